@@ -1,0 +1,237 @@
+//! The cases of all operators: each is declared once, beside its operator, and used four times.
+//!
+//! - agreement: every instruction set against the f64 reference, values and gradients;
+//! - gradient: the closed form against finite differences of the f64 reference;
+//! - the emulator and the GPU against the CPU;
+//! - the benchmark: time, GFLOP/s, GB/s, ratio to the reference.
+
+use crate::error::Result;
+use crate::ops;
+use crate::random::{Stream, domain, hash_name};
+use crate::tensor::{DType, Shape, Tensor};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// For tests, on every machine: odd sizes, channel tails, edges.
+    Tiny,
+    /// For benchmarks: the sizes networks have.
+    Real,
+}
+
+/// What the elements of an input are.
+#[derive(Clone, Debug)]
+pub enum Fill {
+    Uniform(f32, f32),
+    /// Uniform in the range, but nowhere within `margin` of one of the points: for functions with
+    /// kinks, whose finite differences mean nothing there.
+    Avoiding {
+        low: f32,
+        high: f32,
+        points: &'static [f32],
+        margin: f32,
+    },
+    /// All different, evenly spaced in [-1, 1] and shuffled: no two compete for a maximum.
+    Distinct,
+    /// Whole numbers 0..n, as floats.
+    Labels(usize),
+    /// Rows along the last axis with each element 1 with this probability, else 0.
+    Flags(f32),
+    /// Rows along the last axis with a single 1.
+    OneHot,
+}
+
+#[derive(Clone, Debug)]
+pub struct Input {
+    pub name: &'static str,
+    pub shape: Shape,
+    pub fill: Fill,
+    pub differentiable: bool,
+}
+
+impl Input {
+    /// Uniform in [-1, 1], differentiable.
+    pub fn new(name: &'static str, shape: impl Into<Shape>) -> Self {
+        Input { name, shape: shape.into(), fill: Fill::Uniform(-1.0, 1.0), differentiable: true }
+    }
+
+    pub fn fill(mut self, fill: Fill) -> Self {
+        self.fill = fill;
+        self
+    }
+
+    /// An input without a gradient: labels, weights of samples, moving statistics.
+    pub fn constant(mut self) -> Self {
+        self.differentiable = false;
+        self
+    }
+
+    fn values(&self, case: &str) -> Vec<f32> {
+        let n = self.shape.elements();
+        let mut stream = Stream::new(hash_name(case), &[domain::TEST, hash_name(self.name)]);
+        match self.fill {
+            Fill::Uniform(low, high) => (0..n).map(|_| stream.uniform(low, high)).collect(),
+            Fill::Avoiding { low, high, points, margin } => {
+                let mut draw = || loop {
+                    let value = stream.uniform(low, high);
+                    if points.iter().all(|point| (value - point).abs() > margin) {
+                        return value;
+                    }
+                };
+                (0..n).map(|_| draw()).collect()
+            }
+            Fill::Distinct => {
+                let scale = 2.0 / n as f32;
+                stream.permutation(n).into_iter().map(|i| (i as f32 + 0.5) * scale - 1.0).collect()
+            }
+            Fill::Labels(classes) => (0..n).map(|_| stream.below(classes) as f32).collect(),
+            Fill::Flags(p) => (0..n).map(|_| (stream.unit() < p) as u8 as f32).collect(),
+            Fill::OneHot => {
+                let classes = self.shape.last_axis();
+                let mut values = vec![0.0; n];
+                for row in values.chunks_mut(classes) {
+                    row[stream.below(classes)] = 1.0;
+                }
+                values
+            }
+        }
+    }
+}
+
+type Run = Box<dyn Fn(&[Tensor]) -> Result<Tensor> + Send + Sync>;
+
+pub struct Case {
+    pub op: &'static str,
+    pub name: String,
+    pub size: Size,
+    pub inputs: Vec<Input>,
+    /// The operator on these inputs, through the tape.
+    pub run: Run,
+    /// Multiplications and additions of the forward pass (0: bytes are what counts).
+    pub flops: f64,
+    /// Allowed deviation of f32 from the f64 reference, as a fraction of the largest absolute
+    /// value of the tensor compared.
+    pub tolerance: f64,
+    /// The backward pass is, by its definition, not the derivative of the forward pass.
+    pub surrogate: bool,
+}
+
+impl Case {
+    pub fn new(
+        op: &'static str,
+        name: impl Into<String>,
+        size: Size,
+        inputs: Vec<Input>,
+        run: impl Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 'static,
+    ) -> Self {
+        let (name, run) = (name.into(), Box::new(run));
+        Case { op, name, size, inputs, run, flops: 0.0, tolerance: 1e-5, surrogate: false }
+    }
+
+    pub fn flops(mut self, flops: f64) -> Self {
+        self.flops = flops;
+        self
+    }
+
+    pub fn tolerance(mut self, tolerance: f64) -> Self {
+        self.tolerance = tolerance;
+        self
+    }
+
+    pub fn surrogate(mut self) -> Self {
+        self.surrogate = true;
+        self
+    }
+
+    /// `conv2d/3x3_same`
+    pub fn full_name(&self) -> String {
+        format!("{}/{}", self.op, self.name)
+    }
+
+    /// The inputs, the same f32 values whatever the type; differentiable ones as leaves.
+    pub fn tensors(&self, dtype: DType) -> Vec<Tensor> {
+        let tensor = |input: &Input| {
+            let values = input.values(&self.full_name());
+            let tensor = Tensor::from_slice(&values, input.shape).expect("one value an element");
+            let tensor = tensor.to_dtype(dtype);
+            if input.differentiable { tensor.leaf() } else { tensor }
+        };
+        self.inputs.iter().map(tensor).collect()
+    }
+
+    /// The gradient of a made-up later loss by the output: fixed random numbers.
+    pub fn upstream(&self, output: &Tensor) -> Tensor {
+        let values = Input::new("upstream", output.shape()).values(&self.full_name());
+        let upstream = Tensor::from_slice(&values, output.shape()).expect("one value an element");
+        upstream.to_dtype(output.dtype())
+    }
+
+    /// Output and gradients (None for constants) in the given type.
+    pub fn forward_backward(&self, dtype: DType) -> Result<(Tensor, Vec<Option<Tensor>>)> {
+        let inputs = self.tensors(dtype);
+        let output = (self.run)(&inputs)?;
+        let mut gradients = output.backward_from(self.upstream(&output))?;
+        let gradients = inputs.iter().map(|input| gradients.take(input)).collect();
+        Ok((output.detach(), gradients))
+    }
+
+    /// sum(output · upstream) in f64, at given values of the inputs.
+    fn probe(&self, inputs: &[Tensor]) -> Result<f64> {
+        let output = crate::autograd::no_grad(|| (self.run)(inputs))?;
+        let upstream = self.upstream(&output).to_vec_f64();
+        Ok(output.to_vec_f64().iter().zip(upstream).map(|(y, g)| y * g).sum())
+    }
+
+    /// The largest deviation, relative to the largest gradient, of the closed form from central
+    /// differences of the f64 reference, over at most `probes` elements an input.
+    pub fn finite_difference_deviation(&self, probes: usize) -> Result<f64> {
+        // A central difference is off by h²/6 f''' + ε/h: both near 1e-10 at this h.
+        const H: f64 = 1e-5;
+        let (_, gradients) = self.forward_backward(DType::F64)?;
+        let mut inputs: Vec<Tensor> = self.tensors(DType::F64).iter().map(Tensor::detach).collect();
+        let mut worst = 0.0f64;
+        for (i, gradient) in gradients.iter().enumerate() {
+            if !self.inputs[i].differentiable {
+                continue;
+            }
+            let n = self.inputs[i].shape.elements();
+            // No gradient reported: the output does not depend on the input.
+            let closed = gradient.as_ref().map_or(vec![0.0; n], Tensor::to_vec_f64);
+            let scale = closed.iter().fold(1e-3f64, |m, g| m.max(g.abs()));
+            let mut stream = Stream::new(hash_name(&self.full_name()), &[domain::TEST, i as u64]);
+            for element in stream.permutation(n).into_iter().take(probes) {
+                let at = inputs[i].values::<f64>()[element];
+                inputs[i].values_mut::<f64>()[element] = at + H;
+                let above = self.probe(&inputs)?;
+                inputs[i].values_mut::<f64>()[element] = at - H;
+                let below = self.probe(&inputs)?;
+                inputs[i].values_mut::<f64>()[element] = at;
+                let difference = (above - below) / (2.0 * H);
+                worst = worst.max((difference - closed[element]).abs() / scale);
+            }
+        }
+        Ok(worst)
+    }
+
+    /// Bytes of all inputs and the output, each touched once, in f32.
+    pub fn least_bytes(&self, output: &Tensor) -> f64 {
+        let elements = |shape: Shape| shape.elements() as f64;
+        4.0 * (self.inputs.iter().map(|i| elements(i.shape)).sum::<f64>() + elements(output.shape()))
+    }
+}
+
+/// The largest deviation between two tensors as a fraction of the expected one's largest value.
+pub fn relative_deviation(got: &Tensor, expected: &Tensor) -> f64 {
+    assert_eq!(got.shape(), expected.shape());
+    let (got, expected) = (got.to_vec_f64(), expected.to_vec_f64());
+    let scale = expected.iter().fold(1e-6f64, |m, e| m.max(e.abs()));
+    let worst = |m: f64, (g, e): (&f64, &f64)| {
+        let deviation = (g - e).abs() / scale;
+        if deviation.is_nan() { f64::INFINITY } else { m.max(deviation) }
+    };
+    got.iter().zip(&expected).fold(0.0, worst)
+}
+
+/// Every case of every operator.
+pub fn all() -> Vec<Case> {
+    ops::cases()
+}

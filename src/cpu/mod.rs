@@ -1,0 +1,4 @@
+//! What several operators share on the CPU: instruction sets, threads, matrix products.
+
+pub mod simd;
+pub mod threads;

@@ -1,0 +1,382 @@
+//! Instruction sets, chosen at run time.
+//!
+//! A kernel is written once, over a [`Vector`] of some number of lanes, and compiled for each
+//! instruction set: [`dispatch`] runs the body inside a function that has the set's features
+//! enabled, into which everything marked `#[inline(always)]` is inlined.
+
+use std::cell::Cell;
+use std::sync::LazyLock;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isa {
+    /// The naive references, in f32: the truth the others are measured against.
+    Reference,
+    /// The fast algorithms, in whatever the compiler makes of plain loops.
+    Portable,
+    /// 8 lanes with fused multiply-add (x86-64, 2013 on).
+    Avx2,
+    /// 16 lanes, 32 registers (x86-64 servers 2017 on, AMD Zen 4 on).
+    Avx512,
+}
+
+static BEST: LazyLock<Isa> = LazyLock::new(|| {
+    let best = supported().last().copied().unwrap_or(Isa::Portable);
+    match std::env::var("ATROUS_ISA").as_deref() {
+        Ok("reference") => Isa::Reference,
+        Ok("portable") => Isa::Portable,
+        Ok("avx2") => Isa::Avx2.min(best),
+        _ => best,
+    }
+});
+
+thread_local! {
+    static CHOSEN: Cell<Option<Isa>> = const { Cell::new(None) };
+}
+
+/// What this machine can run, slowest first.
+pub fn supported() -> Vec<Isa> {
+    let mut all = vec![Isa::Reference, Isa::Portable];
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            all.push(Isa::Avx2);
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+            {
+                all.push(Isa::Avx512);
+            }
+        }
+    }
+    all
+}
+
+/// What operators called from this thread use: the best there is, unless `ATROUS_ISA` (one of
+/// `reference`, `portable`, `avx2`) or [`with_isa`] says otherwise.
+pub fn isa() -> Isa {
+    CHOSEN.get().unwrap_or(*BEST)
+}
+
+/// Runs `f` with the operators it calls on this thread held to one instruction set, or to the best
+/// this machine has below it.
+pub fn with_isa<R>(isa: Isa, f: impl FnOnce() -> R) -> R {
+    struct Restore(Option<Isa>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CHOSEN.set(self.0);
+        }
+    }
+    let best = supported().into_iter().filter(|&s| s <= isa).next_back();
+    let _restore = Restore(CHOSEN.replace(best));
+    f()
+}
+
+/// Some f32 lanes. All pointers may be unaligned.
+///
+/// # Safety
+/// Loads and stores touch `LANES` elements (`_partial`: `n`, with n ≤ LANES) at the pointer.
+/// Every method must run inside [`dispatch`] of its own instruction set.
+pub trait Vector: Copy + Send + Sync + 'static {
+    const LANES: usize;
+    /// Rows and vectors of the matrix product's register tile: ROWS × 2 accumulators, two
+    /// vectors of the right factor and one broadcast fill the register file.
+    const TILE_ROWS: usize;
+    unsafe fn splat(value: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    /// The lanes past `n` are zero.
+    unsafe fn load_partial(from: *const f32, n: usize) -> Self;
+    unsafe fn store_partial(self, to: *mut f32, n: usize);
+    /// self · a + b
+    unsafe fn mul_add(self, a: Self, b: Self) -> Self;
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    unsafe fn max(self, other: Self) -> Self;
+    unsafe fn min(self, other: Self) -> Self;
+}
+
+#[derive(Clone, Copy)]
+pub struct Portable([f32; 8]);
+
+impl Portable {
+    #[inline(always)]
+    fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        Portable(std::array::from_fn(|i| f(self.0[i], other.0[i])))
+    }
+}
+
+impl Vector for Portable {
+    const LANES: usize = 8;
+    const TILE_ROWS: usize = 2;
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Portable([value; 8])
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        Portable(unsafe { from.cast::<[f32; 8]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        unsafe { to.cast::<[f32; 8]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn load_partial(from: *const f32, n: usize) -> Self {
+        let mut lanes = [0.0; 8];
+        for (i, lane) in lanes.iter_mut().enumerate().take(n) {
+            *lane = unsafe { *from.add(i) };
+        }
+        Portable(lanes)
+    }
+    #[inline(always)]
+    unsafe fn store_partial(self, to: *mut f32, n: usize) {
+        for (i, &lane) in self.0.iter().enumerate().take(n) {
+            unsafe { *to.add(i) = lane };
+        }
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, a: Self, b: Self) -> Self {
+        // Not `f32::mul_add`: without the instruction that is a call into the C library.
+        Portable(std::array::from_fn(|i| self.0[i] * a.0[i] + b.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        self.zip(other, |a, b| a + b)
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        self.zip(other, |a, b| a - b)
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        self.zip(other, |a, b| a * b)
+    }
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        self.zip(other, f32::max)
+    }
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        self.zip(other, f32::min)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::Vector;
+    use std::arch::x86_64::*;
+
+    #[derive(Clone, Copy)]
+    pub struct F32x8(__m256);
+
+    /// Eight ones, then eight zeros: the mask of n lanes starts at 8 - n.
+    static MASK: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+
+    #[inline(always)]
+    unsafe fn mask(n: usize) -> __m256i {
+        debug_assert!(n <= 8);
+        unsafe { _mm256_loadu_si256(MASK.as_ptr().add(8 - n).cast()) }
+    }
+
+    // SAFETY of the intrinsics below: `dispatch` runs them only where the features are there.
+    impl Vector for F32x8 {
+        const LANES: usize = 8;
+        const TILE_ROWS: usize = 6;
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            unsafe { F32x8(_mm256_set1_ps(value)) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            unsafe { F32x8(_mm256_loadu_ps(from)) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            unsafe { _mm256_storeu_ps(to, self.0) }
+        }
+        #[inline(always)]
+        unsafe fn load_partial(from: *const f32, n: usize) -> Self {
+            unsafe { F32x8(_mm256_maskload_ps(from, mask(n))) }
+        }
+        #[inline(always)]
+        unsafe fn store_partial(self, to: *mut f32, n: usize) {
+            unsafe { _mm256_maskstore_ps(to, mask(n), self.0) }
+        }
+        #[inline(always)]
+        unsafe fn mul_add(self, a: Self, b: Self) -> Self {
+            unsafe { F32x8(_mm256_fmadd_ps(self.0, a.0, b.0)) }
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            unsafe { F32x8(_mm256_add_ps(self.0, other.0)) }
+        }
+        #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            unsafe { F32x8(_mm256_sub_ps(self.0, other.0)) }
+        }
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            unsafe { F32x8(_mm256_mul_ps(self.0, other.0)) }
+        }
+        #[inline(always)]
+        unsafe fn max(self, other: Self) -> Self {
+            unsafe { F32x8(_mm256_max_ps(self.0, other.0)) }
+        }
+        #[inline(always)]
+        unsafe fn min(self, other: Self) -> Self {
+            unsafe { F32x8(_mm256_min_ps(self.0, other.0)) }
+        }
+    }
+
+    #[derive(Clone, Copy)]
+    pub struct F32x16(__m512);
+
+    #[inline(always)]
+    fn bits(n: usize) -> __mmask16 {
+        debug_assert!(n <= 16);
+        ((1u32 << n) - 1) as __mmask16
+    }
+
+    impl Vector for F32x16 {
+        const LANES: usize = 16;
+        const TILE_ROWS: usize = 14;
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            unsafe { F32x16(_mm512_set1_ps(value)) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            unsafe { F32x16(_mm512_loadu_ps(from)) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            unsafe { _mm512_storeu_ps(to, self.0) }
+        }
+        #[inline(always)]
+        unsafe fn load_partial(from: *const f32, n: usize) -> Self {
+            unsafe { F32x16(_mm512_maskz_loadu_ps(bits(n), from)) }
+        }
+        #[inline(always)]
+        unsafe fn store_partial(self, to: *mut f32, n: usize) {
+            unsafe { _mm512_mask_storeu_ps(to, bits(n), self.0) }
+        }
+        #[inline(always)]
+        unsafe fn mul_add(self, a: Self, b: Self) -> Self {
+            unsafe { F32x16(_mm512_fmadd_ps(self.0, a.0, b.0)) }
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            unsafe { F32x16(_mm512_add_ps(self.0, other.0)) }
+        }
+        #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            unsafe { F32x16(_mm512_sub_ps(self.0, other.0)) }
+        }
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            unsafe { F32x16(_mm512_mul_ps(self.0, other.0)) }
+        }
+        #[inline(always)]
+        unsafe fn max(self, other: Self) -> Self {
+            unsafe { F32x16(_mm512_max_ps(self.0, other.0)) }
+        }
+        #[inline(always)]
+        unsafe fn min(self, other: Self) -> Self {
+            unsafe { F32x16(_mm512_min_ps(self.0, other.0)) }
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub unsafe fn run_avx2<K: super::Kernel>(kernel: K) -> K::Output {
+        kernel.run::<F32x8>()
+    }
+
+    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+    pub unsafe fn run_avx512<K: super::Kernel>(kernel: K) -> K::Output {
+        kernel.run::<F32x16>()
+    }
+}
+
+/// A body to compile for every instruction set. Mark `run` and all it calls `#[inline(always)]`.
+pub trait Kernel {
+    type Output;
+    fn run<V: Vector>(self) -> Self::Output;
+}
+
+/// Runs a kernel in the given instruction set (an operator reads [`isa`] once, at its entry, and
+/// hands it to the threads). [`Isa::Reference`] runs the portable body: operators with a reference
+/// of their own have branched off before.
+#[inline]
+pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+    match isa {
+        Isa::Reference | Isa::Portable => kernel.run::<Portable>(),
+        // SAFETY: `isa()` and `with_isa` give only what `supported` found on this machine.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { x86::run_avx2(kernel) },
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { x86::run_avx512(kernel) },
+        #[cfg(not(target_arch = "x86_64"))]
+        _ => kernel.run::<Portable>(),
+    }
+}
+
+/// Compiles a plain loop for every instruction set, for the compiler to vectorise. Mark the
+/// closure `#[inline(always)]`.
+#[inline]
+pub fn vectorize<R>(isa: Isa, f: impl FnOnce() -> R) -> R {
+    struct Plain<F>(F);
+    impl<R, F: FnOnce() -> R> Kernel for Plain<F> {
+        type Output = R;
+        #[inline(always)]
+        fn run<V: Vector>(self) -> R {
+            (self.0)()
+        }
+    }
+    dispatch(isa, Plain(f))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Check;
+    impl Kernel for Check {
+        type Output = ();
+        #[inline(always)]
+        fn run<V: Vector>(self) {
+            let a: Vec<f32> = (0..32).map(|i| i as f32 - 7.5).collect();
+            for n in 0..=V::LANES {
+                let mut out = vec![99.0f32; 32];
+                // SAFETY: the arrays hold 32 elements, at least LANES past every offset used.
+                unsafe {
+                    let x = V::load_partial(a.as_ptr(), n);
+                    let y = x.mul_add(V::splat(2.0), V::splat(1.0)).add(x).sub(V::splat(0.5));
+                    y.max(V::splat(-9.0))
+                        .min(V::splat(4.0))
+                        .mul(V::splat(3.0))
+                        .store_partial(out.as_mut_ptr(), n);
+                }
+                for i in 0..32 {
+                    let expect = (3.0 * a[i] + 0.5).clamp(-9.0, 4.0) * 3.0;
+                    assert_eq!(out[i], if i < n { expect } else { 99.0 }, "lane {i} of {n}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_computes_the_same_lanes() {
+        for isa in supported() {
+            dispatch(isa, Check);
+        }
+    }
+
+    #[test]
+    fn the_choice_is_scoped() {
+        let before = isa();
+        with_isa(Isa::Portable, || assert_eq!(isa(), Isa::Portable));
+        assert_eq!(isa(), before);
+    }
+}

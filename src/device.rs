@@ -1,0 +1,71 @@
+//! Where tensors live and operators run. A device is a value, not a type parameter.
+
+use crate::error::{Error, Result};
+use std::fmt;
+use std::str::FromStr;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    Cpu,
+    /// The n-th CUDA device.
+    Cuda(usize),
+    /// The CUDA kernels compiled as C++ and run on the CPU: a device of its own name, so that no
+    /// result of it passes for hardware.
+    Emulated,
+}
+
+impl Device {
+    /// An error that says why, where this build or this machine does not have the device.
+    pub fn require(self) -> Result<Self> {
+        match self {
+            Device::Cpu => Ok(self),
+            other => Err(Error::Device(format!(
+                "`{other}` is not in this version, which runs on `cpu` alone"
+            ))),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Device::Cpu => write!(f, "cpu"),
+            Device::Cuda(n) => write!(f, "cuda:{n}"),
+            Device::Emulated => write!(f, "emulated"),
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let unknown =
+            || Error::Device(format!("`{text}` is none of `cpu`, `cuda`, `cuda:N`, `emulated`"));
+        match text {
+            "cpu" => Ok(Device::Cpu),
+            "cuda" => Ok(Device::Cuda(0)),
+            "emulated" => Ok(Device::Emulated),
+            _ => {
+                let n = text.strip_prefix("cuda:").ok_or_else(unknown)?;
+                Ok(Device::Cuda(n.parse().map_err(|_| unknown())?))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip_and_unknown_ones_are_refused() {
+        for device in [Device::Cpu, Device::Cuda(0), Device::Cuda(3), Device::Emulated] {
+            assert_eq!(device.to_string().parse::<Device>().unwrap(), device);
+        }
+        for bad in ["gpu", "cuda:", "cuda:x", ""] {
+            assert!(bad.parse::<Device>().is_err());
+        }
+        assert!(Device::Cuda(0).require().is_err());
+    }
+}

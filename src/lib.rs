@@ -1,0 +1,20 @@
+//! A deep-learning engine written from scratch, small enough to be read.
+//!
+//! In the order to read it: [`tensor`] (a shape and shared memory), [`autograd`] (the tape),
+//! [`ops`] (one room an operator: formula, reference, fast kernel, gradient, cases), [`cpu`] (what
+//! the fast kernels share), [`graph`] and [`models`] (networks as named layers), [`losses`],
+//! [`optimizers`], [`data`], [`train`](crate::train), [`predict`], [`submission`].
+
+pub mod autograd;
+pub mod cases;
+pub mod cpu;
+pub mod device;
+pub mod error;
+pub mod ops;
+pub mod pool;
+pub mod random;
+pub mod tensor;
+
+pub use device::Device;
+pub use error::{Error, Result};
+pub use tensor::{DType, Shape, Tensor};

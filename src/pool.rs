@@ -1,0 +1,186 @@
+//! The buffer pool: memory that tensors give back is handed to the next tensor of its size.
+//!
+//! A training step allocates the same sizes over and over. Given back to the system, each large
+//! block costs a page fault per 4 KiB when it is touched again; kept, it costs nothing.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
+/// A cache line, and the width of an AVX-512 register.
+const ALIGNMENT: usize = 64;
+
+/// Plain number types, for which every bit pattern is a value.
+///
+/// # Safety
+/// Implementors must be valid for any bit pattern and need no drop.
+pub unsafe trait Plain: Copy + Send + Sync + 'static {}
+unsafe impl Plain for f32 {}
+unsafe impl Plain for f64 {}
+unsafe impl Plain for u8 {}
+unsafe impl Plain for u32 {}
+
+static FREE: LazyLock<Mutex<HashMap<usize, Vec<Block>>>> = LazyLock::new(Default::default);
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+static HELD: AtomicUsize = AtomicUsize::new(0);
+/// `ATROUS_POISON=1` fills every buffer with NaN first, so that an element a kernel forgot shows.
+static POISON: LazyLock<bool> =
+    LazyLock::new(|| std::env::var_os("ATROUS_POISON").is_some_and(|v| v == "1"));
+
+/// Memory of one size class, owned by the free list.
+struct Block(NonNull<u8>);
+// SAFETY: a block is plain memory that exactly one owner refers to.
+unsafe impl Send for Block {}
+
+/// A fixed-size array out of the pool, aligned to 64 bytes. Its content is unspecified (but
+/// initialised) until written.
+pub struct Buffer<T: Plain> {
+    memory: NonNull<u8>,
+    len: usize,
+    class: usize,
+    kind: PhantomData<T>,
+}
+// SAFETY: a buffer owns its memory exclusively and T is plain data.
+unsafe impl<T: Plain> Send for Buffer<T> {}
+unsafe impl<T: Plain> Sync for Buffer<T> {}
+
+/// Sizes are rounded up to a quarter of their power of two: at most 25 % is wasted, and the
+/// smaller last batch of an epoch does not open a new class for every tensor.
+fn size_class(bytes: usize) -> usize {
+    let bytes = bytes.max(ALIGNMENT);
+    let step = (bytes.next_power_of_two() / 8).max(ALIGNMENT);
+    bytes.div_ceil(step) * step
+}
+
+fn free_list() -> MutexGuard<'static, HashMap<usize, Vec<Block>>> {
+    FREE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn layout(class: usize) -> Layout {
+    Layout::from_size_align(class, ALIGNMENT).expect("tensor sizes are below isize::MAX")
+}
+
+impl<T: Plain> Buffer<T> {
+    /// `len` elements with unspecified content.
+    pub fn new(len: usize) -> Self {
+        let class = size_class(len.checked_mul(size_of::<T>()).expect("size overflows usize"));
+        let reused = free_list().get_mut(&class).and_then(Vec::pop);
+        let memory = match reused {
+            Some(Block(memory)) => {
+                HELD.fetch_sub(class, Ordering::Relaxed);
+                memory
+            }
+            None => {
+                // Zeroed, so that what is handed out is always initialised memory; for large
+                // blocks the system gives zero pages without touching them.
+                // SAFETY: the layout has a non-zero size.
+                let fresh = unsafe { alloc_zeroed(layout(class)) };
+                NonNull::new(fresh).unwrap_or_else(|| handle_alloc_error(layout(class)))
+            }
+        };
+        let now = IN_USE.fetch_add(class, Ordering::Relaxed) + class;
+        PEAK.fetch_max(now, Ordering::Relaxed);
+        if *POISON {
+            // SAFETY: the block is `class` bytes long; all-ones is NaN as f32 and as f64.
+            unsafe { memory.as_ptr().write_bytes(0xFF, class) };
+        }
+        Buffer { memory, len, class, kind: PhantomData }
+    }
+
+    pub fn from_slice(values: &[T]) -> Self {
+        let mut buffer = Self::new(values.len());
+        buffer.copy_from_slice(values);
+        buffer
+    }
+
+    pub fn filled(len: usize, value: T) -> Self {
+        let mut buffer = Self::new(len);
+        buffer.fill(value);
+        buffer
+    }
+}
+
+impl<T: Plain> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        IN_USE.fetch_sub(self.class, Ordering::Relaxed);
+        HELD.fetch_add(self.class, Ordering::Relaxed);
+        free_list().entry(self.class).or_default().push(Block(self.memory));
+    }
+}
+
+impl<T: Plain> Deref for Buffer<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        // SAFETY: the memory holds `len` initialised elements, aligned to 64, owned by self.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast(), self.len) }
+    }
+}
+
+impl<T: Plain> DerefMut for Buffer<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as in `deref`, and self is borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr().cast(), self.len) }
+    }
+}
+
+impl<T: Plain> Clone for Buffer<T> {
+    fn clone(&self) -> Self {
+        Self::from_slice(self)
+    }
+}
+
+/// Bytes: lent out now, the most ever lent out, kept for reuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    pub in_use: usize,
+    pub peak: usize,
+    pub held: usize,
+}
+
+pub fn usage() -> Usage {
+    Usage {
+        in_use: IN_USE.load(Ordering::Relaxed),
+        peak: PEAK.load(Ordering::Relaxed),
+        held: HELD.load(Ordering::Relaxed),
+    }
+}
+
+/// Gives all memory that is kept for reuse back to the system.
+pub fn trim() {
+    for (class, blocks) in free_list().drain() {
+        for Block(memory) in blocks {
+            HELD.fetch_sub(class, Ordering::Relaxed);
+            // SAFETY: allocated in `new` with this layout, and no buffer refers to it.
+            unsafe { dealloc(memory.as_ptr(), layout(class)) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_waste_at_most_a_quarter() {
+        for bytes in (1..100_000).chain([1 << 30, (1 << 30) + 1]) {
+            let class = size_class(bytes);
+            assert!(class >= bytes && class % ALIGNMENT == 0);
+            assert!(class <= ALIGNMENT.max(bytes + bytes / 4 + ALIGNMENT), "{bytes} -> {class}");
+        }
+    }
+
+    #[test]
+    fn buffers_are_aligned_and_independent() {
+        let mut a = Buffer::<f32>::filled(1001, 1.0);
+        let b = Buffer::<f32>::filled(1001, 2.0);
+        a[1000] = 5.0;
+        assert!(a.as_ptr() as usize % ALIGNMENT == 0 && b.as_ptr() as usize % ALIGNMENT == 0);
+        assert_eq!((a[0], a[1000], b[0], b[1000]), (1.0, 5.0, 2.0, 2.0));
+        assert!(Buffer::<u8>::new(0).is_empty());
+    }
+}

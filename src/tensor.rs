@@ -1,0 +1,389 @@
+//! `Tensor`: a shape, shared memory, and (when a gradient is wanted) its place on the tape.
+//!
+//! Contiguous, row-major, at most four axes: NHWC for pictures, HWIO for convolution kernels.
+//! There are no strides and no views. Cloning and reshaping share the memory; everything else is
+//! an operator in [`crate::ops`].
+
+use crate::autograd::Node;
+use crate::error::{Error, Result};
+use crate::pool::{Buffer, Plain};
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+pub const MAX_RANK: usize = 4;
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Shape {
+    axes: [usize; MAX_RANK],
+    rank: usize,
+}
+
+impl Shape {
+    pub fn new(axes: &[usize]) -> Self {
+        assert!(axes.len() <= MAX_RANK, "a tensor has at most {MAX_RANK} axes, got {axes:?}");
+        let mut shape = Shape { axes: [1; MAX_RANK], rank: axes.len() };
+        shape.axes[..axes.len()].copy_from_slice(axes);
+        shape
+    }
+
+    /// Number of elements; 1 for a scalar (no axes).
+    pub fn elements(&self) -> usize {
+        self.iter().product()
+    }
+
+    /// Length of the last axis (channels, classes); 1 for a scalar.
+    pub fn last_axis(&self) -> usize {
+        self.last().copied().unwrap_or(1)
+    }
+}
+
+impl Deref for Shape {
+    type Target = [usize];
+    fn deref(&self) -> &[usize] {
+        &self.axes[..self.rank]
+    }
+}
+
+impl<const N: usize> From<[usize; N]> for Shape {
+    fn from(axes: [usize; N]) -> Self {
+        Shape::new(&axes)
+    }
+}
+
+impl From<&[usize]> for Shape {
+    fn from(axes: &[usize]) -> Self {
+        Shape::new(axes)
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let axes: Vec<String> = self.iter().map(usize::to_string).collect();
+        write!(f, "[{}]", axes.join("×"))
+    }
+}
+
+impl fmt::Debug for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DType {
+    /// The working type.
+    F32,
+    /// Runs the reference kernels: goldens and finite differences to 1e-9.
+    F64,
+    /// Pictures and masks.
+    U8,
+}
+
+/// The two types operators compute in. References are written once, generic over it.
+pub trait Real:
+    Plain
+    + fmt::Debug
+    + Default
+    + PartialOrd
+    + std::ops::Add<Output = Self>
+    + std::ops::Sub<Output = Self>
+    + std::ops::Mul<Output = Self>
+    + std::ops::Div<Output = Self>
+    + std::ops::Neg<Output = Self>
+    + std::ops::AddAssign
+    + std::ops::SubAssign
+    + std::ops::MulAssign
+    + std::iter::Sum
+{
+    const DTYPE: DType;
+    const ZERO: Self;
+    const ONE: Self;
+    fn from_f64(value: f64) -> Self;
+    fn to_f64(self) -> f64;
+    fn exp(self) -> Self;
+    fn ln(self) -> Self;
+    fn sqrt(self) -> Self;
+    fn tanh(self) -> Self;
+    fn abs(self) -> Self;
+    fn max(self, other: Self) -> Self;
+    fn min(self, other: Self) -> Self;
+    fn floor(self) -> Self;
+    fn slice_of(storage: &Storage) -> Option<&[Self]>;
+    fn slice_of_mut(storage: &mut Storage) -> Option<&mut [Self]>;
+    fn into_storage(buffer: Buffer<Self>) -> Storage;
+}
+
+macro_rules! real {
+    ($type:ident, $variant:ident) => {
+        impl Real for $type {
+            const DTYPE: DType = DType::$variant;
+            const ZERO: Self = 0.0;
+            const ONE: Self = 1.0;
+            #[inline(always)]
+            fn from_f64(value: f64) -> Self {
+                value as $type
+            }
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                self as f64
+            }
+            #[inline(always)]
+            fn exp(self) -> Self {
+                $type::exp(self)
+            }
+            #[inline(always)]
+            fn ln(self) -> Self {
+                $type::ln(self)
+            }
+            #[inline(always)]
+            fn sqrt(self) -> Self {
+                $type::sqrt(self)
+            }
+            #[inline(always)]
+            fn tanh(self) -> Self {
+                $type::tanh(self)
+            }
+            #[inline(always)]
+            fn abs(self) -> Self {
+                $type::abs(self)
+            }
+            #[inline(always)]
+            fn max(self, other: Self) -> Self {
+                $type::max(self, other)
+            }
+            #[inline(always)]
+            fn min(self, other: Self) -> Self {
+                $type::min(self, other)
+            }
+            #[inline(always)]
+            fn floor(self) -> Self {
+                $type::floor(self)
+            }
+            fn slice_of(storage: &Storage) -> Option<&[Self]> {
+                match storage {
+                    Storage::$variant(buffer) => Some(buffer),
+                    _ => None,
+                }
+            }
+            fn slice_of_mut(storage: &mut Storage) -> Option<&mut [Self]> {
+                match storage {
+                    Storage::$variant(buffer) => Some(buffer),
+                    _ => None,
+                }
+            }
+            fn into_storage(buffer: Buffer<Self>) -> Storage {
+                Storage::$variant(buffer)
+            }
+        }
+    };
+}
+real!(f32, F32);
+real!(f64, F64);
+
+#[derive(Clone)]
+pub enum Storage {
+    F32(Buffer<f32>),
+    F64(Buffer<f64>),
+    U8(Buffer<u8>),
+}
+
+impl Storage {
+    fn dtype(&self) -> DType {
+        match self {
+            Storage::F32(_) => DType::F32,
+            Storage::F64(_) => DType::F64,
+            Storage::U8(_) => DType::U8,
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Storage::F32(buffer) => buffer.len(),
+            Storage::F64(buffer) => buffer.len(),
+            Storage::U8(buffer) => buffer.len(),
+        }
+    }
+}
+
+#[derive(Clone)]
+pub struct Tensor {
+    shape: Shape,
+    storage: Arc<Storage>,
+    pub(crate) node: Option<Arc<Node>>,
+}
+
+impl Tensor {
+    /// Takes over a buffer of as many elements as the shape has.
+    pub(crate) fn from_buffer<T: Real>(buffer: Buffer<T>, shape: impl Into<Shape>) -> Self {
+        Self::from_storage(T::into_storage(buffer), shape.into())
+    }
+
+    fn from_storage(storage: Storage, shape: Shape) -> Self {
+        assert_eq!(storage.len(), shape.elements(), "buffer length against shape {shape}");
+        Tensor { shape, storage: Arc::new(storage), node: None }
+    }
+
+    /// Copies `values`; an error when their number is not the shape's.
+    pub fn from_slice<T: Real>(values: &[T], shape: impl Into<Shape>) -> Result<Self> {
+        let shape = shape.into();
+        if values.len() != shape.elements() {
+            return Err(Error::shape(
+                "Tensor::from_slice",
+                format!("{} values for shape {shape}", shape.elements()),
+                values.len(),
+            ));
+        }
+        Ok(Self::from_buffer(Buffer::from_slice(values), shape))
+    }
+
+    /// Pictures or masks: u8.
+    pub fn from_u8(values: &[u8], shape: impl Into<Shape>) -> Result<Self> {
+        let shape = shape.into();
+        if values.len() != shape.elements() {
+            return Err(Error::shape(
+                "Tensor::from_u8",
+                format!("{} values for shape {shape}", shape.elements()),
+                values.len(),
+            ));
+        }
+        Ok(Self::from_storage(Storage::U8(Buffer::from_slice(values)), shape))
+    }
+
+    pub fn full(shape: impl Into<Shape>, value: f32) -> Self {
+        let shape = shape.into();
+        Self::from_buffer(Buffer::filled(shape.elements(), value), shape)
+    }
+
+    pub fn zeros(shape: impl Into<Shape>) -> Self {
+        Self::full(shape, 0.0)
+    }
+
+    /// A tensor without axes.
+    pub fn scalar<T: Real>(value: T) -> Self {
+        Self::from_buffer(Buffer::from_slice(&[value]), [])
+    }
+
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    pub fn dtype(&self) -> DType {
+        self.storage.dtype()
+    }
+
+    /// The elements, if they are of type T.
+    pub fn as_slice<T: Real>(&self) -> Option<&[T]> {
+        T::slice_of(&self.storage)
+    }
+
+    pub fn as_u8(&self) -> Option<&[u8]> {
+        match &*self.storage {
+            Storage::U8(buffer) => Some(buffer),
+            _ => None,
+        }
+    }
+
+    /// The elements, for kernels: the operator's entry has checked the type.
+    pub(crate) fn values<T: Real>(&self) -> &[T] {
+        self.as_slice().expect("the operator's entry checks the element type")
+    }
+
+    /// The elements for writing, copied first if another tensor shares them.
+    pub(crate) fn values_mut<T: Real>(&mut self) -> &mut [T] {
+        T::slice_of_mut(Arc::make_mut(&mut self.storage))
+            .expect("the operator's entry checks the element type")
+    }
+
+    /// True when nobody else sees this memory, so that it may be overwritten.
+    pub(crate) fn is_unique(&mut self) -> bool {
+        Arc::get_mut(&mut self.storage).is_some()
+    }
+
+    /// The elements as f64, whatever the type.
+    pub fn to_vec_f64(&self) -> Vec<f64> {
+        match &*self.storage {
+            Storage::F32(buffer) => buffer.iter().map(|&v| v as f64).collect(),
+            Storage::F64(buffer) => buffer.to_vec(),
+            Storage::U8(buffer) => buffer.iter().map(|&v| v as f64).collect(),
+        }
+    }
+
+    /// The value of a one-element tensor.
+    pub fn item(&self) -> Result<f64> {
+        match self.storage.len() {
+            1 => Ok(self.to_vec_f64()[0]),
+            n => Err(Error::shape("item", "one element", n)),
+        }
+    }
+
+    /// The same values in another element type (off the tape).
+    pub fn to_dtype(&self, dtype: DType) -> Self {
+        if dtype == self.dtype() {
+            return self.detach();
+        }
+        let values = self.to_vec_f64();
+        let storage = match dtype {
+            DType::F32 => {
+                Storage::F32(Buffer::from_slice(&values.iter().map(|&v| v as f32).collect::<Vec<_>>()))
+            }
+            DType::F64 => Storage::F64(Buffer::from_slice(&values)),
+            DType::U8 => {
+                Storage::U8(Buffer::from_slice(&values.iter().map(|&v| v as u8).collect::<Vec<_>>()))
+            }
+        };
+        Self::from_storage(storage, self.shape)
+    }
+
+    /// The same memory under another shape (off the tape; [`crate::ops::reshape`] is on it).
+    pub(crate) fn with_shape(&self, shape: Shape) -> Self {
+        assert_eq!(shape.elements(), self.shape.elements());
+        Tensor { shape, storage: self.storage.clone(), node: None }
+    }
+
+    /// The same values, off the tape.
+    pub fn detach(&self) -> Self {
+        self.with_shape(self.shape)
+    }
+
+    /// The same values as a leaf of the tape: `backward` will report a gradient for it.
+    pub fn leaf(&self) -> Self {
+        Tensor { node: Some(Node::leaf()), ..self.detach() }
+    }
+
+    pub fn needs_grad(&self) -> bool {
+        self.node.is_some()
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let first: Vec<f64> = self.to_vec_f64().into_iter().take(6).collect();
+        write!(f, "Tensor{} {:?} {first:?}…", self.shape, self.dtype())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_number_of_values_is_an_error_that_says_so() {
+        let error = Tensor::from_slice(&[1.0f32; 5], [2, 3]).unwrap_err().to_string();
+        assert!(error.contains("6 values for shape [2×3]") && error.ends_with("got 5"), "{error}");
+    }
+
+    #[test]
+    fn writing_to_shared_memory_copies_it_first() {
+        let mut a = Tensor::full([3], 1.0);
+        let b = a.clone();
+        a.values_mut::<f32>()[0] = 9.0;
+        assert_eq!((a.values::<f32>()[0], b.values::<f32>()[0]), (9.0, 1.0));
+    }
+
+    #[test]
+    fn a_scalar_has_one_element_and_no_axes() {
+        let s = Tensor::scalar(4.0f64);
+        assert_eq!((s.shape().len(), s.item().unwrap()), (0, 4.0));
+    }
+}
