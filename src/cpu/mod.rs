@@ -1,4 +1,6 @@
 //! What several operators share on the CPU: instruction sets, threads, matrix products.
 
+pub mod gemm;
+pub mod limits;
 pub mod simd;
 pub mod threads;
