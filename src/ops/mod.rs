@@ -7,15 +7,35 @@ use crate::cases::Case;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
+pub mod batch_norm;
+pub mod conv2d;
+pub mod dense;
+pub mod depthwise_conv2d;
 pub mod elementwise;
+pub mod padding;
 pub mod reduce;
 
+pub use batch_norm::{BatchNorm, batch_norm_infer, batch_norm_train};
+pub use conv2d::{Conv2dOptions, conv2d};
+pub use dense::dense;
+pub use depthwise_conv2d::depthwise_conv2d;
 pub use elementwise::{add, clip, mul, scale, sign, sub};
+pub use padding::Padding;
 pub use reduce::sum;
 
 /// The cases of all operators.
 pub fn cases() -> Vec<Case> {
-    [elementwise::cases(), reduce::cases()].into_iter().flatten().collect()
+    [
+        batch_norm::cases(),
+        conv2d::cases(),
+        dense::cases(),
+        depthwise_conv2d::cases(),
+        elementwise::cases(),
+        reduce::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// The element type that all inputs of an operator have: f32 or f64.

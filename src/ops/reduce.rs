@@ -24,3 +24,13 @@ pub fn sum(x: &Tensor) -> Result<Tensor> {
 pub fn cases() -> Vec<Case> {
     vec![Case::new("sum", "all", Size::Tiny, vec![Input::new("x", [2, 3, 5, 7])], |t| sum(&t[0]))]
 }
+
+/// Sums over leading axes: [C] for `0..rank-1`.
+pub(crate) fn sum_axes(x: &Tensor, axes: std::ops::Range<usize>) -> Result<Tensor> {
+    let columns: usize = x.shape()[axes.end..].iter().product();
+    let mut sums = vec![0.0; columns];
+    for row in x.to_vec_f64().chunks(columns) {
+        sums.iter_mut().zip(row).for_each(|(s, v)| *s += v);
+    }
+    Ok(Tensor::from_slice(&sums, [columns])?.to_dtype(x.dtype()))
+}
