@@ -102,20 +102,30 @@ impl<R: Rows> Kernel for Task<'_, R> {
                         }
                     }
                 }
-                for_each_tile::<V>(self.depth, |first, count| {
-                    let tile = Tile {
-                        steps,
-                        a: gathered[first..].as_ptr(),
-                        b: panel.as_ptr(),
-                        b_step: width,
-                        columns,
-                        start,
-                    };
-                    let to = first * self.columns + column;
-                    // SAFETY: the gathered block has `steps` rows of STEP floats, the panel `steps`
-                    // rows of full width; the rows of C from `first` on are this task's alone.
-                    unsafe { tile.run::<V, 1, STEP>(count, |row| out.add(to + row * self.columns)) };
-                });
+                for_each_tile::<V>(
+                    self.depth,
+                    #[inline(always)]
+                    |first, count| {
+                        let tile = Tile {
+                            steps,
+                            a: gathered[first..].as_ptr(),
+                            b: panel.as_ptr(),
+                            b_step: width,
+                            columns,
+                            start,
+                        };
+                        let to = first * self.columns + column;
+                        // SAFETY: the gathered block has `steps` rows of STEP floats, the panel `steps`
+                        // rows of full width; the rows of C from `first` on are this task's alone.
+                        unsafe {
+                            tile.run::<V, 1, STEP>(
+                                count,
+                                #[inline(always)]
+                                |row| out.add(to + row * self.columns),
+                            )
+                        };
+                    },
+                );
             }
             start = Start::Accumulate;
             from += steps;

@@ -216,23 +216,31 @@ pub unsafe fn product(
                         Start::Bias(bias) => Start::Bias(&bias[column..column + columns]),
                         other => other,
                     };
-                    for_each_tile::<V>(range.len(), |first, count| {
-                        let tile = Tile {
-                            steps,
-                            a: gathered[first * ROW..].as_ptr(),
-                            b: b.as_ptr(),
-                            b_step: right.width,
-                            columns,
-                            start,
-                        };
-                        let offsets = &offsets[first..first + count];
-                        // SAFETY: `gathered` holds `count` rows of ROW floats from `first`, the
-                        // panel holds `steps` rows of full width, and by the caller's contract the
-                        // offsets name elements of `out` that no other row and no other task touch.
-                        unsafe {
-                            tile.run::<V, ROW, 1>(count, |row| self.out.at(offsets[row] + column))
-                        };
-                    });
+                    for_each_tile::<V>(
+                        range.len(),
+                        #[inline(always)]
+                        |first, count| {
+                            let tile = Tile {
+                                steps,
+                                a: gathered[first * ROW..].as_ptr(),
+                                b: b.as_ptr(),
+                                b_step: right.width,
+                                columns,
+                                start,
+                            };
+                            let offsets = &offsets[first..first + count];
+                            // SAFETY: `gathered` holds `count` rows of ROW floats from `first`, the
+                            // panel holds `steps` rows of full width, and by the caller's contract the
+                            // offsets name elements of `out` that no other row and no other task touch.
+                            unsafe {
+                                tile.run::<V, ROW, 1>(
+                                    count,
+                                    #[inline(always)]
+                                    |row| self.out.at(offsets[row] + column),
+                                )
+                            };
+                        },
+                    );
                 }
             }
         }
