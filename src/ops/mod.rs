@@ -8,9 +8,11 @@ use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
 pub mod elementwise;
+pub mod padding;
 pub mod reduce;
 
 pub use elementwise::{add, clip, mul, scale, sign, sub};
+pub use padding::Padding;
 pub use reduce::sum;
 
 /// The cases of all operators.
