@@ -1,4 +1,5 @@
 //! What several operators share on the CPU: instruction sets, threads, matrix products.
 
+pub mod math;
 pub mod simd;
 pub mod threads;

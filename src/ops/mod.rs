@@ -7,17 +7,24 @@ use crate::cases::Case;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
+pub mod activation;
 pub mod elementwise;
 pub mod padding;
 pub mod reduce;
+pub mod softmax;
 
+pub use activation::{relu, relu6, sigmoid, tanh};
 pub use elementwise::{add, clip, mul, scale, sign, sub};
 pub use padding::Padding;
 pub use reduce::sum;
+pub use softmax::softmax;
 
 /// The cases of all operators.
 pub fn cases() -> Vec<Case> {
-    [elementwise::cases(), reduce::cases()].into_iter().flatten().collect()
+    [activation::cases(), elementwise::cases(), reduce::cases(), softmax::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// The element type that all inputs of an operator have: f32 or f64.
