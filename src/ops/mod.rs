@@ -8,23 +8,43 @@ use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
 pub mod activation;
+pub mod concat;
+pub mod dropout;
 pub mod elementwise;
+pub mod pad;
 pub mod padding;
+pub mod pool;
 pub mod reduce;
+pub mod reshape;
 pub mod softmax;
 
 pub use activation::{relu, relu6, sigmoid, tanh};
+pub use concat::concat;
+pub use dropout::dropout;
 pub use elementwise::{add, clip, mul, scale, sign, sub};
+pub use pad::zero_pad2d;
 pub use padding::Padding;
-pub use reduce::sum;
+pub use pool::{PoolOptions, average_pool2d, global_average_pool, global_max_pool, max_pool2d};
+pub use reduce::{mean, mean_axes, sum, sum_axes};
+pub use reshape::{flatten, reshape};
 pub use softmax::softmax;
 
 /// The cases of all operators.
 pub fn cases() -> Vec<Case> {
-    [activation::cases(), elementwise::cases(), reduce::cases(), softmax::cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        activation::cases(),
+        concat::cases(),
+        dropout::cases(),
+        elementwise::cases(),
+        pad::cases(),
+        pool::cases(),
+        reduce::cases(),
+        reshape::cases(),
+        softmax::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// The element type that all inputs of an operator have: f32 or f64.
