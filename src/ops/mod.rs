@@ -9,6 +9,7 @@ use crate::tensor::{DType, Tensor};
 
 pub mod activation;
 pub mod concat;
+pub mod cross_entropy;
 pub mod dropout;
 pub mod elementwise;
 pub mod pad;
@@ -20,6 +21,10 @@ pub mod softmax;
 
 pub use activation::{relu, relu6, sigmoid, tanh};
 pub use concat::concat;
+pub use cross_entropy::{
+    CategoricalGradient, binary_cross_entropy, binary_cross_entropy_of_probabilities,
+    categorical_cross_entropy_of_probabilities, softmax_cross_entropy, sparse_softmax_cross_entropy,
+};
 pub use dropout::dropout;
 pub use elementwise::{add, clip, mul, scale, sign, sub};
 pub use pad::zero_pad2d;
@@ -34,6 +39,7 @@ pub fn cases() -> Vec<Case> {
     [
         activation::cases(),
         concat::cases(),
+        cross_entropy::cases(),
         dropout::cases(),
         elementwise::cases(),
         pad::cases(),
