@@ -2,5 +2,6 @@
 
 pub mod gemm;
 pub mod limits;
+pub mod math;
 pub mod simd;
 pub mod threads;
