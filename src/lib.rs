@@ -10,6 +10,7 @@ pub mod cases;
 pub mod cpu;
 pub mod device;
 pub mod error;
+pub mod files;
 pub mod ops;
 pub mod pool;
 pub mod random;
