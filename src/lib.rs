@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod ops;
 pub mod pool;
 pub mod random;
+pub mod submission;
 pub mod tensor;
 
 pub use device::Device;
