@@ -11,6 +11,7 @@ pub mod cpu;
 pub mod device;
 pub mod error;
 pub mod files;
+pub mod linear;
 pub mod metrics;
 pub mod ops;
 pub mod pool;
