@@ -10,9 +10,13 @@ pub mod cases;
 pub mod cpu;
 pub mod device;
 pub mod error;
+pub mod files;
+pub mod linear;
+pub mod metrics;
 pub mod ops;
 pub mod pool;
 pub mod random;
+pub mod submission;
 pub mod tensor;
 
 pub use device::Device;
