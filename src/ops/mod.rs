@@ -7,15 +7,22 @@ use crate::cases::Case;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
+pub mod affine;
 pub mod elementwise;
 pub mod reduce;
+pub mod resize;
 
+pub use affine::affine;
 pub use elementwise::{add, clip, mul, scale, sign, sub};
 pub use reduce::sum;
+pub use resize::resize;
 
 /// The cases of all operators.
 pub fn cases() -> Vec<Case> {
-    [elementwise::cases(), reduce::cases()].into_iter().flatten().collect()
+    [affine::cases(), elementwise::cases(), reduce::cases(), resize::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// The element type that all inputs of an operator have: f32 or f64.
