@@ -123,7 +123,11 @@ impl Model {
         let expected = &nodes[0].output_shape;
         if x.shape().len() != 4 || x.shape()[1..] != expected[..] {
             let expected = format!("pictures [N, {}]", join(expected));
-            return Err(Error::shape("model", format!("{expected} for `{}`", self.graph.name), x.shape()));
+            return Err(Error::shape(
+                "model",
+                format!("{expected} for `{}`", self.graph.name),
+                x.shape(),
+            ));
         }
         let leaf = |parameter: &Parameter| match run.gradients && parameter.trainable {
             true => parameter.value.leaf(),
@@ -137,9 +141,14 @@ impl Model {
         for (i, node) in nodes.iter().enumerate() {
             let inputs: Vec<&Tensor> = match node.layer {
                 Layer::Input(_) => vec![x],
-                _ => node.inputs.iter().map(|id| values[id.0].as_ref().expect("kept until read")).collect(),
+                _ => node
+                    .inputs
+                    .iter()
+                    .map(|id| values[id.0].as_ref().expect("kept until read"))
+                    .collect(),
             };
-            let head = matches!(node.layer, Layer::Activation(Activation::Sigmoid | Activation::Softmax));
+            let head =
+                matches!(node.layer, Layer::Activation(Activation::Sigmoid | Activation::Softmax));
             if i + 1 == nodes.len() && head {
                 logits = Some(inputs[0].clone());
             }

@@ -31,11 +31,16 @@ pub fn fold_batch_norm(model: &Model, observed: &[&str]) -> Result<Model> {
         })
         .collect();
 
-    let mut graph = Graph::new(&model.graph.name, &nodes[0].name, match nodes[0].layer {
-        Layer::Input(shape) => shape,
-        _ => unreachable!("a graph begins with its input"),
-    });
-    let folded_by: HashMap<usize, usize> = folds.iter().map(|(&norm, &producer)| (producer, norm)).collect();
+    let mut graph = Graph::new(
+        &model.graph.name,
+        &nodes[0].name,
+        match nodes[0].layer {
+            Layer::Input(shape) => shape,
+            _ => unreachable!("a graph begins with its input"),
+        },
+    );
+    let folded_by: HashMap<usize, usize> =
+        folds.iter().map(|(&norm, &producer)| (producer, norm)).collect();
     let mut ids: Vec<Id> = vec![graph.input()];
     for (i, node) in nodes.iter().enumerate().skip(1) {
         if let Some(&producer) = folds.get(&i) {
@@ -66,7 +71,12 @@ fn with_bias(mut layer: Layer) -> Layer {
 }
 
 /// Puts the folded kernel and bias of `producer` into `values`.
-fn fold(model: &Model, producer: usize, norm: usize, values: &mut HashMap<String, Tensor>) -> Result<()> {
+fn fold(
+    model: &Model,
+    producer: usize,
+    norm: usize,
+    values: &mut HashMap<String, Tensor>,
+) -> Result<()> {
     let nodes = model.graph.nodes();
     let Layer::BatchNormalization { epsilon, .. } = nodes[norm].layer else { return Ok(()) };
     let of = |i: usize, k: usize| model.layer_parameters(i)[k].value.to_vec_f64();
@@ -83,11 +93,12 @@ fn fold(model: &Model, producer: usize, norm: usize, values: &mut HashMap<String
         Some(bias) => bias.value.to_vec_f64(),
         None => vec![0.0; channels],
     };
-    let bias: Vec<f64> =
-        (0..channels).map(|i| factor[i] * (bias[i] - mean[i]) + beta[i]).collect();
+    let bias: Vec<f64> = (0..channels).map(|i| factor[i] * (bias[i] - mean[i]) + beta[i]).collect();
     let dtype: DType = kernel.value.dtype();
     let name = &nodes[producer].name;
-    let tensor = |values: &[f64], shape| Ok::<_, crate::Error>(Tensor::from_slice(values, shape)?.to_dtype(dtype));
+    let tensor = |values: &[f64], shape| {
+        Ok::<_, crate::Error>(Tensor::from_slice(values, shape)?.to_dtype(dtype))
+    };
     values.insert(kernel.path.clone(), tensor(&scaled, kernel.value.shape())?);
     values.insert(format!("{name}/bias"), tensor(&bias, [channels].into())?);
     Ok(())
@@ -122,11 +133,14 @@ mod tests {
             dilation: [1, 1],
             use_bias: false,
         };
-        let x = g.chain(g.input(), [conv, bn, Layer::Activation(Activation::Relu), bn, depthwise, bn]).unwrap();
+        let x = g
+            .chain(g.input(), [conv, bn, Layer::Activation(Activation::Relu), bn, depthwise, bn])
+            .unwrap();
         let shared = g.add(conv, &[x]).unwrap();
         let normed = g.add(bn, &[shared]).unwrap();
         let sum = g.add(Layer::Add, &[shared, normed]).unwrap();
-        g.chain(sum, [Layer::Flatten, Layer::dense(4), bn, Layer::Activation(Activation::Sigmoid)]).unwrap();
+        g.chain(sum, [Layer::Flatten, Layer::dense(4), bn, Layer::Activation(Activation::Sigmoid)])
+            .unwrap();
         Model::with(g, |path, shape, initializer| match path.rsplit('/').next() {
             Some("gamma" | "moving_variance") => {
                 let noise = initializer.fill(shape, 3, path);
@@ -140,13 +154,18 @@ mod tests {
     #[test]
     fn a_folded_network_computes_the_same() {
         let model = network();
-        let values: Vec<f64> = Input::new("x", [2, 9, 9, 3]).sample("fold").iter().map(|&v| v as f64).collect();
+        let values: Vec<f64> =
+            Input::new("x", [2, 9, 9, 3]).sample("fold").iter().map(|&v| v as f64).collect();
         let x = Tensor::from_slice(&values, [2, 9, 9, 3]).unwrap();
         for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 1e-5)] {
             let (model, x) = (model.to_dtype(dtype), x.to_dtype(dtype));
             let folded = fold_batch_norm(&model, &[]).unwrap();
             let norms = |m: &Model| {
-                m.graph.nodes().iter().filter(|n| n.layer.default_name() == "batch_normalization").count()
+                m.graph
+                    .nodes()
+                    .iter()
+                    .filter(|n| n.layer.default_name() == "batch_normalization")
+                    .count()
             };
             assert_eq!((norms(&model), norms(&folded)), (5, 2));
             let expected = model.run(&x, Run::infer()).unwrap().output;

@@ -59,7 +59,10 @@ impl Layer {
             Layer::Dense { .. } => ops::dense(x, &parameters[0], parameters.get(1))?,
             Layer::BatchNormalization { epsilon, momentum } => {
                 let [gamma, beta, mean, variance] = parameters else {
-                    return Err(Error::argument("batch_norm", format!("layer `{name}` has no statistics")));
+                    return Err(Error::argument(
+                        "batch_norm",
+                        format!("layer `{name}` has no statistics"),
+                    ));
                 };
                 if run.batch_statistics {
                     let normed = ops::batch_norm_train(x, gamma, beta, epsilon)?;

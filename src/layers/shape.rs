@@ -21,9 +21,12 @@ impl Layer {
         };
         let windows = |kernel: [usize; 2], stride: [usize; 2], padding: Padding| {
             let [h, w, _] = picture()?;
-            let fit = |n, k, s| padding.resolve(n, k, s).map(|(out, ..)| out).map_err(|_| {
-                wrong(&format!("pictures of at least {}×{}", kernel[0], kernel[1]))
-            });
+            let fit = |n, k, s| {
+                padding
+                    .resolve(n, k, s)
+                    .map(|(out, ..)| out)
+                    .map_err(|_| wrong(&format!("pictures of at least {}×{}", kernel[0], kernel[1])))
+            };
             Ok::<_, Error>([fit(h, kernel[0], stride[0])?, fit(w, kernel[1], stride[1])?])
         };
         let span = |kernel: [usize; 2], dilation: [usize; 2]| {
@@ -58,7 +61,9 @@ impl Layer {
                 vec![h * fy, w * fx, c]
             }
             Layer::Flatten => vec![one()?.iter().product()],
-            Layer::BatchNormalization { .. } | Layer::Activation(_) | Layer::Dropout(_) => one()?.to_vec(),
+            Layer::BatchNormalization { .. } | Layer::Activation(_) | Layer::Dropout(_) => {
+                one()?.to_vec()
+            }
             Layer::Add => match inputs {
                 [first, rest @ ..] if !rest.is_empty() && rest.iter().all(|shape| shape == first) => {
                     first.to_vec()

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
 pub mod activation;
+pub mod affine;
 pub mod batch_norm;
 pub mod concat;
 pub mod conv2d;
@@ -21,9 +22,11 @@ pub mod padding;
 pub mod pool;
 pub mod reduce;
 pub mod reshape;
+pub mod resize;
 pub mod softmax;
 
 pub use activation::{relu, relu6, sigmoid, tanh};
+pub use affine::affine;
 pub use batch_norm::{BatchNorm, batch_norm_infer, batch_norm_train};
 pub use concat::concat;
 pub use conv2d::{Conv2dOptions, conv2d};
@@ -40,12 +43,14 @@ pub use padding::Padding;
 pub use pool::{PoolOptions, average_pool2d, global_average_pool, global_max_pool, max_pool2d};
 pub use reduce::{mean, mean_axes, sum, sum_axes};
 pub use reshape::{flatten, reshape};
+pub use resize::{Method, resize};
 pub use softmax::softmax;
 
 /// The cases of all operators.
 pub fn cases() -> Vec<Case> {
     [
         activation::cases(),
+        affine::cases(),
         batch_norm::cases(),
         concat::cases(),
         conv2d::cases(),
@@ -58,6 +63,7 @@ pub fn cases() -> Vec<Case> {
         pool::cases(),
         reduce::cases(),
         reshape::cases(),
+        resize::cases(),
         softmax::cases(),
     ]
     .into_iter()

@@ -1,0 +1,233 @@
+//! Affine image warp, as `scipy.ndimage.affine_transform(order=1, mode='nearest')` a channel.
+//!
+//! x [N, h, w, C] and one 2×3 matrix a sample → y [N, h, w, C]. The output pixel p = (row, column)
+//! takes the input at q = M·(row, column, 1), each coordinate clamped to the picture (so the edge
+//! is repeated outwards), bilinearly between its four neighbours, with t = q − ⌊q⌋:
+//!
+//! y(p) = (1 − t_r)(1 − t_c)·a + (1 − t_r)t_c·b + t_r(1 − t_c)·c + t_r t_c·d
+//!
+//! Coordinates, weights and sums are f64, whatever the element type. Linear in x; the gradient is
+//! the transpose: every output pixel adds its share to its four neighbours, sample by sample, in
+//! the order of the pixels. The matrices have no gradient.
+
+use crate::autograd::record;
+use crate::cases::{Case, Input, Size};
+use crate::cpu::simd::{Isa, isa};
+use crate::cpu::threads;
+use crate::error::{Error, Result};
+use crate::ops::common_dtype;
+use crate::pool::Buffer;
+use crate::tensor::{DType, Real, Shape, Tensor};
+
+/// Rows give the input's row and column: [[rr, rc, r], [cr, cc, c]].
+pub type Matrix = [[f64; 3]; 2];
+
+/// Leaves every pixel where it is.
+pub const IDENTITY: Matrix = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]];
+
+/// Warps each sample of x [N, h, w, C] by its own matrix.
+pub fn affine(x: &Tensor, matrices: &[Matrix]) -> Result<Tensor> {
+    let &[n, h, w, c] = &*x.shape() else {
+        return Err(Error::shape("affine", "[N×H×W×C]", x.shape()));
+    };
+    if matrices.len() != n {
+        return Err(Error::shape("affine", format!("{n} matrices, one a sample"), matrices.len()));
+    }
+    if matrices.iter().flatten().flatten().any(|value| !value.is_finite()) {
+        return Err(Error::argument("affine", format!("expected finite matrices, got {matrices:?}")));
+    }
+    let (shape, dtype) = (x.shape(), common_dtype("affine", &[x])?);
+    let output = match dtype {
+        DType::F64 => reference::<f64>(x, matrices),
+        _ if isa() == Isa::Reference => reference::<f32>(x, matrices),
+        _ => {
+            let values = x.values::<f32>();
+            let mut out = Buffer::<f32>::new(values.len());
+            threads::for_each_chunk(&mut out, (w * c).max(1), |i, out| {
+                let picture = &values[i / h * h * w * c..][..h * w * c];
+                warp_row(picture, [h, w, c], &matrices[i / h], i % h, out);
+            });
+            Tensor::from_buffer(out, shape)
+        }
+    };
+    let matrices = matrices.to_vec();
+    Ok(record("affine", [x], output, move |g| {
+        Ok([Some(match dtype {
+            DType::F64 => reference_backward::<f64>(&g, &matrices),
+            _ if isa() == Isa::Reference => reference_backward::<f32>(&g, &matrices),
+            _ => fast_backward(&g, shape, &matrices),
+        })])
+    }))
+}
+
+/// Where an output pixel looks: two rows, two columns, and the weight of the second of each.
+#[derive(Clone, Copy)]
+struct Place {
+    rows: [usize; 2],
+    columns: [usize; 2],
+    t: [f64; 2],
+}
+
+impl Place {
+    #[inline(always)]
+    fn new(matrix: &Matrix, [h, w]: [usize; 2], row: usize, column: usize) -> Self {
+        let along = |m: &[f64; 3], size: usize| {
+            let last = (size - 1) as f64;
+            let q = (m[0] * row as f64 + m[1] * column as f64 + m[2]).clamp(0.0, last);
+            let below = q as usize;
+            ([below, (below + 1).min(size - 1)], q - below as f64)
+        };
+        let (rows, row_t) = along(&matrix[0], h);
+        let (columns, column_t) = along(&matrix[1], w);
+        Place { rows, columns, t: [row_t, column_t] }
+    }
+
+    /// The offsets and weights of the four neighbours in a picture of width w, c channels.
+    #[inline(always)]
+    fn neighbours(&self, w: usize, c: usize) -> [(usize, f64); 4] {
+        let ([r0, r1], [c0, c1], [tr, tc]) = (self.rows, self.columns, self.t);
+        [
+            ((r0 * w + c0) * c, (1.0 - tr) * (1.0 - tc)),
+            ((r0 * w + c1) * c, (1.0 - tr) * tc),
+            ((r1 * w + c0) * c, tr * (1.0 - tc)),
+            ((r1 * w + c1) * c, tr * tc),
+        ]
+    }
+}
+
+/// One row of one warped picture (also what augmentation runs a sample at a time).
+pub(crate) fn warp_row(x: &[f32], [h, w, c]: [usize; 3], matrix: &Matrix, row: usize, out: &mut [f32]) {
+    for (column, out) in out.chunks_exact_mut(c).enumerate() {
+        let [a, b, d, e] = Place::new(matrix, [h, w], row, column).neighbours(w, c);
+        for (channel, y) in out.iter_mut().enumerate() {
+            let share = |(offset, weight): (usize, f64)| x[offset + channel] as f64 * weight;
+            *y = (share(a) + share(b) + share(d) + share(e)) as f32;
+        }
+    }
+}
+
+/// The element nearest to where each output pixel looks: for masks, which may not be blended.
+pub(crate) fn warp_nearest<T: Copy>(x: &[T], [h, w]: [usize; 2], matrix: &Matrix, out: &mut [T]) {
+    for (i, y) in out.iter_mut().enumerate() {
+        let place = Place::new(matrix, [h, w], i / w, i % w);
+        let side = |t: f64| (t >= 0.5) as usize;
+        *y = x[place.rows[side(place.t[0])] * w + place.columns[side(place.t[1])]];
+    }
+}
+
+/// Calls `f(output offset, input offset, weight)` for the four neighbours of every element.
+fn for_each_share(shape: Shape, matrices: &[Matrix], mut f: impl FnMut(usize, usize, f64)) {
+    let [_, h, w, c] = [shape[0], shape[1], shape[2], shape[3]];
+    for (n, matrix) in matrices.iter().enumerate() {
+        for pixel in 0..h * w {
+            let place = Place::new(matrix, [h, w], pixel / w, pixel % w);
+            for channel in 0..c {
+                for (from, weight) in place.neighbours(w, c) {
+                    f((n * h * w + pixel) * c + channel, n * h * w * c + from + channel, weight);
+                }
+            }
+        }
+    }
+}
+
+fn reference<T: Real>(x: &Tensor, matrices: &[Matrix]) -> Tensor {
+    let x_values = x.values::<T>();
+    let mut sums = vec![0.0f64; x_values.len()];
+    for_each_share(x.shape(), matrices, |to, from, weight| sums[to] += x_values[from].to_f64() * weight);
+    rounded::<T>(&sums, x.shape())
+}
+
+fn reference_backward<T: Real>(g: &Tensor, matrices: &[Matrix]) -> Tensor {
+    let g_values = g.values::<T>();
+    let mut sums = vec![0.0f64; g_values.len()];
+    for_each_share(g.shape(), matrices, |to, from, weight| sums[from] += g_values[to].to_f64() * weight);
+    rounded::<T>(&sums, g.shape())
+}
+
+fn rounded<T: Real>(sums: &[f64], shape: Shape) -> Tensor {
+    let mut out = Buffer::<T>::new(sums.len());
+    out.iter_mut().zip(sums).for_each(|(y, &sum)| *y = T::from_f64(sum));
+    Tensor::from_buffer(out, shape)
+}
+
+fn fast_backward(g: &Tensor, shape: Shape, matrices: &[Matrix]) -> Tensor {
+    let [_, h, w, c] = [shape[0], shape[1], shape[2], shape[3]];
+    let g = g.values::<f32>();
+    let mut out = Buffer::<f32>::new(g.len());
+    threads::for_each_chunk(&mut out, (h * w * c).max(1), |n, out| {
+        let g = &g[n * h * w * c..][..h * w * c];
+        let mut sums = vec![0.0f64; g.len()];
+        for (pixel, g) in g.chunks_exact(c).enumerate() {
+            let place = Place::new(&matrices[n], [h, w], pixel / w, pixel % w);
+            for (offset, weight) in place.neighbours(w, c) {
+                let sums = &mut sums[offset..][..c];
+                sums.iter_mut().zip(g).for_each(|(sum, &g)| *sum += g as f64 * weight);
+            }
+        }
+        out.iter_mut().zip(&sums).for_each(|(y, &sum)| *y = sum as f32);
+    });
+    Tensor::from_buffer(out, shape)
+}
+
+pub fn cases() -> Vec<Case> {
+    // A turn by about 17° about the middle of a picture, with a shift.
+    let turn = |h: usize, w: usize, zoom: f64, shift: f64| -> Matrix {
+        let (sin, cos) = 0.3f64.sin_cos();
+        let (r, c) = ((h as f64 - 1.0) / 2.0, (w as f64 - 1.0) / 2.0);
+        let (cos, sin) = (cos * zoom, sin * zoom);
+        [[cos, -sin, r - cos * r + sin * c + shift], [sin, cos, c - sin * r - cos * c - shift]]
+    };
+    let mut cases = Vec::new();
+    let mut add = |name: &str, size, shape: [usize; 4], matrices: Vec<Matrix>| {
+        let inputs = vec![Input::new("x", shape)];
+        cases.push(Case::new("affine", name, size, inputs, move |t| affine(&t[0], &matrices)));
+    };
+    add("turned", Size::Tiny, [2, 7, 9, 3], vec![turn(7, 9, 1.1, 0.2), turn(7, 9, 0.8, -0.3)]);
+    add("beyond_the_edge", Size::Tiny, [1, 6, 5, 2], vec![turn(6, 5, 1.7, 3.4)]);
+    add("identity", Size::Tiny, [1, 4, 5, 3], vec![IDENTITY]);
+    add("one_pixel", Size::Tiny, [1, 1, 1, 4], vec![turn(1, 1, 1.0, 0.6)]);
+    add("16x150x150x3", Size::Real, [16, 150, 150, 3], vec![turn(150, 150, 1.1, 2.0); 16]);
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counting(shape: [usize; 4]) -> Tensor {
+        let values: Vec<f32> = (0..shape.iter().product()).map(|i: usize| i as f32).collect();
+        Tensor::from_slice(&values, shape).unwrap()
+    }
+
+    #[test]
+    fn a_shift_repeats_the_edge_and_blends_halves() {
+        let x = counting([1, 1, 4, 1]);
+        let shifted = |by| affine(&x, &[[[1.0, 0.0, 0.0], [0.0, 1.0, by]]]).unwrap().to_vec_f64();
+        assert_eq!(shifted(2.0), [2.0, 3.0, 3.0, 3.0]);
+        assert_eq!(shifted(-0.5), [0.0, 0.5, 1.5, 2.5]);
+    }
+
+    #[test]
+    fn the_wrong_number_of_matrices_and_infinite_ones_are_refused() {
+        let x = counting([2, 3, 3, 1]);
+        let error = affine(&x, &[IDENTITY]).unwrap_err().to_string();
+        assert!(error.contains("2 matrices") && error.ends_with("got 1"), "{error}");
+        let mut broken = IDENTITY;
+        broken[1][2] = f64::NAN;
+        assert!(affine(&x, &[IDENTITY, broken]).is_err());
+        assert!(affine(&counting([1, 1, 1, 1]).with_shape([1, 1].into()), &[]).is_err());
+    }
+
+    #[test]
+    fn empty_pictures_stay_empty() {
+        assert_eq!(affine(&Tensor::zeros([1, 0, 3, 2]), &[IDENTITY]).unwrap().shape().elements(), 0);
+        assert_eq!(affine(&Tensor::zeros([1, 3, 3, 0]), &[IDENTITY]).unwrap().shape().elements(), 0);
+    }
+
+    #[test]
+    fn masks_take_the_nearest_label_whole() {
+        let mut out = [0u8; 4];
+        warp_nearest(&[0, 7, 20, 255], [1, 4], &[[1.0, 0.0, 0.0], [0.0, 1.0, 0.6]], &mut out);
+        assert_eq!(out, [7, 20, 255, 255]);
+    }
+}

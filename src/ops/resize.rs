@@ -1,0 +1,394 @@
+//! Resizing pictures and feature maps, as `tf.image.resize` does (no antialiasing).
+//!
+//! x [N, h, w, C] → y [N, H, W, C]. Pixels are areas, so their centres sit at i + ½. Along each
+//! axis, with scale = in / out:
+//!
+//! - nearest: y(i) = x(min(⌊(i + ½)·scale⌋, in − 1))
+//! - bilinear: s = (i + ½)·scale − ½, t = s − ⌊s⌋, low = max(⌊s⌋, 0), high = min(⌈s⌉, in − 1);
+//!   first along x: top = a + (b − a)·tₓ, bottom = c + (d − c)·tₓ, then y = top + (bottom − top)·t_y
+//!
+//! The order of operations is TensorFlow's and so are the bits in f32: no step may be fused.
+//! An f64 tensor has its bilinear coordinates in f64; nearest picks its pixel in f32 always, so
+//! that both types pick the same one.
+//!
+//! Both are linear in x, and the gradient is the transpose. In gather form: an input pixel adds up
+//! the outputs it went to, ∂L/∂x(i) = Σⱼ weight(i, j)·g(j), in the order of j, with no two threads
+//! writing to one place.
+//!
+//! Bytes bind: an output element costs three multiplications and six additions.
+
+use crate::autograd::record;
+use crate::cases::{Case, Input, Size};
+use crate::cpu::simd::{self, Isa, isa};
+use crate::cpu::threads;
+use crate::error::{Error, Result};
+use crate::ops::common_dtype;
+use crate::pool::Buffer;
+use crate::tensor::{DType, Real, Shape, Tensor};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    Bilinear,
+    Nearest,
+}
+
+/// The two pixels of one axis that an output pixel lies between, and how far it is to the second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Tap<T> {
+    pub low: usize,
+    pub high: usize,
+    pub t: T,
+}
+
+impl Method {
+    pub(crate) fn taps<T: Real>(self, input: usize, output: usize) -> Vec<Tap<T>> {
+        match self {
+            Method::Bilinear => (0..output).map(|i| bilinear_tap(i, input, output)).collect(),
+            Method::Nearest => (0..output)
+                .map(|i| nearest_index(i, input, output))
+                .map(|at| Tap { low: at, high: at, t: T::ZERO })
+                .collect(),
+        }
+    }
+}
+
+fn bilinear_tap<T: Real>(i: usize, input: usize, output: usize) -> Tap<T> {
+    let (half, number) = (T::from_f64(0.5), |n: usize| T::from_f64(n as f64));
+    let scale = number(input) / number(output);
+    let s = (number(i) + half) * scale - half;
+    let below = s.floor();
+    // ⌈s⌉ is ⌊s⌋ where s is whole.
+    let above = if s == below { below } else { below + T::ONE };
+    let index = |v: T| v.to_f64().clamp(0.0, (input - 1) as f64) as usize;
+    Tap { low: index(below), high: index(above), t: s - below }
+}
+
+fn nearest_index(i: usize, input: usize, output: usize) -> usize {
+    let scale = input as f32 / output as f32;
+    (((i as f32 + 0.5) * scale).floor() as usize).min(input - 1)
+}
+
+/// x [N, h, w, C] → [N, out_h, out_w, C]
+pub fn resize(x: &Tensor, out_h: usize, out_w: usize, method: Method) -> Result<Tensor> {
+    let geometry = Geometry::new(x.shape(), out_h, out_w)?;
+    let dtype = common_dtype("resize", &[x])?;
+    let output = match dtype {
+        DType::F64 => reference::<f64>(x, geometry, method),
+        _ if isa() == Isa::Reference => reference::<f32>(x, geometry, method),
+        _ => fast(x, geometry, method),
+    };
+    Ok(record("resize", [x], output, move |g| {
+        Ok([Some(match dtype {
+            DType::F64 => reference_backward::<f64>(&g, geometry, method),
+            _ if isa() == Isa::Reference => reference_backward::<f32>(&g, geometry, method),
+            _ => fast_backward(&g, geometry, method),
+        })])
+    }))
+}
+
+#[derive(Clone, Copy)]
+struct Geometry {
+    n: usize,
+    h: usize,
+    w: usize,
+    c: usize,
+    out_h: usize,
+    out_w: usize,
+}
+
+impl Geometry {
+    fn new(shape: Shape, out_h: usize, out_w: usize) -> Result<Self> {
+        let &[n, h, w, c] = &*shape else {
+            return Err(Error::shape("resize", "[N×H×W×C]", shape));
+        };
+        if h == 0 || w == 0 {
+            return Err(Error::shape("resize", "a height and width above zero", shape));
+        }
+        let elements = [n, out_h, out_w, c].iter().try_fold(1usize, |m, &d| m.checked_mul(d));
+        if out_h == 0 || out_w == 0 || elements.is_none_or(|e| e > isize::MAX as usize / 8) {
+            let message = format!("expected an output size above zero, got {out_h}×{out_w}");
+            return Err(Error::argument("resize", message));
+        }
+        Ok(Geometry { n, h, w, c, out_h, out_w })
+    }
+
+    fn input(&self) -> [usize; 4] {
+        [self.n, self.h, self.w, self.c]
+    }
+
+    fn output(&self) -> [usize; 4] {
+        [self.n, self.out_h, self.out_w, self.c]
+    }
+}
+
+/// Pixel by pixel: the four neighbours of each, as the formula has it.
+fn reference<T: Real>(x: &Tensor, geometry: Geometry, method: Method) -> Tensor {
+    let Geometry { n, h, w, c, out_h, out_w } = geometry;
+    let (rows, columns) = (method.taps::<T>(h, out_h), method.taps::<T>(w, out_w));
+    let x = x.values::<T>();
+    let mut out = Buffer::<T>::new(n * out_h * out_w * c);
+    let mut at = 0;
+    for n in 0..n {
+        for row in &rows {
+            for column in &columns {
+                for c in 0..geometry.c {
+                    let pixel = |y: usize, x_: usize| x[((n * h + y) * w + x_) * geometry.c + c];
+                    let lerp = |a: T, b: T, t: T| a + (b - a) * t;
+                    let top = lerp(pixel(row.low, column.low), pixel(row.low, column.high), column.t);
+                    let bottom =
+                        lerp(pixel(row.high, column.low), pixel(row.high, column.high), column.t);
+                    out[at] = lerp(top, bottom, row.t);
+                    at += 1;
+                }
+            }
+        }
+    }
+    Tensor::from_buffer(out, geometry.output())
+}
+
+/// Every output pixel hands its gradient to its four neighbours.
+fn reference_backward<T: Real>(g: &Tensor, geometry: Geometry, method: Method) -> Tensor {
+    let Geometry { n, h, w, c, out_h, out_w } = geometry;
+    let (rows, columns) = (method.taps::<T>(h, out_h), method.taps::<T>(w, out_w));
+    let g = g.values::<T>();
+    let mut out = Buffer::<T>::filled(n * h * w * c, T::ZERO);
+    for (at, &g) in g.iter().enumerate() {
+        let (c, pixel) = (at % c, at / c);
+        let (column, pixel) = (columns[pixel % out_w], pixel / out_w);
+        let (row, n) = (rows[pixel % out_h], pixel / out_h);
+        for (y, wy) in [(row.low, T::ONE - row.t), (row.high, row.t)] {
+            for (x, wx) in [(column.low, T::ONE - column.t), (column.high, column.t)] {
+                out[((n * h + y) * w + x) * geometry.c + c] += g * wy * wx;
+            }
+        }
+    }
+    Tensor::from_buffer(out, geometry.input())
+}
+
+/// Output rows per piece of work: an input row that consecutive output rows share is interpolated
+/// along x once per piece.
+const ROWS: usize = 16;
+
+fn fast(x: &Tensor, geometry: Geometry, method: Method) -> Tensor {
+    let Geometry { n, h, w, c, out_h, out_w } = geometry;
+    let (rows, columns) = (method.taps::<f32>(h, out_h), method.taps::<f32>(w, out_w));
+    let (x, isa) = (x.values::<f32>(), isa());
+    let mut out = Buffer::<f32>::new(n * out_h * out_w * c);
+    let blocks = out_h.div_ceil(ROWS);
+    let shared = threads::Shared::new(&mut out);
+    threads::for_each(if c == 0 { 0 } else { n * blocks }, |piece| {
+        let (n, first) = (piece / blocks, piece % blocks * ROWS);
+        let rows = &rows[first..out_h.min(first + ROWS)];
+        let row = out_w * c;
+        // SAFETY: piece (n, block) alone writes these rows of sample n.
+        let out = unsafe {
+            std::slice::from_raw_parts_mut(shared.at((n * out_h + first) * row), rows.len() * row)
+        };
+        let picture = &x[n * h * w * c..][..h * w * c];
+        simd::vectorize(
+            isa,
+            #[inline(always)]
+            || match method {
+                Method::Bilinear => bilinear_rows(picture, w, c, rows, &columns, out),
+                Method::Nearest => nearest_rows(picture, w, c, rows, &columns, out),
+            },
+        );
+    });
+    Tensor::from_buffer(out, geometry.output())
+}
+
+/// Bilinear rows of one picture `x` (any height, width `w`, `c` channels, f32 or u8) into `out`.
+#[inline(always)]
+pub(crate) fn bilinear_rows<S: Copy + Into<f32>>(
+    x: &[S],
+    w: usize,
+    c: usize,
+    rows: &[Tap<f32>],
+    columns: &[Tap<f32>],
+    out: &mut [f32],
+) {
+    let width = columns.len() * c;
+    // The two input rows in use, interpolated along x, and which they are.
+    let mut line = [vec![0.0f32; width], vec![0.0f32; width]];
+    let mut held = [usize::MAX; 2];
+    let along_x = |from: usize, line: &mut [f32]| {
+        let from = &x[from * w * c..][..w * c];
+        for (tap, out) in columns.iter().zip(line.chunks_exact_mut(c)) {
+            let (low, high) = (&from[tap.low * c..][..c], &from[tap.high * c..][..c]);
+            for ((y, &a), &b) in out.iter_mut().zip(low).zip(high) {
+                let (a, b): (f32, f32) = (a.into(), b.into());
+                *y = a + (b - a) * tap.t;
+            }
+        }
+    };
+    for (tap, out) in rows.iter().zip(out.chunks_exact_mut(width)) {
+        if held[1] == tap.low {
+            line.swap(0, 1);
+            held.swap(0, 1);
+        }
+        for (side, from) in [tap.low, tap.high].into_iter().enumerate() {
+            if held[side] != from {
+                along_x(from, &mut line[side]);
+                held[side] = from;
+            }
+        }
+        for ((y, &top), &bottom) in out.iter_mut().zip(&line[0]).zip(&line[1]) {
+            *y = top + (bottom - top) * tap.t;
+        }
+    }
+}
+
+/// Rows of one picture or mask of any element type, picked.
+#[inline(always)]
+pub(crate) fn nearest_rows<S: Copy>(
+    x: &[S],
+    w: usize,
+    c: usize,
+    rows: &[Tap<f32>],
+    columns: &[Tap<f32>],
+    out: &mut [S],
+) {
+    for (row, out) in rows.iter().zip(out.chunks_exact_mut(columns.len() * c)) {
+        let from = &x[row.low * w * c..][..w * c];
+        for (column, out) in columns.iter().zip(out.chunks_exact_mut(c)) {
+            out.copy_from_slice(&from[column.low * c..][..c]);
+        }
+    }
+}
+
+/// The transpose of one axis: for each input index, the output indices it went to, with weights.
+struct Uses {
+    start: Vec<usize>,
+    uses: Vec<(usize, f32)>,
+}
+
+impl Uses {
+    fn new(taps: &[Tap<f32>], input: usize) -> Self {
+        let both = |tap: &Tap<f32>| [(tap.low, 1.0 - tap.t), (tap.high, tap.t)];
+        let mut lists = vec![Vec::new(); input];
+        for (j, tap) in taps.iter().enumerate() {
+            both(tap).into_iter().filter(|&(_, w)| w != 0.0).for_each(|(i, w)| lists[i].push((j, w)));
+        }
+        let start = std::iter::once(0).chain(lists.iter().scan(0, |sum, list| {
+            *sum += list.len();
+            Some(*sum)
+        }));
+        Uses { start: start.collect(), uses: lists.concat() }
+    }
+
+    fn of(&self, input: usize) -> &[(usize, f32)] {
+        &self.uses[self.start[input]..self.start[input + 1]]
+    }
+}
+
+/// Each input row adds up the output rows it went to, then folds the sum along x.
+fn fast_backward(g: &Tensor, geometry: Geometry, method: Method) -> Tensor {
+    let Geometry { n, h, w, c, out_h, out_w } = geometry;
+    let rows = Uses::new(&method.taps(h, out_h), h);
+    let columns = Uses::new(&method.taps(w, out_w), w);
+    let (g, isa) = (g.values::<f32>(), isa());
+    let mut out = Buffer::<f32>::new(n * h * w * c);
+    threads::for_each_chunk(&mut out, (w * c).max(1), |i, out| {
+        let (n, row) = (i / h, i % h);
+        let width = out_w * c;
+        let mut sum = vec![0.0f32; width];
+        simd::vectorize(
+            isa,
+            #[inline(always)]
+            || {
+                for &(j, weight) in rows.of(row) {
+                    let g = &g[(n * out_h + j) * width..][..width];
+                    sum.iter_mut().zip(g).for_each(|(sum, &g)| *sum += g * weight);
+                }
+                for (x, out) in out.chunks_exact_mut(c).enumerate() {
+                    out.fill(0.0);
+                    for &(j, weight) in columns.of(x) {
+                        let sum = &sum[j * c..][..c];
+                        out.iter_mut().zip(sum).for_each(|(y, &s)| *y += s * weight);
+                    }
+                }
+            },
+        );
+    });
+    Tensor::from_buffer(out, geometry.input())
+}
+
+pub fn cases() -> Vec<Case> {
+    let tiny = [
+        ("up_odd", [2, 3, 5, 3], [7, 11]),
+        ("down_odd", [1, 11, 9, 2], [4, 5]),
+        ("up_and_down", [1, 9, 4, 5], [3, 9]),
+        ("same", [1, 5, 6, 3], [5, 6]),
+        ("x4", [1, 6, 7, 21], [24, 28]),
+        ("from_1x1", [2, 1, 1, 19], [14, 14]),
+        ("to_1x1", [1, 5, 4, 3], [1, 1]),
+        ("pieces", [1, 4, 3, 2], [45, 6]),
+    ];
+    let methods = [("bilinear", Method::Bilinear), ("nearest", Method::Nearest)];
+    let mut cases = Vec::new();
+    let mut add = |name: String, size, shape: [usize; 4], [out_h, out_w]: [usize; 2], method| {
+        let inputs = vec![Input::new("x", shape)];
+        cases
+            .push(Case::new("resize", name, size, inputs, move |t| resize(&t[0], out_h, out_w, method)));
+    };
+    for (kind, method) in methods {
+        for (name, shape, out) in tiny {
+            add(format!("{kind}_{name}"), Size::Tiny, shape, out, method);
+        }
+    }
+    add("pyramid_x4".into(), Size::Real, [4, 14, 14, 256], [56, 56], Method::Bilinear);
+    add("logits_x4".into(), Size::Real, [4, 56, 56, 21], [224, 224], Method::Bilinear);
+    add("picture_down".into(), Size::Real, [16, 375, 500, 3], [112, 150], Method::Bilinear);
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_of_zero_and_a_wrong_rank_are_refused() {
+        let x = Tensor::zeros([1, 2, 2, 3]);
+        let message = |x: &Tensor, h, w| resize(x, h, w, Method::Bilinear).unwrap_err().to_string();
+        assert!(message(&x, 0, 5).contains("got 0×5"), "{}", message(&x, 0, 5));
+        assert!(message(&x, usize::MAX, 5).starts_with("resize: expected"));
+        assert!(message(&Tensor::zeros([1, 0, 2, 3]), 4, 4).contains("above zero"));
+        assert!(message(&Tensor::zeros([2, 2, 3]), 4, 4).contains("[N×H×W×C]"));
+        assert!(
+            resize(&Tensor::from_u8(&[1; 12], [1, 2, 2, 3]).unwrap(), 4, 4, Method::Nearest).is_err()
+        );
+    }
+
+    #[test]
+    fn the_same_size_gives_the_same_bits() {
+        let values: Vec<f32> = (0..60).map(|i| (i as f32).sin()).collect();
+        let x = Tensor::from_slice(&values, [1, 4, 5, 3]).unwrap();
+        for method in [Method::Bilinear, Method::Nearest] {
+            assert_eq!(resize(&x, 4, 5, method).unwrap().as_slice::<f32>(), x.as_slice::<f32>());
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_and_thread_count_gives_the_bits_of_the_reference() {
+        let values: Vec<f32> = (0..2 * 37 * 23 * 5).map(|i| (i as f32 * 0.7).sin() * 255.0).collect();
+        let x = Tensor::from_slice(&values, [2, 37, 23, 5]).unwrap();
+        let run = || resize(&x, 61, 17, Method::Bilinear).unwrap();
+        let expected = simd::with_isa(Isa::Reference, run);
+        for isa in simd::supported() {
+            for threads in [1, 2, 3] {
+                let got = threads::with(threads, || simd::with_isa(isa, run)).unwrap();
+                assert_eq!(
+                    got.as_slice::<f32>(),
+                    expected.as_slice::<f32>(),
+                    "{isa:?}, {threads} threads"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn no_channels_give_no_elements() {
+        let y = resize(&Tensor::zeros([1, 2, 2, 0]), 3, 3, Method::Bilinear).unwrap();
+        assert_eq!(y.shape().elements(), 0);
+    }
+}
