@@ -2,6 +2,7 @@
 
 use super::Model;
 use super::model::join;
+#[cfg(feature = "checkpoint")]
 use crate::layers::Layer;
 use std::fmt;
 

@@ -8,7 +8,8 @@ mod lower;
 mod shape;
 
 pub use initializers::Initializer;
-pub(crate) use lower::{Lowered, Run};
+pub(crate) use lower::Lowered;
+pub use lower::Run;
 
 use crate::ops::Padding;
 use crate::tensor::Shape;

@@ -269,13 +269,3 @@ mod tests {
         assert!(mean(&Tensor::zeros([0])).unwrap().item().unwrap().is_nan());
     }
 }
-
-/// Sums over leading axes: [C] for `0..rank-1`.
-pub(crate) fn sum_axes(x: &Tensor, axes: std::ops::Range<usize>) -> Result<Tensor> {
-    let columns: usize = x.shape()[axes.end..].iter().product();
-    let mut sums = vec![0.0; columns];
-    for row in x.to_vec_f64().chunks(columns) {
-        sums.iter_mut().zip(row).for_each(|(s, v)| *s += v);
-    }
-    Ok(Tensor::from_slice(&sums, [columns])?.to_dtype(x.dtype()))
-}
