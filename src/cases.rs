@@ -65,7 +65,8 @@ impl Input {
         self
     }
 
-    fn values(&self, case: &str) -> Vec<f32> {
+    /// The values this input has in the case of the given name.
+    pub fn sample(&self, case: &str) -> Vec<f32> {
         let n = self.shape.elements();
         let mut stream = Stream::new(hash_name(case), &[domain::TEST, hash_name(self.name)]);
         match self.fill {
@@ -150,7 +151,7 @@ impl Case {
     /// The inputs, the same f32 values whatever the type; differentiable ones as leaves.
     pub fn tensors(&self, dtype: DType) -> Vec<Tensor> {
         let tensor = |input: &Input| {
-            let values = input.values(&self.full_name());
+            let values = input.sample(&self.full_name());
             let tensor = Tensor::from_slice(&values, input.shape).expect("one value an element");
             let tensor = tensor.to_dtype(dtype);
             if input.differentiable { tensor.leaf() } else { tensor }
@@ -160,7 +161,7 @@ impl Case {
 
     /// The gradient of a made-up later loss by the output: fixed random numbers.
     pub fn upstream(&self, output: &Tensor) -> Tensor {
-        let values = Input::new("upstream", output.shape()).values(&self.full_name());
+        let values = Input::new("upstream", output.shape()).sample(&self.full_name());
         let upstream = Tensor::from_slice(&values, output.shape()).expect("one value an element");
         upstream.to_dtype(output.dtype())
     }

@@ -11,9 +11,18 @@ pub mod cpu;
 pub mod data;
 pub mod device;
 pub mod error;
+pub mod files;
+pub mod graph;
+pub mod layers;
+pub mod linear;
+pub mod losses;
+pub mod metrics;
+pub mod models;
 pub mod ops;
+pub mod optimizers;
 pub mod pool;
 pub mod random;
+pub mod submission;
 pub mod tensor;
 
 pub use device::Device;

@@ -1,4 +1,7 @@
 //! What several operators share on the CPU: instruction sets, threads, matrix products.
 
+pub mod gemm;
+pub mod limits;
+pub mod math;
 pub mod simd;
 pub mod threads;

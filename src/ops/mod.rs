@@ -7,22 +7,68 @@ use crate::cases::Case;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
+pub mod activation;
 pub mod affine;
+pub mod batch_norm;
+pub mod concat;
+pub mod conv2d;
+pub mod cross_entropy;
+pub mod dense;
+pub mod depthwise_conv2d;
+pub mod dropout;
 pub mod elementwise;
+pub mod pad;
+pub mod padding;
+pub mod pool;
 pub mod reduce;
+pub mod reshape;
 pub mod resize;
+pub mod softmax;
 
+pub use activation::{relu, relu6, sigmoid, tanh};
 pub use affine::affine;
+pub use batch_norm::{BatchNorm, batch_norm_infer, batch_norm_train};
+pub use concat::concat;
+pub use conv2d::{Conv2dOptions, conv2d};
+pub use cross_entropy::{
+    CategoricalGradient, binary_cross_entropy, binary_cross_entropy_of_probabilities,
+    categorical_cross_entropy_of_probabilities, softmax_cross_entropy, sparse_softmax_cross_entropy,
+};
+pub use dense::dense;
+pub use depthwise_conv2d::depthwise_conv2d;
+pub use dropout::dropout;
 pub use elementwise::{add, clip, mul, scale, sign, sub};
-pub use reduce::sum;
-pub use resize::resize;
+pub use pad::zero_pad2d;
+pub use padding::Padding;
+pub use pool::{PoolOptions, average_pool2d, global_average_pool, global_max_pool, max_pool2d};
+pub use reduce::{mean, mean_axes, sum, sum_axes};
+pub use reshape::{flatten, reshape};
+pub use resize::{Method, resize};
+pub use softmax::softmax;
 
 /// The cases of all operators.
 pub fn cases() -> Vec<Case> {
-    [affine::cases(), elementwise::cases(), reduce::cases(), resize::cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        activation::cases(),
+        affine::cases(),
+        batch_norm::cases(),
+        concat::cases(),
+        conv2d::cases(),
+        cross_entropy::cases(),
+        dense::cases(),
+        depthwise_conv2d::cases(),
+        dropout::cases(),
+        elementwise::cases(),
+        pad::cases(),
+        pool::cases(),
+        reduce::cases(),
+        reshape::cases(),
+        resize::cases(),
+        softmax::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// The element type that all inputs of an operator have: f32 or f64.

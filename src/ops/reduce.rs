@@ -1,26 +1,271 @@
-//! Sums and means over all elements. ∂(Σx)/∂x = 1; ∂(mean x)/∂x = 1/n.
+//! Sums and means, over all elements or over neighbouring axes.
+//!
+//! y = s · Σ x with s = 1, or 1/n for a mean of n elements; ∂L/∂x = s · g for every x that went
+//! into y.
+//!
+//! The order of additions depends on the shape alone: short runs are added in vectors of f32, and
+//! the runs' sums in f64. So a sum over a million elements is as exact as one over a few dozen,
+//! and the same bits come out at any thread count.
 
 use crate::autograd::record;
 use crate::cases::{Case, Input, Size};
-use crate::error::Result;
+use crate::cpu::simd::{self, Isa, isa};
+use crate::cpu::{math, threads};
+use crate::error::{Error, Result};
 use crate::ops::common_dtype;
-use crate::tensor::{DType, Tensor};
+use crate::pool::Buffer;
+use crate::tensor::{DType, Real, Shape, Tensor};
+use std::ops::Range;
 
 /// The sum of all elements: a scalar.
 pub fn sum(x: &Tensor) -> Result<Tensor> {
-    let dtype = common_dtype("sum", &[x])?;
-    let total: f64 = x.to_vec_f64().iter().sum();
-    let output = Tensor::scalar(total).to_dtype(dtype);
-    let shape = x.shape();
-    Ok(record("sum", [x], output, move |g| {
-        let value = g.item()?;
-        Ok([Some(match dtype {
-            DType::F64 => Tensor::from_slice(&vec![value; shape.elements()], shape)?,
-            _ => Tensor::full(shape, value as f32),
-        })])
+    reduce("sum", x, 0..x.shape().len(), false)
+}
+
+/// The mean of all elements: a scalar.
+pub fn mean(x: &Tensor) -> Result<Tensor> {
+    reduce("mean", x, 0..x.shape().len(), true)
+}
+
+/// The sum over a range of neighbouring axes, which the result does not have any more.
+pub fn sum_axes(x: &Tensor, axes: Range<usize>) -> Result<Tensor> {
+    reduce("sum_axes", x, axes, false)
+}
+
+/// The mean over a range of neighbouring axes, which the result does not have any more.
+pub fn mean_axes(x: &Tensor, axes: Range<usize>) -> Result<Tensor> {
+    reduce("mean_axes", x, axes, true)
+}
+
+/// x as [outer, reduced, inner].
+#[derive(Clone, Copy)]
+struct View {
+    outer: usize,
+    reduced: usize,
+    inner: usize,
+    /// What the sums are multiplied by.
+    factor: f64,
+}
+
+fn reduce(op: &'static str, x: &Tensor, axes: Range<usize>, mean: bool) -> Result<Tensor> {
+    let (dtype, shape) = (common_dtype(op, &[x])?, x.shape());
+    if axes.start > axes.end || axes.end > shape.len() {
+        return Err(Error::shape(op, format!("axes {axes:?}"), shape));
+    }
+    let product = |axes: &[usize]| axes.iter().product::<usize>();
+    let reduced = product(&shape[axes.clone()]);
+    let view = View {
+        outer: product(&shape[..axes.start]),
+        reduced,
+        inner: product(&shape[axes.end..]),
+        factor: if mean { 1.0 / reduced as f64 } else { 1.0 },
+    };
+    let output = match dtype {
+        DType::F64 => view.reference::<f64>(x.values()),
+        _ if isa() == Isa::Reference => view.reference::<f32>(x.values()),
+        _ if view.inner == 1 => view.rows(x.values()),
+        _ => view.columns(x.values()),
+    };
+    let kept = Shape::new(&[&shape[..axes.start], &shape[axes.end..]].concat());
+    let output = output.with_shape(kept);
+    Ok(record(op, [x], output, move |g| {
+        let d = match dtype {
+            DType::F64 => view.spread::<f64>(g.values()),
+            _ => view.spread::<f32>(g.values()),
+        };
+        Ok([Some(d.with_shape(shape))])
     }))
 }
 
+/// Elements added in f32 before their sum is added in f64.
+const RUN: usize = 512;
+
+/// The sum of a slice in f64, on all threads.
+pub(crate) fn total(x: &[f32]) -> f64 {
+    let isa = isa();
+    let piece = |x: &[f32]| {
+        simd::vectorize(
+            isa,
+            #[inline(always)]
+            || x.chunks(RUN).map(|run| math::sum(run) as f64).sum::<f64>(),
+        )
+    };
+    if x.len() <= threads::PASS {
+        return piece(x);
+    }
+    let part = |i: usize| piece(&x[i * threads::PASS..x.len().min((i + 1) * threads::PASS)]);
+    threads::map(x.len().div_ceil(threads::PASS), part).into_iter().sum()
+}
+
+/// The rows of x (of the length of `sums`) added to each other: 32 of them in f32, these in f64.
+#[inline(always)]
+fn add_rows(x: &[f32], sums: &mut [f64]) {
+    const WIDTH: usize = 256;
+    let columns = sums.len();
+    for (tile, sums) in sums.chunks_mut(WIDTH).enumerate() {
+        sums.fill(0.0);
+        for rows in x.chunks(32 * columns) {
+            let mut run = [0.0f32; WIDTH];
+            let run = &mut run[..sums.len()];
+            for row in rows.chunks(columns) {
+                let row = &row[tile * WIDTH..][..run.len()];
+                run.iter_mut().zip(row).for_each(|(run, &x)| *run += x);
+            }
+            sums.iter_mut().zip(run).for_each(|(sum, &mut run)| *sum += run as f64);
+        }
+    }
+}
+
+impl View {
+    fn reference<T: Real>(&self, x: &[T]) -> Tensor {
+        let View { outer, reduced, inner, factor } = *self;
+        let mut out = Buffer::<T>::new(outer * inner);
+        for (i, y) in out.iter_mut().enumerate() {
+            let (o, i) = (i / inner, i % inner);
+            let sum: f64 = (0..reduced).map(|r| x[(o * reduced + r) * inner + i].to_f64()).sum();
+            *y = T::from_f64(sum * factor);
+        }
+        Tensor::from_buffer(out, [outer * inner])
+    }
+
+    /// Where whole rows are summed.
+    fn rows(&self, x: &[f32]) -> Tensor {
+        let reduced = self.reduced;
+        let mut out = Buffer::<f32>::new(self.outer);
+        let rows = (threads::PASS / reduced.max(1)).max(1);
+        threads::for_each_chunk(&mut out, rows, |i, out| {
+            for (row, y) in out.iter_mut().enumerate() {
+                *y = (total(&x[(i * rows + row) * reduced..][..reduced]) * self.factor) as f32;
+            }
+        });
+        Tensor::from_buffer(out, [self.outer])
+    }
+
+    /// Where rows are added to each other: a few hundred rows make a partial sum, and the partial
+    /// sums are added in a second stage.
+    fn columns(&self, x: &[f32]) -> Tensor {
+        let View { outer, reduced, inner, factor } = *self;
+        let rows = (threads::PASS / inner.max(1)).max(RUN);
+        let pieces = reduced.div_ceil(rows).max(1);
+        let mut partial = Buffer::<f64>::new(outer * pieces * inner);
+        // Few rows: several partial sums are one thread's piece of work.
+        let group = (threads::PASS / (rows.min(reduced) * inner).max(1)).max(1);
+        let isa = isa();
+        threads::for_each_chunk(&mut partial, (group * inner).max(1), |i, partial| {
+            simd::vectorize(
+                isa,
+                #[inline(always)]
+                || {
+                    for (k, sums) in partial.chunks_mut(inner).enumerate() {
+                        let (o, piece) = ((i * group + k) / pieces, (i * group + k) % pieces);
+                        let rows = piece * rows..reduced.min((piece + 1) * rows);
+                        let start = (o * reduced + rows.start) * inner;
+                        add_rows(&x[start..start + rows.len() * inner], sums);
+                    }
+                },
+            );
+        });
+        let mut out = Buffer::<f32>::new(outer * inner);
+        for (i, y) in out.iter_mut().enumerate() {
+            let (o, column) = (i / inner, i % inner);
+            let sum: f64 = (0..pieces).map(|piece| partial[(o * pieces + piece) * inner + column]).sum();
+            *y = (sum * factor) as f32;
+        }
+        Tensor::from_buffer(out, [outer * inner])
+    }
+
+    /// The backward pass: every g to all the elements that were summed.
+    fn spread<T: Real>(&self, g: &[T]) -> Tensor {
+        let View { outer, reduced, inner, factor } = *self;
+        let factor = T::from_f64(factor);
+        let mut out = Buffer::<T>::new(outer * reduced * inner);
+        let rows = (threads::PASS / inner.max(1)).max(1);
+        threads::for_each_chunk(&mut out, (rows * inner).max(1), |i, mut out| {
+            let mut row = i * rows;
+            while !out.is_empty() {
+                // The rows from here on that belong to the same g.
+                let (o, place) = (row / reduced, row % reduced);
+                let len = ((reduced - place) * inner).min(out.len());
+                let (same, rest) = out.split_at_mut(len);
+                if inner == 1 {
+                    same.fill(g[o] * factor);
+                } else {
+                    let g = &g[o * inner..(o + 1) * inner];
+                    for row in same.chunks_mut(inner) {
+                        row.iter_mut().zip(g).for_each(|(d, &g)| *d = g * factor);
+                    }
+                }
+                row += len / inner;
+                out = rest;
+            }
+        });
+        Tensor::from_buffer(out, [outer * reduced * inner])
+    }
+}
+
 pub fn cases() -> Vec<Case> {
-    vec![Case::new("sum", "all", Size::Tiny, vec![Input::new("x", [2, 3, 5, 7])], |t| sum(&t[0]))]
+    type Op = fn(&Tensor) -> Result<Tensor>;
+    type OverAxes = fn(&Tensor, Range<usize>) -> Result<Tensor>;
+    let mut cases = Vec::new();
+    for (op, f) in [("sum", sum as Op), ("mean", mean as Op)] {
+        for (name, size, shape) in [
+            ("all", Size::Tiny, &[2, 3, 5, 7][..]),
+            ("scalar", Size::Tiny, &[]),
+            ("pieces", Size::Tiny, &[3, 70001]),
+            ("16x112x112x64", Size::Real, &[16, 112, 112, 64]),
+        ] {
+            cases.push(Case::new(op, name, size, vec![Input::new("x", shape)], move |t| f(&t[0])));
+        }
+    }
+    for (op, f) in [("sum_axes", sum_axes as OverAxes), ("mean_axes", mean_axes as OverAxes)] {
+        for (name, size, shape, axes) in [
+            ("last", Size::Tiny, &[3, 4, 37][..], 2..3),
+            ("first", Size::Tiny, &[5, 3, 7], 0..1),
+            ("middle", Size::Tiny, &[2, 5, 7, 37], 1..3),
+            ("none", Size::Tiny, &[3, 5], 1..1),
+            ("columns_in_pieces", Size::Tiny, &[2, 9001, 11], 1..2),
+            ("columns_in_tiles", Size::Tiny, &[2, 300, 523], 1..2),
+            ("rows_in_pieces", Size::Tiny, &[2, 70001], 1..2),
+            ("16x112x112x64", Size::Real, &[16, 112, 112, 64], 0..3),
+            ("16x7x7x2048", Size::Real, &[16, 7, 7, 2048], 1..3),
+        ] {
+            let inputs = vec![Input::new("x", shape)];
+            cases.push(Case::new(op, name, size, inputs, move |t| f(&t[0], axes.clone())));
+        }
+    }
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_sum_loses_nothing() {
+        // Added one after another in f32, these would stop at 2²⁴.
+        let x = Tensor::full([(1 << 24) + 1000], 1.0);
+        assert_eq!(sum(&x).unwrap().item().unwrap(), ((1 << 24) + 1000) as f64);
+        assert_eq!(mean(&x).unwrap().item().unwrap(), 1.0);
+    }
+
+    #[test]
+    fn the_bits_do_not_depend_on_the_thread_count() {
+        let values: Vec<f32> = (0..300_000).map(|i| (i as f32).sin()).collect();
+        let x = Tensor::from_slice(&values, [3000, 100]).unwrap();
+        let all = |threads| {
+            let run =
+                || [sum(&x), sum_axes(&x, 0..1), sum_axes(&x, 1..2)].map(|y| y.unwrap().to_vec_f64());
+            threads::with(threads, run).unwrap()
+        };
+        assert_eq!(all(1), all(3));
+    }
+
+    #[test]
+    fn axes_that_are_not_there_are_refused_and_empty_ones_sum_to_zero() {
+        let error = sum_axes(&Tensor::zeros([2, 3]), 1..3).unwrap_err().to_string();
+        assert_eq!(error, "sum_axes: expected axes 1..3, got [2×3]");
+        assert_eq!(sum_axes(&Tensor::zeros([0, 3]), 0..1).unwrap().to_vec_f64(), [0.0; 3]);
+        assert_eq!(sum(&Tensor::zeros([0])).unwrap().item().unwrap(), 0.0);
+        assert!(mean(&Tensor::zeros([0])).unwrap().item().unwrap().is_nan());
+    }
 }

@@ -1,0 +1,104 @@
+//! The layer graph: a network as data.
+//!
+//! A [`Graph`] is a list of named layers, each after the layers that feed it. A [`Model`] is a
+//! graph with values for its parameters. Running a model lowers each layer to operators on the
+//! tape; summaries, parameter names and rewrites come from the graph itself.
+
+mod model;
+mod rewrite;
+mod summary;
+
+pub use crate::layers::Run;
+pub use model::{Model, Parameter, Pass};
+pub use rewrite::fold_batch_norm;
+pub use summary::{Row, Summary};
+
+use crate::error::{Error, Result};
+use crate::layers::Layer;
+use std::collections::HashMap;
+
+/// A layer of a graph, by its position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Id(pub(crate) usize);
+
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub name: String,
+    pub layer: Layer,
+    pub inputs: Vec<Id>,
+    /// Without the batch axis.
+    pub output_shape: Vec<usize>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Graph {
+    pub name: String,
+    nodes: Vec<Node>,
+    /// How many layers of each type were named by default.
+    counts: HashMap<&'static str, usize>,
+}
+
+impl Graph {
+    /// A graph whose input layer, of pictures [height, width, channels], has the given name.
+    pub fn new(name: &str, input_name: &str, input: [usize; 3]) -> Self {
+        let node = Node {
+            name: input_name.into(),
+            layer: Layer::Input(input),
+            inputs: Vec::new(),
+            output_shape: input.to_vec(),
+        };
+        Graph { name: name.into(), nodes: vec![node], counts: HashMap::new() }
+    }
+
+    pub fn input(&self) -> Id {
+        Id(0)
+    }
+
+    /// The last layer added: what the network computes.
+    pub fn output(&self) -> Id {
+        Id(self.nodes.len() - 1)
+    }
+
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    pub fn node(&self, id: Id) -> &Node {
+        &self.nodes[id.0]
+    }
+
+    /// Adds a layer under the name Keras would give it: its type, numbered in order of creation.
+    pub fn add(&mut self, layer: Layer, inputs: &[Id]) -> Result<Id> {
+        let base = layer.default_name();
+        let count = self.counts.entry(base).or_default();
+        let name = if *count == 0 { base.to_string() } else { format!("{base}_{count}") };
+        *count += 1;
+        self.add_named(&name, layer, inputs)
+    }
+
+    /// Adds a layer under a name of its own.
+    pub fn add_named(&mut self, name: &str, layer: Layer, inputs: &[Id]) -> Result<Id> {
+        if self.nodes.iter().any(|node| node.name == name) {
+            return Err(Error::argument("graph", format!("two layers are called `{name}`")));
+        }
+        let shapes: Vec<&[usize]> =
+            inputs.iter().map(|id| self.nodes[id.0].output_shape.as_slice()).collect();
+        let output_shape = layer.output_shape(name, &shapes)?;
+        self.nodes.push(Node { name: name.into(), layer, inputs: inputs.to_vec(), output_shape });
+        Ok(self.output())
+    }
+
+    /// Adds layers one after the other, each fed by the one before; the first by `input`.
+    pub fn chain(&mut self, input: Id, layers: impl IntoIterator<Item = Layer>) -> Result<Id> {
+        layers.into_iter().try_fold(input, |last, layer| self.add(layer, &[last]))
+    }
+
+    /// For each layer, the last layer that reads it (itself, if none does).
+    fn last_uses(&self) -> Vec<usize> {
+        let mut last: Vec<usize> = (0..self.nodes.len()).collect();
+        for (i, node) in self.nodes.iter().enumerate() {
+            node.inputs.iter().for_each(|id| last[id.0] = i);
+        }
+        last
+    }
+}

@@ -1,0 +1,188 @@
+//! The table of a network's layers: shapes, parameters, arithmetic, memory.
+
+use super::Model;
+use super::model::join;
+#[cfg(feature = "checkpoint")]
+use crate::layers::Layer;
+use std::fmt;
+
+pub struct Row {
+    pub name: String,
+    pub type_name: &'static str,
+    /// Without the batch axis.
+    pub output_shape: Vec<usize>,
+    pub parameters: usize,
+    pub trainable: usize,
+    /// Forward, for one picture.
+    pub flops: u64,
+    /// f32 output, for one picture.
+    pub activation_bytes: u64,
+    pub inputs: Vec<String>,
+}
+
+pub struct Summary {
+    pub model: String,
+    pub rows: Vec<Row>,
+}
+
+impl Summary {
+    pub fn new(model: &Model) -> Self {
+        let graph = &model.graph;
+        let row = |i: usize| {
+            let node = &graph.nodes()[i];
+            let count = |trainable_only: bool| {
+                let wanted = model.layer_parameters(i).iter().filter(|p| p.trainable || !trainable_only);
+                wanted.map(|p| p.value.shape().elements()).sum()
+            };
+            let input: &[usize] =
+                node.inputs.first().map_or(&[], |id| graph.node(*id).output_shape.as_slice());
+            Row {
+                name: node.name.clone(),
+                type_name: node.layer.type_name(),
+                output_shape: node.output_shape.clone(),
+                parameters: count(false),
+                trainable: count(true),
+                flops: node.layer.flops(input, &node.output_shape),
+                activation_bytes: 4 * node.output_shape.iter().product::<usize>() as u64,
+                inputs: node.inputs.iter().map(|id| graph.node(*id).name.clone()).collect(),
+            }
+        };
+        Summary { model: graph.name.clone(), rows: (0..graph.nodes().len()).map(row).collect() }
+    }
+
+    pub fn parameters(&self) -> usize {
+        self.rows.iter().map(|row| row.parameters).sum()
+    }
+
+    pub fn trainable(&self) -> usize {
+        self.rows.iter().map(|row| row.trainable).sum()
+    }
+
+    pub fn flops(&self) -> u64 {
+        self.rows.iter().map(|row| row.flops).sum()
+    }
+
+    pub fn activation_bytes(&self) -> u64 {
+        self.rows.iter().map(|row| row.activation_bytes).sum()
+    }
+}
+
+/// 1234567 → 1,234,567
+fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.model)?;
+        let header = ("layer", "type", "output shape", "parameters", "trainable", "MFLOP", "KiB");
+        let width = self.rows.iter().map(|row| row.name.len()).max().unwrap_or(0).max(12);
+        let (a, b, c, d, e, g, h) = header;
+        writeln!(f, "{a:<width$}  {b:<20} {c:<18} {d:>12} {e:>12} {g:>10} {h:>9}")?;
+        for row in &self.rows {
+            writeln!(
+                f,
+                "{:<width$}  {:<20} {:<18} {:>12} {:>12} {:>10.2} {:>9.1}",
+                row.name,
+                row.type_name,
+                format!("({})", join(&row.output_shape)),
+                grouped(row.parameters as u64),
+                grouped(row.trainable as u64),
+                row.flops as f64 / 1e6,
+                row.activation_bytes as f64 / 1024.0,
+            )?;
+        }
+        let (all, trainable) = (self.parameters() as u64, self.trainable() as u64);
+        writeln!(f, "parameters: {} ({:.1} MiB)", grouped(all), all as f64 * 4.0 / (1 << 20) as f64)?;
+        writeln!(f, "trainable: {}, not: {}", grouped(trainable), grouped(all - trainable))?;
+        writeln!(f, "one picture forward: {:.3} GFLOP", self.flops() as f64 / 1e9)?;
+        let mib = self.activation_bytes() as f64 / (1 << 20) as f64;
+        write!(f, "activations of one picture: {mib:.1} MiB")
+    }
+}
+
+#[cfg(feature = "checkpoint")]
+impl Summary {
+    /// The table as JSON: one object a layer, and totals. The batch axis is `null`.
+    pub fn to_json(&self, model: &Model) -> serde_json::Value {
+        use serde_json::{Value, json};
+        let shape = |shape: &[usize]| -> Vec<Option<usize>> {
+            [None].into_iter().chain(shape.iter().map(|&n| Some(n))).collect()
+        };
+        let layers: Vec<Value> = self
+            .rows
+            .iter()
+            .enumerate()
+            .map(|(i, row)| {
+                let weight = |p: &super::Parameter| {
+                    json!({"name": p.path, "shape": p.value.shape().to_vec(), "trainable": p.trainable})
+                };
+                json!({
+                    "name": row.name,
+                    "type": row.type_name,
+                    "output_shape": shape(&row.output_shape),
+                    "params": row.parameters,
+                    "trainable_params": row.trainable,
+                    "flops": row.flops,
+                    "activation_bytes": row.activation_bytes,
+                    "inputs": row.inputs,
+                    "config": model.graph.nodes()[i].layer.config(),
+                    "weights": model.layer_parameters(i).iter().map(weight).collect::<Vec<_>>(),
+                })
+            })
+            .collect();
+        json!({
+            "model": self.model,
+            "layers": layers,
+            "total_params": self.parameters(),
+            "trainable_params": self.trainable(),
+            "flops": self.flops(),
+            "activation_bytes": self.activation_bytes(),
+        })
+    }
+}
+
+#[cfg(feature = "checkpoint")]
+impl Layer {
+    /// The layer's settings under Keras' names.
+    fn config(&self) -> serde_json::Value {
+        use serde_json::json;
+        let padding = |padding| match padding {
+            crate::ops::Padding::Same => "same",
+            crate::ops::Padding::Valid => "valid",
+        };
+        match *self {
+            Layer::Conv2D { filters, kernel, stride, padding: p, dilation, use_bias, .. } => json!({
+                "filters": filters, "kernel_size": kernel, "strides": stride, "padding": padding(p),
+                "dilation_rate": dilation, "use_bias": use_bias, "activation": "linear",
+            }),
+            Layer::DepthwiseConv2D { kernel, stride, padding: p, dilation, use_bias } => json!({
+                "kernel_size": kernel, "strides": stride, "padding": padding(p),
+                "dilation_rate": dilation, "use_bias": use_bias, "activation": "linear",
+            }),
+            Layer::Dense { units, use_bias } => {
+                json!({"units": units, "use_bias": use_bias, "activation": "linear"})
+            }
+            Layer::BatchNormalization { epsilon, momentum } => {
+                json!({"epsilon": epsilon, "momentum": momentum, "axis": [3]})
+            }
+            Layer::Activation(activation) => json!({"activation": activation.name()}),
+            Layer::MaxPooling2D { pool, stride, padding: p }
+            | Layer::AveragePooling2D { pool, stride, padding: p } => {
+                json!({"pool_size": pool, "strides": stride, "padding": padding(p)})
+            }
+            Layer::ZeroPadding2D(pad) => json!({"padding": pad}),
+            Layer::UpSampling2D(size) => json!({"size": size, "interpolation": "bilinear"}),
+            Layer::Dropout(rate) => json!({"rate": rate}),
+            _ => json!({}),
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! From a layer to operators on the tape.
+
+use super::{Activation, Layer};
+use crate::error::{Error, Result};
+use crate::ops::{self, Conv2dOptions, PoolOptions};
+use crate::random::hash_name;
+use crate::tensor::Tensor;
+
+/// How a pass through the network behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Batch norm uses the batch's own statistics (and moves the moving ones).
+    pub batch_statistics: bool,
+    /// Trainable parameters are leaves of the tape.
+    pub gradients: bool,
+    /// Dropout is on, keyed by (seed, step).
+    pub dropout: Option<(u64, u64)>,
+}
+
+impl Run {
+    /// Moving statistics, no dropout, no gradients by parameters.
+    pub fn infer() -> Self {
+        Run { batch_statistics: false, gradients: false, dropout: None }
+    }
+
+    /// Batch statistics, gradients, dropout keyed by (seed, step).
+    pub fn train(seed: u64, step: u64) -> Self {
+        Run { batch_statistics: true, gradients: true, dropout: Some((seed, step)) }
+    }
+}
+
+pub(crate) struct Lowered {
+    pub output: Tensor,
+    /// New values of the layer's moving mean and variance.
+    pub moving: Option<(Tensor, Tensor)>,
+}
+
+impl Layer {
+    /// Applies the layer to its inputs. `parameters` are in the order of [`Layer::parameters`].
+    pub(crate) fn lower(
+        &self,
+        name: &str,
+        inputs: &[&Tensor],
+        parameters: &[Tensor],
+        run: Run,
+    ) -> Result<Lowered> {
+        let x = inputs[0];
+        let mut moving = None;
+        let output = match *self {
+            Layer::Input(_) => x.clone(),
+            Layer::Conv2D { stride, padding, dilation, .. } => {
+                let options = Conv2dOptions { stride, padding, dilation };
+                ops::conv2d(x, &parameters[0], parameters.get(1), options)?
+            }
+            Layer::DepthwiseConv2D { stride, padding, dilation, .. } => {
+                let options = Conv2dOptions { stride, padding, dilation };
+                ops::depthwise_conv2d(x, &parameters[0], parameters.get(1), options)?
+            }
+            Layer::Dense { .. } => ops::dense(x, &parameters[0], parameters.get(1))?,
+            Layer::BatchNormalization { epsilon, momentum } => {
+                let [gamma, beta, mean, variance] = parameters else {
+                    return Err(Error::argument(
+                        "batch_norm",
+                        format!("layer `{name}` has no statistics"),
+                    ));
+                };
+                if run.batch_statistics {
+                    let normed = ops::batch_norm_train(x, gamma, beta, epsilon)?;
+                    moving = Some(normed.moving(mean, variance, momentum)?);
+                    normed.y
+                } else {
+                    ops::batch_norm_infer(x, gamma, beta, mean, variance, epsilon)?
+                }
+            }
+            Layer::Activation(activation) => match activation {
+                Activation::Linear => x.clone(),
+                Activation::Relu => ops::relu(x)?,
+                Activation::Relu6 => ops::relu6(x)?,
+                Activation::Sigmoid => ops::sigmoid(x)?,
+                Activation::Softmax => ops::softmax(x)?,
+                Activation::Tanh => ops::tanh(x)?,
+            },
+            Layer::MaxPooling2D { pool, stride, padding } => {
+                ops::max_pool2d(x, PoolOptions { pool, stride, padding })?
+            }
+            Layer::AveragePooling2D { pool, stride, padding } => {
+                ops::average_pool2d(x, PoolOptions { pool, stride, padding })?
+            }
+            Layer::GlobalAveragePooling2D => ops::global_average_pool(x)?,
+            Layer::GlobalMaxPooling2D => ops::global_max_pool(x)?,
+            Layer::ZeroPadding2D(pad) => ops::zero_pad2d(x, pad)?,
+            Layer::UpSampling2D([fy, fx]) => {
+                let (h, w) = (x.shape()[1], x.shape()[2]);
+                ops::resize(x, h * fy, w * fx, ops::Method::Bilinear)?
+            }
+            Layer::Flatten => ops::flatten(x)?,
+            Layer::Dropout(rate) => match run.dropout {
+                Some((seed, step)) if rate > 0.0 => ops::dropout(x, rate, seed, step, hash_name(name))?,
+                _ => x.clone(),
+            },
+            Layer::Add => {
+                let mut sum = ops::add(x, inputs[1])?;
+                for input in &inputs[2..] {
+                    sum = ops::add(&sum, input)?;
+                }
+                sum
+            }
+            Layer::Concatenate => ops::concat(inputs, x.shape().len() - 1)?,
+        };
+        Ok(Lowered { output, moving })
+    }
+}

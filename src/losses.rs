@@ -1,0 +1,155 @@
+//! Losses by their Keras names, and the weights of samples.
+
+use crate::error::{Error, Result};
+use crate::ops::{self, CategoricalGradient, common_dtype};
+use crate::tensor::{DType, Real, Tensor};
+use std::fmt;
+use std::str::FromStr;
+
+/// What is minimised. Each takes the logits: the values in front of the last softmax or sigmoid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Any number of the classes at once: a sigmoid each.
+    BinaryCrossentropy,
+    /// One of the classes, by a row of flags: a softmax. `gradient` says what to train with where
+    /// a row has several flags; without it such a row is an error.
+    CategoricalCrossentropy { gradient: Option<CategoricalGradient> },
+    /// One of the classes, by its number. Samples with the label `ignore` count for nothing.
+    SparseCategoricalCrossentropy { ignore: Option<i64> },
+}
+
+impl Loss {
+    pub const NAMES: [&'static str; 3] =
+        ["binary_crossentropy", "categorical_crossentropy", "sparse_categorical_crossentropy"];
+
+    pub fn name(&self) -> &'static str {
+        match self {
+            Loss::BinaryCrossentropy => Loss::NAMES[0],
+            Loss::CategoricalCrossentropy { .. } => Loss::NAMES[1],
+            Loss::SparseCategoricalCrossentropy { .. } => Loss::NAMES[2],
+        }
+    }
+
+    /// Σᵢ wᵢLᵢ / N: a scalar on the tape.
+    pub fn from_logits(
+        &self,
+        logits: &Tensor,
+        labels: &Tensor,
+        sample_weights: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        match *self {
+            Loss::BinaryCrossentropy => ops::binary_cross_entropy(logits, labels, sample_weights),
+            Loss::CategoricalCrossentropy { gradient } => {
+                ops::softmax_cross_entropy(logits, labels, sample_weights, gradient)
+            }
+            Loss::SparseCategoricalCrossentropy { ignore } => {
+                ops::sparse_softmax_cross_entropy(logits, labels, sample_weights, ignore)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The loss of that name, with no gradient rule and no ignored label.
+impl FromStr for Loss {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let all = [
+            Loss::BinaryCrossentropy,
+            Loss::CategoricalCrossentropy { gradient: None },
+            Loss::SparseCategoricalCrossentropy { ignore: None },
+        ];
+        all.into_iter().find(|loss| loss.name() == name).ok_or_else(|| {
+            Error::argument("loss", format!("`{name}` is none of `{}`", Loss::NAMES.join("`, `")))
+        })
+    }
+}
+
+impl fmt::Display for CategoricalGradient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CategoricalGradient::Keras => "keras",
+            CategoricalGradient::True => "true",
+        })
+    }
+}
+
+impl FromStr for CategoricalGradient {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "keras" => Ok(CategoricalGradient::Keras),
+            "true" => Ok(CategoricalGradient::True),
+            _ => Err(Error::argument("gradient", format!("`{name}` is neither `keras` nor `true`"))),
+        }
+    }
+}
+
+/// The weight of each sample, [N], from its flags, [N, classes], as Keras' `class_weight` has it:
+/// that of its first positive class, whichever others it has.
+pub fn sample_weights(class_weights: &[f32], labels: &Tensor) -> Result<Tensor> {
+    fn weights<T: Real>(class_weights: &[f32], labels: &Tensor) -> Result<Tensor> {
+        let first_maximum =
+            |row: &[T]| (1..row.len()).fold(0, |m, i| if row[i] > row[m] { i } else { m });
+        let rows = labels.values::<T>().chunks(class_weights.len().max(1));
+        let of = |row| T::from_f64(class_weights[first_maximum(row)] as f64);
+        Tensor::from_slice(&rows.map(of).collect::<Vec<T>>(), [labels.shape()[0]])
+    }
+    let op = "sample_weights";
+    if labels.shape().len() != 2 || labels.shape()[1] != class_weights.len() || class_weights.is_empty()
+    {
+        return Err(Error::shape(op, format!("labels [N, {}]", class_weights.len()), labels.shape()));
+    }
+    match common_dtype(op, &[labels])? {
+        DType::F64 => weights::<f64>(class_weights, labels),
+        _ => weights::<f32>(class_weights, labels),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_keras_and_round_trip() {
+        for name in Loss::NAMES {
+            assert_eq!(name.parse::<Loss>().unwrap().to_string(), name);
+        }
+        let error = "mse".parse::<Loss>().unwrap_err().to_string();
+        assert!(error.contains("`mse`") && error.contains("`binary_crossentropy`"), "{error}");
+        for rule in [CategoricalGradient::Keras, CategoricalGradient::True] {
+            assert_eq!(rule.to_string().parse::<CategoricalGradient>().unwrap(), rule);
+        }
+    }
+
+    #[test]
+    fn a_sample_weighs_as_its_first_positive_class() {
+        let labels =
+            Tensor::from_slice(&[0.0f32, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0], [3, 3]).unwrap();
+        let weights = sample_weights(&[0.5, 2.0, 7.0], &labels).unwrap();
+        assert_eq!(weights.to_vec_f64(), [2.0, 7.0, 0.5]);
+        let weights = sample_weights(&[0.5, 2.0, 7.0], &labels.to_dtype(DType::F64)).unwrap();
+        assert_eq!((weights.to_vec_f64(), weights.dtype()), (vec![2.0, 7.0, 0.5], DType::F64));
+        assert!(sample_weights(&[0.5, 2.0], &labels).is_err());
+        assert!(sample_weights(&[], &Tensor::zeros([3, 0])).is_err());
+    }
+
+    #[test]
+    fn the_loss_is_divided_by_the_number_of_samples_not_by_their_weight() {
+        let logits = Tensor::zeros([4, 2]);
+        let labels = Tensor::from_slice(&[1.0f32, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0], [4, 2]).unwrap();
+        let weights = Tensor::full([4], 3.0);
+        for name in [Loss::NAMES[0], Loss::NAMES[1]] {
+            let loss: Loss = name.parse().unwrap();
+            let loss = loss.from_logits(&logits, &labels, Some(&weights)).unwrap().item().unwrap();
+            assert!((loss - 3.0 * 2f64.ln()).abs() < 1e-6);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Accuracies as Keras defines them, and the Hamming loss of TensorFlow Addons.
+
+use super::{mean, same_length, whole_rows};
+use crate::error::Result;
+
+/// The position of the maximum; of several, the first. Zero for an empty row.
+pub fn arg_max(row: &[f32]) -> usize {
+    let mut best = 0;
+    for (i, &value) in row.iter().enumerate() {
+        if value > row[best] {
+            best = i;
+        }
+    }
+    best
+}
+
+/// The share of rows whose largest prediction is in the column of the largest truth.
+///
+/// Of several labels in a row only the first counts.
+pub fn categorical_accuracy(truth: &[f32], predicted: &[f32], columns: usize) -> Result<f64> {
+    same_length("categorical_accuracy", truth, predicted)?;
+    whole_rows("categorical_accuracy", truth, columns)?;
+    let rows = truth.chunks_exact(columns).zip(predicted.chunks_exact(columns));
+    Ok(mean(rows.map(|(y, p)| (arg_max(y) == arg_max(p)) as u8 as f64)))
+}
+
+/// The share of elements where `p > 0.5` is the label. Labels are rare, so that predicting none
+/// at all already scores high.
+pub fn binary_accuracy(truth: &[f32], predicted: &[f32]) -> Result<f64> {
+    same_length("binary_accuracy", truth, predicted)?;
+    let elements = truth.iter().zip(predicted);
+    Ok(mean(elements.map(|(&y, &p)| ((p > 0.5) as u8 as f32 == y) as u8 as f64)))
+}
+
+/// The share of rows whose largest score is in the column that the label names.
+///
+/// Labels are compared as floats: 7.5 (two classes blended by a resize) is never right.
+pub fn sparse_categorical_accuracy(labels: &[f32], scores: &[f32], columns: usize) -> Result<f64> {
+    whole_rows("sparse_categorical_accuracy", scores, columns)?;
+    let found: Vec<f32> = scores.chunks_exact(columns).map(|row| arg_max(row) as f32).collect();
+    same_length("sparse_categorical_accuracy", labels, &found)?;
+    Ok(mean(labels.iter().zip(&found).map(|(label, found)| (label == found) as u8 as f64)))
+}
+
+/// The share of labels that are wrong, over all rows and columns.
+///
+/// A label is predicted where `p > threshold`; without a threshold, where `p` is its row's maximum
+/// (all of them, if several) and not zero.
+pub fn hamming_loss(
+    truth: &[f32],
+    predicted: &[f32],
+    columns: usize,
+    threshold: Option<f32>,
+) -> Result<f64> {
+    same_length("hamming_loss", truth, predicted)?;
+    whole_rows("hamming_loss", truth, columns)?;
+    let mut wrong = 0usize;
+    for (y, p) in truth.chunks_exact(columns).zip(predicted.chunks_exact(columns)) {
+        let highest = p[arg_max(p)];
+        let positive = |p: f32| match threshold {
+            Some(threshold) => p > threshold,
+            None => p >= highest && p.abs() > 1e-12,
+        };
+        wrong += y.iter().zip(p).filter(|&(&y, &p)| (y != 0.0) != positive(p)).count();
+    }
+    Ok(wrong as f64 / truth.len() as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRUTH: [f32; 6] = [0.0, 1.0, 1.0, 1.0, 0.0, 0.0];
+
+    #[test]
+    fn categorical_accuracy_sees_only_the_first_label_and_takes_the_first_of_equals() {
+        // Row 0: the second label is predicted, not the first: wrong. Row 1: a tie, first: right.
+        let predicted = [0.1, 0.2, 0.9, 0.4, 0.4, 0.4];
+        assert_eq!(categorical_accuracy(&TRUTH, &predicted, 3).unwrap(), 0.5);
+    }
+
+    #[test]
+    fn binary_accuracy_needs_more_than_one_half() {
+        let predicted = [0.5, 0.5, 0.51, 1.0, 0.6, 0.0]; // right, wrong, right, right, wrong, right
+        assert_eq!(binary_accuracy(&TRUTH, &predicted).unwrap(), 4.0 / 6.0);
+    }
+
+    #[test]
+    fn a_blended_label_is_never_right() {
+        let scores = [0.0, 1.0, 0.0, 0.0, 1.0, 0.0];
+        assert_eq!(sparse_categorical_accuracy(&[1.0, 1.5], &scores, 3).unwrap(), 0.5);
+    }
+
+    #[test]
+    fn hamming_loss_counts_wrong_labels() {
+        let predicted = [0.3, 0.3, 0.0, 0.2, 0.1, 0.4];
+        // Over 0.15: 110, 101 against 011, 100: three of six are wrong.
+        assert_eq!(hamming_loss(&TRUTH, &predicted, 3, Some(0.15)).unwrap(), 0.5);
+        // Row maxima: 110 (both of the tie), 001: two and two are wrong.
+        assert_eq!(hamming_loss(&TRUTH, &predicted, 3, None).unwrap(), 4.0 / 6.0);
+        // A row of zeros has no maximum that counts.
+        assert_eq!(hamming_loss(&[1.0, 0.0], &[0.0, 0.0], 2, None).unwrap(), 0.5);
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_are_refused() {
+        for message in [
+            categorical_accuracy(&TRUTH, &TRUTH[..3], 3).unwrap_err().to_string(),
+            categorical_accuracy(&TRUTH, &TRUTH, 4).unwrap_err().to_string(),
+            categorical_accuracy(&TRUTH, &TRUTH, 0).unwrap_err().to_string(),
+            categorical_accuracy(&[], &[], 3).unwrap_err().to_string(),
+            binary_accuracy(&TRUTH, &[]).unwrap_err().to_string(),
+            sparse_categorical_accuracy(&[1.0], &TRUTH, 3).unwrap_err().to_string(),
+            hamming_loss(&TRUTH, &TRUTH, 5, None).unwrap_err().to_string(),
+        ] {
+            assert!(message.contains("expected"), "{message}");
+        }
+    }
+}

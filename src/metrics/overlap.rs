@@ -1,0 +1,179 @@
+//! How much two masks, or two label maps, cover each other.
+
+use super::same_length;
+use crate::error::{Error, Result};
+
+/// The Dice coefficient `2|A ∩ B| / (|A| + |B|)` from three sizes; 1 where both sets are empty.
+pub(crate) fn dice_of_sizes(a: u64, b: u64, both: u64) -> f64 {
+    if a + b == 0 { 1.0 } else { 2.0 * both as f64 / (a + b) as f64 }
+}
+
+/// Dice of two masks or rows of labels: whatever is not zero is a member.
+pub fn dice(truth: &[u8], predicted: &[u8]) -> Result<f64> {
+    if truth.len() != predicted.len() {
+        return Err(Error::shape("dice", format!("{} elements", truth.len()), predicted.len()));
+    }
+    let size = |set: &[u8]| set.iter().filter(|&&v| v != 0).count() as u64;
+    let both = truth.iter().zip(predicted).filter(|&(&a, &b)| a != 0 && b != 0).count();
+    Ok(dice_of_sizes(size(truth), size(predicted), both as u64))
+}
+
+/// Dice of two label maps as the competition scores them: the planes of class `1..=classes`,
+/// stacked. Background (0) and void (over `classes`) are in no plane.
+pub fn dice_of_classes(truth: &[u8], predicted: &[u8], classes: u8) -> Result<f64> {
+    if truth.len() != predicted.len() {
+        let expected = format!("{} pixels", truth.len());
+        return Err(Error::shape("dice_of_classes", expected, predicted.len()));
+    }
+    let member = |label: u8| (1..=classes).contains(&label);
+    let size = |map: &[u8]| map.iter().filter(|&&label| member(label)).count() as u64;
+    let both = truth.iter().zip(predicted).filter(|&(&a, &b)| a == b && member(a)).count();
+    Ok(dice_of_sizes(size(truth), size(predicted), both as u64))
+}
+
+/// Counts of (true class, predicted class) over the pixels of any number of label maps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confusion {
+    classes: usize,
+    ignored: Option<u8>,
+    counts: Vec<u64>,
+}
+
+impl Confusion {
+    /// Pixels whose true label is `ignored` (VOC's void, 255) are not counted.
+    pub fn new(classes: usize, ignored: Option<u8>) -> Self {
+        Confusion { classes, ignored, counts: vec![0; classes * classes] }
+    }
+
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// Pixels of class `truth` that were taken for class `predicted`.
+    pub fn count(&self, truth: usize, predicted: usize) -> u64 {
+        self.counts[truth * self.classes + predicted]
+    }
+
+    /// Counts one more pair of maps; on an error nothing of it is counted.
+    pub fn add(&mut self, truth: &[u8], predicted: &[u8]) -> Result<()> {
+        same_length("confusion", truth, predicted)?;
+        let mut counts = vec![0u64; self.counts.len()];
+        for (pixel, (&y, &p)) in truth.iter().zip(predicted).enumerate() {
+            if Some(y) == self.ignored {
+                continue;
+            }
+            for (what, label) in [("true", y), ("predicted", p)] {
+                if label as usize >= self.classes {
+                    let last = self.classes.saturating_sub(1);
+                    let message =
+                        format!("the {what} label of pixel {pixel} is {label}, not in 0..={last}");
+                    return Err(Error::argument("confusion", message));
+                }
+            }
+            counts[y as usize * self.classes + p as usize] += 1;
+        }
+        self.counts.iter_mut().zip(&counts).for_each(|(sum, new)| *sum += new);
+        Ok(())
+    }
+
+    /// Takes over the counts of another part of the same pictures.
+    pub fn merge(&mut self, other: &Confusion) -> Result<()> {
+        if self.classes != other.classes {
+            let expected = format!("{} classes", self.classes);
+            return Err(Error::shape("confusion", expected, other.classes));
+        }
+        self.counts.iter_mut().zip(&other.counts).for_each(|(sum, new)| *sum += new);
+        Ok(())
+    }
+
+    /// The share of counted pixels that are right.
+    pub fn pixel_accuracy(&self) -> Result<f64> {
+        let total: u64 = self.counts.iter().sum();
+        if total == 0 {
+            return Err(Error::argument("pixel accuracy", "no pixel was counted"));
+        }
+        let right: u64 = (0..self.classes).map(|c| self.count(c, c)).sum();
+        Ok(right as f64 / total as f64)
+    }
+
+    /// `tp / (tp + fp + fn)` of each class; nothing for a class that is in neither map.
+    pub fn iou(&self) -> Vec<Option<f64>> {
+        let of_class = |c: usize| {
+            let truth: u64 = (0..self.classes).map(|p| self.count(c, p)).sum();
+            let predicted: u64 = (0..self.classes).map(|y| self.count(y, c)).sum();
+            let union = truth + predicted - self.count(c, c);
+            (union > 0).then(|| self.count(c, c) as f64 / union as f64)
+        };
+        (0..self.classes).map(of_class).collect()
+    }
+
+    /// The mean over the classes that are in one of the maps.
+    pub fn mean_iou(&self) -> Result<f64> {
+        let present: Vec<f64> = self.iou().into_iter().flatten().collect();
+        if present.is_empty() {
+            return Err(Error::argument("mean IoU", "no pixel was counted"));
+        }
+        Ok(super::mean(present.into_iter()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dice_is_one_where_both_are_empty_and_zero_where_one_is() {
+        assert_eq!(dice(&[0, 0], &[0, 0]).unwrap(), 1.0);
+        assert_eq!(dice(&[0, 1], &[0, 0]).unwrap(), 0.0);
+        assert_eq!(dice(&[1, 1, 1, 0], &[0, 1, 0, 0]).unwrap(), 0.5);
+        assert!(dice(&[1], &[1, 0]).is_err());
+    }
+
+    #[test]
+    fn dice_of_classes_is_dice_of_the_stacked_planes() {
+        let truth = [0, 1, 2, 2, 255, 3];
+        let predicted = [1, 1, 2, 0, 2, 1];
+        let planes = |map: &[u8]| -> Vec<u8> {
+            (1..=3).flat_map(|c| map.iter().map(move |&v| (v == c) as u8)).collect()
+        };
+        let stacked = dice(&planes(&truth), &planes(&predicted)).unwrap();
+        assert_eq!(dice_of_classes(&truth, &predicted, 3).unwrap(), stacked);
+        assert_eq!(stacked, 2.0 * 2.0 / (4.0 + 5.0));
+    }
+
+    #[test]
+    fn confusion_gives_iou_per_class_and_skips_the_ignored_label() {
+        let mut confusion = Confusion::new(4, Some(255));
+        confusion.add(&[0, 0, 1, 255], &[0, 1, 1, 2]).unwrap();
+        confusion.add(&[2], &[0]).unwrap();
+        assert_eq!(confusion.count(0, 1), 1);
+        assert_eq!(confusion.iou(), [Some(1.0 / 3.0), Some(0.5), Some(0.0), None]);
+        assert!((confusion.mean_iou().unwrap() - (1.0 / 3.0 + 0.5) / 3.0).abs() < 1e-15);
+        assert_eq!(confusion.pixel_accuracy().unwrap(), 0.5);
+    }
+
+    #[test]
+    fn merged_counts_are_those_of_all_maps() {
+        let maps = [([0u8, 1, 1], [0u8, 0, 1]), ([1, 1, 0], [1, 0, 0])];
+        let mut all = Confusion::new(2, None);
+        let mut merged = Confusion::new(2, None);
+        for (truth, predicted) in &maps {
+            all.add(truth, predicted).unwrap();
+            let mut part = Confusion::new(2, None);
+            part.add(truth, predicted).unwrap();
+            merged.merge(&part).unwrap();
+        }
+        assert_eq!(all, merged);
+        assert!(merged.merge(&Confusion::new(3, None)).is_err());
+    }
+
+    #[test]
+    fn a_label_out_of_range_is_named_and_nothing_is_counted() {
+        let mut confusion = Confusion::new(3, Some(255));
+        let error = confusion.add(&[0, 7], &[0, 0]).unwrap_err().to_string();
+        assert!(error.contains("true label of pixel 1 is 7") && error.contains("0..=2"), "{error}");
+        let error = confusion.add(&[0, 1], &[0, 255]).unwrap_err().to_string();
+        assert!(error.contains("predicted label of pixel 1 is 255"), "{error}");
+        assert!(confusion.mean_iou().is_err() && confusion.pixel_accuracy().is_err());
+    }
+}

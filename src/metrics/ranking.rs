@@ -1,0 +1,175 @@
+//! Average precision of PASCAL VOC: how well a class's scores rank its pictures.
+//!
+//! Walking down the ranking, `recall = found / positives` and `precision = found / seen`. Precision
+//! is made monotone, `p(r) = max over r' >= r of precision(r')`, and averaged over recall.
+//! Source: Everingham et al., "The PASCAL Visual Object Classes Challenge: A Retrospective" (2015),
+//! and the development kits: up to VOC 2009 at eleven points, from VOC 2010 on over all of them.
+//!
+//! Pictures with the same score are seen together: no threshold could part them, and so the order
+//! of the pictures does not matter. A class whose scores are all equal gets its share of positives.
+
+use super::{same_length, whole_rows};
+use crate::error::{Error, Result};
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Interpolation {
+    /// The area under the monotone precision (VOC 2010 and later).
+    #[default]
+    Area,
+    /// The mean of precision at recall 0, 0.1, … 1 (VOC 2007 to 2009).
+    ElevenPoints,
+}
+
+/// Average precision of one class; nothing for a class without positives, where it has no meaning.
+pub fn average_precision(
+    truth: &[f32],
+    scores: &[f32],
+    interpolation: Interpolation,
+) -> Result<Option<f64>> {
+    same_length("average_precision", truth, scores)?;
+    if let Some(row) = scores.iter().position(|score| score.is_nan()) {
+        return Err(Error::argument(
+            "average_precision",
+            format!("the score of row {row} is not a number"),
+        ));
+    }
+    let positives = truth.iter().filter(|&&y| y != 0.0).count();
+    if positives == 0 {
+        return Ok(None);
+    }
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    // Not `total_cmp`: 0 and -0 are the same score.
+    order.sort_by(|&a, &b| scores[b].partial_cmp(&scores[a]).unwrap_or(std::cmp::Ordering::Equal));
+
+    // The curve: positives found, and precision, after each group of equal scores.
+    let mut curve: Vec<(usize, f64)> = Vec::new();
+    let (mut found, mut seen) = (0, 0);
+    for group in order.chunk_by(|&a, &b| scores[a] == scores[b]) {
+        found += group.iter().filter(|&&i| truth[i] != 0.0).count();
+        seen += group.len();
+        curve.push((found, found as f64 / seen as f64));
+    }
+    let mut best = 0.0f64;
+    for (_, precision) in curve.iter_mut().rev() {
+        best = best.max(*precision);
+        *precision = best;
+    }
+    Ok(Some(match interpolation {
+        Interpolation::Area => {
+            let mut before = 0;
+            let area = curve.iter().map(|&(found, precision)| {
+                let step = found - before;
+                before = found;
+                step as f64 * precision
+            });
+            area.sum::<f64>() / positives as f64
+        }
+        Interpolation::ElevenPoints => {
+            // In whole numbers: found / positives >= point / 10.
+            let at = |point| curve.iter().find(|(found, _)| found * 10 >= point * positives);
+            (0..=10).map(|point| at(point).map_or(0.0, |&(_, precision)| precision)).sum::<f64>() / 11.0
+        }
+    }))
+}
+
+/// Average precision of every column.
+pub fn average_precisions(
+    truth: &[f32],
+    scores: &[f32],
+    columns: usize,
+    interpolation: Interpolation,
+) -> Result<Vec<Option<f64>>> {
+    same_length("average_precisions", truth, scores)?;
+    whole_rows("average_precisions", truth, columns)?;
+    let column =
+        |table: &[f32], c: usize| table.iter().skip(c).step_by(columns).copied().collect::<Vec<_>>();
+    (0..columns)
+        .map(|c| average_precision(&column(truth, c), &column(scores, c), interpolation))
+        .collect()
+}
+
+/// The mean over the classes that have positives; an error if none has.
+pub fn mean_average_precision(
+    truth: &[f32],
+    scores: &[f32],
+    columns: usize,
+    interpolation: Interpolation,
+) -> Result<f64> {
+    let per_class = average_precisions(truth, scores, columns, interpolation)?;
+    let present: Vec<f64> = per_class.into_iter().flatten().collect();
+    if present.is_empty() {
+        return Err(Error::argument("mean_average_precision", "no class has a positive row"));
+    }
+    Ok(super::mean(present.into_iter()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Interpolation::*;
+
+    fn ap(truth: &[u8], scores: &[f32], interpolation: Interpolation) -> f64 {
+        let truth: Vec<f32> = truth.iter().map(|&y| y as f32).collect();
+        average_precision(&truth, scores, interpolation).unwrap().unwrap()
+    }
+
+    #[test]
+    fn the_area_is_under_the_monotone_precision() {
+        // Precision 1, 1/2, 2/3, 1/2, 3/5 at recall 1/3, 1/3, 2/3, 2/3, 1.
+        let (truth, scores) = ([1, 0, 1, 0, 1], [0.9, 0.8, 0.7, 0.6, 0.5]);
+        let expected = (1.0 + 2.0 / 3.0 + 3.0 / 5.0) / 3.0;
+        assert!((ap(&truth, &scores, Area) - expected).abs() < 1e-12);
+        // 0 … 0.3: precision 1; 0.4, 0.5, 0.6: 2/3; 0.7 … 1: 3/5.
+        let expected = (4.0 + 3.0 * 2.0 / 3.0 + 4.0 * 3.0 / 5.0) / 11.0;
+        assert!((ap(&truth, &scores, ElevenPoints) - expected).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_later_higher_precision_counts_for_the_earlier_recall() {
+        // Precision 0, 1/2, 2/3: both positives at 2/3.
+        assert!((ap(&[0, 1, 1], &[3.0, 2.0, 1.0], Area) - 2.0 / 3.0).abs() < 1e-12);
+        assert!((ap(&[0, 1, 1], &[3.0, 2.0, 1.0], ElevenPoints) - 2.0 / 3.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn perfect_and_worst_rankings_have_their_values() {
+        for interpolation in [Area, ElevenPoints] {
+            assert!((ap(&[1, 1, 0, 0], &[4.0, 3.0, 2.0, 1.0], interpolation) - 1.0).abs() < 1e-12);
+            assert!((ap(&[0, 0, 0, 1], &[4.0, 3.0, 2.0, 1.0], interpolation) - 0.25).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn exactly_ten_positives_reach_every_one_of_the_eleven_points() {
+        // One positive, then a negative, …: at 0.3 recall (3 of 10) precision is 3/5 already.
+        let truth: Vec<u8> = (0..20).map(|i| (i % 2 == 0) as u8).collect();
+        let scores: Vec<f32> = (0..20).map(|i| -(i as f32)).collect();
+        let at = |k: usize| k.max(1) as f64 / (2 * k.max(1) - 1) as f64;
+        let expected = (0..=10).map(at).sum::<f64>() / 11.0;
+        assert!((ap(&truth, &scores, ElevenPoints) - expected).abs() < 1e-12);
+    }
+
+    #[test]
+    fn equal_scores_do_not_depend_on_the_order_of_the_rows() {
+        for truth in [[1, 0, 0, 0], [0, 0, 0, 1]] {
+            assert_eq!(ap(&truth, &[0.5; 4], Area), 0.25);
+            assert_eq!(ap(&truth, &[0.0, -0.0, 0.0, -0.0], Area), 0.25);
+        }
+    }
+
+    #[test]
+    fn a_class_without_positives_is_left_out_of_the_mean() {
+        let truth = [1.0, 0.0, 0.0, 0.0]; // two rows, two classes, the second class never
+        let scores = [0.1, 0.5, 0.2, 0.6];
+        assert_eq!(average_precisions(&truth, &scores, 2, Area).unwrap(), [Some(0.5), None]);
+        assert_eq!(mean_average_precision(&truth, &scores, 2, Area).unwrap(), 0.5);
+        assert!(mean_average_precision(&[0.0; 4], &scores, 2, Area).is_err());
+    }
+
+    #[test]
+    fn a_score_that_is_not_a_number_is_refused_with_its_row() {
+        let error = average_precision(&[1.0, 0.0], &[0.5, f32::NAN], Area).unwrap_err().to_string();
+        assert!(error.contains("row 1"), "{error}");
+        assert!(average_precision(&[1.0], &[], Area).is_err());
+    }
+}

@@ -1,0 +1,248 @@
+//! Activations. With y = f(x) and g = ∂L/∂y, every slope is a function of the output alone, so
+//! that is all a node keeps:
+//!
+//! | op      | y                  | ∂L/∂x               |
+//! |---------|--------------------|---------------------|
+//! | relu    | max(x, 0)          | g where y > 0       |
+//! | relu6   | min(max(x, 0), 6)  | g where 0 < y < 6   |
+//! | sigmoid | 1 / (1 + e⁻ˣ)      | g · y · (1 − y)     |
+//! | tanh    | tanh x             | g · (1 − y²)        |
+//!
+//! At the kinks the slope is 0, as TensorFlow has it. Bytes bind: 8 a forward element, 12 a
+//! backward one (in place: the gradient's memory is reused when nobody else holds it).
+
+use crate::autograd::record;
+use crate::cases::{Case, Fill, Input, Size};
+use crate::cpu::simd::{self, Isa, isa};
+use crate::cpu::{math, threads};
+use crate::error::Result;
+use crate::ops::common_dtype;
+use crate::pool::Buffer;
+use crate::tensor::{DType, Real, Tensor};
+
+/// max(x, 0)
+pub fn relu(x: &Tensor) -> Result<Tensor> {
+    activate::<Relu>(x)
+}
+
+/// min(max(x, 0), 6)
+pub fn relu6(x: &Tensor) -> Result<Tensor> {
+    activate::<Relu6>(x)
+}
+
+/// 1 / (1 + e⁻ˣ)
+pub fn sigmoid(x: &Tensor) -> Result<Tensor> {
+    activate::<Sigmoid>(x)
+}
+
+/// tanh x
+pub fn tanh(x: &Tensor) -> Result<Tensor> {
+    activate::<Tanh>(x)
+}
+
+trait Activation: 'static {
+    const NAME: &'static str;
+    fn value<T: Real>(x: T) -> T;
+    /// The same without calls into the C library, for the compiler to vectorise.
+    #[inline(always)]
+    fn fast(x: f32) -> f32 {
+        Self::value(x)
+    }
+    /// dy/dx, from y.
+    fn slope<T: Real>(y: T) -> T;
+}
+
+struct Relu;
+impl Activation for Relu {
+    const NAME: &'static str = "relu";
+    #[inline(always)]
+    fn value<T: Real>(x: T) -> T {
+        // A comparison, not `max`: a NaN stays a NaN.
+        if x <= T::ZERO { T::ZERO } else { x }
+    }
+    #[inline(always)]
+    fn slope<T: Real>(y: T) -> T {
+        if y > T::ZERO { T::ONE } else { T::ZERO }
+    }
+}
+
+struct Relu6;
+impl Activation for Relu6 {
+    const NAME: &'static str = "relu6";
+    #[inline(always)]
+    fn value<T: Real>(x: T) -> T {
+        let six = T::from_f64(6.0);
+        let x = if x <= T::ZERO { T::ZERO } else { x };
+        if x >= six { six } else { x }
+    }
+    #[inline(always)]
+    fn slope<T: Real>(y: T) -> T {
+        if y > T::ZERO && y < T::from_f64(6.0) { T::ONE } else { T::ZERO }
+    }
+}
+
+struct Sigmoid;
+impl Activation for Sigmoid {
+    const NAME: &'static str = "sigmoid";
+    #[inline(always)]
+    fn value<T: Real>(x: T) -> T {
+        T::ONE / (T::ONE + (-x).exp())
+    }
+    #[inline(always)]
+    fn fast(x: f32) -> f32 {
+        math::sigmoid(x)
+    }
+    #[inline(always)]
+    fn slope<T: Real>(y: T) -> T {
+        y * (T::ONE - y)
+    }
+}
+
+struct Tanh;
+impl Activation for Tanh {
+    const NAME: &'static str = "tanh";
+    #[inline(always)]
+    fn value<T: Real>(x: T) -> T {
+        x.tanh()
+    }
+    #[inline(always)]
+    fn fast(x: f32) -> f32 {
+        math::tanh(x)
+    }
+    #[inline(always)]
+    fn slope<T: Real>(y: T) -> T {
+        T::ONE - y * y
+    }
+}
+
+fn activate<A: Activation>(x: &Tensor) -> Result<Tensor> {
+    let output = match common_dtype(A::NAME, &[x])? {
+        DType::F64 => reference::<f64, A>(x),
+        _ if isa() == Isa::Reference => reference::<f32, A>(x),
+        _ => fast::<A>(x),
+    };
+    let saved = output.detach();
+    Ok(record(A::NAME, [x], output, move |g| {
+        Ok([Some(match g.dtype() {
+            DType::F64 => reference_backward::<f64, A>(&saved, &g),
+            _ if isa() == Isa::Reference => reference_backward::<f32, A>(&saved, &g),
+            _ => fast_backward::<A>(&saved, g),
+        })])
+    }))
+}
+
+fn reference<T: Real, A: Activation>(x: &Tensor) -> Tensor {
+    let mut out = Buffer::<T>::new(x.shape().elements());
+    out.iter_mut().zip(x.values::<T>()).for_each(|(y, &x)| *y = A::value(x));
+    Tensor::from_buffer(out, x.shape())
+}
+
+fn reference_backward<T: Real, A: Activation>(y: &Tensor, g: &Tensor) -> Tensor {
+    let mut out = Buffer::<T>::new(y.shape().elements());
+    let outputs = y.values::<T>().iter().zip(g.values::<T>());
+    out.iter_mut().zip(outputs).for_each(|(d, (&y, &g))| *d = g * A::slope(y));
+    Tensor::from_buffer(out, y.shape())
+}
+
+fn fast<A: Activation>(x: &Tensor) -> Tensor {
+    let (input, isa) = (x.values::<f32>(), isa());
+    let mut out = Buffer::<f32>::new(input.len());
+    threads::for_each_chunk(&mut out, threads::PASS, |i, out| {
+        let input = &input[i * threads::PASS..][..out.len()];
+        simd::vectorize(
+            isa,
+            #[inline(always)]
+            || out.iter_mut().zip(input).for_each(|(y, &x)| *y = A::fast(x)),
+        );
+    });
+    Tensor::from_buffer(out, x.shape())
+}
+
+fn fast_backward<A: Activation>(y: &Tensor, mut g: Tensor) -> Tensor {
+    let (outputs, isa) = (y.values::<f32>(), isa());
+    if g.is_unique() {
+        threads::for_each_chunk(g.values_mut::<f32>(), threads::PASS, |i, g| {
+            let outputs = &outputs[i * threads::PASS..][..g.len()];
+            simd::vectorize(
+                isa,
+                #[inline(always)]
+                || g.iter_mut().zip(outputs).for_each(|(g, &y)| *g *= A::slope(y)),
+            );
+        });
+        return g;
+    }
+    let gradient = g.values::<f32>();
+    let mut out = Buffer::<f32>::new(outputs.len());
+    threads::for_each_chunk(&mut out, threads::PASS, |i, out| {
+        let outputs = &outputs[i * threads::PASS..][..out.len()];
+        let gradient = &gradient[i * threads::PASS..][..out.len()];
+        simd::vectorize(
+            isa,
+            #[inline(always)]
+            || {
+                let pairs = outputs.iter().zip(gradient);
+                out.iter_mut().zip(pairs).for_each(|(d, (&y, &g))| *d = g * A::slope(y));
+            },
+        );
+    });
+    Tensor::from_buffer(out, y.shape())
+}
+
+pub fn cases() -> Vec<Case> {
+    type Op = fn(&Tensor) -> Result<Tensor>;
+    let all: [(&str, Op, &[f32]); 4] = [
+        ("relu", relu, &[0.0]),
+        ("relu6", relu6, &[0.0, 6.0]),
+        ("sigmoid", sigmoid, &[]),
+        ("tanh", tanh, &[]),
+    ];
+    let mut cases = Vec::new();
+    for (op, f, points) in all {
+        let fill = Fill::Avoiding { low: -9.0, high: 9.0, points, margin: 0.01 };
+        // Longer than one piece of a parallel pass, and no multiple of it or of a vector.
+        for (name, shape, size) in [
+            ("odd", &[3, 5, 7, 3][..], Size::Tiny),
+            ("one", &[1], Size::Tiny),
+            ("pieces", &[7, 23003], Size::Tiny),
+            ("16x112x112x64", &[16, 112, 112, 64], Size::Real),
+        ] {
+            let inputs = vec![Input::new("x", shape).fill(fill.clone())];
+            cases.push(Case::new(op, name, size, inputs, move |t| f(&t[0])));
+        }
+        // The gradient reaches two consumers, so that it may not be overwritten.
+        let inputs = vec![Input::new("x", [3, 19]).fill(fill), Input::new("y", [3, 19])];
+        let shared = move |t: &[Tensor]| crate::ops::add(&f(&t[0])?, &t[1]);
+        cases.push(Case::new(op, "shared_gradient", Size::Tiny, inputs, shared));
+    }
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slope_at_a_kink_is_zero() {
+        let x = Tensor::from_slice(&[-0.0f32, 0.0, 6.0, 7.0, 3.0], [5]).unwrap().leaf();
+        let gradient = |y: Tensor| {
+            let mut gradients = y.backward_from(Tensor::full([5], 2.0)).unwrap();
+            gradients.take(&x).unwrap().to_vec_f64()
+        };
+        assert_eq!(gradient(relu(&x).unwrap()), [0.0, 0.0, 2.0, 2.0, 2.0]);
+        assert_eq!(gradient(relu6(&x).unwrap()), [0.0, 0.0, 0.0, 0.0, 2.0]);
+    }
+
+    #[test]
+    fn a_nan_stays_a_nan() {
+        let x = Tensor::full([20], f32::NAN);
+        for f in [relu, relu6, sigmoid, tanh] {
+            assert!(f(&x).unwrap().to_vec_f64().iter().all(|y| y.is_nan()));
+        }
+    }
+
+    #[test]
+    fn pictures_are_refused() {
+        let error = relu(&Tensor::from_u8(&[1], [1]).unwrap()).unwrap_err().to_string();
+        assert!(error.starts_with("relu: expected element type"), "{error}");
+    }
+}

@@ -1,0 +1,416 @@
+//! Batch normalisation over all axes but the last (Ioffe and Szegedy, 2015).
+//!
+//! With n values a channel, mean m, *biased* variance v = Σ(x − m)²/n, s = 1/√(v + ε) and
+//! x̂ = (x − m)·s:
+//!
+//! y = γ·x̂ + β
+//!
+//! Training: m and v come from the batch, and the gradient flows through them. With g = ∂L/∂y:
+//!
+//! - ∂L/∂β = Σ g
+//! - ∂L/∂γ = Σ g·x̂
+//! - ∂L/∂x = γ·s·(g − ∂β/n − x̂·∂γ/n)
+//!
+//! Inference: m and v are constants (moving statistics), and ∂L/∂x = γ·s·g.
+//!
+//! **Statistics.** E[x²] − m² cancels catastrophically in f32. Each tile of rows has its own mean
+//! and M2 = Σ(x − m)² in two passes over data that is still in cache; tiles are merged in order
+//! (Chan, Golub and LeVeque, 1979), in f64. With n = 1 the result is exactly β.
+//!
+//! Bytes bind: training reads x twice and writes y; backward reads x and g twice and writes ∂x.
+
+use crate::autograd::{Needs, record};
+use crate::cases::{Case, Fill, Input, Size};
+use crate::cpu::simd::{self, Isa, isa};
+use crate::cpu::threads;
+use crate::error::{Error, Result};
+use crate::ops::common_dtype;
+use crate::pool::Buffer;
+use crate::tensor::{DType, Real, Tensor};
+
+/// What one training batch says about its channels.
+pub struct BatchNorm {
+    pub y: Tensor,
+    /// [C]
+    pub mean: Tensor,
+    /// [C], the biased variance, which normalised this batch.
+    pub variance: Tensor,
+    /// Values a channel.
+    pub count: usize,
+}
+
+impl BatchNorm {
+    /// The moving statistics after this batch: mov·momentum + stat·(1 − momentum). The variance
+    /// stored is Bessel-corrected, v·n/max(n − 1, 1), as TensorFlow 2.6's fused kernel stores it.
+    pub fn moving(&self, mean: &Tensor, variance: &Tensor, momentum: f64) -> Result<(Tensor, Tensor)> {
+        let bessel = self.count as f64 / self.count.saturating_sub(1).max(1) as f64;
+        let blend = |moving: &Tensor, statistic: &Tensor, factor: f64| -> Result<Tensor> {
+            let update =
+                |moving: f64, statistic: f64| moving * momentum + statistic * factor * (1.0 - momentum);
+            let (moving, statistic) = (moving.to_vec_f64(), statistic.to_vec_f64());
+            let values: Vec<f64> = moving.iter().zip(&statistic).map(|(&m, &s)| update(m, s)).collect();
+            Ok(Tensor::from_slice(&values, [values.len()])?.to_dtype(self.mean.dtype()))
+        };
+        Ok((blend(mean, &self.mean, 1.0)?, blend(variance, &self.variance, bessel)?))
+    }
+}
+
+/// Normalises by the batch's own statistics. x [..., C], gamma and beta [C].
+pub fn batch_norm_train(x: &Tensor, gamma: &Tensor, beta: &Tensor, epsilon: f64) -> Result<BatchNorm> {
+    let dtype = check(x, &[gamma, beta], epsilon)?;
+    let channels = x.shape().last_axis();
+    let count = x.shape().elements() / channels;
+    if count == 0 {
+        return Err(Error::shape("batch_norm", "at least one value a channel", x.shape()));
+    }
+    let reference = dtype == DType::F64 || isa() == Isa::Reference;
+    let statistics = match dtype {
+        DType::F64 => Statistics::naive::<f64>(x.values(), channels),
+        _ if reference => Statistics::naive::<f32>(x.values(), channels),
+        _ => Statistics::tiled(isa(), x.values(), channels),
+    };
+    let inverse: Vec<f64> = statistics.variance.iter().map(|v| 1.0 / (v + epsilon).sqrt()).collect();
+    let y = affine(x, &scale_shift(&statistics.mean, &inverse, gamma, beta));
+    let needs = Needs::of([x, gamma, beta]);
+    let saved = needs.any().then(|| (x.detach(), gamma.detach()));
+    let tensor =
+        |values: &[f64]| Ok::<_, Error>(Tensor::from_slice(values, [channels])?.to_dtype(dtype));
+    let (mean, variance) = (tensor(&statistics.mean)?, tensor(&statistics.variance)?);
+    let y = record("batch_norm", [x, gamma, beta], y, move |dy| {
+        let (x, gamma) = saved.expect("saved when an input needs a gradient");
+        let sums = gradient_sums(&x, &dy, &statistics.mean, &inverse);
+        let dx = if needs.0[0] {
+            let n = count as f64;
+            // ∂x = a·(g − ḡ) + b·(x − m): differences first, so that little is lost where they are
+            // small, and nothing where n = 1.
+            let gamma = gamma.to_vec_f64();
+            let constants: Vec<[f64; 4]> = (0..channels)
+                .map(|i| {
+                    let [dbeta, dgamma] = sums[i];
+                    let a = gamma[i] * inverse[i];
+                    [a, dbeta / n, -a * inverse[i] * dgamma / n, statistics.mean[i]]
+                })
+                .collect();
+            Some(combine(&dy, &x, &constants))
+        } else {
+            None
+        };
+        Ok([dx, Some(column(&sums, 1, dtype)?), Some(column(&sums, 0, dtype)?)])
+    });
+    Ok(BatchNorm { y, mean, variance, count })
+}
+
+/// Normalises by given statistics: y = γ·(x − mean)/√(variance + ε) + β. No gradient flows into
+/// the statistics.
+pub fn batch_norm_infer(
+    x: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    mean: &Tensor,
+    variance: &Tensor,
+    epsilon: f64,
+) -> Result<Tensor> {
+    let dtype = check(x, &[gamma, beta, mean, variance], epsilon)?;
+    let inverse: Vec<f64> = variance.to_vec_f64().iter().map(|v| 1.0 / (v + epsilon).sqrt()).collect();
+    let mean = mean.to_vec_f64();
+    let y = affine(x, &scale_shift(&mean, &inverse, gamma, beta));
+    let needs = Needs::of([x, gamma, beta]);
+    let saved_x = (needs.0[1] || needs.0[2]).then(|| x.detach());
+    let gamma_values = gamma.to_vec_f64();
+    Ok(record("batch_norm", [x, gamma, beta], y, move |dy| {
+        let sums = saved_x.map(|x| gradient_sums(&x, &dy, &mean, &inverse));
+        let share = |i| sums.as_ref().map(|sums| column(sums, i, dtype)).transpose();
+        let (dgamma, dbeta) = (share(1)?, share(0)?);
+        let slope: Vec<[f64; 2]> =
+            gamma_values.iter().zip(&inverse).map(|(g, s)| [g * s, 0.0]).collect();
+        Ok([needs.0[0].then(|| affine(&dy, &slope)), dgamma, dbeta])
+    }))
+}
+
+fn check(x: &Tensor, vectors: &[&Tensor], epsilon: f64) -> Result<DType> {
+    let channels = x.shape().last_axis();
+    if let Some(wrong) = vectors.iter().find(|v| v.shape()[..] != [channels]) {
+        let expected = format!("vectors of [{channels}] for {}", x.shape());
+        return Err(Error::shape("batch_norm", expected, wrong.shape()));
+    }
+    if epsilon.is_nan() || epsilon < 0.0 {
+        return Err(Error::argument("batch_norm", format!("expected epsilon ≥ 0, got {epsilon}")));
+    }
+    let all: Vec<&Tensor> = [x].into_iter().chain(vectors.iter().copied()).collect();
+    common_dtype("batch_norm", &all)
+}
+
+/// γ·s and β − m·γ·s.
+fn scale_shift(mean: &[f64], inverse: &[f64], gamma: &Tensor, beta: &Tensor) -> Vec<[f64; 2]> {
+    let (gamma, beta) = (gamma.to_vec_f64(), beta.to_vec_f64());
+    let one = |i: usize| [gamma[i] * inverse[i], beta[i] - mean[i] * gamma[i] * inverse[i]];
+    (0..mean.len()).map(one).collect()
+}
+
+fn column(sums: &[[f64; 2]], which: usize, dtype: DType) -> Result<Tensor> {
+    let values: Vec<f64> = sums.iter().map(|sum| sum[which]).collect();
+    Ok(Tensor::from_slice(&values, [values.len()])?.to_dtype(dtype))
+}
+
+struct Statistics {
+    mean: Vec<f64>,
+    variance: Vec<f64>,
+}
+
+/// Rows of a tile: with 64 channels 64 KiB, which stay in L2 between the two passes over them.
+const TILE: usize = 256;
+
+impl Statistics {
+    fn naive<T: Real>(x: &[T], channels: usize) -> Self {
+        let n = (x.len() / channels) as f64;
+        let mut mean = vec![0.0; channels];
+        for row in x.chunks(channels) {
+            mean.iter_mut().zip(row).for_each(|(m, x)| *m += x.to_f64() / n);
+        }
+        let mut variance = vec![0.0; channels];
+        for row in x.chunks(channels) {
+            for ((v, x), m) in variance.iter_mut().zip(row).zip(&mean) {
+                *v += (x.to_f64() - m) * (x.to_f64() - m) / n;
+            }
+        }
+        Statistics { mean, variance }
+    }
+
+    fn tiled(isa: Isa, x: &[f32], channels: usize) -> Self {
+        let tiles = (x.len() / channels).div_ceil(TILE);
+        let parts = threads::map(tiles, |tile| {
+            let rows = &x[tile * TILE * channels..x.len().min((tile + 1) * TILE * channels)];
+            let count = (rows.len() / channels) as f32;
+            let (mut mean, mut m2) = (vec![0.0f32; channels], vec![0.0f32; channels]);
+            simd::vectorize(
+                isa,
+                #[inline(always)]
+                || {
+                    for row in rows.chunks_exact(channels) {
+                        mean.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+                    }
+                    mean.iter_mut().for_each(|sum| *sum /= count);
+                    for row in rows.chunks_exact(channels) {
+                        for ((m2, x), m) in m2.iter_mut().zip(row).zip(&mean) {
+                            *m2 += (x - m) * (x - m);
+                        }
+                    }
+                },
+            );
+            (count as f64, mean, m2)
+        });
+        let (mut n, mut mean, mut m2) = (0.0, vec![0.0f64; channels], vec![0.0f64; channels]);
+        for (count, part_mean, part_m2) in parts {
+            let total = n + count;
+            for i in 0..channels {
+                let delta = part_mean[i] as f64 - mean[i];
+                mean[i] += delta * count / total;
+                m2[i] += part_m2[i] as f64 + delta * delta * n * count / total;
+            }
+            n = total;
+        }
+        Statistics { mean, variance: m2.into_iter().map(|m2| m2 / n).collect() }
+    }
+}
+
+/// [Σ g, Σ g·x̂] of each channel.
+fn gradient_sums(x: &Tensor, dy: &Tensor, mean: &[f64], inverse: &[f64]) -> Vec<[f64; 2]> {
+    let channels = mean.len();
+    match x.dtype() {
+        DType::F64 => sums_naive::<f64>(x.values(), dy.values(), mean, inverse),
+        _ if isa() == Isa::Reference => sums_naive::<f32>(x.values(), dy.values(), mean, inverse),
+        _ => {
+            let (x, dy, isa) = (x.values::<f32>(), dy.values::<f32>(), isa());
+            let centre: Vec<f32> = mean.iter().map(|&m| m as f32).collect();
+            let size = TILE * channels;
+            let parts = threads::map(x.len().div_ceil(size), |tile| {
+                let end = x.len().min((tile + 1) * size);
+                let (x, dy) = (&x[tile * size..end], &dy[tile * size..end]);
+                let (mut plain, mut centred) = (vec![0.0f32; channels], vec![0.0f32; channels]);
+                simd::vectorize(
+                    isa,
+                    #[inline(always)]
+                    || {
+                        for (x, g) in x.chunks_exact(channels).zip(dy.chunks_exact(channels)) {
+                            for i in 0..channels {
+                                plain[i] += g[i];
+                                centred[i] += g[i] * (x[i] - centre[i]);
+                            }
+                        }
+                    },
+                );
+                (plain, centred)
+            });
+            let mut sums = vec![[0.0f64; 2]; channels];
+            for (plain, centred) in parts {
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    sum[0] += plain[i] as f64;
+                    sum[1] += centred[i] as f64;
+                }
+            }
+            sums.iter_mut().zip(inverse).for_each(|(sum, s)| sum[1] *= s);
+            sums
+        }
+    }
+}
+
+fn sums_naive<T: Real>(x: &[T], dy: &[T], mean: &[f64], inverse: &[f64]) -> Vec<[f64; 2]> {
+    let mut sums = vec![[0.0; 2]; mean.len()];
+    for (x, dy) in x.chunks(mean.len()).zip(dy.chunks(mean.len())) {
+        for (i, sum) in sums.iter_mut().enumerate() {
+            sum[0] += dy[i].to_f64();
+            sum[1] += dy[i].to_f64() * (x[i].to_f64() - mean[i]) * inverse[i];
+        }
+    }
+    sums
+}
+
+/// a·x + b with the two constants of each channel.
+fn affine(x: &Tensor, constants: &[[f64; 2]]) -> Tensor {
+    let channels = constants.len();
+    if x.dtype() == DType::F64 {
+        let x_values = x.values::<f64>();
+        let mut y = Buffer::<f64>::new(x_values.len());
+        for (y, x) in y.chunks_mut(channels).zip(x_values.chunks(channels)) {
+            for ((y, x), [a, b]) in y.iter_mut().zip(x).zip(constants) {
+                *y = a * x + b;
+            }
+        }
+        return Tensor::from_buffer(y, x.shape());
+    }
+    let a: Vec<f32> = constants.iter().map(|c| c[0] as f32).collect();
+    let b: Vec<f32> = constants.iter().map(|c| c[1] as f32).collect();
+    let (input, isa) = (x.values::<f32>(), isa());
+    let mut y = Buffer::<f32>::new(input.len());
+    let piece = piece(channels);
+    threads::for_each_chunk(&mut y, piece, |i, y| {
+        let x = &input[i * piece..][..y.len()];
+        simd::vectorize(
+            isa,
+            #[inline(always)]
+            || {
+                for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
+                    for i in 0..channels {
+                        y[i] = a[i] * x[i] + b[i];
+                    }
+                }
+            },
+        );
+    });
+    Tensor::from_buffer(y, x.shape())
+}
+
+/// a·(g − ḡ) + b·(x − m) with the constants [a, ḡ, b, m] of each channel.
+fn combine(g: &Tensor, x: &Tensor, constants: &[[f64; 4]]) -> Tensor {
+    let channels = constants.len();
+    if x.dtype() == DType::F64 {
+        let (g, input) = (g.values::<f64>(), x.values::<f64>());
+        let mut out = Buffer::<f64>::new(input.len());
+        for (i, out) in out.iter_mut().enumerate() {
+            let [a, g_mean, b, mean] = constants[i % channels];
+            *out = a * (g[i] - g_mean) + b * (input[i] - mean);
+        }
+        return Tensor::from_buffer(out, x.shape());
+    }
+    let part = |i: usize| constants.iter().map(|c| c[i] as f32).collect::<Vec<f32>>();
+    let (a, g_mean, b, mean) = (part(0), part(1), part(2), part(3));
+    let (g, input, isa) = (g.values::<f32>(), x.values::<f32>(), isa());
+    let mut out = Buffer::<f32>::new(input.len());
+    let piece = piece(channels);
+    threads::for_each_chunk(&mut out, piece, |i, out| {
+        let (g, x) = (&g[i * piece..][..out.len()], &input[i * piece..][..out.len()]);
+        simd::vectorize(
+            isa,
+            #[inline(always)]
+            || {
+                let rows = g.chunks_exact(channels).zip(x.chunks_exact(channels));
+                for (out, (g, x)) in out.chunks_exact_mut(channels).zip(rows) {
+                    for i in 0..channels {
+                        out[i] = a[i] * (g[i] - g_mean[i]) + b[i] * (x[i] - mean[i]);
+                    }
+                }
+            },
+        );
+    });
+    Tensor::from_buffer(out, x.shape())
+}
+
+/// Elements a piece of a parallel pass: whole pixels.
+fn piece(channels: usize) -> usize {
+    (threads::PASS / channels).max(1) * channels
+}
+
+pub fn cases() -> Vec<Case> {
+    let train = |name: &str, size, shape: &[usize]| {
+        let c = shape[shape.len() - 1];
+        let inputs = vec![Input::new("x", shape), Input::new("gamma", [c]), Input::new("beta", [c])];
+        Case::new("batch_norm", format!("train_{name}"), size, inputs, |t| {
+            Ok(batch_norm_train(&t[0], &t[1], &t[2], 1e-3)?.y)
+        })
+    };
+    let infer = |name: &str, size, shape: &[usize]| {
+        let c = shape[shape.len() - 1];
+        let vector = |name| Input::new(name, [c]);
+        let inputs = vec![
+            Input::new("x", shape),
+            vector("gamma"),
+            vector("beta"),
+            vector("mean").constant(),
+            vector("variance").fill(Fill::Uniform(0.5, 1.5)).constant(),
+        ];
+        Case::new("batch_norm", format!("infer_{name}"), size, inputs, |t| {
+            batch_norm_infer(&t[0], &t[1], &t[2], &t[3], &t[4], 1e-3)
+        })
+    };
+    // A mean far from zero: one pass over E[x²] − m² would lose most digits here. f32 holds the
+    // inputs themselves to 6e-8 · 100, a 1e-5th of their spread.
+    let mut offset = train("far_from_zero", Size::Tiny, &[3, 7, 5, 6]).tolerance(5e-5);
+    offset.inputs[0].fill = Fill::Uniform(99.0, 101.0);
+    vec![
+        train("2x5x3x6", Size::Tiny, &[2, 5, 3, 6]),
+        train("one_value", Size::Tiny, &[1, 1, 1, 4]),
+        train("two_values", Size::Tiny, &[2, 1, 1, 4]),
+        train("many_tiles", Size::Tiny, &[3, 17, 19, 33]),
+        train("rank_2", Size::Tiny, &[9, 5]),
+        offset,
+        infer("2x5x3x6", Size::Tiny, &[2, 5, 3, 6]),
+        infer("many_tiles", Size::Tiny, &[3, 17, 19, 33]),
+        train("64_112_n16", Size::Real, &[16, 112, 112, 64]),
+        infer("64_112_n16", Size::Real, &[16, 112, 112, 64]),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_value_a_channel_gives_exactly_beta() {
+        let x = Tensor::from_slice(&[3.0f32, -7.5], [1, 2]).unwrap();
+        let beta = Tensor::from_slice(&[0.25f32, -1.0], [2]).unwrap();
+        let normed = batch_norm_train(&x, &Tensor::full([2], 2.0), &beta, 1e-3).unwrap();
+        assert_eq!(normed.y.to_vec_f64(), beta.to_vec_f64());
+        let (mean, variance) =
+            normed.moving(&Tensor::zeros([2]), &Tensor::full([2], 1.0), 0.99).unwrap();
+        assert!((mean.to_vec_f64()[0] - 0.03).abs() < 1e-8);
+        assert!((variance.to_vec_f64()[0] - 0.99).abs() < 1e-7);
+    }
+
+    #[test]
+    fn the_moving_variance_is_bessel_corrected() {
+        let x = Tensor::from_slice(&[0.0f64, 2.0], [2, 1]).unwrap();
+        let one = Tensor::from_slice(&[1.0f64], [1]).unwrap();
+        let normed = batch_norm_train(&x, &one, &one, 1e-3).unwrap();
+        let zero = Tensor::from_slice(&[0.0f64], [1]).unwrap();
+        let (_, variance) = normed.moving(&zero, &zero, 0.5).unwrap();
+        // The biased variance is 1, the corrected one 2; half of it is taken over.
+        assert!((variance.item().unwrap() - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn vectors_of_another_length_are_refused() {
+        let x = Tensor::zeros([2, 3]);
+        assert!(batch_norm_train(&x, &Tensor::zeros([2]), &Tensor::zeros([3]), 1e-3).is_err());
+        assert!(batch_norm_train(&x, &Tensor::zeros([3]), &Tensor::zeros([3]), f64::NAN).is_err());
+    }
+}

@@ -1,0 +1,96 @@
+use super::{Conv2dGeometry, Conv2dOptions, conv2d};
+use crate::cases::{Case, Input, Size};
+use crate::ops::Padding::{self, Same, Valid};
+
+struct Layer {
+    name: &'static str,
+    x: [usize; 4],
+    /// [kh, kw, F]
+    kernel: [usize; 3],
+    stride: [usize; 2],
+    padding: Padding,
+    dilation: [usize; 2],
+    bias: bool,
+}
+
+fn layer(
+    name: &'static str,
+    x: [usize; 4],
+    kernel: [usize; 3],
+    stride: usize,
+    padding: Padding,
+) -> Layer {
+    Layer { name, x, kernel, stride: [stride; 2], padding, dilation: [1, 1], bias: true }
+}
+
+impl Layer {
+    fn dilated(mut self, dilation: usize) -> Self {
+        self.dilation = [dilation; 2];
+        self
+    }
+
+    fn without_bias(mut self) -> Self {
+        self.bias = false;
+        self
+    }
+
+    fn case(self, size: Size) -> Case {
+        let Layer { x, kernel: [kh, kw, f], stride, padding, dilation, .. } = self;
+        let options = Conv2dOptions { stride, padding, dilation };
+        let kernel = [kh, kw, x[3], f];
+        let g = Conv2dGeometry::new(x.into(), kernel.into(), options).expect("a valid case");
+        let mut inputs = vec![Input::new("x", x), Input::new("w", kernel)];
+        if self.bias {
+            inputs.push(Input::new("b", [f]));
+        }
+        Case::new("conv2d", self.name, size, inputs, move |t| conv2d(&t[0], &t[1], t.get(2), options))
+            .flops(g.flops())
+    }
+}
+
+pub fn cases() -> Vec<Case> {
+    let tiny = [
+        layer("3x3_valid", [2, 9, 8, 3], [3, 3, 5], 1, Valid),
+        layer("3x3_same", [2, 7, 9, 3], [3, 3, 4], 1, Same),
+        layer("3x3_same_wide", [1, 6, 5, 33], [3, 3, 37], 1, Same),
+        layer("3x3_s2_same_even", [1, 8, 10, 3], [3, 3, 4], 2, Same),
+        layer("3x3_s2_same_odd", [2, 7, 9, 5], [3, 3, 4], 2, Same),
+        layer("3x3_s3_valid", [1, 11, 10, 4], [3, 3, 6], 3, Valid),
+        layer("3x3_s4_leaves_pixels_unread", [1, 12, 13, 3], [3, 3, 4], 4, Valid),
+        layer("7x7_s2_valid", [1, 17, 19, 3], [7, 7, 4], 2, Valid),
+        layer("7x7_valid", [1, 12, 11, 3], [7, 7, 6], 1, Valid),
+        layer("5x5_s2_same", [1, 11, 8, 2], [5, 5, 3], 2, Same),
+        layer("2x2_same", [1, 6, 5, 2], [2, 2, 3], 1, Same),
+        layer("1x1", [2, 5, 7, 6], [1, 1, 8], 1, Same).without_bias(),
+        layer("1x1_s2", [1, 7, 8, 5], [1, 1, 4], 2, Valid),
+        layer("1x1_deep", [1, 3, 3, 300], [1, 1, 40], 1, Valid),
+        layer("3x1_s1x2", [1, 6, 7, 3], [3, 1, 4], 1, Same),
+        layer("3x3_d2_same", [1, 9, 8, 3], [3, 3, 4], 1, Same).dilated(2),
+        layer("3x3_d2_valid", [1, 9, 11, 2], [3, 3, 3], 1, Valid).dilated(2),
+        layer("3x3_d6_same_14", [2, 14, 14, 17], [3, 3, 5], 1, Same).dilated(6).without_bias(),
+        layer("3x3_d12_same_14", [1, 14, 14, 16], [3, 3, 5], 1, Same).dilated(12),
+        layer("3x3_d18_same_14", [1, 14, 14, 16], [3, 3, 6], 1, Same).dilated(18).without_bias(),
+        layer("3x3_d18_few_channels", [1, 14, 13, 4], [3, 3, 3], 1, Same).dilated(18),
+        layer("3x3_d2_s2", [1, 10, 11, 3], [3, 3, 4], 2, Same).dilated(2),
+        layer("3x3_d3_s2", [1, 12, 11, 3], [3, 3, 4], 2, Same).dilated(3),
+        layer("3x3_d5_s2_sparse", [1, 9, 8, 16], [3, 3, 4], 2, Same).dilated(5),
+        layer("many_rows_and_blocks", [1, 31, 23, 19], [4, 4, 35], 1, Valid),
+    ];
+    let real = [
+        layer("3x3_256_256_56_n4", [4, 56, 56, 256], [3, 3, 256], 1, Same),
+        layer("7x7_3_64_150_n16", [16, 150, 150, 3], [7, 7, 64], 1, Valid),
+        layer("5x5_64_128_48_n16", [16, 48, 48, 64], [5, 5, 128], 1, Valid),
+        layer("3x3_145_145_12_n16", [16, 12, 12, 145], [3, 3, 145], 1, Valid),
+        layer("3x3_64_64_224_n4", [4, 224, 224, 64], [3, 3, 64], 1, Same),
+        layer("3x3_512_512_14_n4", [4, 14, 14, 512], [3, 3, 512], 1, Same),
+        layer("3x3_s2_3_32_256_n16", [16, 256, 256, 3], [3, 3, 32], 2, Same).without_bias(),
+        layer("1x1_512_512_14_n4", [4, 14, 14, 512], [1, 1, 512], 1, Same).without_bias(),
+        layer("1x1_24_144_64_n16", [16, 64, 64, 24], [1, 1, 144], 1, Same).without_bias(),
+        layer("3x3_d6_512_256_14_n4", [4, 14, 14, 512], [3, 3, 256], 1, Same).dilated(6).without_bias(),
+        layer("3x3_d18_512_256_14_n4", [4, 14, 14, 512], [3, 3, 256], 1, Same)
+            .dilated(18)
+            .without_bias(),
+    ];
+    let tiny = tiny.into_iter().map(|layer| layer.case(Size::Tiny));
+    tiny.chain(real.into_iter().map(|layer| layer.case(Size::Real))).collect()
+}

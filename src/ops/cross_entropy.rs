@@ -1,0 +1,534 @@
+//! Cross-entropy losses: each one node, from the last layer's logits z to the mean loss, a scalar.
+//!
+//! A row is the last axis; y are its labels, p its softmax or sigmoid, C its length:
+//!
+//! | loss                          | L of a row                                  | ∂L/∂zⱼ        |
+//! |-------------------------------|---------------------------------------------|---------------|
+//! | `binary_cross_entropy`        | 1/C Σⱼ max(zⱼ, 0) − zⱼyⱼ + ln(1 + e^−⎮zⱼ⎮)  | (pⱼ − yⱼ)/C   |
+//! | `softmax_cross_entropy`       | −Σⱼ yⱼ ln pⱼ                                | see below     |
+//! | `sparse_softmax_cross_entropy`| −ln pₖ, k the row's label                   | pⱼ − [j = k]  |
+//!
+//! The loss is Σᵢ wᵢLᵢ / N over all N rows: Keras' SUM_OVER_BATCH_SIZE, which does not divide by
+//! the sum of the weights. (p − y) is the gradient of `softmax_cross_entropy` only where a row's
+//! labels sum to 1; TensorFlow's fused kernel uses it always. [`CategoricalGradient`] says which.
+//!
+//! The `_of_probabilities` losses take p itself, after a softmax or sigmoid of one's own. They clip
+//! it to [ε, 1 − ε] with ε = 1e-7, and have no gradient where they do: for use where there are no
+//! logits. With q = p / Σp and c = clip(q), aⱼ = yⱼ/cⱼ where q is not clipped and else 0:
+//! L = −Σ yⱼ ln cⱼ, ∂L/∂pⱼ = (Σₖ aₖqₖ − aⱼ) / Σp. With c = clip(p):
+//! L = −1/C Σ yⱼ ln(cⱼ + ε) + (1 − yⱼ) ln(1 − cⱼ + ε), as TensorFlow 2.6 has it.
+//!
+//! The forward pass already has what the gradient is made of, so it computes and saves that, in
+//! the place where p would have been saved; the backward pass only scales it.
+
+use crate::autograd::{Needs, record};
+use crate::cases::{Case, Fill, Input, Size};
+use crate::cpu::simd::{self, Isa, isa};
+use crate::cpu::{math, threads};
+use crate::error::{Error, Result};
+use crate::ops::common_dtype;
+use crate::ops::elementwise::scale;
+use crate::pool::Buffer;
+use crate::tensor::{DType, Real, Shape, Tensor};
+
+/// What the gradient of `softmax_cross_entropy` by the logits is, where the labels of a row do not
+/// sum to 1 (several classes in one picture).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CategoricalGradient {
+    /// p − y: not the derivative of the loss, but what TensorFlow and Keras train with.
+    Keras,
+    /// (Σy)·p − y: the derivative.
+    True,
+}
+
+/// Σ over rows of w·(mean binary cross-entropy of a row), by the number of rows.
+pub fn binary_cross_entropy(
+    logits: &Tensor,
+    labels: &Tensor,
+    weights: Option<&Tensor>,
+) -> Result<Tensor> {
+    let op = "binary_cross_entropy";
+    let dtype = dense(op, logits, labels)?;
+    match dtype {
+        DType::F64 => rows::<f64>(op, logits, weights, |i, z, d| binary(z, row(labels, z, i), d)),
+        _ => rows::<f32>(op, logits, weights, |i, z, d| binary(z, row(labels, z, i), d)),
+    }
+}
+
+/// Σ over rows of w·(cross-entropy of labels and softmax), by the number of rows. Where the labels
+/// of a row do not sum to 1, the gradient has to be chosen.
+pub fn softmax_cross_entropy(
+    logits: &Tensor,
+    labels: &Tensor,
+    weights: Option<&Tensor>,
+    gradient: Option<CategoricalGradient>,
+) -> Result<Tensor> {
+    let op = "softmax_cross_entropy";
+    let dtype = dense(op, logits, labels)?;
+    if gradient.is_none() {
+        one_label_a_row(op, labels, dtype)?;
+    }
+    let keras = gradient != Some(CategoricalGradient::True);
+    match dtype {
+        DType::F64 => {
+            rows::<f64>(op, logits, weights, |i, z, d| categorical(z, row(labels, z, i), keras, d))
+        }
+        _ if isa() == Isa::Reference => {
+            rows::<f32>(op, logits, weights, |i, z, d| categorical(z, row(labels, z, i), keras, d))
+        }
+        _ => rows::<f32>(
+            op,
+            logits,
+            weights,
+            #[inline(always)]
+            |i, z, d| fast_categorical(z, row(labels, z, i), keras, d),
+        ),
+    }
+}
+
+/// Σ over rows of w·(−ln p of the row's label), by the number of rows, ignored ones included.
+///
+/// `labels` are floats, truncated toward zero as Keras does, or u8; of the shape of the logits
+/// without the last axis, or with 1 there. A row labelled `ignore` has weight 0.
+pub fn sparse_softmax_cross_entropy(
+    logits: &Tensor,
+    labels: &Tensor,
+    weights: Option<&Tensor>,
+    ignore: Option<i64>,
+) -> Result<Tensor> {
+    let op = "sparse_softmax_cross_entropy";
+    let dtype = common_dtype(op, &[logits])?;
+    let classes = classes(op, logits, labels, ignore)?;
+    match dtype {
+        DType::F64 => rows::<f64>(op, logits, weights, |i, z, d| sparse(z, classes[i], d)),
+        _ if isa() == Isa::Reference => {
+            rows::<f32>(op, logits, weights, |i, z, d| sparse(z, classes[i], d))
+        }
+        _ => rows::<f32>(
+            op,
+            logits,
+            weights,
+            #[inline(always)]
+            |i, z, d| fast_sparse(z, classes[i], d),
+        ),
+    }
+}
+
+/// [`binary_cross_entropy`] of probabilities instead of logits.
+pub fn binary_cross_entropy_of_probabilities(
+    probabilities: &Tensor,
+    labels: &Tensor,
+    weights: Option<&Tensor>,
+) -> Result<Tensor> {
+    let (op, p) = ("binary_cross_entropy_of_probabilities", probabilities);
+    match dense(op, p, labels)? {
+        DType::F64 => rows::<f64>(op, p, weights, |i, p, d| raw_binary(p, row(labels, p, i), d)),
+        _ => rows::<f32>(op, p, weights, |i, p, d| raw_binary(p, row(labels, p, i), d)),
+    }
+}
+
+/// [`softmax_cross_entropy`] of probabilities instead of logits; they are divided by their sum.
+pub fn categorical_cross_entropy_of_probabilities(
+    probabilities: &Tensor,
+    labels: &Tensor,
+    weights: Option<&Tensor>,
+) -> Result<Tensor> {
+    let (op, p) = ("categorical_cross_entropy_of_probabilities", probabilities);
+    match dense(op, p, labels)? {
+        DType::F64 => rows::<f64>(op, p, weights, |i, p, d| raw_categorical(p, row(labels, p, i), d)),
+        _ => rows::<f32>(op, p, weights, |i, p, d| raw_categorical(p, row(labels, p, i), d)),
+    }
+}
+
+/// Checks a label an element.
+fn dense(op: &'static str, logits: &Tensor, labels: &Tensor) -> Result<DType> {
+    if labels.shape() != logits.shape() {
+        return Err(Error::shape(op, format!("labels of shape {}", logits.shape()), labels.shape()));
+    }
+    common_dtype(op, &[logits, labels])
+}
+
+/// The i-th row of the labels, as long as a row of the logits.
+#[inline(always)]
+fn row<'a, T: Real>(labels: &'a Tensor, logits: &[T], i: usize) -> &'a [T] {
+    &labels.values()[i * logits.len()..(i + 1) * logits.len()]
+}
+
+fn one_label_a_row(op: &'static str, labels: &Tensor, dtype: DType) -> Result<()> {
+    fn find<T: Real>(labels: &Tensor) -> Option<(usize, f64)> {
+        let rows = labels.values::<T>().chunks(labels.shape().last_axis().max(1));
+        let mut sums = rows.map(|row| row.iter().map(|y| y.to_f64()).sum::<f64>()).enumerate();
+        // Labels divided by their sum are off by rounding. Written so that a NaN is found, too.
+        sums.find(|(_, sum)| (sum - 1.0).abs().partial_cmp(&1e-4).is_none_or(|o| o.is_gt()))
+    }
+    let found = if dtype == DType::F64 { find::<f64>(labels) } else { find::<f32>(labels) };
+    match found {
+        None => Ok(()),
+        Some((row, sum)) => Err(Error::argument(
+            op,
+            format!(
+                "the labels of row {row} sum to {sum}, not to 1: choose the gradient to train with, \
+                 `keras` (p − y) or `true` (Σy·p − y), or take binary cross-entropy"
+            ),
+        )),
+    }
+}
+
+/// The class of an ignored row.
+const IGNORED: u32 = u32::MAX;
+
+/// Truncates the labels and checks their range.
+fn classes(
+    op: &'static str,
+    logits: &Tensor,
+    labels: &Tensor,
+    ignore: Option<i64>,
+) -> Result<Buffer<u32>> {
+    let shape = logits.shape();
+    let Some((&count, leading)) = shape.split_last() else {
+        return Err(Error::shape(op, "logits of at least one axis", shape));
+    };
+    let with_one = labels.shape().split_last() == Some((&1, leading));
+    if *labels.shape() != *leading && !with_one {
+        let expected = format!("labels of shape {}", Shape::new(leading));
+        return Err(Error::shape(op, expected, labels.shape()));
+    }
+    let label = |i: usize| match labels.dtype() {
+        DType::F32 => labels.values::<f32>()[i] as f64,
+        DType::F64 => labels.values::<f64>()[i],
+        DType::U8 => labels.as_u8().map_or(f64::NAN, |labels| labels[i] as f64),
+    };
+    let mut out = Buffer::<u32>::new(leading.iter().product());
+    for (i, out) in out.iter_mut().enumerate() {
+        let class = label(i).trunc();
+        *out = if ignore.is_some_and(|ignore| class == ignore as f64) {
+            IGNORED
+        } else if class >= 0.0 && class < count as f64 {
+            class as u32
+        } else {
+            let (mut rest, mut place) = (i, leading.to_vec());
+            for axis in place.iter_mut().rev() {
+                (rest, *axis) = (rest / *axis, rest % *axis);
+            }
+            let message = format!("expected a label in 0..{count}, got {} at {place:?}", label(i));
+            return Err(Error::argument(op, message));
+        };
+    }
+    Ok(out)
+}
+
+/// What the losses share. `f` gets the number of a row, its logits, and where to write the
+/// gradient of its loss, which it returns.
+fn rows<T: Real>(
+    op: &'static str,
+    logits: &Tensor,
+    weights: Option<&Tensor>,
+    f: impl Fn(usize, &[T], &mut [T]) -> T + Sync + Send,
+) -> Result<Tensor> {
+    let shape = logits.shape();
+    if shape.elements() == 0 {
+        return Err(Error::shape(op, "at least one row of at least one element", shape));
+    }
+    let columns = shape.last_axis();
+    let n = shape.elements() / columns;
+    if let Some(weights) = weights {
+        common_dtype(op, &[logits, weights])?;
+        if weights.shape().elements() != n {
+            return Err(Error::shape(op, format!("{n} sample weights, one a row"), weights.shape()));
+        }
+    }
+    let weights = weights.map(|weights| weights.values::<T>());
+    let (values, isa, wanted) = (logits.values::<T>(), isa(), Needs::of([logits]).any());
+    let mut losses = Buffer::<T>::new(n);
+    let mut gradient = Buffer::<T>::new(if wanted { shape.elements() } else { 0 });
+    let piece = (threads::PASS / 8).div_ceil(columns);
+    // Without a gradient to keep, its rows are written to one scratch row.
+    let mut gradients = gradient.chunks_mut(piece * columns);
+    let mut pieces: Vec<_> = losses.chunks_mut(piece).map(|losses| (losses, gradients.next())).collect();
+    threads::for_each_chunk(&mut pieces, 1, |p, pieces| {
+        let (losses, gradient) = &mut pieces[0];
+        let mut scratch = vec![T::ZERO; if gradient.is_none() { columns } else { 0 }];
+        simd::vectorize(
+            isa,
+            #[inline(always)]
+            || {
+                for (k, loss) in losses.iter_mut().enumerate() {
+                    let i = p * piece + k;
+                    let weight = weights.map_or(T::ONE, |weights| weights[i]);
+                    let d = match gradient {
+                        Some(gradient) => &mut gradient[k * columns..(k + 1) * columns],
+                        None => &mut scratch,
+                    };
+                    *loss = weight * f(i, &values[i * columns..(i + 1) * columns], d);
+                    let scale = weight / T::from_f64(n as f64);
+                    d.iter_mut().for_each(|d| *d *= scale);
+                }
+            },
+        );
+    });
+    let total: f64 = losses.iter().map(|loss| loss.to_f64()).sum();
+    let output = Tensor::scalar(T::from_f64(total / n as f64));
+    let gradient = wanted.then(|| Tensor::from_buffer(gradient, shape));
+    Ok(record(op, [logits], output, move |g| {
+        let gradient = gradient.map(|gradient| match g.item()? {
+            1.0 => Ok(gradient),
+            factor => scale(&gradient, factor),
+        });
+        Ok([gradient.transpose()?])
+    }))
+}
+
+/// The references of a row: loss, and gradient into d.
+fn binary<T: Real>(z: &[T], y: &[T], d: &mut [T]) -> T {
+    let mean = T::ONE / T::from_f64(z.len() as f64);
+    let mut loss = T::ZERO;
+    for ((d, &z), &y) in d.iter_mut().zip(z).zip(y) {
+        let e = (-z.abs()).exp();
+        loss += (if z < T::ZERO { T::ZERO } else { z }) - z * y + (T::ONE + e).ln();
+        let p = if z < T::ZERO { e / (T::ONE + e) } else { T::ONE / (T::ONE + e) };
+        *d = (p - y) * mean;
+    }
+    loss * mean
+}
+
+/// ln Σ eᶻ, and the softmax into p.
+fn log_sum_exp<T: Real>(z: &[T], p: &mut [T]) -> T {
+    let largest = z.iter().fold(z[0], |m, &z| m.max(z));
+    p.iter_mut().zip(z).for_each(|(p, &z)| *p = (z - largest).exp());
+    let total: T = p.iter().copied().sum();
+    p.iter_mut().for_each(|p| *p = *p / total);
+    total.ln() + largest
+}
+
+fn categorical<T: Real>(z: &[T], y: &[T], keras: bool, d: &mut [T]) -> T {
+    let log_sum = log_sum_exp(z, d);
+    let sum = if keras { T::ONE } else { y.iter().copied().sum() };
+    d.iter_mut().zip(y).for_each(|(d, &y)| *d = sum * *d - y);
+    z.iter().zip(y).map(|(&z, &y)| y * (log_sum - z)).sum()
+}
+
+fn sparse<T: Real>(z: &[T], class: u32, d: &mut [T]) -> T {
+    if class == IGNORED {
+        d.fill(T::ZERO);
+        return T::ZERO;
+    }
+    let log_sum = log_sum_exp(z, d);
+    d[class as usize] -= T::ONE;
+    log_sum - z[class as usize]
+}
+
+const EPSILON: f64 = 1e-7;
+
+/// p clipped, and whether it was not.
+fn clip<T: Real>(p: T) -> (T, bool) {
+    let (low, high) = (T::from_f64(EPSILON), T::from_f64(1.0 - EPSILON));
+    let clipped = if p < low {
+        low
+    } else if p > high {
+        high
+    } else {
+        p
+    };
+    (clipped, p >= low && p <= high)
+}
+
+fn raw_binary<T: Real>(p: &[T], y: &[T], d: &mut [T]) -> T {
+    let (mean, epsilon) = (T::ONE / T::from_f64(p.len() as f64), T::from_f64(EPSILON));
+    let mut loss = T::ZERO;
+    for ((d, &p), &y) in d.iter_mut().zip(p).zip(y) {
+        let (c, inside) = clip(p);
+        let (yes, no) = (c + epsilon, T::ONE - c + epsilon);
+        loss -= y * yes.ln() + (T::ONE - y) * no.ln();
+        *d = if inside { ((T::ONE - y) / no - y / yes) * mean } else { T::ZERO };
+    }
+    loss * mean
+}
+
+fn raw_categorical<T: Real>(p: &[T], y: &[T], d: &mut [T]) -> T {
+    let total: T = p.iter().copied().sum();
+    let (mut loss, mut dot) = (T::ZERO, T::ZERO);
+    for ((d, &p), &y) in d.iter_mut().zip(p).zip(y) {
+        let q = p / total;
+        let (c, inside) = clip(q);
+        loss -= y * c.ln();
+        *d = if inside { y / c } else { T::ZERO };
+        dot += *d * q;
+    }
+    d.iter_mut().for_each(|d| *d = (dot - *d) / total);
+    loss
+}
+
+/// The fast kernels, for the losses that segmentation computes on every pixel; the others have a
+/// few hundred elements a step.
+///
+/// ln Σ e^(z − m) and m, and the softmax into p.
+#[inline(always)]
+fn fast_log_sum_exp(z: &[f32], p: &mut [f32]) -> (f32, f32) {
+    let largest = math::max(z);
+    p.iter_mut().zip(z).for_each(|(p, &z)| *p = math::exp(z - largest));
+    let total = math::sum(p);
+    let scale = 1.0 / total;
+    p.iter_mut().for_each(|p| *p *= scale);
+    (total.ln(), largest)
+}
+
+#[inline(always)]
+fn fast_categorical(z: &[f32], y: &[f32], keras: bool, d: &mut [f32]) -> f32 {
+    let (log_sum, largest) = fast_log_sum_exp(z, d);
+    let sum = if keras { 1.0 } else { math::sum(y) };
+    d.iter_mut().zip(y).for_each(|(d, &y)| *d = sum * *d - y);
+    z.iter().zip(y).map(|(&z, &y)| y * (log_sum - (z - largest))).sum()
+}
+
+#[inline(always)]
+fn fast_sparse(z: &[f32], class: u32, d: &mut [f32]) -> f32 {
+    if class == IGNORED {
+        d.fill(0.0);
+        return 0.0;
+    }
+    let (log_sum, largest) = fast_log_sum_exp(z, d);
+    d[class as usize] -= 1.0;
+    log_sum - (z[class as usize] - largest)
+}
+
+pub fn cases() -> Vec<Case> {
+    type Run = fn(&[Tensor]) -> Result<Tensor>;
+    let binary: Run = |t| binary_cross_entropy(&t[0], &t[1], t.get(2));
+    let raw_binary: Run = |t| binary_cross_entropy_of_probabilities(&t[0], &t[1], t.get(2));
+    let raw_categorical: Run = |t| categorical_cross_entropy_of_probabilities(&t[0], &t[1], t.get(2));
+    let one_label: Run = |t| softmax_cross_entropy(&t[0], &t[1], t.get(2), None);
+    let keras: Run = |t| softmax_cross_entropy(&t[0], &t[1], t.get(2), Some(CategoricalGradient::Keras));
+    let derivative: Run =
+        |t| softmax_cross_entropy(&t[0], &t[1], t.get(2), Some(CategoricalGradient::True));
+    let sparse: Run = |t| sparse_softmax_cross_entropy(&t[0], &t[1], t.get(2), None);
+    let ignoring: Run = |t| sparse_softmax_cross_entropy(&t[0], &t[1], t.get(2), Some(3));
+
+    let (logits, probabilities) = (Fill::Uniform(-5.0, 5.0), Fill::Uniform(0.05, 0.95));
+    // Shape and content of the logits and of the labels; shape of the weights.
+    let case = |op, name, size, z: (&[usize], &Fill), y: (&[usize], Fill), w: Option<&[usize]>, run| {
+        let mut inputs = vec![
+            Input::new("logits", z.0).fill(z.1.clone()),
+            Input::new("labels", y.0).fill(y.1).constant(),
+        ];
+        inputs.extend(w.map(|w| Input::new("weights", w).fill(Fill::Uniform(0.3, 2.0)).constant()));
+        Case::new(op, name, size, inputs, run)
+    };
+    let row = |op, name, z: &Fill, y, w, run: Run| {
+        case(op, name, Size::Tiny, (&[5, 23], z), (&[5, 23], y), w, run)
+    };
+    let batch =
+        |op, y, run: Run| case(op, "64x20", Size::Real, (&[64, 20], &logits), (&[64, 20], y), None, run);
+    let pixels = |name, size, z: &[usize], y: &[usize], w, run: Run| {
+        let labels = Fill::Labels(z[z.len() - 1]);
+        case("sparse_softmax_cross_entropy", name, size, (z, &logits), (y, labels), w, run)
+    };
+    let flags = || Fill::Flags(0.3);
+    let w: Option<&[usize]> = Some(&[5]);
+    vec![
+        row("binary_cross_entropy", "flags", &logits, flags(), None, binary),
+        row("binary_cross_entropy", "weighted", &logits, flags(), w, binary),
+        batch("binary_cross_entropy", flags(), binary),
+        row("softmax_cross_entropy", "one_hot", &logits, Fill::OneHot, None, one_label),
+        row("softmax_cross_entropy", "weighted", &logits, Fill::OneHot, w, one_label),
+        row("softmax_cross_entropy", "multi_hot_true", &logits, flags(), w, derivative),
+        row("softmax_cross_entropy", "multi_hot_keras", &logits, flags(), w, keras).surrogate(),
+        batch("softmax_cross_entropy", Fill::OneHot, one_label),
+        pixels("pixels", Size::Tiny, &[2, 4, 5, 21], &[2, 4, 5], None, sparse),
+        pixels("ignored", Size::Tiny, &[2, 3, 5, 7], &[2, 3, 5, 1], Some(&[2, 3, 5]), ignoring),
+        pixels("pieces", Size::Tiny, &[997, 21], &[997], None, sparse),
+        pixels("4x224x224x21", Size::Real, &[4, 224, 224, 21], &[4, 224, 224], None, ignoring),
+        row("binary_cross_entropy_of_probabilities", "flags", &probabilities, flags(), w, raw_binary),
+        row(
+            "categorical_cross_entropy_of_probabilities",
+            "flags",
+            &probabilities,
+            flags(),
+            w,
+            raw_categorical,
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops;
+
+    fn tensor(values: &[f32], shape: &[usize]) -> Tensor {
+        Tensor::from_slice(values, shape).unwrap()
+    }
+
+    #[test]
+    fn multi_hot_rows_need_a_gradient_rule_and_the_error_names_the_row() {
+        let z = Tensor::zeros([2, 3]);
+        let y = tensor(&[1.0, 0.0, 0.0, 1.0, 1.0, 0.0], &[2, 3]);
+        let error = softmax_cross_entropy(&z, &y, None, None).unwrap_err().to_string();
+        assert!(error.contains("row 1 sum to 2") && error.contains("`keras`"), "{error}");
+        let nan = tensor(&[f32::NAN, 0.0, 0.0, 1.0, 0.0, 0.0], &[2, 3]);
+        assert!(softmax_cross_entropy(&z, &nan, None, None).is_err());
+        assert!(softmax_cross_entropy(&z, &y, None, Some(CategoricalGradient::True)).is_ok());
+    }
+
+    #[test]
+    fn a_label_out_of_range_is_named_with_its_place() {
+        let z = Tensor::zeros([1, 2, 2, 21]);
+        let y = tensor(&[0.0, 20.9, -0.9, 21.0], &[1, 2, 2]);
+        let error = sparse_softmax_cross_entropy(&z, &y, None, None).unwrap_err().to_string();
+        assert!(error.contains("0..21, got 21 at [0, 1, 1]"), "{error}");
+        assert!(sparse_softmax_cross_entropy(&z, &y, None, Some(21)).is_ok());
+        let void = Tensor::from_u8(&[0, 255, 3, 20], [1, 2, 2]).unwrap();
+        assert!(sparse_softmax_cross_entropy(&z, &void, None, None).is_err());
+        assert!(sparse_softmax_cross_entropy(&z, &void, None, Some(255)).is_ok());
+        let nan = tensor(&[f32::NAN; 4], &[1, 2, 2]);
+        assert!(sparse_softmax_cross_entropy(&z, &nan, None, None).is_err());
+    }
+
+    #[test]
+    fn ignored_rows_have_no_gradient_but_count_as_rows() {
+        let z = tensor(&[1.0, 2.0, 3.0, 4.0], &[2, 2]).leaf();
+        let loss = |ignore, labels: &[u8]| {
+            let labels = Tensor::from_u8(labels, [2]).unwrap();
+            sparse_softmax_cross_entropy(&z, &labels, None, ignore).unwrap()
+        };
+        let (both, one) = (loss(None, &[0, 0]), loss(Some(255), &[0, 255]));
+        assert!((both.item().unwrap() - 2.0 * one.item().unwrap()).abs() < 1e-6);
+        let gradient = one.backward().unwrap().take(&z).unwrap().to_vec_f64();
+        assert_eq!(gradient[2..], [0.0, 0.0]);
+        assert!(gradient[0] < 0.0);
+    }
+
+    #[test]
+    fn huge_logits_give_finite_losses_and_gradients() {
+        let z = tensor(&[1e4, -1e4, 0.0, -1e4, 1e4, 0.0], &[2, 3]).leaf();
+        let y = tensor(&[0.0, 1.0, 0.0, 0.0, 1.0, 0.0], &[2, 3]);
+        let losses = [softmax_cross_entropy(&z, &y, None, None), binary_cross_entropy(&z, &y, None)]
+            .map(Result::unwrap);
+        assert!((losses[0].item().unwrap() - 1e4).abs() < 1e-2);
+        for loss in losses {
+            let gradient = loss.backward().unwrap().take(&z).unwrap();
+            assert!(gradient.to_vec_f64().iter().all(|g| g.is_finite()));
+        }
+    }
+
+    #[test]
+    fn the_gradient_of_a_later_operator_scales_the_saved_one() {
+        let z = tensor(&[0.5, -1.0, 2.0], &[1, 3]).leaf();
+        let y = tensor(&[0.0, 1.0, 0.0], &[1, 3]);
+        let gradient = |factor: f64| {
+            let loss = softmax_cross_entropy(&z, &y, None, None).unwrap();
+            let loss = ops::scale(&loss, factor).unwrap();
+            loss.backward().unwrap().take(&z).unwrap().to_vec_f64()
+        };
+        assert_eq!(gradient(2.0), gradient(1.0).iter().map(|g| 2.0 * g).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let z = Tensor::zeros([2, 3]);
+        let weights = Some(&Tensor::zeros([3])).cloned();
+        assert!(binary_cross_entropy(&z, &Tensor::zeros([2, 4]), None).is_err());
+        assert!(binary_cross_entropy(&z, &z, weights.as_ref()).is_err());
+        assert!(binary_cross_entropy(&Tensor::zeros([0, 3]), &Tensor::zeros([0, 3]), None).is_err());
+        assert!(sparse_softmax_cross_entropy(&z, &Tensor::zeros([3]), None, None).is_err());
+    }
+}

@@ -1,0 +1,173 @@
+//! Dense (fully connected): y [N, O] = x [N, I] · w [I, O] + b [O].
+//!
+//! With g = ∂L/∂y: ∂x = g·wᵀ, ∂w = xᵀ·g, ∂b = Σ_n g.
+//!
+//! At the batch sizes of training the bytes of w bind, not the arithmetic.
+
+use crate::autograd::{Needs, record_all};
+use crate::cases::{Case, Input, Size};
+use crate::cpu::gemm::{Dense, Matrix, Packed, Right, Start, gram, product};
+use crate::cpu::simd::{Isa, isa};
+use crate::error::{Error, Result};
+use crate::ops::common_dtype;
+use crate::pool::Buffer;
+use crate::tensor::{DType, Real, Tensor};
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct DenseGeometry {
+    pub batch: usize,
+    pub inputs: usize,
+    pub outputs: usize,
+}
+
+pub fn dense(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
+    let (xs, ws) = (x.shape(), w.shape());
+    let g = match (&xs[..], &ws[..]) {
+        (&[batch, inputs], &[rows, outputs]) if rows == inputs => {
+            DenseGeometry { batch, inputs, outputs }
+        }
+        _ => return Err(Error::shape("dense", "x [N, I] and w [I, O]", format!("{xs} and {ws}"))),
+    };
+    if let Some(b) = b
+        && b.shape()[..] != [g.outputs]
+    {
+        return Err(Error::shape("dense", format!("a bias of [{}]", g.outputs), b.shape()));
+    }
+    let inputs: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
+    let dtype = common_dtype("dense", &inputs)?;
+    let bias = b.map(Tensor::detach);
+    let output = match dtype {
+        DType::F64 => reference::forward::<f64>(g, x, w, bias.as_ref()),
+        _ if isa() == Isa::Reference => reference::forward::<f32>(g, x, w, bias.as_ref()),
+        _ => fast::forward(g, x, w, bias.as_ref()),
+    };
+    let needs = Needs::of([x, w, b.unwrap_or(w)]);
+    let has_bias = b.is_some();
+    let saved_x = needs.0[1].then(|| x.detach());
+    let saved_w = needs.0[0].then(|| w.detach());
+    Ok(record_all("dense", &inputs, output, move |dy| {
+        let dx = saved_w.map(|w| match dtype {
+            DType::F64 => reference::input_gradient::<f64>(g, &dy, &w),
+            _ if isa() == Isa::Reference => reference::input_gradient::<f32>(g, &dy, &w),
+            _ => fast::input_gradient(g, &dy, &w),
+        });
+        let dw = saved_x.map(|x| match dtype {
+            DType::F64 => reference::kernel_gradient::<f64>(g, &dy, &x),
+            _ if isa() == Isa::Reference => reference::kernel_gradient::<f32>(g, &dy, &x),
+            _ => fast::kernel_gradient(g, &dy, &x),
+        });
+        let mut all = vec![dx, dw];
+        if has_bias {
+            let db = needs.0[2].then(|| crate::ops::reduce::sum_axes(&dy, 0..1)).transpose()?;
+            all.push(db);
+        }
+        Ok(all)
+    }))
+}
+
+mod reference {
+    use super::*;
+
+    pub fn forward<T: Real>(g: DenseGeometry, x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Tensor {
+        let (x, w) = (x.values::<T>(), w.values::<T>());
+        let mut y = Buffer::<T>::filled(g.batch * g.outputs, T::ZERO);
+        for n in 0..g.batch {
+            let y = &mut y[n * g.outputs..][..g.outputs];
+            if let Some(b) = b {
+                y.copy_from_slice(b.values());
+            }
+            for i in 0..g.inputs {
+                let value = x[n * g.inputs + i];
+                let row = &w[i * g.outputs..][..g.outputs];
+                y.iter_mut().zip(row).for_each(|(y, &w)| *y += value * w);
+            }
+        }
+        Tensor::from_buffer(y, [g.batch, g.outputs])
+    }
+
+    pub fn input_gradient<T: Real>(g: DenseGeometry, dy: &Tensor, w: &Tensor) -> Tensor {
+        let (dy, w) = (dy.values::<T>(), w.values::<T>());
+        let mut dx = Buffer::<T>::new(g.batch * g.inputs);
+        for (at, dx) in dx.iter_mut().enumerate() {
+            let (n, i) = (at / g.inputs, at % g.inputs);
+            let (dy, w) = (&dy[n * g.outputs..][..g.outputs], &w[i * g.outputs..][..g.outputs]);
+            *dx = dy.iter().zip(w).map(|(&dy, &w)| dy * w).sum();
+        }
+        Tensor::from_buffer(dx, [g.batch, g.inputs])
+    }
+
+    pub fn kernel_gradient<T: Real>(g: DenseGeometry, dy: &Tensor, x: &Tensor) -> Tensor {
+        let (dy, x) = (dy.values::<T>(), x.values::<T>());
+        let mut dw = Buffer::<T>::filled(g.inputs * g.outputs, T::ZERO);
+        for n in 0..g.batch {
+            let dy = &dy[n * g.outputs..][..g.outputs];
+            for i in 0..g.inputs {
+                let value = x[n * g.inputs + i];
+                let row = &mut dw[i * g.outputs..][..g.outputs];
+                row.iter_mut().zip(dy).for_each(|(w, &dy)| *w += value * dy);
+            }
+        }
+        Tensor::from_buffer(dw, [g.inputs, g.outputs])
+    }
+}
+
+mod fast {
+    use super::*;
+
+    pub fn forward(g: DenseGeometry, x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Tensor {
+        let mut y = Buffer::<f32>::new(g.batch * g.outputs);
+        let rows = Matrix::new(x.values(), g.batch, g.inputs);
+        let packed = Packed::new(isa(), &Right::matrix(w.values(), g.inputs, g.outputs));
+        let start = b.map_or(Start::Zero, |b| Start::Bias(b.values()));
+        // SAFETY: dense rows of `outputs` elements in a buffer of batch · outputs.
+        unsafe { product(&rows, &packed, start, &Dense(g.outputs), &mut y) };
+        Tensor::from_buffer(y, [g.batch, g.outputs])
+    }
+
+    pub fn input_gradient(g: DenseGeometry, dy: &Tensor, w: &Tensor) -> Tensor {
+        let mut dx = Buffer::<f32>::new(g.batch * g.inputs);
+        let rows = Matrix::new(dy.values(), g.batch, g.outputs);
+        let packed = Packed::new(isa(), &Right::transpose(w.values(), g.outputs, g.inputs));
+        // SAFETY: dense rows of `inputs` elements in a buffer of batch · inputs.
+        unsafe { product(&rows, &packed, Start::Zero, &Dense(g.inputs), &mut dx) };
+        Tensor::from_buffer(dx, [g.batch, g.inputs])
+    }
+
+    pub fn kernel_gradient(g: DenseGeometry, dy: &Tensor, x: &Tensor) -> Tensor {
+        let mut dw = Buffer::<f32>::new(g.inputs * g.outputs);
+        let rows = Matrix::new(x.values(), g.batch, g.inputs);
+        gram(isa(), &rows, dy.values(), g.outputs, &mut dw);
+        Tensor::from_buffer(dw, [g.inputs, g.outputs])
+    }
+}
+
+pub fn cases() -> Vec<Case> {
+    let case = |name: &str, size, n: usize, i: usize, o: usize| {
+        let inputs = vec![Input::new("x", [n, i]), Input::new("w", [i, o]), Input::new("b", [o])];
+        Case::new("dense", name, size, inputs, |t| dense(&t[0], &t[1], Some(&t[2])))
+            .flops(2.0 * (n * i * o) as f64)
+    };
+    let bare = vec![Input::new("x", [3, 11]), Input::new("w", [11, 7])];
+    vec![
+        case("3x11x7", Size::Tiny, 3, 11, 7),
+        case("1x1x1", Size::Tiny, 1, 1, 1),
+        case("17x300x65", Size::Tiny, 17, 300, 65),
+        Case::new("dense", "no_bias", Size::Tiny, bare, |t| dense(&t[0], &t[1], None)),
+        case("10x25088x512", Size::Real, 10, 25088, 512),
+        case("16x512x64", Size::Real, 16, 512, 64),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_that_do_not_fit_are_refused_by_name() {
+        let x = Tensor::zeros([2, 3]);
+        assert!(dense(&x, &Tensor::zeros([4, 5]), None).is_err());
+        assert!(dense(&x, &Tensor::zeros([3, 5]), Some(&Tensor::zeros([4]))).is_err());
+        assert!(dense(&Tensor::zeros([2, 1, 3]), &Tensor::zeros([3, 5]), None).is_err());
+    }
+}

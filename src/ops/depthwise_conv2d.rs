@@ -1,0 +1,401 @@
+//! Depthwise 2-D convolution: every channel with its own window.
+//!
+//! x [N, H, W, C], w [kh, kw, C, 1], b [C] → y [N, OH, OW, C]:
+//!
+//! y(n, oy, ox, c) = b(c) + Σ_{ky, kx} x(n, iy, ix, c) · w(ky, kx, c),
+//! with iy = oy·s + ky·d − pad (likewise ix), and x = 0 outside the picture.
+//!
+//! With g = ∂L/∂y: ∂x gathers g·w over the taps that read a pixel, ∂w(ky, kx, c) = Σ x·g over
+//! all windows, ∂b = Σ g.
+//!
+//! Bytes bind: 2·kh·kw operations for each 4-byte value read and written. Vectors run along the
+//! channels, so every load is contiguous.
+
+use crate::autograd::{Needs, record_all};
+use crate::cases::{Case, Input, Size};
+use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, isa};
+use crate::cpu::threads;
+use crate::error::{Error, Result};
+use crate::ops::conv2d::{Conv2dOptions, Windows};
+use crate::ops::{Padding, common_dtype};
+use crate::pool::Buffer;
+use crate::tensor::{DType, Real, Shape, Tensor};
+
+/// `[y, x]` on each axis.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DepthwiseGeometry {
+    pub batch: usize,
+    pub input: [usize; 2],
+    pub output: [usize; 2],
+    pub channels: usize,
+    pub kernel: [usize; 2],
+    pub stride: [usize; 2],
+    pub dilation: [usize; 2],
+    pub pad: [usize; 2],
+}
+
+impl DepthwiseGeometry {
+    /// The shape rule. `kernel`: [kh, kw, C, 1].
+    pub fn new(x: Shape, kernel: Shape, options: Conv2dOptions) -> Result<Self> {
+        match (&x[..], &kernel[..]) {
+            (&[batch, h, w, channels], &[kh, kw, kc, 1]) if kc == channels => {
+                let Windows { output, pad } = Windows::new([h, w], [kh, kw], options)?;
+                Ok(DepthwiseGeometry {
+                    batch,
+                    input: [h, w],
+                    output,
+                    channels,
+                    kernel: [kh, kw],
+                    stride: options.stride,
+                    dilation: options.dilation,
+                    pad,
+                })
+            }
+            _ => Err(Error::shape(
+                "depthwise_conv2d",
+                "pictures [N, H, W, C] and a kernel [kh, kw, C, 1]",
+                format!("{x} and {kernel}"),
+            )),
+        }
+    }
+
+    pub fn output_shape(&self) -> Shape {
+        [self.batch, self.output[0], self.output[1], self.channels].into()
+    }
+
+    pub fn flops(&self) -> f64 {
+        2.0 * (self.output_shape().elements() * self.kernel[0] * self.kernel[1]) as f64
+    }
+
+    /// The input coordinate that tap k of output o reads, if it is inside the picture.
+    #[inline(always)]
+    fn input_of(&self, axis: usize, o: usize, k: usize) -> Option<usize> {
+        let i = (o * self.stride[axis] + k * self.dilation[axis]).checked_sub(self.pad[axis])?;
+        (i < self.input[axis]).then_some(i)
+    }
+
+    /// The output coordinate whose tap k reads input i, if there is one.
+    #[inline(always)]
+    fn output_of(&self, axis: usize, i: usize, k: usize) -> Option<usize> {
+        let shifted = (i + self.pad[axis]).checked_sub(k * self.dilation[axis])?;
+        let o = shifted / self.stride[axis];
+        (shifted % self.stride[axis] == 0 && o < self.output[axis]).then_some(o)
+    }
+}
+
+/// Convolves each channel of x [N, H, W, C] with its own window of w [kh, kw, C, 1].
+pub fn depthwise_conv2d(
+    x: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    options: Conv2dOptions,
+) -> Result<Tensor> {
+    let g = DepthwiseGeometry::new(x.shape(), w.shape(), options)?;
+    if let Some(b) = b
+        && b.shape()[..] != [g.channels]
+    {
+        return Err(Error::shape("depthwise_conv2d", format!("a bias of [{}]", g.channels), b.shape()));
+    }
+    let inputs: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
+    let dtype = common_dtype("depthwise_conv2d", &inputs)?;
+    let output = match dtype {
+        DType::F64 => reference::forward::<f64>(&g, x, w, b),
+        _ if isa() == Isa::Reference => reference::forward::<f32>(&g, x, w, b),
+        _ => fast::forward(&g, x, w, b),
+    };
+    let needs = Needs::of([x, w, b.unwrap_or(w)]);
+    let has_bias = b.is_some();
+    let saved_x = needs.0[1].then(|| x.detach());
+    let saved_w = needs.0[0].then(|| w.detach());
+    Ok(record_all("depthwise_conv2d", &inputs, output, move |dy| {
+        let dx = saved_w.map(|w| match dtype {
+            DType::F64 => reference::input_gradient::<f64>(&g, &dy, &w),
+            _ if isa() == Isa::Reference => reference::input_gradient::<f32>(&g, &dy, &w),
+            _ => fast::input_gradient(&g, &dy, &w),
+        });
+        let dw = saved_x.map(|x| match dtype {
+            DType::F64 => reference::kernel_gradient::<f64>(&g, &dy, &x),
+            _ if isa() == Isa::Reference => reference::kernel_gradient::<f32>(&g, &dy, &x),
+            _ => fast::kernel_gradient(&g, &dy, &x),
+        });
+        let mut all = vec![dx, dw];
+        if has_bias {
+            let db = needs.0[2].then(|| crate::ops::reduce::sum_axes(&dy, 0..3)).transpose()?;
+            all.push(db);
+        }
+        Ok(all)
+    }))
+}
+
+mod reference {
+    use super::*;
+
+    /// Calls `f(output pixel, input pixel, tap)` for every tap that sees a pixel.
+    fn for_each_tap(g: &DepthwiseGeometry, mut f: impl FnMut(usize, usize, usize)) {
+        for output in 0..g.batch * g.output[0] * g.output[1] {
+            let (ox, oy) = (output % g.output[1], output / g.output[1] % g.output[0]);
+            let n = output / (g.output[1] * g.output[0]);
+            for tap in 0..g.kernel[0] * g.kernel[1] {
+                let (Some(iy), Some(ix)) =
+                    (g.input_of(0, oy, tap / g.kernel[1]), g.input_of(1, ox, tap % g.kernel[1]))
+                else {
+                    continue;
+                };
+                f(output, (n * g.input[0] + iy) * g.input[1] + ix, tap);
+            }
+        }
+    }
+
+    pub fn forward<T: Real>(
+        g: &DepthwiseGeometry,
+        x: &Tensor,
+        w: &Tensor,
+        b: Option<&Tensor>,
+    ) -> Tensor {
+        let (x, w, c) = (x.values::<T>(), w.values::<T>(), g.channels);
+        let mut y = Buffer::<T>::filled(g.output_shape().elements(), T::ZERO);
+        if let Some(b) = b {
+            y.chunks_mut(c).for_each(|row| row.copy_from_slice(b.values()));
+        }
+        for_each_tap(g, |output, input, tap| {
+            for i in 0..c {
+                y[output * c + i] += x[input * c + i] * w[tap * c + i];
+            }
+        });
+        Tensor::from_buffer(y, g.output_shape())
+    }
+
+    pub fn input_gradient<T: Real>(g: &DepthwiseGeometry, dy: &Tensor, w: &Tensor) -> Tensor {
+        let (dy, w, c) = (dy.values::<T>(), w.values::<T>(), g.channels);
+        let shape = [g.batch, g.input[0], g.input[1], c];
+        let mut dx = Buffer::<T>::filled(shape.iter().product(), T::ZERO);
+        for_each_tap(g, |output, input, tap| {
+            for i in 0..c {
+                dx[input * c + i] += dy[output * c + i] * w[tap * c + i];
+            }
+        });
+        Tensor::from_buffer(dx, shape)
+    }
+
+    pub fn kernel_gradient<T: Real>(g: &DepthwiseGeometry, dy: &Tensor, x: &Tensor) -> Tensor {
+        let (dy, x, c) = (dy.values::<T>(), x.values::<T>(), g.channels);
+        let mut dw = Buffer::<T>::filled(g.kernel[0] * g.kernel[1] * c, T::ZERO);
+        for_each_tap(g, |output, input, tap| {
+            for i in 0..c {
+                dw[tap * c + i] += dy[output * c + i] * x[input * c + i];
+            }
+        });
+        Tensor::from_buffer(dw, [g.kernel[0], g.kernel[1], c, 1])
+    }
+}
+
+mod fast {
+    use super::*;
+
+    /// Sums `taps` products of pixel and weight vectors into one pixel: `taps` holds, for each
+    /// product, the offsets of its pixel and of its weights.
+    struct Gather<'a> {
+        pixels: &'a [f32],
+        weights: &'a [f32],
+        bias: Option<&'a [f32]>,
+        taps: &'a [(usize, usize)],
+        out: &'a mut [f32],
+    }
+
+    impl Gather<'_> {
+        #[inline(always)]
+        fn pixel<V: Vector>(&mut self) {
+            let c = self.out.len();
+            // One bound check a tap, for all its channels.
+            let fits = |&(pixel, weight): &(usize, usize)| {
+                pixel + c <= self.pixels.len() && weight + c <= self.weights.len()
+            };
+            assert!(self.taps.iter().all(fits) && self.bias.is_none_or(|bias| bias.len() == c));
+            let mut i = 0;
+            // SAFETY: every offset plus `c` is within its slice (asserted), and i + n ≤ c.
+            unsafe {
+                while i + V::LANES <= c {
+                    let mut sum = self.bias.map_or(V::splat(0.0), |b| V::load(b.as_ptr().add(i)));
+                    for &(pixel, weight) in self.taps {
+                        let pixel = V::load(self.pixels.as_ptr().add(pixel + i));
+                        sum = pixel.mul_add(V::load(self.weights.as_ptr().add(weight + i)), sum);
+                    }
+                    sum.store(self.out.as_mut_ptr().add(i));
+                    i += V::LANES;
+                }
+                if i < c {
+                    let n = c - i;
+                    let mut sum =
+                        self.bias.map_or(V::splat(0.0), |b| V::load_partial(b.as_ptr().add(i), n));
+                    for &(pixel, weight) in self.taps {
+                        let pixel = V::load_partial(self.pixels.as_ptr().add(pixel + i), n);
+                        let weight = V::load_partial(self.weights.as_ptr().add(weight + i), n);
+                        sum = pixel.mul_add(weight, sum);
+                    }
+                    sum.store_partial(self.out.as_mut_ptr().add(i), n);
+                }
+            }
+        }
+    }
+
+    /// One row of pixels, each the sum over the taps that `find` names for it.
+    struct Row<'a, F> {
+        pixels: &'a [f32],
+        weights: &'a [f32],
+        bias: Option<&'a [f32]>,
+        channels: usize,
+        out: &'a mut [f32],
+        /// Pushes (pixel offset, weight offset) of every tap of pixel x of the row.
+        find: F,
+    }
+
+    impl<F: Fn(usize, &mut Vec<(usize, usize)>)> Kernel for Row<'_, F> {
+        type Output = ();
+        #[inline(always)]
+        fn run<V: Vector>(self) {
+            let mut taps = Vec::new();
+            for (x, out) in self.out.chunks_mut(self.channels).enumerate() {
+                taps.clear();
+                (self.find)(x, &mut taps);
+                let (pixels, weights, bias) = (self.pixels, self.weights, self.bias);
+                Gather { pixels, weights, bias, taps: &taps, out }.pixel::<V>();
+            }
+        }
+    }
+
+    pub fn forward(g: &DepthwiseGeometry, x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Tensor {
+        let (x, w, c, isa) = (x.values::<f32>(), w.values::<f32>(), g.channels, isa());
+        let bias = b.map(|b| b.values::<f32>());
+        let mut y = Buffer::<f32>::new(g.output_shape().elements());
+        threads::for_each_chunk(&mut y, g.output[1] * c, |row, out| {
+            let (n, oy) = (row / g.output[0], row % g.output[0]);
+            let find = |ox: usize, taps: &mut Vec<(usize, usize)>| {
+                for ky in 0..g.kernel[0] {
+                    let Some(iy) = g.input_of(0, oy, ky) else { continue };
+                    for kx in 0..g.kernel[1] {
+                        let Some(ix) = g.input_of(1, ox, kx) else { continue };
+                        let pixel = (n * g.input[0] + iy) * g.input[1] + ix;
+                        taps.push((pixel * c, (ky * g.kernel[1] + kx) * c));
+                    }
+                }
+            };
+            dispatch(isa, Row { pixels: x, weights: w, bias, channels: c, out, find });
+        });
+        Tensor::from_buffer(y, g.output_shape())
+    }
+
+    pub fn input_gradient(g: &DepthwiseGeometry, dy: &Tensor, w: &Tensor) -> Tensor {
+        let (dy, w, c, isa) = (dy.values::<f32>(), w.values::<f32>(), g.channels, isa());
+        let shape = [g.batch, g.input[0], g.input[1], c];
+        let mut dx = Buffer::<f32>::new(shape.iter().product());
+        threads::for_each_chunk(&mut dx, g.input[1] * c, |row, out| {
+            let (n, iy) = (row / g.input[0], row % g.input[0]);
+            let find = |ix: usize, taps: &mut Vec<(usize, usize)>| {
+                for ky in 0..g.kernel[0] {
+                    let Some(oy) = g.output_of(0, iy, ky) else { continue };
+                    for kx in 0..g.kernel[1] {
+                        let Some(ox) = g.output_of(1, ix, kx) else { continue };
+                        let pixel = (n * g.output[0] + oy) * g.output[1] + ox;
+                        taps.push((pixel * c, (ky * g.kernel[1] + kx) * c));
+                    }
+                }
+            };
+            dispatch(isa, Row { pixels: dy, weights: w, bias: None, channels: c, out, find });
+        });
+        Tensor::from_buffer(dx, shape)
+    }
+
+    /// Output rows a partial sum of the kernel's gradient covers.
+    const ROWS: usize = 8;
+
+    pub fn kernel_gradient(g: &DepthwiseGeometry, dy: &Tensor, x: &Tensor) -> Tensor {
+        struct Band<'a> {
+            g: &'a DepthwiseGeometry,
+            dy: &'a [f32],
+            x: &'a [f32],
+            rows: std::ops::Range<usize>,
+        }
+        impl Kernel for Band<'_> {
+            type Output = Buffer<f32>;
+            #[inline(always)]
+            fn run<V: Vector>(self) -> Buffer<f32> {
+                let (g, c) = (self.g, self.g.channels);
+                let mut dw = Buffer::<f32>::filled(g.kernel[0] * g.kernel[1] * c, 0.0);
+                for row in self.rows {
+                    let (n, oy) = (row / g.output[0], row % g.output[0]);
+                    for ky in 0..g.kernel[0] {
+                        let Some(iy) = g.input_of(0, oy, ky) else { continue };
+                        for kx in 0..g.kernel[1] {
+                            let dw = &mut dw[(ky * g.kernel[1] + kx) * c..][..c];
+                            for ox in 0..g.output[1] {
+                                let Some(ix) = g.input_of(1, ox, kx) else { continue };
+                                let x = &self.x[((n * g.input[0] + iy) * g.input[1] + ix) * c..][..c];
+                                let dy = &self.dy[(row * g.output[1] + ox) * c..][..c];
+                                for ((dw, x), dy) in dw.iter_mut().zip(x).zip(dy) {
+                                    *dw += x * dy;
+                                }
+                            }
+                        }
+                    }
+                }
+                dw
+            }
+        }
+        let (dy, x, isa) = (dy.values::<f32>(), x.values::<f32>(), isa());
+        let rows = g.batch * g.output[0];
+        let parts = threads::map(rows.div_ceil(ROWS), |band| {
+            dispatch(isa, Band { g, dy, x, rows: band * ROWS..rows.min((band + 1) * ROWS) })
+        });
+        let mut sum = Buffer::<f32>::filled(g.kernel[0] * g.kernel[1] * g.channels, 0.0);
+        for part in parts {
+            sum.iter_mut().zip(part.iter()).for_each(|(sum, part)| *sum += part);
+        }
+        Tensor::from_buffer(sum, [g.kernel[0], g.kernel[1], g.channels, 1])
+    }
+}
+
+pub fn cases() -> Vec<Case> {
+    let case = |name: &str, size, x: [usize; 4], k: usize, stride, padding, dilation, bias: bool| {
+        let options = Conv2dOptions { stride: [stride; 2], padding, dilation: [dilation; 2] };
+        let kernel = [k, k, x[3], 1];
+        let g = DepthwiseGeometry::new(x.into(), kernel.into(), options).expect("a valid case");
+        let mut inputs = vec![Input::new("x", x), Input::new("w", kernel)];
+        if bias {
+            inputs.push(Input::new("b", [x[3]]));
+        }
+        Case::new("depthwise_conv2d", name, size, inputs, move |t| {
+            depthwise_conv2d(&t[0], &t[1], t.get(2), options)
+        })
+        .flops(g.flops())
+    };
+    use Padding::{Same, Valid};
+    use Size::{Real, Tiny};
+    vec![
+        case("3x3_same", Tiny, [2, 7, 6, 5], 3, 1, Same, 1, true),
+        case("3x3_valid", Tiny, [1, 5, 6, 3], 3, 1, Valid, 1, false),
+        case("3x3_s2_even", Tiny, [1, 8, 8, 6], 3, 2, Same, 1, false),
+        case("3x3_s2_odd", Tiny, [2, 7, 9, 4], 3, 2, Same, 1, false),
+        case("3x3_wide", Tiny, [1, 6, 6, 35], 3, 1, Same, 1, true),
+        case("3x3_larger_than_input", Tiny, [1, 2, 2, 7], 3, 1, Same, 1, false),
+        case("3x3_d2", Tiny, [1, 9, 8, 17], 3, 1, Same, 2, false),
+        case("5x5_s2", Tiny, [1, 11, 10, 16], 5, 2, Same, 1, false),
+        case("many_bands", Tiny, [2, 21, 5, 3], 3, 1, Same, 1, false),
+        case("3x3_32_112_n4", Real, [4, 112, 112, 32], 3, 1, Same, 1, false),
+        case("3x3_144_64_n16", Real, [16, 64, 64, 144], 3, 1, Same, 1, false),
+        case("3x3_s2_96_128_n16", Real, [16, 128, 128, 96], 3, 2, Same, 1, false),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_multiplier_or_a_wrong_channel_count_is_refused() {
+        let x = Tensor::zeros([1, 4, 4, 3]);
+        let options = Conv2dOptions::default();
+        assert!(depthwise_conv2d(&x, &Tensor::zeros([3, 3, 3, 2]), None, options).is_err());
+        assert!(depthwise_conv2d(&x, &Tensor::zeros([3, 3, 4, 1]), None, options).is_err());
+    }
+}

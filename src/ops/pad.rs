@@ -1,0 +1,89 @@
+//! Zeros around pictures: [N, H, W, C] → [N, top + H + bottom, left + W + right, C]. The gradient
+//! is g without its border.
+
+use crate::autograd::record;
+use crate::cases::{Case, Input, Size};
+use crate::cpu::threads;
+use crate::error::{Error, Result};
+use crate::ops::common_dtype;
+use crate::pool::Buffer;
+use crate::tensor::{DType, Real, Tensor};
+
+/// `pad` is [[top, bottom], [left, right]], as Keras' ZeroPadding2D takes it.
+pub fn zero_pad2d(x: &Tensor, pad: [[usize; 2]; 2]) -> Result<Tensor> {
+    let dtype = common_dtype("zero_pad2d", &[x])?;
+    let Ok([n, h, w, c]) = <[usize; 4]>::try_from(&*x.shape()) else {
+        return Err(Error::shape("zero_pad2d", "[N, H, W, C]", x.shape()));
+    };
+    let [[top, bottom], [left, right]] = pad;
+    let inner = [n, h, w, c];
+    let outer = [n, top + h + bottom, left + w + right, c];
+    let output = match dtype {
+        DType::F64 => place::<f64>(x, inner, outer, [top, left]),
+        _ => place::<f32>(x, inner, outer, [top, left]),
+    };
+    Ok(record("zero_pad2d", [x], output, move |g| {
+        Ok([Some(match dtype {
+            DType::F64 => crop::<f64>(&g, outer, inner, [top, left]),
+            _ => crop::<f32>(&g, outer, inner, [top, left]),
+        })])
+    }))
+}
+
+/// x on zeros, from the corner on.
+fn place<T: Real>(x: &Tensor, from: [usize; 4], to: [usize; 4], corner: [usize; 2]) -> Tensor {
+    let x = x.values::<T>();
+    let ([_, h, w, c], [_, height, width, _]) = (from, to);
+    let (start, length) = (corner[1] * c, w * c);
+    let mut out = Buffer::<T>::new(to.iter().product());
+    threads::for_each_chunk(&mut out, (width * c).max(1), |i, out| {
+        let (n, y) = (i / height, (i % height).wrapping_sub(corner[0]));
+        if y < h {
+            out[..start].fill(T::ZERO);
+            out[start..start + length].copy_from_slice(&x[(n * h + y) * length..][..length]);
+            out[start + length..].fill(T::ZERO);
+        } else {
+            out.fill(T::ZERO);
+        }
+    });
+    Tensor::from_buffer(out, to)
+}
+
+/// The part of x from the corner on.
+fn crop<T: Real>(x: &Tensor, from: [usize; 4], to: [usize; 4], corner: [usize; 2]) -> Tensor {
+    let x = x.values::<T>();
+    let ([_, height, width, _], [_, h, w, c]) = (from, to);
+    let mut out = Buffer::<T>::new(to.iter().product());
+    threads::for_each_chunk(&mut out, (w * c).max(1), |i, out| {
+        let row = i / h * height + corner[0] + i % h;
+        out.copy_from_slice(&x[(row * width + corner[1]) * c..][..w * c]);
+    });
+    Tensor::from_buffer(out, to)
+}
+
+pub fn cases() -> Vec<Case> {
+    let case = |name: &'static str, size, shape: [usize; 4], pad| {
+        Case::new("zero_pad2d", name, size, vec![Input::new("x", shape)], move |t| {
+            zero_pad2d(&t[0], pad)
+        })
+    };
+    vec![
+        case("01", Size::Tiny, [2, 4, 5, 3], [[0, 1], [0, 1]]),
+        case("uneven", Size::Tiny, [1, 3, 2, 5], [[2, 1], [0, 3]]),
+        case("none", Size::Tiny, [2, 3, 2, 1], [[0, 0], [0, 0]]),
+        case("resnet_pool1_pad", Size::Real, [16, 112, 112, 64], [[1, 1], [1, 1]]),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_lie_where_they_should() {
+        let x = Tensor::full([1, 1, 2, 1], 5.0);
+        let y = zero_pad2d(&x, [[1, 0], [0, 1]]).unwrap();
+        assert_eq!(y.to_vec_f64(), [0.0, 0.0, 0.0, 5.0, 5.0, 0.0]);
+        assert!(zero_pad2d(&Tensor::zeros([2, 3]), [[1, 1], [1, 1]]).is_err());
+    }
+}

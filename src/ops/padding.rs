@@ -1,0 +1,62 @@
+//! Where the windows of convolutions and pools lie along an axis: TensorFlow's two rules.
+//!
+//! With n cells, a window that spans k cells (dilation included) and stride s:
+//!
+//! | rule  | windows        | padded cells                                                  |
+//! |-------|----------------|---------------------------------------------------------------|
+//! | valid | ⌊(n − k)/s⌋ + 1 | none                                                         |
+//! | same  | ⌈n/s⌉          | max((windows − 1)·s + k − n, 0), the odd one after the last cell |
+
+use crate::error::{Error, Result};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Padding {
+    Same,
+    Valid,
+}
+
+impl Padding {
+    /// (number of windows, padded cells before the first cell, padded cells after the last one).
+    pub fn resolve(self, n: usize, window: usize, stride: usize) -> Result<(usize, usize, usize)> {
+        if n == 0 || window == 0 || stride == 0 {
+            return Err(Error::argument(
+                "padding",
+                format!("expected cells, window and stride above 0, got {n}, {window} and {stride}"),
+            ));
+        }
+        match self {
+            Padding::Same => {
+                let windows = n.div_ceil(stride);
+                let total = ((windows - 1) * stride + window).saturating_sub(n);
+                Ok((windows, total / 2, total - total / 2))
+            }
+            Padding::Valid if n < window => Err(Error::argument(
+                "padding",
+                format!("`valid` needs at least as many cells as the window spans: {window}, got {n}"),
+            )),
+            Padding::Valid => Ok(((n - window) / stride + 1, 0, 0)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn same_puts_the_odd_cell_after_and_depends_on_parity() {
+        let same = |n, k, s| Padding::Same.resolve(n, k, s).unwrap();
+        assert_eq!((same(8, 3, 2), same(7, 3, 2)), ((4, 0, 1), (4, 1, 1)));
+        assert_eq!((same(8, 1, 2), same(6, 2, 1)), ((4, 0, 0), (6, 0, 1)));
+        assert_eq!((same(14, 37, 1), same(9, 2, 4)), ((14, 18, 18), (3, 0, 1)));
+    }
+
+    #[test]
+    fn valid_drops_what_does_not_fill_a_window_and_refuses_a_too_small_input() {
+        assert_eq!(Padding::Valid.resolve(9, 3, 2).unwrap(), (4, 0, 0));
+        assert_eq!(Padding::Valid.resolve(10, 3, 2).unwrap(), (4, 0, 0));
+        let error = Padding::Valid.resolve(2, 3, 1).unwrap_err().to_string();
+        assert!(error.contains("`valid`") && error.contains("3, got 2"), "{error}");
+        assert!(Padding::Same.resolve(4, 3, 0).is_err());
+    }
+}

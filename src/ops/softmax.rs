@@ -1,0 +1,132 @@
+//! Softmax over the last axis. For a row x with m = maxₖ xₖ:
+//!
+//! yⱼ = e^(xⱼ − m) / Σₖ e^(xₖ − m);  ∂L/∂xⱼ = yⱼ (gⱼ − Σₖ gₖ yₖ).
+//!
+//! To train on, take [`crate::ops::cross_entropy`], which goes from logits to the loss at once.
+
+use crate::autograd::record;
+use crate::cases::{Case, Fill, Input, Size};
+use crate::cpu::simd::{self, Isa, isa};
+use crate::cpu::{math, threads};
+use crate::error::{Error, Result};
+use crate::ops::common_dtype;
+use crate::pool::Buffer;
+use crate::tensor::{DType, Real, Tensor};
+
+/// Softmax over the last axis.
+pub fn softmax(x: &Tensor) -> Result<Tensor> {
+    if x.shape().is_empty() {
+        return Err(Error::shape("softmax", "at least one axis", "a scalar"));
+    }
+    let output = match common_dtype("softmax", &[x])? {
+        DType::F64 => rows::<f64, 1>([x], |[x], y| reference(x, y)),
+        _ if isa() == Isa::Reference => rows::<f32, 1>([x], |[x], y| reference(x, y)),
+        _ => rows::<f32, 1>(
+            [x],
+            #[inline(always)]
+            |[x], y| fast(x, y),
+        ),
+    };
+    let saved = output.detach();
+    Ok(record("softmax", [x], output, move |g| {
+        Ok([Some(match g.dtype() {
+            DType::F64 => rows::<f64, 2>([&saved, &g], |[y, g], d| reference_backward(y, g, d)),
+            _ if isa() == Isa::Reference => {
+                rows::<f32, 2>([&saved, &g], |[y, g], d| reference_backward(y, g, d))
+            }
+            _ => rows::<f32, 2>(
+                [&saved, &g],
+                #[inline(always)]
+                |[y, g], d| fast_backward(y, g, d),
+            ),
+        })])
+    }))
+}
+
+/// Runs `f` on the rows of inputs of one shape, each into its row of the result.
+fn rows<T: Real, const N: usize>(
+    inputs: [&Tensor; N],
+    f: impl Fn([&[T]; N], &mut [T]) + Sync + Send,
+) -> Tensor {
+    let (shape, isa) = (inputs[0].shape(), isa());
+    let columns = shape.last_axis().max(1);
+    let piece = (threads::PASS / 4).div_ceil(columns) * columns;
+    let inputs = inputs.map(|input| input.values::<T>());
+    let mut out = Buffer::<T>::new(shape.elements());
+    threads::for_each_chunk(&mut out, piece, |i, out| {
+        simd::vectorize(
+            isa,
+            #[inline(always)]
+            || {
+                for (row, out) in out.chunks_mut(columns).enumerate() {
+                    let start = i * piece + row * columns;
+                    f(inputs.map(|input| &input[start..start + columns]), out);
+                }
+            },
+        );
+    });
+    Tensor::from_buffer(out, shape)
+}
+
+fn reference<T: Real>(x: &[T], y: &mut [T]) {
+    let largest = x.iter().fold(x[0], |m, &x| m.max(x));
+    y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - largest).exp());
+    let total: T = y.iter().copied().sum();
+    y.iter_mut().for_each(|y| *y = *y / total);
+}
+
+fn reference_backward<T: Real>(y: &[T], g: &[T], d: &mut [T]) {
+    let dot: T = y.iter().zip(g).map(|(&y, &g)| y * g).sum();
+    d.iter_mut().zip(y.iter().zip(g)).for_each(|(d, (&y, &g))| *d = y * (g - dot));
+}
+
+#[inline(always)]
+fn fast(x: &[f32], y: &mut [f32]) {
+    let largest = math::max(x);
+    y.iter_mut().zip(x).for_each(|(y, &x)| *y = math::exp(x - largest));
+    let scale = 1.0 / math::sum(y);
+    y.iter_mut().for_each(|y| *y *= scale);
+}
+
+#[inline(always)]
+fn fast_backward(y: &[f32], g: &[f32], d: &mut [f32]) {
+    d.iter_mut().zip(y.iter().zip(g)).for_each(|(d, (&y, &g))| *d = y * g);
+    let dot = math::sum(d);
+    d.iter_mut().zip(y.iter().zip(g)).for_each(|(d, (&y, &g))| *d = y * (g - dot));
+}
+
+pub fn cases() -> Vec<Case> {
+    let case = |name: &'static str, size, shape: &[usize]| {
+        let inputs = vec![Input::new("x", shape).fill(Fill::Uniform(-6.0, 6.0))];
+        Case::new("softmax", name, size, inputs, |t| softmax(&t[0]))
+    };
+    vec![
+        case("classes_20", Size::Tiny, &[5, 20]),
+        case("pixels", Size::Tiny, &[2, 3, 5, 21]),
+        case("vector", Size::Tiny, &[37]),
+        case("one_class", Size::Tiny, &[4, 1]),
+        case("pieces", Size::Tiny, &[997, 21]),
+        case("16x224x224x21", Size::Real, &[16, 224, 224, 21]),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_logits_neither_overflow_nor_vanish_together() {
+        let x = Tensor::from_slice(&[1e30f32, 0.0, -1e30, -5000.0, -5000.0, -5000.0], [2, 3]).unwrap();
+        let y = softmax(&x).unwrap().to_vec_f64();
+        assert_eq!(y[..3], [1.0, 0.0, 0.0]);
+        assert!(y[3..].iter().all(|y| (y - 1.0 / 3.0).abs() < 1e-6), "{y:?}");
+        assert!(softmax(&Tensor::scalar(1.0f32)).is_err());
+    }
+
+    #[test]
+    fn one_nan_makes_its_row_nan_and_no_other() {
+        let x = Tensor::from_slice(&[f32::NAN, 0.0, 1.0, 2.0], [2, 2]).unwrap();
+        let y = softmax(&x).unwrap().to_vec_f64();
+        assert!(y[0].is_nan() && y[1].is_nan() && y[2].is_finite() && y[3].is_finite());
+    }
+}

@@ -1,0 +1,464 @@
+//! Optimizers: gradients into changes of the parameters. With t the step (from 1), η the learning
+//! rate and g the gradient:
+//!
+//! | rule               | update                                                             |
+//! |--------------------|--------------------------------------------------------------------|
+//! | SGD                | w ← w − ηg                                                         |
+//! | SGD, momentum      | m ← μm − ηg; w ← w + m                                             |
+//! | RMSprop            | v ← ρv + (1 − ρ)g²; w ← w − ηg / (√v + ε)                          |
+//! | RMSprop, momentum  | v as above; m ← μm + ηg / √(v + ε); w ← w − m                      |
+//! | Adam               | m ← m + (1 − β₁)(g − m); v ← v + (1 − β₂)(g² − v);                 |
+//! |                    | w ← w − η √(1 − β₂ᵗ) / (1 − β₁ᵗ) · m / (√v + ε)                    |
+//!
+//! These are TensorFlow 2.6's, where ε is outside the root without momentum and inside with it.
+//! Keras 3 has it inside in both (`epsilon_inside`): for gradients below 1e-3 not the same thing.
+//!
+//! A parameter is one pass over memory, whatever the rule: it, its gradient and its state are each
+//! read once, and what changes is written once.
+
+use crate::cpu::simd::{self, isa};
+use crate::cpu::threads;
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Real, Tensor};
+use std::fmt;
+use std::str::FromStr;
+
+/// A rule and its constants.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rule {
+    Sgd { momentum: f64 },
+    RmsProp { rho: f64, momentum: f64, epsilon: f64, epsilon_inside: bool },
+    Adam { beta_1: f64, beta_2: f64, epsilon: f64 },
+}
+
+impl Rule {
+    pub const NAMES: [&'static str; 3] = ["sgd", "rmsprop", "adam"];
+
+    /// Keras' constants.
+    pub fn sgd(momentum: f64) -> Self {
+        Rule::Sgd { momentum }
+    }
+
+    /// Keras' constants, in TensorFlow 2.6's form.
+    pub fn rmsprop(momentum: f64) -> Self {
+        Rule::RmsProp { rho: 0.9, momentum, epsilon: 1e-7, epsilon_inside: momentum > 0.0 }
+    }
+
+    /// Keras' constants.
+    pub fn adam() -> Self {
+        Rule::Adam { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7 }
+    }
+
+    /// As Keras 3 computes it, where that differs.
+    pub fn keras3(self) -> Self {
+        match self {
+            Rule::RmsProp { rho, momentum, epsilon, .. } => {
+                Rule::RmsProp { rho, momentum, epsilon, epsilon_inside: true }
+            }
+            other => other,
+        }
+    }
+
+    pub fn name(&self) -> &'static str {
+        match self {
+            Rule::Sgd { .. } => Rule::NAMES[0],
+            Rule::RmsProp { .. } => Rule::NAMES[1],
+            Rule::Adam { .. } => Rule::NAMES[2],
+        }
+    }
+
+    /// Keras' default learning rate.
+    pub fn default_learning_rate(&self) -> f32 {
+        match self {
+            Rule::Sgd { .. } => 0.01,
+            Rule::RmsProp { .. } | Rule::Adam { .. } => 0.001,
+        }
+    }
+
+    /// What is remembered about every parameter.
+    pub fn slot_names(&self) -> &'static [&'static str] {
+        match *self {
+            Rule::Sgd { momentum: 0.0 } => &[],
+            Rule::Sgd { .. } => &["momentum"],
+            Rule::RmsProp { momentum: 0.0, .. } => &["velocity"],
+            Rule::RmsProp { .. } => &["velocity", "momentum"],
+            Rule::Adam { .. } => &["m", "v"],
+        }
+    }
+
+    /// Decay rates in 0..1, and an ε above 0.
+    fn check(&self) -> Result<()> {
+        let (rates, epsilon) = match *self {
+            Rule::Sgd { momentum } => ([momentum, 0.0], 1.0),
+            Rule::RmsProp { rho, momentum, epsilon, .. } => ([rho, momentum], epsilon),
+            Rule::Adam { beta_1, beta_2, epsilon } => ([beta_1, beta_2], epsilon),
+        };
+        if rates.iter().all(|rate| (0.0..1.0).contains(rate)) && epsilon > 0.0 {
+            return Ok(());
+        }
+        let message =
+            format!("expected momentum, rho and betas in 0..1 and epsilon above 0, got {self:?}");
+        Err(Error::argument("optimizer", message))
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The rule of that name, with Keras' constants and no momentum.
+impl FromStr for Rule {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let all = [Rule::sgd(0.0), Rule::rmsprop(0.0), Rule::adam()];
+        all.into_iter().find(|rule| rule.name() == name).ok_or_else(|| {
+            Error::argument("optimizer", format!("`{name}` is none of `{}`", Rule::NAMES.join("`, `")))
+        })
+    }
+}
+
+/// A rule with its state. Parameters are told apart by their position in the network.
+#[derive(Clone, Debug)]
+pub struct Optimizer {
+    rule: Rule,
+    /// f32, as Keras stores it: callbacks compare and halve it in that type.
+    pub learning_rate: f32,
+    step: u64,
+    /// By position, then in the order of the rule's slot names; empty before its first update.
+    slots: Vec<Vec<Tensor>>,
+}
+
+impl Optimizer {
+    pub fn new(rule: Rule, learning_rate: f32) -> Result<Self> {
+        rule.check()?;
+        if !(learning_rate >= 0.0 && learning_rate.is_finite()) {
+            let message = format!("expected a finite number of at least 0, got {learning_rate}");
+            return Err(Error::argument("learning_rate", message));
+        }
+        Ok(Optimizer { rule, learning_rate, step: 0, slots: Vec::new() })
+    }
+
+    pub fn rule(&self) -> Rule {
+        self.rule
+    }
+
+    /// Steps begun so far.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// Counts a step. To be called before its updates.
+    pub fn begin_step(&mut self) {
+        self.step += 1;
+    }
+
+    /// Changes the parameter at position `index` by its gradient.
+    pub fn update(&mut self, index: usize, parameter: &mut Tensor, gradient: &Tensor) -> Result<()> {
+        if self.step == 0 {
+            return Err(Error::argument("optimizer", "an update before the first step was begun"));
+        }
+        let (shape, dtype) = (parameter.shape(), parameter.dtype());
+        if self.slots.len() <= index {
+            self.slots.resize(index + 1, Vec::new());
+        }
+        let slots = &mut self.slots[index];
+        if slots.is_empty() {
+            let zero = || Tensor::zeros(shape).to_dtype(dtype);
+            *slots = self.rule.slot_names().iter().map(|_| zero()).collect();
+        }
+        let others = slots.iter().chain([gradient]);
+        for other in others {
+            if other.shape() != shape || other.dtype() != dtype || dtype == DType::U8 {
+                return Err(Error::shape(
+                    "optimizer",
+                    format!("a gradient and state of shape {shape} {dtype:?} at parameter {index}"),
+                    format!("{} {:?}", other.shape(), other.dtype()),
+                ));
+            }
+        }
+        match dtype {
+            DType::F64 => {
+                apply::<f64>(self.rule, self.learning_rate, self.step, parameter, slots, gradient)
+            }
+            _ => apply::<f32>(self.rule, self.learning_rate, self.step, parameter, slots, gradient),
+        }
+        Ok(())
+    }
+
+    /// The state, for a checkpoint: position of the parameter, name of the slot, values.
+    pub fn slots(&self) -> impl Iterator<Item = (usize, &'static str, &Tensor)> {
+        let names = self.rule.slot_names();
+        self.slots.iter().enumerate().flat_map(move |(index, slots)| {
+            names.iter().zip(slots).map(move |(&name, slot)| (index, name, slot))
+        })
+    }
+
+    /// Puts back what [`Optimizer::step`] and [`Optimizer::slots`] gave.
+    pub fn load(
+        &mut self,
+        step: u64,
+        state: impl IntoIterator<Item = (usize, String, Tensor)>,
+    ) -> Result<()> {
+        let names = self.rule.slot_names();
+        let mut loaded: Vec<Vec<Option<Tensor>>> = Vec::new();
+        for (index, name, slot) in state {
+            let place = names.iter().position(|known| *known == name).ok_or_else(|| {
+                let message = format!("`{}` has the slots {names:?}, not `{name}`", self.rule);
+                Error::argument("optimizer state", message)
+            })?;
+            if loaded.len() <= index {
+                loaded.resize(index + 1, vec![None; names.len()]);
+            }
+            loaded[index][place] = Some(slot.detach());
+        }
+        let mut slots = Vec::with_capacity(loaded.len());
+        for (index, all) in loaded.into_iter().enumerate() {
+            let present = all.iter().flatten().count();
+            if present != 0 && present != names.len() {
+                let message = format!("parameter {index} has {present} of the slots {names:?}");
+                return Err(Error::argument("optimizer state", message));
+            }
+            slots.push(all.into_iter().flatten().collect());
+        }
+        (self.step, self.slots) = (step, slots);
+        Ok(())
+    }
+}
+
+fn apply<T: Real>(
+    rule: Rule,
+    learning_rate: f32,
+    step: u64,
+    parameter: &mut Tensor,
+    slots: &mut [Tensor],
+    gradient: &Tensor,
+) {
+    let real = T::from_f64;
+    let rate = real(learning_rate as f64);
+    let (w, g) = (parameter.values_mut::<T>(), gradient.values::<T>());
+    match (rule, slots) {
+        (Rule::Sgd { momentum }, [m]) => {
+            let momentum = real(momentum);
+            pass(
+                w,
+                [m.values_mut()],
+                g,
+                #[inline(always)]
+                |w, [m], g| {
+                    let m = momentum * m - rate * g;
+                    (w + m, [m])
+                },
+            );
+        }
+        (Rule::Sgd { .. }, _) => pass(
+            w,
+            [],
+            g,
+            #[inline(always)]
+            |w, [], g| (w - rate * g, []),
+        ),
+        (Rule::RmsProp { rho, momentum, epsilon, epsilon_inside }, [v, rest @ ..]) => {
+            let (rho, left, momentum) = (real(rho), real(1.0 - rho), real(momentum));
+            let (inside, outside) = match epsilon_inside {
+                true => (real(epsilon), T::ZERO),
+                false => (T::ZERO, real(epsilon)),
+            };
+            let scaled = Scaled { rho, left, rate, inside, outside };
+            match rest {
+                [m, ..] => pass(
+                    w,
+                    [v.values_mut(), m.values_mut()],
+                    g,
+                    #[inline(always)]
+                    |w, [v, m], g| {
+                        let (v, change) = scaled.update(v, g);
+                        let m = momentum * m + change;
+                        (w - m, [v, m])
+                    },
+                ),
+                [] => pass(
+                    w,
+                    [v.values_mut()],
+                    g,
+                    #[inline(always)]
+                    |w, [v], g| {
+                        let (v, change) = scaled.update(v, g);
+                        (w - change, [v])
+                    },
+                ),
+            }
+        }
+        (Rule::Adam { beta_1, beta_2, epsilon }, [m, v, ..]) => {
+            let t = step as f64;
+            let corrected =
+                learning_rate as f64 * (1.0 - beta_2.powf(t)).sqrt() / (1.0 - beta_1.powf(t));
+            let (corrected, epsilon) = (real(corrected), real(epsilon));
+            let (first, second) = (real(1.0 - beta_1), real(1.0 - beta_2));
+            pass(
+                w,
+                [m.values_mut(), v.values_mut()],
+                g,
+                #[inline(always)]
+                |w, [m, v], g| {
+                    let m = m + first * (g - m);
+                    let v = v + second * (g * g - v);
+                    (w - corrected * m / (v.sqrt() + epsilon), [m, v])
+                },
+            );
+        }
+        _ => unreachable!("`update` makes or checks as many slots as the rule has names"),
+    }
+}
+
+/// What both forms of RMSprop share.
+#[derive(Clone, Copy)]
+struct Scaled<T> {
+    rho: T,
+    left: T,
+    rate: T,
+    inside: T,
+    outside: T,
+}
+
+impl<T: Real> Scaled<T> {
+    /// The new v, and the gradient scaled by it.
+    #[inline(always)]
+    fn update(self, v: T, g: T) -> (T, T) {
+        let v = self.rho * v + self.left * g * g;
+        (v, self.rate * g / ((v + self.inside).sqrt() + self.outside))
+    }
+}
+
+/// Runs `f` on every element of a parameter, its state and its gradient.
+fn pass<T: Real, const SLOTS: usize>(
+    w: &mut [T],
+    slots: [&mut [T]; SLOTS],
+    g: &[T],
+    f: impl Fn(T, [T; SLOTS], T) -> (T, [T; SLOTS]) + Sync + Send,
+) {
+    let isa = isa();
+    let mut slots = slots.map(|slot| slot.chunks_mut(threads::PASS));
+    let pieces = w.chunks_mut(threads::PASS).zip(g.chunks(threads::PASS));
+    let mut pieces: Vec<_> = pieces
+        .map(|(w, g)| (w, slots.each_mut().map(|slot| slot.next().unwrap_or_default()), g))
+        .collect();
+    threads::for_each_chunk(&mut pieces, 1, |_, pieces| {
+        let (w, slots, g) = &mut pieces[0];
+        simd::vectorize(
+            isa,
+            #[inline(always)]
+            || {
+                // All of one length, known before the loop: no bounds are checked inside it.
+                let n = w.len();
+                let (w, g) = (&mut w[..n], &g[..n]);
+                let slots = slots.each_mut().map(|slot| &mut slot[..n]);
+                for i in 0..n {
+                    let (changed, state) = f(w[i], std::array::from_fn(|k| slots[k][i]), g[i]);
+                    w[i] = changed;
+                    for k in 0..SLOTS {
+                        slots[k][i] = state[k];
+                    }
+                }
+            },
+        );
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(values: &[f64]) -> Tensor {
+        Tensor::from_slice(values, [values.len()]).unwrap()
+    }
+
+    fn rules() -> Vec<Rule> {
+        let (rms, momentum) = (Rule::rmsprop(0.0), Rule::rmsprop(0.9));
+        vec![Rule::sgd(0.0), Rule::sgd(0.9), rms, momentum, rms.keras3(), Rule::adam()]
+    }
+
+    #[test]
+    fn sgd_with_momentum_by_hand() {
+        let mut sgd = Optimizer::new(Rule::sgd(0.5), 0.25).unwrap();
+        let mut w = tensor(&[1.0]);
+        for expected in [0.5, -0.25] {
+            sgd.begin_step();
+            sgd.update(0, &mut w, &tensor(&[2.0])).unwrap();
+            assert_eq!(w.to_vec_f64(), [expected]);
+        }
+    }
+
+    #[test]
+    fn the_first_step_of_adam_is_the_learning_rate_whatever_the_gradient() {
+        let mut adam = Optimizer::new(Rule::adam(), 0.125).unwrap();
+        let mut w = tensor(&[1.0, 1.0]);
+        adam.begin_step();
+        adam.update(0, &mut w, &tensor(&[100.0, -0.25])).unwrap();
+        let w = w.to_vec_f64();
+        assert!((w[0] - 0.875).abs() < 1e-5 && (w[1] - 1.125).abs() < 1e-5, "{w:?}");
+    }
+
+    #[test]
+    fn long_parameters_give_the_same_bits_at_any_thread_count() {
+        let n = 2 * threads::PASS + 77;
+        let values: Vec<f32> = (0..n).map(|i| (i as f32).sin()).collect();
+        for rule in rules() {
+            let run = || {
+                let mut optimizer = Optimizer::new(rule, 0.01).unwrap();
+                let mut w = Tensor::from_slice(&values, [n]).unwrap();
+                for _ in 0..3 {
+                    optimizer.begin_step();
+                    let g = Tensor::from_slice(&values, [n]).unwrap();
+                    optimizer.update(0, &mut w, &g).unwrap();
+                }
+                w.to_vec_f64()
+            };
+            assert_eq!(threads::with(1, run).unwrap(), threads::with(3, run).unwrap());
+        }
+    }
+
+    #[test]
+    fn state_that_is_saved_and_loaded_goes_on_with_the_same_bits() {
+        let gradient = |step: usize| tensor(&[0.5, -1.0 / (step + 1) as f64, 3.0]);
+        for rule in rules() {
+            let mut first = Optimizer::new(rule, 0.01).unwrap();
+            let mut w = tensor(&[1.0, 2.0, 3.0]);
+            // Position 0 is frozen: it never has an update, and no state.
+            let step = |optimizer: &mut Optimizer, w: &mut Tensor, i| {
+                optimizer.begin_step();
+                optimizer.update(1, w, &gradient(i)).unwrap();
+            };
+            (0..3).for_each(|i| step(&mut first, &mut w, i));
+            let saved: Vec<_> =
+                first.slots().map(|(i, name, t)| (i, name.to_owned(), t.clone())).collect();
+            assert_eq!(saved.len(), rule.slot_names().len());
+            let mut second = Optimizer::new(rule, 0.01).unwrap();
+            second.load(first.step(), saved).unwrap();
+            let mut other = w.clone();
+            step(&mut first, &mut w, 3);
+            step(&mut second, &mut other, 3);
+            assert_eq!(w.to_vec_f64(), other.to_vec_f64());
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let mut adam = Optimizer::new(Rule::adam(), 0.01).unwrap();
+        let mut w = tensor(&[1.0, 2.0]);
+        assert!(adam.update(0, &mut w, &tensor(&[1.0, 1.0])).is_err()); // before a step
+        adam.begin_step();
+        let error = adam.update(0, &mut w, &tensor(&[1.0])).unwrap_err().to_string();
+        assert!(error.contains("parameter 0") && error.contains("[2]"), "{error}");
+        assert!(adam.update(0, &mut w, &Tensor::zeros([2])).is_err()); // f32 beside f64
+        let state = |name: &str| vec![(0, name.to_owned(), tensor(&[0.0, 0.0]))];
+        assert!(adam.load(1, state("velocity")).is_err());
+        assert!(adam.load(1, state("m")).unwrap_err().to_string().contains("1 of the slots"));
+        assert!(Optimizer::new(Rule::sgd(1.0), 0.1).is_err());
+        assert!(Optimizer::new(Rule::sgd(0.9), f32::NAN).is_err());
+        assert!("adamw".parse::<Rule>().is_err());
+        assert_eq!("rmsprop".parse::<Rule>().unwrap(), Rule::rmsprop(0.0));
+    }
+}
