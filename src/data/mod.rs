@@ -9,7 +9,6 @@ use std::fmt;
 
 pub mod augment;
 pub mod class_weights;
-pub mod file;
 pub mod image;
 pub mod loader;
 pub mod npy;

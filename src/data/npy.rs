@@ -9,6 +9,8 @@
 //! This reader trusts nothing that a file says of itself: it allocates only what the file's own
 //! length covers, and does not recurse, whatever the header claims.
 
+use std::io::{self, Write};
+
 const MAGIC: &[u8] = b"\x93NUMPY";
 /// Far above any header NumPy writes for an array of numbers.
 const MAX_RANK: usize = 32;
@@ -106,21 +108,19 @@ impl Npy<'_> {
     }
 }
 
-/// A whole file of unsigned bytes, row-major.
-pub fn write(shape: &[usize], data: &[u8]) -> Vec<u8> {
+/// Writes a whole file of unsigned bytes, row-major.
+pub fn write(mut file: impl Write, shape: &[usize], data: &[u8]) -> io::Result<()> {
     debug_assert_eq!(shape.iter().product::<usize>(), data.len());
     let axes: String = shape.iter().map(|axis| format!("{axis}, ")).collect();
     let axes = if shape.len() == 1 { axes.trim_end() } else { axes.trim_end_matches(", ") };
     let dictionary = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({axes}), }}");
     let before = MAGIC.len() + 4;
     let header = (before + dictionary.len() + 1).next_multiple_of(64) - before;
-    let mut file = Vec::with_capacity(before + header + data.len());
-    file.extend_from_slice(MAGIC);
-    file.extend_from_slice(&[1, 0]);
-    file.extend_from_slice(&(header as u16).to_le_bytes());
-    file.extend_from_slice(format!("{dictionary:<width$}\n", width = header - 1).as_bytes());
-    file.extend_from_slice(data);
-    file
+    file.write_all(MAGIC)?;
+    file.write_all(&[1, 0])?;
+    file.write_all(&(header as u16).to_le_bytes())?;
+    writeln!(file, "{dictionary:<width$}", width = header - 1)?;
+    file.write_all(data)
 }
 
 #[cfg(test)]
@@ -132,10 +132,15 @@ mod tests {
     #[test]
     fn another_reader_reads_what_is_written_here() {
         let data: Vec<u8> = (0..24).collect();
-        let file = write(&[2, 4, 3], &data);
+        let written = |shape: &[usize]| {
+            let mut file = Vec::new();
+            write(&mut file, shape, &data).unwrap();
+            file
+        };
+        let file = written(&[2, 4, 3]);
         assert_eq!(ArrayView3::<u8>::view_npy(&file).unwrap().as_slice().unwrap(), data);
         assert_eq!((file.len() - 24) % 64, 0);
-        assert_eq!(ArrayView1::<u8>::view_npy(&write(&[24], &data)).unwrap().len(), 24);
+        assert_eq!(ArrayView1::<u8>::view_npy(&written(&[24])).unwrap().len(), 24);
         assert_eq!(parse(&file).unwrap().bytes().unwrap(), data);
     }
 

@@ -10,9 +10,11 @@
 //!
 //! `seg` may be missing, whole or in part. Pictures are read when they are asked for.
 
-use crate::data::{CLASSES, Dataset, Labels, Mask, Picture, file, npy};
+use crate::data::{CLASSES, Dataset, Labels, Mask, Picture, npy};
 use crate::error::{Error, Result};
+use crate::files::{explain, write_atomically};
 use std::collections::HashMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,10 +123,14 @@ pub(crate) fn picture_exists(root: &Path, split: Split, csv: &Path, row: &Row) -
     })
 }
 
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|error| Error::file(path, explain(&error)))
+}
+
 /// [height, width, 3] of uint8.
 pub fn read_picture(path: impl AsRef<Path>) -> Result<Picture> {
     let path = path.as_ref();
-    parse_picture(&file::read(path)?).map_err(|message| Error::file(path, message))
+    parse_picture(&read(path)?).map_err(|message| Error::file(path, message))
 }
 
 /// A picture from the bytes of a file.
@@ -140,7 +146,7 @@ pub fn parse_picture(bytes: &[u8]) -> Result<Picture, String> {
 /// [height, width] of uint8.
 pub fn read_mask(path: impl AsRef<Path>) -> Result<Mask> {
     let path = path.as_ref();
-    parse_mask(&file::read(path)?).map_err(|message| Error::file(path, message))
+    parse_mask(&read(path)?).map_err(|message| Error::file(path, message))
 }
 
 /// A mask from the bytes of a file.
@@ -156,7 +162,7 @@ pub fn parse_mask(bytes: &[u8]) -> Result<Mask, String> {
 /// The table of labels, or the first thing that is wrong with it.
 pub fn read_csv(path: impl AsRef<Path>) -> Result<Vec<Row>> {
     let path = path.as_ref();
-    let (rows, problems) = parse_csv(path, &file::read(path)?);
+    let (rows, problems) = parse_csv(path, &read(path)?);
     problems.into_iter().next().map_or(Ok(rows), Err)
 }
 
@@ -277,12 +283,13 @@ fn line_of(bytes: &[u8], position: &csv::Position) -> usize {
 
 /// Writes a picture whole or not at all.
 pub fn write_picture(path: impl AsRef<Path>, picture: &Picture) -> Result<()> {
-    file::write_atomically(path, &npy::write(&[picture.height, picture.width, 3], &picture.rgb))
+    let shape = [picture.height, picture.width, 3];
+    write_atomically(path, |file| npy::write(file, &shape, &picture.rgb))
 }
 
 /// Writes a mask whole or not at all.
 pub fn write_mask(path: impl AsRef<Path>, mask: &Mask) -> Result<()> {
-    file::write_atomically(path, &npy::write(&[mask.height, mask.width], &mask.classes))
+    write_atomically(path, |file| npy::write(file, &[mask.height, mask.width], &mask.classes))
 }
 
 /// Writes a table of labels; those not known as −1.
@@ -308,7 +315,7 @@ pub fn write_csv<'a>(
         }
         text.push('\n');
     }
-    file::write_atomically(path, text.as_bytes())
+    write_atomically(path, |file| file.write_all(text.as_bytes()))
 }
 
 #[cfg(test)]
