@@ -8,6 +8,7 @@
 pub mod autograd;
 pub mod cases;
 pub mod cpu;
+pub mod data;
 pub mod device;
 pub mod error;
 pub mod files;

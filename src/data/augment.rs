@@ -1,0 +1,184 @@
+//! Random affine augmentation, as Keras' `ImageDataGenerator` has it.
+//!
+//! On (row, column) coordinates, with R a rotation by θ, Sh a shear and Z a zoom:
+//!
+//! M = R(θ)·Sh·Z, R = [[cos θ, −sin θ], [sin θ, cos θ]], Sh = [[1, −sin φ], [0, cos φ]],
+//! Z = diag(zx, zy), about a centre o: M' = T(o)·M·T(−o)
+//!
+//! The output pixel p takes the input at M'·p ([`crate::ops::affine`]); a flip turns the result
+//! round. The rules differ in o, see [`Rule`].
+
+use crate::data::Mask;
+use crate::error::{Error, Result};
+use crate::ops::affine::{self, Matrix};
+use crate::random::{Stream, domain};
+
+/// How far each parameter may go.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ranges {
+    /// Degrees, to either side.
+    pub rotation: f64,
+    /// Degrees, to either side.
+    pub shear: f64,
+    /// Each axis is zoomed by 1 − zoom to 1 + zoom.
+    pub zoom: f64,
+    /// Half of the pictures are flipped.
+    pub horizontal_flip: bool,
+}
+
+impl Default for Ranges {
+    /// The competition notebook's; its shear of 0.2 was meant as radians, but is taken as degrees.
+    fn default() -> Self {
+        Ranges { rotation: 20.0, shear: 0.2, zoom: 0.2, horizontal_flip: true }
+    }
+}
+
+impl Ranges {
+    pub fn check(&self) -> Result<()> {
+        let fine = (0.0..=180.0).contains(&self.rotation)
+            && (0.0..90.0).contains(&self.shear)
+            && (0.0..1.0).contains(&self.zoom);
+        let expected = "expected a rotation of 0 to 180°, a shear below 90°, a zoom below 1";
+        if fine {
+            Ok(())
+        } else {
+            Err(Error::argument("augmentation", format!("{expected}, got {self:?}")))
+        }
+    }
+}
+
+/// What is done to one picture.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Parameters {
+    /// Degrees.
+    pub theta: f64,
+    /// Degrees.
+    pub shear: f64,
+    /// Zoom of rows; above 1 the picture shrinks.
+    pub zx: f64,
+    /// Zoom of columns.
+    pub zy: f64,
+    pub flip_horizontal: bool,
+}
+
+impl Parameters {
+    pub const IDENTITY: Self =
+        Parameters { theta: 0.0, shear: 0.0, zx: 1.0, zy: 1.0, flip_horizontal: false };
+
+    /// Drawn for one sample of one epoch: the same whoever asks, and when.
+    pub fn draw(ranges: &Ranges, seed: u64, epoch: u64, sample: u64) -> Self {
+        let mut stream = Stream::new(seed, &[domain::AUGMENT, epoch, sample]);
+        let mut within = |range: f64| (2.0 * stream.unit() as f64 - 1.0) * range;
+        Parameters {
+            theta: within(ranges.rotation),
+            shear: within(ranges.shear),
+            zx: 1.0 + within(ranges.zoom),
+            zy: 1.0 + within(ranges.zoom),
+            flip_horizontal: ranges.horizontal_flip && within(1.0) < 0.0,
+        }
+    }
+}
+
+/// Whose matrix.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rule {
+    /// About the true centre, ((h − 1)/2, (w − 1)/2).
+    #[default]
+    Centred,
+    /// Keras 2.6: about (h/2 + ½, w/2 + ½), one pixel further down and right.
+    Keras26,
+    /// Later Keras: about (h/2 − ½, w/2 − ½), then rows and columns change roles (the centre with
+    /// them, so on pictures that are not square it is off).
+    Keras3,
+}
+
+/// The matrix that takes an output pixel of an h × w picture to its place in the input.
+pub fn matrix(parameters: &Parameters, h: usize, w: usize, rule: Rule) -> Matrix {
+    let (sin, cos) = parameters.theta.to_radians().sin_cos();
+    let (shear_sin, shear_cos) = parameters.shear.to_radians().sin_cos();
+    let (zx, zy) = (parameters.zx, parameters.zy);
+    let linear = [
+        [cos * zx, (-cos * shear_sin - sin * shear_cos) * zy],
+        [sin * zx, (-sin * shear_sin + cos * shear_cos) * zy],
+    ];
+    let beyond = if rule == Rule::Keras26 { 0.5 } else { -0.5 };
+    let centre = [h as f64 / 2.0 + beyond, w as f64 / 2.0 + beyond];
+    let row = |i: usize| {
+        let [a, b]: [f64; 2] = linear[i];
+        [a, b, centre[i] - a * centre[0] - b * centre[1]]
+    };
+    let [[rr, rc, r], [cr, cc, c]]: Matrix = [row(0), row(1)];
+    let matrix =
+        if rule == Rule::Keras3 { [[cc, cr, c], [rc, rr, r]] } else { [[rr, rc, r], [cr, cc, c]] };
+    if !parameters.flip_horizontal {
+        return matrix;
+    }
+    // Column j of the result is column w − 1 − j of what the matrix gives.
+    matrix.map(|[row, column, constant]| [row, -column, constant + column * (w as f64 - 1.0)])
+}
+
+/// The picture [h, w, channels] seen through a matrix.
+pub fn warp(x: &[f32], [h, w, channels]: [usize; 3], matrix: &Matrix) -> Vec<f32> {
+    let mut out = vec![0.0; x.len()];
+    for (row, out) in out.chunks_exact_mut((w * channels).max(1)).enumerate() {
+        affine::warp_row(x, [h, w, channels], matrix, row, out);
+    }
+    out
+}
+
+/// The mask seen through the same matrix; no label is blended.
+pub fn warp_mask(mask: &Mask, matrix: &Matrix) -> Mask {
+    let mut classes = vec![0; mask.classes.len()];
+    affine::warp_nearest(&mask.classes, [mask.height, mask.width], matrix, &mut classes);
+    Mask { classes, ..*mask }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn draws_stay_in_their_ranges_and_depend_on_all_keys() {
+        let ranges = Ranges::default();
+        let mut flips = 0;
+        for sample in 0..1000 {
+            let p = Parameters::draw(&ranges, 1, 0, sample);
+            assert!(p.theta.abs() <= 20.0 && p.shear.abs() <= 0.2);
+            assert!((0.8..=1.2).contains(&p.zx) && (0.8..=1.2).contains(&p.zy));
+            flips += p.flip_horizontal as usize;
+        }
+        assert!((420..580).contains(&flips), "{flips} of 1000 flipped");
+        let draw = |seed, epoch, sample| Parameters::draw(&ranges, seed, epoch, sample);
+        assert_eq!(draw(1, 2, 3), draw(1, 2, 3));
+        for other in [draw(2, 2, 3), draw(1, 3, 3), draw(1, 2, 4), draw(1, 3, 2)] {
+            assert_ne!(draw(1, 2, 3), other);
+        }
+    }
+
+    #[test]
+    fn a_flip_alone_reverses_each_row_exactly() {
+        let flip = Parameters { flip_horizontal: true, ..Parameters::IDENTITY };
+        for rule in [Rule::Centred, Rule::Keras26, Rule::Keras3] {
+            let matrix = matrix(&flip, 2, 3, rule);
+            let x = [0.5f32, 1.5, 2.5, 3.5, 4.5, 5.5];
+            assert_eq!(warp(&x, [2, 3, 1], &matrix), [2.5, 1.5, 0.5, 5.5, 4.5, 3.5]);
+            let mask = Mask::new(2, 3, vec![0, 1, 2, 3, 4, 255]).unwrap();
+            assert_eq!(warp_mask(&mask, &matrix).classes, [2, 1, 0, 255, 4, 3]);
+        }
+    }
+
+    #[test]
+    fn the_centred_rule_keeps_the_centre_where_it_is() {
+        let p = Parameters { theta: 13.0, shear: 0.1, zx: 0.9, zy: 1.15, flip_horizontal: false };
+        let m = matrix(&p, 11, 21, Rule::Centred);
+        let at = |row: [f64; 3]| row[0] * 5.0 + row[1] * 10.0 + row[2];
+        assert!((at(m[0]) - 5.0).abs() < 1e-12 && (at(m[1]) - 10.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn ranges_without_meaning_are_refused() {
+        assert!(Ranges::default().check().is_ok());
+        assert!(Ranges { zoom: 1.0, ..Ranges::default() }.check().is_err());
+        assert!(Ranges { rotation: f64::NAN, ..Ranges::default() }.check().is_err());
+    }
+}

@@ -1,0 +1,34 @@
+//! Weights that make rare classes count as much as frequent ones ('balanced', as scikit-learn's).
+
+use crate::data::{CLASSES, Labels, first_label};
+
+/// weight(c) = n / (classes present · count(c)), counted over each picture's first label, so that
+/// every class present has the same total weight. A class that is never first keeps weight 1;
+/// pictures without labels are not counted.
+pub fn balanced(labels: impl IntoIterator<Item = Labels>) -> [f64; CLASSES.len()] {
+    let mut counts = [0usize; CLASSES.len()];
+    labels.into_iter().filter_map(|labels| first_label(&labels)).for_each(|class| counts[class] += 1);
+    let n: usize = counts.iter().sum();
+    let present = counts.iter().filter(|&&count| count > 0).count();
+    counts.map(|count| if count == 0 { 1.0 } else { n as f64 / (present * count) as f64 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_class_present_has_the_same_total_weight() {
+        let mut labels = vec![[false; 20]; 7];
+        labels[0][3] = true;
+        labels[1..6].iter_mut().for_each(|labels| labels[14] = true);
+        labels[1][3] = true;
+        let weights = balanced(labels);
+        assert_eq!((weights[3] * 2.0, weights[14] * 4.0, weights[0]), (3.0, 3.0, 1.0));
+    }
+
+    #[test]
+    fn no_labels_give_weights_of_one() {
+        assert_eq!(balanced([]), [1.0; 20]);
+    }
+}

@@ -1,0 +1,244 @@
+//! From pictures as they are to the squares that networks take.
+//!
+//! `resize_with_pad` follows TensorFlow's to the bit, its float32 floors included: with
+//! ratio = max(w/t, h/t), the picture becomes ⌊h/ratio⌋ × ⌊w/ratio⌋ and sits ⌊(t − h/ratio)/2⌋,
+//! ⌊(t − w/ratio)/2⌋ from the top and left, on zeros. For some sizes the floor loses a pixel even
+//! on the long side (t = 224: 114, 121, … 491, 498).
+
+use crate::cpu::simd::{self, isa};
+use crate::data::{Mask, Picture};
+use crate::error::{Error, Result};
+use crate::ops::resize::{Method, Tap, bilinear_rows, nearest_rows};
+
+/// Where a picture lies in the square it was fitted into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    pub height: usize,
+    pub width: usize,
+    pub top: usize,
+    pub left: usize,
+}
+
+/// How a picture becomes a square.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// Keep its proportions, fill up with zeros.
+    Pad,
+    /// Stretch it.
+    Stretch,
+}
+
+impl Fit {
+    pub fn placement(self, height: usize, width: usize, size: usize) -> Placement {
+        match self {
+            Fit::Pad => padded(height, width, size),
+            Fit::Stretch => Placement { height: size, width: size, top: 0, left: 0 },
+        }
+    }
+}
+
+/// Where `resize_with_pad` puts a picture. A side that would come to nothing stays one pixel wide.
+pub fn padded(height: usize, width: usize, size: usize) -> Placement {
+    let (h, w, t) = (height as f32, width as f32, size as f32);
+    let ratio = (w / t).max(h / t);
+    let (h, w) = (h / ratio, w / ratio);
+    let before = |side: f32| ((t - side) / 2.0).floor().max(0.0) as usize;
+    let whole = |side: f32| (side.floor() as usize).clamp(1, size.max(1));
+    Placement { height: whole(h), width: whole(w), top: before(h), left: before(w) }
+}
+
+/// The picture at size [height, width, 3], bilinear, values 0 to 255 (not rounded).
+pub fn resize(picture: &Picture, height: usize, width: usize) -> Result<Vec<f32>> {
+    above_zero(height, width)?;
+    let mut out = vec![0.0; height * width * 3];
+    bilinear(picture, height, width, &mut out);
+    Ok(out)
+}
+
+fn bilinear(picture: &Picture, height: usize, width: usize, out: &mut [f32]) {
+    let rows = Method::Bilinear.taps::<f32>(picture.height, height);
+    let columns = Method::Bilinear.taps::<f32>(picture.width, width);
+    simd::vectorize(
+        isa(),
+        #[inline(always)]
+        || bilinear_rows(&picture.rgb, picture.width, 3, &rows, &columns, out),
+    );
+}
+
+/// The picture in a square, [size, size, 3], values 0 to 255, zeros around it.
+pub fn resize_with_pad(picture: &Picture, size: usize) -> Result<Vec<f32>> {
+    fit(picture, size, Fit::Pad)
+}
+
+/// The picture in a square, [size, size, 3], values 0 to 255.
+pub fn fit(picture: &Picture, size: usize, fit: Fit) -> Result<Vec<f32>> {
+    above_zero(size, size)?;
+    let at = fit.placement(picture.height, picture.width, size);
+    let inner = resize(picture, at.height, at.width)?;
+    if (at.height, at.width) == (size, size) {
+        return Ok(inner);
+    }
+    let mut out = vec![0.0; size * size * 3];
+    place(&inner, 3, at, size, &mut out);
+    Ok(out)
+}
+
+/// Copies rows of a fitted picture to their place in the square.
+fn place<T: Copy>(inner: &[T], channels: usize, at: Placement, size: usize, out: &mut [T]) {
+    for (y, row) in inner.chunks_exact(at.width * channels).enumerate() {
+        out[((at.top + y) * size + at.left) * channels..][..row.len()].copy_from_slice(row);
+    }
+}
+
+/// Which pixel "the nearest" is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nearest {
+    /// ⌊(i + ½)·in/out⌋: TensorFlow's, and right.
+    Centre,
+    /// ⌊i·in/out⌋: OpenCV's `INTER_NEAREST`, half a pixel up and to the left.
+    Corner,
+}
+
+impl Nearest {
+    fn taps(self, input: usize, output: usize) -> Vec<Tap<f32>> {
+        match self {
+            Nearest::Centre => Method::Nearest.taps(input, output),
+            Nearest::Corner => {
+                let scale = 1.0 / (output as f64 / input as f64);
+                let at = |i: usize| ((i as f64 * scale).floor() as usize).min(input - 1);
+                (0..output).map(at).map(|at| Tap { low: at, high: at, t: 0.0 }).collect()
+            }
+        }
+    }
+}
+
+/// The mask at another size; no label is blended.
+pub fn resize_mask(mask: &Mask, height: usize, width: usize, nearest: Nearest) -> Result<Mask> {
+    above_zero(height, width)?;
+    let mut classes = vec![0; height * width];
+    let (rows, columns) = (nearest.taps(mask.height, height), nearest.taps(mask.width, width));
+    nearest_rows(&mask.classes, mask.width, 1, &rows, &columns, &mut classes);
+    Ok(Mask { height, width, classes })
+}
+
+/// The mask in a square, as [`fit`] fits the picture; `outside` is the label around it.
+pub fn fit_mask(mask: &Mask, size: usize, fit: Fit, outside: u8) -> Result<Mask> {
+    above_zero(size, size)?;
+    let at = fit.placement(mask.height, mask.width, size);
+    let inner = resize_mask(mask, at.height, at.width, Nearest::Centre)?;
+    let mut classes = vec![outside; size * size];
+    place(&inner.classes, 1, at, size, &mut classes);
+    Ok(Mask { height: size, width: size, classes })
+}
+
+fn above_zero(height: usize, width: usize) -> Result<()> {
+    // 2^15 is far above any network's input, and its square of three channels fits in memory.
+    if (1..=1 << 15).contains(&height) && (1..=1 << 15).contains(&width) {
+        return Ok(());
+    }
+    let message = format!("expected a height and width from 1 to 32768, got {height}×{width}");
+    Err(Error::argument("picture size", message))
+}
+
+/// What a network wants done to values of 0 to 255, RGB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Preprocess {
+    /// 0 to 255.
+    None,
+    /// x / 255: 0 to 1.
+    #[default]
+    Unit,
+    /// x / 127.5 − 1: −1 to 1 (Keras' MobileNet and ResNetV2).
+    Symmetric,
+    /// BGR, less ImageNet's mean (Keras' VGG).
+    Caffe,
+}
+
+/// ImageNet's mean colour, in the order of Caffe: blue, green, red.
+pub const CAFFE_MEAN: [f32; 3] = [103.939, 116.779, 123.68];
+
+impl Preprocess {
+    /// In place, on any number of RGB pixels.
+    pub fn apply(self, rgb: &mut [f32]) {
+        match self {
+            Preprocess::None => {}
+            // Multiplied, as Keras' `rescale=1/255` does.
+            Preprocess::Unit => rgb.iter_mut().for_each(|v| *v *= 1.0 / 255.0),
+            Preprocess::Symmetric => rgb.iter_mut().for_each(|v| *v = *v / 127.5 - 1.0),
+            Preprocess::Caffe => {
+                for pixel in rgb.chunks_exact_mut(3) {
+                    pixel.swap(0, 2);
+                    pixel.iter_mut().zip(CAFFE_MEAN).for_each(|(v, mean)| *v -= mean);
+                }
+            }
+        }
+    }
+
+    /// Back to 0 to 255, RGB, for showing: the inverse of [`Preprocess::apply`] up to rounding.
+    pub fn undo(self, values: &mut [f32]) {
+        match self {
+            Preprocess::None => {}
+            Preprocess::Unit => values.iter_mut().for_each(|v| *v *= 255.0),
+            Preprocess::Symmetric => values.iter_mut().for_each(|v| *v = (*v + 1.0) * 127.5),
+            Preprocess::Caffe => {
+                for pixel in values.chunks_exact_mut(3) {
+                    pixel.iter_mut().zip(CAFFE_MEAN).for_each(|(v, mean)| *v += mean);
+                    pixel.swap(0, 2);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::VOID;
+
+    #[test]
+    fn a_picture_of_any_shape_lies_within_its_square() {
+        for (h, w) in [(1, 500), (500, 1), (375, 500), (500, 333), (1, 1), (3, 2)] {
+            for size in [1, 7, 150, 224, 256] {
+                let at = padded(h, w, size);
+                let inside = at.top + at.height <= size && at.left + at.width <= size;
+                assert!(inside && at.height > 0 && at.width > 0, "{h}×{w} in {size}: {at:?}");
+                let picture = Picture::new(h, w, vec![255; h * w * 3]).unwrap();
+                let square = resize_with_pad(&picture, size).unwrap();
+                let lit = square.iter().filter(|&&v| v == 255.0).count();
+                assert_eq!(lit, at.height * at.width * 3);
+            }
+        }
+    }
+
+    #[test]
+    fn the_mask_is_fitted_where_the_picture_is() {
+        let mask = fit_mask(&Mask::new(2, 4, vec![7; 8]).unwrap(), 4, Fit::Pad, VOID).unwrap();
+        let row = |v| [v; 4];
+        assert_eq!(mask.classes, [row(VOID), row(7), row(7), row(VOID)].concat());
+        let mask = fit_mask(&mask, 2, Fit::Stretch, VOID).unwrap();
+        assert_eq!(mask.classes.len(), 4);
+    }
+
+    #[test]
+    fn preprocessing_can_be_undone() {
+        let before = [0.0f32, 17.0, 255.0, 3.5, 127.5, 200.25];
+        for preprocess in [Preprocess::None, Preprocess::Unit, Preprocess::Symmetric, Preprocess::Caffe]
+        {
+            let mut values = before;
+            preprocess.apply(&mut values);
+            assert_eq!(preprocess == Preprocess::None, values == before);
+            preprocess.undo(&mut values);
+            assert!(values.iter().zip(before).all(|(a, b)| (a - b).abs() < 1e-4), "{preprocess:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_of_zero_or_beyond_reason_are_refused() {
+        let picture = Picture::new(1, 1, vec![1, 2, 3]).unwrap();
+        assert!(resize_with_pad(&picture, 0).is_err());
+        assert!(resize(&picture, 1, usize::MAX).is_err());
+        let mask = Mask::new(1, 1, vec![1]).unwrap();
+        assert!(fit_mask(&mask, 0, Fit::Pad, VOID).is_err());
+        assert!(resize_mask(&mask, 5, 0, Nearest::Corner).is_err());
+    }
+}

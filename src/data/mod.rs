@@ -1,0 +1,162 @@
+//! Pictures, masks and labels: where they come from and how they become batches.
+//!
+//! A [`Dataset`] hands out pictures as they are on disk ([`voc_npy`]) or as they are made up
+//! ([`synthetic`]). A [`loader::Recipe`] turns one into the numbers a network takes ([`image`],
+//! [`augment`]), and a [`loader::Loader`] does so for whole batches, ahead of time.
+
+use crate::error::{Error, Result};
+use std::fmt;
+
+pub mod augment;
+pub mod class_weights;
+pub mod image;
+pub mod loader;
+pub mod npy;
+pub mod voc_npy;
+
+/// PASCAL VOC's classes, in the order of label columns. Class i is i + 1 in a mask.
+pub const CLASSES: [&str; 20] = [
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+];
+
+/// In a mask: no object.
+pub const BACKGROUND: u8 = 0;
+/// In a mask: not to be judged (the borders of objects).
+pub const VOID: u8 = 255;
+
+/// Which classes are in a picture.
+pub type Labels = [bool; CLASSES.len()];
+
+/// RGB, row by row: [height, width, 3].
+#[derive(Clone, PartialEq, Eq)]
+pub struct Picture {
+    pub height: usize,
+    pub width: usize,
+    pub rgb: Vec<u8>,
+}
+
+/// The class of each pixel, row by row: 0 is background, 1..=20 classes, 255 void.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Mask {
+    pub height: usize,
+    pub width: usize,
+    pub classes: Vec<u8>,
+}
+
+impl Picture {
+    pub fn new(height: usize, width: usize, rgb: Vec<u8>) -> Result<Self> {
+        sized("Picture", height, width, 3, rgb.len())?;
+        Ok(Picture { height, width, rgb })
+    }
+}
+
+impl Mask {
+    pub fn new(height: usize, width: usize, classes: Vec<u8>) -> Result<Self> {
+        sized("Mask", height, width, 1, classes.len())?;
+        Ok(Mask { height, width, classes })
+    }
+
+    /// The classes that have at least one pixel.
+    pub fn labels(&self) -> Labels {
+        let mut seen = [false; 256];
+        self.classes.iter().for_each(|&class| seen[class as usize] = true);
+        std::array::from_fn(|class| seen[class + 1])
+    }
+
+    /// The first value that is no class, background or void: (row, column, value).
+    pub fn first_unknown(&self) -> Option<(usize, usize, u8)> {
+        let unknown = |&class: &u8| class as usize > CLASSES.len() && class != VOID;
+        let at = self.classes.iter().position(unknown)?;
+        Some((at / self.width, at % self.width, self.classes[at]))
+    }
+}
+
+fn sized(what: &'static str, height: usize, width: usize, channels: usize, got: usize) -> Result<()> {
+    let values = height.checked_mul(width).and_then(|n| n.checked_mul(channels));
+    if height == 0 || width == 0 {
+        return Err(Error::shape(what, "a height and width above zero", format!("{height}×{width}")));
+    }
+    match values {
+        Some(n) if n == got => Ok(()),
+        _ => Err(Error::shape(what, format!("{height}×{width}×{channels} values"), got)),
+    }
+}
+
+impl fmt::Debug for Picture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Picture {}×{}", self.height, self.width)
+    }
+}
+
+impl fmt::Debug for Mask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Mask {}×{}", self.height, self.width)
+    }
+}
+
+/// Samples by number, each read (or made) when it is asked for, from any thread.
+pub trait Dataset: Send + Sync {
+    fn len(&self) -> usize;
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What the sample is called in tables and submissions.
+    fn id(&self, index: usize) -> String;
+
+    /// None where the truth is not known (a competition's test pictures).
+    fn labels(&self, index: usize) -> Option<Labels>;
+
+    fn picture(&self, index: usize) -> Result<Picture>;
+
+    /// None where there is none.
+    fn mask(&self, index: usize) -> Result<Option<Mask>>;
+}
+
+/// The position of the first label that is set: the class that a picture counts as where only one
+/// can be (class weights, categorical accuracy).
+pub fn first_label(labels: &Labels) -> Option<usize> {
+    labels.iter().position(|&set| set)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_has_as_many_values_as_its_size_says() {
+        assert!(Picture::new(2, 3, vec![0; 18]).is_ok());
+        let error = Picture::new(2, 3, vec![0; 17]).unwrap_err().to_string();
+        assert!(error.contains("2×3×3 values") && error.ends_with("got 17"), "{error}");
+        assert!(Mask::new(0, 3, Vec::new()).is_err());
+        assert!(Mask::new(usize::MAX, 2, vec![0; 2]).is_err());
+    }
+
+    #[test]
+    fn void_and_background_are_no_labels() {
+        let mask = Mask::new(1, 4, vec![0, 255, 20, 1]).unwrap();
+        let classes: Vec<_> = (0..20).filter(|&class| mask.labels()[class]).collect();
+        assert_eq!((classes, mask.first_unknown()), (vec![0, 19], None));
+        assert_eq!(Mask::new(2, 2, vec![0, 1, 2, 21]).unwrap().first_unknown(), Some((1, 1, 21)));
+    }
+}

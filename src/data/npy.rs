@@ -1,0 +1,180 @@
+//! NumPy's `.npy` format, for arrays of bytes.
+//!
+//! A file is `\x93NUMPY`, the version (2 bytes), the length of the header (2 bytes, little endian;
+//! 4 from version 2 on), the header, and the elements. The header is a Python dictionary:
+//! `{'descr': '|u1', 'fortran_order': False, 'shape': (375, 500, 3), }`, padded with spaces and a
+//! newline to a multiple of 64 bytes.
+//! <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>
+//!
+//! This reader trusts nothing that a file says of itself: it allocates only what the file's own
+//! length covers, and does not recurse, whatever the header claims.
+
+use std::io::{self, Write};
+
+const MAGIC: &[u8] = b"\x93NUMPY";
+/// Far above any header NumPy writes for an array of numbers.
+const MAX_RANK: usize = 32;
+
+/// A file taken apart, not yet judged.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Npy<'a> {
+    /// The element type as NumPy writes it: `|u1` is one unsigned byte.
+    pub descr: &'a str,
+    pub fortran_order: bool,
+    pub shape: Vec<usize>,
+    pub data: &'a [u8],
+}
+
+/// Takes a file apart; the error says what is wrong with it.
+pub fn parse(bytes: &[u8]) -> Result<Npy<'_>, String> {
+    let rest = bytes.strip_prefix(MAGIC).ok_or("expected a .npy file, which starts with \\x93NUMPY")?;
+    let truncated = || "expected a header, but the file ends in it".to_owned();
+    let (version, rest) = rest.split_at_checked(2).ok_or_else(truncated)?;
+    let width = match version[0] {
+        1 => 2,
+        2 | 3 => 4,
+        major => return Err(format!("expected .npy version 1, 2 or 3, got {major}.{}", version[1])),
+    };
+    let (length, rest) = rest.split_at_checked(width).ok_or_else(truncated)?;
+    let length = length.iter().rev().fold(0usize, |sum, &byte| sum << 8 | byte as usize);
+    let (header, data) = rest.split_at_checked(length).ok_or_else(truncated)?;
+    let header = std::str::from_utf8(header).map_err(|_| "expected a header in UTF-8")?;
+
+    let descr = value(header, "descr")?;
+    let descr = match descr.strip_prefix('\'').and_then(|d| d.split_once('\'')) {
+        Some((descr, _)) => descr,
+        None => return Err("expected one element type in `descr`, got a structured one".to_owned()),
+    };
+    let fortran_order = value(header, "fortran_order")?;
+    let fortran_order = match (fortran_order.starts_with("True"), fortran_order.starts_with("False")) {
+        (true, _) => true,
+        (_, true) => false,
+        _ => return Err("expected True or False in `fortran_order`".to_owned()),
+    };
+    let shape = value(header, "shape")?;
+    let axes = shape.strip_prefix('(').and_then(|s| s.split_once(')')).map(|(axes, _)| axes);
+    let axes: Vec<&str> = axes.ok_or("expected a tuple in `shape`")?.split(',').map(str::trim).collect();
+    if axes.len() > MAX_RANK {
+        return Err(format!("expected at most {MAX_RANK} axes, got {}", axes.len()));
+    }
+    // A tuple of one ends in a comma, one of none is empty.
+    let axes = axes.into_iter().filter(|axis| !axis.is_empty());
+    let axis = |a: &str| a.parse().map_err(|_| format!("expected whole numbers in `shape`, got `{a}`"));
+    let shape = axes.map(axis).collect::<Result<_, _>>()?;
+    Ok(Npy { descr, fortran_order, shape, data })
+}
+
+/// What follows a key of the header's dictionary.
+fn value<'a>(header: &'a str, key: &str) -> Result<&'a str, String> {
+    let quoted = format!("'{key}'");
+    let (_, after) =
+        header.split_once(&quoted).ok_or_else(|| format!("expected `{key}` in the header"))?;
+    let after = after.trim_start().strip_prefix(':');
+    after.map(str::trim_start).ok_or_else(|| format!("expected a value for `{key}` in the header"))
+}
+
+impl Npy<'_> {
+    /// The elements in row-major order, if they are unsigned bytes and as many as the shape says.
+    pub fn bytes(&self) -> Result<Vec<u8>, String> {
+        if !matches!(self.descr, "|u1" | "u1" | "<u1" | ">u1" | "=u1") {
+            return Err(format!("expected element type uint8 (|u1), got {}", self.descr));
+        }
+        let elements = self.shape.iter().try_fold(1usize, |n, &axis| n.checked_mul(axis));
+        if elements != Some(self.data.len()) {
+            let (shape, got) = (&self.shape, self.data.len());
+            let expected = elements.map_or("too many".to_owned(), |n| n.to_string());
+            return Err(format!("expected {expected} bytes of elements for shape {shape:?}, got {got}"));
+        }
+        Ok(if self.fortran_order { self.transposed() } else { self.data.to_vec() })
+    }
+
+    /// Column-major elements, row by row: element (i, j, k) of the file is at i + I·(j + J·k).
+    fn transposed(&self) -> Vec<u8> {
+        let mut step = 1;
+        let mut axes = Vec::new();
+        for &size in &self.shape {
+            axes.push((size, step));
+            step *= size;
+        }
+        let offset = |mut index: usize| {
+            let along = |&(size, step): &(usize, usize)| {
+                let at = index % size;
+                index /= size;
+                at * step
+            };
+            axes.iter().rev().map(along).sum::<usize>()
+        };
+        (0..self.data.len()).map(|i| self.data[offset(i)]).collect()
+    }
+}
+
+/// Writes a whole file of unsigned bytes, row-major.
+pub fn write(mut file: impl Write, shape: &[usize], data: &[u8]) -> io::Result<()> {
+    debug_assert_eq!(shape.iter().product::<usize>(), data.len());
+    let axes: String = shape.iter().map(|axis| format!("{axis}, ")).collect();
+    let axes = if shape.len() == 1 { axes.trim_end() } else { axes.trim_end_matches(", ") };
+    let dictionary = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({axes}), }}");
+    let before = MAGIC.len() + 4;
+    let header = (before + dictionary.len() + 1).next_multiple_of(64) - before;
+    file.write_all(MAGIC)?;
+    file.write_all(&[1, 0])?;
+    file.write_all(&(header as u16).to_le_bytes())?;
+    writeln!(file, "{dictionary:<width$}", width = header - 1)?;
+    file.write_all(data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::{Array3, ArrayView1, ArrayView3, ShapeBuilder};
+    use ndarray_npy::{ViewNpyExt, WriteNpyExt};
+
+    #[test]
+    fn another_reader_reads_what_is_written_here() {
+        let data: Vec<u8> = (0..24).collect();
+        let written = |shape: &[usize]| {
+            let mut file = Vec::new();
+            write(&mut file, shape, &data).unwrap();
+            file
+        };
+        let file = written(&[2, 4, 3]);
+        assert_eq!(ArrayView3::<u8>::view_npy(&file).unwrap().as_slice().unwrap(), data);
+        assert_eq!((file.len() - 24) % 64, 0);
+        assert_eq!(ArrayView1::<u8>::view_npy(&written(&[24])).unwrap().len(), 24);
+        assert_eq!(parse(&file).unwrap().bytes().unwrap(), data);
+    }
+
+    #[test]
+    fn what_another_writer_writes_is_read_in_either_order() {
+        let element = |(i, j, k): (usize, usize, usize)| (i * 12 + j * 3 + k) as u8;
+        for fortran in [false, true] {
+            let array = Array3::from_shape_fn((5, 4, 3).set_f(fortran), element);
+            let mut file = Vec::new();
+            array.write_npy(&mut file).unwrap();
+            let npy = parse(&file).unwrap();
+            assert_eq!((npy.fortran_order, &npy.shape[..]), (fortran, &[5, 4, 3][..]));
+            assert_eq!(npy.bytes().unwrap(), (0..60).collect::<Vec<u8>>());
+        }
+    }
+
+    #[test]
+    fn a_header_that_claims_more_than_there_is_allocates_nothing() {
+        let claim = |shape: &str| {
+            let header = format!("{{'descr': '|u1', 'fortran_order': True, 'shape': {shape}, }}\n");
+            let mut file = b"\x93NUMPY\x02\x00".to_vec();
+            file.extend_from_slice(&(header.len() as u32).to_le_bytes());
+            file.extend_from_slice(header.as_bytes());
+            parse(&file).and_then(|npy| npy.bytes())
+        };
+        for shape in
+            ["(9223372036854775807, 3, 3)", "(1000000, 1000000, 3)", "(0, 4611686018427387904, 4)"]
+        {
+            assert!(claim(shape).is_err() || claim(shape).unwrap().is_empty(), "{shape}");
+        }
+        let mut file = b"\x93NUMPY\x02\x00".to_vec();
+        file.extend_from_slice(&u32::MAX.to_le_bytes());
+        assert!(parse(&file).unwrap_err().contains("ends in it"));
+        assert!(claim(&"(".repeat(50_000)).is_err());
+        assert!(claim("(18446744073709551616, 1, 3)").unwrap_err().contains("whole numbers"));
+    }
+}

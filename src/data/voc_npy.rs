@@ -1,0 +1,375 @@
+//! The competition's layout: a table of labels and one `.npy` file a picture.
+//!
+//! ```text
+//! train/train_set.csv       Id, then the 20 classes, each 0 or 1
+//! train/img/train_{Id}.npy  [height, width, 3] uint8, RGB
+//! train/seg/train_{Id}.npy  [height, width] uint8: 0 background, 1..=20 classes, 255 void
+//! test/test_set.csv         the same, with −1 everywhere: not known
+//! test/img/test_{Id}.npy
+//! ```
+//!
+//! `seg` may be missing, whole or in part. Pictures are read when they are asked for.
+
+use crate::data::{CLASSES, Dataset, Labels, Mask, Picture, npy};
+use crate::error::{Error, Result};
+use crate::files::{explain, write_atomically};
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    Train,
+    Test,
+}
+
+impl Split {
+    pub fn name(self) -> &'static str {
+        match self {
+            Split::Train => "train",
+            Split::Test => "test",
+        }
+    }
+
+    pub fn csv(self, root: &Path) -> PathBuf {
+        root.join(self.name()).join(format!("{}_set.csv", self.name()))
+    }
+
+    pub fn picture(self, root: &Path, id: &str) -> PathBuf {
+        root.join(self.name()).join("img").join(format!("{}_{id}.npy", self.name()))
+    }
+
+    pub fn mask(self, root: &Path, id: &str) -> PathBuf {
+        root.join(self.name()).join("seg").join(format!("{}_{id}.npy", self.name()))
+    }
+}
+
+/// One row of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub id: String,
+    /// None: not known (−1).
+    pub labels: Option<Labels>,
+    /// Where it is in the file, from 1.
+    pub line: usize,
+}
+
+/// One split of a folder, its table read.
+#[derive(Clone, Debug)]
+pub struct VocNpy {
+    root: PathBuf,
+    split: Split,
+    pub rows: Vec<Row>,
+}
+
+impl VocNpy {
+    /// Reads the table and looks that each row has its picture. [`crate::data::check`] looks at
+    /// everything.
+    pub fn open(root: impl AsRef<Path>, split: Split) -> Result<Self> {
+        let root = root.as_ref().to_owned();
+        let csv = split.csv(&root);
+        let rows = read_csv(&csv)?;
+        if rows.is_empty() {
+            return Err(Error::file(csv, "expected at least one row below the header"));
+        }
+        for row in &rows {
+            picture_exists(&root, split, &csv, row)?;
+        }
+        Ok(VocNpy { root, split, rows })
+    }
+
+    pub fn picture_path(&self, index: usize) -> PathBuf {
+        self.split.picture(&self.root, &self.rows[index].id)
+    }
+
+    pub fn mask_path(&self, index: usize) -> PathBuf {
+        self.split.mask(&self.root, &self.rows[index].id)
+    }
+}
+
+impl Dataset for VocNpy {
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn id(&self, index: usize) -> String {
+        self.rows[index].id.clone()
+    }
+
+    fn labels(&self, index: usize) -> Option<Labels> {
+        self.rows[index].labels
+    }
+
+    fn picture(&self, index: usize) -> Result<Picture> {
+        read_picture(self.picture_path(index))
+    }
+
+    fn mask(&self, index: usize) -> Result<Option<Mask>> {
+        let path = self.mask_path(index);
+        if path.exists() { read_mask(path).map(Some) } else { Ok(None) }
+    }
+}
+
+pub(crate) fn picture_exists(root: &Path, split: Split, csv: &Path, row: &Row) -> Result<()> {
+    let path = split.picture(root, &row.id);
+    if path.is_file() {
+        return Ok(());
+    }
+    Err(Error::Row {
+        path: csv.to_owned(),
+        line: row.line,
+        column: Some("Id".to_owned()),
+        message: format!("expected the picture of `{}` at {}, got no such file", row.id, path.display()),
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|error| Error::file(path, explain(&error)))
+}
+
+/// [height, width, 3] of uint8.
+pub fn read_picture(path: impl AsRef<Path>) -> Result<Picture> {
+    let path = path.as_ref();
+    parse_picture(&read(path)?).map_err(|message| Error::file(path, message))
+}
+
+/// A picture from the bytes of a file.
+pub fn parse_picture(bytes: &[u8]) -> Result<Picture, String> {
+    let npy = npy::parse(bytes)?;
+    let data = npy.bytes()?;
+    match npy.shape[..] {
+        [height, width, 3] if height > 0 && width > 0 => Ok(Picture { height, width, rgb: data }),
+        _ => Err(format!("expected shape [height, width, 3], none of them zero, got {:?}", npy.shape)),
+    }
+}
+
+/// [height, width] of uint8.
+pub fn read_mask(path: impl AsRef<Path>) -> Result<Mask> {
+    let path = path.as_ref();
+    parse_mask(&read(path)?).map_err(|message| Error::file(path, message))
+}
+
+/// A mask from the bytes of a file.
+pub fn parse_mask(bytes: &[u8]) -> Result<Mask, String> {
+    let npy = npy::parse(bytes)?;
+    let data = npy.bytes()?;
+    match npy.shape[..] {
+        [height, width] if height > 0 && width > 0 => Ok(Mask { height, width, classes: data }),
+        _ => Err(format!("expected shape [height, width], neither of them zero, got {:?}", npy.shape)),
+    }
+}
+
+/// The table of labels, or the first thing that is wrong with it.
+pub fn read_csv(path: impl AsRef<Path>) -> Result<Vec<Row>> {
+    let path = path.as_ref();
+    let (rows, problems) = parse_csv(path, &read(path)?);
+    problems.into_iter().next().map_or(Ok(rows), Err)
+}
+
+/// The rows that are right, and everything that is wrong; `path` is for the messages.
+///
+/// Columns are found by name, so their order does not matter.
+pub fn parse_csv(path: &Path, bytes: &[u8]) -> (Vec<Row>, Vec<Error>) {
+    let wrong = |line: usize, column: Option<&str>, message: String| Error::Row {
+        path: path.to_owned(),
+        line,
+        column: column.map(str::to_owned),
+        message,
+    };
+    let (mut rows, mut problems) = (Vec::new(), Vec::new());
+    let mut reader = csv::ReaderBuilder::new()
+        .flexible(true)
+        .has_headers(false)
+        .trim(csv::Trim::All)
+        .from_reader(bytes);
+    let mut records = reader.records();
+    let header = match records.next() {
+        None => {
+            problems.push(wrong(1, None, "expected a header, got an empty file".to_owned()));
+            return (rows, problems);
+        }
+        Some(Err(error)) => {
+            problems.push(wrong(1, None, error.to_string()));
+            return (rows, problems);
+        }
+        Some(Ok(header)) => header,
+    };
+    let names: Vec<&str> = header.iter().collect();
+    let expected = || std::iter::once("Id").chain(CLASSES);
+    for name in expected() {
+        match names.iter().filter(|&&other| other == name).count() {
+            0 => problems.push(wrong(1, Some(name), "expected this column, got none".to_owned())),
+            1 => {}
+            n => problems.push(wrong(
+                1,
+                Some(name),
+                format!("expected this column once, got it {n} times"),
+            )),
+        }
+    }
+    for name in names.iter().filter(|&&name| !expected().any(|expected| expected == name)) {
+        problems.push(wrong(
+            1,
+            Some(name),
+            "expected `Id` and the 20 classes, got this column too".into(),
+        ));
+    }
+    if !problems.is_empty() {
+        return (rows, problems);
+    }
+    let position = |name: &str| names.iter().position(|&other| other == name).unwrap_or_default();
+    let (id_at, label_at) = (position("Id"), CLASSES.map(position));
+
+    let mut first_line = HashMap::new();
+    for record in records {
+        let record = match record {
+            Ok(record) => record,
+            Err(error) => {
+                let line = error.position().map_or(1, |position| position.line() as usize);
+                problems.push(wrong(line, None, error.to_string()));
+                continue;
+            }
+        };
+        let line = record.position().map_or(1, |position| line_of(bytes, position));
+        if record.len() != names.len() {
+            let message = format!("expected {} fields, got {}", names.len(), record.len());
+            problems.push(wrong(line, None, message));
+            continue;
+        }
+        let before = problems.len();
+        let id = &record[id_at];
+        if id.is_empty() {
+            problems.push(wrong(line, Some("Id"), "expected an Id, got an empty field".to_owned()));
+        } else if id.contains(['/', '\\', '\0']) {
+            problems.push(wrong(
+                line,
+                Some("Id"),
+                format!("expected part of a file's name, got `{id}`"),
+            ));
+        } else if let Some(first) = first_line.insert(id.to_owned(), line) {
+            problems.push(wrong(line, Some("Id"), format!("Id `{id}` was in line {first} before")));
+            first_line.insert(id.to_owned(), first);
+        }
+        let mut values = [0i8; CLASSES.len()];
+        for ((value, &at), name) in values.iter_mut().zip(&label_at).zip(CLASSES) {
+            match &record[at] {
+                "0" => *value = 0,
+                "1" => *value = 1,
+                "-1" => *value = -1,
+                got => {
+                    problems.push(wrong(line, Some(name), format!("expected 0, 1 or -1, got `{got}`")))
+                }
+            }
+        }
+        let unknown = values.iter().filter(|&&value| value == -1).count();
+        if unknown != 0 && unknown != CLASSES.len() {
+            let message = format!("expected -1 (not known) in all 20 columns or in none, got {unknown}");
+            problems.push(wrong(line, None, message));
+        }
+        if problems.len() == before {
+            let labels = (unknown == 0).then(|| values.map(|value| value == 1));
+            rows.push(Row { id: id.to_owned(), labels, line });
+        }
+    }
+    (rows, problems)
+}
+
+/// The line of a record: its position is still before the empty lines that were skipped.
+fn line_of(bytes: &[u8], position: &csv::Position) -> usize {
+    let rest = bytes.get(position.byte() as usize..).unwrap_or_default();
+    let skipped = rest.iter().take_while(|&&byte| byte == b'\n' || byte == b'\r');
+    position.line() as usize + skipped.filter(|&&byte| byte == b'\n').count()
+}
+
+/// Writes a picture whole or not at all.
+pub fn write_picture(path: impl AsRef<Path>, picture: &Picture) -> Result<()> {
+    let shape = [picture.height, picture.width, 3];
+    write_atomically(path, |file| npy::write(file, &shape, &picture.rgb))
+}
+
+/// Writes a mask whole or not at all.
+pub fn write_mask(path: impl AsRef<Path>, mask: &Mask) -> Result<()> {
+    write_atomically(path, |file| npy::write(file, &[mask.height, mask.width], &mask.classes))
+}
+
+/// Writes a table of labels; those not known as −1.
+pub fn write_csv<'a>(
+    path: impl AsRef<Path>,
+    rows: impl IntoIterator<Item = (&'a str, Option<Labels>)>,
+) -> Result<()> {
+    let mut text = format!("Id,{}\n", CLASSES.join(","));
+    for (id, labels) in rows {
+        if id.is_empty() || id.contains(['/', '\\', '\0', ',', '"', '\n', '\r']) {
+            return Err(Error::file(
+                path,
+                format!("expected an Id that fits a table and a file's name, got `{id}`"),
+            ));
+        }
+        text.push_str(id);
+        for class in 0..CLASSES.len() {
+            text.push_str(match labels {
+                None => ",-1",
+                Some(labels) if labels[class] => ",1",
+                Some(_) => ",0",
+            });
+        }
+        text.push('\n');
+    }
+    write_atomically(path, |file| file.write_all(text.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(rows: &[&str]) -> (Vec<Row>, Vec<String>) {
+        let text = format!("Id,{}\n{}\n", CLASSES.join(","), rows.join("\n"));
+        let (rows, problems) = parse_csv(Path::new("t.csv"), text.as_bytes());
+        (rows, problems.iter().map(Error::to_string).collect())
+    }
+
+    fn row(id: &str, label: &str) -> String {
+        format!("{id},{}", [label; 20].join(","))
+    }
+
+    #[test]
+    fn rows_come_with_their_line_and_unknown_labels_are_none() {
+        let (rows, problems) = table(&[&row("7", "0"), "", &row("x", "-1")]);
+        assert!(problems.is_empty(), "{problems:?}");
+        assert_eq!((rows[0].line, rows[0].labels), (2, Some([false; 20])));
+        assert_eq!((rows[1].line, rows[1].labels, rows[1].id.as_str()), (4, None, "x"));
+    }
+
+    #[test]
+    fn everything_wrong_with_a_table_is_reported_at_once() {
+        let mixed = row("5", "-1").replacen("-1", "1", 1);
+        let (rows, problems) = table(&[
+            &row("0", "0"),
+            &row("0", "1"),
+            &row("1", "2"),
+            &row("", "0"),
+            "2,0,0",
+            &row("../up", "0"),
+            &mixed,
+            &row("9", "1"),
+        ]);
+        assert_eq!(rows.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), ["0", "9"]);
+        assert_eq!(problems[0], "t.csv, line 3, column `Id`: Id `0` was in line 2 before");
+        assert_eq!(problems[1], "t.csv, line 4, column `aeroplane`: expected 0, 1 or -1, got `2`");
+        assert_eq!(problems.len(), 1 + 20 + 4);
+        assert!(problems[21].contains("line 5, column `Id`: expected an Id"), "{}", problems[21]);
+        assert!(problems[22].contains("line 6: expected 21 fields, got 3"), "{}", problems[22]);
+        assert!(problems[23].contains("`../up`"), "{}", problems[23]);
+        assert!(problems[24].contains("got 19"), "{}", problems[24]);
+    }
+
+    #[test]
+    fn columns_may_come_in_another_order_and_after_a_byte_order_mark() {
+        let mut names: Vec<&str> = CLASSES.to_vec();
+        names.reverse();
+        let text = format!("\u{feff}Id,{}\r\n3,1{}\r\n", names.join(","), ",0".repeat(19));
+        let (rows, problems) = parse_csv(Path::new("t.csv"), text.as_bytes());
+        assert!(problems.is_empty(), "{problems:?}");
+        assert!(rows[0].labels.unwrap()[19] && !rows[0].labels.unwrap()[0]);
+    }
+}
