@@ -76,7 +76,7 @@ impl Controls {
         };
         let (train_features, val_features) = (histograms(train)?.concat(), histograms(val)?);
         let inputs = val_features.first().map_or(0, Vec::len);
-        let linear = LogisticRegression::fit(inputs, &train_features, &train_labels, columns, 1.0)?;
+        let linear = LogisticRegression::fit(&train_features, inputs, &train_labels, columns, 1.0)?;
         let histogram = map(&truth, &linear.predict(&val_features.concat())?);
 
         Ok(Controls {
