@@ -59,13 +59,14 @@ fn ways() -> Vec<(DType, Isa)> {
     fast.chain([(DType::F64, Isa::Reference)]).collect()
 }
 
+/// The largest absolute deviation from the given expected value.
+type Allowed = Box<dyn Fn(f64) -> f64>;
 type Inputs = BTreeMap<String, Tensor>;
 
 fn tensor(array: &Array, dtype: DType) -> Tensor {
     Tensor::from_slice(&array.values, &array.shape[..]).unwrap().to_dtype(dtype)
 }
 
-/// `allowed` is the largest absolute deviation from the given expected value.
 fn check(what: &str, got: &Tensor, expected: &Array, allowed: impl Fn(f64) -> f64) {
     assert_eq!(got.shape()[..], expected.shape[..], "{what}");
     for (i, (got, expected)) in got.to_vec_f64().iter().zip(&expected.values).enumerate() {
@@ -103,12 +104,11 @@ fn check_group(
             // In f64 what was stored as f64 is met to 1e-9, and what was rounded to f32 to that and
             // half a unit in f32's last place.
             let rounded = |e: f64| 1e-9 + e.abs() / (1u64 << 24) as f64;
-            let (value, gradient): (Box<dyn Fn(f64) -> f64>, Box<dyn Fn(f64) -> f64>) =
-                match (dtype, group) {
-                    (DType::F64, Group::Upsampling) => (Box::new(|_| 1e-6), Box::new(|_| 2e-5)),
-                    (DType::F64, _) => (Box::new(|_| 1e-9), Box::new(rounded)),
-                    _ => (Box::new(|_| 1e-5), Box::new(|_| 2e-5)),
-                };
+            let (value, gradient): (Allowed, Allowed) = match (dtype, group) {
+                (DType::F64, Group::Upsampling) => (Box::new(|_| 1e-6), Box::new(|_| 2e-5)),
+                (DType::F64, _) => (Box::new(|_| 1e-9), Box::new(rounded)),
+                _ => (Box::new(|_| 1e-5), Box::new(|_| 2e-5)),
+            };
             with_isa(isa, || {
                 let y = run(attrs, &inputs).unwrap();
                 let mut got = y.backward_from(tensor(&file.get("gy"), dtype)).unwrap();
