@@ -3,10 +3,11 @@
 //! In the order to read it: [`tensor`] (a shape and shared memory), [`autograd`] (the tape),
 //! [`ops`] (one room an operator: formula, reference, fast kernel, gradient, cases), [`cpu`] (what
 //! the fast kernels share), [`graph`] and [`models`] (networks as named layers), [`losses`],
-//! [`optimizers`], [`data`], `train`, `predict`, [`submission`].
+//! [`optimizers`], [`data`], `train`, [`predict`], [`submission`].
 
 pub mod autograd;
 pub mod cases;
+pub mod controls;
 pub mod cpu;
 pub mod data;
 pub mod device;
@@ -21,9 +22,12 @@ pub mod models;
 pub mod ops;
 pub mod optimizers;
 pub mod pool;
+pub mod predict;
 pub mod random;
 pub mod submission;
 pub mod tensor;
+#[cfg(feature = "checkpoint")]
+pub mod train;
 
 pub use device::Device;
 pub use error::{Error, Result};
