@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use std::fmt;
 
 pub mod augment;
+pub mod check;
 pub mod class_weights;
 pub mod image;
 pub mod loader;

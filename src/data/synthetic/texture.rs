@@ -63,7 +63,7 @@ impl Texture {
         match self {
             Texture::Across => tone(triangle(y)),
             Texture::Upright => tone(triangle(x)),
-            Texture::Diagonal => tone(triangle((x + y) * 0.7071)),
+            Texture::Diagonal => tone(triangle((x + y) * 0.7)),
             Texture::WavesAcross => tone(triangle(y + 0.3 * wave(x * 0.5))),
             Texture::WavesUpright => tone(triangle(x + 0.3 * wave(y * 0.5))),
             Texture::Zigzag => tone(triangle(y * 0.8 + 0.5 * triangle(x * 0.6))),
