@@ -7,6 +7,7 @@
 
 pub mod autograd;
 pub mod cases;
+pub mod controls;
 pub mod cpu;
 pub mod data;
 pub mod device;
@@ -21,9 +22,12 @@ pub mod models;
 pub mod ops;
 pub mod optimizers;
 pub mod pool;
+pub mod predict;
 pub mod random;
 pub mod submission;
 pub mod tensor;
+#[cfg(feature = "checkpoint")]
+pub mod train;
 
 pub use device::Device;
 pub use error::{Error, Result};

@@ -1,6 +1,8 @@
 //! Functions of one f32 that the compiler can vectorise: no branches, no tables, no calls. And the
 //! reductions over a row that it would not vectorise by itself, because that changes the order.
 
+#![allow(clippy::excessive_precision)] // Cephes' constants, as they were published
+
 use crate::tensor::Real;
 
 /// eˣ to 2 units in the last place, over the whole range: 0 below −104, ∞ above 88.8, NaN stays.
@@ -11,18 +13,18 @@ pub fn exp(x: f32) -> f32 {
     // Adding 1.5·2²³ leaves the nearest whole number in the low bits.
     const ROUND: f32 = 12_582_912.0;
     // ln 2 in two parts; the product of the first with any n here is exact.
-    const LN_2: [f32; 2] = [355.0 / 512.0, -2.121_944_4e-4];
+    const LN_2: [f32; 2] = [355.0 / 512.0, -2.121_944_401e-4];
     // Comparisons, not `clamp`: a NaN goes through, and the code stays two instructions.
     let x = if x < -104.0 { -104.0 } else { x };
     let x = if x > 89.0 { 89.0 } else { x };
     let rounded = x * std::f32::consts::LOG2_E + ROUND;
     let n = rounded - ROUND;
     let r = x - n * LN_2[0] - n * LN_2[1];
-    let p = 1.987_569_1e-4 * r + 1.398_2e-3;
-    let p = p * r + 8.333_452e-3;
-    let p = p * r + 4.166_579_6e-2;
-    let p = p * r + 1.666_666_5e-1;
-    let p = p * r + 5.000_000_1e-1;
+    let p = 1.987_569_150e-4 * r + 1.398_199_951e-3;
+    let p = p * r + 8.333_451_907e-3;
+    let p = p * r + 4.166_579_589e-2;
+    let p = p * r + 1.666_666_546e-1;
+    let p = p * r + 5.000_000_120e-1;
     let p = p * r * r + r + 1.0;
     // In two factors, since 2ⁿ itself may be too large or too small for an f32 where eˣ is not.
     let n = rounded.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
@@ -42,10 +44,10 @@ pub fn sigmoid(x: f32) -> f32 {
 pub fn tanh(x: f32) -> f32 {
     let a = x.abs();
     let z = x * x;
-    let p = -5.704_988_7e-3 * z + 2.063_908_9e-2;
-    let p = p * z - 5.373_971_6e-2;
-    let p = p * z + 1.333_144_2e-1;
-    let p = p * z - 3.333_328_2e-1;
+    let p = -5.704_988_727e-3 * z + 2.063_908_880e-2;
+    let p = p * z - 5.373_971_556e-2;
+    let p = p * z + 1.333_144_220e-1;
+    let p = p * z - 3.333_328_194e-1;
     let near = p * z * x + x;
     let far = (1.0 - 2.0 / (exp(a + a) + 1.0)).copysign(x);
     if a < 0.625 { near } else { far }

@@ -232,9 +232,10 @@ fn gradient_sums(x: &Tensor, dy: &Tensor, mean: &[f64], inverse: &[f64]) -> Vec<
                     #[inline(always)]
                     || {
                         for (x, g) in x.chunks_exact(channels).zip(dy.chunks_exact(channels)) {
-                            for i in 0..channels {
-                                plain[i] += g[i];
-                                centred[i] += g[i] * (x[i] - centre[i]);
+                            let sums = plain.iter_mut().zip(&mut centred);
+                            for ((sums, &g), (&x, &m)) in sums.zip(g).zip(x.iter().zip(&centre)) {
+                                *sums.0 += g;
+                                *sums.1 += g * (x - m);
                             }
                         }
                     },
@@ -290,8 +291,8 @@ fn affine(x: &Tensor, constants: &[[f64; 2]]) -> Tensor {
             #[inline(always)]
             || {
                 for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
-                    for i in 0..channels {
-                        y[i] = a[i] * x[i] + b[i];
+                    for ((y, &x), (&a, &b)) in y.iter_mut().zip(x).zip(a.iter().zip(&b)) {
+                        *y = a * x + b;
                     }
                 }
             },
@@ -325,8 +326,10 @@ fn combine(g: &Tensor, x: &Tensor, constants: &[[f64; 4]]) -> Tensor {
             || {
                 let rows = g.chunks_exact(channels).zip(x.chunks_exact(channels));
                 for (out, (g, x)) in out.chunks_exact_mut(channels).zip(rows) {
-                    for i in 0..channels {
-                        out[i] = a[i] * (g[i] - g_mean[i]) + b[i] * (x[i] - mean[i]);
+                    let values = out.iter_mut().zip(g.iter().zip(x));
+                    let constants = a.iter().zip(&g_mean).zip(b.iter().zip(&mean));
+                    for ((out, (&g, &x)), ((&a, &g_mean), (&b, &mean))) in values.zip(constants) {
+                        *out = a * (g - g_mean) + b * (x - mean);
                     }
                 }
             },

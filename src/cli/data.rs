@@ -1,0 +1,64 @@
+//! `atrous data make`, `atrous data check`
+
+use super::progress::bar;
+use atrous::data::{check, synthetic};
+use atrous::{Error, Result};
+use clap::{Args, Subcommand};
+use std::path::{Path, PathBuf};
+
+#[derive(Subcommand)]
+pub enum Data {
+    /// Make up a data set: 20 classes, several objects a picture, exact masks
+    Make(Make),
+    /// Tell everything that is wrong with a folder, in one pass
+    Check(Check),
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  atrous data make pictures --train 749 --test 750")]
+pub struct Make {
+    /// The folder to make
+    dir: PathBuf,
+    #[arg(long, default_value_t = 749, value_name = "N")]
+    train: usize,
+    #[arg(long, default_value_t = 750, value_name = "N")]
+    test: usize,
+    /// The same seed makes the same pictures
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    seed: u64,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  atrous data check voc")]
+pub struct Check {
+    /// Folder in the competition's layout: train/ and test/
+    dir: PathBuf,
+}
+
+impl Data {
+    pub fn run(self) -> Result<()> {
+        match self {
+            Data::Make(make) => make_with_progress(&make.dir, make.train, make.test, make.seed),
+            Data::Check(check) => check_or_fail(&check.dir),
+        }
+    }
+}
+
+pub fn make_with_progress(dir: &Path, train: usize, test: usize, seed: u64) -> Result<()> {
+    let bar = bar(train + test, "making pictures");
+    synthetic::make(dir, train, test, seed, &|done, _| bar.set_position(done as u64))?;
+    bar.finish_and_clear();
+    println!("made {train} training and {test} test pictures in {}", dir.display());
+    Ok(())
+}
+
+/// Prints what the folder holds; an error when something is wrong with it.
+pub fn check_or_fail(dir: &Path) -> Result<()> {
+    let report = check::check(dir)?;
+    println!("{report}");
+    match report.problems() {
+        0 => Ok(()),
+        1 => Err(Error::file(dir, "one problem, told above")),
+        n => Err(Error::file(dir, format!("{n} problems, told above"))),
+    }
+}

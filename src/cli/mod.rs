@@ -1,0 +1,88 @@
+//! One file a subcommand.
+
+mod classify;
+mod data;
+mod demo;
+mod options;
+mod predict;
+mod progress;
+mod run;
+mod summary;
+
+use atrous::{Device, Result, cpu::threads};
+use clap::{Args, Parser, Subcommand};
+
+/// A deep-learning engine written from scratch, and the computer-vision pipeline that runs on it.
+#[derive(Parser)]
+#[command(
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  atrous demo                                     everything, on pictures it makes up itself
+  atrous run --data voc --out result              check, train, predict, write submission.csv
+  atrous train classify --data voc --out result --epochs 150
+  atrous predict --data voc --checkpoint result/checkpoint.safetensors --out submission.csv
+  atrous summary alexnet"
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+pub struct Global {
+    /// Where to compute: cpu
+    #[arg(long, global = true, default_value = "cpu", value_name = "DEVICE")]
+    device: Device,
+    /// Threads to compute on [default: all cores]. Results do not depend on it
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<usize>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The whole pipeline on an embedded, made-up data set: a few minutes on two cores
+    Demo(demo::Demo),
+    /// The whole pipeline on a folder: check, train, predict, write submission.csv
+    Run(run::Run),
+    /// Train a network
+    #[command(subcommand)]
+    Train(Train),
+    /// Predict a folder's test pictures with a trained network and write submission.csv
+    Predict(predict::Predict),
+    /// Show a network's layers, parameters, arithmetic and memory
+    Summary(summary::Summary),
+    /// Make up or check a data set
+    #[command(subcommand)]
+    Data(data::Data),
+}
+
+#[derive(Subcommand)]
+enum Train {
+    /// Which of the 20 classes are in a picture
+    Classify(classify::Classify),
+}
+
+pub fn run(cli: Cli) -> Result<()> {
+    cli.global.device.require()?;
+    if let Some(count) = cli.global.threads {
+        if count == 0 || count > 4096 {
+            return Err(atrous::Error::argument(
+                "--threads",
+                format!("expected 1 to 4096, got {count}"),
+            ));
+        }
+        threads::set(count)?;
+    }
+    match cli.command {
+        Command::Demo(command) => command.run(),
+        Command::Run(command) => command.run(),
+        Command::Train(Train::Classify(command)) => command.run(),
+        Command::Predict(command) => command.run(),
+        Command::Summary(command) => command.run(),
+        Command::Data(command) => command.run(),
+    }
+}

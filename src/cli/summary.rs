@@ -1,0 +1,35 @@
+//! `atrous summary`
+
+use atrous::Result;
+use atrous::graph::{self, Model};
+use atrous::models;
+use clap::Args;
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  atrous summary alexnet --json")]
+pub struct Summary {
+    /// The network: alexnet
+    model: String,
+    /// Side of the pictures [default: the network's own]
+    #[arg(long, value_name = "PIXELS")]
+    size: Option<usize>,
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    classes: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Summary {
+    pub fn run(self) -> Result<()> {
+        let size = self.size.unwrap_or(models::default_side(&self.model));
+        let model = Model::new(models::by_name(&self.model, size, self.classes)?, 0);
+        let summary = graph::Summary::new(&model);
+        if self.json {
+            println!("{:#}", summary.to_json(&model));
+        } else {
+            println!("{summary}");
+        }
+        Ok(())
+    }
+}

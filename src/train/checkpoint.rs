@@ -1,0 +1,155 @@
+//! A run on disk: one `.safetensors` file, readable by any tool that knows the format.
+//!
+//! - `model/<path>`: parameters and moving statistics, f32;
+//! - `optimizer/<slot>/<path>`: the optimizer's state;
+//! - metadata `atrous`: one JSON text with the rest (one key, because several come out of a map in
+//!   random order, and the same run has to give the same bytes).
+
+use super::fit::{Plan, Position, Trainer};
+use super::history::History;
+use crate::error::{Error, Result};
+use crate::files::{explain, write_atomically};
+use crate::graph::Model;
+use crate::models;
+use crate::optimizers::Optimizer;
+use crate::tensor::Tensor;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::path::Path;
+
+const KEY: &str = "atrous";
+const VERSION: u32 = 1;
+
+/// What the metadata says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Saved {
+    version: u32,
+    pub model: String,
+    /// The side of the pictures.
+    pub size: usize,
+    pub classes: usize,
+    pub plan: Plan,
+    pub position: Position,
+    pub history: History,
+    optimizer_step: u64,
+    learning_rate: f32,
+}
+
+/// Writes the trainer's state: to a temporary file, synced, renamed over the old one.
+pub fn save(path: &Path, trainer: &Trainer) -> Result<()> {
+    let model = &trainer.model;
+    let input = &model.graph.nodes()[0].output_shape;
+    let saved = Saved {
+        version: VERSION,
+        model: model.graph.name.clone(),
+        size: input[0],
+        classes: model.graph.node(model.graph.output()).output_shape[0],
+        plan: trainer.plan.clone(),
+        position: trainer.position,
+        history: trainer.history.clone(),
+        optimizer_step: trainer.optimizer.step(),
+        learning_rate: trainer.optimizer.learning_rate,
+    };
+    let mut arrays: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+    let mut push = |name: String, tensor: &Tensor| {
+        let values = tensor.values::<f32>();
+        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        arrays.push((name, tensor.shape().to_vec(), bytes));
+    };
+    for parameter in &model.parameters {
+        push(format!("model/{}", parameter.path), &parameter.value);
+    }
+    for (index, slot, tensor) in trainer.optimizer.slots() {
+        push(format!("optimizer/{slot}/{}", model.parameters[index].path), tensor);
+    }
+    let broken =
+        |error: &dyn std::fmt::Display| Error::file(path, format!("cannot be written: {error}"));
+    let text = serde_json::to_string(&saved).map_err(|error| broken(&error))?;
+    let views = arrays
+        .iter()
+        .map(|(name, shape, bytes)| {
+            Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?))
+        })
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
+        .map_err(|error| broken(&error))?;
+    let metadata = HashMap::from([(KEY.to_string(), text)]);
+    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|error| broken(&error))?;
+    write_atomically(path, |file| file.write_all(&bytes))
+}
+
+/// Reads what [`save`] wrote: a trainer that goes on from there.
+pub fn load(path: &Path) -> Result<(Trainer, Saved)> {
+    let bytes = std::fs::read(path).map_err(|error| Error::file(path, explain(&error)))?;
+    parse(&bytes).map_err(|message| Error::file(path, format!("not a usable checkpoint: {message}")))
+}
+
+/// [`load`] from memory; the error is without the path.
+pub fn parse(bytes: &[u8]) -> Result<(Trainer, Saved), String> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
+    let text = header.metadata().as_ref().and_then(|map| map.get(KEY));
+    let text = text.ok_or_else(|| format!("it has no `{KEY}` metadata, so atrous did not write it"))?;
+    let saved: Saved = serde_json::from_str(text).map_err(|error| format!("metadata: {error}"))?;
+    if saved.version != VERSION {
+        return Err(format!("it has version {}, this program reads {VERSION}", saved.version));
+    }
+    saved.plan.check().map_err(|error| error.to_string())?;
+    // The largest sides and class counts anything is trained with; a damaged number must not
+    // make the program ask for all the memory there is.
+    if saved.size > 4096 || saved.classes > 100_000 {
+        return Err(format!("a picture side of {} or {} classes is absurd", saved.size, saved.classes));
+    }
+    let graph = models::by_name(&saved.model, saved.size, saved.classes).map_err(|e| e.to_string())?;
+    let arrays = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+    let mut problems = Vec::new();
+    let mut read = |name: &str, shape: &[usize]| -> Tensor {
+        match tensor(&arrays, name, shape) {
+            Ok(tensor) => tensor,
+            Err(problem) => {
+                problems.push(problem);
+                Tensor::zeros([0])
+            }
+        }
+    };
+    let model = Model::with(graph, |path, shape, _| read(&format!("model/{path}"), &shape));
+    let mut optimizer =
+        Optimizer::new(saved.plan.rule(), saved.learning_rate).map_err(|error| error.to_string())?;
+    let mut slots = Vec::new();
+    if saved.optimizer_step > 0 {
+        for (index, parameter) in model.parameters.iter().enumerate().filter(|(_, p)| p.trainable) {
+            for slot in optimizer.rule().slot_names() {
+                let name = format!("optimizer/{slot}/{}", parameter.path);
+                slots.push((index, slot.to_string(), read(&name, &parameter.value.shape())));
+            }
+        }
+    }
+    if let [first, rest @ ..] = &problems[..] {
+        return Err(match rest.len() {
+            0 => first.clone(),
+            more => format!("{first} (and {more} more)"),
+        });
+    }
+    optimizer.load(saved.optimizer_step, slots).map_err(|error| error.to_string())?;
+    let trainer = Trainer {
+        model,
+        optimizer,
+        plan: saved.plan.clone(),
+        position: saved.position,
+        history: saved.history.clone(),
+    };
+    Ok((trainer, saved))
+}
+
+fn tensor(arrays: &SafeTensors, name: &str, shape: &[usize]) -> Result<Tensor, String> {
+    let view = arrays.tensor(name).map_err(|_| format!("`{name}` is missing"))?;
+    if view.dtype() != Dtype::F32 || view.shape() != shape {
+        return Err(format!(
+            "`{name}` should be F32 {shape:?}, and is {:?} {:?}",
+            view.dtype(),
+            view.shape()
+        ));
+    }
+    let number = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().expect("chunks of four"));
+    let values: Vec<f32> = view.data().chunks_exact(4).map(number).collect();
+    Tensor::from_slice(&values, shape).map_err(|error| error.to_string())
+}
