@@ -42,8 +42,9 @@ pub fn gram(isa: Isa, rows: &impl Rows, b: &[f32], columns: usize, out: &mut [f3
                 range: s * slab..count.min((s + 1) * slab),
                 first,
                 depth: BLOCK.min(depth - first),
-                // SAFETY: slab s, block by block: disjoint rows of the slab's own partial sum.
-                out: unsafe { shared.at(s * size + first * columns) } as usize,
+                out: shared,
+                // Slab s, block by block: disjoint rows of the slab's own partial sum.
+                offset: s * size + first * columns,
             },
         );
     });
@@ -68,8 +69,9 @@ struct Task<'a, R> {
     /// The columns of A, which are the rows of C.
     first: usize,
     depth: usize,
-    /// Address of the first row of C.
-    out: usize,
+    /// All partial sums, and where in them this task's first row of C begins.
+    out: Shared<f32>,
+    offset: usize,
 }
 
 impl<R: Rows> Kernel for Task<'_, R> {
@@ -79,7 +81,6 @@ impl<R: Rows> Kernel for Task<'_, R> {
         let width = 2 * V::LANES;
         let mut gathered = Buffer::<f32>::new(KC * STEP);
         let mut panel = Buffer::<f32>::new(KC * width);
-        let out = self.out as *mut f32;
         let mut start = Start::Zero;
         let mut from = self.range.start;
         while from < self.range.end || matches!(start, Start::Zero) {
@@ -114,14 +115,14 @@ impl<R: Rows> Kernel for Task<'_, R> {
                             columns,
                             start,
                         };
-                        let to = first * self.columns + column;
+                        let to = self.offset + first * self.columns + column;
                         // SAFETY: the gathered block has `steps` rows of STEP floats, the panel `steps`
                         // rows of full width; the rows of C from `first` on are this task's alone.
                         unsafe {
                             tile.run::<V, 1, STEP>(
                                 count,
                                 #[inline(always)]
-                                |row| out.add(to + row * self.columns),
+                                |row| self.out.at(to + row * self.columns),
                             )
                         };
                     },
