@@ -1,6 +1,7 @@
 //! Draws a scene: background and clutter, objects from back to front, light and noise.
 //!
-//! Colours are drawn alike for all classes: what tells them apart is outline and texture.
+//! Objects are of two tones, one dark and one bright, before muted clutter of middling brightness.
+//! Their colours are drawn alike for all classes: what tells them apart is outline and texture.
 
 use crate::data::synthetic::classes::{FIGURES, Figure, Paint};
 use crate::data::synthetic::outline::Outline;
@@ -26,7 +27,7 @@ pub fn draw(seed: u64, index: usize, scene: &Scene) -> (Picture, Mask) {
     for object in &scene.objects {
         canvas.object(object, &mut stream);
     }
-    let amplitude = stream.uniform(5.0, 14.0);
+    let amplitude = stream.uniform(3.0, 10.0);
     let grain = Stream::new(seed, &[domain::SYNTHETIC, index as u64, 2]);
     canvas.finish(amplitude, &grain)
 }
@@ -38,22 +39,17 @@ struct Canvas {
     classes: Vec<u8>,
 }
 
-fn colour(stream: &mut Stream) -> Colour {
-    std::array::from_fn(|_| stream.uniform(25.0, 230.0))
+/// Any hue at about this brightness: `spread` is how far each channel may be off it.
+fn colour(stream: &mut Stream, brightness: f32, spread: f32) -> Colour {
+    let c: Colour = std::array::from_fn(|_| stream.uniform(-spread, spread));
+    let off = 0.3 * c[0] + 0.59 * c[1] + 0.11 * c[2];
+    c.map(|c| (brightness + c - off).clamp(0.0, 255.0))
 }
 
-fn luminance(c: Colour) -> f32 {
-    0.3 * c[0] + 0.59 * c[1] + 0.11 * c[2]
-}
-
-/// Two colours that stand out from each other.
-fn pair(stream: &mut Stream) -> [Colour; 2] {
-    loop {
-        let pair = [colour(stream), colour(stream)];
-        if (luminance(pair[0]) - luminance(pair[1])).abs() > 80.0 {
-            return pair;
-        }
-    }
+/// A muted colour, for what is no object.
+fn muted(stream: &mut Stream) -> Colour {
+    let brightness = stream.uniform(95.0, 160.0);
+    colour(stream, brightness, 40.0)
 }
 
 fn mix(a: Colour, b: Colour, t: f32) -> Colour {
@@ -69,11 +65,11 @@ impl Canvas {
     /// A gradient, or sky over ground, with soft clouds over it.
     fn background(&mut self, stream: &mut Stream) {
         let (h, w) = (self.height as f32, self.width as f32);
-        let [from, to, ground, far] = std::array::from_fn(|_| colour(stream));
+        let [from, to, ground, far] = std::array::from_fn(|_| muted(stream));
         let (sin, cos) = stream.uniform(0.0, std::f32::consts::TAU).sin_cos();
         let horizon = if stream.unit() < 0.5 { stream.uniform(0.35, 0.75) * h } else { f32::INFINITY };
         let slope = stream.uniform(-0.1, 0.1);
-        let strength = stream.uniform(10.0, 45.0);
+        let strength = stream.uniform(6.0, 22.0);
         let cells = 4 + stream.below(8);
         let clouds: Vec<f32> =
             (0..(cells + 1) * (cells + 1)).map(|_| stream.uniform(-1.0, 1.0)).collect();
@@ -105,7 +101,7 @@ impl Canvas {
     /// Plain blobs, boards and sticks that are no objects.
     fn clutter(&mut self, stream: &mut Stream) {
         let short = self.height.min(self.width) as f32;
-        for _ in 0..3 + stream.below(8) {
+        for _ in 0..2 + stream.below(7) {
             let (x, y) = (stream.unit() * self.width as f32, stream.unit() * self.height as f32);
             let (a, b) = (stream.uniform(0.03, 0.14) * short, stream.uniform(0.03, 0.14) * short);
             let (sin, cos) = stream.uniform(-1.0, 1.0).sin_cos();
@@ -114,7 +110,7 @@ impl Canvas {
                 1 => Outline::Box([0.0, 0.0], [a, b], 0.0),
                 _ => Outline::Capsule([-2.5 * a, 0.0], [2.5 * a, 0.0], 0.012 * short + 0.1 * b),
             };
-            let (paint, cover) = (colour(stream), stream.uniform(0.35, 0.9));
+            let (paint, cover) = (muted(stream), stream.uniform(0.35, 0.9));
             let reach = outline.bounds().1 + 1.0;
             self.each_near(x, y, reach, |_, pixel, _, [dx, dy]| {
                 let d = outline.distance([dx * cos + dy * sin, dy * cos - dx * sin]);
@@ -148,17 +144,18 @@ impl Canvas {
 
     fn object(&mut self, object: &Object, stream: &mut Stream) {
         let Figure { texture, parts } = &FIGURES[object.class];
-        let [first, second] = pair(stream);
-        let tint = colour(stream);
-        let (dark, light) = (tint.map(|c| c * 0.22), tint.map(|c| 205.0 + c * 0.2));
-        let rim = if stream.unit() < 0.5 { dark } else { light };
+        // One tone dark, one bright, of any hues; lines dark.
+        let tones = [stream.uniform(25.0, 60.0), stream.uniform(190.0, 230.0)];
+        let [first, second] = tones.map(|brightness| colour(stream, brightness, 60.0));
+        let [dark, light] = [18.0, 235.0].map(|brightness| colour(stream, brightness, 20.0));
+        let rim = dark;
         let rim_width = stream.uniform(0.025, 0.05) * object.half;
         let light_from = [stream.uniform(-0.2, 0.2), stream.uniform(-0.3, 0.1)];
         let heights: Heights = std::array::from_fn(|_| stream.unit());
         // Periods follow the object's size only in part, as if large objects were nearer but also
         // larger of their kind.
         let usual = 0.27 * self.height.min(self.width) as f32;
-        let period = PERIOD * stream.uniform(0.9, 1.1) * (usual / object.half).powf(0.6);
+        let period = PERIOD * stream.uniform(0.95, 1.05) * (usual / object.half).powf(0.8);
         let centred = matches!(texture, Texture::Squares | Texture::Spokes);
         let phase = [stream.unit(), stream.unit()].map(|p| if centred { 0.0 } else { 8.0 * p });
         let bounds: Vec<_> = parts.iter().map(|(_, outline)| outline.bounds()).collect();

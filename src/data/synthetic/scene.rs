@@ -38,8 +38,8 @@ impl Scene {
         let mut classes = Stream::new(seed, &[domain::SYNTHETIC, u64::MAX, round as u64]);
         let main = classes.permutation(CLASSES.len())[slot];
         let number = match ((main + round) % 3, stream.below(20)) {
-            (0, _) | (_, 0..=6) => 1,
-            (_, 7..=15) => 2,
+            (0, _) | (_, 0..=9) => 1,
+            (_, 10..=17) => 2,
             _ => 3,
         };
         let short = height.min(width) as f32;
@@ -51,16 +51,16 @@ impl Scene {
                 _ => stream.below(CLASSES.len()),
             };
             let share = match (i, number) {
-                (0, 1) => stream.uniform(0.5, 0.75),
-                (0, _) => stream.uniform(0.45, 0.65),
-                _ => stream.uniform(0.35, 0.55),
+                (0, 1) => stream.uniform(0.64, 0.75),
+                (0, _) => stream.uniform(0.54, 0.66),
+                _ => stream.uniform(0.44, 0.56),
             };
             let mut object = Object {
                 class,
                 x: 0.0,
                 y: 0.0,
                 half: share * short / 2.0,
-                angle: stream.uniform(-20.0, 20.0).to_radians(),
+                angle: stream.uniform(-12.0, 12.0).to_radians(),
                 flipped: stream.unit() < 0.5,
                 stretch: stream.uniform(0.9, 1.1),
             };
@@ -141,7 +141,7 @@ mod tests {
             assert!((200..=500).contains(&scene.height) && (200..=500).contains(&scene.width));
             for object in &scene.objects {
                 let share = 2.0 * object.half / scene.height.min(scene.width) as f32;
-                assert!((0.35..=0.75).contains(&share));
+                assert!((0.44..=0.75).contains(&share));
             }
         }
         let rest: Vec<usize> = (0..20).filter(|&c| c != PERSON).map(|c| counts[c]).collect();
