@@ -1,6 +1,6 @@
 //! The tape: reverse-mode automatic differentiation.
 //!
-//! An operator that meets an input with a [`Node`] makes a node of its own, which holds the nodes
+//! An operator that meets an input with a `Node` makes a node of its own, which holds the nodes
 //! of its inputs and a closure that turns the gradient of its output into the gradients of its
 //! inputs. There is no global tape: the graph is what the tensors hold on to, and it goes with them.
 //!

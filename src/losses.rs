@@ -92,7 +92,7 @@ impl FromStr for CategoricalGradient {
     }
 }
 
-/// The weight of each sample, [N], from its flags, [N, classes], as Keras' `class_weight` has it:
+/// The weight of each sample, `[N]`, from its flags, `[N, classes]`, as Keras' `class_weight` has it:
 /// that of its first positive class, whichever others it has.
 pub fn sample_weights(class_weights: &[f32], labels: &Tensor) -> Result<Tensor> {
     fn weights<T: Real>(class_weights: &[f32], labels: &Tensor) -> Result<Tensor> {

@@ -169,7 +169,7 @@ mod tests {
     fn classes_waste_at_most_a_quarter() {
         for bytes in (1..100_000).chain([1 << 30, (1 << 30) + 1]) {
             let class = size_class(bytes);
-            assert!(class >= bytes && class % ALIGNMENT == 0);
+            assert!(class >= bytes && class.is_multiple_of(ALIGNMENT));
             assert!(class <= ALIGNMENT.max(bytes + bytes / 4 + ALIGNMENT), "{bytes} -> {class}");
         }
     }
@@ -179,7 +179,7 @@ mod tests {
         let mut a = Buffer::<f32>::filled(1001, 1.0);
         let b = Buffer::<f32>::filled(1001, 2.0);
         a[1000] = 5.0;
-        assert!(a.as_ptr() as usize % ALIGNMENT == 0 && b.as_ptr() as usize % ALIGNMENT == 0);
+        assert!([&a, &b].iter().all(|b| (b.as_ptr() as usize).is_multiple_of(ALIGNMENT)));
         assert_eq!((a[0], a[1000], b[0], b[1000]), (1.0, 5.0, 2.0, 2.0));
         assert!(Buffer::<u8>::new(0).is_empty());
     }

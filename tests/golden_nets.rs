@@ -6,7 +6,7 @@ mod common;
 use atrous::autograd::Gradients;
 use atrous::graph::{Model, Pass, Run, Summary};
 use atrous::{DType, Tensor, losses::Loss, models};
-use common::{Gains, Npz, files, fill, golden, input, json, numbers, sample_positions, text, variants};
+use common::{Gains, Npz, files, fill, input, json, numbers, sample_positions, text, variants};
 use serde_json::Value;
 use std::collections::HashMap;
 
@@ -232,7 +232,7 @@ fn golden_networks_in_f64() {
 #[test]
 #[cfg(feature = "checkpoint")]
 fn golden_layer_tables() {
-    let file = golden().join("layers/alexnet_150.json");
+    let file = common::golden().join("layers/alexnet_150.json");
     let expected = json(&file);
     let model = Model::new(models::alexnet(150, 20).unwrap(), 0);
     let got = Summary::new(&model).to_json(&model);

@@ -67,7 +67,7 @@ pub fn with_isa<R>(isa: Isa, f: impl FnOnce() -> R) -> R {
             CHOSEN.set(self.0);
         }
     }
-    let best = supported().into_iter().filter(|&s| s <= isa).next_back();
+    let best = supported().into_iter().rfind(|&s| s <= isa);
     let _restore = Restore(CHOSEN.replace(best));
     f()
 }
@@ -77,6 +77,7 @@ pub fn with_isa<R>(isa: Isa, f: impl FnOnce() -> R) -> R {
 /// # Safety
 /// Loads and stores touch `LANES` elements (`_partial`: `n`, with n ≤ LANES) at the pointer.
 /// Every method must run inside [`dispatch`] of its own instruction set.
+#[allow(clippy::missing_safety_doc, reason = "one contract, above, for all methods")]
 pub trait Vector: Copy + Send + Sync + 'static {
     const LANES: usize;
     /// Rows and vectors of the matrix product's register tile: ROWS × 2 accumulators, two

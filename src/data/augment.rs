@@ -5,7 +5,7 @@
 //! M = R(θ)·Sh·Z, R = [[cos θ, −sin θ], [sin θ, cos θ]], Sh = [[1, −sin φ], [0, cos φ]],
 //! Z = diag(zx, zy), about a centre o: M' = T(o)·M·T(−o)
 //!
-//! The output pixel p takes the input at M'·p ([`crate::ops::affine`]); a flip turns the result
+//! The output pixel p takes the input at M'·p ([`affine`](crate::ops::affine())); a flip turns the result
 //! round. The rules differ in o, see [`Rule`].
 
 use crate::data::Mask;

@@ -13,7 +13,7 @@
 //!
 //! Inference: m and v are constants (moving statistics), and ∂L/∂x = γ·s·g.
 //!
-//! **Statistics.** E[x²] − m² cancels catastrophically in f32. Each tile of rows has its own mean
+//! **Statistics.** `E[x²] − m²` cancels catastrophically in f32. Each tile of rows has its own mean
 //! and M2 = Σ(x − m)² in two passes over data that is still in cache; tiles are merged in order
 //! (Chan, Golub and LeVeque, 1979), in f64. With n = 1 the result is exactly β.
 //!
@@ -31,9 +31,9 @@ use crate::tensor::{DType, Real, Tensor};
 /// What one training batch says about its channels.
 pub struct BatchNorm {
     pub y: Tensor,
-    /// [C]
+    /// `[C]`
     pub mean: Tensor,
-    /// [C], the biased variance, which normalised this batch.
+    /// `[C]`, the biased variance, which normalised this batch.
     pub variance: Tensor,
     /// Values a channel.
     pub count: usize,
@@ -55,7 +55,7 @@ impl BatchNorm {
     }
 }
 
-/// Normalises by the batch's own statistics. x [..., C], gamma and beta [C].
+/// Normalises by the batch's own statistics. `x [..., C]`, `gamma` and `beta` `[C]`.
 pub fn batch_norm_train(x: &Tensor, gamma: &Tensor, beta: &Tensor, epsilon: f64) -> Result<BatchNorm> {
     let dtype = check(x, &[gamma, beta], epsilon)?;
     let channels = x.shape().last_axis();

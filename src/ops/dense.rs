@@ -1,4 +1,4 @@
-//! Dense (fully connected): y [N, O] = x [N, I] · w [I, O] + b [O].
+//! Dense (fully connected): `y [N, O] = x [N, I] · w [I, O] + b [O]`.
 //!
 //! With g = ∂L/∂y: ∂x = g·wᵀ, ∂w = xᵀ·g, ∂b = Σ_n g.
 //!

@@ -1,6 +1,6 @@
 //! Depthwise 2-D convolution: every channel with its own window.
 //!
-//! x [N, H, W, C], w [kh, kw, C, 1], b [C] → y [N, OH, OW, C]:
+//! `x [N, H, W, C], w [kh, kw, C, 1], b [C] → y [N, OH, OW, C]`:
 //!
 //! y(n, oy, ox, c) = b(c) + Σ_{ky, kx} x(n, iy, ix, c) · w(ky, kx, c),
 //! with iy = oy·s + ky·d − pad (likewise ix), and x = 0 outside the picture.

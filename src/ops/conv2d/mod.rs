@@ -1,6 +1,6 @@
 //! 2-D convolution (cross-correlation, as in every deep-learning framework).
 //!
-//! x [N, H, W, C], w [kh, kw, C, F], b [F] → y [N, OH, OW, F]:
+//! `x [N, H, W, C], w [kh, kw, C, F], b [F] → y [N, OH, OW, F]`:
 //!
 //! y(n, oy, ox, f) = b(f) + Σ_{ky, kx, c} x(n, iy, ix, c) · w(ky, kx, c, f),
 //! with iy = oy·s + ky·d − pad (likewise ix), and x = 0 outside the picture.
@@ -120,7 +120,7 @@ impl Windows {
     }
 }
 
-/// Convolves pictures [N, H, W, C] with a kernel [kh, kw, C, F] and adds a bias [F].
+/// Convolves pictures [N, H, W, C] with a kernel [kh, kw, C, F] and adds a bias `[F]`.
 pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions) -> Result<Tensor> {
     let g = Conv2dGeometry::new(x.shape(), w.shape(), options)?;
     if let Some(b) = b
