@@ -4,7 +4,7 @@
 use atrous::data::augment::{self, Parameters, Rule};
 use atrous::data::image::{self, Fit, Nearest, Preprocess};
 use atrous::data::voc_npy::{self, Split, VocNpy};
-use atrous::data::{CLASSES, Dataset, Labels, Mask, Picture, class_weights};
+use atrous::data::{CLASSES, Dataset, Labels, Mask, Picture, check, class_weights, synthetic};
 use atrous::ops::resize::Method;
 use atrous::{DType, Tensor, ops};
 use common::{Array, Npz};
@@ -402,4 +402,76 @@ proptest! {
     fn changed_tables_never_panic(bytes in mutated(valid_table())) {
         parse_everything(&bytes)?;
     }
+}
+
+#[test]
+fn a_right_folder_has_no_problems_and_is_counted() {
+    let dir = folder();
+    let report = check::check(dir.path()).unwrap();
+    assert!(report.is_fine() && report.notes.is_empty(), "{report}");
+    let train = &report.splits[0];
+    assert_eq!((train.rows, train.pictures, train.masks, train.unlabelled), (2, 2, 2, 0));
+    assert_eq!((train.classes[0], train.classes[4], train.classes.iter().sum::<usize>()), (1, 1, 2));
+    assert_eq!((train.heights, train.widths), (Some((4, 5)), Some((6, 6))));
+    assert_eq!((report.splits[1].unlabelled, report.splits[1].masks), (2, 0));
+    let text = report.to_string();
+    assert!(text.contains("train: 2 rows, 2 pictures, 2 masks, 4 to 5 high, 6 to 6 wide"), "{text}");
+    assert!(text.contains("nothing is wrong"), "{text}");
+}
+
+#[test]
+fn everything_wrong_with_a_folder_is_found_in_one_pass() {
+    let dir = folder();
+    let root = dir.path();
+    let picture = Picture::new(2, 2, vec![0; 12]).unwrap();
+    let rows = ["0", "1", "2", "3", "4", "5"].map(|id| (id, Some(std::array::from_fn(|c| c == 0))));
+    voc_npy::write_csv(Split::Train.csv(root), rows).unwrap();
+    // 0 stays right but for its label's mask; 1: a mask of another size with other classes;
+    // 2: no picture; 3: wrong type; 4: rank; 5: a label out of range.
+    for id in ["5", "8"] {
+        voc_npy::write_picture(Split::Train.picture(root, id), &picture).unwrap();
+    }
+    voc_npy::write_mask(Split::Train.mask(root, "1"), &Mask::new(3, 6, vec![7; 18]).unwrap()).unwrap();
+    fs::write(Split::Train.picture(root, "3"), npy("'<i8'", "(2, 2, 3)", &[0; 96])).unwrap();
+    fs::write(Split::Train.picture(root, "4"), npy("'|u1'", "(2, 2)", &[0; 4])).unwrap();
+    voc_npy::write_mask(Split::Train.mask(root, "5"), &Mask::new(2, 2, vec![1, 0, 21, 255]).unwrap())
+        .unwrap();
+    fs::write(Split::Test.csv(root), "Id,cat\n0,1\n").unwrap();
+    let report = check::check(root).unwrap();
+    let text = report.to_string();
+    for part in [
+        "expected the picture's size, 5×6, got 3×6",
+        "line 4, column `Id`: expected the picture of `2`",
+        "expected element type uint8 (|u1), got <i8",
+        "expected shape [height, width, 3], none of them zero, got [2, 2]",
+        "expected 0 to 20 or 255, got 21 at row 1, column 0",
+        "test_set.csv, line 1, column `aeroplane`",
+        "test_set.csv, line 1, column `tvmonitor`",
+        "train_1.npy: a label but no pixel: aeroplane; pixels but no label: car",
+        "train_8.npy: no row of",
+    ] {
+        assert!(text.contains(part), "expected `{part}` in:\n{text}");
+    }
+    assert_eq!(report.problems.len(), 5 + 19, "{text}");
+    assert!(!report.is_fine() && !text.contains("nothing is wrong"));
+    assert!(check::check(root.join("nowhere")).unwrap_err().to_string().contains("nowhere"));
+}
+
+#[test]
+fn a_made_up_folder_is_right_and_holds_the_truth_of_its_test() {
+    let dir = tempfile::tempdir().unwrap();
+    let calls = std::cell::RefCell::new(Vec::new());
+    synthetic::make(dir.path(), 21, 3, 4, &|done, of| calls.borrow_mut().push((done, of))).unwrap();
+    assert_eq!(*calls.borrow(), [(16, 24), (21, 24), (24, 24)]);
+    let report = check::check(dir.path()).unwrap();
+    assert!(report.is_fine() && report.notes.is_empty(), "{report}");
+    let test = VocNpy::open(dir.path(), Split::Test).unwrap();
+    let truth = voc_npy::read_csv(synthetic::truth_csv(dir.path())).unwrap();
+    for (i, row) in truth.iter().enumerate() {
+        assert_eq!(test.labels(i), None);
+        assert_eq!(test.mask(i).unwrap().unwrap().labels(), row.labels.unwrap());
+        let made = synthetic::generate(4, synthetic::FIRST_TEST + i);
+        assert!(test.picture(i).unwrap() == made.picture);
+    }
+    assert!(synthetic::make(dir.path(), 0, 3, 4, &|_, _| {}).is_err());
 }

@@ -56,7 +56,7 @@ pub fn make_with_progress(dir: &Path, train: usize, test: usize, seed: u64) -> R
 pub fn check_or_fail(dir: &Path) -> Result<()> {
     let report = check::check(dir)?;
     println!("{report}");
-    match report.problems() {
+    match report.problems.len() {
         0 => Ok(()),
         1 => Err(Error::file(dir, "one problem, told above")),
         n => Err(Error::file(dir, format!("{n} problems, told above"))),

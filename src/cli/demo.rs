@@ -34,7 +34,7 @@ pub struct Demo {
 
 /// Chosen so that the demo, build included, stays under 8 minutes on two cores.
 const TRAIN: usize = 1000;
-const EPOCHS: usize = 20;
+const EPOCHS: usize = 16;
 
 impl Demo {
     pub fn run(self) -> Result<()> {

@@ -8,10 +8,12 @@ use crate::error::{Error, Result};
 use std::fmt;
 
 pub mod augment;
+pub mod check;
 pub mod class_weights;
 pub mod image;
 pub mod loader;
 pub mod npy;
+pub mod synthetic;
 pub mod voc_npy;
 
 /// PASCAL VOC's classes, in the order of label columns. Class i is i + 1 in a mask.

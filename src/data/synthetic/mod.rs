@@ -1,0 +1,182 @@
+//! A data set that is made up: VOC-like pictures with exact masks, as many as one wants, the same
+//! from the same seed. Everything in this crate can be tried with it where there is no data.
+//!
+//! Each of VOC's twenty classes has a silhouette ([`classes`]) and a texture ([`texture`]) of its
+//! own; colours are drawn alike for all, so that a histogram of colours says little. A picture
+//! holds one to three objects ([`scene`]), turned, partly hidden or cut off, before clutter
+//! ([`draw`]).
+
+use crate::cpu::threads;
+use crate::data::voc_npy::{self, Split};
+use crate::data::{Dataset, Labels, Mask, Picture};
+use crate::error::{Error, Result};
+use crate::files::explain;
+use scene::Scene;
+use std::path::{Path, PathBuf};
+
+pub mod classes;
+pub mod draw;
+pub mod outline;
+pub mod scene;
+pub mod texture;
+
+/// Test pictures are numbered from here, so that they are never among the training pictures.
+pub const FIRST_TEST: usize = 1_000_000_000;
+
+#[derive(Clone, Debug)]
+pub struct Sample {
+    pub picture: Picture,
+    pub mask: Mask,
+    pub labels: Labels,
+}
+
+/// Picture number `index` of the endless set called `seed`.
+pub fn generate(seed: u64, index: usize) -> Sample {
+    let scene = Scene::plan(seed, index);
+    let (picture, mask) = draw::draw(seed, index, &scene);
+    Sample { picture, mask, labels: scene.labels() }
+}
+
+/// A stretch of the endless set, made when it is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Synthetic {
+    seed: u64,
+    first: usize,
+    len: usize,
+}
+
+impl Synthetic {
+    pub fn train(seed: u64, len: usize) -> Self {
+        Synthetic { seed, first: 0, len }
+    }
+
+    pub fn test(seed: u64, len: usize) -> Self {
+        Synthetic { seed, first: FIRST_TEST, len }
+    }
+}
+
+impl Dataset for Synthetic {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn id(&self, index: usize) -> String {
+        index.to_string()
+    }
+
+    fn labels(&self, index: usize) -> Option<Labels> {
+        Some(Scene::plan(self.seed, self.first + index).labels())
+    }
+
+    fn picture(&self, index: usize) -> Result<Picture> {
+        Ok(generate(self.seed, self.first + index).picture)
+    }
+
+    fn mask(&self, index: usize) -> Result<Option<Mask>> {
+        Ok(Some(generate(self.seed, self.first + index).mask))
+    }
+}
+
+/// Where [`make`] puts the labels of the test pictures; their masks are in `test/seg`.
+pub fn truth_csv(root: &Path) -> PathBuf {
+    root.join("test").join("truth.csv")
+}
+
+/// Writes a data set in the competition's layout ([`voc_npy`]); `progress(done, of)` is called now
+/// and then. Test labels are not in `test_set.csv` (−1), but in `test/truth.csv`.
+pub fn make(
+    root: &Path,
+    train: usize,
+    test: usize,
+    seed: u64,
+    progress: &dyn Fn(usize, usize),
+) -> Result<()> {
+    if train == 0 || train > FIRST_TEST {
+        return Err(Error::argument(
+            "synthetic",
+            format!("expected at least one training picture, got {train}"),
+        ));
+    }
+    let mut done = 0;
+    for (split, set) in
+        [(Split::Train, Synthetic::train(seed, train)), (Split::Test, Synthetic::test(seed, test))]
+    {
+        for path in [split.picture(root, ""), split.mask(root, "")] {
+            let folder = path.parent().unwrap_or(root);
+            std::fs::create_dir_all(folder).map_err(|error| Error::file(folder, explain(&error)))?;
+        }
+        let mut labels = Vec::with_capacity(set.len);
+        for start in (0..set.len).step_by(16) {
+            let results = threads::map(16.min(set.len - start), |i| -> Result<Labels> {
+                let sample = generate(seed, set.first + start + i);
+                let id = set.id(start + i);
+                voc_npy::write_picture(split.picture(root, &id), &sample.picture)?;
+                voc_npy::write_mask(split.mask(root, &id), &sample.mask)?;
+                Ok(sample.labels)
+            });
+            for result in results {
+                labels.push(result?);
+            }
+            progress(done + labels.len(), train + test);
+        }
+        done += labels.len();
+        let ids: Vec<String> = (0..set.len).map(|index| set.id(index)).collect();
+        let known = || ids.iter().map(String::as_str).zip(labels.iter().copied().map(Some));
+        match split {
+            Split::Train => voc_npy::write_csv(split.csv(root), known())?,
+            Split::Test => {
+                voc_npy::write_csv(split.csv(root), ids.iter().map(|id| (id.as_str(), None)))?;
+                voc_npy::write_csv(truth_csv(root), known())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{BACKGROUND, CLASSES, VOID};
+
+    #[test]
+    fn labels_are_what_the_mask_shows() {
+        for index in (0..60).chain(FIRST_TEST..FIRST_TEST + 20) {
+            let sample = generate(3, index);
+            assert_eq!(sample.mask.labels(), sample.labels, "picture {index}");
+            assert_eq!(
+                (sample.mask.height, sample.mask.width),
+                (sample.picture.height, sample.picture.width)
+            );
+            assert_eq!(sample.mask.first_unknown(), None);
+        }
+    }
+
+    #[test]
+    fn objects_can_be_seen_and_are_bordered_by_void() {
+        for index in 0..60 {
+            let mask = generate(8, index).mask;
+            let n = mask.classes.len() as f32;
+            let share = |value| mask.classes.iter().filter(|&&c| c == value).count() as f32 / n;
+            assert!(share(BACKGROUND) > 0.4, "picture {index}");
+            assert!((0.002..0.12).contains(&share(VOID)), "picture {index}: {} void", share(VOID));
+            for class in (1..=20).filter(|&class| mask.labels()[class as usize - 1]) {
+                assert!(
+                    share(class) > 0.004,
+                    "picture {index}: {} {}",
+                    CLASSES[class as usize - 1],
+                    share(class)
+                );
+            }
+            // No object touches the background.
+            let side_by_side = mask.classes.chunks(mask.width).flat_map(|row| row.windows(2));
+            assert!(side_by_side.into_iter().all(|pair| pair[0] == pair[1] || pair.contains(&VOID)));
+        }
+    }
+
+    #[test]
+    fn the_same_seed_and_number_give_the_same_picture() {
+        let [a, b] = [(); 2].map(|()| generate(11, 4));
+        assert!(a.picture == b.picture && a.mask == b.mask);
+        assert!(generate(12, 4).picture != a.picture && generate(11, 24).picture != a.picture);
+    }
+}
