@@ -32,3 +32,8 @@ pub mod train;
 pub use device::Device;
 pub use error::{Error, Result};
 pub use tensor::{DType, Shape, Tensor};
+
+/// The book's examples compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/01-the-core.md")]
+struct Book;

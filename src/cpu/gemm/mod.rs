@@ -15,7 +15,7 @@
 //!
 //! - KC = 256 steps of k: a panel of B (256 × 32 × 4 B = 32 KiB) stays in a 48 KiB L1 cache (16 KiB
 //!   with AVX2) while the tiles of A pass by;
-//! - a block of A has 8 tiles of rows (112 × 256 × 4 B = 114 KiB with AVX-512), well inside L2;
+//! - a block of A has 8 tiles of rows (112 × 256 × 4 B = 112 KiB with AVX-512), well inside L2;
 //! - the rest of B streams from L3 once for each block of rows.
 //!
 //! Each KC block is summed from zero and then added to C, which keeps rounding errors down; the
