@@ -1,7 +1,7 @@
 //! `atrous train classify`
 
 use super::options::{Configured, TrainOptions};
-use super::progress::{Training, catch_interrupt};
+use super::progress::{Training, interruptible};
 use atrous::data::augment::{Ranges, Rule};
 use atrous::data::class_weights::balanced;
 use atrous::data::loader::{Loader, Recipe};
@@ -55,6 +55,15 @@ pub struct Job {
     pub options: TrainOptions,
 }
 
+/// An error where a checkpoint is of a network for other classes than the data's.
+pub fn saved_classes(path: &Path, classes: usize) -> Result<()> {
+    if classes == CLASSES.len() {
+        return Ok(());
+    }
+    let message = format!("expected a network for {} classes, got one for {classes}", CLASSES.len());
+    Err(Error::file(path, message))
+}
+
 /// The file a run is saved in.
 pub fn checkpoint_path(out: &Path) -> PathBuf {
     out.join("checkpoint.safetensors")
@@ -64,10 +73,13 @@ impl Job {
     /// Trains (or goes on training) to the end, and leaves checkpoint and history.
     pub fn run(self) -> Result<Trainer> {
         let path = checkpoint_path(&self.out);
+        let workers = self.options.workers.unwrap_or(2);
+        if !(1..=256).contains(&workers) {
+            return Err(Error::argument("--workers", format!("expected 1 to 256, got {workers}")));
+        }
         let mut trainer = self.trainer(&path)?;
         let size = trainer.model.graph.nodes()[0].output_shape[0];
         let plan = trainer.plan.clone();
-        let workers = self.options.workers.unwrap_or(2);
         let augment = plan.augment.then(|| (Ranges::default(), Rule::default()));
         let training = Loader {
             indices: plan.train_indices.clone(),
@@ -93,9 +105,10 @@ impl Job {
         );
         let every_steps = Some(self.options.checkpoint_steps.unwrap_or(50)).filter(|&n| n > 0);
         let pace = Pace { checkpoint: Some(path.clone()), every_steps };
-        catch_interrupt();
         let mut progress = Training::new();
-        let result = trainer.fit(&training, Some(&validation), &pace, &mut |event| progress.show(event));
+        let result = interruptible(|| {
+            trainer.fit(&training, Some(&validation), &pace, &mut |event| progress.show(event))
+        });
         trainer.history.write(&self.out)?;
         result?;
         println!("checkpoint: {}", path.display());
@@ -105,6 +118,7 @@ impl Job {
     fn trainer(&self, path: &Path) -> Result<Trainer> {
         if self.resume && path.exists() {
             let (trainer, saved) = train::load(path)?;
+            saved_classes(path, saved.classes)?;
             let known = self.dataset.len();
             let indices = saved.plan.train_indices.iter().chain(&saved.plan.val_indices);
             if let Some(missing) = indices.clone().find(|&&i| i >= known) {
@@ -119,12 +133,12 @@ impl Job {
             let message = "there is a run already; go on with --resume, or choose another --out";
             return Err(Error::file(path, message));
         }
-        std::fs::create_dir_all(&self.out).map_err(|error| Error::file(&self.out, explain(&error)))?;
         let name = self.options.model.as_deref().unwrap_or("alexnet");
         let size = self.options.size.unwrap_or(models::default_side(name));
         let plan = self.plan()?;
         let model = Model::new(models::by_name(name, size, CLASSES.len())?, plan.seed);
         let trainer = Trainer::new(model, plan)?;
+        std::fs::create_dir_all(&self.out).map_err(|error| Error::file(&self.out, explain(&error)))?;
         // Before any work: a folder that cannot be written shows now, not after an epoch.
         train::save(path, &trainer)?;
         Ok(trainer)
@@ -178,6 +192,13 @@ impl Job {
         };
         let val_indices = split(val);
         let train_indices = split(labelled.len() - val);
+        if train_indices.is_empty() {
+            let message = format!(
+                "of {} labelled pictures {val} are kept for validation, and none is left to train on",
+                labelled.len()
+            );
+            return Err(Error::argument("--val-fraction", message));
+        }
         let labels = train_indices.iter().filter_map(|&i| self.dataset.labels(i));
         let class_weights = o
             .class_weights

@@ -38,9 +38,20 @@ pub struct Check {
 impl Data {
     pub fn run(self) -> Result<()> {
         match self {
-            Data::Make(make) => make_with_progress(&make.dir, make.train, make.test, make.seed),
+            Data::Make(make) => make.run(),
             Data::Check(check) => check_or_fail(&check.dir),
         }
+    }
+}
+
+impl Make {
+    /// Into a new folder or an empty one: pictures that are there already are worth more than made
+    /// up ones.
+    fn run(self) -> Result<()> {
+        if std::fs::read_dir(&self.dir).is_ok_and(|mut entries| entries.next().is_some()) {
+            return Err(Error::file(&self.dir, "expected a new or an empty folder, got one with files"));
+        }
+        make_with_progress(&self.dir, self.train, self.test, self.seed)
     }
 }
 

@@ -1,5 +1,6 @@
 //! `atrous predict`
 
+use super::classify::saved_classes;
 use super::progress::bar;
 use atrous::data::loader::{Loader, Recipe};
 use atrous::data::voc_npy::{Split, VocNpy};
@@ -38,9 +39,19 @@ pub const THRESHOLD: f32 = 0.15;
 
 impl Predict {
     pub fn run(self) -> Result<()> {
-        let (trainer, _) = train::load(&self.checkpoint)?;
+        check_threshold(self.threshold)?;
+        let (trainer, saved) = train::load(&self.checkpoint)?;
+        saved_classes(&self.checkpoint, saved.classes)?;
         let dataset: Arc<dyn Dataset> = Arc::new(VocNpy::open(&self.data, Split::Test)?);
         write_submission(&trainer.model, &dataset, self.threshold, &self.out)
+    }
+}
+
+/// An error where the threshold is no probability.
+pub fn check_threshold(threshold: f32) -> Result<()> {
+    match (0.0..=1.0).contains(&threshold) {
+        true => Ok(()),
+        false => Err(Error::argument("--threshold", format!("expected 0 to 1, got {threshold}"))),
     }
 }
 
@@ -51,9 +62,6 @@ pub fn write_submission(
     threshold: f32,
     out: &Path,
 ) -> Result<()> {
-    if !(0.0..=1.0).contains(&threshold) {
-        return Err(Error::argument("--threshold", format!("expected 0 to 1, got {threshold}")));
-    }
     let size = model.graph.nodes()[0].output_shape[0];
     let loader = Loader { workers: 2, ..Loader::new(dataset.clone(), Recipe::plain(size), 16) };
     let bar = bar(dataset.len(), "predicting");

@@ -7,21 +7,26 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+static TRAINING: AtomicBool = AtomicBool::new(false);
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// From now on the first Ctrl-C (or SIGTERM) asks to stop after the current step; the second ends
-/// the program at once.
-pub fn catch_interrupt() {
+/// Runs `train`, in which the first Ctrl-C (or SIGTERM) asks to stop after the current step. The
+/// second, and any before or after, ends the program at once: there is nothing to save.
+pub fn interruptible<T>(train: impl FnOnce() -> T) -> T {
     // An error means that a handler is set already, which is what is wanted.
     let _ = ctrlc::set_handler(|| {
-        if STOP.swap(true, Ordering::SeqCst) {
+        if !TRAINING.load(Ordering::SeqCst) || STOP.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
         eprintln!("\nstopping after this step; press Ctrl-C again to stop at once");
     });
+    TRAINING.store(true, Ordering::SeqCst);
+    let result = train();
+    TRAINING.store(false, Ordering::SeqCst);
+    result
 }
 
-pub fn interrupted() -> bool {
+fn interrupted() -> bool {
     STOP.load(Ordering::SeqCst)
 }
 

@@ -3,7 +3,7 @@
 use super::classify::Job;
 use super::data::check_or_fail;
 use super::options::{Configured, TrainOptions};
-use super::predict::{THRESHOLD, write_submission};
+use super::predict::{THRESHOLD, check_threshold, write_submission};
 use atrous::Result;
 use atrous::controls::Controls;
 use atrous::data::Dataset;
@@ -41,6 +41,7 @@ pub struct Run {
 
 impl Run {
     pub fn run(self) -> Result<()> {
+        check_threshold(self.threshold)?;
         check_or_fail(&self.data)?;
         pipeline(&self.data, self.out, self.resume, self.threshold, self.training.read()?)
     }

@@ -36,6 +36,29 @@ pub struct Saved {
     learning_rate: f32,
 }
 
+impl Saved {
+    /// An error where a number can only come from damage. What passes makes no memory be asked for:
+    /// tensors are as large as the file shows them to be.
+    fn check(&self) -> Result<(), String> {
+        let Saved { size, classes, plan, position, .. } = self;
+        if !(1..=4096).contains(size) || !(1..=100_000).contains(classes) {
+            return Err(format!(
+                "expected a side of 1 to 4096 and 1 to 100000 classes, got {size} and {classes}"
+            ));
+        }
+        let steps = plan.train_indices.len().div_ceil(plan.batch_size);
+        let all = plan.epochs as u64 * steps as u64;
+        if position.epoch > plan.epochs || position.step > steps || position.global_step > all {
+            return Err(format!("{position:?} is beyond {} epochs of {steps} steps", plan.epochs));
+        }
+        if self.optimizer_step != position.global_step {
+            let (optimizer, run) = (self.optimizer_step, position.global_step);
+            return Err(format!("the optimizer took {optimizer} steps, the run {run}"));
+        }
+        Ok(())
+    }
+}
+
 /// Writes the trainer's state: to a temporary file, synced, renamed over the old one.
 pub fn save(path: &Path, trainer: &Trainer) -> Result<()> {
     let model = &trainer.model;
@@ -94,11 +117,7 @@ pub fn parse(bytes: &[u8]) -> Result<(Trainer, Saved), String> {
         return Err(format!("it has version {}, this program reads {VERSION}", saved.version));
     }
     saved.plan.check().map_err(|error| error.to_string())?;
-    // The largest sides and class counts anything is trained with; a damaged number must not
-    // make the program ask for all the memory there is.
-    if saved.size > 4096 || saved.classes > 100_000 {
-        return Err(format!("a picture side of {} or {} classes is absurd", saved.size, saved.classes));
-    }
+    saved.check()?;
     let graph = models::by_name(&saved.model, saved.size, saved.classes).map_err(|e| e.to_string())?;
     let arrays = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
     let mut problems = Vec::new();

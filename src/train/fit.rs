@@ -39,9 +39,9 @@ impl Plan {
     /// An error where a setting is out of range.
     pub fn check(&self) -> Result<()> {
         let wrong = |what, message: String| Err(Error::argument(what, message));
-        if self.epochs == 0 || self.batch_size == 0 || self.batch_size > 1 << 16 {
+        if !(1..=1 << 24).contains(&self.epochs) || !(1..=1 << 16).contains(&self.batch_size) {
             let message = format!(
-                "expected at least one epoch and batches of 1 to 65536, got {} and {}",
+                "expected 1 to 16777216 epochs and batches of 1 to 65536, got {} and {}",
                 self.epochs, self.batch_size
             );
             return wrong("plan", message);
