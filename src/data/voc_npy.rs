@@ -63,8 +63,8 @@ pub struct VocNpy {
 }
 
 impl VocNpy {
-    /// Reads the table and looks that each row has its picture. `data::check` looks at
-    /// everything.
+    /// Reads the table and looks that each row has its picture; [`check`](crate::data::check)
+    /// looks at everything.
     pub fn open(root: impl AsRef<Path>, split: Split) -> Result<Self> {
         let root = root.as_ref().to_owned();
         let csv = split.csv(&root);

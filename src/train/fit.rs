@@ -5,7 +5,7 @@ use super::history::{Epoch, History};
 use crate::autograd::no_grad;
 use crate::data::loader::{Batch, Loader};
 use crate::error::{Error, Result};
-use crate::graph::{Model, Run, fold_batch_norm};
+use crate::graph::{Model, Parameter, Run, fold_batch_norm};
 use crate::losses::{Loss, sample_weights};
 use crate::metrics;
 use crate::ops::CategoricalGradient;
@@ -251,10 +251,20 @@ impl Trainer {
         Ok(record)
     }
 
+    /// A state that cannot be trained on never replaces one that can.
     fn save(&self, pace: &Pace) -> Result<()> {
-        match &pace.checkpoint {
-            Some(path) => checkpoint::save(path, self),
-            None => Ok(()),
+        let Some(path) = &pace.checkpoint else { return Ok(()) };
+        let broken =
+            |parameter: &&Parameter| !parameter.value.values::<f32>().iter().all(|v| v.is_finite());
+        match self.model.parameters.iter().find(broken) {
+            Some(Parameter { path, .. }) => {
+                let Position { epoch, step, .. } = self.position;
+                Err(Error::Diverged(format!(
+                    "after epoch {epoch}, step {step} `{path}` holds numbers that are not finite; \
+                     a smaller learning rate may help"
+                )))
+            }
+            None => checkpoint::save(path, self),
         }
     }
 

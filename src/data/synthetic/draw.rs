@@ -1,6 +1,7 @@
 //! Draws a scene: background and clutter, objects from back to front, light and noise.
 //!
-//! Colours are drawn alike for all classes: what tells them apart is outline and texture.
+//! Objects are of two tones, one dark and one bright, before muted clutter of middling brightness.
+//! Their colours are drawn alike for all classes: what tells them apart is outline and texture.
 
 use crate::data::synthetic::classes::{FIGURES, Figure, Paint};
 use crate::data::synthetic::outline::Outline;
@@ -147,7 +148,6 @@ impl Canvas {
         let tones = [stream.uniform(25.0, 60.0), stream.uniform(190.0, 230.0)];
         let [first, second] = tones.map(|brightness| colour(stream, brightness, 60.0));
         let [dark, light] = [18.0, 235.0].map(|brightness| colour(stream, brightness, 20.0));
-        let rim = dark;
         let rim_width = stream.uniform(0.025, 0.05) * object.half;
         let light_from = [stream.uniform(-0.2, 0.2), stream.uniform(-0.3, 0.1)];
         let heights: Heights = std::array::from_fn(|_| stream.unit());
@@ -186,7 +186,7 @@ impl Canvas {
             *label = if d > -VOID_INSIDE { VOID } else { class };
             let Some(paint) = paint.or((d < 0.5).then_some(Paint::Dark)) else { return };
             let body = match paint {
-                _ if d > -rim_width => rim,
+                _ if d > -rim_width => dark,
                 Paint::Dark => dark,
                 Paint::Light => light,
                 Paint::Textured => {

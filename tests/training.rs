@@ -1,0 +1,250 @@
+//! Training: the same bits whatever the number of threads and wherever it was interrupted; a
+//! network that can learn; a run that blows up.
+
+#![cfg(feature = "checkpoint")]
+
+use atrous::cpu::threads;
+use atrous::data::augment::{Ranges, Rule};
+use atrous::data::class_weights::balanced;
+use atrous::data::loader::{Batch, Loader, Recipe};
+use atrous::data::synthetic::Synthetic;
+use atrous::data::{Dataset, Labels, Mask, Picture};
+use atrous::graph::Model;
+use atrous::train::{self, Event, Pace, Plan, Trainer, evaluate};
+use atrous::{Error, Result, Tensor, models};
+use std::fs;
+use std::ops::ControlFlow::{self, Break, Continue};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The smallest side that the AlexNet-like network takes.
+const SIDE: usize = 108;
+
+/// Made-up pictures, made once.
+struct Kept(Vec<(Picture, Labels)>);
+
+impl Kept {
+    fn new(len: usize) -> Arc<dyn Dataset> {
+        let set = Synthetic::train(11, len);
+        Arc::new(Kept((0..len).map(|i| (set.picture(i).unwrap(), set.labels(i).unwrap())).collect()))
+    }
+}
+
+impl Dataset for Kept {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn id(&self, index: usize) -> String {
+        index.to_string()
+    }
+
+    fn labels(&self, index: usize) -> Option<Labels> {
+        Some(self.0[index].1)
+    }
+
+    fn picture(&self, index: usize) -> Result<Picture> {
+        Ok(self.0[index].0.clone())
+    }
+
+    fn mask(&self, _: usize) -> Result<Option<Mask>> {
+        Ok(None)
+    }
+}
+
+/// Two epochs of three steps, the last step smaller, with everything on that draws random numbers.
+fn plan(dataset: &dyn Dataset) -> Plan {
+    let weights = balanced((0..dataset.len()).filter_map(|i| dataset.labels(i)));
+    Plan {
+        epochs: 2,
+        batch_size: 3,
+        learning_rate: 1e-3,
+        optimizer: "adam".into(),
+        momentum: 0.0,
+        loss: "binary_crossentropy".into(),
+        seed: 5,
+        augment: true,
+        class_weights: Some(weights.map(|w| w as f32).to_vec()),
+        train_indices: (0..8).collect(),
+        val_indices: (8..10).collect(),
+    }
+}
+
+fn trainer(plan: Plan, side: usize) -> Trainer {
+    let model = Model::new(models::alexnet(side, 20).unwrap(), plan.seed);
+    Trainer::new(model, plan).unwrap()
+}
+
+/// The loaders of training and of validation, as the plan has them.
+fn loaders(dataset: &Arc<dyn Dataset>, plan: &Plan, side: usize) -> (Loader, Loader) {
+    let plain = Recipe::plain(side);
+    let augment = plan.augment.then(|| (Ranges::default(), Rule::default()));
+    let recipe = Recipe { augment, ..plain };
+    let training = Loader::shuffled(dataset.clone(), recipe, plan.batch_size, plan.seed);
+    let validation = Loader::new(dataset.clone(), plain, plan.batch_size);
+    (
+        Loader { indices: plan.train_indices.clone(), workers: 2, ..training },
+        Loader { indices: plan.val_indices.clone(), ..validation },
+    )
+}
+
+/// Trains to the end, or until `monitor` says stop; saves to `path` after every epoch.
+fn fit(
+    trainer: &mut Trainer,
+    dataset: &Arc<dyn Dataset>,
+    path: &Path,
+    mut monitor: impl FnMut(Event) -> ControlFlow<()>,
+) -> Result<()> {
+    let side = trainer.model.graph.nodes()[0].output_shape[0];
+    let (training, validation) = loaders(dataset, &trainer.plan, side);
+    let pace = Pace { checkpoint: Some(path.to_owned()), every_steps: None };
+    trainer.fit(&training, Some(&validation), &pace, &mut monitor)
+}
+
+/// The checkpoint of a run from its beginning to its end.
+fn uninterrupted(dataset: &Arc<dyn Dataset>, plan: Plan) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.safetensors");
+    fit(&mut trainer(plan, SIDE), dataset, &path, |_| Continue(())).unwrap();
+    fs::read(&path).unwrap()
+}
+
+#[test]
+fn one_two_and_three_threads_leave_the_same_checkpoint() {
+    let dataset = Kept::new(10);
+    let run = |threads| threads::with(threads, || uninterrupted(&dataset, plan(&*dataset))).unwrap();
+    let one = run(1);
+    assert!(one == run(2), "two threads gave other bits than one");
+    assert!(one == run(3), "three threads gave other bits than one");
+    let other = uninterrupted(&dataset, Plan { seed: 6, ..plan(&*dataset) });
+    assert!(one != other, "the seed changes nothing");
+}
+
+#[test]
+fn a_run_stopped_anywhere_and_resumed_ends_with_the_same_bytes() {
+    let dataset = Kept::new(10);
+    // Momentum, so that each optimizer's state is in one of the runs.
+    for (optimizer, momentum) in [("adam", 0.0), ("rmsprop", 0.9)] {
+        let plan = Plan { optimizer: optimizer.into(), momentum, ..plan(&*dataset) };
+        let whole = uninterrupted(&dataset, plan.clone());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.safetensors");
+        // Two epochs: each begins, takes three steps, and ends.
+        for stop in 0..10 {
+            let mut first = trainer(plan.clone(), SIDE);
+            let mut events = 0;
+            let stopped = fit(&mut first, &dataset, &path, |_| {
+                events += 1;
+                if events > stop { Break(()) } else { Continue(()) }
+            });
+            let Err(Error::Interrupted(message)) = stopped else {
+                panic!("event {stop} did not stop the run: {stopped:?}");
+            };
+            assert!(message.contains("a.safetensors") && message.contains("--resume"), "{message}");
+            let (mut second, saved) = train::load(&path).unwrap();
+            assert_eq!((saved.position, &saved.plan), (first.position, &plan));
+            fit(&mut second, &dataset, &path, |_| Continue(())).unwrap();
+            assert!(whole == fs::read(&path).unwrap(), "{optimizer}: stopped at event {stop}");
+        }
+    }
+}
+
+/// The binary cross-entropy of giving every picture each class's share.
+fn prior_loss(dataset: &dyn Dataset) -> f64 {
+    let n = dataset.len() as f64;
+    let count = |class: usize| (0..dataset.len()).filter(|&i| dataset.labels(i).unwrap()[class]).count();
+    let entropy = |p: f64| [p, 1.0 - p].iter().filter(|&&p| p > 0.0).map(|p| -p * p.ln()).sum::<f64>();
+    (0..20).map(|class| entropy(count(class) as f64 / n)).sum::<f64>() / 20.0
+}
+
+#[test]
+fn the_network_overfits_64_pictures() {
+    let dataset = Kept::new(64);
+    let (side, prior) = (150, prior_loss(&*dataset));
+    let plan = Plan {
+        epochs: 110,
+        batch_size: 16,
+        augment: false,
+        class_weights: None,
+        train_indices: (0..64).collect(),
+        val_indices: Vec::new(),
+        ..plan(&*dataset)
+    };
+    let mut trainer = trainer(plan, side);
+    let (training, _) = loaders(&dataset, &trainer.plan, side);
+    let pictures = Loader::new(dataset, Recipe::plain(side), 16);
+    let mut monitor = |_: Event| Continue(());
+    trainer.fit(&training, None, &Pace::default(), &mut monitor).unwrap();
+    // Smaller steps at the end, so that the moving statistics catch up with the weights.
+    trainer.optimizer.learning_rate = 2e-4;
+    trainer.plan.epochs = 140;
+    trainer.fit(&training, None, &Pace::default(), &mut monitor).unwrap();
+    let scores = evaluate(&trainer.model, trainer.plan.loss().unwrap(), &pictures).unwrap();
+    println!("loss {:.4}; always the class's share: {prior:.4}", scores.loss);
+    assert!(scores.loss < 0.05, "{:.4}", scores.loss);
+    assert!(prior > 0.15, "the pictures are told apart by nothing: {prior:.4}");
+}
+
+#[test]
+fn a_run_that_blows_up_says_where_and_leaves_the_last_checkpoint() {
+    let dataset = Kept::new(10);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.safetensors");
+    let mut trainer =
+        trainer(Plan { optimizer: "sgd".into(), learning_rate: 1e30, ..plan(&*dataset) }, SIDE);
+    train::save(&path, &trainer).unwrap();
+    let before = fs::read(&path).unwrap();
+    let mut steps = 0;
+    let result = fit(&mut trainer, &dataset, &path, |event| {
+        steps += matches!(event, Event::Step { .. }) as usize;
+        Continue(())
+    });
+    let Err(Error::Diverged(message)) = result else { panic!("it went on: {result:?}") };
+    let place = format!("epoch 1, step {}", steps + 1);
+    assert!(message.contains(&place) && message.contains("learning rate"), "{place}: {message}");
+    assert!(before == fs::read(&path).unwrap(), "the checkpoint changed");
+    assert_eq!(train::load(&path).unwrap().1.position.global_step, 0);
+}
+
+#[test]
+fn a_pixel_that_is_no_number_stops_the_first_step_and_changes_no_weight() {
+    let dataset = Kept::new(10);
+    let mut trainer = trainer(plan(&*dataset), SIDE);
+    let (training, _) = loaders(&dataset, &trainer.plan, SIDE);
+    let batch = training.epoch(0, 0).unwrap().next().unwrap().unwrap();
+    let mut pixels = batch.images.as_slice::<f32>().unwrap().to_vec();
+    pixels[1000] = f32::NAN;
+    let images = Tensor::from_slice(&pixels, batch.images.shape()).unwrap();
+    let before = trainer.model.clone();
+    let result = trainer.step(&Batch { images, ..batch });
+    let Err(Error::Diverged(message)) = result else { panic!("it went on: {result:?}") };
+    assert!(message.contains("epoch 1, step 1") && message.contains("NaN"), "{message}");
+    for (old, new) in before.parameters.iter().zip(&trainer.model.parameters) {
+        assert_eq!(old.value.as_slice::<f32>(), new.value.as_slice::<f32>(), "{}", old.path);
+    }
+    assert_eq!(trainer.position.global_step, 0);
+}
+
+#[test]
+fn weights_that_are_no_numbers_never_replace_a_checkpoint() {
+    let dataset = Kept::new(10);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.safetensors");
+    let plan = Plan { val_indices: Vec::new(), ..plan(&*dataset) };
+    let mut trainer = trainer(plan, SIDE);
+    train::save(&path, &trainer).unwrap();
+    let before = fs::read(&path).unwrap();
+    // Training normalises by the batch, so the loss does not show what inference would.
+    let mean = "batch_normalization/moving_mean";
+    let channels = trainer.model.parameter(mean).unwrap().value.shape();
+    trainer.model.set(mean, Tensor::full(channels, f32::NAN)).unwrap();
+    let result = fit(&mut trainer, &dataset, &path, |_| Continue(()));
+    let Err(Error::Diverged(message)) = result else { panic!("it went on: {result:?}") };
+    assert!(
+        message.contains("after epoch 1, step 0")
+            && message.contains(mean)
+            && message.contains("not finite"),
+        "{message}"
+    );
+    assert!(before == fs::read(&path).unwrap(), "the checkpoint changed");
+}
