@@ -1,21 +1,15 @@
 //! The optimizers against TensorFlow 2.6 and Keras 3: five steps on gradients between 1e-5 and 10,
 //! some of them zero.
 
+mod common;
+
 use atrous::optimizers::{Optimizer, Rule};
 use atrous::{DType, Tensor};
+use common::{json, numbers};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
 
 fn golden() -> Value {
-    let root = std::env::var_os("ATROUS_GOLDEN").map(PathBuf::from);
-    let root = root.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"));
-    let path = root.join("optim/optim.json");
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    serde_json::from_str(&text).unwrap()
-}
-
-fn numbers(list: &Value) -> Vec<f64> {
-    list.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
+    json(common::golden().join("optim/optim.json"))
 }
 
 /// The largest deviation of the weights from those of `key`, over all steps.

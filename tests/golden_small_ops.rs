@@ -4,36 +4,23 @@
 //! The files hold what TensorFlow computed in f64 from f32 inputs; `y_f64` and `loss` are stored as
 //! f64, all else rounded to f32. `ATROUS_GOLDEN` names another folder with the same files.
 
+mod common;
+
 use atrous::cpu::simd::{Isa, supported, with_isa};
 use atrous::ops::{self, CategoricalGradient, Padding, PoolOptions};
 use atrous::{DType, Result, Tensor};
-use ndarray_npy::NpzReader;
-use std::fs::File;
-use std::path::{Path, PathBuf};
 
-fn golden(file: &str) -> PathBuf {
-    let root = std::env::var_os("ATROUS_GOLDEN").map(PathBuf::from);
-    root.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")).join(file)
-}
-
-/// The arrays of one file, as f64.
-struct Npz(NpzReader<File>);
+/// The arrays of one file, as tensors.
+struct Npz(common::Npz);
 
 impl Npz {
     fn open(name: &str) -> Self {
-        let path = golden(&format!("ops/{name}.npz"));
-        let file = File::open(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        Npz(NpzReader::new(file).unwrap())
+        Npz(common::Npz::open(common::golden().join(format!("ops/{name}.npz"))))
     }
 
     fn get(&mut self, name: &str, dtype: DType) -> Tensor {
-        let file = format!("{name}.npy");
-        let array: ndarray::ArrayD<f64> = match self.0.by_name::<ndarray::OwnedRepr<f32>, _>(&file) {
-            Ok(array) => array.mapv(f64::from),
-            Err(_) => self.0.by_name(&file).unwrap_or_else(|e| panic!("{name}: {e}")),
-        };
-        let values: Vec<f64> = array.iter().copied().collect();
-        Tensor::from_slice(&values, array.shape()).unwrap().to_dtype(dtype)
+        let array = self.0.get(name);
+        Tensor::from_slice(&array.values, &array.shape[..]).unwrap().to_dtype(dtype)
     }
 }
 

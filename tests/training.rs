@@ -24,7 +24,7 @@ const SIDE: usize = 108;
 struct Kept(Vec<(Picture, Labels)>);
 
 impl Kept {
-    fn new(len: usize) -> Arc<dyn Dataset> {
+    fn first(len: usize) -> Arc<dyn Dataset> {
         let set = Synthetic::train(11, len);
         Arc::new(Kept((0..len).map(|i| (set.picture(i).unwrap(), set.labels(i).unwrap())).collect()))
     }
@@ -111,7 +111,7 @@ fn uninterrupted(dataset: &Arc<dyn Dataset>, plan: Plan) -> Vec<u8> {
 
 #[test]
 fn one_two_and_three_threads_leave_the_same_checkpoint() {
-    let dataset = Kept::new(10);
+    let dataset = Kept::first(10);
     let run = |threads| threads::with(threads, || uninterrupted(&dataset, plan(&*dataset))).unwrap();
     let one = run(1);
     assert!(one == run(2), "two threads gave other bits than one");
@@ -122,7 +122,7 @@ fn one_two_and_three_threads_leave_the_same_checkpoint() {
 
 #[test]
 fn a_run_stopped_anywhere_and_resumed_ends_with_the_same_bytes() {
-    let dataset = Kept::new(10);
+    let dataset = Kept::first(10);
     // Momentum, so that each optimizer's state is in one of the runs.
     for (optimizer, momentum) in [("adam", 0.0), ("rmsprop", 0.9)] {
         let plan = Plan { optimizer: optimizer.into(), momentum, ..plan(&*dataset) };
@@ -159,7 +159,7 @@ fn prior_loss(dataset: &dyn Dataset) -> f64 {
 
 #[test]
 fn the_network_overfits_64_pictures() {
-    let dataset = Kept::new(64);
+    let dataset = Kept::first(64);
     let (side, prior) = (150, prior_loss(&*dataset));
     let plan = Plan {
         epochs: 110,
@@ -187,7 +187,7 @@ fn the_network_overfits_64_pictures() {
 
 #[test]
 fn a_run_that_blows_up_says_where_and_leaves_the_last_checkpoint() {
-    let dataset = Kept::new(10);
+    let dataset = Kept::first(10);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.safetensors");
     let mut trainer =
@@ -208,7 +208,7 @@ fn a_run_that_blows_up_says_where_and_leaves_the_last_checkpoint() {
 
 #[test]
 fn a_pixel_that_is_no_number_stops_the_first_step_and_changes_no_weight() {
-    let dataset = Kept::new(10);
+    let dataset = Kept::first(10);
     let mut trainer = trainer(plan(&*dataset), SIDE);
     let (training, _) = loaders(&dataset, &trainer.plan, SIDE);
     let batch = training.epoch(0, 0).unwrap().next().unwrap().unwrap();
@@ -227,7 +227,7 @@ fn a_pixel_that_is_no_number_stops_the_first_step_and_changes_no_weight() {
 
 #[test]
 fn weights_that_are_no_numbers_never_replace_a_checkpoint() {
-    let dataset = Kept::new(10);
+    let dataset = Kept::first(10);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.safetensors");
     let plan = Plan { val_indices: Vec::new(), ..plan(&*dataset) };

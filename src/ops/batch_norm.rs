@@ -121,8 +121,8 @@ pub fn batch_norm_infer(
         let sums = saved_x.map(|x| gradient_sums(&x, &dy, &mean, &inverse));
         let share = |i| sums.as_ref().map(|sums| column(sums, i, dtype)).transpose();
         let (dgamma, dbeta) = (share(1)?, share(0)?);
-        let slope: Vec<[f64; 2]> =
-            gamma_values.iter().zip(&inverse).map(|(g, s)| [g * s, 0.0]).collect();
+        let slope: Vec<[f64; 3]> =
+            gamma_values.iter().zip(&inverse).map(|(g, s)| [g * s, 0.0, 0.0]).collect();
         Ok([needs.0[0].then(|| affine(&dy, &slope)), dgamma, dbeta])
     }))
 }
@@ -140,11 +140,10 @@ fn check(x: &Tensor, vectors: &[&Tensor], epsilon: f64) -> Result<DType> {
     common_dtype("batch_norm", &all)
 }
 
-/// γ·s and β − m·γ·s.
-fn scale_shift(mean: &[f64], inverse: &[f64], gamma: &Tensor, beta: &Tensor) -> Vec<[f64; 2]> {
+/// [γ·s, m, β] of each channel, for [`affine`].
+fn scale_shift(mean: &[f64], inverse: &[f64], gamma: &Tensor, beta: &Tensor) -> Vec<[f64; 3]> {
     let (gamma, beta) = (gamma.to_vec_f64(), beta.to_vec_f64());
-    let one = |i: usize| [gamma[i] * inverse[i], beta[i] - mean[i] * gamma[i] * inverse[i]];
-    (0..mean.len()).map(one).collect()
+    (0..mean.len()).map(|i| [gamma[i] * inverse[i], mean[i], beta[i]]).collect()
 }
 
 fn column(sums: &[[f64; 2]], which: usize, dtype: DType) -> Result<Tensor> {
@@ -266,21 +265,22 @@ fn sums_naive<T: Real>(x: &[T], dy: &[T], mean: &[f64], inverse: &[f64]) -> Vec<
     sums
 }
 
-/// a·x + b with the two constants of each channel.
-fn affine(x: &Tensor, constants: &[[f64; 2]]) -> Tensor {
+/// a·(x − m) + b with the constants [a, m, b] of each channel: the difference first, so that a value
+/// that is its channel's mean gives exactly b.
+fn affine(x: &Tensor, constants: &[[f64; 3]]) -> Tensor {
     let channels = constants.len();
     if x.dtype() == DType::F64 {
         let x_values = x.values::<f64>();
         let mut y = Buffer::<f64>::new(x_values.len());
         for (y, x) in y.chunks_mut(channels).zip(x_values.chunks(channels)) {
-            for ((y, x), [a, b]) in y.iter_mut().zip(x).zip(constants) {
-                *y = a * x + b;
+            for ((y, x), [a, m, b]) in y.iter_mut().zip(x).zip(constants) {
+                *y = a * (x - m) + b;
             }
         }
         return Tensor::from_buffer(y, x.shape());
     }
-    let a: Vec<f32> = constants.iter().map(|c| c[0] as f32).collect();
-    let b: Vec<f32> = constants.iter().map(|c| c[1] as f32).collect();
+    let part = |i: usize| constants.iter().map(|c| c[i] as f32).collect::<Vec<f32>>();
+    let (a, m, b) = (part(0), part(1), part(2));
     let (input, isa) = (x.values::<f32>(), isa());
     let mut y = Buffer::<f32>::new(input.len());
     let piece = piece(channels);
@@ -291,8 +291,9 @@ fn affine(x: &Tensor, constants: &[[f64; 2]]) -> Tensor {
             #[inline(always)]
             || {
                 for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
-                    for ((y, &x), (&a, &b)) in y.iter_mut().zip(x).zip(a.iter().zip(&b)) {
-                        *y = a * x + b;
+                    let constants = a.iter().zip(&m).zip(&b);
+                    for ((y, &x), ((&a, &m), &b)) in y.iter_mut().zip(x).zip(constants) {
+                        *y = a * (x - m) + b;
                     }
                 }
             },
@@ -389,9 +390,9 @@ mod tests {
 
     #[test]
     fn one_value_a_channel_gives_exactly_beta() {
-        let x = Tensor::from_slice(&[3.0f32, -7.5], [1, 2]).unwrap();
-        let beta = Tensor::from_slice(&[0.25f32, -1.0], [2]).unwrap();
-        let normed = batch_norm_train(&x, &Tensor::full([2], 2.0), &beta, 1e-3).unwrap();
+        let x = Tensor::from_slice(&[3.0f32, -7.3], [1, 2]).unwrap();
+        let beta = Tensor::from_slice(&[0.27f32, -1.1], [2]).unwrap();
+        let normed = batch_norm_train(&x, &Tensor::full([2], 1.3), &beta, 1e-3).unwrap();
         assert_eq!(normed.y.to_vec_f64(), beta.to_vec_f64());
         let (mean, variance) =
             normed.moving(&Tensor::zeros([2]), &Tensor::full([2], 1.0), 0.99).unwrap();
