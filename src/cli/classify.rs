@@ -69,6 +69,16 @@ pub fn checkpoint_path(out: &Path) -> PathBuf {
     out.join("checkpoint.safetensors")
 }
 
+/// An error where the folder holds a run that nobody asked to go on with.
+pub fn refuse_to_overwrite(out: &Path, resume: bool) -> Result<()> {
+    let path = checkpoint_path(out);
+    if resume || !path.exists() {
+        return Ok(());
+    }
+    let message = "there is a run already; go on with --resume, or choose another --out";
+    Err(Error::file(path, message))
+}
+
 impl Job {
     /// Trains (or goes on training) to the end, and leaves checkpoint and history.
     pub fn run(self) -> Result<Trainer> {
@@ -129,10 +139,7 @@ impl Job {
             println!("going on after epoch {}, step {}", saved.position.epoch, saved.position.step);
             return Ok(trainer);
         }
-        if path.exists() {
-            let message = "there is a run already; go on with --resume, or choose another --out";
-            return Err(Error::file(path, message));
-        }
+        refuse_to_overwrite(&self.out, self.resume)?;
         let name = self.options.model.as_deref().unwrap_or("alexnet");
         let size = self.options.size.unwrap_or(models::default_side(name));
         let plan = self.plan()?;

@@ -1,5 +1,6 @@
 //! `atrous demo`: the pipeline on pictures that it makes up.
 
+use super::classify::refuse_to_overwrite;
 use super::data::make_with_progress;
 use super::options::TrainOptions;
 use super::predict::THRESHOLD;
@@ -38,6 +39,7 @@ const EPOCHS: usize = 16;
 
 impl Demo {
     pub fn run(self) -> Result<()> {
+        refuse_to_overwrite(&self.out, self.resume)?;
         let data = self.out.join("data");
         if !(self.resume && data.join("test/test_set.csv").exists()) {
             make_with_progress(&data, self.train, self.test, self.seed)?;
