@@ -3,9 +3,10 @@
 
 use assert_cmd::Command;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::Instant;
 use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_atrous");
@@ -66,6 +67,26 @@ fn the_summary_counts_the_parameters() {
 }
 
 #[test]
+fn what_is_not_known_is_refused_by_name() {
+    let cases: [(&[&str], i32, &str); 7] = [
+        (&["train", "classify", "--data", "a", "--out", "b", "--epoch", "3"], 2, "--epoch"),
+        (&["train", "classify", "--data", "a"], 2, "--out"),
+        (&["train", "classify", "--data", "a", "--out", "b", "--epochs", "many"], 2, "many"),
+        (&["teach"], 2, "teach"),
+        (&["summary", "alexnot"], 1, "alexnot"),
+        (&["summary", "alexnet", "--device", "gpu"], 2, "`gpu` is none of `cpu`"),
+        (&["summary", "alexnet", "--device", "cuda:1"], 1, "`cuda:1` is not in this version"),
+    ];
+    for (arguments, code, wanted) in cases {
+        let output = Command::new(BINARY).args(arguments).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {error}");
+        assert!(output.stdout.is_empty() && error.matches("error: ").count() == 1, "{error}");
+        assert!(error.contains(wanted), "`{wanted}` is not in: {error}");
+    }
+}
+
+#[test]
 fn a_run_goes_from_pictures_to_a_submission() {
     let data = data();
     let out = tempfile::tempdir().unwrap();
@@ -96,6 +117,39 @@ fn a_run_goes_from_pictures_to_a_submission() {
     }
     let history = fs::read_to_string(result.join("history.csv")).unwrap();
     assert_eq!(history.lines().count(), 2, "{history}");
+
+    // The same in two commands, its settings as flags.
+    let again = out.path().join("again");
+    let (data, again) = (data.path().to_str().unwrap(), again.to_str().unwrap());
+    let flags = ["--size", "108", "--epochs", "1", "--val-fraction", "0.3"];
+    done(&[&["train", "classify", "--data", data, "--out", again][..], &flags].concat());
+    assert!(checkpoint(&result) == checkpoint(Path::new(again)));
+    let (file, csv) = (format!("{again}/checkpoint.safetensors"), format!("{again}/submission.csv"));
+    done(&["predict", "--data", data, "--checkpoint", &file, "--out", &csv]);
+    assert_eq!(fs::read_to_string(csv).unwrap(), submission);
+    for threshold in ["0", "1"] {
+        let csv = format!("{again}/{threshold}.csv");
+        let flags = ["--checkpoint", &file, "--out", &csv, "--threshold", threshold];
+        done(&[&["predict", "--data", data][..], &flags].concat());
+        // Every class, then the likeliest alone.
+        let first = fs::read_to_string(csv).unwrap().lines().nth(1).unwrap().to_owned();
+        let classes = first.strip_prefix("0_classification,").unwrap();
+        assert!(classes == "1 20" || threshold == "1" && classes.ends_with(" 1"), "{first}");
+    }
+}
+
+#[test]
+fn the_demo_runs_and_can_be_resumed_when_it_is_done() {
+    let out = tempfile::tempdir().unwrap();
+    let path = out.path().to_str().unwrap();
+    let demo = ["demo", "--out", path, "--train", "20", "--test", "2", "--epochs", "1"];
+    let printed = done(&demo);
+    assert!(printed.contains("control: shuffled labels"), "{printed}");
+    let submission = fs::read(out.path().join("submission.csv")).unwrap();
+    let trained = checkpoint(out.path());
+    done(&[&demo[..], &["--resume"]].concat());
+    assert!(checkpoint(out.path()) == trained);
+    assert!(fs::read(out.path().join("submission.csv")).unwrap() == submission);
 }
 
 #[test]
@@ -114,43 +168,100 @@ fn one_two_and_three_threads_write_the_same_checkpoint() {
     assert!(written[0] == written[1] && written[0] == written[2]);
 }
 
-/// Starts a small run, and ends it with a signal once `after` has passed and a checkpoint is there.
-fn ended_by(signal: &str, after: Duration, data: &str, out: &Path) -> std::process::ExitStatus {
-    let mut child: Child = std::process::Command::new(BINARY)
+/// Starts a small run.
+fn started(data: &str, out: &Path) -> Child {
+    std::process::Command::new(BINARY)
         .args(small(data, out.to_str().unwrap()))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
-        .unwrap();
-    while !out.join("checkpoint.safetensors").exists() {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    std::thread::sleep(after);
+        .unwrap()
+}
+
+/// Sends the signal, and waits for the end: the exit status and what came on standard error.
+fn ended_by(signal: &str, child: Child) -> (ExitStatus, String) {
     let sent = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status();
     assert!(sent.unwrap().success());
-    child.wait().unwrap()
+    let output = child.wait_with_output().unwrap();
+    (output.status, String::from_utf8(output.stderr).unwrap())
+}
+
+/// Goes on with a small run to its end; its last checkpoint.
+fn resumed(data: &str, out: &Path) -> Vec<u8> {
+    done(&[&small(data, out.to_str().unwrap())[..], &["--resume"]].concat());
+    checkpoint(out)
 }
 
 #[test]
-fn a_run_that_is_interrupted_or_killed_ends_with_the_same_bits() {
+fn a_run_that_is_interrupted_is_saved_and_ends_with_the_same_bits() {
     let data = data();
     let data = data.path().to_str().unwrap();
     let whole = tempfile::tempdir().unwrap();
     done(&small(data, whole.path().to_str().unwrap()));
     let whole = checkpoint(whole.path());
-    // Moments of no particular meaning, in a run of a second or so.
-    for (signal, milliseconds) in [("-INT", 230), ("-KILL", 110), ("-KILL", 370)] {
+    for signal in ["-INT", "-TERM"] {
         let out = tempfile::tempdir().unwrap();
-        let status = ended_by(signal, Duration::from_millis(milliseconds), data, out.path());
-        let unfinished = checkpoint(out.path()) != whole;
-        if signal == "-INT" && unfinished {
-            assert_eq!(status.code(), Some(130));
-        }
-        let mut arguments = small(data, out.path().to_str().unwrap());
-        arguments.push("--resume");
-        done(&arguments);
-        assert!(checkpoint(out.path()) == whole, "{signal} after {milliseconds} ms");
-        println!("{signal} after {milliseconds} ms: unfinished {unfinished}, and the same in the end");
+        let mut child = started(data, out.path());
+        // In the second of two epochs, whatever the machine's speed. The pipe stays open for what
+        // the run still prints.
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().starts_with("epoch   1/2")));
+        let (status, error) = ended_by(signal, child);
+        assert_eq!(status.code(), Some(130), "{error}");
+        assert!(error.contains("stopped after epoch 1") && error.contains("--resume"), "{error}");
+        let stopped = checkpoint(out.path());
+        assert!(stopped != whole, "{signal} came too late to mean anything");
+        let history = fs::read_to_string(out.path().join("history.csv")).unwrap();
+        assert_eq!(history.lines().count(), 2, "{history}");
+
+        // Without --resume nothing happens to it.
+        let again = small(data, out.path().to_str().unwrap());
+        let refused = Command::new(BINARY).args(&again).output().unwrap();
+        let error = String::from_utf8(refused.stderr).unwrap();
+        assert!(!refused.status.success() && error.contains("--resume"), "{error}");
+        assert!(checkpoint(out.path()) == stopped);
+
+        assert!(resumed(data, out.path()) == whole, "{signal}");
+    }
+}
+
+#[test]
+fn a_run_that_is_killed_at_any_moment_ends_with_the_same_bits() {
+    let data = data();
+    let data = data.path().to_str().unwrap();
+    let whole = tempfile::tempdir().unwrap();
+    let began = Instant::now();
+    done(&small(data, whole.path().to_str().unwrap()));
+    let took = began.elapsed();
+    let whole = checkpoint(whole.path());
+    let mut unfinished = 0;
+    // Shares of a whole run's time: among steps, among the writes between them, before the first.
+    for share in [0.02, 0.13, 0.29, 0.41, 0.56, 0.72] {
+        let out = tempfile::tempdir().unwrap();
+        let child = started(data, out.path());
+        std::thread::sleep(took.mul_f64(share));
+        ended_by("-KILL", child);
+        let file = out.path().join("checkpoint.safetensors");
+        unfinished += (!file.exists() || checkpoint(out.path()) != whole) as usize;
+        assert!(resumed(data, out.path()) == whole, "killed after {share} of {took:?}");
+    }
+    assert!(unfinished > 0, "every run was finished before it was killed");
+}
+
+#[test]
+fn a_run_is_resumed_under_the_settings_it_began_with() {
+    let data = data();
+    let out = tempfile::tempdir().unwrap();
+    let (data, out) = (data.path().to_str().unwrap(), out.path().to_str().unwrap());
+    done(&small(data, out));
+    let before = checkpoint(Path::new(out));
+    for (flag, value) in [("--epochs", "3"), ("--seed", "1"), ("--augment", "false")] {
+        let resume = ["train", "classify", "--data", data, "--out", out, "--resume", flag, value];
+        let output = Command::new(BINARY).args(resume).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains(&format!("another {flag}")), "{error}");
+        assert!(checkpoint(Path::new(out)) == before);
     }
 }
 
