@@ -3,6 +3,9 @@
 #![cfg(feature = "cli")]
 
 use assert_cmd::Command;
+use atrous::graph::Model;
+use atrous::models;
+use atrous::train::{self, Plan, Trainer};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -141,16 +144,44 @@ fn a_label_of_two() {
 #[test]
 fn the_check_tells_of_everything_in_one_pass() {
     let folder = data();
-    fs::write(path(&folder, "train/img/train_0.npy"), b"nothing").unwrap();
-    fs::write(path(&folder, "train/img/train_1.npy"), npy("<f4", "(2, 2, 3)", &[0; 48])).unwrap();
-    fs::write(path(&folder, "train/seg/train_2.npy"), npy("|u1", "(2, 2)", &[21; 4])).unwrap();
-    fs::remove_file(path(&folder, "test/img/test_1.npy")).unwrap();
+    let write = |file: &str, bytes: &[u8]| fs::write(path(&folder, file), bytes).unwrap();
+    write("train/img/train_0.npy", b"nothing");
+    write("train/img/train_1.npy", &npy("<f8", "(2, 2, 3)", &[0; 96]));
+    write("train/seg/train_2.npy", &npy("|u1", "(2, 2)", &[21; 4]));
+    write("train/img/train_3.npy", &npy("|u1", "(0, 7, 3)", &[]));
+    write("train/img/train_4.npy", &npy("|u1", "(2, 2, 3)", &[0; 11]));
+    write("train/seg/train_5.npy", &npy("|u1", "(1, 1)", &[0]));
+    fs::remove_file(path(&folder, "train/img/train_6.npy")).unwrap();
+    edit(path(&folder, "train/train_set.csv"), |text| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines[8] = format!("7,2{}", ",0".repeat(19));
+        lines[9] = format!("7,1{}", ",0".repeat(19));
+        lines[10] = "9,0,0".to_owned();
+        lines.join("\n") + "\n"
+    });
+    edit(path(&folder, "test/test_set.csv"), |text| text.replacen(",sheep", ",goat", 1));
     let output = atrous(&["data", "check", folder.path().to_str().unwrap()]).output().unwrap();
     let told = String::from_utf8(output.stdout).unwrap();
-    for part in ["img/train_0.npy", "img/train_1.npy", "seg/train_2.npy", "img/test_1.npy"] {
-        assert!(told.contains(part), "`{part}` is not in: {told}");
+    let problems = [
+        "img/train_0.npy: expected a .npy file",
+        "img/train_1.npy: expected element type uint8 (|u1), got <f8",
+        "seg/train_2.npy: expected 0 to 20 or 255, got 21 at row 0, column 0",
+        "img/train_3.npy: expected shape [height, width, 3], none of them zero, got [0, 7, 3]",
+        "img/train_4.npy: expected",
+        "seg/train_5.npy: expected the picture's size",
+        "train_set.csv, line 8, column `Id`: expected the picture of `6`",
+        "train_set.csv, line 9, column `aeroplane`: expected 0, 1 or -1, got `2`",
+        "train_set.csv, line 10, column `Id`: Id `7` was in line 9 before",
+        "train_set.csv, line 11: expected 21 fields, got 3",
+        "test_set.csv, line 1, column `sheep`: expected this column, got none",
+        "test_set.csv, line 1, column `goat`: expected `Id` and the 20 classes, got this column too",
+    ];
+    for problem in problems {
+        assert_eq!(told.matches(problem).count(), 1, "`{problem}` is not in: {told}");
     }
-    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains(&format!("{} problems, told above", problems.len())), "{error}{told}");
+    assert_eq!((output.status.code(), error.matches("error: ").count()), (Some(1), 1));
 }
 
 #[test]
@@ -172,8 +203,12 @@ fn settings_that_make_no_sense() {
     let data = folder.path().to_str().unwrap();
     let out = path(&folder, "run");
     let train = ["train", "classify", "--data", data, "--out", out.to_str().unwrap()];
-    let cases: [(&[&str], &str); 8] = [
+    let cases: [(&[&str], &str); 12] = [
         (&["--epochs", "0"], "epoch"),
+        (&["--epochs", "18446744073709551615"], "epoch"),
+        (&["--workers", "0"], "--workers"),
+        (&["--val-fraction", "nan"], "--val-fraction"),
+        (&["--val-fraction", "0.99"], "none is left to train on"),
         (&["--batch-size", "0"], "batch"),
         (&["--val-fraction", "1.5"], "val-fraction"),
         (&["--learning-rate=-1"], "learning_rate"),
@@ -184,13 +219,44 @@ fn settings_that_make_no_sense() {
     ];
     for (extra, wanted) in cases {
         refused(atrous(&train).args(extra), &[wanted]);
-        assert!(!out.join("checkpoint.safetensors").exists());
+        assert!(!out.exists(), "{extra:?} left something behind");
+    }
+    // Before the checkpoint is read, before anything is trained.
+    for threshold in ["nan", "1.5", "-0.1", "inf"] {
+        let threshold = format!("--threshold={threshold}");
+        let predict = ["predict", "--data", data, "--checkpoint", "/no/such/file", &threshold];
+        refused(&mut atrous(&predict), &["--threshold", "0 to 1"]);
+        let run = ["run", "--data", data, "--out", out.to_str().unwrap(), &threshold];
+        refused(&mut atrous(&run), &["--threshold", "0 to 1"]);
+        assert!(!out.exists());
     }
     refused(&mut atrous(&["summary", "alexnet", "--device", "cuda"]), &["cuda:0"]);
     refused(&mut atrous(&["summary", "alexnet", "--threads", "0"]), &["--threads"]);
     let config = path(&folder, "a.toml");
     fs::write(&config, "epoch = 3\n").unwrap();
     refused(atrous(&train).args(["--config", config.to_str().unwrap()]), &["a.toml", "epoch"]);
+}
+
+/// The checkpoint of a network before its first step.
+fn untrained(classes: usize) -> Vec<u8> {
+    let plan = Plan {
+        epochs: 1,
+        batch_size: 4,
+        learning_rate: 1e-3,
+        optimizer: "adam".into(),
+        momentum: 0.0,
+        loss: "binary_crossentropy".into(),
+        seed: 0,
+        augment: false,
+        class_weights: None,
+        train_indices: (0..12).collect(),
+        val_indices: Vec::new(),
+    };
+    let model = Model::new(models::alexnet(108, classes).unwrap(), 0);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("checkpoint.safetensors");
+    train::save(&file, &Trainer::new(model, plan).unwrap()).unwrap();
+    fs::read(file).unwrap()
 }
 
 #[test]
@@ -200,15 +266,28 @@ fn a_damaged_checkpoint_is_refused_and_kept() {
     let checkpoint = path(&folder, "checkpoint.safetensors");
     let submission = path(&folder, "submission.csv");
     fs::write(&submission, "kept").unwrap();
-    for bytes in [&b""[..], b"garbage that is no checkpoint", &[0xFF; 64]] {
-        fs::write(&checkpoint, bytes).unwrap();
+    let whole = untrained(20);
+    let mut flipped = whole.clone();
+    flipped[100] ^= 1;
+    let damaged = [
+        b"".to_vec(),
+        b"garbage that is no checkpoint".to_vec(),
+        vec![0xFF; 64],
+        whole[..500].to_vec(),
+        whole[..whole.len() - 1].to_vec(),
+        flipped,
+        // Nothing wrong with it, but not for these classes.
+        untrained(3),
+    ];
+    for bytes in damaged {
+        fs::write(&checkpoint, &bytes).unwrap();
         let file = checkpoint.to_str().unwrap();
         let out = submission.to_str().unwrap();
         let mut predict = atrous(&["predict", "--data", data, "--checkpoint", file, "--out", out]);
         refused(&mut predict, &["checkpoint.safetensors"]);
         let train = ["train", "classify", "--data", data, "--out", data, "--resume"];
         refused(&mut atrous(&train), &["checkpoint.safetensors"]);
-        assert_eq!(fs::read(&checkpoint).unwrap(), bytes);
+        assert!(fs::read(&checkpoint).unwrap() == bytes);
     }
     assert_eq!(fs::read_to_string(&submission).unwrap(), "kept");
 }
@@ -224,23 +303,92 @@ fn a_run_that_is_there_already_is_not_overwritten() {
 }
 
 #[test]
+fn pictures_that_are_there_already_are_not_made_up_anew() {
+    let folder = data();
+    let table = path(&folder, "train/train_set.csv");
+    let before = fs::read(&table).unwrap();
+    let make = ["data", "make", folder.path().to_str().unwrap(), "--train", "2", "--test", "2"];
+    refused(&mut atrous(&make), &[folder.path().to_str().unwrap(), "empty folder"]);
+    assert_eq!(fs::read(table).unwrap(), before);
+}
+
+#[test]
+fn a_submission_that_cannot_be_written_leaves_what_was_there() {
+    let folder = data();
+    let checkpoint = path(&folder, "checkpoint.safetensors");
+    fs::write(&checkpoint, untrained(20)).unwrap();
+    let file = path(&folder, "file");
+    fs::write(&file, "kept").unwrap();
+    let out = file.join("submission.csv");
+    let (data, out) = (folder.path().to_str().unwrap(), out.to_str().unwrap());
+    let checkpoint = checkpoint.to_str().unwrap();
+    let predict = ["predict", "--data", data, "--checkpoint", checkpoint, "--out", out];
+    refused(&mut atrous(&predict), &["file", "not a folder"]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
+}
+
+/// A small file system of its own, unmounted when the test ends, however it ends.
+struct Small(TempDir);
+
+impl Small {
+    fn mount(options: &str) -> Self {
+        let small = Small(tempfile::tempdir().unwrap());
+        small.run("mount", &["-t", "tmpfs", "-o", options, "tmpfs"]);
+        small
+    }
+
+    fn run(&self, command: &str, arguments: &[&str]) {
+        let mut command = std::process::Command::new(command);
+        let status = command.args(arguments).arg(self.0.path()).status().unwrap();
+        assert!(status.success(), "{command:?}: this test needs root");
+    }
+
+    /// The files in it, hidden ones too.
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.0.path()).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[test]
 #[ignore = "needs root to mount a small file system"]
 fn a_full_disk() {
     let folder = data();
-    let small = tempfile::tempdir().unwrap();
-    let mount = |arguments: &[&str]| {
-        let status = std::process::Command::new(arguments[0]).args(&arguments[1..]).status().unwrap();
-        assert!(status.success(), "{arguments:?}");
-    };
-    let at = small.path().to_str().unwrap();
-    mount(&["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", at]);
     // A checkpoint of this network takes 3 MB before its first step.
-    let train = ["train", "classify", "--data", folder.path().to_str().unwrap(), "--out", at];
-    let output = atrous(&train).output().unwrap();
-    let left: Vec<PathBuf> = fs::read_dir(at).unwrap().map(|entry| entry.unwrap().path()).collect();
-    mount(&["umount", at]);
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{error}");
-    assert!(error.contains("checkpoint.safetensors") && error.contains("full"), "{error}");
-    assert!(left.is_empty(), "{left:?}");
+    let small = Small::mount("size=1m");
+    let (data, out) = (folder.path().to_str().unwrap(), small.0.path().to_str().unwrap());
+    let train = ["train", "classify", "--data", data, "--out", out];
+    refused(&mut atrous(&train), &["checkpoint.safetensors", "the disk is full"]);
+    assert!(small.names().is_empty(), "{:?}", small.names());
+    refused(&mut atrous(&["data", "make", out, "--train", "100"]), &["the disk is full"]);
+}
+
+#[test]
+#[ignore = "needs root to mount a small file system"]
+fn a_disk_that_fills_up_while_training_keeps_the_last_checkpoint() {
+    let folder = data();
+    // From its first step on a checkpoint takes 9 MB: the optimizer's state is in it too.
+    let small = Small::mount("size=6m");
+    let (data, out) = (folder.path().to_str().unwrap(), small.0.path().to_str().unwrap());
+    let train = ["train", "classify", "--data", data, "--out", out, "--size", "108", "--epochs", "1"];
+    refused(&mut atrous(&train), &["checkpoint.safetensors", "the disk is full"]);
+    let left = ["checkpoint.safetensors", "history.csv", "history.json"];
+    assert_eq!(small.names(), left);
+    let (trainer, _) = train::load(&small.0.path().join(left[0])).unwrap();
+    assert_eq!(trainer.position.global_step, 0);
+    // With room, the run goes on from there.
+    small.run("mount", &["-o", "remount,size=64m"]);
+    let resume = ["train", "classify", "--data", data, "--out", out, "--resume"];
+    atrous(&resume).assert().success();
+    let (trainer, _) = train::load(&small.0.path().join(left[0])).unwrap();
+    assert_eq!(trainer.position.epoch, 1);
 }
