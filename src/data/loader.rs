@@ -89,11 +89,15 @@ pub fn batch(
                     format!("expected a mask of sample `{}`, got none", dataset.id(index)),
                 )
             })?;
-            if (mask.height, mask.width) != (picture.height, picture.width) {
-                let message =
-                    format!("{mask:?} does not fit {picture:?} of sample `{}`", dataset.id(index));
-                return Err(Error::argument("batch", message));
-            }
+            mask.fits(picture.height, picture.width).map_err(|message| {
+                match dataset.mask_file(index) {
+                    Some(path) => Error::file(path, message),
+                    None => {
+                        let message = format!("the mask of sample `{}`: {message}", dataset.id(index));
+                        Error::argument("batch", message)
+                    }
+                }
+            })?;
             let mut mask = image::fit_mask(&mask, size, recipe.fit, VOID)?;
             if let Some(matrix) = &matrix {
                 mask = augment::warp_mask(&mask, matrix);
