@@ -315,14 +315,17 @@ fn the_749_real_pictures_are_read_and_counted() {
         assert_eq!(count(name), expected, "{name}");
     }
     let main = VocDevkit::open(&root, Task::Main, "train").unwrap();
+    let mut differ = Vec::new();
     for i in 0..training.dataset.len() {
         let mask = training.dataset.mask(i).unwrap().unwrap();
         let picture = training.dataset.picture(i).unwrap();
         assert!(mask.fits(picture.height, picture.width).is_ok());
-        if let Some(row) = main.rows.iter().find(|row| row.id == training.dataset.id(i)) {
-            assert_eq!(row.labels, Some(mask.labels()), "{}", row.id);
+        if training.dataset.labels(i) != Some(mask.labels()) {
+            differ.push(training.dataset.id(i));
         }
     }
+    // 48 pixels of a person, which the lists do not count.
+    assert_eq!(differ, ["2008_008521"]);
     assert_eq!(main.len(), 675);
     assert!(read_mask_png(root.join("README.md")).is_err());
 }
