@@ -201,10 +201,16 @@ pub enum Preprocess {
     Symmetric,
     /// BGR, less ImageNet's mean (Keras' VGG).
     Caffe,
+    /// (x / 255 − mean) / deviation of ImageNet's colours, RGB (torchvision).
+    Torch,
 }
 
 /// ImageNet's mean colour, in the order of Caffe: blue, green, red.
 pub const CAFFE_MEAN: [f32; 3] = [103.939, 116.779, 123.68];
+
+/// ImageNet's mean colour and its deviation, of values from 0 to 1: red, green, blue.
+pub const TORCH_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+pub const TORCH_DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
 
 impl Preprocess {
     /// In place, on any number of RGB pixels.
@@ -220,6 +226,15 @@ impl Preprocess {
                     pixel.iter_mut().zip(CAFFE_MEAN).for_each(|(v, mean)| *v -= mean);
                 }
             }
+            Preprocess::Torch => {
+                for pixel in rgb.chunks_exact_mut(3) {
+                    for (v, (mean, deviation)) in
+                        pixel.iter_mut().zip(TORCH_MEAN.iter().zip(TORCH_DEVIATION))
+                    {
+                        *v = (*v / 255.0 - mean) / deviation;
+                    }
+                }
+            }
         }
     }
 
@@ -233,6 +248,15 @@ impl Preprocess {
                 for pixel in values.chunks_exact_mut(3) {
                     pixel.iter_mut().zip(CAFFE_MEAN).for_each(|(v, mean)| *v += mean);
                     pixel.swap(0, 2);
+                }
+            }
+            Preprocess::Torch => {
+                for pixel in values.chunks_exact_mut(3) {
+                    for (v, (mean, deviation)) in
+                        pixel.iter_mut().zip(TORCH_MEAN.iter().zip(TORCH_DEVIATION))
+                    {
+                        *v = (*v * deviation + mean) * 255.0;
+                    }
                 }
             }
         }
@@ -292,14 +316,33 @@ mod tests {
     #[test]
     fn preprocessing_can_be_undone() {
         let before = [0.0f32, 17.0, 255.0, 3.5, 127.5, 200.25];
-        for preprocess in [Preprocess::None, Preprocess::Unit, Preprocess::Symmetric, Preprocess::Caffe]
-        {
+        use Preprocess::{Caffe, None, Symmetric, Torch, Unit};
+        for preprocess in [None, Unit, Symmetric, Caffe, Torch] {
             let mut values = before;
             preprocess.apply(&mut values);
-            assert_eq!(preprocess == Preprocess::None, values == before);
+            assert_eq!(preprocess == None, values == before);
             preprocess.undo(&mut values);
             assert!(values.iter().zip(before).all(|(a, b)| (a - b).abs() < 1e-4), "{preprocess:?}");
         }
+    }
+
+    /// Values of `torchvision.transforms.Normalize` on black, white and one colour.
+    #[test]
+    fn torch_preprocessing_gives_what_torchvision_gives() {
+        let mut values = [0.0f32, 0.0, 0.0, 255.0, 255.0, 255.0, 10.0, 128.0, 200.0];
+        Preprocess::Torch.apply(&mut values);
+        let expected = [
+            -2.117_904,
+            -2.035_714,
+            -1.804_444,
+            2.248_908,
+            2.428_571_5,
+            2.64,
+            -1.946_656_5,
+            0.205_182_2,
+            1.681_394_5,
+        ];
+        assert!(values.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{values:?}");
     }
 
     #[test]
