@@ -22,6 +22,8 @@ pub struct Placement {
 
 /// How a picture becomes a square.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "checkpoint", serde(rename_all = "lowercase"))]
 pub enum Fit {
     /// Keep its proportions, fill up with zeros.
     Pad,
@@ -191,6 +193,8 @@ fn above_zero(height: usize, width: usize) -> Result<()> {
 
 /// What a network wants done to values of 0 to 255, RGB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "checkpoint", serde(rename_all = "lowercase"))]
 pub enum Preprocess {
     /// 0 to 255.
     None,

@@ -77,6 +77,17 @@ pub struct Batch {
     pub indices: Vec<usize>,
 }
 
+impl Batch {
+    /// What a network is to say of the images: masks where it segments, else labels.
+    pub fn targets(&self, segments: bool) -> Result<&Tensor> {
+        match (segments, &self.masks) {
+            (false, _) => Ok(&self.labels),
+            (true, Some(masks)) => Ok(masks),
+            (true, None) => Err(Error::argument("batch", "it was made without masks")),
+        }
+    }
+}
+
 /// Makes one batch, here and now, each sample as at its first time in the epoch.
 pub fn batch(
     dataset: &dyn Dataset,

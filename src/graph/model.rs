@@ -63,6 +63,11 @@ impl Model {
         &self.parameters[self.offsets[i]..self.offsets[i + 1]]
     }
 
+    /// How many of the parameters, which come first, are the base's.
+    pub fn base_parameters(&self) -> usize {
+        self.offsets[self.graph.base().len()]
+    }
+
     pub fn parameter(&self, path: &str) -> Option<&Parameter> {
         self.parameters.iter().find(|parameter| parameter.path == path)
     }

@@ -33,7 +33,8 @@ pub use concat::concat;
 pub use conv2d::{Conv2dOptions, conv2d};
 pub use cross_entropy::{
     CategoricalGradient, binary_cross_entropy, binary_cross_entropy_of_probabilities,
-    categorical_cross_entropy_of_probabilities, softmax_cross_entropy, sparse_softmax_cross_entropy,
+    binary_focal_cross_entropy, categorical_cross_entropy_of_probabilities, softmax_cross_entropy,
+    sparse_focal_cross_entropy, sparse_softmax_cross_entropy,
 };
 pub use dense::dense;
 pub use depthwise_conv2d::depthwise_conv2d;

@@ -15,7 +15,8 @@ use crate::ops::Padding;
 use std::fmt;
 use std::str::FromStr;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Origin {
     #[default]
     Keras,
@@ -99,6 +100,9 @@ impl Origin {
                 }
             }
             ids.push(out.add_named(&node.name, layer, &inputs)?);
+            if i + 1 == graph.base().len() {
+                out.end_base();
+            }
         }
         Ok(out)
     }
@@ -142,20 +146,11 @@ impl FromStr for Origin {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layers::Initializer;
 
     /// The beginning of MobileNet, and a head with layers of the same types.
     fn graph() -> Graph {
         let mut g = Graph::new("mobilenet", "input_1", [8, 8, 3]);
-        let conv = Layer::Conv2D {
-            filters: 4,
-            kernel: [3, 3],
-            stride: [2, 2],
-            padding: Padding::Same,
-            dilation: [1, 1],
-            use_bias: false,
-            initializer: Initializer::GlorotUniform,
-        };
+        let conv = Layer::conv2d(4, 3).with_stride(2).with_padding(Padding::Same).with_bias(false);
         let depthwise = |stride, padding| Layer::DepthwiseConv2D {
             kernel: [3, 3],
             stride: [stride; 2],

@@ -17,6 +17,9 @@ pub struct Jitter {
 }
 
 impl Jitter {
+    /// Weather and cameras, not another scene.
+    pub const MILD: Self = Jitter { brightness: 0.3, contrast: 0.3, saturation: 0.3 };
+
     pub fn check(&self) -> Result<()> {
         if [self.brightness, self.contrast, self.saturation].iter().all(|r| (0.0..=1.0).contains(r)) {
             return Ok(());
