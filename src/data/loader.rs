@@ -9,7 +9,7 @@ use crate::data::augment::jitter::{Colour, Jitter};
 use crate::data::augment::{self, Parameters, Ranges, Rule};
 use crate::data::class_weights::sample_weights;
 use crate::data::image::{self, Fit, MaskResize, Preprocess};
-use crate::data::{CLASSES, Dataset, VOID};
+use crate::data::{CLASSES, Dataset, VOID, mask_fits};
 use crate::error::{Error, Result};
 use crate::pool::Buffer;
 use crate::random::{Stream, domain};
@@ -147,15 +147,7 @@ fn make(
                     format!("expected a mask of sample `{}`, got none", dataset.id(index)),
                 )
             })?;
-            mask.fits(picture.height, picture.width).map_err(|message| {
-                match dataset.mask_file(index) {
-                    Some(path) => Error::file(path, message),
-                    None => {
-                        let message = format!("the mask of sample `{}`: {message}", dataset.id(index));
-                        Error::argument("batch", message)
-                    }
-                }
-            })?;
+            mask_fits(dataset, index, &mask, &picture)?;
             let mask = match (&crop, &matrix) {
                 (Some(crop), _) => crop::sample_mask(&mask, crop, size),
                 (None, matrix) => {
