@@ -540,7 +540,7 @@ mod tests {
                 index.to_string()
             }
             fn labels(&self, index: usize) -> Option<Labels> {
-                Some(std::array::from_fn(|class| class == (index % 10 == 0) as usize))
+                Some(std::array::from_fn(|class| class == index.is_multiple_of(10) as usize))
             }
             fn picture(&self, index: usize) -> Result<Picture> {
                 Picture::new(6, 6, (0..108).map(|i| (i * 7 + index) as u8).collect())
