@@ -1,12 +1,14 @@
 //! The VOCdevkit layout: read, judged, and told by name where it is wrong.
 #![cfg(feature = "pictures")]
 
+use atrous::data::convert::convert;
 use atrous::data::loader::{Recipe, batch};
 use atrous::data::picture_files::{
     decode_jpeg, decode_mask_png, decode_png, read_mask_png, write_jpeg, write_mask_png, write_png,
 };
 use atrous::data::source::{Layout, Source};
 use atrous::data::voc_devkit::{self, Task, VocDevkit, read_annotation};
+use atrous::data::voc_npy::{Split, VocNpy};
 use atrous::data::{CLASSES, Dataset, Labels, Mask, Picture, check};
 use proptest::prelude::*;
 use std::fs;
@@ -262,6 +264,76 @@ fn a_source_knows_the_layout_and_joins_train_and_val() {
     fs::create_dir_all(made.path().join("JPEGImages")).unwrap();
     fs::create_dir_all(made.path().join("ImageSets")).unwrap();
     assert!(Source::open(made.path()).unwrap_err().to_string().ends_with("got both"));
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn devkit_to_npy_keeps_every_pixel_and_label() {
+    let dir = folder();
+    let out = tempfile::tempdir().unwrap();
+    let to = out.path().join("npy");
+    let progress = std::cell::Cell::new((0, 0));
+    let done = convert(dir.path(), &to, Layout::VocNpy, &|done, of| progress.set((done, of))).unwrap();
+    assert_eq!((done.train, done.test, done.masks, progress.get()), (3, 0, 3, (3, 3)));
+    assert!(check::check(&to).unwrap().is_fine());
+    let before = Source::open(dir.path()).unwrap().training(Task::Segmentation).unwrap().dataset;
+    let after = Source::open(&to).unwrap().training(Task::Segmentation).unwrap().dataset;
+    assert_eq!(after.len(), 3);
+    for i in 0..3 {
+        assert_eq!((after.id(i), after.labels(i)), (before.id(i), before.labels(i)));
+        assert!(after.picture(i).unwrap() == before.picture(i).unwrap());
+        assert!(after.mask(i).unwrap() == before.mask(i).unwrap());
+    }
+}
+
+#[test]
+fn npy_to_devkit_and_back_keeps_masks_and_labels_and_nearly_the_pictures() {
+    let out = tempfile::tempdir().unwrap();
+    let [made, devkit, back] = ["made", "devkit", "back"].map(|name| out.path().join(name));
+    atrous::data::synthetic::make(&made, 5, 2, 3, &|_, _| {}).unwrap();
+    let done = convert(&made, &devkit, Layout::VocDevkit, &|_, _| {}).unwrap();
+    assert_eq!((done.train, done.test, done.masks), (5, 2, 7));
+    let report = check::check(&devkit).unwrap();
+    assert!(report.is_fine() && report.notes.is_empty(), "{report}");
+    assert_eq!(convert(&devkit, &back, Layout::VocNpy, &|_, _| {}).unwrap(), done);
+    assert_eq!(names(out.path()), ["back", "devkit", "made"]);
+    for split in [Split::Train, Split::Test] {
+        let (before, after) = (VocNpy::open(&made, split).unwrap(), VocNpy::open(&back, split).unwrap());
+        for i in 0..before.len() {
+            assert_eq!(after.id(i), format!("{}_{}", split.name(), before.id(i)));
+            if split == Split::Train {
+                assert_eq!(after.labels(i), before.labels(i));
+            }
+            assert!(after.mask(i).unwrap() == before.mask(i).unwrap());
+            let (a, b) = (before.picture(i).unwrap(), after.picture(i).unwrap());
+            let off: u64 = a.rgb.iter().zip(&b.rgb).map(|(a, b)| a.abs_diff(*b) as u64).sum();
+            let mean = off as f64 / a.rgb.len() as f64;
+            assert!(mean > 0.0 && mean < 4.0, "off by {mean} in the mean");
+        }
+    }
+}
+
+#[test]
+fn a_conversion_that_fails_leaves_nothing_and_a_folder_that_is_there_stays() {
+    let dir = folder();
+    let out = tempfile::tempdir().unwrap();
+    let to = out.path().join("npy");
+    fs::write(voc_devkit::picture_path(dir.path(), "c"), "no JPEG").unwrap();
+    let error = convert(dir.path(), &to, Layout::VocNpy, &|_, _| {}).unwrap_err().to_string();
+    assert!(error.contains("c.jpg: expected a JPEG file"), "{error}");
+    assert!(names(out.path()).is_empty());
+    fs::create_dir(&to).unwrap();
+    let error = convert(dir.path(), &to, Layout::VocNpy, &|_, _| {}).unwrap_err().to_string();
+    assert!(error.contains("npy: expected a name that is not taken"), "{error}");
+    assert_eq!(names(out.path()), ["npy"]);
+    let error = convert(out.path(), &out.path().join("x"), Layout::VocNpy, &|_, _| {}).unwrap_err();
+    assert!(error.to_string().ends_with("got neither"), "{error}");
 }
 
 fn valid_files() -> [Vec<u8>; 3] {

@@ -1,5 +1,6 @@
 //! One file a subcommand.
 
+mod convert;
 mod data;
 mod demo;
 mod options;
@@ -55,7 +56,7 @@ enum Command {
     Predict(predict::Predict),
     /// Show a network's layers, parameters, arithmetic and memory
     Summary(summary::Summary),
-    /// Make up or check a data set
+    /// Make up, check or convert a data set
     #[command(subcommand)]
     Data(data::Data),
 }

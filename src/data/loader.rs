@@ -9,7 +9,7 @@ use crate::data::augment::jitter::{Colour, Jitter};
 use crate::data::augment::{self, Parameters, Ranges, Rule};
 use crate::data::class_weights::sample_weights;
 use crate::data::image::{self, Fit, MaskResize, Preprocess};
-use crate::data::{CLASSES, Dataset, VOID};
+use crate::data::{CLASSES, Dataset, VOID, mask_fits};
 use crate::error::{Error, Result};
 use crate::pool::Buffer;
 use crate::random::{Stream, domain};
@@ -158,15 +158,7 @@ fn make(
                     format!("expected a mask of sample `{}`, got none", dataset.id(index)),
                 )
             })?;
-            mask.fits(picture.height, picture.width).map_err(|message| {
-                match dataset.mask_file(index) {
-                    Some(path) => Error::file(path, message),
-                    None => {
-                        let message = format!("the mask of sample `{}`: {message}", dataset.id(index));
-                        Error::argument("batch", message)
-                    }
-                }
-            })?;
+            mask_fits(dataset, index, &mask, &picture)?;
             let mask = match (&crop, &matrix) {
                 (Some(crop), _) => crop::sample_mask(&mask, crop, size),
                 (None, matrix) => {
@@ -559,7 +551,7 @@ mod tests {
                 index.to_string()
             }
             fn labels(&self, index: usize) -> Option<Labels> {
-                Some(std::array::from_fn(|class| class == (index % 10 == 0) as usize))
+                Some(std::array::from_fn(|class| class == index.is_multiple_of(10) as usize))
             }
             fn picture(&self, index: usize) -> Result<Picture> {
                 Picture::new(6, 6, (0..108).map(|i| (i * 7 + index) as u8).collect())

@@ -11,6 +11,8 @@ use std::path::PathBuf;
 pub mod augment;
 pub mod check;
 pub mod class_weights;
+#[cfg(feature = "pictures")]
+pub mod convert;
 pub mod image;
 pub mod loader;
 pub mod npy;
@@ -165,6 +167,19 @@ pub trait Dataset: Send + Sync {
     fn mask_file(&self, _index: usize) -> Option<PathBuf> {
         None
     }
+}
+
+/// An error, with the mask's file, where it is of another size than its picture.
+pub(crate) fn mask_fits(
+    dataset: &dyn Dataset,
+    index: usize,
+    mask: &Mask,
+    picture: &Picture,
+) -> Result<()> {
+    mask.fits(picture.height, picture.width).map_err(|message| match dataset.mask_file(index) {
+        Some(path) => Error::file(path, message),
+        None => Error::argument("mask", format!("of sample `{}`: {message}", dataset.id(index))),
+    })
 }
 
 /// The position of the first label that is set: the class that a picture counts as where only one
