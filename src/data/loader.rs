@@ -194,9 +194,8 @@ pub enum Sampling {
     Sequential,
     /// Each once, in a new order each epoch.
     Shuffle,
-    /// As many as there are, but those of rare classes oftener
-    /// ([`sample_weights`](crate::data::class_weights::sample_weights)): a sample that should come
-    /// 2.3 times comes two or three times. Each time it is augmented anew.
+    /// As many as there are, but those of rare classes oftener ([`sample_weights`]): a sample that
+    /// should come 2.3 times comes two or three times. Each time it is augmented anew.
     Balanced,
 }
 
