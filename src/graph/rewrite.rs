@@ -317,7 +317,7 @@ mod tests {
         let got = live.run(&mut model, &x, run).unwrap();
         assert!(relative_deviation(&got.output, &expected.output) < 1e-12);
         let (a, b) = (of(&expected), of(&got));
-        assert_eq!(a.iter().flatten().count(), 11);
+        assert_eq!(a.iter().flatten().count(), 12);
         for (p, (a, b)) in model.parameters.iter().zip(a.iter().zip(&b)) {
             assert_eq!((a.is_some(), b.is_some()), (p.trainable, p.trainable), "{}", p.path);
             if let (Some(a), Some(b)) = (a, b) {
