@@ -6,7 +6,8 @@
 //! on the long side (t = 224: 114, 121, … 491, 498).
 
 use crate::cpu::simd::{self, isa};
-use crate::data::{Mask, Picture};
+use crate::data::augment::crop::reduce;
+use crate::data::{CLASSES, Mask, Picture, VOID};
 use crate::error::{Error, Result};
 use crate::ops::resize::{Method, Tap, bilinear_rows, nearest_rows};
 
@@ -72,9 +73,24 @@ pub fn resize_with_pad(picture: &Picture, size: usize) -> Result<Vec<f32>> {
 
 /// The picture in a square, [size, size, 3], values 0 to 255.
 pub fn fit(picture: &Picture, size: usize, fit: Fit) -> Result<Vec<f32>> {
+    fit_changed(picture, size, fit, false, |_| {})
+}
+
+/// As [`fit`], with something done to the pixels before zeros come around them. With `antialias`, a
+/// picture that shrinks by more than 2 is averaged over boxes before, which TensorFlow does not do.
+pub fn fit_changed(
+    picture: &Picture,
+    size: usize,
+    fit: Fit,
+    antialias: bool,
+    change: impl Fn(&mut [f32]),
+) -> Result<Vec<f32>> {
     above_zero(size, size)?;
     let at = fit.placement(picture.height, picture.width, size);
-    let inner = resize(picture, at.height, at.width)?;
+    let factor = (picture.height / at.height).min(picture.width / at.width);
+    let reduced = (antialias && factor > 1).then(|| reduce(picture, factor));
+    let mut inner = resize(reduced.as_ref().unwrap_or(picture), at.height, at.width)?;
+    change(&mut inner);
     if (at.height, at.width) == (size, size) {
         return Ok(inner);
     }
@@ -121,14 +137,47 @@ pub fn resize_mask(mask: &Mask, height: usize, width: usize, nearest: Nearest) -
     Ok(Mask { height, width, classes })
 }
 
+/// How a mask is resized for training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MaskResize {
+    /// The label of the nearest pixel.
+    #[default]
+    Nearest,
+    /// As if labels were quantities: blended, then cut to whole numbers, so that along the border of
+    /// a 12 and a 0 there are labels of classes that are not in the picture. The competition
+    /// notebook's. What comes out as no class (void is 255) is void.
+    Bilinear,
+}
+
 /// The mask in a square, as [`fit`] fits the picture; `outside` is the label around it.
 pub fn fit_mask(mask: &Mask, size: usize, fit: Fit, outside: u8) -> Result<Mask> {
+    fit_mask_by(mask, size, fit, outside, MaskResize::Nearest)
+}
+
+/// As [`fit_mask`], by either rule.
+pub fn fit_mask_by(mask: &Mask, size: usize, fit: Fit, outside: u8, by: MaskResize) -> Result<Mask> {
     above_zero(size, size)?;
     let at = fit.placement(mask.height, mask.width, size);
-    let inner = resize_mask(mask, at.height, at.width, Nearest::Centre)?;
+    let inner = match by {
+        MaskResize::Nearest => resize_mask(mask, at.height, at.width, Nearest::Centre)?.classes,
+        MaskResize::Bilinear => blended(mask, at.height, at.width),
+    };
     let mut classes = vec![outside; size * size];
-    place(&inner.classes, 1, at, size, &mut classes);
+    place(&inner, 1, at, size, &mut classes);
     Ok(Mask { height: size, width: size, classes })
+}
+
+fn blended(mask: &Mask, height: usize, width: usize) -> Vec<u8> {
+    let rows = Method::Bilinear.taps::<f32>(mask.height, height);
+    let columns = Method::Bilinear.taps::<f32>(mask.width, width);
+    let mut values = vec![0.0f32; height * width];
+    simd::vectorize(
+        isa(),
+        #[inline(always)]
+        || bilinear_rows(&mask.classes, mask.width, 1, &rows, &columns, &mut values),
+    );
+    let whole = |value: f32| if value as usize > CLASSES.len() { VOID } else { value as u8 };
+    values.into_iter().map(whole).collect()
 }
 
 fn above_zero(height: usize, width: usize) -> Result<()> {
@@ -217,7 +266,6 @@ impl Preprocess {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::VOID;
 
     #[test]
     fn a_picture_of_any_shape_lies_within_its_square() {
@@ -241,6 +289,28 @@ mod tests {
         assert_eq!(mask.classes, [row(VOID), row(7), row(7), row(VOID)].concat());
         let mask = fit_mask(&mask, 2, Fit::Stretch, VOID).unwrap();
         assert_eq!(mask.classes.len(), 4);
+    }
+
+    #[test]
+    fn blended_labels_are_cut_to_whole_numbers_and_void_is_not_blended_into_classes() {
+        let blend = |classes: &[u8]| {
+            let mask = Mask::new(1, 2, classes.to_vec()).unwrap();
+            fit_mask_by(&mask, 4, Fit::Stretch, VOID, MaskResize::Bilinear).unwrap().classes[..4]
+                .to_vec()
+        };
+        // A quarter, a half, … of the way: at 0, ¼, ¾ and 1.
+        assert_eq!(blend(&[0, 11]), [0, 2, 8, 11]);
+        assert_eq!(blend(&[3, 255]), [3, 255, 255, 255]);
+    }
+
+    #[test]
+    fn boxes_come_before_shrinking_only_where_they_are_asked_for() {
+        let stripes = (0..64 * 64).flat_map(|i| [if i % 2 == 0 { 0 } else { 200 }; 3]).collect();
+        let picture = Picture::new(64, 64, stripes).unwrap();
+        let smooth = fit_changed(&picture, 16, Fit::Stretch, true, |_| {}).unwrap();
+        assert_eq!(smooth, [100.0; 768]);
+        let changed = fit_changed(&picture, 16, Fit::Stretch, false, |v| v.fill(1.0)).unwrap();
+        assert_eq!(changed, [1.0; 768]);
     }
 
     #[test]

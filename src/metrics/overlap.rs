@@ -1,6 +1,7 @@
 //! How much two masks, or two label maps, cover each other.
 
 use super::same_length;
+use crate::data::{CLASSES, VOID};
 use crate::error::{Error, Result};
 
 /// The Dice coefficient `2|A ∩ B| / (|A| + |B|)` from three sizes; 1 where both sets are empty.
@@ -43,6 +44,11 @@ impl Confusion {
     /// Pixels whose true label is `ignored` (VOC's void, 255) are not counted.
     pub fn new(classes: usize, ignored: Option<u8>) -> Self {
         Confusion { classes, ignored, counts: vec![0; classes * classes] }
+    }
+
+    /// VOC's: background and the twenty classes, void not counted.
+    pub fn voc() -> Self {
+        Confusion::new(CLASSES.len() + 1, Some(VOID))
     }
 
     pub fn classes(&self) -> usize {
@@ -96,25 +102,50 @@ impl Confusion {
         Ok(right as f64 / total as f64)
     }
 
+    /// Pixels of class `c` by the truth, by the prediction, and by both.
+    fn sizes(&self, c: usize) -> [u64; 3] {
+        let truth = (0..self.classes).map(|p| self.count(c, p)).sum();
+        let predicted = (0..self.classes).map(|y| self.count(y, c)).sum();
+        [truth, predicted, self.count(c, c)]
+    }
+
     /// `tp / (tp + fp + fn)` of each class; nothing for a class that is in neither map.
     pub fn iou(&self) -> Vec<Option<f64>> {
         let of_class = |c: usize| {
-            let truth: u64 = (0..self.classes).map(|p| self.count(c, p)).sum();
-            let predicted: u64 = (0..self.classes).map(|y| self.count(y, c)).sum();
-            let union = truth + predicted - self.count(c, c);
-            (union > 0).then(|| self.count(c, c) as f64 / union as f64)
+            let [truth, predicted, both] = self.sizes(c);
+            let union = truth + predicted - both;
+            (union > 0).then(|| both as f64 / union as f64)
         };
         (0..self.classes).map(of_class).collect()
     }
 
-    /// The mean over the classes that are in one of the maps.
-    pub fn mean_iou(&self) -> Result<f64> {
-        let present: Vec<f64> = self.iou().into_iter().flatten().collect();
-        if present.is_empty() {
-            return Err(Error::argument("mean IoU", "no pixel was counted"));
-        }
-        Ok(super::mean(present.into_iter()))
+    /// `2 tp / (2 tp + fp + fn)` of each class over all pixels counted; nothing for a class that is
+    /// in neither map.
+    pub fn dice(&self) -> Vec<Option<f64>> {
+        let of_class = |c: usize| {
+            let [truth, predicted, both] = self.sizes(c);
+            (truth + predicted > 0).then(|| dice_of_sizes(truth, predicted, both))
+        };
+        (0..self.classes).map(of_class).collect()
     }
+
+    /// The mean over the classes that are in one of the maps, background among them.
+    pub fn mean_iou(&self) -> Result<f64> {
+        mean_of_present("mean IoU", self.iou())
+    }
+
+    /// The mean over the classes that are in one of the maps, background among them.
+    pub fn mean_dice(&self) -> Result<f64> {
+        mean_of_present("mean Dice", self.dice())
+    }
+}
+
+fn mean_of_present(what: &'static str, per_class: Vec<Option<f64>>) -> Result<f64> {
+    let present: Vec<f64> = per_class.into_iter().flatten().collect();
+    if present.is_empty() {
+        return Err(Error::argument(what, "no pixel was counted"));
+    }
+    Ok(super::mean(present.into_iter()))
 }
 
 #[cfg(test)]
@@ -150,6 +181,40 @@ mod tests {
         assert_eq!(confusion.iou(), [Some(1.0 / 3.0), Some(0.5), Some(0.0), None]);
         assert!((confusion.mean_iou().unwrap() - (1.0 / 3.0 + 0.5) / 3.0).abs() < 1e-15);
         assert_eq!(confusion.pixel_accuracy().unwrap(), 0.5);
+    }
+
+    #[test]
+    fn dice_of_a_class_is_that_of_its_planes_over_all_maps_and_follows_from_iou() {
+        let maps: [([u8; 5], [u8; 5]); 2] =
+            [([0, 0, 1, 2, 2], [0, 1, 1, 2, 0]), ([2, 2, 1, 0, 4], [2, 1, 1, 0, 0])];
+        let mut confusion = Confusion::new(5, None);
+        for (truth, predicted) in &maps {
+            confusion.add(truth, predicted).unwrap();
+        }
+        let plane = |c: u8, side: fn(&([u8; 5], [u8; 5])) -> [u8; 5]| -> Vec<u8> {
+            maps.iter().flat_map(side).map(|v| (v == c) as u8).collect()
+        };
+        let expected: Vec<Option<f64>> = (0..5u8)
+            .map(|c| (c != 3).then(|| dice(&plane(c, |m| m.0), &plane(c, |m| m.1)).unwrap()))
+            .collect();
+        assert_eq!(confusion.dice(), expected);
+        for (dice, iou) in confusion.dice().iter().zip(confusion.iou()) {
+            let from_iou = iou.map(|iou| 2.0 * iou / (1.0 + iou));
+            assert!(dice.zip(from_iou).is_none_or(|(a, b)| (a - b).abs() < 1e-15));
+            assert_eq!(dice.is_some(), iou.is_some());
+        }
+        let present: Vec<f64> = expected.into_iter().flatten().collect();
+        assert_eq!(confusion.mean_dice().unwrap(), present.iter().sum::<f64>() / 4.0);
+    }
+
+    #[test]
+    fn vocs_confusion_has_21_classes_and_does_not_count_void() {
+        let mut confusion = Confusion::voc();
+        confusion.add(&[0, 20, 255, 255], &[0, 20, 3, 0]).unwrap();
+        assert_eq!((confusion.classes(), confusion.pixel_accuracy().unwrap()), (21, 1.0));
+        assert_eq!((confusion.mean_iou().unwrap(), confusion.mean_dice().unwrap()), (1.0, 1.0));
+        assert!(confusion.add(&[21], &[0]).is_err() && confusion.add(&[0], &[255]).is_err());
+        assert!(Confusion::voc().mean_dice().is_err());
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub mod resize;
 pub mod softmax;
 
 pub use activation::{relu, relu6, sigmoid, tanh};
+pub(crate) use activation::{relu_owned, relu6_owned};
 pub use affine::affine;
 pub use batch_norm::{BatchNorm, batch_norm_infer, batch_norm_train};
 pub use concat::concat;

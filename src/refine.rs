@@ -1,0 +1,527 @@
+//! Superpixels by quick shift, and masks that follow them.
+//!
+//! Quick shift (Vedaldi and Soatto, "Quick Shift and Kernel Methods for Mode Seeking", ECCV 2008).
+//! Each pixel is a point `z = (ratio · colour, y, x)`. Its density is a Parzen estimate,
+//!
+//! ```text
+//! P(i) = Σ_j exp(−|z_i − z_j|² / 2σ²),     j in a square of ⌈3σ⌉ pixels around i
+//! ```
+//!
+//! and its parent is the nearest pixel of higher density, no further than `τ`. Where there is none
+//! the pixel is a root; the trees are the superpixels.
+//!
+//! Of two pixels of equal density the one that comes first (row by row) counts as higher, and of two
+//! parents equally near the first is taken, so that links never form a ring and one picture has one
+//! answer.
+
+use crate::cpu::math;
+use crate::cpu::simd::{Isa, isa, vectorize};
+use crate::cpu::threads;
+use crate::data::{Mask, Picture, VOID};
+use crate::error::{Error, Result};
+use crate::metrics::arg_max;
+use std::cmp::Reverse;
+use std::ops::Range;
+
+/// What colours are compared in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Colour {
+    /// CIE L*a*b* under D65: distances are close to what an eye sees; L is 0 to 100.
+    #[default]
+    Lab,
+    /// The values of the file, 0 to 255.
+    Rgb,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QuickShift {
+    /// σ, in pixels: below this, differences are smoothed over.
+    pub kernel: f32,
+    /// τ: the longest link. Larger gives fewer, larger superpixels.
+    pub max_distance: f32,
+    /// How many pixels of way a step of colour is worth.
+    pub ratio: f32,
+    pub colour: Colour,
+}
+
+impl Default for QuickShift {
+    fn default() -> Self {
+        QuickShift { kernel: 3.0, max_distance: 10.0, ratio: 1.0, colour: Colour::Lab }
+    }
+}
+
+/// A partition of a picture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Superpixels {
+    pub height: usize,
+    pub width: usize,
+    /// Row by row, `0..count`, numbered by first appearance.
+    pub labels: Vec<u32>,
+    pub count: usize,
+}
+
+/// The farthest that a kernel or a link may reach: work grows with its square.
+const FARTHEST: f32 = 100.0;
+
+impl QuickShift {
+    fn check(&self) -> Result<()> {
+        let within = |what: &str, value: f32, low: f32, high: f32| {
+            if value.is_finite() && (low..=high).contains(&value) {
+                return Ok(());
+            }
+            let message = format!("expected a {what} from {low} to {high}, got {value}");
+            Err(Error::argument("quick shift", message))
+        };
+        within("kernel size", self.kernel, 0.1, FARTHEST / 3.0)?;
+        within("largest distance", self.max_distance, 0.0, FARTHEST)?;
+        within("ratio", self.ratio, 0.0, 1000.0)
+    }
+
+    /// The superpixels of a picture.
+    pub fn segment(&self, picture: &Picture) -> Result<Superpixels> {
+        self.check()?;
+        let Picture { height, width, .. } = *picture;
+        let points = Points::new(picture, self);
+        let density = points.densities(self.kernel);
+        let parents = points.parents(&density, self.max_distance);
+        Ok(Superpixels::from_parents(height, width, &parents))
+    }
+}
+
+impl Superpixels {
+    /// Follows each pixel's links to its root. `parents` has no ring but a root's own.
+    fn from_parents(height: usize, width: usize, parents: &[u32]) -> Self {
+        const UNSEEN: u32 = u32::MAX;
+        let mut labels = vec![UNSEEN; parents.len()];
+        let mut count = 0;
+        let mut path = Vec::new();
+        for start in 0..parents.len() {
+            let mut at = start;
+            while labels[at] == UNSEEN && parents[at] as usize != at {
+                path.push(at);
+                at = parents[at] as usize;
+            }
+            if labels[at] == UNSEEN {
+                labels[at] = count;
+                count += 1;
+            }
+            let label = labels[at];
+            path.drain(..).for_each(|pixel| labels[pixel] = label);
+        }
+        Superpixels { height, width, labels, count: count as usize }
+    }
+}
+
+/// The pixels as points: three planes of colour, each `height · width`.
+struct Points {
+    height: usize,
+    width: usize,
+    planes: [Vec<f32>; 3],
+    isa: Isa,
+}
+
+impl Points {
+    fn new(picture: &Picture, settings: &QuickShift) -> Self {
+        let linear = linear_light();
+        let colours = |rgb: &[u8]| match settings.colour {
+            Colour::Rgb => [rgb[0] as f32, rgb[1] as f32, rgb[2] as f32],
+            Colour::Lab => lab(&linear, rgb),
+        };
+        let mut planes = [(); 3].map(|()| Vec::with_capacity(picture.rgb.len() / 3));
+        for pixel in picture.rgb.chunks_exact(3) {
+            for (plane, value) in planes.iter_mut().zip(colours(pixel)) {
+                plane.push(value * settings.ratio);
+            }
+        }
+        Points { height: picture.height, width: picture.width, planes, isa: isa() }
+    }
+
+    fn densities(&self, kernel: f32) -> Vec<f32> {
+        let radius = (3.0 * kernel).ceil() as usize;
+        let scale = -0.5 / (kernel * kernel);
+        let mut density = vec![0.0; self.height * self.width];
+        threads::for_each_chunk(&mut density, self.width, |y, sums| {
+            vectorize(
+                self.isa,
+                #[inline(always)]
+                || {
+                    for other in around(y, radius, self.height) {
+                        let dy = other as f32 - y as f32;
+                        for dx in -(radius as isize)..=radius as isize {
+                            let square = dy * dy + (dx * dx) as f32;
+                            let (here, there) = overlap(self.width, dx);
+                            let pairs = self.pairs(y, here.clone(), other, there.clone());
+                            for (sum, pair) in sums[here].iter_mut().zip(pairs) {
+                                *sum += math::exp((squared(pair) + square) * scale);
+                            }
+                        }
+                    }
+                },
+            )
+        });
+        density
+    }
+
+    /// The index of each pixel's parent; a root's own.
+    fn parents(&self, density: &[f32], max_distance: f32) -> Vec<u32> {
+        let (width, radius) = (self.width, max_distance.floor() as usize);
+        let farthest = max_distance * max_distance;
+        let mut parents = vec![0u32; self.height * width];
+        threads::for_each_chunk(&mut parents, width, |y, parents| {
+            let own = (y * width) as u32..;
+            parents.iter_mut().zip(own).for_each(|(parent, own)| *parent = own);
+            // Above every distance that is allowed, and the first that is not above is taken.
+            let mut nearest = vec![f32::INFINITY; width];
+            vectorize(
+                self.isa,
+                #[inline(always)]
+                || {
+                    for other in around(y, radius, self.height) {
+                        let dy = other as f32 - y as f32;
+                        for dx in -(radius as isize)..=radius as isize {
+                            let square = dy * dy + (dx * dx) as f32;
+                            if square > farthest || (other == y && dx == 0) {
+                                continue;
+                            }
+                            let first = other < y || (other == y && dx < 0);
+                            let (here, there) = overlap(width, dx);
+                            let pairs = self.pairs(y, here.clone(), other, there.clone());
+                            let own = &density[y * width..][here.clone()];
+                            let theirs = &density[other * width..][there.clone()];
+                            let start = (other * width + there.start) as u32;
+                            let best = nearest[here.clone()].iter_mut().zip(&mut parents[here]);
+                            let densities = own.iter().zip(theirs);
+                            for (((pair, (own, theirs)), (nearest, parent)), index) in
+                                pairs.zip(densities).zip(best).zip(start..)
+                            {
+                                let distance = squared(pair) + square;
+                                let higher = if first { theirs >= own } else { theirs > own };
+                                let better = higher & (distance <= farthest) & (distance < *nearest);
+                                *nearest = if better { distance } else { *nearest };
+                                *parent = if better { index } else { *parent };
+                            }
+                        }
+                    }
+                },
+            )
+        });
+        parents
+    }
+
+    /// The colours of a stretch of one row beside those of a stretch of another.
+    #[inline(always)]
+    fn pairs<'a>(
+        &'a self,
+        y: usize,
+        here: Range<usize>,
+        other: usize,
+        there: Range<usize>,
+    ) -> impl Iterator<Item = [(&'a f32, &'a f32); 3]> {
+        let [a, b, c] = [0, 1, 2].map(|plane| {
+            let plane: &[f32] = &self.planes[plane];
+            let own = &plane[y * self.width..][here.clone()];
+            own.iter().zip(&plane[other * self.width..][there.clone()])
+        });
+        a.zip(b).zip(c).map(|((a, b), c)| [a, b, c])
+    }
+}
+
+#[inline(always)]
+fn squared(pair: [(&f32, &f32); 3]) -> f32 {
+    let [a, b, c] = pair.map(|(a, b)| (a - b) * (a - b));
+    a + b + c
+}
+
+/// The rows within `radius` of row `y`.
+fn around(y: usize, radius: usize, height: usize) -> Range<usize> {
+    y.saturating_sub(radius)..(y + radius + 1).min(height)
+}
+
+/// The columns that have a neighbour `dx` to the right, and those neighbours.
+fn overlap(width: usize, dx: isize) -> (Range<usize>, Range<usize>) {
+    let shift = dx.unsigned_abs().min(width);
+    let (early, late) = (0..width - shift, shift..width);
+    if dx < 0 { (late, early) } else { (early, late) }
+}
+
+/// sRGB's values as shares of light.
+fn linear_light() -> [f32; 256] {
+    std::array::from_fn(|value| {
+        let v = value as f64 / 255.0;
+        (if v <= 0.04045 { v / 12.92 } else { ((v + 0.055) / 1.055).powf(2.4) }) as f32
+    })
+}
+
+/// sRGB to CIE L*a*b* under D65 (IEC 61966-2-1; CIE 15).
+fn lab(linear: &[f32; 256], rgb: &[u8]) -> [f32; 3] {
+    let [r, g, b] = [0, 1, 2].map(|channel| linear[rgb[channel] as usize]);
+    let f = |t: f32| if t > 216.0 / 24389.0 { t.cbrt() } else { (24389.0 / 27.0 * t + 16.0) / 116.0 };
+    let x = f((0.4124564 * r + 0.3575761 * g + 0.1804375 * b) / 0.95047);
+    let y = f(0.2126729 * r + 0.7151522 * g + 0.0721750 * b);
+    let z = f((0.0193339 * r + 0.1191920 * g + 0.9503041 * b) / 1.08883);
+    [116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)]
+}
+
+/// Gives every pixel the class that most pixels of its superpixel have; of equally many, the lowest
+/// class. Void has no vote; superpixels of nothing but void stay void.
+pub fn vote(mask: &Mask, superpixels: &Superpixels) -> Result<Mask> {
+    let Superpixels { height, width, labels, count } = superpixels;
+    if (mask.height, mask.width) != (*height, *width) {
+        let got = format!("{}×{}", mask.height, mask.width);
+        return Err(Error::shape("vote", format!("a mask of {height}×{width}"), got));
+    }
+    let mut votes = vec![0u32; count * VOID as usize];
+    for (&label, &class) in labels.iter().zip(&mask.classes).filter(|&(_, &class)| class != VOID) {
+        votes[label as usize * VOID as usize + class as usize] += 1;
+    }
+    let winner = |votes: &[u32]| {
+        let most = votes.iter().enumerate().max_by_key(|&(class, &n)| (n, Reverse(class)));
+        most.filter(|&(_, &n)| n > 0).map_or(VOID, |(class, _)| class as u8)
+    };
+    let winners: Vec<u8> = votes.chunks_exact(VOID as usize).map(winner).collect();
+    Mask::new(*height, *width, labels.iter().map(|&label| winners[label as usize]).collect())
+}
+
+/// The same with shares of votes: each pixel gives each class its probability ([height, width,
+/// classes]), and the superpixel takes the class with the largest sum; of equal ones, the lowest.
+pub fn vote_probabilities(
+    probabilities: &[f32],
+    classes: usize,
+    superpixels: &Superpixels,
+) -> Result<Mask> {
+    let Superpixels { height, width, labels, count } = superpixels;
+    if classes == 0 || classes > VOID as usize {
+        return Err(Error::argument("vote", format!("expected 1 to {VOID} classes, got {classes}")));
+    }
+    if probabilities.len() != labels.len() * classes {
+        let expected = format!("{height}×{width}×{classes} probabilities");
+        return Err(Error::shape("vote", expected, probabilities.len()));
+    }
+    if let Some(at) = probabilities.iter().position(|p| !p.is_finite()) {
+        let (pixel, class) = (at / classes, at % classes);
+        let message = format!(
+            "the probability of class {class} at row {}, column {} is {}",
+            pixel / width,
+            pixel % width,
+            probabilities[at]
+        );
+        return Err(Error::argument("vote", message));
+    }
+    // In f64 and row by row, so that a sum is the same whatever the picture's size.
+    let mut sums = vec![0.0f64; count * classes];
+    for (&label, row) in labels.iter().zip(probabilities.chunks_exact(classes)) {
+        let sums = &mut sums[label as usize * classes..][..classes];
+        sums.iter_mut().zip(row).for_each(|(sum, &p)| *sum += p as f64);
+    }
+    let winner = |sums: &[f64]| arg_max(&sums.iter().map(|&sum| sum as f32).collect::<Vec<_>>()) as u8;
+    let winners: Vec<u8> = sums.chunks_exact(classes).map(winner).collect();
+    Mask::new(*height, *width, labels.iter().map(|&label| winners[label as usize]).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::simd::{supported, with_isa};
+    use crate::data::synthetic;
+    use crate::random::{Stream, domain};
+
+    /// Patches of colour with noise: plateaus, borders, and near ties.
+    fn picture(height: usize, width: usize, seed: u64) -> Picture {
+        let mut stream = Stream::new(seed, &[domain::TEST]);
+        let patches: Vec<[u8; 3]> = (0..12).map(|_| [(); 3].map(|()| stream.below(256) as u8)).collect();
+        let mut rgb = Vec::new();
+        for y in 0..height {
+            for x in 0..width {
+                let patch = patches[(y / 5 * 4 + x / 6) % patches.len()];
+                rgb.extend(patch.map(|v| v.saturating_add(stream.below(4) as u8)));
+            }
+        }
+        Picture::new(height, width, rgb).unwrap()
+    }
+
+    /// The definition, pixel against pixel.
+    fn naive(picture: &Picture, settings: &QuickShift) -> (Vec<f32>, Vec<u32>) {
+        let (w, n) = (picture.width, picture.height * picture.width);
+        let linear = linear_light();
+        let point = |i: usize| -> ([f32; 3], [isize; 2]) {
+            let rgb = &picture.rgb[3 * i..][..3];
+            let colour = match settings.colour {
+                Colour::Lab => lab(&linear, rgb),
+                Colour::Rgb => [rgb[0] as f32, rgb[1] as f32, rgb[2] as f32],
+            };
+            (colour.map(|v| v * settings.ratio), [(i / w) as isize, (i % w) as isize])
+        };
+        let distance = |i: usize, j: usize| {
+            let ((a, [ay, ax]), (b, [by, bx])) = (point(i), point(j));
+            let colour: f32 = (0..3).map(|c| (a[c] - b[c]) * (a[c] - b[c])).sum();
+            let way = ((ay - by) * (ay - by) + (ax - bx) * (ax - bx)) as f32;
+            (colour + way, (ay - by).abs().max((ax - bx).abs()))
+        };
+        let radius = (3.0 * settings.kernel).ceil() as isize;
+        let density: Vec<f32> = (0..n)
+            .map(|i| {
+                let near = (0..n).map(|j| distance(i, j)).filter(|&(_, reach)| reach <= radius);
+                near.map(|(d, _)| math::exp(d * (-0.5 / (settings.kernel * settings.kernel))))
+                    .fold(0.0, |sum, term| sum + term)
+            })
+            .collect();
+        let parents = (0..n)
+            .map(|i| {
+                let higher = |j: &usize| (density[*j], Reverse(*j)) > (density[i], Reverse(i));
+                let candidates = (0..n).filter(higher).map(|j| (distance(i, j).0, j));
+                let allowed =
+                    |&(d, _): &(f32, usize)| d <= settings.max_distance * settings.max_distance;
+                let nearest = candidates.filter(allowed).min_by(|a, b| a.partial_cmp(b).unwrap());
+                nearest.map_or(i, |(_, j)| j) as u32
+            })
+            .collect();
+        (density, parents)
+    }
+
+    fn settings() -> Vec<QuickShift> {
+        let default = QuickShift::default();
+        vec![
+            default,
+            QuickShift { kernel: 1.0, max_distance: 4.5, ..default },
+            QuickShift { kernel: 2.0, max_distance: 6.0, ratio: 0.3, colour: Colour::Rgb },
+            QuickShift { kernel: 0.7, max_distance: 40.0, ratio: 0.0, ..default },
+        ]
+    }
+
+    #[test]
+    fn densities_and_links_are_those_of_the_definition_in_every_instruction_set() {
+        for (height, width, seed) in [(13, 17, 1), (21, 9, 2), (1, 30, 3), (24, 1, 4), (2, 2, 5)] {
+            let picture = picture(height, width, seed);
+            for settings in settings() {
+                let (density, parents) = naive(&picture, &settings);
+                for isa in supported() {
+                    with_isa(isa, || {
+                        let points = Points::new(&picture, &settings);
+                        let found = points.densities(settings.kernel);
+                        assert_eq!(found, density, "{height}×{width}, {settings:?}, {isa:?}");
+                        let links = points.parents(&found, settings.max_distance);
+                        assert_eq!(links, parents, "{height}×{width}, {settings:?}, {isa:?}");
+                    });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn superpixels_are_a_partition_into_trees_each_with_one_root() {
+        let picture = picture(30, 40, 7);
+        for settings in settings() {
+            let (_, parents) = naive(&picture, &settings);
+            let superpixels = settings.segment(&picture).unwrap();
+            assert_eq!(superpixels.labels.len(), 30 * 40);
+            let mut roots = vec![0; superpixels.count];
+            let mut next = 0;
+            for (i, &label) in superpixels.labels.iter().enumerate() {
+                assert_eq!(label, superpixels.labels[parents[i] as usize], "a link leaves its tree");
+                roots[label as usize] += (parents[i] as usize == i) as usize;
+                assert!(label <= next, "numbered by first appearance");
+                next = next.max(label + 1);
+            }
+            assert!(roots.iter().all(|&n| n == 1), "{settings:?}: {roots:?}");
+        }
+    }
+
+    #[test]
+    fn a_picture_of_one_colour_is_one_superpixel() {
+        for (height, width) in [(1, 1), (9, 40), (33, 33)] {
+            let picture = Picture::new(height, width, vec![90; height * width * 3]).unwrap();
+            assert_eq!(QuickShift::default().segment(&picture).unwrap().count, 1, "{height}×{width}");
+        }
+    }
+
+    #[test]
+    fn no_superpixel_crosses_a_strong_border() {
+        // Black left, white right: 100 in L, far more than any link.
+        let rgb = (0..20 * 24).flat_map(|i| if i % 24 < 11 { [0; 3] } else { [255; 3] }).collect();
+        let superpixels = QuickShift::default().segment(&Picture::new(20, 24, rgb).unwrap()).unwrap();
+        assert_eq!(superpixels.count, 2);
+        let left = |i: usize| i % 24 < 11;
+        assert!(superpixels.labels.iter().enumerate().all(|(i, &label)| (label == 0) == left(i)));
+    }
+
+    #[test]
+    fn links_of_length_zero_leave_every_pixel_alone() {
+        let settings = QuickShift { max_distance: 0.0, ..QuickShift::default() };
+        assert_eq!(settings.segment(&picture(6, 7, 1)).unwrap().count, 42);
+    }
+
+    #[test]
+    fn the_same_superpixels_come_out_at_any_thread_count() {
+        let picture = synthetic::generate(5, 0).picture;
+        let run = |threads| threads::with(threads, || QuickShift::default().segment(&picture)).unwrap();
+        let one = run(1).unwrap();
+        assert!(one.count > 10 && one.count < picture.rgb.len() / 3 / 10, "{}", one.count);
+        assert!(one == run(2).unwrap() && one == run(3).unwrap());
+    }
+
+    #[test]
+    fn lab_has_the_known_values_of_white_grey_and_red() {
+        let linear = linear_light();
+        for (rgb, expected) in [
+            ([255u8; 3], [100.0, 0.0, 0.0]),
+            ([0; 3], [0.0, 0.0, 0.0]),
+            ([119; 3], [50.03, 0.0, 0.0]),
+            ([255, 0, 0], [53.24, 80.09, 67.20]),
+            ([0, 0, 255], [32.30, 79.19, -107.86]),
+        ] {
+            for (found, expected) in lab(&linear, &rgb).into_iter().zip(expected) {
+                assert!((found - expected).abs() < 0.02, "{rgb:?}: {found}, expected {expected}");
+            }
+        }
+    }
+
+    fn two(labels: [u32; 8]) -> Superpixels {
+        Superpixels { height: 2, width: 4, labels: labels.to_vec(), count: 2 }
+    }
+
+    #[test]
+    fn the_majority_wins_void_is_silent_and_ties_go_to_the_lower_class() {
+        let superpixels = two([0, 0, 1, 1, 0, 0, 1, 1]);
+        let vote = |classes: [u8; 8]| {
+            vote(&Mask::new(2, 4, classes.to_vec()).unwrap(), &superpixels).unwrap().classes
+        };
+        assert_eq!(vote([3, 3, 7, 0, 3, 9, 0, 0]), [3, 3, 0, 0, 3, 3, 0, 0]);
+        assert_eq!(vote([9, 3, 7, 0, 3, 9, 0, 7]), [3, 3, 0, 0, 3, 3, 0, 0]);
+        assert_eq!(vote([255, 255, 255, 255, 255, 5, 255, 255]), [5, 5, 255, 255, 5, 5, 255, 255]);
+    }
+
+    #[test]
+    fn probabilities_outweigh_counts() {
+        let superpixels = two([0, 0, 1, 1, 0, 0, 1, 1]);
+        // Left: three pixels lean to class 0, one is sure of class 1. Right: all alike.
+        let ones = [0.45, 0.45, 0.5, 0.5, 0.45, 1.0, 0.5, 0.5];
+        let probabilities: Vec<f32> = ones.iter().flat_map(|&p| [1.0 - p, p]).collect();
+        let mask = vote_probabilities(&probabilities, 2, &superpixels).unwrap();
+        assert_eq!(mask.classes, [1, 1, 0, 0, 1, 1, 0, 0]);
+    }
+
+    #[test]
+    fn settings_and_sizes_that_do_not_fit_are_refused() {
+        let picture = picture(4, 4, 1);
+        let default = QuickShift::default();
+        for (settings, part) in [
+            (QuickShift { kernel: 0.0, ..default }, "kernel size from 0.1"),
+            (QuickShift { kernel: f32::NAN, ..default }, "got NaN"),
+            (QuickShift { max_distance: -1.0, ..default }, "largest distance from 0"),
+            (QuickShift { ratio: f32::INFINITY, ..default }, "got inf"),
+        ] {
+            let error = settings.segment(&picture).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+        let superpixels = two([0; 8]);
+        let mask = Mask::new(4, 2, vec![0; 8]).unwrap();
+        assert!(vote(&mask, &superpixels).unwrap_err().to_string().contains("got 4×2"));
+        let refused =
+            |p: &[f32], classes| vote_probabilities(p, classes, &superpixels).unwrap_err().to_string();
+        assert!(refused(&[0.0; 15], 2).contains("2×4×2"));
+        assert!(refused(&[], 0).contains("got 0"));
+        let mut p = [0.5; 16];
+        p[13] = f32::NAN;
+        assert!(refused(&p, 2).contains("class 1 at row 1, column 2 is NaN"), "{}", refused(&p, 2));
+    }
+}
