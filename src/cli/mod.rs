@@ -8,6 +8,7 @@ mod predict;
 mod progress;
 mod run;
 mod summary;
+mod weights;
 
 use atrous::{Device, Result, cpu::threads};
 use clap::{Args, Parser, Subcommand};
@@ -58,6 +59,9 @@ enum Command {
     /// Make up or check a data set
     #[command(subcommand)]
     Data(data::Data),
+    /// Look into files of pre-trained weights, or convert them
+    #[command(subcommand)]
+    Weights(weights::Weights),
 }
 
 #[derive(Subcommand)]
@@ -84,5 +88,6 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Predict(command) => command.run(),
         Command::Summary(command) => command.run(),
         Command::Data(command) => command.run(),
+        Command::Weights(command) => command.run(),
     }
 }
