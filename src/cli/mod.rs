@@ -9,6 +9,7 @@ mod progress;
 mod run;
 mod summary;
 mod train;
+mod weights;
 
 use atrous::{Device, Result, cpu::threads};
 use clap::{Args, Parser, Subcommand};
@@ -59,6 +60,9 @@ enum Command {
     /// Make up, check or convert a data set
     #[command(subcommand)]
     Data(data::Data),
+    /// Look into files of pre-trained weights, or convert them
+    #[command(subcommand)]
+    Weights(weights::Weights),
 }
 
 #[derive(Subcommand)]
@@ -88,5 +92,6 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Predict(command) => command.run(),
         Command::Summary(command) => command.run(),
         Command::Data(command) => command.run(),
+        Command::Weights(command) => command.run(),
     }
 }

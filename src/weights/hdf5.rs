@@ -3,8 +3,8 @@
 //! Keras 2 and 3 write weights by layer: the dataset `conv1/conv1/kernel:0` is the weight
 //! `conv1/kernel:0` in the group of the layer `conv1`. A whole model has such groups in its group
 //! `model_weights`, beside an optimizer's. Keras 3's `.weights.h5` numbers instead:
-//! `layers/conv2d/vars/0`, where the group `vars` has the layer's own name as its attribute `name`.
-//! Keras never compresses.
+//! `layers/conv2d/vars/0`, where the group `vars` has the layer's own name as its attribute `name`,
+//! and the optimizer stands beside `layers`. Keras never compresses.
 
 use super::float::Float;
 use super::{Entry, allowance, entry};
@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// Models in models in models: Keras' own files are at most six groups deep.
 const DEPTH: usize = 16;
 
-/// All arrays of a file, or of its `model_weights`. A damaged file may make the reading crate
+/// All arrays of a file, or of the group in it that holds the layers. A damaged file may make the reading crate
 /// panic: that ends here.
 pub(super) fn read(bytes: Vec<u8>) -> Result<Vec<Entry>, String> {
     let walk = AssertUnwindSafe(|| Walk::new(bytes)?.all());
@@ -34,21 +34,32 @@ struct Walk {
 
 impl Walk {
     fn new(bytes: Vec<u8>) -> Result<Self, String> {
-        let left = allowance(bytes.len());
+        let (length, left) = (bytes.len(), allowance(bytes.len()));
         let options = OpenOptions::default()
             .with_chunk_cache_bytes(0)
             .with_max_chunk_bytes(left)
             .with_max_read_bytes(left);
         let file = Hdf5File::from_vec_with_options(bytes, options).map_err(|e| e.to_string())?;
+        // A download that broke off may still have all the file's tables, and lack numbers.
+        let whole = file.superblock().eof_address;
+        if whole > length as u64 {
+            return Err(format!("it ends too early: expected {whole} bytes, got {length}"));
+        }
         Ok(Walk { file, left, seen: HashSet::new(), entries: Vec::new() })
     }
 
     fn all(mut self) -> Result<Vec<Entry>, String> {
         let root = self.file.root_group().map_err(|e| e.to_string())?;
         let (groups, _) = root.member_names().map_err(|e| e.to_string())?;
-        let whole = groups.iter().any(|name| name == "model_weights");
-        let top = if whole { root.group("model_weights").map_err(|e| e.to_string())? } else { root };
-        self.group(&top, "", 0)?;
+        let has = |wanted: &str| groups.iter().any(|name| name == wanted);
+        let inner = ["model_weights", "layers"].into_iter().find(|name| has(name));
+        match inner {
+            Some(name) => {
+                let path = if name == "layers" { "layers/" } else { "" };
+                self.group(&root.group(name).map_err(|e| e.to_string())?, path, 0)?;
+            }
+            None => self.group(&root, "", 0)?,
+        }
         Ok(self.entries)
     }
 

@@ -1,6 +1,6 @@
 //! From a file's tensors to a model's parameters, and what was found on the way.
 
-use super::names::{Base, Layout, Meaning, Names, has_weights, order};
+use super::names::{Layout, Meaning, Names, order};
 use super::{Origin, WeightFile};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Model};
@@ -34,11 +34,12 @@ pub struct Report {
     pub doubled: Vec<String>,
 }
 
-/// The layers that stand on a pre-trained base, and that its files do not have.
+/// The layers that stand on a pre-trained base, and that its files do not have; none where there is
+/// no base.
 pub fn heads(graph: &Graph) -> Vec<&str> {
-    let nodes = graph.nodes().iter().filter(|node| has_weights(&node.layer));
-    let base = Base::of(graph);
-    nodes.map(|node| node.name.as_str()).filter(|name| base.is_some_and(|b| !b.covers(name))).collect()
+    let base = graph.base().len();
+    let above = graph.nodes().iter().skip(if base == 0 { graph.nodes().len() } else { base });
+    above.map(|node| node.name.as_str()).collect()
 }
 
 /// Puts the file's weights into the model, or nothing if anything is wrong with them.
@@ -257,21 +258,13 @@ mod tests {
     use super::super::{Entry, Format};
     use super::*;
     use crate::layers::Layer;
-    use crate::ops::Padding;
 
     fn model() -> Model {
         let mut g = Graph::new("net", "input_1", [6, 6, 3]);
-        let depthwise = Layer::DepthwiseConv2D {
-            kernel: [3, 3],
-            stride: [1, 1],
-            padding: Padding::Valid,
-            dilation: [1, 1],
-            use_bias: false,
-        };
         let layers = [
             ("conv1", Layer::conv2d(4, 3)),
             ("conv1_bn", Layer::batch_normalization()),
-            ("conv_dw_1", depthwise),
+            ("conv_dw_1", Layer::depthwise_conv2d()),
             ("flatten", Layer::Flatten),
             ("dense", Layer::dense(2)),
         ];

@@ -19,7 +19,6 @@
 use super::Origin;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::layers::Layer;
 
 /// The networks that pre-trained weights are for, known by the names of their layers, whatever
 /// stands on top of them.
@@ -39,7 +38,7 @@ const MOBILENET_V2: [usize; 7] = [1, 2, 3, 4, 3, 3, 1];
 
 impl Base {
     pub fn of(graph: &Graph) -> Option<Base> {
-        let has = |name: &str| graph.nodes().iter().any(|node| node.name == name);
+        let has = |name: &str| graph.find(name).is_some();
         let known = [
             (Base::Vgg16, "block1_conv1"),
             (Base::ResNet50V2, "conv2_block1_preact_bn"),
@@ -55,23 +54,6 @@ impl Base {
             Base::ResNet50V2 => "ResNet50V2",
             Base::MobileNet => "MobileNet",
             Base::MobileNetV2 => "MobileNetV2",
-        }
-    }
-
-    /// Is a layer of this name the base's own, not its head's?
-    pub fn covers(self, layer: &str) -> bool {
-        let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| layer.starts_with(prefix));
-        match self {
-            Base::Vgg16 => starts(&["block"]),
-            Base::ResNet50V2 => {
-                starts(&["conv1_", "pool1_", "post_", "conv2_b", "conv3_b", "conv4_b", "conv5_b"])
-            }
-            Base::MobileNet => {
-                layer == "conv1" || starts(&["conv1_", "conv_dw_", "conv_pw_", "conv_pad_"])
-            }
-            Base::MobileNetV2 => {
-                starts(&["Conv1", "bn_Conv1", "expanded_conv_", "block_", "Conv_1", "out_relu"])
-            }
         }
     }
 
@@ -220,7 +202,7 @@ impl<'a> Names<'a> {
 
     /// The kinds of a layer's parameters, in Keras' order.
     fn kinds(&self, layer: &str) -> Option<Vec<&'static str>> {
-        let node = self.graph.nodes().iter().find(|node| node.name == layer)?;
+        let node = self.graph.node(self.graph.find(layer)?);
         let input = &self.graph.node(*node.inputs.first()?).output_shape;
         Some(node.layer.parameters(input).iter().map(|spec| spec.kind).collect())
     }
@@ -283,37 +265,19 @@ pub(super) fn order(layout: Layout, kind: &str, rank: usize) -> &'static [usize]
     }
 }
 
-/// Is the node one whose weights a file can hold?
-pub(super) fn has_weights(layer: &Layer) -> bool {
-    matches!(
-        layer,
-        Layer::Conv2D { .. }
-            | Layer::DepthwiseConv2D { .. }
-            | Layer::Dense { .. }
-            | Layer::BatchNormalization { .. }
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::Padding;
+    use crate::layers::Layer;
     use std::collections::HashSet;
 
     /// The first layers of MobileNet, enough to be known as it.
     fn graph() -> Graph {
         let mut g = Graph::new("mobilenet", "input_1", [8, 8, 3]);
         let conv = Layer::conv2d(4, 3);
-        let depthwise = Layer::DepthwiseConv2D {
-            kernel: [3, 3],
-            stride: [1, 1],
-            padding: Padding::Same,
-            dilation: [1, 1],
-            use_bias: false,
-        };
         let x = g.add_named("conv1", conv, &[g.input()]).unwrap();
         let x = g.add_named("conv1_bn", Layer::batch_normalization(), &[x]).unwrap();
-        g.add_named("conv_dw_1", depthwise, &[x]).unwrap();
+        g.add_named("conv_dw_1", Layer::depthwise_conv2d(), &[x]).unwrap();
         g
     }
 

@@ -80,7 +80,7 @@ impl Origin {
         for (i, node) in nodes.iter().enumerate().skip(1) {
             let mut inputs: Vec<Id> = node.inputs.iter().map(|id| ids[id.0]).collect();
             let mut layer = node.layer;
-            if base.covers(&node.name) {
+            if i < graph.base().len() {
                 match &mut layer {
                     Layer::BatchNormalization { epsilon, .. } => *epsilon = EPSILON,
                     Layer::ZeroPadding2D(pad) => {
@@ -150,25 +150,24 @@ mod tests {
     /// The beginning of MobileNet, and a head with layers of the same types.
     fn graph() -> Graph {
         let mut g = Graph::new("mobilenet", "input_1", [8, 8, 3]);
-        let conv = Layer::conv2d(4, 3).with_stride(2).with_padding(Padding::Same).with_bias(false);
-        let depthwise = |stride, padding| Layer::DepthwiseConv2D {
-            kernel: [3, 3],
-            stride: [stride; 2],
-            padding,
-            dilation: [1, 1],
-            use_bias: false,
-        };
+        let conv = Layer::conv2d(4, 3).with_stride(2).with_padding(Padding::Same);
+        let depthwise = Layer::depthwise_conv2d();
         let bn = Layer::batch_normalization();
         let layers = [
             ("conv1", conv),
             ("conv1_bn", bn),
-            ("conv_dw_1", depthwise(1, Padding::Same)),
+            ("conv_dw_1", depthwise),
             ("conv_pad_2", Layer::ZeroPadding2D([[0, 1], [0, 1]])),
-            ("conv_dw_2", depthwise(2, Padding::Valid)),
+            ("conv_dw_2", depthwise.with_stride(2).with_padding(Padding::Valid)),
             ("conv2d", conv),
             ("batch_normalization", bn),
         ];
-        layers.into_iter().fold(g.input(), |x, (name, layer)| g.add_named(name, layer, &[x]).unwrap());
+        for (i, (name, layer)) in layers.into_iter().enumerate() {
+            g.add_named(name, layer, &[g.output()]).unwrap();
+            if i == 4 {
+                g.end_base();
+            }
+        }
         g
     }
 
@@ -190,6 +189,7 @@ mod tests {
         assert_eq!((epsilon("conv1_bn"), epsilon("batch_normalization")), (1e-5, 1e-3));
         let shape = |g: &Graph| g.node(g.output()).output_shape.clone();
         assert_eq!(shape(&configured), shape(&graph()));
+        assert_eq!(configured.base().len(), graph().base().len() + 1);
     }
 
     #[test]
