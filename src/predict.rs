@@ -9,8 +9,6 @@ use crate::graph::{Model, Run, classify_before_upsampling, fold_batch_norm};
 use crate::metrics::arg_max;
 use crate::ops::{Method, resize};
 use crate::tensor::Tensor;
-#[cfg(feature = "checkpoint")]
-use crate::train::Trainer;
 
 /// The network's outputs for a loader's samples, in its order: [samples, classes]. `progress` is
 /// told the number of samples done after each batch.
@@ -42,16 +40,15 @@ pub struct Segmenter {
 }
 
 impl Segmenter {
-    #[cfg(feature = "checkpoint")]
-    pub fn new(trainer: &Trainer) -> Result<Self> {
-        let model = classify_before_upsampling(&fold_batch_norm(&trainer.model, &[])?, &[])?;
-        let (preprocess, fit) = (trainer.plan.preprocess, trainer.plan.fit);
+    /// A network of logits for every pixel, and how its pictures are prepared.
+    pub fn new(model: &Model, preprocess: image::Preprocess, fit: Fit) -> Result<Self> {
+        let model = classify_before_upsampling(&fold_batch_norm(model, &[])?, &[])?;
         Ok(Segmenter { model, preprocess, fit })
     }
 
     /// The class of each pixel. The logits are scaled up to the picture's own size before the
     /// largest is taken, so that borders do not come in blocks.
-    pub fn mask(&mut self, picture: &Picture) -> Result<Mask> {
+    pub fn mask(&self, picture: &Picture) -> Result<Mask> {
         let size = self.model.graph.nodes()[0].output_shape[0];
         let mut values = image::fit(picture, size, self.fit)?;
         self.preprocess.apply(&mut values);

@@ -97,7 +97,8 @@ pub fn write_submission(
 
 /// The masks of all pictures, and the classes seen in them.
 fn masks(trainer: &Trainer, dataset: &Arc<dyn Dataset>, bar: &ProgressBar) -> Result<Vec<Entry>> {
-    let mut segmenter = Segmenter::new(trainer)?;
+    let plan = &trainer.plan;
+    let segmenter = Segmenter::new(&trainer.model, plan.preprocess, plan.fit)?;
     let mut entries = Vec::with_capacity(dataset.len());
     for i in 0..dataset.len() {
         let mask = segmenter.mask(&dataset.picture(i)?)?;

@@ -185,13 +185,13 @@ mod tests {
 
     #[test]
     fn dice_of_a_class_is_that_of_its_planes_over_all_maps_and_follows_from_iou() {
-        let maps: [([u8; 5], [u8; 5]); 2] =
-            [([0, 0, 1, 2, 2], [0, 1, 1, 2, 0]), ([2, 2, 1, 0, 4], [2, 1, 1, 0, 0])];
+        type Pair = ([u8; 5], [u8; 5]);
+        let maps: [Pair; 2] = [([0, 0, 1, 2, 2], [0, 1, 1, 2, 0]), ([2, 2, 1, 0, 4], [2, 1, 1, 0, 0])];
         let mut confusion = Confusion::new(5, None);
         for (truth, predicted) in &maps {
             confusion.add(truth, predicted).unwrap();
         }
-        let plane = |c: u8, side: fn(&([u8; 5], [u8; 5])) -> [u8; 5]| -> Vec<u8> {
+        let plane = |c: u8, side: fn(&Pair) -> [u8; 5]| -> Vec<u8> {
             maps.iter().flat_map(side).map(|v| (v == c) as u8).collect()
         };
         let expected: Vec<Option<f64>> = (0..5u8)

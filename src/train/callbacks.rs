@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 /// What is watched: smaller is better (a score is watched as its negative).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Callbacks {
     /// The best value so far, for the checkpoint of the best epoch.
     pub best: Option<f64>,
@@ -41,19 +41,6 @@ impl Default for Plateau {
 
 /// How much lower a value has to be to count on a plateau (Keras' `min_delta`).
 const PLATEAU_DELTA: f64 = 1e-4;
-
-impl Default for Callbacks {
-    fn default() -> Self {
-        Callbacks {
-            best: None,
-            best_epoch: 0,
-            stop_best: None,
-            stop_wait: 0,
-            plateau_best: None,
-            plateau_wait: 0,
-        }
-    }
-}
 
 impl Callbacks {
     /// After the given epoch (from 1) came to `value`. The rate is changed in f32, as Keras keeps it.

@@ -54,7 +54,7 @@ pub(super) fn focal_sparse<T: Real>(z: &[T], class: u32, gamma: T, d: &mut [T]) 
         return loss;
     }
     let (value, slope) = focused(loss, gamma);
-    d.iter_mut().for_each(|d| *d = *d * slope);
+    d.iter_mut().for_each(|d| *d *= slope);
     value
 }
 
