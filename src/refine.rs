@@ -46,7 +46,7 @@ pub struct QuickShift {
 
 impl Default for QuickShift {
     fn default() -> Self {
-        QuickShift { kernel: 3.0, max_distance: 10.0, ratio: 1.0, colour: Colour::Lab }
+        QuickShift { kernel: 3.0, max_distance: 6.0, ratio: 1.0, colour: Colour::Lab }
     }
 }
 
