@@ -1,15 +1,17 @@
 //! `cargo bench --bench train_step`: a training step and an inference batch of whole networks, in
 //! milliseconds and in percent of the machine's multiply-add peak, measured in the same run.
 //!
-//! A line of JSON a network on standard output, under the names of the peers' scripts.
+//! A line of JSON a network on standard output, under the names of the peers' scripts; networks can
+//! be named (`-- deeplabv3plus`). The memory's peak is that of the process: name one to see its own.
 
 use atrous::autograd::no_grad;
 use atrous::cpu::{limits, simd::isa, threads};
 use atrous::data::loader::Batch;
-use atrous::graph::{Model, Run, Summary, fold_batch_norm};
+use atrous::graph::{Model, Run, Summary, classify_before_upsampling, fold_batch_norm};
+use atrous::models::Spec;
 use atrous::random::{Stream, domain};
-use atrous::train::{Plan, Trainer};
-use atrous::{Tensor, models, pool};
+use atrous::train::{Plan, Trainer, Unfreeze};
+use atrous::{Tensor, pool};
 use std::time::Instant;
 
 fn median(mut run: impl FnMut()) -> f64 {
@@ -33,34 +35,50 @@ fn main() {
     }
     let peak = limits::fma_gflops(5);
     eprintln!("{:?}, {} threads: FMA peak {peak:.0} GFLOP/s", isa(), threads::count());
-    let (name, size, n) = ("alexnet", 150, 16);
-    let model = Model::new(models::by_name(name, size, 20).expect("known"), 1);
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    for (name, size, n) in NETS {
+        if wanted.is_empty() || wanted.iter().any(|w| w == name) {
+            measure(name, size, n, peak);
+        }
+    }
+}
+
+/// The network's name, the pictures' side, the batch. A base named `-frozen` is.
+const NETS: [(&str, usize, usize); 6] = [
+    ("alexnet", 150, 16),
+    ("vgg16-frozen", 224, 10),
+    ("resnet50v2-frozen", 224, 16),
+    ("mobilenetv2-frozen", 256, 16),
+    ("mobilenetv2", 256, 16),
+    ("deeplabv3plus", 224, 4),
+];
+
+fn measure(net: &str, size: usize, n: usize, peak: f64) {
+    let name = net.trim_end_matches("-frozen");
+    let frozen = name != net;
+    let segments = name == "deeplabv3plus";
+    let spec = Spec::new(name, size, 20 + segments as usize);
     let mut stream = Stream::new(1, &[domain::TEST]);
     let pixels: Vec<f32> = (0..n * size * size * 3).map(|_| stream.unit()).collect();
     let flags: Vec<f32> = (0..n * 20).map(|_| (stream.unit() < 0.1) as u8 as f32).collect();
+    let mask: Vec<f32> = (0..n * size * size).map(|_| (stream.unit() * 21.0).floor()).collect();
     let batch = Batch {
         images: Tensor::from_slice(&pixels, [n, size, size, 3]).expect("sized"),
         labels: Tensor::from_slice(&flags, [n, 20]).expect("sized"),
-        masks: None,
+        masks: segments.then(|| Tensor::from_slice(&mask, [n, size, size]).expect("sized")),
         indices: (0..n).collect(),
     };
-    let plan = Plan {
-        epochs: 1,
-        batch_size: n,
-        learning_rate: 1e-3,
-        optimizer: "adam".into(),
-        momentum: 0.0,
-        loss: "binary_crossentropy".into(),
-        seed: 1,
-        augment: false,
-        class_weights: None,
-        train_indices: Vec::new(),
-        val_indices: Vec::new(),
-    };
+    let unfreeze = if frozen { vec![Unfreeze { epoch: 0, layers: 0 }] } else { Vec::new() };
+    let plan = Plan { epochs: 1, batch_size: n, seed: 1, unfreeze, ..Plan::new(spec) };
+    let model = Model::new(plan.graph().expect("known"), 1);
     let forward = Summary::new(&model).flops() as f64 * n as f64;
     // The gradient by the input of the first layer is not computed.
     let first = Summary::new(&model).rows[1].flops as f64 * n as f64;
     let folded = fold_batch_norm(&model, &[]).expect("folds");
+    let folded = classify_before_upsampling(&folded, &[]).expect("moves");
+    // A frozen base runs forward alone.
+    let rows = &Summary::new(&model).rows[model.graph.base().len()..];
+    let head = rows.iter().map(|row| row.flops).sum::<u64>() as f64 * n as f64;
     let infer = median(|| {
         no_grad(|| folded.run(&batch.images, Run::infer())).expect("runs");
     });
@@ -68,9 +86,9 @@ fn main() {
     let train = median(|| {
         trainer.step(&batch).expect("steps");
     });
-    let gflop = (3.0 * forward - first) / 1e9;
+    let gflop = if frozen { forward + 2.0 * head } else { 3.0 * forward - first } / 1e9;
     println!(
-        "{{\"net\":\"{name}\",\"shape\":[{size},{size},3],\"batch\":{n},\"device\":\"cpu\",\"threads\":{},\
+        "{{\"net\":\"{net}\",\"shape\":[{size},{size},3],\"batch\":{n},\"device\":\"cpu\",\"threads\":{},\
          \"infer_ms\":{:.2},\"train_ms\":{:.2},\"train_gflop\":{gflop:.1},\"train_gflops\":{:.1},\
          \"train_percent_of_peak\":{:.1},\"pool_peak_mib\":{:.1}}}",
         threads::count(),

@@ -3,7 +3,7 @@
 //! In the order to read it: [`tensor`] (a shape and shared memory), [`autograd`] (the tape),
 //! [`ops`] (one room an operator: formula, reference, fast kernel, gradient, cases), [`cpu`] (what
 //! the fast kernels share), [`graph`] and [`models`] (networks as named layers), [`losses`],
-//! [`optimizers`], [`data`], `train`, [`predict`], [`submission`].
+//! [`optimizers`], [`data`], `train`, `weights`, [`predict`], [`submission`].
 
 pub mod autograd;
 pub mod cases;
@@ -32,6 +32,8 @@ pub mod tensor;
 pub mod thresholds;
 #[cfg(feature = "checkpoint")]
 pub mod train;
+#[cfg(feature = "weights")]
+pub mod weights;
 
 pub use device::Device;
 pub use error::{Error, Result};

@@ -49,6 +49,21 @@ impl Loss {
     }
 }
 
+impl Loss {
+    /// The focal form with the given γ; an error where there is none.
+    pub fn focal_from_logits(&self, logits: &Tensor, labels: &Tensor, gamma: f32) -> Result<Tensor> {
+        match *self {
+            Loss::BinaryCrossentropy => ops::binary_focal_cross_entropy(logits, labels, gamma as f64),
+            Loss::SparseCategoricalCrossentropy { ignore } => {
+                ops::sparse_focal_cross_entropy(logits, labels, gamma as f64, ignore)
+            }
+            Loss::CategoricalCrossentropy { .. } => {
+                Err(Error::argument("focal", format!("there is no focal form of `{self}`")))
+            }
+        }
+    }
+}
+
 impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -90,6 +105,20 @@ impl FromStr for CategoricalGradient {
             _ => Err(Error::argument("gradient", format!("`{name}` is neither `keras` nor `true`"))),
         }
     }
+}
+
+/// Labels with a share `by` spread out, as Keras' `label_smoothing` has it: for a sigmoid a class
+/// y(1 − s) + s/2, for a softmax over K classes y(1 − s) + s/K.
+pub fn smooth(labels: &Tensor, by: f32, loss: Loss) -> Result<Tensor> {
+    if by == 0.0 {
+        return Ok(labels.clone());
+    }
+    let rest = match loss {
+        Loss::BinaryCrossentropy => by / 2.0,
+        _ => by / labels.shape().last_axis() as f32,
+    };
+    let values: Vec<f32> = labels.to_vec_f64().iter().map(|&y| y as f32 * (1.0 - by) + rest).collect();
+    Tensor::from_slice(&values, labels.shape())
 }
 
 /// The weight of each sample, `[N]`, from its flags, `[N, classes]`, as Keras' `class_weight` has it:

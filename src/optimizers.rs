@@ -228,6 +228,22 @@ impl Optimizer {
     }
 }
 
+/// Scales gradients down so that all together are no longer than `most` (Pascanu et al., 2013);
+/// gives the length they had. Sums run in one fixed order.
+pub fn clip_by_global_norm(gradients: &mut [Option<Tensor>], most: f32) -> Result<f64> {
+    let square = |gradient: &Tensor| match gradient.dtype() {
+        DType::F64 => gradient.values::<f64>().iter().map(|g| g * g).sum::<f64>(),
+        _ => gradient.values::<f32>().iter().map(|&g| g as f64 * g as f64).sum::<f64>(),
+    };
+    let norm = gradients.iter().flatten().map(square).sum::<f64>().sqrt();
+    if norm > most as f64 {
+        for gradient in gradients.iter_mut().flatten() {
+            *gradient = crate::ops::scale(gradient, most as f64 / norm)?;
+        }
+    }
+    Ok(norm)
+}
+
 fn apply<T: Real>(
     rule: Rule,
     learning_rate: f32,

@@ -4,8 +4,8 @@
 #![cfg(feature = "checkpoint")]
 
 use atrous::graph::Model;
-use atrous::models;
-use atrous::train::{self, Plan, Trainer};
+use atrous::models::{self, Spec};
+use atrous::train::{self, Augment, Plan, Trainer};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -49,10 +49,11 @@ static VALID: LazyLock<Vec<u8>> = LazyLock::new(|| {
         momentum: 0.0,
         loss: "binary_crossentropy".into(),
         seed: 1,
-        augment: true,
+        augment: Augment::Keras,
         class_weights: Some(vec![1.0; 2]),
         train_indices: (0..8).collect(),
         val_indices: vec![8, 9],
+        ..Plan::new(Spec::new("alexnet", 108, 2))
     };
     let model = Model::new(models::alexnet(108, 2).unwrap(), 1);
     let folder = tempfile::tempdir().unwrap();

@@ -255,7 +255,7 @@ fn a_run_is_resumed_under_the_settings_it_began_with() {
     let (data, out) = (data.path().to_str().unwrap(), out.path().to_str().unwrap());
     done(&small(data, out));
     let before = checkpoint(Path::new(out));
-    for (flag, value) in [("--epochs", "3"), ("--seed", "1"), ("--augment", "false")] {
+    for (flag, value) in [("--epochs", "3"), ("--seed", "1"), ("--augment", "none")] {
         let resume = ["train", "classify", "--data", data, "--out", out, "--resume", flag, value];
         let output = Command::new(BINARY).args(resume).output().unwrap();
         let error = String::from_utf8(output.stderr).unwrap();

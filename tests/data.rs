@@ -2,7 +2,7 @@
 //! and readers against files that are wrong.
 
 use atrous::data::augment::{self, Parameters, Rule};
-use atrous::data::image::{self, Fit, Nearest, Preprocess};
+use atrous::data::image::{self, Fit, MaskResize, Nearest, Preprocess};
 use atrous::data::voc_npy::{self, Split, VocNpy};
 use atrous::data::{CLASSES, Dataset, Labels, Mask, Picture, check, class_weights, synthetic};
 use atrous::ops::resize::Method;
@@ -117,6 +117,16 @@ fn golden_masks_by_opencvs_rule_and_by_tensorflows() {
             let x = Tensor::from_slice(&values, [1, from.height, from.width, 1]).unwrap();
             let got = ops::resize(&x, expected.shape[0], expected.shape[1], Method::Bilinear).unwrap();
             assert_eq!(got.as_slice::<f32>().unwrap(), expected.f32(), "mask {i}, tf_bilinear");
+            // Labels are cut to whole numbers; what is no class then is void.
+            if let [height, width] = expected.shape[..2]
+                && height == width
+            {
+                let whole = |v: f32| if v as usize > CLASSES.len() { 255 } else { v as u8 };
+                let whole: Vec<u8> = expected.f32().into_iter().map(whole).collect();
+                let by = MaskResize::Bilinear;
+                let got = image::fit_mask_by(&from, height, Fit::Stretch, 255, by).unwrap();
+                assert_eq!(got.classes, whole, "mask {i}, blended and cut");
+            }
         }
     }
 }

@@ -4,8 +4,8 @@
 
 use assert_cmd::Command;
 use atrous::graph::Model;
-use atrous::models;
-use atrous::train::{self, Plan, Trainer};
+use atrous::models::{self, Spec};
+use atrous::train::{self, Augment, Plan, Trainer};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -247,10 +247,11 @@ fn untrained(classes: usize) -> Vec<u8> {
         momentum: 0.0,
         loss: "binary_crossentropy".into(),
         seed: 0,
-        augment: false,
+        augment: Augment::None,
         class_weights: None,
         train_indices: (0..12).collect(),
         val_indices: Vec::new(),
+        ..Plan::new(Spec::new("alexnet", 108, classes))
     };
     let model = Model::new(models::alexnet(108, classes).unwrap(), 0);
     let folder = tempfile::tempdir().unwrap();

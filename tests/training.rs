@@ -4,14 +4,14 @@
 #![cfg(feature = "checkpoint")]
 
 use atrous::cpu::threads;
-use atrous::data::augment::{Ranges, Rule};
 use atrous::data::class_weights::balanced;
 use atrous::data::loader::{Batch, Loader, Recipe};
 use atrous::data::synthetic::Synthetic;
 use atrous::data::{Dataset, Labels, Mask, Picture};
 use atrous::graph::Model;
-use atrous::train::{self, Event, Pace, Plan, Trainer, evaluate};
-use atrous::{Error, Result, Tensor, models};
+use atrous::models::Spec;
+use atrous::train::{self, Augment, Event, Pace, Plan, Trainer, evaluate};
+use atrous::{Error, Result, Tensor};
 use std::fs;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::path::Path;
@@ -63,25 +63,25 @@ fn plan(dataset: &dyn Dataset) -> Plan {
         momentum: 0.0,
         loss: "binary_crossentropy".into(),
         seed: 5,
-        augment: true,
+        augment: Augment::Keras,
         class_weights: Some(weights.map(|w| w as f32).to_vec()),
         train_indices: (0..8).collect(),
         val_indices: (8..10).collect(),
+        ..Plan::new(Spec::new("alexnet", SIDE, 20))
     }
 }
 
 fn trainer(plan: Plan, side: usize) -> Trainer {
-    let model = Model::new(models::alexnet(side, 20).unwrap(), plan.seed);
+    let plan = Plan { network: Spec::new("alexnet", side, 20), ..plan };
+    let model = Model::new(plan.graph().unwrap(), plan.seed);
     Trainer::new(model, plan).unwrap()
 }
 
 /// The loaders of training and of validation, as the plan has them.
 fn loaders(dataset: &Arc<dyn Dataset>, plan: &Plan, side: usize) -> (Loader, Loader) {
-    let plain = Recipe::plain(side);
-    let augment = plan.augment.then(|| (Ranges::default(), Rule::default()));
-    let recipe = Recipe { augment, ..plain };
-    let training = Loader::shuffled(dataset.clone(), recipe, plan.batch_size, plan.seed);
-    let validation = Loader::new(dataset.clone(), plain, plan.batch_size);
+    assert_eq!(plan.network.size, side);
+    let training = Loader::shuffled(dataset.clone(), plan.training_recipe(), plan.batch_size, plan.seed);
+    let validation = Loader::new(dataset.clone(), plan.scoring_recipe(), plan.batch_size);
     (
         Loader { indices: plan.train_indices.clone(), workers: 2, ..training },
         Loader { indices: plan.val_indices.clone(), ..validation },
@@ -97,7 +97,7 @@ fn fit(
 ) -> Result<()> {
     let side = trainer.model.graph.nodes()[0].output_shape[0];
     let (training, validation) = loaders(dataset, &trainer.plan, side);
-    let pace = Pace { checkpoint: Some(path.to_owned()), every_steps: None };
+    let pace = Pace { checkpoint: Some(path.to_owned()), every_steps: None, best: None };
     trainer.fit(&training, Some(&validation), &pace, &mut monitor)
 }
 
@@ -164,7 +164,7 @@ fn the_network_overfits_64_pictures() {
     let plan = Plan {
         epochs: 110,
         batch_size: 16,
-        augment: false,
+        augment: Augment::None,
         class_weights: None,
         train_indices: (0..64).collect(),
         val_indices: Vec::new(),

@@ -1,5 +1,6 @@
-//! `atrous data make`, `atrous data check`
+//! `atrous data make`, `atrous data check`, `atrous data convert`
 
+use super::convert::Convert;
 use super::progress::bar;
 use atrous::data::{check, synthetic};
 use atrous::{Error, Result};
@@ -12,6 +13,8 @@ pub enum Data {
     Make(Make),
     /// Tell everything that is wrong with a folder, in one pass
     Check(Check),
+    /// Turn one layout into the other: the competition's npy and VOCdevkit
+    Convert(Convert),
 }
 
 #[derive(Args)]
@@ -31,7 +34,7 @@ pub struct Make {
 #[derive(Args)]
 #[command(after_help = "Example:\n  atrous data check voc")]
 pub struct Check {
-    /// Folder in the competition's layout: train/ and test/
+    /// Folder in the competition's layout (train/ and test/) or VOCdevkit's
     dir: PathBuf,
 }
 
@@ -40,6 +43,7 @@ impl Data {
         match self {
             Data::Make(make) => make.run(),
             Data::Check(check) => check_or_fail(&check.dir),
+            Data::Convert(convert) => convert.run(),
         }
     }
 }

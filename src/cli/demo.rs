@@ -1,10 +1,10 @@
 //! `atrous demo`: the pipeline on pictures that it makes up.
 
-use super::classify::refuse_to_overwrite;
 use super::data::make_with_progress;
 use super::options::TrainOptions;
 use super::predict::THRESHOLD;
 use super::run::pipeline;
+use super::train::refuse_to_overwrite;
 use atrous::Result;
 use clap::Args;
 use std::path::PathBuf;

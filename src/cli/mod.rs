@@ -1,6 +1,6 @@
 //! One file a subcommand.
 
-mod classify;
+mod convert;
 mod data;
 mod demo;
 mod options;
@@ -8,6 +8,7 @@ mod predict;
 mod progress;
 mod run;
 mod summary;
+mod train;
 
 use atrous::{Device, Result, cpu::threads};
 use clap::{Args, Parser, Subcommand};
@@ -55,7 +56,7 @@ enum Command {
     Predict(predict::Predict),
     /// Show a network's layers, parameters, arithmetic and memory
     Summary(summary::Summary),
-    /// Make up or check a data set
+    /// Make up, check or convert a data set
     #[command(subcommand)]
     Data(data::Data),
 }
@@ -63,7 +64,9 @@ enum Command {
 #[derive(Subcommand)]
 enum Train {
     /// Which of the 20 classes are in a picture
-    Classify(classify::Classify),
+    Classify(train::Command),
+    /// Which class each pixel is of
+    Segment(train::Command),
 }
 
 pub fn run(cli: Cli) -> Result<()> {
@@ -80,7 +83,8 @@ pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Demo(command) => command.run(),
         Command::Run(command) => command.run(),
-        Command::Train(Train::Classify(command)) => command.run(),
+        Command::Train(Train::Classify(command)) => command.run(false),
+        Command::Train(Train::Segment(command)) => command.run(true),
         Command::Predict(command) => command.run(),
         Command::Summary(command) => command.run(),
         Command::Data(command) => command.run(),

@@ -1,6 +1,11 @@
 //! Training options: from the command line, else from `--config FILE.toml`, else the default.
 
+use atrous::data::CLASSES;
+use atrous::data::image::Fit;
 use atrous::files::explain;
+use atrous::graph::Graph;
+use atrous::models::{self, Spec};
+use atrous::train::{Plan, Plateau, Preset, Schedule, Unfreeze, Watch};
 use atrous::{Error, Result};
 use clap::Args;
 use serde::Deserialize;
@@ -11,39 +16,90 @@ use std::path::{Path, PathBuf};
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainOptions {
-    /// The network [default: alexnet]
+    /// The network [default: alexnet; deeplabv3plus for masks]
     #[arg(long, value_name = "NAME")]
     pub model: Option<String>,
-    /// Side of the square the pictures are fitted into [default: the network's own, 150]
+    /// best, or notebook: what the other options are by default [default: best]
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<String>,
+    /// What stands on a base: pooled or notebook [default: the preset's]
+    #[arg(long, value_name = "NAME")]
+    pub head: Option<String>,
+    /// Pre-trained weights of the base: .h5, .safetensors or .npz
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+    /// How many of the base's last layers train: a number, `all`, a layer's name, or a
+    /// schedule like `0:0,5:20,10:all` (from epoch 5 on the last 20, …) [default: 0 for a
+    /// classifier with --weights, else all]
+    #[arg(long, value_name = "LAYERS")]
+    pub unfreeze: Option<String>,
+    /// The base's batch norms keep their statistics [default: false]
+    #[arg(long, value_name = "BOOL")]
+    pub freeze_batch_norm: Option<bool>,
+    /// Side of the square the pictures are fitted into [default: the network's own]
     #[arg(long, value_name = "PIXELS")]
     pub size: Option<usize>,
-    /// Passes over the training pictures [default: 40]
+    /// pad keeps a picture's proportions, stretch does not [default: pad; stretch for masks]
+    #[arg(long, value_name = "NAME")]
+    pub fit: Option<String>,
+    /// Passes over the training pictures [default: the preset's]
     #[arg(long, value_name = "N")]
     pub epochs: Option<usize>,
-    /// Pictures a step [default: 16]
+    /// Pictures a step [default: the preset's]
     #[arg(long, value_name = "N")]
     pub batch_size: Option<usize>,
-    /// [default: 0.001 for adam and rmsprop, 0.01 for sgd]
+    /// [default: the preset's; 0.001 with another optimizer than it has, 0.01 with sgd]
     #[arg(long, value_name = "RATE")]
     pub learning_rate: Option<f32>,
-    /// adam, sgd or rmsprop [default: adam]
+    /// Times the learning rate for the layers of the base [default: 1]
+    #[arg(long, value_name = "FACTOR")]
+    pub base_rate: Option<f32>,
+    /// constant or cosine [default: the preset's]
+    #[arg(long, value_name = "NAME")]
+    pub schedule: Option<String>,
+    /// Epochs in which the rate climbs to its full height [default: the preset's]
+    #[arg(long, value_name = "EPOCHS")]
+    pub warmup: Option<f32>,
+    /// adam, sgd or rmsprop [default: the preset's]
     #[arg(long, value_name = "NAME")]
     pub optimizer: Option<String>,
-    /// For sgd and rmsprop [default: 0]
+    /// For sgd and rmsprop [default: the preset's]
     #[arg(long, value_name = "MOMENTUM")]
     pub momentum: Option<f64>,
-    /// binary_crossentropy, or categorical_crossentropy with Keras' gradient [default: binary_crossentropy]
+    /// Scale gradients down to this length all together [default: off]
+    #[arg(long, value_name = "NORM")]
+    pub clip_norm: Option<f32>,
+    /// binary_crossentropy, or categorical_crossentropy with Keras' gradient [default: the preset's]
     #[arg(long, value_name = "NAME")]
     pub loss: Option<String>,
-    /// Share of the training pictures kept for validation [default: 0.1]
+    /// How much of a label is spread over all classes [default: 0]
+    #[arg(long, value_name = "SHARE")]
+    pub label_smoothing: Option<f32>,
+    /// Focal loss: what is right already counts for little [default: 0, off]
+    #[arg(long, value_name = "GAMMA")]
+    pub focal: Option<f32>,
+    /// Share of the training pictures kept for validation [default: the data's own split, else 0.1]
     #[arg(long, value_name = "SHARE")]
     pub val_fraction: Option<f64>,
-    /// Rotate, shear, zoom and flip the training pictures at random [default: true]
+    /// How training pictures vary: none, flip, keras (rotate, shear, zoom, flip), crop, colour
+    /// [default: the preset's]
+    #[arg(long, value_name = "NAME")]
+    pub augment: Option<String>,
+    /// Show pictures of rare classes oftener [default: false]
     #[arg(long, value_name = "BOOL")]
-    pub augment: Option<bool>,
-    /// Weigh rare classes up ('balanced') [default: true]
+    pub balanced: Option<bool>,
+    /// Weigh rare classes up ('balanced') [default: the preset's]
     #[arg(long, value_name = "BOOL")]
     pub class_weights: Option<bool>,
+    /// Stop after so many epochs without a better validation [default: the preset's]
+    #[arg(long, value_name = "EPOCHS")]
+    pub patience: Option<usize>,
+    /// Halve the learning rate where the validation loss stays [default: the preset's]
+    #[arg(long, value_name = "BOOL")]
+    pub plateau: Option<bool>,
+    /// What tells the best epoch: loss or score (mean IoU, mAP) [default: loss]
+    #[arg(long, value_name = "NAME")]
+    pub monitor: Option<String>,
     /// The same seed gives the same bits, at any number of threads [default: 0]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -85,26 +141,169 @@ impl TrainOptions {
     pub fn or(self, other: Self) -> Self {
         TrainOptions {
             model: self.model.or(other.model),
+            preset: self.preset.or(other.preset),
+            head: self.head.or(other.head),
+            weights: self.weights.or(other.weights),
+            unfreeze: self.unfreeze.or(other.unfreeze),
+            freeze_batch_norm: self.freeze_batch_norm.or(other.freeze_batch_norm),
             size: self.size.or(other.size),
+            fit: self.fit.or(other.fit),
             epochs: self.epochs.or(other.epochs),
             batch_size: self.batch_size.or(other.batch_size),
             learning_rate: self.learning_rate.or(other.learning_rate),
+            base_rate: self.base_rate.or(other.base_rate),
+            schedule: self.schedule.or(other.schedule),
+            warmup: self.warmup.or(other.warmup),
             optimizer: self.optimizer.or(other.optimizer),
             momentum: self.momentum.or(other.momentum),
+            clip_norm: self.clip_norm.or(other.clip_norm),
             loss: self.loss.or(other.loss),
+            label_smoothing: self.label_smoothing.or(other.label_smoothing),
+            focal: self.focal.or(other.focal),
             val_fraction: self.val_fraction.or(other.val_fraction),
             augment: self.augment.or(other.augment),
+            balanced: self.balanced.or(other.balanced),
             class_weights: self.class_weights.or(other.class_weights),
+            patience: self.patience.or(other.patience),
+            plateau: self.plateau.or(other.plateau),
+            monitor: self.monitor.or(other.monitor),
             seed: self.seed.or(other.seed),
             checkpoint_steps: self.checkpoint_steps.or(other.checkpoint_steps),
             workers: self.workers.or(other.workers),
         }
     }
+
+    /// The preset's plan for the network, before anything else is said.
+    pub fn preset(&self, segments: bool) -> Result<Preset> {
+        let default = if segments { "deeplabv3plus" } else { "alexnet" };
+        let name = self.model.as_deref().unwrap_or(default);
+        let classes = CLASSES.len() + segments as usize;
+        let spec = Spec::new(name, self.size.unwrap_or(models::default_side(name)), classes);
+        spec.graph()?;
+        if spec.segments() != segments {
+            let (is, command) = match segments {
+                true => ("labels pictures, not pixels", "classify"),
+                false => ("labels pixels, not pictures", "segment"),
+            };
+            let message = format!("`{name}` {is}: see `atrous train {command}`");
+            return Err(Error::argument("--model", message));
+        }
+        let preset = self.preset.as_deref().unwrap_or(Preset::NAMES[0]);
+        Preset::new(preset, spec, self.weights.is_some())
+    }
+
+    /// Puts into the plan what was said.
+    pub fn apply(&self, plan: &mut Plan) -> Result<()> {
+        let o = self;
+        let set = |slot: &mut usize, value: Option<usize>| value.into_iter().for_each(|v| *slot = v);
+        if let Some(model) = &o.model {
+            plan.network.name.clone_from(model);
+        }
+        set(&mut plan.network.size, o.size);
+        if let Some(head) = &o.head {
+            plan.network.head = head.parse()?;
+        }
+        if let Some(weights) = &o.weights {
+            plan.weights = weights.file_name().map(|name| name.to_string_lossy().into_owned());
+        }
+        if let Some(unfreeze) = &o.unfreeze {
+            plan.unfreeze = unfreeze_schedule(unfreeze, &plan.network.graph()?)?;
+        }
+        if let Some(fit) = &o.fit {
+            plan.fit = named("--fit", fit, [("pad", Fit::Pad), ("stretch", Fit::Stretch)])?;
+        }
+        if let Some(name) = &o.schedule {
+            let known = [("constant", Schedule::Constant), ("cosine", Schedule::Cosine)];
+            plan.schedule = named("--schedule", name, known)?;
+        }
+        if let Some(name) = &o.monitor {
+            plan.monitor = named("--monitor", name, [("loss", Watch::Loss), ("score", Watch::Score)])?;
+        }
+        if let Some(augment) = &o.augment {
+            plan.augment = augment.parse()?;
+        }
+        set(&mut plan.epochs, o.epochs);
+        set(&mut plan.batch_size, o.batch_size);
+        if let Some(optimizer) = &o.optimizer
+            && *optimizer != plan.optimizer
+        {
+            plan.optimizer.clone_from(optimizer);
+            plan.learning_rate = if optimizer == "sgd" { 0.01 } else { 0.001 };
+            plan.momentum = 0.0;
+        }
+        if let Some(loss) = &o.loss {
+            plan.loss.clone_from(loss);
+        }
+        if let Some(plateau) = o.plateau {
+            plan.plateau = plateau.then(Plateau::default);
+        }
+        plan.patience = o.patience.or(plan.patience);
+        plan.clip_norm = o.clip_norm.or(plan.clip_norm);
+        plan.learning_rate = o.learning_rate.unwrap_or(plan.learning_rate);
+        plan.base_rate = o.base_rate.unwrap_or(plan.base_rate);
+        plan.warmup = o.warmup.unwrap_or(plan.warmup);
+        plan.momentum = o.momentum.unwrap_or(plan.momentum);
+        plan.label_smoothing = o.label_smoothing.unwrap_or(plan.label_smoothing);
+        plan.focal = o.focal.unwrap_or(plan.focal);
+        plan.balanced = o.balanced.unwrap_or(plan.balanced);
+        plan.freeze_batch_norm = o.freeze_batch_norm.unwrap_or(plan.freeze_batch_norm);
+        plan.seed = o.seed.unwrap_or(plan.seed);
+        Ok(())
+    }
+}
+
+fn named<T: Copy>(flag: &'static str, name: &str, known: [(&str, T); 2]) -> Result<T> {
+    known.iter().find(|(known, _)| *known == name).map(|(_, value)| *value).ok_or_else(|| {
+        let message = format!("expected `{}` or `{}`, got `{name}`", known[0].0, known[1].0);
+        Error::argument(flag, message)
+    })
+}
+
+/// `20`, `all`, `block_13_expand`, or `0:0,5:20,10:all`.
+fn unfreeze_schedule(text: &str, graph: &Graph) -> Result<Vec<Unfreeze>> {
+    let base = graph.base();
+    let layers = |what: &str| match what {
+        "all" => Ok(base.len()),
+        number if number.bytes().all(|b| b.is_ascii_digit()) && !number.is_empty() => {
+            number.parse().map_err(|_| Error::argument("--unfreeze", format!("`{number}` is too large")))
+        }
+        name => match base.iter().position(|node| node.name == name) {
+            Some(at) => Ok(base.len() - at),
+            None => Err(Error::argument(
+                "--unfreeze",
+                format!("expected a number, `all`, or a layer of `{}`'s base, got `{name}`", graph.name),
+            )),
+        },
+    };
+    let part = |part: &str| {
+        let (epoch, what) = part.split_once(':').unwrap_or(("0", part));
+        let epoch = epoch.parse().map_err(|_| {
+            Error::argument("--unfreeze", format!("expected EPOCH:LAYERS, got `{part}`"))
+        })?;
+        Ok(Unfreeze { epoch, layers: layers(what)? })
+    };
+    text.split(',').map(part).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn layers_are_unfrozen_by_number_by_name_and_by_schedule() {
+        let graph = models::by_name("mobilenetv2", 96, 20).unwrap();
+        let of = |text| {
+            let all = unfreeze_schedule(text, &graph).unwrap();
+            all.iter().map(|u| (u.epoch, u.layers)).collect::<Vec<_>>()
+        };
+        assert_eq!(of("3"), [(0, 3)]);
+        assert_eq!(of("out_relu"), [(0, 1)]);
+        assert_eq!(of("0:0,5:Conv_1,9:all"), [(0, 0), (5, 3), (9, 154)]);
+        for wrong in ["", "x:3", "dense", "-1"] {
+            let error = unfreeze_schedule(wrong, &graph).unwrap_err().to_string();
+            assert!(error.contains("--unfreeze"), "{error}");
+        }
+    }
 
     #[test]
     fn the_command_line_goes_before_the_file() {

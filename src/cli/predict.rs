@@ -1,15 +1,16 @@
 //! `atrous predict`
 
-use super::classify::saved_classes;
 use super::progress::bar;
-use atrous::data::loader::{Loader, Recipe};
-use atrous::data::voc_npy::{Split, VocNpy};
+use super::train::{saved_classes, scoring_loader};
+use atrous::data::source::Source;
 use atrous::data::{CLASSES, Dataset};
 use atrous::files::write_atomically;
-use atrous::graph::Model;
+use atrous::predict::Segmenter;
 use atrous::submission::{self, Entry, labels_from_probabilities};
+use atrous::train::Trainer;
 use atrous::{Error, Result, predict, train};
 use clap::Args;
+use indicatif::ProgressBar;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ Example:
 
 Beside the submission it writes probabilities.csv: one row a picture, one column a class.")]
 pub struct Predict {
-    /// Folder with test/test_set.csv and test/img/
+    /// Folder with test/test_set.csv and test/img/, or in VOCdevkit's layout
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
     /// What `train` left
@@ -41,9 +42,10 @@ impl Predict {
     pub fn run(self) -> Result<()> {
         check_threshold(self.threshold)?;
         let (trainer, saved) = train::load(&self.checkpoint)?;
-        saved_classes(&self.checkpoint, saved.classes)?;
-        let dataset: Arc<dyn Dataset> = Arc::new(VocNpy::open(&self.data, Split::Test)?);
-        write_submission(&trainer.model, &dataset, self.threshold, &self.out)
+        saved_classes(&self.checkpoint, saved.plan.network.classes)?;
+        let source = Source::open(&self.data)?;
+        let dataset = source.test(source.natural_task())?;
+        write_submission(&trainer, &dataset, self.threshold, &self.out)
     }
 }
 
@@ -57,16 +59,23 @@ pub fn check_threshold(threshold: f32) -> Result<()> {
 
 /// Predicts every picture and writes the submission, and `probabilities.csv` beside it.
 pub fn write_submission(
-    model: &Model,
+    trainer: &Trainer,
     dataset: &Arc<dyn Dataset>,
     threshold: f32,
     out: &Path,
 ) -> Result<()> {
-    let size = model.graph.nodes()[0].output_shape[0];
-    let loader = Loader { workers: 2, ..Loader::new(dataset.clone(), Recipe::plain(size), 16) };
+    let network = &trainer.plan.network;
     let bar = bar(dataset.len(), "predicting");
+    if network.segments() {
+        let entries = masks(trainer, dataset, &bar)?;
+        bar.finish_and_clear();
+        submission::write(out, entries.into_iter().map(Ok))?;
+        println!("submission: {} ({} pictures)", out.display(), dataset.len());
+        return Ok(());
+    }
+    let loader = scoring_loader(dataset, &trainer.plan, (0..dataset.len()).collect());
     let probabilities =
-        predict::probabilities(model, &loader, &mut |done| bar.set_position(done as u64))?;
+        predict::probabilities(&trainer.model, &loader, &mut |done| bar.set_position(done as u64))?;
     bar.finish_and_clear();
     let rows: Vec<&[f32]> = probabilities.chunks(CLASSES.len()).collect();
     let table = out.with_file_name("probabilities.csv");
@@ -84,4 +93,20 @@ pub fn write_submission(
     submission::write(out, rows.iter().enumerate().map(entry))?;
     println!("submission: {} ({} pictures)", out.display(), rows.len());
     Ok(())
+}
+
+/// The masks of all pictures, and the classes seen in them.
+fn masks(trainer: &Trainer, dataset: &Arc<dyn Dataset>, bar: &ProgressBar) -> Result<Vec<Entry>> {
+    let mut segmenter = Segmenter::new(trainer)?;
+    let mut entries = Vec::with_capacity(dataset.len());
+    for i in 0..dataset.len() {
+        let mask = segmenter.mask(&dataset.picture(i)?)?;
+        entries.push(Entry::new(
+            dataset.id(i),
+            &mask.labels().map(|set| set as u8),
+            Some(&mask.classes),
+        ));
+        bar.set_position(i as u64 + 1);
+    }
+    Ok(entries)
 }

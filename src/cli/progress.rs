@@ -107,6 +107,9 @@ impl Training {
                 }
                 println!("{}", self.line(record));
             }
+            Event::StopsEarly { epoch, best_epoch } => {
+                println!("stopped after epoch {epoch}: no better validation since epoch {best_epoch}");
+            }
         }
         match interrupted() {
             true => ControlFlow::Break(()),
@@ -123,7 +126,7 @@ impl Training {
             format!("  {} left", self.time_left())
         };
         format!(
-            "epoch {:>3}/{}  loss {:.4}  accuracy {:.3}{}{}{}  ({:.1} s){left}",
+            "epoch {:>3}/{}  loss {:.4}  accuracy {:.3}{}{}{}{}  ({:.1} s){left}",
             e.epoch,
             self.epochs,
             e.loss,
@@ -131,6 +134,7 @@ impl Training {
             number("val_loss", e.val_loss),
             number("val_accuracy", e.val_accuracy),
             number("val_mAP", e.val_map),
+            number("val_mIoU", e.val_miou),
             self.began.elapsed().as_secs_f64() - self.seconds,
         )
     }

@@ -1,14 +1,13 @@
 //! `atrous run`: the whole pipeline in one folder.
 
-use super::classify::Job;
 use super::data::check_or_fail;
 use super::options::{Configured, TrainOptions};
 use super::predict::{THRESHOLD, check_threshold, write_submission};
+use super::train::{Job, open, scoring_loader};
 use atrous::Result;
 use atrous::controls::Controls;
 use atrous::data::Dataset;
-use atrous::data::loader::{Loader, Recipe};
-use atrous::data::voc_npy::{Split, VocNpy};
+use atrous::data::source::Source;
 use atrous::files::write_atomically;
 use atrous::train::{Trainer, evaluate};
 use clap::Args;
@@ -20,10 +19,10 @@ use std::sync::Arc;
 Example:
   atrous run --data voc --out result
 
-It leaves in the output folder: checkpoint.safetensors, history.csv, history.json,
-scores.txt, probabilities.csv, submission.csv.")]
+It leaves in the output folder: checkpoint.safetensors, best.safetensors, history.csv,
+history.json, scores.txt, probabilities.csv, submission.csv.")]
 pub struct Run {
-    /// Folder in the competition's layout: train/ and test/
+    /// Folder in the competition's layout (train/ and test/) or in VOCdevkit's
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
     /// Folder for the results
@@ -55,25 +54,21 @@ pub fn pipeline(
     threshold: f32,
     options: TrainOptions,
 ) -> Result<()> {
-    let dataset: Arc<dyn Dataset> = Arc::new(VocNpy::open(data, Split::Train)?);
-    let test: Arc<dyn Dataset> = Arc::new(VocNpy::open(data, Split::Test)?);
-    let job = Job { dataset: dataset.clone(), out: out.clone(), resume, options };
+    let source = Source::open(data)?;
+    let training = open(data, false)?;
+    let test = source.test(source.natural_task())?;
+    let dataset = training.dataset.clone();
+    let job = Job { data: training, out: out.clone(), resume, options, segments: false };
     let trainer = job.run()?;
     if !trainer.plan.val_indices.is_empty() {
         score(&trainer, &dataset, &out)?;
     }
-    write_submission(&trainer.model, &test, threshold, &out.join("submission.csv"))
+    write_submission(&trainer, &test, threshold, &out.join("submission.csv"))
 }
 
-/// The validation score beside its controls, printed and written to `scores.txt`.
 fn score(trainer: &Trainer, dataset: &Arc<dyn Dataset>, out: &Path) -> Result<()> {
     let plan = &trainer.plan;
-    let size = trainer.model.graph.nodes()[0].output_shape[0];
-    let loader = Loader {
-        indices: plan.val_indices.clone(),
-        workers: 2,
-        ..Loader::new(dataset.clone(), Recipe::plain(size), plan.batch_size)
-    };
+    let loader = scoring_loader(dataset, plan, plan.val_indices.clone());
     let scores = evaluate(&trainer.model, plan.loss()?, &loader)?;
     let controls = Controls::measure(
         &**dataset,

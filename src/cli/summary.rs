@@ -8,7 +8,7 @@ use clap::Args;
 #[derive(Args)]
 #[command(after_help = "Example:\n  atrous summary alexnet --json")]
 pub struct Summary {
-    /// The network: alexnet
+    /// The network: alexnet, vgg16, resnet50v2, mobilenet, mobilenetv2, deeplabv3plus
     model: String,
     /// Side of the pictures [default: the network's own]
     #[arg(long, value_name = "PIXELS")]

@@ -1,10 +1,14 @@
-//! Everything that is wrong with a folder in the competition's layout, found in one pass.
+//! Everything that is wrong with a folder in either layout, found in one pass.
 
 use crate::cpu::threads;
 use crate::data::voc_npy::{self, Row, Split};
 use crate::data::{CLASSES, Labels, Mask, Picture};
+#[cfg(feature = "pictures")]
+use crate::data::{picture_files, voc_devkit};
 use crate::error::{Error, Result};
 use crate::files::explain;
+#[cfg(feature = "pictures")]
+use std::collections::HashMap;
 use std::collections::HashSet;
 use std::fmt;
 use std::fs;
@@ -22,7 +26,7 @@ pub struct Report {
 /// What is in one split.
 #[derive(Debug, Default)]
 pub struct Summary {
-    pub split: &'static str,
+    pub split: String,
     /// Rows of the table that are right.
     pub rows: usize,
     /// Rows among them whose labels are not known.
@@ -50,6 +54,11 @@ pub fn check(root: impl AsRef<Path>) -> Result<Report> {
         return Err(Error::file(root, "expected a folder with `train` and `test`, got none"));
     }
     let mut report = Report::default();
+    #[cfg(feature = "pictures")]
+    if let Some(root) = voc_devkit::locate(root) {
+        check_devkit(&root, &mut report);
+        return Ok(report);
+    }
     for split in [Split::Train, Split::Test] {
         if root.join(split.name()).is_dir() {
             check_split(root, split, &mut report);
@@ -60,6 +69,73 @@ pub fn check(root: impl AsRef<Path>) -> Result<Report> {
         }
     }
     Ok(report)
+}
+
+/// Every list of a VOCdevkit folder. Of a list with a line that is wrong only that line is told.
+#[cfg(feature = "pictures")]
+fn check_devkit(root: &Path, report: &mut Report) {
+    use voc_devkit::Task;
+    // Whether the picture can be read, of all that were looked at.
+    let mut listed = HashMap::new();
+    for task in [Task::Segmentation, Task::Main] {
+        for set in ["train", "val", "trainval", "test"] {
+            // The union of two lists is only looked at where they are not there.
+            let parts = ["train", "val"].iter().any(|part| task.has(root, part));
+            if !task.has(root, set) || (set == "trainval" && parts) {
+                continue;
+            }
+            let dataset = match voc_devkit::VocDevkit::survey(root, task, set) {
+                Ok((dataset, problems)) => {
+                    report.problems.extend(problems);
+                    dataset
+                }
+                Err(error) => {
+                    report.problems.push(error);
+                    continue;
+                }
+            };
+            let split = format!("{}, {set}", task.name());
+            let mut summary = Summary { split, rows: dataset.rows.len(), ..Summary::default() };
+            let found = threads::map(dataset.rows.len(), |i| {
+                let mut found = Found::default();
+                // Pictures of both tasks are told about once.
+                if listed.contains_key(&dataset.rows[i].id) {
+                    found.mask = dataset.mask_path(i).is_file();
+                    return found;
+                }
+                match picture_files::read_jpeg(dataset.picture_path(i)) {
+                    Ok(Picture { height, width, .. }) => found.size = Some((height, width)),
+                    Err(error) => found.problems.push(error),
+                }
+                let path = dataset.mask_path(i);
+                let mask = path.is_file().then(|| picture_files::read_mask_png(&path));
+                found.judge(&path, mask, dataset.rows[i].labels);
+                found
+            });
+            for (row, found) in dataset.rows.iter().zip(found) {
+                let readable = found.size.is_some();
+                match listed.get(&row.id) {
+                    Some(&readable) => summary.pictures += readable as usize,
+                    None => _ = listed.insert(row.id.clone(), readable),
+                }
+                summary.add(row.labels, found, report);
+            }
+            report.splits.push(summary);
+        }
+    }
+    if report.splits.is_empty() && report.problems.is_empty() {
+        let message = "expected lists in ImageSets/Main or ImageSets/Segmentation, got none";
+        report.problems.push(Error::file(root, message));
+    }
+    let pictures = fs::read_dir(root.join("JPEGImages")).into_iter().flatten().flatten();
+    let strays = pictures
+        .filter(|entry| {
+            entry.path().file_stem().is_some_and(|id| !listed.contains_key(&*id.to_string_lossy()))
+        })
+        .count();
+    if strays > 0 && report.is_fine() {
+        report.notes.push(format!("{strays} files of JPEGImages are in no list"));
+    }
 }
 
 /// What one row's files are, and what is wrong with them.
@@ -83,26 +159,10 @@ fn check_split(root: &Path, split: Split, report: &mut Report) {
         report.problems.push(Error::file(&csv, "expected at least one row below the header"));
     }
 
-    let mut summary = Summary { split: split.name(), rows: rows.len(), ..Summary::default() };
+    let mut summary = Summary { split: split.name().to_owned(), rows: rows.len(), ..Summary::default() };
     let found = threads::map(rows.len(), |i| check_row(root, split, &csv, &rows[i]));
     for (row, found) in rows.iter().zip(found) {
-        match row.labels {
-            None => summary.unlabelled += 1,
-            Some(labels) => {
-                summary.classes.iter_mut().zip(labels).for_each(|(count, set)| *count += set as usize)
-            }
-        }
-        if let Some((height, width)) = found.size {
-            let widened = |range: Option<(usize, usize)>, value: usize| {
-                Some(range.map_or((value, value), |(low, high)| (low.min(value), high.max(value))))
-            };
-            summary.heights = widened(summary.heights, height);
-            summary.widths = widened(summary.widths, width);
-            summary.pictures += 1;
-        }
-        summary.masks += found.mask as usize;
-        report.problems.extend(found.problems);
-        report.notes.extend(found.note);
+        summary.add(row.labels, found, report);
     }
 
     // Files of rows that are wrong would be called strays only because of that.
@@ -137,33 +197,57 @@ fn check_row(root: &Path, split: Split, csv: &Path, row: &Row) -> Found {
         }
     }
     let path = split.mask(root, &row.id);
-    if path.exists() {
-        match voc_npy::read_mask(&path) {
-            Ok(mask) => {
-                found.mask = true;
-                check_mask(&path, &mask, row, &mut found);
-            }
-            Err(error) => found.problems.push(error),
-        }
-    }
+    let mask = path.exists().then(|| voc_npy::read_mask(&path));
+    found.judge(&path, mask, row.labels);
     found
 }
 
-fn check_mask(path: &Path, mask: &Mask, row: &Row, found: &mut Found) {
-    if let Some((y, x, value)) = mask.first_unknown() {
-        let message =
-            format!("expected 0 to {} or 255, got {value} at row {y}, column {x}", CLASSES.len());
+impl Summary {
+    fn add(&mut self, labels: Option<Labels>, found: Found, report: &mut Report) {
+        match labels {
+            None => self.unlabelled += 1,
+            Some(labels) => {
+                self.classes.iter_mut().zip(labels).for_each(|(count, set)| *count += set as usize)
+            }
+        }
+        if let Some((height, width)) = found.size {
+            let widened = |range: Option<(usize, usize)>, value: usize| {
+                Some(range.map_or((value, value), |(low, high)| (low.min(value), high.max(value))))
+            };
+            self.heights = widened(self.heights, height);
+            self.widths = widened(self.widths, width);
+            self.pictures += 1;
+        }
+        self.masks += found.mask as usize;
+        report.problems.extend(found.problems);
+        report.notes.extend(found.note);
+    }
+}
+
+impl Found {
+    fn judge(&mut self, path: &Path, mask: Option<Result<Mask>>, labels: Option<Labels>) {
+        match mask {
+            None => {}
+            Some(Ok(mask)) => {
+                self.mask = true;
+                check_mask(path, &mask, labels, self);
+            }
+            Some(Err(error)) => self.problems.push(error),
+        }
+    }
+}
+
+fn check_mask(path: &Path, mask: &Mask, labels: Option<Labels>, found: &mut Found) {
+    if let Err(message) = mask.check() {
         found.problems.push(Error::file(path, message));
         return;
     }
     if let Some((height, width)) = found.size
-        && (height, width) != (mask.height, mask.width)
+        && let Err(message) = mask.fits(height, width)
     {
-        let message =
-            format!("expected the picture's size, {height}×{width}, got {}×{}", mask.height, mask.width);
         found.problems.push(Error::file(path, message));
     }
-    if let Some(labels) = row.labels {
+    if let Some(labels) = labels {
         let shown = mask.labels();
         let only = |a: &Labels, b: &Labels| {
             let names = (0..CLASSES.len()).filter(|&class| a[class] && !b[class]);

@@ -13,9 +13,35 @@ pub fn balanced(labels: impl IntoIterator<Item = Labels>) -> [f64; CLASSES.len()
     counts.map(|count| if count == 0 { 1.0 } else { n as f64 / (present * count) as f64 })
 }
 
+/// How much oftener each sample should be seen: 1 / count of its rarest class, counting every
+/// class of every sample. Samples without a class, or whose labels are not known, are a class of
+/// their own.
+pub fn sample_weights(labels: &[Option<Labels>]) -> Vec<f64> {
+    let classes = |labels: &Option<Labels>| {
+        let labels = labels.unwrap_or_default();
+        let mut classes: Vec<usize> = (0..CLASSES.len()).filter(|&class| labels[class]).collect();
+        if classes.is_empty() {
+            classes.push(CLASSES.len());
+        }
+        classes
+    };
+    let mut counts = [0usize; CLASSES.len() + 1];
+    labels.iter().flat_map(classes).for_each(|class| counts[class] += 1);
+    let rarest = |labels| classes(labels).into_iter().map(|class| counts[class]).min().unwrap_or(1);
+    labels.iter().map(|labels| 1.0 / rarest(labels) as f64).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sample_weighs_as_its_rarest_class() {
+        let with = |classes: &[usize]| Some(std::array::from_fn(|class| classes.contains(&class)));
+        let labels = [with(&[0]), with(&[0, 3]), with(&[0]), with(&[3]), with(&[5]), None, with(&[])];
+        let third = 1.0 / 3.0;
+        assert_eq!(sample_weights(&labels), [third, 0.5, third, 0.5, 1.0, 0.5, 0.5]);
+    }
 
     #[test]
     fn every_class_present_has_the_same_total_weight() {

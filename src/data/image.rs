@@ -6,7 +6,8 @@
 //! on the long side (t = 224: 114, 121, … 491, 498).
 
 use crate::cpu::simd::{self, isa};
-use crate::data::{Mask, Picture};
+use crate::data::augment::crop::reduce;
+use crate::data::{CLASSES, Mask, Picture, VOID};
 use crate::error::{Error, Result};
 use crate::ops::resize::{Method, Tap, bilinear_rows, nearest_rows};
 
@@ -21,6 +22,8 @@ pub struct Placement {
 
 /// How a picture becomes a square.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "checkpoint", serde(rename_all = "lowercase"))]
 pub enum Fit {
     /// Keep its proportions, fill up with zeros.
     Pad,
@@ -72,9 +75,24 @@ pub fn resize_with_pad(picture: &Picture, size: usize) -> Result<Vec<f32>> {
 
 /// The picture in a square, [size, size, 3], values 0 to 255.
 pub fn fit(picture: &Picture, size: usize, fit: Fit) -> Result<Vec<f32>> {
+    fit_changed(picture, size, fit, false, |_| {})
+}
+
+/// As [`fit`], with something done to the pixels before zeros come around them. With `antialias`, a
+/// picture that shrinks by more than 2 is averaged over boxes before, which TensorFlow does not do.
+pub fn fit_changed(
+    picture: &Picture,
+    size: usize,
+    fit: Fit,
+    antialias: bool,
+    change: impl Fn(&mut [f32]),
+) -> Result<Vec<f32>> {
     above_zero(size, size)?;
     let at = fit.placement(picture.height, picture.width, size);
-    let inner = resize(picture, at.height, at.width)?;
+    let factor = (picture.height / at.height).min(picture.width / at.width);
+    let reduced = (antialias && factor > 1).then(|| reduce(picture, factor));
+    let mut inner = resize(reduced.as_ref().unwrap_or(picture), at.height, at.width)?;
+    change(&mut inner);
     if (at.height, at.width) == (size, size) {
         return Ok(inner);
     }
@@ -121,14 +139,47 @@ pub fn resize_mask(mask: &Mask, height: usize, width: usize, nearest: Nearest) -
     Ok(Mask { height, width, classes })
 }
 
+/// How a mask is resized for training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MaskResize {
+    /// The label of the nearest pixel.
+    #[default]
+    Nearest,
+    /// As if labels were quantities: blended, then cut to whole numbers, so that along the border of
+    /// a 12 and a 0 there are labels of classes that are not in the picture. The competition
+    /// notebook's. What comes out as no class (void is 255) is void.
+    Bilinear,
+}
+
 /// The mask in a square, as [`fit`] fits the picture; `outside` is the label around it.
 pub fn fit_mask(mask: &Mask, size: usize, fit: Fit, outside: u8) -> Result<Mask> {
+    fit_mask_by(mask, size, fit, outside, MaskResize::Nearest)
+}
+
+/// As [`fit_mask`], by either rule.
+pub fn fit_mask_by(mask: &Mask, size: usize, fit: Fit, outside: u8, by: MaskResize) -> Result<Mask> {
     above_zero(size, size)?;
     let at = fit.placement(mask.height, mask.width, size);
-    let inner = resize_mask(mask, at.height, at.width, Nearest::Centre)?;
+    let inner = match by {
+        MaskResize::Nearest => resize_mask(mask, at.height, at.width, Nearest::Centre)?.classes,
+        MaskResize::Bilinear => blended(mask, at.height, at.width),
+    };
     let mut classes = vec![outside; size * size];
-    place(&inner.classes, 1, at, size, &mut classes);
+    place(&inner, 1, at, size, &mut classes);
     Ok(Mask { height: size, width: size, classes })
+}
+
+fn blended(mask: &Mask, height: usize, width: usize) -> Vec<u8> {
+    let rows = Method::Bilinear.taps::<f32>(mask.height, height);
+    let columns = Method::Bilinear.taps::<f32>(mask.width, width);
+    let mut values = vec![0.0f32; height * width];
+    simd::vectorize(
+        isa(),
+        #[inline(always)]
+        || bilinear_rows(&mask.classes, mask.width, 1, &rows, &columns, &mut values),
+    );
+    let whole = |value: f32| if value as usize > CLASSES.len() { VOID } else { value as u8 };
+    values.into_iter().map(whole).collect()
 }
 
 fn above_zero(height: usize, width: usize) -> Result<()> {
@@ -142,6 +193,8 @@ fn above_zero(height: usize, width: usize) -> Result<()> {
 
 /// What a network wants done to values of 0 to 255, RGB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "checkpoint", serde(rename_all = "lowercase"))]
 pub enum Preprocess {
     /// 0 to 255.
     None,
@@ -152,10 +205,16 @@ pub enum Preprocess {
     Symmetric,
     /// BGR, less ImageNet's mean (Keras' VGG).
     Caffe,
+    /// (x / 255 − mean) / deviation of ImageNet's colours, RGB (torchvision).
+    Torch,
 }
 
 /// ImageNet's mean colour, in the order of Caffe: blue, green, red.
 pub const CAFFE_MEAN: [f32; 3] = [103.939, 116.779, 123.68];
+
+/// ImageNet's mean colour and its deviation, of values from 0 to 1: red, green, blue.
+pub const TORCH_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+pub const TORCH_DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
 
 impl Preprocess {
     /// In place, on any number of RGB pixels.
@@ -169,6 +228,15 @@ impl Preprocess {
                 for pixel in rgb.chunks_exact_mut(3) {
                     pixel.swap(0, 2);
                     pixel.iter_mut().zip(CAFFE_MEAN).for_each(|(v, mean)| *v -= mean);
+                }
+            }
+            Preprocess::Torch => {
+                for pixel in rgb.chunks_exact_mut(3) {
+                    for (v, (mean, deviation)) in
+                        pixel.iter_mut().zip(TORCH_MEAN.iter().zip(TORCH_DEVIATION))
+                    {
+                        *v = (*v / 255.0 - mean) / deviation;
+                    }
                 }
             }
         }
@@ -186,6 +254,15 @@ impl Preprocess {
                     pixel.swap(0, 2);
                 }
             }
+            Preprocess::Torch => {
+                for pixel in values.chunks_exact_mut(3) {
+                    for (v, (mean, deviation)) in
+                        pixel.iter_mut().zip(TORCH_MEAN.iter().zip(TORCH_DEVIATION))
+                    {
+                        *v = (*v * deviation + mean) * 255.0;
+                    }
+                }
+            }
         }
     }
 }
@@ -193,7 +270,6 @@ impl Preprocess {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::VOID;
 
     #[test]
     fn a_picture_of_any_shape_lies_within_its_square() {
@@ -220,16 +296,57 @@ mod tests {
     }
 
     #[test]
+    fn blended_labels_are_cut_to_whole_numbers_and_void_is_not_blended_into_classes() {
+        let blend = |classes: &[u8]| {
+            let mask = Mask::new(1, 2, classes.to_vec()).unwrap();
+            fit_mask_by(&mask, 4, Fit::Stretch, VOID, MaskResize::Bilinear).unwrap().classes[..4]
+                .to_vec()
+        };
+        // A quarter, a half, … of the way: at 0, ¼, ¾ and 1.
+        assert_eq!(blend(&[0, 11]), [0, 2, 8, 11]);
+        assert_eq!(blend(&[3, 255]), [3, 255, 255, 255]);
+    }
+
+    #[test]
+    fn boxes_come_before_shrinking_only_where_they_are_asked_for() {
+        let stripes = (0..64 * 64).flat_map(|i| [if i % 2 == 0 { 0 } else { 200 }; 3]).collect();
+        let picture = Picture::new(64, 64, stripes).unwrap();
+        let smooth = fit_changed(&picture, 16, Fit::Stretch, true, |_| {}).unwrap();
+        assert_eq!(smooth, [100.0; 768]);
+        let changed = fit_changed(&picture, 16, Fit::Stretch, false, |v| v.fill(1.0)).unwrap();
+        assert_eq!(changed, [1.0; 768]);
+    }
+
+    #[test]
     fn preprocessing_can_be_undone() {
         let before = [0.0f32, 17.0, 255.0, 3.5, 127.5, 200.25];
-        for preprocess in [Preprocess::None, Preprocess::Unit, Preprocess::Symmetric, Preprocess::Caffe]
-        {
+        use Preprocess::{Caffe, None, Symmetric, Torch, Unit};
+        for preprocess in [None, Unit, Symmetric, Caffe, Torch] {
             let mut values = before;
             preprocess.apply(&mut values);
-            assert_eq!(preprocess == Preprocess::None, values == before);
+            assert_eq!(preprocess == None, values == before);
             preprocess.undo(&mut values);
             assert!(values.iter().zip(before).all(|(a, b)| (a - b).abs() < 1e-4), "{preprocess:?}");
         }
+    }
+
+    /// Values of `torchvision.transforms.Normalize` on black, white and one colour.
+    #[test]
+    fn torch_preprocessing_gives_what_torchvision_gives() {
+        let mut values = [0.0f32, 0.0, 0.0, 255.0, 255.0, 255.0, 10.0, 128.0, 200.0];
+        Preprocess::Torch.apply(&mut values);
+        let expected = [
+            -2.117_904,
+            -2.035_714,
+            -1.804_444,
+            2.248_908,
+            2.428_571_5,
+            2.64,
+            -1.946_656_5,
+            0.205_182_2,
+            1.681_394_5,
+        ];
+        assert!(values.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{values:?}");
     }
 
     #[test]

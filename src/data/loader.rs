@@ -4,14 +4,17 @@
 //! (seed, epoch), a sample's augmentation is keyed by (seed, epoch, sample). So the number of
 //! workers changes nothing, and an epoch can be taken up at any step.
 
+use crate::data::augment::crop::{self, Crop, Fill};
+use crate::data::augment::jitter::{Colour, Jitter};
 use crate::data::augment::{self, Parameters, Ranges, Rule};
-use crate::data::image::{self, Fit, Preprocess};
-use crate::data::{CLASSES, Dataset, VOID};
+use crate::data::class_weights::sample_weights;
+use crate::data::image::{self, Fit, MaskResize, Preprocess};
+use crate::data::{CLASSES, Dataset, VOID, mask_fits};
 use crate::error::{Error, Result};
 use crate::pool::Buffer;
 use crate::random::{Stream, domain};
 use crate::tensor::Tensor;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -21,17 +24,44 @@ use std::thread::{self, JoinHandle};
 pub struct Recipe {
     /// Height and width of the network's input.
     pub size: usize,
+    /// How a picture becomes a square where it is not cropped.
     pub fit: Fit,
+    /// Where it is: the square laid on the picture at random, its affine parameters multiplied in.
+    pub crop: Option<Crop>,
+    /// What a crop sees beside the picture.
+    pub fill: Fill,
     pub augment: Option<(Ranges, Rule)>,
+    pub jitter: Option<Jitter>,
+    /// Average over boxes before a picture shrinks by more than 2. TensorFlow's resize does not.
+    pub antialias: bool,
     pub preprocess: Preprocess,
     /// Read masks too, for segmentation.
     pub masks: bool,
+    /// Crops take the nearest label, whatever this says of resizing.
+    pub mask_resize: MaskResize,
 }
 
 impl Recipe {
     /// Pictures padded to a square, 0 to 1, nothing random.
     pub fn plain(size: usize) -> Self {
-        Recipe { size, fit: Fit::Pad, augment: None, preprocess: Preprocess::Unit, masks: false }
+        Recipe {
+            size,
+            fit: Fit::Pad,
+            crop: None,
+            fill: Fill::BLACK,
+            augment: None,
+            jitter: None,
+            antialias: false,
+            preprocess: Preprocess::Unit,
+            masks: false,
+            mask_resize: MaskResize::Nearest,
+        }
+    }
+
+    pub fn check(&self) -> Result<()> {
+        self.augment.map_or(Ok(()), |(ranges, _)| ranges.check())?;
+        self.crop.map_or(Ok(()), |crop| crop.check())?;
+        self.jitter.map_or(Ok(()), |jitter| jitter.check())
     }
 }
 
@@ -47,11 +77,40 @@ pub struct Batch {
     pub indices: Vec<usize>,
 }
 
-/// Makes one batch, here and now.
+impl Batch {
+    /// What a network is to say of the images: masks where it segments, else labels.
+    pub fn targets(&self, segments: bool) -> Result<&Tensor> {
+        match (segments, &self.masks) {
+            (false, _) => Ok(&self.labels),
+            (true, Some(masks)) => Ok(masks),
+            (true, None) => Err(Error::argument("batch", "it was made without masks")),
+        }
+    }
+}
+
+/// Makes one batch, here and now, each sample as at its first time in the epoch.
 pub fn batch(
     dataset: &dyn Dataset,
     recipe: &Recipe,
     indices: &[usize],
+    seed: u64,
+    epoch: u64,
+) -> Result<Batch> {
+    let draws: Vec<Draw> = indices.iter().map(|&index| Draw { index, time: 0 }).collect();
+    make(dataset, recipe, &draws, seed, epoch)
+}
+
+/// A sample's number, and how often it came before in the epoch: another time it looks otherwise.
+#[derive(Clone, Copy)]
+struct Draw {
+    index: usize,
+    time: u64,
+}
+
+fn make(
+    dataset: &dyn Dataset,
+    recipe: &Recipe,
+    indices: &[Draw],
     seed: u64,
     epoch: u64,
 ) -> Result<Batch> {
@@ -60,24 +119,34 @@ pub fn batch(
         let message = format!("expected samples and a size above zero, got {n} samples of size {size}");
         return Err(Error::argument("batch", message));
     }
-    if let Some((ranges, _)) = &recipe.augment {
-        ranges.check()?;
-    }
+    recipe.check()?;
     let mut images = Buffer::<f32>::new(n * size * size * 3);
     let mut masks = Buffer::<f32>::new(if recipe.masks { n * size * size } else { 0 });
     let mut labels = Buffer::<f32>::filled(n * CLASSES.len(), -1.0);
-    for (i, &index) in indices.iter().enumerate() {
+    for (i, &Draw { index, time }) in indices.iter().enumerate() {
         if index >= dataset.len() {
             let message = format!("expected samples below {}, got {index}", dataset.len());
             return Err(Error::argument("batch", message));
         }
         let picture = dataset.picture(index)?;
+        // No data set has 2^40 samples, so that each time has numbers of its own.
+        let sample = index as u64 | time << 40;
         let matrix = recipe.augment.map(|(ranges, rule)| {
-            let parameters = Parameters::draw(&ranges, seed, epoch, index as u64);
+            let parameters = Parameters::draw(&ranges, seed, epoch, sample);
             augment::matrix(&parameters, size, size, rule)
         });
-        let mut values = image::fit(&picture, size, recipe.fit)?;
-        if let Some(matrix) = &matrix {
+        let crop = recipe.crop.map(|crop| {
+            let crop = crop.draw([picture.height, picture.width], size, seed, epoch, sample);
+            matrix.map_or(crop, |matrix| crop::compose(&crop, &matrix))
+        });
+        let colour = recipe.jitter.map(|jitter| jitter.draw(&picture, seed, epoch, sample));
+        let colour = colour.unwrap_or(Colour::IDENTITY);
+        let paint = |pixels: &mut [f32]| colour.apply(pixels);
+        let mut values = match &crop {
+            Some(crop) => crop::sample(&picture, crop, size, recipe.fill, recipe.antialias, paint),
+            None => image::fit_changed(&picture, size, recipe.fit, recipe.antialias, paint)?,
+        };
+        if let (Some(matrix), None) = (&matrix, &crop) {
             values = augment::warp(&values, [size, size, 3], matrix);
         }
         recipe.preprocess.apply(&mut values);
@@ -89,15 +158,18 @@ pub fn batch(
                     format!("expected a mask of sample `{}`, got none", dataset.id(index)),
                 )
             })?;
-            if (mask.height, mask.width) != (picture.height, picture.width) {
-                let message =
-                    format!("{mask:?} does not fit {picture:?} of sample `{}`", dataset.id(index));
-                return Err(Error::argument("batch", message));
-            }
-            let mut mask = image::fit_mask(&mask, size, recipe.fit, VOID)?;
-            if let Some(matrix) = &matrix {
-                mask = augment::warp_mask(&mask, matrix);
-            }
+            mask_fits(dataset, index, &mask, &picture)?;
+            let mask = match (&crop, &matrix) {
+                (Some(crop), _) => crop::sample_mask(&mask, crop, size),
+                (None, matrix) => {
+                    let by = recipe.mask_resize;
+                    let mask = image::fit_mask_by(&mask, size, recipe.fit, VOID, by)?;
+                    match matrix {
+                        Some(matrix) => augment::warp_mask(&mask, matrix),
+                        None => mask,
+                    }
+                }
+            };
             let out = &mut masks[i * size * size..][..size * size];
             out.iter_mut().zip(&mask.classes).for_each(|(y, &class)| *y = class as f32);
         }
@@ -110,8 +182,22 @@ pub fn batch(
         images: Tensor::from_buffer(images, [n, size, size, 3]),
         labels: Tensor::from_buffer(labels, [n, CLASSES.len()]),
         masks: recipe.masks.then(|| Tensor::from_buffer(masks, [n, size, size])),
-        indices: indices.to_vec(),
+        indices: indices.iter().map(|draw| draw.index).collect(),
     })
+}
+
+/// Which samples an epoch has, and in which order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sampling {
+    /// Each once, in the order of the indices.
+    #[default]
+    Sequential,
+    /// Each once, in a new order each epoch.
+    Shuffle,
+    /// As many as there are, but those of rare classes oftener
+    /// ([`sample_weights`](crate::data::class_weights::sample_weights)): a sample that should come
+    /// 2.3 times comes two or three times. Each time it is augmented anew.
+    Balanced,
 }
 
 /// What to load, and how.
@@ -122,8 +208,7 @@ pub struct Loader {
     pub indices: Vec<usize>,
     pub recipe: Recipe,
     pub batch_size: usize,
-    /// A new order each epoch.
-    pub shuffle: bool,
+    pub sampling: Sampling,
     /// Leave out a last batch that is not full.
     pub drop_last: bool,
     pub seed: u64,
@@ -141,7 +226,7 @@ impl Loader {
             indices,
             recipe,
             batch_size,
-            shuffle: false,
+            sampling: Sampling::Sequential,
             drop_last: false,
             seed: 0,
             workers: 1,
@@ -151,7 +236,7 @@ impl Loader {
 
     /// All samples, in a new order each epoch.
     pub fn shuffled(dataset: Arc<dyn Dataset>, recipe: Recipe, batch_size: usize, seed: u64) -> Self {
-        Loader { shuffle: true, seed, ..Self::new(dataset, recipe, batch_size) }
+        Loader { sampling: Sampling::Shuffle, seed, ..Self::new(dataset, recipe, batch_size) }
     }
 
     /// Batches in an epoch.
@@ -165,14 +250,51 @@ impl Loader {
 
     /// The samples of each step of an epoch.
     pub fn order(&self, epoch: u64) -> Vec<Vec<usize>> {
-        let order = if self.shuffle {
-            let mut stream = Stream::new(self.seed, &[domain::SHUFFLE, epoch]);
-            let order = stream.permutation(self.indices.len());
-            order.into_iter().map(|i| self.indices[i]).collect()
-        } else {
-            self.indices.clone()
+        let order = match self.sampling {
+            Sampling::Sequential => self.indices.clone(),
+            Sampling::Shuffle => {
+                let mut stream = Stream::new(self.seed, &[domain::SHUFFLE, epoch]);
+                let order = stream.permutation(self.indices.len());
+                order.into_iter().map(|i| self.indices[i]).collect()
+            }
+            Sampling::Balanced => self.balanced(epoch),
         };
         order.chunks(self.batch_size.max(1)).take(self.steps()).map(<[usize]>::to_vec).collect()
+    }
+
+    /// Systematic sampling: in a random order, a sample of weight w takes a stretch of w, and one
+    /// comes for each of n evenly spaced points.
+    fn balanced(&self, epoch: u64) -> Vec<usize> {
+        let n = self.indices.len();
+        let known =
+            self.indices.iter().map(|&i| (i < self.dataset.len()).then(|| self.dataset.labels(i)));
+        let weights = sample_weights(&known.map(Option::flatten).collect::<Vec<_>>());
+        let total: f64 = weights.iter().sum();
+        let mut stream = Stream::new(self.seed, &[domain::SHUFFLE, epoch, 1]);
+        let offset = stream.unit() as f64;
+        let (mut order, mut reached) = (Vec::with_capacity(n), 0.0);
+        for i in stream.permutation(n) {
+            reached += weights[i] / total * n as f64;
+            while order.len() < n && order.len() as f64 + offset < reached {
+                order.push(self.indices[i]);
+            }
+        }
+        // Rounding may leave the last point beyond the end.
+        while let Some(&last) = order.last().filter(|_| order.len() < n) {
+            order.push(last);
+        }
+        stream.permutation(n).into_iter().map(|i| order[i]).collect()
+    }
+
+    /// An epoch's samples with how often each came before.
+    fn draws(&self, epoch: u64) -> Vec<Vec<Draw>> {
+        let mut times = HashMap::new();
+        let mut draw = |index: usize| {
+            let next = times.entry(index).or_insert(0);
+            *next += 1;
+            Draw { index, time: *next - 1 }
+        };
+        self.order(epoch).into_iter().map(|step| step.into_iter().map(&mut draw).collect()).collect()
     }
 
     /// Starts the threads; the batches come from `first_step` on, in order, to the epoch's end.
@@ -191,7 +313,7 @@ impl Loader {
             Condvar::new(),
         );
         let shared =
-            Arc::new(Shared { state, changed, order: self.order(epoch), loader: self.clone(), epoch });
+            Arc::new(Shared { state, changed, order: self.draws(epoch), loader: self.clone(), epoch });
         let mut batches = Batches { shared, at: first_step, threads: Vec::new() };
         for worker in 0..self.workers {
             let shared = batches.shared.clone();
@@ -206,7 +328,7 @@ impl Loader {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-    order: Vec<Vec<usize>>,
+    order: Vec<Vec<Draw>>,
     loader: Loader,
     epoch: u64,
 }
@@ -246,7 +368,7 @@ impl Shared {
             state.next += 1;
             drop(state);
             let made = catch_unwind(AssertUnwindSafe(|| {
-                batch(&**dataset, recipe, &self.order[step], *seed, self.epoch)
+                make(&**dataset, recipe, &self.order[step], *seed, self.epoch)
             }));
             self.lock().ready.insert(step, made);
             self.changed.notify_all();
@@ -389,6 +511,78 @@ mod tests {
         };
         let other: Vec<Plain> = loader.epoch(3, 0).unwrap().map(plain).collect();
         assert_ne!(find(&one), find(&other));
+    }
+
+    #[test]
+    fn crops_and_colours_are_drawn_anew_each_epoch_and_stay_in_range() {
+        let jitter = Some(Jitter { brightness: 0.4, contrast: 0.4, saturation: 0.4 });
+        let recipe = Recipe { crop: Some(Crop::SEGMENT), jitter, ..augmented() };
+        let data = numbered(4, None);
+        let made = |epoch| plain(batch(&*data, &recipe, &[0, 1, 2], 5, epoch));
+        assert!(made(0) == made(0) && made(0).1 != made(1).1 && made(0).3 != made(1).3);
+        assert!(made(0).1.iter().all(|value| (0.0..=1.0).contains(value)));
+        // A sample's mask holds its own class and void, wherever the square lies.
+        for (i, class) in [0.0, 1.0, 2.0].into_iter().enumerate() {
+            let mask = made(0).3[i * 64..][..64].to_vec();
+            assert!(mask.iter().all(|&value| value == class || value == 255.0), "{mask:?}");
+            assert!(mask.contains(&class));
+        }
+        let unchanged = Recipe {
+            jitter: Some(Jitter { brightness: 0.0, contrast: 0.0, saturation: 0.0 }),
+            ..augmented()
+        };
+        assert!(
+            plain(batch(&*data, &unchanged, &[1], 5, 0))
+                == plain(batch(&*data, &augmented(), &[1], 5, 0))
+        );
+        let wrong = Recipe { crop: Some(Crop::Scale { low: 3.0, high: 1.0 }), ..augmented() };
+        assert!(batch(&*data, &wrong, &[1], 5, 0).is_err());
+    }
+
+    #[test]
+    fn balanced_epochs_show_rare_classes_as_often_as_frequent_ones() {
+        /// Class 0 in all but every tenth sample, which has class 1.
+        struct Skewed;
+        impl Dataset for Skewed {
+            fn len(&self) -> usize {
+                100
+            }
+            fn id(&self, index: usize) -> String {
+                index.to_string()
+            }
+            fn labels(&self, index: usize) -> Option<Labels> {
+                Some(std::array::from_fn(|class| class == index.is_multiple_of(10) as usize))
+            }
+            fn picture(&self, index: usize) -> Result<Picture> {
+                Picture::new(6, 6, (0..108).map(|i| (i * 7 + index) as u8).collect())
+            }
+            fn mask(&self, _: usize) -> Result<Option<Mask>> {
+                Mask::new(6, 6, vec![1; 36]).map(Some)
+            }
+        }
+        let loader = Loader {
+            sampling: Sampling::Balanced,
+            workers: 2,
+            ..Loader::shuffled(Arc::new(Skewed), augmented(), 8, 3)
+        };
+        let order = loader.order(0).concat();
+        let rare = order.iter().filter(|&&i| i % 10 == 0).count();
+        assert_eq!((order.len(), rare), (100, 50));
+        // Each of the ten comes five times, each of the ninety at most once.
+        let times = |i: usize| order.iter().filter(|&&other| other == i).count();
+        assert!((0..100).all(|i| if i % 10 == 0 { times(i) == 5 } else { times(i) <= 1 }));
+        assert_eq!(order, loader.order(0).concat());
+        assert_ne!(order, loader.order(1).concat());
+        // One sample's five times look different from each other.
+        let mut seen: Vec<Vec<u64>> = Vec::new();
+        for made in loader.epoch(0, 0).unwrap().map(plain) {
+            for (at, _) in made.0.iter().enumerate().filter(|(_, i)| **i == 10) {
+                seen.push(made.1[at * 192..][..192].iter().map(|v| v.to_bits()).collect());
+            }
+        }
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), 5);
     }
 
     #[test]

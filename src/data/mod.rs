@@ -6,14 +6,23 @@
 
 use crate::error::{Error, Result};
 use std::fmt;
+use std::path::PathBuf;
 
 pub mod augment;
 pub mod check;
 pub mod class_weights;
+#[cfg(feature = "pictures")]
+pub mod convert;
 pub mod image;
 pub mod loader;
 pub mod npy;
+#[cfg(feature = "pictures")]
+pub mod picture_files;
+#[cfg(feature = "pictures")]
+pub mod source;
 pub mod synthetic;
+#[cfg(feature = "pictures")]
+pub mod voc_devkit;
 pub mod voc_npy;
 
 /// PASCAL VOC's classes, in the order of label columns. Class i is i + 1 in a mask.
@@ -90,6 +99,26 @@ impl Mask {
         let at = self.classes.iter().position(unknown)?;
         Some((at / self.width, at % self.width, self.classes[at]))
     }
+
+    /// What is wrong with the first value that is no class, if there is one.
+    pub fn check(&self) -> Result<(), String> {
+        match self.first_unknown() {
+            None => Ok(()),
+            Some((y, x, value)) => {
+                let classes = CLASSES.len();
+                Err(format!("expected 0 to {classes} or 255, got {value} at row {y}, column {x}"))
+            }
+        }
+    }
+
+    /// Is it of its picture's size?
+    pub fn fits(&self, height: usize, width: usize) -> Result<(), String> {
+        if (self.height, self.width) == (height, width) {
+            return Ok(());
+        }
+        let expected = format!("expected the picture's size, {height}×{width}");
+        Err(format!("{expected}, got {}×{}", self.height, self.width))
+    }
 }
 
 fn sized(what: &'static str, height: usize, width: usize, channels: usize, got: usize) -> Result<()> {
@@ -133,6 +162,24 @@ pub trait Dataset: Send + Sync {
 
     /// None where there is none.
     fn mask(&self, index: usize) -> Result<Option<Mask>>;
+
+    /// The file a mask is read from, for messages; None where masks are not in files.
+    fn mask_file(&self, _index: usize) -> Option<PathBuf> {
+        None
+    }
+}
+
+/// An error, with the mask's file, where it is of another size than its picture.
+pub(crate) fn mask_fits(
+    dataset: &dyn Dataset,
+    index: usize,
+    mask: &Mask,
+    picture: &Picture,
+) -> Result<()> {
+    mask.fits(picture.height, picture.width).map_err(|message| match dataset.mask_file(index) {
+        Some(path) => Error::file(path, message),
+        None => Error::argument("mask", format!("of sample `{}`: {message}", dataset.id(index))),
+    })
 }
 
 /// The position of the first label that is set: the class that a picture counts as where only one

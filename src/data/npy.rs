@@ -1,4 +1,4 @@
-//! NumPy's `.npy` format, for arrays of bytes.
+//! NumPy's `.npy` format, for arrays of numbers.
 //!
 //! A file is `\x93NUMPY`, the version (2 bytes), the length of the header (2 bytes, little endian;
 //! 4 from version 2 on), the header, and the elements. The header is a Python dictionary:
@@ -79,17 +79,23 @@ impl Npy<'_> {
         if !matches!(self.descr, "|u1" | "u1" | "<u1" | ">u1" | "=u1") {
             return Err(format!("expected element type uint8 (|u1), got {}", self.descr));
         }
-        let elements = self.shape.iter().try_fold(1usize, |n, &axis| n.checked_mul(axis));
-        if elements != Some(self.data.len()) {
+        self.row_major(1)
+    }
+
+    /// The bytes of the elements in row-major order, if there are as many elements of `width` bytes
+    /// as the shape says.
+    pub fn row_major(&self, width: usize) -> Result<Vec<u8>, String> {
+        let bytes = self.shape.iter().try_fold(width, |n, &axis| n.checked_mul(axis));
+        if bytes != Some(self.data.len()) {
             let (shape, got) = (&self.shape, self.data.len());
-            let expected = elements.map_or("too many".to_owned(), |n| n.to_string());
+            let expected = bytes.map_or("too many".to_owned(), |n| n.to_string());
             return Err(format!("expected {expected} bytes of elements for shape {shape:?}, got {got}"));
         }
-        Ok(if self.fortran_order { self.transposed() } else { self.data.to_vec() })
+        Ok(if self.fortran_order { self.transposed(width) } else { self.data.to_vec() })
     }
 
     /// Column-major elements, row by row: element (i, j, k) of the file is at i + I·(j + J·k).
-    fn transposed(&self) -> Vec<u8> {
+    fn transposed(&self, width: usize) -> Vec<u8> {
         let mut step = 1;
         let mut axes = Vec::new();
         for &size in &self.shape {
@@ -104,7 +110,8 @@ impl Npy<'_> {
             };
             axes.iter().rev().map(along).sum::<usize>()
         };
-        (0..self.data.len()).map(|i| self.data[offset(i)]).collect()
+        let element = |i: usize| &self.data[offset(i) * width..][..width];
+        (0..self.data.len() / width).flat_map(element).copied().collect()
     }
 }
 
@@ -154,6 +161,20 @@ mod tests {
             let npy = parse(&file).unwrap();
             assert_eq!((npy.fortran_order, &npy.shape[..]), (fortran, &[5, 4, 3][..]));
             assert_eq!(npy.bytes().unwrap(), (0..60).collect::<Vec<u8>>());
+        }
+    }
+
+    #[test]
+    fn wider_elements_are_put_in_row_major_order_too() {
+        for fortran in [false, true] {
+            let array =
+                Array3::from_shape_fn((5, 4, 3).set_f(fortran), |(i, j, k)| (i * 12 + j * 3 + k) as f32);
+            let mut file = Vec::new();
+            array.write_npy(&mut file).unwrap();
+            let npy = parse(&file).unwrap();
+            let bytes: Vec<u8> = (0..60).flat_map(|v| (v as f32).to_le_bytes()).collect();
+            assert_eq!((npy.descr, npy.row_major(4).unwrap()), ("<f4", bytes));
+            assert!(npy.row_major(8).unwrap_err().contains("expected 480 bytes"));
         }
     }
 

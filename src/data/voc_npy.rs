@@ -106,7 +106,16 @@ impl Dataset for VocNpy {
 
     fn mask(&self, index: usize) -> Result<Option<Mask>> {
         let path = self.mask_path(index);
-        if path.exists() { read_mask(path).map(Some) } else { Ok(None) }
+        if !path.exists() {
+            return Ok(None);
+        }
+        let mask = read_mask(&path)?;
+        mask.check().map_err(|message| Error::file(path, message))?;
+        Ok(Some(mask))
+    }
+
+    fn mask_file(&self, index: usize) -> Option<PathBuf> {
+        Some(self.mask_path(index))
     }
 }
 

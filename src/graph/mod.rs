@@ -10,7 +10,7 @@ mod summary;
 
 pub use crate::layers::Run;
 pub use model::{Model, Parameter, Pass};
-pub use rewrite::fold_batch_norm;
+pub use rewrite::{Live, classify_before_upsampling, fold_batch_norm, fold_frozen_batch_norm};
 pub use summary::{Row, Summary};
 
 use crate::error::{Error, Result};
@@ -36,6 +36,8 @@ pub struct Graph {
     nodes: Vec<Node>,
     /// How many layers of each type were named by default.
     counts: HashMap<&'static str, usize>,
+    /// How many of the layers are the pre-trained base.
+    base: usize,
 }
 
 impl Graph {
@@ -47,7 +49,7 @@ impl Graph {
             inputs: Vec::new(),
             output_shape: input.to_vec(),
         };
-        Graph { name: name.into(), nodes: vec![node], counts: HashMap::new() }
+        Graph { name: name.into(), nodes: vec![node], counts: HashMap::new(), base: 0 }
     }
 
     pub fn input(&self) -> Id {
@@ -67,9 +69,28 @@ impl Graph {
         &self.nodes[id.0]
     }
 
+    /// The layer of that name.
+    pub fn find(&self, name: &str) -> Option<Id> {
+        self.nodes.iter().position(|node| node.name == name).map(Id)
+    }
+
+    /// What has been added so far is the base: what pre-trained weights are for.
+    pub fn end_base(&mut self) {
+        self.base = self.nodes.len();
+    }
+
+    /// The layers of the base; none where a network is trained from scratch as a whole.
+    pub fn base(&self) -> &[Node] {
+        &self.nodes[..self.base]
+    }
+
     /// Adds a layer under the name Keras would give it: its type, numbered in order of creation.
     pub fn add(&mut self, layer: Layer, inputs: &[Id]) -> Result<Id> {
-        let base = layer.default_name();
+        self.add_as(layer.default_name(), layer, inputs)
+    }
+
+    /// Adds a layer under a name that is numbered in order of creation.
+    pub fn add_as(&mut self, base: &'static str, layer: Layer, inputs: &[Id]) -> Result<Id> {
         let count = self.counts.entry(base).or_default();
         let name = if *count == 0 { base.to_string() } else { format!("{base}_{count}") };
         *count += 1;
@@ -91,6 +112,21 @@ impl Graph {
     /// Adds layers one after the other, each fed by the one before; the first by `input`.
     pub fn chain(&mut self, input: Id, layers: impl IntoIterator<Item = Layer>) -> Result<Id> {
         layers.into_iter().try_fold(input, |last, layer| self.add(layer, &[last]))
+    }
+
+    /// A graph of the same name and input, with no layers yet.
+    fn emptied(&self) -> Self {
+        let mut graph = self.clone();
+        graph.nodes.truncate(1);
+        (graph.base, graph.counts) = (0, HashMap::new());
+        graph
+    }
+
+    /// For each layer, how many read it.
+    fn readers(&self) -> Vec<usize> {
+        let mut readers = vec![0; self.nodes.len()];
+        self.nodes.iter().flat_map(|node| &node.inputs).for_each(|id| readers[id.0] += 1);
+        readers
     }
 
     /// For each layer, the last layer that reads it (itself, if none does).

@@ -2,7 +2,7 @@
 
 use super::Graph;
 use crate::error::{Error, Result};
-use crate::layers::{Activation, Layer, Lowered, Run};
+use crate::layers::{Layer, Lowered, Run};
 use crate::tensor::{DType, Shape, Tensor};
 
 #[derive(Clone)]
@@ -63,6 +63,11 @@ impl Model {
         &self.parameters[self.offsets[i]..self.offsets[i + 1]]
     }
 
+    /// How many of the parameters, which come first, are the base's.
+    pub fn base_parameters(&self) -> usize {
+        self.offsets[self.graph.base().len()]
+    }
+
     pub fn parameter(&self, path: &str) -> Option<&Parameter> {
         self.parameters.iter().find(|parameter| parameter.path == path)
     }
@@ -100,6 +105,34 @@ impl Model {
         (count(false), count(true))
     }
 
+    /// Makes the first `layers` layers keep their weights (and batch norms their statistics), and
+    /// the others train.
+    pub fn freeze_first(&mut self, layers: usize) {
+        for i in 0..self.graph.nodes().len() {
+            self.train_layer(i, i >= layers);
+        }
+    }
+
+    /// Makes all batch norms of the base keep weights and statistics: those of a small batch are
+    /// worse than the ones a base comes with.
+    pub fn freeze_batch_norms(&mut self) {
+        for i in 0..self.graph.base().len() {
+            if matches!(self.graph.nodes()[i].layer, Layer::BatchNormalization { .. }) {
+                self.train_layer(i, false);
+            }
+        }
+    }
+
+    fn train_layer(&mut self, i: usize, trainable: bool) {
+        let node = &self.graph.nodes()[i];
+        let Some(input) = node.inputs.first() else { return };
+        let specs = node.layer.parameters(&self.graph.node(*input).output_shape);
+        let parameters = &mut self.parameters[self.offsets[i]..self.offsets[i + 1]];
+        for (parameter, spec) in parameters.iter_mut().zip(specs) {
+            parameter.trainable = trainable && spec.trainable;
+        }
+    }
+
     /// Takes over moving statistics that a pass computed.
     pub fn update_moving(&mut self, moving: Vec<(usize, Tensor)>) {
         for (i, value) in moving {
@@ -118,6 +151,20 @@ impl Model {
         x: &Tensor,
         run: Run,
         observe: &mut dyn FnMut(&str, &Tensor),
+    ) -> Result<Pass> {
+        self.run_edited(x, run, &mut |name, output| {
+            observe(name, &output);
+            Ok(output)
+        })
+    }
+
+    /// [`Model::run`], where what `edit` makes of a layer's output goes on in its place: to see
+    /// what follows from a feature, take it away.
+    pub fn run_edited(
+        &self,
+        x: &Tensor,
+        run: Run,
+        edit: &mut dyn FnMut(&str, Tensor) -> Result<Tensor>,
     ) -> Result<Pass> {
         let nodes = self.graph.nodes();
         let expected = &nodes[0].output_shape;
@@ -139,33 +186,28 @@ impl Model {
         let mut moving = Vec::new();
         let mut logits = None;
         for (i, node) in nodes.iter().enumerate() {
-            let inputs: Vec<&Tensor> = match node.layer {
-                Layer::Input(_) => vec![x],
-                _ => node
-                    .inputs
-                    .iter()
-                    .map(|id| values[id.0].as_ref().expect("kept until read"))
-                    .collect(),
+            let inputs: Vec<Tensor> = match node.layer {
+                Layer::Input(_) => vec![x.clone()],
+                _ => node.inputs.iter().filter_map(|id| values[id.0].clone()).collect(),
             };
-            let head =
-                matches!(node.layer, Layer::Activation(Activation::Sigmoid | Activation::Softmax));
-            if i + 1 == nodes.len() && head {
-                logits = Some(inputs[0].clone());
-            }
-            let range = self.offsets[i]..self.offsets[i + 1];
-            let Lowered { output, moving: statistics } =
-                node.layer.lower(&node.name, &inputs, &leaves[range.clone()], run)?;
-            if let Some((mean, variance)) = statistics {
-                moving.extend([(range.end - 2, mean), (range.end - 1, variance)]);
-            }
-            observe(&node.name, &output);
-            // What is read no more is dropped: the tape holds what its gradients need.
+            // What is read for the last time is given away: the tape holds what its gradients
+            // need and no more, and an activation can work in place.
             for id in &node.inputs {
                 if last_uses[id.0] == i {
                     values[id.0] = None;
                 }
             }
-            values[i] = Some(output);
+            let range = self.offsets[i]..self.offsets[i + 1];
+            // A frozen batch norm keeps its moving statistics, whatever the others do.
+            let frozen = !self.parameters[range.clone()].iter().any(|p| p.trainable);
+            let run = Run { batch_statistics: run.batch_statistics && !frozen, ..run };
+            let lowered = node.layer.lower(&node.name, inputs, &leaves[range.clone()], run)?;
+            let Lowered { output, logits: raw, moving: statistics } = lowered;
+            if let Some((mean, variance)) = statistics {
+                moving.extend([(range.end - 2, mean), (range.end - 1, variance)]);
+            }
+            logits = raw;
+            values[i] = Some(edit(&node.name, output)?);
         }
         let output = values.pop().flatten().expect("the last layer's output");
         Ok(Pass { logits: logits.unwrap_or_else(|| output.clone()), output, leaves, moving })

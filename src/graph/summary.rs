@@ -3,7 +3,7 @@
 use super::Model;
 use super::model::join;
 #[cfg(feature = "checkpoint")]
-use crate::layers::Layer;
+use crate::layers::{Activation, Layer};
 use std::fmt;
 
 pub struct Row {
@@ -160,20 +160,31 @@ impl Layer {
             crate::ops::Padding::Valid => "valid",
         };
         match *self {
-            Layer::Conv2D { filters, kernel, stride, padding: p, dilation, use_bias, .. } => json!({
+            Layer::Conv2D {
+                filters,
+                kernel,
+                stride,
+                padding: p,
+                dilation,
+                use_bias,
+                activation,
+                ..
+            } => json!({
                 "filters": filters, "kernel_size": kernel, "strides": stride, "padding": padding(p),
-                "dilation_rate": dilation, "use_bias": use_bias, "activation": "linear",
+                "dilation_rate": dilation, "use_bias": use_bias, "activation": activation.name(),
             }),
             Layer::DepthwiseConv2D { kernel, stride, padding: p, dilation, use_bias } => json!({
                 "kernel_size": kernel, "strides": stride, "padding": padding(p),
                 "dilation_rate": dilation, "use_bias": use_bias, "activation": "linear",
+                "depth_multiplier": 1,
             }),
-            Layer::Dense { units, use_bias } => {
-                json!({"units": units, "use_bias": use_bias, "activation": "linear"})
+            Layer::Dense { units, use_bias, activation } => {
+                json!({"units": units, "use_bias": use_bias, "activation": activation.name()})
             }
             Layer::BatchNormalization { epsilon, momentum } => {
                 json!({"epsilon": epsilon, "momentum": momentum, "axis": [3]})
             }
+            Layer::Activation(Activation::Relu6) => json!({"max_value": 6.0}),
             Layer::Activation(activation) => json!({"activation": activation.name()}),
             Layer::MaxPooling2D { pool, stride, padding: p }
             | Layer::AveragePooling2D { pool, stride, padding: p } => {
@@ -182,6 +193,8 @@ impl Layer {
             Layer::ZeroPadding2D(pad) => json!({"padding": pad}),
             Layer::UpSampling2D(size) => json!({"size": size, "interpolation": "bilinear"}),
             Layer::Dropout(rate) => json!({"rate": rate}),
+            Layer::Concatenate => json!({"axis": -1}),
+            Layer::Reshape(shape) => json!({"target_shape": shape}),
             _ => json!({}),
         }
     }

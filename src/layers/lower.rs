@@ -31,32 +31,41 @@ impl Run {
 
 pub(crate) struct Lowered {
     pub output: Tensor,
+    /// What a sigmoid or softmax was applied to.
+    pub logits: Option<Tensor>,
     /// New values of the layer's moving mean and variance.
     pub moving: Option<(Tensor, Tensor)>,
 }
 
 impl Layer {
     /// Applies the layer to its inputs. `parameters` are in the order of [`Layer::parameters`].
+    /// Inputs are given away: an activation overwrites one that nobody else holds.
     pub(crate) fn lower(
         &self,
         name: &str,
-        inputs: &[&Tensor],
+        mut inputs: Vec<Tensor>,
         parameters: &[Tensor],
         run: Run,
     ) -> Result<Lowered> {
-        let x = inputs[0];
+        if inputs.is_empty() {
+            return Err(Error::argument("layer", format!("`{name}` has no input")));
+        }
+        let x = match inputs.len() {
+            1 => inputs.remove(0),
+            _ => inputs[0].clone(),
+        };
         let mut moving = None;
         let output = match *self {
-            Layer::Input(_) => x.clone(),
+            Layer::Input(_) => x,
             Layer::Conv2D { stride, padding, dilation, .. } => {
                 let options = Conv2dOptions { stride, padding, dilation };
-                ops::conv2d(x, &parameters[0], parameters.get(1), options)?
+                ops::conv2d(&x, &parameters[0], parameters.get(1), options)?
             }
             Layer::DepthwiseConv2D { stride, padding, dilation, .. } => {
                 let options = Conv2dOptions { stride, padding, dilation };
-                ops::depthwise_conv2d(x, &parameters[0], parameters.get(1), options)?
+                ops::depthwise_conv2d(&x, &parameters[0], parameters.get(1), options)?
             }
-            Layer::Dense { .. } => ops::dense(x, &parameters[0], parameters.get(1))?,
+            Layer::Dense { .. } => ops::dense(&x, &parameters[0], parameters.get(1))?,
             Layer::BatchNormalization { epsilon, momentum } => {
                 let [gamma, beta, mean, variance] = parameters else {
                     return Err(Error::argument(
@@ -65,48 +74,56 @@ impl Layer {
                     ));
                 };
                 if run.batch_statistics {
-                    let normed = ops::batch_norm_train(x, gamma, beta, epsilon)?;
+                    let normed = ops::batch_norm_train(&x, gamma, beta, epsilon)?;
                     moving = Some(normed.moving(mean, variance, momentum)?);
                     normed.y
                 } else {
-                    ops::batch_norm_infer(x, gamma, beta, mean, variance, epsilon)?
+                    ops::batch_norm_infer(&x, gamma, beta, mean, variance, epsilon)?
                 }
             }
-            Layer::Activation(activation) => match activation {
-                Activation::Linear => x.clone(),
-                Activation::Relu => ops::relu(x)?,
-                Activation::Relu6 => ops::relu6(x)?,
-                Activation::Sigmoid => ops::sigmoid(x)?,
-                Activation::Softmax => ops::softmax(x)?,
-                Activation::Tanh => ops::tanh(x)?,
-            },
+            Layer::Activation(_) => x,
             Layer::MaxPooling2D { pool, stride, padding } => {
-                ops::max_pool2d(x, PoolOptions { pool, stride, padding })?
+                ops::max_pool2d(&x, PoolOptions { pool, stride, padding })?
             }
             Layer::AveragePooling2D { pool, stride, padding } => {
-                ops::average_pool2d(x, PoolOptions { pool, stride, padding })?
+                ops::average_pool2d(&x, PoolOptions { pool, stride, padding })?
             }
-            Layer::GlobalAveragePooling2D => ops::global_average_pool(x)?,
-            Layer::GlobalMaxPooling2D => ops::global_max_pool(x)?,
-            Layer::ZeroPadding2D(pad) => ops::zero_pad2d(x, pad)?,
+            Layer::GlobalAveragePooling2D => ops::global_average_pool(&x)?,
+            Layer::GlobalMaxPooling2D => ops::global_max_pool(&x)?,
+            Layer::ZeroPadding2D(pad) => ops::zero_pad2d(&x, pad)?,
             Layer::UpSampling2D([fy, fx]) => {
                 let (h, w) = (x.shape()[1], x.shape()[2]);
-                ops::resize(x, h * fy, w * fx, ops::Method::Bilinear)?
+                ops::resize(&x, h * fy, w * fx, ops::Method::Bilinear)?
             }
-            Layer::Flatten => ops::flatten(x)?,
+            Layer::Flatten => ops::flatten(&x)?,
+            Layer::Reshape([h, w, c]) => ops::reshape(&x, [x.shape()[0], h, w, c])?,
             Layer::Dropout(rate) => match run.dropout {
-                Some((seed, step)) if rate > 0.0 => ops::dropout(x, rate, seed, step, hash_name(name))?,
-                _ => x.clone(),
+                Some((seed, step)) if rate > 0.0 => ops::dropout(&x, rate, seed, step, hash_name(name))?,
+                _ => x,
             },
             Layer::Add => {
-                let mut sum = ops::add(x, inputs[1])?;
+                let mut sum = ops::add(&x, &inputs[1])?;
                 for input in &inputs[2..] {
                     sum = ops::add(&sum, input)?;
                 }
                 sum
             }
-            Layer::Concatenate => ops::concat(inputs, x.shape().len() - 1)?,
+            Layer::Concatenate => {
+                let inputs: Vec<&Tensor> = inputs.iter().collect();
+                ops::concat(&inputs, x.shape().len() - 1)?
+            }
         };
-        Ok(Lowered { output, moving })
+        let activation = self.activation();
+        let probabilities = matches!(activation, Activation::Sigmoid | Activation::Softmax);
+        let logits = probabilities.then(|| output.clone());
+        let output = match activation {
+            Activation::Linear => output,
+            Activation::Relu => ops::relu_owned(output)?,
+            Activation::Relu6 => ops::relu6_owned(output)?,
+            Activation::Sigmoid => ops::sigmoid(&output)?,
+            Activation::Softmax => ops::softmax(&output)?,
+            Activation::Tanh => ops::tanh(&output)?,
+        };
+        Ok(Lowered { output, logits, moving })
     }
 }

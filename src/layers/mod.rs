@@ -49,6 +49,8 @@ pub enum Layer {
         padding: Padding,
         dilation: [usize; 2],
         use_bias: bool,
+        /// Applied to the result; kept apart from it where it makes probabilities of logits.
+        activation: Activation,
         initializer: Initializer,
     },
     DepthwiseConv2D {
@@ -61,6 +63,7 @@ pub enum Layer {
     Dense {
         units: usize,
         use_bias: bool,
+        activation: Activation,
     },
     BatchNormalization {
         epsilon: f64,
@@ -84,13 +87,15 @@ pub enum Layer {
     /// Bilinear, by whole factors.
     UpSampling2D([usize; 2]),
     Flatten,
+    /// To pictures [height, width, channels] of as many elements.
+    Reshape([usize; 3]),
     Dropout(f32),
     Add,
     Concatenate,
 }
 
 impl Layer {
-    /// A convolution with stride 1, valid padding, a bias and Glorot's initializer.
+    /// A convolution with stride 1, valid padding, a bias, no activation and Glorot's initializer.
     pub fn conv2d(filters: usize, kernel: usize) -> Self {
         Layer::Conv2D {
             filters,
@@ -99,12 +104,90 @@ impl Layer {
             padding: Padding::Valid,
             dilation: [1, 1],
             use_bias: true,
+            activation: Activation::Linear,
             initializer: Initializer::GlorotUniform,
         }
     }
 
+    /// A 3×3 depthwise convolution with stride 1, same padding and no bias, as the MobileNets have.
+    pub fn depthwise_conv2d() -> Self {
+        Layer::DepthwiseConv2D {
+            kernel: [3, 3],
+            stride: [1, 1],
+            padding: Padding::Same,
+            dilation: [1, 1],
+            use_bias: false,
+        }
+    }
+
     pub fn dense(units: usize) -> Self {
-        Layer::Dense { units, use_bias: true }
+        Layer::Dense { units, use_bias: true, activation: Activation::Linear }
+    }
+
+    /// The layer with another stride, on both axes.
+    pub fn with_stride(mut self, steps: usize) -> Self {
+        if let Layer::Conv2D { stride, .. }
+        | Layer::DepthwiseConv2D { stride, .. }
+        | Layer::MaxPooling2D { stride, .. }
+        | Layer::AveragePooling2D { stride, .. } = &mut self
+        {
+            *stride = [steps; 2];
+        }
+        self
+    }
+
+    /// The layer with another padding.
+    pub fn with_padding(mut self, rule: Padding) -> Self {
+        if let Layer::Conv2D { padding, .. }
+        | Layer::DepthwiseConv2D { padding, .. }
+        | Layer::MaxPooling2D { padding, .. }
+        | Layer::AveragePooling2D { padding, .. } = &mut self
+        {
+            *padding = rule;
+        }
+        self
+    }
+
+    /// The convolution with its taps this far apart, on both axes.
+    pub fn with_dilation(mut self, steps: usize) -> Self {
+        if let Layer::Conv2D { dilation, .. } | Layer::DepthwiseConv2D { dilation, .. } = &mut self {
+            *dilation = [steps; 2];
+        }
+        self
+    }
+
+    pub fn with_bias(mut self, wanted: bool) -> Self {
+        if let Layer::Conv2D { use_bias, .. }
+        | Layer::DepthwiseConv2D { use_bias, .. }
+        | Layer::Dense { use_bias, .. } = &mut self
+        {
+            *use_bias = wanted;
+        }
+        self
+    }
+
+    pub fn with_activation(mut self, wanted: Activation) -> Self {
+        if let Layer::Conv2D { activation, .. } | Layer::Dense { activation, .. } = &mut self {
+            *activation = wanted;
+        }
+        self
+    }
+
+    pub fn with_initializer(mut self, wanted: Initializer) -> Self {
+        if let Layer::Conv2D { initializer, .. } = &mut self {
+            *initializer = wanted;
+        }
+        self
+    }
+
+    /// What is applied to the layer's result; an activation layer's own.
+    pub fn activation(&self) -> Activation {
+        match *self {
+            Layer::Conv2D { activation, .. }
+            | Layer::Dense { activation, .. }
+            | Layer::Activation(activation) => activation,
+            _ => Activation::Linear,
+        }
     }
 
     /// Keras' defaults: ε 1e-3, momentum 0.99.
@@ -134,6 +217,7 @@ impl Layer {
             Layer::ZeroPadding2D(_) => "ZeroPadding2D",
             Layer::UpSampling2D(_) => "UpSampling2D",
             Layer::Flatten => "Flatten",
+            Layer::Reshape(_) => "Reshape",
             Layer::Dropout(_) => "Dropout",
             Layer::Add => "Add",
             Layer::Concatenate => "Concatenate",
@@ -157,6 +241,7 @@ impl Layer {
             Layer::ZeroPadding2D(_) => "zero_padding2d",
             Layer::UpSampling2D(_) => "up_sampling2d",
             Layer::Flatten => "flatten",
+            Layer::Reshape(_) => "reshape",
             Layer::Dropout(_) => "dropout",
             Layer::Add => "add",
             Layer::Concatenate => "concatenate",
@@ -183,7 +268,7 @@ impl Layer {
                 let kernel = weight("depthwise_kernel", &shape, Initializer::GlorotUniform);
                 [kernel].into_iter().chain(use_bias.then(|| bias(channels))).collect()
             }
-            Layer::Dense { units, use_bias } => {
+            Layer::Dense { units, use_bias, .. } => {
                 let kernel = weight("kernel", &[channels, units], Initializer::GlorotUniform);
                 [kernel].into_iter().chain(use_bias.then(|| bias(units))).collect()
             }

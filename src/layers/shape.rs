@@ -61,6 +61,13 @@ impl Layer {
                 vec![h * fy, w * fx, c]
             }
             Layer::Flatten => vec![one()?.iter().product()],
+            Layer::Reshape(shape) => {
+                let elements = shape.iter().product::<usize>();
+                if one()?.iter().product::<usize>() != elements {
+                    return Err(wrong(&format!("{elements} elements")));
+                }
+                shape.to_vec()
+            }
             Layer::BatchNormalization { .. } | Layer::Activation(_) | Layer::Dropout(_) => {
                 one()?.to_vec()
             }
@@ -92,7 +99,11 @@ impl Layer {
         let elements = output.iter().product::<usize>();
         let channels = input.last().copied().unwrap_or(1);
         let flops = match *self {
-            Layer::Input(_) | Layer::Flatten | Layer::ZeroPadding2D(_) | Layer::Concatenate => 0,
+            Layer::Input(_)
+            | Layer::Flatten
+            | Layer::Reshape(_)
+            | Layer::ZeroPadding2D(_)
+            | Layer::Concatenate => 0,
             Layer::Conv2D { kernel, use_bias, .. } => {
                 elements * (2 * kernel[0] * kernel[1] * channels + use_bias as usize)
             }

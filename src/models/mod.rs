@@ -1,30 +1,151 @@
 //! The networks, each declared as a graph of named layers.
+//!
+//! A classifier is a base that makes features of pictures, and a [`Head`] that makes class
+//! probabilities of features. Layers carry Keras' names, so that Keras' weights load by name.
 
 mod alexnet;
+mod deeplab_v3_plus;
+mod mobilenet;
+mod mobilenet_v2;
+mod resnet50_v2;
+mod vgg16;
 
 pub use alexnet::alexnet;
+pub use deeplab_v3_plus::deeplab_v3_plus;
+pub use mobilenet::mobilenet;
+pub use mobilenet_v2::mobilenet_v2;
+pub use resnet50_v2::resnet50_v2;
+pub use vgg16::vgg16;
 
+use crate::data::image::Preprocess;
 use crate::error::{Error, Result};
-use crate::graph::Graph;
+use crate::graph::{Graph, Id};
+use crate::layers::{Activation, Layer};
+use std::fmt;
+use std::str::FromStr;
 
-/// The names [`by_name`] knows.
-pub const NAMES: [&str; 1] = ["alexnet"];
+/// The networks' names.
+pub const NAMES: [&str; 6] =
+    ["alexnet", "vgg16", "resnet50v2", "mobilenet", "mobilenetv2", "deeplabv3plus"];
 
-/// A network by its name, for pictures of the given side and this many classes.
-pub fn by_name(name: &str, side: usize, classes: usize) -> Result<Graph> {
-    match name {
-        "alexnet" => alexnet(side, classes),
-        _ => Err(Error::argument(
-            "model",
-            format!("`{name}` is unknown; there is {}", NAMES.map(|n| format!("`{n}`")).join(", ")),
-        )),
+/// What makes classes of a base's features.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "checkpoint", serde(rename_all = "lowercase"))]
+pub enum Head {
+    /// The one each network was published with in the notebook this pipeline replaces: hidden
+    /// layers where it had some, softmax or sigmoid as it had it.
+    #[default]
+    Notebook,
+    /// Global average pool, dropout .2, one sigmoid a class: labels are not exclusive, and few
+    /// pictures do not carry a head with more parameters than the base.
+    Pooled,
+    /// The 1000 exclusive classes of ImageNet, as Keras builds it (MobileNet v1 alone).
+    ImageNet,
+    /// No head: features.
+    None,
+}
+
+impl Head {
+    pub const NAMES: [&'static str; 4] = ["notebook", "pooled", "imagenet", "none"];
+}
+
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Head::NAMES[*self as usize])
     }
+}
+
+impl FromStr for Head {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let all = [Head::Notebook, Head::Pooled, Head::ImageNet, Head::None];
+        all.into_iter().find(|head| head.to_string() == name).ok_or_else(|| {
+            Error::argument("head", format!("`{name}` is none of `{}`", Head::NAMES.join("`, `")))
+        })
+    }
+}
+
+/// Which network, for which pictures and classes: enough to build its graph again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
+pub struct Spec {
+    /// One of [`NAMES`].
+    pub name: String,
+    /// Height and width of the pictures.
+    pub size: usize,
+    pub classes: usize,
+    pub head: Head,
+}
+
+impl Spec {
+    /// With the notebook's head.
+    pub fn new(name: &str, size: usize, classes: usize) -> Self {
+        Spec { name: name.into(), size, classes, head: Head::Notebook }
+    }
+
+    /// The graph; an error for a name that is unknown, a head the network does not come with, or
+    /// pictures too small for it.
+    pub fn graph(&self) -> Result<Graph> {
+        let Spec { size, classes, head, .. } = *self;
+        match self.name.as_str() {
+            "alexnet" if head == Head::Notebook => alexnet(size, classes),
+            "deeplabv3plus" if head == Head::Notebook => deeplab_v3_plus(size, classes),
+            "alexnet" | "deeplabv3plus" => Err(no_head(&self.name, head)),
+            "vgg16" => vgg16(size, classes, head),
+            "resnet50v2" => resnet50_v2(size, classes, head),
+            "mobilenet" => mobilenet(size, classes, head),
+            "mobilenetv2" => mobilenet_v2(size, classes, head),
+            name => Err(Error::argument(
+                "model",
+                format!("`{name}` is unknown; there is `{}`", NAMES.join("`, `")),
+            )),
+        }
+    }
+
+    /// True for a network that labels every pixel.
+    pub fn segments(&self) -> bool {
+        self.name == "deeplabv3plus"
+    }
+}
+
+/// A network with the notebook's head, by its name, for pictures of the given side and this many
+/// classes.
+pub fn by_name(name: &str, side: usize, classes: usize) -> Result<Graph> {
+    Spec::new(name, side, classes).graph()
 }
 
 /// The side of the pictures a network was designed for.
 pub fn default_side(name: &str) -> usize {
     match name {
         "alexnet" => 150,
+        "mobilenetv2" => 256,
         _ => 224,
     }
+}
+
+/// The range of pixel values that a network's pre-trained weights expect.
+pub fn preprocess(name: &str) -> Preprocess {
+    match name {
+        "vgg16" => Preprocess::Caffe,
+        "alexnet" => Preprocess::Unit,
+        _ => Preprocess::Symmetric,
+    }
+}
+
+fn no_head(name: &str, head: Head) -> Error {
+    Error::argument("head", format!("`{name}` does not come with the head `{head}`"))
+}
+
+/// A dense layer with an activation of its own.
+fn dense(units: usize, activation: Activation) -> Layer {
+    Layer::dense(units).with_activation(activation)
+}
+
+/// [`Head::Pooled`] on the features of `base`.
+fn pooled_head(g: &mut Graph, base: Id, classes: usize) -> Result<Id> {
+    let layers =
+        [Layer::GlobalAveragePooling2D, Layer::Dropout(0.2), dense(classes, Activation::Sigmoid)];
+    g.chain(base, layers)
 }

@@ -40,6 +40,16 @@ pub fn tanh(x: &Tensor) -> Result<Tensor> {
     activate::<Tanh>(x)
 }
 
+/// [`relu`] in the memory of `x`, where nobody else holds it.
+pub(crate) fn relu_owned(x: Tensor) -> Result<Tensor> {
+    activate_owned::<Relu>(x)
+}
+
+/// [`relu6`] in the memory of `x`, where nobody else holds it.
+pub(crate) fn relu6_owned(x: Tensor) -> Result<Tensor> {
+    activate_owned::<Relu6>(x)
+}
+
 trait Activation: 'static {
     const NAME: &'static str;
     fn value<T: Real>(x: T) -> T;
@@ -116,11 +126,20 @@ impl Activation for Tanh {
 }
 
 fn activate<A: Activation>(x: &Tensor) -> Result<Tensor> {
-    let output = match common_dtype(A::NAME, &[x])? {
-        DType::F64 => reference::<f64, A>(x),
-        _ if isa() == Isa::Reference => reference::<f32, A>(x),
-        _ => fast::<A>(x),
+    activate_owned::<A>(x.clone())
+}
+
+fn activate_owned<A: Activation>(mut x: Tensor) -> Result<Tensor> {
+    let output = match common_dtype(A::NAME, &[&x])? {
+        DType::F64 => reference::<f64, A>(&x),
+        _ if isa() == Isa::Reference => reference::<f32, A>(&x),
+        _ if x.is_unique() => {
+            fast_in_place::<A>(&mut x);
+            x.detach()
+        }
+        _ => fast::<A>(&x),
     };
+    let x = &x;
     let saved = output.detach();
     Ok(record(A::NAME, [x], output, move |g| {
         Ok([Some(match g.dtype() {
@@ -142,6 +161,17 @@ fn reference_backward<T: Real, A: Activation>(y: &Tensor, g: &Tensor) -> Tensor 
     let outputs = y.values::<T>().iter().zip(g.values::<T>());
     out.iter_mut().zip(outputs).for_each(|(d, (&y, &g))| *d = g * A::slope(y));
     Tensor::from_buffer(out, y.shape())
+}
+
+fn fast_in_place<A: Activation>(x: &mut Tensor) {
+    let isa = isa();
+    threads::for_each_chunk(x.values_mut::<f32>(), threads::PASS, |_, x| {
+        simd::vectorize(
+            isa,
+            #[inline(always)]
+            || x.iter_mut().for_each(|x| *x = A::fast(*x)),
+        )
+    });
 }
 
 fn fast<A: Activation>(x: &Tensor) -> Tensor {

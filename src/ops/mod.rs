@@ -26,13 +26,15 @@ pub mod resize;
 pub mod softmax;
 
 pub use activation::{relu, relu6, sigmoid, tanh};
+pub(crate) use activation::{relu_owned, relu6_owned};
 pub use affine::affine;
 pub use batch_norm::{BatchNorm, batch_norm_infer, batch_norm_train};
 pub use concat::concat;
 pub use conv2d::{Conv2dOptions, conv2d};
 pub use cross_entropy::{
     CategoricalGradient, binary_cross_entropy, binary_cross_entropy_of_probabilities,
-    categorical_cross_entropy_of_probabilities, softmax_cross_entropy, sparse_softmax_cross_entropy,
+    binary_focal_cross_entropy, categorical_cross_entropy_of_probabilities, softmax_cross_entropy,
+    sparse_focal_cross_entropy, sparse_softmax_cross_entropy,
 };
 pub use dense::dense;
 pub use depthwise_conv2d::depthwise_conv2d;

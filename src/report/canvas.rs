@@ -2,11 +2,10 @@
 //! pixels to the point.
 
 use super::font;
-use crate::data::Picture;
+use crate::data::{Picture, picture_files};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use std::fmt::Write;
-use std::io;
 use std::path::Path;
 
 pub type Rgb = [u8; 3];
@@ -136,15 +135,9 @@ impl Canvas {
         }
     }
 
-    pub fn write_png(&self, path: &Path) -> Result<()> {
-        write_atomically(path, |file| {
-            let mut encoder = png::Encoder::new(file, self.width as u32, self.height as u32);
-            encoder.set_color(png::ColorType::Rgb);
-            encoder.set_depth(png::BitDepth::Eight);
-            let mut writer = encoder.write_header().map_err(io::Error::from)?;
-            writer.write_image_data(&self.pixels).map_err(io::Error::from)?;
-            writer.finish().map_err(io::Error::from)
-        })
+    pub fn write_png(self, path: &Path) -> Result<()> {
+        let Canvas { width, height, pixels, .. } = self;
+        picture_files::write_png(path, &Picture { height, width, rgb: pixels })
     }
 
     #[cfg(test)]

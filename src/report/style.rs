@@ -1,7 +1,9 @@
 //! Colours that all pictures share.
 
 use super::canvas::Rgb;
+use crate::data::picture_files::voc_palette;
 use crate::data::{CLASSES, Mask, Picture, VOID};
+use std::sync::LazyLock;
 
 pub const INK: Rgb = [38, 43, 51];
 pub const SOFT: Rgb = [104, 112, 124];
@@ -16,14 +18,10 @@ pub const BAR: Rgb = [154, 171, 194];
 pub const SERIES: [Rgb; 6] =
     [[49, 104, 166], [217, 119, 49], [72, 150, 98], [140, 96, 168], [193, 84, 74], [106, 116, 128]];
 
-/// VOC's colour of a value in a mask: its bits, from the lowest, are dealt to red, green and blue in
-/// turn, from the highest bit down. Void comes to cream.
+/// VOC's colour of a value in a mask.
 pub fn palette(value: u8) -> Rgb {
-    let mut colour = [0u8; 3];
-    for bit in 0..8 {
-        colour[bit % 3] |= (value >> bit & 1) << (7 - bit / 3);
-    }
-    colour
+    static PALETTE: LazyLock<[Rgb; 256]> = LazyLock::new(voc_palette);
+    PALETTE[value as usize]
 }
 
 /// The mask in its colours.
@@ -32,7 +30,7 @@ pub fn coloured(mask: &Mask) -> Picture {
     Picture { height: mask.height, width: mask.width, rgb }
 }
 
-/// The classes that have a pixel in one of the masks, or a mark in one of the labels.
+/// The classes that have a pixel in one of the masks; and whether void has.
 pub fn present<'a>(masks: impl Iterator<Item = &'a Mask>) -> (Vec<usize>, bool) {
     let mut seen = [false; 256];
     masks.flat_map(|mask| &mask.classes).for_each(|&class| seen[class as usize] = true);
@@ -57,21 +55,6 @@ pub fn fitted(text: &str, size: f64, width: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_palette_is_vocs() {
-        for (value, colour) in [
-            (0, [0, 0, 0]),
-            (1, [128, 0, 0]),
-            (7, [128, 128, 128]),
-            (8, [64, 0, 0]),
-            (15, [192, 128, 128]),
-            (20, [0, 64, 128]),
-            (255, [224, 224, 192]),
-        ] {
-            assert_eq!(palette(value), colour, "{value}");
-        }
-    }
 
     #[test]
     fn a_text_too_long_is_cut_to_its_width() {

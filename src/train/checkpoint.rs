@@ -5,12 +5,14 @@
 //! - metadata `atrous`: one JSON text with the rest (one key, because several come out of a map in
 //!   random order, and the same run has to give the same bytes).
 
-use super::fit::{Plan, Position, Trainer};
+use super::callbacks::Callbacks;
+use super::fit::{Position, Trainer};
 use super::history::History;
+use super::plan::Plan;
 use crate::error::{Error, Result};
 use crate::files::{explain, write_atomically};
 use crate::graph::Model;
-use crate::models;
+use crate::models::Spec;
 use crate::optimizers::Optimizer;
 use crate::tensor::Tensor;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -19,18 +21,15 @@ use std::collections::HashMap;
 use std::path::Path;
 
 const KEY: &str = "atrous";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What the metadata says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Saved {
     version: u32,
-    pub model: String,
-    /// The side of the pictures.
-    pub size: usize,
-    pub classes: usize,
     pub plan: Plan,
     pub position: Position,
+    pub callbacks: Callbacks,
     pub history: History,
     optimizer_step: u64,
     learning_rate: f32,
@@ -40,7 +39,8 @@ impl Saved {
     /// An error where a number can only come from damage. What passes makes no memory be asked for:
     /// tensors are as large as the file shows them to be.
     fn check(&self) -> Result<(), String> {
-        let Saved { size, classes, plan, position, .. } = self;
+        let Saved { plan, position, .. } = self;
+        let Spec { size, classes, .. } = &plan.network;
         if !(1..=4096).contains(size) || !(1..=100_000).contains(classes) {
             return Err(format!(
                 "expected a side of 1 to 4096 and 1 to 100000 classes, got {size} and {classes}"
@@ -62,14 +62,11 @@ impl Saved {
 /// Writes the trainer's state: to a temporary file, synced, renamed over the old one.
 pub fn save(path: &Path, trainer: &Trainer) -> Result<()> {
     let model = &trainer.model;
-    let input = &model.graph.nodes()[0].output_shape;
     let saved = Saved {
         version: VERSION,
-        model: model.graph.name.clone(),
-        size: input[0],
-        classes: model.graph.node(model.graph.output()).output_shape[0],
         plan: trainer.plan.clone(),
         position: trainer.position,
+        callbacks: trainer.callbacks,
         history: trainer.history.clone(),
         optimizer_step: trainer.optimizer.step(),
         learning_rate: trainer.optimizer.learning_rate,
@@ -118,7 +115,7 @@ pub fn parse(bytes: &[u8]) -> Result<(Trainer, Saved), String> {
     }
     saved.plan.check().map_err(|error| error.to_string())?;
     saved.check()?;
-    let graph = models::by_name(&saved.model, saved.size, saved.classes).map_err(|e| e.to_string())?;
+    let graph = saved.plan.graph().map_err(|error| error.to_string())?;
     let arrays = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
     let mut problems = Vec::new();
     let mut read = |name: &str, shape: &[usize]| -> Tensor {
@@ -134,12 +131,15 @@ pub fn parse(bytes: &[u8]) -> Result<(Trainer, Saved), String> {
     let mut optimizer =
         Optimizer::new(saved.plan.rule(), saved.learning_rate).map_err(|error| error.to_string())?;
     let mut slots = Vec::new();
-    if saved.optimizer_step > 0 {
-        for (index, parameter) in model.parameters.iter().enumerate().filter(|(_, p)| p.trainable) {
-            for slot in optimizer.rule().slot_names() {
-                let name = format!("optimizer/{slot}/{}", parameter.path);
-                slots.push((index, slot.to_string(), read(&name, &parameter.value.shape())));
-            }
+    for (index, parameter) in model.parameters.iter().enumerate() {
+        // What has been frozen so far has no state yet: that is made at its first update.
+        let named = |slot: &&str| format!("optimizer/{slot}/{}", parameter.path);
+        let names = optimizer.rule().slot_names();
+        let known = names.iter().any(|slot| arrays.tensor(&named(slot)).is_ok());
+        let needed = saved.optimizer_step > 0 && parameter.trainable && saved.plan.unfreeze.is_empty();
+        let frozen = saved.plan.freeze_batch_norm && !known;
+        for slot in names.iter().filter(|_| known || (needed && !frozen)) {
+            slots.push((index, slot.to_string(), read(&named(slot), &parameter.value.shape())));
         }
     }
     if let [first, rest @ ..] = &problems[..] {
@@ -149,13 +149,8 @@ pub fn parse(bytes: &[u8]) -> Result<(Trainer, Saved), String> {
         });
     }
     optimizer.load(saved.optimizer_step, slots).map_err(|error| error.to_string())?;
-    let trainer = Trainer {
-        model,
-        optimizer,
-        plan: saved.plan.clone(),
-        position: saved.position,
-        history: saved.history.clone(),
-    };
+    let mut trainer = Trainer::at(model, optimizer, saved.plan.clone(), saved.position);
+    (trainer.callbacks, trainer.history) = (saved.callbacks, saved.history.clone());
     Ok((trainer, saved))
 }
 

@@ -1,89 +1,19 @@
 //! The training loop.
 
+use super::callbacks::Callbacks;
 use super::checkpoint;
+use super::evaluate::{accuracy, evaluate};
 use super::history::{Epoch, History};
-use crate::autograd::no_grad;
+use super::plan::{Plan, Watch};
 use crate::data::loader::{Batch, Loader};
 use crate::error::{Error, Result};
-use crate::graph::{Model, Parameter, Run, fold_batch_norm};
-use crate::losses::{Loss, sample_weights};
-use crate::metrics;
-use crate::ops::CategoricalGradient;
-use crate::optimizers::{Optimizer, Rule};
+use crate::graph::{Live, Model, Parameter, Run};
+use crate::losses::{sample_weights, smooth};
+use crate::optimizers::{Optimizer, clip_by_global_norm};
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-
-/// What decides a run's bits, beside the data. A run is resumed under the plan it began with.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Plan {
-    pub epochs: usize,
-    pub batch_size: usize,
-    pub learning_rate: f32,
-    /// `adam`, `sgd`, `rmsprop`
-    pub optimizer: String,
-    pub momentum: f64,
-    /// `binary_crossentropy`, or `categorical_crossentropy` with Keras' gradient.
-    pub loss: String,
-    pub seed: u64,
-    pub augment: bool,
-    /// One weight a class, or none.
-    pub class_weights: Option<Vec<f32>>,
-    /// The training samples, and which samples are kept for validation.
-    pub train_indices: Vec<usize>,
-    pub val_indices: Vec<usize>,
-}
-
-impl Plan {
-    /// An error where a setting is out of range.
-    pub fn check(&self) -> Result<()> {
-        let wrong = |what, message: String| Err(Error::argument(what, message));
-        if !(1..=1 << 24).contains(&self.epochs) || !(1..=1 << 16).contains(&self.batch_size) {
-            let message = format!(
-                "expected 1 to 16777216 epochs and batches of 1 to 65536, got {} and {}",
-                self.epochs, self.batch_size
-            );
-            return wrong("plan", message);
-        }
-        if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
-            return wrong(
-                "learning_rate",
-                format!("expected a number above 0, got {}", self.learning_rate),
-            );
-        }
-        if let Some(weights) = &self.class_weights
-            && let Some(bad) = weights.iter().find(|w| !(**w >= 0.0 && w.is_finite()))
-        {
-            return wrong("class_weights", format!("expected numbers of at least 0, got {bad}"));
-        }
-        if !Rule::NAMES.contains(&self.optimizer.as_str()) {
-            let known = Rule::NAMES.join("`, `");
-            return wrong("optimizer", format!("`{}` is none of `{known}`", self.optimizer));
-        }
-        if !(0.0..1.0).contains(&self.momentum) {
-            return wrong("momentum", format!("expected 0 ≤ momentum < 1, got {}", self.momentum));
-        }
-        self.loss().map(|_| ())
-    }
-
-    pub(crate) fn rule(&self) -> Rule {
-        match self.optimizer.as_str() {
-            "sgd" => Rule::sgd(self.momentum),
-            "rmsprop" => Rule::rmsprop(self.momentum),
-            _ => Rule::adam(),
-        }
-    }
-
-    pub fn loss(&self) -> Result<Loss> {
-        Ok(match self.loss.parse()? {
-            Loss::CategoricalCrossentropy { .. } => {
-                Loss::CategoricalCrossentropy { gradient: Some(CategoricalGradient::Keras) }
-            }
-            other => other,
-        })
-    }
-}
 
 /// Where a run stands: the next step, and the sums of the epoch so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -94,6 +24,9 @@ pub struct Position {
     pub step: usize,
     /// Steps taken in all.
     pub global_step: u64,
+    /// Ended before its last epoch, for want of improvement.
+    #[serde(default)]
+    pub stopped: bool,
     pub loss_sum: f64,
     pub accuracy_sum: f64,
     pub samples: usize,
@@ -104,6 +37,8 @@ pub struct Position {
 pub struct Pace {
     pub checkpoint: Option<PathBuf>,
     pub every_steps: Option<usize>,
+    /// Where the best epoch's state is kept.
+    pub best: Option<PathBuf>,
 }
 
 pub struct Trainer {
@@ -111,14 +46,34 @@ pub struct Trainer {
     pub optimizer: Optimizer,
     pub plan: Plan,
     pub position: Position,
+    pub callbacks: Callbacks,
     pub history: History,
+    /// What the schedule makes of the learning rate in the present step.
+    rate_factor: f32,
+    /// The model as a step runs it, for as long as the same layers train.
+    live: Option<Live>,
 }
 
 /// What a [`Monitor`] is told.
 pub enum Event<'a> {
-    EpochBegins { epoch: usize, of: usize, steps: usize, step: usize },
-    Step { step: usize, samples: usize, loss: f64, accuracy: f64 },
+    EpochBegins {
+        epoch: usize,
+        of: usize,
+        steps: usize,
+        step: usize,
+    },
+    Step {
+        step: usize,
+        samples: usize,
+        loss: f64,
+        accuracy: f64,
+    },
     EpochEnds(&'a Epoch),
+    /// The validation has not become better for as long as the plan's patience.
+    StopsEarly {
+        epoch: usize,
+        best_epoch: usize,
+    },
 }
 
 /// Watches a run; may ask it to stop, which saves the state first.
@@ -128,24 +83,57 @@ impl Trainer {
     pub fn new(model: Model, plan: Plan) -> Result<Self> {
         plan.check()?;
         let optimizer = Optimizer::new(plan.rule(), plan.learning_rate)?;
-        Ok(Trainer {
+        Ok(Self::at(model, optimizer, plan, Position::default()))
+    }
+
+    /// A trainer that goes on from a position.
+    pub(super) fn at(model: Model, optimizer: Optimizer, plan: Plan, position: Position) -> Self {
+        let mut trainer = Trainer {
             model,
             optimizer,
             plan,
-            position: Position::default(),
+            position,
+            callbacks: Callbacks::default(),
             history: History::default(),
-        })
+            rate_factor: 1.0,
+            live: None,
+        };
+        trainer.freeze();
+        trainer
     }
 
-    /// One step on one batch: (loss, categorical accuracy) with the weights of before the step.
+    /// Freezes what the plan has frozen in the present epoch.
+    fn freeze(&mut self) {
+        let before: Vec<bool> = self.model.parameters.iter().map(|p| p.trainable).collect();
+        let base = self.model.graph.base().len();
+        self.model.freeze_first(self.plan.frozen_layers(base, self.position.epoch));
+        if self.plan.freeze_batch_norm {
+            self.model.freeze_batch_norms();
+        }
+        if self.model.parameters.iter().map(|p| p.trainable).ne(before) {
+            self.live = None;
+        }
+    }
+
+    /// One step on one batch: (loss, accuracy) with the weights of before the step.
     pub fn step(&mut self, batch: &Batch) -> Result<(f64, f64)> {
         let weights = match &self.plan.class_weights {
             Some(weights) => Some(sample_weights(weights, &batch.labels)?),
             None => None,
         };
+        let mut live = match self.live.take() {
+            Some(live) => live,
+            None => Live::new(&self.model)?,
+        };
         let run = Run::train(self.plan.seed, self.position.global_step);
-        let pass = self.model.run(&batch.images, run)?;
-        let loss = self.plan.loss()?.from_logits(&pass.logits, &batch.labels, weights.as_ref())?;
+        let pass = live.run(&mut self.model, &batch.images, run)?;
+        self.live = Some(live);
+        let targets = batch.targets(self.plan.network.segments())?;
+        let smoothed = smooth(targets, self.plan.label_smoothing, self.plan.loss()?)?;
+        let loss = match self.plan.focal > 0.0 {
+            true => self.plan.loss()?.focal_from_logits(&pass.logits, &smoothed, self.plan.focal)?,
+            false => self.plan.loss()?.from_logits(&pass.logits, &smoothed, weights.as_ref())?,
+        };
         let value = loss.item()?;
         if !value.is_finite() {
             return Err(Error::Diverged(format!(
@@ -154,19 +142,27 @@ impl Trainer {
                 self.position.step + 1
             )));
         }
-        let accuracy = accuracy(&batch.labels, &pass.output)?;
+        let accuracy = accuracy(targets, &pass.output)?;
         let mut gradients = loss.backward()?;
-        let gradients: Vec<Option<Tensor>> =
+        let mut gradients: Vec<Option<Tensor>> =
             pass.leaves.iter().map(|leaf| gradients.take(leaf)).collect();
         let moving = pass.moving;
         // The leaves share the parameters' memory: gone, the parameters can change in place.
         drop((pass.leaves, pass.output, pass.logits, loss));
+        if let Some(most) = self.plan.clip_norm {
+            clip_by_global_norm(&mut gradients, most)?;
+        }
         self.optimizer.begin_step();
+        let rate = self.optimizer.learning_rate;
+        let base = self.model.base_parameters();
         for (index, gradient) in gradients.into_iter().enumerate() {
             if let Some(gradient) = gradient {
+                let of_base = if index < base { self.plan.base_rate } else { 1.0 };
+                self.optimizer.learning_rate = rate * self.rate_factor * of_base;
                 self.optimizer.update(index, &mut self.model.parameters[index].value, &gradient)?;
             }
         }
+        self.optimizer.learning_rate = rate;
         self.model.update_moving(moving);
         self.position.global_step += 1;
         self.position.step += 1;
@@ -181,10 +177,14 @@ impl Trainer {
         pace: &Pace,
         monitor: &mut Monitor,
     ) -> Result<()> {
-        if training.steps() == 0 {
+        let steps = training.steps() as u64;
+        if steps == 0 {
             return Err(Error::argument("training", "there is no sample to train on"));
         }
-        while self.position.epoch < self.plan.epochs {
+        let warmup = (self.plan.warmup as f64 * steps as f64).round() as u64;
+        let all = self.plan.epochs as u64 * steps;
+        while self.position.epoch < self.plan.epochs && !self.position.stopped {
+            self.freeze();
             let (epoch, step) = (self.position.epoch, self.position.step);
             let mut stop = monitor(Event::EpochBegins {
                 epoch: epoch + 1,
@@ -198,6 +198,7 @@ impl Trainer {
                 }
                 let batch = batch?;
                 let n = batch.indices.len();
+                self.rate_factor = self.plan.schedule.factor(self.position.global_step, warmup, all);
                 let (loss, accuracy) = self.step(&batch)?;
                 self.position.loss_sum += loss * n as f64;
                 self.position.accuracy_sum += accuracy * n as f64;
@@ -216,16 +217,24 @@ impl Trainer {
             if stop.is_break() {
                 return self.interrupted(pace);
             }
-            let record = self.finish_epoch(validation)?;
+            let (record, improved) = self.finish_epoch(validation)?;
             self.save(pace)?;
+            if let (Some(best), true) = (&pace.best, improved) {
+                checkpoint::save(best, self)?;
+            }
             if monitor(Event::EpochEnds(&record)).is_break() {
                 return self.interrupted(pace);
             }
         }
+        if self.position.stopped {
+            let (epoch, best_epoch) = (self.position.epoch, self.callbacks.best_epoch);
+            let _ = monitor(Event::StopsEarly { epoch, best_epoch });
+        }
         Ok(())
     }
 
-    fn finish_epoch(&mut self, validation: Option<&Loader>) -> Result<Epoch> {
+    /// The epoch's record, and whether it is the best one so far.
+    fn finish_epoch(&mut self, validation: Option<&Loader>) -> Result<(Epoch, bool)> {
         let samples = self.position.samples.max(1) as f64;
         let scores = match validation {
             Some(loader) if loader.steps() > 0 => {
@@ -233,22 +242,41 @@ impl Trainer {
             }
             _ => None,
         };
+        let scores = scores.as_ref();
         let record = Epoch {
             epoch: self.position.epoch + 1,
-            learning_rate: self.optimizer.learning_rate,
+            learning_rate: self.optimizer.learning_rate * self.rate_factor,
             loss: self.position.loss_sum / samples,
             accuracy: self.position.accuracy_sum / samples,
-            val_loss: scores.as_ref().map(|scores| scores.loss),
-            val_accuracy: scores.as_ref().map(|scores| scores.accuracy),
-            val_map: scores.as_ref().and_then(|scores| scores.map),
+            val_loss: scores.map(|scores| scores.loss),
+            val_accuracy: scores.map(|scores| scores.accuracy),
+            val_map: scores.and_then(|scores| scores.map),
+            val_miou: scores.and_then(|scores| scores.confusion.as_ref()?.mean_iou().ok()),
+            val_dice: scores.and_then(|scores| scores.confusion.as_ref()?.mean_dice().ok()),
         };
         self.history.epochs.push(record);
+        let mut stopped = false;
+        let mut improved = scores.is_none();
+        if let Some(value) = record.val_loss {
+            let verdict = self.callbacks.epoch_ends(
+                record.epoch,
+                match self.plan.monitor {
+                    Watch::Loss => value,
+                    Watch::Score => -record.val_miou.or(record.val_map).unwrap_or(-value),
+                },
+                self.plan.patience,
+                self.plan.plateau,
+                &mut self.optimizer.learning_rate,
+            );
+            (improved, stopped) = (verdict.improved, verdict.stop);
+        }
         self.position = Position {
             epoch: self.position.epoch + 1,
             global_step: self.position.global_step,
+            stopped,
             ..Position::default()
         };
-        Ok(record)
+        Ok((record, improved))
     }
 
     /// A state that cannot be trained on never replaces one that can.
@@ -277,58 +305,4 @@ impl Trainer {
             None => at,
         }))
     }
-}
-
-/// Categorical accuracy: the share of rows whose largest output is at their first label.
-fn accuracy(labels: &Tensor, output: &Tensor) -> Result<f64> {
-    let columns = output.shape().last_axis();
-    metrics::categorical_accuracy(labels.values(), output.values(), columns)
-}
-
-/// Scores on a loader's samples.
-pub struct Scores {
-    pub loss: f64,
-    pub accuracy: f64,
-    /// Mean average precision; None where no class has a positive sample.
-    pub map: Option<f64>,
-    /// [samples, classes], in the loader's order.
-    pub probabilities: Vec<f32>,
-    pub labels: Vec<f32>,
-}
-
-/// Runs the network, batch norms folded, over a loader in order: no augmentation of its own, no
-/// class weights.
-pub fn evaluate(model: &Model, loss: Loss, loader: &Loader) -> Result<Scores> {
-    let model = fold_batch_norm(model, &[])?;
-    let (mut loss_sum, mut accuracy_sum, mut samples) = (0.0, 0.0, 0.0);
-    let (mut probabilities, mut labels) = (Vec::new(), Vec::new());
-    let mut columns = 1;
-    no_grad(|| {
-        for batch in loader.epoch(0, 0)? {
-            let batch = batch?;
-            let n = batch.indices.len() as f64;
-            let pass = model.run(&batch.images, Run::infer())?;
-            loss_sum += n * loss.from_logits(&pass.logits, &batch.labels, None)?.item()?;
-            accuracy_sum += n * accuracy(&batch.labels, &pass.output)?;
-            samples += n;
-            columns = pass.output.shape().last_axis();
-            probabilities.extend_from_slice(pass.output.values::<f32>());
-            labels.extend_from_slice(batch.labels.values::<f32>());
-        }
-        Ok::<_, Error>(())
-    })?;
-    if samples == 0.0 {
-        return Err(Error::argument("evaluate", "there is no sample to score"));
-    }
-    let map = mean_average_precision(&labels, &probabilities, columns)?;
-    let (loss, accuracy) = (loss_sum / samples, accuracy_sum / samples);
-    Ok(Scores { loss, accuracy, map, probabilities, labels })
-}
-
-/// Mean average precision over the classes that occur; None where none does.
-fn mean_average_precision(labels: &[f32], probabilities: &[f32], columns: usize) -> Result<Option<f64>> {
-    let interpolation = metrics::Interpolation::default();
-    let each = metrics::average_precisions(labels, probabilities, columns, interpolation)?;
-    let known: Vec<f64> = each.into_iter().flatten().collect();
-    Ok((!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64))
 }

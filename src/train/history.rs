@@ -17,7 +17,13 @@ pub struct Epoch {
     /// On the validation samples, after the epoch; absent where there are none.
     pub val_loss: Option<f64>,
     pub val_accuracy: Option<f64>,
+    /// Mean average precision of a classifier.
     pub val_map: Option<f64>,
+    /// Mean intersection over union, and mean Dice, of a segmentation.
+    #[serde(default)]
+    pub val_miou: Option<f64>,
+    #[serde(default)]
+    pub val_dice: Option<f64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -26,17 +32,21 @@ pub struct History {
     pub epochs: Vec<Epoch>,
 }
 
+const COLUMNS: &str =
+    "epoch,learning_rate,loss,accuracy,val_loss,val_accuracy,val_map,val_miou,val_dice";
+
 impl History {
     /// Writes `history.csv` and `history.json` into the folder.
     pub fn write(&self, folder: &Path) -> Result<()> {
         write_atomically(folder.join("history.csv"), |file| {
-            writeln!(file, "epoch,learning_rate,loss,accuracy,val_loss,val_accuracy,val_map")?;
+            writeln!(file, "{COLUMNS}")?;
             let cell = |value: Option<f64>| value.map_or(String::new(), |v| v.to_string());
             for e in &self.epochs {
-                let (rate, loss, accuracy) = (e.learning_rate, e.loss, e.accuracy);
-                let (val_loss, val_accuracy) = (cell(e.val_loss), cell(e.val_accuracy));
-                let map = cell(e.val_map);
-                writeln!(file, "{},{rate},{loss},{accuracy},{val_loss},{val_accuracy},{map}", e.epoch)?;
+                write!(file, "{},{},{},{}", e.epoch, e.learning_rate, e.loss, e.accuracy)?;
+                for value in [e.val_loss, e.val_accuracy, e.val_map, e.val_miou, e.val_dice] {
+                    write!(file, ",{}", cell(value))?;
+                }
+                writeln!(file)?;
             }
             Ok(())
         })?;

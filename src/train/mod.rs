@@ -4,10 +4,18 @@
 //! last epoch. Everything that decides the next bit is in what [`save`] writes, so a run
 //! that was killed goes on as if nothing had been.
 
+mod callbacks;
 mod checkpoint;
+mod evaluate;
 mod fit;
 mod history;
+mod plan;
+mod presets;
 
+pub use callbacks::{Callbacks, Plateau, Schedule, Verdict};
 pub use checkpoint::{Saved, load, parse, save};
-pub use fit::{Event, Monitor, Pace, Plan, Position, Scores, Trainer, evaluate};
+pub use evaluate::{Scores, evaluate};
+pub use fit::{Event, Monitor, Pace, Position, Trainer};
 pub use history::{Epoch, History};
+pub use plan::{Augment, Plan, Unfreeze, Watch};
+pub use presets::Preset;

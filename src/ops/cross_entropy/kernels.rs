@@ -21,6 +21,43 @@ pub(super) fn binary<T: Real>(z: &[T], y: &[T], d: &mut [T]) -> T {
     loss * mean
 }
 
+/// (1 − p)^γ · ℓ with ℓ = −ln p, and its derivative by ℓ:
+/// (1 − p)^γ + γ·(1 − p)^(γ − 1)·p·ℓ.
+#[inline(always)]
+fn focused<T: Real>(loss: T, gamma: T) -> (T, T) {
+    let p = (-loss).exp();
+    // Of a certain prediction nothing is left; the logarithm has to stay finite.
+    let rest = (T::ONE - p).max(T::from_f64(1e-30));
+    let log = rest.ln();
+    let lower = (log * (gamma - T::ONE)).exp();
+    let factor = lower * rest;
+    (factor * loss, factor + gamma * lower * p * loss)
+}
+
+/// [`binary`] under [`focused`], element by element.
+pub(super) fn focal_binary<T: Real>(z: &[T], y: &[T], gamma: T, d: &mut [T]) -> T {
+    let mean = T::ONE / T::from_f64(z.len() as f64);
+    let mut total = T::ZERO;
+    for j in 0..z.len() {
+        let loss = binary(&z[j..=j], &y[j..=j], &mut d[j..=j]);
+        let (value, slope) = focused(loss, gamma);
+        total += value;
+        d[j] = d[j] * slope * mean;
+    }
+    total * mean
+}
+
+/// [`sparse`] under [`focused`].
+pub(super) fn focal_sparse<T: Real>(z: &[T], class: u32, gamma: T, d: &mut [T]) -> T {
+    let loss = sparse(z, class, d);
+    if class == IGNORED {
+        return loss;
+    }
+    let (value, slope) = focused(loss, gamma);
+    d.iter_mut().for_each(|d| *d = *d * slope);
+    value
+}
+
 /// ln Σ eᶻ, and the softmax into p.
 fn log_sum_exp<T: Real>(z: &[T], p: &mut [T]) -> T {
     let largest = z.iter().fold(z[0], |m, &z| m.max(z));

@@ -117,6 +117,37 @@ pub fn sparse_softmax_cross_entropy(
     }
 }
 
+/// [`binary_cross_entropy`] with each element's share ℓ = −ln p weighted by (1 − p)^γ: what is right
+/// already counts for little (Lin et al., "Focal Loss for Dense Object Detection", 2017). Labels
+/// between 0 and 1 make no focal loss in the paper; here they take e^(−ℓ) for p.
+pub fn binary_focal_cross_entropy(logits: &Tensor, labels: &Tensor, gamma: f64) -> Result<Tensor> {
+    let op = "binary_focal_cross_entropy";
+    match dense(op, logits, labels)? {
+        DType::F64 => {
+            rows::<f64>(op, logits, None, |i, z, d| focal_binary(z, row(labels, z, i), gamma, d))
+        }
+        _ => {
+            rows::<f32>(op, logits, None, |i, z, d| focal_binary(z, row(labels, z, i), gamma as f32, d))
+        }
+    }
+}
+
+/// [`sparse_softmax_cross_entropy`] with each row weighted by (1 − p)^γ.
+pub fn sparse_focal_cross_entropy(
+    logits: &Tensor,
+    labels: &Tensor,
+    gamma: f64,
+    ignore: Option<i64>,
+) -> Result<Tensor> {
+    let op = "sparse_focal_cross_entropy";
+    let dtype = common_dtype(op, &[logits])?;
+    let classes = classes(op, logits, labels, ignore)?;
+    match dtype {
+        DType::F64 => rows::<f64>(op, logits, None, |i, z, d| focal_sparse(z, classes[i], gamma, d)),
+        _ => rows::<f32>(op, logits, None, |i, z, d| focal_sparse(z, classes[i], gamma as f32, d)),
+    }
+}
+
 /// [`binary_cross_entropy`] of probabilities instead of logits.
 pub fn binary_cross_entropy_of_probabilities(
     probabilities: &Tensor,
@@ -281,6 +312,8 @@ fn rows<T: Real>(
 pub fn cases() -> Vec<Case> {
     type Run = fn(&[Tensor]) -> Result<Tensor>;
     let binary: Run = |t| binary_cross_entropy(&t[0], &t[1], t.get(2));
+    let focal: Run = |t| binary_focal_cross_entropy(&t[0], &t[1], 2.0);
+    let focal_sparse: Run = |t| sparse_focal_cross_entropy(&t[0], &t[1], 1.5, Some(3));
     let raw_binary: Run = |t| binary_cross_entropy_of_probabilities(&t[0], &t[1], t.get(2));
     let raw_categorical: Run = |t| categorical_cross_entropy_of_probabilities(&t[0], &t[1], t.get(2));
     let one_label: Run = |t| softmax_cross_entropy(&t[0], &t[1], t.get(2), None);
@@ -320,6 +353,16 @@ pub fn cases() -> Vec<Case> {
         row("softmax_cross_entropy", "multi_hot_true", &logits, flags(), w, derivative),
         row("softmax_cross_entropy", "multi_hot_keras", &logits, flags(), w, keras).surrogate(),
         batch("softmax_cross_entropy", Fill::OneHot, one_label),
+        row("binary_focal_cross_entropy", "flags", &logits, flags(), None, focal),
+        case(
+            "sparse_focal_cross_entropy",
+            "ignored",
+            Size::Tiny,
+            (&[2, 3, 5, 7], &logits),
+            (&[2, 3, 5], Fill::Labels(7)),
+            None,
+            focal_sparse,
+        ),
         pixels("pixels", Size::Tiny, &[2, 4, 5, 21], &[2, 4, 5], None, sparse),
         pixels("ignored", Size::Tiny, &[2, 3, 5, 7], &[2, 3, 5, 1], Some(&[2, 3, 5]), ignoring),
         pixels("pieces", Size::Tiny, &[997, 21], &[997], None, sparse),

@@ -1,4 +1,5 @@
-//! Random affine augmentation, as Keras' `ImageDataGenerator` has it.
+//! Random augmentation: affine as Keras' `ImageDataGenerator` has it (here), crops ([`crop`]) and
+//! colours ([`jitter`]).
 //!
 //! On (row, column) coordinates, with R a rotation by θ, Sh a shear and Z a zoom:
 //!
@@ -12,6 +13,9 @@ use crate::data::Mask;
 use crate::error::{Error, Result};
 use crate::ops::affine::{self, Matrix};
 use crate::random::{Stream, domain};
+
+pub mod crop;
+pub mod jitter;
 
 /// How far each parameter may go.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,6 +38,9 @@ impl Default for Ranges {
 }
 
 impl Ranges {
+    /// Half of the pictures are flipped, and nothing else.
+    pub const FLIP: Self = Ranges { rotation: 0.0, shear: 0.0, zoom: 0.0, horizontal_flip: true };
+
     pub fn check(&self) -> Result<()> {
         let fine = (0.0..=180.0).contains(&self.rotation)
             && (0.0..90.0).contains(&self.shear)

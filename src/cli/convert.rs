@@ -1,0 +1,60 @@
+//! `atrous data convert`
+
+use super::progress::bar;
+use atrous::Result;
+use atrous::data::convert::convert;
+use atrous::data::source;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  atrous data convert --from VOCdevkit --to pictures --layout npy
+  atrous data convert --from pictures --to devkit --layout voc
+
+To npy, the folder's training and validation sets become one training set.
+To voc, pictures become JPEGs, so their pixels are not quite the same; masks stay exact.")]
+pub struct Convert {
+    /// Folder in either layout
+    #[arg(long, value_name = "DIR")]
+    from: PathBuf,
+    /// The folder to make
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// The layout to make
+    #[arg(long, value_enum)]
+    layout: Layout,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Layout {
+    /// The competition's: tables and .npy files
+    Npy,
+    /// PASCAL VOC's own
+    Voc,
+}
+
+impl Convert {
+    pub fn run(self) -> Result<()> {
+        let layout = match self.layout {
+            Layout::Npy => source::Layout::VocNpy,
+            Layout::Voc => source::Layout::VocDevkit,
+        };
+        let bar = bar(0, "converting");
+        let done = convert(&self.from, &self.to, layout, &|done, of| {
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+        });
+        bar.finish_and_clear();
+        let done = done?;
+        println!(
+            "{}: {} training and {} test pictures, {} masks",
+            self.to.display(),
+            done.train,
+            done.test,
+            done.masks
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,271 @@
+//! `atrous train classify` and `atrous train segment`
+
+use super::options::{Configured, TrainOptions};
+use super::progress::{Training, interruptible};
+use atrous::data::class_weights::balanced;
+use atrous::data::loader::Loader;
+use atrous::data::source::{self, Source};
+use atrous::data::voc_devkit::Task;
+use atrous::data::{CLASSES, Dataset};
+use atrous::files::explain;
+use atrous::graph::Model;
+use atrous::random::{Stream, domain};
+use atrous::train::{self, Pace, Plan, Preset, Trainer};
+use atrous::{Error, Result, weights};
+use clap::Args;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  atrous train classify --data voc --out result
+  atrous train classify --data voc --out result --resume
+  atrous train classify --data voc --out result --model mobilenetv2 --weights no_top.h5
+  atrous train segment --data VOCdevkit --out masks --weights mobilenet_v1.h5
+
+The data is a folder in the competition's layout (train/train_set.csv) or in VOCdevkit's.
+It leaves in the output folder: checkpoint.safetensors (the last epoch), best.safetensors
+(the one with the best validation), history.csv, history.json.
+Ctrl-C saves and stops; --resume goes on from there, to the same bits.")]
+pub struct Command {
+    /// Folder with the pictures
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Folder for what training leaves
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Go on with the run in the output folder
+    #[arg(long)]
+    resume: bool,
+    #[command(flatten)]
+    training: Configured,
+}
+
+impl Command {
+    pub fn run(self, segments: bool) -> Result<()> {
+        let (out, resume, options) = (self.out, self.resume, self.training.read()?);
+        let data = open(&self.data, segments)?;
+        Job { data, out, resume, options, segments }.run().map(|_| ())
+    }
+}
+
+/// The training pictures of a folder.
+pub fn open(folder: &Path, segments: bool) -> Result<source::Training> {
+    let source = Source::open(folder)?;
+    source.training(if segments { Task::Segmentation } else { source.natural_task() })
+}
+
+/// A training run in a folder.
+pub struct Job {
+    pub data: source::Training,
+    pub out: PathBuf,
+    pub resume: bool,
+    pub options: TrainOptions,
+    /// Pixels, not pictures, are labelled.
+    pub segments: bool,
+}
+
+/// An error where a checkpoint is of a network for other classes than the data's.
+pub fn saved_classes(path: &Path, classes: usize) -> Result<()> {
+    // A network for masks has the background as a class of its own.
+    if classes == CLASSES.len() || classes == CLASSES.len() + 1 {
+        return Ok(());
+    }
+    let message = format!("expected a network for {} classes, got one for {classes}", CLASSES.len());
+    Err(Error::file(path, message))
+}
+
+/// The file a run is saved in.
+pub fn checkpoint_path(out: &Path) -> PathBuf {
+    out.join("checkpoint.safetensors")
+}
+
+/// An error where the folder holds a run that nobody asked to go on with.
+pub fn refuse_to_overwrite(out: &Path, resume: bool) -> Result<()> {
+    let path = checkpoint_path(out);
+    if resume || !path.exists() {
+        return Ok(());
+    }
+    let message = "there is a run already; go on with --resume, or choose another --out";
+    Err(Error::file(path, message))
+}
+
+impl Job {
+    /// Trains (or goes on training) to the end, and leaves checkpoint and history.
+    pub fn run(self) -> Result<Trainer> {
+        let path = checkpoint_path(&self.out);
+        let workers = self.options.workers.unwrap_or(2);
+        if !(1..=256).contains(&workers) {
+            return Err(Error::argument("--workers", format!("expected 1 to 256, got {workers}")));
+        }
+        let mut trainer = self.trainer(&path)?;
+        let plan = trainer.plan.clone();
+        let dataset = &self.data.dataset;
+        let training = Loader {
+            indices: plan.train_indices.clone(),
+            workers,
+            sampling: plan.sampling(),
+            drop_last: plan.drop_last,
+            ..Loader::shuffled(dataset.clone(), plan.training_recipe(), plan.batch_size, plan.seed)
+        };
+        let validation = scoring_loader(dataset, &plan, plan.val_indices.clone());
+        let (all, trainable) = trainer.model.count_parameters();
+        println!(
+            "training {} ({trainable} of {all} parameters) on {} pictures, validating on {}, {} steps an epoch",
+            trainer.model.graph.name,
+            plan.train_indices.len(),
+            plan.val_indices.len(),
+            training.steps()
+        );
+        let every_steps = Some(self.options.checkpoint_steps.unwrap_or(50)).filter(|&n| n > 0);
+        let best = (!plan.val_indices.is_empty()).then(|| self.out.join("best.safetensors"));
+        let pace = Pace { checkpoint: Some(path.clone()), every_steps, best };
+        let mut progress = Training::new();
+        let result = interruptible(|| {
+            trainer.fit(&training, Some(&validation), &pace, &mut |event| progress.show(event))
+        });
+        trainer.history.write(&self.out)?;
+        result?;
+        println!("checkpoint: {}", path.display());
+        Ok(trainer)
+    }
+
+    fn trainer(&self, path: &Path) -> Result<Trainer> {
+        if self.resume && path.exists() {
+            let (trainer, saved) = train::load(path)?;
+            saved_classes(path, saved.plan.network.classes)?;
+            let known = self.data.dataset.len();
+            let indices = saved.plan.train_indices.iter().chain(&saved.plan.val_indices);
+            if let Some(missing) = indices.clone().find(|&&i| i >= known) {
+                let message = format!("the run needs picture number {missing}, the data has {known}");
+                return Err(Error::file(path, message));
+            }
+            self.refuse_changes(path, &saved.plan)?;
+            println!("going on after epoch {}, step {}", saved.position.epoch, saved.position.step);
+            return Ok(trainer);
+        }
+        refuse_to_overwrite(&self.out, self.resume)?;
+        let mut plan = self.plan()?;
+        let model = self.model(&mut plan)?;
+        let trainer = Trainer::new(model, plan)?;
+        std::fs::create_dir_all(&self.out).map_err(|error| Error::file(&self.out, explain(&error)))?;
+        // Before any work: a folder that cannot be written shows now, not after an epoch.
+        train::save(path, &trainer)?;
+        Ok(trainer)
+    }
+
+    /// The network, its base from the file with weights where one is named.
+    fn model(&self, plan: &mut Plan) -> Result<Model> {
+        let Some(path) = &self.options.weights else {
+            let model = Model::new(plan.graph()?, plan.seed);
+            if !model.graph.base().is_empty() {
+                println!("no --weights: the base of {} begins at random", model.graph.name);
+            }
+            return Ok(model);
+        };
+        let file = weights::read(path)?;
+        plan.origin = file.origin;
+        let mut model = Model::new(plan.graph()?, plan.seed);
+        let heads: Vec<String> = weights::heads(&model.graph).into_iter().map(str::to_string).collect();
+        let heads: Vec<&str> = heads.iter().map(String::as_str).collect();
+        let report = weights::load(&mut model, &file, &heads)?;
+        println!(
+            "weights: {} of {} numbers from {}",
+            report.matched.len(),
+            report.numbers,
+            path.display()
+        );
+        Ok(model)
+    }
+
+    /// A resumed run keeps the plan it began with; options that say otherwise are refused.
+    fn refuse_changes(&self, path: &Path, plan: &Plan) -> Result<()> {
+        let mut asked = plan.clone();
+        self.options.apply(&mut asked)?;
+        let mut differs = differing_setting(plan, &asked);
+        if self.options.class_weights.is_some_and(|w| w != plan.class_weights.is_some()) {
+            differs = Some("class-weights".into());
+        }
+        match differs {
+            Some(flag) => {
+                let message = format!("the run began with another --{flag}; leave it out to go on");
+                Err(Error::file(path, message))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn plan(&self) -> Result<Plan> {
+        let o = &self.options;
+        let Preset { mut plan, class_weights } = o.preset(self.segments)?;
+        o.apply(&mut plan)?;
+        let dataset = &self.data.dataset;
+        let (train_indices, val_indices) = match (&self.data.val, o.val_fraction) {
+            (Some(val), None) => (self.data.train.clone(), val.clone()),
+            (_, share) => self.split(share.unwrap_or(0.1), plan.seed)?,
+        };
+        if !self.segments && o.class_weights.unwrap_or(class_weights) {
+            let labels = train_indices.iter().filter_map(|&i| dataset.labels(i));
+            plan.class_weights = Some(balanced(labels).iter().map(|&w| w as f32).collect());
+        }
+        Ok(Plan { train_indices, val_indices, ..plan })
+    }
+
+    /// A share of the training pictures, drawn at random, is kept for validation.
+    fn split(&self, share: f64, seed: u64) -> Result<(Vec<usize>, Vec<usize>)> {
+        if !(0.0..1.0).contains(&share) {
+            return Err(Error::argument(
+                "--val-fraction",
+                format!("expected 0 ≤ share < 1, got {share}"),
+            ));
+        }
+        let usable: Vec<usize> = match self.segments {
+            true => self.data.train.clone(),
+            false => {
+                let known = |&i: &usize| self.data.dataset.labels(i).is_some();
+                self.data.train.iter().copied().filter(known).collect()
+            }
+        };
+        // Label 0 keeps this permutation apart from those of the epochs.
+        let mut order = Stream::new(seed, &[domain::SHUFFLE]).permutation(usable.len());
+        let val = (usable.len() as f64 * share).round() as usize;
+        let mut part = |n: usize| {
+            let mut part: Vec<usize> = order.drain(..n).map(|i| usable[i]).collect();
+            part.sort_unstable();
+            part
+        };
+        let val_indices = part(val);
+        let train_indices = part(usable.len() - val);
+        if train_indices.is_empty() {
+            let message = format!(
+                "of {} labelled pictures {val} are kept for validation, and none is left to train on",
+                usable.len()
+            );
+            return Err(Error::argument("--val-fraction", message));
+        }
+        Ok((train_indices, val_indices))
+    }
+}
+
+/// Loads samples as the plan scores them.
+pub fn scoring_loader(dataset: &Arc<dyn Dataset>, plan: &Plan, indices: Vec<usize>) -> Loader {
+    let loader = Loader::new(dataset.clone(), plan.scoring_recipe(), plan.batch_size.min(16));
+    Loader { indices, workers: 2, ..loader }
+}
+
+/// The first setting that is not the same in both, as its flag is called.
+fn differing_setting(a: &Plan, b: &Plan) -> Option<String> {
+    let fields = |plan: &Plan| match serde_json::to_value(plan) {
+        Ok(serde_json::Value::Object(fields)) => fields,
+        _ => serde_json::Map::new(),
+    };
+    let (a, b) = (fields(a), fields(b));
+    let key = b.iter().find(|(key, value)| a.get(*key) != Some(value))?.0;
+    if key != "network" {
+        return Some(key.replace('_', "-"));
+    }
+    let names = [("name", "model"), ("size", "size"), ("head", "head")];
+    let of = |part: &str| a[key].get(part) != b[key].get(part);
+    names.iter().find(|(part, _)| of(part)).map(|(_, flag)| flag.to_string())
+}

@@ -1,0 +1,347 @@
+//! Random crops: the network's square laid on the picture, somewhere and at some size.
+//!
+//! A crop is the matrix that takes a pixel of the square to its place in the picture as it is on
+//! disk. Whatever else turns the square ([`super::matrix`]) is multiplied to it, so that a picture
+//! is sampled once, and its mask at the same places:
+//!
+//! q = C·M·p, C = [[k_r, 0, o_r + (k_r − 1)/2], [0, k_c, o_c + (k_c − 1)/2]]
+//!
+//! with k picture pixels to a pixel of the square, and the square's corner at o.
+
+use crate::data::{Mask, Picture, VOID};
+use crate::error::{Error, Result};
+use crate::ops::affine::Matrix;
+use crate::random::{Stream, domain};
+
+/// How the square is drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Crop {
+    /// Proportions kept; a picture `low` to `high` times as large as the one that just fits into
+    /// the square. A smaller one lies anywhere in the square, of a larger one any part is seen.
+    Scale { low: f64, high: f64 },
+    /// A part of `low` to `high` of the picture's area, its width 1/`ratio` to `ratio` of its
+    /// height, stretched to the square (Inception's, and torchvision's RandomResizedCrop).
+    Area { low: f64, high: f64, ratio: f64 },
+}
+
+impl Crop {
+    /// DeepLab's.
+    pub const SEGMENT: Self = Crop::Scale { low: 0.5, high: 2.0 };
+    /// Milder than ImageNet's, whose parts of .08 often miss the object.
+    pub const CLASSIFY: Self = Crop::Area { low: 0.25, high: 1.0, ratio: 4.0 / 3.0 };
+
+    pub fn check(&self) -> Result<()> {
+        let (fine, expected) = match *self {
+            Crop::Scale { low, high } => {
+                (0.05 <= low && low <= high && high <= 20.0, "expected 0.05 ≤ low ≤ high ≤ 20")
+            }
+            Crop::Area { low, high, ratio } => (
+                0.01 <= low && low <= high && high <= 1.0 && (1.0..=10.0).contains(&ratio),
+                "expected 0.01 ≤ low ≤ high ≤ 1 and a ratio from 1 to 10",
+            ),
+        };
+        if fine { Ok(()) } else { Err(Error::argument("crop", format!("{expected}, got {self:?}"))) }
+    }
+
+    /// Drawn for one sample of one epoch: the same whoever asks, and when.
+    pub fn draw(&self, [h, w]: [usize; 2], size: usize, seed: u64, epoch: u64, sample: u64) -> Matrix {
+        // The last label keeps these numbers apart from the affine parameters'.
+        let mut stream = Stream::new(seed, &[domain::AUGMENT, epoch, sample, 1]);
+        let mut between = |low: f64, high: f64| low + (high - low) * stream.unit() as f64;
+        let (picture, size) = ([h as f64, w as f64], size as f64);
+        let seen = match *self {
+            Crop::Scale { low, high } => [picture[0].max(picture[1]) / between(low, high); 2],
+            Crop::Area { low, high, ratio } => {
+                // A part that does not fit is drawn again, and in the end cut.
+                let mut part = picture;
+                for _ in 0..10 {
+                    let area = picture[0] * picture[1] * between(low, high);
+                    let ratio = between(-ratio.ln(), ratio.ln()).exp();
+                    part = [(area / ratio).sqrt(), (area * ratio).sqrt()];
+                    if part[0] <= picture[0] && part[1] <= picture[1] {
+                        break;
+                    }
+                }
+                [part[0].min(picture[0]), part[1].min(picture[1])]
+            }
+        };
+        // Below zero where more is seen than the picture.
+        let corner = [0, 1].map(|axis| between(0.0, 1.0) * (picture[axis] - seen[axis]));
+        let [k_r, k_c] = seen.map(|side| side / size);
+        let at = |k: f64, corner: f64| corner + (k - 1.0) / 2.0;
+        [[k_r, 0.0, at(k_r, corner[0])], [0.0, k_c, at(k_c, corner[1])]]
+    }
+}
+
+/// The matrix that applies `inner` first.
+pub fn compose(outer: &Matrix, inner: &Matrix) -> Matrix {
+    outer.map(|[a, b, c]| {
+        let column = |j: usize| a * inner[0][j] + b * inner[1][j];
+        [column(0), column(1), column(2) + c]
+    })
+}
+
+/// What is seen beside the picture.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fill {
+    /// Its nearest pixel.
+    Edge,
+    /// One colour, 0 to 255.
+    Colour([f32; 3]),
+}
+
+impl Fill {
+    /// What is around a padded picture: a network that is shown padded pictures later knows it.
+    pub const BLACK: Self = Fill::Colour([0.0; 3]);
+    /// ImageNet's mean, which preprocessing makes nearly zero.
+    pub const MEAN: Self = Fill::Colour([123.68, 116.779, 103.939]);
+}
+
+/// Is the place on the picture? Its pixels reach half a pixel around their centres.
+#[inline(always)]
+fn inside([r, c]: [f64; 2], [h, w]: [usize; 2]) -> bool {
+    r >= -0.5 && r < h as f64 - 0.5 && c >= -0.5 && c < w as f64 - 0.5
+}
+
+#[inline(always)]
+fn place(matrix: &Matrix, row: usize, column: usize) -> [f64; 2] {
+    matrix.map(|[a, b, c]| a * row as f64 + b * column as f64 + c)
+}
+
+/// How many pixels of the picture come to one of the result, along a side.
+pub fn shrinkage(matrix: &Matrix) -> f64 {
+    (matrix[0][0] * matrix[1][1] - matrix[0][1] * matrix[1][0]).abs().sqrt()
+}
+
+/// The picture seen through the matrix, [size, size, 3], bilinear, values 0 to 255 that went
+/// through `colour` where they are the picture's own. With `antialias`, a picture that shrinks by
+/// more than 2 is averaged over boxes before.
+pub fn sample(
+    picture: &Picture,
+    matrix: &Matrix,
+    size: usize,
+    fill: Fill,
+    antialias: bool,
+    colour: impl Fn(&mut [f32]),
+) -> Vec<f32> {
+    let whole = [picture.height, picture.width];
+    let factor = if antialias { (shrinkage(matrix) as usize).max(1) } else { 1 };
+    let reduced = (factor > 1).then(|| reduce(picture, factor));
+    let Picture { height, width, rgb } = reduced.as_ref().unwrap_or(picture);
+    let mut out = vec![0.0f32; size * size * 3];
+    for (i, out) in out.chunks_exact_mut(3).enumerate() {
+        let at = place(matrix, i / size, i % size);
+        if let (Fill::Colour(fill), false) = (fill, inside(at, whole)) {
+            out.copy_from_slice(&fill);
+            continue;
+        }
+        let along = |q: f64, side: usize| {
+            let q = (q + 0.5) / factor as f64 - 0.5;
+            let q = q.clamp(0.0, (side - 1) as f64);
+            let low = q as usize;
+            (low, (low + 1).min(side - 1), (q - low as f64) as f32)
+        };
+        let ((top, bottom, t_r), (left, right, t_c)) = (along(at[0], *height), along(at[1], *width));
+        let pixel = |row: usize, column: usize| &rgb[(row * width + column) * 3..][..3];
+        let (a, b) = (pixel(top, left), pixel(top, right));
+        let (c, d) = (pixel(bottom, left), pixel(bottom, right));
+        for channel in 0..3 {
+            let blend = |x: f32, y: f32, t: f32| x + (y - x) * t;
+            let above = blend(a[channel] as f32, b[channel] as f32, t_c);
+            let below = blend(c[channel] as f32, d[channel] as f32, t_c);
+            out[channel] = blend(above, below, t_r);
+        }
+        colour(out);
+    }
+    out
+}
+
+/// The mask seen through the matrix: of each place the nearest label, void beside the mask.
+pub fn sample_mask(mask: &Mask, matrix: &Matrix, size: usize) -> Mask {
+    let at = |i: usize| {
+        let [r, c] = place(matrix, i / size, i % size);
+        if !inside([r, c], [mask.height, mask.width]) {
+            return VOID;
+        }
+        let nearest = |q: f64, side: usize| ((q + 0.5) as usize).min(side - 1);
+        mask.classes[nearest(r, mask.height) * mask.width + nearest(c, mask.width)]
+    };
+    Mask { height: size, width: size, classes: (0..size * size).map(at).collect() }
+}
+
+/// The picture `factor` times smaller, each pixel the mean of a box (at the far edges of the part
+/// of it that is there).
+pub fn reduce(picture: &Picture, factor: usize) -> Picture {
+    let factor = factor.max(1);
+    let (height, width) = (picture.height.div_ceil(factor), picture.width.div_ceil(factor));
+    let mut rgb = Vec::with_capacity(height * width * 3);
+    let mut sums = vec![0u32; width * 3];
+    for rows in picture.rgb.chunks(picture.width * 3 * factor) {
+        sums.fill(0);
+        for row in rows.chunks_exact(picture.width * 3) {
+            for (sums, pixels) in sums.chunks_exact_mut(3).zip(row.chunks(3 * factor)) {
+                for pixel in pixels.chunks_exact(3) {
+                    sums.iter_mut().zip(pixel).for_each(|(sum, &value)| *sum += value as u32);
+                }
+            }
+        }
+        let high = (rows.len() / (picture.width * 3)) as u32;
+        for (column, sums) in sums.chunks_exact(3).enumerate() {
+            let count = high * factor.min(picture.width - column * factor) as u32;
+            rgb.extend(sums.iter().map(|sum| ((sum + count / 2) / count) as u8));
+        }
+    }
+    Picture { height, width, rgb }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::augment::{Parameters, Rule, matrix};
+    use crate::data::image::{Fit, Nearest, fit, resize_mask};
+    use crate::ops::affine::IDENTITY;
+
+    fn picture(height: usize, width: usize) -> Picture {
+        let value = |i: usize| (i * 37 % 251) as u8;
+        Picture::new(height, width, (0..height * width * 3).map(value).collect()).unwrap()
+    }
+
+    fn plain(picture: &Picture, matrix: &Matrix, size: usize, fill: Fill) -> Vec<f32> {
+        sample(picture, matrix, size, fill, false, |_| {})
+    }
+
+    const SCALES: Crop = Crop::Scale { low: 0.5, high: 2.0 };
+
+    #[test]
+    fn a_crop_of_the_whole_picture_is_the_stretched_picture() {
+        let whole = Crop::Area { low: 1.0, high: 1.0, ratio: 1.0 };
+        for side in [5, 8, 20] {
+            let crop = whole.draw([8, 8], side, 0, 0, 0);
+            let picture = picture(8, 8);
+            let expected = fit(&picture, side, Fit::Stretch).unwrap();
+            let got = plain(&picture, &crop, side, Fill::Edge);
+            let off = got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(off < 1e-3, "side {side}: off by {off}");
+            let mask = Mask::new(8, 8, (0..64).map(|i| i % 21).collect()).unwrap();
+            let expected = resize_mask(&mask, side, side, Nearest::Centre).unwrap();
+            assert!(sample_mask(&mask, &crop, side) == expected, "side {side}");
+        }
+    }
+
+    #[test]
+    fn scaled_pictures_keep_their_proportions_and_lie_in_the_square_or_fill_it() {
+        let (mut smaller, mut larger) = (0, 0);
+        for sample in 0..300 {
+            let m = SCALES.draw([30, 60], 40, 3, 1, sample);
+            let k = m[0][0];
+            assert!(k == m[1][1] && (0.75..=3.0001).contains(&k), "{m:?}");
+            // The square's edges, in the picture, along the side that is as long as the square.
+            let from = m[1][2] - (k - 1.0) / 2.0;
+            let to = from + 40.0 * k;
+            if k > 1.5 {
+                assert!(from <= 1e-9 && to >= 60.0 - 1e-9, "{from} to {to}");
+                smaller += 1;
+            } else {
+                assert!(from >= -1e-9 && to <= 60.0 + 1e-9, "{from} to {to}");
+                larger += 1;
+            }
+        }
+        assert!(smaller > 50 && larger > 50, "{smaller} smaller, {larger} larger");
+    }
+
+    #[test]
+    fn parts_have_the_area_and_proportions_asked_for_and_lie_in_the_picture() {
+        for sample in 0..300 {
+            let crop = Crop::CLASSIFY.draw([50, 80], 10, 7, 0, sample);
+            let (h, w) = (crop[0][0] * 10.0, crop[1][1] * 10.0);
+            let share = h * w / 4000.0;
+            // Less only where ten draws did not fit and the part was cut.
+            assert!((0.2499..=1.0001).contains(&share), "{share} of the area");
+            assert!((0.7499..=1.6001).contains(&(w / h)), "{w}×{h}");
+            for (axis, side, seen) in [(0, 50.0, h), (1, 80.0, w)] {
+                let from = crop[axis][2] - (crop[axis][axis] - 1.0) / 2.0;
+                assert!(from >= -1e-9 && from + seen <= side + 1e-9);
+            }
+        }
+    }
+
+    #[test]
+    fn beside_the_picture_is_void_and_the_fill() {
+        let shifted = [[1.0, 0.0, -2.0], [0.0, 1.0, 1.0]];
+        let mask = Mask::new(3, 3, vec![5; 9]).unwrap();
+        let seen = sample_mask(&mask, &shifted, 3);
+        assert_eq!(seen.classes, [255, 255, 255, 255, 255, 255, 5, 5, 255]);
+        let picture = Picture::new(3, 3, vec![9; 27]).unwrap();
+        let values = plain(&picture, &shifted, 3, Fill::Colour([1.0, 2.0, 3.0]));
+        for (pixel, class) in values.chunks(3).zip(&seen.classes) {
+            assert_eq!(pixel, if *class == 5 { [9.0; 3] } else { [1.0, 2.0, 3.0] });
+        }
+        assert_eq!(plain(&picture, &shifted, 3, Fill::Edge), [9.0; 27]);
+    }
+
+    #[test]
+    fn picture_and_mask_stay_together_under_crop_rotation_and_flip() {
+        // The picture shows its mask: one colour a class, in blocks larger than the blending.
+        let (h, w) = (60, 90);
+        let class = |y: usize, x: usize| (1 + y / 20 * 3 + x / 30) as u8;
+        let classes: Vec<u8> = (0..h * w).map(|i| class(i / w, i % w)).collect();
+        let rgb = classes.iter().flat_map(|&class| [class * 20; 3]).collect();
+        let (picture, mask) = (Picture::new(h, w, rgb).unwrap(), Mask::new(h, w, classes).unwrap());
+        let (mut same, mut all) = (0, 0);
+        for sample in 0..20 {
+            let turned =
+                Parameters { theta: 15.0, flip_horizontal: sample % 2 == 0, ..Parameters::IDENTITY };
+            let crop = SCALES.draw([h, w], 48, 5, 0, sample);
+            let matrix = compose(&crop, &matrix(&turned, 48, 48, Rule::Centred));
+            let values = plain(&picture, &matrix, 48, Fill::BLACK);
+            for (pixel, &class) in values.chunks(3).zip(&sample_mask(&mask, &matrix, 48).classes) {
+                let expected = if class == VOID { 0.0 } else { class as f32 * 20.0 };
+                same += ((pixel[0] - expected).abs() < 1e-3) as usize;
+                all += 1;
+                // Between two blocks the picture is blended and the mask is not.
+                assert_eq!(class == VOID, pixel[0] == 0.0);
+            }
+        }
+        assert!(same * 10 > all * 9, "{same} of {all}");
+    }
+
+    #[test]
+    fn matrices_are_applied_one_after_the_other() {
+        let (a, b) = ([[2.0, 1.0, 3.0], [0.5, -1.0, 4.0]], [[1.0, 2.0, -1.0], [3.0, 0.0, 2.0]]);
+        let [row, column] = place(&b, 5, 7);
+        let expected = a.map(|[x, y, z]| x * row + y * column + z);
+        assert_eq!(place(&compose(&a, &b), 5, 7), expected);
+        assert_eq!(compose(&a, &IDENTITY), a);
+    }
+
+    #[test]
+    fn a_reduced_picture_holds_the_means_of_its_boxes() {
+        let picture = Picture::new(3, 3, (0..27).collect()).unwrap();
+        let reduced = reduce(&picture, 2);
+        assert_eq!((reduced.height, reduced.width), (2, 2));
+        // Red: rows of 0 3 6, 9 12 15, 18 21 24; halves are rounded up.
+        let red: Vec<u8> = reduced.rgb.iter().step_by(3).copied().collect();
+        assert_eq!(red, [6, 11, 20, 24]);
+        // Stripes of one pixel, seen four times smaller: grey with boxes, one of the stripes without.
+        let stripes = (0..64 * 64).flat_map(|i| [if i % 2 == 0 { 0 } else { 200 }; 3]).collect();
+        let stripes = Picture::new(64, 64, stripes).unwrap();
+        let quarter = [[4.0, 0.0, 2.0], [0.0, 4.0, 2.0]];
+        let smooth = sample(&stripes, &quarter, 16, Fill::Edge, true, |_| {});
+        assert_eq!(smooth, [100.0; 768]);
+        assert_eq!(plain(&stripes, &quarter, 16, Fill::Edge), [0.0; 768]);
+    }
+
+    #[test]
+    fn crops_without_meaning_are_refused() {
+        assert!(Crop::SEGMENT.check().is_ok() && Crop::CLASSIFY.check().is_ok());
+        for crop in [
+            Crop::Scale { low: 0.0, high: 1.0 },
+            Crop::Scale { low: 2.0, high: 1.0 },
+            Crop::Scale { low: 1.0, high: f64::NAN },
+            Crop::Area { low: 0.5, high: 1.5, ratio: 1.0 },
+            Crop::Area { low: 0.5, high: 1.0, ratio: 0.5 },
+        ] {
+            assert!(crop.check().unwrap_err().to_string().contains("low ≤ high"), "{crop:?}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Random changes of colour: brightness b, contrast c, saturation s, each a factor about 1.
+//!
+//! x₁ = b·x, x₂ = m + c·(x₁ − m), x₃ = g + s·(x₂ − g), each cut to 0..255, with m the grey of the
+//! picture's mean colour (times b) and g the pixel's own grey, .299 R + .587 G + .114 B
+//! (as in torchvision's ColorJitter, in a fixed order).
+
+use crate::data::Picture;
+use crate::error::{Error, Result};
+use crate::random::{Stream, domain};
+
+/// How far each factor may be from 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Jitter {
+    pub brightness: f32,
+    pub contrast: f32,
+    pub saturation: f32,
+}
+
+impl Jitter {
+    /// Weather and cameras, not another scene.
+    pub const MILD: Self = Jitter { brightness: 0.3, contrast: 0.3, saturation: 0.3 };
+
+    pub fn check(&self) -> Result<()> {
+        if [self.brightness, self.contrast, self.saturation].iter().all(|r| (0.0..=1.0).contains(r)) {
+            return Ok(());
+        }
+        Err(Error::argument("colour jitter", format!("expected ranges from 0 to 1, got {self:?}")))
+    }
+
+    /// Drawn for one sample of one epoch: the same whoever asks, and when.
+    pub fn draw(&self, picture: &Picture, seed: u64, epoch: u64, sample: u64) -> Colour {
+        // The last label keeps these numbers apart from those of crops.
+        let mut stream = Stream::new(seed, &[domain::AUGMENT, epoch, sample, 2]);
+        let mut about_one = |range: f32| stream.uniform(1.0 - range, 1.0 + range);
+        let [brightness, contrast, saturation] =
+            [self.brightness, self.contrast, self.saturation].map(&mut about_one);
+        let mean = if self.contrast == 0.0 { 0.0 } else { mean_grey(picture) };
+        Colour { brightness, contrast, saturation, middle: (mean * brightness).min(255.0) }
+    }
+}
+
+fn mean_grey(picture: &Picture) -> f32 {
+    let mut sums = [0u64; 3];
+    for pixel in picture.rgb.chunks_exact(3) {
+        sums.iter_mut().zip(pixel).for_each(|(sum, &value)| *sum += value as u64);
+    }
+    let pixels = (picture.height * picture.width) as f64;
+    grey(sums.map(|sum| (sum as f64 / pixels) as f32))
+}
+
+#[inline(always)]
+fn grey([r, g, b]: [f32; 3]) -> f32 {
+    0.299 * r + 0.587 * g + 0.114 * b
+}
+
+/// What is done to one picture.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Colour {
+    pub brightness: f32,
+    pub contrast: f32,
+    pub saturation: f32,
+    /// The grey that contrast leaves alone.
+    pub middle: f32,
+}
+
+impl Colour {
+    pub const IDENTITY: Self = Colour { brightness: 1.0, contrast: 1.0, saturation: 1.0, middle: 0.0 };
+
+    /// In place, on any number of RGB pixels of 0 to 255.
+    #[inline(always)]
+    pub fn apply(&self, rgb: &mut [f32]) {
+        if *self == Self::IDENTITY {
+            return;
+        }
+        for pixel in rgb.chunks_exact_mut(3) {
+            let toward = |from: f32, x: f32, factor: f32| (from + factor * (x - from)).clamp(0.0, 255.0);
+            let x: [f32; 3] = std::array::from_fn(|channel| {
+                let x = (self.brightness * pixel[channel]).clamp(0.0, 255.0);
+                toward(self.middle, x, self.contrast)
+            });
+            let grey = grey(x);
+            pixel.iter_mut().zip(x).for_each(|(y, x)| *y = toward(grey, x, self.saturation));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_factor_does_its_part() {
+        let apply = |brightness, contrast, saturation| {
+            let mut rgb = [100.0, 50.0, 200.0];
+            Colour { brightness, contrast, saturation, middle: 80.0 }.apply(&mut rgb);
+            rgb
+        };
+        let close = |got: [f32; 3], expected: [f32; 3]| {
+            let fine = got.iter().zip(expected).all(|(g, e)| (g - e).abs() < 1e-3);
+            assert!(fine, "{got:?}, expected {expected:?}");
+        };
+        close(apply(1.0, 1.0, 1.0), [100.0, 50.0, 200.0]);
+        close(apply(1.5, 1.0, 1.0), [150.0, 75.0, 255.0]);
+        close(apply(1.0, 0.5, 1.0), [90.0, 65.0, 140.0]);
+        close(apply(1.0, 0.0, 1.0), [80.0; 3]);
+        let grey = 29.9 + 29.35 + 22.8;
+        close(apply(1.0, 1.0, 0.0), [grey; 3]);
+        close(apply(1.0, 1.0, 0.5), [(100.0 + grey) / 2.0, (50.0 + grey) / 2.0, (200.0 + grey) / 2.0]);
+    }
+
+    #[test]
+    fn draws_stay_in_their_ranges_and_the_middle_is_the_pictures_mean() {
+        let picture = Picture::new(1, 2, vec![0, 0, 0, 200, 100, 50]).unwrap();
+        let jitter = Jitter { brightness: 0.4, contrast: 0.2, saturation: 0.0 };
+        for sample in 0..200 {
+            let colour = jitter.draw(&picture, 1, 2, sample);
+            assert!((0.6..=1.4).contains(&colour.brightness) && (0.8..=1.2).contains(&colour.contrast));
+            assert_eq!(colour.saturation, 1.0);
+            let mean = (0.299 * 200.0 + 0.587 * 100.0 + 0.114 * 50.0) / 2.0;
+            assert!((colour.middle - mean * colour.brightness).abs() < 1e-3);
+        }
+        assert_ne!(jitter.draw(&picture, 1, 2, 3), jitter.draw(&picture, 1, 3, 3));
+        assert!(jitter.check().is_ok());
+        assert!(Jitter { saturation: 1.1, ..jitter }.check().is_err());
+        assert!(Jitter { contrast: f32::NAN, ..jitter }.check().is_err());
+    }
+}

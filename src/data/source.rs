@@ -1,0 +1,159 @@
+//! A folder of pictures, in whichever of the two layouts it is.
+
+use crate::data::voc_devkit::{self, Task, VocDevkit};
+use crate::data::voc_npy::{Split, VocNpy};
+use crate::data::{Dataset, Labels, Mask, Picture};
+use crate::error::{Error, Result};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// The competition's tables and `.npy` files ([`voc_npy`](crate::data::voc_npy)).
+    VocNpy,
+    /// PASCAL VOC's own ([`voc_devkit`]).
+    VocDevkit,
+}
+
+/// A folder whose layout is known; nothing else in it has been looked at.
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub layout: Layout,
+    /// The folder that the layout begins in, which may be below the one that was named.
+    pub root: PathBuf,
+}
+
+/// What there is to learn from.
+#[derive(Clone)]
+pub struct Training {
+    pub dataset: Arc<dyn Dataset>,
+    /// The samples to train on; those that are left are for validation.
+    pub train: Vec<usize>,
+    /// The folder's own choice for validation; None where it makes none, and a share of the
+    /// training samples should be kept.
+    pub val: Option<Vec<usize>>,
+}
+
+impl Source {
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        if !folder.is_dir() {
+            return Err(Error::file(folder, "expected a folder with pictures, got no such folder"));
+        }
+        // A folder with a table or the pictures is meant as this layout even if the rest is missing.
+        let npy = [Split::Train, Split::Test].iter().any(|split| {
+            let pictures = split.picture(folder, "");
+            split.csv(folder).is_file() || pictures.parent().is_some_and(Path::is_dir)
+        });
+        match (npy, voc_devkit::locate(folder)) {
+            (true, None) => Ok(Source { layout: Layout::VocNpy, root: folder.to_owned() }),
+            (false, Some(root)) => Ok(Source { layout: Layout::VocDevkit, root }),
+            (npy, _) => Err(Error::file(
+                folder,
+                format!(
+                    "expected train/train_set.csv and train/img (the competition's layout), or \
+                     JPEGImages and ImageSets (VOCdevkit, or one folder with them below it), got {}",
+                    if npy { "both" } else { "neither" }
+                ),
+            )),
+        }
+    }
+
+    /// The training set, followed by the validation set where the folder has one of its own.
+    pub fn training(&self, task: Task) -> Result<Training> {
+        let whole = |dataset: Arc<dyn Dataset>| {
+            let train = (0..dataset.len()).collect();
+            Training { dataset, train, val: None }
+        };
+        if self.layout == Layout::VocNpy {
+            return Ok(whole(Arc::new(VocNpy::open(&self.root, Split::Train)?)));
+        }
+        let open = |set| VocDevkit::open(&self.root, task, set);
+        if !task.has(&self.root, "train") && task.has(&self.root, "trainval") {
+            return Ok(whole(Arc::new(open("trainval")?)));
+        }
+        let train: Arc<dyn Dataset> = Arc::new(open("train")?);
+        if !task.has(&self.root, "val") {
+            return Ok(whole(train));
+        }
+        let val: Arc<dyn Dataset> = Arc::new(open("val")?);
+        let dataset: Arc<dyn Dataset> = Arc::new(Joined::new(vec![train.clone(), val]));
+        let rest = (train.len()..dataset.len()).collect();
+        Ok(Training { dataset, train: (0..train.len()).collect(), val: Some(rest) })
+    }
+
+    /// The pictures to predict; an error where there are none.
+    pub fn test(&self, task: Task) -> Result<Arc<dyn Dataset>> {
+        Ok(match self.layout {
+            Layout::VocNpy => Arc::new(VocNpy::open(&self.root, Split::Test)?),
+            Layout::VocDevkit => Arc::new(VocDevkit::open(&self.root, task, "test")?),
+        })
+    }
+
+    /// Are there pictures to predict?
+    pub fn has_test(&self, task: Task) -> bool {
+        match self.layout {
+            Layout::VocNpy => Split::Test.csv(&self.root).is_file(),
+            Layout::VocDevkit => task.has(&self.root, "test"),
+        }
+    }
+
+    /// The task whose lists the folder has: those of pictures with masks, if there are such.
+    pub fn natural_task(&self) -> Task {
+        let masks = ["train", "trainval"].iter().any(|set| Task::Segmentation.has(&self.root, set));
+        if masks { Task::Segmentation } else { Task::Main }
+    }
+}
+
+/// Data sets one after the other.
+pub struct Joined {
+    parts: Vec<Arc<dyn Dataset>>,
+}
+
+impl Joined {
+    pub fn new(parts: Vec<Arc<dyn Dataset>>) -> Self {
+        Joined { parts }
+    }
+
+    fn part(&self, mut index: usize) -> (&dyn Dataset, usize) {
+        let all = index;
+        for part in &self.parts {
+            if index < part.len() {
+                return (&**part, index);
+            }
+            index -= part.len();
+        }
+        panic!("sample {all} of {}", self.len())
+    }
+}
+
+impl Dataset for Joined {
+    fn len(&self) -> usize {
+        self.parts.iter().map(|part| part.len()).sum()
+    }
+
+    fn id(&self, index: usize) -> String {
+        let (part, index) = self.part(index);
+        part.id(index)
+    }
+
+    fn labels(&self, index: usize) -> Option<Labels> {
+        let (part, index) = self.part(index);
+        part.labels(index)
+    }
+
+    fn picture(&self, index: usize) -> Result<Picture> {
+        let (part, index) = self.part(index);
+        part.picture(index)
+    }
+
+    fn mask(&self, index: usize) -> Result<Option<Mask>> {
+        let (part, index) = self.part(index);
+        part.mask(index)
+    }
+
+    fn mask_file(&self, index: usize) -> Option<PathBuf> {
+        let (part, index) = self.part(index);
+        part.mask_file(index)
+    }
+}

@@ -1,0 +1,47 @@
+//! VGG16 (Simonyan and Zisserman, 2015): thirteen 3×3 convolutions in five blocks, each block
+//! ending in a 2×2 max-pool.
+
+use super::{Head, dense, no_head, pooled_head};
+use crate::error::Result;
+use crate::graph::{Graph, Id};
+use crate::layers::{Activation, Layer};
+use crate::ops::Padding;
+
+/// Pictures [side, side, 3], 'caffe' preprocessing → class probabilities. The base has 14,714,688
+/// parameters; with the notebook's head at 224 and 20 classes 27,570,516.
+pub fn vgg16(side: usize, classes: usize, head: Head) -> Result<Graph> {
+    let mut g = Graph::new("vgg16", "input_1", [side, side, 3]);
+    let features = base(&mut g)?;
+    g.end_base();
+    match head {
+        Head::None => {}
+        Head::Pooled => {
+            pooled_head(&mut g, features, classes)?;
+        }
+        Head::Notebook => {
+            let layers = [
+                Layer::Flatten, // 25,088 at 224
+                dense(512, Activation::Relu),
+                Layer::Dropout(0.5),
+                dense(classes, Activation::Softmax),
+            ];
+            g.chain(features, layers)?;
+        }
+        Head::ImageNet => return Err(no_head("vgg16", head)),
+    }
+    Ok(g)
+}
+
+fn base(g: &mut Graph) -> Result<Id> {
+    let mut x = g.input();
+    let blocks = [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)];
+    for (block, (filters, convolutions)) in (1..).zip(blocks) {
+        let conv =
+            Layer::conv2d(filters, 3).with_padding(Padding::Same).with_activation(Activation::Relu);
+        for i in 1..=convolutions {
+            x = g.add_named(&format!("block{block}_conv{i}"), conv, &[x])?;
+        }
+        x = g.add_named(&format!("block{block}_pool"), Layer::max_pooling2d(2), &[x])?;
+    }
+    Ok(x)
+}

@@ -1,0 +1,96 @@
+//! Scores of a network on samples whose truth is known.
+
+use crate::autograd::no_grad;
+use crate::data::VOID;
+use crate::data::loader::Loader;
+use crate::error::{Error, Result};
+use crate::graph::{Model, Run, classify_before_upsampling, fold_batch_norm};
+use crate::losses::Loss;
+use crate::metrics::{self, Confusion};
+use crate::tensor::Tensor;
+
+/// The share of rows whose largest output is at their first label; of pixels, void ones apart, whose
+/// largest output is their class.
+pub(super) fn accuracy(targets: &Tensor, output: &Tensor) -> Result<f64> {
+    let columns = output.shape().last_axis();
+    let (targets, output) = (targets.values::<f32>(), output.values::<f32>());
+    if targets.len() == output.len() {
+        return metrics::categorical_accuracy(targets, output, columns);
+    }
+    let known = targets.iter().zip(output.chunks(columns)).filter(|(label, _)| **label != VOID as f32);
+    let (mut all, mut right) = (0usize, 0usize);
+    for (label, scores) in known {
+        all += 1;
+        right += (metrics::arg_max(scores) as f32 == *label) as usize;
+    }
+    Ok(right as f64 / all.max(1) as f64)
+}
+
+/// Scores on a loader's samples.
+pub struct Scores {
+    pub loss: f64,
+    /// Categorical accuracy; of a segmentation the pixel accuracy.
+    pub accuracy: f64,
+    /// Of a classifier: mean average precision; None where no class has a positive sample.
+    pub map: Option<f64>,
+    /// Of a classifier: [samples, classes], in the loader's order.
+    pub probabilities: Vec<f32>,
+    pub labels: Vec<f32>,
+    /// Of a segmentation: truth against prediction, pixel by pixel at the network's size.
+    pub confusion: Option<Confusion>,
+}
+
+/// Runs the network, rewritten for speed, over a loader in order: no augmentation of its own, no
+/// class weights.
+pub fn evaluate(model: &Model, loss: Loss, loader: &Loader) -> Result<Scores> {
+    let model = classify_before_upsampling(&fold_batch_norm(model, &[])?, &[])?;
+    let segments = matches!(loss, Loss::SparseCategoricalCrossentropy { .. });
+    let (mut loss_sum, mut accuracy_sum, mut samples) = (0.0, 0.0, 0.0);
+    let (mut probabilities, mut labels) = (Vec::new(), Vec::new());
+    let mut confusion = segments.then(Confusion::voc);
+    let mut columns = 1;
+    no_grad(|| {
+        for batch in loader.epoch(0, 0)? {
+            let batch = batch?;
+            let n = batch.indices.len() as f64;
+            let pass = model.run(&batch.images, Run::infer())?;
+            let targets = batch.targets(segments)?;
+            loss_sum += n * loss.from_logits(&pass.logits, targets, None)?.item()?;
+            columns = pass.output.shape().last_axis();
+            samples += n;
+            match &mut confusion {
+                Some(confusion) => {
+                    let scores = pass.output.values::<f32>().chunks(columns);
+                    let predicted: Vec<u8> = scores.map(|row| metrics::arg_max(row) as u8).collect();
+                    let truth: Vec<u8> = targets.values::<f32>().iter().map(|&v| v as u8).collect();
+                    confusion.add(&truth, &predicted)?;
+                }
+                None => {
+                    accuracy_sum += n * accuracy(targets, &pass.output)?;
+                    probabilities.extend_from_slice(pass.output.values::<f32>());
+                    labels.extend_from_slice(targets.values::<f32>());
+                }
+            }
+        }
+        Ok::<_, Error>(())
+    })?;
+    if samples == 0.0 {
+        return Err(Error::argument("evaluate", "there is no sample to score"));
+    }
+    let (accuracy, map) = match &confusion {
+        Some(confusion) => (confusion.pixel_accuracy()?, None),
+        None => {
+            let map = mean_average_precision(&labels, &probabilities, columns)?;
+            (accuracy_sum / samples, map)
+        }
+    };
+    Ok(Scores { loss: loss_sum / samples, accuracy, map, probabilities, labels, confusion })
+}
+
+/// Mean average precision over the classes that occur; None where none does.
+fn mean_average_precision(labels: &[f32], probabilities: &[f32], columns: usize) -> Result<Option<f64>> {
+    let interpolation = metrics::Interpolation::default();
+    let each = metrics::average_precisions(labels, probabilities, columns, interpolation)?;
+    let known: Vec<f64> = each.into_iter().flatten().collect();
+    Ok((!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64))
+}

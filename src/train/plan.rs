@@ -1,0 +1,304 @@
+//! What decides a run's bits, beside the data.
+
+use super::callbacks::{Plateau, Schedule};
+use crate::data::VOID;
+use crate::data::augment::crop::{Crop, Fill};
+use crate::data::augment::jitter::Jitter;
+use crate::data::augment::{Ranges, Rule as Turn};
+use crate::data::image::{Fit, MaskResize, Preprocess};
+use crate::data::loader::{Recipe, Sampling};
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::losses::Loss;
+use crate::models::Spec;
+use crate::ops::CategoricalGradient;
+use crate::optimizers::Rule;
+use crate::weights::Origin;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// How training pictures differ from time to time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Augment {
+    /// Not at all.
+    None,
+    /// Left and right.
+    Flip,
+    /// Keras' generator as the notebook set it: rotation, shear, zoom, flip.
+    #[default]
+    Keras,
+    /// A part of the picture at a random scale, flipped or not.
+    Crop,
+    /// A crop, with brightness, contrast and saturation changed.
+    Colour,
+}
+
+impl Augment {
+    pub const NAMES: [&'static str; 5] = ["none", "flip", "keras", "crop", "colour"];
+}
+
+impl fmt::Display for Augment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Augment::NAMES[*self as usize])
+    }
+}
+
+impl FromStr for Augment {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let all = [Augment::None, Augment::Flip, Augment::Keras, Augment::Crop, Augment::Colour];
+        all.into_iter().find(|augment| augment.to_string() == name).ok_or_else(|| {
+            let known = Augment::NAMES.join("`, `");
+            Error::argument("augment", format!("`{name}` is none of `{known}`"))
+        })
+    }
+}
+
+/// What tells which epoch is the best, and when there is no more to gain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Watch {
+    /// The validation loss.
+    #[default]
+    Loss,
+    /// Mean IoU, or mean average precision.
+    Score,
+}
+
+/// From this epoch on (counted from 0), so many of the base's last layers train too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unfreeze {
+    pub epoch: usize,
+    pub layers: usize,
+}
+
+/// What decides a run's bits, beside the data. A run is resumed under the plan it began with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    pub network: Spec,
+    /// Whose padding and epsilon the base has: that of the weights it began with.
+    pub origin: Origin,
+    /// The file those came from; None for a base that began at random.
+    pub weights: Option<String>,
+    pub epochs: usize,
+    pub batch_size: usize,
+    pub learning_rate: f32,
+    /// Times the rate for the layers of the base.
+    pub base_rate: f32,
+    pub schedule: Schedule,
+    /// Epochs in which the rate climbs to its full height.
+    pub warmup: f32,
+    /// `adam`, `sgd`, `rmsprop`
+    pub optimizer: String,
+    pub momentum: f64,
+    /// Gradients together no longer than this.
+    pub clip_norm: Option<f32>,
+    /// `binary_crossentropy`, `categorical_crossentropy` with Keras' gradient,
+    /// `sparse_categorical_crossentropy` for networks that segment.
+    pub loss: String,
+    /// How much of a label is spread over all classes.
+    pub label_smoothing: f32,
+    /// γ of the focal loss (Lin et al., 2017): 0 is cross-entropy.
+    pub focal: f32,
+    pub seed: u64,
+    pub preprocess: Preprocess,
+    pub fit: Fit,
+    pub augment: Augment,
+    /// Masks resized as the notebook did.
+    pub blended_masks: bool,
+    /// Rare classes oftener.
+    pub balanced: bool,
+    /// Only whole batches.
+    pub drop_last: bool,
+    /// One weight a class, or none.
+    pub class_weights: Option<Vec<f32>>,
+    /// When how much of the base trains; empty where all of the network does.
+    pub unfreeze: Vec<Unfreeze>,
+    /// The base's batch norms keep their statistics, even where its other layers train.
+    pub freeze_batch_norm: bool,
+    /// Epochs without a better validation after which the run ends.
+    pub patience: Option<usize>,
+    pub plateau: Option<Plateau>,
+    pub monitor: Watch,
+    /// The training samples, and which samples are kept for validation.
+    pub train_indices: Vec<usize>,
+    pub val_indices: Vec<usize>,
+}
+
+impl Plan {
+    /// Keras' defaults for everything; no samples yet.
+    pub fn new(network: Spec) -> Self {
+        let segments = network.segments();
+        Plan {
+            origin: Origin::default(),
+            weights: None,
+            epochs: 40,
+            batch_size: if segments { 4 } else { 16 },
+            learning_rate: 1e-3,
+            base_rate: 1.0,
+            schedule: Schedule::Constant,
+            warmup: 0.0,
+            optimizer: "adam".into(),
+            momentum: 0.0,
+            clip_norm: None,
+            loss: Loss::NAMES[if segments { 2 } else { 0 }].into(),
+            label_smoothing: 0.0,
+            focal: 0.0,
+            seed: 0,
+            preprocess: crate::models::preprocess(&network.name),
+            fit: if segments { Fit::Stretch } else { Fit::Pad },
+            augment: if segments { Augment::Flip } else { Augment::Keras },
+            blended_masks: false,
+            balanced: false,
+            drop_last: false,
+            class_weights: None,
+            unfreeze: Vec::new(),
+            freeze_batch_norm: false,
+            patience: None,
+            plateau: None,
+            monitor: Watch::Loss,
+            train_indices: Vec::new(),
+            val_indices: Vec::new(),
+            network,
+        }
+    }
+
+    /// An error where a setting is out of range.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |what, message: String| Err(Error::argument(what, message));
+        if !(1..=1 << 24).contains(&self.epochs) || !(1..=1 << 16).contains(&self.batch_size) {
+            let message = format!(
+                "expected 1 to 16777216 epochs and batches of 1 to 65536, got {} and {}",
+                self.epochs, self.batch_size
+            );
+            return wrong("plan", message);
+        }
+        for (what, value, high) in [
+            ("learning_rate", self.learning_rate, f32::MAX),
+            ("clip_norm", self.clip_norm.unwrap_or(1.0), f32::MAX),
+        ] {
+            if !(value > 0.0 && value <= high) {
+                return wrong(what, format!("expected a number above 0, got {value}"));
+            }
+        }
+        for (what, value, high) in [
+            ("base_rate", self.base_rate, 1e6),
+            ("warmup", self.warmup, 1e6),
+            ("label_smoothing", self.label_smoothing, 0.99),
+            ("focal", self.focal, 10.0),
+        ] {
+            if !(0.0..=high).contains(&value) {
+                return wrong(what, format!("expected 0 to {high}, got {value}"));
+            }
+        }
+        if let Some(plateau) = self.plateau
+            && !(plateau.patience > 0 && plateau.factor > 0.0 && plateau.factor < 1.0)
+        {
+            return wrong("plateau", format!("expected a patience and 0 < factor < 1, got {plateau:?}"));
+        }
+        if let Some(weights) = &self.class_weights
+            && let Some(bad) = weights.iter().find(|w| !(**w >= 0.0 && w.is_finite()))
+        {
+            return wrong("class_weights", format!("expected numbers of at least 0, got {bad}"));
+        }
+        if !Rule::NAMES.contains(&self.optimizer.as_str()) {
+            let known = Rule::NAMES.join("`, `");
+            return wrong("optimizer", format!("`{}` is none of `{known}`", self.optimizer));
+        }
+        if !(0.0..1.0).contains(&self.momentum) {
+            return wrong("momentum", format!("expected 0 ≤ momentum < 1, got {}", self.momentum));
+        }
+        if self.unfreeze.windows(2).any(|pair| pair[0].epoch >= pair[1].epoch) {
+            return wrong("unfreeze", format!("expected rising epochs, got {:?}", self.unfreeze));
+        }
+        let sparse = matches!(self.loss()?, Loss::SparseCategoricalCrossentropy { .. });
+        if sparse != self.network.segments() {
+            let message = format!("`{}` is no loss for `{}`", self.loss, self.network.name);
+            return wrong("loss", message);
+        }
+        if sparse && (self.class_weights.is_some() || self.label_smoothing > 0.0) {
+            let message = "class weights and label smoothing are for classifiers";
+            return wrong("plan", message.into());
+        }
+        if self.focal > 0.0 && self.class_weights.is_some() {
+            return wrong("focal", "it takes no class weights".into());
+        }
+        let binary = self.loss()? == Loss::BinaryCrossentropy;
+        if self.focal > 0.0 && !(binary || sparse) {
+            return wrong("focal", format!("there is no focal form of `{}`", self.loss));
+        }
+        Ok(())
+    }
+
+    /// The network, as the origin of its weights has it.
+    pub fn graph(&self) -> Result<Graph> {
+        self.origin.configure(&self.network.graph()?)
+    }
+
+    pub(crate) fn rule(&self) -> Rule {
+        match self.optimizer.as_str() {
+            "sgd" => Rule::sgd(self.momentum),
+            "rmsprop" => Rule::rmsprop(self.momentum),
+            _ => Rule::adam(),
+        }
+    }
+
+    pub fn loss(&self) -> Result<Loss> {
+        Ok(match self.loss.parse()? {
+            Loss::CategoricalCrossentropy { .. } => {
+                Loss::CategoricalCrossentropy { gradient: Some(CategoricalGradient::Keras) }
+            }
+            Loss::SparseCategoricalCrossentropy { .. } => {
+                Loss::SparseCategoricalCrossentropy { ignore: Some(VOID as i64) }
+            }
+            other => other,
+        })
+    }
+
+    /// How samples are scored: fitted into the square, nothing random.
+    pub fn scoring_recipe(&self) -> Recipe {
+        Recipe {
+            fit: self.fit,
+            preprocess: self.preprocess,
+            masks: self.network.segments(),
+            mask_resize: if self.blended_masks { MaskResize::Bilinear } else { MaskResize::Nearest },
+            ..Recipe::plain(self.network.size)
+        }
+    }
+
+    /// How samples are trained on.
+    pub fn training_recipe(&self) -> Recipe {
+        let recipe = self.scoring_recipe();
+        let crop = if self.network.segments() { Crop::SEGMENT } else { Crop::CLASSIFY };
+        let crop = Recipe {
+            crop: Some(crop),
+            fill: Fill::MEAN,
+            augment: Some((Ranges::FLIP, Turn::default())),
+            ..recipe
+        };
+        match self.augment {
+            Augment::None => recipe,
+            Augment::Flip => Recipe { augment: Some((Ranges::FLIP, Turn::default())), ..recipe },
+            Augment::Keras => Recipe { augment: Some((Ranges::default(), Turn::default())), ..recipe },
+            Augment::Crop => crop,
+            Augment::Colour => Recipe { jitter: Some(Jitter::MILD), ..crop },
+        }
+    }
+
+    pub fn sampling(&self) -> Sampling {
+        if self.balanced { Sampling::Balanced } else { Sampling::Shuffle }
+    }
+
+    /// How many of the base's layers are frozen in an epoch (counted from 0).
+    pub fn frozen_layers(&self, base: usize, epoch: usize) -> usize {
+        let last = self.unfreeze.iter().rev().find(|unfreeze| unfreeze.epoch <= epoch);
+        match (last, self.unfreeze.is_empty()) {
+            (Some(unfreeze), _) => base.saturating_sub(unfreeze.layers),
+            (None, false) => base,
+            (None, true) => 0,
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Recipes by name: the plan a network is trained by where nothing else is said.
+
+use super::callbacks::{Plateau, Schedule};
+use super::plan::{Augment, Plan, Unfreeze};
+use crate::data::image::Preprocess;
+use crate::error::{Error, Result};
+use crate::models::{Head, Spec};
+
+/// A plan without samples, and whether classes are weighed by how rare they are.
+#[derive(Clone, Debug)]
+pub struct Preset {
+    pub plan: Plan,
+    pub class_weights: bool,
+}
+
+impl Preset {
+    /// `best`: heads of one sigmoid a class, the range of values that the weights expect, schedules.
+    /// `notebook`: as the notebook this pipeline replaces had it, for comparison.
+    pub const NAMES: [&'static str; 2] = ["best", "notebook"];
+
+    /// `pretrained`: the base's weights come from a file, so that it can stay as it is.
+    pub fn new(name: &str, mut network: Spec, pretrained: bool) -> Result<Self> {
+        if !Preset::NAMES.contains(&name) {
+            let known = Preset::NAMES.join("`, `");
+            return Err(Error::argument("preset", format!("`{name}` is none of `{known}`")));
+        }
+        let scratch = network.name == "alexnet";
+        if name == "best" && !(scratch || network.segments()) {
+            network.head = Head::Pooled;
+        }
+        let frozen = match pretrained && !scratch && !network.segments() {
+            true => vec![Unfreeze { epoch: 0, layers: 0 }],
+            false => Vec::new(),
+        };
+        let plan = Plan { unfreeze: frozen, ..Plan::new(network) };
+        let name_of = plan.network.name.clone();
+        let plan = match (name, name_of.as_str()) {
+            ("notebook", "alexnet") => Plan { epochs: 150, drop_last: true, ..plan },
+            ("notebook", "vgg16") => Plan {
+                batch_size: 10,
+                learning_rate: 1e-4,
+                momentum: 0.9,
+                optimizer: "sgd".into(),
+                loss: "categorical_crossentropy".into(),
+                preprocess: Preprocess::Unit,
+                epochs: 20,
+                ..plan
+            },
+            ("notebook", "resnet50v2") => Plan {
+                batch_size: 64,
+                learning_rate: 0.01,
+                optimizer: "sgd".into(),
+                preprocess: Preprocess::Unit,
+                epochs: 20,
+                ..plan
+            },
+            ("notebook", "mobilenet" | "mobilenetv2") => Plan {
+                batch_size: 64,
+                optimizer: "rmsprop".into(),
+                loss: "categorical_crossentropy".into(),
+                preprocess: Preprocess::Unit,
+                epochs: 20,
+                ..plan
+            },
+            ("notebook", "deeplabv3plus") => Plan {
+                learning_rate: 1e-4,
+                augment: Augment::None,
+                blended_masks: true,
+                drop_last: true,
+                patience: Some(5),
+                plateau: Some(Plateau::default()),
+                ..plan
+            },
+            (_, "alexnet") => plan,
+            (_, "deeplabv3plus") => {
+                Plan { learning_rate: 1e-4, schedule: Schedule::Cosine, warmup: 0.5, epochs: 8, ..plan }
+            }
+            _ => Plan { batch_size: 32, epochs: 15, schedule: Schedule::Cosine, ..plan },
+        };
+        Ok(Preset { class_weights: scratch, plan })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models;
+
+    #[test]
+    fn every_preset_of_every_network_is_a_plan_and_a_graph() {
+        for preset in Preset::NAMES {
+            for name in models::NAMES {
+                let classes = if name == "deeplabv3plus" { 21 } else { 20 };
+                let spec = Spec::new(name, models::default_side(name), classes);
+                let Preset { plan, .. } = Preset::new(preset, spec, true).unwrap();
+                plan.check().unwrap();
+                plan.graph().unwrap();
+            }
+        }
+        let spec = Spec::new("alexnet", 150, 20);
+        assert!(Preset::new("worst", spec, false).unwrap_err().to_string().contains("worst"));
+    }
+}

@@ -1,0 +1,177 @@
+//! Pre-trained weights, from the files that people have.
+//!
+//! | file           | written by                                                             |
+//! |----------------|------------------------------------------------------------------------|
+//! | `.h5`          | Keras: weights by layer, whole models (their `model_weights`), and `.weights.h5` of Keras 3 |
+//! | `.safetensors` | PyTorch, timm, this crate                                              |
+//! | `.npz`         | NumPy                                                                  |
+//!
+//! [`read`] gives the tensors under the names they have in the file. [`load`] puts them into a
+//! [`Model`](crate::graph::Model) by the name tables of [`names`], transposed where the file's
+//! framework lays them out in another order. What else the framework does in another way (padding,
+//! batch norm's epsilon, what a picture is multiplied by) is the model's configuration: [`Origin`]
+//! sets it.
+
+mod float;
+mod hdf5;
+mod load;
+pub mod names;
+mod npz;
+mod origin;
+mod safetensors;
+
+pub use load::{Report, compare, heads, load};
+pub use origin::Origin;
+pub use safetensors::save;
+
+use crate::error::{Error, Result};
+use crate::files::explain;
+use crate::tensor::{MAX_RANK, Tensor};
+use float::Float;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// An array of a file, under the name it has there.
+#[derive(Debug)]
+pub struct Entry {
+    pub name: String,
+    /// As NumPy calls it: `float32`, `int64`.
+    pub dtype: String,
+    pub shape: Vec<usize>,
+    /// None if the elements are no floating-point numbers, or the axes more than four. Such arrays
+    /// (counters, an optimizer's step) are common, and an error only where one is asked for.
+    pub tensor: Option<Tensor>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Hdf5,
+    Safetensors,
+    Npz,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Format::Hdf5 => "HDF5",
+            Format::Safetensors => "safetensors",
+            Format::Npz => "npz",
+        })
+    }
+}
+
+/// What a file holds.
+#[derive(Debug)]
+pub struct WeightFile {
+    pub path: PathBuf,
+    pub format: Format,
+    /// Whose weights these are: as the file says, else as the names look.
+    pub origin: Origin,
+    /// In the file's order.
+    pub entries: Vec<Entry>,
+}
+
+/// Reads all weights of a file. What it holds, not what it is called, says which format it has.
+pub fn read(path: impl AsRef<Path>) -> Result<WeightFile> {
+    let path = path.as_ref();
+    let bytes = std::fs::read(path).map_err(|error| Error::file(path, explain(&error)))?;
+    parse(path, bytes).map_err(|message| Error::file(path, message))
+}
+
+/// [`read`] from memory; the error is without the path.
+pub fn parse(path: &Path, bytes: Vec<u8>) -> Result<WeightFile, String> {
+    let format = Format::of(path, &bytes)?;
+    let damaged = |message: String| format!("not a usable {format} file: {message}");
+    let (entries, origin) = match format {
+        Format::Hdf5 => (hdf5::read(bytes).map_err(damaged)?, None),
+        Format::Safetensors => safetensors::read(&bytes).map_err(damaged)?,
+        Format::Npz => (npz::read(bytes).map_err(damaged)?, None),
+    };
+    if entries.is_empty() {
+        return Err(format!("expected weights, but this {format} file holds no arrays"));
+    }
+    let origin = origin.unwrap_or_else(|| Origin::of(entries.iter().map(|entry| entry.name.as_str())));
+    Ok(WeightFile { path: path.to_owned(), format, origin, entries })
+}
+
+impl Format {
+    fn of(path: &Path, bytes: &[u8]) -> Result<Self, String> {
+        // A safetensors file begins with its header's length and the header's brace.
+        let header = bytes.get(..8).map(|n| n.iter().rev().fold(0u64, |sum, &b| sum << 8 | b as u64));
+        if bytes.starts_with(b"\x89HDF\r\n\x1a\n") {
+            return Ok(Format::Hdf5);
+        } else if bytes.starts_with(b"PK") {
+            return Ok(Format::Npz);
+        } else if bytes.get(8) == Some(&b'{') && header.is_some_and(|n| n <= bytes.len() as u64) {
+            return Ok(Format::Safetensors);
+        }
+        let named = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        let expected = match named.to_ascii_lowercase().as_str() {
+            "h5" | "hdf5" => "an HDF5 file, as its name says, which starts with \\x89HDF",
+            "npz" => "an .npz file, as its name says, which starts with PK",
+            "safetensors" => {
+                "a safetensors file, as its name says, which starts with its header's length"
+            }
+            _ => "a file of weights: .h5, .safetensors or .npz",
+        };
+        let start = &bytes[..bytes.len().min(8)];
+        Err(format!(
+            "expected {expected}, got {} bytes that start `{}`",
+            bytes.len(),
+            start.escape_ascii()
+        ))
+    }
+}
+
+/// How many bytes the arrays of a file may have. Compression makes some files larger than they
+/// are, but weights are hardly compressible: what claims more than this is damaged.
+fn allowance(file: usize) -> usize {
+    file.saturating_mul(8).saturating_add(64 << 20)
+}
+
+/// An array of floating-point numbers, `bytes` of them, little endian and row by row; or one of
+/// something else.
+fn entry(
+    name: String,
+    dtype: &str,
+    shape: Vec<usize>,
+    float: Option<Float>,
+    bytes: &[u8],
+) -> Result<Entry, String> {
+    let tensor = match float {
+        Some(float) if shape.len() <= MAX_RANK => {
+            let values = float.decode(bytes);
+            let tensor = Tensor::from_slice(&values, &shape[..]);
+            Some(tensor.map_err(|error| format!("`{name}`: {error}"))?)
+        }
+        _ => None,
+    };
+    Ok(Entry { name, dtype: dtype.to_owned(), shape, tensor })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(name: &str, bytes: &[u8]) -> String {
+        parse(Path::new(name), bytes.to_vec()).unwrap_err()
+    }
+
+    #[test]
+    fn what_is_no_file_of_weights_is_called_that() {
+        assert!(refused("a.h5", b"hello").contains("expected an HDF5 file"));
+        assert!(refused("a.npz", b"").contains("0 bytes"));
+        assert!(refused("a.safetensors", b"\xff\xff\xff\xff\0\0\0\0{").contains("header's length"));
+        assert!(refused("a.txt", b"hello\n").contains(".h5, .safetensors or .npz, got 6 bytes"));
+    }
+
+    #[test]
+    fn a_file_is_known_by_what_it_holds() {
+        let error = refused("a.txt", b"\x89HDF\r\n\x1a\n and nothing");
+        assert!(error.contains("not a usable HDF5 file"), "{error}");
+        let error = refused("a.h5", b"PK and nothing");
+        assert!(error.contains("not a usable npz file"), "{error}");
+        let error = refused("a.npz", b"\x02\0\0\0\0\0\0\0{}");
+        assert!(error.contains("safetensors file holds no arrays"), "{error}");
+    }
+}

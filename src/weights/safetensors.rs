@@ -1,0 +1,58 @@
+//! `.safetensors`: a JSON header of names, types, shapes and offsets, then the numbers.
+//! <https://github.com/huggingface/safetensors>
+//!
+//! PyTorch, timm and this crate write it. The metadata `origin` of files written here says where
+//! the weights are from, because their names are Keras' whatever their origin.
+
+use super::float::Float;
+use super::{Entry, Origin, entry};
+use crate::error::{Error, Result};
+use crate::files::write_atomically;
+use crate::tensor::Tensor;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::collections::HashMap;
+use std::path::Path;
+
+const KEY: &str = "origin";
+
+pub(super) fn read(bytes: &[u8]) -> Result<(Vec<Entry>, Option<Origin>), String> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
+    let origin = match header.metadata().as_ref().and_then(|map| map.get(KEY)) {
+        Some(name) => Some(name.parse().map_err(|error: Error| format!("metadata: {error}"))?),
+        None => None,
+    };
+    let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+    let mut views = file.tensors();
+    // As they lie in the file: the header has no order.
+    views.sort_by(|(a, va), (b, vb)| (va.data().as_ptr(), a).cmp(&(vb.data().as_ptr(), b)));
+    let entries = views.into_iter().map(|(name, view)| {
+        let (dtype, float) = match view.dtype() {
+            Dtype::F16 => ("float16".to_owned(), Some(Float::F16)),
+            Dtype::BF16 => ("bfloat16".to_owned(), Some(Float::BF16)),
+            Dtype::F32 => ("float32".to_owned(), Some(Float::F32)),
+            Dtype::F64 => ("float64".to_owned(), Some(Float::F64)),
+            Dtype::I64 => ("int64".to_owned(), None),
+            other => (format!("{other:?}").to_lowercase(), None),
+        };
+        entry(name, &dtype, view.shape().to_vec(), float, view.data())
+    });
+    Ok((entries.collect::<Result<_, _>>()?, origin))
+}
+
+/// Writes tensors under Keras' names, and where they are from.
+pub fn save(path: &Path, tensors: &[(String, Tensor)], origin: Origin) -> Result<()> {
+    let broken =
+        |error: &dyn std::fmt::Display| Error::file(path, format!("cannot be written: {error}"));
+    let bytes = |tensor: &Tensor| -> Vec<u8> {
+        tensor.to_vec_f64().iter().flat_map(|&v| (v as f32).to_le_bytes()).collect()
+    };
+    let arrays: Vec<Vec<u8>> = tensors.iter().map(|(_, tensor)| bytes(tensor)).collect();
+    let views = tensors.iter().zip(&arrays).map(|((name, tensor), bytes)| {
+        Ok((name.as_str(), TensorView::new(Dtype::F32, tensor.shape().to_vec(), bytes)?))
+    });
+    let views = views.collect::<Result<Vec<_>, safetensors::SafeTensorError>>();
+    let metadata = HashMap::from([(KEY.to_owned(), origin.to_string())]);
+    let file = safetensors::serialize(views.map_err(|error| broken(&error))?, Some(metadata));
+    let file = file.map_err(|error| broken(&error))?;
+    write_atomically(path, |out| out.write_all(&file))
+}
