@@ -44,6 +44,9 @@ pub struct QuickShift {
     pub colour: Colour,
 }
 
+/// Helps where masks are coarse. On 48 VOC pictures of about 250 pixels whose true masks were seen at
+/// every 8th (16th) pixel only, voting raised the mean IoU from 0.842 to 0.854 (0.692 to 0.734). The
+/// settings were chosen on the same pictures, and a network's mistakes are of other kinds.
 impl Default for QuickShift {
     fn default() -> Self {
         QuickShift { kernel: 3.0, max_distance: 6.0, ratio: 1.0, colour: Colour::Lab }
