@@ -24,8 +24,12 @@ pub mod optimizers;
 pub mod pool;
 pub mod predict;
 pub mod random;
+pub mod refine;
+#[cfg(feature = "report")]
+pub mod report;
 pub mod submission;
 pub mod tensor;
+pub mod thresholds;
 #[cfg(feature = "checkpoint")]
 pub mod train;
 #[cfg(feature = "weights")]

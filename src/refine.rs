@@ -44,9 +44,12 @@ pub struct QuickShift {
     pub colour: Colour,
 }
 
+/// Helps where masks are coarse. On 48 VOC pictures of about 250 pixels whose true masks were seen at
+/// every 8th (16th) pixel only, voting raised the mean IoU from 0.842 to 0.854 (0.692 to 0.734). The
+/// settings were chosen on the same pictures, and a network's mistakes are of other kinds.
 impl Default for QuickShift {
     fn default() -> Self {
-        QuickShift { kernel: 3.0, max_distance: 10.0, ratio: 1.0, colour: Colour::Lab }
+        QuickShift { kernel: 3.0, max_distance: 6.0, ratio: 1.0, colour: Colour::Lab }
     }
 }
 
@@ -210,13 +213,13 @@ impl Points {
 
     /// The colours of a stretch of one row beside those of a stretch of another.
     #[inline(always)]
-    fn pairs<'a>(
-        &'a self,
+    fn pairs(
+        &self,
         y: usize,
         here: Range<usize>,
         other: usize,
         there: Range<usize>,
-    ) -> impl Iterator<Item = [(&'a f32, &'a f32); 3]> {
+    ) -> impl Iterator<Item = [(&f32, &f32); 3]> {
         let [a, b, c] = [0, 1, 2].map(|plane| {
             let plane: &[f32] = &self.planes[plane];
             let own = &plane[y * self.width..][here.clone()];
@@ -257,8 +260,8 @@ fn lab(linear: &[f32; 256], rgb: &[u8]) -> [f32; 3] {
     let [r, g, b] = [0, 1, 2].map(|channel| linear[rgb[channel] as usize]);
     let f = |t: f32| if t > 216.0 / 24389.0 { t.cbrt() } else { (24389.0 / 27.0 * t + 16.0) / 116.0 };
     let x = f((0.4124564 * r + 0.3575761 * g + 0.1804375 * b) / 0.95047);
-    let y = f(0.2126729 * r + 0.7151522 * g + 0.0721750 * b);
-    let z = f((0.0193339 * r + 0.1191920 * g + 0.9503041 * b) / 1.08883);
+    let y = f(0.2126729 * r + 0.7151522 * g + 0.072175 * b);
+    let z = f((0.0193339 * r + 0.119192 * g + 0.9503041 * b) / 1.08883);
     [116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)]
 }
 

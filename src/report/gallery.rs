@@ -1,0 +1,153 @@
+//! What is in a data set: one column a class, pictures with their masks below.
+
+use super::canvas::{Anchor, Canvas, Surface};
+use super::style::{EMPTY, INK, SOFT, coloured, fitted, palette};
+use crate::cpu::threads;
+use crate::data::{CLASSES, Dataset, Mask, Picture};
+use crate::error::{Error, Result};
+use std::collections::HashSet;
+use std::path::Path;
+
+/// A picture's place, and the space after it.
+const CELL: f64 = 112.0;
+const SPACE: f64 = 10.0;
+const MARGIN: f64 = 26.0;
+const TITLE: f64 = 44.0;
+const HEADING: f64 = 38.0;
+const CAPTION: f64 = 16.0;
+/// Columns side by side; the rest of the classes are below them.
+const COLUMNS: usize = 10;
+const SCALE: f64 = 1.5;
+/// More would be a picture that nobody looks through.
+const MOST: usize = 20;
+
+/// Writes a PNG with `per_class` pictures of each class: those with the fewest other classes in
+/// them, none of them twice while there are others.
+pub fn gallery(dataset: &dyn Dataset, path: &Path, per_class: usize) -> Result<()> {
+    if per_class == 0 || per_class > MOST {
+        let message = format!("expected 1 to {MOST} pictures a class, got {per_class}");
+        return Err(Error::argument("gallery", message));
+    }
+    let (chosen, counts) = choose(dataset, per_class);
+    let bands = CLASSES.len().div_ceil(COLUMNS);
+    let pair = 2.0 * CELL + CAPTION + SPACE + 4.0;
+    let band = HEADING + per_class as f64 * pair + SPACE;
+    let width = 2.0 * MARGIN + COLUMNS as f64 * (CELL + SPACE) - SPACE;
+    let mut canvas = Canvas::new(width, 2.0 * MARGIN + TITLE + bands as f64 * band - SPACE, SCALE)?;
+
+    canvas.text(MARGIN, MARGIN + 16.0, 20.0, Anchor::Start, INK, "What is in the data");
+    let labelled = (0..dataset.len()).filter(|&i| dataset.labels(i).is_some()).count();
+    let total = format!("{} pictures, {labelled} of them labelled", dataset.len());
+    canvas.text(width - MARGIN, MARGIN + 16.0, 13.0, Anchor::End, SOFT, &total);
+
+    for (class, (indices, count)) in chosen.iter().zip(counts).enumerate() {
+        let x = MARGIN + (class % COLUMNS) as f64 * (CELL + SPACE);
+        let top = MARGIN + TITLE + (class / COLUMNS) as f64 * band;
+        canvas.rectangle(x, top, CELL, 3.0, palette(class as u8 + 1));
+        canvas.text(x, top + 20.0, 13.0, Anchor::Start, INK, CLASSES[class]);
+        canvas.text(x + CELL, top + 20.0, 11.0, Anchor::End, SOFT, &count.to_string());
+        let top = top + HEADING - 8.0;
+        if indices.is_empty() {
+            canvas.rectangle(x, top, CELL, CELL, EMPTY);
+            canvas.text(
+                x + CELL / 2.0,
+                top + CELL / 2.0 + 4.0,
+                12.0,
+                Anchor::Middle,
+                SOFT,
+                "no picture",
+            );
+        }
+        let samples = threads::map(indices.len(), |i| -> Result<(Picture, Option<Mask>)> {
+            Ok((dataset.picture(indices[i])?, dataset.mask(indices[i])?))
+        });
+        for (i, (&index, sample)) in indices.iter().zip(samples).enumerate() {
+            let (picture, mask) = sample?;
+            let top = top + i as f64 * pair;
+            canvas.rectangle(x, top, CELL, CELL, EMPTY);
+            canvas.picture(x, top, CELL, CELL, &picture);
+            let below = top + CELL + 4.0;
+            canvas.rectangle(x, below, CELL, CELL, EMPTY);
+            match mask {
+                Some(mask) => canvas.picture(x, below, CELL, CELL, &coloured(&mask)),
+                None => {
+                    let (x, y) = (x + CELL / 2.0, below + CELL / 2.0 + 4.0);
+                    canvas.text(x, y, 12.0, Anchor::Middle, SOFT, "no mask");
+                }
+            }
+            let name = fitted(&dataset.id(index), 10.0, CELL);
+            canvas.text(x, below + CELL + 13.0, 10.0, Anchor::Start, SOFT, &name);
+        }
+    }
+    canvas.write_png(path)
+}
+
+/// The samples to show of each class, and how many there are.
+fn choose(dataset: &dyn Dataset, per_class: usize) -> (Vec<Vec<usize>>, Vec<usize>) {
+    let labels = threads::map(dataset.len(), |i| dataset.labels(i));
+    let (mut chosen, mut counts) = (Vec::new(), Vec::new());
+    let mut used = HashSet::new();
+    for class in 0..CLASSES.len() {
+        let with = |i: &usize| labels[*i].is_some_and(|labels| labels[class]);
+        let mut candidates: Vec<usize> = (0..labels.len()).filter(with).collect();
+        counts.push(candidates.len());
+        let others = |i: usize| labels[i].map_or(0, |l| l.iter().filter(|&&set| set).count());
+        candidates.sort_by_key(|&i| (used.contains(&i), others(i), i));
+        candidates.truncate(per_class);
+        used.extend(candidates.iter().copied());
+        chosen.push(candidates);
+    }
+    (chosen, counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Labels;
+
+    struct Only(Vec<Option<Labels>>);
+
+    impl Dataset for Only {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+        fn id(&self, index: usize) -> String {
+            index.to_string()
+        }
+        fn labels(&self, index: usize) -> Option<Labels> {
+            self.0[index]
+        }
+        fn picture(&self, _: usize) -> Result<Picture> {
+            Picture::new(3, 5, vec![100; 45])
+        }
+        fn mask(&self, _: usize) -> Result<Option<Mask>> {
+            Ok(None)
+        }
+    }
+
+    #[test]
+    fn pictures_of_one_class_come_first_and_none_is_shown_twice_where_it_can_be_helped() {
+        let labels = |classes: &[usize]| {
+            let mut labels = [false; CLASSES.len()];
+            classes.iter().for_each(|&class| labels[class] = true);
+            Some(labels)
+        };
+        let set = Only(vec![labels(&[0, 1]), None, labels(&[0]), labels(&[1, 2]), labels(&[0, 2])]);
+        let (chosen, counts) = choose(&set, 2);
+        assert_eq!((&chosen[0][..], &chosen[1][..]), (&[2, 0][..], &[3, 0][..]));
+        assert_eq!((&chosen[2][..], &chosen[3][..]), (&[4, 3][..], &[][..]));
+        assert_eq!(counts[..4], [3, 2, 2, 0]);
+    }
+
+    #[test]
+    fn data_without_labels_or_masks_still_makes_a_gallery() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gallery.png");
+        gallery(&Only(vec![None]), &path, 1).unwrap();
+        gallery(&Only(Vec::new()), &path, 1).unwrap();
+        assert!(path.is_file());
+        for wrong in [0, MOST + 1] {
+            assert!(gallery(&Only(vec![None]), &path, wrong).is_err());
+        }
+    }
+}

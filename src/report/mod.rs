@@ -1,0 +1,18 @@
+//! Pictures for people: [`curves`] of a run as SVG and PNG, a [`gallery`] of a data set, and panels
+//! of predictions ([`panel`]) as PNG.
+//!
+//! Everything is drawn here, letters too ([`font`]), so that it looks the same on every machine.
+//! Masks are in VOC's palette, void in cream.
+
+pub mod canvas;
+mod curves;
+pub mod font;
+mod gallery;
+mod panels;
+mod style;
+
+pub use curves::{Curve, Panel, draw};
+#[cfg(feature = "checkpoint")]
+pub use curves::{curves, from_history};
+pub use gallery::gallery;
+pub use panels::{PanelRow, panel};

@@ -1,0 +1,202 @@
+//! Predictions to look at: one row a picture, with what is true, what was predicted, and how sure
+//! the network was.
+
+use super::canvas::{Anchor, Canvas, Surface};
+use super::style::{AXIS, BAR, EMPTY, INK, RIGHT, SOFT, WRONG, coloured, fitted, palette, present};
+use crate::data::{BACKGROUND, CLASSES, Labels, Mask, Picture, VOID};
+use crate::error::{Error, Result};
+use std::path::Path;
+
+/// One row of a panel. What is not known is left empty; a column that no row has is left out.
+#[derive(Clone, Debug, Default)]
+pub struct PanelRow {
+    /// Printed above the row: what the picture is called.
+    pub name: String,
+    pub picture: Option<Picture>,
+    pub truth: Option<Mask>,
+    pub prediction: Option<Mask>,
+    /// The classes that are in the picture.
+    pub labels: Option<Labels>,
+    /// The classes that were predicted.
+    pub predicted: Option<Labels>,
+    /// One a class, or none at all.
+    pub probabilities: Vec<f32>,
+}
+
+const CELL: f64 = 190.0;
+const SPACE: f64 = 16.0;
+const MARGIN: f64 = 28.0;
+const HEADING: f64 = 34.0;
+/// A row: its name above, the pictures, and space.
+const CAPTION: f64 = 24.0;
+const ROW: f64 = CAPTION + CELL * 0.75 + SPACE;
+const BARS: f64 = 300.0;
+const LINE: f64 = 21.0;
+/// So many classes are shown with their confidences.
+const SHOWN: usize = 5;
+const SCALE: f64 = 1.5;
+
+/// Writes a PNG: a row a picture, a legend of the masks' classes below.
+pub fn panel(rows: &[PanelRow], path: &Path) -> Result<()> {
+    if rows.is_empty() {
+        return Err(Error::argument("panel", "expected at least one row"));
+    }
+    rows.iter().enumerate().try_for_each(|(i, row)| check(i, row))?;
+    let any = |has: fn(&PanelRow) -> bool| rows.iter().any(has);
+    let columns: Vec<&str> = [
+        ("picture", any(|row| row.picture.is_some())),
+        ("truth", any(|row| row.truth.is_some())),
+        ("prediction", any(|row| row.prediction.is_some())),
+    ]
+    .into_iter()
+    .filter_map(|(name, there)| there.then_some(name))
+    .collect();
+    let bars = any(|row| !row.probabilities.is_empty());
+    let masks = rows.iter().flat_map(|row| row.truth.iter().chain(&row.prediction));
+    let (classes, void) = present(masks);
+    let mut legend: Vec<(&str, u8)> = classes.iter().map(|&c| (CLASSES[c], c as u8 + 1)).collect();
+    if columns.len() > 1 || columns.first().is_some_and(|&name| name != "picture") {
+        legend.insert(0, ("background", BACKGROUND));
+    }
+    if void {
+        legend.push(("void", VOID));
+    }
+
+    let pictures = columns.len() as f64 * (CELL + SPACE);
+    let inner = pictures + if bars { BARS } else { -SPACE };
+    let inner = inner.max(2.0 * CELL);
+    let entries = (inner / LEGEND_ENTRY).floor().max(1.0) as usize;
+    let legend_height =
+        if legend.is_empty() { 0.0 } else { 10.0 + legend.len().div_ceil(entries) as f64 * LINE };
+    let height = 2.0 * MARGIN + HEADING + rows.len() as f64 * ROW + legend_height - SPACE / 2.0;
+    let mut canvas = Canvas::new(inner + 2.0 * MARGIN, height, SCALE)?;
+
+    for (i, name) in columns.iter().enumerate() {
+        let x = MARGIN + i as f64 * (CELL + SPACE);
+        canvas.text(x, MARGIN + 14.0, 14.0, Anchor::Start, INK, name);
+    }
+    if bars {
+        canvas.text(MARGIN + pictures, MARGIN + 14.0, 14.0, Anchor::Start, INK, "confidence");
+    }
+    canvas.rectangle(MARGIN, MARGIN + HEADING - 12.0, inner, 1.0, AXIS);
+    for (i, row) in rows.iter().enumerate() {
+        let top = MARGIN + HEADING + i as f64 * ROW;
+        let name = fitted(&row.name, 12.0, inner);
+        canvas.text(MARGIN, top + 12.0, 12.0, Anchor::Start, SOFT, &name);
+        let top = top + CAPTION;
+        for (column, name) in columns.iter().enumerate() {
+            let x = MARGIN + column as f64 * (CELL + SPACE);
+            let shown = match *name {
+                "picture" => row.picture.clone(),
+                "truth" => row.truth.as_ref().map(|mask| blended(mask, row.picture.as_ref())),
+                _ => row.prediction.as_ref().map(|mask| blended(mask, row.picture.as_ref())),
+            };
+            canvas.rectangle(x, top, CELL, CELL * 0.75, EMPTY);
+            match shown {
+                Some(shown) => canvas.picture(x, top, CELL, CELL * 0.75, &shown),
+                None => {
+                    let (x, y) = (x + CELL / 2.0, top + CELL * 0.375 + 4.0);
+                    canvas.text(x, y, 12.0, Anchor::Middle, SOFT, "not known");
+                }
+            }
+        }
+        if !row.probabilities.is_empty() {
+            draw_bars(&mut canvas, row, MARGIN + pictures, top);
+        }
+    }
+    let top = height - MARGIN - legend_height + 10.0;
+    for (i, (name, class)) in legend.iter().enumerate() {
+        let x = MARGIN + (i % entries) as f64 * LEGEND_ENTRY;
+        let y = top + (i / entries) as f64 * LINE;
+        canvas.rectangle(x, y, 14.0, 14.0, palette(*class));
+        canvas.text(x + 21.0, y + 11.0, 12.0, Anchor::Start, INK, name);
+    }
+    canvas.write_png(path)
+}
+
+const LEGEND_ENTRY: f64 = 124.0;
+
+fn check(i: usize, row: &PanelRow) -> Result<()> {
+    if !row.probabilities.is_empty() && row.probabilities.len() != CLASSES.len() {
+        let expected = format!("{} probabilities in row {i}, or none", CLASSES.len());
+        return Err(Error::shape("panel", expected, row.probabilities.len()));
+    }
+    let Some(picture) = &row.picture else { return Ok(()) };
+    for mask in row.truth.iter().chain(&row.prediction) {
+        if (mask.height, mask.width) != (picture.height, picture.width) {
+            let expected =
+                format!("masks of the picture's {}×{} in row {i}", picture.height, picture.width);
+            return Err(Error::shape("panel", expected, format!("{}×{}", mask.height, mask.width)));
+        }
+    }
+    Ok(())
+}
+
+/// The mask's colours over a picture that is paler and without colours of its own.
+fn blended(mask: &Mask, picture: Option<&Picture>) -> Picture {
+    let mut colours = coloured(mask);
+    let Some(picture) = picture else { return colours };
+    let pixels = colours.rgb.chunks_exact_mut(3).zip(picture.rgb.chunks_exact(3));
+    for ((colour, pixel), &class) in pixels.zip(&mask.classes) {
+        // Rec. 601's share of each channel in what an eye sees as brightness.
+        let grey = 0.299 * pixel[0] as f32 + 0.587 * pixel[1] as f32 + 0.114 * pixel[2] as f32;
+        let share = if class == BACKGROUND { 0.35 } else { 0.72 };
+        for value in colour {
+            *value = (share * *value as f32 + (1.0 - share) * grey).round() as u8;
+        }
+    }
+    colours
+}
+
+/// The most probable classes and their probabilities; true ones marked, and those that are missing
+/// named below.
+fn draw_bars(canvas: &mut Canvas, row: &PanelRow, x: f64, top: f64) {
+    let probability = |class: usize| row.probabilities[class];
+    let mut order: Vec<usize> = (0..CLASSES.len()).collect();
+    order.sort_by(|&a, &b| probability(b).total_cmp(&probability(a)));
+    let is_true = |class: usize| row.labels.map(|labels| labels[class]);
+    let is_predicted = |class: usize| row.predicted.is_some_and(|labels| labels[class]);
+    let (bar, full) = (x + 112.0, BARS - 112.0 - 44.0);
+    for (i, &class) in order.iter().take(SHOWN).enumerate() {
+        let y = top + 2.0 + i as f64 * LINE;
+        let colour = match is_true(class) {
+            Some(true) => RIGHT,
+            Some(false) if is_predicted(class) => WRONG,
+            _ => BAR,
+        };
+        let ink = if is_predicted(class) || is_true(class) == Some(true) { INK } else { SOFT };
+        if is_true(class) == Some(true) {
+            canvas.text(x, y + 11.5, 12.0, Anchor::Start, RIGHT, "✓");
+        }
+        canvas.text(x + 15.0, y + 11.5, 12.0, Anchor::Start, ink, CLASSES[class]);
+        canvas.rectangle(bar, y, full, 14.0, EMPTY);
+        let share = (probability(class) as f64).clamp(0.0, 1.0);
+        canvas.rectangle(bar, y, full * share, 14.0, colour);
+        let value = format!("{:.2}", probability(class));
+        canvas.text(x + BARS, y + 11.5, 12.0, Anchor::End, ink, &value);
+    }
+    let names = |classes: Vec<usize>| {
+        let named = |&class: &usize| format!("{} {:.2}", CLASSES[class], probability(class));
+        classes.iter().map(named).collect::<Vec<_>>().join(", ")
+    };
+    let y = top + SHOWN as f64 * LINE + 16.0;
+    let all =
+        |wanted: &dyn Fn(usize) -> bool| (0..CLASSES.len()).filter(|&c| wanted(c)).collect::<Vec<_>>();
+    if row.predicted.is_some() {
+        let said = all(&|class| is_predicted(class));
+        let said: Vec<&str> = said.iter().map(|&class| CLASSES[class]).collect();
+        let said = if said.is_empty() { "nothing".to_owned() } else { said.join(", ") };
+        let text = fitted(&format!("predicted: {said}"), 11.0, BARS);
+        canvas.text(x, y, 11.0, Anchor::Start, SOFT, &text);
+    }
+    // True, but neither predicted nor, where predictions are not known, among those shown.
+    let missing = all(&|class| {
+        let seen =
+            if row.predicted.is_some() { is_predicted(class) } else { order[..SHOWN].contains(&class) };
+        is_true(class) == Some(true) && !seen
+    });
+    if !missing.is_empty() {
+        let text = fitted(&format!("missed: {}", names(missing)), 11.0, BARS);
+        canvas.text(x, y + 16.0, 11.0, Anchor::Start, WRONG, &text);
+    }
+}
