@@ -99,13 +99,13 @@ fn the_checkpoint_that_the_others_damage_is_read() {
 #[test]
 fn numbers_that_only_damage_can_have_written_are_refused() {
     let cases = [
-        ("/version", json!(2), "version 2"),
-        ("/model", json!("alexnot"), "`alexnot`"),
-        ("/size", json!(0), "side"),
-        ("/size", json!(107), "at least 4×4"),
-        ("/size", json!(5000), "5000"),
-        ("/classes", json!(0), "classes"),
-        ("/classes", json!(3), "[64, 3]"),
+        ("/version", json!(3), "version 3"),
+        ("/plan/network/name", json!("alexnot"), "`alexnot`"),
+        ("/plan/network/size", json!(0), "side"),
+        ("/plan/network/size", json!(107), "at least 4×4"),
+        ("/plan/network/size", json!(5000), "5000"),
+        ("/plan/network/classes", json!(0), "classes"),
+        ("/plan/network/classes", json!(3), "[64, 3]"),
         ("/plan/epochs", json!(0), "epochs"),
         ("/plan/epochs", json!(u64::MAX), "epochs"),
         ("/plan/batch_size", json!(0), "batches"),
@@ -114,6 +114,12 @@ fn numbers_that_only_damage_can_have_written_are_refused() {
         ("/plan/optimizer", json!("adamant"), "`adamant`"),
         ("/plan/momentum", json!(1.0), "momentum"),
         ("/plan/loss", json!("regret"), "`regret`"),
+        ("/plan/loss", json!("sparse_categorical_crossentropy"), "no loss for"),
+        ("/plan/origin", json!("mars"), "metadata"),
+        ("/plan/focal", json!(-1.0), "focal"),
+        ("/plan/warmup", json!(-1.0), "warmup"),
+        ("/plan/clip_norm", json!(0.0), "clip_norm"),
+        ("/plan/unfreeze", json!([{"epoch": 2, "layers": 1}, {"epoch": 1, "layers": 2}]), "rising"),
         ("/plan/class_weights", json!([1.0, -1.0]), "class_weights"),
         ("/position/epoch", json!(3), "beyond 2 epochs"),
         ("/position/step", json!(4), "of 3 steps"),
@@ -134,7 +140,8 @@ fn a_small_file_that_claims_a_huge_network_is_refused_without_building_it() {
     let bytes = with_header(
         |header, run| {
             header.as_object_mut().unwrap().retain(|name, _| name == "__metadata__");
-            (run["size"], run["classes"]) = (json!(4096), json!(100_000));
+            let network = &mut run["plan"]["network"];
+            (network["size"], network["classes"]) = (json!(4096), json!(100_000));
         },
         &[],
     );

@@ -503,3 +503,74 @@ fn golden_trainable_counts_of_frozen_bases() {
         assert_eq!(model.count_parameters().1, trainable, "{name}");
     }
 }
+
+fn bits(bytes: &[f64], n: usize) -> Vec<bool> {
+    (0..n).map(|i| (bytes[i / 8] as u8) & (0x80 >> (i % 8)) != 0).collect()
+}
+
+/// The signs of the loss's gradient by the picture, and what adding them does to the network.
+#[test]
+fn golden_fgsm() {
+    for folder in variants().into_iter().filter(|f| f.join("fgsm.json").is_file()) {
+        let golden = json(folder.join("fgsm.json"));
+        let mut arrays = Npz::open(folder.join("fgsm.npz"));
+        let mut net = golden["config"].clone();
+        let fields = net.as_object_mut().unwrap();
+        fields.insert("seed_tag".into(), golden["seed_tag"].clone());
+        fields.entry("input_name").or_insert("input".into());
+        let (tag, gains) = (text(&golden["seed_tag"]), Gains::of(&net));
+        let model = Model::with(graph("mobilenetv2_224"), |path, shape, _| {
+            Tensor::from_slice(&fill(tag, path, &shape, &gains), shape).unwrap()
+        });
+        let (shape, clean) = input(&net);
+        let probabilities = |values: &[f32]| {
+            let x = Tensor::from_slice(values, &shape[..]).unwrap();
+            no_grad(|| model.run(&x, Run::infer())).unwrap().output.to_vec_f64()
+        };
+        for (got, expected) in probabilities(&clean).iter().zip(numbers(&golden["probs_clean"])) {
+            close("clean probability", *got, expected, 1e-5, 1.0);
+        }
+        for label in ["top", "other", "seedzero"] {
+            let mut row = vec![0.0f32; 20];
+            if label != "seedzero" {
+                row[golden["classes"][label].as_u64().unwrap() as usize] = 1.0;
+            }
+            let x = Tensor::from_slice(&clean, &shape[..]).unwrap().leaf();
+            let pass = model.run(&x, Run::infer()).unwrap();
+            let row = Tensor::from_slice(&row, [1, 20]).unwrap();
+            let loss = Loss::CategoricalCrossentropy { gradient: Some(CategoricalGradient::Keras) }
+                .from_logits(&pass.logits, &row, None)
+                .unwrap();
+            let gradient = loss.backward().unwrap().get(&x).unwrap().to_vec_f64();
+            let expected = &golden[label];
+            close(label, loss.item().unwrap(), expected["loss"].as_f64().unwrap(), 1e-5, 1.0);
+            let n = gradient.len();
+            let negative = bits(&arrays.get(&format!("{label}_sign_negative_bits")).values, n);
+            let reliable = bits(&arrays.get(&format!("{label}_reliable_bits")).values, n);
+            let right = |wanted: &dyn Fn(usize) -> bool| {
+                let all: Vec<usize> = (0..n).filter(|&i| wanted(i)).collect();
+                let same = all.iter().filter(|&&i| (gradient[i] < 0.0) == negative[i]).count();
+                same as f64 / all.len() as f64
+            };
+            let (sure, all) = (right(&|i| reliable[i]), right(&|_| true));
+            println!("{label}: signs {sure:.6} of the reliable pixels, {all:.6} of all");
+            assert!(sure >= 0.999 && all >= 0.995, "{label}: signs agree on {sure} and {all}");
+            let at_eps = arrays.get(&format!("{label}_adv_probs")).values;
+            for (i, eps) in numbers(&golden["eps"]).into_iter().enumerate() {
+                let step = |by: &dyn Fn(usize) -> bool| -> Vec<f32> {
+                    let sign = |i: usize| if by(i) { -1.0 } else { 1.0 };
+                    let moved = |i: usize| clean[i] + (eps * sign(i)) as f32;
+                    (0..n).map(|i| moved(i).clamp(-1.0, 1.0)).collect()
+                };
+                for (tolerance, adversarial) in
+                    [(1e-5, step(&|i| negative[i])), (2e-2, step(&|i| gradient[i] < 0.0))]
+                {
+                    let got = probabilities(&adversarial);
+                    for (got, expected) in got.iter().zip(&at_eps[20 * i..]) {
+                        close(&format!("{label} at {eps}"), *got, *expected, tolerance, 1.0);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -197,3 +197,31 @@ fn golden_sample_positions_follow_the_rule() {
     assert_eq!(sample_positions(3, 8), [0, 1, 2]);
     assert_eq!(sample_positions(10, 4), [1, 3, 6, 8]); // 1.25, 3.75, 6.25, 8.75
 }
+
+/// Early stopping, best checkpoint and plateau, epoch by epoch.
+#[test]
+#[cfg(feature = "checkpoint")]
+fn golden_callbacks() {
+    use atrous::train::{Callbacks, Plateau};
+    for folder in variants() {
+        for case in json(folder.join("prep/prep.json"))["callbacks"].as_array().unwrap() {
+            let mut callbacks = Callbacks::default();
+            let (mut rate, mut used, mut saved) = (1e-4f32, Vec::new(), Vec::new());
+            for (epoch, value) in numbers(&case["val_loss"]).into_iter().enumerate() {
+                used.push(rate as f64);
+                let plateau = Some(Plateau::default());
+                let verdict = callbacks.epoch_ends(epoch + 1, value, Some(5), plateau, &mut rate);
+                if verdict.improved {
+                    saved.push(epoch as f64);
+                }
+                if verdict.stop {
+                    break;
+                }
+            }
+            assert_eq!(used.len() as u64, case["epochs_run"].as_u64().unwrap());
+            assert_eq!(saved, numbers(&case["saved_epochs"]));
+            assert_eq!(used, numbers(&case["lr_used"]));
+            assert_eq!(rate as f64, case["lr_after"].as_f64().unwrap());
+        }
+    }
+}

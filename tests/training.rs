@@ -9,8 +9,8 @@ use atrous::data::loader::{Batch, Loader, Recipe};
 use atrous::data::synthetic::Synthetic;
 use atrous::data::{Dataset, Labels, Mask, Picture};
 use atrous::graph::Model;
-use atrous::models::Spec;
-use atrous::train::{self, Augment, Event, Pace, Plan, Trainer, evaluate};
+use atrous::models::{Head, Spec};
+use atrous::train::{self, Augment, Event, Pace, Plan, Schedule, Trainer, Unfreeze, evaluate};
 use atrous::{Error, Result, Tensor};
 use std::fs;
 use std::ops::ControlFlow::{self, Break, Continue};
@@ -247,4 +247,73 @@ fn weights_that_are_no_numbers_never_replace_a_checkpoint() {
         "{message}"
     );
     assert!(before == fs::read(&path).unwrap(), "the checkpoint changed");
+}
+
+#[test]
+fn what_is_frozen_keeps_its_bits_until_its_epoch_comes() {
+    let dataset = Kept::first(6);
+    let plan = Plan {
+        unfreeze: vec![Unfreeze { epoch: 0, layers: 0 }, Unfreeze { epoch: 1, layers: 3 }],
+        batch_size: 3,
+        epochs: 2,
+        train_indices: (0..6).collect(),
+        ..Plan::new(Spec { head: Head::Pooled, ..Spec::new("mobilenetv2", 32, 20) })
+    };
+    let model = Model::new(plan.graph().unwrap(), 3);
+    let before = model.clone();
+    let mut trainer = Trainer::new(model, plan).unwrap();
+    let (training, _) = loaders(&dataset, &trainer.plan, 32);
+    let changed = |trainer: &Trainer| -> Vec<String> {
+        let pairs = trainer.model.parameters.iter().zip(&before.parameters);
+        let other = |a: &Tensor, b: &Tensor| a.to_vec_f64() != b.to_vec_f64();
+        pairs.filter(|(a, b)| other(&a.value, &b.value)).map(|(a, _)| a.path.clone()).collect()
+    };
+    let mut after = Vec::new();
+    trainer.plan.epochs = 1;
+    trainer.fit(&training, None, &Pace::default(), &mut |_| Continue(())).unwrap();
+    after.push(changed(&trainer));
+    trainer.plan.epochs = 2;
+    trainer.fit(&training, None, &Pace::default(), &mut |_| Continue(())).unwrap();
+    after.push(changed(&trainer));
+    assert_eq!(after[0], ["dense/kernel", "dense/bias"]);
+    let statistics = ["gamma", "beta", "moving_mean", "moving_variance"];
+    let mut last: Vec<String> = vec!["Conv_1/kernel".into()];
+    last.extend(statistics.map(|kind| format!("Conv_1_bn/{kind}")));
+    last.extend(["dense/kernel".into(), "dense/bias".into()]);
+    assert_eq!(after[1], last);
+}
+
+#[test]
+fn a_segmentation_run_stops_resumes_and_ends_with_the_same_bytes() {
+    let dataset: Arc<dyn Dataset> = Arc::new(Synthetic::train(11, 6));
+    let plan = Plan {
+        batch_size: 2,
+        epochs: 2,
+        augment: Augment::Colour,
+        schedule: Schedule::Cosine,
+        warmup: 0.5,
+        clip_norm: Some(1.0),
+        patience: Some(5),
+        balanced: true,
+        train_indices: (0..4).collect(),
+        val_indices: vec![4, 5],
+        ..Plan::new(Spec::new("deeplabv3plus", 32, 21))
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.safetensors");
+    let new = || Trainer::new(Model::new(plan.graph().unwrap(), 3), plan.clone()).unwrap();
+    let mut whole = new();
+    fit(&mut whole, &dataset, &path, |_| Continue(())).unwrap();
+    let expected = fs::read(&path).unwrap();
+    let last = whole.history.epochs[1];
+    assert!(last.val_miou.is_some_and(|v| (0.0..=1.0).contains(&v)) && last.val_map.is_none());
+    let mut events = 0;
+    let stopped = fit(&mut new(), &dataset, &path, |_| {
+        events += 1;
+        if events > 3 { Break(()) } else { Continue(()) }
+    });
+    assert!(matches!(stopped, Err(Error::Interrupted(_))));
+    let (mut resumed, _) = train::load(&path).unwrap();
+    fit(&mut resumed, &dataset, &path, |_| Continue(())).unwrap();
+    assert!(expected == fs::read(&path).unwrap(), "the resumed run ended otherwise");
 }

@@ -2,7 +2,9 @@
 
 use super::convert::Convert;
 use super::progress::bar;
+use super::train::open;
 use atrous::data::{check, synthetic};
+use atrous::report;
 use atrous::{Error, Result};
 use clap::{Args, Subcommand};
 use std::path::{Path, PathBuf};
@@ -32,17 +34,29 @@ pub struct Make {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  atrous data check voc")]
+#[command(after_help = "Example:\n  atrous data check voc --gallery gallery.png")]
 pub struct Check {
     /// Folder in the competition's layout (train/ and test/) or VOCdevkit's
     dir: PathBuf,
+    /// Draw training pictures and their masks, one column a class
+    #[arg(long, value_name = "FILE")]
+    gallery: Option<PathBuf>,
 }
+
+/// Pictures of each class in a gallery.
+const GALLERY: usize = 3;
 
 impl Data {
     pub fn run(self) -> Result<()> {
         match self {
             Data::Make(make) => make.run(),
-            Data::Check(check) => check_or_fail(&check.dir),
+            Data::Check(check) => {
+                check_or_fail(&check.dir)?;
+                let Some(path) = check.gallery else { return Ok(()) };
+                report::gallery(&*open(&check.dir, false)?.dataset, &path, GALLERY)?;
+                println!("gallery: {}", path.display());
+                Ok(())
+            }
             Data::Convert(convert) => convert.run(),
         }
     }

@@ -9,7 +9,9 @@ use atrous::data::voc_devkit::Task;
 use atrous::data::{CLASSES, Dataset};
 use atrous::files::explain;
 use atrous::graph::Model;
+use atrous::predict::{self, Segmenter};
 use atrous::random::{Stream, domain};
+use atrous::report::{self, PanelRow};
 use atrous::train::{self, Pace, Plan, Preset, Trainer};
 use atrous::{Error, Result, weights};
 use clap::Args;
@@ -26,7 +28,8 @@ Examples:
 
 The data is a folder in the competition's layout (train/train_set.csv) or in VOCdevkit's.
 It leaves in the output folder: checkpoint.safetensors (the last epoch), best.safetensors
-(the one with the best validation), history.csv, history.json.
+(the one with the best validation), history.csv, history.json, curves.svg, curves.png,
+panel.png (validation pictures with their truth and the network's word).
 Ctrl-C saves and stops; --resume goes on from there, to the same bits.")]
 pub struct Command {
     /// Folder with the pictures
@@ -126,7 +129,13 @@ impl Job {
             trainer.fit(&training, Some(&validation), &pace, &mut |event| progress.show(event))
         });
         trainer.history.write(&self.out)?;
+        if !trainer.history.epochs.is_empty() {
+            report::curves(&trainer.history, &self.out)?;
+        }
         result?;
+        if !plan.val_indices.is_empty() {
+            panel(&trainer, dataset, &self.out.join("panel.png"))?;
+        }
         println!("checkpoint: {}", path.display());
         Ok(trainer)
     }
@@ -246,6 +255,40 @@ impl Job {
         }
         Ok((train_indices, val_indices))
     }
+}
+
+/// How many pictures a panel shows.
+const PANEL: usize = 8;
+
+/// Validation pictures with their truth and what the network says of them.
+fn panel(trainer: &Trainer, dataset: &Arc<dyn Dataset>, path: &Path) -> Result<()> {
+    let plan = &trainer.plan;
+    let indices: Vec<usize> = plan.val_indices.iter().copied().take(PANEL).collect();
+    let mut rows = Vec::new();
+    if plan.network.segments() {
+        let segmenter = Segmenter::new(&trainer.model, plan.preprocess, plan.fit)?;
+        for &i in &indices {
+            let picture = dataset.picture(i)?;
+            let prediction = Some(segmenter.mask(&picture)?);
+            let (name, truth, picture) = (dataset.id(i), dataset.mask(i)?, Some(picture));
+            rows.push(PanelRow { name, picture, truth, prediction, ..PanelRow::default() });
+        }
+    } else {
+        let loader = scoring_loader(dataset, plan, indices.clone());
+        let all = predict::probabilities(&trainer.model, &loader, &mut |_| {})?;
+        for (&i, row) in indices.iter().zip(all.chunks(CLASSES.len())) {
+            rows.push(PanelRow {
+                name: dataset.id(i),
+                picture: Some(dataset.picture(i)?),
+                labels: dataset.labels(i),
+                probabilities: row.to_vec(),
+                ..PanelRow::default()
+            });
+        }
+    }
+    report::panel(&rows, path)?;
+    println!("pictures: {} and curves.png", path.display());
+    Ok(())
 }
 
 /// Loads samples as the plan scores them.
