@@ -176,6 +176,12 @@ impl Job {
         let file = weights::read(path)?;
         plan.origin = file.origin;
         let mut model = Model::new(plan.graph()?, plan.seed);
+        // Weights want the range of values they were trained with, unless the notebook's is wanted.
+        if self.options.preset.as_deref() != Some("notebook")
+            && let Some(base) = weights::names::Base::of(&model.graph)
+        {
+            plan.preprocess = file.origin.preprocess(base);
+        }
         let heads: Vec<String> = weights::heads(&model.graph).into_iter().map(str::to_string).collect();
         let heads: Vec<&str> = heads.iter().map(String::as_str).collect();
         let report = weights::load(&mut model, &file, &heads)?;
