@@ -129,7 +129,9 @@ impl Job {
             trainer.fit(&training, Some(&validation), &pace, &mut |event| progress.show(event))
         });
         trainer.history.write(&self.out)?;
-        if !trainer.history.epochs.is_empty() {
+        // A run that failed has its own error to tell; pictures of it would only fill the disk.
+        let told = matches!(result, Ok(()) | Err(Error::Interrupted(_)));
+        if told && !trainer.history.epochs.is_empty() {
             report::curves(&trainer.history, &self.out)?;
         }
         result?;
