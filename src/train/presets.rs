@@ -75,7 +75,14 @@ impl Preset {
             (_, "deeplabv3plus") => {
                 Plan { learning_rate: 1e-4, schedule: Schedule::Cosine, warmup: 0.5, epochs: 8, ..plan }
             }
-            _ => Plan { batch_size: 32, epochs: 15, schedule: Schedule::Cosine, ..plan },
+            // A head alone, on features that stay as they are, takes large steps.
+            _ => Plan {
+                batch_size: 32,
+                epochs: 15,
+                schedule: Schedule::Cosine,
+                learning_rate: if plan.unfreeze.is_empty() { 1e-3 } else { 5e-3 },
+                ..plan
+            },
         };
         Ok(Preset { class_weights: scratch, plan })
     }
