@@ -5,7 +5,7 @@ use crate::data::image::{self, Fit};
 use crate::data::loader::Loader;
 use crate::data::{Mask, Picture};
 use crate::error::Result;
-use crate::graph::{Model, Run, classify_before_upsampling, fold_batch_norm};
+use crate::graph::{Model, Run, for_inference};
 use crate::metrics::arg_max;
 use crate::ops::{Method, resize};
 use crate::tensor::Tensor;
@@ -17,7 +17,7 @@ pub fn probabilities(
     loader: &Loader,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Vec<f32>> {
-    let model = fold_batch_norm(model, &[])?;
+    let model = for_inference(model)?;
     let mut all = Vec::new();
     let mut done = 0;
     no_grad(|| {
@@ -42,8 +42,7 @@ pub struct Segmenter {
 impl Segmenter {
     /// A network of logits for every pixel, and how its pictures are prepared.
     pub fn new(model: &Model, preprocess: image::Preprocess, fit: Fit) -> Result<Self> {
-        let model = classify_before_upsampling(&fold_batch_norm(model, &[])?, &[])?;
-        Ok(Segmenter { model, preprocess, fit })
+        Ok(Segmenter { model: for_inference(model)?, preprocess, fit })
     }
 
     /// The class of each pixel. The logits are scaled up to the picture's own size before the

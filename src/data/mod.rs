@@ -6,7 +6,7 @@
 
 use crate::error::{Error, Result};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub mod augment;
 pub mod check;
@@ -180,6 +180,16 @@ pub(crate) fn mask_fits(
         Some(path) => Error::file(path, message),
         None => Error::argument("mask", format!("of sample `{}`: {message}", dataset.id(index))),
     })
+}
+
+/// The mask in a file, if there is one; an error where a label of it is no class.
+fn mask_if_there(path: &Path, read: impl FnOnce(&Path) -> Result<Mask>) -> Result<Option<Mask>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let mask = read(path)?;
+    mask.check().map_err(|message| Error::file(path, message))?;
+    Ok(Some(mask))
 }
 
 /// The position of the first label that is set: the class that a picture counts as where only one

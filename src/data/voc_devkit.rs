@@ -14,7 +14,7 @@
 
 use crate::cpu::threads;
 use crate::data::picture_files::{read_jpeg, read_mask_png};
-use crate::data::{CLASSES, Dataset, Labels, Mask, Picture};
+use crate::data::{CLASSES, Dataset, Labels, Mask, Picture, mask_if_there};
 use crate::error::{Error, Result};
 use crate::files::explain;
 use std::collections::HashMap;
@@ -171,13 +171,7 @@ impl Dataset for VocDevkit {
     }
 
     fn mask(&self, index: usize) -> Result<Option<Mask>> {
-        let path = self.mask_path(index);
-        if !path.exists() {
-            return Ok(None);
-        }
-        let mask = read_mask_png(&path)?;
-        mask.check().map_err(|message| Error::file(path, message))?;
-        Ok(Some(mask))
+        mask_if_there(&self.mask_path(index), |path| read_mask_png(path))
     }
 
     fn mask_file(&self, index: usize) -> Option<PathBuf> {

@@ -10,7 +10,7 @@
 //!
 //! `seg` may be missing, whole or in part. Pictures are read when they are asked for.
 
-use crate::data::{CLASSES, Dataset, Labels, Mask, Picture, npy};
+use crate::data::{CLASSES, Dataset, Labels, Mask, Picture, mask_if_there, npy};
 use crate::error::{Error, Result};
 use crate::files::{explain, write_atomically};
 use std::collections::HashMap;
@@ -105,13 +105,7 @@ impl Dataset for VocNpy {
     }
 
     fn mask(&self, index: usize) -> Result<Option<Mask>> {
-        let path = self.mask_path(index);
-        if !path.exists() {
-            return Ok(None);
-        }
-        let mask = read_mask(&path)?;
-        mask.check().map_err(|message| Error::file(path, message))?;
-        Ok(Some(mask))
+        mask_if_there(&self.mask_path(index), |path| read_mask(path))
     }
 
     fn mask_file(&self, index: usize) -> Option<PathBuf> {

@@ -10,7 +10,9 @@ mod summary;
 
 pub use crate::layers::Run;
 pub use model::{Model, Parameter, Pass};
-pub use rewrite::{Live, classify_before_upsampling, fold_batch_norm, fold_frozen_batch_norm};
+pub use rewrite::{
+    Live, classify_before_upsampling, fold_batch_norm, fold_frozen_batch_norm, for_inference,
+};
 pub use summary::{Row, Summary};
 
 use crate::error::{Error, Result};

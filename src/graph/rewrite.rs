@@ -127,6 +127,11 @@ pub fn classify_before_upsampling(model: &Model, observed: &[&str]) -> Result<Mo
     Ok(rewritten)
 }
 
+/// The model for scoring and predicting: every rewrite that keeps what it computes.
+pub fn for_inference(model: &Model) -> Result<Model> {
+    classify_before_upsampling(&fold_batch_norm(model, &[])?, &[])
+}
+
 /// The model as a training step runs it: see [`fold_frozen_batch_norm`] and
 /// [`classify_before_upsampling`]. What trains is lent to it for the time of a step.
 pub struct Live {

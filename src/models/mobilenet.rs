@@ -1,7 +1,7 @@
 //! MobileNet v1 (Howard et al., 2017): depthwise separable convolutions, a 3×3 depthwise one that
 //! filters each channel and a 1×1 one that mixes them.
 
-use super::{Head, dense, no_head, pooled_head};
+use super::{Head, add_head, dense};
 use crate::error::Result;
 use crate::graph::{Graph, Id};
 use crate::layers::{Activation, Layer};
@@ -29,27 +29,19 @@ pub fn mobilenet(side: usize, classes: usize, head: Head) -> Result<Graph> {
     let mut g = Graph::new("mobilenet", "input_1", [side, side, 3]);
     let normed = base(&mut g, BLOCKS.len())?;
     let features = g.add_named("conv_pw_13_relu", Layer::Activation(Activation::Relu6), &[normed])?;
-    g.end_base();
-    match head {
-        Head::None => {}
-        Head::Pooled => {
-            pooled_head(&mut g, features, classes)?;
-        }
-        Head::Notebook => {
-            let layers = [Layer::GlobalAveragePooling2D, dense(classes, Activation::Softmax)];
-            g.chain(features, layers)?;
-        }
-        Head::ImageNet if classes == 1000 => {
-            let x = g.add(Layer::GlobalAveragePooling2D, &[features])?;
-            let x = g.add_named("reshape_1", Layer::Reshape([1, 1, 1024]), &[x])?;
-            let x = g.add_named("dropout", Layer::Dropout(0.001), &[x])?;
-            let predictions = Layer::conv2d(classes, 1).with_padding(Padding::Same);
-            let x = g.add_named("conv_preds", predictions, &[x])?;
-            let x = g.add_named("reshape_2", Layer::Flatten, &[x])?;
-            g.add_named("predictions", Layer::Activation(Activation::Softmax), &[x])?;
-        }
-        Head::ImageNet => return Err(no_head("mobilenet", head)),
+    let notebook = [Layer::GlobalAveragePooling2D, dense(classes, Activation::Softmax)];
+    if head != Head::ImageNet || classes != 1000 {
+        add_head(&mut g, features, classes, head, &notebook)?;
+        return Ok(g);
     }
+    g.end_base();
+    let x = g.add(Layer::GlobalAveragePooling2D, &[features])?;
+    let x = g.add_named("reshape_1", Layer::Reshape([1, 1, 1024]), &[x])?;
+    let x = g.add_named("dropout", Layer::Dropout(0.001), &[x])?;
+    let predictions = Layer::conv2d(classes, 1).with_padding(Padding::Same);
+    let x = g.add_named("conv_preds", predictions, &[x])?;
+    let x = g.add_named("reshape_2", Layer::Flatten, &[x])?;
+    g.add_named("predictions", Layer::Activation(Activation::Softmax), &[x])?;
     Ok(g)
 }
 

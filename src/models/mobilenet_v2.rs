@@ -1,7 +1,7 @@
 //! MobileNetV2 (Sandler et al., 2018): inverted residuals, each widening to six times as many
 //! channels, filtering them depthwise and narrowing again without an activation.
 
-use super::{Head, dense, no_head, pooled_head};
+use super::{Head, add_head, dense};
 use crate::error::Result;
 use crate::graph::{Graph, Id};
 use crate::layers::{Activation, Layer};
@@ -34,19 +34,8 @@ const BLOCKS: [(usize, usize); 16] = [
 pub fn mobilenet_v2(side: usize, classes: usize, head: Head) -> Result<Graph> {
     let mut g = Graph::new("mobilenetv2", "input_1", [side, side, 3]);
     let features = base(&mut g)?;
-    g.end_base();
-    match head {
-        Head::None => {}
-        Head::Pooled => {
-            pooled_head(&mut g, features, classes)?;
-        }
-        Head::Notebook => {
-            let layers =
-                [Layer::GlobalAveragePooling2D, Layer::Flatten, dense(classes, Activation::Softmax)];
-            g.chain(features, layers)?;
-        }
-        Head::ImageNet => return Err(no_head("mobilenetv2", head)),
-    }
+    let notebook = [Layer::GlobalAveragePooling2D, Layer::Flatten, dense(classes, Activation::Softmax)];
+    add_head(&mut g, features, classes, head, &notebook)?;
     Ok(g)
 }
 

@@ -143,9 +143,16 @@ fn dense(units: usize, activation: Activation) -> Layer {
     Layer::dense(units).with_activation(activation)
 }
 
-/// [`Head::Pooled`] on the features of `base`.
-fn pooled_head(g: &mut Graph, base: Id, classes: usize) -> Result<Id> {
-    let layers =
+/// Ends the base in `features` and puts the head on it; `notebook` is what the notebook had there.
+fn add_head(g: &mut Graph, features: Id, classes: usize, head: Head, notebook: &[Layer]) -> Result<()> {
+    g.end_base();
+    let pooled =
         [Layer::GlobalAveragePooling2D, Layer::Dropout(0.2), dense(classes, Activation::Sigmoid)];
-    g.chain(base, layers)
+    let layers = match head {
+        Head::None => &[],
+        Head::Pooled => &pooled[..],
+        Head::Notebook => notebook,
+        Head::ImageNet => return Err(no_head(&g.name, head)),
+    };
+    g.chain(features, layers.iter().copied()).map(|_| ())
 }

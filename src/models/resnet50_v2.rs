@@ -1,7 +1,7 @@
 //! ResNet50V2 (He et al., "Identity Mappings in Deep Residual Networks", 2016), as Keras has it:
 //! batch norm and ReLU in front of the convolutions, and the stride in the *last* block of a stack.
 
-use super::{Head, dense, no_head, pooled_head};
+use super::{Head, add_head, dense};
 use crate::error::Result;
 use crate::graph::{Graph, Id};
 use crate::layers::{Activation, Layer};
@@ -14,25 +14,15 @@ const RELU: Layer = Layer::Activation(Activation::Relu);
 pub fn resnet50_v2(side: usize, classes: usize, head: Head) -> Result<Graph> {
     let mut g = Graph::new("resnet50v2", "input_1", [side, side, 3]);
     let features = base(&mut g)?;
-    g.end_base();
-    match head {
-        Head::None => {}
-        Head::Pooled => {
-            pooled_head(&mut g, features, classes)?;
-        }
-        Head::Notebook => {
-            let layers = [
-                Layer::Flatten, // 100,352 at 224
-                dense(512, Activation::Relu),
-                Layer::Dropout(0.3),
-                dense(512, Activation::Relu),
-                Layer::Dropout(0.3),
-                dense(classes, Activation::Sigmoid),
-            ];
-            g.chain(features, layers)?;
-        }
-        Head::ImageNet => return Err(no_head("resnet50v2", head)),
-    }
+    let notebook = [
+        Layer::Flatten, // 100,352 at 224
+        dense(512, Activation::Relu),
+        Layer::Dropout(0.3),
+        dense(512, Activation::Relu),
+        Layer::Dropout(0.3),
+        dense(classes, Activation::Sigmoid),
+    ];
+    add_head(&mut g, features, classes, head, &notebook)?;
     Ok(g)
 }
 

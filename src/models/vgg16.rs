@@ -1,7 +1,7 @@
 //! VGG16 (Simonyan and Zisserman, 2015): thirteen 3×3 convolutions in five blocks, each block
 //! ending in a 2×2 max-pool.
 
-use super::{Head, dense, no_head, pooled_head};
+use super::{Head, add_head, dense};
 use crate::error::Result;
 use crate::graph::{Graph, Id};
 use crate::layers::{Activation, Layer};
@@ -12,23 +12,13 @@ use crate::ops::Padding;
 pub fn vgg16(side: usize, classes: usize, head: Head) -> Result<Graph> {
     let mut g = Graph::new("vgg16", "input_1", [side, side, 3]);
     let features = base(&mut g)?;
-    g.end_base();
-    match head {
-        Head::None => {}
-        Head::Pooled => {
-            pooled_head(&mut g, features, classes)?;
-        }
-        Head::Notebook => {
-            let layers = [
-                Layer::Flatten, // 25,088 at 224
-                dense(512, Activation::Relu),
-                Layer::Dropout(0.5),
-                dense(classes, Activation::Softmax),
-            ];
-            g.chain(features, layers)?;
-        }
-        Head::ImageNet => return Err(no_head("vgg16", head)),
-    }
+    let notebook = [
+        Layer::Flatten, // 25,088 at 224
+        dense(512, Activation::Relu),
+        Layer::Dropout(0.5),
+        dense(classes, Activation::Softmax),
+    ];
+    add_head(&mut g, features, classes, head, &notebook)?;
     Ok(g)
 }
 

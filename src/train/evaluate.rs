@@ -4,7 +4,7 @@ use crate::autograd::no_grad;
 use crate::data::VOID;
 use crate::data::loader::Loader;
 use crate::error::{Error, Result};
-use crate::graph::{Model, Run, classify_before_upsampling, fold_batch_norm};
+use crate::graph::{Model, Run, for_inference};
 use crate::losses::Loss;
 use crate::metrics::{self, Confusion};
 use crate::tensor::Tensor;
@@ -43,7 +43,7 @@ pub struct Scores {
 /// Runs the network, rewritten for speed, over a loader in order: no augmentation of its own, no
 /// class weights.
 pub fn evaluate(model: &Model, loss: Loss, loader: &Loader) -> Result<Scores> {
-    let model = classify_before_upsampling(&fold_batch_norm(model, &[])?, &[])?;
+    let model = for_inference(model)?;
     let segments = matches!(loss, Loss::SparseCategoricalCrossentropy { .. });
     let (mut loss_sum, mut accuracy_sum, mut samples) = (0.0, 0.0, 0.0);
     let (mut probabilities, mut labels) = (Vec::new(), Vec::new());
