@@ -15,7 +15,7 @@
 //! A cut lies halfway between two neighbouring probabilities. Of equally good cuts the highest is
 //! taken. What fitting gains has to be judged on pictures it has not seen: [`cross_validated`].
 
-use crate::data::Labels;
+use crate::data::{CLASSES, Labels};
 use crate::error::{Error, Result};
 use crate::metrics::{arg_max, overlap::dice_of_sizes};
 use crate::random::{Stream, domain};
@@ -130,6 +130,33 @@ pub fn cross_validated(
         fitted: under(&table.fit(&all, objective).per_class),
     })
 }
+
+/// The thresholds to use: `before` for all classes, one fitted for all, or one fitted for each,
+/// whichever has the best Dice on pictures it was not fitted on. Of fewer than [`FOLDS`] pictures
+/// nothing is learned.
+pub fn choose(
+    labels: &[Labels],
+    probabilities: &[f32],
+    before: f32,
+    seed: u64,
+) -> Result<(Thresholds, Option<Gain>)> {
+    let uniform = |threshold| Thresholds::uniform(threshold, CLASSES.len());
+    if labels.len() < FOLDS {
+        return Ok((uniform(before), None));
+    }
+    let gain = cross_validated(labels, probabilities, Objective::Dice, before, FOLDS, seed)?;
+    let fitted = Thresholds::fit(labels, probabilities, Objective::Dice)?;
+    let best = gain.before.max(gain.shared).max(gain.per_class);
+    let chosen = match best {
+        best if best == gain.before => uniform(before),
+        best if best == gain.shared => uniform(fitted.shared),
+        _ => fitted,
+    };
+    Ok((chosen, Some(gain)))
+}
+
+/// Parts that validation pictures are cut into, to fit on all but one.
+const FOLDS: usize = 5;
 
 /// Labels and probabilities of the same pictures, seen to fit together.
 struct Table<'a> {

@@ -3,6 +3,7 @@
 mod convert;
 mod data;
 mod demo;
+mod evaluate;
 mod options;
 mod predict;
 mod progress;
@@ -24,7 +25,8 @@ Examples:
   atrous demo                                     everything, on pictures it makes up itself
   atrous run --data voc --out result              check, train, predict, write submission.csv
   atrous train classify --data voc --out result --epochs 150
-  atrous predict --data voc --checkpoint result/checkpoint.safetensors --out submission.csv
+  atrous evaluate --data voc --checkpoint result
+  atrous predict --data voc --checkpoint result --out submission.csv
   atrous summary alexnet"
 )]
 pub struct Cli {
@@ -53,7 +55,9 @@ enum Command {
     /// Train a network
     #[command(subcommand)]
     Train(Train),
-    /// Predict a folder's test pictures with a trained network and write submission.csv
+    /// Score trained networks on the pictures that were kept for validation
+    Evaluate(evaluate::Evaluate),
+    /// Predict a folder's test pictures with trained networks and write submission.csv
     Predict(predict::Predict),
     /// Show a network's layers, parameters, arithmetic and memory
     Summary(summary::Summary),
@@ -89,6 +93,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Run(command) => command.run(),
         Command::Train(Train::Classify(command)) => command.run(false),
         Command::Train(Train::Segment(command)) => command.run(true),
+        Command::Evaluate(command) => command.run(),
         Command::Predict(command) => command.run(),
         Command::Summary(command) => command.run(),
         Command::Data(command) => command.run(),

@@ -36,6 +36,10 @@ pub struct TrainOptions {
     /// The base's batch norms keep their statistics [default: false]
     #[arg(long, value_name = "BOOL")]
     pub freeze_batch_norm: Option<bool>,
+    /// How much of batch norms' statistics stays from step to step [default: the network's own with
+    /// --weights or the notebook's preset, else 0.9]
+    #[arg(long, value_name = "SHARE")]
+    pub batch_norm_momentum: Option<f32>,
     /// Side of the square the pictures are fitted into [default: the network's own]
     #[arg(long, value_name = "PIXELS")]
     pub size: Option<usize>,
@@ -131,6 +135,86 @@ impl Configured {
     }
 }
 
+/// Training options of a command that trains for both tasks.
+#[derive(Args, Clone, Debug, Default)]
+pub struct TaskOptions {
+    /// best, or notebook: what the other options are by default [default: best]
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<String>,
+    /// An option of `atrous train classify`, like `epochs=30`; any number of times
+    #[arg(long, value_name = "OPTION=VALUE")]
+    pub classify: Vec<String>,
+    /// An option of `atrous train segment`, like `weights=mobilenet.h5`; any number of times
+    #[arg(long, value_name = "OPTION=VALUE")]
+    pub segment: Vec<String>,
+    /// Passes over the training pictures, for both [default: the preset's]
+    #[arg(long, value_name = "N")]
+    pub epochs: Option<usize>,
+    /// Share of the training pictures kept for validation [default: the data's own split, else 0.1]
+    #[arg(long, value_name = "SHARE")]
+    pub val_fraction: Option<f64>,
+    /// The same seed gives the same bits, at any number of threads [default: 0]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// A TOML file with options for both (`seed = 1`), and for one under `[classify]`, `[segment]`
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl TaskOptions {
+    /// The options of one task: its own, else those for both, else the file's in the same order.
+    pub fn of(&self, segments: bool) -> Result<TrainOptions> {
+        let (name, pairs) = match segments {
+            false => ("classify", &self.classify),
+            true => ("segment", &self.segment),
+        };
+        let mut options = TrainOptions::default();
+        for pair in pairs {
+            options = from_pair(pair)
+                .map_err(|message| Error::argument(if segments { "--segment" } else { "--classify" }, message))?
+                .or(options);
+        }
+        let both = TrainOptions {
+            preset: self.preset.clone(),
+            epochs: self.epochs,
+            val_fraction: self.val_fraction,
+            seed: self.seed,
+            ..TrainOptions::default()
+        };
+        options = options.or(both);
+        let Some(path) = &self.config else { return Ok(options) };
+        let wrong = |error: toml::de::Error| Error::file(path, error.to_string().trim_end());
+        let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, explain(&error)))?;
+        let mut both: toml::Table = toml::from_str(&text).map_err(wrong)?;
+        let mut tables = ["classify", "segment"].map(|task| both.remove(task));
+        let own = tables[segments as usize].take().unwrap_or(toml::Value::Table(Default::default()));
+        let own: TrainOptions = own.try_into().map_err(|error: toml::de::Error| {
+            Error::file(path, format!("[{name}]: {}", error.to_string().trim_end()))
+        })?;
+        let both: TrainOptions = both.try_into().map_err(wrong)?;
+        Ok(options.or(own).or(both))
+    }
+}
+
+/// `epochs=30`, `weights=a.h5`: a value that is no TOML is a text without its quotes.
+fn from_pair(pair: &str) -> Result<TrainOptions, String> {
+    let Some((key, value)) = pair.split_once('=') else {
+        return Err(format!("expected OPTION=VALUE, got `{pair}`"));
+    };
+    let key = key.trim().trim_start_matches("--").replace('-', "_");
+    let with = |value: toml::Value| {
+        toml::Value::Table(toml::Table::from_iter([(key.clone(), value)])).try_into::<TrainOptions>()
+    };
+    let text = || with(toml::Value::String(value.into()));
+    let parsed = toml::from_str::<toml::Table>(&format!("value = {value}")).ok();
+    let read = match parsed.and_then(|mut table| table.remove("value")) {
+        // A layer's count or a schedule is a text that may look like a number.
+        Some(parsed) => with(parsed).or_else(|error| text().map_err(|_| error)),
+        None => text(),
+    };
+    read.map_err(|error| format!("`{pair}`: {}", error.to_string().trim_end()))
+}
+
 fn from_file(path: &Path) -> Result<TrainOptions> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, explain(&error)))?;
     toml::from_str(&text).map_err(|error| Error::file(path, error.to_string().trim_end()))
@@ -146,6 +230,7 @@ impl TrainOptions {
             weights: self.weights.or(other.weights),
             unfreeze: self.unfreeze.or(other.unfreeze),
             freeze_batch_norm: self.freeze_batch_norm.or(other.freeze_batch_norm),
+            batch_norm_momentum: self.batch_norm_momentum.or(other.batch_norm_momentum),
             size: self.size.or(other.size),
             fit: self.fit.or(other.fit),
             epochs: self.epochs.or(other.epochs),
@@ -237,6 +322,7 @@ impl TrainOptions {
         if let Some(plateau) = o.plateau {
             plan.plateau = plateau.then(Plateau::default);
         }
+        plan.batch_norm_momentum = o.batch_norm_momentum.or(plan.batch_norm_momentum);
         plan.patience = o.patience.or(plan.patience);
         plan.clip_norm = o.clip_norm.or(plan.clip_norm);
         plan.learning_rate = o.learning_rate.unwrap_or(plan.learning_rate);
@@ -302,6 +388,36 @@ mod tests {
         for wrong in ["", "x:3", "dense", "-1"] {
             let error = unfreeze_schedule(wrong, &graph).unwrap_err().to_string();
             assert!(error.contains("--unfreeze"), "{error}");
+        }
+    }
+
+    #[test]
+    fn each_task_takes_its_own_options_before_those_for_both() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.toml");
+        let text = "seed = 3\nepochs = 7\n[segment]\nsize = 64\nepochs = 8\n[classify]\nhead = \"pooled\"\n";
+        std::fs::write(&path, text).unwrap();
+        let pairs = |all: &[&str]| all.iter().map(|pair| pair.to_string()).collect();
+        let options = TaskOptions {
+            classify: pairs(&["epochs=2", "weights=a b.h5", "unfreeze=3", "batch-size=8"]),
+            segment: pairs(&["augment=none", "--flip=true"]),
+            config: Some(path),
+            ..TaskOptions::default()
+        };
+        let classify = options.of(false).unwrap();
+        assert_eq!((classify.epochs, classify.seed, classify.size), (Some(2), Some(3), None));
+        assert_eq!(classify.weights.as_deref(), Some(Path::new("a b.h5")));
+        assert_eq!((classify.unfreeze.as_deref(), classify.batch_size), (Some("3"), Some(8)));
+        assert_eq!(classify.head.as_deref(), Some("pooled"));
+        let error = options.of(true).unwrap_err().to_string();
+        assert!(error.contains("--segment") && error.contains("flip"), "{error}");
+        let options = TaskOptions { segment: pairs(&["augment=none"]), ..options };
+        let segment = options.of(true).unwrap();
+        assert_eq!((segment.epochs, segment.size, segment.seed), (Some(8), Some(64), Some(3)));
+        for wrong in ["epochs", "epochs=many", "epoch=3"] {
+            let options = TaskOptions { classify: pairs(&[wrong]), ..TaskOptions::default() };
+            let error = options.of(false).unwrap_err().to_string();
+            assert!(error.contains(wrong) && error.contains("--classify"), "{error}");
         }
     }
 

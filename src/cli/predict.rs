@@ -1,113 +1,246 @@
 //! `atrous predict`
 
 use super::progress::bar;
-use super::train::{saved_classes, scoring_loader};
 use atrous::data::source::Source;
 use atrous::data::{CLASSES, Dataset};
-use atrous::files::write_atomically;
-use atrous::predict::Segmenter;
-use atrous::submission::{self, Entry, labels_from_probabilities};
-use atrous::train::Trainer;
-use atrous::{Error, Result, predict, train};
-use clap::Args;
-use indicatif::ProgressBar;
+use atrous::files::{explain, write_atomically};
+use atrous::predict::{MaskOptions, Networks, Predictions, THRESHOLD};
+use atrous::refine::QuickShift;
+use atrous::report::{self, PanelRow};
+use atrous::{Error, Result, submission};
+use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[derive(Args)]
 #[command(after_help = "\
-Example:
-  atrous predict --data voc --checkpoint result/checkpoint.safetensors --out submission.csv
+Examples:
+  atrous predict --data voc --checkpoint result --out submission.csv
+  atrous predict --data voc --checkpoint classify/best.safetensors --checkpoint segment
+  atrous predict --data voc --checkpoint result --task segment --flip --scales 0.75,1,1.25
 
-Beside the submission it writes probabilities.csv: one row a picture, one column a class.")]
+Beside the submission it writes probabilities.csv (one row a picture, one column a class) and
+panel.png (the first pictures with what was predicted). Without a classifier a picture's labels
+are those of its mask; without a network for masks their rows are empty.")]
 pub struct Predict {
     /// Folder with test/test_set.csv and test/img/, or in VOCdevkit's layout
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// What `train` left
-    #[arg(long, value_name = "FILE")]
-    checkpoint: PathBuf,
+    /// A checkpoint, or a folder that `train` or `run` left (of which the best is taken). Twice for
+    /// two tasks
+    #[arg(long, value_name = "PATH", required = true)]
+    checkpoint: Vec<PathBuf>,
+    /// Which rows to fill [default: all that the checkpoints can]
+    #[arg(long, value_enum, value_name = "TASK")]
+    task: Option<Task>,
     /// The file to write
     #[arg(long, value_name = "FILE", default_value = "submission.csv")]
     out: PathBuf,
-    /// A class is predicted where its probability is above this; the likeliest one always is
-    #[arg(long, default_value_t = THRESHOLD, value_name = "P")]
-    threshold: f32,
+    #[command(flatten)]
+    how: How,
 }
 
-/// The pipeline's: .15.
-pub const THRESHOLD: f32 = 0.15;
+/// What a command is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Task {
+    Classify,
+    Segment,
+    Both,
+}
+
+impl Task {
+    pub fn classifies(self) -> bool {
+        self != Task::Segment
+    }
+
+    pub fn segments(self) -> bool {
+        self != Task::Classify
+    }
+}
+
+/// How probabilities become labels, and logits masks.
+#[derive(Args, Clone, Debug)]
+pub struct How {
+    /// A class is predicted where its probability is above this; the likeliest one always is
+    /// [default: those that training fitted on its validation pictures, else 0.15]
+    #[arg(long, value_name = "P")]
+    pub threshold: Option<f32>,
+    /// Masks: see the picture at these multiples of the network's size, and average
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1")]
+    pub scales: Vec<f32>,
+    /// Masks: see the picture in a mirror, too, and average
+    #[arg(long)]
+    pub flip: bool,
+    /// Masks: scale up labels instead of logits, as the notebook did
+    #[arg(long)]
+    pub nearest: bool,
+    /// Masks: each superpixel (quick shift) takes one class
+    #[arg(long)]
+    pub superpixels: bool,
+}
+
+impl Default for How {
+    fn default() -> Self {
+        How { threshold: None, scales: vec![1.0], flip: false, nearest: false, superpixels: false }
+    }
+}
+
+impl How {
+    pub fn masks(&self) -> MaskOptions {
+        MaskOptions {
+            scales: self.scales.clone(),
+            flip: self.flip,
+            nearest: self.nearest,
+            superpixels: self.superpixels.then(QuickShift::default),
+        }
+    }
+
+    /// An error where an option is out of range, before any work.
+    pub fn check(&self) -> Result<()> {
+        self.masks().check()?;
+        match self.threshold {
+            Some(p) if !(0.0..=1.0).contains(&p) => {
+                Err(Error::argument("--threshold", format!("expected 0 to 1, got {p}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
 
 impl Predict {
     pub fn run(self) -> Result<()> {
-        check_threshold(self.threshold)?;
-        let (trainer, saved) = train::load(&self.checkpoint)?;
-        saved_classes(&self.checkpoint, saved.plan.network.classes)?;
+        self.how.check()?;
+        let networks = load(&self.checkpoint, self.task)?;
         let source = Source::open(&self.data)?;
         let dataset = source.test(source.natural_task())?;
-        write_submission(&trainer, &dataset, self.threshold, &self.out)
+        write_submission(&networks, &dataset, &self.how, &self.out)
     }
 }
 
-/// An error where the threshold is no probability.
-pub fn check_threshold(threshold: f32) -> Result<()> {
-    match (0.0..=1.0).contains(&threshold) {
-        true => Ok(()),
-        false => Err(Error::argument("--threshold", format!("expected 0 to 1, got {threshold}"))),
+/// The networks of the checkpoints that are wanted for the task.
+pub fn load(paths: &[PathBuf], task: Option<Task>) -> Result<Networks> {
+    let mut networks = Networks::load(paths)?;
+    if let Some(task) = task {
+        let missing = |what| Err(Error::argument("--task", format!("no checkpoint {what}")));
+        if task.classifies() && networks.classifier.is_none() {
+            return missing("classifies");
+        }
+        if task.segments() && networks.segmenter.is_none() {
+            return missing("segments");
+        }
+        networks.classifier = networks.classifier.filter(|_| task.classifies());
+        networks.segmenter = networks.segmenter.filter(|_| task.segments());
     }
+    Ok(networks)
 }
 
-/// Predicts every picture and writes the submission, and `probabilities.csv` beside it.
-pub fn write_submission(
-    trainer: &Trainer,
+/// [`Networks::predict`] with a progress bar.
+pub fn predictions(
+    networks: &Networks,
     dataset: &Arc<dyn Dataset>,
-    threshold: f32,
+    indices: &[usize],
+    how: &How,
+) -> Result<Predictions> {
+    let bar = bar(indices.len(), "classifying");
+    let mut progress = |done| bar.set_position(done as u64);
+    let predictions =
+        networks.predict(dataset, indices, &how.masks(), how.threshold, &mut progress)?;
+    bar.finish_and_clear();
+    Ok(predictions)
+}
+
+/// How many pictures a panel shows.
+const PANEL: usize = 8;
+
+/// Predicts every picture, and writes the submission with probabilities and a panel beside it.
+pub fn write_submission(
+    networks: &Networks,
+    dataset: &Arc<dyn Dataset>,
+    how: &How,
     out: &Path,
 ) -> Result<()> {
-    let network = &trainer.plan.network;
-    let bar = bar(dataset.len(), "predicting");
-    if network.segments() {
-        let entries = masks(trainer, dataset, &bar)?;
-        bar.finish_and_clear();
-        submission::write(out, entries.into_iter().map(Ok))?;
-        println!("submission: {} ({} pictures)", out.display(), dataset.len());
-        return Ok(());
+    if let Some(folder) = out.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(|error| Error::file(folder, explain(&error)))?;
     }
-    let loader = scoring_loader(dataset, &trainer.plan, (0..dataset.len()).collect());
-    let probabilities =
-        predict::probabilities(&trainer.model, &loader, &mut |done| bar.set_position(done as u64))?;
+    let indices: Vec<usize> = (0..dataset.len()).collect();
+    let predictions = predictions(networks, dataset, &indices, how)?;
+    if networks.classifier.is_some() {
+        let fitted = how.threshold.is_none();
+        let table = out.with_file_name("probabilities.csv");
+        write_probabilities(&predictions, &**dataset, &table)?;
+        match &predictions.thresholds.per_class[..] {
+            [first, rest @ ..] if rest.iter().all(|t| t == first) => println!(
+                "a class is predicted above {first:.3}{}",
+                if fitted && *first != THRESHOLD { ", fitted on the validation pictures" } else { "" }
+            ),
+            _ => println!("a class is predicted above its own threshold, fitted on the validation pictures"),
+        }
+    }
+    let bar = bar(predictions.len(), if predictions.segments() { "masks" } else { "writing" });
+    let mut rows = Vec::new();
+    let entries = (0..predictions.len()).map(|i| {
+        let prediction = predictions.get(i)?;
+        let entry = prediction.entry();
+        if rows.len() < PANEL {
+            rows.push(PanelRow {
+                picture: Some(dataset.picture(i)?),
+                predicted: Some(prediction.labels),
+                probabilities: prediction.probabilities,
+                prediction: prediction.mask,
+                name: prediction.id,
+                ..PanelRow::default()
+            });
+        }
+        bar.set_position(i as u64 + 1);
+        Ok(entry)
+    });
+    submission::write(out, entries)?;
     bar.finish_and_clear();
-    let rows: Vec<&[f32]> = probabilities.chunks(CLASSES.len()).collect();
-    let table = out.with_file_name("probabilities.csv");
-    write_atomically(&table, |file| {
+    println!("submission: {} ({} pictures)", out.display(), predictions.len());
+    write_panel(&rows, &out.with_file_name("panel.png"))
+}
+
+fn write_probabilities(predictions: &Predictions, dataset: &dyn Dataset, path: &Path) -> Result<()> {
+    write_atomically(path, |file| {
         writeln!(file, "Id,{}", CLASSES.join(","))?;
-        for (i, row) in rows.iter().enumerate() {
+        for (i, row) in predictions.probabilities.chunks(CLASSES.len()).enumerate() {
             let cells: Vec<String> = row.iter().map(f32::to_string).collect();
             writeln!(file, "{},{}", dataset.id(i), cells.join(","))?;
         }
         Ok(())
-    })?;
-    let entry = |(i, row): (usize, &&[f32])| {
-        Ok(Entry::new(dataset.id(i), &labels_from_probabilities(row, threshold), None))
-    };
-    submission::write(out, rows.iter().enumerate().map(entry))?;
-    println!("submission: {} ({} pictures)", out.display(), rows.len());
-    Ok(())
+    })
 }
 
-/// The masks of all pictures, and the classes seen in them.
-fn masks(trainer: &Trainer, dataset: &Arc<dyn Dataset>, bar: &ProgressBar) -> Result<Vec<Entry>> {
-    let plan = &trainer.plan;
-    let segmenter = Segmenter::new(&trainer.model, plan.preprocess, plan.fit)?;
-    let mut entries = Vec::with_capacity(dataset.len());
-    for i in 0..dataset.len() {
-        let mask = segmenter.mask(&dataset.picture(i)?)?;
-        entries.push(Entry::new(
-            dataset.id(i),
-            &mask.labels().map(|set| set as u8),
-            Some(&mask.classes),
-        ));
-        bar.set_position(i as u64 + 1);
+/// Validation samples with their truth, and what the networks say of them.
+pub fn validation_panel(
+    networks: &Networks,
+    dataset: &Arc<dyn Dataset>,
+    indices: &[usize],
+    path: &Path,
+) -> Result<()> {
+    let indices = &indices[..indices.len().min(PANEL)];
+    let predictions = predictions(networks, dataset, indices, &How::default())?;
+    let row = |(i, &index): (usize, &usize)| {
+        let prediction = predictions.get(i)?;
+        Ok(PanelRow {
+            picture: Some(dataset.picture(index)?),
+            truth: if predictions.segments() { dataset.mask(index)? } else { None },
+            labels: dataset.labels(index),
+            predicted: networks.classifier.is_some().then_some(prediction.labels),
+            probabilities: prediction.probabilities,
+            prediction: prediction.mask,
+            name: prediction.id,
+        })
+    };
+    let rows = indices.iter().enumerate().map(row).collect::<Result<Vec<_>>>()?;
+    write_panel(&rows, path)
+}
+
+fn write_panel(rows: &[PanelRow], path: &Path) -> Result<()> {
+    if rows.is_empty() {
+        return Ok(());
     }
-    Ok(entries)
+    report::panel(rows, path)?;
+    println!("pictures: {}", path.display());
+    Ok(())
 }

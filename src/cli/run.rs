@@ -1,26 +1,28 @@
 //! `atrous run`: the whole pipeline in one folder.
 
 use super::data::check_or_fail;
-use super::options::{Configured, TrainOptions};
-use super::predict::{THRESHOLD, check_threshold, write_submission};
-use super::train::{Job, open, scoring_loader};
-use atrous::Result;
-use atrous::controls::Controls;
-use atrous::data::Dataset;
+use super::evaluate::evaluate;
+use super::options::TaskOptions;
+use super::predict::{How, Task, write_submission};
+use super::train::{Job, open};
 use atrous::data::source::Source;
-use atrous::files::write_atomically;
-use atrous::train::{Trainer, evaluate};
+use atrous::predict::{Networks, Trained, locate};
+use atrous::{Error, Result};
 use clap::Args;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 #[derive(Args)]
 #[command(after_help = "\
-Example:
+Examples:
   atrous run --data voc --out result
+  atrous run --data voc --out result --classify model=mobilenetv2 --classify weights=mobilenetv2.h5 \\
+      --segment weights=mobilenet.h5 --segment epochs=12
+  atrous run --data voc --out result --config pipeline.toml --resume
 
-It leaves in the output folder: checkpoint.safetensors, best.safetensors, history.csv,
-history.json, scores.txt, probabilities.csv, submission.csv.")]
+It checks the folder, trains a classifier and a network for masks, scores both on pictures kept
+for validation, and predicts the test pictures. It leaves in the output folder: classify/ and
+segment/ (what `train` leaves), scores.txt, validation.png, submission.csv with the rows of both
+tasks, probabilities.csv, panel.png. Ctrl-C saves; --resume goes on from there.")]
 pub struct Run {
     /// Folder in the competition's layout (train/ and test/) or in VOCdevkit's
     #[arg(long, value_name = "DIR")]
@@ -28,55 +30,87 @@ pub struct Run {
     /// Folder for the results
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Which networks to train [default: both; classify where no picture has a mask]
+    #[arg(long, value_enum, value_name = "TASK")]
+    task: Option<Task>,
     /// Go on with the run in the output folder
     #[arg(long)]
     resume: bool,
-    /// A class is predicted where its probability is above this; the likeliest one always is
-    #[arg(long, default_value_t = THRESHOLD, value_name = "P")]
-    threshold: f32,
     #[command(flatten)]
-    training: Configured,
+    how: How,
+    #[command(flatten)]
+    training: TaskOptions,
 }
 
 impl Run {
     pub fn run(self) -> Result<()> {
-        check_threshold(self.threshold)?;
+        self.how.check()?;
         check_or_fail(&self.data)?;
-        pipeline(&self.data, self.out, self.resume, self.threshold, self.training.read()?)
+        let task = match self.task {
+            Some(task) => task,
+            None if has_masks(&self.data)? => Task::Both,
+            None => {
+                println!("no training picture has a mask: classification alone");
+                Task::Classify
+            }
+        };
+        Pipeline {
+            data: &self.data,
+            out: &self.out,
+            task,
+            resume: self.resume,
+            how: self.how,
+            training: self.training,
+        }
+        .run()
     }
+}
+
+fn has_masks(data: &Path) -> Result<bool> {
+    let training = open(data, false)?;
+    for &index in &training.train {
+        if training.dataset.mask_file(index).is_some_and(|file| file.is_file()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Train, score, predict, submit.
-pub fn pipeline(
-    data: &Path,
-    out: PathBuf,
-    resume: bool,
-    threshold: f32,
-    options: TrainOptions,
-) -> Result<()> {
-    let source = Source::open(data)?;
-    let training = open(data, false)?;
-    let test = source.test(source.natural_task())?;
-    let dataset = training.dataset.clone();
-    let job = Job { data: training, out: out.clone(), resume, options, segments: false };
-    let trainer = job.run()?;
-    if !trainer.plan.val_indices.is_empty() {
-        score(&trainer, &dataset, &out)?;
-    }
-    write_submission(&trainer, &test, threshold, &out.join("submission.csv"))
+pub struct Pipeline<'a> {
+    pub data: &'a Path,
+    pub out: &'a Path,
+    pub task: Task,
+    pub resume: bool,
+    pub how: How,
+    pub training: TaskOptions,
 }
 
-fn score(trainer: &Trainer, dataset: &Arc<dyn Dataset>, out: &Path) -> Result<()> {
-    let plan = &trainer.plan;
-    let loader = scoring_loader(dataset, plan, plan.val_indices.clone());
-    let scores = evaluate(&trainer.model, plan.loss()?, &loader)?;
-    let controls = Controls::measure(
-        &**dataset,
-        &plan.train_indices,
-        &plan.val_indices,
-        &scores.probabilities,
-        plan.seed,
-    )?;
-    println!("{controls}");
-    write_atomically(out.join("scores.txt"), |file| writeln!(file, "{controls}"))
+impl Pipeline<'_> {
+    pub fn run(mut self) -> Result<()> {
+        let source = Source::open(self.data)?;
+        let test = source.test(source.natural_task())?;
+        let mut networks = Networks::default();
+        for (wanted, segments, name) in
+            [(self.task.classifies(), false, "classify"), (self.task.segments(), true, "segment")]
+        {
+            if !wanted {
+                continue;
+            }
+            let options = self.training.of(segments)?;
+            // The notebook's masks were scaled up by OpenCV's nearest.
+            self.how.nearest |= segments
+                && options.preset.as_deref() == Some("notebook")
+                && self.how.masks() == Default::default();
+            let out = self.out.join(name);
+            let data = open(self.data, segments)?;
+            Job { data, out: out.clone(), resume: self.resume, options, segments }.run()?;
+            let [file] = &locate(&out)?[..] else {
+                return Err(Error::file(&out, "expected one network, got several"));
+            };
+            networks.add(Trained::load(file)?)?;
+        }
+        evaluate(&networks, self.data, &self.how, Some(self.out))?;
+        write_submission(&networks, &test, &self.how, &self.out.join("submission.csv"))
+    }
 }

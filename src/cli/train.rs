@@ -1,22 +1,22 @@
 //! `atrous train classify` and `atrous train segment`
 
 use super::options::{Configured, TrainOptions};
-use super::progress::{Training, interruptible};
+use super::predict::validation_panel;
+use super::progress::{self, interruptible};
 use atrous::data::class_weights::balanced;
 use atrous::data::loader::Loader;
-use atrous::data::source::{self, Source};
+use atrous::data::source::{Source, Training};
 use atrous::data::voc_devkit::Task;
-use atrous::data::{CLASSES, Dataset};
 use atrous::files::explain;
 use atrous::graph::Model;
-use atrous::predict::{self, Segmenter};
+use atrous::predict::{self, Networks, THRESHOLD, Trained};
 use atrous::random::{Stream, domain};
-use atrous::report::{self, PanelRow};
+use atrous::report;
+use atrous::thresholds::{self, Gain};
 use atrous::train::{self, Pace, Plan, Preset, Trainer};
 use atrous::{Error, Result, weights};
 use clap::Args;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -29,7 +29,8 @@ Examples:
 The data is a folder in the competition's layout (train/train_set.csv) or in VOCdevkit's.
 It leaves in the output folder: checkpoint.safetensors (the last epoch), best.safetensors
 (the one with the best validation), history.csv, history.json, curves.svg, curves.png,
-panel.png (validation pictures with their truth and the network's word).
+panel.png (validation pictures with their truth and the best epoch's word), and of a classifier
+thresholds.json (over which probability a class is predicted).
 Ctrl-C saves and stops; --resume goes on from there, to the same bits.")]
 pub struct Command {
     /// Folder with the pictures
@@ -49,34 +50,24 @@ impl Command {
     pub fn run(self, segments: bool) -> Result<()> {
         let (out, resume, options) = (self.out, self.resume, self.training.read()?);
         let data = open(&self.data, segments)?;
-        Job { data, out, resume, options, segments }.run().map(|_| ())
+        Job { data, out, resume, options, segments }.run()
     }
 }
 
 /// The training pictures of a folder.
-pub fn open(folder: &Path, segments: bool) -> Result<source::Training> {
+pub fn open(folder: &Path, segments: bool) -> Result<Training> {
     let source = Source::open(folder)?;
     source.training(if segments { Task::Segmentation } else { source.natural_task() })
 }
 
 /// A training run in a folder.
 pub struct Job {
-    pub data: source::Training,
+    pub data: Training,
     pub out: PathBuf,
     pub resume: bool,
     pub options: TrainOptions,
     /// Pixels, not pictures, are labelled.
     pub segments: bool,
-}
-
-/// An error where a checkpoint is of a network for other classes than the data's.
-pub fn saved_classes(path: &Path, classes: usize) -> Result<()> {
-    // A network for masks has the background as a class of its own.
-    if classes == CLASSES.len() || classes == CLASSES.len() + 1 {
-        return Ok(());
-    }
-    let message = format!("expected a network for {} classes, got one for {classes}", CLASSES.len());
-    Err(Error::file(path, message))
 }
 
 /// The file a run is saved in.
@@ -96,7 +87,7 @@ pub fn refuse_to_overwrite(out: &Path, resume: bool) -> Result<()> {
 
 impl Job {
     /// Trains (or goes on training) to the end, and leaves checkpoint and history.
-    pub fn run(self) -> Result<Trainer> {
+    pub fn run(self) -> Result<()> {
         let path = checkpoint_path(&self.out);
         let workers = self.options.workers.unwrap_or(2);
         if !(1..=256).contains(&workers) {
@@ -112,7 +103,7 @@ impl Job {
             drop_last: plan.drop_last,
             ..Loader::shuffled(dataset.clone(), plan.training_recipe(), plan.batch_size, plan.seed)
         };
-        let validation = scoring_loader(dataset, &plan, plan.val_indices.clone());
+        let validation = plan.scoring_loader(dataset, plan.val_indices.clone());
         let (all, trainable) = trainer.model.count_parameters();
         println!(
             "training {} ({trainable} of {all} parameters) on {} pictures, validating on {}, {} steps an epoch",
@@ -124,7 +115,7 @@ impl Job {
         let every_steps = Some(self.options.checkpoint_steps.unwrap_or(50)).filter(|&n| n > 0);
         let best = (!plan.val_indices.is_empty()).then(|| self.out.join("best.safetensors"));
         let pace = Pace { checkpoint: Some(path.clone()), every_steps, best };
-        let mut progress = Training::new();
+        let mut progress = progress::Training::new();
         let result = interruptible(|| {
             trainer.fit(&training, Some(&validation), &pace, &mut |event| progress.show(event))
         });
@@ -135,23 +126,42 @@ impl Job {
             report::curves(&trainer.history, &self.out)?;
         }
         result?;
-        if !plan.val_indices.is_empty() {
-            panel(&trainer, dataset, &self.out.join("panel.png"))?;
-        }
         println!("checkpoint: {}", path.display());
-        Ok(trainer)
+        drop(trainer);
+        if let Some(best) = pace.best.filter(|best| best.is_file()) {
+            self.look_back(Trained::load(&best)?)?;
+        }
+        Ok(())
+    }
+
+    /// What the best epoch's network says of the validation pictures: thresholds, and a panel.
+    fn look_back(&self, mut trained: Trained) -> Result<()> {
+        let (dataset, val) = (&self.data.dataset, &trained.plan.val_indices);
+        let notebook = self.options.preset.as_deref() == Some("notebook");
+        if !self.segments && !notebook {
+            let loader = trained.plan.scoring_loader(dataset, val.clone());
+            let probabilities = predict::probabilities(&trained.model, &loader, &mut |_| {})?;
+            let labels: Vec<_> = val.iter().filter_map(|&i| dataset.labels(i)).collect();
+            let (chosen, gain) = thresholds::choose(&labels, &probabilities, THRESHOLD, trained.plan.seed)?;
+            if let Some(Gain { before, shared, per_class, .. }) = gain {
+                println!(
+                    "thresholds: Dice {before:.3} at {THRESHOLD}, {shared:.3} with one fitted, {per_class:.3} with \
+                     one fitted a class (on validation pictures they were not fitted on)"
+                );
+            }
+            chosen.write(&self.out)?;
+            trained.thresholds = Some(chosen);
+        }
+        let indices = trained.plan.val_indices.clone();
+        let mut networks = Networks::default();
+        networks.add(trained)?;
+        validation_panel(&networks, dataset, &indices, &self.out.join("panel.png"))
     }
 
     fn trainer(&self, path: &Path) -> Result<Trainer> {
         if self.resume && path.exists() {
             let (trainer, saved) = train::load(path)?;
-            saved_classes(path, saved.plan.network.classes)?;
-            let known = self.data.dataset.len();
-            let indices = saved.plan.train_indices.iter().chain(&saved.plan.val_indices);
-            if let Some(missing) = indices.clone().find(|&&i| i >= known) {
-                let message = format!("the run needs picture number {missing}, the data has {known}");
-                return Err(Error::file(path, message));
-            }
+            saved.plan.samples_are_in(self.data.dataset.len(), path)?;
             self.refuse_changes(path, &saved.plan)?;
             println!("going on after epoch {}, step {}", saved.position.epoch, saved.position.step);
             return Ok(trainer);
@@ -244,6 +254,9 @@ impl Job {
                 self.data.train.iter().copied().filter(known).collect()
             }
         };
+        if self.segments && self.options.preset.as_deref() == Some("notebook") {
+            return Ok(notebook_split(&self.data, usable, share));
+        }
         // Label 0 keeps this permutation apart from those of the epochs.
         let mut order = Stream::new(seed, &[domain::SHUFFLE]).permutation(usable.len());
         let val = (usable.len() as f64 * share).round() as usize;
@@ -265,44 +278,13 @@ impl Job {
     }
 }
 
-/// How many pictures a panel shows.
-const PANEL: usize = 8;
-
-/// Validation pictures with their truth and what the network says of them.
-fn panel(trainer: &Trainer, dataset: &Arc<dyn Dataset>, path: &Path) -> Result<()> {
-    let plan = &trainer.plan;
-    let indices: Vec<usize> = plan.val_indices.iter().copied().take(PANEL).collect();
-    let mut rows = Vec::new();
-    if plan.network.segments() {
-        let segmenter = Segmenter::new(&trainer.model, plan.preprocess, plan.fit)?;
-        for &i in &indices {
-            let picture = dataset.picture(i)?;
-            let prediction = Some(segmenter.mask(&picture)?);
-            let (name, truth, picture) = (dataset.id(i), dataset.mask(i)?, Some(picture));
-            rows.push(PanelRow { name, picture, truth, prediction, ..PanelRow::default() });
-        }
-    } else {
-        let loader = scoring_loader(dataset, plan, indices.clone());
-        let all = predict::probabilities(&trainer.model, &loader, &mut |_| {})?;
-        for (&i, row) in indices.iter().zip(all.chunks(CLASSES.len())) {
-            rows.push(PanelRow {
-                name: dataset.id(i),
-                picture: Some(dataset.picture(i)?),
-                labels: dataset.labels(i),
-                probabilities: row.to_vec(),
-                ..PanelRow::default()
-            });
-        }
-    }
-    report::panel(&rows, path)?;
-    println!("pictures: {} and curves.png", path.display());
-    Ok(())
-}
-
-/// Loads samples as the plan scores them.
-pub fn scoring_loader(dataset: &Arc<dyn Dataset>, plan: &Plan, indices: Vec<usize>) -> Loader {
-    let loader = Loader::new(dataset.clone(), plan.scoring_recipe(), plan.batch_size.min(16));
-    Loader { indices, workers: 2, ..loader }
+/// As the notebook split its masks: by name, sorted as texts (so that 10 comes before 2), the last
+/// for validation.
+fn notebook_split(data: &Training, mut usable: Vec<usize>, share: f64) -> (Vec<usize>, Vec<usize>) {
+    usable.sort_by_cached_key(|&i| data.dataset.id(i));
+    let val = (usable.len() as f64 * share) as usize;
+    let val_indices = usable.split_off(usable.len() - val);
+    (usable, val_indices)
 }
 
 /// The first setting that is not the same in both, as its flag is called.

@@ -78,6 +78,13 @@ impl Picture {
         sized("Picture", height, width, 3, rgb.len())?;
         Ok(Picture { height, width, rgb })
     }
+
+    /// Left is right.
+    pub fn mirrored(&self) -> Self {
+        let rows = self.rgb.chunks_exact(self.width * 3);
+        let rgb = rows.flat_map(|row| row.chunks_exact(3).rev().flatten().copied()).collect();
+        Picture { rgb, ..*self }
+    }
 }
 
 impl Mask {

@@ -116,6 +116,16 @@ impl Graph {
         layers.into_iter().try_fold(input, |last, layer| self.add(layer, &[last]))
     }
 
+    /// The same with another momentum for its batch norms' moving statistics.
+    pub fn with_batch_norm_momentum(mut self, value: f32) -> Self {
+        for node in &mut self.nodes {
+            if let Layer::BatchNormalization { momentum, .. } = &mut node.layer {
+                *momentum = value.into();
+            }
+        }
+        self
+    }
+
     /// A graph of the same name and input, with no layers yet.
     fn emptied(&self) -> Self {
         let mut graph = self.clone();

@@ -1,7 +1,7 @@
 //! Recipes by name: the plan a network is trained by where nothing else is said.
 
 use super::callbacks::{Plateau, Schedule};
-use super::plan::{Augment, Plan, Unfreeze};
+use super::plan::{Augment, Plan, Unfreeze, Watch};
 use crate::data::image::Preprocess;
 use crate::error::{Error, Result};
 use crate::models::{Head, Spec};
@@ -34,6 +34,14 @@ impl Preset {
         };
         let plan = Plan { unfreeze: frozen, ..Plan::new(network) };
         let name_of = plan.network.name.clone();
+        let best = |learning_rate| Plan {
+            learning_rate,
+            schedule: Schedule::Cosine,
+            monitor: Watch::Score,
+            // A run from random weights has too few steps for statistics as slow as the networks'.
+            batch_norm_momentum: (!pretrained).then_some(0.9),
+            ..plan.clone()
+        };
         let plan = match (name, name_of.as_str()) {
             ("notebook", "alexnet") => Plan { epochs: 150, drop_last: true, ..plan },
             ("notebook", "vgg16") => Plan {
@@ -66,22 +74,24 @@ impl Preset {
                 learning_rate: 1e-4,
                 augment: Augment::None,
                 blended_masks: true,
+                shuffle: false,
                 drop_last: true,
                 patience: Some(5),
                 plateau: Some(Plateau::default()),
                 ..plan
             },
-            (_, "alexnet") => plan,
+            (_, "alexnet") => Plan { schedule: Schedule::Constant, ..best(1e-3) },
             (_, "deeplabv3plus") => {
-                Plan { learning_rate: 1e-4, schedule: Schedule::Cosine, warmup: 0.5, epochs: 8, ..plan }
+                // New layers on good features want care, random ones do not.
+                Plan { warmup: 0.5, epochs: 8, ..best(if pretrained { 1e-4 } else { 1e-3 }) }
             }
+            // Without batch norm, as deep as this, larger steps kill its rectifiers.
+            (_, "vgg16") if !pretrained => Plan { batch_size: 32, epochs: 15, ..best(1e-4) },
             // A head alone, on features that stay as they are, takes large steps.
             _ => Plan {
                 batch_size: 32,
                 epochs: 15,
-                schedule: Schedule::Cosine,
-                learning_rate: if plan.unfreeze.is_empty() { 1e-3 } else { 5e-3 },
-                ..plan
+                ..best(if plan.unfreeze.is_empty() { 1e-3 } else { 5e-3 })
             },
         };
         Ok(Preset { class_weights: scratch, plan })

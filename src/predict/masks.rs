@@ -1,0 +1,291 @@
+//! A class for every pixel of pictures of any size.
+
+use crate::autograd::no_grad;
+use crate::data::image::{self, Fit, Nearest, Preprocess, resize_mask};
+use crate::data::{Mask, Picture};
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Model, Run, for_inference};
+use crate::metrics::arg_max;
+use crate::ops::{Method, resize, softmax};
+use crate::refine::{QuickShift, vote_probabilities};
+use crate::tensor::Tensor;
+
+/// How masks are made of a network's logits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MaskOptions {
+    /// The picture is seen at these multiples of the network's size, and what is said of it
+    /// averaged.
+    pub scales: Vec<f32>,
+    /// It is seen in a mirror, too.
+    pub flip: bool,
+    /// The mask, not the logits, is brought to the picture's size: each pixel takes the label of
+    /// the nearest (OpenCV's nearest, as the notebook did). Borders come in blocks.
+    pub nearest: bool,
+    /// Each superpixel of the picture takes one class.
+    pub superpixels: Option<QuickShift>,
+}
+
+impl Default for MaskOptions {
+    fn default() -> Self {
+        MaskOptions { scales: vec![1.0], flip: false, nearest: false, superpixels: None }
+    }
+}
+
+impl MaskOptions {
+    /// An error where scales are out of range or options do not go together.
+    pub fn check(&self) -> Result<()> {
+        let fine = |scale: &f32| (0.25..=4.0).contains(scale);
+        if self.scales.is_empty() || self.scales.len() > 16 || !self.scales.iter().all(fine) {
+            let message = format!("expected 1 to 16 scales of 0.25 to 4, got {:?}", self.scales);
+            return Err(Error::argument("scales", message));
+        }
+        if self.nearest && (self.views() > 1 || self.superpixels.is_some()) {
+            let message = "labels cannot be averaged: leave out scales, flip and superpixels";
+            return Err(Error::argument("nearest", message));
+        }
+        Ok(())
+    }
+
+    /// How often the network sees a picture.
+    fn views(&self) -> usize {
+        self.scales.len() * (1 + self.flip as usize)
+    }
+}
+
+/// Labels the pixels of pictures of any size.
+pub struct Segmenter {
+    /// One a scale, with the same parameters.
+    models: Vec<Model>,
+    preprocess: Preprocess,
+    fit: Fit,
+    options: MaskOptions,
+}
+
+/// Networks that segment take sides that are multiples of this: of what they shrink a picture by.
+const STRIDE: f32 = 16.0;
+
+impl Segmenter {
+    /// A network of logits for every pixel, and how its pictures are prepared. `graph` gives the
+    /// network for pictures of another side, with the same parameters.
+    pub fn new(
+        model: &Model,
+        graph: impl Fn(usize) -> Result<Graph>,
+        preprocess: Preprocess,
+        fit: Fit,
+        options: MaskOptions,
+    ) -> Result<Self> {
+        options.check()?;
+        let own = side(model);
+        let at_scale = |&scale: &f32| {
+            let size = ((own as f32 * scale / STRIDE).round().max(1.0) * STRIDE) as usize;
+            if size == own {
+                return for_inference(model);
+            }
+            let graph = graph(size)?;
+            for_inference(&Model::with(graph, |path, shape, _| match model.parameter(path) {
+                Some(parameter) => parameter.value.clone(),
+                None => Tensor::zeros(shape),
+            }))
+        };
+        let models = options.scales.iter().map(at_scale).collect::<Result<Vec<_>>>()?;
+        Ok(Segmenter { models, preprocess, fit, options })
+    }
+
+    /// The class of each pixel. Logits are scaled up to the picture's own size before the largest is
+    /// taken, so that borders do not come in blocks.
+    pub fn mask(&self, picture: &Picture) -> Result<Mask> {
+        let Picture { height, width, .. } = *picture;
+        if self.options.nearest {
+            let small = arg_max_of(&self.logits(&self.models[0], picture)?)?;
+            return resize_mask(&small, height, width, Nearest::Corner);
+        }
+        let scores = self.scores(picture)?;
+        let Some(quick_shift) = &self.options.superpixels else { return arg_max_of(&scores) };
+        let superpixels = quick_shift.segment(picture)?;
+        vote_probabilities(scores.values::<f32>(), scores.shape().last_axis(), &superpixels)
+    }
+
+    /// [1, height, width, classes]: the mean probabilities of all views, or, where there is one view
+    /// and nobody wants probabilities, its logits, which are largest at the same class.
+    fn scores(&self, picture: &Picture) -> Result<Tensor> {
+        let Picture { height, width, .. } = *picture;
+        let full = |logits: &Tensor| no_grad(|| resize(logits, height, width, Method::Bilinear));
+        if self.options.views() == 1 && self.options.superpixels.is_none() {
+            return full(&self.logits(&self.models[0], picture)?);
+        }
+        let mirror = self.options.flip.then(|| picture.mirrored());
+        let mut sum: Vec<f32> = Vec::new();
+        let mut classes = 0;
+        for model in &self.models {
+            for picture in [Some(picture), mirror.as_ref()].into_iter().flatten() {
+                let scores = no_grad(|| softmax(&full(&self.logits(model, picture)?)?))?;
+                classes = scores.shape().last_axis();
+                sum.resize(height * width * classes, 0.0);
+                let mirrored = mirror.as_ref().is_some_and(|mirror| std::ptr::eq(mirror, picture));
+                let rows = scores.values::<f32>().chunks_exact(width * classes);
+                for (sums, row) in sum.chunks_exact_mut(width * classes).zip(rows) {
+                    let pixels = sums.chunks_exact_mut(classes);
+                    let add = |(sum, pixel): (&mut [f32], &[f32])| {
+                        sum.iter_mut().zip(pixel).for_each(|(sum, p)| *sum += p);
+                    };
+                    match mirrored {
+                        true => pixels.zip(row.chunks_exact(classes).rev()).for_each(add),
+                        false => pixels.zip(row.chunks_exact(classes)).for_each(add),
+                    }
+                }
+            }
+        }
+        let share = 1.0 / self.options.views() as f32;
+        sum.iter_mut().for_each(|p| *p *= share);
+        Tensor::from_slice(&sum, [1, height, width, classes])
+    }
+
+    /// The network's logits [1, h, w, classes], only of where the picture lies: a padded square has a
+    /// border that is not its own.
+    fn logits(&self, model: &Model, picture: &Picture) -> Result<Tensor> {
+        let size = side(model);
+        let mut values = image::fit(picture, size, self.fit)?;
+        self.preprocess.apply(&mut values);
+        let x = Tensor::from_slice(&values, [1, size, size, 3])?;
+        let logits = no_grad(|| model.run(&x, Run::infer()))?.logits;
+        let classes = logits.shape().last_axis();
+        let at = self.fit.placement(picture.height, picture.width, size);
+        if (at.height, at.width) == (size, size) {
+            return Ok(logits);
+        }
+        let rows = (at.top..at.top + at.height).flat_map(|y| {
+            let first = (y * size + at.left) * classes;
+            logits.values::<f32>()[first..first + at.width * classes].iter().copied()
+        });
+        Tensor::from_slice(&rows.collect::<Vec<f32>>(), [1, at.height, at.width, classes])
+    }
+}
+
+fn side(model: &Model) -> usize {
+    model.graph.nodes()[0].output_shape[0]
+}
+
+/// [1, h, w, classes] → the class with the largest score at each pixel.
+fn arg_max_of(scores: &Tensor) -> Result<Mask> {
+    let shape = scores.shape();
+    let (height, width, classes) = (shape[1], shape[2], shape[3]);
+    let labels = scores.values::<f32>().chunks_exact(classes).map(|row| arg_max(row) as u8).collect();
+    Mask::new(height, width, labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::VOID;
+    use crate::models::deeplab_v3_plus;
+    use crate::random::{Stream, domain};
+
+    fn picture(height: usize, width: usize, seed: u64) -> Picture {
+        let mut stream = Stream::new(seed, &[domain::TEST]);
+        let rgb = (0..height * width * 3).map(|_| stream.below(256) as u8).collect();
+        Picture::new(height, width, rgb).unwrap()
+    }
+
+    fn segmenter(fit: Fit, options: MaskOptions) -> Segmenter {
+        let graph = |side| deeplab_v3_plus(side, 21);
+        let model = Model::new(graph(32).unwrap(), 3);
+        Segmenter::new(&model, graph, Preprocess::Symmetric, fit, options).unwrap()
+    }
+
+    /// The definition: each view on its own, probabilities averaged pixel by pixel.
+    fn averaged(picture: &Picture, fit: Fit, scales: &[f32]) -> Vec<f32> {
+        let (mut sum, mut views) = (vec![0.0; picture.height * picture.width * 21], 0.0);
+        for &scale in scales {
+            for mirrored in [false, true] {
+                let options = MaskOptions { scales: vec![scale], ..MaskOptions::default() };
+                let one = segmenter(fit, options);
+                let seen = if mirrored { picture.mirrored() } else { picture.clone() };
+                let scores = no_grad(|| softmax(&one.scores(&seen).unwrap())).unwrap();
+                for (i, &p) in scores.values::<f32>().iter().enumerate() {
+                    let (y, x, c) = (i / 21 / seen.width, i / 21 % seen.width, i % 21);
+                    let x = if mirrored { seen.width - 1 - x } else { x };
+                    sum[(y * seen.width + x) * 21 + c] += p;
+                }
+                views += 1.0;
+            }
+        }
+        sum.iter().map(|p| p / views).collect()
+    }
+
+    #[test]
+    fn several_views_are_averaged_where_they_lie() {
+        let picture = picture(21, 37, 1);
+        for fit in [Fit::Stretch, Fit::Pad] {
+            let scales = vec![0.5, 1.0, 1.6];
+            let options = MaskOptions { scales: scales.clone(), flip: true, ..MaskOptions::default() };
+            let seen = segmenter(fit, options).scores(&picture).unwrap();
+            for (a, b) in seen.values::<f32>().iter().zip(averaged(&picture, fit, &scales)) {
+                assert!((a - b).abs() < 1e-6, "{a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_mirrored_picture_gives_the_mirrored_mask_where_both_are_seen() {
+        let picture = picture(20, 33, 2);
+        let options = MaskOptions { flip: true, ..MaskOptions::default() };
+        let segmenter = segmenter(Fit::Stretch, options);
+        let (mask, mirrored) = (segmenter.mask(&picture), segmenter.mask(&picture.mirrored()));
+        let rows = mirrored.unwrap().classes;
+        let back: Vec<u8> = rows.chunks(33).flat_map(|row| row.iter().rev().copied()).collect();
+        let mask = mask.unwrap().classes;
+        // A pixel whose two best classes are equally likely may go either way.
+        let differ = mask.iter().zip(&back).filter(|(a, b)| a != b).count();
+        assert!(differ * 200 <= mask.len() && mask.iter().any(|&c| c != mask[0]), "{differ}");
+    }
+
+    #[test]
+    fn a_mask_is_of_the_pictures_size_and_a_superpixel_of_one_class() {
+        for (height, width) in [(1, 1), (17, 50), (60, 31)] {
+            let picture = picture(height, width, 3);
+            for fit in [Fit::Stretch, Fit::Pad] {
+                for nearest in [false, true] {
+                    let options = MaskOptions { nearest, ..MaskOptions::default() };
+                    let mask = segmenter(fit, options).mask(&picture).unwrap();
+                    assert_eq!((mask.height, mask.width), (height, width));
+                    assert!(mask.classes.iter().all(|&c| c < 21 && c != VOID));
+                }
+            }
+            let quick_shift = QuickShift::default();
+            let options = MaskOptions { superpixels: Some(quick_shift), ..MaskOptions::default() };
+            let mask = segmenter(Fit::Stretch, options).mask(&picture).unwrap();
+            let superpixels = quick_shift.segment(&picture).unwrap();
+            let mut classes = vec![None; superpixels.count];
+            for (&label, &class) in superpixels.labels.iter().zip(&mask.classes) {
+                assert_eq!(*classes[label as usize].get_or_insert(class), class);
+            }
+        }
+    }
+
+    #[test]
+    fn nearest_takes_whole_labels_of_the_networks_mask() {
+        let picture = picture(53, 71, 4);
+        let options = MaskOptions { nearest: true, ..MaskOptions::default() };
+        let segmenter = segmenter(Fit::Stretch, options);
+        let logits = segmenter.logits(&segmenter.models[0], &picture).unwrap();
+        let small = arg_max_of(&logits).unwrap().classes;
+        let mask = segmenter.mask(&picture).unwrap();
+        for (i, &class) in mask.classes.iter().enumerate() {
+            let (y, x) = (i / 71 * 32 / 53, i % 71 * 32 / 71);
+            assert_eq!(class, small[y * 32 + x]);
+        }
+    }
+
+    #[test]
+    fn options_that_make_no_sense_are_refused() {
+        let of = |options: MaskOptions| options.check().unwrap_err().to_string();
+        for scales in [vec![], vec![0.1], vec![1.0, f32::NAN], vec![1.0; 17]] {
+            assert!(of(MaskOptions { scales, ..MaskOptions::default() }).contains("scales"));
+        }
+        let blocks = MaskOptions { nearest: true, ..MaskOptions::default() };
+        assert!(blocks.check().is_ok());
+        assert!(of(MaskOptions { flip: true, ..blocks.clone() }).contains("averaged"));
+        let superpixels = Some(QuickShift::default());
+        assert!(of(MaskOptions { superpixels, ..blocks }).contains("averaged"));
+    }
+}

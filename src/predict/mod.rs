@@ -1,0 +1,41 @@
+//! From pictures to probabilities ([`probabilities`]), to masks ([`Segmenter`]), and to what a
+//! submission says of a picture (`Predictions`).
+
+mod masks;
+#[cfg(feature = "checkpoint")]
+mod networks;
+#[cfg(feature = "checkpoint")]
+mod scores;
+
+pub use masks::{MaskOptions, Segmenter};
+#[cfg(feature = "checkpoint")]
+pub use networks::{Networks, Prediction, Predictions, THRESHOLD, Trained, locate};
+#[cfg(feature = "checkpoint")]
+pub use scores::MaskScores;
+
+use crate::autograd::no_grad;
+use crate::data::loader::Loader;
+use crate::error::Result;
+use crate::graph::{Model, Run, for_inference};
+
+/// The network's outputs for a loader's samples, in its order: [samples, classes]. `progress` is
+/// told the number of samples done after each batch.
+pub fn probabilities(
+    model: &Model,
+    loader: &Loader,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Vec<f32>> {
+    let model = for_inference(model)?;
+    let mut all = Vec::new();
+    let mut done = 0;
+    no_grad(|| {
+        for batch in loader.epoch(0, 0)? {
+            let batch = batch?;
+            let output = model.run(&batch.images, Run::infer())?.output;
+            all.extend_from_slice(output.values::<f32>());
+            done += batch.indices.len();
+            progress(done);
+        }
+        Ok(all)
+    })
+}

@@ -1,0 +1,226 @@
+//! What training left, put to use: at most one network a task, and what they say of pictures
+//! together.
+
+use super::{MaskOptions, Segmenter, probabilities};
+use crate::data::{CLASSES, Dataset, Labels, Mask};
+use crate::error::{Error, Result};
+use crate::files::explain;
+use crate::graph::Model;
+use crate::submission::Entry;
+use crate::thresholds::Thresholds;
+use crate::train::{self, Plan};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A class is predicted where its probability is above this, if no thresholds were fitted. The
+/// pipeline's.
+pub const THRESHOLD: f32 = 0.15;
+
+/// A trained network, and how it was trained.
+pub struct Trained {
+    pub model: Model,
+    pub plan: Plan,
+    /// Of a classifier: the ones that lie beside it.
+    pub thresholds: Option<Thresholds>,
+    pub path: PathBuf,
+}
+
+impl Trained {
+    /// Reads a checkpoint, and `thresholds.json` beside it.
+    pub fn load(path: &Path) -> Result<Self> {
+        let (trainer, _) = train::load(path)?;
+        let plan = trainer.plan;
+        // A network for masks has the background as a class of its own.
+        let classes = CLASSES.len() + plan.network.segments() as usize;
+        if plan.network.classes != classes {
+            let got = plan.network.classes;
+            let message = format!("expected a network for {classes} classes, got one for {got}");
+            return Err(Error::file(path, message));
+        }
+        let beside = path.with_file_name(THRESHOLDS);
+        let thresholds = match !plan.network.segments() && beside.is_file() {
+            true => Some(Thresholds::read(&beside)?),
+            false => None,
+        };
+        Ok(Trained { model: trainer.model, plan, thresholds, path: path.to_owned() })
+    }
+
+    /// Masks of pictures of any size.
+    pub fn segmenter(&self, options: &MaskOptions) -> Result<Segmenter> {
+        let plan = &self.plan;
+        let graph = |size| {
+            let mut plan = plan.clone();
+            plan.network.size = size;
+            plan.graph()
+        };
+        Segmenter::new(&self.model, graph, plan.preprocess, plan.fit, options.clone())
+    }
+}
+
+const THRESHOLDS: &str = "thresholds.json";
+
+impl Thresholds {
+    /// Reads what [`Thresholds::write`] wrote.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, explain(&error)))?;
+        let thresholds: Thresholds =
+            serde_json::from_str(&text).map_err(|error| Error::file(path, error))?;
+        let fine = |t: &f32| (0.0..=1.0).contains(t);
+        if thresholds.per_class.len() != CLASSES.len() || !thresholds.per_class.iter().all(fine) {
+            let message = format!("expected {} thresholds of 0 to 1", CLASSES.len());
+            return Err(Error::file(path, message));
+        }
+        Ok(thresholds)
+    }
+
+    /// Writes `thresholds.json` into the folder of the network they belong to.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(THRESHOLDS);
+        let text = serde_json::to_string_pretty(self).map_err(|error| Error::file(&path, error))?;
+        crate::files::write_atomically(&path, |file| writeln!(file, "{text}"))
+    }
+}
+
+/// The checkpoints that a path means: a file itself; of a folder that `train` left the best one
+/// (the last, where none was validated); of a folder that `run` left those of both tasks.
+pub fn locate(path: &Path) -> Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let of_folder = |folder: PathBuf| {
+        let files = ["best.safetensors", "checkpoint.safetensors"].map(|name| folder.join(name));
+        files.into_iter().find(|file| file.is_file())
+    };
+    let folders = [path.to_owned(), path.join("classify"), path.join("segment")];
+    let found: Vec<PathBuf> = folders.into_iter().filter_map(of_folder).collect();
+    match found.is_empty() {
+        true => Err(Error::file(path, "expected what `train` or `run` left, got no checkpoint in it")),
+        false => Ok(found),
+    }
+}
+
+/// At most one network a task.
+#[derive(Default)]
+pub struct Networks {
+    pub classifier: Option<Trained>,
+    pub segmenter: Option<Trained>,
+}
+
+impl Networks {
+    /// Reads all checkpoints that the paths mean; an error where two are of one task.
+    pub fn load(paths: &[PathBuf]) -> Result<Self> {
+        let mut networks = Networks::default();
+        for path in paths {
+            for file in locate(path)? {
+                networks.add(Trained::load(&file)?)?;
+            }
+        }
+        Ok(networks)
+    }
+
+    pub fn add(&mut self, trained: Trained) -> Result<()> {
+        let (slot, task) = match trained.plan.network.segments() {
+            true => (&mut self.segmenter, "segments"),
+            false => (&mut self.classifier, "classifies"),
+        };
+        if let Some(other) = slot {
+            let message = format!("it {task}, and so does {}; give one of them", other.path.display());
+            return Err(Error::file(trained.path, message));
+        }
+        *slot = Some(trained);
+        Ok(())
+    }
+
+    /// What the networks say of some samples. The classifier sees all of them now, and `progress` is
+    /// told how many it has seen; masks are made when they are asked for. `threshold` goes before
+    /// the classifier's own.
+    pub fn predict(
+        &self,
+        dataset: &Arc<dyn Dataset>,
+        indices: &[usize],
+        options: &MaskOptions,
+        threshold: Option<f32>,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Predictions> {
+        let mut predictions = Predictions {
+            dataset: dataset.clone(),
+            indices: indices.to_vec(),
+            probabilities: Vec::new(),
+            thresholds: Thresholds::uniform(threshold.unwrap_or(THRESHOLD), CLASSES.len()),
+            segmenter: self.segmenter.as_ref().map(|trained| trained.segmenter(options)).transpose()?,
+        };
+        if let Some(classifier) = &self.classifier {
+            let loader = classifier.plan.scoring_loader(dataset, indices.to_vec());
+            predictions.probabilities = probabilities(&classifier.model, &loader, progress)?;
+            if let (None, Some(fitted)) = (threshold, &classifier.thresholds) {
+                predictions.thresholds = fitted.clone();
+            }
+        }
+        Ok(predictions)
+    }
+}
+
+/// What the networks say of some samples of a data set.
+pub struct Predictions {
+    dataset: Arc<dyn Dataset>,
+    indices: Vec<usize>,
+    /// [samples, classes]; empty without a classifier.
+    pub probabilities: Vec<f32>,
+    pub thresholds: Thresholds,
+    segmenter: Option<Segmenter>,
+}
+
+/// What is said of one picture.
+#[derive(Clone, Debug)]
+pub struct Prediction {
+    pub id: String,
+    /// One a class; empty without a classifier.
+    pub probabilities: Vec<f32>,
+    /// The classes in the picture: of the classifier, else those of the mask.
+    pub labels: Labels,
+    pub mask: Option<Mask>,
+}
+
+impl Prediction {
+    /// Its two rows of a submission.
+    pub fn entry(&self) -> Entry {
+        let mask = self.mask.as_ref().map(|mask| &mask.classes[..]);
+        Entry::new(self.id.clone(), &self.labels.map(|set| set as u8), mask)
+    }
+}
+
+impl Predictions {
+    pub fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.indices.is_empty()
+    }
+
+    /// Are there masks among them, which take their time?
+    pub fn segments(&self) -> bool {
+        self.segmenter.is_some()
+    }
+
+    /// What is said of the `i`-th of the samples.
+    pub fn get(&self, i: usize) -> Result<Prediction> {
+        let index = self.indices[i];
+        let mask = match &self.segmenter {
+            Some(segmenter) => Some(segmenter.mask(&self.dataset.picture(index)?)?),
+            None => None,
+        };
+        let mut prediction = Prediction {
+            id: self.dataset.id(index),
+            labels: mask.as_ref().map(Mask::labels).unwrap_or_default(),
+            probabilities: Vec::new(),
+            mask,
+        };
+        if let Some(row) = self.probabilities.chunks_exact(CLASSES.len()).nth(i) {
+            let labels = self.thresholds.apply(row)?;
+            prediction.labels = std::array::from_fn(|class| labels[class] == 1);
+            prediction.probabilities = row.to_vec();
+        }
+        Ok(prediction)
+    }
+}

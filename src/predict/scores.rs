@@ -1,0 +1,81 @@
+//! What masks are worth, at the pictures' own size.
+
+use super::Predictions;
+use crate::data::{CLASSES, Dataset};
+use crate::error::{Error, Result};
+use crate::metrics::Confusion;
+use crate::submission::Runs;
+use std::fmt;
+
+/// Masks against the truth.
+pub struct MaskScores {
+    /// Pixel by pixel over all pictures, void left out.
+    pub confusion: Confusion,
+    /// The submission's: the mean over pictures of the Dice of all class masks together.
+    pub dice: f64,
+    pub pictures: usize,
+}
+
+impl MaskScores {
+    /// Makes the masks and compares them. Pictures without a true mask are not counted; an error
+    /// where none has one.
+    pub fn measure(
+        predictions: &Predictions,
+        dataset: &dyn Dataset,
+        indices: &[usize],
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Self> {
+        let (mut confusion, mut dice, mut pictures) = (Confusion::voc(), 0.0, 0);
+        for (i, &index) in indices.iter().enumerate() {
+            if let Some(truth) = dataset.mask(index)?
+                && let Some(mask) = predictions.get(i)?.mask
+            {
+                confusion.add(&truth.classes, &mask.classes)?;
+                let runs = |classes: &[u8]| Runs::of_classes(classes, CLASSES.len() as u8);
+                dice += runs(&truth.classes).dice(&runs(&mask.classes));
+                pictures += 1;
+            }
+            progress(i + 1);
+        }
+        if pictures == 0 {
+            return Err(Error::argument("scores", "no picture has a true mask to compare with"));
+        }
+        Ok(MaskScores { confusion, dice: dice / pictures as f64, pictures })
+    }
+
+    /// (mean IoU, pixel accuracy) of masks that are nothing but background.
+    pub fn all_background(&self) -> (f64, f64) {
+        let truth = |class: usize| -> u64 {
+            (0..self.confusion.classes()).map(|predicted| self.confusion.count(class, predicted)).sum()
+        };
+        let sizes: Vec<u64> = (0..self.confusion.classes()).map(truth).collect();
+        let share = sizes[0] as f64 / sizes.iter().sum::<u64>().max(1) as f64;
+        let present = sizes.iter().enumerate().filter(|&(class, &n)| class == 0 || n > 0).count();
+        (share / present as f64, share)
+    }
+}
+
+impl fmt::Display for MaskScores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let figure = |value: Result<f64>| value.map_or("-".into(), |v| format!("{v:.3}"));
+        let (background, accuracy) = self.all_background();
+        writeln!(f, "masks of {} validation pictures, at their own size", self.pictures)?;
+        writeln!(f, "  mean IoU         {}   (all background: {background:.3})", figure(self.confusion.mean_iou()))?;
+        let own = figure(self.confusion.pixel_accuracy());
+        writeln!(f, "  pixel accuracy   {own}   (all background: {accuracy:.3})")?;
+        writeln!(f, "  mean Dice        {}", figure(self.confusion.mean_dice()))?;
+        writeln!(f, "  submission Dice  {:.3}   (mean over pictures)", self.dice)?;
+        write!(f, "  IoU by class    ")?;
+        let names = ["background"].into_iter().chain(CLASSES);
+        for (i, (name, iou)) in names.zip(self.confusion.iou()).enumerate() {
+            if i > 0 && i % 5 == 0 {
+                write!(f, "\n                  ")?;
+            }
+            match iou {
+                Some(iou) => write!(f, " {name} {iou:.2}")?,
+                None => write!(f, " {name} -")?,
+            }
+        }
+        Ok(())
+    }
+}
