@@ -33,6 +33,7 @@ pub fn explain(error: &io::Error) -> String {
         ErrorKind::ReadOnlyFilesystem => "the file system is read-only",
         ErrorKind::NotFound => "no such file or folder",
         ErrorKind::NotADirectory => "a part of the path is a file, not a folder",
+        ErrorKind::AlreadyExists => "it is there already, and not a folder",
         ErrorKind::IsADirectory => "it is a folder, not a file",
         ErrorKind::UnexpectedEof => "the file ends too early",
         _ => return error.to_string(),

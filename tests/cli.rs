@@ -39,11 +39,13 @@ fn checkpoint(out: &Path) -> Vec<u8> {
 
 #[test]
 fn every_subcommand_explains_itself() {
-    let all: [&[&str]; 8] = [
+    let all: [&[&str]; 10] = [
         &[],
         &["demo"],
         &["run"],
         &["train", "classify"],
+        &["train", "segment"],
+        &["evaluate"],
         &["predict"],
         &["summary"],
         &["data", "make"],
@@ -86,69 +88,102 @@ fn what_is_not_known_is_refused_by_name() {
     }
 }
 
+/// A run of both tasks, as small as the networks allow.
+const BOTH: &str = "epochs = 1\nval_fraction = 0.3\n[classify]\nsize = 108\n[segment]\nsize = 32\n";
+
 #[test]
-fn a_run_goes_from_pictures_to_a_submission() {
+fn a_run_goes_from_pictures_to_one_submission_of_both_tasks() {
     let data = data();
+    let data = data.path().to_str().unwrap();
     let out = tempfile::tempdir().unwrap();
     let config = out.path().join("small.toml");
-    fs::write(&config, "size = 108\nepochs = 1\nval_fraction = 0.3\n").unwrap();
+    fs::write(&config, BOTH).unwrap();
     let result = out.path().join("result");
-    let printed = done(&[
-        "run",
-        "--data",
-        data.path().to_str().unwrap(),
-        "--out",
-        result.to_str().unwrap(),
-        "--config",
-        config.to_str().unwrap(),
-    ]);
-    assert!(printed.contains("control: class priors"), "{printed}");
-    let submission = fs::read_to_string(result.join("submission.csv")).unwrap();
+    let folder = result.to_str().unwrap();
+    let run = ["run", "--data", data, "--out", folder, "--config", config.to_str().unwrap()];
+    let printed = done(&run);
+    for wanted in ["control: class priors", "all background", "thresholds: Dice"] {
+        assert!(printed.contains(wanted), "{wanted}: {printed}");
+    }
+    let read = |file: &str| fs::read_to_string(result.join(file)).unwrap();
+    let submission = read("submission.csv");
     let lines: Vec<&str> = submission.lines().collect();
     assert_eq!((lines.len(), lines[0]), (7, "Id,Predicted"));
     for (i, pair) in lines[1..].chunks(2).enumerate() {
-        // Some class is always predicted; masks are not predicted yet.
         let classes = pair[0].strip_prefix(&format!("{i}_classification,")).unwrap();
-        assert!(!classes.is_empty(), "{submission}");
-        assert_eq!(pair[1], format!("{i}_segmentation,"));
+        assert!(!classes.is_empty(), "some class is always predicted: {submission}");
+        assert!(pair[1].starts_with(&format!("{i}_segmentation,")), "{submission}");
     }
-    for file in ["history.csv", "history.json", "scores.txt", "probabilities.csv"] {
+    for file in ["scores.txt", "probabilities.csv", "panel.png", "validation.png"] {
         assert!(fs::metadata(result.join(file)).unwrap().len() > 0, "{file}");
     }
-    let history = fs::read_to_string(result.join("history.csv")).unwrap();
-    assert_eq!(history.lines().count(), 2, "{history}");
-
-    // The same in two commands, its settings as flags.
-    let again = out.path().join("again");
-    let (data, again) = (data.path().to_str().unwrap(), again.to_str().unwrap());
-    let flags = ["--size", "108", "--epochs", "1", "--val-fraction", "0.3"];
-    done(&[&["train", "classify", "--data", data, "--out", again][..], &flags].concat());
-    assert!(checkpoint(&result) == checkpoint(Path::new(again)));
-    let (file, csv) = (format!("{again}/checkpoint.safetensors"), format!("{again}/submission.csv"));
-    done(&["predict", "--data", data, "--checkpoint", &file, "--out", &csv]);
-    assert_eq!(fs::read_to_string(csv).unwrap(), submission);
-    for threshold in ["0", "1"] {
-        let csv = format!("{again}/{threshold}.csv");
-        let flags = ["--checkpoint", &file, "--out", &csv, "--threshold", threshold];
-        done(&[&["predict", "--data", data][..], &flags].concat());
-        // Every class, then the likeliest alone.
-        let first = fs::read_to_string(csv).unwrap().lines().nth(1).unwrap().to_owned();
-        let classes = first.strip_prefix("0_classification,").unwrap();
-        assert!(classes == "1 20" || threshold == "1" && classes.ends_with(" 1"), "{first}");
+    for task in ["classify", "segment"] {
+        assert_eq!(read(&format!("{task}/history.csv")).lines().count(), 2);
+        for file in ["checkpoint.safetensors", "best.safetensors", "curves.svg", "panel.png"] {
+            assert!(result.join(task).join(file).is_file(), "{task}/{file}");
+        }
     }
+
+    // The same step by step, its settings as flags.
+    let again = out.path().join("again");
+    let again = again.to_str().unwrap();
+    let both = ["--epochs", "1", "--val-fraction", "0.3", "--data", data];
+    for (task, size) in [("classify", "108"), ("segment", "32")] {
+        let folder = format!("{again}/{task}");
+        done(&[&["train", task, "--out", &folder, "--size", size][..], &both].concat());
+        assert!(checkpoint(&result.join(task)) == checkpoint(Path::new(&folder)), "{task}");
+    }
+    let csv = format!("{again}/submission.csv");
+    let predict = ["predict", "--data", data, "--out", &csv, "--checkpoint", again];
+    done(&predict);
+    assert_eq!(fs::read_to_string(&csv).unwrap(), submission);
+    let evaluate = ["evaluate", "--data", data, "--checkpoint", again, "--out", again];
+    done(&evaluate);
+    assert_eq!(fs::read_to_string(format!("{again}/scores.txt")).unwrap(), read("scores.txt"));
+
+    // One task alone leaves the other's rows empty, or takes the labels from the masks.
+    done(&[&predict[..], &["--task", "classify"]].concat());
+    let text = fs::read_to_string(&csv).unwrap();
+    let rows: Vec<&str> = text.lines().skip(1).collect();
+    assert!((0..3).all(|i| rows[2 * i] == lines[1 + 2 * i] && rows[2 * i + 1].ends_with(',')), "{text}");
+    done(&[&predict[..], &["--task", "segment"]].concat());
+    let text = fs::read_to_string(&csv).unwrap();
+    assert!((0..3).all(|i| text.lines().nth(2 + 2 * i) == Some(lines[2 + 2 * i])), "{text}");
+    for threshold in ["0", "1"] {
+        done(&[&predict[..], &["--threshold", threshold]].concat());
+        // Every class, then the likeliest alone.
+        let first = fs::read_to_string(&csv).unwrap().lines().nth(1).unwrap().to_owned();
+        if threshold == "0" {
+            assert_eq!(first, "0_classification,1 20");
+        } else {
+            assert!(first.ends_with(" 1") && first.split(' ').count() == 2, "{first}");
+        }
+    }
+    // Options that change masks are measured beside the plain ones.
+    let views = ["--task", "segment", "--scales", "1,1.5", "--flip", "--superpixels"];
+    let printed = done(&[&evaluate[..5], &views].concat());
+    assert!(printed.contains("plain: masks of 6") && printed.contains("flip, superpixels"), "{printed}");
+    // Two networks of one task cannot both be asked.
+    let classifier = format!("{again}/classify/checkpoint.safetensors");
+    let output =
+        Command::new(BINARY).args(predict).args(["--checkpoint", &classifier]).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && error.contains("give one of them"), "{error}");
 }
 
 #[test]
 fn the_demo_runs_and_can_be_resumed_when_it_is_done() {
     let out = tempfile::tempdir().unwrap();
     let path = out.path().to_str().unwrap();
-    let demo = ["demo", "--out", path, "--train", "20", "--test", "2", "--epochs", "1"];
+    let demo = ["demo", "--out", path, "--train", "20", "--test", "2"];
+    let demo = [&demo[..], &["--epochs", "1", "--mask-epochs", "1"]].concat();
     let printed = done(&demo);
     assert!(printed.contains("control: shuffled labels"), "{printed}");
     let submission = fs::read(out.path().join("submission.csv")).unwrap();
-    let trained = checkpoint(out.path());
+    let trained = || ["classify", "segment"].map(|task| checkpoint(&out.path().join(task)));
+    let before = trained();
     done(&[&demo[..], &["--resume"]].concat());
-    assert!(checkpoint(out.path()) == trained);
+    assert!(trained() == before);
     assert!(fs::read(out.path().join("submission.csv")).unwrap() == submission);
 }
 
@@ -275,9 +310,8 @@ fn real_pictures_go_through_the_whole_pipeline() {
     let result = out.path().join("result");
     let result = result.to_str().unwrap();
     done(&["train", "classify", "--data", data, "--out", result, "--epochs", "2"]);
-    let checkpoint = format!("{result}/checkpoint.safetensors");
     let submission = format!("{result}/submission.csv");
-    done(&["predict", "--data", data, "--checkpoint", &checkpoint, "--out", &submission]);
+    done(&["predict", "--data", data, "--checkpoint", result, "--out", &submission]);
     let text = fs::read_to_string(submission).unwrap();
     assert_eq!(text.lines().count(), 1 + 2 * 16, "{text}");
 }

@@ -91,13 +91,8 @@ fn labels(trained: &Trained, training: &Training, how: &How) -> Result<String> {
     let plan = &trained.plan;
     let (dataset, val) = (&training.dataset, &plan.val_indices);
     let predictions = predictions(&alone(trained)?, dataset, val, how)?;
-    let controls = Controls::measure(
-        &**dataset,
-        &plan.train_indices,
-        val,
-        &predictions.probabilities,
-        plan.seed,
-    )?;
+    let controls =
+        Controls::measure(&**dataset, &plan.train_indices, val, &predictions.probabilities, plan.seed)?;
     let mut sum = 0.0;
     for (i, &index) in val.iter().enumerate() {
         let bits = |labels: atrous::data::Labels| labels.map(|set| set as u8);

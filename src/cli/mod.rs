@@ -46,6 +46,8 @@ pub struct Global {
     threads: Option<usize>,
 }
 
+// There is one of it: its size does not matter.
+#[allow(clippy::large_enum_variant)]
 #[derive(Subcommand)]
 enum Command {
     /// The whole pipeline on an embedded, made-up data set: a few minutes on two cores

@@ -171,7 +171,9 @@ impl TaskOptions {
         let mut options = TrainOptions::default();
         for pair in pairs {
             options = from_pair(pair)
-                .map_err(|message| Error::argument(if segments { "--segment" } else { "--classify" }, message))?
+                .map_err(|message| {
+                    Error::argument(if segments { "--segment" } else { "--classify" }, message)
+                })?
                 .or(options);
         }
         let both = TrainOptions {
@@ -395,7 +397,8 @@ mod tests {
     fn each_task_takes_its_own_options_before_those_for_both() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.toml");
-        let text = "seed = 3\nepochs = 7\n[segment]\nsize = 64\nepochs = 8\n[classify]\nhead = \"pooled\"\n";
+        let text =
+            "seed = 3\nepochs = 7\n[segment]\nsize = 64\nepochs = 8\n[classify]\nhead = \"pooled\"\n";
         std::fs::write(&path, text).unwrap();
         let pairs = |all: &[&str]| all.iter().map(|pair| pair.to_string()).collect();
         let options = TaskOptions {

@@ -143,8 +143,7 @@ pub fn predictions(
 ) -> Result<Predictions> {
     let bar = bar(indices.len(), "classifying");
     let mut progress = |done| bar.set_position(done as u64);
-    let predictions =
-        networks.predict(dataset, indices, &how.masks(), how.threshold, &mut progress)?;
+    let predictions = networks.predict(dataset, indices, &how.masks(), how.threshold, &mut progress)?;
     bar.finish_and_clear();
     Ok(predictions)
 }
@@ -173,7 +172,9 @@ pub fn write_submission(
                 "a class is predicted above {first:.3}{}",
                 if fitted && *first != THRESHOLD { ", fitted on the validation pictures" } else { "" }
             ),
-            _ => println!("a class is predicted above its own threshold, fitted on the validation pictures"),
+            _ => println!(
+                "a class is predicted above its own threshold, fitted on the validation pictures"
+            ),
         }
     }
     let bar = bar(predictions.len(), if predictions.segments() { "masks" } else { "writing" });

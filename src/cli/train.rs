@@ -142,7 +142,8 @@ impl Job {
             let loader = trained.plan.scoring_loader(dataset, val.clone());
             let probabilities = predict::probabilities(&trained.model, &loader, &mut |_| {})?;
             let labels: Vec<_> = val.iter().filter_map(|&i| dataset.labels(i)).collect();
-            let (chosen, gain) = thresholds::choose(&labels, &probabilities, THRESHOLD, trained.plan.seed)?;
+            let (chosen, gain) =
+                thresholds::choose(&labels, &probabilities, THRESHOLD, trained.plan.seed)?;
             if let Some(Gain { before, shared, per_class, .. }) = gain {
                 println!(
                     "thresholds: Dice {before:.3} at {THRESHOLD}, {shared:.3} with one fitted, {per_class:.3} with \
@@ -161,6 +162,7 @@ impl Job {
     fn trainer(&self, path: &Path) -> Result<Trainer> {
         if self.resume && path.exists() {
             let (trainer, saved) = train::load(path)?;
+            saved.plan.network.is_for_voc(path)?;
             saved.plan.samples_are_in(self.data.dataset.len(), path)?;
             self.refuse_changes(path, &saved.plan)?;
             println!("going on after epoch {}, step {}", saved.position.epoch, saved.position.step);

@@ -17,11 +17,13 @@ pub use mobilenet_v2::mobilenet_v2;
 pub use resnet50_v2::resnet50_v2;
 pub use vgg16::vgg16;
 
+use crate::data::CLASSES;
 use crate::data::image::Preprocess;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Id};
 use crate::layers::{Activation, Layer};
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 /// The networks' names.
@@ -102,6 +104,17 @@ impl Spec {
                 format!("`{name}` is unknown; there is `{}`", NAMES.join("`, `")),
             )),
         }
+    }
+
+    /// An error, naming the file the network is from, where it is for other classes than VOC's.
+    pub fn is_for_voc(&self, path: &Path) -> Result<()> {
+        // A network for masks has the background as a class of its own.
+        let classes = CLASSES.len() + self.segments() as usize;
+        if self.classes == classes {
+            return Ok(());
+        }
+        let message = format!("expected a network for {classes} classes, got one for {}", self.classes);
+        Err(Error::file(path, message))
     }
 
     /// True for a network that labels every pixel.

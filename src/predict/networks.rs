@@ -30,13 +30,7 @@ impl Trained {
     pub fn load(path: &Path) -> Result<Self> {
         let (trainer, _) = train::load(path)?;
         let plan = trainer.plan;
-        // A network for masks has the background as a class of its own.
-        let classes = CLASSES.len() + plan.network.segments() as usize;
-        if plan.network.classes != classes {
-            let got = plan.network.classes;
-            let message = format!("expected a network for {classes} classes, got one for {got}");
-            return Err(Error::file(path, message));
-        }
+        plan.network.is_for_voc(path)?;
         let beside = path.with_file_name(THRESHOLDS);
         let thresholds = match !plan.network.segments() && beside.is_file() {
             true => Some(Thresholds::read(&beside)?),

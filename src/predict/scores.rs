@@ -60,7 +60,11 @@ impl fmt::Display for MaskScores {
         let figure = |value: Result<f64>| value.map_or("-".into(), |v| format!("{v:.3}"));
         let (background, accuracy) = self.all_background();
         writeln!(f, "masks of {} validation pictures, at their own size", self.pictures)?;
-        writeln!(f, "  mean IoU         {}   (all background: {background:.3})", figure(self.confusion.mean_iou()))?;
+        writeln!(
+            f,
+            "  mean IoU         {}   (all background: {background:.3})",
+            figure(self.confusion.mean_iou())
+        )?;
         let own = figure(self.confusion.pixel_accuracy());
         writeln!(f, "  pixel accuracy   {own}   (all background: {accuracy:.3})")?;
         writeln!(f, "  mean Dice        {}", figure(self.confusion.mean_dice()))?;

@@ -1,12 +1,12 @@
 //! What decides a run's bits, beside the data.
 
 use super::callbacks::{Plateau, Schedule};
-use crate::data::{Dataset, VOID};
 use crate::data::augment::crop::{Crop, Fill};
 use crate::data::augment::jitter::Jitter;
 use crate::data::augment::{Ranges, Rule as Turn};
 use crate::data::image::{Fit, MaskResize, Preprocess};
 use crate::data::loader::{Loader, Recipe, Sampling};
+use crate::data::{Dataset, VOID};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::losses::Loss;
@@ -14,11 +14,11 @@ use crate::models::Spec;
 use crate::ops::CategoricalGradient;
 use crate::optimizers::Rule;
 use crate::weights::Origin;
-use std::path::Path;
-use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// How training pictures differ from time to time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
