@@ -42,6 +42,17 @@ pub fn bar(total: usize, what: &'static str) -> ProgressBar {
     bar
 }
 
+/// `  (3:12, at most 543 MiB)`: the time since, and the most memory this process ever held, where the
+/// system tells it (Linux).
+pub fn spent(began: Instant) -> String {
+    let seconds = began.elapsed().as_secs();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = peak.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    let memory = kib.map_or(String::new(), |kib| format!(", at most {} MiB", kib / 1024));
+    format!("  ({}:{:02}{memory})", seconds / 60, seconds % 60)
+}
+
 /// Shows a training run: epoch, step, loss, accuracy, pictures a second, time left.
 pub struct Training {
     bar: Option<ProgressBar>,

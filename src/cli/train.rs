@@ -17,6 +17,7 @@ use atrous::train::{self, Pace, Plan, Preset, Trainer};
 use atrous::{Error, Result, weights};
 use clap::Args;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -88,6 +89,7 @@ pub fn refuse_to_overwrite(out: &Path, resume: bool) -> Result<()> {
 impl Job {
     /// Trains (or goes on training) to the end, and leaves checkpoint and history.
     pub fn run(self) -> Result<()> {
+        let began = Instant::now();
         let path = checkpoint_path(&self.out);
         let workers = self.options.workers.unwrap_or(2);
         if !(1..=256).contains(&workers) {
@@ -126,7 +128,7 @@ impl Job {
             report::curves(&trainer.history, &self.out)?;
         }
         result?;
-        println!("checkpoint: {}", path.display());
+        println!("checkpoint: {}{}", path.display(), progress::spent(began));
         drop(trainer);
         if let Some(best) = pace.best.filter(|best| best.is_file()) {
             self.look_back(Trained::load(&best)?)?;
@@ -141,7 +143,7 @@ impl Job {
         if !self.segments && !notebook {
             let loader = trained.plan.scoring_loader(dataset, val.clone());
             let probabilities = predict::probabilities(&trained.model, &loader, &mut |_| {})?;
-            let labels: Vec<_> = val.iter().filter_map(|&i| dataset.labels(i)).collect();
+            let labels = val.iter().map(|&i| dataset.labels(i).unwrap_or_default()).collect::<Vec<_>>();
             let (chosen, gain) =
                 thresholds::choose(&labels, &probabilities, THRESHOLD, trained.plan.seed)?;
             if let Some(Gain { before, shared, per_class, .. }) = gain {

@@ -72,6 +72,8 @@ fn nearest_index(i: usize, input: usize, output: usize) -> usize {
 pub fn resize(x: &Tensor, out_h: usize, out_w: usize, method: Method) -> Result<Tensor> {
     let geometry = Geometry::new(x.shape(), out_h, out_w)?;
     let dtype = common_dtype("resize", &[x])?;
+    // A single pixel (DeepLab's pooled branch) is broadcast: there is nothing to interpolate.
+    let method = if geometry.h * geometry.w == 1 { Method::Nearest } else { method };
     let output = match dtype {
         DType::F64 => reference::<f64>(x, geometry, method),
         _ if isa() == Isa::Reference => reference::<f32>(x, geometry, method),
