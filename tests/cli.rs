@@ -308,10 +308,9 @@ fn real_pictures_go_through_the_whole_pipeline() {
     let out = tempfile::tempdir().unwrap();
     assert!(done(&["data", "check", data]).contains("nothing is wrong"));
     let result = out.path().join("result");
-    let result = result.to_str().unwrap();
-    done(&["train", "classify", "--data", data, "--out", result, "--epochs", "2"]);
-    let submission = format!("{result}/submission.csv");
-    done(&["predict", "--data", data, "--checkpoint", result, "--out", &submission]);
-    let text = fs::read_to_string(submission).unwrap();
+    let folder = result.to_str().unwrap();
+    let run = ["run", "--data", data, "--out", folder, "--epochs", "2", "--segment", "size=112"];
+    assert!(done(&run).contains("masks of 5 validation pictures"));
+    let text = fs::read_to_string(result.join("submission.csv")).unwrap();
     assert_eq!(text.lines().count(), 1 + 2 * 16, "{text}");
 }

@@ -12,7 +12,10 @@ use atrous::data::voc_npy::{Split, VocNpy};
 use atrous::data::{CLASSES, Dataset, Labels, Mask, Picture, check};
 use proptest::prelude::*;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
+
+const CONTINUE: ControlFlow<()> = ControlFlow::Continue(());
 
 fn picture(height: usize, width: usize, shade: u8) -> Picture {
     let value = |i: usize| shade.wrapping_add((i / 3 / width * 4 + i / 3 % width * 2) as u8 / 4);
@@ -279,7 +282,11 @@ fn devkit_to_npy_keeps_every_pixel_and_label() {
     let out = tempfile::tempdir().unwrap();
     let to = out.path().join("npy");
     let progress = std::cell::Cell::new((0, 0));
-    let done = convert(dir.path(), &to, Layout::VocNpy, &|done, of| progress.set((done, of))).unwrap();
+    let done = convert(dir.path(), &to, Layout::VocNpy, &|done, of| {
+        progress.set((done, of));
+        CONTINUE
+    })
+    .unwrap();
     assert_eq!((done.train, done.test, done.masks, progress.get()), (3, 0, 3, (3, 3)));
     assert!(check::check(&to).unwrap().is_fine());
     let before = Source::open(dir.path()).unwrap().training(Task::Segmentation).unwrap().dataset;
@@ -297,11 +304,11 @@ fn npy_to_devkit_and_back_keeps_masks_and_labels_and_nearly_the_pictures() {
     let out = tempfile::tempdir().unwrap();
     let [made, devkit, back] = ["made", "devkit", "back"].map(|name| out.path().join(name));
     atrous::data::synthetic::make(&made, 5, 2, 3, &|_, _| {}).unwrap();
-    let done = convert(&made, &devkit, Layout::VocDevkit, &|_, _| {}).unwrap();
+    let done = convert(&made, &devkit, Layout::VocDevkit, &|_, _| CONTINUE).unwrap();
     assert_eq!((done.train, done.test, done.masks), (5, 2, 7));
     let report = check::check(&devkit).unwrap();
     assert!(report.is_fine() && report.notes.is_empty(), "{report}");
-    assert_eq!(convert(&devkit, &back, Layout::VocNpy, &|_, _| {}).unwrap(), done);
+    assert_eq!(convert(&devkit, &back, Layout::VocNpy, &|_, _| CONTINUE).unwrap(), done);
     assert_eq!(names(out.path()), ["back", "devkit", "made"]);
     for split in [Split::Train, Split::Test] {
         let (before, after) = (VocNpy::open(&made, split).unwrap(), VocNpy::open(&back, split).unwrap());
@@ -325,14 +332,20 @@ fn a_conversion_that_fails_leaves_nothing_and_a_folder_that_is_there_stays() {
     let out = tempfile::tempdir().unwrap();
     let to = out.path().join("npy");
     fs::write(voc_devkit::picture_path(dir.path(), "c"), "no JPEG").unwrap();
-    let error = convert(dir.path(), &to, Layout::VocNpy, &|_, _| {}).unwrap_err().to_string();
+    let error = convert(dir.path(), &to, Layout::VocNpy, &|_, _| CONTINUE).unwrap_err().to_string();
     assert!(error.contains("c.jpg: expected a JPEG file"), "{error}");
     assert!(names(out.path()).is_empty());
     fs::create_dir(&to).unwrap();
-    let error = convert(dir.path(), &to, Layout::VocNpy, &|_, _| {}).unwrap_err().to_string();
+    let error = convert(dir.path(), &to, Layout::VocNpy, &|_, _| CONTINUE).unwrap_err().to_string();
     assert!(error.contains("npy: expected a name that is not taken"), "{error}");
     assert_eq!(names(out.path()), ["npy"]);
-    let error = convert(out.path(), &out.path().join("x"), Layout::VocNpy, &|_, _| {}).unwrap_err();
+    let stop = |_: usize, _: usize| ControlFlow::Break(());
+    let stopped = out.path().join("stopped");
+    let error = convert(folder().path(), &stopped, Layout::VocNpy, &stop).unwrap_err();
+    assert!(matches!(error, atrous::Error::Interrupted(_)), "{error}");
+    assert_eq!(names(out.path()), ["npy"]);
+    let error =
+        convert(out.path(), &out.path().join("x"), Layout::VocNpy, &|_, _| CONTINUE).unwrap_err();
     assert!(error.to_string().ends_with("got neither"), "{error}");
 }
 

@@ -1,6 +1,6 @@
 //! `atrous data convert`
 
-use super::progress::bar;
+use super::progress::{asked_to_stop, bar, interruptible};
 use atrous::Result;
 use atrous::data::convert::convert;
 use atrous::data::source;
@@ -42,10 +42,12 @@ impl Convert {
             Layout::Voc => source::Layout::VocDevkit,
         };
         let bar = bar(0, "converting");
-        let done = convert(&self.from, &self.to, layout, &|done, of| {
+        let progress = |done, of| {
             bar.set_length(of as u64);
             bar.set_position(done as u64);
-        });
+            asked_to_stop()
+        };
+        let done = interruptible(|| convert(&self.from, &self.to, layout, &progress));
         bar.finish_and_clear();
         let done = done?;
         println!(

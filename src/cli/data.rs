@@ -44,7 +44,7 @@ pub struct Check {
 }
 
 /// Pictures of each class in a gallery.
-const GALLERY: usize = 3;
+pub const GALLERY: usize = 3;
 
 impl Data {
     pub fn run(self) -> Result<()> {

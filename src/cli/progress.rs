@@ -7,27 +7,31 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-static TRAINING: AtomicBool = AtomicBool::new(false);
+static WORKING: AtomicBool = AtomicBool::new(false);
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// Runs `train`, in which the first Ctrl-C (or SIGTERM) asks to stop after the current step. The
+/// Runs `work`, in which the first Ctrl-C (or SIGTERM) asks to stop after the current step. The
 /// second, and any before or after, ends the program at once: there is nothing to save.
-pub fn interruptible<T>(train: impl FnOnce() -> T) -> T {
+pub fn interruptible<T>(work: impl FnOnce() -> T) -> T {
     // An error means that a handler is set already, which is what is wanted.
     let _ = ctrlc::set_handler(|| {
-        if !TRAINING.load(Ordering::SeqCst) || STOP.swap(true, Ordering::SeqCst) {
+        if !WORKING.load(Ordering::SeqCst) || STOP.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
         eprintln!("\nstopping after this step; press Ctrl-C again to stop at once");
     });
-    TRAINING.store(true, Ordering::SeqCst);
-    let result = train();
-    TRAINING.store(false, Ordering::SeqCst);
+    WORKING.store(true, Ordering::SeqCst);
+    let result = work();
+    WORKING.store(false, Ordering::SeqCst);
     result
 }
 
-fn interrupted() -> bool {
-    STOP.load(Ordering::SeqCst)
+/// Break once Ctrl-C was pressed.
+pub fn asked_to_stop() -> ControlFlow<()> {
+    match STOP.load(Ordering::SeqCst) {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    }
 }
 
 /// A bar over a known number of things.
@@ -122,10 +126,7 @@ impl Training {
                 println!("stopped after epoch {epoch}: no better validation since epoch {best_epoch}");
             }
         }
-        match interrupted() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
+        asked_to_stop()
     }
 
     fn line(&self, e: &Epoch) -> String {

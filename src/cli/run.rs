@@ -1,13 +1,13 @@
 //! `atrous run`: the whole pipeline in one folder.
 
-use super::data::check_or_fail;
+use super::data::{GALLERY, check_or_fail};
 use super::evaluate::evaluate;
 use super::options::TaskOptions;
 use super::predict::{How, Task, write_submission};
 use super::train::{Job, open};
 use atrous::data::source::Source;
 use atrous::predict::{Networks, Trained, locate};
-use atrous::{Error, Result};
+use atrous::{Error, Result, report};
 use clap::Args;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ Examples:
 
 It checks the folder, trains a classifier and a network for masks, scores both on pictures kept
 for validation, and predicts the test pictures. It leaves in the output folder: classify/ and
-segment/ (what `train` leaves), scores.txt, validation.png, submission.csv with the rows of both
+segment/ (what `train` leaves), gallery.png, scores.txt, validation.png, submission.csv with the rows of both
 tasks, probabilities.csv, panel.png. Ctrl-C saves; --resume goes on from there.")]
 pub struct Run {
     /// Folder in the competition's layout (train/ and test/) or in VOCdevkit's
@@ -89,7 +89,9 @@ pub struct Pipeline<'a> {
 impl Pipeline<'_> {
     pub fn run(mut self) -> Result<()> {
         let source = Source::open(self.data)?;
-        let test = source.test(source.natural_task())?;
+        let task = source.natural_task();
+        // Before any work: test pictures that cannot be read show now.
+        let test = if source.has_test(task) { Some(source.test(task)?) } else { None };
         let mut networks = Networks::default();
         for (wanted, segments, name) in
             [(self.task.classifies(), false, "classify"), (self.task.segments(), true, "segment")]
@@ -110,7 +112,18 @@ impl Pipeline<'_> {
             };
             networks.add(Trained::load(file)?)?;
         }
+        let gallery = self.out.join("gallery.png");
+        report::gallery(&*open(self.data, false)?.dataset, &gallery, GALLERY)?;
+        println!("gallery: {}", gallery.display());
         evaluate(&networks, self.data, &self.how, Some(self.out))?;
-        write_submission(&networks, &test, &self.how, &self.out.join("submission.csv"))
+        match test {
+            Some(test) => {
+                write_submission(&networks, &test, &self.how, &self.out.join("submission.csv"))
+            }
+            None => {
+                println!("{} has no test pictures: there is no submission", self.data.display());
+                Ok(())
+            }
+        }
     }
 }

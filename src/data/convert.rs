@@ -17,6 +17,7 @@ use crate::data::{CLASSES, Dataset, Labels, mask_fits};
 use crate::error::{Error, Result};
 use crate::files::{explain, write_atomically};
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,12 +29,13 @@ pub struct Converted {
     pub masks: usize,
 }
 
-/// A new folder `to` with what `from` has; `progress(done, of)` is called now and then.
+/// A new folder `to` with what `from` has; `progress(done, of)` is called now and then, and may ask
+/// to stop, which leaves nothing.
 pub fn convert(
     from: &Path,
     to: &Path,
     layout: Layout,
-    progress: &dyn Fn(usize, usize),
+    progress: &dyn Fn(usize, usize) -> ControlFlow<()>,
 ) -> Result<Converted> {
     let source = Source::open(from)?;
     if fs::symlink_metadata(to).is_ok() {
@@ -68,14 +70,16 @@ pub fn convert(
 fn each(
     len: usize,
     write: impl Fn(usize) -> Result<bool> + Sync,
-    count: &dyn Fn(usize),
+    count: &dyn Fn(usize) -> ControlFlow<()>,
 ) -> Result<Vec<bool>> {
     let mut masks = Vec::with_capacity(len);
     for start in (0..len).step_by(16) {
         for result in threads::map(16.min(len - start), |i| write(start + i)) {
             masks.push(result?);
         }
-        count(masks.len());
+        if count(masks.len()).is_break() {
+            return Err(Error::Interrupted("stopped: nothing was converted".into()));
+        }
     }
     Ok(masks)
 }
@@ -89,7 +93,7 @@ fn to_npy(
     root: &Path,
     split: Split,
     dataset: &Arc<dyn Dataset>,
-    count: &dyn Fn(usize),
+    count: &dyn Fn(usize) -> ControlFlow<()>,
 ) -> Result<usize> {
     folder_for(&split.picture(root, ""))?;
     folder_for(&split.mask(root, ""))?;
@@ -112,7 +116,7 @@ fn to_devkit(
     root: &Path,
     split: Split,
     dataset: &Arc<dyn Dataset>,
-    count: &dyn Fn(usize),
+    count: &dyn Fn(usize) -> ControlFlow<()>,
 ) -> Result<usize> {
     let name = |i: usize| format!("{}_{}", split.name(), dataset.id(i));
     folder_for(&voc_devkit::picture_path(root, ""))?;

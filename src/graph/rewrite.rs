@@ -138,6 +138,8 @@ pub struct Live {
     model: Model,
     /// (parameter of the original, the same one here), for all that can change.
     links: Vec<(usize, usize)>,
+    /// The same the other way.
+    back: HashMap<usize, usize>,
 }
 
 impl Live {
@@ -149,7 +151,7 @@ impl Live {
             .filter(|&i| !original.layer_parameters(i).iter().any(|p| p.trainable))
             .map(|i| original.graph.nodes()[i].name.clone())
             .collect();
-        let links = model
+        let links: Vec<(usize, usize)> = model
             .parameters
             .iter()
             .enumerate()
@@ -159,7 +161,8 @@ impl Live {
             })
             .filter_map(|(i, p)| Some((*place.get(p.path.as_str())?, i)))
             .collect();
-        Ok(Live { model, links })
+        let back = links.iter().map(|&(of, here)| (here, of)).collect();
+        Ok(Live { model, links, back })
     }
 
     /// Runs `original` through the rewritten graph: leaves and moving statistics of the pass are
@@ -170,12 +173,11 @@ impl Live {
         self.swap(original);
         let mut pass = pass?;
         let mut leaves: Vec<Tensor> = original.parameters.iter().map(|_| Tensor::zeros([0])).collect();
-        let back: HashMap<usize, usize> = self.links.iter().map(|&(of, here)| (here, of)).collect();
         for &(of, here) in &self.links {
             leaves[of] = pass.leaves[here].clone();
         }
         pass.leaves = leaves;
-        pass.moving = pass.moving.into_iter().map(|(i, value)| (back[&i], value)).collect();
+        pass.moving = pass.moving.into_iter().map(|(i, value)| (self.back[&i], value)).collect();
         Ok(pass)
     }
 

@@ -87,6 +87,10 @@ impl Preset {
             }
             // Without batch norm, as deep as this, larger steps kill its rectifiers.
             (_, "vgg16") if !pretrained => Plan { batch_size: 32, epochs: 15, ..best(1e-4) },
+            // With it, small networks take large ones.
+            (_, "mobilenet" | "mobilenetv2") if !pretrained => {
+                Plan { batch_size: 32, epochs: 15, ..best(3e-3) }
+            }
             // A head alone, on features that stay as they are, takes large steps.
             _ => Plan {
                 batch_size: 32,
