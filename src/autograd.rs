@@ -123,7 +123,7 @@ impl Tensor {
             return Err(Error::shape("backward", "a loss of one element", self.shape()));
         }
         let one = Tensor::full(self.shape(), 1.0).to_dtype(self.dtype());
-        self.backward_from(one)
+        self.backward_from(one.to_device(self.device())?)
     }
 
     /// Gradients of sum(self · upstream): `upstream` is the gradient of some later loss.

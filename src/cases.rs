@@ -5,6 +5,7 @@
 //! - the emulator and the GPU against the CPU;
 //! - the benchmark: time, GFLOP/s, GB/s, ratio to the reference.
 
+use crate::device::Device;
 use crate::error::Result;
 use crate::ops;
 use crate::random::{Stream, domain, hash_name};
@@ -157,6 +158,20 @@ impl Case {
             if input.differentiable { tensor.leaf() } else { tensor }
         };
         self.inputs.iter().map(tensor).collect()
+    }
+
+    /// Output and gradients in f32, computed on a device, brought back to the CPU.
+    pub fn forward_backward_on(&self, device: Device) -> Result<(Tensor, Vec<Option<Tensor>>)> {
+        let there = |input: &Tensor| {
+            let tensor = input.to_device(device)?;
+            Ok(if input.needs_grad() { tensor.leaf() } else { tensor })
+        };
+        let inputs = self.tensors(DType::F32).iter().map(there).collect::<Result<Vec<_>>>()?;
+        let output = (self.run)(&inputs)?;
+        let mut gradients = output.backward_from(self.upstream(&output).to_device(device)?)?;
+        let here = |input| gradients.take(input).map(|g| g.to_device(Device::Cpu)).transpose();
+        let gradients = inputs.iter().map(here).collect::<Result<Vec<_>>>()?;
+        Ok((output.to_device(Device::Cpu)?, gradients))
     }
 
     /// The gradient of a made-up later loss by the output: fixed random numbers.

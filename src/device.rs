@@ -1,5 +1,6 @@
 //! Where tensors live and operators run. A device is a value, not a type parameter.
 
+use crate::cuda::Cuda;
 use crate::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
@@ -19,9 +20,16 @@ impl Device {
     pub fn require(self) -> Result<Self> {
         match self {
             Device::Cpu => Ok(self),
-            other => Err(Error::Device(format!(
-                "`{other}` is not in this version, which runs on `cpu` alone"
-            ))),
+            other => Cuda::get(other).map(|_| self),
+        }
+    }
+
+    /// Waits until the device has done all it was asked for; an error where something went wrong on
+    /// the way.
+    pub fn synchronize(self) -> Result<()> {
+        match self {
+            Device::Cpu => Ok(()),
+            other => Cuda::get(other)?.synchronize(),
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod autograd;
 pub mod cases;
 pub mod controls;
 pub mod cpu;
+pub mod cuda;
 pub mod data;
 pub mod device;
 pub mod error;

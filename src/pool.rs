@@ -51,7 +51,7 @@ unsafe impl<T: Plain> Sync for Buffer<T> {}
 
 /// Sizes are rounded up to a quarter of their power of two: at most 25 % is wasted, and the
 /// smaller last batch of an epoch does not open a new class for every tensor.
-fn size_class(bytes: usize) -> usize {
+pub(crate) fn size_class(bytes: usize) -> usize {
     let bytes = bytes.max(ALIGNMENT);
     let step = (bytes.next_power_of_two() / 8).max(ALIGNMENT);
     bytes.div_ceil(step) * step
@@ -132,6 +132,18 @@ impl<T: Plain> Clone for Buffer<T> {
     fn clone(&self) -> Self {
         Self::from_slice(self)
     }
+}
+
+/// The bytes of plain numbers.
+pub(crate) fn bytes<T: Plain>(values: &[T]) -> &[u8] {
+    // SAFETY: plain numbers have no padding.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
+
+/// The bytes of plain numbers, to be written.
+pub(crate) fn bytes_mut<T: Plain>(values: &mut [T]) -> &mut [u8] {
+    // SAFETY: plain numbers have no padding, and every bit pattern is one.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
 }
 
 /// Bytes: lent out now, the most ever lent out, kept for reuse.

@@ -5,8 +5,10 @@
 //! an operator in [`crate::ops`].
 
 use crate::autograd::Node;
+use crate::cuda::{Cuda, Memory};
+use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::pool::{Buffer, Plain};
+use crate::pool::{self, Buffer, Plain};
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -181,11 +183,12 @@ macro_rules! real {
 real!(f32, F32);
 real!(f64, F64);
 
-#[derive(Clone)]
 pub enum Storage {
     F32(Buffer<f32>),
     F64(Buffer<f64>),
     U8(Buffer<u8>),
+    /// Of another device than the CPU.
+    Device(Memory),
 }
 
 impl Storage {
@@ -194,6 +197,7 @@ impl Storage {
             Storage::F32(_) => DType::F32,
             Storage::F64(_) => DType::F64,
             Storage::U8(_) => DType::U8,
+            Storage::Device(memory) => memory.dtype(),
         }
     }
 
@@ -202,6 +206,7 @@ impl Storage {
             Storage::F32(buffer) => buffer.len(),
             Storage::F64(buffer) => buffer.len(),
             Storage::U8(buffer) => buffer.len(),
+            Storage::Device(memory) => memory.len(),
         }
     }
 }
@@ -272,7 +277,62 @@ impl Tensor {
         self.storage.dtype()
     }
 
-    /// The elements, if they are of type T.
+    /// Takes over memory of a device, of as many elements as the shape has.
+    pub(crate) fn from_memory(memory: Memory, shape: impl Into<Shape>) -> Self {
+        Self::from_storage(Storage::Device(memory), shape.into())
+    }
+
+    pub fn device(&self) -> Device {
+        match &*self.storage {
+            Storage::Device(memory) => memory.cuda.device,
+            _ => Device::Cpu,
+        }
+    }
+
+    /// The same values on another device (off the tape). Waits for them, where they come back to the
+    /// CPU.
+    pub fn to_device(&self, device: Device) -> Result<Self> {
+        let storage = match &*self.storage {
+            _ if device == self.device() => return Ok(self.detach()),
+            Storage::Device(memory) => {
+                let cpu = match memory.dtype() {
+                    DType::U8 => {
+                        let mut buffer = Buffer::<u8>::new(memory.len());
+                        memory.download(&mut buffer)?;
+                        Storage::U8(buffer)
+                    }
+                    _ => {
+                        let mut buffer = Buffer::<f32>::new(memory.len());
+                        memory.download(pool::bytes_mut(&mut buffer))?;
+                        Storage::F32(buffer)
+                    }
+                };
+                match device {
+                    Device::Cpu => cpu,
+                    _ => return Self::from_storage(cpu, self.shape).to_device(device),
+                }
+            }
+            Storage::F32(buffer) => {
+                let bytes = pool::bytes(buffer);
+                Storage::Device(Cuda::get(device)?.upload(bytes, buffer.len(), DType::F32)?)
+            }
+            Storage::U8(buffer) => {
+                Storage::Device(Cuda::get(device)?.upload(buffer, buffer.len(), DType::U8)?)
+            }
+            Storage::F64(_) => return Err(Error::Device(format!("f64 runs on the CPU, not on `{device}`"))),
+        };
+        Ok(Self::from_storage(storage, self.shape))
+    }
+
+    /// The memory of a tensor that is on a device, for kernels: the operator's entry has checked.
+    pub(crate) fn memory(&self) -> &Memory {
+        match &*self.storage {
+            Storage::Device(memory) => memory,
+            _ => panic!("the operator's entry checks the device"),
+        }
+    }
+
+    /// The elements, if they are of type T, in the CPU's memory.
     pub fn as_slice<T: Real>(&self) -> Option<&[T]> {
         T::slice_of(&self.storage)
     }
@@ -291,7 +351,11 @@ impl Tensor {
 
     /// The elements for writing, copied first if another tensor shares them.
     pub(crate) fn values_mut<T: Real>(&mut self) -> &mut [T] {
-        T::slice_of_mut(Arc::make_mut(&mut self.storage))
+        if !self.is_unique() {
+            self.storage = Arc::new(T::into_storage(Buffer::from_slice(self.values::<T>())));
+        }
+        Arc::get_mut(&mut self.storage)
+            .and_then(T::slice_of_mut)
             .expect("the operator's entry checks the element type")
     }
 
@@ -300,9 +364,14 @@ impl Tensor {
         Arc::get_mut(&mut self.storage).is_some()
     }
 
-    /// The elements as f64, whatever the type.
+    /// The elements as f64, whatever the type. Those of a device are fetched; a device that fails
+    /// meanwhile is a panic here, and an error of [`Tensor::to_device`].
     pub fn to_vec_f64(&self) -> Vec<f64> {
         match &*self.storage {
+            Storage::Device(memory) => {
+                let here = self.to_device(Device::Cpu);
+                here.unwrap_or_else(|error| panic!("{:?}: {error}", memory.cuda.device)).to_vec_f64()
+            }
             Storage::F32(buffer) => buffer.iter().map(|&v| v as f64).collect(),
             Storage::F64(buffer) => buffer.to_vec(),
             Storage::U8(buffer) => buffer.iter().map(|&v| v as f64).collect(),
@@ -312,7 +381,7 @@ impl Tensor {
     /// The value of a one-element tensor.
     pub fn item(&self) -> Result<f64> {
         match self.storage.len() {
-            1 => Ok(self.to_vec_f64()[0]),
+            1 => Ok(self.to_device(Device::Cpu)?.to_vec_f64()[0]),
             n => Err(Error::shape("item", "one element", n)),
         }
     }
@@ -323,6 +392,7 @@ impl Tensor {
             return self.detach();
         }
         let values = self.to_vec_f64();
+        // The result is in the CPU's memory: on devices there is one type to compute in.
         let storage = match dtype {
             DType::F32 => {
                 Storage::F32(Buffer::from_slice(&values.iter().map(|&v| v as f32).collect::<Vec<_>>()))

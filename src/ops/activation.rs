@@ -12,11 +12,12 @@
 //! backward one (in place: the gradient's memory is reused when nobody else holds it).
 
 use crate::autograd::record;
-use crate::cases::{Case, Fill, Input, Size};
-use crate::cpu::simd::{self, Isa, isa};
+use crate::cases::{self, Case, Fill, Input};
+use crate::cpu::simd::{self, isa};
 use crate::cpu::{math, threads};
 use crate::error::Result;
-use crate::ops::common_dtype;
+use crate::cuda::{Cuda, Kernel, Size, arguments};
+use crate::ops::{Route, route};
 use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Tensor};
 
@@ -52,6 +53,8 @@ pub(crate) fn relu6_owned(x: Tensor) -> Result<Tensor> {
 
 trait Activation: 'static {
     const NAME: &'static str;
+    /// Its number in `kernels/activation.cu`.
+    const CODE: i32;
     fn value<T: Real>(x: T) -> T;
     /// The same without calls into the C library, for the compiler to vectorise.
     #[inline(always)]
@@ -65,6 +68,7 @@ trait Activation: 'static {
 struct Relu;
 impl Activation for Relu {
     const NAME: &'static str = "relu";
+    const CODE: i32 = 0;
     #[inline(always)]
     fn value<T: Real>(x: T) -> T {
         // A comparison, not `max`: a NaN stays a NaN.
@@ -79,6 +83,7 @@ impl Activation for Relu {
 struct Relu6;
 impl Activation for Relu6 {
     const NAME: &'static str = "relu6";
+    const CODE: i32 = 1;
     #[inline(always)]
     fn value<T: Real>(x: T) -> T {
         let six = T::from_f64(6.0);
@@ -94,6 +99,7 @@ impl Activation for Relu6 {
 struct Sigmoid;
 impl Activation for Sigmoid {
     const NAME: &'static str = "sigmoid";
+    const CODE: i32 = 2;
     #[inline(always)]
     fn value<T: Real>(x: T) -> T {
         T::ONE / (T::ONE + (-x).exp())
@@ -111,6 +117,7 @@ impl Activation for Sigmoid {
 struct Tanh;
 impl Activation for Tanh {
     const NAME: &'static str = "tanh";
+    const CODE: i32 = 3;
     #[inline(always)]
     fn value<T: Real>(x: T) -> T {
         x.tanh()
@@ -130,22 +137,24 @@ fn activate<A: Activation>(x: &Tensor) -> Result<Tensor> {
 }
 
 fn activate_owned<A: Activation>(mut x: Tensor) -> Result<Tensor> {
-    let output = match common_dtype(A::NAME, &[&x])? {
-        DType::F64 => reference::<f64, A>(&x),
-        _ if isa() == Isa::Reference => reference::<f32, A>(&x),
-        _ if x.is_unique() => {
+    let output = match route(A::NAME, &[&x])? {
+        Route::F64 => reference::<f64, A>(&x),
+        Route::Reference => reference::<f32, A>(&x),
+        Route::Fast if x.is_unique() => {
             fast_in_place::<A>(&mut x);
             x.detach()
         }
-        _ => fast::<A>(&x),
+        Route::Fast => fast::<A>(&x),
+        Route::Cuda(cuda) => device::<A>(cuda, &mut x)?,
     };
     let x = &x;
     let saved = output.detach();
     Ok(record(A::NAME, [x], output, move |g| {
-        Ok([Some(match g.dtype() {
-            DType::F64 => reference_backward::<f64, A>(&saved, &g),
-            _ if isa() == Isa::Reference => reference_backward::<f32, A>(&saved, &g),
-            _ => fast_backward::<A>(&saved, g),
+        Ok([Some(match route(A::NAME, &[&saved, &g])? {
+            Route::F64 => reference_backward::<f64, A>(&saved, &g),
+            Route::Reference => reference_backward::<f32, A>(&saved, &g),
+            Route::Fast => fast_backward::<A>(&saved, g),
+            Route::Cuda(cuda) => device_backward::<A>(cuda, &saved, g)?,
         })])
     }))
 }
@@ -161,6 +170,31 @@ fn reference_backward<T: Real, A: Activation>(y: &Tensor, g: &Tensor) -> Tensor 
     let outputs = y.values::<T>().iter().zip(g.values::<T>());
     out.iter_mut().zip(outputs).for_each(|(d, (&y, &g))| *d = g * A::slope(y));
     Tensor::from_buffer(out, y.shape())
+}
+
+/// In the memory of `x`, where nobody else holds it.
+fn device<A: Activation>(cuda: &'static Cuda, x: &mut Tensor) -> Result<Tensor> {
+    let (n, kernel) = (x.shape().elements(), Kernel::of("activation", "activation_forward"));
+    let y = match x.is_unique() {
+        true => x.detach(),
+        false => Tensor::from_memory(cuda.allocate(n, DType::F32)?, x.shape()),
+    };
+    let all = arguments![x.memory(), y.memory(), n as i64, A::CODE];
+    // SAFETY: both are n floats; y is new, or x's own and nobody else's.
+    unsafe { cuda.launch(kernel, Size::elements(n), &all)? };
+    Ok(y)
+}
+
+fn device_backward<A: Activation>(cuda: &'static Cuda, y: &Tensor, mut g: Tensor) -> Result<Tensor> {
+    let (n, kernel) = (g.shape().elements(), Kernel::of("activation", "activation_backward"));
+    let d = match g.is_unique() {
+        true => g.detach(),
+        false => Tensor::from_memory(cuda.allocate(n, DType::F32)?, g.shape()),
+    };
+    let all = arguments![y.memory(), g.memory(), d.memory(), n as i64, A::CODE];
+    // SAFETY: all three are n floats; d is new, or g's own and nobody else's.
+    unsafe { cuda.launch(kernel, Size::elements(n), &all)? };
+    Ok(d)
 }
 
 fn fast_in_place<A: Activation>(x: &mut Tensor) {
@@ -231,10 +265,10 @@ pub fn cases() -> Vec<Case> {
         let fill = Fill::Avoiding { low: -9.0, high: 9.0, points, margin: 0.01 };
         // Longer than one piece of a parallel pass, and no multiple of it or of a vector.
         for (name, shape, size) in [
-            ("odd", &[3, 5, 7, 3][..], Size::Tiny),
-            ("one", &[1], Size::Tiny),
-            ("pieces", &[7, 23003], Size::Tiny),
-            ("16x112x112x64", &[16, 112, 112, 64], Size::Real),
+            ("odd", &[3, 5, 7, 3][..], cases::Size::Tiny),
+            ("one", &[1], cases::Size::Tiny),
+            ("pieces", &[7, 23003], cases::Size::Tiny),
+            ("16x112x112x64", &[16, 112, 112, 64], cases::Size::Real),
         ] {
             let inputs = vec![Input::new("x", shape).fill(fill.clone())];
             cases.push(Case::new(op, name, size, inputs, move |t| f(&t[0])));
@@ -242,7 +276,7 @@ pub fn cases() -> Vec<Case> {
         // The gradient reaches two consumers, so that it may not be overwritten.
         let inputs = vec![Input::new("x", [3, 19]).fill(fill), Input::new("y", [3, 19])];
         let shared = move |t: &[Tensor]| crate::ops::add(&f(&t[0])?, &t[1]);
-        cases.push(Case::new(op, "shared_gradient", Size::Tiny, inputs, shared));
+        cases.push(Case::new(op, "shared_gradient", cases::Size::Tiny, inputs, shared));
     }
     cases
 }

@@ -7,11 +7,12 @@
 use crate::autograd::{Needs, record_all};
 use crate::cases::{Case, Input, Size};
 use crate::cpu::gemm::{Dense, Matrix, Packed, Right, Start, gram, product};
-use crate::cpu::simd::{Isa, isa};
+use crate::cpu::simd::isa;
 use crate::error::{Error, Result};
-use crate::ops::common_dtype;
+use crate::ops::conv2d::{Conv2dGeometry, device};
+use crate::ops::{Route, route};
 use crate::pool::Buffer;
-use crate::tensor::{DType, Real, Tensor};
+use crate::tensor::{Real, Tensor};
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +20,23 @@ pub struct DenseGeometry {
     pub batch: usize,
     pub inputs: usize,
     pub outputs: usize,
+}
+
+impl DenseGeometry {
+    /// The same as a convolution of pictures of one pixel.
+    fn as_conv2d(self) -> Conv2dGeometry {
+        Conv2dGeometry {
+            batch: self.batch,
+            input: [1; 2],
+            in_channels: self.inputs,
+            output: [1; 2],
+            out_channels: self.outputs,
+            kernel: [1; 2],
+            stride: [1; 2],
+            dilation: [1; 2],
+            pad: [0; 2],
+        }
+    }
 }
 
 pub fn dense(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
@@ -35,28 +53,44 @@ pub fn dense(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
         return Err(Error::shape("dense", format!("a bias of [{}]", g.outputs), b.shape()));
     }
     let inputs: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
-    let dtype = common_dtype("dense", &inputs)?;
     let bias = b.map(Tensor::detach);
-    let output = match dtype {
-        DType::F64 => reference::forward::<f64>(g, x, w, bias.as_ref()),
-        _ if isa() == Isa::Reference => reference::forward::<f32>(g, x, w, bias.as_ref()),
-        _ => fast::forward(g, x, w, bias.as_ref()),
+    let output = match route("dense", &inputs)? {
+        Route::F64 => reference::forward::<f64>(g, x, w, bias.as_ref()),
+        Route::Reference => reference::forward::<f32>(g, x, w, bias.as_ref()),
+        Route::Fast => fast::forward(g, x, w, bias.as_ref()),
+        Route::Cuda(cuda) => {
+            let y = device::forward(cuda, &g.as_conv2d(), x, w, b)?;
+            Tensor::from_memory(y, [g.batch, g.outputs])
+        }
     };
     let needs = Needs::of([x, w, b.unwrap_or(w)]);
     let has_bias = b.is_some();
     let saved_x = needs.0[1].then(|| x.detach());
     let saved_w = needs.0[0].then(|| w.detach());
     Ok(record_all("dense", &inputs, output, move |dy| {
-        let dx = saved_w.map(|w| match dtype {
-            DType::F64 => reference::input_gradient::<f64>(g, &dy, &w),
-            _ if isa() == Isa::Reference => reference::input_gradient::<f32>(g, &dy, &w),
-            _ => fast::input_gradient(g, &dy, &w),
+        let dx = saved_w.map(|w| {
+            Ok(match route("dense", &[&dy, &w])? {
+                Route::F64 => reference::input_gradient::<f64>(g, &dy, &w),
+                Route::Reference => reference::input_gradient::<f32>(g, &dy, &w),
+                Route::Fast => fast::input_gradient(g, &dy, &w),
+                Route::Cuda(cuda) => {
+                    let dx = device::input_gradient(cuda, &g.as_conv2d(), &dy, &w)?;
+                    Tensor::from_memory(dx, [g.batch, g.inputs])
+                }
+            })
         });
-        let dw = saved_x.map(|x| match dtype {
-            DType::F64 => reference::kernel_gradient::<f64>(g, &dy, &x),
-            _ if isa() == Isa::Reference => reference::kernel_gradient::<f32>(g, &dy, &x),
-            _ => fast::kernel_gradient(g, &dy, &x),
+        let dw = saved_x.map(|x| {
+            Ok(match route("dense", &[&dy, &x])? {
+                Route::F64 => reference::kernel_gradient::<f64>(g, &dy, &x),
+                Route::Reference => reference::kernel_gradient::<f32>(g, &dy, &x),
+                Route::Fast => fast::kernel_gradient(g, &dy, &x),
+                Route::Cuda(cuda) => {
+                    let dw = device::kernel_gradient(cuda, &g.as_conv2d(), &dy, &x)?;
+                    Tensor::from_memory(dw, [g.inputs, g.outputs])
+                }
+            })
         });
+        let (dx, dw) = (dx.transpose()?, dw.transpose()?);
         let mut all = vec![dx, dw];
         if has_bias {
             let db = needs.0[2].then(|| crate::ops::reduce::sum_axes(&dy, 0..1)).transpose()?;

@@ -18,11 +18,12 @@
 //! Bytes bind: an f32 element costs 12 bytes of traffic and one operation.
 
 use crate::autograd::{Needs, record};
-use crate::cases::{Case, Fill, Input, Size};
-use crate::cpu::simd::{self, Isa, isa};
+use crate::cases::{self, Case, Fill, Input};
+use crate::cpu::simd::{self, isa};
 use crate::cpu::threads;
 use crate::error::{Error, Result};
-use crate::ops::common_dtype;
+use crate::cuda::{Cuda, Kernel, Size, arguments};
+use crate::ops::{Route, route, sum_axes};
 use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Tensor};
 
@@ -112,10 +113,11 @@ fn period(op: &'static str, a: &Tensor, b: &Tensor) -> Result<usize> {
 
 fn binary(op: Binary, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let period = period(op.name(), a, b)?;
-    let output = match common_dtype(op.name(), &[a, b])? {
-        DType::F64 => reference::<f64>(op, a, b, period),
-        _ if isa() == Isa::Reference => reference::<f32>(op, a, b, period),
-        _ => fast(op, a, b, period),
+    let output = match route(op.name(), &[a, b])? {
+        Route::F64 => reference::<f64>(op, a, b, period),
+        Route::Reference => reference::<f32>(op, a, b, period),
+        Route::Fast => fast(op, a, b, period),
+        Route::Cuda(cuda) => device(cuda, op, a, b, period)?,
     };
     let needs = Needs::of([a, b]);
     let saved_a = (needs.0[1] && op == Binary::Mul).then(|| a.detach());
@@ -124,8 +126,8 @@ fn binary(op: Binary, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     Ok(record(op.name(), [a, b], output, move |g| {
         let for_b = match (needs.0[1], &saved_a) {
             (false, _) => None,
-            (true, None) => Some(fold(&g, period).with_shape(shape)),
-            (true, Some(a)) => Some(fold(&mul(&g, a)?, period).with_shape(shape)),
+            (true, None) => Some(fold(&g, period)?.with_shape(shape)),
+            (true, Some(a)) => Some(fold(&mul(&g, a)?, period)?.with_shape(shape)),
         };
         let for_b = match for_b {
             Some(share) if op == Binary::Sub => Some(scale(&share, -1.0)?),
@@ -178,8 +180,27 @@ fn fast(op: Binary, a: &Tensor, b: &Tensor, period: usize) -> Tensor {
     Tensor::from_buffer(out, a.shape())
 }
 
+const MODULE: &str = "elementwise";
+
+fn device(cuda: &'static Cuda, op: Binary, a: &Tensor, b: &Tensor, period: usize) -> Result<Tensor> {
+    let n = a.shape().elements();
+    let y = cuda.allocate(n, DType::F32)?;
+    let (left, right) = (a.memory(), b.memory());
+    if n == period && n.is_multiple_of(4) {
+        let (kernel, size) = (Kernel::of(MODULE, "elementwise_binary_same"), Size::elements(n / 4));
+        // SAFETY: all three are n floats, that is n/4 vectors of four; y is new.
+        unsafe { cuda.launch(kernel, size, &arguments![left, right, &y, (n / 4) as i64, op as i32])? };
+    } else {
+        let (kernel, size) = (Kernel::of(MODULE, "elementwise_binary"), Size::elements(n));
+        let all = arguments![left, right, &y, n as i64, period as i64, op as i32];
+        // SAFETY: a and y are n floats, b is `period`; y is new.
+        unsafe { cuda.launch(kernel, size, &all)? };
+    }
+    Ok(Tensor::from_memory(y, a.shape()))
+}
+
 /// Sums every `period`-th element: [period] from any multiple of it, in order, in f64.
-fn fold(g: &Tensor, period: usize) -> Tensor {
+fn fold(g: &Tensor, period: usize) -> Result<Tensor> {
     fn run<T: Real>(g: &[T], period: usize) -> Buffer<T> {
         let mut sums = vec![0.0f64; period];
         for row in g.chunks(period) {
@@ -189,17 +210,23 @@ fn fold(g: &Tensor, period: usize) -> Tensor {
         Buffer::from_slice(&sums)
     }
     if period == g.shape().elements() {
-        return g.detach();
+        return Ok(g.detach());
     }
-    match g.dtype() {
-        DType::F64 => Tensor::from_buffer(run::<f64>(g.values(), period), [period]),
+    Ok(match route("fold", &[g])? {
+        Route::F64 => Tensor::from_buffer(run::<f64>(g.values(), period), [period]),
+        Route::Cuda(_) => {
+            let rows = g.shape().elements() / period;
+            sum_axes(&g.with_shape([rows, period].into()), 0..1)?
+        }
         _ => Tensor::from_buffer(run::<f32>(g.values(), period), [period]),
-    }
+    })
 }
 
 /// A function of one element.
-pub(crate) trait Map: Copy + Sync {
+trait Map: Copy + Sync {
     fn apply<T: Real>(self, x: T) -> T;
+    /// Which it is, and its constants, for `elementwise_map`.
+    fn on_device(self) -> (i32, f64, f64);
 }
 
 #[derive(Clone, Copy)]
@@ -208,6 +235,9 @@ impl Map for Scale {
     #[inline(always)]
     fn apply<T: Real>(self, x: T) -> T {
         x * T::from_f64(self.0)
+    }
+    fn on_device(self) -> (i32, f64, f64) {
+        (0, self.0, 0.0)
     }
 }
 
@@ -229,6 +259,9 @@ impl Map for Clip {
             x
         }
     }
+    fn on_device(self) -> (i32, f64, f64) {
+        (1, self.low, self.high)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -241,6 +274,9 @@ impl Map for Inside {
     fn apply<T: Real>(self, x: T) -> T {
         let inside = x >= T::from_f64(self.low) && x <= T::from_f64(self.high);
         if inside { T::ONE } else { T::ZERO }
+    }
+    fn on_device(self) -> (i32, f64, f64) {
+        (2, self.low, self.high)
     }
 }
 
@@ -257,18 +293,30 @@ impl Map for Sign {
             x * T::ZERO
         }
     }
+    fn on_device(self) -> (i32, f64, f64) {
+        (3, 0.0, 0.0)
+    }
 }
 
 /// Applies a function to every element (off the tape).
-pub(crate) fn map(x: &Tensor, op: &'static str, f: impl Map) -> Result<Tensor> {
+fn map(x: &Tensor, op: &'static str, f: impl Map) -> Result<Tensor> {
     let plain = |x: &Tensor| {
         let x = x.values::<f64>();
         let mut out = Buffer::<f64>::new(x.len());
         out.iter_mut().zip(x).for_each(|(y, &x)| *y = f.apply(x));
         out
     };
-    Ok(match common_dtype(op, &[x])? {
-        DType::F64 => Tensor::from_buffer(plain(x), x.shape()),
+    Ok(match route(op, &[x])? {
+        Route::F64 => Tensor::from_buffer(plain(x), x.shape()),
+        Route::Cuda(cuda) => {
+            let n = x.shape().elements();
+            let y = cuda.allocate(n, DType::F32)?;
+            let (which, p, q) = f.on_device();
+            let all = arguments![x.memory(), &y, n as i64, which, p as f32, q as f32];
+            // SAFETY: x and y are n floats; y is new.
+            unsafe { cuda.launch(Kernel::of(MODULE, "elementwise_map"), Size::elements(n), &all)? };
+            Tensor::from_memory(y, x.shape())
+        }
         _ => {
             let (input, isa) = (x.values::<f32>(), isa());
             let mut out = Buffer::<f32>::new(input.len());
@@ -290,6 +338,13 @@ pub(crate) fn accumulate(mut sum: Tensor, share: &Tensor) -> Result<Tensor> {
     if sum.shape() != share.shape() || sum.dtype() != DType::F32 || !sum.is_unique() {
         return add(&sum, share);
     }
+    if let Route::Cuda(cuda) = route("accumulate", &[&sum, share])? {
+        let n = sum.shape().elements();
+        let kernel = Kernel::of(MODULE, "elementwise_accumulate");
+        // SAFETY: both are n floats, and nobody else holds the sum.
+        unsafe { cuda.launch(kernel, Size::elements(n), &arguments![sum.memory(), share.memory(), n as i64])? };
+        return Ok(sum);
+    }
     let (share, isa) = (share.values::<f32>(), isa());
     threads::for_each_chunk(sum.values_mut::<f32>(), threads::PASS, |i, sum| {
         let share = &share[i * threads::PASS..][..sum.len()];
@@ -310,26 +365,26 @@ pub fn cases() -> Vec<Case> {
             [("same", &[2, 5, 3, 7][..]), ("channels", &[7][..]), ("one", &[1][..]), ("scalar", &[][..])]
         {
             let inputs = vec![Input::new("a", [2, 5, 3, 7]), Input::new("b", right)];
-            cases.push(Case::new(op, name, Size::Tiny, inputs, move |t| f(&t[0], &t[1])));
+            cases.push(Case::new(op, name, cases::Size::Tiny, inputs, move |t| f(&t[0], &t[1])));
         }
         let inputs = vec![Input::new("a", [16, 112, 112, 64]), Input::new("b", [16, 112, 112, 64])];
-        cases.push(Case::new(op, "16x112x112x64", Size::Real, inputs, move |t| f(&t[0], &t[1])));
+        cases.push(Case::new(op, "16x112x112x64", cases::Size::Real, inputs, move |t| f(&t[0], &t[1])));
     }
     // Longer than one piece of a parallel pass, and no multiple of it.
     let long = || vec![Input::new("a", [3, 23001]), Input::new("b", [23001])];
-    cases.push(Case::new("mul", "pieces", Size::Tiny, long(), |t| mul(&t[0], &t[1])));
+    cases.push(Case::new("mul", "pieces", cases::Size::Tiny, long(), |t| mul(&t[0], &t[1])));
     let long = || vec![Input::new("a", [2, 70003]), Input::new("b", [70003])];
-    cases.push(Case::new("add", "long_period", Size::Tiny, long(), |t| add(&t[0], &t[1])));
+    cases.push(Case::new("add", "long_period", cases::Size::Tiny, long(), |t| add(&t[0], &t[1])));
     let inputs = vec![Input::new("a", [2, 9])];
-    cases.push(Case::new("mul", "with_itself", Size::Tiny, inputs, |t| mul(&t[0], &t[0])));
+    cases.push(Case::new("mul", "with_itself", cases::Size::Tiny, inputs, |t| mul(&t[0], &t[0])));
     let inputs = vec![Input::new("a", [3, 11])];
-    cases.push(Case::new("scale", "by_minus_2.5", Size::Tiny, inputs, |t| scale(&t[0], -2.5)));
+    cases.push(Case::new("scale", "by_minus_2.5", cases::Size::Tiny, inputs, |t| scale(&t[0], -2.5)));
     let kinks = Fill::Avoiding { low: -1.0, high: 1.0, points: &[-0.5, 0.25], margin: 0.01 };
     let inputs = vec![Input::new("a", [3, 37]).fill(kinks)];
-    cases.push(Case::new("clip", "both_sides", Size::Tiny, inputs, |t| clip(&t[0], -0.5, 0.25)));
+    cases.push(Case::new("clip", "both_sides", cases::Size::Tiny, inputs, |t| clip(&t[0], -0.5, 0.25)));
     let kinks = Fill::Avoiding { low: -1.0, high: 1.0, points: &[0.0], margin: 0.01 };
     let inputs = vec![Input::new("a", [3, 37]).fill(kinks)];
-    cases.push(Case::new("sign", "both_sides", Size::Tiny, inputs, |t| sign(&t[0])));
+    cases.push(Case::new("sign", "both_sides", cases::Size::Tiny, inputs, |t| sign(&t[0])));
     cases
 }
 

@@ -4,6 +4,9 @@
 //! reference, generic over f32 and f64; the fast CPU kernel; the node on the tape; the cases.
 
 use crate::cases::Case;
+use crate::cpu::simd::{Isa, isa};
+use crate::cuda::Cuda;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
@@ -73,8 +76,44 @@ pub fn cases() -> Vec<Case> {
     .collect()
 }
 
-/// The element type that all inputs of an operator have: f32 or f64.
+/// Where and how an operator computes.
+pub(crate) enum Route {
+    /// The reference, in f64.
+    F64,
+    /// The reference, in f32.
+    Reference,
+    /// The CPU's kernels.
+    Fast,
+    Cuda(&'static Cuda),
+}
+
+/// The way for these inputs: all of one type, f32 or f64, and on one device.
+pub(crate) fn route(op: &'static str, inputs: &[&Tensor]) -> Result<Route> {
+    let device = inputs[0].device();
+    if let Some(other) = inputs.iter().find(|input| input.device() != device) {
+        let other = other.device();
+        return Err(Error::Device(format!("{op}: one input is on `{device}`, one on `{other}`")));
+    }
+    Ok(match (one_dtype(op, inputs)?, device) {
+        (_, Device::Cuda(_) | Device::Emulated) => Route::Cuda(Cuda::get(device)?),
+        (DType::F64, Device::Cpu) => Route::F64,
+        _ if isa() == Isa::Reference => Route::Reference,
+        _ => Route::Fast,
+    })
+}
+
+/// The element type that all inputs of an operator have: f32 or f64. For operators that run on the
+/// CPU alone so far: others ask for a [`route`].
 pub(crate) fn common_dtype(op: &'static str, inputs: &[&Tensor]) -> Result<DType> {
+    match inputs.iter().find(|input| input.device() != Device::Cpu) {
+        Some(there) => {
+            Err(Error::Device(format!("{op}: it is not on `{}` yet, only on `cpu`", there.device())))
+        }
+        None => one_dtype(op, inputs),
+    }
+}
+
+fn one_dtype(op: &'static str, inputs: &[&Tensor]) -> Result<DType> {
     let first = inputs[0].dtype();
     let wrong = inputs.iter().find(|input| input.dtype() != first || input.dtype() == DType::U8);
     match wrong {

@@ -8,11 +8,12 @@
 //! and the same bits come out at any thread count.
 
 use crate::autograd::record;
-use crate::cases::{Case, Input, Size};
-use crate::cpu::simd::{self, Isa, isa};
+use crate::cases::{self, Case, Input};
+use crate::cpu::simd::{self, isa};
 use crate::cpu::{math, threads};
 use crate::error::{Error, Result};
-use crate::ops::common_dtype;
+use crate::cuda::{Cuda, Kernel, Size, arguments};
+use crate::ops::{Route, route};
 use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Shape, Tensor};
 use std::ops::Range;
@@ -48,7 +49,7 @@ struct View {
 }
 
 fn reduce(op: &'static str, x: &Tensor, axes: Range<usize>, mean: bool) -> Result<Tensor> {
-    let (dtype, shape) = (common_dtype(op, &[x])?, x.shape());
+    let shape = x.shape();
     if axes.start > axes.end || axes.end > shape.len() {
         return Err(Error::shape(op, format!("axes {axes:?}"), shape));
     }
@@ -60,17 +61,19 @@ fn reduce(op: &'static str, x: &Tensor, axes: Range<usize>, mean: bool) -> Resul
         inner: product(&shape[axes.end..]),
         factor: if mean { 1.0 / reduced as f64 } else { 1.0 },
     };
-    let output = match dtype {
-        DType::F64 => view.reference::<f64>(x.values()),
-        _ if isa() == Isa::Reference => view.reference::<f32>(x.values()),
-        _ if view.inner == 1 => view.rows(x.values()),
-        _ => view.columns(x.values()),
+    let output = match route(op, &[x])? {
+        Route::F64 => view.reference::<f64>(x.values()),
+        Route::Reference => view.reference::<f32>(x.values()),
+        Route::Fast if view.inner == 1 => view.rows(x.values()),
+        Route::Fast => view.columns(x.values()),
+        Route::Cuda(cuda) => view.device(cuda, x)?,
     };
     let kept = Shape::new(&[&shape[..axes.start], &shape[axes.end..]].concat());
     let output = output.with_shape(kept);
     Ok(record(op, [x], output, move |g| {
-        let d = match dtype {
-            DType::F64 => view.spread::<f64>(g.values()),
+        let d = match route(op, &[&g])? {
+            Route::F64 => view.spread::<f64>(g.values()),
+            Route::Cuda(cuda) => view.device_spread(cuda, &g)?,
             _ => view.spread::<f32>(g.values()),
         };
         Ok([Some(d.with_shape(shape))])
@@ -174,6 +177,42 @@ impl View {
         Tensor::from_buffer(out, [outer * inner])
     }
 
+    fn device(&self, cuda: &'static Cuda, x: &Tensor) -> Result<Tensor> {
+        let View { outer, reduced, inner, factor } = *self;
+        let n = outer * inner;
+        // Enough blocks to fill the device, few enough that the second stage is short.
+        let length = reduced.div_ceil(256).max(2048 / inner.min(256)).max(1);
+        let parts = reduced.div_ceil(length).max(1);
+        let (out, partial) = (cuda.allocate(n, DType::F32)?, cuda.scratch(8 * n * parts)?);
+        let (grid, block, name) = match inner {
+            1 => ([parts, outer, 1], [256, 1, 1], "reduce_rows"),
+            _ => ([inner.div_ceil(32), parts, outer], [32, 8, 1], "reduce_columns"),
+        };
+        let size = Size::grid(grid, block)?;
+        let (x, r, i, l) = (x.memory(), reduced as i64, inner as i64, length as i64);
+        let first = match inner {
+            1 => arguments![x, &partial, r, l].into_iter().collect::<Vec<_>>(),
+            _ => arguments![x, &partial, r, i, l].into_iter().collect(),
+        };
+        // SAFETY: x is outer · reduced · inner floats; each block writes its own part of the partial
+        // sums, of which there are outer · parts · inner.
+        unsafe { cuda.launch(Kernel::of("reduce", name), size, &first)? };
+        let all = arguments![&partial, &out, n as i64, parts as i64, i, factor];
+        // SAFETY: as above, and `out` is n floats, new.
+        unsafe { cuda.launch(Kernel::of("reduce", "reduce_parts"), Size::elements(n), &all)? };
+        Ok(Tensor::from_memory(out, [n]))
+    }
+
+    fn device_spread(&self, cuda: &'static Cuda, g: &Tensor) -> Result<Tensor> {
+        let n = self.outer * self.reduced * self.inner;
+        let d = cuda.allocate(n, DType::F32)?;
+        let (reduced, inner) = (self.reduced as i64, self.inner as i64);
+        let all = arguments![g.memory(), &d, n as i64, reduced, inner, self.factor as f32];
+        // SAFETY: g is outer · inner floats, d is n, new.
+        unsafe { cuda.launch(Kernel::of("reduce", "reduce_spread"), Size::elements(n), &all)? };
+        Ok(Tensor::from_memory(d, [n]))
+    }
+
     /// The backward pass: every g to all the elements that were summed.
     fn spread<T: Real>(&self, g: &[T]) -> Tensor {
         let View { outer, reduced, inner, factor } = *self;
@@ -209,25 +248,25 @@ pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (op, f) in [("sum", sum as Op), ("mean", mean as Op)] {
         for (name, size, shape) in [
-            ("all", Size::Tiny, &[2, 3, 5, 7][..]),
-            ("scalar", Size::Tiny, &[]),
-            ("pieces", Size::Tiny, &[3, 70001]),
-            ("16x112x112x64", Size::Real, &[16, 112, 112, 64]),
+            ("all", cases::Size::Tiny, &[2, 3, 5, 7][..]),
+            ("scalar", cases::Size::Tiny, &[]),
+            ("pieces", cases::Size::Tiny, &[3, 70001]),
+            ("16x112x112x64", cases::Size::Real, &[16, 112, 112, 64]),
         ] {
             cases.push(Case::new(op, name, size, vec![Input::new("x", shape)], move |t| f(&t[0])));
         }
     }
     for (op, f) in [("sum_axes", sum_axes as OverAxes), ("mean_axes", mean_axes as OverAxes)] {
         for (name, size, shape, axes) in [
-            ("last", Size::Tiny, &[3, 4, 37][..], 2..3),
-            ("first", Size::Tiny, &[5, 3, 7], 0..1),
-            ("middle", Size::Tiny, &[2, 5, 7, 37], 1..3),
-            ("none", Size::Tiny, &[3, 5], 1..1),
-            ("columns_in_pieces", Size::Tiny, &[2, 9001, 11], 1..2),
-            ("columns_in_tiles", Size::Tiny, &[2, 300, 523], 1..2),
-            ("rows_in_pieces", Size::Tiny, &[2, 70001], 1..2),
-            ("16x112x112x64", Size::Real, &[16, 112, 112, 64], 0..3),
-            ("16x7x7x2048", Size::Real, &[16, 7, 7, 2048], 1..3),
+            ("last", cases::Size::Tiny, &[3, 4, 37][..], 2..3),
+            ("first", cases::Size::Tiny, &[5, 3, 7], 0..1),
+            ("middle", cases::Size::Tiny, &[2, 5, 7, 37], 1..3),
+            ("none", cases::Size::Tiny, &[3, 5], 1..1),
+            ("columns_in_pieces", cases::Size::Tiny, &[2, 9001, 11], 1..2),
+            ("columns_in_tiles", cases::Size::Tiny, &[2, 300, 523], 1..2),
+            ("rows_in_pieces", cases::Size::Tiny, &[2, 70001], 1..2),
+            ("16x112x112x64", cases::Size::Real, &[16, 112, 112, 64], 0..3),
+            ("16x7x7x2048", cases::Size::Real, &[16, 7, 7, 2048], 1..3),
         ] {
             let inputs = vec![Input::new("x", shape)];
             cases.push(Case::new(op, name, size, inputs, move |t| f(&t[0], axes.clone())));

@@ -15,16 +15,17 @@
 
 mod cases;
 mod cpu;
+pub(crate) mod device;
 mod reference;
 
 pub use cases::cases;
 
 use crate::autograd::{Needs, record_all};
-use crate::cpu::simd::{Isa, isa};
+use crate::cpu::simd::isa;
 use crate::error::{Error, Result};
-use crate::ops::{Padding, common_dtype};
+use crate::ops::{Padding, Route, route};
 use crate::pool::Buffer;
-use crate::tensor::{DType, Real, Shape, Tensor};
+use crate::tensor::{Real, Shape, Tensor};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv2dOptions {
@@ -129,11 +130,13 @@ pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions
         return Err(Error::shape("conv2d", format!("a bias of [{}]", g.out_channels), b.shape()));
     }
     let inputs: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
-    let dtype = common_dtype("conv2d", &inputs)?;
-    let output = match dtype {
-        DType::F64 => forward::<f64>(&g, x, w, b, reference::forward),
-        _ if isa() == Isa::Reference => forward::<f32>(&g, x, w, b, reference::forward),
-        _ => forward::<f32>(&g, x, w, b, |g, x, w, b, y| cpu::forward(isa(), g, x, w, b, y)),
+    let output = match route("conv2d", &inputs)? {
+        Route::F64 => forward::<f64>(&g, x, w, b, reference::forward),
+        Route::Reference => forward::<f32>(&g, x, w, b, reference::forward),
+        Route::Fast => {
+            forward::<f32>(&g, x, w, b, |g, x, w, b, y| cpu::forward(isa(), g, x, w, b, y))
+        }
+        Route::Cuda(cuda) => Tensor::from_memory(device::forward(cuda, &g, x, w, b)?, g.output_shape()),
     };
     let needs = Needs::of([x, w, b.unwrap_or(w)]);
     let has_bias = b.is_some();
@@ -141,24 +144,33 @@ pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions
     let saved_w = needs.0[0].then(|| w.detach());
     let kernel_shape = w.shape();
     Ok(record_all("conv2d", &inputs, output, move |dy| {
-        let dx = saved_w.map(|w| match dtype {
-            DType::F64 => gradient::<f64>(g.input_shape(), &dy, &w, &g, reference::input_gradient),
-            _ if isa() == Isa::Reference => {
-                gradient::<f32>(g.input_shape(), &dy, &w, &g, reference::input_gradient)
-            }
-            _ => gradient::<f32>(g.input_shape(), &dy, &w, &g, |g, dy, w, dx| {
-                cpu::input_gradient(isa(), g, dy, w, dx)
-            }),
+        let dx = saved_w.map(|w| {
+            let shape = g.input_shape();
+            Ok(match route("conv2d", &[&dy, &w])? {
+                Route::F64 => gradient::<f64>(shape, &dy, &w, &g, reference::input_gradient),
+                Route::Reference => gradient::<f32>(shape, &dy, &w, &g, reference::input_gradient),
+                Route::Fast => gradient::<f32>(shape, &dy, &w, &g, |g, dy, w, dx| {
+                    cpu::input_gradient(isa(), g, dy, w, dx)
+                }),
+                Route::Cuda(cuda) => {
+                    Tensor::from_memory(device::input_gradient(cuda, &g, &dy, &w)?, shape)
+                }
+            })
         });
-        let dw = saved_x.map(|x| match dtype {
-            DType::F64 => gradient::<f64>(kernel_shape, &dy, &x, &g, reference::kernel_gradient),
-            _ if isa() == Isa::Reference => {
-                gradient::<f32>(kernel_shape, &dy, &x, &g, reference::kernel_gradient)
-            }
-            _ => gradient::<f32>(kernel_shape, &dy, &x, &g, |g, dy, x, dw| {
-                cpu::kernel_gradient(isa(), g, dy, x, dw)
-            }),
+        let dw = saved_x.map(|x| {
+            let shape = kernel_shape;
+            Ok(match route("conv2d", &[&dy, &x])? {
+                Route::F64 => gradient::<f64>(shape, &dy, &x, &g, reference::kernel_gradient),
+                Route::Reference => gradient::<f32>(shape, &dy, &x, &g, reference::kernel_gradient),
+                Route::Fast => gradient::<f32>(shape, &dy, &x, &g, |g, dy, x, dw| {
+                    cpu::kernel_gradient(isa(), g, dy, x, dw)
+                }),
+                Route::Cuda(cuda) => {
+                    Tensor::from_memory(device::kernel_gradient(cuda, &g, &dy, &x)?, shape)
+                }
+            })
         });
+        let (dx, dw) = (dx.transpose()?, dw.transpose()?);
         let mut all = vec![dx, dw];
         if has_bias {
             let db = needs.0[2].then(|| crate::ops::reduce::sum_axes(&dy, 0..3)).transpose()?;

@@ -19,12 +19,15 @@
 //!
 //! Bytes bind: training reads x twice and writes y; backward reads x and g twice and writes ∂x.
 
+mod device;
+
 use crate::autograd::{Needs, record};
 use crate::cases::{Case, Fill, Input, Size};
 use crate::cpu::simd::{self, Isa, isa};
 use crate::cpu::threads;
 use crate::error::{Error, Result};
-use crate::ops::common_dtype;
+use crate::cuda::Cuda;
+use crate::ops::{Route, route};
 use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Tensor};
 
@@ -45,6 +48,9 @@ impl BatchNorm {
     pub fn moving(&self, mean: &Tensor, variance: &Tensor, momentum: f64) -> Result<(Tensor, Tensor)> {
         let bessel = self.count as f64 / self.count.saturating_sub(1).max(1) as f64;
         let blend = |moving: &Tensor, statistic: &Tensor, factor: f64| -> Result<Tensor> {
+            if let Route::Cuda(cuda) = route("batch_norm", &[moving, statistic])? {
+                return device::moving(cuda, moving, statistic, momentum, factor);
+            }
             let update =
                 |moving: f64, statistic: f64| moving * momentum + statistic * factor * (1.0 - momentum);
             let (moving, statistic) = (moving.to_vec_f64(), statistic.to_vec_f64());
@@ -57,17 +63,17 @@ impl BatchNorm {
 
 /// Normalises by the batch's own statistics. `x [..., C]`, `gamma` and `beta` `[C]`.
 pub fn batch_norm_train(x: &Tensor, gamma: &Tensor, beta: &Tensor, epsilon: f64) -> Result<BatchNorm> {
-    let dtype = check(x, &[gamma, beta], epsilon)?;
-    let channels = x.shape().last_axis();
+    let route = check(x, &[gamma, beta], epsilon)?;
+    let (dtype, channels) = (x.dtype(), x.shape().last_axis());
     let count = x.shape().elements() / channels;
     if count == 0 {
         return Err(Error::shape("batch_norm", "at least one value a channel", x.shape()));
     }
-    let reference = dtype == DType::F64 || isa() == Isa::Reference;
-    let statistics = match dtype {
-        DType::F64 => Statistics::naive::<f64>(x.values(), channels),
-        _ if reference => Statistics::naive::<f32>(x.values(), channels),
-        _ => Statistics::tiled(isa(), x.values(), channels),
+    let statistics = match route {
+        Route::F64 => Statistics::naive::<f64>(x.values(), channels),
+        Route::Reference => Statistics::naive::<f32>(x.values(), channels),
+        Route::Fast => Statistics::tiled(isa(), x.values(), channels),
+        Route::Cuda(cuda) => return train_on_device(cuda, x, gamma, beta, epsilon, count),
     };
     let inverse: Vec<f64> = statistics.variance.iter().map(|v| 1.0 / (v + epsilon).sqrt()).collect();
     let y = affine(x, &scale_shift(&statistics.mean, &inverse, gamma, beta));
@@ -100,6 +106,58 @@ pub fn batch_norm_train(x: &Tensor, gamma: &Tensor, beta: &Tensor, epsilon: f64)
     Ok(BatchNorm { y, mean, variance, count })
 }
 
+fn train_on_device(
+    cuda: &'static Cuda,
+    x: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    epsilon: f64,
+    count: usize,
+) -> Result<BatchNorm> {
+    let statistics = device::statistics(cuda, x, epsilon)?;
+    let y = statistics.normalise(cuda, x, gamma, beta)?;
+    let (mean, variance) = (statistics.mean.detach(), statistics.variance.detach());
+    let needs = Needs::of([x, gamma, beta]);
+    let saved = needs.any().then(|| (x.detach(), gamma.detach()));
+    let y = record("batch_norm", [x, gamma, beta], y, move |dy| {
+        let (x, gamma) = saved.expect("saved when an input needs a gradient");
+        let (dgamma, dbeta) = statistics.gradients(cuda, &x, &dy)?;
+        let dx = match needs.0[0] {
+            true => Some(statistics.data_train(cuda, &x, &dy, &gamma, (&dgamma, &dbeta))?),
+            false => None,
+        };
+        Ok([dx, Some(dgamma), Some(dbeta)])
+    });
+    Ok(BatchNorm { y, mean, variance, count })
+}
+
+fn infer_on_device(
+    cuda: &'static Cuda,
+    x: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    statistics: device::Statistics,
+) -> Result<Tensor> {
+    let y = statistics.normalise(cuda, x, gamma, beta)?;
+    let needs = Needs::of([x, gamma, beta]);
+    let saved_x = (needs.0[1] || needs.0[2]).then(|| x.detach());
+    let gamma_values = gamma.detach();
+    Ok(record("batch_norm", [x, gamma, beta], y, move |dy| {
+        let (dgamma, dbeta) = match saved_x {
+            Some(x) => {
+                let (dgamma, dbeta) = statistics.gradients(cuda, &x, &dy)?;
+                (Some(dgamma), Some(dbeta))
+            }
+            None => (None, None),
+        };
+        let dx = match needs.0[0] {
+            true => Some(statistics.data_infer(cuda, &dy, &gamma_values)?),
+            false => None,
+        };
+        Ok([dx, dgamma, dbeta])
+    }))
+}
+
 /// Normalises by given statistics: y = γ·(x − mean)/√(variance + ε) + β. No gradient flows into
 /// the statistics.
 pub fn batch_norm_infer(
@@ -110,7 +168,11 @@ pub fn batch_norm_infer(
     variance: &Tensor,
     epsilon: f64,
 ) -> Result<Tensor> {
-    let dtype = check(x, &[gamma, beta, mean, variance], epsilon)?;
+    let (route, dtype) = (check(x, &[gamma, beta, mean, variance], epsilon)?, x.dtype());
+    if let Route::Cuda(cuda) = route {
+        let statistics = device::given(cuda, mean, variance, epsilon)?;
+        return infer_on_device(cuda, x, gamma, beta, statistics);
+    }
     let inverse: Vec<f64> = variance.to_vec_f64().iter().map(|v| 1.0 / (v + epsilon).sqrt()).collect();
     let mean = mean.to_vec_f64();
     let y = affine(x, &scale_shift(&mean, &inverse, gamma, beta));
@@ -127,7 +189,7 @@ pub fn batch_norm_infer(
     }))
 }
 
-fn check(x: &Tensor, vectors: &[&Tensor], epsilon: f64) -> Result<DType> {
+fn check(x: &Tensor, vectors: &[&Tensor], epsilon: f64) -> Result<Route> {
     let channels = x.shape().last_axis();
     if let Some(wrong) = vectors.iter().find(|v| v.shape()[..] != [channels]) {
         let expected = format!("vectors of [{channels}] for {}", x.shape());
@@ -137,7 +199,7 @@ fn check(x: &Tensor, vectors: &[&Tensor], epsilon: f64) -> Result<DType> {
         return Err(Error::argument("batch_norm", format!("expected epsilon ≥ 0, got {epsilon}")));
     }
     let all: Vec<&Tensor> = [x].into_iter().chain(vectors.iter().copied()).collect();
-    common_dtype("batch_norm", &all)
+    route("batch_norm", &all)
 }
 
 /// [γ·s, m, β] of each channel, for [`affine`].

@@ -1,0 +1,41 @@
+//! The seam between what is to run and what runs it.
+
+use super::Size;
+use crate::error::Result;
+use std::ffi::c_void;
+
+/// A function of `kernels/<module>.cu`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Kernel {
+    pub module: &'static str,
+    pub name: &'static str,
+}
+
+impl Kernel {
+    pub const fn of(module: &'static str, name: &'static str) -> Self {
+        Kernel { module, name }
+    }
+}
+
+/// What a device can be asked for. Requests of one device are carried out in their order; launches
+/// and copies on the device return before they are done.
+pub(crate) trait Driver: Send + Sync {
+    /// Must every buffer be exactly as large as what is in it? (The emulator's: overruns show.)
+    fn exact_sizes(&self) -> bool;
+
+    /// Memory, aligned to at least 256 bytes.
+    fn allocate(&self, bytes: usize) -> Result<u64>;
+
+    fn free(&self, address: u64);
+
+    fn upload(&self, from: &[u8], to: u64) -> Result<()>;
+
+    /// Waits for everything before it.
+    fn download(&self, from: u64, to: &mut [u8]) -> Result<()>;
+
+    /// # Safety
+    /// [`super::Cuda::launch`]'s contract; `arguments` point at the parameters' values.
+    unsafe fn launch(&self, kernel: Kernel, size: Size, arguments: &mut [*mut c_void]) -> Result<()>;
+
+    fn synchronize(&self) -> Result<()>;
+}

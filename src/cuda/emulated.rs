@@ -1,0 +1,126 @@
+//! The emulated device: kernels compiled as C++, their threads run as fibers on the CPU
+//! (`kernels/emulator`). Slow, and exact about what is wrong: memory is as large as it was asked
+//! for and NaN until written, and threads run in the order that is asked for.
+
+use super::{Driver, Kernel, Size};
+use crate::error::{Error, Result};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::collections::HashMap;
+use std::ffi::{CString, c_char, c_int, c_uint, c_void};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
+unsafe extern "C" {
+    fn atrous_emulator_launch(
+        kernel: *const c_char,
+        grid: *const c_uint,
+        block: *const c_uint,
+        shared: usize,
+        arguments: *mut *mut c_void,
+        message: *mut c_char,
+        message_bytes: usize,
+    ) -> c_int;
+    fn atrous_emulator_order(order: c_int, seed: c_uint);
+}
+
+/// In which order the threads of a block, and the blocks of a grid, run where nothing orders them.
+/// A result that depends on it is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    Forward,
+    Reverse,
+    Random(u32),
+}
+
+/// From now on, for the whole process.
+pub fn set_order(order: Order) {
+    let (order, seed) = match order {
+        Order::Forward => (0, 0),
+        Order::Reverse => (1, 0),
+        Order::Random(seed) => (2, seed),
+    };
+    let _one_at_a_time = sizes();
+    // SAFETY: it sets two numbers, and no kernel runs meanwhile.
+    unsafe { atrous_emulator_order(order, seed) };
+}
+
+pub(super) struct EmulatedDriver;
+
+/// Memory that is lent out: address → bytes. Its lock lets one kernel run at a time.
+static SIZES: LazyLock<Mutex<HashMap<u64, usize>>> = LazyLock::new(Default::default);
+
+fn sizes() -> MutexGuard<'static, HashMap<u64, usize>> {
+    SIZES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// As the real one's.
+const ALIGNMENT: usize = 256;
+
+fn layout(bytes: usize) -> Layout {
+    Layout::from_size_align(bytes.max(1), ALIGNMENT).expect("tensor sizes are below isize::MAX")
+}
+
+impl Driver for EmulatedDriver {
+    fn exact_sizes(&self) -> bool {
+        true
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64> {
+        // SAFETY: the layout has a non-zero size.
+        let memory = unsafe { alloc(layout(bytes)) };
+        if memory.is_null() {
+            handle_alloc_error(layout(bytes));
+        }
+        // SAFETY: freshly allocated, `bytes` long; all ones is NaN.
+        unsafe { memory.write_bytes(0xFF, bytes) };
+        sizes().insert(memory as u64, bytes);
+        Ok(memory as u64)
+    }
+
+    fn free(&self, address: u64) {
+        if let Some(bytes) = sizes().remove(&address) {
+            // SAFETY: allocated by `allocate` with this layout, and lent out no longer.
+            unsafe { dealloc(address as *mut u8, layout(bytes)) };
+        }
+    }
+
+    fn upload(&self, from: &[u8], to: u64) -> Result<()> {
+        // SAFETY: `to` is memory of at least this many bytes, which nobody reads now.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to as *mut u8, from.len()) };
+        Ok(())
+    }
+
+    fn download(&self, from: u64, to: &mut [u8]) -> Result<()> {
+        // SAFETY: `from` is memory of at least this many bytes; launches are over when they return.
+        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to.as_mut_ptr(), to.len()) };
+        Ok(())
+    }
+
+    unsafe fn launch(&self, kernel: Kernel, size: Size, arguments: &mut [*mut c_void]) -> Result<()> {
+        let name = CString::new(kernel.name).expect("kernels' names have no zero in them");
+        let mut message = [0u8; 1024];
+        let _one_at_a_time = sizes();
+        // SAFETY: the caller's contract; grid and block are three numbers each, the message as long
+        // as is said.
+        let failed = unsafe {
+            atrous_emulator_launch(
+                name.as_ptr(),
+                size.grid.as_ptr(),
+                size.block.as_ptr(),
+                size.shared as usize,
+                arguments.as_mut_ptr(),
+                message.as_mut_ptr().cast(),
+                message.len(),
+            )
+        };
+        if failed == 0 {
+            return Ok(());
+        }
+        let end = message.iter().position(|&byte| byte == 0).unwrap_or(message.len());
+        let text = String::from_utf8_lossy(&message[..end]).into_owned();
+        Err(Error::Device(format!("`emulated`: {}: {text}", kernel.name)))
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,247 @@
+//! CUDA devices: memory, kernels, launches.
+//!
+//! Operators say *what* runs ([`Cuda::launch`]: a kernel of `kernels/*.cu`, a grid, arguments); a
+//! [`Driver`] does it. There are two: the real one (feature `cuda`; NVIDIA's driver and compiler are
+//! looked for when the program runs) and the emulated one (feature `emulator`), which runs the same
+//! kernels, compiled as C++, on the CPU. Everything on one device happens in the order it was asked
+//! for; the CPU waits only where it reads ([`Memory::download`]).
+//!
+//! A tensor on a device is f32 or u8. Its memory comes from a pool, as the CPU's does: a training
+//! step asks for the same sizes over and over. The emulated device gets every buffer at its exact
+//! size instead, and filled with NaN, so that an overrun or a forgotten element shows.
+
+#[cfg(feature = "cuda")]
+pub mod compiler;
+mod driver;
+#[cfg(feature = "emulator")]
+pub mod emulated;
+mod kernels;
+#[cfg(feature = "cuda")]
+mod real;
+
+pub(crate) use driver::{Driver, Kernel};
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::tensor::DType;
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::sync::{Mutex, PoisonError};
+
+/// A device that is ready to run. There is one a device for the life of the process.
+pub(crate) struct Cuda {
+    pub device: Device,
+    driver: Box<dyn Driver>,
+    /// Memory that tensors gave back, by size.
+    free: Mutex<HashMap<usize, Vec<u64>>>,
+}
+
+static OPEN: Mutex<Vec<&'static Cuda>> = Mutex::new(Vec::new());
+
+impl Cuda {
+    /// The device, opened at its first use; an error that says why, where there is none.
+    pub fn get(device: Device) -> Result<&'static Cuda> {
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cuda) = open.iter().find(|cuda| cuda.device == device) {
+            return Ok(cuda);
+        }
+        let driver = driver_of(device)?;
+        let cuda: &'static Cuda =
+            Box::leak(Box::new(Cuda { device, driver, free: Mutex::default() }));
+        open.push(cuda);
+        Ok(cuda)
+    }
+
+    /// Memory for `len` elements, its content unspecified.
+    pub fn allocate(&'static self, len: usize, dtype: DType) -> Result<Memory> {
+        let bytes = len * size_of_element(dtype)?;
+        let class = if self.driver.exact_sizes() { bytes } else { crate::pool::size_class(bytes) };
+        let reused = self.free_list().get_mut(&class).and_then(Vec::pop);
+        let address = match reused {
+            Some(address) => address,
+            None => self.driver.allocate(class)?,
+        };
+        Ok(Memory { cuda: self, address, len, class, dtype })
+    }
+
+    /// Memory for kernels among themselves: partial sums, statistics.
+    pub fn scratch(&'static self, bytes: usize) -> Result<Memory> {
+        self.allocate(bytes, DType::U8)
+    }
+
+    /// A copy of values that are in the CPU's memory.
+    pub fn upload(&'static self, bytes: &[u8], len: usize, dtype: DType) -> Result<Memory> {
+        let memory = self.allocate(len, dtype)?;
+        assert_eq!(bytes.len(), memory.bytes());
+        self.driver.upload(bytes, memory.address)?;
+        Ok(memory)
+    }
+
+    fn free_list(&self) -> std::sync::MutexGuard<'_, HashMap<usize, Vec<u64>>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for a kernel to run.
+    ///
+    /// # Safety
+    /// The arguments are the kernel's parameters in number, order and type, and with this grid the
+    /// kernel reads and writes within the buffers among them, and writes only into those that no
+    /// tensor but the result holds.
+    pub unsafe fn launch(&self, kernel: Kernel, size: Size, arguments: &[Argument]) -> Result<()> {
+        if size.grid.contains(&0) {
+            return Ok(());
+        }
+        let mut pointers: Vec<*mut c_void> =
+            arguments.iter().map(|argument| argument.0.as_ptr().cast_mut().cast()).collect();
+        // SAFETY: passed on to the caller.
+        unsafe { self.driver.launch(kernel, size, &mut pointers) }
+    }
+
+    /// Waits until everything that was asked for is done; tells of faults on the way.
+    pub fn synchronize(&self) -> Result<()> {
+        self.driver.synchronize()
+    }
+}
+
+fn driver_of(device: Device) -> Result<Box<dyn Driver>> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(index) => Ok(Box::new(real::RealDriver::open(index)?)),
+        #[cfg(feature = "emulator")]
+        Device::Emulated => Ok(Box::new(emulated::EmulatedDriver)),
+        Device::Cpu => Err(Error::Device("`cpu` is no CUDA device".into())),
+        #[allow(unreachable_patterns)]
+        other => {
+            let feature = if other == Device::Emulated { "emulator" } else { "cuda" };
+            Err(Error::Device(format!(
+                "`{other}` is not in this build: it needs `cargo build --features {feature}`"
+            )))
+        }
+    }
+}
+
+fn size_of_element(dtype: DType) -> Result<usize> {
+    match dtype {
+        DType::F32 => Ok(4),
+        DType::U8 => Ok(1),
+        DType::F64 => Err(Error::Device("f64 runs on the CPU alone".into())),
+    }
+}
+
+/// Threads of a block, where nothing asks for another number.
+pub(crate) const THREADS: u32 = 256;
+
+/// How many blocks, of how many threads, with how much dynamic shared memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    pub shared: u32,
+}
+
+impl Size {
+    /// A thread an element; of very many elements each thread takes several, a grid apart. 2^16
+    /// blocks are 30 times what the largest device holds at once.
+    pub fn elements(n: usize) -> Self {
+        let blocks = n.div_ceil(THREADS as usize).min(1 << 16) as u32;
+        Size { grid: [blocks, 1, 1], block: [THREADS, 1, 1], shared: 0 }
+    }
+
+    /// This grid of these blocks; an error where it is larger than a device takes.
+    pub fn grid(grid: [usize; 3], block: [u32; 3]) -> Result<Self> {
+        let most = [i32::MAX as usize, 65535, 65535];
+        if grid.iter().zip(most).any(|(&n, most)| n > most) {
+            let message = format!("a grid of {grid:?} blocks is more than a device takes ({most:?})");
+            return Err(Error::argument("launch", message));
+        }
+        Ok(Size { grid: grid.map(|n| n as u32), block, shared: 0 })
+    }
+}
+
+/// One argument of a kernel, as its bytes (8-byte aligned).
+pub(crate) struct Argument(Vec<u64>);
+
+impl From<&Memory> for Argument {
+    fn from(memory: &Memory) -> Self {
+        Argument(vec![memory.address])
+    }
+}
+
+/// Numbers and `#[repr(C)]` structs of numbers, which a kernel takes by value.
+///
+/// # Safety
+/// Implementors have no padding and no pointers in them.
+pub(crate) unsafe trait Value: Copy {}
+// SAFETY: numbers.
+unsafe impl Value for i32 {}
+unsafe impl Value for i64 {}
+unsafe impl Value for u32 {}
+unsafe impl Value for u64 {}
+unsafe impl Value for f32 {}
+unsafe impl Value for f64 {}
+
+impl<T: Value> From<T> for Argument {
+    fn from(value: T) -> Self {
+        let mut words = vec![0u64; size_of::<T>().div_ceil(8)];
+        // SAFETY: the words are at least as long as the value, which has no padding.
+        unsafe {
+            std::ptr::copy_nonoverlapping((&raw const value).cast::<u8>(), words.as_mut_ptr().cast(), size_of::<T>());
+        }
+        Argument(words)
+    }
+}
+
+/// Arguments in the order of the kernel's parameters.
+macro_rules! arguments {
+    ($($argument:expr),* $(,)?) => { [$($crate::cuda::Argument::from($argument)),*] };
+}
+pub(crate) use arguments;
+
+/// Memory of a device; given back to its pool when nobody holds it.
+pub struct Memory {
+    pub(crate) cuda: &'static Cuda,
+    address: u64,
+    len: usize,
+    class: usize,
+    dtype: DType,
+}
+
+impl Memory {
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    pub(crate) fn address(&self) -> u64 {
+        self.address
+    }
+
+    fn bytes(&self) -> usize {
+        self.len * if self.dtype == DType::F32 { 4 } else { 1 }
+    }
+
+    /// Waits for what was asked for, and copies the bytes to the CPU's memory.
+    pub(crate) fn download(&self, to: &mut [u8]) -> Result<()> {
+        assert_eq!(to.len(), self.bytes());
+        self.cuda.driver.download(self.address, to)
+    }
+}
+
+impl Drop for Memory {
+    /// What is still to run comes before whatever the next holder asks for: memory can be handed on
+    /// at once.
+    fn drop(&mut self) {
+        match self.cuda.driver.exact_sizes() {
+            true => self.cuda.driver.free(self.address),
+            false => self.cuda.free_list().entry(self.class).or_default().push(self.address),
+        }
+    }
+}
+

@@ -1,0 +1,161 @@
+//! NVIDIA's driver, looked for when the program runs: the same binary starts where there is none.
+
+use super::{Driver, Kernel, Size, compiler};
+use crate::error::{Error, Result};
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::sys::{self, CUcontext, CUdevice_attribute, CUfunction, CUstream};
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::sync::{Mutex, PoisonError};
+
+pub(super) struct RealDriver {
+    index: usize,
+    architecture: String,
+    context: CUcontext,
+    stream: CUstream,
+    functions: Mutex<HashMap<Kernel, CUfunction>>,
+    /// Modules that are loaded, for as long as the process lives.
+    modules: Mutex<HashMap<&'static str, sys::CUmodule>>,
+}
+
+// SAFETY: the handles are the driver's, which may be called from any thread once the context is
+// current there: every entry sees to that.
+unsafe impl Send for RealDriver {}
+unsafe impl Sync for RealDriver {}
+
+impl RealDriver {
+    pub fn open(index: usize) -> Result<Self> {
+        let missing = |why: String| Err(Error::Device(format!("`cuda:{index}`: {why}")));
+        // SAFETY: it tries to open a library of NVIDIA's.
+        if !unsafe { sys::is_culib_present() } {
+            return missing("there is no NVIDIA driver on this machine (libcuda was not found)".into());
+        }
+        result::init().map_err(|error| explained(index, "cuInit", error))?;
+        let count = result::device::get_count()
+            .map_err(|error| explained(index, "cuDeviceGetCount", error))?;
+        if index >= count as usize {
+            return missing(format!("the driver sees {count} devices, numbered from 0"));
+        }
+        let wrong = |what| move |error| explained(index, what, error);
+        let device = result::device::get(index as i32).map_err(wrong("cuDeviceGet"))?;
+        let attribute = |which| {
+            // SAFETY: `device` is the driver's.
+            unsafe { result::device::get_attribute(device, which) }.map_err(wrong("cuDeviceGetAttribute"))
+        };
+        use CUdevice_attribute::*;
+        let major = attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+        let minor = attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+        if major < 8 {
+            return missing(format!("it is of generation {major}.{minor}, and 8.0 is the least"));
+        }
+        // SAFETY: `device` is the driver's; the primary context stays retained for the process's life.
+        let context =
+            unsafe { result::primary_ctx::retain(device) }.map_err(wrong("cuDevicePrimaryCtxRetain"))?;
+        // SAFETY: the context was retained above.
+        unsafe { result::ctx::set_current(context) }.map_err(wrong("cuCtxSetCurrent"))?;
+        let stream = result::stream::create(result::stream::StreamKind::NonBlocking)
+            .map_err(wrong("cuStreamCreate"))?;
+        Ok(RealDriver {
+            index,
+            architecture: compiler::architecture(major, minor),
+            context,
+            stream,
+            functions: Mutex::default(),
+            modules: Mutex::default(),
+        })
+    }
+
+    /// Makes the device the calling thread's.
+    fn enter(&self) -> Result<()> {
+        // SAFETY: the context lives as long as the process.
+        self.check("cuCtxSetCurrent", unsafe { result::ctx::set_current(self.context) })
+    }
+
+    fn check<T>(&self, what: &str, result: Result<T, DriverError>) -> Result<T> {
+        result.map_err(|error| explained(self.index, what, error))
+    }
+
+    fn function(&self, kernel: Kernel) -> Result<CUfunction> {
+        let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(&function) = functions.get(&kernel) {
+            return Ok(function);
+        }
+        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        let module = match modules.get(kernel.module) {
+            Some(&module) => module,
+            None => {
+                let code = compiler::compiled(kernel.module, &self.architecture)?;
+                // SAFETY: the code is a whole cubin; the driver copies it.
+                let loaded = unsafe { result::module::load_data(code.as_ptr().cast()) };
+                let module = self.check("cuModuleLoadData", loaded)?;
+                modules.insert(kernel.module, module);
+                module
+            }
+        };
+        let name = CString::new(kernel.name).expect("kernels' names have no zero in them");
+        // SAFETY: the module is loaded, and never unloaded.
+        let function = unsafe { result::module::get_function(module, name) };
+        let function = self.check(kernel.name, function)?;
+        functions.insert(kernel, function);
+        Ok(function)
+    }
+}
+
+fn explained(index: usize, what: &str, error: DriverError) -> Error {
+    let text = error.error_string().map(|text| text.to_string_lossy().into_owned());
+    let text = text.unwrap_or_else(|_| format!("{error:?}"));
+    Error::Device(format!("`cuda:{index}`: {what}: {text}"))
+}
+
+impl Driver for RealDriver {
+    fn exact_sizes(&self) -> bool {
+        false
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64> {
+        self.enter()?;
+        // SAFETY: memory of the driver's, given back by `free`.
+        self.check("cuMemAlloc", unsafe { result::malloc_sync(bytes.max(1)) })
+    }
+
+    fn free(&self, address: u64) {
+        // A device that has failed has nothing to give back to.
+        if self.enter().is_ok() {
+            // SAFETY: from `allocate`, and held by nobody.
+            let _ = unsafe { result::free_sync(address) };
+        }
+    }
+
+    fn upload(&self, from: &[u8], to: u64) -> Result<()> {
+        self.enter()?;
+        // SAFETY: `to` is memory of at least this many bytes. The stream is waited for, because `from`
+        // may be gone when this returns.
+        self.check("cuMemcpyHtoD", unsafe { result::memcpy_htod_async(to, from, self.stream) })?;
+        self.synchronize()
+    }
+
+    fn download(&self, from: u64, to: &mut [u8]) -> Result<()> {
+        self.enter()?;
+        // SAFETY: `from` is memory of at least this many bytes; the stream is waited for before
+        // anyone reads `to`.
+        self.check("cuMemcpyDtoH", unsafe { result::memcpy_dtoh_async(to, from, self.stream) })?;
+        self.synchronize()
+    }
+
+    unsafe fn launch(&self, kernel: Kernel, size: Size, arguments: &mut [*mut c_void]) -> Result<()> {
+        self.enter()?;
+        let function = self.function(kernel)?;
+        let [grid, block] = [size.grid, size.block].map(|[x, y, z]| (x, y, z));
+        // SAFETY: the caller's contract; the driver copies the arguments before it returns.
+        let launched = unsafe {
+            result::launch_kernel(function, grid, block, size.shared, self.stream, arguments)
+        };
+        self.check(kernel.name, launched)
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        self.enter()?;
+        // SAFETY: the stream is this driver's.
+        self.check("cuStreamSynchronize", unsafe { result::stream::synchronize(self.stream) })
+    }
+}

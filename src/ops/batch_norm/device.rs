@@ -1,0 +1,174 @@
+//! Batch normalisation on a CUDA device: launches of `kernels/batch_norm.cu`.
+
+use crate::cuda::{Cuda, Kernel, Memory, Size, arguments};
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Tensor};
+
+fn kernel(name: &'static str) -> Kernel {
+    Kernel::of("batch_norm", name)
+}
+
+/// How rows of channels are cut into tiles: at most 1024 of them, each at least 64 rows.
+struct Tiles {
+    cuda: &'static Cuda,
+    rows: usize,
+    channels: usize,
+    length: usize,
+    count: usize,
+}
+
+impl Tiles {
+    fn new(cuda: &'static Cuda, rows: usize, channels: usize) -> Result<Self> {
+        if i32::try_from(channels).is_err() {
+            return Err(Error::argument("batch_norm", format!("{channels} channels are too many")));
+        }
+        let length = rows.div_ceil(1024).max(64);
+        Ok(Tiles { cuda, rows, channels, length, count: rows.div_ceil(length) })
+    }
+
+    fn grid(&self) -> Result<Size> {
+        Size::grid([self.channels.div_ceil(32), self.count, 1], [32, 8, 1])
+    }
+
+    fn partial(&self) -> Result<Memory> {
+        self.cuda.scratch(8 * 2 * self.count * self.channels)
+    }
+
+    fn vector(&self) -> Result<Memory> {
+        self.cuda.allocate(self.channels, DType::F32)
+    }
+}
+
+/// What normalises a batch, each `[C]`.
+pub struct Statistics {
+    pub mean: Tensor,
+    /// The biased one.
+    pub variance: Tensor,
+    /// 1/√(variance + ε)
+    pub inverse: Tensor,
+}
+
+/// Of the batch itself.
+pub fn statistics(cuda: &'static Cuda, x: &Tensor, epsilon: f64) -> Result<Statistics> {
+    let channels = x.shape().last_axis();
+    let tiles = Tiles::new(cuda, x.shape().elements() / channels, channels)?;
+    let (partial, mean, variance, inverse) =
+        (tiles.partial()?, tiles.vector()?, tiles.vector()?, tiles.vector()?);
+    let (rows, c, length) = (tiles.rows as i64, channels as i32, tiles.length as i64);
+    let all = arguments![x.memory(), &partial, rows, c, length];
+    // SAFETY: x is rows · channels floats; each block writes its own channels of its own tile.
+    unsafe { cuda.launch(kernel("batch_norm_tiles"), tiles.grid()?, &all)? };
+    let all = arguments![&partial, &mean, &variance, &inverse, rows, c, length, epsilon];
+    // SAFETY: `partial` is tiles · 2 · channels doubles; the vectors are `channels` floats, new.
+    unsafe { cuda.launch(kernel("batch_norm_statistics"), Size::elements(channels), &all)? };
+    let [mean, variance, inverse] =
+        [mean, variance, inverse].map(|memory| Tensor::from_memory(memory, [channels]));
+    Ok(Statistics { mean, variance, inverse })
+}
+
+/// Given ones.
+pub fn given(cuda: &'static Cuda, mean: &Tensor, variance: &Tensor, epsilon: f64) -> Result<Statistics> {
+    let channels = mean.shape().elements();
+    let inverse = cuda.allocate(channels, DType::F32)?;
+    let all = arguments![variance.memory(), &inverse, channels as i32, epsilon];
+    // SAFETY: both are `channels` floats, the second new.
+    unsafe { cuda.launch(kernel("batch_norm_inverse"), Size::elements(channels), &all)? };
+    Ok(Statistics {
+        mean: mean.detach(),
+        variance: variance.detach(),
+        inverse: Tensor::from_memory(inverse, [channels]),
+    })
+}
+
+impl Statistics {
+    /// γ·(x − mean)/√(variance + ε) + β
+    pub fn normalise(
+        &self,
+        cuda: &'static Cuda,
+        x: &Tensor,
+        gamma: &Tensor,
+        beta: &Tensor,
+    ) -> Result<Tensor> {
+        let n = x.shape().elements();
+        let y = cuda.allocate(n, DType::F32)?;
+        let (mean, inverse) = (self.mean.memory(), self.inverse.memory());
+        let channels = x.shape().last_axis() as i32;
+        let (gamma, beta) = (gamma.memory(), beta.memory());
+        let all = arguments![x.memory(), gamma, beta, mean, inverse, &y, n as i64, channels];
+        // SAFETY: x is n floats, the vectors are one a channel; y is n floats, new.
+        unsafe { cuda.launch(kernel("batch_norm_apply"), Size::elements(n), &all)? };
+        Ok(Tensor::from_memory(y, x.shape()))
+    }
+
+    /// (∂γ, ∂β)
+    pub fn gradients(&self, cuda: &'static Cuda, x: &Tensor, dy: &Tensor) -> Result<(Tensor, Tensor)> {
+        let channels = x.shape().last_axis();
+        let tiles = Tiles::new(cuda, x.shape().elements() / channels, channels)?;
+        let (partial, dgamma, dbeta) = (tiles.partial()?, tiles.vector()?, tiles.vector()?);
+        let (rows, c, length) = (tiles.rows as i64, channels as i32, tiles.length as i64);
+        let all = arguments![x.memory(), dy.memory(), self.mean.memory(), &partial, rows, c, length];
+        // SAFETY: x and dy are rows · channels floats; each block writes its own part of `partial`.
+        unsafe { cuda.launch(kernel("batch_norm_gradient_tiles"), tiles.grid()?, &all)? };
+        let inverse = self.inverse.memory();
+        let all = arguments![&partial, inverse, &dgamma, &dbeta, tiles.count as i32, c];
+        // SAFETY: `partial` is tiles · 2 · channels doubles; both results are `channels` floats, new.
+        unsafe { cuda.launch(kernel("batch_norm_gradients"), Size::elements(channels), &all)? };
+        Ok((Tensor::from_memory(dgamma, [channels]), Tensor::from_memory(dbeta, [channels])))
+    }
+
+    /// ∂x of a batch that was normalised by its own statistics.
+    pub fn data_train(
+        &self,
+        cuda: &'static Cuda,
+        x: &Tensor,
+        dy: &Tensor,
+        gamma: &Tensor,
+        (dgamma, dbeta): (&Tensor, &Tensor),
+    ) -> Result<Tensor> {
+        let (n, channels) = (x.shape().elements(), x.shape().last_axis());
+        let dx = cuda.allocate(n, DType::F32)?;
+        let all = arguments![
+            x.memory(),
+            dy.memory(),
+            gamma.memory(),
+            self.mean.memory(),
+            self.inverse.memory(),
+            dgamma.memory(),
+            dbeta.memory(),
+            &dx,
+            n as i64,
+            channels as i32,
+            (n / channels) as f32,
+        ];
+        // SAFETY: x and dy are n floats, the vectors are one a channel; dx is n floats, new.
+        unsafe { cuda.launch(kernel("batch_norm_data"), Size::elements(n), &all)? };
+        Ok(Tensor::from_memory(dx, x.shape()))
+    }
+
+    /// ∂x where the statistics are constants.
+    pub fn data_infer(&self, cuda: &'static Cuda, dy: &Tensor, gamma: &Tensor) -> Result<Tensor> {
+        let (n, channels) = (dy.shape().elements(), dy.shape().last_axis() as i32);
+        let dx = cuda.allocate(n, DType::F32)?;
+        let (gamma, inverse) = (gamma.memory(), self.inverse.memory());
+        let all = arguments![dy.memory(), gamma, inverse, &dx, n as i64, channels];
+        // SAFETY: dy is n floats, the vectors are one a channel; dx is n floats, new.
+        unsafe { cuda.launch(kernel("batch_norm_data_infer"), Size::elements(n), &all)? };
+        Ok(Tensor::from_memory(dx, dy.shape()))
+    }
+}
+
+/// moving·momentum + statistic·factor·(1 − momentum)
+pub fn moving(
+    cuda: &'static Cuda,
+    moving: &Tensor,
+    statistic: &Tensor,
+    momentum: f64,
+    factor: f64,
+) -> Result<Tensor> {
+    let channels = moving.shape().elements();
+    let out = cuda.allocate(channels, DType::F32)?;
+    let all = arguments![moving.memory(), statistic.memory(), &out, channels as i32, momentum, factor];
+    // SAFETY: all three are `channels` floats, the third new.
+    unsafe { cuda.launch(kernel("batch_norm_moving"), Size::elements(channels), &all)? };
+    Ok(Tensor::from_memory(out, [channels]))
+}

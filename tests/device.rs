@@ -1,0 +1,124 @@
+//! Every case of every operator on a CUDA device: on the emulated one where the feature `emulator` is
+//! on, and on a real one where `ATROUS_TEST_DEVICE=cuda` says so.
+#![cfg(any(feature = "emulator", feature = "cuda"))]
+
+use atrous::cases::{self, Case, Size, relative_deviation};
+use atrous::{DType, Device, Error, Tensor};
+use std::collections::BTreeSet;
+
+/// Operators that run on the CPU alone so far, and say so.
+const NOT_YET: [&str; 16] = [
+    "affine",
+    "average_pool2d",
+    "binary_cross_entropy",
+    "binary_cross_entropy_of_probabilities",
+    "binary_focal_cross_entropy",
+    "categorical_cross_entropy_of_probabilities",
+    "concat",
+    "dropout",
+    "global_max_pool",
+    "max_pool2d",
+    "resize",
+    "softmax",
+    "softmax_cross_entropy",
+    "sparse_focal_cross_entropy",
+    "sparse_softmax_cross_entropy",
+    "zero_pad2d",
+];
+
+/// What a device made of a case.
+struct Results {
+    output: Tensor,
+    gradients: Vec<Option<Tensor>>,
+}
+
+impl Results {
+    fn bits(&self) -> Vec<u64> {
+        let all = [Some(&self.output)].into_iter().chain(self.gradients.iter().map(Option::as_ref));
+        all.flatten().flat_map(|tensor| tensor.to_vec_f64()).map(f64::to_bits).collect()
+    }
+}
+
+/// Runs all tiny cases; those that agree with the f64 reference. Operators that are not on the device
+/// must be the known ones, and refuse with an error that says so.
+fn agree(device: Device) -> Vec<(Case, Results)> {
+    let (mut missing, mut agreeing) = (BTreeSet::new(), Vec::new());
+    for case in cases::all().into_iter().filter(|case| case.size == Size::Tiny) {
+        let name = case.full_name();
+        let (output, gradients) = match case.forward_backward_on(device) {
+            Ok(results) => results,
+            Err(Error::Device(message)) if message.contains("yet, only on `cpu`") => {
+                missing.insert(case.op);
+                continue;
+            }
+            Err(error) => panic!("{name}: {error}"),
+        };
+        let (expected, expected_gradients) = case.forward_backward(DType::F64).unwrap();
+        let check = |what: &str, got: &Tensor, expected: &Tensor| {
+            let deviation = relative_deviation(got, expected);
+            assert!(deviation <= case.tolerance, "{name} {what} on {device}: off by {deviation:e}");
+        };
+        check("output", &output, &expected);
+        for ((input, got), expected) in case.inputs.iter().zip(&gradients).zip(&expected_gradients) {
+            match (got, expected) {
+                (Some(got), Some(expected)) => check(input.name, got, expected),
+                (None, None) => {}
+                _ => panic!("{name}: gradient of {} on one side only", input.name),
+            }
+        }
+        agreeing.push((case, Results { output, gradients }));
+    }
+    assert_eq!(missing, BTreeSet::from(NOT_YET), "operators that are not on {device}");
+    agreeing
+}
+
+fn same_bits(before: &[(Case, Results)], after: &[(Case, Results)], how: &str) {
+    for ((case, before), (_, after)) in before.iter().zip(after) {
+        assert!(before.bits() == after.bits(), "{}: other bits {how}", case.full_name());
+    }
+}
+
+#[cfg(feature = "emulator")]
+#[test]
+fn every_case_agrees_on_the_emulated_device_in_every_order_of_threads() {
+    use atrous::cuda::emulated::{Order, set_order};
+    set_order(Order::Forward);
+    let forward = agree(Device::Emulated);
+    for order in [Order::Reverse, Order::Random(1)] {
+        set_order(order);
+        same_bits(&forward, &agree(Device::Emulated), &format!("in {order:?} order"));
+    }
+    set_order(Order::Forward);
+    let gradients: usize = forward.iter().map(|(_, r)| r.gradients.iter().flatten().count()).sum();
+    println!("{} cases and {gradients} gradients agree, in three orders", forward.len());
+}
+
+#[test]
+fn every_case_agrees_on_a_real_device() {
+    let Ok(name) = std::env::var("ATROUS_TEST_DEVICE") else {
+        println!("no ATROUS_TEST_DEVICE: no real device was tested");
+        return;
+    };
+    let device: Device = name.parse().unwrap();
+    let first = agree(device);
+    same_bits(&first, &agree(device), "in a second run");
+    println!("{} cases agree on {device}", first.len());
+}
+
+#[test]
+fn what_is_not_there_is_said() {
+    let x = Tensor::zeros([2]);
+    if std::env::var("ATROUS_TEST_DEVICE").is_err() {
+        let error = x.to_device(Device::Cuda(99)).unwrap_err().to_string();
+        assert!(error.contains("cuda:99"), "{error}");
+    }
+    if cfg!(feature = "emulator") {
+        let there = x.to_device(Device::Emulated).unwrap();
+        assert_eq!(there.device(), Device::Emulated);
+        let error = atrous::ops::add(&x, &there).unwrap_err().to_string();
+        assert!(error.contains("one input is on `cpu`, one on `emulated`"), "{error}");
+        let error = Tensor::scalar(1.0f64).to_device(Device::Emulated).unwrap_err().to_string();
+        assert!(error.contains("f64"), "{error}");
+        assert_eq!(there.to_device(Device::Cpu).unwrap().to_vec_f64(), [0.0, 0.0]);
+    }
+}
