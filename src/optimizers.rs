@@ -18,6 +18,7 @@
 
 use crate::cpu::simd::{self, isa};
 use crate::cpu::threads;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Real, Tensor};
 use std::fmt;
@@ -184,6 +185,14 @@ impl Optimizer {
                 apply::<f64>(self.rule, self.learning_rate, self.step, parameter, slots, gradient)
             }
             _ => apply::<f32>(self.rule, self.learning_rate, self.step, parameter, slots, gradient),
+        }
+        Ok(())
+    }
+
+    /// Moves the state to another device.
+    pub fn to_device(&mut self, device: Device) -> Result<()> {
+        for slot in self.slots.iter_mut().flatten() {
+            *slot = slot.to_device(device)?;
         }
         Ok(())
     }

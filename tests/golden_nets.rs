@@ -12,7 +12,7 @@ use atrous::graph::{
 use atrous::layers::{Activation, Layer};
 use atrous::models::{Head, Spec};
 use atrous::ops::{self, CategoricalGradient};
-use atrous::{DType, Tensor, losses::Loss, metrics};
+use atrous::{DType, Device, Tensor, losses::Loss, metrics};
 use common::{Gains, Npz, fill, hash_unit, input, json, numbers, sample_positions, text, variants};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -227,7 +227,8 @@ type Nudges = HashMap<String, Vec<(usize, f32)>>;
 
 fn replay(net: &Value, model: &Model, mode: &str, dtype: DType, nudges: &Nudges) -> Replay {
     let (shape, values) = input(net);
-    let x = Tensor::from_slice(&values, &shape[..]).unwrap().to_dtype(dtype).leaf();
+    let there = |tensor: Tensor| tensor.to_dtype(dtype).to_device(model.device()).unwrap();
+    let x = there(Tensor::from_slice(&values, &shape[..]).unwrap()).leaf();
     let rows = shape[0];
     let labels = match text(&net["loss"]) {
         "scce" => pixel_labels(net),
@@ -236,10 +237,9 @@ fn replay(net: &Value, model: &Model, mode: &str, dtype: DType, nudges: &Nudges)
             Tensor::from_slice(&labels, [rows, labels.len() / rows]).unwrap()
         }
     };
-    let labels = labels.to_dtype(dtype);
-    let weights = net
-        .get("sw")
-        .map(|weights| Tensor::from_slice(&numbers(weights), [rows]).unwrap().to_dtype(dtype));
+    let labels = there(labels);
+    let weights =
+        net.get("sw").map(|weights| there(Tensor::from_slice(&numbers(weights), [rows]).unwrap()));
     let run = Run { batch_statistics: mode == "train", gradients: true, dropout: None };
     let mut layers = HashMap::new();
     let pass = model
@@ -248,7 +248,7 @@ fn replay(net: &Value, model: &Model, mode: &str, dtype: DType, nudges: &Nudges)
             let Some(nudges) = nudges.get(name) else { return Ok(output) };
             let mut difference = vec![0.0; output.shape().elements()];
             nudges.iter().for_each(|&(i, by)| difference[i] = by);
-            ops::add(&output, &Tensor::from_slice(&difference, output.shape())?)
+            ops::add(&output, &there(Tensor::from_slice(&difference, output.shape())?))
         })
         .unwrap();
     let loss = match text(&net["loss"]) {
@@ -262,11 +262,11 @@ fn replay(net: &Value, model: &Model, mode: &str, dtype: DType, nudges: &Nudges)
     Replay { pass, layers, loss: loss.item().unwrap(), gradients, x }
 }
 
-fn check(net: &Value, arrays: &mut Npz, mode: &str, dtype: DType) {
-    let model = model(net, dtype);
+fn check(net: &Value, arrays: &mut Npz, mode: &str, dtype: DType, device: Device) {
+    let model = model(net, dtype).to_device(device).unwrap();
     let replayed = replay(net, &model, mode, dtype, &Nudges::new());
     let t = Tolerance::of(net, mode, dtype);
-    let name = format!("{} {mode} {dtype:?}", text(&net["net"]));
+    let name = format!("{} {mode} {dtype:?} on {device}", text(&net["net"]));
     let mut get = |key: &str| arrays.get(&format!("{mode}_{key}")).values;
 
     let rewritten = rewritten_logits(&model, &replayed.x, mode);
@@ -385,18 +385,35 @@ fn rewritten_logits(model: &Model, x: &Tensor, mode: &str) -> Tensor {
         let run = Run { batch_statistics: true, gradients: false, dropout: None };
         return Live::new(&model).unwrap().run(&mut model, &x, run).unwrap().logits;
     }
-    let folded = fold_batch_norm(model, &[]).unwrap();
+    let device = model.device();
+    let folded = fold_batch_norm(&model.to_device(Device::Cpu).unwrap(), &[]).unwrap();
     let before = (model.graph.nodes().len(), folded.graph.nodes().len());
     let has_norms = model.parameters.iter().any(|p| p.path.ends_with("moving_mean"));
     // AlexNet's batch norms stand behind activations: nothing to fold them into.
     assert_eq!(before.1 < before.0, has_norms && !model.graph.name.starts_with("alexnet"));
-    classify_before_upsampling(&folded, &[]).unwrap().run(&x, Run::infer()).unwrap().logits
+    let rewritten = classify_before_upsampling(&folded, &[]).unwrap().to_device(device).unwrap();
+    rewritten.run(&x, Run::infer()).unwrap().logits
 }
 
 fn golden(name: &str, dtype: DType) {
     for (net, mut arrays) in nets(name) {
         for mode in net["modes"].as_array().unwrap() {
-            check(&net, &mut arrays, text(mode), dtype);
+            check(&net, &mut arrays, text(mode), dtype, Device::Cpu);
+        }
+    }
+}
+
+/// The same through the CUDA kernels: emulated, or on the device that `ATROUS_TEST_DEVICE` names.
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+fn golden_on_device(name: &str, modes: &[&str]) {
+    let device = match std::env::var("ATROUS_TEST_DEVICE") {
+        Ok(name) => name.parse().unwrap(),
+        Err(_) if cfg!(feature = "emulator") => Device::Emulated,
+        Err(_) => return println!("no ATROUS_TEST_DEVICE and no emulator: {name} was not run"),
+    };
+    for (net, mut arrays) in nets(name) {
+        for mode in net["modes"].as_array().unwrap().iter().map(text).filter(|m| modes.contains(m)) {
+            check(&net, &mut arrays, mode, DType::F32, device);
         }
     }
 }
@@ -423,6 +440,26 @@ golden! {
     golden_mobilenetv2_96_in_f64: "mobilenetv2_96" F64
     golden_mobilenetv2_256_in_f32: "mobilenetv2_256" F32
     golden_deeplab_224_in_f32: "deeplab_224" F32
+}
+
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+mod on_device {
+    use super::golden_on_device;
+
+    #[test]
+    fn golden_alexnet_150_on_device() {
+        golden_on_device("alexnet_150", &["infer"]);
+    }
+
+    #[test]
+    fn golden_mobilenet_64_on_device() {
+        golden_on_device("mobilenet_64", &["infer", "train"]);
+    }
+
+    #[test]
+    fn golden_deeplab_224_on_device() {
+        golden_on_device("deeplab_224", &["infer"]);
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A graph with values for its parameters.
 
 use super::Graph;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::layers::{Layer, Lowered, Run};
 use crate::tensor::{DType, Shape, Tensor};
@@ -94,6 +95,20 @@ impl Model {
             parameter.value = parameter.value.to_dtype(dtype);
         }
         model
+    }
+
+    /// Where the parameters are, and where it runs.
+    pub fn device(&self) -> Device {
+        self.parameters.first().map_or(Device::Cpu, |parameter| parameter.value.device())
+    }
+
+    /// The same model on another device.
+    pub fn to_device(&self, device: Device) -> Result<Self> {
+        let mut model = self.clone();
+        for parameter in &mut model.parameters {
+            parameter.value = parameter.value.to_device(device)?;
+        }
+        Ok(model)
     }
 
     /// Numbers in all parameters, and in the trainable ones.

@@ -1,6 +1,7 @@
 //! Rewrites: other graphs that compute the same.
 
 use super::{Id, Model, Pass};
+use crate::device::Device;
 use crate::error::Result;
 use crate::layers::{Activation, Layer};
 use crate::tensor::{DType, Tensor};
@@ -129,7 +130,8 @@ pub fn classify_before_upsampling(model: &Model, observed: &[&str]) -> Result<Mo
 
 /// The model for scoring and predicting: every rewrite that keeps what it computes.
 pub fn for_inference(model: &Model) -> Result<Model> {
-    classify_before_upsampling(&fold_batch_norm(model, &[])?, &[])
+    let folded = fold_batch_norm(&model.to_device(Device::Cpu)?, &[])?;
+    classify_before_upsampling(&folded, &[])?.to_device(model.device())
 }
 
 /// The model as a training step runs it: see [`fold_frozen_batch_norm`] and
@@ -144,7 +146,8 @@ pub struct Live {
 
 impl Live {
     pub fn new(original: &Model) -> Result<Self> {
-        let model = classify_before_upsampling(&fold_frozen_batch_norm(original)?, &[])?;
+        let folded = fold_frozen_batch_norm(&original.to_device(Device::Cpu)?)?;
+        let model = classify_before_upsampling(&folded, &[])?.to_device(original.device())?;
         let place: HashMap<&str, usize> =
             original.parameters.iter().enumerate().map(|(i, p)| (p.path.as_str(), i)).collect();
         let frozen_norms: HashSet<String> = (0..original.graph.nodes().len())

@@ -3,6 +3,7 @@
 use crate::autograd::no_grad;
 use crate::data::image::{self, Fit, Nearest, Preprocess, resize_mask};
 use crate::data::{Mask, Picture};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Model, Run, for_inference};
 use crate::metrics::arg_max;
@@ -147,7 +148,8 @@ impl Segmenter {
         let mut values = image::fit(picture, size, self.fit)?;
         self.preprocess.apply(&mut values);
         let x = Tensor::from_slice(&values, [1, size, size, 3])?;
-        let logits = no_grad(|| model.run(&x, Run::infer()))?.logits;
+        let x = x.to_device(model.device())?;
+        let logits = no_grad(|| model.run(&x, Run::infer()))?.logits.to_device(Device::Cpu)?;
         let classes = logits.shape().last_axis();
         let at = self.fit.placement(picture.height, picture.width, size);
         if (at.height, at.width) == (size, size) {

@@ -15,6 +15,7 @@ pub use scores::MaskScores;
 
 use crate::autograd::no_grad;
 use crate::data::loader::Loader;
+use crate::device::Device;
 use crate::error::Result;
 use crate::graph::{Model, Run, for_inference};
 
@@ -31,7 +32,8 @@ pub fn probabilities(
     no_grad(|| {
         for batch in loader.epoch(0, 0)? {
             let batch = batch?;
-            let output = model.run(&batch.images, Run::infer())?.output;
+            let images = batch.images.to_device(model.device())?;
+            let output = model.run(&images, Run::infer())?.output.to_device(Device::Cpu)?;
             all.extend_from_slice(output.values::<f32>());
             done += batch.indices.len();
             progress(done);

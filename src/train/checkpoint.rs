@@ -9,6 +9,7 @@ use super::callbacks::Callbacks;
 use super::fit::{Position, Trainer};
 use super::history::History;
 use super::plan::Plan;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files::{explain, write_atomically};
 use crate::graph::Model;
@@ -72,16 +73,17 @@ pub fn save(path: &Path, trainer: &Trainer) -> Result<()> {
         learning_rate: trainer.optimizer.learning_rate,
     };
     let mut arrays: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
-    let mut push = |name: String, tensor: &Tensor| {
-        let values = tensor.values::<f32>();
-        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let mut push = |name: String, tensor: &Tensor| -> Result<()> {
+        let here = tensor.to_device(Device::Cpu)?;
+        let bytes = here.values::<f32>().iter().flat_map(|v| v.to_le_bytes()).collect();
         arrays.push((name, tensor.shape().to_vec(), bytes));
+        Ok(())
     };
     for parameter in &model.parameters {
-        push(format!("model/{}", parameter.path), &parameter.value);
+        push(format!("model/{}", parameter.path), &parameter.value)?;
     }
     for (index, slot, tensor) in trainer.optimizer.slots() {
-        push(format!("optimizer/{slot}/{}", model.parameters[index].path), tensor);
+        push(format!("optimizer/{slot}/{}", model.parameters[index].path), tensor)?;
     }
     let broken =
         |error: &dyn std::fmt::Display| Error::file(path, format!("cannot be written: {error}"));

@@ -3,6 +3,7 @@
 use crate::autograd::no_grad;
 use crate::data::VOID;
 use crate::data::loader::Loader;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::graph::{Model, Run, for_inference};
 use crate::losses::Loss;
@@ -43,7 +44,7 @@ pub struct Scores {
 /// Runs the network, rewritten for speed, over a loader in order: no augmentation of its own, no
 /// class weights.
 pub fn evaluate(model: &Model, loss: Loss, loader: &Loader) -> Result<Scores> {
-    let model = for_inference(model)?;
+    let (model, device) = (for_inference(model)?, model.device());
     let segments = matches!(loss, Loss::SparseCategoricalCrossentropy { .. });
     let (mut loss_sum, mut accuracy_sum, mut samples) = (0.0, 0.0, 0.0);
     let (mut probabilities, mut labels) = (Vec::new(), Vec::new());
@@ -53,21 +54,22 @@ pub fn evaluate(model: &Model, loss: Loss, loader: &Loader) -> Result<Scores> {
         for batch in loader.epoch(0, 0)? {
             let batch = batch?;
             let n = batch.indices.len() as f64;
-            let pass = model.run(&batch.images, Run::infer())?;
+            let pass = model.run(&batch.images.to_device(device)?, Run::infer())?;
             let targets = batch.targets(segments)?;
-            loss_sum += n * loss.from_logits(&pass.logits, targets, None)?.item()?;
-            columns = pass.output.shape().last_axis();
+            loss_sum += n * loss.from_logits(&pass.logits, &targets.to_device(device)?, None)?.item()?;
+            let output = pass.output.to_device(Device::Cpu)?;
+            columns = output.shape().last_axis();
             samples += n;
             match &mut confusion {
                 Some(confusion) => {
-                    let scores = pass.output.values::<f32>().chunks(columns);
+                    let scores = output.values::<f32>().chunks(columns);
                     let predicted: Vec<u8> = scores.map(|row| metrics::arg_max(row) as u8).collect();
                     let truth: Vec<u8> = targets.values::<f32>().iter().map(|&v| v as u8).collect();
                     confusion.add(&truth, &predicted)?;
                 }
                 None => {
-                    accuracy_sum += n * accuracy(targets, &pass.output)?;
-                    probabilities.extend_from_slice(pass.output.values::<f32>());
+                    accuracy_sum += n * accuracy(targets, &output)?;
+                    probabilities.extend_from_slice(output.values::<f32>());
                     labels.extend_from_slice(targets.values::<f32>());
                 }
             }

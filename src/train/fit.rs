@@ -6,6 +6,7 @@ use super::evaluate::{accuracy, evaluate};
 use super::history::{Epoch, History};
 use super::plan::{Plan, Watch};
 use crate::data::loader::{Batch, Loader};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::graph::{Live, Model, Parameter, Run};
 use crate::losses::{sample_weights, smooth};
@@ -102,6 +103,14 @@ impl Trainer {
         trainer
     }
 
+    /// Goes on on another device.
+    pub fn to_device(&mut self, device: Device) -> Result<()> {
+        self.model = self.model.to_device(device)?;
+        self.optimizer.to_device(device)?;
+        self.live = None;
+        Ok(())
+    }
+
     /// Freezes what the plan has frozen in the present epoch.
     fn freeze(&mut self) {
         let before: Vec<bool> = self.model.parameters.iter().map(|p| p.trainable).collect();
@@ -126,10 +135,13 @@ impl Trainer {
             None => Live::new(&self.model)?,
         };
         let run = Run::train(self.plan.seed, self.position.global_step);
-        let pass = live.run(&mut self.model, &batch.images, run)?;
+        let device = self.model.device();
+        let pass = live.run(&mut self.model, &batch.images.to_device(device)?, run)?;
         self.live = Some(live);
         let targets = batch.targets(self.plan.network.segments())?;
-        let smoothed = smooth(targets, self.plan.label_smoothing, self.plan.loss()?)?;
+        let smoothed =
+            smooth(targets, self.plan.label_smoothing, self.plan.loss()?)?.to_device(device)?;
+        let weights = weights.map(|weights| weights.to_device(device)).transpose()?;
         let loss = match self.plan.focal > 0.0 {
             true => self.plan.loss()?.focal_from_logits(&pass.logits, &smoothed, self.plan.focal)?,
             false => self.plan.loss()?.from_logits(&pass.logits, &smoothed, weights.as_ref())?,
@@ -142,7 +154,7 @@ impl Trainer {
                 self.position.step + 1
             )));
         }
-        let accuracy = accuracy(targets, &pass.output)?;
+        let accuracy = accuracy(targets, &pass.output.to_device(Device::Cpu)?)?;
         let mut gradients = loss.backward()?;
         let mut gradients: Vec<Option<Tensor>> =
             pass.leaves.iter().map(|leaf| gradients.take(leaf)).collect();
@@ -282,9 +294,10 @@ impl Trainer {
     /// A state that cannot be trained on never replaces one that can.
     fn save(&self, pace: &Pace) -> Result<()> {
         let Some(path) = &pace.checkpoint else { return Ok(()) };
+        let here = self.model.to_device(Device::Cpu)?;
         let broken =
             |parameter: &&Parameter| !parameter.value.values::<f32>().iter().all(|v| v.is_finite());
-        match self.model.parameters.iter().find(broken) {
+        match here.parameters.iter().find(broken) {
             Some(Parameter { path, .. }) => {
                 let Position { epoch, step, .. } = self.position;
                 Err(Error::Diverged(format!(
