@@ -24,6 +24,7 @@ mod emulator {
             // A multiply and an add stay two roundings, as in kernels that must match Keras' floors.
             .flag("-ffp-contract=off")
             .flag("-Wno-unknown-pragmas")
+            .warnings(false)
             .include(kernels)
             // Kernels register themselves from static initialisers, which nothing refers to.
             .link_lib_modifier("+whole-archive");

@@ -319,7 +319,9 @@ impl Tensor {
             Storage::U8(buffer) => {
                 Storage::Device(Cuda::get(device)?.upload(buffer, buffer.len(), DType::U8)?)
             }
-            Storage::F64(_) => return Err(Error::Device(format!("f64 runs on the CPU, not on `{device}`"))),
+            Storage::F64(_) => {
+                return Err(Error::Device(format!("f64 runs on the CPU, not on `{device}`")));
+            }
         };
         Ok(Self::from_storage(storage, self.shape))
     }

@@ -110,7 +110,7 @@ fn what_is_not_there_is_said() {
     let x = Tensor::zeros([2]);
     if std::env::var("ATROUS_TEST_DEVICE").is_err() {
         let error = x.to_device(Device::Cuda(99)).unwrap_err().to_string();
-        assert!(error.contains("cuda:99"), "{error}");
+        assert!(error.contains("`cuda"), "{error}");
     }
     if cfg!(feature = "emulator") {
         let there = x.to_device(Device::Emulated).unwrap();

@@ -83,7 +83,7 @@ pub fn evaluate(networks: &Networks, data: &Path, how: &How, out: Option<&Path>)
 /// A network alone, as [`predictions`] takes it.
 fn alone(trained: &Trained) -> Result<Networks> {
     let mut networks = Networks::default();
-    networks.add(Trained::load(&trained.path)?)?;
+    networks.add(Trained::load(&trained.path)?.to_device(trained.model.device())?)?;
     Ok(networks)
 }
 

@@ -3,6 +3,7 @@
 mod convert;
 mod data;
 mod demo;
+mod doctor;
 mod evaluate;
 mod options;
 mod predict;
@@ -14,6 +15,7 @@ mod weights;
 
 use atrous::{Device, Result, cpu::threads};
 use clap::{Args, Parser, Subcommand};
+use std::sync::OnceLock;
 
 /// A deep-learning engine written from scratch, and the computer-vision pipeline that runs on it.
 #[derive(Parser)]
@@ -38,7 +40,7 @@ pub struct Cli {
 
 #[derive(Args)]
 pub struct Global {
-    /// Where to compute: cpu
+    /// Where to compute: cpu, cuda, cuda:N, or emulated (see `atrous doctor`)
     #[arg(long, global = true, default_value = "cpu", value_name = "DEVICE")]
     device: Device,
     /// Threads to compute on [default: all cores]. Results do not depend on it
@@ -61,6 +63,8 @@ enum Command {
     Evaluate(evaluate::Evaluate),
     /// Predict a folder's test pictures with trained networks and write submission.csv
     Predict(predict::Predict),
+    /// Show which devices, drivers and compilers there are, and what will be used
+    Doctor(doctor::Doctor),
     /// Show a network's layers, parameters, arithmetic and memory
     Summary(summary::Summary),
     /// Make up, check or convert a data set
@@ -79,8 +83,19 @@ enum Train {
     Segment(train::Command),
 }
 
+/// What `--device` said, for as long as the program runs.
+static DEVICE: OnceLock<Device> = OnceLock::new();
+
+/// Where networks run.
+fn device() -> Device {
+    DEVICE.get().copied().unwrap_or(Device::Cpu)
+}
+
 pub fn run(cli: Cli) -> Result<()> {
-    cli.global.device.require()?;
+    if let Command::Doctor(command) = cli.command {
+        return command.run(cli.global.device);
+    }
+    let _ = DEVICE.set(cli.global.device.require()?);
     if let Some(count) = cli.global.threads {
         if count == 0 || count > 4096 {
             return Err(atrous::Error::argument(
@@ -97,6 +112,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Train(Train::Segment(command)) => command.run(true),
         Command::Evaluate(command) => command.run(),
         Command::Predict(command) => command.run(),
+        Command::Doctor(_) => Ok(()),
         Command::Summary(command) => command.run(),
         Command::Data(command) => command.run(),
         Command::Weights(command) => command.run(),

@@ -1,5 +1,6 @@
 //! `atrous predict`
 
+use super::device;
 use super::progress::bar;
 use atrous::data::source::Source;
 use atrous::data::{CLASSES, Dataset};
@@ -119,7 +120,7 @@ impl Predict {
 
 /// The networks of the checkpoints that are wanted for the task.
 pub fn load(paths: &[PathBuf], task: Option<Task>) -> Result<Networks> {
-    let mut networks = Networks::load(paths)?;
+    let mut networks = Networks::load(paths, device())?;
     if let Some(task) = task {
         let missing = |what| Err(Error::argument("--task", format!("no checkpoint {what}")));
         if task.classifies() && networks.classifier.is_none() {

@@ -1,6 +1,7 @@
 //! `atrous run`: the whole pipeline in one folder.
 
 use super::data::{GALLERY, check_or_fail};
+use super::device;
 use super::evaluate::evaluate;
 use super::options::TaskOptions;
 use super::predict::{How, Task, write_submission};
@@ -110,7 +111,7 @@ impl Pipeline<'_> {
             let [file] = &locate(&out)?[..] else {
                 return Err(Error::file(&out, "expected one network, got several"));
             };
-            networks.add(Trained::load(file)?)?;
+            networks.add(Trained::load(file)?.to_device(device())?)?;
         }
         let gallery = self.out.join("gallery.png");
         report::gallery(&*open(self.data, false)?.dataset, &gallery, GALLERY)?;

@@ -1,5 +1,6 @@
 //! `atrous train classify` and `atrous train segment`
 
+use super::device;
 use super::options::{Configured, TrainOptions};
 use super::predict::validation_panel;
 use super::progress::{self, interruptible};
@@ -96,6 +97,7 @@ impl Job {
             return Err(Error::argument("--workers", format!("expected 1 to 256, got {workers}")));
         }
         let mut trainer = self.trainer(&path)?;
+        trainer.to_device(device())?;
         let plan = trainer.plan.clone();
         let dataset = &self.data.dataset;
         let training = Loader {
@@ -131,7 +133,7 @@ impl Job {
         println!("checkpoint: {}{}", path.display(), progress::spent(began));
         drop(trainer);
         if let Some(best) = pace.best.filter(|best| best.is_file()) {
-            self.look_back(Trained::load(&best)?)?;
+            self.look_back(Trained::load(&best)?.to_device(device())?)?;
         }
         Ok(())
     }

@@ -68,8 +68,8 @@ pub fn modules() -> Vec<&'static str> {
 /// The machine code of a module for an architecture, compiled now.
 pub fn compile(module: &str, architecture: &str) -> Result<Vec<u8>> {
     require()?;
-    let text = source(module)
-        .ok_or_else(|| Error::Device(format!("there is no kernel file `{module}.cu`")))?;
+    let text =
+        source(module).ok_or_else(|| Error::Device(format!("there is no kernel file `{module}.cu`")))?;
     let c_string = |text: &str| CString::new(text).expect("sources have no zero in them");
     let (text, name) = (c_string(text), c_string(&format!("{module}.cu")));
     let headers: Vec<CString> = HEADERS.iter().map(|(_, text)| c_string(text)).collect();
@@ -91,9 +91,8 @@ pub fn compile(module: &str, architecture: &str) -> Result<Vec<u8>> {
     let options: Vec<CString> = options(module, architecture).iter().map(|o| c_string(o)).collect();
     let option_pointers = pointers(&options);
     // SAFETY: the program was created above.
-    let compiled = unsafe {
-        sys::nvrtcCompileProgram(program.0, options.len() as c_int, option_pointers.as_ptr())
-    };
+    let compiled =
+        unsafe { sys::nvrtcCompileProgram(program.0, options.len() as c_int, option_pointers.as_ptr()) };
     if compiled != nvrtcResult::NVRTC_SUCCESS {
         let log = program.log();
         return Err(Error::Device(format!("{module}.cu for {architecture}: {compiled:?}\n{log}")));
@@ -137,7 +136,8 @@ pub(super) fn compiled(module: &str, architecture: &str) -> Result<Vec<u8>> {
     let mut text: String = HEADERS.iter().map(|(_, text)| *text).collect();
     text += source(module).unwrap_or_default();
     text += &options(module, architecture).join(" ");
-    let path = folder.join(format!("{module}-{architecture}-{major}.{minor}-{:016x}.cubin", hash_name(&text)));
+    let path =
+        folder.join(format!("{module}-{architecture}-{major}.{minor}-{:016x}.cubin", hash_name(&text)));
     if let Ok(code) = std::fs::read(&path)
         && code.starts_with(b"\x7fELF")
     {

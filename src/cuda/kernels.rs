@@ -8,7 +8,14 @@ macro_rules! sources {
 }
 
 /// One file an operator.
-pub(crate) const MODULES: &[(&str, &str)] = sources!["activation.cu", "batch_norm.cu", "conv2d.cu", "depthwise_conv2d.cu", "elementwise.cu", "reduce.cu"];
+pub(crate) const MODULES: &[(&str, &str)] = sources![
+    "activation.cu",
+    "batch_norm.cu",
+    "conv2d.cu",
+    "depthwise_conv2d.cu",
+    "elementwise.cu",
+    "reduce.cu"
+];
 
 /// What they include.
 #[cfg_attr(not(feature = "cuda"), allow(dead_code))]

@@ -46,8 +46,7 @@ impl Cuda {
             return Ok(cuda);
         }
         let driver = driver_of(device)?;
-        let cuda: &'static Cuda =
-            Box::leak(Box::new(Cuda { device, driver, free: Mutex::default() }));
+        let cuda: &'static Cuda = Box::leak(Box::new(Cuda { device, driver, free: Mutex::default() }));
         open.push(cuda);
         Ok(cuda)
     }
@@ -111,13 +110,49 @@ fn driver_of(device: Device) -> Result<Box<dyn Driver>> {
         Device::Emulated => Ok(Box::new(emulated::EmulatedDriver)),
         Device::Cpu => Err(Error::Device("`cpu` is no CUDA device".into())),
         #[allow(unreachable_patterns)]
-        other => {
-            let feature = if other == Device::Emulated { "emulator" } else { "cuda" };
-            Err(Error::Device(format!(
-                "`{other}` is not in this build: it needs `cargo build --features {feature}`"
-            )))
-        }
+        other => Err(not_in_this_build(match other {
+            Device::Emulated => "emulator",
+            _ => "cuda",
+        })),
     }
+}
+
+/// What the driver sees.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The CUDA version it speaks: (13, 0).
+    pub driver: (i32, i32),
+    pub devices: Vec<DeviceInfo>,
+}
+
+#[derive(Clone, Debug)]
+pub struct DeviceInfo {
+    pub name: String,
+    /// Compute capability: (9, 0).
+    pub generation: (i32, i32),
+    /// Bytes.
+    pub memory: usize,
+}
+
+/// The CUDA devices of this machine; an error that says why there are none.
+pub fn devices() -> Result<Found> {
+    #[cfg(feature = "cuda")]
+    return real::devices();
+    #[cfg(not(feature = "cuda"))]
+    Err(not_in_this_build("cuda"))
+}
+
+/// The version of the compiler for kernels; an error where there is none.
+pub fn compiler_version() -> Result<(i32, i32)> {
+    #[cfg(feature = "cuda")]
+    return compiler::version();
+    #[cfg(not(feature = "cuda"))]
+    Err(not_in_this_build("cuda"))
+}
+
+#[allow(dead_code)] // With both features there is nothing that is not in the build.
+fn not_in_this_build(feature: &str) -> Error {
+    Error::Device(format!("it is not in this build: it needs `cargo build --features {feature}`"))
 }
 
 fn size_of_element(dtype: DType) -> Result<usize> {
@@ -133,6 +168,7 @@ pub(crate) const THREADS: u32 = 256;
 
 /// How many blocks, of how many threads, with how much dynamic shared memory.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(any(feature = "cuda", feature = "emulator")), allow(dead_code))]
 pub(crate) struct Size {
     pub grid: [u32; 3],
     pub block: [u32; 3],
@@ -185,7 +221,11 @@ impl<T: Value> From<T> for Argument {
         let mut words = vec![0u64; size_of::<T>().div_ceil(8)];
         // SAFETY: the words are at least as long as the value, which has no padding.
         unsafe {
-            std::ptr::copy_nonoverlapping((&raw const value).cast::<u8>(), words.as_mut_ptr().cast(), size_of::<T>());
+            std::ptr::copy_nonoverlapping(
+                (&raw const value).cast::<u8>(),
+                words.as_mut_ptr().cast(),
+                size_of::<T>(),
+            );
         }
         Argument(words)
     }
@@ -244,4 +284,3 @@ impl Drop for Memory {
         }
     }
 }
-

@@ -1,6 +1,6 @@
 //! NVIDIA's driver, looked for when the program runs: the same binary starts where there is none.
 
-use super::{Driver, Kernel, Size, compiler};
+use super::{DeviceInfo, Driver, Found, Kernel, Size, compiler};
 use crate::error::{Error, Result};
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUcontext, CUdevice_attribute, CUfunction, CUstream};
@@ -23,16 +23,52 @@ pub(super) struct RealDriver {
 unsafe impl Send for RealDriver {}
 unsafe impl Sync for RealDriver {}
 
+/// An error where there is no driver to talk to.
+fn start() -> Result<()> {
+    // SAFETY: it tries to open a library of NVIDIA's.
+    if !unsafe { sys::is_culib_present() } {
+        let message = "`cuda`: there is no NVIDIA driver on this machine (libcuda was not found)";
+        return Err(Error::Device(message.into()));
+    }
+    result::init().map_err(|error| explained(0, "cuInit", error))
+}
+
+/// What the driver sees.
+pub(super) fn devices() -> Result<Found> {
+    start()?;
+    let wrong = |what| move |error| explained(0, what, error);
+    let mut version = 0;
+    // SAFETY: the driver is there; one number is written.
+    unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(wrong("cuDriverGetVersion"))?;
+    let count = result::device::get_count().map_err(wrong("cuDeviceGetCount"))?;
+    let info = |index| {
+        let device = result::device::get(index)?;
+        use CUdevice_attribute::*;
+        // SAFETY: `device` is the driver's.
+        unsafe {
+            Ok(DeviceInfo {
+                name: result::device::get_name(device)?,
+                generation: (
+                    result::device::get_attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+                    result::device::get_attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+                ),
+                memory: result::device::total_mem(device)?,
+            })
+        }
+    };
+    let devices = (0..count).map(info).collect::<Result<Vec<_>, DriverError>>();
+    Ok(Found {
+        driver: (version / 1000, version % 1000 / 10),
+        devices: devices.map_err(wrong("cuDeviceGet"))?,
+    })
+}
+
 impl RealDriver {
     pub fn open(index: usize) -> Result<Self> {
         let missing = |why: String| Err(Error::Device(format!("`cuda:{index}`: {why}")));
-        // SAFETY: it tries to open a library of NVIDIA's.
-        if !unsafe { sys::is_culib_present() } {
-            return missing("there is no NVIDIA driver on this machine (libcuda was not found)".into());
-        }
-        result::init().map_err(|error| explained(index, "cuInit", error))?;
-        let count = result::device::get_count()
-            .map_err(|error| explained(index, "cuDeviceGetCount", error))?;
+        start()?;
+        let count =
+            result::device::get_count().map_err(|error| explained(index, "cuDeviceGetCount", error))?;
         if index >= count as usize {
             return missing(format!("the driver sees {count} devices, numbered from 0"));
         }
@@ -40,7 +76,8 @@ impl RealDriver {
         let device = result::device::get(index as i32).map_err(wrong("cuDeviceGet"))?;
         let attribute = |which| {
             // SAFETY: `device` is the driver's.
-            unsafe { result::device::get_attribute(device, which) }.map_err(wrong("cuDeviceGetAttribute"))
+            unsafe { result::device::get_attribute(device, which) }
+                .map_err(wrong("cuDeviceGetAttribute"))
         };
         use CUdevice_attribute::*;
         let major = attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
@@ -147,9 +184,8 @@ impl Driver for RealDriver {
         let function = self.function(kernel)?;
         let [grid, block] = [size.grid, size.block].map(|[x, y, z]| (x, y, z));
         // SAFETY: the caller's contract; the driver copies the arguments before it returns.
-        let launched = unsafe {
-            result::launch_kernel(function, grid, block, size.shared, self.stream, arguments)
-        };
+        let launched =
+            unsafe { result::launch_kernel(function, grid, block, size.shared, self.stream, arguments) };
         self.check(kernel.name, launched)
     }
 

@@ -21,8 +21,8 @@ use crate::autograd::{Needs, record};
 use crate::cases::{self, Case, Fill, Input};
 use crate::cpu::simd::{self, isa};
 use crate::cpu::threads;
-use crate::error::{Error, Result};
 use crate::cuda::{Cuda, Kernel, Size, arguments};
+use crate::error::{Error, Result};
 use crate::ops::{Route, route, sum_axes};
 use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Tensor};
@@ -342,7 +342,9 @@ pub(crate) fn accumulate(mut sum: Tensor, share: &Tensor) -> Result<Tensor> {
         let n = sum.shape().elements();
         let kernel = Kernel::of(MODULE, "elementwise_accumulate");
         // SAFETY: both are n floats, and nobody else holds the sum.
-        unsafe { cuda.launch(kernel, Size::elements(n), &arguments![sum.memory(), share.memory(), n as i64])? };
+        unsafe {
+            cuda.launch(kernel, Size::elements(n), &arguments![sum.memory(), share.memory(), n as i64])?
+        };
         return Ok(sum);
     }
     let (share, isa) = (share.values::<f32>(), isa());

@@ -3,6 +3,7 @@
 
 use super::{MaskOptions, Segmenter, probabilities};
 use crate::data::{CLASSES, Dataset, Labels, Mask};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files::explain;
 use crate::graph::Model;
@@ -37,6 +38,11 @@ impl Trained {
             false => None,
         };
         Ok(Trained { model: trainer.model, plan, thresholds, path: path.to_owned() })
+    }
+
+    /// The same on another device.
+    pub fn to_device(self, device: Device) -> Result<Self> {
+        Ok(Trained { model: self.model.to_device(device)?, ..self })
     }
 
     /// Masks of pictures of any size.
@@ -101,12 +107,12 @@ pub struct Networks {
 }
 
 impl Networks {
-    /// Reads all checkpoints that the paths mean; an error where two are of one task.
-    pub fn load(paths: &[PathBuf]) -> Result<Self> {
+    /// Reads all checkpoints that the paths mean, for a device; an error where two are of one task.
+    pub fn load(paths: &[PathBuf], device: Device) -> Result<Self> {
         let mut networks = Networks::default();
         for path in paths {
             for file in locate(path)? {
-                networks.add(Trained::load(&file)?)?;
+                networks.add(Trained::load(&file)?.to_device(device)?)?;
             }
         }
         Ok(networks)

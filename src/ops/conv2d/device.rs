@@ -68,7 +68,8 @@ pub(crate) fn forward(
 ) -> Result<Memory> {
     let outputs = g.batch * g.output[0] * g.output[1];
     let y = cuda.allocate(outputs * g.out_channels, DType::F32)?;
-    let name = if g.in_channels.is_multiple_of(DEPTH) { "conv2d_forward_whole" } else { "conv2d_forward" };
+    let name =
+        if g.in_channels.is_multiple_of(DEPTH) { "conv2d_forward_whole" } else { "conv2d_forward" };
     let bias = b.map_or(0, |b| b.memory().address());
     let all = arguments![x.memory(), w.memory(), bias, &y, Geometry::new(g)?];
     // SAFETY: the shape rule made the sizes of x, w and b those of the geometry; y is new.
@@ -112,13 +113,8 @@ pub(crate) fn kernel_gradient(
     };
     let length = i32::try_from(length)
         .map_err(|_| Error::argument("conv2d", format!("{outputs} outputs are too many")))?;
-    let all = arguments![
-        x.memory(),
-        dy.memory(),
-        partial.as_ref().unwrap_or(&dw),
-        Geometry::new(g)?,
-        length,
-    ];
+    let all =
+        arguments![x.memory(), dy.memory(), partial.as_ref().unwrap_or(&dw), Geometry::new(g)?, length,];
     // SAFETY: as above; each part writes its own n floats of `partial`.
     unsafe { cuda.launch(kernel("conv2d_weight"), tiles(rows, g.out_channels, parts)?, &all)? };
     if let Some(partial) = &partial {
