@@ -2,13 +2,14 @@
 //! backward, beside the machine's limits measured in the same run and the naive reference.
 //!
 //! `ATROUS_BENCH_REFERENCE=1` times the references too (seconds a case); `ATROUS_THREADS=N` sets
-//! the threads. Timings are for this machine, now: compare ratios, not milliseconds.
+//! the threads; `ATROUS_BENCH_DEVICE=cuda` runs on a GPU (the limits are the CPU's all the same).
+//! Timings are for this machine, now: compare ratios, not milliseconds.
 
 use atrous::autograd::no_grad;
 use atrous::cases::{self, Case, Size};
 use atrous::cpu::simd::{Isa, isa, with_isa};
 use atrous::cpu::{limits, threads};
-use atrous::{DType, Tensor};
+use atrous::{DType, Device, Tensor};
 use std::time::Instant;
 
 /// Median seconds of up to 15 runs after one to warm up, or of what fits in a second.
@@ -24,9 +25,10 @@ fn median(mut run: impl FnMut()) -> f64 {
     times[times.len() / 2]
 }
 
-fn forward(case: &Case, inputs: &[Tensor]) -> f64 {
+fn forward(case: &Case, inputs: &[Tensor], device: Device) -> f64 {
     median(|| {
         no_grad(|| (case.run)(inputs)).expect("a valid case");
+        device.synchronize().expect("a device that works");
     })
 }
 
@@ -34,6 +36,10 @@ fn main() {
     if let Ok(count) = std::env::var("ATROUS_THREADS") {
         threads::set(count.parse().expect("ATROUS_THREADS is a number")).expect("set once");
     }
+    let device: Device = match std::env::var("ATROUS_BENCH_DEVICE") {
+        Ok(name) => name.parse().expect("ATROUS_BENCH_DEVICE is a device's name"),
+        Err(_) => Device::Cpu,
+    };
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let filter = filter.unwrap_or_default();
     let (peak, triad) = (limits::fma_gflops(5), limits::triad_gbps(5));
@@ -50,15 +56,20 @@ fn main() {
         if !case.full_name().contains(&filter) {
             continue;
         }
-        let inputs = case.tensors(DType::F32);
+        let place = |input: &Tensor| {
+            let there = input.to_device(device).expect("memory for a case");
+            if input.needs_grad() { there.leaf() } else { there }
+        };
+        let inputs: Vec<Tensor> = case.tensors(DType::F32).iter().map(place).collect();
         let output = no_grad(|| (case.run)(&inputs)).expect("a valid case");
-        let upstream = case.upstream(&output);
+        let upstream = case.upstream(&output).to_device(device).expect("memory for a case");
         let bytes = case.least_bytes(&output);
         drop(output);
-        let one_way = forward(&case, &inputs);
+        let one_way = forward(&case, &inputs, device);
         let both = median(|| {
             let output = (case.run)(&inputs).expect("a valid case");
             output.backward_from(upstream.clone()).expect("a valid case");
+            device.synchronize().expect("a device that works");
         });
         let percent = |work: f64, seconds: f64, limit: f64| 100.0 * work / seconds / 1e9 / limit;
         let reference = match std::env::var_os("ATROUS_BENCH_REFERENCE") {
