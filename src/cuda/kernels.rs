@@ -10,11 +10,13 @@ macro_rules! sources {
 /// One file an operator.
 pub(crate) const MODULES: &[(&str, &str)] = sources![
     "activation.cu",
+    "affine.cu",
     "batch_norm.cu",
     "conv2d.cu",
     "depthwise_conv2d.cu",
     "elementwise.cu",
-    "reduce.cu"
+    "reduce.cu",
+    "resize.cu",
 ];
 
 /// What they include.

@@ -12,11 +12,11 @@
 
 use crate::autograd::record;
 use crate::cases::{Case, Input, Size};
-use crate::cpu::simd::{Isa, isa};
 use crate::cpu::threads;
+use crate::cuda::{self, Cuda, Kernel, arguments};
 use crate::error::{Error, Result};
-use crate::ops::common_dtype;
-use crate::pool::Buffer;
+use crate::ops::{Route, route};
+use crate::pool::{self, Buffer};
 use crate::tensor::{DType, Real, Shape, Tensor};
 
 /// Rows give the input's row and column: [[rr, rc, r], [cr, cc, c]].
@@ -36,11 +36,12 @@ pub fn affine(x: &Tensor, matrices: &[Matrix]) -> Result<Tensor> {
     if matrices.iter().flatten().flatten().any(|value| !value.is_finite()) {
         return Err(Error::argument("affine", format!("expected finite matrices, got {matrices:?}")));
     }
-    let (shape, dtype) = (x.shape(), common_dtype("affine", &[x])?);
-    let output = match dtype {
-        DType::F64 => reference::<f64>(x, matrices),
-        _ if isa() == Isa::Reference => reference::<f32>(x, matrices),
-        _ => {
+    let shape = x.shape();
+    let output = match route("affine", &[x])? {
+        Route::F64 => reference::<f64>(x, matrices),
+        Route::Reference => reference::<f32>(x, matrices),
+        Route::Cuda(cuda) => on_device(cuda, x, matrices, false)?,
+        Route::Fast => {
             let values = x.values::<f32>();
             let mut out = Buffer::<f32>::new(values.len());
             threads::for_each_chunk(&mut out, (w * c).max(1), |i, out| {
@@ -52,10 +53,11 @@ pub fn affine(x: &Tensor, matrices: &[Matrix]) -> Result<Tensor> {
     };
     let matrices = matrices.to_vec();
     Ok(record("affine", [x], output, move |g| {
-        Ok([Some(match dtype {
-            DType::F64 => reference_backward::<f64>(&g, &matrices),
-            _ if isa() == Isa::Reference => reference_backward::<f32>(&g, &matrices),
-            _ => fast_backward(&g, shape, &matrices),
+        Ok([Some(match route("affine", &[&g])? {
+            Route::F64 => reference_backward::<f64>(&g, &matrices),
+            Route::Reference => reference_backward::<f32>(&g, &matrices),
+            Route::Fast => fast_backward(&g, shape, &matrices),
+            Route::Cuda(cuda) => on_device(cuda, &g, &matrices, true)?,
         })])
     }))
 }
@@ -167,6 +169,42 @@ fn fast_backward(g: &Tensor, shape: Shape, matrices: &[Matrix]) -> Tensor {
         out.iter_mut().zip(&sums).for_each(|(y, &sum)| *y = sum as f32);
     });
     Tensor::from_buffer(out, shape)
+}
+
+/// `kernels/affine.cu`: x, or the output's gradient, to the other.
+fn on_device(
+    cuda: &'static Cuda,
+    from: &Tensor,
+    matrices: &[Matrix],
+    backward: bool,
+) -> Result<Tensor> {
+    let shape = from.shape();
+    let n = shape.elements();
+    let number = |size: usize| {
+        i32::try_from(size)
+            .map_err(|_| Error::argument("affine", format!("{size} is too large a size")))
+    };
+    let (h, w, c) = (number(shape[1])?, number(shape[2])?, number(shape[3])?);
+    let numbers: Vec<f64> = matrices.iter().flatten().flatten().copied().collect();
+    let bytes = pool::bytes(&numbers);
+    let matrices = cuda.upload(bytes, bytes.len(), DType::U8)?;
+    let to = cuda.allocate(n, DType::F32)?;
+    match backward {
+        false => {
+            let all = arguments![from.memory(), &matrices, &to, n as i64, h, w, c];
+            let kernel = Kernel::of("affine", "affine_forward");
+            // SAFETY: from and to are n floats, six doubles a sample; `to` is new.
+            unsafe { cuda.launch(kernel, cuda::Size::elements(n), &all)? };
+        }
+        true => {
+            let sums = cuda.scratch(8 * n)?;
+            let all = arguments![from.memory(), &matrices, &sums, &to, n as i64, h, w, c];
+            let kernel = Kernel::of("affine", "affine_backward");
+            // SAFETY: as above, and `sums` is n doubles; each thread has its own channel of a sample.
+            unsafe { cuda.launch(kernel, cuda::Size::elements(shape[0] * shape[3]), &all)? };
+        }
+    }
+    Ok(Tensor::from_memory(to, shape))
 }
 
 pub fn cases() -> Vec<Case> {

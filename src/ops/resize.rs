@@ -19,10 +19,11 @@
 
 use crate::autograd::record;
 use crate::cases::{Case, Input, Size};
-use crate::cpu::simd::{self, Isa, isa};
+use crate::cpu::simd::{self, isa};
 use crate::cpu::threads;
+use crate::cuda::{self, Cuda, Kernel, Value, arguments};
 use crate::error::{Error, Result};
-use crate::ops::common_dtype;
+use crate::ops::{Route, route};
 use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Shape, Tensor};
 
@@ -71,19 +72,20 @@ fn nearest_index(i: usize, input: usize, output: usize) -> usize {
 /// x [N, h, w, C] → [N, out_h, out_w, C]
 pub fn resize(x: &Tensor, out_h: usize, out_w: usize, method: Method) -> Result<Tensor> {
     let geometry = Geometry::new(x.shape(), out_h, out_w)?;
-    let dtype = common_dtype("resize", &[x])?;
     // A single pixel (DeepLab's pooled branch) is broadcast: there is nothing to interpolate.
     let method = if geometry.h * geometry.w == 1 { Method::Nearest } else { method };
-    let output = match dtype {
-        DType::F64 => reference::<f64>(x, geometry, method),
-        _ if isa() == Isa::Reference => reference::<f32>(x, geometry, method),
-        _ => fast(x, geometry, method),
+    let output = match route("resize", &[x])? {
+        Route::F64 => reference::<f64>(x, geometry, method),
+        Route::Reference => reference::<f32>(x, geometry, method),
+        Route::Fast => fast(x, geometry, method),
+        Route::Cuda(cuda) => on_device(cuda, x, geometry, method, false)?,
     };
     Ok(record("resize", [x], output, move |g| {
-        Ok([Some(match dtype {
-            DType::F64 => reference_backward::<f64>(&g, geometry, method),
-            _ if isa() == Isa::Reference => reference_backward::<f32>(&g, geometry, method),
-            _ => fast_backward(&g, geometry, method),
+        Ok([Some(match route("resize", &[&g])? {
+            Route::F64 => reference_backward::<f64>(&g, geometry, method),
+            Route::Reference => reference_backward::<f32>(&g, geometry, method),
+            Route::Fast => fast_backward(&g, geometry, method),
+            Route::Cuda(cuda) => on_device(cuda, &g, geometry, method, true)?,
         })])
     }))
 }
@@ -281,6 +283,40 @@ impl Uses {
     fn of(&self, input: usize) -> &[(usize, f32)] {
         &self.uses[self.start[input]..self.start[input + 1]]
     }
+}
+
+/// `struct Resize` of `kernels/resize.cu`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct DeviceGeometry([i32; 7]);
+// SAFETY: numbers without padding.
+unsafe impl Value for DeviceGeometry {}
+
+/// The forward pass on x, or the backward pass on the output's gradient.
+fn on_device(
+    cuda: &'static Cuda,
+    from: &Tensor,
+    geometry: Geometry,
+    method: Method,
+    backward: bool,
+) -> Result<Tensor> {
+    let Geometry { n, h, w, c, out_h, out_w } = geometry;
+    let mut numbers = [0; 7];
+    for (number, size) in numbers.iter_mut().zip([n, h, w, c, out_h, out_w]) {
+        *number = i32::try_from(size)
+            .map_err(|_| Error::argument("resize", format!("{size} is too large a size")))?;
+    }
+    numbers[6] = (method == Method::Nearest) as i32;
+    let (name, shape) = match backward {
+        false => ("resize_forward", geometry.output()),
+        true => ("resize_backward", geometry.input()),
+    };
+    let count = shape.iter().product();
+    let to = cuda.allocate(count, DType::F32)?;
+    let all = arguments![from.memory(), &to, DeviceGeometry(numbers), count as i64];
+    // SAFETY: `from` has the other shape of the geometry; `to` is `count` floats, new.
+    unsafe { cuda.launch(Kernel::of("resize", name), cuda::Size::elements(count), &all)? };
+    Ok(Tensor::from_memory(to, shape))
 }
 
 /// Each input row adds up the output rows it went to, then folds the sum along x.

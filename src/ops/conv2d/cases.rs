@@ -74,6 +74,9 @@ pub fn cases() -> Vec<Case> {
         layer("3x3_d2_s2", [1, 10, 11, 3], [3, 3, 4], 2, Same).dilated(2),
         layer("3x3_d3_s2", [1, 12, 11, 3], [3, 3, 4], 2, Same).dilated(3),
         layer("3x3_d5_s2_sparse", [1, 9, 8, 16], [3, 3, 4], 2, Same).dilated(5),
+        // Channels and filters in whole steps of 16, more than a tile of each.
+        layer("3x3_d6_whole_steps", [1, 14, 14, 32], [3, 3, 48], 1, Same).dilated(6),
+        layer("3x3_s2_whole_steps", [2, 9, 8, 16], [3, 3, 80], 2, Same).without_bias(),
         layer("many_rows_and_blocks", [1, 31, 23, 19], [4, 4, 35], 1, Valid),
     ];
     let real = [
