@@ -12,9 +12,12 @@ pub(crate) const MODULES: &[(&str, &str)] = sources![
     "activation.cu",
     "affine.cu",
     "batch_norm.cu",
+    "concat.cu",
     "conv2d.cu",
     "depthwise_conv2d.cu",
     "elementwise.cu",
+    "pad.cu",
+    "pool.cu",
     "reduce.cu",
     "resize.cu",
 ];

@@ -5,16 +5,16 @@ use crate::autograd::{Needs, record_all};
 use crate::cases::{Case, Input, Size};
 use crate::cpu::threads;
 use crate::error::{Error, Result};
-use crate::ops::common_dtype;
+use crate::ops::{Route, route};
 use crate::pool::Buffer;
-use crate::tensor::{DType, Real, Shape, Tensor};
+use crate::tensor::{Real, Shape, Tensor};
 
 /// The inputs in order along `axis`.
 pub fn concat(inputs: &[&Tensor], axis: usize) -> Result<Tensor> {
     let Some(first) = inputs.first().map(|input| input.shape()) else {
         return Err(Error::argument("concat", "expected at least one tensor, got none"));
     };
-    let dtype = common_dtype("concat", inputs)?;
+    let one = route("concat", inputs)?;
     let others = |shape: Shape| {
         let mut axes = shape.to_vec();
         (axis < axes.len()).then(|| axes.remove(axis)).map(|_| axes)
@@ -32,8 +32,9 @@ pub fn concat(inputs: &[&Tensor], axis: usize) -> Result<Tensor> {
     let mut axes = first.to_vec();
     axes[axis] = shapes.iter().map(|shape| shape[axis]).sum();
     let shape = Shape::new(&axes);
-    let output = match dtype {
-        DType::F64 => join::<f64>(inputs, &lengths, shape),
+    let output = match one {
+        Route::F64 => join::<f64>(inputs, &lengths, shape),
+        Route::Cuda(cuda) => device::join(cuda, inputs, &lengths, shape)?,
         _ => join::<f32>(inputs, &lengths, shape),
     };
     let needs: Vec<bool> = inputs.iter().map(|input| Needs::of([input]).any()).collect();
@@ -42,12 +43,16 @@ pub fn concat(inputs: &[&Tensor], axis: usize) -> Result<Tensor> {
         let mut share = |i: usize| {
             let from = start;
             start += lengths[i];
-            needs[i].then(|| match dtype {
-                DType::F64 => part::<f64>(&g, outer, from, lengths[i], shapes[i]),
+            if !needs[i] {
+                return Ok(None);
+            }
+            Ok(Some(match route("concat", &[&g])? {
+                Route::F64 => part::<f64>(&g, outer, from, lengths[i], shapes[i]),
+                Route::Cuda(cuda) => device::part(cuda, &g, outer, from, lengths[i], shapes[i])?,
                 _ => part::<f32>(&g, outer, from, lengths[i], shapes[i]),
-            })
+            }))
         };
-        Ok((0..needs.len()).map(&mut share).collect())
+        (0..needs.len()).map(&mut share).collect()
     }))
 }
 
@@ -80,6 +85,53 @@ fn part<T: Real>(g: &Tensor, outer: usize, start: usize, length: usize, shape: S
         }
     });
     Tensor::from_buffer(out, shape)
+}
+
+/// Launches of `kernels/concat.cu`.
+mod device {
+    use super::*;
+    use crate::cuda::{Cuda, Kernel, Size, arguments};
+    use crate::tensor::DType;
+
+    const COPY: Kernel = Kernel::of("concat", "concat_copy");
+
+    pub fn join(
+        cuda: &'static Cuda,
+        inputs: &[&Tensor],
+        lengths: &[usize],
+        shape: Shape,
+    ) -> Result<Tensor> {
+        let out = cuda.allocate(shape.elements(), DType::F32)?;
+        let row = lengths.iter().sum::<usize>() as i64;
+        let mut start = 0;
+        for (input, &length) in inputs.iter().zip(lengths) {
+            let n = input.shape().elements();
+            let l = length as i64;
+            let all = arguments![input.memory(), &out, n as i64, l, l, 0i64, row, start];
+            // SAFETY: the input is n floats in rows of `length`, which have their own place in the
+            // result's rows.
+            unsafe { cuda.launch(COPY, Size::elements(n), &all)? };
+            start += l;
+        }
+        Ok(Tensor::from_memory(out, shape))
+    }
+
+    pub fn part(
+        cuda: &'static Cuda,
+        g: &Tensor,
+        outer: usize,
+        start: usize,
+        length: usize,
+        shape: Shape,
+    ) -> Result<Tensor> {
+        let n = outer * length;
+        let out = cuda.allocate(n, DType::F32)?;
+        let (row, l) = ((g.shape().elements() / outer.max(1)) as i64, length as i64);
+        let all = arguments![g.memory(), &out, n as i64, l, row, start as i64, l, 0i64];
+        // SAFETY: g is `outer` rows, in each of which the part lies; the result is n floats, new.
+        unsafe { cuda.launch(COPY, Size::elements(n), &all)? };
+        Ok(Tensor::from_memory(out, shape))
+    }
 }
 
 pub fn cases() -> Vec<Case> {

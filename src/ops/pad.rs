@@ -4,27 +4,29 @@
 use crate::autograd::record;
 use crate::cases::{Case, Input, Size};
 use crate::cpu::threads;
+use crate::cuda::{self, Cuda, Kernel, Value, arguments};
 use crate::error::{Error, Result};
-use crate::ops::common_dtype;
+use crate::ops::{Route, route};
 use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Tensor};
 
 /// `pad` is [[top, bottom], [left, right]], as Keras' ZeroPadding2D takes it.
 pub fn zero_pad2d(x: &Tensor, pad: [[usize; 2]; 2]) -> Result<Tensor> {
-    let dtype = common_dtype("zero_pad2d", &[x])?;
     let Ok([n, h, w, c]) = <[usize; 4]>::try_from(&*x.shape()) else {
         return Err(Error::shape("zero_pad2d", "[N, H, W, C]", x.shape()));
     };
     let [[top, bottom], [left, right]] = pad;
     let inner = [n, h, w, c];
     let outer = [n, top + h + bottom, left + w + right, c];
-    let output = match dtype {
-        DType::F64 => place::<f64>(x, inner, outer, [top, left]),
+    let output = match route("zero_pad2d", &[x])? {
+        Route::F64 => place::<f64>(x, inner, outer, [top, left]),
+        Route::Cuda(cuda) => on_device(cuda, x, inner, outer, [top, left], false)?,
         _ => place::<f32>(x, inner, outer, [top, left]),
     };
     Ok(record("zero_pad2d", [x], output, move |g| {
-        Ok([Some(match dtype {
-            DType::F64 => crop::<f64>(&g, outer, inner, [top, left]),
+        Ok([Some(match route("zero_pad2d", &[&g])? {
+            Route::F64 => crop::<f64>(&g, outer, inner, [top, left]),
+            Route::Cuda(cuda) => on_device(cuda, &g, inner, outer, [top, left], true)?,
             _ => crop::<f32>(&g, outer, inner, [top, left]),
         })])
     }))
@@ -59,6 +61,37 @@ fn crop<T: Real>(x: &Tensor, from: [usize; 4], to: [usize; 4], corner: [usize; 2
         out.copy_from_slice(&x[(row * width + corner[1]) * c..][..w * c]);
     });
     Tensor::from_buffer(out, to)
+}
+
+/// `struct Border` of `kernels/pad.cu`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Border([i32; 7]);
+// SAFETY: numbers without padding.
+unsafe impl Value for Border {}
+
+/// x on zeros, or (crop) the part of the larger picture that x was.
+fn on_device(
+    cuda: &'static Cuda,
+    from: &Tensor,
+    inner: [usize; 4],
+    outer: [usize; 4],
+    corner: [usize; 2],
+    crop: bool,
+) -> Result<Tensor> {
+    let sizes = [inner[1], inner[2], inner[3], outer[1], outer[2], corner[0], corner[1]];
+    let mut numbers = [0; 7];
+    for (number, size) in numbers.iter_mut().zip(sizes) {
+        *number = i32::try_from(size)
+            .map_err(|_| Error::argument("zero_pad2d", format!("{size} is too large a size")))?;
+    }
+    let (name, shape) = if crop { ("pad_crop", inner) } else { ("pad_place", outer) };
+    let n = shape.iter().product();
+    let to = cuda.allocate(n, DType::F32)?;
+    let all = arguments![from.memory(), &to, Border(numbers), n as i64];
+    // SAFETY: `from` has the other of the two shapes; `to` is n floats, new.
+    unsafe { cuda.launch(Kernel::of("pad", name), cuda::Size::elements(n), &all)? };
+    Ok(Tensor::from_memory(to, shape))
 }
 
 pub fn cases() -> Vec<Case> {

@@ -14,7 +14,7 @@ use crate::autograd::{Needs, record};
 use crate::cases::{Case, Fill, Input, Size};
 use crate::cpu::simd::{Isa, isa};
 use crate::error::{Error, Result};
-use crate::ops::common_dtype;
+use crate::ops::{Route, route};
 use crate::ops::padding::Padding;
 use crate::ops::reduce::mean_axes;
 use crate::ops::reshape::reshape;
@@ -22,6 +22,7 @@ use crate::pool::Plain;
 use crate::tensor::{DType, Tensor};
 use windows::Windows;
 
+mod device;
 mod fast;
 mod reference;
 mod windows;
@@ -51,8 +52,17 @@ impl PoolOptions {
 
 /// The largest element of every window.
 pub fn max_pool2d(x: &Tensor, options: PoolOptions) -> Result<Tensor> {
-    let dtype = common_dtype("max_pool2d", &[x])?;
+    let route = route("max_pool2d", &[x])?;
     let windows = Windows::of("max_pool2d", x, options)?;
+    if let Route::Cuda(cuda) = route {
+        let wanted = Needs::of([x]).any();
+        let (output, positions) = windows.max_on_device(cuda, x, wanted)?;
+        return Ok(record("max_pool2d", [x], output, move |g| {
+            let positions = positions.expect("kept when the input needs a gradient");
+            Ok([Some(windows.max_backward_on_device(cuda, &positions, &g)?)])
+        }));
+    }
+    let dtype = x.dtype();
     if options.pool[0].saturating_mul(options.pool[1]) <= 256 {
         max_pool::<u8>(x, dtype, windows)
     } else {
@@ -62,18 +72,19 @@ pub fn max_pool2d(x: &Tensor, options: PoolOptions) -> Result<Tensor> {
 
 /// The mean of every window's real cells.
 pub fn average_pool2d(x: &Tensor, options: PoolOptions) -> Result<Tensor> {
-    let dtype = common_dtype("average_pool2d", &[x])?;
     let windows = Windows::of("average_pool2d", x, options)?;
-    let output = match dtype {
-        DType::F64 => windows.average_reference::<f64>(x.values()),
-        _ if isa() == Isa::Reference => windows.average_reference::<f32>(x.values()),
-        _ => windows.average(x.values()),
+    let output = match route("average_pool2d", &[x])? {
+        Route::F64 => windows.average_reference::<f64>(x.values()),
+        Route::Reference => windows.average_reference::<f32>(x.values()),
+        Route::Fast => windows.average(x.values()),
+        Route::Cuda(cuda) => windows.average_on_device(cuda, x, false)?,
     };
     Ok(record("average_pool2d", [x], output, move |g| {
-        Ok([Some(match dtype {
-            DType::F64 => windows.average_reference_backward::<f64>(g.values()),
-            _ if isa() == Isa::Reference => windows.average_reference_backward::<f32>(g.values()),
-            _ => windows.average_backward(g.values()),
+        Ok([Some(match route("average_pool2d", &[&g])? {
+            Route::F64 => windows.average_reference_backward::<f64>(g.values()),
+            Route::Reference => windows.average_reference_backward::<f32>(g.values()),
+            Route::Fast => windows.average_backward(g.values()),
+            Route::Cuda(cuda) => windows.average_on_device(cuda, &g, true)?,
         })])
     }))
 }
