@@ -65,6 +65,11 @@ impl Stream {
         Stream { key: split(seed), id: split(id), position: 0 }
     }
 
+    /// Its key and its id, for kernels of other devices.
+    pub(crate) fn name(&self) -> ([u32; 2], [u32; 2]) {
+        (self.key, self.id)
+    }
+
     /// The four numbers of one block: random access, for kernels.
     #[inline(always)]
     pub fn block(&self, index: u64) -> [u32; 4] {

@@ -14,17 +14,20 @@ pub(crate) const MODULES: &[(&str, &str)] = sources![
     "batch_norm.cu",
     "concat.cu",
     "conv2d.cu",
+    "cross_entropy.cu",
     "depthwise_conv2d.cu",
+    "dropout.cu",
     "elementwise.cu",
     "pad.cu",
     "pool.cu",
     "reduce.cu",
     "resize.cu",
+    "softmax.cu",
 ];
 
 /// What they include.
 #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
-pub(crate) const HEADERS: &[(&str, &str)] = sources!["common.cuh", "mma.cuh"];
+pub(crate) const HEADERS: &[(&str, &str)] = sources!["common.cuh", "mma.cuh", "random.cuh"];
 
 /// The source of a module.
 #[cfg_attr(not(feature = "cuda"), allow(dead_code))]

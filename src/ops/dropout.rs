@@ -8,10 +8,11 @@
 
 use crate::autograd::record;
 use crate::cases::{Case, Input, Size};
-use crate::cpu::simd::{self, Isa, isa};
+use crate::cpu::simd::{self, isa};
 use crate::cpu::threads;
+use crate::cuda::{self, Cuda, Kernel, arguments};
 use crate::error::{Error, Result};
-use crate::ops::common_dtype;
+use crate::ops::{Route, route};
 use crate::pool::Buffer;
 use crate::random::{Stream, domain, unit_f32};
 use crate::tensor::{DType, Real, Tensor};
@@ -22,13 +23,13 @@ pub fn dropout(x: &Tensor, rate: f32, seed: u64, step: u64, layer: u64) -> Resul
     if !(0.0..1.0).contains(&rate) {
         return Err(Error::argument("dropout", format!("expected a rate in 0..1, got {rate}")));
     }
-    common_dtype("dropout", &[x])?;
+    route("dropout", &[x])?;
     if rate == 0.0 {
         return Ok(x.clone());
     }
     let mask = Mask { stream: Stream::new(seed, &[domain::DROPOUT, step, layer]), rate };
-    let output = mask.apply(x);
-    Ok(record("dropout", [x], output, move |g| Ok([Some(mask.apply(&g))])))
+    let output = mask.apply(x)?;
+    Ok(record("dropout", [x], output, move |g| Ok([Some(mask.apply(&g)?)])))
 }
 
 struct Mask {
@@ -37,12 +38,25 @@ struct Mask {
 }
 
 impl Mask {
-    fn apply(&self, x: &Tensor) -> Tensor {
-        match x.dtype() {
-            DType::F64 => self.reference::<f64>(x),
-            _ if isa() == Isa::Reference => self.reference::<f32>(x),
-            _ => self.fast(x),
-        }
+    fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(match route("dropout", &[x])? {
+            Route::F64 => self.reference::<f64>(x),
+            Route::Reference => self.reference::<f32>(x),
+            Route::Fast => self.fast(x),
+            Route::Cuda(cuda) => self.device(cuda, x)?,
+        })
+    }
+
+    fn device(&self, cuda: &'static Cuda, x: &Tensor) -> Result<Tensor> {
+        let n = x.shape().elements();
+        let y = cuda.allocate(n, DType::F32)?;
+        let ([k0, k1], [id0, id1]) = self.stream.name();
+        let (rate, scale) = (self.rate, self.scale() as f32);
+        let all = arguments![x.memory(), &y, n as i64, rate, scale, k0, k1, id0, id1];
+        let size = cuda::Size::elements(n.div_ceil(4));
+        // SAFETY: both are n floats, the second new.
+        unsafe { cuda.launch(Kernel::of("dropout", "dropout_apply"), size, &all)? };
+        Ok(Tensor::from_memory(y, x.shape()))
     }
 
     fn scale(&self) -> f64 {

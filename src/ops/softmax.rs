@@ -6,10 +6,11 @@
 
 use crate::autograd::record;
 use crate::cases::{Case, Fill, Input, Size};
-use crate::cpu::simd::{self, Isa, isa};
+use crate::cpu::simd::{self, isa};
 use crate::cpu::{math, threads};
+use crate::cuda::{self, Cuda, Kernel, arguments};
 use crate::error::{Error, Result};
-use crate::ops::common_dtype;
+use crate::ops::{Route, route};
 use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Tensor};
 
@@ -18,29 +19,47 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
     if x.shape().is_empty() {
         return Err(Error::shape("softmax", "at least one axis", "a scalar"));
     }
-    let output = match common_dtype("softmax", &[x])? {
-        DType::F64 => rows::<f64, 1>([x], |[x], y| reference(x, y)),
-        _ if isa() == Isa::Reference => rows::<f32, 1>([x], |[x], y| reference(x, y)),
-        _ => rows::<f32, 1>(
+    let output = match route("softmax", &[x])? {
+        Route::F64 => rows::<f64, 1>([x], |[x], y| reference(x, y)),
+        Route::Reference => rows::<f32, 1>([x], |[x], y| reference(x, y)),
+        Route::Fast => rows::<f32, 1>(
             [x],
             #[inline(always)]
             |[x], y| fast(x, y),
         ),
+        Route::Cuda(cuda) => device(cuda, &[x])?,
     };
     let saved = output.detach();
     Ok(record("softmax", [x], output, move |g| {
-        Ok([Some(match g.dtype() {
-            DType::F64 => rows::<f64, 2>([&saved, &g], |[y, g], d| reference_backward(y, g, d)),
-            _ if isa() == Isa::Reference => {
+        Ok([Some(match route("softmax", &[&saved, &g])? {
+            Route::F64 => rows::<f64, 2>([&saved, &g], |[y, g], d| reference_backward(y, g, d)),
+            Route::Reference => {
                 rows::<f32, 2>([&saved, &g], |[y, g], d| reference_backward(y, g, d))
             }
-            _ => rows::<f32, 2>(
+            Route::Fast => rows::<f32, 2>(
                 [&saved, &g],
                 #[inline(always)]
                 |[y, g], d| fast_backward(y, g, d),
             ),
+            Route::Cuda(cuda) => device(cuda, &[&saved, &g])?,
         })])
     }))
+}
+
+/// `kernels/softmax.cu`: of x, or of y and g.
+fn device(cuda: &'static Cuda, inputs: &[&Tensor]) -> Result<Tensor> {
+    let shape = inputs[0].shape();
+    let columns = shape.last_axis();
+    let rows = shape.elements() / columns.max(1);
+    let width = i32::try_from(columns)
+        .map_err(|_| Error::argument("softmax", format!("{columns} columns are too many")))?;
+    let out = cuda.allocate(shape.elements(), DType::F32)?;
+    let mut all: Vec<cuda::Argument> = inputs.iter().map(|input| input.memory().into()).collect();
+    all.extend(arguments![&out, rows as i64, width]);
+    let name = if inputs.len() == 1 { "softmax_forward" } else { "softmax_backward" };
+    // SAFETY: all are rows · columns floats, the last one new.
+    unsafe { cuda.launch(Kernel::of("softmax", name), cuda::Size::elements(rows), &all)? };
+    Ok(Tensor::from_memory(out, shape))
 }
 
 /// Runs `f` on the rows of inputs of one shape, each into its row of the result.

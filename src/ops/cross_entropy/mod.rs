@@ -23,15 +23,18 @@
 
 use crate::autograd::{Needs, record};
 use crate::cases::{Case, Fill, Input, Size};
-use crate::cpu::simd::{self, Isa, isa};
+use crate::cpu::simd::{self, isa};
 use crate::cpu::threads;
 use crate::error::{Error, Result};
-use crate::ops::common_dtype;
+use crate::device::Device;
 use crate::ops::elementwise::scale;
+use crate::ops::{Route, common_dtype, route};
 use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Shape, Tensor};
+use device::Loss;
 use kernels::*;
 
+mod device;
 mod kernels;
 
 /// What the gradient of `softmax_cross_entropy` by the logits is, where the labels of a row do not
@@ -51,9 +54,9 @@ pub fn binary_cross_entropy(
     weights: Option<&Tensor>,
 ) -> Result<Tensor> {
     let op = "binary_cross_entropy";
-    let dtype = dense(op, logits, labels)?;
-    match dtype {
-        DType::F64 => rows::<f64>(op, logits, weights, |i, z, d| binary(z, row(labels, z, i), d)),
+    match dense(op, logits, labels)? {
+        Route::F64 => rows::<f64>(op, logits, weights, |i, z, d| binary(z, row(labels, z, i), d)),
+        Route::Cuda(cuda) => device::loss(cuda, op, logits, weights, Loss::Binary(labels, 0.0)),
         _ => rows::<f32>(op, logits, weights, |i, z, d| binary(z, row(labels, z, i), d)),
     }
 }
@@ -67,19 +70,22 @@ pub fn softmax_cross_entropy(
     gradient: Option<CategoricalGradient>,
 ) -> Result<Tensor> {
     let op = "softmax_cross_entropy";
-    let dtype = dense(op, logits, labels)?;
+    let route = dense(op, logits, labels)?;
     if gradient.is_none() {
-        one_label_a_row(op, labels, dtype)?;
+        one_label_a_row(op, &labels.to_device(Device::Cpu)?)?;
     }
     let keras = gradient != Some(CategoricalGradient::True);
-    match dtype {
-        DType::F64 => {
+    match route {
+        Route::F64 => {
             rows::<f64>(op, logits, weights, |i, z, d| categorical(z, row(labels, z, i), keras, d))
         }
-        _ if isa() == Isa::Reference => {
+        Route::Reference => {
             rows::<f32>(op, logits, weights, |i, z, d| categorical(z, row(labels, z, i), keras, d))
         }
-        _ => rows::<f32>(
+        Route::Cuda(cuda) => {
+            device::loss(cuda, op, logits, weights, Loss::Categorical(labels, keras))
+        }
+        Route::Fast => rows::<f32>(
             op,
             logits,
             weights,
@@ -100,13 +106,15 @@ pub fn sparse_softmax_cross_entropy(
     ignore: Option<i64>,
 ) -> Result<Tensor> {
     let op = "sparse_softmax_cross_entropy";
-    let dtype = common_dtype(op, &[logits])?;
+    let route = route(op, &[logits])?;
+    if let Route::Cuda(cuda) = route {
+        one_label(op, logits, labels)?;
+        return device::loss(cuda, op, logits, weights, Loss::Sparse(labels, ignore, 0.0));
+    }
     let classes = classes(op, logits, labels, ignore)?;
-    match dtype {
-        DType::F64 => rows::<f64>(op, logits, weights, |i, z, d| sparse(z, classes[i], d)),
-        _ if isa() == Isa::Reference => {
-            rows::<f32>(op, logits, weights, |i, z, d| sparse(z, classes[i], d))
-        }
+    match route {
+        Route::F64 => rows::<f64>(op, logits, weights, |i, z, d| sparse(z, classes[i], d)),
+        Route::Reference => rows::<f32>(op, logits, weights, |i, z, d| sparse(z, classes[i], d)),
         _ => rows::<f32>(
             op,
             logits,
@@ -123,7 +131,8 @@ pub fn sparse_softmax_cross_entropy(
 pub fn binary_focal_cross_entropy(logits: &Tensor, labels: &Tensor, gamma: f64) -> Result<Tensor> {
     let op = "binary_focal_cross_entropy";
     match dense(op, logits, labels)? {
-        DType::F64 => {
+        Route::Cuda(cuda) => device::loss(cuda, op, logits, None, Loss::Binary(labels, gamma as f32)),
+        Route::F64 => {
             rows::<f64>(op, logits, None, |i, z, d| focal_binary(z, row(labels, z, i), gamma, d))
         }
         _ => {
@@ -140,10 +149,14 @@ pub fn sparse_focal_cross_entropy(
     ignore: Option<i64>,
 ) -> Result<Tensor> {
     let op = "sparse_focal_cross_entropy";
-    let dtype = common_dtype(op, &[logits])?;
+    let route = route(op, &[logits])?;
+    if let Route::Cuda(cuda) = route {
+        one_label(op, logits, labels)?;
+        return device::loss(cuda, op, logits, None, Loss::Sparse(labels, ignore, gamma as f32));
+    }
     let classes = classes(op, logits, labels, ignore)?;
-    match dtype {
-        DType::F64 => rows::<f64>(op, logits, None, |i, z, d| focal_sparse(z, classes[i], gamma, d)),
+    match route {
+        Route::F64 => rows::<f64>(op, logits, None, |i, z, d| focal_sparse(z, classes[i], gamma, d)),
         _ => rows::<f32>(op, logits, None, |i, z, d| focal_sparse(z, classes[i], gamma as f32, d)),
     }
 }
@@ -156,7 +169,8 @@ pub fn binary_cross_entropy_of_probabilities(
 ) -> Result<Tensor> {
     let (op, p) = ("binary_cross_entropy_of_probabilities", probabilities);
     match dense(op, p, labels)? {
-        DType::F64 => rows::<f64>(op, p, weights, |i, p, d| raw_binary(p, row(labels, p, i), d)),
+        Route::Cuda(cuda) => device::loss(cuda, op, p, weights, Loss::RawBinary(labels)),
+        Route::F64 => rows::<f64>(op, p, weights, |i, p, d| raw_binary(p, row(labels, p, i), d)),
         _ => rows::<f32>(op, p, weights, |i, p, d| raw_binary(p, row(labels, p, i), d)),
     }
 }
@@ -169,17 +183,18 @@ pub fn categorical_cross_entropy_of_probabilities(
 ) -> Result<Tensor> {
     let (op, p) = ("categorical_cross_entropy_of_probabilities", probabilities);
     match dense(op, p, labels)? {
-        DType::F64 => rows::<f64>(op, p, weights, |i, p, d| raw_categorical(p, row(labels, p, i), d)),
+        Route::Cuda(cuda) => device::loss(cuda, op, p, weights, Loss::RawCategorical(labels)),
+        Route::F64 => rows::<f64>(op, p, weights, |i, p, d| raw_categorical(p, row(labels, p, i), d)),
         _ => rows::<f32>(op, p, weights, |i, p, d| raw_categorical(p, row(labels, p, i), d)),
     }
 }
 
 /// Checks a label an element.
-fn dense(op: &'static str, logits: &Tensor, labels: &Tensor) -> Result<DType> {
+fn dense(op: &'static str, logits: &Tensor, labels: &Tensor) -> Result<Route> {
     if labels.shape() != logits.shape() {
         return Err(Error::shape(op, format!("labels of shape {}", logits.shape()), labels.shape()));
     }
-    common_dtype(op, &[logits, labels])
+    route(op, &[logits, labels])
 }
 
 /// The i-th row of the labels, as long as a row of the logits.
@@ -188,14 +203,14 @@ fn row<'a, T: Real>(labels: &'a Tensor, logits: &[T], i: usize) -> &'a [T] {
     &labels.values()[i * logits.len()..(i + 1) * logits.len()]
 }
 
-fn one_label_a_row(op: &'static str, labels: &Tensor, dtype: DType) -> Result<()> {
+fn one_label_a_row(op: &'static str, labels: &Tensor) -> Result<()> {
     fn find<T: Real>(labels: &Tensor) -> Option<(usize, f64)> {
         let rows = labels.values::<T>().chunks(labels.shape().last_axis().max(1));
         let mut sums = rows.map(|row| row.iter().map(|y| y.to_f64()).sum::<f64>()).enumerate();
         // Labels divided by their sum are off by rounding. Written so that a NaN is found, too.
         sums.find(|(_, sum)| (sum - 1.0).abs().partial_cmp(&1e-4).is_none_or(|o| o.is_gt()))
     }
-    let found = if dtype == DType::F64 { find::<f64>(labels) } else { find::<f32>(labels) };
+    let found = if labels.dtype() == DType::F64 { find::<f64>(labels) } else { find::<f32>(labels) };
     match found {
         None => Ok(()),
         Some((row, sum)) => Err(Error::argument(
@@ -208,13 +223,9 @@ fn one_label_a_row(op: &'static str, labels: &Tensor, dtype: DType) -> Result<()
     }
 }
 
-/// Truncates the labels and checks their range.
-fn classes(
-    op: &'static str,
-    logits: &Tensor,
-    labels: &Tensor,
-    ignore: Option<i64>,
-) -> Result<Buffer<u32>> {
+/// Checks that there is a label a row, on the logits' device; how many classes there are, and the
+/// logits' other axes.
+fn one_label(op: &'static str, logits: &Tensor, labels: &Tensor) -> Result<(usize, Vec<usize>)> {
     let shape = logits.shape();
     let Some((&count, leading)) = shape.split_last() else {
         return Err(Error::shape(op, "logits of at least one axis", shape));
@@ -224,6 +235,21 @@ fn classes(
         let expected = format!("labels of shape {}", Shape::new(leading));
         return Err(Error::shape(op, expected, labels.shape()));
     }
+    if labels.device() != logits.device() {
+        let (z, y) = (logits.device(), labels.device());
+        return Err(Error::Device(format!("{op}: the logits are on `{z}`, the labels on `{y}`")));
+    }
+    Ok((count, leading.to_vec()))
+}
+
+/// Truncates the labels and checks their range.
+fn classes(
+    op: &'static str,
+    logits: &Tensor,
+    labels: &Tensor,
+    ignore: Option<i64>,
+) -> Result<Buffer<u32>> {
+    let (count, leading) = one_label(op, logits, labels)?;
     let label = |i: usize| match labels.dtype() {
         DType::F32 => labels.values::<f32>()[i] as f64,
         DType::F64 => labels.values::<f64>()[i],
@@ -237,7 +263,7 @@ fn classes(
         } else if class >= 0.0 && class < count as f64 {
             class as u32
         } else {
-            let (mut rest, mut place) = (i, leading.to_vec());
+            let (mut rest, mut place) = (i, leading.clone());
             for axis in place.iter_mut().rev() {
                 (rest, *axis) = (rest / *axis, rest % *axis);
             }

@@ -1,0 +1,36 @@
+// Softmax over the last axis: see src/ops/softmax.rs.
+//
+// Bytes bind: 8 an element forward, 12 backward. A thread a row: for the 21 classes of a pixel a row is 84
+// bytes, which a warp's lanes fetch together; long rows want a warp each, which is a later rung. No hardware
+// has run these yet.
+
+#include "common.cuh"
+
+extern "C" __global__ void softmax_forward(const float* __restrict__ x, float* __restrict__ y, i64 rows,
+                                           int columns) {
+    const i64 stride = (i64)gridDim.x * blockDim.x;
+    for (i64 row = (i64)blockIdx.x * blockDim.x + threadIdx.x; row < rows; row += stride) {
+        const float* z = x + row * columns;
+        float* p = y + row * columns;
+        float largest = z[0], total = 0.0f;
+        for (int j = 1; j < columns; j++) largest = z[j] > largest ? z[j] : largest;
+        for (int j = 0; j < columns; j++) {
+            p[j] = expf(z[j] - largest);
+            total += p[j];
+        }
+        const float scale = 1.0f / total;
+        for (int j = 0; j < columns; j++) p[j] *= scale;
+    }
+}
+
+// d = y * (g - sum g y)
+extern "C" __global__ void softmax_backward(const float* __restrict__ y, const float* __restrict__ g,
+                                            float* __restrict__ d, i64 rows, int columns) {
+    const i64 stride = (i64)gridDim.x * blockDim.x;
+    for (i64 row = (i64)blockIdx.x * blockDim.x + threadIdx.x; row < rows; row += stride) {
+        const i64 first = row * columns;
+        float dot = 0.0f;
+        for (int j = 0; j < columns; j++) dot += y[first + j] * g[first + j];
+        for (int j = 0; j < columns; j++) d[first + j] = y[first + j] * (g[first + j] - dot);
+    }
+}
