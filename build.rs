@@ -24,7 +24,6 @@ mod emulator {
             // A multiply and an add stay two roundings, as in kernels that must match Keras' floors.
             .flag("-ffp-contract=off")
             .flag("-Wno-unknown-pragmas")
-            .warnings(false)
             .include(kernels)
             // Kernels register themselves from static initialisers, which nothing refers to.
             .link_lib_modifier("+whole-archive");
@@ -36,9 +35,10 @@ mod emulator {
         // One translation unit a kernel file: their helpers may share names.
         for file in sorted(kernels, "cu") {
             let source = fs::read_to_string(kernels.join(&file)).expect("a kernel file is text");
-            let mut unit = format!("#include \"common.cuh\"\n#include \"{file}\"\n");
+            let stem = file.trim_end_matches(".cu");
+            let mut unit = format!("#define ATROUS_UNIT \"{stem}\"\n#include \"{file}\"\n");
             for name in kernel_names(&source) {
-                unit += &format!("ATROUS_KERNEL({name})\n");
+                unit += &format!("ATROUS_KERNEL({name});\n");
             }
             let path = Path::new(&out).join(file.replace(".cu", "_emulated.cpp"));
             fs::write(&path, unit).expect("OUT_DIR can be written");

@@ -1,26 +1,43 @@
-// What every kernel includes.
+// The header of every kernel. It is read by NVRTC (which has no standard headers), by nvcc, and by g++ for the emulator.
 #pragma once
 #ifndef __CUDACC__
 #include "emulator/emulator.h"
 #endif
-typedef long long i64;
 
-// The sum of a warp's values, in a fixed order; the same in all lanes.
+typedef long long i64;
+typedef unsigned long long u64;
+typedef int i32;
+typedef unsigned int u32;
+typedef unsigned short u16;
+typedef unsigned char u8;
+
+// DYNAMIC_SHARED(float, tile); declares `float* tile`: the shared memory whose size the launch gives.
+#ifdef __CUDACC__
+#define DYNAMIC_SHARED(T, name)                                          \
+    extern __shared__ __align__(128) unsigned char atrous_shared_bytes[]; \
+    T* name = reinterpret_cast<T*>(atrous_shared_bytes)
+#else
+#define DYNAMIC_SHARED(T, name) T* name = static_cast<T*>(::emulator::current_block->shared)
+#endif
+
+template <class T> __host__ __device__ constexpr T ceil_div(T a, T b) { return (a + b - 1) / b; }
+
+// The sum over a warp, in every lane. All 32 lanes must call it. The order is fixed, so the result is always the same.
 template <class T> __device__ __forceinline__ T warp_sum(T value) {
-#pragma unroll
-    for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);
+    for (int distance = 16; distance > 0; distance /= 2) value += __shfl_xor_sync(0xffffffffu, value, distance);
     return value;
 }
 
-// The sum of a block's values (whole warps, at most 32) in a fixed order, valid in the first warp.
+// The sum over a block, in every thread, in fixed order; T is float or double. All threads must call it, the block must be
+// whole warps. `scratch`: shared memory for 32 values, free again on return.
 template <class T> __device__ __forceinline__ T block_sum(T value, T* scratch) {
+    int thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
+    int warps = blockDim.x * blockDim.y * blockDim.z / 32;
     value = warp_sum(value);
+    if (thread % 32 == 0) scratch[thread / 32] = value;
     __syncthreads();
-    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = value;
+    T total = scratch[0];
+    for (int warp = 1; warp < warps; warp++) total += scratch[warp];
     __syncthreads();
-    if (threadIdx.x < 32) {
-        value = threadIdx.x < blockDim.x / 32 ? scratch[threadIdx.x] : T(0);
-        value = warp_sum(value);
-    }
-    return value;
+    return total;
 }

@@ -99,6 +99,8 @@ __device__ __forceinline__ i64 output_read(const Conv2d& g, Place i, int ky, int
     return ((i64)i.n * g.out_height + oy) * g.out_width + ox;
 }
 
+namespace {
+
 // One tile of patches(source) * matrix. FORWARD: source is x, matrix w as it is; else source is the
 // output's gradient, matrix w transposed within each tap. WHOLE: a step lies within one tap.
 template <bool FORWARD, bool WHOLE>
@@ -181,6 +183,8 @@ __device__ __forceinline__ void product_of_patches(const Conv2d& g, const float*
         store_four(result + out_row * columns + column, columns - column, columns_aligned, sum[i]);
     }
 }
+
+}  // namespace
 
 // grid: [outputs / 64, filters / 64]; `bias` may be null.
 extern "C" __global__ void __launch_bounds__(256) conv2d_forward(const float* __restrict__ x,

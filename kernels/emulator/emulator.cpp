@@ -1,204 +1,559 @@
-// cuda_emu_rt.cpp - fiber scheduler. Never compile this file with -fsanitize=thread (link with it); -fsanitize=address is fine.
-// env: EMU_THREADS=n workers, EMU_ORDER=fwd|rev|rand, EMU_SEED=n, EMU_STACK=bytes
-#include "emulator.h"
-#undef threadIdx
-#undef blockIdx
-#undef blockDim
-#undef gridDim
+// The kernel emulator's scheduler. A launch runs its blocks one after another (or on several workers); the threads of a
+// block are fibers. A thread runs until it must wait: at a block barrier, at a named barrier, or for the other lanes of a
+// warp operation. Then the next thread that can run does. If none can and not all have exited, the kernel is wrong, and the
+// launch returns a message that says who waits where. A fiber whose thread exited goes on with the next thread that has not
+// begun, so a kernel without barriers costs no switches.
+#include "runtime.h"
+#include "fiber.h"
+
+#include <algorithm>
 #include <atomic>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <link.h>
 #include <map>
+#include <memory>
+#include <mutex>
+#include <numeric>
 #include <random>
 #include <string>
 #include <thread>
 #include <vector>
-#include <sys/mman.h>
-#include <pthread.h>
-#ifndef __x86_64__
-#include <ucontext.h>
-#endif
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/common_interface_defs.h>
-#endif
-#ifdef EMU_TSAN
-extern "C" { void* __tsan_create_fiber(unsigned); void __tsan_switch_to_fiber(void*, unsigned); void* __tsan_get_current_fiber();
-             void __tsan_acquire(void*); void __tsan_release(void*);
-             void __tsan_ignore_thread_begin(); void __tsan_ignore_thread_end(); }
-struct Ign { Ign() { __tsan_ignore_thread_begin(); } ~Ign() { __tsan_ignore_thread_end(); } };   // the emulator's own state is not the kernel's
-#define IGN_BEGIN() __tsan_ignore_thread_begin()
-#define IGN_END() __tsan_ignore_thread_end()
-#define HB_REL(p) __tsan_release(p)
-#define HB_ACQ(p) __tsan_acquire(p)
-#else
-struct Ign { Ign() {} };
-#define IGN_BEGIN() ((void)0)
-#define IGN_END() ((void)0)
-#define HB_REL(p) ((void)0)
-#define HB_ACQ(p) ((void)0)
-#endif
-static int g_order = 0; static unsigned g_seed = 1;
-namespace emu {
-__thread ThreadCtx* cur; __thread BlockCtx* blk;
+
+namespace emulator {
+inline namespace ATROUS_EMULATOR_MODE {
+
+__thread const ThreadView* current_thread;
+__thread const BlockView* current_block;
+
 namespace {
-enum St : uint8_t { NEW, RUN, READY, BAR, WARP, DONE };
-struct Fiber { void* sp; char* stk; size_t len; void* fake; void* tsan; 
-#ifndef __x86_64__
-    ucontext_t uc;
-#endif
+
+enum class State : uint8_t { fresh, running, ready, at_barrier, at_warp, exited };
+
+// One warp operation under way. A lane may come to read its result long after others went on to their next operation, so
+// each operation has slots of its own, which are free again when every lane that took part has begun something else.
+struct Exchange {
+    alignas(16) char slots[32][slot_bytes];
+    unsigned mask = 0;
+    unsigned arrived = 0;
+    int readers = 0;
+    bool complete = false;
+    Place place{};
+    char ordering = 0;  // its address names the event for ThreadSanitizer
 };
-struct Copy { void* d; const void* s; int n, valid, group; };
-struct Thr { ThreadCtx c; St st; Fiber* fib; const char* file; int line; int bar; unsigned wmask; unsigned gen; std::vector<Copy> cp; int groups; };
-struct Warp { alignas(16) char slot[2][32][SLOT]; char hb[2]; };   // two phases: a late waiter must not acquire the next phase
-struct Bar { int n; unsigned gen; const char* file; int line; char hb[2]; };
+
+struct Warp {
+    unsigned exited = 0;  // lanes that are gone, or that the block never had
+    std::vector<std::unique_ptr<Exchange>> exchanges;
+};
+
+struct Barrier {
+    int arrived = 0;
+    int expected = 0;
+    unsigned phase = 0;
+    int first = 0;
+    Place place{};
+    char ordering[2] = {};  // one a phase: a late waiter must not be ordered after those that already met again
+};
+
+struct Thread {
+    ThreadView view{};
+    State state = State::fresh;
+    Fiber* fiber = nullptr;
+    Place place{};
+    int barrier = 0;
+    Exchange* exchange = nullptr;
+    std::vector<PendingCopy> copies;
+    size_t landed = 0;
+    int groups = 0;
+};
+
+struct Kernel {
+    Entry entry;
+    char* shared_begin;
+    char* shared_end;
+    bool twice;
+};
+
+struct Launch {
+    const Kernel* kernel;
+    void** arguments;
+    dim3 grid, block;
+    size_t shared_bytes;
+    int order;
+    unsigned seed;
+    std::vector<size_t> blocks;  // their order, when it is random
+    std::atomic<size_t> next{0};
+    std::atomic<bool> failed{false};
+    std::mutex mutex;
+    std::string message;
+};
+
 struct Worker {
-    std::vector<Thr> t; std::vector<Warp> w; std::vector<int> order, ready; size_t head = 0, next = 0; int alive = 0;
-    std::vector<Fiber*> pool, used; Fiber main{}; Fiber* self = nullptr; Bar bar[16]; BlockCtx b; Thunk f; void** args; char hb;
-    std::mt19937 rng; int mode = 0;
+    Launch* launch = nullptr;
+    BlockView block{};
+    std::vector<Thread> threads;
+    std::vector<Warp> warps;
+    Barrier barriers[16];
+    std::vector<int> order;  // of the threads' beginnings
+    size_t begun = 0;
+    std::vector<int> ready;
+    size_t ready_head = 0;
+    int alive = 0;
+    Fiber main;
+    Fiber* running = nullptr;
+    std::vector<std::unique_ptr<Fiber>> fibers;
+    size_t fibers_used = 0;
+    std::mt19937 random;
+    char block_ordering = 0;
+    bool failed = false;
 };
-__thread Worker* W;
-#ifdef __x86_64__
-extern "C" void emu_switch(void** save, void* to);
-asm(".text\n.globl emu_switch\n.hidden emu_switch\nemu_switch:\n push %rbp\n push %rbx\n push %r12\n push %r13\n push %r14\n push %r15\n"
-    " mov %rsp,(%rdi)\n mov %rsi,%rsp\n pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbx\n pop %rbp\n ret\n");
-#endif
-void go(Fiber* to) {
-    Fiber* me = W->self; if (me == to) return; W->self = to;
-#ifdef __SANITIZE_ADDRESS__
-    __sanitizer_start_switch_fiber(&me->fake, to->stk, to->len);
-#endif
-#ifdef EMU_TSAN
-    __tsan_switch_to_fiber(to->tsan, 1);
-#endif
-#ifdef __x86_64__
-    emu_switch(&me->sp, to->sp);
-#else
-    swapcontext(&me->uc, &to->uc);
-#endif
-#ifdef __SANITIZE_ADDRESS__
-    __sanitizer_finish_switch_fiber(me->fake, nullptr, nullptr);
-#endif
+__thread Worker* worker;
+
+std::map<std::string, Kernel>& kernels() {
+    static std::map<std::string, Kernel> table;
+    return table;
 }
-void fiber_main();
-Fiber* fresh() {
-    if (!W->pool.empty()) { Fiber* f = W->pool.back(); W->pool.pop_back(); return f; }
-    static size_t len = getenv("EMU_STACK") ? strtoul(getenv("EMU_STACK"), 0, 0) : 64 << 10;
-    Fiber* f = new Fiber{}; f->len = len;
-    f->stk = (char*)mmap(0, len + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    mprotect(f->stk, 4096, PROT_NONE); f->stk += 4096;               // guard page: stack overflow = SIGSEGV
-#ifdef EMU_TSAN
-    f->tsan = __tsan_create_fiber(0);
-#endif
-#ifdef __x86_64__
-    static std::atomic<unsigned> color{0}; // stagger stack tops: equal offsets mod 4 KiB would share L1 sets
-    void** s = (void**)(f->stk + len - (color++ % 31) * 128) - 2; *s = (void*)fiber_main; s -= 6; memset(s, 0, 48); f->sp = s;
-#else
-    getcontext(&f->uc); f->uc.uc_stack.ss_sp = f->stk; f->uc.uc_stack.ss_size = len; makecontext(&f->uc, fiber_main, 0);
-#endif
-    return f;
+
+Thread& self() { return worker->threads[current_thread->linear]; }
+
+void go_to(Fiber* to) {
+    Fiber* from = worker->running;
+    if (from == to) return;
+    worker->running = to;
+    fiber_switch(*from, *to);
 }
-[[noreturn]] void deadlock() {
-    fprintf(stderr, "emu: barrier divergence/deadlock in block (%u,%u,%u):\n", W->b.bid.x, W->b.bid.y, W->b.bid.z);
-    int shown = 0; for (auto& t : W->t) if (shown < 8) { shown++; fprintf(stderr, "  thread %d: %s %s:%d mask=%08x\n", t.c.lin,
-        t.st == DONE ? "exited" : t.st == BAR ? "at block barrier" : "at warp op", t.file ? t.file : "-", t.st == BAR ? t.line / 1000 : t.line, t.wmask); }
-    abort();
+
+void set_failure(const std::string& text) {
+    worker->failed = true;
+    Launch& launch = *worker->launch;
+    std::lock_guard<std::mutex> lock(launch.mutex);
+    if (!launch.failed) launch.message = text;
+    launch.failed = true;
 }
-void next_fiber() {                                                   // switch to whatever may run
-    if (W->head < W->ready.size()) {
-        if (W->mode == 2) std::swap(W->ready[W->head], W->ready[W->head + W->rng() % (W->ready.size() - W->head)]);
-        Thr& t = W->t[W->ready[W->head++]]; if (W->head == W->ready.size()) W->ready.clear(), W->head = 0;
-        t.st = RUN; cur = &t.c; go(t.fib); return; }
-    if (W->next < W->order.size()) { go(fresh()); return; }
-    if (W->alive) deadlock();
-    go(&W->main);
+
+std::string at(Place place) { return std::string(place.file) + ":" + std::to_string(place.line); }
+
+std::string block_name() {
+    uint3 b = worker->block.index;
+    return "block (" + std::to_string(b.x) + "," + std::to_string(b.y) + "," + std::to_string(b.z) + ")";
 }
-void park(Thr& t) { t.fib = W->self; next_fiber(); }
-void release_bar(Bar& b, int id) { b.n = 0; b.gen++; for (int i : W->order) if (W->t[i].st == BAR && W->t[i].bar == id) W->t[i].st = READY, W->ready.push_back(i); }
-void thread_exit(Thr& t) {                                            // exited threads no longer count at barrier 0
-    t.st = DONE; W->alive--; HB_REL(&W->hb);
-    Bar& b = W->bar[0]; if (b.n && b.n == W->alive) release_bar(b, 0);
-    int lo = t.c.lin & ~31, hi = std::min(lo + 32, (int)W->t.size()); // lanes waiting only for this one?
-    for (int i = lo; i < hi; i++) if (W->t[i].st == WARP && W->t[i].wmask >> t.c.lane & 1) { unsigned m = W->t[i].wmask; bool all = true;
-        for (int j = lo; j < hi; j++) if (m >> (j - lo) & 1 && W->t[j].st != WARP && W->t[j].st != DONE) all = false;
-        if (all) for (int j = lo; j < hi; j++) if (W->t[j].st == WARP && W->t[j].wmask == m) { // exited lanes read as NaN
-            for (int k = lo; k < hi; k++) if (W->t[k].st == DONE) memset(W->w[lo >> 5].slot[(W->t[j].gen - 1) & 1][k - lo], 0xff, SLOT);
-            W->t[j].st = READY; W->ready.push_back(j); }
-        break; }
-}
-void fiber_main() {
-#ifdef __SANITIZE_ADDRESS__
-    __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
-#endif
-    IGN_BEGIN();
-    for (;;) {
-        while (W->next < W->order.size()) {                           // a thread that meets no barrier costs no switch
-            Thr& t = W->t[W->order[W->next++]]; t.st = RUN; cur = &t.c; HB_ACQ(&W->hb);
-            IGN_END(); W->f(W->args); IGN_BEGIN(); thread_exit(t);
-#ifdef EMU_TSAN
-            break;                                                    // one CUDA thread per TSan fiber
-#endif
+
+// Nobody can run: says where the threads wait, those at one place together.
+void report_deadlock() {
+    std::map<std::string, std::pair<int, int>> groups;  // what they do: first thread, how many
+    for (const Thread& t : worker->threads) {
+        std::string what = "exited";
+        if (t.state == State::at_barrier) what = "at barrier " + std::to_string(t.barrier) + " in " + at(t.place);
+        if (t.state == State::at_warp) {
+            char mask[16];
+            snprintf(mask, sizeof mask, "%08x", t.exchange->mask);
+            what = std::string("at a warp operation with mask ") + mask + " in " + at(t.place);
         }
-        W->used.push_back(W->self); next_fiber();
+        auto place = groups.emplace(what, std::make_pair(t.view.linear, 0)).first;
+        place->second.second++;
+    }
+    std::string text = "divergent barrier or deadlock in " + block_name() + ":";
+    for (auto& [what, who] : groups)
+        text += " thread " + std::to_string(who.first) + " (and " + std::to_string(who.second - 1) + " more) " + what + ";";
+    set_failure(text);
+}
+
+void fiber_main();
+
+Fiber* take_fiber() {
+    if (worker->fibers_used == worker->fibers.size()) worker->fibers.emplace_back(fiber_new());
+    Fiber* fiber = worker->fibers[worker->fibers_used++].get();
+    fiber_start_at(*fiber, fiber_main);
+    return fiber;
+}
+
+// Who runs next. Threads that can go on come before threads that have not begun; in random order a coin decides.
+Fiber* choose() {
+    Worker& w = *worker;
+    bool can_begin = w.begun < w.order.size();
+    bool can_go_on = w.ready_head < w.ready.size();
+    if (can_go_on && can_begin && w.launch->order == 2) can_go_on = w.random() & 1;
+    if (can_go_on) {
+        if (w.launch->order == 2) {
+            size_t pick = w.ready_head + w.random() % (w.ready.size() - w.ready_head);
+            std::swap(w.ready[w.ready_head], w.ready[pick]);
+        }
+        Thread& t = w.threads[w.ready[w.ready_head++]];
+        if (w.ready_head == w.ready.size()) {
+            w.ready.clear();
+            w.ready_head = 0;
+        }
+        t.state = State::running;
+        current_thread = &t.view;
+        return t.fiber;
+    }
+    if (can_begin) return take_fiber();
+    if (w.alive) report_deadlock();
+    return &w.main;
+}
+
+void make_ready(Thread& t) {
+    t.state = State::ready;
+    worker->ready.push_back(t.view.linear);
+}
+
+void release_barrier(int id) {
+    Barrier& barrier = worker->barriers[id];
+    barrier.arrived = 0;
+    barrier.phase++;
+    for (int i : worker->order) {
+        Thread& t = worker->threads[i];
+        if (t.state == State::at_barrier && t.barrier == id) make_ready(t);
     }
 }
-void run_block(uint3 bid) {
-    Ign ig; Worker& w = *W; w.b.bid = bid; blk = &w.b; w.next = w.head = 0; w.ready.clear(); w.alive = (int)w.t.size();
-    for (auto& x : w.bar) x.n = 0;
-    for (auto& t : w.t) { t.st = NEW; t.gen = 0; t.file = nullptr; t.cp.clear(); t.groups = 0; }
-    if (w.mode == 2) std::shuffle(w.order.begin(), w.order.end(), w.rng);
-    w.self = &w.main; HB_REL(&w.hb); next_fiber(); HB_ACQ(&w.hb);
-    w.pool.insert(w.pool.end(), w.used.begin(), w.used.end()); w.used.clear();
+
+void finish_reading(Thread& t) {
+    if (t.exchange) t.exchange->readers--;
+    t.exchange = nullptr;
 }
-std::map<std::string, Thunk>& table() { static std::map<std::string, Thunk> m; return m; }
+
+Exchange& find_exchange(Warp& warp, unsigned mask, Place place) {
+    Exchange* unused = nullptr;
+    for (auto& e : warp.exchanges) {
+        bool open = e->readers > 0 && !e->complete;
+        if (open && e->mask == mask && e->place.line == place.line && !strcmp(e->place.file, place.file)) return *e;
+        if (e->readers == 0) unused = e.get();
+    }
+    if (!unused) {
+        warp.exchanges.push_back(std::make_unique<Exchange>());
+        unused = warp.exchanges.back().get();
+    }
+    unused->mask = mask;
+    unused->arrived = 0;
+    unused->complete = false;
+    unused->place = place;
+    return *unused;
 }
-void block_sync(int id, int count, const char* file, int line) {
-    Ign ig; Thr& t = W->t[cur->lin]; Bar& b = W->bar[id]; [[maybe_unused]] char* hb = &b.hb[b.gen & 1]; HB_REL(hb);
-    if (b.n && id == 0 && b.line != line) { fprintf(stderr, "emu: __syncthreads mismatch: %s:%d vs %s:%d\n", b.file, b.line / 1000, file, line / 1000); abort(); }
-    t.st = BAR; t.bar = id; t.file = b.file = file; t.line = b.line = line; 
-    if (++b.n == (count < 0 ? W->alive : count)) release_bar(b, id);
-    park(t); HB_ACQ(hb);
+
+// If every lane that can come has come: lets the waiting ones go on.
+bool try_complete(int warp_index, Exchange& e) {
+    Warp& warp = worker->warps[warp_index];
+    if (((e.arrived | warp.exited) & e.mask) != e.mask) return false;
+    e.complete = true;
+    for (int lane = 0; lane < 32; lane++) {
+        if (e.arrived >> lane & 1) {
+            Thread& t = worker->threads[warp_index * 32 + lane];
+            if (t.state == State::at_warp) make_ready(t);
+        } else {
+            memset(e.slots[lane], 0xff, slot_bytes);
+        }
+    }
+    return true;
 }
-const char* warp_exchange(unsigned mask, const void* v, size_t n, const char* file, int line) {
-    Ign ig; Thr& t = W->t[cur->lin]; int wi = cur->lin >> 5; Warp& w = W->w[wi]; auto& sl = w.slot[t.gen & 1]; [[maybe_unused]] char* hb = &w.hb[t.gen++ & 1];
-    if (!(mask >> cur->lane & 1)) { fprintf(stderr, "emu: lane %d not in its own mask %08x %s:%d\n", cur->lane, mask, file, line); abort(); }
-    memcpy(sl[cur->lane], v, n); HB_REL(hb);
-    t.st = WARP; t.wmask = mask; t.file = file; t.line = line; int lo = wi * 32, hi = std::min(lo + 32, (int)W->t.size());
-    bool all = true; for (int i = lo; i < hi && all; i++) if (mask >> (i - lo) & 1) { Thr& o = W->t[i];
-        if (o.st == DONE) memset(sl[i - lo], 0xff, SLOT); else if (o.st != WARP || o.wmask != mask || o.line != line) all = false; }
-    if (all) { for (int i = lo; i < hi; i++) if (mask >> (i - lo) & 1 && i != cur->lin && W->t[i].st == WARP) W->t[i].st = READY, W->ready.push_back(i); t.st = RUN; }
-    else park(t);
-    HB_ACQ(hb); return sl[0];
+
+// An exited thread counts no more, neither at the block barrier nor in a warp.
+void thread_exit(Thread& t) {
+    t.state = State::exited;
+    worker->alive--;
+    order_release(&worker->block_ordering);
+    finish_reading(t);
+    if (worker->barriers[0].arrived && worker->barriers[0].arrived == worker->alive) release_barrier(0);
+    int warp_index = t.view.linear / 32;
+    Warp& warp = worker->warps[warp_index];
+    warp.exited |= 1u << t.view.lane;
+    for (auto& e : warp.exchanges)
+        if (e->readers > 0 && !e->complete) try_complete(warp_index, *e);
 }
-void cp_async(void* d, const void* s, int n, int valid) { Ign ig; Thr& t = W->t[cur->lin]; t.cp.push_back({d, s, n, valid, t.groups}); memset(d, 0xff, n); }
-void cp_commit() { W->t[cur->lin].groups++; }
-void cp_wait(int keep) { Thr& t = W->t[cur->lin]; size_t i = 0;
-    for (; i < t.cp.size() && t.cp[i].group < t.groups - keep; i++) { auto& c = t.cp[i]; memcpy(c.d, c.s, c.valid); memset((char*)c.d + c.valid, 0, c.n - c.valid); }
-    t.cp.erase(t.cp.begin(), t.cp.begin() + i); }
-void register_kernel(const char* n, Thunk f) { table()[n] = f; }
-void launch(dim3 g, dim3 b, size_t smem, Thunk f, void** args) {
-    size_t nb = (size_t)g.x * g.y * g.z; int nt = b.x * b.y * b.z; std::atomic<size_t> ctr{0};
-    if (nt == 0 || nt > 1024 || smem > 227 * 1024) { fprintf(stderr, "emu: bad launch\n"); abort(); }
-    int mode = g_order;
-    unsigned seed = g_seed;
-    int nw = getenv("EMU_THREADS") ? atoi(getenv("EMU_THREADS")) : 1;
-#ifdef EMU_SAN
-    nw = 1;
+
+void fiber_main() {
+    fiber_entered();
+    while (worker->begun < worker->order.size()) {
+        Thread& t = worker->threads[worker->order[worker->begun++]];
+        t.state = State::running;
+        t.fiber = worker->running;
+        current_thread = &t.view;
+        order_acquire(&worker->block_ordering);
+        worker->launch->kernel->entry(worker->launch->arguments);
+        Unobserved scope;
+        thread_exit(t);
+#ifdef ATROUS_EMULATOR_TSAN
+        break;  // one CUDA thread a fiber, or two CUDA threads would look like one
 #endif
-    auto body = [&](int wi) {
-        static thread_local Worker wk; W = &wk; wk.mode = mode; wk.rng.seed(seed + wi); wk.f = f; wk.args = args; wk.b.bdim = b; wk.b.gdim = g;
-        std::vector<char> dyn(smem); wk.b.dyn = dyn.data(); wk.t.resize(nt); wk.w.resize((nt + 31) / 32); wk.order.resize(nt);
-        for (int i = 0; i < nt; i++) { wk.t[i].c = {{i % b.x, i / b.x % b.y, i / (b.x * b.y)}, i, i & 31}; wk.order[i] = mode == 1 ? nt - 1 - i : i; }
-#ifdef __SANITIZE_ADDRESS__
-        pthread_attr_t a; void* p; size_t n; pthread_getattr_np(pthread_self(), &a); pthread_attr_getstack(&a, &p, &n); pthread_attr_destroy(&a); wk.main.stk = (char*)p; wk.main.len = n;
-#endif
-#ifdef EMU_TSAN
-        wk.main.tsan = __tsan_get_current_fiber();
-#endif
-        for (size_t k; (k = ctr++) < nb;) { size_t i = mode == 1 ? nb - 1 - k : k; if (smem) memset(dyn.data(), 0xff, smem);
-            run_block({unsigned(i % g.x), unsigned(i / g.x % g.y), unsigned(i / g.x / g.y)}); }
+    }
+    Fiber* next;
+    {
+        Unobserved scope;
+        next = choose();
+    }
+    go_to(next);
+    abort();  // a finished fiber is started anew, never resumed
+}
+
+void park(Thread& t) {
+    t.fiber = worker->running;
+    go_to(choose());
+}
+
+// NaN in every format. Not memset: the sanitizers would take it for an access by the kernel.
+void fill_with_nan(void* memory, size_t bytes) {
+    asm volatile("rep stosb" : "+D"(memory), "+c"(bytes) : "a"(0xff) : "memory");
+}
+
+// Where this CPU thread's copy of a `__shared__` section lies. Plain builds: the section holds the initial image of
+// thread-local variables, the copy is at the same offset in the thread's block. Sanitised builds: it is itself.
+char* own_copy(char* section) {
+#if defined(__SANITIZE_ADDRESS__) || defined(ATROUS_EMULATOR_TSAN)
+    return section;
+#else
+    auto find = [](dl_phdr_info* module, size_t, void* data) {
+        char*& address = *static_cast<char**>(data);
+        for (int i = 0; i < module->dlpi_phnum; i++) {
+            const auto& header = module->dlpi_phdr[i];
+            char* image = reinterpret_cast<char*>(module->dlpi_addr + header.p_vaddr);
+            if (header.p_type != PT_TLS || address < image || address >= image + header.p_memsz) continue;
+            address = static_cast<char*>(module->dlpi_tls_data) + (address - image);
+            return 1;
+        }
+        return 0;
     };
-    std::vector<std::thread> th; for (int i = 1; i < nw; i++) th.emplace_back(body, i); body(0); for (auto& t : th) t.join();
+    if (!dl_iterate_phdr(find, &section)) return nullptr;
+    return section;
+#endif
 }
+
+void run_block(size_t number) {
+    Unobserved scope;
+    Worker& w = *worker;
+    dim3 grid = w.launch->grid;
+    w.block.index = {unsigned(number % grid.x), unsigned(number / grid.x % grid.y), unsigned(number / grid.x / grid.y)};
+    current_block = &w.block;
+    w.begun = 0;
+    w.ready.clear();
+    w.ready_head = 0;
+    w.alive = int(w.threads.size());
+    w.fibers_used = 0;
+    for (Barrier& b : w.barriers) b.arrived = 0;
+    for (Thread& t : w.threads) {
+        t.state = State::fresh;
+        t.exchange = nullptr;
+        t.copies.clear();
+        t.landed = 0;
+        t.groups = 0;
+    }
+    for (size_t i = 0; i < w.warps.size(); i++) {
+        size_t lanes = std::min<size_t>(32, w.threads.size() - i * 32);
+        w.warps[i].exited = lanes == 32 ? 0 : ~0u << lanes;
+        for (auto& e : w.warps[i].exchanges) e->readers = 0;
+    }
+    if (w.launch->order == 2) std::shuffle(w.order.begin(), w.order.end(), w.random);
+    w.running = &w.main;
+    order_release(&w.block_ordering);
+    go_to(choose());
+    order_acquire(&w.block_ordering);
+    if (w.failed)
+        for (auto& fiber : w.fibers) fiber_abandon(*fiber);
 }
-extern "C" int atrous_emulator_launch(const char* name, const unsigned* g, const unsigned* b, size_t smem, void** args, char* m, size_t n) {
-    auto it = emu::table().find(name); if (it == emu::table().end()) { snprintf(m, n, "unknown kernel"); return 500; }
-    emu::launch({g[0], g[1], g[2]}, {b[0], b[1], b[2]}, smem, it->second, args); return 0; }
-extern "C" void atrous_emulator_order(int o, unsigned s) { g_order = o; g_seed = s; }
+
+std::mutex idle_mutex;
+std::vector<Worker*> idle;  // workers keep their stacks from launch to launch
+
+void work(Launch& launch, unsigned index) {
+    {
+        std::lock_guard<std::mutex> lock(idle_mutex);
+        if (idle.empty()) idle.push_back(new Worker);
+        worker = idle.back();
+        idle.pop_back();
+    }
+    Worker& w = *worker;
+    int count = int(launch.block.x * launch.block.y * launch.block.z);
+    w.launch = &launch;
+    w.failed = false;
+    w.random.seed(launch.seed + index);
+    w.block.block_size = launch.block;
+    w.block.grid_size = launch.grid;
+    w.threads.resize(count);
+    w.warps.resize((count + 31) / 32);
+    w.order.resize(count);
+    w.ready.reserve(count);
+    for (int i = 0; i < count; i++) {
+        unsigned u = unsigned(i);
+        dim3 b = launch.block;
+        w.threads[i].view = {{u % b.x, u / b.x % b.y, u / b.x / b.y}, i, i & 31};
+        w.order[i] = launch.order == 1 ? count - 1 - i : i;
+    }
+    fiber_adopt(w.main);
+    void* shared = nullptr;
+    // The exact size, so that AddressSanitizer sees the first byte past the end.
+    if (launch.shared_bytes && posix_memalign(&shared, 128, launch.shared_bytes)) abort();
+    w.block.shared = shared;
+    char* static_shared = launch.kernel->shared_begin ? own_copy(launch.kernel->shared_begin) : nullptr;
+    size_t static_bytes = size_t(launch.kernel->shared_end - launch.kernel->shared_begin);
+    size_t blocks = size_t(launch.grid.x) * launch.grid.y * launch.grid.z;
+    for (size_t k = launch.next++; k < blocks && !launch.failed; k = launch.next++) {
+        if (shared) fill_with_nan(shared, launch.shared_bytes);
+        if (static_shared) fill_with_nan(static_shared, static_bytes);
+        size_t number = launch.order == 1 ? blocks - 1 - k : k;
+        if (launch.order == 2) number = launch.blocks[k];
+        run_block(number);
+    }
+    free(shared);
+    std::lock_guard<std::mutex> lock(idle_mutex);
+    idle.push_back(worker);
+    worker = nullptr;
+}
+
+std::atomic<int> chosen_order{0};
+std::atomic<unsigned> chosen_seed{1};
+std::atomic<unsigned> chosen_workers{1};
+
+}  // namespace
+
+void fail(Place place, const char* format, ...) {
+    {
+        Unobserved scope;
+        char text[512];
+        va_list list;
+        va_start(list, format);
+        vsnprintf(text, sizeof text, format, list);
+        va_end(list);
+        set_failure(at(place) + ": " + text + " (thread " + std::to_string(current_thread->linear) + " of " + block_name() + ")");
+    }
+    go_to(&worker->main);
+    abort();
+}
+
+void block_barrier(Place place) {
+    Thread& me = self();
+    Barrier& b = worker->barriers[0];
+    if (b.arrived && (b.place.line != place.line || strcmp(b.place.file, place.file)))
+        fail(place, "__syncthreads mismatch: thread %d waits at %s:%d", b.first, b.place.file, b.place.line);
+    Unobserved scope;
+    char* event = &b.ordering[b.phase & 1];
+    order_release(event);
+    if (b.arrived == 0) b.first = me.view.linear;
+    b.place = place;
+    me.place = place;
+    me.state = State::at_barrier;
+    me.barrier = 0;
+    if (++b.arrived == worker->alive) release_barrier(0);
+    park(me);
+    order_acquire(event);
+}
+
+void named_barrier(int id, int threads, bool wait, Place place) {
+    if (id < 1 || id > 15) fail(place, "barrier %d: named barriers are 1 to 15", id);
+    if (threads <= 0 || threads % 32) fail(place, "barrier %d for %d threads: must be whole warps", id, threads);
+    Thread& me = self();
+    Barrier& b = worker->barriers[id];
+    if (b.arrived && b.expected != threads) fail(place, "barrier %d for %d threads: others said %d", id, threads, b.expected);
+    Unobserved scope;
+    char* event = &b.ordering[b.phase & 1];
+    order_release(event);
+    b.expected = threads;
+    b.arrived++;
+    if (wait) {
+        me.place = place;
+        me.state = State::at_barrier;
+        me.barrier = id;
+    }
+    if (b.arrived == threads) release_barrier(id);
+    if (!wait) return;
+    park(me);
+    order_acquire(event);
+}
+
+const char* warp_exchange(unsigned mask, const void* value, size_t bytes, bool orders_memory, Place place) {
+    Thread& me = self();
+    unsigned bit = 1u << me.view.lane;
+    if (!(mask & bit)) fail(place, "lane %d is not in its own mask %08x", me.view.lane, mask);
+    Unobserved scope;
+    int warp_index = me.view.linear / 32;
+    finish_reading(me);
+    Exchange& e = find_exchange(worker->warps[warp_index], mask, place);
+    memcpy(e.slots[me.view.lane], value, bytes);
+    e.arrived |= bit;
+    e.readers++;
+    me.exchange = &e;
+    me.place = place;
+    // Only __syncwarp orders memory; shuffles, votes and mma do not, and ThreadSanitizer is told so.
+    if (orders_memory) order_release(&e.ordering);
+    if (!try_complete(warp_index, e)) {
+        me.state = State::at_warp;
+        park(me);
+    }
+    if (orders_memory) order_acquire(&e.ordering);
+    return e.slots[0];
+}
+
+void copy_issue(const PendingCopy& copy) {
+    Unobserved scope;
+    self().copies.push_back(copy);
+    self().copies.back().group = self().groups;
+}
+
+void copy_commit() { self().groups++; }
+
+const PendingCopy* copy_landing(int groups_kept) {
+    Thread& me = self();
+    if (me.landed < me.copies.size() && me.copies[me.landed].group < me.groups - groups_kept) return &me.copies[me.landed++];
+    if (me.landed == me.copies.size()) {
+        me.copies.clear();
+        me.landed = 0;
+    }
+    return nullptr;
+}
+
+bool register_kernel(const char* name, Entry entry, char* static_shared_begin, char* static_shared_end) {
+    auto [place, fresh] = kernels().emplace(name, Kernel{entry, static_shared_begin, static_shared_end, false});
+    if (!fresh) place->second.twice = true;
+    return true;
+}
+
+}  // namespace ATROUS_EMULATOR_MODE
+}  // namespace emulator
+
+extern "C" int atrous_emulator_launch(const char* name, const unsigned grid[3], const unsigned block[3], size_t shared_bytes,
+                                      void** arguments, char* message, size_t message_bytes) {
+    using namespace emulator;
+    auto refuse = [&](const std::string& text) {
+        if (message && message_bytes) snprintf(message, message_bytes, "%s: %s", name, text.c_str());
+        return 1;
+    };
+    auto found = kernels().find(name);
+    if (found == kernels().end()) return refuse("unknown kernel");
+    if (found->second.twice) return refuse("registered twice");
+    for (int i = 0; i < 3; i++)
+        if (grid[i] == 0 || block[i] == 0) return refuse("bad launch shape: an extent is 0");
+    if (grid[0] > 0x7fffffffu || grid[1] > 65535 || grid[2] > 65535) return refuse("bad launch shape: the grid is too large");
+    if (block[0] > 1024 || block[1] > 1024 || block[2] > 64 || size_t(block[0]) * block[1] * block[2] > 1024)
+        return refuse("bad launch shape: more than 1024 threads in a block (64 in z)");
+    if (shared_bytes > 227 * 1024) return refuse("bad launch shape: more than 227 KiB of shared memory");
+    Launch launch;
+    launch.kernel = &found->second;
+    launch.arguments = arguments;
+    launch.grid = {grid[0], grid[1], grid[2]};
+    launch.block = {block[0], block[1], block[2]};
+    launch.shared_bytes = shared_bytes;
+    launch.order = chosen_order;
+    launch.seed = chosen_seed;
+    if (launch.order == 2) {
+        launch.blocks.resize(size_t(grid[0]) * grid[1] * grid[2]);
+        std::iota(launch.blocks.begin(), launch.blocks.end(), size_t(0));
+        std::mt19937 random(launch.seed);
+        std::shuffle(launch.blocks.begin(), launch.blocks.end(), random);
+    }
+    unsigned workers = chosen_workers;
+#if defined(__SANITIZE_ADDRESS__) || defined(ATROUS_EMULATOR_TSAN)
+    workers = 1;  // there `__shared__` arrays are ordinary statics, which only one block at a time can use
+#endif
+    std::vector<std::thread> helpers;
+    for (unsigned i = 1; i < workers; i++) helpers.emplace_back(work, std::ref(launch), i);
+    work(launch, 0);
+    for (auto& helper : helpers) helper.join();
+    return launch.failed ? refuse(launch.message) : 0;
+}
+
+extern "C" void atrous_emulator_order(int order, unsigned seed) {
+    emulator::chosen_order = order;
+    emulator::chosen_seed = seed;
+}
+
+extern "C" void atrous_emulator_workers(unsigned workers) { emulator::chosen_workers = workers ? workers : 1; }
