@@ -361,6 +361,16 @@ impl Tensor {
             .expect("the operator's entry checks the element type")
     }
 
+    /// Copies the memory where somebody else sees it, so that it may be overwritten.
+    pub(crate) fn make_unique(&mut self) -> Result<()> {
+        if !self.is_unique() {
+            let memory = self.memory();
+            let copy = memory.cuda.copied(memory)?;
+            *self = Tensor::from_memory(copy, self.shape);
+        }
+        Ok(())
+    }
+
     /// True when nobody else sees this memory, so that it may be overwritten.
     pub(crate) fn is_unique(&mut self) -> bool {
         Arc::get_mut(&mut self.storage).is_some()

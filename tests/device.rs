@@ -121,3 +121,38 @@ fn what_is_not_there_is_said() {
         assert_eq!(there.to_device(Device::Cpu).unwrap().to_vec_f64(), [0.0, 0.0]);
     }
 }
+
+/// Every rule, a few steps with changing gradients: the CPU's values, and the same bits again.
+#[cfg(feature = "emulator")]
+#[test]
+fn optimizers_take_the_same_steps_on_a_device() {
+    use atrous::optimizers::{Optimizer, Rule, clip_by_global_norm};
+    let values = |seed: usize| -> Vec<f32> {
+        (0..1003).map(|i| ((i * 7919 + seed * 104729) % 2003) as f32 / 1001.0 - 1.0).collect()
+    };
+    let run = |rule: Rule, device: Device| -> Vec<f64> {
+        let mut optimizer = Optimizer::new(rule, 0.01).unwrap();
+        let mut w = Tensor::from_slice(&values(0), [17, 59]).unwrap().to_device(device).unwrap();
+        for step in 1..6 {
+            let g = Tensor::from_slice(&values(step), [17, 59]).unwrap().to_device(device).unwrap();
+            let mut gradients = [Some(g)];
+            let length = clip_by_global_norm(&mut gradients, 5.0).unwrap();
+            assert!(length > 5.0);
+            optimizer.begin_step();
+            // Somebody else holds the parameter: it must not see the change.
+            let before = w.clone();
+            let kept = before.to_vec_f64();
+            optimizer.update(0, &mut w, gradients[0].as_ref().unwrap()).unwrap();
+            assert!(before.to_vec_f64() == kept && w.to_vec_f64() != kept);
+        }
+        w.to_vec_f64()
+    };
+    let (rms, momentum) = (Rule::rmsprop(0.0), Rule::rmsprop(0.9));
+    for rule in [Rule::sgd(0.0), Rule::sgd(0.9), rms, momentum, rms.keras3(), Rule::adam()] {
+        let (here, there) = (run(rule, Device::Cpu), run(rule, Device::Emulated));
+        for (a, b) in here.iter().zip(&there) {
+            assert!((a - b).abs() <= 1e-6, "{rule:?}: {a} and {b}");
+        }
+        assert!(there == run(rule, Device::Emulated), "{rule:?}: other bits in a second run");
+    }
+}

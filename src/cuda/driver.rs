@@ -33,6 +33,9 @@ pub(crate) trait Driver: Send + Sync {
     /// Waits for everything before it.
     fn download(&self, from: u64, to: &mut [u8]) -> Result<()>;
 
+    /// From one buffer of the device to another.
+    fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()>;
+
     /// # Safety
     /// [`super::Cuda::launch`]'s contract; `arguments` point at the parameters' values.
     unsafe fn launch(&self, kernel: Kernel, size: Size, arguments: &mut [*mut c_void]) -> Result<()>;

@@ -95,6 +95,12 @@ impl Driver for EmulatedDriver {
         Ok(())
     }
 
+    fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
+        // SAFETY: both are memory of at least this many bytes, and not the same.
+        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes) };
+        Ok(())
+    }
+
     unsafe fn launch(&self, kernel: Kernel, size: Size, arguments: &mut [*mut c_void]) -> Result<()> {
         let name = CString::new(kernel.name).expect("kernels' names have no zero in them");
         let mut message = [0u8; 1024];

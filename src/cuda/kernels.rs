@@ -18,6 +18,7 @@ pub(crate) const MODULES: &[(&str, &str)] = sources![
     "depthwise_conv2d.cu",
     "dropout.cu",
     "elementwise.cu",
+    "optimizers.cu",
     "pad.cu",
     "pool.cu",
     "reduce.cu",

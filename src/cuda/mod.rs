@@ -76,6 +76,13 @@ impl Cuda {
         Ok(memory)
     }
 
+    /// Another buffer with the same content.
+    pub fn copied(&'static self, memory: &Memory) -> Result<Memory> {
+        let copy = self.allocate(memory.len, memory.dtype)?;
+        self.driver.copy(memory.address, copy.address, memory.bytes())?;
+        Ok(copy)
+    }
+
     fn free_list(&self) -> std::sync::MutexGuard<'_, HashMap<usize, Vec<u64>>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -195,6 +202,7 @@ impl Size {
 }
 
 /// One argument of a kernel, as its bytes (8-byte aligned).
+#[derive(Clone)]
 pub(crate) struct Argument(Vec<u64>);
 
 impl From<&Memory> for Argument {

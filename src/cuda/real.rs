@@ -179,6 +179,13 @@ impl Driver for RealDriver {
         self.synchronize()
     }
 
+    fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
+        self.enter()?;
+        // SAFETY: both are memory of at least this many bytes.
+        let copied = unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream) };
+        self.check("cuMemcpyDtoD", copied)
+    }
+
     unsafe fn launch(&self, kernel: Kernel, size: Size, arguments: &mut [*mut c_void]) -> Result<()> {
         self.enter()?;
         let function = self.function(kernel)?;

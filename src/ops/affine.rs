@@ -172,17 +172,11 @@ fn fast_backward(g: &Tensor, shape: Shape, matrices: &[Matrix]) -> Tensor {
 }
 
 /// `kernels/affine.cu`: x, or the output's gradient, to the other.
-fn on_device(
-    cuda: &'static Cuda,
-    from: &Tensor,
-    matrices: &[Matrix],
-    backward: bool,
-) -> Result<Tensor> {
+fn on_device(cuda: &'static Cuda, from: &Tensor, matrices: &[Matrix], backward: bool) -> Result<Tensor> {
     let shape = from.shape();
     let n = shape.elements();
     let number = |size: usize| {
-        i32::try_from(size)
-            .map_err(|_| Error::argument("affine", format!("{size} is too large a size")))
+        i32::try_from(size).map_err(|_| Error::argument("affine", format!("{size} is too large a size")))
     };
     let (h, w, c) = (number(shape[1])?, number(shape[2])?, number(shape[3])?);
     let numbers: Vec<f64> = matrices.iter().flatten().flatten().copied().collect();

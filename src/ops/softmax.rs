@@ -33,9 +33,7 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
     Ok(record("softmax", [x], output, move |g| {
         Ok([Some(match route("softmax", &[&saved, &g])? {
             Route::F64 => rows::<f64, 2>([&saved, &g], |[y, g], d| reference_backward(y, g, d)),
-            Route::Reference => {
-                rows::<f32, 2>([&saved, &g], |[y, g], d| reference_backward(y, g, d))
-            }
+            Route::Reference => rows::<f32, 2>([&saved, &g], |[y, g], d| reference_backward(y, g, d)),
             Route::Fast => rows::<f32, 2>(
                 [&saved, &g],
                 #[inline(always)]

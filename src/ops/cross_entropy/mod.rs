@@ -25,8 +25,8 @@ use crate::autograd::{Needs, record};
 use crate::cases::{Case, Fill, Input, Size};
 use crate::cpu::simd::{self, isa};
 use crate::cpu::threads;
-use crate::error::{Error, Result};
 use crate::device::Device;
+use crate::error::{Error, Result};
 use crate::ops::elementwise::scale;
 use crate::ops::{Route, common_dtype, route};
 use crate::pool::Buffer;
@@ -82,9 +82,7 @@ pub fn softmax_cross_entropy(
         Route::Reference => {
             rows::<f32>(op, logits, weights, |i, z, d| categorical(z, row(labels, z, i), keras, d))
         }
-        Route::Cuda(cuda) => {
-            device::loss(cuda, op, logits, weights, Loss::Categorical(labels, keras))
-        }
+        Route::Cuda(cuda) => device::loss(cuda, op, logits, weights, Loss::Categorical(labels, keras)),
         Route::Fast => rows::<f32>(
             op,
             logits,

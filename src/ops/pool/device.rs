@@ -18,7 +18,8 @@ impl Geometry {
         let sizes = [w.batch, w.input[0], w.input[1], w.channels, w.output[0], w.output[1]];
         let pairs = [w.pool, w.stride, w.before];
         let mut numbers = [0; 12];
-        for (number, size) in numbers.iter_mut().zip(sizes.into_iter().chain(pairs.into_iter().flatten()))
+        for (number, size) in
+            numbers.iter_mut().zip(sizes.into_iter().chain(pairs.into_iter().flatten()))
         {
             *number = i32::try_from(size)
                 .map_err(|_| Error::argument("pool", format!("{size} is too large a size")))?;

@@ -16,10 +16,13 @@
 //! A parameter is one pass over memory, whatever the rule: it, its gradient and its state are each
 //! read once, and what changes is written once.
 
+mod device;
+
 use crate::cpu::simd::{self, isa};
 use crate::cpu::threads;
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::ops::{Route, mul, route, sum};
 use crate::tensor::{DType, Real, Tensor};
 use std::fmt;
 use std::str::FromStr;
@@ -167,8 +170,8 @@ impl Optimizer {
         }
         let slots = &mut self.slots[index];
         if slots.is_empty() {
-            let zero = || Tensor::zeros(shape).to_dtype(dtype);
-            *slots = self.rule.slot_names().iter().map(|_| zero()).collect();
+            let zero = |_: &&str| Tensor::zeros(shape).to_dtype(dtype).to_device(parameter.device());
+            *slots = self.rule.slot_names().iter().map(zero).collect::<Result<_>>()?;
         }
         let others = slots.iter().chain([gradient]);
         for other in others {
@@ -180,11 +183,16 @@ impl Optimizer {
                 ));
             }
         }
-        match dtype {
-            DType::F64 => {
-                apply::<f64>(self.rule, self.learning_rate, self.step, parameter, slots, gradient)
+        let (rule, rate, step) = (self.rule, self.learning_rate, self.step);
+        let all: Vec<&Tensor> = [&*parameter, gradient].into_iter().chain(slots.iter()).collect();
+        match route("optimizer", &all)? {
+            Route::F64 => apply::<f64>(rule, rate, step, parameter, slots, gradient),
+            Route::Fast | Route::Reference => apply::<f32>(rule, rate, step, parameter, slots, gradient),
+            Route::Cuda(cuda) => {
+                parameter.make_unique()?;
+                slots.iter_mut().try_for_each(Tensor::make_unique)?;
+                device::apply(cuda, rule, rate, step, parameter, slots, gradient)?;
             }
-            _ => apply::<f32>(self.rule, self.learning_rate, self.step, parameter, slots, gradient),
         }
         Ok(())
     }
@@ -240,11 +248,15 @@ impl Optimizer {
 /// Scales gradients down so that all together are no longer than `most` (Pascanu et al., 2013);
 /// gives the length they had. Sums run in one fixed order.
 pub fn clip_by_global_norm(gradients: &mut [Option<Tensor>], most: f32) -> Result<f64> {
-    let square = |gradient: &Tensor| match gradient.dtype() {
-        DType::F64 => gradient.values::<f64>().iter().map(|g| g * g).sum::<f64>(),
-        _ => gradient.values::<f32>().iter().map(|&g| g as f64 * g as f64).sum::<f64>(),
+    let square = |gradient: &Tensor| {
+        Ok(match route("clip_by_global_norm", &[gradient])? {
+            Route::F64 => gradient.values::<f64>().iter().map(|g| g * g).sum::<f64>(),
+            Route::Cuda(_) => sum(&mul(gradient, gradient)?)?.item()?,
+            _ => gradient.values::<f32>().iter().map(|&g| g as f64 * g as f64).sum::<f64>(),
+        })
     };
-    let norm = gradients.iter().flatten().map(square).sum::<f64>().sqrt();
+    let squares = gradients.iter().flatten().map(square).collect::<Result<Vec<f64>>>()?;
+    let norm = squares.iter().sum::<f64>().sqrt();
     if norm > most as f64 {
         for gradient in gradients.iter_mut().flatten() {
             *gradient = crate::ops::scale(gradient, most as f64 / norm)?;
