@@ -84,11 +84,11 @@ inline void __syncthreads(emulator::Place at = emulator::Place::here()) { emulat
 inline int __syncthreads_or(int predicate, emulator::Place at = emulator::Place::here()) {
     static thread_local int any;
     emulator::block_barrier(at);  // everybody has read the last answer
-    any = 0;
+    __atomic_store_n(&any, 0, __ATOMIC_RELAXED);
     emulator::block_barrier(at);
-    if (predicate) any = 1;
+    if (predicate) __atomic_store_n(&any, 1, __ATOMIC_RELAXED);
     emulator::block_barrier(at);
-    return any;
+    return __atomic_load_n(&any, __ATOMIC_RELAXED);
 }
 inline void __syncwarp(unsigned mask = ~0u, emulator::Place at = emulator::Place::here()) { emulator::warp_exchange(mask, "", 1, true, at); }
 template <class T> T __shfl_sync(unsigned mask, T v, int source, int width = 32, emulator::Place at = emulator::Place::here()) {
