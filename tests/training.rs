@@ -349,8 +349,7 @@ fn a_run_on_a_device_has_the_cpus_losses_and_repeats_its_bits() {
         let folder = tempfile::tempdir().unwrap();
         let run = |device: Device, file: &str| {
             let path = folder.path().join(file);
-            let mut trainer =
-                Trainer::new(Model::new(plan.graph().unwrap(), 3), plan.clone()).unwrap();
+            let mut trainer = Trainer::new(Model::new(plan.graph().unwrap(), 3), plan.clone()).unwrap();
             trainer.to_device(device).unwrap();
             fit(&mut trainer, &dataset, &path, |_| Continue(())).unwrap();
             assert_eq!(trainer.model.device(), device);
@@ -365,7 +364,10 @@ fn a_run_on_a_device_has_the_cpus_losses_and_repeats_its_bits() {
             assert!(close(a, b), "{}: {a} and {b}", plan.network.name);
         }
         let (a, b) = (here[1], there[1]);
-        println!("{}: {} {:?}, on the device {} {:?}", plan.network.name, a.loss, a.val_loss, b.loss, b.val_loss);
+        println!(
+            "{}: {} {:?}, on the device {} {:?}",
+            plan.network.name, a.loss, a.val_loss, b.loss, b.val_loss
+        );
         assert!(bytes == run(Device::Emulated, "again.safetensors").1, "other bits in a second run");
         // What a device saved, the CPU can go on with.
         let (trainer, _) = train::load(&folder.path().join("device.safetensors")).unwrap();

@@ -5,9 +5,10 @@ use super::progress::bar;
 use super::train::open;
 use atrous::controls::Controls;
 use atrous::data::source::Training;
+use atrous::data::{CLASSES, Labels};
 use atrous::files::{explain, write_atomically};
-use atrous::metrics::dice;
-use atrous::predict::{MaskOptions, MaskScores, Networks, Trained};
+use atrous::predict::{MaskOptions, MaskScores, Networks, THRESHOLD, Trained};
+use atrous::thresholds::{Objective, Thresholds};
 use atrous::{Error, Result};
 use clap::Args;
 use std::fmt::Write;
@@ -93,14 +94,20 @@ fn labels(trained: &Trained, training: &Training, how: &How) -> Result<String> {
     let predictions = predictions(&alone(trained)?, dataset, val, how)?;
     let controls =
         Controls::measure(&**dataset, &plan.train_indices, val, &predictions.probabilities, plan.seed)?;
-    let mut sum = 0.0;
-    for (i, &index) in val.iter().enumerate() {
-        let bits = |labels: atrous::data::Labels| labels.map(|set| set as u8);
-        let truth = bits(dataset.labels(index).unwrap_or_default());
-        sum += dice(&truth, &bits(predictions.get(i)?.labels))?;
+    let columns = CLASSES.len();
+    let labels: Vec<Labels> = val.iter().map(|&i| dataset.labels(i).unwrap_or_default()).collect();
+    let dice =
+        |thresholds: &Thresholds| thresholds.score(&labels, &predictions.probabilities, Objective::Dice);
+    let at = how.threshold.unwrap_or(THRESHOLD);
+    let mut line =
+        format!("  submission Dice                {:.3}", dice(&Thresholds::uniform(at, columns))?);
+    line += &format!("   (mean over pictures, at {at})");
+    if how.threshold.is_none() && trained.thresholds.is_some() {
+        let own = dice(&predictions.thresholds)?;
+        line +=
+            &format!("\n  with its own thresholds        {own:.3}   (fitted on these very pictures)");
     }
-    let dice = sum / val.len() as f64;
-    Ok(format!("{controls}\n  submission Dice                {dice:.3}   (mean over pictures)"))
+    Ok(format!("{controls}\n{line}"))
 }
 
 fn masks(trained: &Trained, training: &Training, how: &How) -> Result<String> {

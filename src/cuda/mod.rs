@@ -58,7 +58,11 @@ impl Cuda {
         let reused = self.free_list().get_mut(&class).and_then(Vec::pop);
         let address = match reused {
             Some(address) => address,
-            None => self.driver.allocate(class)?,
+            None => match self.driver.allocate(class) {
+                // What is kept for tensors of other sizes may be what is missing.
+                Err(_) if self.trim() => self.driver.allocate(class)?,
+                result => result?,
+            },
         };
         Ok(Memory { cuda: self, address, len, class, dtype })
     }
@@ -81,6 +85,15 @@ impl Cuda {
         let copy = self.allocate(memory.len, memory.dtype)?;
         self.driver.copy(memory.address, copy.address, memory.bytes())?;
         Ok(copy)
+    }
+
+    /// Gives all memory that is kept for reuse back to the device; false where there was none.
+    fn trim(&self) -> bool {
+        let kept: Vec<u64> = self.free_list().drain().flat_map(|(_, all)| all).collect();
+        // Launches that still use it come first.
+        let idle = !kept.is_empty() && self.driver.synchronize().is_ok();
+        kept.iter().for_each(|&address| self.driver.free(address));
+        idle
     }
 
     fn free_list(&self) -> std::sync::MutexGuard<'_, HashMap<usize, Vec<u64>>> {

@@ -80,7 +80,8 @@ impl Preset {
                 plateau: Some(Plateau::default()),
                 ..plan
             },
-            (_, "alexnet") => best(1e-3),
+            // Small, and still learning when a short run ends: its rate does not fall.
+            (_, "alexnet") => Plan { schedule: Schedule::Constant, ..best(1e-3) },
             (_, "deeplabv3plus") => {
                 // New layers on good features want care, random ones do not.
                 Plan { warmup: 0.5, epochs: 8, ..best(if pretrained { 1e-4 } else { 1e-3 }) }
