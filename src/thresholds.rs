@@ -132,7 +132,7 @@ pub fn cross_validated(
 }
 
 /// The thresholds to use: `before` for all classes, one fitted for all, or one fitted for each,
-/// whichever has the best Dice on pictures it was not fitted on. Of fewer than [`FOLDS`] pictures
+/// whichever has the best Dice on pictures it was not fitted on. Of fewer than 5 pictures
 /// nothing is learned.
 pub fn choose(
     labels: &[Labels],

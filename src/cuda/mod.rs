@@ -1,10 +1,10 @@
 //! CUDA devices: memory, kernels, launches.
 //!
-//! Operators say *what* runs ([`Cuda::launch`]: a kernel of `kernels/*.cu`, a grid, arguments); a
-//! [`Driver`] does it. There are two: the real one (feature `cuda`; NVIDIA's driver and compiler are
+//! Operators say *what* runs (`Cuda::launch`: a kernel of `kernels/*.cu`, a grid, arguments); a
+//! `Driver` does it. There are two: the real one (feature `cuda`; NVIDIA's driver and compiler are
 //! looked for when the program runs) and the emulated one (feature `emulator`), which runs the same
 //! kernels, compiled as C++, on the CPU. Everything on one device happens in the order it was asked
-//! for; the CPU waits only where it reads ([`Memory::download`]).
+//! for; the CPU waits only where it reads (`Memory::download`).
 //!
 //! A tensor on a device is f32 or u8. Its memory comes from a pool, as the CPU's does: a training
 //! step asks for the same sizes over and over. The emulated device gets every buffer at its exact
