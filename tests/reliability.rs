@@ -230,7 +230,7 @@ fn settings_that_make_no_sense() {
         refused(&mut atrous(&run), &["--threshold", "0 to 1"]);
         assert!(!out.exists());
     }
-    refused(&mut atrous(&["summary", "alexnet", "--device", "cuda"]), &["cuda:0"]);
+    refused(&mut atrous(&["summary", "alexnet", "--device", "cuda"]), &["`cuda"]);
     refused(&mut atrous(&["summary", "alexnet", "--threads", "0"]), &["--threads"]);
     let config = path(&folder, "a.toml");
     fs::write(&config, "epoch = 3\n").unwrap();
