@@ -9,6 +9,7 @@
 set -euo pipefail
 export LC_ALL=C
 cuda=$1
+PATH=$cuda/bin:$PATH  # cuobjdump looks for nvdisasm there
 cd "$(dirname "$0")"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT

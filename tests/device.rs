@@ -76,6 +76,34 @@ fn every_case_agrees_on_the_emulated_device_in_every_order_of_threads() {
     println!("{} cases and {gradients} gradients agree, in three orders", forward.len());
 }
 
+/// `ATROUS_RECORD=FILE`: all launches of all tiny cases, for `kernels/emulator/replay.sh`.
+#[cfg(feature = "emulator")]
+#[test]
+#[ignore = "writes a file for kernels/emulator/replay.sh"]
+fn launches_are_recorded() {
+    use atrous::cuda::emulated::record_to;
+    let path = std::env::var("ATROUS_RECORD").expect("ATROUS_RECORD names a file");
+    record_to(Some(path.as_ref())).unwrap();
+    let cases = agree(Device::Emulated).len();
+    // What no operator's case launches: updates and moving statistics.
+    use atrous::ops::batch_norm_train;
+    use atrous::optimizers::{Optimizer, Rule};
+    let there = |values: &[f32]| {
+        Tensor::from_slice(values, [values.len()]).unwrap().to_device(Device::Emulated).unwrap()
+    };
+    let (rms, momentum) = (Rule::rmsprop(0.0), Rule::rmsprop(0.9));
+    for rule in [Rule::sgd(0.0), Rule::sgd(0.9), rms, momentum, Rule::adam()] {
+        let mut optimizer = Optimizer::new(rule, 0.01).unwrap();
+        optimizer.begin_step();
+        optimizer.update(0, &mut there(&[1.0; 77]), &there(&[0.5; 77])).unwrap();
+    }
+    let (x, one) = (there(&[3.0, 1.0, 2.0]), there(&[1.0; 3]));
+    let statistics = batch_norm_train(&x, &one, &one, 1e-3).unwrap();
+    statistics.moving(&one, &one, 0.9).unwrap();
+    record_to(None).unwrap();
+    println!("{cases} cases recorded");
+}
+
 /// Augmented pictures must not depend on where they were made.
 #[cfg(feature = "emulator")]
 #[test]

@@ -1,8 +1,7 @@
 //! The seam between what is to run and what runs it.
 
-use super::Size;
+use super::{Argument, Size};
 use crate::error::Result;
-use std::ffi::c_void;
 
 /// A function of `kernels/<module>.cu`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,8 +36,8 @@ pub(crate) trait Driver: Send + Sync {
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()>;
 
     /// # Safety
-    /// [`super::Cuda::launch`]'s contract; `arguments` point at the parameters' values.
-    unsafe fn launch(&self, kernel: Kernel, size: Size, arguments: &mut [*mut c_void]) -> Result<()>;
+    /// [`super::Cuda::launch`]'s contract.
+    unsafe fn launch(&self, kernel: Kernel, size: Size, arguments: &[Argument]) -> Result<()>;
 
     fn synchronize(&self) -> Result<()>;
 }

@@ -2,11 +2,15 @@
 //! (`kernels/emulator`). Slow, and exact about what is wrong: memory is as large as it was asked
 //! for and NaN until written, and threads run in the order that is asked for.
 
-use super::{Driver, Kernel, Size};
+use super::{Argument, Driver, Kernel, Size, pointers};
 use crate::error::{Error, Result};
+use crate::files::explain;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 unsafe extern "C" {
@@ -41,6 +45,77 @@ pub fn set_order(order: Order) {
     let _one_at_a_time = sizes();
     // SAFETY: it sets two numbers, and no kernel runs meanwhile.
     unsafe { atrous_emulator_order(order, seed) };
+}
+
+/// Where launches are written to, if they are: see [`record_to`].
+static RECORDING: Mutex<Option<BufWriter<File>>> = Mutex::new(None);
+
+/// From now on, writes every launch that succeeds to a file, with the content of its buffers before and
+/// after: `kernels/emulator/replay.cpp`, built with a sanitizer, runs them again. `None` ends it.
+pub fn record_to(path: Option<&Path>) -> Result<()> {
+    let mut recording = RECORDING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(mut file) = recording.take() {
+        file.flush().map_err(|error| Error::Device(format!("the recording of launches: {error}")))?;
+    }
+    if let Some(path) = path {
+        let failed = |error| Error::file(path, explain(&error));
+        let mut file = BufWriter::new(File::create(path).map_err(failed)?);
+        file.write_all(b"ATROUSR1").map_err(failed)?;
+        *recording = Some(file);
+    }
+    Ok(())
+}
+
+/// The content of every buffer among the arguments, by address: an argument that is the address of memory
+/// that is lent out is a buffer.
+fn contents(sizes: &HashMap<u64, usize>, arguments: &[Argument]) -> BTreeMap<u64, Vec<u8>> {
+    let buffers = arguments.iter().filter_map(|argument| match argument.0[..] {
+        [address] => Some((address, *sizes.get(&address)?)),
+        _ => None,
+    });
+    let content = |(address, bytes): (u64, usize)| {
+        // SAFETY: memory of this many bytes, lent out; no kernel runs now.
+        (address, unsafe { std::slice::from_raw_parts(address as *const u8, bytes) }.to_vec())
+    };
+    buffers.map(content).collect()
+}
+
+/// One launch as `replay.cpp` reads it (little-endian).
+fn record(
+    kernel: Kernel,
+    size: Size,
+    arguments: &[Argument],
+    before: &BTreeMap<u64, Vec<u8>>,
+    after: &BTreeMap<u64, Vec<u8>>,
+) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend((kernel.name.len() as u16).to_le_bytes());
+    bytes.extend(kernel.name.as_bytes());
+    for number in size.grid.into_iter().chain(size.block).chain([size.shared]) {
+        bytes.extend(number.to_le_bytes());
+    }
+    bytes.extend((before.len() as u16).to_le_bytes());
+    for (was, is) in before.values().zip(after.values()) {
+        bytes.extend((was.len() as u64).to_le_bytes());
+        bytes.extend(was);
+        bytes.extend(is);
+    }
+    bytes.extend((arguments.len() as u16).to_le_bytes());
+    for argument in arguments {
+        match argument.0[..] {
+            [address] if before.contains_key(&address) => {
+                let place = before.keys().position(|&known| known == address).unwrap_or_default();
+                bytes.push(1);
+                bytes.extend((place as u16).to_le_bytes());
+            }
+            _ => {
+                bytes.push(0);
+                bytes.extend((argument.0.len() as u16 * 8).to_le_bytes());
+                argument.0.iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+            }
+        }
+    }
+    bytes
 }
 
 pub(super) struct EmulatedDriver;
@@ -101,10 +176,12 @@ impl Driver for EmulatedDriver {
         Ok(())
     }
 
-    unsafe fn launch(&self, kernel: Kernel, size: Size, arguments: &mut [*mut c_void]) -> Result<()> {
+    unsafe fn launch(&self, kernel: Kernel, size: Size, arguments: &[Argument]) -> Result<()> {
         let name = CString::new(kernel.name).expect("kernels' names have no zero in them");
         let mut message = [0u8; 1024];
-        let _one_at_a_time = sizes();
+        let sizes = sizes();
+        let mut recording = RECORDING.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = recording.as_ref().map(|_| contents(&sizes, arguments));
         // SAFETY: the caller's contract; grid and block are three numbers each, the message as long
         // as is said.
         let failed = unsafe {
@@ -113,12 +190,17 @@ impl Driver for EmulatedDriver {
                 size.grid.as_ptr(),
                 size.block.as_ptr(),
                 size.shared as usize,
-                arguments.as_mut_ptr(),
+                pointers(arguments).as_mut_ptr(),
                 message.as_mut_ptr().cast(),
                 message.len(),
             )
         };
         if failed == 0 {
+            if let (Some(file), Some(before)) = (recording.as_mut(), before) {
+                let after = contents(&sizes, arguments);
+                file.write_all(&record(kernel, size, arguments, &before, &after))
+                    .map_err(|error| Error::Device(format!("the recording of launches: {error}")))?;
+            }
             return Ok(());
         }
         let end = message.iter().position(|&byte| byte == 0).unwrap_or(message.len());

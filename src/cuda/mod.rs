@@ -25,7 +25,6 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::DType;
 use std::collections::HashMap;
-use std::ffi::c_void;
 use std::sync::{Mutex, PoisonError};
 
 /// A device that is ready to run. There is one a device for the life of the process.
@@ -110,10 +109,8 @@ impl Cuda {
         if size.grid.contains(&0) {
             return Ok(());
         }
-        let mut pointers: Vec<*mut c_void> =
-            arguments.iter().map(|argument| argument.0.as_ptr().cast_mut().cast()).collect();
         // SAFETY: passed on to the caller.
-        unsafe { self.driver.launch(kernel, size, &mut pointers) }
+        unsafe { self.driver.launch(kernel, size, arguments) }
     }
 
     /// Waits until everything that was asked for is done; tells of faults on the way.
@@ -216,7 +213,14 @@ impl Size {
 
 /// One argument of a kernel, as its bytes (8-byte aligned).
 #[derive(Clone)]
+#[cfg_attr(not(any(feature = "cuda", feature = "emulator")), allow(dead_code))]
 pub(crate) struct Argument(Vec<u64>);
+
+/// The addresses of the arguments, as launches take them.
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+fn pointers(arguments: &[Argument]) -> Vec<*mut std::ffi::c_void> {
+    arguments.iter().map(|argument| argument.0.as_ptr().cast_mut().cast()).collect()
+}
 
 impl From<&Memory> for Argument {
     fn from(memory: &Memory) -> Self {

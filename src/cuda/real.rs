@@ -1,11 +1,11 @@
 //! NVIDIA's driver, looked for when the program runs: the same binary starts where there is none.
 
-use super::{DeviceInfo, Driver, Found, Kernel, Size, compiler};
+use super::{Argument, DeviceInfo, Driver, Found, Kernel, Size, compiler, pointers};
 use crate::error::{Error, Result};
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUcontext, CUdevice_attribute, CUfunction, CUstream};
 use std::collections::HashMap;
-use std::ffi::{CString, c_void};
+use std::ffi::CString;
 use std::sync::{Mutex, PoisonError};
 
 pub(super) struct RealDriver {
@@ -186,13 +186,15 @@ impl Driver for RealDriver {
         self.check("cuMemcpyDtoD", copied)
     }
 
-    unsafe fn launch(&self, kernel: Kernel, size: Size, arguments: &mut [*mut c_void]) -> Result<()> {
+    unsafe fn launch(&self, kernel: Kernel, size: Size, arguments: &[Argument]) -> Result<()> {
         self.enter()?;
         let function = self.function(kernel)?;
         let [grid, block] = [size.grid, size.block].map(|[x, y, z]| (x, y, z));
         // SAFETY: the caller's contract; the driver copies the arguments before it returns.
-        let launched =
-            unsafe { result::launch_kernel(function, grid, block, size.shared, self.stream, arguments) };
+        let mut pointers = pointers(arguments);
+        let launched = unsafe {
+            result::launch_kernel(function, grid, block, size.shared, self.stream, &mut pointers)
+        };
         self.check(kernel.name, launched)
     }
 

@@ -369,6 +369,9 @@ pub fn cases() -> Vec<Case> {
             let inputs = vec![Input::new("a", [2, 5, 3, 7]), Input::new("b", right)];
             cases.push(Case::new(op, name, cases::Size::Tiny, inputs, move |t| f(&t[0], &t[1])));
         }
+        // A multiple of four: vectors on devices.
+        let inputs = vec![Input::new("a", [3, 20]), Input::new("b", [3, 20])];
+        cases.push(Case::new(op, "same_60", cases::Size::Tiny, inputs, move |t| f(&t[0], &t[1])));
         let inputs = vec![Input::new("a", [16, 112, 112, 64]), Input::new("b", [16, 112, 112, 64])];
         cases.push(Case::new(op, "16x112x112x64", cases::Size::Real, inputs, move |t| f(&t[0], &t[1])));
     }
