@@ -16,14 +16,14 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "\
 Examples:
   atrous run --data voc --out result
-  atrous run --data voc --out result --classify model=mobilenetv2 --classify weights=mobilenetv2.h5 \\
-      --segment weights=mobilenet.h5 --segment epochs=12
+  atrous run --data voc --out result --classify model=mobilenetv2 \\
+      --classify weights=mobilenetv2.h5 --segment weights=mobilenet.h5 --segment epochs=12
   atrous run --data voc --out result --config pipeline.toml --resume
 
 It checks the folder, trains a classifier and a network for masks, scores both on pictures kept
 for validation, and predicts the test pictures. It leaves in the output folder: classify/ and
-segment/ (what `train` leaves), gallery.png, scores.txt, validation.png, submission.csv with the rows of both
-tasks, probabilities.csv, panel.png. Ctrl-C saves; --resume goes on from there.")]
+segment/ (what `train` leaves), gallery.png, scores.txt, validation.png, submission.csv with
+the rows of both tasks, probabilities.csv, panel.png. Ctrl-C saves; --resume goes on from there.")]
 pub struct Run {
     /// Folder in the competition's layout (train/ and test/) or in VOCdevkit's
     #[arg(long, value_name = "DIR")]
