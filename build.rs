@@ -33,14 +33,16 @@ mod emulator {
             }
         }
         // One translation unit a kernel file: their helpers may share names.
-        for file in sorted(kernels, "cu") {
+        let rungs = sorted(&kernels.join("ladder"), "cu").into_iter().map(|file| format!("ladder/{file}"));
+        for file in sorted(kernels, "cu").into_iter().chain(rungs) {
             let source = fs::read_to_string(kernels.join(&file)).expect("a kernel file is text");
-            let stem = file.trim_end_matches(".cu");
+            // Also the name of a linker section.
+            let stem = file.trim_end_matches(".cu").replace('/', "_");
             let mut unit = format!("#define ATROUS_UNIT \"{stem}\"\n#include \"{file}\"\n");
             for name in kernel_names(&source) {
                 unit += &format!("ATROUS_KERNEL({name});\n");
             }
-            let path = Path::new(&out).join(file.replace(".cu", "_emulated.cpp"));
+            let path = Path::new(&out).join(format!("{stem}_emulated.cpp"));
             fs::write(&path, unit).expect("OUT_DIR can be written");
             build.file(path);
         }

@@ -1,49 +1,268 @@
-// Batch normalisation: see src/ops/batch_norm/mod.rs for the formulas.
+// Batch normalisation: see src/ops/batch_norm/mod.rs for the formulas. Rung 3 of the ladder; below it
+// kernels/ladder/batch_norm_*.cu.
 //
-// Bytes bind. Training reads x three times (twice for the statistics, the second time from L2, once to
-// normalise) and writes y: 12 bytes from memory an element; backward reads x and g twice and writes dx: 20.
-// Taking the statistics in the kernel that makes x saves the first read; that is a later rung.
-//
-// E[x^2] - m^2 would cancel in f32. Each tile of rows has its own mean and M2 = sum (x - m)^2; tiles are
-// merged in their order, in double (Chan, Golub and LeVeque, 1979). No hardware has run these yet.
+// Bytes bind: training reads x twice and writes y; the backward pass reads x and the gradient twice and writes dx. Over
+// rung 2 this adds 128-bit accesses where channels are a multiple of four, sums in f32 within a thread (a dozen rows) and in double among
+// threads, and the activation that follows: y = f(batch norm), in the same pass. The backward pass computes the batch norm's
+// output again from x, to know where f is flat, so that nothing more is saved and nothing more is read: two passes for both. No hardware
+// has run these yet.
 
 #include "common.cuh"
 
-// What the 8 lanes of a channel have, added in their order; the same for all of them. A barrier before and
-// after: scratch can be used again.
-__device__ __forceinline__ double lanes_sum(double value, double (&scratch)[8][32]) {
+// What comes after the batch norm, as src/ops/batch_norm/mod.rs numbers it.
+enum After { NOTHING, RELU, RELU6 };
+
+// Comparisons, not fmaxf: a NaN stays a NaN.
+__device__ __forceinline__ float activated(int after, float v) {
+    return after == NOTHING ? v : v <= 0.0f ? 0.0f : after == RELU6 && v >= 6.0f ? 6.0f : v;
+}
+
+// The share of the gradient that comes through.
+__device__ __forceinline__ float through(int after, float v, float g) {
+    return after == NOTHING || (v > 0.0f && (after == RELU || v < 6.0f)) ? g : 0.0f;
+}
+
+// The same for one and for four channels.
+template <int V> struct Floats {
+    float v[V];
+};
+template <int V> __device__ __forceinline__ Floats<V> load(const float* p) {
+    Floats<V> r;
+    if constexpr (V == 4) {
+        const float4 f = *reinterpret_cast<const float4*>(p);
+        r.v[0] = f.x, r.v[1] = f.y, r.v[2] = f.z, r.v[3] = f.w;
+    } else {
+        r.v[0] = p[0];
+    }
+    return r;
+}
+template <int V> __device__ __forceinline__ void store(float* p, const Floats<V>& f) {
+    if constexpr (V == 4) {
+        *reinterpret_cast<float4*>(p) = make_float4(f.v[0], f.v[1], f.v[2], f.v[3]);
+    } else {
+        p[0] = f.v[0];
+    }
+}
+
+namespace {
+
+// What the 8 lanes of a channel have, added in their order, in double; the same for all of them. A barrier before
+// and after: scratch can be used again.
+__device__ __forceinline__ double lanes_sum(float value, float (&scratch)[8][32]) {
     scratch[threadIdx.y][threadIdx.x] = value;
     __syncthreads();
     double sum = 0.0;
-    for (int lane = 0; lane < 8; lane++) sum += scratch[lane][threadIdx.x];
+    for (int lane = 0; lane < 8; lane++) sum += (double)scratch[lane][threadIdx.x];
     __syncthreads();
     return sum;
 }
 
-// Mean and M2 of a tile of `length` rows. Block: 32 channels by 8 lanes; grid: [channels / 32, tiles];
-// partial [tiles, 2, channels].
-extern "C" __global__ void __launch_bounds__(256) batch_norm_tiles(const float* __restrict__ x,
-                                                                   double* __restrict__ partial, i64 rows,
-                                                                   int channels, i64 length) {
-    __shared__ double scratch[8][32];
-    const int c = blockIdx.x * 32 + threadIdx.x;
+// Mean and M2 = sum (x - mean)^2 of a tile of `length` rows, the second pass over what L1 holds.
+template <int V>
+__device__ __forceinline__ void tiles(const float* __restrict__ x, double* __restrict__ partial, i64 rows, int channels,
+                                      i64 length) {
+    __shared__ float scratch[8][32];
+    const int c = (blockIdx.x * 32 + threadIdx.x) * V;
     const bool there = c < channels;
     const i64 first = (i64)blockIdx.y * length;
     const i64 end = first + length < rows ? first + length : rows;
-    double sum = 0.0;
-    for (i64 row = first + threadIdx.y; there && row < end; row += 8) sum += (double)x[row * channels + c];
-    const double mean = lanes_sum(sum, scratch) / (double)(end - first);
-    double m2 = 0.0;
+    Floats<V> sum = {};
     for (i64 row = first + threadIdx.y; there && row < end; row += 8) {
-        const double d = (double)x[row * channels + c] - mean;
-        m2 += d * d;
+        const Floats<V> values = load<V>(x + row * channels + c);
+#pragma unroll
+        for (int i = 0; i < V; i++) sum.v[i] += values.v[i];
     }
-    m2 = lanes_sum(m2, scratch);
-    if (there && threadIdx.y == 0) {
-        double* out = partial + (i64)blockIdx.y * 2 * channels + c;
-        out[0] = mean;
-        out[channels] = m2;
+    double mean[V];
+    Floats<V> centre, m2 = {};
+#pragma unroll
+    for (int i = 0; i < V; i++) {
+        mean[i] = lanes_sum(sum.v[i], scratch) / (double)(end - first);
+        centre.v[i] = (float)mean[i];
     }
+    Floats<V> rest = {};  // of the mean's rounding: sum (x - centre), which would be 0
+    for (i64 row = first + threadIdx.y; there && row < end; row += 8) {
+        const Floats<V> values = load<V>(x + row * channels + c);
+#pragma unroll
+        for (int i = 0; i < V; i++) {
+            const float d = values.v[i] - centre.v[i];
+            rest.v[i] += d;
+            m2.v[i] = fmaf(d, d, m2.v[i]);
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < V; i++) {
+        const double n = (double)(end - first), off = lanes_sum(rest.v[i], scratch) / n;
+        const double total = lanes_sum(m2.v[i], scratch);
+        if (there && threadIdx.y == 0) {
+            double* out = partial + (i64)blockIdx.y * 2 * channels + c + i;
+            out[0] = (double)centre.v[i] + off;
+            out[channels] = total - off * off * n;
+        }
+    }
+}
+
+// y = f(gamma * inverse * (x - mean) + beta): the difference first, so that a value that is its channel's mean gives
+// exactly f(beta).
+template <int V>
+__device__ __forceinline__ void apply(const float* __restrict__ x, const float* __restrict__ gamma, const float* __restrict__ beta,
+                                      const float* __restrict__ mean, const float* __restrict__ inverse, float* __restrict__ y,
+                                      i64 n, int channels, int after) {
+    const i64 stride = (i64)gridDim.x * blockDim.x * V;
+    for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * V; i < n; i += stride) {
+        const int c = (int)(i % channels);
+        Floats<V> v = load<V>(x + i);
+        const Floats<V> a = load<V>(gamma + c), s = load<V>(inverse + c), m = load<V>(mean + c), b = load<V>(beta + c);
+#pragma unroll
+        for (int k = 0; k < V; k++) v.v[k] = activated(after, a.v[k] * s.v[k] * (v.v[k] - m.v[k]) + b.v[k]);
+        store<V>(y + i, v);
+    }
+}
+
+// Sums of g and of g * (x - mean) over a tile, g the gradient that comes through f.
+template <int V>
+__device__ __forceinline__ void gradient_tiles(const float* __restrict__ x, const float* __restrict__ dy,
+                                               const float* __restrict__ gamma, const float* __restrict__ beta,
+                                               const float* __restrict__ mean, const float* __restrict__ inverse,
+                                               double* __restrict__ partial, i64 rows, int channels, i64 length, int after) {
+    __shared__ float scratch[8][32];
+    const int c = (blockIdx.x * 32 + threadIdx.x) * V;
+    const bool there = c < channels;
+    const i64 first = (i64)blockIdx.y * length;
+    const i64 end = first + length < rows ? first + length : rows;
+    Floats<V> a = {}, b = {}, m = {}, plain = {}, centred = {};
+    if (there) {
+        const Floats<V> s = load<V>(inverse + c);
+        a = load<V>(gamma + c), b = load<V>(beta + c), m = load<V>(mean + c);
+#pragma unroll
+        for (int i = 0; i < V; i++) a.v[i] *= s.v[i];
+    }
+    for (i64 row = first + threadIdx.y; there && row < end; row += 8) {
+        const Floats<V> values = load<V>(x + row * channels + c), gradients = load<V>(dy + row * channels + c);
+#pragma unroll
+        for (int i = 0; i < V; i++) {
+            const float d = values.v[i] - m.v[i];
+            const float g = through(after, a.v[i] * d + b.v[i], gradients.v[i]);
+            plain.v[i] += g;
+            centred.v[i] = fmaf(g, d, centred.v[i]);
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < V; i++) {
+        const double p = lanes_sum(plain.v[i], scratch), q = lanes_sum(centred.v[i], scratch);
+        if (there && threadIdx.y == 0) {
+            double* out = partial + (i64)blockIdx.y * 2 * channels + c + i;
+            out[0] = p;
+            out[channels] = q;
+        }
+    }
+}
+
+// dx = a * (g - dbeta/n) - a * inverse * dgamma/n * (x - mean), a = gamma * inverse: differences first, so that little
+// is lost where they are small, and nothing where n = 1.
+template <int V>
+__device__ __forceinline__ void data(const float* __restrict__ x, const float* __restrict__ dy, const float* __restrict__ gamma,
+                                     const float* __restrict__ beta, const float* __restrict__ mean,
+                                     const float* __restrict__ inverse, const float* __restrict__ dgamma,
+                                     const float* __restrict__ dbeta, float* __restrict__ dx, i64 n, int channels, float rows,
+                                     int after) {
+    const i64 stride = (i64)gridDim.x * blockDim.x * V;
+    for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * V; i < n; i += stride) {
+        const int c = (int)(i % channels);
+        const Floats<V> values = load<V>(x + i), gradients = load<V>(dy + i), s = load<V>(inverse + c);
+        const Floats<V> scale = load<V>(gamma + c), b = load<V>(beta + c), m = load<V>(mean + c);
+        const Floats<V> p = load<V>(dbeta + c), q = load<V>(dgamma + c);
+        Floats<V> out;
+#pragma unroll
+        for (int k = 0; k < V; k++) {
+            const float a = scale.v[k] * s.v[k], d = values.v[k] - m.v[k];
+            const float g = through(after, a * d + b.v[k], gradients.v[k]);
+            out.v[k] = a * (g - p.v[k] / rows) - a * s.v[k] * (q.v[k] / rows) * d;
+        }
+        store<V>(dx + i, out);
+    }
+}
+
+// dx = gamma * inverse * g: inference, whose statistics are constants. x is read only to know where f is flat.
+template <int V>
+__device__ __forceinline__ void data_infer(const float* __restrict__ x, const float* __restrict__ dy,
+                                           const float* __restrict__ gamma, const float* __restrict__ beta,
+                                           const float* __restrict__ mean, const float* __restrict__ inverse,
+                                           float* __restrict__ dx, i64 n, int channels, int after) {
+    const i64 stride = (i64)gridDim.x * blockDim.x * V;
+    for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * V; i < n; i += stride) {
+        const int c = (int)(i % channels);
+        Floats<V> values = {}, m = {}, b = {};
+        if (after != NOTHING) values = load<V>(x + i), m = load<V>(mean + c), b = load<V>(beta + c);
+        const Floats<V> gradients = load<V>(dy + i), s = load<V>(inverse + c), scale = load<V>(gamma + c);
+        Floats<V> out;
+#pragma unroll
+        for (int k = 0; k < V; k++) {
+            const float a = scale.v[k] * s.v[k];
+            out.v[k] = a * through(after, a * (values.v[k] - m.v[k]) + b.v[k], gradients.v[k]);
+        }
+        store<V>(dx + i, out);
+    }
+}
+
+}  // namespace
+
+// Block: [32, 8]; grid: [channels / 32 (or 128), tiles]; partial [tiles, 2, channels]. The names' 4: channels are a multiple
+// of four.
+extern "C" __global__ void __launch_bounds__(256) batch_norm_tiles(
+    const float* x, double* partial, i64 rows, int channels, i64 length) {
+    tiles<1>(x, partial, rows, channels, length);
+}
+extern "C" __global__ void __launch_bounds__(256) batch_norm_tiles_4(
+    const float* x, double* partial, i64 rows, int channels, i64 length) {
+    tiles<4>(x, partial, rows, channels, length);
+}
+
+// A thread an element, or four.
+extern "C" __global__ void batch_norm_apply(
+    const float* x, const float* gamma, const float* beta, const float* mean, const float* inverse, float* y, i64 n, int
+    channels, int after) {
+    apply<1>(x, gamma, beta, mean, inverse, y, n, channels, after);
+}
+extern "C" __global__ void batch_norm_apply_4(
+    const float* x, const float* gamma, const float* beta, const float* mean, const float* inverse, float* y, i64 n, int
+    channels, int after) {
+    apply<4>(x, gamma, beta, mean, inverse, y, n, channels, after);
+}
+
+// Block, grid and partial as in `batch_norm_tiles`.
+extern "C" __global__ void __launch_bounds__(256) batch_norm_gradient_tiles(
+    const float* x, const float* dy, const float* gamma, const float* beta, const float* mean, const float* inverse,
+    double* partial, i64 rows, int channels, i64 length, int after) {
+    gradient_tiles<1>(x, dy, gamma, beta, mean, inverse, partial, rows, channels, length, after);
+}
+extern "C" __global__ void __launch_bounds__(256) batch_norm_gradient_tiles_4(
+    const float* x, const float* dy, const float* gamma, const float* beta, const float* mean, const float* inverse,
+    double* partial, i64 rows, int channels, i64 length, int after) {
+    gradient_tiles<4>(x, dy, gamma, beta, mean, inverse, partial, rows, channels, length, after);
+}
+
+// A thread an element, or four.
+extern "C" __global__ void batch_norm_data(
+    const float* x, const float* dy, const float* gamma, const float* beta, const float* mean, const float* inverse,
+    const float* dgamma, const float* dbeta, float* dx, i64 n, int channels, float rows, int after) {
+    data<1>(x, dy, gamma, beta, mean, inverse, dgamma, dbeta, dx, n, channels, rows, after);
+}
+extern "C" __global__ void batch_norm_data_4(
+    const float* x, const float* dy, const float* gamma, const float* beta, const float* mean, const float* inverse,
+    const float* dgamma, const float* dbeta, float* dx, i64 n, int channels, float rows, int after) {
+    data<4>(x, dy, gamma, beta, mean, inverse, dgamma, dbeta, dx, n, channels, rows, after);
+}
+
+// A thread an element, or four.
+extern "C" __global__ void batch_norm_data_infer(
+    const float* x, const float* dy, const float* gamma, const float* beta, const float* mean, const float* inverse,
+    float* dx, i64 n, int channels, int after) {
+    data_infer<1>(x, dy, gamma, beta, mean, inverse, dx, n, channels, after);
+}
+extern "C" __global__ void batch_norm_data_infer_4(
+    const float* x, const float* dy, const float* gamma, const float* beta, const float* mean, const float* inverse,
+    float* dx, i64 n, int channels, int after) {
+    data_infer<4>(x, dy, gamma, beta, mean, inverse, dx, n, channels, after);
 }
 
 // The tiles merged: mean, biased variance and 1/sqrt(variance + epsilon) of each channel.
@@ -73,44 +292,6 @@ extern "C" __global__ void batch_norm_inverse(const float* __restrict__ variance
     if (c < channels) inverse[c] = (float)(1.0 / sqrt((double)variance[c] + epsilon));
 }
 
-// y = gamma * inverse * (x - mean) + beta: the difference first, so that a value that is its channel's mean
-// gives exactly beta.
-extern "C" __global__ void batch_norm_apply(const float* __restrict__ x, const float* __restrict__ gamma,
-                                            const float* __restrict__ beta, const float* __restrict__ mean,
-                                            const float* __restrict__ inverse, float* __restrict__ y, i64 n,
-                                            int channels) {
-    const i64 stride = (i64)gridDim.x * blockDim.x;
-    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
-        const int c = (int)(i % channels);
-        y[i] = gamma[c] * inverse[c] * (x[i] - mean[c]) + beta[c];
-    }
-}
-
-// Sums of g and of g * (x - mean) over a tile. Block, grid and partial as in `batch_norm_tiles`.
-extern "C" __global__ void __launch_bounds__(256) batch_norm_gradient_tiles(
-    const float* __restrict__ x, const float* __restrict__ dy, const float* __restrict__ mean,
-    double* __restrict__ partial, i64 rows, int channels, i64 length) {
-    __shared__ double scratch[8][32];
-    const int c = blockIdx.x * 32 + threadIdx.x;
-    const bool there = c < channels;
-    const i64 first = (i64)blockIdx.y * length;
-    const i64 end = first + length < rows ? first + length : rows;
-    const float m = there ? mean[c] : 0.0f;
-    double plain = 0.0, centred = 0.0;
-    for (i64 row = first + threadIdx.y; there && row < end; row += 8) {
-        const float g = dy[row * channels + c];
-        plain += (double)g;
-        centred += (double)(g * (x[row * channels + c] - m));
-    }
-    plain = lanes_sum(plain, scratch);
-    centred = lanes_sum(centred, scratch);
-    if (there && threadIdx.y == 0) {
-        double* out = partial + (i64)blockIdx.y * 2 * channels + c;
-        out[0] = plain;
-        out[channels] = centred;
-    }
-}
-
 // dbeta = sum g, dgamma = inverse * sum g * (x - mean).
 extern "C" __global__ void batch_norm_gradients(const double* __restrict__ partial,
                                                 const float* __restrict__ inverse, float* __restrict__ dgamma,
@@ -124,32 +305,6 @@ extern "C" __global__ void batch_norm_gradients(const double* __restrict__ parti
     }
     dbeta[c] = (float)plain;
     dgamma[c] = (float)(centred * (double)inverse[c]);
-}
-
-// dx = a * (g - dbeta/n) - a * inverse * dgamma/n * (x - mean), a = gamma * inverse: differences first, so
-// that little is lost where they are small, and nothing where n = 1.
-extern "C" __global__ void batch_norm_data(const float* __restrict__ x, const float* __restrict__ dy,
-                                           const float* __restrict__ gamma, const float* __restrict__ mean,
-                                           const float* __restrict__ inverse, const float* __restrict__ dgamma,
-                                           const float* __restrict__ dbeta, float* __restrict__ dx, i64 n,
-                                           int channels, float rows) {
-    const i64 stride = (i64)gridDim.x * blockDim.x;
-    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
-        const int c = (int)(i % channels);
-        const float a = gamma[c] * inverse[c];
-        dx[i] = a * (dy[i] - dbeta[c] / rows) - a * inverse[c] * (dgamma[c] / rows) * (x[i] - mean[c]);
-    }
-}
-
-// dx = gamma * inverse * g: inference, whose statistics are constants.
-extern "C" __global__ void batch_norm_data_infer(const float* __restrict__ dy, const float* __restrict__ gamma,
-                                                 const float* __restrict__ inverse, float* __restrict__ dx, i64 n,
-                                                 int channels) {
-    const i64 stride = (i64)gridDim.x * blockDim.x;
-    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
-        const int c = (int)(i % channels);
-        dx[i] = gamma[c] * inverse[c] * dy[i];
-    }
 }
 
 // moving * momentum + statistic * factor * (1 - momentum); factor is Bessel's for a variance.

@@ -5,274 +5,297 @@
 //   data      dx [N*H*W, C]  = patches(g) [N*H*W, kh*kw*F] * w transposed within each tap
 //   weight    dw [kh*kw*C, F] = transposed patches(x) [kh*kw*C, N*OH*OW] * g [N*OH*OW, F]
 //
-// Arithmetic binds: 2*N*OH*OW*kh*kw*C*F operations for each of the three. A block of 256 threads makes a
-// 64x64 tile of the result, 4x4 a thread, 16 deep a step: each step reads 2*64*16 floats and does
-// 2*64*64*16 operations, 16 operations a byte from L2 or beyond. f32 on the CUDA cores; the tensor
-// cores are for later rungs. No hardware has run this yet.
+// Rungs 4 (f32) and 5 (tf32, bf16) of the ladder; below them kernels/ladder/conv2d_*.cu. Over rung 3 they add
+// asynchronous 128-bit copies to shared memory ahead of the arithmetic (kernels/product.cuh), tiles of 128x128,
+// and the tensor cores.
 //
-// Atrous convolution: where channels are a multiple of 16, a step lies within one tap, and a step whose
-// tap sees nothing but padding from all 64 pixels is left out. On a 14x14 map a 3x3 kernel of dilation
-// 18 costs no more than a 1x1.
+// Arithmetic binds: 2*N*OH*OW*kh*kw*C*F operations for each of the three; an H100 SXM's limits are 67 (f32),
+// 495 (tf32) and 989 (bf16) TFLOP/s dense, and mma.sync reaches some 65 % of the latter two at best. No hardware has
+// run this yet.
+//
+// Atrous convolution: a tap that only sees padding costs nothing. Forward and data leave out the taps that
+// none of a block's rows see; the weight gradient's sum runs over the rectangle of outputs whose windows see the
+// picture with the taps of the block. On a 14x14 map a 3x3 kernel of dilation 18 costs no more than a 1x1.
 
-#include "common.cuh"
-
-// Everything about one convolution, as src/ops/conv2d/device.rs has it.
-struct Conv2d {
-    int batch, height, width, channels;
-    int out_height, out_width, filters;
-    int kernel_height, kernel_width;
-    int stride_y, stride_x, dilation_y, dilation_x, pad_y, pad_x;
-};
-
-static const int TILE = 64;   // rows and columns of the result a block makes
-static const int DEPTH = 16;  // of the sum, a step
-static const int EACH = 4;    // rows and columns a thread makes
-
-// a holds columns of the left factor, so that a thread's four rows are one 128-bit read.
-struct Tiles {
-    float a[DEPTH][TILE];
-    float b[DEPTH][TILE];
-};
-
-__device__ __forceinline__ void multiply(const Tiles& tiles, float (&sum)[EACH][EACH]) {
-    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
-#pragma unroll
-    for (int k = 0; k < DEPTH; k++) {
-        const float4 a = *reinterpret_cast<const float4*>(&tiles.a[k][ty * EACH]);
-        const float4 b = *reinterpret_cast<const float4*>(&tiles.b[k][tx * EACH]);
-        const float rows[EACH] = {a.x, a.y, a.z, a.w}, columns[EACH] = {b.x, b.y, b.z, b.w};
-#pragma unroll
-        for (int i = 0; i < EACH; i++) {
-#pragma unroll
-            for (int j = 0; j < EACH; j++) sum[i][j] = fmaf(rows[i], columns[j], sum[i][j]);
-        }
-    }
-}
-
-// Four neighbours at `p`, of which `left` are there; zeros for the others. Vectors where the row length
-// keeps them aligned.
-__device__ __forceinline__ float4 four(const float* __restrict__ p, i64 left, bool aligned) {
-    if (aligned && left >= 4) return *reinterpret_cast<const float4*>(p);
-    float4 v = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    if (left > 0) v.x = p[0];
-    if (left > 1) v.y = p[1];
-    if (left > 2) v.z = p[2];
-    if (left > 3) v.w = p[3];
-    return v;
-}
-
-__device__ __forceinline__ void store_four(float* p, i64 left, bool aligned, const float (&v)[EACH]) {
-    if (aligned && left >= 4) {
-        *reinterpret_cast<float4*>(p) = make_float4(v[0], v[1], v[2], v[3]);
-        return;
-    }
-    for (int i = 0; i < EACH && i < left; i++) p[i] = v[i];
-}
-
-// A place in a map: picture, row, column.
-struct Place {
-    int n, y, x;
-};
-
-__device__ __forceinline__ Place place(i64 index, int height, int width) {
-    Place p;
-    p.x = (int)(index % width);
-    p.y = (int)(index / width % height);
-    p.n = (int)(index / ((i64)width * height));
-    return p;
-}
-
-// The pixel that tap (ky, kx) of the window at output `o` reads: its index, or -1 for padding.
-__device__ __forceinline__ i64 pixel_read(const Conv2d& g, Place o, int ky, int kx) {
-    const int y = o.y * g.stride_y + ky * g.dilation_y - g.pad_y;
-    const int x = o.x * g.stride_x + kx * g.dilation_x - g.pad_x;
-    if (y < 0 || y >= g.height || x < 0 || x >= g.width) return -1;
-    return ((i64)o.n * g.height + y) * g.width + x;
-}
-
-// The output whose tap (ky, kx) reads input `i`: its index, or -1 if there is none.
-__device__ __forceinline__ i64 output_read(const Conv2d& g, Place i, int ky, int kx) {
-    const int y = i.y + g.pad_y - ky * g.dilation_y, x = i.x + g.pad_x - kx * g.dilation_x;
-    if (y < 0 || x < 0 || y % g.stride_y || x % g.stride_x) return -1;
-    const int oy = y / g.stride_y, ox = x / g.stride_x;
-    if (oy >= g.out_height || ox >= g.out_width) return -1;
-    return ((i64)i.n * g.out_height + oy) * g.out_width + ox;
-}
+#include "conv2d.cuh"
+#include "product.cuh"
 
 namespace {
 
-// One tile of patches(source) * matrix. FORWARD: source is x, matrix w as it is; else source is the
-// output's gradient, matrix w transposed within each tap. WHOLE: a step lies within one tap.
-template <bool FORWARD, bool WHOLE>
+// One tile of patches(source) * matrix. FORWARD: source is x, matrix w as it is; else source is the output's
+// gradient, matrix w transposed within each tap. A step lies within one tap; the last one of a tap is filled with zeros.
+template <int MATH, int SIZE, bool FORWARD>
 __device__ __forceinline__ void product_of_patches(const Conv2d& g, const float* __restrict__ source,
                                                    const float* __restrict__ w, const float* __restrict__ bias,
                                                    float* __restrict__ result) {
-    __shared__ __align__(16) Tiles tiles;
-    const int t = threadIdx.x;
+    typedef Product<MATH, SIZE, true, !FORWARD> P;
+    __shared__ __align__(16) float shared[P::FLOATS];
     const int height = FORWARD ? g.out_height : g.height, width = FORWARD ? g.out_width : g.width;
     const int inner = FORWARD ? g.channels : g.filters;   // channels of the source
     const int columns = FORWARD ? g.filters : g.channels;  // of the result
-    const i64 rows = (i64)g.batch * height * width;
+    const int rows = g.batch * height * width;
     const int taps = g.kernel_height * g.kernel_width;
-    const int depth = taps * inner;
-    const i64 first_row = (i64)blockIdx.x * TILE;
-    const int first_column = blockIdx.y * TILE;
+    const int first_row = blockIdx.x * SIZE, first_column = blockIdx.y * SIZE;
+    const bool inner_aligned = inner % 4 == 0, columns_aligned = columns % 4 == 0;
+    const int t = threadIdx.x;
 
-    // This thread's share of a step: four depths of one row of a …
-    const int a_row = t / 4, a_depth = t % 4 * 4;
-    const i64 row = first_row + a_row;
-    const Place at = place(row < rows ? row : 0, height, width);
-    // … and four columns of one depth of b (forward), or four depths of one column (else).
-    const int b_depth = FORWARD ? t / 16 : t % 4 * 4;
-    const int b_column = first_column + (FORWARD ? t % 16 * 4 : t / 4);
+    // This thread brings four depths of two rows …
+    Place at[2];
+    bool inside[2];
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const int row = first_row + t / 4 + i * (SIZE / 2);
+        inside[i] = row < rows;
+        at[i] = place(inside[i] ? row : 0, height, width);
+    }
+    auto read = [&](int i, int tap) {
+        const int ky = tap / g.kernel_width, kx = tap % g.kernel_width;
+        return !inside[i] ? -1 : FORWARD ? pixel_read(g, at[i], ky, kx) : output_read(g, at[i], ky, kx);
+    };
+    // The taps that see anything; of kernels with more than 64 all.
+    u64 live = ~0ull;
+    if (taps > 1 && taps <= 64) {
+        live = 0;
+        for (int tap = 0; tap < taps; tap++) {
+            if (__syncthreads_or(read(0, tap) >= 0 || read(1, tap) >= 0)) live |= 1ull << tap;
+        }
+    }
+    auto skips = [&](int tap) { return tap < 64 && !(live >> tap & 1); };
+    int count = 0;
+    for (int tap = 0; tap < taps; tap++) count += !skips(tap);
+
+    int tap = -1, k0 = inner, index[2] = {-1, -1};
+    P product;
+    run_product(product, shared, count * ceil_div(inner, DEPTH), [&](int, float* a, float* b) {
+        k0 += DEPTH;
+        if (k0 >= inner) {
+            k0 = 0;
+            do tap++;
+            while (skips(tap));
+            index[0] = read(0, tap);
+            index[1] = read(1, tap);
+        }
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int k = k0 + t % 4 * 4;
+            const int there = index[i] >= 0 ? inner - k : 0;
+            const float* from = there > 0 ? source + (i64)index[i] * inner + k : source;
+            fetch_four(a + P::A::at(t / 4 + i * (SIZE / 2), t % 4 * 4), from, there, inner_aligned);
+        }
+        // … and four columns of two depths of the matrix (forward), or four depths of two of its columns.
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int piece = t + i * P::THREADS;
+            if (FORWARD) {
+                const int depth = piece / (SIZE / 4), column = piece % (SIZE / 4) * 4, k = k0 + depth;
+                const int there = k < inner ? columns - first_column - column : 0;
+                const float* from = there > 0 ? w + ((i64)tap * inner + k) * columns + first_column + column : w;
+                fetch_four(b + P::B::at(column, depth), from, there, columns_aligned);
+            } else {
+                const int column = piece / 4, k = k0 + piece % 4 * 4;
+                const int there = first_column + column < columns ? inner - k : 0;
+                const float* from = there > 0 ? w + ((i64)tap * columns + first_column + column) * inner + k : w;
+                fetch_four(b + P::B::at(column, piece % 4 * 4), from, there, inner_aligned);
+            }
+        }
+    });
+    product.each([&](int row, int column, auto& v) {
+        const int N = sizeof(v) / sizeof(float);
+        row += first_row, column += first_column;
+        if (row >= rows || column >= columns) return;
+        float out[N];
+#pragma unroll
+        for (int i = 0; i < N; i++) out[i] = v[i] + (FORWARD && bias != nullptr && column + i < columns ? bias[column + i] : 0.0f);
+        store_row<N>(result + (i64)row * columns + column, columns - column, columns_aligned, out);
+    });
+}
+
+// A convolution of few channels (the first layer's three): a step runs over 16 (tap, channel) pairs, gathered one by
+// one, or most of it would be zeros.
+__device__ __forceinline__ void product_of_few_channels(const Conv2d& g, const float* __restrict__ x,
+                                                        const float* __restrict__ w, const float* __restrict__ bias,
+                                                        float* __restrict__ y) {
+    typedef Product<F32, 64, true, false> P;
+    __shared__ __align__(16) float shared[P::FLOATS];
+    const int rows = g.batch * g.out_height * g.out_width, columns = g.filters;
+    const int depth = g.kernel_height * g.kernel_width * g.channels;
+    const int first_row = blockIdx.x * 64, first_column = blockIdx.y * 64;
     const bool columns_aligned = columns % 4 == 0;
-
-    float sum[EACH][EACH] = {};
-    for (int k0 = 0; k0 < depth; k0 += DEPTH) {
-        float values[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-        if (WHOLE) {
-            const int tap = k0 / inner, ky = tap / g.kernel_width, kx = tap % g.kernel_width;
-            const i64 index = row >= rows ? -1 : FORWARD ? pixel_read(g, at, ky, kx) : output_read(g, at, ky, kx);
-            // Also the barrier that lets nobody overwrite tiles that are still read.
-            if (!__syncthreads_or(index >= 0)) {
-                k0 += (inner - k0 % inner) - DEPTH;  // nothing of this tap: on to the next
-                continue;
-            }
-            if (index >= 0) {
-                const float4 v = *reinterpret_cast<const float4*>(source + index * inner + k0 % inner + a_depth);
-                values[0] = v.x, values[1] = v.y, values[2] = v.z, values[3] = v.w;
-            }
-        } else {
-            __syncthreads();
-            for (int i = 0; i < 4; i++) {
-                const int k = k0 + a_depth + i;
-                if (k >= depth || row >= rows) break;
-                const int tap = k / inner, ky = tap / g.kernel_width, kx = tap % g.kernel_width;
-                const i64 index = FORWARD ? pixel_read(g, at, ky, kx) : output_read(g, at, ky, kx);
-                if (index >= 0) values[i] = source[index * inner + k % inner];
+    const int t = threadIdx.x;
+    P product;
+    run_product(product, shared, ceil_div(depth, DEPTH), [&](int step, float* a, float* b) {
+        for (int i = 0; i < 2; i++) {
+            const int row = first_row + t / 4 + i * 32;
+            const Place at = place(row < rows ? row : 0, g.out_height, g.out_width);
+            for (int j = 0; j < 4; j++) {
+                const int k = step * DEPTH + t % 4 * 4 + j, tap = k / g.channels;
+                int index = -1;
+                if (row < rows && k < depth) index = pixel_read(g, at, tap / g.kernel_width, tap % g.kernel_width);
+                a[P::A::at(t / 4 + i * 32, t % 4 * 4 + j)] = index < 0 ? 0.0f : x[(i64)index * g.channels + k % g.channels];
             }
         }
-        for (int i = 0; i < 4; i++) tiles.a[a_depth + i][a_row] = values[i];
+        for (int i = 0; i < 2; i++) {
+            const int piece = t + i * P::THREADS;
+            const int k = step * DEPTH + piece / 16, column = piece % 16 * 4;
+            const int there = k < depth ? columns - first_column - column : 0;
+            const float* from = there > 0 ? w + (i64)k * columns + first_column + column : w;
+            fetch_four(b + P::B::at(column, piece / 16), from, there, columns_aligned);
+        }
+    });
+    product.each([&](int row, int column, auto& v) {
+        const int N = sizeof(v) / sizeof(float);
+        row += first_row, column += first_column;
+        if (row >= rows || column >= columns) return;
+        float out[N];
+        for (int i = 0; i < N; i++) out[i] = v[i] + (bias != nullptr && column + i < columns ? bias[column + i] : 0.0f);
+        store_row<N>(y + (i64)row * columns + column, columns - column, columns_aligned, out);
+    });
+}
 
-        if (FORWARD) {
-            const int k = k0 + b_depth;
-            const i64 left = k < depth ? columns - b_column : 0;
-            *reinterpret_cast<float4*>(&tiles.b[b_depth][b_column - first_column]) =
-                four(w + (i64)k * columns + b_column, left, columns_aligned);
-        } else {
-            // w [tap, column, inner]: four neighbours are four depths of one column, if they are of one tap.
-            for (int i = 0; i < 4; i++) {
-                const int k = k0 + b_depth + i;
-                float v = 0.0f;
-                if (k < depth && b_column < columns) v = w[((i64)(k / inner) * columns + b_column) * inner + k % inner];
-                tiles.b[b_depth + i][b_column - first_column] = v;
+// The outputs [first, end) of an axis whose windows see the picture with one of the taps [low, high].
+struct Range {
+    int first, end;
+};
+__device__ __forceinline__ Range seen(int size, int outputs, int stride, int dilation, int pad, int low, int high) {
+    // 0 <= o * stride + tap * dilation - pad < size
+    const int from = pad - high * dilation, to = size + pad - low * dilation;
+    Range r;
+    r.first = from > 0 ? ceil_div(from, stride) : 0;
+    r.end = to > 0 ? ceil_div(to, stride) : 0;
+    if (r.end > outputs) r.end = outputs;
+    if (r.end < r.first) r.end = r.first;
+    return r;
+}
+
+// The weight gradient's sum runs over all outputs, and its result is small: the sum is cut into gridDim.z parts,
+// a block each, and `conv2d_weight_parts` adds the parts in their order.
+template <int MATH, int SIZE>
+__device__ __forceinline__ void product_of_weights(const Conv2d& g, const float* __restrict__ x,
+                                                   const float* __restrict__ dy, float* __restrict__ partial) {
+    typedef Product<MATH, SIZE, false, false> P;
+    __shared__ __align__(16) float shared[P::FLOATS];
+    const int rows = g.kernel_height * g.kernel_width * g.channels, columns = g.filters;
+    const int first_row = blockIdx.x * SIZE, first_column = blockIdx.y * SIZE;
+    const bool channels_aligned = g.channels % 4 == 0, columns_aligned = columns % 4 == 0;
+    const int t = threadIdx.x;
+
+    // The outputs that matter to this block's taps.
+    const int last_row = (first_row + SIZE < rows ? first_row + SIZE : rows) - 1;
+    const int low = first_row / g.channels, high = last_row / g.channels;
+    const bool one_line = low / g.kernel_width == high / g.kernel_width;
+    const Range ys = seen(g.height, g.out_height, g.stride_y, g.dilation_y, g.pad_y, low / g.kernel_width, high / g.kernel_width);
+    const Range xs = seen(g.width, g.out_width, g.stride_x, g.dilation_x, g.pad_x, one_line ? low % g.kernel_width : 0,
+                          one_line ? high % g.kernel_width : g.kernel_width - 1);
+    const int seen_height = ys.end - ys.first, seen_width = xs.end - xs.first;
+    const int outputs = g.batch * seen_height * seen_width;
+    const int length = ceil_div(ceil_div(outputs, (int)gridDim.z), DEPTH) * DEPTH;
+    const int first = (int)blockIdx.z * length < outputs ? (int)blockIdx.z * length : outputs;
+    const int end = length < outputs - first ? first + length : outputs;
+
+    // This thread brings four rows and four columns of the outputs `m` and `m + 8` of a step.
+    const int four = t % (SIZE / 4) * 4, depth = t / (SIZE / 4);
+    const int row = first_row + four, column = first_column + four;
+    const int tap = row / g.channels, ky = tap / g.kernel_width, kx = tap % g.kernel_width;
+    P product;
+    run_product(product, shared, ceil_div(end - first, DEPTH), [&](int step, float* a, float* b) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int m = first + step * DEPTH + depth + i * 8;
+            const bool inside = m < end;
+            Place o = place(inside ? m : 0, seen_height, seen_width);
+            o.y += ys.first, o.x += xs.first;
+            float* to = a + P::A::at(four, depth + i * 8);
+            if (channels_aligned) {  // rows are a multiple of four, and four of them are of one tap
+                const int index = inside && row < rows ? pixel_read(g, o, ky, kx) : -1;
+                const float* from = index >= 0 ? x + (i64)index * g.channels + row % g.channels : x;
+                fetch_four(to, from, index >= 0 ? 4 : 0, true);
+            } else {
+                for (int j = 0; j < 4; j++) {
+                    const int its = (row + j) / g.channels;
+                    int index = -1;
+                    if (inside && row + j < rows) index = pixel_read(g, o, its / g.kernel_width, its % g.kernel_width);
+                    to[j] = index < 0 ? 0.0f : x[(i64)index * g.channels + (row + j) % g.channels];
+                }
             }
+            const int there = inside ? columns - column : 0;
+            const i64 output = ((i64)o.n * g.out_height + o.y) * g.out_width + o.x;
+            const float* from = there > 0 ? dy + output * columns + column : dy;
+            fetch_four(b + P::B::at(four, depth + i * 8), from, there, columns_aligned);
         }
-        __syncthreads();
-        multiply(tiles, sum);
-    }
-
-    const int tx = t % 16, ty = t / 16;
-    const int column = first_column + tx * EACH;
-    for (int i = 0; i < EACH; i++) {
-        const i64 out_row = first_row + ty * EACH + i;
-        if (out_row >= rows || column >= columns) continue;
-        if (bias != nullptr) {
-            for (int j = 0; j < EACH && column + j < columns; j++) sum[i][j] += bias[column + j];
-        }
-        store_four(result + out_row * columns + column, columns - column, columns_aligned, sum[i]);
-    }
+    });
+    float* out = partial + (i64)blockIdx.z * rows * columns;
+    product.each([&](int r, int c, auto& v) {
+        const int N = sizeof(v) / sizeof(float);
+        r += first_row, c += first_column;
+        if (r < rows && c < columns) store_row<N>(out + (i64)r * columns + c, columns - c, columns_aligned, v);
+    });
 }
 
 }  // namespace
 
-// grid: [outputs / 64, filters / 64]; `bias` may be null.
-extern "C" __global__ void __launch_bounds__(256) conv2d_forward(const float* __restrict__ x,
-                                                                 const float* __restrict__ w,
-                                                                 const float* __restrict__ bias,
-                                                                 float* __restrict__ y, Conv2d g) {
-    product_of_patches<true, false>(g, x, w, bias, y);
+// grid: [outputs / size, filters / size]; `bias` may be null.
+extern "C" __global__ void __launch_bounds__(256, 2) conv2d_forward_f32_large(const float* x, const float* w, const float* bias, float* y, Conv2d g) {
+    product_of_patches<F32, 128, true>(g, x, w, bias, y);
+}
+extern "C" __global__ void __launch_bounds__(128) conv2d_forward_f32_small(const float* x, const float* w, const float* bias, float* y, Conv2d g) {
+    product_of_patches<F32, 64, true>(g, x, w, bias, y);
+}
+extern "C" __global__ void __launch_bounds__(256, 2) conv2d_forward_tf32_large(const float* x, const float* w, const float* bias, float* y, Conv2d g) {
+    product_of_patches<TF32, 128, true>(g, x, w, bias, y);
+}
+extern "C" __global__ void __launch_bounds__(128) conv2d_forward_tf32_small(const float* x, const float* w, const float* bias, float* y, Conv2d g) {
+    product_of_patches<TF32, 64, true>(g, x, w, bias, y);
+}
+extern "C" __global__ void __launch_bounds__(256, 2) conv2d_forward_bf16_large(const float* x, const float* w, const float* bias, float* y, Conv2d g) {
+    product_of_patches<BF16, 128, true>(g, x, w, bias, y);
+}
+extern "C" __global__ void __launch_bounds__(128) conv2d_forward_bf16_small(const float* x, const float* w, const float* bias, float* y, Conv2d g) {
+    product_of_patches<BF16, 64, true>(g, x, w, bias, y);
 }
 
-// The same where channels are a multiple of 16.
-extern "C" __global__ void __launch_bounds__(256) conv2d_forward_whole(const float* __restrict__ x,
-                                                                       const float* __restrict__ w,
-                                                                       const float* __restrict__ bias,
-                                                                       float* __restrict__ y, Conv2d g) {
-    product_of_patches<true, true>(g, x, w, bias, y);
+// Fewer than 16 channels. grid: [outputs / 64, filters / 64].
+extern "C" __global__ void __launch_bounds__(128) conv2d_forward_few(const float* x, const float* w, const float* bias, float* y, Conv2d g) {
+    product_of_few_channels(g, x, w, bias, y);
 }
 
-// grid: [inputs / 64, channels / 64].
-extern "C" __global__ void __launch_bounds__(256) conv2d_data(const float* __restrict__ dy,
-                                                              const float* __restrict__ w,
-                                                              float* __restrict__ dx, Conv2d g) {
-    product_of_patches<false, false>(g, dy, w, nullptr, dx);
+// grid: [inputs / size, channels / size].
+extern "C" __global__ void __launch_bounds__(256, 2) conv2d_data_f32_large(const float* dy, const float* w, float* dx, Conv2d g) {
+    product_of_patches<F32, 128, false>(g, dy, w, nullptr, dx);
+}
+extern "C" __global__ void __launch_bounds__(128) conv2d_data_f32_small(const float* dy, const float* w, float* dx, Conv2d g) {
+    product_of_patches<F32, 64, false>(g, dy, w, nullptr, dx);
+}
+extern "C" __global__ void __launch_bounds__(256, 2) conv2d_data_tf32_large(const float* dy, const float* w, float* dx, Conv2d g) {
+    product_of_patches<TF32, 128, false>(g, dy, w, nullptr, dx);
+}
+extern "C" __global__ void __launch_bounds__(128) conv2d_data_tf32_small(const float* dy, const float* w, float* dx, Conv2d g) {
+    product_of_patches<TF32, 64, false>(g, dy, w, nullptr, dx);
+}
+extern "C" __global__ void __launch_bounds__(256, 2) conv2d_data_bf16_large(const float* dy, const float* w, float* dx, Conv2d g) {
+    product_of_patches<BF16, 128, false>(g, dy, w, nullptr, dx);
+}
+extern "C" __global__ void __launch_bounds__(128) conv2d_data_bf16_small(const float* dy, const float* w, float* dx, Conv2d g) {
+    product_of_patches<BF16, 64, false>(g, dy, w, nullptr, dx);
 }
 
-// The same where filters are a multiple of 16.
-extern "C" __global__ void __launch_bounds__(256) conv2d_data_whole(const float* __restrict__ dy,
-                                                                    const float* __restrict__ w,
-                                                                    float* __restrict__ dx, Conv2d g) {
-    product_of_patches<false, true>(g, dy, w, nullptr, dx);
+// grid: [kh*kw*C / size, F / size, parts]; partial [parts, kh*kw*C, F].
+extern "C" __global__ void __launch_bounds__(256, 2) conv2d_weight_f32_large(const float* x, const float* dy, float* partial, Conv2d g) {
+    product_of_weights<F32, 128>(g, x, dy, partial);
 }
-
-// The weight gradient's sum runs over all outputs, and its result is small: the sum is cut into parts, a
-// block each, and `conv2d_weight_parts` adds the parts in their order. grid: [kh*kw*C / 64, F / 64, parts].
-extern "C" __global__ void __launch_bounds__(256) conv2d_weight(const float* __restrict__ x,
-                                                                const float* __restrict__ dy,
-                                                                float* __restrict__ partial, Conv2d g,
-                                                                int length) {
-    __shared__ __align__(16) Tiles tiles;
-    const int t = threadIdx.x;
-    const int rows = g.kernel_height * g.kernel_width * g.channels, columns = g.filters;
-    const i64 outputs = (i64)g.batch * g.out_height * g.out_width;
-    const i64 first = (i64)blockIdx.z * length;
-    const i64 end = first + length < outputs ? first + length : outputs;
-    const int first_row = blockIdx.x * TILE, first_column = blockIdx.y * TILE;
-    const int depth = t / 16, four_at = t % 16 * 4;
-    const bool aligned = g.channels % 4 == 0, columns_aligned = columns % 4 == 0;
-
-    float sum[EACH][EACH] = {};
-    for (i64 m0 = first; m0 < end; m0 += DEPTH) {
-        const i64 m = m0 + depth;
-        const Place o = place(m < end ? m : 0, g.out_height, g.out_width);
-        float values[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-        const int row = first_row + four_at;
-        if (m < end && row < rows) {
-            if (aligned) {  // rows are a multiple of four, and four of them are of one tap
-                const int tap = row / g.channels;
-                const i64 index = pixel_read(g, o, tap / g.kernel_width, tap % g.kernel_width);
-                if (index >= 0) {
-                    const float4 v = *reinterpret_cast<const float4*>(x + index * g.channels + row % g.channels);
-                    values[0] = v.x, values[1] = v.y, values[2] = v.z, values[3] = v.w;
-                }
-            } else {
-                for (int i = 0; i < 4 && row + i < rows; i++) {
-                    const int tap = (row + i) / g.channels;
-                    const i64 index = pixel_read(g, o, tap / g.kernel_width, tap % g.kernel_width);
-                    if (index >= 0) values[i] = x[index * g.channels + (row + i) % g.channels];
-                }
-            }
-        }
-        const int column = first_column + four_at;
-        const i64 left = m < end ? columns - column : 0;
-        const float4 right = four(dy + m * columns + column, left, columns_aligned);
-        __syncthreads();
-        *reinterpret_cast<float4*>(&tiles.a[depth][four_at]) =
-            make_float4(values[0], values[1], values[2], values[3]);
-        *reinterpret_cast<float4*>(&tiles.b[depth][four_at]) = right;
-        __syncthreads();
-        multiply(tiles, sum);
-    }
-
-    const int tx = t % 16, ty = t / 16;
-    const int column = first_column + tx * EACH;
-    float* out = partial + (i64)blockIdx.z * rows * columns;
-    for (int i = 0; i < EACH; i++) {
-        const int row = first_row + ty * EACH + i;
-        if (row >= rows || column >= columns) continue;
-        store_four(out + (i64)row * columns + column, columns - column, columns_aligned, sum[i]);
-    }
+extern "C" __global__ void __launch_bounds__(128) conv2d_weight_f32_small(const float* x, const float* dy, float* partial, Conv2d g) {
+    product_of_weights<F32, 64>(g, x, dy, partial);
+}
+extern "C" __global__ void __launch_bounds__(256, 2) conv2d_weight_tf32_large(const float* x, const float* dy, float* partial, Conv2d g) {
+    product_of_weights<TF32, 128>(g, x, dy, partial);
+}
+extern "C" __global__ void __launch_bounds__(128) conv2d_weight_tf32_small(const float* x, const float* dy, float* partial, Conv2d g) {
+    product_of_weights<TF32, 64>(g, x, dy, partial);
+}
+extern "C" __global__ void __launch_bounds__(256, 2) conv2d_weight_bf16_large(const float* x, const float* dy, float* partial, Conv2d g) {
+    product_of_weights<BF16, 128>(g, x, dy, partial);
+}
+extern "C" __global__ void __launch_bounds__(128) conv2d_weight_bf16_small(const float* x, const float* dy, float* partial, Conv2d g) {
+    product_of_weights<BF16, 64>(g, x, dy, partial);
 }
 
 // dw[i] = the sum over parts of partial[part, i], in double.

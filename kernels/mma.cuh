@@ -12,6 +12,13 @@ __device__ __forceinline__ u32 to_tf32(float x) {
     return r;
 }
 
+// Two numbers rounded to bf16 (7 bits of mantissa, to nearest, ties to even), the first in the low half.
+__device__ __forceinline__ u32 to_bf16x2(float low, float high) {
+    u32 r;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+    return r;
+}
+
 __device__ __forceinline__ void mma_tf32_m16n8k8(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
     asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
@@ -43,6 +50,8 @@ inline u32 to_tf32(float x) {
     if ((u & 0x7f800000u) == 0x7f800000u) return u & 0x7fffffu ? 0x7fffffffu : u;  // NaN, infinity
     return (u + 0x1000u) & ~0x1fffu;
 }
+
+inline u32 to_bf16x2(float low, float high) { return __float2bfloat16(low).bits | (u32)__float2bfloat16(high).bits << 16; }
 
 namespace emulator {
 struct Fragments {

@@ -1,4 +1,6 @@
-// Sums of x as [outer, reduced, inner] over its middle axis: see src/ops/reduce.rs.
+// Sums of x as [outer, reduced, inner] over its middle axis: see src/ops/reduce.rs. `reduce_rows` is rung 4 of the ladder;
+// below it kernels/ladder/reduce_*.cu, over which it adds parts: many blocks share a row, and a second kernel adds
+// what they have; and 128-bit loads.
 //
 // Bytes bind: every element is read once, 4 bytes each. Two stages, both in a fixed order and in double,
 // so that the same bits come out in every run whatever the blocks' order: first each block adds a part
@@ -15,7 +17,14 @@ extern "C" __global__ void __launch_bounds__(256) reduce_rows(const float* __res
     const i64 end = first + length < reduced ? first + length : reduced;
     const float* row = x + (i64)blockIdx.y * reduced;
     double sum = 0.0;
-    for (i64 i = first + threadIdx.x; i < end; i += blockDim.x) sum += (double)row[i];
+    if (reduced % 4 == 0 && length % 4 == 0) {  // whatever the row and the part, four neighbours are 16 aligned bytes
+        for (i64 i = first + 4 * threadIdx.x; i < end; i += 4 * blockDim.x) {
+            const float4 v = *reinterpret_cast<const float4*>(row + i);
+            sum += ((double)v.x + (double)v.y) + ((double)v.z + (double)v.w);
+        }
+    } else {
+        for (i64 i = first + threadIdx.x; i < end; i += blockDim.x) sum += (double)row[i];
+    }
     sum = block_sum(sum, scratch);
     if (threadIdx.x == 0) partial[(i64)blockIdx.y * gridDim.x + blockIdx.x] = sum;
 }

@@ -86,7 +86,7 @@ fn launches_are_recorded() {
     record_to(Some(path.as_ref())).unwrap();
     let cases = agree(Device::Emulated).len();
     // What no operator's case launches: updates and moving statistics.
-    use atrous::ops::batch_norm_train;
+    use atrous::ops::{Then, batch_norm_train};
     use atrous::optimizers::{Optimizer, Rule};
     let there = |values: &[f32]| {
         Tensor::from_slice(values, [values.len()]).unwrap().to_device(Device::Emulated).unwrap()
@@ -98,7 +98,7 @@ fn launches_are_recorded() {
         optimizer.update(0, &mut there(&[1.0; 77]), &there(&[0.5; 77])).unwrap();
     }
     let (x, one) = (there(&[3.0, 1.0, 2.0]), there(&[1.0; 3]));
-    let statistics = batch_norm_train(&x, &one, &one, 1e-3).unwrap();
+    let statistics = batch_norm_train(&x, &one, &one, 1e-3, Then::Nothing).unwrap();
     statistics.moving(&one, &one, 0.9).unwrap();
     record_to(None).unwrap();
     println!("{cases} cases recorded");

@@ -8,7 +8,7 @@
 mod common;
 
 use atrous::cpu::simd::{Isa, supported, with_isa};
-use atrous::ops::{self, Conv2dOptions, Method, Padding};
+use atrous::ops::{self, Conv2dOptions, Method, Padding, Then};
 use atrous::{DType, Result, Tensor};
 use common::{Array, Npz, files, golden, json, numbers, text};
 use serde_json::Value;
@@ -183,14 +183,14 @@ fn golden_dense() {
 fn golden_batch_norm() {
     let train = |attrs: &Value, x: &Inputs| {
         let epsilon = attrs["eps"].as_f64().unwrap();
-        ops::batch_norm_train(&x["x"], &x["gamma"], &x["beta"], epsilon)
+        ops::batch_norm_train(&x["x"], &x["gamma"], &x["beta"], epsilon, Then::Nothing)
     };
     let run = |attrs: &Value, x: &Inputs| {
         if attrs["training"] == true {
             return Ok(train(attrs, x)?.y);
         }
         let epsilon = attrs["eps"].as_f64().unwrap();
-        ops::batch_norm_infer(&x["x"], &x["gamma"], &x["beta"], &x["mean"], &x["var"], epsilon)
+        ops::batch_norm_infer(&x["x"], &x["gamma"], &x["beta"], &x["mean"], &x["var"], epsilon, Then::Nothing)
     };
     let statistics = |what: &str, attrs: &Value, x: &Inputs, file: &mut Npz| {
         if attrs["training"] != true {

@@ -16,7 +16,8 @@ pub use rewrite::{
 pub use summary::{Row, Summary};
 
 use crate::error::{Error, Result};
-use crate::layers::Layer;
+use crate::layers::{Activation, Layer};
+use crate::ops::Then;
 use std::collections::HashMap;
 
 /// A layer of a graph, by its position.
@@ -148,5 +149,25 @@ impl Graph {
             node.inputs.iter().for_each(|id| last[id.0] = i);
         }
         last
+    }
+
+    /// For each layer the activation that may be made in its own pass: that of a batch norm's only
+    /// consumer, if it is an activation layer.
+    fn activated_batch_norms(&self) -> Vec<Then> {
+        let mut then = vec![Then::Nothing; self.nodes.len()];
+        let mut uses = vec![0; self.nodes.len()];
+        self.nodes.iter().flat_map(|node| &node.inputs).for_each(|id| uses[id.0] += 1);
+        for node in &self.nodes {
+            let Some(&id) = node.inputs.first() else { continue };
+            let normed = matches!(self.nodes[id.0].layer, Layer::BatchNormalization { .. });
+            if normed && uses[id.0] == 1 {
+                then[id.0] = match node.layer {
+                    Layer::Activation(Activation::Relu) => Then::Relu,
+                    Layer::Activation(Activation::Relu6) => Then::Relu6,
+                    _ => Then::Nothing,
+                };
+            }
+        }
+        then
     }
 }

@@ -4,6 +4,7 @@ use super::Graph;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::layers::{Layer, Lowered, Run};
+use crate::ops::Then;
 use crate::tensor::{DType, Shape, Tensor};
 
 #[derive(Clone)]
@@ -157,7 +158,7 @@ impl Model {
 
     /// Runs the network on pictures [N, H, W, C].
     pub fn run(&self, x: &Tensor, run: Run) -> Result<Pass> {
-        self.run_observed(x, run, &mut |_, _| {})
+        self.run_through(x, run, None)
     }
 
     /// [`Model::run`], showing every layer's output as soon as it is there.
@@ -181,6 +182,10 @@ impl Model {
         run: Run,
         edit: &mut dyn FnMut(&str, Tensor) -> Result<Tensor>,
     ) -> Result<Pass> {
+        self.run_through(x, run, Some(edit))
+    }
+
+    fn run_through(&self, x: &Tensor, run: Run, mut edit: Option<&mut Edit>) -> Result<Pass> {
         let nodes = self.graph.nodes();
         let expected = &nodes[0].output_shape;
         if x.shape().len() != 4 || x.shape()[1..] != expected[..] {
@@ -196,6 +201,11 @@ impl Model {
             false => parameter.value.clone(),
         };
         let leaves: Vec<Tensor> = self.parameters.iter().map(leaf).collect();
+        // Where nobody looks between them, a device makes a batch norm and its activation in one pass.
+        let then = match edit.is_none() && x.device() != Device::Cpu {
+            true => self.graph.activated_batch_norms(),
+            false => vec![Then::Nothing; nodes.len()],
+        };
         let last_uses = self.graph.last_uses();
         let mut values: Vec<Option<Tensor>> = vec![None; nodes.len()];
         let mut moving = Vec::new();
@@ -216,18 +226,31 @@ impl Model {
             // A frozen batch norm keeps its moving statistics, whatever the others do.
             let frozen = !self.parameters[range.clone()].iter().any(|p| p.trainable);
             let run = Run { batch_statistics: run.batch_statistics && !frozen, ..run };
-            let lowered = node.layer.lower(&node.name, inputs, &leaves[range.clone()], run)?;
+            let made = node.inputs.first().is_some_and(|id| then[id.0] != Then::Nothing);
+            let lowered = match (made, inputs) {
+                // The batch norm before did this already.
+                (true, mut inputs) => Lowered { output: inputs.remove(0), logits: None, moving: None },
+                (false, inputs) => {
+                    node.layer.lower(&node.name, inputs, &leaves[range.clone()], run, then[i])?
+                }
+            };
             let Lowered { output, logits: raw, moving: statistics } = lowered;
             if let Some((mean, variance)) = statistics {
                 moving.extend([(range.end - 2, mean), (range.end - 1, variance)]);
             }
             logits = raw;
-            values[i] = Some(edit(&node.name, output)?);
+            values[i] = Some(match &mut edit {
+                Some(edit) => edit(&node.name, output)?,
+                None => output,
+            });
         }
         let output = values.pop().flatten().expect("the last layer's output");
         Ok(Pass { logits: logits.unwrap_or_else(|| output.clone()), output, leaves, moving })
     }
 }
+
+/// Sees every layer's output, and gives what goes on in its place.
+type Edit<'a> = dyn FnMut(&str, Tensor) -> Result<Tensor> + 'a;
 
 pub(super) fn join(shape: &[usize]) -> String {
     shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")

@@ -2,7 +2,7 @@
 
 use super::{Activation, Layer};
 use crate::error::{Error, Result};
-use crate::ops::{self, Conv2dOptions, PoolOptions};
+use crate::ops::{self, Conv2dOptions, PoolOptions, Then};
 use crate::random::hash_name;
 use crate::tensor::Tensor;
 
@@ -40,12 +40,14 @@ pub(crate) struct Lowered {
 impl Layer {
     /// Applies the layer to its inputs. `parameters` are in the order of [`Layer::parameters`].
     /// Inputs are given away: an activation overwrites one that nobody else holds.
+    /// `then`: what a batch norm does in the same pass.
     pub(crate) fn lower(
         &self,
         name: &str,
         mut inputs: Vec<Tensor>,
         parameters: &[Tensor],
         run: Run,
+        then: Then,
     ) -> Result<Lowered> {
         if inputs.is_empty() {
             return Err(Error::argument("layer", format!("`{name}` has no input")));
@@ -74,11 +76,11 @@ impl Layer {
                     ));
                 };
                 if run.batch_statistics {
-                    let normed = ops::batch_norm_train(&x, gamma, beta, epsilon)?;
+                    let normed = ops::batch_norm_train(&x, gamma, beta, epsilon, then)?;
                     moving = Some(normed.moving(mean, variance, momentum)?);
                     normed.y
                 } else {
-                    ops::batch_norm_infer(&x, gamma, beta, mean, variance, epsilon)?
+                    ops::batch_norm_infer(&x, gamma, beta, mean, variance, epsilon, then)?
                 }
             }
             Layer::Activation(_) => x,

@@ -10,7 +10,7 @@ use crate::cpu::gemm::{Dense, Matrix, Packed, Right, Start, gram, product};
 use crate::cpu::simd::isa;
 use crate::error::{Error, Result};
 use crate::ops::conv2d::{Conv2dGeometry, device};
-use crate::ops::{Route, route};
+use crate::ops::{Route, precision, route};
 use crate::pool::Buffer;
 use crate::tensor::{Real, Tensor};
 
@@ -54,12 +54,13 @@ pub fn dense(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
     }
     let inputs: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
     let bias = b.map(Tensor::detach);
+    let precision = precision();
     let output = match route("dense", &inputs)? {
         Route::F64 => reference::forward::<f64>(g, x, w, bias.as_ref()),
         Route::Reference => reference::forward::<f32>(g, x, w, bias.as_ref()),
         Route::Fast => fast::forward(g, x, w, bias.as_ref()),
         Route::Cuda(cuda) => {
-            let y = device::forward(cuda, &g.as_conv2d(), x, w, b)?;
+            let y = device::forward(cuda, &g.as_conv2d(), x, w, b, precision)?;
             Tensor::from_memory(y, [g.batch, g.outputs])
         }
     };
@@ -74,7 +75,7 @@ pub fn dense(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
                 Route::Reference => reference::input_gradient::<f32>(g, &dy, &w),
                 Route::Fast => fast::input_gradient(g, &dy, &w),
                 Route::Cuda(cuda) => {
-                    let dx = device::input_gradient(cuda, &g.as_conv2d(), &dy, &w)?;
+                    let dx = device::input_gradient(cuda, &g.as_conv2d(), &dy, &w, precision)?;
                     Tensor::from_memory(dx, [g.batch, g.inputs])
                 }
             })
@@ -85,7 +86,7 @@ pub fn dense(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
                 Route::Reference => reference::kernel_gradient::<f32>(g, &dy, &x),
                 Route::Fast => fast::kernel_gradient(g, &dy, &x),
                 Route::Cuda(cuda) => {
-                    let dw = device::kernel_gradient(cuda, &g.as_conv2d(), &dy, &x)?;
+                    let dw = device::kernel_gradient(cuda, &g.as_conv2d(), &dy, &x, precision)?;
                     Tensor::from_memory(dw, [g.inputs, g.outputs])
                 }
             })

@@ -181,7 +181,7 @@ impl View {
         let View { outer, reduced, inner, factor } = *self;
         let n = outer * inner;
         // Enough blocks to fill the device, few enough that the second stage is short.
-        let length = reduced.div_ceil(256).max(2048 / inner.min(256)).max(1);
+        let length = reduced.div_ceil(256).max(2048 / inner.min(256)).max(1).next_multiple_of(4);
         let parts = reduced.div_ceil(length).max(1);
         let (out, partial) = (cuda.allocate(n, DType::F32)?, cuda.scratch(8 * n * parts)?);
         let (grid, block, name) = match inner {

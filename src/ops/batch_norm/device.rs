@@ -1,11 +1,31 @@
 //! Batch normalisation on a CUDA device: launches of `kernels/batch_norm.cu`.
 
-use crate::cuda::{Cuda, Kernel, Memory, Size, arguments};
+use super::Then;
+use crate::cuda::{Argument, Cuda, Kernel, Memory, Size, arguments};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
 fn kernel(name: &'static str) -> Kernel {
     Kernel::of("batch_norm", name)
+}
+
+/// A kernel for any number of channels, and for multiples of four, which it takes four at a time.
+type Names = [&'static str; 2];
+
+/// Four channels at a time?
+fn wide(channels: usize) -> bool {
+    channels.is_multiple_of(4)
+}
+
+/// A pass over n elements.
+///
+/// # Safety
+/// [`Cuda::launch`]'s contract.
+unsafe fn pass(cuda: &Cuda, names: Names, n: usize, channels: usize, all: &[Argument]) -> Result<()> {
+    let wide = wide(channels);
+    let size = Size::elements(if wide { n / 4 } else { n });
+    // SAFETY: the caller's.
+    unsafe { cuda.launch(kernel(names[wide as usize]), size, all) }
 }
 
 /// How rows of channels are cut into tiles: at most 1024 of them, each at least 64 rows.
@@ -26,8 +46,14 @@ impl Tiles {
         Ok(Tiles { cuda, rows, channels, length, count: rows.div_ceil(length) })
     }
 
-    fn grid(&self) -> Result<Size> {
-        Size::grid([self.channels.div_ceil(32), self.count, 1], [32, 8, 1])
+    /// # Safety
+    /// [`Cuda::launch`]'s contract.
+    unsafe fn launch(&self, names: Names, all: &[Argument]) -> Result<()> {
+        let wide = wide(self.channels);
+        let of_block = if wide { 128 } else { 32 };
+        let size = Size::grid([self.channels.div_ceil(of_block), self.count, 1], [32, 8, 1])?;
+        // SAFETY: the caller's.
+        unsafe { self.cuda.launch(kernel(names[wide as usize]), size, all) }
     }
 
     fn partial(&self) -> Result<Memory> {
@@ -57,7 +83,7 @@ pub fn statistics(cuda: &'static Cuda, x: &Tensor, epsilon: f64) -> Result<Stati
     let (rows, c, length) = (tiles.rows as i64, channels as i32, tiles.length as i64);
     let all = arguments![x.memory(), &partial, rows, c, length];
     // SAFETY: x is rows · channels floats; each block writes its own channels of its own tile.
-    unsafe { cuda.launch(kernel("batch_norm_tiles"), tiles.grid()?, &all)? };
+    unsafe { tiles.launch(["batch_norm_tiles", "batch_norm_tiles_4"], &all)? };
     let all = arguments![&partial, &mean, &variance, &inverse, rows, c, length, epsilon];
     // SAFETY: `partial` is tiles · 2 · channels doubles; the vectors are `channels` floats, new.
     unsafe { cuda.launch(kernel("batch_norm_statistics"), Size::elements(channels), &all)? };
@@ -81,36 +107,58 @@ pub fn given(cuda: &'static Cuda, mean: &Tensor, variance: &Tensor, epsilon: f64
 }
 
 impl Statistics {
-    /// γ·(x − mean)/√(variance + ε) + β
+    /// f(γ·(x − mean)/√(variance + ε) + β)
     pub fn normalise(
         &self,
         cuda: &'static Cuda,
         x: &Tensor,
-        gamma: &Tensor,
-        beta: &Tensor,
+        [gamma, beta]: [&Tensor; 2],
+        then: Then,
     ) -> Result<Tensor> {
-        let n = x.shape().elements();
+        let (n, channels) = (x.shape().elements(), x.shape().last_axis());
         let y = cuda.allocate(n, DType::F32)?;
         let (mean, inverse) = (self.mean.memory(), self.inverse.memory());
-        let channels = x.shape().last_axis() as i32;
-        let (gamma, beta) = (gamma.memory(), beta.memory());
-        let all = arguments![x.memory(), gamma, beta, mean, inverse, &y, n as i64, channels];
+        let (gamma, beta, after) = (gamma.memory(), beta.memory(), then as i32);
+        let all =
+            arguments![x.memory(), gamma, beta, mean, inverse, &y, n as i64, channels as i32, after];
+        let names = ["batch_norm_apply", "batch_norm_apply_4"];
         // SAFETY: x is n floats, the vectors are one a channel; y is n floats, new.
-        unsafe { cuda.launch(kernel("batch_norm_apply"), Size::elements(n), &all)? };
+        unsafe { pass(cuda, names, n, channels, &all)? };
         Ok(Tensor::from_memory(y, x.shape()))
     }
 
     /// (∂γ, ∂β)
-    pub fn gradients(&self, cuda: &'static Cuda, x: &Tensor, dy: &Tensor) -> Result<(Tensor, Tensor)> {
+    pub fn gradients(
+        &self,
+        cuda: &'static Cuda,
+        x: &Tensor,
+        dy: &Tensor,
+        [gamma, beta]: [&Tensor; 2],
+        then: Then,
+    ) -> Result<(Tensor, Tensor)> {
         let channels = x.shape().last_axis();
         let tiles = Tiles::new(cuda, x.shape().elements() / channels, channels)?;
         let (partial, dgamma, dbeta) = (tiles.partial()?, tiles.vector()?, tiles.vector()?);
-        let (rows, c, length) = (tiles.rows as i64, channels as i32, tiles.length as i64);
-        let all = arguments![x.memory(), dy.memory(), self.mean.memory(), &partial, rows, c, length];
-        // SAFETY: x and dy are rows · channels floats; each block writes its own part of `partial`.
-        unsafe { cuda.launch(kernel("batch_norm_gradient_tiles"), tiles.grid()?, &all)? };
         let inverse = self.inverse.memory();
-        let all = arguments![&partial, inverse, &dgamma, &dbeta, tiles.count as i32, c];
+        let all = arguments![
+            x.memory(),
+            dy.memory(),
+            gamma.memory(),
+            beta.memory(),
+            self.mean.memory(),
+            inverse,
+            &partial,
+            tiles.rows as i64,
+            channels as i32,
+            tiles.length as i64,
+            then as i32,
+        ];
+        let names = ["batch_norm_gradient_tiles", "batch_norm_gradient_tiles_4"];
+        // SAFETY: x and dy are rows · channels floats, the vectors are one a channel; each block writes
+        // its own part of `partial`.
+        unsafe { tiles.launch(names, &all)? };
+        let all =
+            arguments![&partial, inverse, &dgamma, &dbeta, tiles.count as i32, channels as i32];
         // SAFETY: `partial` is tiles · 2 · channels doubles; both results are `channels` floats, new.
         unsafe { cuda.launch(kernel("batch_norm_gradients"), Size::elements(channels), &all)? };
         Ok((Tensor::from_memory(dgamma, [channels]), Tensor::from_memory(dbeta, [channels])))
@@ -122,8 +170,9 @@ impl Statistics {
         cuda: &'static Cuda,
         x: &Tensor,
         dy: &Tensor,
-        gamma: &Tensor,
-        (dgamma, dbeta): (&Tensor, &Tensor),
+        [gamma, beta]: [&Tensor; 2],
+        [dgamma, dbeta]: [&Tensor; 2],
+        then: Then,
     ) -> Result<Tensor> {
         let (n, channels) = (x.shape().elements(), x.shape().last_axis());
         let dx = cuda.allocate(n, DType::F32)?;
@@ -131,6 +180,7 @@ impl Statistics {
             x.memory(),
             dy.memory(),
             gamma.memory(),
+            beta.memory(),
             self.mean.memory(),
             self.inverse.memory(),
             dgamma.memory(),
@@ -139,20 +189,40 @@ impl Statistics {
             n as i64,
             channels as i32,
             (n / channels) as f32,
+            then as i32,
         ];
         // SAFETY: x and dy are n floats, the vectors are one a channel; dx is n floats, new.
-        unsafe { cuda.launch(kernel("batch_norm_data"), Size::elements(n), &all)? };
+        unsafe { pass(cuda, ["batch_norm_data", "batch_norm_data_4"], n, channels, &all)? };
         Ok(Tensor::from_memory(dx, x.shape()))
     }
 
-    /// ∂x where the statistics are constants.
-    pub fn data_infer(&self, cuda: &'static Cuda, dy: &Tensor, gamma: &Tensor) -> Result<Tensor> {
-        let (n, channels) = (dy.shape().elements(), dy.shape().last_axis() as i32);
+    /// ∂x where the statistics are constants. `x` is there where an activation followed.
+    pub fn data_infer(
+        &self,
+        cuda: &'static Cuda,
+        x: Option<&Tensor>,
+        dy: &Tensor,
+        [gamma, beta]: [&Tensor; 2],
+        then: Then,
+    ) -> Result<Tensor> {
+        let (n, channels) = (dy.shape().elements(), dy.shape().last_axis());
         let dx = cuda.allocate(n, DType::F32)?;
-        let (gamma, inverse) = (gamma.memory(), self.inverse.memory());
-        let all = arguments![dy.memory(), gamma, inverse, &dx, n as i64, channels];
-        // SAFETY: dy is n floats, the vectors are one a channel; dx is n floats, new.
-        unsafe { cuda.launch(kernel("batch_norm_data_infer"), Size::elements(n), &all)? };
+        let all = arguments![
+            x.map_or(0, |x| x.memory().address()),
+            dy.memory(),
+            gamma.memory(),
+            beta.memory(),
+            self.mean.memory(),
+            self.inverse.memory(),
+            &dx,
+            n as i64,
+            channels as i32,
+            then as i32,
+        ];
+        let names = ["batch_norm_data_infer", "batch_norm_data_infer_4"];
+        // SAFETY: dy is n floats, and x where it is there and looked at; the vectors are one a channel;
+        // dx is n floats, new.
+        unsafe { pass(cuda, names, n, channels, &all)? };
         Ok(Tensor::from_memory(dx, dy.shape()))
     }
 }

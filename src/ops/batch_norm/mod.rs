@@ -31,6 +31,26 @@ use crate::ops::{Route, route};
 use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Tensor};
 
+/// The activation that follows, made in the same pass on a CUDA device: y = f(γ·x̂ + β). Its kernels know
+/// it by this number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Then {
+    #[default]
+    Nothing,
+    Relu,
+    Relu6,
+}
+
+impl Then {
+    fn apply(self, y: Tensor) -> Result<Tensor> {
+        match self {
+            Then::Nothing => Ok(y),
+            Then::Relu => crate::ops::relu_owned(y),
+            Then::Relu6 => crate::ops::relu6_owned(y),
+        }
+    }
+}
+
 /// What one training batch says about its channels.
 pub struct BatchNorm {
     pub y: Tensor,
@@ -62,7 +82,13 @@ impl BatchNorm {
 }
 
 /// Normalises by the batch's own statistics. `x [..., C]`, `gamma` and `beta` `[C]`.
-pub fn batch_norm_train(x: &Tensor, gamma: &Tensor, beta: &Tensor, epsilon: f64) -> Result<BatchNorm> {
+pub fn batch_norm_train(
+    x: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    epsilon: f64,
+    then: Then,
+) -> Result<BatchNorm> {
     let route = check(x, &[gamma, beta], epsilon)?;
     let (dtype, channels) = (x.dtype(), x.shape().last_axis());
     let count = x.shape().elements() / channels;
@@ -73,7 +99,7 @@ pub fn batch_norm_train(x: &Tensor, gamma: &Tensor, beta: &Tensor, epsilon: f64)
         Route::F64 => Statistics::naive::<f64>(x.values(), channels),
         Route::Reference => Statistics::naive::<f32>(x.values(), channels),
         Route::Fast => Statistics::tiled(isa(), x.values(), channels),
-        Route::Cuda(cuda) => return train_on_device(cuda, x, gamma, beta, epsilon, count),
+        Route::Cuda(cuda) => return train_on_device(cuda, x, [gamma, beta], epsilon, count, then),
     };
     let inverse: Vec<f64> = statistics.variance.iter().map(|v| 1.0 / (v + epsilon).sqrt()).collect();
     let y = affine(x, &scale_shift(&statistics.mean, &inverse, gamma, beta));
@@ -103,27 +129,28 @@ pub fn batch_norm_train(x: &Tensor, gamma: &Tensor, beta: &Tensor, epsilon: f64)
         };
         Ok([dx, Some(column(&sums, 1, dtype)?), Some(column(&sums, 0, dtype)?)])
     });
-    Ok(BatchNorm { y, mean, variance, count })
+    Ok(BatchNorm { y: then.apply(y)?, mean, variance, count })
 }
 
 fn train_on_device(
     cuda: &'static Cuda,
     x: &Tensor,
-    gamma: &Tensor,
-    beta: &Tensor,
+    [gamma, beta]: [&Tensor; 2],
     epsilon: f64,
     count: usize,
+    then: Then,
 ) -> Result<BatchNorm> {
     let statistics = device::statistics(cuda, x, epsilon)?;
-    let y = statistics.normalise(cuda, x, gamma, beta)?;
+    let y = statistics.normalise(cuda, x, [gamma, beta], then)?;
     let (mean, variance) = (statistics.mean.detach(), statistics.variance.detach());
     let needs = Needs::of([x, gamma, beta]);
-    let saved = needs.any().then(|| (x.detach(), gamma.detach()));
+    let saved = needs.any().then(|| (x.detach(), gamma.detach(), beta.detach()));
     let y = record("batch_norm", [x, gamma, beta], y, move |dy| {
-        let (x, gamma) = saved.expect("saved when an input needs a gradient");
-        let (dgamma, dbeta) = statistics.gradients(cuda, &x, &dy)?;
+        let (x, gamma, beta) = saved.expect("saved when an input needs a gradient");
+        let (dgamma, dbeta) = statistics.gradients(cuda, &x, &dy, [&gamma, &beta], then)?;
+        let sums = [&dgamma, &dbeta];
         let dx = match needs.0[0] {
-            true => Some(statistics.data_train(cuda, &x, &dy, &gamma, (&dgamma, &dbeta))?),
+            true => Some(statistics.data_train(cuda, &x, &dy, [&gamma, &beta], sums, then)?),
             false => None,
         };
         Ok([dx, Some(dgamma), Some(dbeta)])
@@ -134,24 +161,27 @@ fn train_on_device(
 fn infer_on_device(
     cuda: &'static Cuda,
     x: &Tensor,
-    gamma: &Tensor,
-    beta: &Tensor,
+    [gamma, beta]: [&Tensor; 2],
     statistics: device::Statistics,
+    then: Then,
 ) -> Result<Tensor> {
-    let y = statistics.normalise(cuda, x, gamma, beta)?;
+    let y = statistics.normalise(cuda, x, [gamma, beta], then)?;
     let needs = Needs::of([x, gamma, beta]);
-    let saved_x = (needs.0[1] || needs.0[2]).then(|| x.detach());
-    let gamma_values = gamma.detach();
+    let of_vectors = needs.0[1] || needs.0[2];
+    // An activation's gradient is known from x.
+    let saved_x = (of_vectors || (needs.any() && then != Then::Nothing)).then(|| x.detach());
+    let (gamma_values, beta_values) = (gamma.detach(), beta.detach());
     Ok(record("batch_norm", [x, gamma, beta], y, move |dy| {
-        let (dgamma, dbeta) = match saved_x {
-            Some(x) => {
-                let (dgamma, dbeta) = statistics.gradients(cuda, &x, &dy)?;
+        let scale_shift = [&gamma_values, &beta_values];
+        let (dgamma, dbeta) = match &saved_x {
+            Some(x) if of_vectors => {
+                let (dgamma, dbeta) = statistics.gradients(cuda, x, &dy, scale_shift, then)?;
                 (Some(dgamma), Some(dbeta))
             }
-            None => (None, None),
+            _ => (None, None),
         };
         let dx = match needs.0[0] {
-            true => Some(statistics.data_infer(cuda, &dy, &gamma_values)?),
+            true => Some(statistics.data_infer(cuda, saved_x.as_ref(), &dy, scale_shift, then)?),
             false => None,
         };
         Ok([dx, dgamma, dbeta])
@@ -167,11 +197,12 @@ pub fn batch_norm_infer(
     mean: &Tensor,
     variance: &Tensor,
     epsilon: f64,
+    then: Then,
 ) -> Result<Tensor> {
     let (route, dtype) = (check(x, &[gamma, beta, mean, variance], epsilon)?, x.dtype());
     if let Route::Cuda(cuda) = route {
         let statistics = device::given(cuda, mean, variance, epsilon)?;
-        return infer_on_device(cuda, x, gamma, beta, statistics);
+        return infer_on_device(cuda, x, [gamma, beta], statistics, then);
     }
     let inverse: Vec<f64> = variance.to_vec_f64().iter().map(|v| 1.0 / (v + epsilon).sqrt()).collect();
     let mean = mean.to_vec_f64();
@@ -179,14 +210,15 @@ pub fn batch_norm_infer(
     let needs = Needs::of([x, gamma, beta]);
     let saved_x = (needs.0[1] || needs.0[2]).then(|| x.detach());
     let gamma_values = gamma.to_vec_f64();
-    Ok(record("batch_norm", [x, gamma, beta], y, move |dy| {
+    let y = record("batch_norm", [x, gamma, beta], y, move |dy| {
         let sums = saved_x.map(|x| gradient_sums(&x, &dy, &mean, &inverse));
         let share = |i| sums.as_ref().map(|sums| column(sums, i, dtype)).transpose();
         let (dgamma, dbeta) = (share(1)?, share(0)?);
         let slope: Vec<[f64; 3]> =
             gamma_values.iter().zip(&inverse).map(|(g, s)| [g * s, 0.0, 0.0]).collect();
         Ok([needs.0[0].then(|| affine(&dy, &slope)), dgamma, dbeta])
-    }))
+    });
+    then.apply(y)
 }
 
 fn check(x: &Tensor, vectors: &[&Tensor], epsilon: f64) -> Result<Route> {
@@ -407,14 +439,15 @@ fn piece(channels: usize) -> usize {
 }
 
 pub fn cases() -> Vec<Case> {
-    let train = |name: &str, size, shape: &[usize]| {
+    let train_then = |name: &str, size, shape: &[usize], then| {
         let c = shape[shape.len() - 1];
         let inputs = vec![Input::new("x", shape), Input::new("gamma", [c]), Input::new("beta", [c])];
-        Case::new("batch_norm", format!("train_{name}"), size, inputs, |t| {
-            Ok(batch_norm_train(&t[0], &t[1], &t[2], 1e-3)?.y)
+        Case::new("batch_norm", format!("train_{name}"), size, inputs, move |t| {
+            Ok(batch_norm_train(&t[0], &t[1], &t[2], 1e-3, then)?.y)
         })
     };
-    let infer = |name: &str, size, shape: &[usize]| {
+    let train = |name: &str, size, shape: &[usize]| train_then(name, size, shape, Then::Nothing);
+    let infer_then = |name: &str, size, shape: &[usize], then| {
         let c = shape[shape.len() - 1];
         let vector = |name| Input::new(name, [c]);
         let inputs = vec![
@@ -424,9 +457,15 @@ pub fn cases() -> Vec<Case> {
             vector("mean").constant(),
             vector("variance").fill(Fill::Uniform(0.5, 1.5)).constant(),
         ];
-        Case::new("batch_norm", format!("infer_{name}"), size, inputs, |t| {
-            batch_norm_infer(&t[0], &t[1], &t[2], &t[3], &t[4], 1e-3)
+        Case::new("batch_norm", format!("infer_{name}"), size, inputs, move |t| {
+            batch_norm_infer(&t[0], &t[1], &t[2], &t[3], &t[4], 1e-3, then)
         })
+    };
+    let infer = |name: &str, size, shape: &[usize]| infer_then(name, size, shape, Then::Nothing);
+    // The sixth of a unit: of the values that come out, some are above 6.
+    let relu6 = |mut case: Case| {
+        case.inputs[1].fill = Fill::Uniform(4.0, 9.0);
+        case
     };
     // A mean far from zero: one pass over E[x²] − m² would lose most digits here. f32 holds the
     // inputs themselves to 6e-8 · 100, a 1e-5th of their spread.
@@ -439,6 +478,11 @@ pub fn cases() -> Vec<Case> {
         train("many_tiles", Size::Tiny, &[3, 17, 19, 33]),
         train("rank_2", Size::Tiny, &[9, 5]),
         offset,
+        train("fours", Size::Tiny, &[3, 9, 11, 132]),
+        train_then("relu_2x5x3x6", Size::Tiny, &[2, 5, 3, 6], Then::Relu),
+        relu6(train_then("relu6_fours", Size::Tiny, &[3, 5, 7, 12], Then::Relu6)),
+        infer_then("relu_2x5x3x6", Size::Tiny, &[2, 5, 3, 6], Then::Relu),
+        relu6(infer_then("relu6_fours", Size::Tiny, &[3, 5, 7, 12], Then::Relu6)),
         infer("2x5x3x6", Size::Tiny, &[2, 5, 3, 6]),
         infer("many_tiles", Size::Tiny, &[3, 17, 19, 33]),
         train("64_112_n16", Size::Real, &[16, 112, 112, 64]),
@@ -454,7 +498,7 @@ mod tests {
     fn one_value_a_channel_gives_exactly_beta() {
         let x = Tensor::from_slice(&[3.0f32, -7.3], [1, 2]).unwrap();
         let beta = Tensor::from_slice(&[0.27f32, -1.1], [2]).unwrap();
-        let normed = batch_norm_train(&x, &Tensor::full([2], 1.3), &beta, 1e-3).unwrap();
+        let normed = batch_norm_train(&x, &Tensor::full([2], 1.3), &beta, 1e-3, Then::Nothing).unwrap();
         assert_eq!(normed.y.to_vec_f64(), beta.to_vec_f64());
         let (mean, variance) =
             normed.moving(&Tensor::zeros([2]), &Tensor::full([2], 1.0), 0.99).unwrap();
@@ -466,7 +510,7 @@ mod tests {
     fn the_moving_variance_is_bessel_corrected() {
         let x = Tensor::from_slice(&[0.0f64, 2.0], [2, 1]).unwrap();
         let one = Tensor::from_slice(&[1.0f64], [1]).unwrap();
-        let normed = batch_norm_train(&x, &one, &one, 1e-3).unwrap();
+        let normed = batch_norm_train(&x, &one, &one, 1e-3, Then::Nothing).unwrap();
         let zero = Tensor::from_slice(&[0.0f64], [1]).unwrap();
         let (_, variance) = normed.moving(&zero, &zero, 0.5).unwrap();
         // The biased variance is 1, the corrected one 2; half of it is taken over.
@@ -476,7 +520,7 @@ mod tests {
     #[test]
     fn vectors_of_another_length_are_refused() {
         let x = Tensor::zeros([2, 3]);
-        assert!(batch_norm_train(&x, &Tensor::zeros([2]), &Tensor::zeros([3]), 1e-3).is_err());
-        assert!(batch_norm_train(&x, &Tensor::zeros([3]), &Tensor::zeros([3]), f64::NAN).is_err());
+        assert!(batch_norm_train(&x, &Tensor::zeros([2]), &Tensor::zeros([3]), 1e-3, Then::Nothing).is_err());
+        assert!(batch_norm_train(&x, &Tensor::zeros([3]), &Tensor::zeros([3]), f64::NAN, Then::Nothing).is_err());
     }
 }

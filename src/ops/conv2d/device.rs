@@ -2,8 +2,9 @@
 //! convolutions of pictures of one pixel.
 
 use super::Conv2dGeometry;
-use crate::cuda::{Cuda, Kernel, Memory, Size, Value, arguments};
+use crate::cuda::{Argument, Cuda, Kernel, Memory, Size, Value, arguments};
 use crate::error::{Error, Result};
+use crate::ops::Precision;
 use crate::tensor::{DType, Tensor};
 
 /// `struct Conv2d` of the kernels.
@@ -31,6 +32,8 @@ impl Geometry {
         };
         let pair = |[y, x]: [usize; 2]| Ok::<_, Error>([number(y)?, number(x)?]);
         number(g.kernel[0] * g.kernel[1] * g.in_channels.max(g.out_channels))?;
+        let pixels = |[y, x]: [usize; 2]| number(g.batch * y * x);
+        pixels(g.input).and(pixels(g.output))?;
         Ok(Geometry {
             batch: number(g.batch)?,
             input: pair(g.input)?,
@@ -45,19 +48,53 @@ impl Geometry {
     }
 }
 
-/// The kernels' `TILE` and `DEPTH`.
-const TILE: usize = 64;
-const DEPTH: usize = 16;
-/// Blocks that fill the largest device a few times over (132 multiprocessors, two blocks each).
-const ENOUGH: usize = 1024;
+/// Multiprocessors of the largest device (an H100 has 132): with fewer blocks than these some of them idle.
+const MULTIPROCESSORS: usize = 132;
 
-fn kernel(name: &'static str) -> Kernel {
-    Kernel::of("conv2d", name)
+/// Which kernel makes a [rows, columns] result, and how many of its blocks cover it: tiles of 128×128
+/// where they keep every multiprocessor busy, else of 64×64.
+struct Tiles {
+    name: &'static str,
+    size: usize,
+    grid: [usize; 2],
 }
 
-fn tiles(rows: usize, columns: usize, parts: usize) -> Result<Size> {
-    Size::grid([rows.div_ceil(TILE), columns.div_ceil(TILE), parts], [256, 1, 1])
+impl Tiles {
+    /// `names`: for each precision the kernels of the large and the small tile.
+    fn new(names: &Names, precision: Precision, rows: usize, columns: usize, parts: usize) -> Self {
+        let grid = |size: usize| [rows.div_ceil(size), columns.div_ceil(size)];
+        let blocks = grid(128)[0] * grid(128)[1] * parts;
+        let small = columns <= 64 || rows <= 64 || blocks < MULTIPROCESSORS;
+        let size = if small { 64 } else { 128 };
+        Tiles { name: names[precision as usize][small as usize], size, grid: grid(size) }
+    }
+
+    fn launch(&self, cuda: &Cuda, parts: usize, all: &[Argument]) -> Result<()> {
+        let [x, y] = self.grid;
+        let size = Size::grid([x, y, parts], [2 * self.size as u32, 1, 1])?;
+        // SAFETY: this module's callers, who say for each kernel why its arguments fit.
+        unsafe { cuda.launch(Kernel::of("conv2d", self.name), size, all) }
+    }
 }
+
+/// Kernels by precision (f32, tf32, bf16) and size of their tile (large, small).
+type Names = [[&'static str; 2]; 3];
+
+macro_rules! names {
+    ($mode:literal) => {
+        [
+            [concat!("conv2d_", $mode, "_f32_large"), concat!("conv2d_", $mode, "_f32_small")],
+            [concat!("conv2d_", $mode, "_tf32_large"), concat!("conv2d_", $mode, "_tf32_small")],
+            [concat!("conv2d_", $mode, "_bf16_large"), concat!("conv2d_", $mode, "_bf16_small")],
+        ]
+    };
+}
+const FORWARD: Names = names!("forward");
+const DATA: Names = names!("data");
+const WEIGHT: Names = names!("weight");
+
+/// A convolution of fewer channels runs over (tap, channel) pairs instead of taps: the kernels' `DEPTH`.
+const FEW_CHANNELS: usize = 16;
 
 pub(crate) fn forward(
     cuda: &'static Cuda,
@@ -65,15 +102,20 @@ pub(crate) fn forward(
     x: &Tensor,
     w: &Tensor,
     b: Option<&Tensor>,
+    precision: Precision,
 ) -> Result<Memory> {
     let outputs = g.batch * g.output[0] * g.output[1];
     let y = cuda.allocate(outputs * g.out_channels, DType::F32)?;
-    let name =
-        if g.in_channels.is_multiple_of(DEPTH) { "conv2d_forward_whole" } else { "conv2d_forward" };
     let bias = b.map_or(0, |b| b.memory().address());
-    let all = arguments![x.memory(), w.memory(), bias, &y, Geometry::new(g)?];
-    // SAFETY: the shape rule made the sizes of x, w and b those of the geometry; y is new.
-    unsafe { cuda.launch(kernel(name), tiles(outputs, g.out_channels, 1)?, &all)? };
+    let tiles = match g.in_channels < FEW_CHANNELS && g.kernel != [1, 1] {
+        true => {
+            let grid = [outputs.div_ceil(64), g.out_channels.div_ceil(64)];
+            Tiles { name: "conv2d_forward_few", size: 64, grid }
+        }
+        false => Tiles::new(&FORWARD, precision, outputs, g.out_channels, 1),
+    };
+    // The shape rule made the sizes of x, w and b those of the geometry; y is new.
+    tiles.launch(cuda, 1, &arguments![x.memory(), w.memory(), bias, &y, Geometry::new(g)?])?;
     Ok(y)
 }
 
@@ -82,13 +124,13 @@ pub(crate) fn input_gradient(
     g: &Conv2dGeometry,
     dy: &Tensor,
     w: &Tensor,
+    precision: Precision,
 ) -> Result<Memory> {
     let inputs = g.batch * g.input[0] * g.input[1];
     let dx = cuda.allocate(inputs * g.in_channels, DType::F32)?;
-    let name = if g.out_channels.is_multiple_of(DEPTH) { "conv2d_data_whole" } else { "conv2d_data" };
-    let all = arguments![dy.memory(), w.memory(), &dx, Geometry::new(g)?];
-    // SAFETY: as above; dx is new.
-    unsafe { cuda.launch(kernel(name), tiles(inputs, g.in_channels, 1)?, &all)? };
+    let tiles = Tiles::new(&DATA, precision, inputs, g.in_channels, 1);
+    // As above; dx is new.
+    tiles.launch(cuda, 1, &arguments![dy.memory(), w.memory(), &dx, Geometry::new(g)?])?;
     Ok(dx)
 }
 
@@ -97,30 +139,29 @@ pub(crate) fn kernel_gradient(
     g: &Conv2dGeometry,
     dy: &Tensor,
     x: &Tensor,
+    precision: Precision,
 ) -> Result<Memory> {
     let outputs = g.batch * g.output[0] * g.output[1];
     let rows = g.kernel[0] * g.kernel[1] * g.in_channels;
     let n = rows * g.out_channels;
     let dw = cuda.allocate(n, DType::F32)?;
-    // As many parts as fill the device, each at least 256 outputs long: a part costs a pass over dw.
-    let blocks = rows.div_ceil(TILE) * g.out_channels.div_ceil(TILE);
-    let parts = (ENOUGH / blocks.max(1)).clamp(1, outputs.div_ceil(256).max(1));
-    let length = outputs.div_ceil(parts).next_multiple_of(DEPTH);
-    let parts = outputs.div_ceil(length).max(1);
+    // As many parts as give every multiprocessor two blocks, each at least 256 outputs long: a part costs
+    // a pass over dw.
+    let most = outputs.div_ceil(256).max(1);
+    let tiles = Tiles::new(&WEIGHT, precision, rows, g.out_channels, most);
+    let parts = (2 * MULTIPROCESSORS).div_ceil((tiles.grid[0] * tiles.grid[1]).max(1)).clamp(1, most);
     let partial = match parts {
         1 => None,
         _ => Some(cuda.scratch(4 * n * parts)?),
     };
-    let length = i32::try_from(length)
-        .map_err(|_| Error::argument("conv2d", format!("{outputs} outputs are too many")))?;
-    let all =
-        arguments![x.memory(), dy.memory(), partial.as_ref().unwrap_or(&dw), Geometry::new(g)?, length,];
-    // SAFETY: as above; each part writes its own n floats of `partial`.
-    unsafe { cuda.launch(kernel("conv2d_weight"), tiles(rows, g.out_channels, parts)?, &all)? };
+    // As above; each part writes its own n floats of `partial`.
+    let all = arguments![x.memory(), dy.memory(), partial.as_ref().unwrap_or(&dw), Geometry::new(g)?];
+    tiles.launch(cuda, parts, &all)?;
     if let Some(partial) = &partial {
         let all = arguments![partial, &dw, n as i64, parts as i32];
+        let kernel = Kernel::of("conv2d", "conv2d_weight_parts");
         // SAFETY: `partial` is parts · n floats, dw is n, new.
-        unsafe { cuda.launch(kernel("conv2d_weight_parts"), Size::elements(n), &all)? };
+        unsafe { cuda.launch(kernel, Size::elements(n), &all)? };
     }
     Ok(dw)
 }

@@ -23,7 +23,7 @@ pub use cases::cases;
 use crate::autograd::{Needs, record_all};
 use crate::cpu::simd::isa;
 use crate::error::{Error, Result};
-use crate::ops::{Padding, Route, route};
+use crate::ops::{Padding, Route, precision, route};
 use crate::pool::Buffer;
 use crate::tensor::{Real, Shape, Tensor};
 
@@ -130,11 +130,14 @@ pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions
         return Err(Error::shape("conv2d", format!("a bias of [{}]", g.out_channels), b.shape()));
     }
     let inputs: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
+    let precision = precision();
     let output = match route("conv2d", &inputs)? {
         Route::F64 => forward::<f64>(&g, x, w, b, reference::forward),
         Route::Reference => forward::<f32>(&g, x, w, b, reference::forward),
         Route::Fast => forward::<f32>(&g, x, w, b, |g, x, w, b, y| cpu::forward(isa(), g, x, w, b, y)),
-        Route::Cuda(cuda) => Tensor::from_memory(device::forward(cuda, &g, x, w, b)?, g.output_shape()),
+        Route::Cuda(cuda) => {
+            Tensor::from_memory(device::forward(cuda, &g, x, w, b, precision)?, g.output_shape())
+        }
     };
     let needs = Needs::of([x, w, b.unwrap_or(w)]);
     let has_bias = b.is_some();
@@ -151,7 +154,7 @@ pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions
                     cpu::input_gradient(isa(), g, dy, w, dx)
                 }),
                 Route::Cuda(cuda) => {
-                    Tensor::from_memory(device::input_gradient(cuda, &g, &dy, &w)?, shape)
+                    Tensor::from_memory(device::input_gradient(cuda, &g, &dy, &w, precision)?, shape)
                 }
             })
         });
@@ -164,7 +167,7 @@ pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions
                     cpu::kernel_gradient(isa(), g, dy, x, dw)
                 }),
                 Route::Cuda(cuda) => {
-                    Tensor::from_memory(device::kernel_gradient(cuda, &g, &dy, &x)?, shape)
+                    Tensor::from_memory(device::kernel_gradient(cuda, &g, &dy, &x, precision)?, shape)
                 }
             })
         });

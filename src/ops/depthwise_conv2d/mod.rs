@@ -11,6 +11,8 @@
 //! Bytes bind: 2·kh·kw operations for each 4-byte value read and written. Vectors run along the
 //! channels, so every load is contiguous.
 
+pub(crate) mod device;
+
 use crate::autograd::{Needs, record_all};
 use crate::cases::{Case, Input, Size};
 use crate::cpu::simd::{Kernel, Vector, dispatch, isa};
@@ -109,23 +111,23 @@ pub fn depthwise_conv2d(
     let saved_x = needs.0[1].then(|| x.detach());
     let saved_w = needs.0[0].then(|| w.detach());
     Ok(record_all("depthwise_conv2d", &inputs, output, move |dy| {
-        let dx = saved_w.map(|w| {
-            Ok(match route("depthwise_conv2d", &[&dy, &w])? {
-                Route::F64 => reference::input_gradient::<f64>(&g, &dy, &w),
-                Route::Reference => reference::input_gradient::<f32>(&g, &dy, &w),
-                Route::Fast => fast::input_gradient(&g, &dy, &w),
-                Route::Cuda(cuda) => device::input_gradient(cuda, &g, &dy, &w)?,
-            })
-        });
-        let dw = saved_x.map(|x| {
-            Ok(match route("depthwise_conv2d", &[&dy, &x])? {
-                Route::F64 => reference::kernel_gradient::<f64>(&g, &dy, &x),
-                Route::Reference => reference::kernel_gradient::<f32>(&g, &dy, &x),
-                Route::Fast => fast::kernel_gradient(&g, &dy, &x),
-                Route::Cuda(cuda) => device::kernel_gradient(cuda, &g, &dy, &x)?,
-            })
-        });
-        let (dx, dw) = (dx.transpose()?, dw.transpose()?);
+        let (x, w) = (saved_x.as_ref(), saved_w.as_ref());
+        let all: Vec<&Tensor> = [Some(&dy), x, w].into_iter().flatten().collect();
+        let (dx, dw) = match route("depthwise_conv2d", &all)? {
+            Route::F64 => (
+                w.map(|w| reference::input_gradient::<f64>(&g, &dy, w)),
+                x.map(|x| reference::kernel_gradient::<f64>(&g, &dy, x)),
+            ),
+            Route::Reference => (
+                w.map(|w| reference::input_gradient::<f32>(&g, &dy, w)),
+                x.map(|x| reference::kernel_gradient::<f32>(&g, &dy, x)),
+            ),
+            Route::Fast => (
+                w.map(|w| fast::input_gradient(&g, &dy, w)),
+                x.map(|x| fast::kernel_gradient(&g, &dy, x)),
+            ),
+            Route::Cuda(cuda) => device::gradients(cuda, &g, &dy, x, w)?,
+        };
         let mut all = vec![dx, dw];
         if has_bias {
             let db = needs.0[2].then(|| crate::ops::reduce::sum_axes(&dy, 0..3)).transpose()?;
@@ -133,95 +135,6 @@ pub fn depthwise_conv2d(
         }
         Ok(all)
     }))
-}
-
-/// Launches of `kernels/depthwise_conv2d.cu`.
-mod device {
-    use super::*;
-    use crate::cuda::{self, Cuda, Size, Value, arguments};
-    use crate::tensor::DType;
-
-    /// `struct Depthwise` of the kernels.
-    #[repr(C)]
-    #[derive(Clone, Copy)]
-    struct Geometry([i32; 14]);
-    // SAFETY: numbers without padding.
-    unsafe impl Value for Geometry {}
-
-    impl Geometry {
-        /// An error where a size does not fit into 31 bits.
-        fn new(g: &DepthwiseGeometry) -> Result<Self> {
-            let pairs = [g.kernel, g.stride, g.dilation, g.pad];
-            let sizes = [g.batch, g.input[0], g.input[1], g.output[0], g.output[1], g.channels];
-            let mut numbers = [0; 14];
-            for (number, size) in
-                numbers.iter_mut().zip(sizes.into_iter().chain(pairs.into_iter().flatten()))
-            {
-                *number = i32::try_from(size).map_err(|_| {
-                    Error::argument("depthwise_conv2d", format!("{size} is too large a size"))
-                })?;
-            }
-            Ok(Geometry(numbers))
-        }
-    }
-
-    fn kernel(name: &'static str) -> cuda::Kernel {
-        cuda::Kernel::of("depthwise_conv2d", name)
-    }
-
-    pub fn forward(
-        cuda: &'static Cuda,
-        g: &DepthwiseGeometry,
-        x: &Tensor,
-        w: &Tensor,
-        b: Option<&Tensor>,
-    ) -> Result<Tensor> {
-        let n = g.output_shape().elements();
-        let y = cuda.allocate(n, DType::F32)?;
-        let bias = b.map_or(0, |b| b.memory().address());
-        let all = arguments![x.memory(), w.memory(), bias, &y, Geometry::new(g)?, n as i64];
-        // SAFETY: the shape rule made the sizes of x, w and b those of the geometry; y is n floats, new.
-        unsafe { cuda.launch(kernel("depthwise_forward"), Size::elements(n), &all)? };
-        Ok(Tensor::from_memory(y, g.output_shape()))
-    }
-
-    pub fn input_gradient(
-        cuda: &'static Cuda,
-        g: &DepthwiseGeometry,
-        dy: &Tensor,
-        w: &Tensor,
-    ) -> Result<Tensor> {
-        let shape = Shape::from([g.batch, g.input[0], g.input[1], g.channels]);
-        let n = shape.elements();
-        let dx = cuda.allocate(n, DType::F32)?;
-        let all = arguments![dy.memory(), w.memory(), &dx, Geometry::new(g)?, n as i64];
-        // SAFETY: as above; dx is n floats, new.
-        unsafe { cuda.launch(kernel("depthwise_data"), Size::elements(n), &all)? };
-        Ok(Tensor::from_memory(dx, shape))
-    }
-
-    pub fn kernel_gradient(
-        cuda: &'static Cuda,
-        g: &DepthwiseGeometry,
-        dy: &Tensor,
-        x: &Tensor,
-    ) -> Result<Tensor> {
-        let outputs = g.batch * g.output[0] * g.output[1];
-        let (taps, c) = (g.kernel[0] * g.kernel[1], g.channels);
-        // At most 64 parts: with the taps and the channels that fills a device.
-        let length = outputs.div_ceil(64).max(64);
-        let parts = outputs.div_ceil(length).max(1);
-        let (dw, partial) = (cuda.allocate(taps * c, DType::F32)?, cuda.scratch(8 * taps * parts * c)?);
-        let size = Size::grid([c.div_ceil(32), parts, taps], [32, 8, 1])?;
-        let all = arguments![x.memory(), dy.memory(), &partial, Geometry::new(g)?, length as i64];
-        // SAFETY: as above; each block writes its own channels of its own part.
-        unsafe { cuda.launch(kernel("depthwise_weight"), size, &all)? };
-        let n = taps * c;
-        let all = arguments![&partial, &dw, n as i64, parts as i64, c as i64, 1.0f64];
-        // SAFETY: `partial` is taps · parts · c doubles, dw is taps · c floats, new.
-        unsafe { cuda.launch(cuda::Kernel::of("reduce", "reduce_parts"), Size::elements(n), &all)? };
-        Ok(Tensor::from_memory(dw, [g.kernel[0], g.kernel[1], c, 1]))
-    }
 }
 
 mod reference {
@@ -477,6 +390,9 @@ pub fn cases() -> Vec<Case> {
         case("3x3_d2", Tiny, [1, 9, 8, 17], 3, 1, Same, 2, false),
         case("5x5_s2", Tiny, [1, 11, 10, 16], 5, 2, Same, 1, false),
         case("many_bands", Tiny, [2, 21, 5, 3], 3, 1, Same, 1, false),
+        case("3x3_fours", Tiny, [2, 11, 13, 132], 3, 1, Same, 1, true),
+        case("3x3_s2_fours", Tiny, [2, 9, 12, 8], 3, 2, Same, 1, true),
+        case("3x3_d3_fours", Tiny, [1, 9, 8, 12], 3, 1, Same, 3, false),
         case("3x3_32_112_n4", Real, [4, 112, 112, 32], 3, 1, Same, 1, false),
         case("3x3_144_64_n16", Real, [16, 64, 64, 144], 3, 1, Same, 1, false),
         case("3x3_s2_96_128_n16", Real, [16, 128, 128, 96], 3, 2, Same, 1, false),
