@@ -21,11 +21,11 @@ options() {
 
 rows() {
     local file module architecture
-    for file in *.cu; do
-        module=${file%.cu}
+    for file in *.cu ladder/*.cu; do
+        module=$(basename "$file" .cu)
         for architecture in sm_80 sm_90a; do
             # shellcheck disable=SC2046
-            "$cuda/bin/nvcc" -std=c++17 $(options "$module") -cubin -arch="$architecture" -Xptxas -v \
+            "$cuda/bin/nvcc" -std=c++17 -I. $(options "$module") -cubin -arch="$architecture" -Xptxas -v \
                 -o "$scratch/$module.cubin" "$file" 2>"$scratch/log" || { cat "$scratch/log" >&2; exit 1; }
             "$cuda/bin/cuobjdump" -sass "$scratch/$module.cubin" >"$scratch/sass"
             awk -v module="$module" -v architecture="$architecture" '

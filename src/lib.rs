@@ -15,6 +15,7 @@ pub mod device;
 pub mod error;
 pub mod files;
 pub mod graph;
+pub mod ladder;
 pub mod layers;
 pub mod linear;
 pub mod losses;

@@ -334,6 +334,15 @@ impl Tensor {
         }
     }
 
+    /// The memory of a result that nobody else holds.
+    pub(crate) fn into_memory(self) -> Result<Memory> {
+        match Arc::try_unwrap(self.storage) {
+            Ok(Storage::Device(memory)) => Ok(memory),
+            Ok(_) => Err(Error::Device("`cpu` is no CUDA device".into())),
+            Err(_) => Err(Error::argument("into_memory", "somebody else holds this tensor")),
+        }
+    }
+
     /// The elements, if they are of type T, in the CPU's memory.
     pub fn as_slice<T: Real>(&self) -> Option<&[T]> {
         T::slice_of(&self.storage)

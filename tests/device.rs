@@ -3,6 +3,9 @@
 #![cfg(any(feature = "emulator", feature = "cuda"))]
 
 use atrous::cases::{self, Case, Size, relative_deviation};
+use atrous::ladder;
+use atrous::ops::conv2d::with_tile;
+use atrous::ops::{Precision, with_precision};
 use atrous::{DType, Device, Error, Tensor};
 use std::collections::BTreeSet;
 
@@ -102,6 +105,100 @@ fn launches_are_recorded() {
     statistics.moving(&one, &one, 0.9).unwrap();
     record_to(None).unwrap();
     println!("{cases} cases recorded");
+}
+
+/// How far a factor of this precision may be off, as a share of a result's largest value: tf32 rounds a
+/// factor by up to 2⁻¹¹ of it, bf16 by up to 2⁻⁹, and a product has two of them.
+fn allowed(precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => 1e-5,
+        Precision::Tf32 => 2.0 * 2f64.powi(-11),
+        Precision::Bf16 => 2.0 * 2f64.powi(-9),
+    }
+}
+
+/// Every rung of every ladder computes the same, and rung by rung the same bits again.
+fn climb(device: Device) -> usize {
+    let mut agreeing = 0;
+    for operator in ladder::OPERATORS {
+        for work in ladder::tiny(operator).unwrap() {
+            let inputs = work.tensors(device).unwrap();
+            let expected = work.expected().unwrap();
+            for rung in ladder::rungs(operator).unwrap() {
+                let name = format!("{operator} {}: {} {}", work.name, rung.number, rung.name);
+                let run = || rung.run(&work, &inputs).unwrap_or_else(|error| panic!("{name}: {error}"));
+                let got = run();
+                let deviation = relative_deviation(&got, &expected);
+                assert!(deviation <= allowed(rung.precision), "{name}: off by {deviation:e}");
+                assert!(got.to_vec_f64() == run().to_vec_f64(), "{name}: other bits in a second run");
+                agreeing += 1;
+            }
+        }
+    }
+    agreeing
+}
+
+/// Convolutions and dense layers, forward and both gradients, in every precision and both sizes of tile.
+fn all_tiles(device: Device) -> usize {
+    let mut agreeing = 0;
+    for case in cases::all() {
+        if case.size != Size::Tiny || !["conv2d", "dense"].contains(&case.op) {
+            continue;
+        }
+        let (expected, gradients) = case.forward_backward(DType::F64).unwrap();
+        for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+            for tile in [64, 128] {
+                let run = || with_precision(precision, || case.forward_backward_on(device));
+                let (output, got) = with_tile(tile, run).unwrap();
+                let all = [(&output, &expected)].into_iter();
+                let all = all.chain(got.iter().flatten().zip(gradients.iter().flatten()));
+                for (got, expected) in all {
+                    let deviation = relative_deviation(got, expected);
+                    let most = allowed(precision).max(case.tolerance);
+                    assert!(
+                        deviation <= most,
+                        "{} {precision}, tile of {tile}: off by {deviation:e}",
+                        case.full_name()
+                    );
+                    agreeing += 1;
+                }
+            }
+        }
+    }
+    agreeing
+}
+
+#[cfg(feature = "emulator")]
+#[test]
+fn every_rung_and_every_tile_agrees_on_the_emulated_device() {
+    let (rungs, tiles) = (climb(Device::Emulated), all_tiles(Device::Emulated));
+    assert!(rungs > 50 && tiles > 300);
+    println!("{rungs} results of rungs, {tiles} of tiles and precisions");
+}
+
+#[test]
+fn every_rung_and_every_tile_agrees_on_a_real_device() {
+    if let Ok(name) = std::env::var("ATROUS_TEST_DEVICE") {
+        let device: Device = name.parse().unwrap();
+        let (rungs, tiles) = (climb(device), all_tiles(device));
+        println!("{rungs} results of rungs, {tiles} of tiles and precisions agree on {device}");
+    }
+}
+
+/// A rounded factor shows: a precision that did nothing would pass for the better one.
+#[cfg(feature = "emulator")]
+#[test]
+fn precisions_round_as_they_say() {
+    let work = &ladder::tiny("gemm").unwrap()[2];
+    let (inputs, expected) = (work.tensors(Device::Emulated).unwrap(), work.expected().unwrap());
+    let off = |number, precision| {
+        let mut rungs = ladder::rungs("gemm").unwrap().into_iter();
+        let rung = rungs.find(|rung| rung.number == number && rung.precision == precision).unwrap();
+        relative_deviation(&rung.run(work, &inputs).unwrap(), &expected)
+    };
+    let (f32, tf32, bf16) =
+        (off(4, Precision::F32), off(5, Precision::Tf32), off(5, Precision::Bf16));
+    assert!(f32 < tf32 / 20.0 && tf32 < bf16 / 2.0, "{f32:e} {tf32:e} {bf16:e}");
 }
 
 /// Augmented pictures must not depend on where they were made.

@@ -12,7 +12,7 @@ extern "C" __global__ void __launch_bounds__(256) reduce_2_tree(const float* __r
     double sum = 0.0;
     for (i64 i = threadIdx.x; i < columns; i += 256) sum += (double)row[i];
     sums[threadIdx.x] = sum;
-    for (int half = 128; half > 0; half /= 2) {
+    for (unsigned half = 128; half > 0; half /= 2) {
         __syncthreads();
         if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
     }

@@ -136,8 +136,9 @@ pub(super) fn compiled(module: &str, architecture: &str) -> Result<Vec<u8>> {
     let mut text: String = HEADERS.iter().map(|(_, text)| *text).collect();
     text += source(module).unwrap_or_default();
     text += &options(module, architecture).join(" ");
+    let name = module.replace('/', "-");
     let path =
-        folder.join(format!("{module}-{architecture}-{major}.{minor}-{:016x}.cubin", hash_name(&text)));
+        folder.join(format!("{name}-{architecture}-{major}.{minor}-{:016x}.cubin", hash_name(&text)));
     if let Ok(code) = std::fs::read(&path)
         && code.starts_with(b"\x7fELF")
     {

@@ -40,4 +40,7 @@ pub(crate) trait Driver: Send + Sync {
     unsafe fn launch(&self, kernel: Kernel, size: Size, arguments: &[Argument]) -> Result<()>;
 
     fn synchronize(&self) -> Result<()>;
+
+    /// Seconds that what `run` asks for takes, by the device's own clock.
+    fn timed(&self, run: &mut dyn FnMut() -> Result<()>) -> Result<f64>;
 }

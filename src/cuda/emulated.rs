@@ -211,4 +211,10 @@ impl Driver for EmulatedDriver {
     fn synchronize(&self) -> Result<()> {
         Ok(())
     }
+
+    fn timed(&self, run: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+        let start = std::time::Instant::now();
+        run()?;
+        Ok(start.elapsed().as_secs_f64())
+    }
 }

@@ -7,7 +7,7 @@ macro_rules! sources {
     };
 }
 
-/// One file an operator.
+/// One file an operator, and one a rung of the ladder.
 pub(crate) const MODULES: &[(&str, &str)] = sources![
     "activation.cu",
     "affine.cu",
@@ -24,11 +24,34 @@ pub(crate) const MODULES: &[(&str, &str)] = sources![
     "reduce.cu",
     "resize.cu",
     "softmax.cu",
+    "ladder/batch_norm_1_channel.cu",
+    "ladder/batch_norm_2_tiles.cu",
+    "ladder/conv2d_1_direct.cu",
+    "ladder/conv2d_2_tiled.cu",
+    "ladder/conv2d_3_implicit_gemm.cu",
+    "ladder/depthwise_conv2d_1_naive.cu",
+    "ladder/depthwise_conv2d_2_vectors.cu",
+    "ladder/gemm_1_naive.cu",
+    "ladder/gemm_2_tiled.cu",
+    "ladder/gemm_3_registers.cu",
+    "ladder/gemm_4_cp_async.cu",
+    "ladder/gemm_5_mma.cu",
+    "ladder/reduce_1_row.cu",
+    "ladder/reduce_2_tree.cu",
+    "ladder/reduce_3_shuffles.cu",
 ];
 
 /// What they include.
 #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
-pub(crate) const HEADERS: &[(&str, &str)] = sources!["common.cuh", "mma.cuh", "random.cuh"];
+pub(crate) const HEADERS: &[(&str, &str)] = sources![
+    "common.cuh",
+    "conv2d.cuh",
+    "depthwise_conv2d.cuh",
+    "mma.cuh",
+    "product.cuh",
+    "random.cuh",
+    "ladder/gemm.cuh",
+];
 
 /// The source of a module.
 #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
@@ -42,10 +65,13 @@ mod tests {
 
     #[test]
     fn every_kernel_file_is_in_the_binary() {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
-        let mut found: Vec<String> = std::fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        let kernels = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+        let mut found: Vec<String> = ["", "ladder/"]
+            .iter()
+            .flat_map(|folder| {
+                let names = std::fs::read_dir(kernels.join(folder)).unwrap();
+                names.map(move |entry| folder.to_string() + entry.unwrap().file_name().to_str().unwrap())
+            })
             .filter(|name| name.ends_with(".cu") || name.ends_with(".cuh"))
             .collect();
         found.sort();

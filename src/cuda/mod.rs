@@ -113,6 +113,11 @@ impl Cuda {
         unsafe { self.driver.launch(kernel, size, arguments) }
     }
 
+    /// Seconds that what `run` asks for takes, by the device's own clock.
+    pub fn timed(&self, run: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+        self.driver.timed(run)
+    }
+
     /// Waits until everything that was asked for is done; tells of faults on the way.
     pub fn synchronize(&self) -> Result<()> {
         self.driver.synchronize()

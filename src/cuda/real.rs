@@ -3,7 +3,7 @@
 use super::{Argument, DeviceInfo, Driver, Found, Kernel, Size, compiler, pointers};
 use crate::error::{Error, Result};
 use cudarc::driver::result::{self, DriverError};
-use cudarc::driver::sys::{self, CUcontext, CUdevice_attribute, CUfunction, CUstream};
+use cudarc::driver::sys::{self, CUcontext, CUdevice_attribute, CUevent_flags, CUfunction, CUstream};
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::sync::{Mutex, PoisonError};
@@ -202,5 +202,28 @@ impl Driver for RealDriver {
         self.enter()?;
         // SAFETY: the stream is this driver's.
         self.check("cuStreamSynchronize", unsafe { result::stream::synchronize(self.stream) })
+    }
+
+    fn timed(&self, run: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+        self.enter()?;
+        let event = || self.check("cuEventCreate", result::event::create(CUevent_flags::CU_EVENT_DEFAULT));
+        let (start, end) = (event()?, event()?);
+        let record = |event| {
+            // SAFETY: the event was created above, the stream is this driver's.
+            self.check("cuEventRecord", unsafe { result::event::record(event, self.stream) })
+        };
+        let measured = (|| {
+            record(start)?;
+            run()?;
+            record(end)?;
+            self.synchronize()?;
+            // SAFETY: both events have happened.
+            self.check("cuEventElapsedTime", unsafe { result::event::elapsed(start, end) })
+        })();
+        for event in [start, end] {
+            // SAFETY: created above, and used no more.
+            let _ = unsafe { result::event::destroy(event) };
+        }
+        Ok(measured? as f64 / 1e3)
     }
 }

@@ -6,11 +6,12 @@ use crate::cuda::{Argument, Cuda, Kernel, Memory, Size, Value, arguments};
 use crate::error::{Error, Result};
 use crate::ops::Precision;
 use crate::tensor::{DType, Tensor};
+use std::cell::Cell;
 
 /// `struct Conv2d` of the kernels.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-struct Geometry {
+pub(crate) struct Geometry {
     batch: i32,
     input: [i32; 2],
     channels: i32,
@@ -26,7 +27,7 @@ unsafe impl Value for Geometry {}
 
 impl Geometry {
     /// An error where a size does not fit into 31 bits.
-    fn new(g: &Conv2dGeometry) -> Result<Self> {
+    pub(crate) fn new(g: &Conv2dGeometry) -> Result<Self> {
         let number = |n: usize| {
             i32::try_from(n).map_err(|_| Error::argument("conv2d", format!("{n} is too large a size")))
         };
@@ -51,6 +52,23 @@ impl Geometry {
 /// Multiprocessors of the largest device (an H100 has 132): with fewer blocks than these some of them idle.
 const MULTIPROCESSORS: usize = 132;
 
+thread_local! {
+    static TILE: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// Runs `f` with convolutions on a device in tiles of this size, 64 or 128, whatever suits their shapes:
+/// for tests and benchmarks.
+pub fn with_tile<T>(size: usize, f: impl FnOnce() -> T) -> T {
+    struct Back(Option<usize>);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            TILE.set(self.0);
+        }
+    }
+    let _back = Back(TILE.replace(Some(size)));
+    f()
+}
+
 /// Which kernel makes a [rows, columns] result, and how many of its blocks cover it: tiles of 128×128
 /// where they keep every multiprocessor busy, else of 64×64.
 struct Tiles {
@@ -64,7 +82,10 @@ impl Tiles {
     fn new(names: &Names, precision: Precision, rows: usize, columns: usize, parts: usize) -> Self {
         let grid = |size: usize| [rows.div_ceil(size), columns.div_ceil(size)];
         let blocks = grid(128)[0] * grid(128)[1] * parts;
-        let small = columns <= 64 || rows <= 64 || blocks < MULTIPROCESSORS;
+        let small = match TILE.get() {
+            Some(size) => size <= 64,
+            None => columns <= 64 || rows <= 64 || blocks < MULTIPROCESSORS,
+        };
         let size = if small { 64 } else { 128 };
         Tiles { name: names[precision as usize][small as usize], size, grid: grid(size) }
     }

@@ -19,6 +19,7 @@ pub(crate) mod device;
 mod reference;
 
 pub use cases::cases;
+pub use device::with_tile;
 
 use crate::autograd::{Needs, record_all};
 use crate::cpu::simd::isa;
