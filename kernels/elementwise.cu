@@ -57,3 +57,8 @@ extern "C" __global__ void elementwise_map(const float* __restrict__ x, float* _
         y[i] = r;
     }
 }
+
+extern "C" __global__ void elementwise_fill(float* __restrict__ y, i64 n, float value) {
+    const i64 stride = (i64)gridDim.x * blockDim.x;
+    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) y[i] = value;
+}

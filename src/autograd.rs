@@ -122,8 +122,7 @@ impl Tensor {
         if self.shape().elements() != 1 {
             return Err(Error::shape("backward", "a loss of one element", self.shape()));
         }
-        let one = Tensor::full(self.shape(), 1.0).to_dtype(self.dtype());
-        self.backward_from(one.to_device(self.device())?)
+        self.backward_from(ops::elementwise::ones_like(self)?)
     }
 
     /// Gradients of sum(self · upstream): `upstream` is the gradient of some later loss.

@@ -61,13 +61,13 @@ impl Stream {
     /// `labels` says what the stream is for; different labels give independent streams.
     pub fn new(seed: u64, labels: &[u64]) -> Self {
         // Each label is folded in by a splitmix64 step, so that (1, 2) and (2, 1) differ.
-        let id = labels.iter().fold(labels.len() as u64, |h, &label| mix(h ^ mix(label)));
+        let id = Self::id_after(labels.len(), labels);
         Stream { key: split(seed), id: split(id), position: 0 }
     }
 
-    /// Its key and its id, for kernels of other devices.
-    pub(crate) fn name(&self) -> ([u32; 2], [u32; 2]) {
-        (self.key, self.id)
+    /// The id of a stream of `count` labels after the first ones, for kernels that fold in the others.
+    pub(crate) fn id_after(count: usize, labels: &[u64]) -> u64 {
+        labels.iter().fold(count as u64, |h, &label| mix(h ^ mix(label)))
     }
 
     /// The four numbers of one block: random access, for kernels.

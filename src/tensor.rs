@@ -380,6 +380,14 @@ impl Tensor {
         Ok(())
     }
 
+    /// Puts the values of another tensor of this device into this one's own memory.
+    pub(crate) fn overwrite(&mut self, values: &Tensor) -> Result<()> {
+        assert_eq!((self.shape, self.dtype()), (values.shape, values.dtype()));
+        self.make_unique()?;
+        let memory = self.memory();
+        memory.cuda.copy(values.memory(), memory)
+    }
+
     /// True when nobody else sees this memory, so that it may be overwritten.
     pub(crate) fn is_unique(&mut self) -> bool {
         Arc::get_mut(&mut self.storage).is_some()

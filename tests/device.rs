@@ -90,7 +90,7 @@ fn launches_are_recorded() {
     let cases = agree(Device::Emulated).len();
     // What no operator's case launches: updates and moving statistics.
     use atrous::ops::{Then, batch_norm_train};
-    use atrous::optimizers::{Optimizer, Rule};
+    use atrous::optimizers::{Group, Optimizer, Rule, Update};
     let there = |values: &[f32]| {
         Tensor::from_slice(values, [values.len()]).unwrap().to_device(Device::Emulated).unwrap()
     };
@@ -98,7 +98,9 @@ fn launches_are_recorded() {
     for rule in [Rule::sgd(0.0), Rule::sgd(0.9), rms, momentum, Rule::adam()] {
         let mut optimizer = Optimizer::new(rule, 0.01).unwrap();
         optimizer.begin_step();
-        optimizer.update(0, &mut there(&[1.0; 77]), &there(&[0.5; 77])).unwrap();
+        let (parameter, gradient) = (&mut there(&[1.0; 77]), there(&[0.5; 77]));
+        let update = Update { index: 0, parameter, gradient, group: Group::Head };
+        optimizer.update(vec![update], Some(1.0)).unwrap();
     }
     let (x, one) = (there(&[3.0, 1.0, 2.0]), there(&[1.0; 3]));
     let statistics = batch_norm_train(&x, &one, &one, 1e-3, Then::Nothing).unwrap();
@@ -247,36 +249,45 @@ fn what_is_not_there_is_said() {
     }
 }
 
-/// Every rule, a few steps with changing gradients: the CPU's values, and the same bits again.
+/// Every rule, a few steps with changing gradients, more parameters than one launch takes, in two groups:
+/// the CPU's values, and the same bits again.
 #[cfg(feature = "emulator")]
 #[test]
 fn optimizers_take_the_same_steps_on_a_device() {
-    use atrous::optimizers::{Optimizer, Rule, clip_by_global_norm};
-    let values = |seed: usize| -> Vec<f32> {
-        (0..1003).map(|i| ((i * 7919 + seed * 104729) % 2003) as f32 / 1001.0 - 1.0).collect()
+    use atrous::optimizers::{Group, Optimizer, Rule, Update};
+    let values = |seed: usize, n: usize| -> Vec<f32> {
+        (0..n).map(|i| ((i * 7919 + seed * 104729) % 2003) as f32 / 1001.0 - 1.0).collect()
     };
+    // Longer than a block's share, shorter than a warp, one element, none.
+    let sizes: Vec<usize> = [9001, 17, 1, 4096, 0].into_iter().cycle().take(70).collect();
     let run = |rule: Rule, device: Device| -> Vec<f64> {
         let mut optimizer = Optimizer::new(rule, 0.01).unwrap();
-        let mut w = Tensor::from_slice(&values(0), [17, 59]).unwrap().to_device(device).unwrap();
-        for step in 1..6 {
-            let g = Tensor::from_slice(&values(step), [17, 59]).unwrap().to_device(device).unwrap();
-            let mut gradients = [Some(g)];
-            let length = clip_by_global_norm(&mut gradients, 5.0).unwrap();
-            assert!(length > 5.0);
+        optimizer.factors = [1.0, 0.25];
+        let tensor = |seed, n: usize| {
+            Tensor::from_slice(&values(seed, n), [n]).unwrap().to_device(device).unwrap()
+        };
+        let mut all: Vec<Tensor> = sizes.iter().enumerate().map(|(i, &n)| tensor(i, n)).collect();
+        for step in 1..5 {
             optimizer.begin_step();
-            // Somebody else holds the parameter: it must not see the change.
-            let before = w.clone();
+            // Somebody else holds a parameter: it must not see the change.
+            let before = all[0].clone();
             let kept = before.to_vec_f64();
-            optimizer.update(0, &mut w, gradients[0].as_ref().unwrap()).unwrap();
-            assert!(before.to_vec_f64() == kept && w.to_vec_f64() != kept);
+            let update = |(index, parameter)| {
+                let group = if index % 3 == 0 { Group::Base } else { Group::Head };
+                Update { index, parameter, gradient: tensor(step * 100 + index, sizes[index]), group }
+            };
+            let updates = all.iter_mut().enumerate().map(update).collect();
+            // Once the gradients are clipped, once they are short enough as they are.
+            optimizer.update(updates, Some(if step == 2 { 1e6 } else { 5.0 })).unwrap();
+            assert!(before.to_vec_f64() == kept && all[0].to_vec_f64() != kept);
         }
-        w.to_vec_f64()
+        all.iter().flat_map(Tensor::to_vec_f64).collect()
     };
     let (rms, momentum) = (Rule::rmsprop(0.0), Rule::rmsprop(0.9));
     for rule in [Rule::sgd(0.0), Rule::sgd(0.9), rms, momentum, rms.keras3(), Rule::adam()] {
         let (here, there) = (run(rule, Device::Cpu), run(rule, Device::Emulated));
         for (a, b) in here.iter().zip(&there) {
-            assert!((a - b).abs() <= 1e-6, "{rule:?}: {a} and {b}");
+            assert!((a - b).abs() <= 2e-6, "{rule:?}: {a} and {b}");
         }
         assert!(there == run(rule, Device::Emulated), "{rule:?}: other bits in a second run");
     }

@@ -12,7 +12,7 @@ use atrous::layers::{Activation, Layer};
 use atrous::losses::{Loss, sample_weights};
 use atrous::metrics::{binary_accuracy, categorical_accuracy};
 use atrous::ops::CategoricalGradient;
-use atrous::optimizers::{Optimizer, Rule};
+use atrous::optimizers::{Group, Optimizer, Rule, Update};
 use atrous::{DType, Shape, Tensor};
 use common::{Array, Gains, Npz, files, fill, golden};
 
@@ -162,13 +162,18 @@ fn run(fit: &Fit, dtype: DType) -> Worst {
             means.add(loss.item().unwrap(), metric, to - from);
             let gradients = loss.backward().unwrap();
             optimizer.begin_step();
-            for (i, (parameter, leaf)) in model.parameters.iter_mut().zip(&pass.leaves).enumerate() {
-                match gradients.get(leaf) {
-                    Some(gradient) => optimizer.update(i, &mut parameter.value, gradient).unwrap(),
+            let mut updates = Vec::new();
+            for (index, (parameter, leaf)) in model.parameters.iter_mut().zip(&pass.leaves).enumerate() {
+                match gradients.get(leaf).cloned() {
+                    Some(gradient) => {
+                        let parameter = &mut parameter.value;
+                        updates.push(Update { index, parameter, gradient, group: Group::Head });
+                    }
                     None => assert!(!parameter.trainable, "{} has no gradient", parameter.path),
                 }
             }
-            model.update_moving(pass.moving);
+            optimizer.update(updates, None).unwrap();
+            model.update_moving(pass.moving).unwrap();
             step += 1;
         }
         let [loss, metric] = means.get();

@@ -3,7 +3,7 @@
 
 mod common;
 
-use atrous::optimizers::{Optimizer, Rule};
+use atrous::optimizers::{Group, Optimizer, Rule, Update};
 use atrous::{DType, Tensor};
 use common::{json, numbers};
 use serde_json::Value;
@@ -26,7 +26,9 @@ fn deviation(golden: &Value, case: &str, key: &str, rule: Rule, rate: f32, dtype
     let mut worst = 0.0f64;
     for (gradient, expected) in steps.iter().zip(expected) {
         optimizer.begin_step();
-        optimizer.update(0, &mut weights, &tensor(gradient)).unwrap();
+        let (parameter, gradient) = (&mut weights, tensor(gradient));
+        let update = Update { index: 0, parameter, gradient, group: Group::Head };
+        optimizer.update(vec![update], None).unwrap();
         for (got, expected) in weights.to_vec_f64().iter().zip(numbers(expected)) {
             worst = worst.max((got - expected).abs());
         }

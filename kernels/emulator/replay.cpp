@@ -66,16 +66,17 @@ int main(int count, char** words) {
             b.after.resize(bytes);
             read_bytes(b.after.data(), bytes);
         }
-        std::vector<std::vector<char>> values(read_number<uint16_t>());
+        // An argument is words, each a number or the place of a buffer.
+        std::vector<std::vector<uint64_t>> values(read_number<uint16_t>());
         std::vector<void*> arguments;
         for (auto& value : values) {
-            if (read_number<uint8_t>() == 1) {
-                arguments.push_back(&buffers.at(read_number<uint16_t>()).memory);
-            } else {
-                value.resize(read_number<uint16_t>());
-                read_bytes(value.data(), value.size());
-                arguments.push_back(value.data());
+            value.resize(read_number<uint16_t>());
+            for (uint64_t& word : value) {
+                const bool is_buffer = read_number<uint8_t>();
+                word = read_number<uint64_t>();
+                if (is_buffer) word = reinterpret_cast<uint64_t>(buffers.at(word).memory);
             }
+            arguments.push_back(value.data());
         }
         char message[512] = "";
         if (atrous_emulator_launch(name.c_str(), sizes, sizes + 3, sizes[6], arguments.data(), message, sizeof message)) {

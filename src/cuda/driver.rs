@@ -41,6 +41,36 @@ pub(crate) trait Driver: Send + Sync {
 
     fn synchronize(&self) -> Result<()>;
 
+    /// Can requests be captured?
+    fn captures(&self) -> bool {
+        true
+    }
+
+    /// From now on, what this thread asks for is written down and not done.
+    fn begin_capture(&self) -> Result<()>;
+
+    /// Ends that; gives what was written down a number.
+    fn end_capture(&self) -> Result<u64>;
+
+    /// Asks for all of it to be done.
+    fn replay(&self, graph: u64) -> Result<()>;
+
+    /// Nobody will ask for it again.
+    fn release(&self, graph: u64);
+
+    /// A way for batches of this many bytes.
+    fn stage(&self, bytes: usize) -> Result<Box<dyn Stage>>;
+
     /// Seconds that what `run` asks for takes, by the device's own clock.
     fn timed(&self, run: &mut dyn FnMut() -> Result<()>) -> Result<f64>;
+}
+
+/// A way for batches to the device beside the device's other work: a buffer there, and one here that the
+/// device reads by itself.
+pub(crate) trait Stage: Send {
+    /// Sends bytes off, as many as the stage is for; returns before they are there.
+    fn fill(&mut self, from: &[u8]) -> Result<()>;
+
+    /// Copies what was sent last to `to`, after everything the device was asked for before.
+    fn empty(&mut self, to: u64) -> Result<()>;
 }

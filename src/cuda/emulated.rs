@@ -2,16 +2,17 @@
 //! (`kernels/emulator`). Slow, and exact about what is wrong: memory is as large as it was asked
 //! for and NaN until written, and threads run in the order that is asked for.
 
-use super::{Argument, Driver, Kernel, Size, pointers};
+use super::{Argument, Driver, Kernel, Size, Stage, pointers};
 use crate::error::{Error, Result};
 use crate::files::explain;
+use std::cell::RefCell;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 unsafe extern "C" {
     fn atrous_emulator_launch(
@@ -66,13 +67,11 @@ pub fn record_to(path: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-/// The content of every buffer among the arguments, by address: an argument that is the address of memory
-/// that is lent out is a buffer.
+/// The content of every buffer among the arguments, by address: a word that is the address of memory that
+/// is lent out is a buffer.
 fn contents(sizes: &HashMap<u64, usize>, arguments: &[Argument]) -> BTreeMap<u64, Vec<u8>> {
-    let buffers = arguments.iter().filter_map(|argument| match argument.0[..] {
-        [address] => Some((address, *sizes.get(&address)?)),
-        _ => None,
-    });
+    let words = arguments.iter().flat_map(|argument| &argument.0);
+    let buffers = words.filter_map(|&address| Some((address, *sizes.get(&address)?)));
     let content = |(address, bytes): (u64, usize)| {
         // SAFETY: memory of this many bytes, lent out; no kernel runs now.
         (address, unsafe { std::slice::from_raw_parts(address as *const u8, bytes) }.to_vec())
@@ -102,23 +101,59 @@ fn record(
     }
     bytes.extend((arguments.len() as u16).to_le_bytes());
     for argument in arguments {
-        match argument.0[..] {
-            [address] if before.contains_key(&address) => {
-                let place = before.keys().position(|&known| known == address).unwrap_or_default();
-                bytes.push(1);
-                bytes.extend((place as u16).to_le_bytes());
-            }
-            _ => {
-                bytes.push(0);
-                bytes.extend((argument.0.len() as u16 * 8).to_le_bytes());
-                argument.0.iter().for_each(|word| bytes.extend(word.to_le_bytes()));
-            }
+        bytes.extend((argument.0.len() as u16).to_le_bytes());
+        for word in &argument.0 {
+            let place = before.keys().position(|known| known == word);
+            bytes.push(place.is_some() as u8);
+            bytes.extend(place.map_or(*word, |place| place as u64).to_le_bytes());
         }
     }
     bytes
 }
 
 pub(super) struct EmulatedDriver;
+
+/// A request of a captured graph.
+enum Request {
+    Launch(Kernel, Size, Vec<Argument>),
+    /// From, to, bytes.
+    Copy(u64, u64, usize),
+}
+
+thread_local! {
+    /// What this thread has asked for while it captures.
+    static WRITTEN: RefCell<Option<Vec<Request>>> = const { RefCell::new(None) };
+}
+
+/// True where this thread captures, and the request is written down instead of done.
+fn write_down(request: impl FnOnce() -> Request) -> bool {
+    WRITTEN.with_borrow_mut(|written| written.as_mut().map(|all| all.push(request())).is_some())
+}
+
+/// Captured graphs by number.
+#[derive(Default)]
+struct Graphs {
+    made: u64,
+    all: HashMap<u64, Arc<Vec<Request>>>,
+}
+
+fn graphs() -> MutexGuard<'static, Graphs> {
+    static GRAPHS: LazyLock<Mutex<Graphs>> = LazyLock::new(Default::default);
+    GRAPHS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct EmulatedStage(Vec<u8>);
+
+impl Stage for EmulatedStage {
+    fn fill(&mut self, from: &[u8]) -> Result<()> {
+        self.0.copy_from_slice(from);
+        Ok(())
+    }
+
+    fn empty(&mut self, to: u64) -> Result<()> {
+        EmulatedDriver.upload(&self.0, to)
+    }
+}
 
 /// Memory that is lent out: address → bytes. Its lock lets one kernel run at a time.
 static SIZES: LazyLock<Mutex<HashMap<u64, usize>>> = LazyLock::new(Default::default);
@@ -171,12 +206,18 @@ impl Driver for EmulatedDriver {
     }
 
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
+        if write_down(|| Request::Copy(from, to, bytes)) {
+            return Ok(());
+        }
         // SAFETY: both are memory of at least this many bytes, and not the same.
         unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes) };
         Ok(())
     }
 
     unsafe fn launch(&self, kernel: Kernel, size: Size, arguments: &[Argument]) -> Result<()> {
+        if write_down(|| Request::Launch(kernel, size, arguments.to_vec())) {
+            return Ok(());
+        }
         let name = CString::new(kernel.name).expect("kernels' names have no zero in them");
         let mut message = [0u8; 1024];
         let sizes = sizes();
@@ -210,6 +251,43 @@ impl Driver for EmulatedDriver {
 
     fn synchronize(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn begin_capture(&self) -> Result<()> {
+        WRITTEN.set(Some(Vec::new()));
+        Ok(())
+    }
+
+    fn end_capture(&self) -> Result<u64> {
+        let requests = WRITTEN.take().unwrap_or_default();
+        let mut graphs = graphs();
+        graphs.made += 1;
+        let number = graphs.made;
+        graphs.all.insert(number, Arc::new(requests));
+        Ok(number)
+    }
+
+    fn replay(&self, graph: u64) -> Result<()> {
+        let requests = graphs().all.get(&graph).cloned();
+        let requests = requests.ok_or_else(|| Error::Device("there is no such graph".into()))?;
+        for request in requests.iter() {
+            match request {
+                // SAFETY: as when it was asked for: the graph's memory is still there.
+                Request::Launch(kernel, size, arguments) => unsafe {
+                    self.launch(*kernel, *size, arguments)?
+                },
+                Request::Copy(from, to, bytes) => self.copy(*from, *to, *bytes)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn release(&self, graph: u64) {
+        graphs().all.remove(&graph);
+    }
+
+    fn stage(&self, bytes: usize) -> Result<Box<dyn Stage>> {
+        Ok(Box::new(EmulatedStage(vec![0xFF; bytes])))
     }
 
     fn timed(&self, run: &mut dyn FnMut() -> Result<()>) -> Result<f64> {

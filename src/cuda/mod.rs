@@ -15,24 +15,58 @@ pub mod compiler;
 mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulated;
+pub(crate) mod graph;
 mod kernels;
 #[cfg(feature = "cuda")]
 mod real;
+pub(crate) mod staging;
 
-pub(crate) use driver::{Driver, Kernel};
+pub(crate) use driver::{Driver, Kernel, Stage};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::DType;
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 /// A device that is ready to run. There is one a device for the life of the process.
 pub(crate) struct Cuda {
     pub device: Device,
     driver: Box<dyn Driver>,
-    /// Memory that tensors gave back, by size.
+    pool: Arc<Pool>,
+    /// Held while a thread captures, so that no other's requests come among those.
+    turn: RwLock<()>,
+}
+
+/// Memory that tensors gave back, by size.
+pub(crate) struct Pool {
     free: Mutex<HashMap<usize, Vec<u64>>>,
+    /// The device, of a graph's own pool: its memory goes back to the driver with it.
+    graphs: Option<&'static Cuda>,
+}
+
+impl Pool {
+    fn of_graph(cuda: &'static Cuda) -> Self {
+        Pool { free: Mutex::default(), graphs: Some(cuda) }
+    }
+
+    fn list(&self) -> std::sync::MutexGuard<'_, HashMap<usize, Vec<u64>>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_all(&self) -> Vec<u64> {
+        self.list().drain().flat_map(|(_, all)| all).collect()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if let Some(cuda) = self.graphs {
+            // Replays that still use it come first.
+            let _ = cuda.driver.synchronize();
+            self.take_all().into_iter().for_each(|address| cuda.driver.free(address));
+        }
+    }
 }
 
 static OPEN: Mutex<Vec<&'static Cuda>> = Mutex::new(Vec::new());
@@ -45,25 +79,33 @@ impl Cuda {
             return Ok(cuda);
         }
         let driver = driver_of(device)?;
-        let cuda: &'static Cuda = Box::leak(Box::new(Cuda { device, driver, free: Mutex::default() }));
+        let pool = Arc::new(Pool { free: Mutex::default(), graphs: None });
+        let cuda: &'static Cuda = Box::leak(Box::new(Cuda { device, driver, pool, turn: RwLock::default() }));
         open.push(cuda);
         Ok(cuda)
     }
 
     /// Memory for `len` elements, its content unspecified.
     pub fn allocate(&'static self, len: usize, dtype: DType) -> Result<Memory> {
+        let of_graph = graph::CAPTURE.with_borrow(|capture| {
+            capture.as_ref().filter(|c| c.cuda.device == self.device).map(|c| c.pool.clone())
+        });
+        self.allocate_from(of_graph.as_ref().unwrap_or(&self.pool), len, dtype)
+    }
+
+    fn allocate_from(&'static self, pool: &Arc<Pool>, len: usize, dtype: DType) -> Result<Memory> {
         let bytes = len * size_of_element(dtype)?;
         let class = if self.driver.exact_sizes() { bytes } else { crate::pool::size_class(bytes) };
-        let reused = self.free_list().get_mut(&class).and_then(Vec::pop);
+        let reused = pool.list().get_mut(&class).and_then(Vec::pop);
         let address = match reused {
             Some(address) => address,
             None => match self.driver.allocate(class) {
                 // What is kept for tensors of other sizes may be what is missing.
-                Err(_) if self.trim() => self.driver.allocate(class)?,
+                Err(_) if !graph::captures(self) && self.trim() => self.driver.allocate(class)?,
                 result => result?,
             },
         };
-        Ok(Memory { cuda: self, address, len, class, dtype })
+        Ok(Memory { cuda: self, address, len, class, dtype, pool: pool.clone() })
     }
 
     /// Memory for kernels among themselves: partial sums, statistics.
@@ -73,6 +115,7 @@ impl Cuda {
 
     /// A copy of values that are in the CPU's memory.
     pub fn upload(&'static self, bytes: &[u8], len: usize, dtype: DType) -> Result<Memory> {
+        let _turn = self.not_while_capturing("an upload")?;
         let memory = self.allocate(len, dtype)?;
         assert_eq!(bytes.len(), memory.bytes());
         self.driver.upload(bytes, memory.address)?;
@@ -82,21 +125,46 @@ impl Cuda {
     /// Another buffer with the same content.
     pub fn copied(&'static self, memory: &Memory) -> Result<Memory> {
         let copy = self.allocate(memory.len, memory.dtype)?;
-        self.driver.copy(memory.address, copy.address, memory.bytes())?;
+        self.copy(memory, &copy)?;
         Ok(copy)
+    }
+
+    /// The content of one buffer into another of the same size.
+    pub fn copy(&self, from: &Memory, to: &Memory) -> Result<()> {
+        assert_eq!(from.bytes(), to.bytes());
+        let _turn = self.turn();
+        self.driver.copy(from.address, to.address, from.bytes())
+    }
+
+    /// Can what it is asked for be captured?
+    pub fn captures(&self) -> bool {
+        self.driver.captures()
+    }
+
+    /// A way for batches of this many bytes: see [`staging::Staging`].
+    fn stage(&self, bytes: usize) -> Result<Box<dyn Stage>> {
+        self.driver.stage(bytes)
     }
 
     /// Gives all memory that is kept for reuse back to the device; false where there was none.
     fn trim(&self) -> bool {
-        let kept: Vec<u64> = self.free_list().drain().flat_map(|(_, all)| all).collect();
+        let kept = self.pool.take_all();
         // Launches that still use it come first.
         let idle = !kept.is_empty() && self.driver.synchronize().is_ok();
         kept.iter().for_each(|&address| self.driver.free(address));
         idle
     }
 
-    fn free_list(&self) -> std::sync::MutexGuard<'_, HashMap<usize, Vec<u64>>> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits while another thread captures.
+    fn turn(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        let mine = graph::captures(self);
+        (!mine).then(|| self.turn.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn not_while_capturing(&self, what: &str) -> Result<RwLockReadGuard<'_, ()>> {
+        self.turn().ok_or_else(|| {
+            Error::Device(format!("{what} cannot be part of a captured graph: its values would be frozen"))
+        })
     }
 
     /// Asks for a kernel to run.
@@ -109,6 +177,7 @@ impl Cuda {
         if size.grid.contains(&0) {
             return Ok(());
         }
+        let _turn = self.turn();
         // SAFETY: passed on to the caller.
         unsafe { self.driver.launch(kernel, size, arguments) }
     }
@@ -120,6 +189,7 @@ impl Cuda {
 
     /// Waits until everything that was asked for is done; tells of faults on the way.
     pub fn synchronize(&self) -> Result<()> {
+        let _turn = self.not_while_capturing("to wait")?;
         self.driver.synchronize()
     }
 }
@@ -233,10 +303,11 @@ impl From<&Memory> for Argument {
     }
 }
 
-/// Numbers and `#[repr(C)]` structs of numbers, which a kernel takes by value.
+/// Numbers and `#[repr(C)]` structs of numbers, which a kernel takes by value. Addresses of a device's
+/// memory are numbers, too (u64).
 ///
 /// # Safety
-/// Implementors have no padding and no pointers in them.
+/// Implementors have no padding.
 pub(crate) unsafe trait Value: Copy {}
 // SAFETY: numbers.
 unsafe impl Value for i32 {}
@@ -274,6 +345,8 @@ pub struct Memory {
     len: usize,
     class: usize,
     dtype: DType,
+    /// Where it goes back to.
+    pool: Arc<Pool>,
 }
 
 impl Memory {
@@ -300,6 +373,7 @@ impl Memory {
     /// Waits for what was asked for, and copies the bytes to the CPU's memory.
     pub(crate) fn download(&self, to: &mut [u8]) -> Result<()> {
         assert_eq!(to.len(), self.bytes());
+        let _turn = self.cuda.not_while_capturing("a download")?;
         self.cuda.driver.download(self.address, to)
     }
 }
@@ -308,9 +382,9 @@ impl Drop for Memory {
     /// What is still to run comes before whatever the next holder asks for: memory can be handed on
     /// at once.
     fn drop(&mut self) {
-        match self.cuda.driver.exact_sizes() {
+        match self.cuda.driver.exact_sizes() && self.pool.graphs.is_none() {
             true => self.cuda.driver.free(self.address),
-            false => self.cuda.free_list().entry(self.class).or_default().push(self.address),
+            false => self.pool.list().entry(self.class).or_default().push(self.address),
         }
     }
 }

@@ -1,9 +1,12 @@
 //! NVIDIA's driver, looked for when the program runs: the same binary starts where there is none.
 
-use super::{Argument, DeviceInfo, Driver, Found, Kernel, Size, compiler, pointers};
+use super::{Argument, DeviceInfo, Driver, Found, Kernel, Size, Stage, compiler, pointers};
 use crate::error::{Error, Result};
 use cudarc::driver::result::{self, DriverError};
-use cudarc::driver::sys::{self, CUcontext, CUdevice_attribute, CUevent_flags, CUfunction, CUstream};
+use cudarc::driver::sys::{
+    self, CUcontext, CUdevice_attribute, CUevent, CUevent_flags, CUevent_wait_flags, CUfunction,
+    CUgraphExec, CUgraphInstantiate_flags, CUstream, CUstreamCaptureMode,
+};
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::sync::{Mutex, PoisonError};
@@ -13,6 +16,9 @@ pub(super) struct RealDriver {
     architecture: String,
     context: CUcontext,
     stream: CUstream,
+    /// `ATROUS_CUDA_SYNC=1`: waits after each launch, so that a fault names its kernel. (Nothing can be
+    /// captured then.)
+    synchronous: bool,
     functions: Mutex<HashMap<Kernel, CUfunction>>,
     /// Modules that are loaded, for as long as the process lives.
     modules: Mutex<HashMap<&'static str, sys::CUmodule>>,
@@ -97,6 +103,7 @@ impl RealDriver {
             architecture: compiler::architecture(major, minor),
             context,
             stream,
+            synchronous: std::env::var_os("ATROUS_CUDA_SYNC").is_some_and(|value| value != "0"),
             functions: Mutex::default(),
             modules: Mutex::default(),
         })
@@ -195,13 +202,78 @@ impl Driver for RealDriver {
         let launched = unsafe {
             result::launch_kernel(function, grid, block, size.shared, self.stream, &mut pointers)
         };
-        self.check(kernel.name, launched)
+        self.check(kernel.name, launched)?;
+        match self.synchronous {
+            true => self.synchronize().map_err(|error| Error::Device(format!("{}: {error}", kernel.name))),
+            false => Ok(()),
+        }
     }
 
     fn synchronize(&self) -> Result<()> {
         self.enter()?;
         // SAFETY: the stream is this driver's.
         self.check("cuStreamSynchronize", unsafe { result::stream::synchronize(self.stream) })
+    }
+
+    fn captures(&self) -> bool {
+        !self.synchronous
+    }
+
+    fn begin_capture(&self) -> Result<()> {
+        self.enter()?;
+        // Relaxed: memory is allocated meanwhile. No other thread asks for anything (`Cuda::turn`).
+        let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
+        // SAFETY: the stream is this driver's.
+        self.check("cuStreamBeginCapture", unsafe { result::stream::begin_capture(self.stream, mode) })
+    }
+
+    fn end_capture(&self) -> Result<u64> {
+        self.enter()?;
+        // SAFETY: the stream captures.
+        let graph =
+            self.check("cuStreamEndCapture", unsafe { result::stream::end_capture(self.stream) })?;
+        // SAFETY: the graph is whole, and destroyed once; what is instantiated does not need it.
+        let ready = unsafe { result::graph::instantiate(graph, CUgraphInstantiate_flags(0)) };
+        let _ = unsafe { result::graph::destroy(graph) };
+        Ok(self.check("cuGraphInstantiate", ready)? as u64)
+    }
+
+    fn replay(&self, graph: u64) -> Result<()> {
+        self.enter()?;
+        // SAFETY: instantiated by `end_capture`, not released yet.
+        let launched = unsafe { result::graph::launch(graph as CUgraphExec, self.stream) };
+        self.check("cuGraphLaunch", launched)
+    }
+
+    fn release(&self, graph: u64) {
+        // It may still run.
+        if self.synchronize().is_ok() {
+            // SAFETY: instantiated by `end_capture`, released once.
+            let _ = unsafe { result::graph::exec_destroy(graph as CUgraphExec) };
+        }
+    }
+
+    fn stage(&self, bytes: usize) -> Result<Box<dyn Stage>> {
+        self.enter()?;
+        let bytes = bytes.max(1);
+        // SAFETY: memory of the driver's, given back by `RealStage::drop`.
+        let pinned = self.check("cuMemHostAlloc", unsafe { result::malloc_host(bytes, 0) })?;
+        let event = || {
+            let flags = CUevent_flags::CU_EVENT_DISABLE_TIMING;
+            self.check("cuEventCreate", result::event::create(flags))
+        };
+        let copies = result::stream::create(result::stream::StreamKind::NonBlocking);
+        Ok(Box::new(RealStage {
+            index: self.index,
+            context: self.context,
+            work: self.stream,
+            copies: self.check("cuStreamCreate", copies)?,
+            pinned: pinned.cast(),
+            buffer: self.allocate(bytes)?,
+            bytes,
+            filled: event()?,
+            emptied: event()?,
+        }))
     }
 
     fn timed(&self, run: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
@@ -225,5 +297,84 @@ impl Driver for RealDriver {
             let _ = unsafe { result::event::destroy(event) };
         }
         Ok(measured? as f64 / 1e3)
+    }
+}
+
+/// Copies go on a stream of their own. Two events keep them apart from the work: a buffer is not overwritten
+/// before it was read (`emptied`), and not read before it is whole (`filled`).
+struct RealStage {
+    index: usize,
+    context: CUcontext,
+    work: CUstream,
+    copies: CUstream,
+    pinned: *mut u8,
+    buffer: u64,
+    bytes: usize,
+    filled: CUevent,
+    emptied: CUevent,
+}
+
+// SAFETY: the handles are the driver's, the pinned memory is this stage's alone.
+unsafe impl Send for RealStage {}
+
+impl RealStage {
+    fn check<T>(&self, what: &str, result: Result<T, DriverError>) -> Result<T> {
+        result.map_err(|error| explained(self.index, what, error))
+    }
+
+    fn enter(&self) -> Result<()> {
+        // SAFETY: the context lives as long as the process.
+        self.check("cuCtxSetCurrent", unsafe { result::ctx::set_current(self.context) })
+    }
+}
+
+impl Stage for RealStage {
+    fn fill(&mut self, from: &[u8]) -> Result<()> {
+        assert_eq!(from.len(), self.bytes);
+        self.enter()?;
+        let flags = CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+        // SAFETY: the pinned memory is `bytes` long and nobody reads it once the last copy from it is over,
+        // which is waited for; the buffer on the device is as long. An event that was never recorded is over.
+        unsafe {
+            self.check("cuEventSynchronize", result::event::synchronize(self.filled))?;
+            std::ptr::copy_nonoverlapping(from.as_ptr(), self.pinned, from.len());
+            let pinned = std::slice::from_raw_parts(self.pinned, self.bytes);
+            let waited = result::stream::wait_event(self.copies, self.emptied, flags);
+            self.check("cuStreamWaitEvent", waited)?;
+            let copied = result::memcpy_htod_async(self.buffer, pinned, self.copies);
+            self.check("cuMemcpyHtoD", copied)?;
+            self.check("cuEventRecord", result::event::record(self.filled, self.copies))
+        }
+    }
+
+    fn empty(&mut self, to: u64) -> Result<()> {
+        self.enter()?;
+        let flags = CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+        // SAFETY: `to` is memory of `bytes` bytes, as the buffer is; the streams and events are alive.
+        unsafe {
+            let waited = result::stream::wait_event(self.work, self.filled, flags);
+            self.check("cuStreamWaitEvent", waited)?;
+            let copied = result::memcpy_dtod_async(to, self.buffer, self.bytes, self.work);
+            self.check("cuMemcpyDtoD", copied)?;
+            self.check("cuEventRecord", result::event::record(self.emptied, self.work))
+        }
+    }
+}
+
+impl Drop for RealStage {
+    fn drop(&mut self) {
+        if self.enter().is_err() {
+            return;
+        }
+        // SAFETY: all of it is this stage's, and given back once, after the last copies.
+        unsafe {
+            let _ = result::stream::synchronize(self.copies);
+            let _ = result::stream::synchronize(self.work);
+            let _ = result::event::destroy(self.filled);
+            let _ = result::event::destroy(self.emptied);
+            let _ = result::stream::destroy(self.copies);
+            let _ = result::free_sync(self.buffer);
+            let _ = result::free_host(self.pinned.cast());
+        }
     }
 }

@@ -149,11 +149,17 @@ impl Model {
         }
     }
 
-    /// Takes over moving statistics that a pass computed.
-    pub fn update_moving(&mut self, moving: Vec<(usize, Tensor)>) {
+    /// Takes over moving statistics that a pass computed. On a device they go where the old ones were: a
+    /// captured graph finds its parameters in one place.
+    pub fn update_moving(&mut self, moving: Vec<(usize, Tensor)>) -> Result<()> {
         for (i, value) in moving {
-            self.parameters[i].value = value;
+            let parameter = &mut self.parameters[i].value;
+            match value.device() {
+                Device::Cpu => *parameter = value,
+                _ => parameter.overwrite(&value)?,
+            }
         }
+        Ok(())
     }
 
     /// Runs the network on pictures [N, H, W, C].

@@ -5,6 +5,7 @@
 //! the Dice coefficient and the confusion matrix of masks, [`uncertainty`] says how much of a
 //! score is chance.
 
+pub(crate) mod device;
 pub mod labels;
 pub mod overlap;
 pub mod ranking;

@@ -10,7 +10,7 @@ use crate::autograd::record;
 use crate::cases::{Case, Input, Size};
 use crate::cpu::simd::{self, isa};
 use crate::cpu::threads;
-use crate::cuda::{self, Cuda, Kernel, arguments};
+use crate::cuda::{self, Cuda, Kernel, arguments, graph};
 use crate::error::{Error, Result};
 use crate::ops::{Route, route};
 use crate::pool::Buffer;
@@ -27,7 +27,8 @@ pub fn dropout(x: &Tensor, rate: f32, seed: u64, step: u64, layer: u64) -> Resul
     if rate == 0.0 {
         return Ok(x.clone());
     }
-    let mask = Mask { stream: Stream::new(seed, &[domain::DROPOUT, step, layer]), rate };
+    let stream = Stream::new(seed, &[domain::DROPOUT, step, layer]);
+    let mask = Mask { stream, rate, seed, step, layer };
     let output = mask.apply(x)?;
     Ok(record("dropout", [x], output, move |g| Ok([Some(mask.apply(&g)?)])))
 }
@@ -35,6 +36,9 @@ pub fn dropout(x: &Tensor, rate: f32, seed: u64, step: u64, layer: u64) -> Resul
 struct Mask {
     stream: Stream,
     rate: f32,
+    seed: u64,
+    step: u64,
+    layer: u64,
 }
 
 impl Mask {
@@ -50,9 +54,22 @@ impl Mask {
     fn device(&self, cuda: &'static Cuda, x: &Tensor) -> Result<Tensor> {
         let n = x.shape().elements();
         let y = cuda.allocate(n, DType::F32)?;
-        let ([k0, k1], [id0, id1]) = self.stream.name();
         let (rate, scale) = (self.rate, self.scale() as f32);
-        let all = arguments![x.memory(), &y, n as i64, rate, scale, k0, k1, id0, id1];
+        // In a captured graph the step is another one each time.
+        let before = Stream::id_after(3, &[domain::DROPOUT]);
+        let (step, step_at) = (self.step, graph::step_address());
+        let all = arguments![
+            x.memory(),
+            &y,
+            n as i64,
+            rate,
+            scale,
+            self.seed,
+            before,
+            step,
+            step_at,
+            self.layer
+        ];
         let size = cuda::Size::elements(n.div_ceil(4));
         // SAFETY: both are n floats, the second new.
         unsafe { cuda.launch(Kernel::of("dropout", "dropout_apply"), size, &all)? };

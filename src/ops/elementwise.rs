@@ -94,6 +94,23 @@ pub fn sign(a: &Tensor) -> Result<Tensor> {
     map(a, "sign", Sign)
 }
 
+/// Ones where `a` has elements, of its type and on its device.
+pub(crate) fn ones_like(a: &Tensor) -> Result<Tensor> {
+    match route("ones_like", &[a])? {
+        Route::Cuda(cuda) => {
+            let n = a.shape().elements();
+            let y = cuda.allocate(n, DType::F32)?;
+            let all = arguments![&y, n as i64, 1.0f32];
+            // SAFETY: y is n floats, new.
+            unsafe {
+                cuda.launch(Kernel::of("elementwise", "elementwise_fill"), Size::elements(n), &all)?
+            };
+            Ok(Tensor::from_memory(y, a.shape()))
+        }
+        _ => Ok(Tensor::full(a.shape(), 1.0).to_dtype(a.dtype())),
+    }
+}
+
 /// How the right operand is laid over the left one.
 fn period(op: &'static str, a: &Tensor, b: &Tensor) -> Result<usize> {
     let (left, right) = (a.shape(), b.shape());

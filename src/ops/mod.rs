@@ -27,6 +27,7 @@ pub mod precision;
 pub mod reduce;
 pub mod reshape;
 pub mod resize;
+pub mod sign_step;
 pub mod softmax;
 
 pub use activation::{relu, relu6, sigmoid, tanh};
@@ -51,6 +52,7 @@ pub use pool::{PoolOptions, average_pool2d, global_average_pool, global_max_pool
 pub use reduce::{mean, mean_axes, sum, sum_axes};
 pub use reshape::{flatten, reshape};
 pub use resize::{Method, resize};
+pub use sign_step::{Bounds, sign_step};
 pub use softmax::softmax;
 
 /// The cases of all operators.
@@ -71,6 +73,7 @@ pub fn cases() -> Vec<Case> {
         reduce::cases(),
         reshape::cases(),
         resize::cases(),
+        sign_step::cases(),
         softmax::cases(),
     ]
     .into_iter()

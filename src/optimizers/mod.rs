@@ -124,12 +124,32 @@ impl FromStr for Rule {
     }
 }
 
+/// Parameters that share a learning rate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Group {
+    /// What a network has of its own.
+    #[default]
+    Head,
+    /// What it took over.
+    Base,
+}
+
+/// A parameter that is to change, by its position in the network, and its gradient.
+pub struct Update<'a> {
+    pub index: usize,
+    pub parameter: &'a mut Tensor,
+    pub gradient: Tensor,
+    pub group: Group,
+}
+
 /// A rule with its state. Parameters are told apart by their position in the network.
 #[derive(Clone, Debug)]
 pub struct Optimizer {
     rule: Rule,
     /// f32, as Keras stores it: callbacks compare and halve it in that type.
     pub learning_rate: f32,
+    /// What it is multiplied by for each [`Group`]: a schedule's share, a base's slower pace.
+    pub factors: [f32; 2],
     step: u64,
     /// By position, then in the order of the rule's slot names; empty before its first update.
     slots: Vec<Vec<Tensor>>,
@@ -142,7 +162,7 @@ impl Optimizer {
             let message = format!("expected a finite number of at least 0, got {learning_rate}");
             return Err(Error::argument("learning_rate", message));
         }
-        Ok(Optimizer { rule, learning_rate, step: 0, slots: Vec::new() })
+        Ok(Optimizer { rule, learning_rate, factors: [1.0; 2], step: 0, slots: Vec::new() })
     }
 
     pub fn rule(&self) -> Rule {
@@ -159,42 +179,65 @@ impl Optimizer {
         self.step += 1;
     }
 
-    /// Changes the parameter at position `index` by its gradient.
-    pub fn update(&mut self, index: usize, parameter: &mut Tensor, gradient: &Tensor) -> Result<()> {
+    /// Changes parameters by their gradients, all of one device and type. First the gradients are scaled down so that all
+    /// together are no longer than `clip`, if it is given (see [`clip_by_global_norm`]).
+    pub fn update(&mut self, mut updates: Vec<Update>, clip: Option<f32>) -> Result<()> {
         if self.step == 0 {
             return Err(Error::argument("optimizer", "an update before the first step was begun"));
         }
-        let (shape, dtype) = (parameter.shape(), parameter.dtype());
-        if self.slots.len() <= index {
-            self.slots.resize(index + 1, Vec::new());
-        }
-        let slots = &mut self.slots[index];
-        if slots.is_empty() {
-            let zero = |_: &&str| Tensor::zeros(shape).to_dtype(dtype).to_device(parameter.device());
-            *slots = self.rule.slot_names().iter().map(zero).collect::<Result<_>>()?;
-        }
-        let others = slots.iter().chain([gradient]);
-        for other in others {
-            if other.shape() != shape || other.dtype() != dtype || dtype == DType::U8 {
-                return Err(Error::shape(
-                    "optimizer",
-                    format!("a gradient and state of shape {shape} {dtype:?} at parameter {index}"),
-                    format!("{} {:?}", other.shape(), other.dtype()),
-                ));
+        for Update { index, parameter, gradient, .. } in &mut updates {
+            let (index, shape, dtype) = (*index, parameter.shape(), parameter.dtype());
+            if self.slots.len() <= index {
+                self.slots.resize(index + 1, Vec::new());
+            }
+            let slots = &mut self.slots[index];
+            if slots.is_empty() {
+                let zero =
+                    |_: &&str| Tensor::zeros(shape).to_dtype(dtype).to_device(parameter.device());
+                *slots = self.rule.slot_names().iter().map(zero).collect::<Result<_>>()?;
+            }
+            let others = slots.iter().chain([&*gradient]);
+            for other in others {
+                if other.shape() != shape || other.dtype() != dtype || dtype == DType::U8 {
+                    return Err(Error::shape(
+                        "optimizer",
+                        format!("a gradient and state of shape {shape} {dtype:?} at parameter {index}"),
+                        format!("{} {:?}", other.shape(), other.dtype()),
+                    ));
+                }
             }
         }
-        let (rule, rate, step) = (self.rule, self.learning_rate, self.step);
-        let all: Vec<&Tensor> = [&*parameter, gradient].into_iter().chain(slots.iter()).collect();
-        match route("optimizer", &all)? {
-            Route::F64 => apply::<f64>(rule, rate, step, parameter, slots, gradient),
-            Route::Fast | Route::Reference => apply::<f32>(rule, rate, step, parameter, slots, gradient),
-            Route::Cuda(cuda) => {
-                parameter.make_unique()?;
-                slots.iter_mut().try_for_each(Tensor::make_unique)?;
-                device::apply(cuda, rule, rate, step, parameter, slots, gradient)?;
+        let Some(first) = updates.first() else { return Ok(()) };
+        if let Route::Cuda(cuda) = route("optimizer", &[&*first.parameter, &first.gradient])? {
+            return device::update(cuda, self, updates, clip);
+        }
+        if let Some(most) = clip {
+            let mut gradients: Vec<Option<Tensor>> =
+                updates.iter().map(|update| Some(update.gradient.clone())).collect();
+            clip_by_global_norm(&mut gradients, most)?;
+            for (update, clipped) in updates.iter_mut().zip(gradients) {
+                update.gradient = clipped.expect("as many as went in");
+            }
+        }
+        let (rule, step) = (self.rule, self.step);
+        for Update { index, parameter, gradient, group } in updates {
+            let (slots, rate) = (&mut self.slots[index], self.learning_rate * self.factors[group as usize]);
+            let all: Vec<&Tensor> = [&*parameter, &gradient].into_iter().chain(slots.iter()).collect();
+            match route("optimizer", &all)? {
+                Route::F64 => apply::<f64>(rule, rate, step, parameter, slots, &gradient),
+                _ => apply::<f32>(rule, rate, step, parameter, slots, &gradient),
             }
         }
         Ok(())
+    }
+
+    /// What a group's gradients are multiplied by in this step: Adam's correction is in it.
+    pub(crate) fn rate(&self, group: Group) -> f32 {
+        let rate = self.learning_rate * self.factors[group as usize];
+        match self.rule {
+            Rule::Adam { beta_1, beta_2, .. } => corrected(rate, self.step, beta_1, beta_2) as f32,
+            _ => rate,
+        }
     }
 
     /// Moves the state to another device.
@@ -211,6 +254,11 @@ impl Optimizer {
         self.slots.iter().enumerate().flat_map(move |(index, slots)| {
             names.iter().zip(slots).map(move |(&name, slot)| (index, name, slot))
         })
+    }
+
+    /// The state itself.
+    pub(crate) fn slots_mut(&mut self) -> impl Iterator<Item = &mut Tensor> {
+        self.slots.iter_mut().flatten()
     }
 
     /// Puts back what [`Optimizer::step`] and [`Optimizer::slots`] gave.
@@ -263,6 +311,12 @@ pub fn clip_by_global_norm(gradients: &mut [Option<Tensor>], most: f32) -> Resul
         }
     }
     Ok(norm)
+}
+
+/// Adam's learning rate at a step: η √(1 − β₂ᵗ) / (1 − β₁ᵗ).
+fn corrected(learning_rate: f32, step: u64, beta_1: f64, beta_2: f64) -> f64 {
+    let t = step as f64;
+    learning_rate as f64 * (1.0 - beta_2.powf(t)).sqrt() / (1.0 - beta_1.powf(t))
 }
 
 fn apply<T: Real>(
@@ -329,9 +383,7 @@ fn apply<T: Real>(
             }
         }
         (Rule::Adam { beta_1, beta_2, epsilon }, [m, v, ..]) => {
-            let t = step as f64;
-            let corrected =
-                learning_rate as f64 * (1.0 - beta_2.powf(t)).sqrt() / (1.0 - beta_1.powf(t));
+            let corrected = corrected(learning_rate, step, beta_1, beta_2);
             let (corrected, epsilon) = (real(corrected), real(epsilon));
             let (first, second) = (real(1.0 - beta_1), real(1.0 - beta_2));
             pass(
@@ -412,6 +464,11 @@ mod tests {
         Tensor::from_slice(values, [values.len()]).unwrap()
     }
 
+    fn update(optimizer: &mut Optimizer, index: usize, w: &mut Tensor, g: &Tensor) -> Result<()> {
+        let group = Group::Head;
+        optimizer.update(vec![Update { index, parameter: w, gradient: g.clone(), group }], None)
+    }
+
     fn rules() -> Vec<Rule> {
         let (rms, momentum) = (Rule::rmsprop(0.0), Rule::rmsprop(0.9));
         vec![Rule::sgd(0.0), Rule::sgd(0.9), rms, momentum, rms.keras3(), Rule::adam()]
@@ -423,7 +480,7 @@ mod tests {
         let mut w = tensor(&[1.0]);
         for expected in [0.5, -0.25] {
             sgd.begin_step();
-            sgd.update(0, &mut w, &tensor(&[2.0])).unwrap();
+            update(&mut sgd, 0, &mut w, &tensor(&[2.0])).unwrap();
             assert_eq!(w.to_vec_f64(), [expected]);
         }
     }
@@ -433,7 +490,7 @@ mod tests {
         let mut adam = Optimizer::new(Rule::adam(), 0.125).unwrap();
         let mut w = tensor(&[1.0, 1.0]);
         adam.begin_step();
-        adam.update(0, &mut w, &tensor(&[100.0, -0.25])).unwrap();
+        update(&mut adam, 0, &mut w, &tensor(&[100.0, -0.25])).unwrap();
         let w = w.to_vec_f64();
         assert!((w[0] - 0.875).abs() < 1e-5 && (w[1] - 1.125).abs() < 1e-5, "{w:?}");
     }
@@ -449,7 +506,7 @@ mod tests {
                 for _ in 0..3 {
                     optimizer.begin_step();
                     let g = Tensor::from_slice(&values, [n]).unwrap();
-                    optimizer.update(0, &mut w, &g).unwrap();
+                    update(&mut optimizer, 0, &mut w, &g).unwrap();
                 }
                 w.to_vec_f64()
             };
@@ -466,7 +523,7 @@ mod tests {
             // Position 0 is frozen: it never has an update, and no state.
             let step = |optimizer: &mut Optimizer, w: &mut Tensor, i| {
                 optimizer.begin_step();
-                optimizer.update(1, w, &gradient(i)).unwrap();
+                update(optimizer, 1, w, &gradient(i)).unwrap();
             };
             (0..3).for_each(|i| step(&mut first, &mut w, i));
             let saved: Vec<_> =
@@ -485,11 +542,11 @@ mod tests {
     fn what_does_not_fit_is_refused() {
         let mut adam = Optimizer::new(Rule::adam(), 0.01).unwrap();
         let mut w = tensor(&[1.0, 2.0]);
-        assert!(adam.update(0, &mut w, &tensor(&[1.0, 1.0])).is_err()); // before a step
+        assert!(update(&mut adam, 0, &mut w, &tensor(&[1.0, 1.0])).is_err()); // before a step
         adam.begin_step();
-        let error = adam.update(0, &mut w, &tensor(&[1.0])).unwrap_err().to_string();
+        let error = update(&mut adam, 0, &mut w, &tensor(&[1.0])).unwrap_err().to_string();
         assert!(error.contains("parameter 0") && error.contains("[2]"), "{error}");
-        assert!(adam.update(0, &mut w, &Tensor::zeros([2])).is_err()); // f32 beside f64
+        assert!(update(&mut adam, 0, &mut w, &Tensor::zeros([2])).is_err()); // f32 beside f64
         let state = |name: &str| vec![(0, name.to_owned(), tensor(&[0.0, 0.0]))];
         assert!(adam.load(1, state("velocity")).is_err());
         assert!(adam.load(1, state("m")).unwrap_err().to_string().contains("1 of the slots"));

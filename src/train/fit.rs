@@ -2,16 +2,15 @@
 
 use super::callbacks::Callbacks;
 use super::checkpoint;
-use super::evaluate::{accuracy, evaluate};
+use super::evaluate::evaluate;
 use super::history::{Epoch, History};
 use super::plan::{Plan, Watch};
-use crate::data::loader::{Batch, Loader};
+use super::step::{OnDevice, Pending};
+use crate::data::loader::Loader;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::graph::{Live, Model, Parameter, Run};
-use crate::losses::{sample_weights, smooth};
-use crate::optimizers::{Optimizer, clip_by_global_norm};
-use crate::tensor::Tensor;
+use crate::graph::{Live, Model, Parameter};
+use crate::optimizers::Optimizer;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -50,9 +49,15 @@ pub struct Trainer {
     pub callbacks: Callbacks,
     pub history: History,
     /// What the schedule makes of the learning rate in the present step.
-    rate_factor: f32,
+    pub(super) rate_factor: f32,
+    /// On a device, ask for every kernel of a step one by one, and capture no graph.
+    pub eager: bool,
     /// The model as a step runs it, for as long as the same layers train.
-    live: Option<Live>,
+    pub(super) live: Option<Live>,
+    /// What steps keep on a device, for as long.
+    pub(super) there: Option<OnDevice>,
+    /// A step that was begun and not waited for.
+    pub(super) pending: Option<Pending>,
 }
 
 /// What a [`Monitor`] is told.
@@ -97,7 +102,10 @@ impl Trainer {
             callbacks: Callbacks::default(),
             history: History::default(),
             rate_factor: 1.0,
+            eager: false,
             live: None,
+            there: None,
+            pending: None,
         };
         trainer.freeze();
         trainer
@@ -107,7 +115,7 @@ impl Trainer {
     pub fn to_device(&mut self, device: Device) -> Result<()> {
         self.model = self.model.to_device(device)?;
         self.optimizer.to_device(device)?;
-        self.live = None;
+        (self.live, self.there) = (None, None);
         Ok(())
     }
 
@@ -120,65 +128,8 @@ impl Trainer {
             self.model.freeze_batch_norms();
         }
         if self.model.parameters.iter().map(|p| p.trainable).ne(before) {
-            self.live = None;
+            (self.live, self.there) = (None, None);
         }
-    }
-
-    /// One step on one batch: (loss, accuracy) with the weights of before the step.
-    pub fn step(&mut self, batch: &Batch) -> Result<(f64, f64)> {
-        let weights = match &self.plan.class_weights {
-            Some(weights) => Some(sample_weights(weights, &batch.labels)?),
-            None => None,
-        };
-        let mut live = match self.live.take() {
-            Some(live) => live,
-            None => Live::new(&self.model)?,
-        };
-        let run = Run::train(self.plan.seed, self.position.global_step);
-        let device = self.model.device();
-        let pass = live.run(&mut self.model, &batch.images.to_device(device)?, run)?;
-        self.live = Some(live);
-        let targets = batch.targets(self.plan.network.segments())?;
-        let smoothed =
-            smooth(targets, self.plan.label_smoothing, self.plan.loss()?)?.to_device(device)?;
-        let weights = weights.map(|weights| weights.to_device(device)).transpose()?;
-        let loss = match self.plan.focal > 0.0 {
-            true => self.plan.loss()?.focal_from_logits(&pass.logits, &smoothed, self.plan.focal)?,
-            false => self.plan.loss()?.from_logits(&pass.logits, &smoothed, weights.as_ref())?,
-        };
-        let value = loss.item()?;
-        if !value.is_finite() {
-            return Err(Error::Diverged(format!(
-                "the loss of epoch {}, step {} is {value}; a smaller learning rate may help",
-                self.position.epoch + 1,
-                self.position.step + 1
-            )));
-        }
-        let accuracy = accuracy(targets, &pass.output.to_device(Device::Cpu)?)?;
-        let mut gradients = loss.backward()?;
-        let mut gradients: Vec<Option<Tensor>> =
-            pass.leaves.iter().map(|leaf| gradients.take(leaf)).collect();
-        let moving = pass.moving;
-        // The leaves share the parameters' memory: gone, the parameters can change in place.
-        drop((pass.leaves, pass.output, pass.logits, loss));
-        if let Some(most) = self.plan.clip_norm {
-            clip_by_global_norm(&mut gradients, most)?;
-        }
-        self.optimizer.begin_step();
-        let rate = self.optimizer.learning_rate;
-        let base = self.model.base_parameters();
-        for (index, gradient) in gradients.into_iter().enumerate() {
-            if let Some(gradient) = gradient {
-                let of_base = if index < base { self.plan.base_rate } else { 1.0 };
-                self.optimizer.learning_rate = rate * self.rate_factor * of_base;
-                self.optimizer.update(index, &mut self.model.parameters[index].value, &gradient)?;
-            }
-        }
-        self.optimizer.learning_rate = rate;
-        self.model.update_moving(moving);
-        self.position.global_step += 1;
-        self.position.step += 1;
-        Ok((value, accuracy))
     }
 
     /// Trains to the plan's last epoch. `validation` is scored after every epoch.
@@ -204,14 +155,21 @@ impl Trainer {
                 steps: training.steps(),
                 step,
             });
-            for batch in training.epoch(epoch as u64, step)? {
+            let mut batches = training.epoch(epoch as u64, step)?;
+            let mut next = batches.next().transpose()?;
+            while let Some(batch) = next {
                 if stop.is_break() {
                     return self.interrupted(pace);
                 }
-                let batch = batch?;
                 let n = batch.indices.len();
                 self.rate_factor = self.plan.schedule.factor(self.position.global_step, warmup, all);
-                let (loss, accuracy) = self.step(&batch)?;
+                self.launch(&batch)?;
+                // While a device works, the next batch is on its way there.
+                next = batches.next().transpose()?;
+                if let Some(next) = &next {
+                    self.send_ahead(next)?;
+                }
+                let (loss, accuracy) = self.finish()?;
                 self.position.loss_sum += loss * n as f64;
                 self.position.accuracy_sum += accuracy * n as f64;
                 self.position.samples += n;

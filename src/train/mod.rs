@@ -11,6 +11,7 @@ mod fit;
 mod history;
 mod plan;
 mod presets;
+mod step;
 
 pub use callbacks::{Callbacks, Plateau, Schedule, Verdict};
 pub use checkpoint::{Saved, load, parse, save};

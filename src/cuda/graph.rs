@@ -1,0 +1,109 @@
+//! Captured graphs: what a piece of code asks of a device is written down instead of done, and then done as
+//! often as one likes by a single request. At small batches a training step is some hundreds of launches of a
+//! few microseconds each, and the asking would take longer than the work.
+//!
+//! - **Memory** that is asked for while capturing comes from a pool of the graph's own, and goes back there: every replay uses
+//!   the same addresses, and nobody else gets them.
+//! - **Arguments are frozen.** What changes from replay to replay is in memory: the random numbers' step and the
+//!   learning rates ([`changing`]), which [`Graph::replay`] sets before each.
+//! - **Nothing goes between the CPU's memory and the device's** while capturing, and nobody waits: an error
+//!   says so. Other threads' requests wait until the capture is over.
+
+use super::{Cuda, Kernel, Memory, Pool, Size, arguments};
+use crate::error::{Error, Result};
+use crate::tensor::DType;
+use std::cell::RefCell;
+use std::sync::{Arc, PoisonError};
+
+/// Numbers that a captured graph finds in the device's memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Now {
+    /// Of dropout's random numbers.
+    pub step: u64,
+    /// Learning rates: of the network's head, and of its base.
+    pub rates: [f32; 2],
+}
+
+/// Where its parts are, in bytes, for kernels (`struct Now` of `kernels/graph.cu`).
+const STEP: u64 = 0;
+const RATES: u64 = 8;
+const BYTES: usize = 16;
+
+pub(super) struct Capture {
+    pub cuda: &'static Cuda,
+    pub pool: Arc<Pool>,
+    changing: u64,
+}
+
+thread_local! {
+    pub(super) static CAPTURE: RefCell<Option<Capture>> = const { RefCell::new(None) };
+}
+
+/// Is this thread capturing on the device?
+pub(super) fn captures(cuda: &Cuda) -> bool {
+    CAPTURE.with_borrow(|capture| capture.as_ref().is_some_and(|capture| capture.cuda.device == cuda.device))
+}
+
+/// The address of the present step, for kernels; 0 where nothing is captured.
+pub(crate) fn step_address() -> u64 {
+    CAPTURE.with_borrow(|capture| capture.as_ref().map_or(0, |capture| capture.changing + STEP))
+}
+
+/// The address of a learning rate, for kernels; 0 where nothing is captured.
+pub(crate) fn rate_address(which: usize) -> u64 {
+    let offset = RATES + 4 * which as u64;
+    CAPTURE.with_borrow(|capture| capture.as_ref().map_or(0, |capture| capture.changing + offset))
+}
+
+/// What was captured.
+pub(crate) struct Graph {
+    cuda: &'static Cuda,
+    handle: u64,
+    changing: Memory,
+    /// Last: what is above goes back to it.
+    _pool: Arc<Pool>,
+}
+
+impl Graph {
+    /// Writes down what `f` asks of the device. None of it has been done when this returns.
+    pub fn capture<T>(cuda: &'static Cuda, f: impl FnOnce() -> Result<T>) -> Result<(T, Graph)> {
+        if CAPTURE.with_borrow(Option::is_some) {
+            return Err(Error::Device("a capture within a capture".into()));
+        }
+        // The kernel must be there before: to load it is no work of the stream's.
+        let pool = Arc::new(Pool::of_graph(cuda));
+        let changing = cuda.allocate_from(&pool, BYTES, DType::U8)?;
+        set(cuda, &changing, Now::default())?;
+        // What eager steps used is free, and the graph will want as much.
+        cuda.trim();
+        let _turn = cuda.turn.write().unwrap_or_else(PoisonError::into_inner);
+        cuda.driver.begin_capture()?;
+        let capture = Capture { cuda, pool: pool.clone(), changing: changing.address() };
+        CAPTURE.set(Some(capture));
+        let result = f();
+        CAPTURE.set(None);
+        let handle = cuda.driver.end_capture();
+        let (result, handle) = (result?, handle?);
+        Ok((result, Graph { cuda, handle, changing, _pool: pool }))
+    }
+
+    /// Asks the device to do all of it, with these numbers.
+    pub fn replay(&self, now: Now) -> Result<()> {
+        set(self.cuda, &self.changing, now)?;
+        let _turn = self.cuda.turn();
+        self.cuda.driver.replay(self.handle)
+    }
+}
+
+fn set(cuda: &Cuda, changing: &Memory, now: Now) -> Result<()> {
+    let all = arguments![changing, now.step, now.rates[0], now.rates[1]];
+    let size = Size { grid: [1; 3], block: [1; 3], shared: 0 };
+    // SAFETY: `changing` is the 16 bytes of the kernel's struct.
+    unsafe { cuda.launch(Kernel::of("graph", "graph_set"), size, &all) }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        self.cuda.driver.release(self.handle);
+    }
+}

@@ -1,0 +1,304 @@
+//! One training step: forward, loss, backward, update.
+//!
+//! On a device the CPU asks and does not wait: [`Trainer::launch`] returns at once, the next batch is sent off
+//! while the device works, and [`Trainer::finish`] fetches two numbers, the loss and the accuracy. From its second time on a
+//! step of the same shapes is a captured graph: one request instead of hundreds.
+
+use super::evaluate::accuracy;
+use super::fit::Trainer;
+use super::plan::Plan;
+use crate::cuda::Cuda;
+use crate::cuda::graph::{Graph, Now};
+use crate::cuda::staging::Staging;
+use crate::data::VOID;
+use crate::data::loader::Batch;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::graph::{Live, Pass, Run};
+use crate::losses::{sample_weights, smooth};
+use crate::metrics;
+use crate::ops::{self, Precision, precision};
+use crate::optimizers::{Group, Update};
+use crate::tensor::Tensor;
+
+/// What a step reads of a batch.
+#[derive(Clone)]
+struct Inputs {
+    images: Tensor,
+    /// As the loss takes them: smoothed.
+    targets: Tensor,
+    /// Of the samples.
+    weights: Option<Tensor>,
+}
+
+impl Inputs {
+    fn new(plan: &Plan, batch: &Batch) -> Result<Self> {
+        let weights = match &plan.class_weights {
+            Some(weights) => Some(sample_weights(weights, &batch.labels)?),
+            None => None,
+        };
+        let targets = batch.targets(plan.network.segments())?;
+        let targets = smooth(targets, plan.label_smoothing, plan.loss()?)?;
+        Ok(Inputs { images: batch.images.clone(), targets, weights })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Tensor> {
+        [&self.images, &self.targets].into_iter().chain(&self.weights)
+    }
+
+    fn to_device(&self, device: Device) -> Result<Self> {
+        let weights = self.weights.as_ref().map(|weights| weights.to_device(device));
+        Ok(Inputs {
+            images: self.images.to_device(device)?,
+            targets: self.targets.to_device(device)?,
+            weights: weights.transpose()?,
+        })
+    }
+}
+
+/// A step that was asked for.
+pub(super) struct Pending {
+    epoch: usize,
+    step: usize,
+    scores: Scores,
+}
+
+enum Scores {
+    Known(f64, f64),
+    /// Loss and accuracy, [2].
+    OnDevice(Tensor),
+}
+
+/// What a trainer keeps on a device between steps.
+pub(super) struct OnDevice {
+    /// Under which steps look as they do.
+    plan: Plan,
+    precision: Precision,
+    images: Staging,
+    targets: Staging,
+    weights: Option<Staging>,
+    /// The samples that were sent last, and not received yet.
+    sent: Option<Vec<usize>>,
+    captured: Option<Captured>,
+}
+
+struct Captured {
+    graph: Graph,
+    scores: Tensor,
+    /// Where parameters and optimizer state were.
+    addresses: Vec<u64>,
+}
+
+impl OnDevice {
+    fn new(cuda: &'static Cuda, plan: &Plan, inputs: &Inputs) -> Result<Self> {
+        Ok(OnDevice {
+            plan: plan.clone(),
+            precision: precision(),
+            images: Staging::new(cuda, &inputs.images)?,
+            targets: Staging::new(cuda, &inputs.targets)?,
+            weights: inputs.weights.as_ref().map(|w| Staging::new(cuda, w)).transpose()?,
+            sent: None,
+            captured: None,
+        })
+    }
+
+    fn stages(&mut self) -> impl Iterator<Item = &mut Staging> {
+        [&mut self.images, &mut self.targets].into_iter().chain(&mut self.weights)
+    }
+
+    /// Is it for such batches?
+    fn fits(&mut self, inputs: &Inputs) -> bool {
+        self.weights.is_some() == inputs.weights.is_some()
+            && self.stages().zip(inputs.all()).all(|(stage, values)| stage.fits(values))
+    }
+
+    fn send(&mut self, inputs: &Inputs, batch: &Batch) -> Result<()> {
+        self.stages().zip(inputs.all()).try_for_each(|(stage, values)| stage.send(values))?;
+        self.sent = Some(batch.indices.clone());
+        Ok(())
+    }
+
+    fn receive(&mut self) -> Result<Inputs> {
+        self.sent = None;
+        self.stages().try_for_each(Staging::receive)?;
+        Ok(Inputs {
+            images: self.images.tensor.clone(),
+            targets: self.targets.tensor.clone(),
+            weights: self.weights.as_ref().map(|stage| stage.tensor.clone()),
+        })
+    }
+}
+
+impl Trainer {
+    /// One step on one batch: (loss, accuracy) with the weights of before the step.
+    pub fn step(&mut self, batch: &Batch) -> Result<(f64, f64)> {
+        self.launch(batch)?;
+        self.finish()
+    }
+
+    /// Begins a step; on a device it may not be over when this returns.
+    pub(super) fn launch(&mut self, batch: &Batch) -> Result<()> {
+        if self.pending.is_some() {
+            return Err(Error::argument("training", "a step before the last one was finished"));
+        }
+        self.optimizer.factors = [self.rate_factor, self.rate_factor * self.plan.base_rate];
+        let scores = match self.model.device() {
+            Device::Cpu => {
+                let inputs = Inputs::new(&self.plan, batch)?;
+                let (loss, pass) = self.forward(&inputs)?;
+                let value = self.finite(loss.item()?, self.position.epoch, self.position.step)?;
+                let right = accuracy(batch.targets(self.plan.network.segments())?, &pass.output)?;
+                self.optimizer.begin_step();
+                self.backward(loss, pass)?;
+                Scores::Known(value, right)
+            }
+            device => Scores::OnDevice(self.launch_there(Cuda::get(device)?, batch)?),
+        };
+        let (epoch, step) = (self.position.epoch, self.position.step);
+        self.pending = Some(Pending { epoch, step, scores });
+        self.position.global_step += 1;
+        self.position.step += 1;
+        Ok(())
+    }
+
+    /// Waits for the step that was begun: its loss and its accuracy.
+    pub(super) fn finish(&mut self) -> Result<(f64, f64)> {
+        let pending = self.pending.take();
+        let Pending { epoch, step, scores } =
+            pending.ok_or_else(|| Error::argument("training", "no step was begun"))?;
+        match scores {
+            Scores::Known(loss, accuracy) => Ok((loss, accuracy)),
+            Scores::OnDevice(scores) => {
+                let scores = scores.to_device(Device::Cpu)?.to_vec_f64();
+                Ok((self.finite(scores[0], epoch, step)?, scores[1]))
+            }
+        }
+    }
+
+    fn finite(&self, loss: f64, epoch: usize, step: usize) -> Result<f64> {
+        match loss.is_finite() {
+            true => Ok(loss),
+            false => Err(Error::Diverged(format!(
+                "the loss of epoch {}, step {} is {loss}; a smaller learning rate may help",
+                epoch + 1,
+                step + 1
+            ))),
+        }
+    }
+
+    /// Sends the next batch off while the device still works on this one.
+    pub(super) fn send_ahead(&mut self, batch: &Batch) -> Result<()> {
+        if let Some(there) = &mut self.there {
+            let inputs = Inputs::new(&self.plan, batch)?;
+            if there.fits(&inputs) {
+                there.send(&inputs, batch)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn launch_there(&mut self, cuda: &'static Cuda, batch: &Batch) -> Result<Tensor> {
+        self.optimizer.begin_step();
+        let still = |there: &OnDevice| there.plan == self.plan && there.precision == precision();
+        let Some(mut there) = self.there.take().filter(still) else {
+            // The first step of its kind is asked for one by one: kernels are compiled, state is made.
+            let inputs = Inputs::new(&self.plan, batch)?;
+            let there = OnDevice::new(cuda, &self.plan, &inputs)?;
+            let scores = self.ask(cuda, &inputs.to_device(cuda.device)?)?;
+            self.there = Some(there);
+            return Ok(scores);
+        };
+        if there.sent.as_ref() != Some(&batch.indices) {
+            let inputs = Inputs::new(&self.plan, batch)?;
+            if !there.fits(&inputs) {
+                // An epoch's last batch is smaller.
+                let scores = self.ask(cuda, &inputs.to_device(cuda.device)?);
+                self.there = Some(there);
+                return scores;
+            }
+            there.send(&inputs, batch)?;
+        }
+        let inputs = there.receive()?;
+        if self.eager || !cuda.captures() {
+            let scores = self.ask(cuda, &inputs);
+            self.there = Some(there);
+            return scores;
+        }
+        // Somebody may hold what the graph changes, or have put something else in its place.
+        let addresses = self.own_memory()?;
+        if there.captured.as_ref().is_some_and(|captured| captured.addresses != addresses) {
+            there.captured = None;
+        }
+        let captured = match there.captured.take() {
+            Some(captured) => captured,
+            None => {
+                let (scores, graph) = Graph::capture(cuda, || self.ask(cuda, &inputs))?;
+                if self.own_memory()? != addresses {
+                    return Err(Error::Device("a captured step moved its parameters".into()));
+                }
+                Captured { graph, scores, addresses }
+            }
+        };
+        let rates = [Group::Head, Group::Base].map(|group| self.optimizer.rate(group));
+        captured.graph.replay(Now { step: self.position.global_step, rates })?;
+        // The graph writes its scores to one place, again and again.
+        let scores = captured.scores.clone();
+        there.captured = Some(captured);
+        self.there = Some(there);
+        Ok(scores)
+    }
+
+    /// Makes parameters and optimizer state this trainer's alone; gives their addresses.
+    fn own_memory(&mut self) -> Result<Vec<u64>> {
+        let parameters = self.model.parameters.iter_mut().map(|p| &mut p.value);
+        let own = |tensor: &mut Tensor| {
+            tensor.make_unique()?;
+            Ok(tensor.memory().address())
+        };
+        parameters.chain(self.optimizer.slots_mut()).map(own).collect()
+    }
+
+    /// A whole step on a device, of which nothing comes back: its loss and accuracy, [2], are there.
+    fn ask(&mut self, cuda: &'static Cuda, inputs: &Inputs) -> Result<Tensor> {
+        let (loss, pass) = self.forward(inputs)?;
+        let output = pass.output.detach();
+        let right = metrics::device::accuracy(cuda, &inputs.targets, &output, VOID as f32)?;
+        let scores = ops::concat(&[&ops::reshape(&loss.detach(), [1])?, &right], 0)?;
+        drop(output);
+        self.backward(loss, pass)?;
+        Ok(scores)
+    }
+
+    fn forward(&mut self, inputs: &Inputs) -> Result<(Tensor, Pass)> {
+        let mut live = match self.live.take() {
+            Some(live) => live,
+            None => Live::new(&self.model)?,
+        };
+        let run = Run::train(self.plan.seed, self.position.global_step);
+        let pass = live.run(&mut self.model, &inputs.images, run)?;
+        self.live = Some(live);
+        let (loss, targets) = (self.plan.loss()?, &inputs.targets);
+        let loss = match self.plan.focal > 0.0 {
+            true => loss.focal_from_logits(&pass.logits, targets, self.plan.focal)?,
+            false => loss.from_logits(&pass.logits, targets, inputs.weights.as_ref())?,
+        };
+        Ok((loss, pass))
+    }
+
+    fn backward(&mut self, loss: Tensor, pass: Pass) -> Result<()> {
+        let mut gradients = loss.backward()?;
+        let gradients: Vec<Option<Tensor>> =
+            pass.leaves.iter().map(|leaf| gradients.take(leaf)).collect();
+        let moving = pass.moving;
+        // The leaves share the parameters' memory: gone, the parameters can change in place.
+        drop((pass.leaves, pass.output, pass.logits, loss));
+        let base = self.model.base_parameters();
+        let parameters = self.model.parameters.iter_mut().zip(gradients).enumerate();
+        let updates = parameters.filter_map(|(index, (parameter, gradient))| {
+            let group = if index < base { Group::Base } else { Group::Head };
+            Some(Update { index, parameter: &mut parameter.value, gradient: gradient?, group })
+        });
+        self.optimizer.update(updates.collect(), self.plan.clip_norm)?;
+        self.model.update_moving(moving)
+    }
+}
