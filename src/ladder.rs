@@ -62,8 +62,7 @@ impl Work {
     }
 
     fn batch_norm(name: &str, rows: usize, c: usize) -> Self {
-        let inputs =
-            vec![Input::new("x", [rows, c]), Input::new("gamma", [c]), Input::new("beta", [c])];
+        let inputs = vec![Input::new("x", [rows, c]), Input::new("gamma", [c]), Input::new("beta", [c])];
         Work::new("batch_norm", name, inputs, [rows, c].into(), 0.0, Conv2dOptions::default())
     }
 
@@ -110,9 +109,7 @@ impl Work {
             "conv2d" => ops::conv2d(&t[0], &t[1], Some(&t[2]), self.options),
             "depthwise_conv2d" => ops::depthwise_conv2d(&t[0], &t[1], Some(&t[2]), self.options),
             "gemm" => ops::dense(&t[0], &t[1], None),
-            "batch_norm" => {
-                Ok(ops::batch_norm_train(&t[0], &t[1], &t[2], EPSILON, Then::Nothing)?.y)
-            }
+            "batch_norm" => Ok(ops::batch_norm_train(&t[0], &t[1], &t[2], EPSILON, Then::Nothing)?.y),
             _ => ops::sum_axes(&t[0], 1..2),
         })
     }
@@ -215,7 +212,8 @@ pub fn rungs(operator: &str) -> Result<Vec<Rung>> {
             }),
             rung(2, "tiled", F32, conv2d_tiled),
             rung(3, "implicit_gemm", F32, |cuda, work, t| {
-                let (rows, f) = (work.output.elements() / work.output.last_axis(), work.output.last_axis());
+                let (rows, f) =
+                    (work.output.elements() / work.output.last_axis(), work.output.last_axis());
                 let size = cuda::Size::grid([rows.div_ceil(64), f.div_ceil(64), 1], [256, 1, 1])?;
                 conv(cuda, work, t, "3_implicit_gemm", size)
             }),
@@ -233,15 +231,21 @@ pub fn rungs(operator: &str) -> Result<Vec<Rung>> {
         ],
         "gemm" => vec![
             rung(1, "naive", F32, |cuda, work, t| gemm(cuda, work, t, "gemm_1_naive", [32, 8], [32, 8])),
-            rung(2, "tiled", F32, |cuda, work, t| gemm(cuda, work, t, "gemm_2_tiled", [32, 32], [32, 8])),
+            rung(2, "tiled", F32, |cuda, work, t| {
+                gemm(cuda, work, t, "gemm_2_tiled", [32, 32], [32, 8])
+            }),
             rung(3, "registers", F32, |cuda, work, t| {
                 gemm(cuda, work, t, "gemm_3_registers", [64, 64], [256, 1])
             }),
             rung(4, "cp_async", F32, |cuda, work, t| {
                 gemm(cuda, work, t, "gemm_4_cp_async", [128, 128], [256, 1])
             }),
-            rung(5, "mma", Tf32, |cuda, work, t| gemm(cuda, work, t, "gemm_5_tf32", [128, 128], [256, 1])),
-            rung(5, "mma", Bf16, |cuda, work, t| gemm(cuda, work, t, "gemm_5_bf16", [128, 128], [256, 1])),
+            rung(5, "mma", Tf32, |cuda, work, t| {
+                gemm(cuda, work, t, "gemm_5_tf32", [128, 128], [256, 1])
+            }),
+            rung(5, "mma", Bf16, |cuda, work, t| {
+                gemm(cuda, work, t, "gemm_5_bf16", [128, 128], [256, 1])
+            }),
         ],
         "batch_norm" => vec![
             rung(1, "channel", F32, batch_norm_channel),

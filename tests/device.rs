@@ -5,8 +5,8 @@
 use atrous::cases::{self, Case, Size, relative_deviation};
 use atrous::ladder;
 use atrous::ops::conv2d::with_tile;
-use atrous::ops::{Precision, with_precision};
-use atrous::{DType, Device, Error, Tensor};
+use atrous::ops::{self, Precision, with_precision};
+use atrous::{DType, Device, Error, Tensor, metrics};
 use std::collections::BTreeSet;
 
 /// Operators that run on the CPU alone so far, and say so.
@@ -88,6 +88,17 @@ fn launches_are_recorded() {
     let path = std::env::var("ATROUS_RECORD").expect("ATROUS_RECORD names a file");
     record_to(Some(path.as_ref())).unwrap();
     let cases = agree(Device::Emulated).len();
+    climb(Device::Emulated);
+    let widest = cases::all().into_iter().find(|case| case.full_name() == "conv2d/3x3_same_wide");
+    let widest = widest.expect("conv2d has it");
+    for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+        for tile in [64, 128] {
+            let run = || with_precision(precision, || widest.forward_backward_on(Device::Emulated));
+            with_tile(tile, run).unwrap();
+        }
+    }
+    replay_on(Device::Emulated);
+    accuracies_agree_on(Device::Emulated);
     // What no operator's case launches: updates and moving statistics.
     use atrous::ops::{Then, batch_norm_train};
     use atrous::optimizers::{Group, Optimizer, Rule, Update};
@@ -187,6 +198,72 @@ fn every_rung_and_every_tile_agrees_on_a_real_device() {
     }
 }
 
+/// A captured graph does nothing until it is replayed, and then works on what its inputs hold and on the
+/// numbers it is given; what would freeze a value is refused.
+fn replay_on(device: Device) {
+    use atrous::cuda::graph::{Graph, Now};
+    let values: Vec<f32> = (0..1000).map(|i| i as f32 / 100.0).collect();
+    let x = Tensor::from_slice(&values, [1000]).unwrap().to_device(device).unwrap();
+    let dropped = |step| ops::dropout(&x, 0.5, 7, step, 9).unwrap().to_vec_f64();
+    let (y, graph) = Graph::capture(device, || {
+        let refused = x.to_device(Device::Cpu).unwrap_err().to_string();
+        assert!(refused.contains("captured graph"), "{refused}");
+        assert!(Tensor::zeros([2]).to_device(device).is_err() && device.synchronize().is_err());
+        let twice = ops::scale(&ops::dropout(&x, 0.5, 7, 0, 9)?, 2.0)?;
+        ops::scale(&twice, 0.5)
+    })
+    .unwrap();
+    for step in [3, 4, 3] {
+        graph.replay(Now { step, rates: [0.0; 2] }).unwrap();
+        assert_eq!(y.to_vec_f64(), dropped(step));
+    }
+    assert_ne!(dropped(3), dropped(4));
+    assert!(Graph::capture(device, || Err::<(), _>(Error::Device("stop".into()))).is_err());
+    // After a capture that failed, others are fine.
+    assert!(Graph::capture(device, || ops::add(&x, &x)).is_ok());
+}
+
+fn accuracies_agree_on(device: Device) {
+    let case = cases::all().into_iter().find(|case| case.full_name() == "softmax/21_classes");
+    let scores: Vec<f32> = match case {
+        Some(case) => case.tensors(DType::F32)[0].as_slice().unwrap().to_vec(),
+        None => (0..21 * 500).map(|i| ((i * 7919) % 1009) as f32).collect(),
+    };
+    let rows = scores.len() / 21;
+    let classes: Vec<f32> =
+        (0..rows).map(|i| if i % 7 == 0 { 255.0 } else { (i % 21) as f32 }).collect();
+    let flags: Vec<f32> = (0..rows * 21).map(|i| (i % 5 == 0) as u8 as f32).collect();
+    let tensor = |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape).unwrap();
+    let scores = tensor(&scores, &[rows, 21]);
+    for labels in [tensor(&classes, &[rows]), tensor(&flags, &[rows, 21])] {
+        let here = metrics::accuracy(&labels, &scores, 255.0).unwrap();
+        let there = |t: &Tensor| t.to_device(device).unwrap();
+        let there = metrics::accuracy(&there(&labels), &there(&scores), 255.0).unwrap();
+        assert_eq!(here.to_vec_f64(), there.to_vec_f64());
+        assert!(here.item().unwrap() > 0.0);
+    }
+    let void = tensor(&vec![255.0; rows], &[rows]).to_device(device).unwrap();
+    let none = metrics::accuracy(&void, &scores.to_device(device).unwrap(), 255.0).unwrap();
+    assert_eq!(none.item().unwrap(), 0.0);
+}
+
+#[cfg(feature = "emulator")]
+#[test]
+fn graphs_and_accuracies_on_the_emulated_device() {
+    replay_on(Device::Emulated);
+    accuracies_agree_on(Device::Emulated);
+}
+
+#[test]
+fn graphs_and_accuracies_on_a_real_device() {
+    if let Ok(name) = std::env::var("ATROUS_TEST_DEVICE") {
+        let device: Device = name.parse().unwrap();
+        replay_on(device);
+        accuracies_agree_on(device);
+        println!("graphs and accuracies agree on {device}");
+    }
+}
+
 /// A rounded factor shows: a precision that did nothing would pass for the better one.
 #[cfg(feature = "emulator")]
 #[test]
@@ -198,8 +275,7 @@ fn precisions_round_as_they_say() {
         let rung = rungs.find(|rung| rung.number == number && rung.precision == precision).unwrap();
         relative_deviation(&rung.run(work, &inputs).unwrap(), &expected)
     };
-    let (f32, tf32, bf16) =
-        (off(4, Precision::F32), off(5, Precision::Tf32), off(5, Precision::Bf16));
+    let (f32, tf32, bf16) = (off(4, Precision::F32), off(5, Precision::Tf32), off(5, Precision::Bf16));
     assert!(f32 < tf32 / 20.0 && tf32 < bf16 / 2.0, "{f32:e} {tf32:e} {bf16:e}");
 }
 

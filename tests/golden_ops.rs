@@ -190,7 +190,15 @@ fn golden_batch_norm() {
             return Ok(train(attrs, x)?.y);
         }
         let epsilon = attrs["eps"].as_f64().unwrap();
-        ops::batch_norm_infer(&x["x"], &x["gamma"], &x["beta"], &x["mean"], &x["var"], epsilon, Then::Nothing)
+        ops::batch_norm_infer(
+            &x["x"],
+            &x["gamma"],
+            &x["beta"],
+            &x["mean"],
+            &x["var"],
+            epsilon,
+            Then::Nothing,
+        )
     };
     let statistics = |what: &str, attrs: &Value, x: &Inputs, file: &mut Npz| {
         if attrs["training"] != true {

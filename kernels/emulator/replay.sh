@@ -10,11 +10,11 @@ export ASAN_OPTIONS=detect_leaks=0 TSAN_OPTIONS=halt_on_error=1
 ATROUS_RECORD=$out/launches cargo test --release --features emulator --test device -- --ignored launches_are_recorded
 ls -l "$out/launches" | awk '{ print $5 / 1048576 " MiB recorded" }'
 
-for file in *.cu; do
-    name=${file%.cu}
+for file in *.cu ladder/*.cu; do
+    name=$(basename "$file" .cu)
     {
         printf '#define ATROUS_UNIT "%s"\n#include "%s"\n' "$name" "$file"
-        grep -oE 'extern "C" __global__ void (__launch_bounds__\([0-9]+\) )?[a-z0-9_]+' "$file" |
+        grep -oE 'extern "C" __global__ void (__launch_bounds__\([0-9, ]+\) )?[a-z0-9_]+' "$file" |
             awk '{ print "ATROUS_KERNEL(" $NF ");" }'
     } >"$out/$name.cpp"
 done

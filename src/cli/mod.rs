@@ -1,5 +1,6 @@
 //! One file a subcommand.
 
+mod bench;
 mod convert;
 mod data;
 mod demo;
@@ -13,7 +14,8 @@ mod summary;
 mod train;
 mod weights;
 
-use atrous::{Device, Result, cpu::threads};
+use atrous::ops::{Precision, with_precision};
+use atrous::{Device, Error, Result, cpu::threads};
 use clap::{Args, Parser, Subcommand};
 use std::sync::OnceLock;
 
@@ -43,6 +45,9 @@ pub struct Global {
     /// Where to compute: cpu, cuda, cuda:N, or emulated (see `atrous doctor`)
     #[arg(long, global = true, default_value = "cpu", value_name = "DEVICE")]
     device: Device,
+    /// With how many bits a GPU multiplies: f32, tf32, bf16. Weights, sums, statistics and losses are f32
+    #[arg(long, global = true, default_value = "f32", value_name = "PRECISION")]
+    precision: Precision,
     /// Threads to compute on [default: all cores]. Results do not depend on it
     #[arg(long, global = true, value_name = "N")]
     threads: Option<usize>,
@@ -63,6 +68,8 @@ enum Command {
     Evaluate(evaluate::Evaluate),
     /// Predict a folder's test pictures with trained networks and write submission.csv
     Predict(predict::Predict),
+    /// Time an operator's kernels, from the naive one to the one that runs
+    Bench(bench::Bench),
     /// Show which devices, drivers and compilers there are, and what will be used
     Doctor(doctor::Doctor),
     /// Show a network's layers, parameters, arithmetic and memory
@@ -98,20 +105,28 @@ pub fn run(cli: Cli) -> Result<()> {
     let _ = DEVICE.set(cli.global.device.require()?);
     if let Some(count) = cli.global.threads {
         if count == 0 || count > 4096 {
-            return Err(atrous::Error::argument(
-                "--threads",
-                format!("expected 1 to 4096, got {count}"),
-            ));
+            return Err(Error::argument("--threads", format!("expected 1 to 4096, got {count}")));
         }
         threads::set(count)?;
     }
-    match cli.command {
+    let precision = cli.global.precision;
+    if precision != Precision::F32 && device() == Device::Cpu {
+        let message =
+            format!("{precision} is for GPUs: it needs --device cuda; the CPU multiplies in f32");
+        return Err(Error::argument("--precision", message));
+    }
+    with_precision(precision, || command(cli.command))
+}
+
+fn command(command: Command) -> Result<()> {
+    match command {
         Command::Demo(command) => command.run(),
         Command::Run(command) => command.run(),
         Command::Train(Train::Classify(command)) => command.run(false),
         Command::Train(Train::Segment(command)) => command.run(true),
         Command::Evaluate(command) => command.run(),
         Command::Predict(command) => command.run(),
+        Command::Bench(command) => command.run(device()),
         Command::Doctor(_) => Ok(()),
         Command::Summary(command) => command.run(),
         Command::Data(command) => command.run(),

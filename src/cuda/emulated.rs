@@ -5,8 +5,8 @@
 use super::{Argument, Driver, Kernel, Size, Stage, pointers};
 use crate::error::{Error, Result};
 use crate::files::explain;
-use std::cell::RefCell;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::fs::File;

@@ -5,11 +5,12 @@
 //! - **Memory** that is asked for while capturing comes from a pool of the graph's own, and goes back there: every replay uses
 //!   the same addresses, and nobody else gets them.
 //! - **Arguments are frozen.** What changes from replay to replay is in memory: the random numbers' step and the
-//!   learning rates ([`changing`]), which [`Graph::replay`] sets before each.
+//!   learning rates, which [`Graph::replay`] sets before each.
 //! - **Nothing goes between the CPU's memory and the device's** while capturing, and nobody waits: an error
 //!   says so. Other threads' requests wait until the capture is over.
 
 use super::{Cuda, Kernel, Memory, Pool, Size, arguments};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::DType;
 use std::cell::RefCell;
@@ -17,7 +18,7 @@ use std::sync::{Arc, PoisonError};
 
 /// Numbers that a captured graph finds in the device's memory.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Now {
+pub struct Now {
     /// Of dropout's random numbers.
     pub step: u64,
     /// Learning rates: of the network's head, and of its base.
@@ -41,7 +42,9 @@ thread_local! {
 
 /// Is this thread capturing on the device?
 pub(super) fn captures(cuda: &Cuda) -> bool {
-    CAPTURE.with_borrow(|capture| capture.as_ref().is_some_and(|capture| capture.cuda.device == cuda.device))
+    CAPTURE.with_borrow(|capture| {
+        capture.as_ref().is_some_and(|capture| capture.cuda.device == cuda.device)
+    })
 }
 
 /// The address of the present step, for kernels; 0 where nothing is captured.
@@ -56,7 +59,7 @@ pub(crate) fn rate_address(which: usize) -> u64 {
 }
 
 /// What was captured.
-pub(crate) struct Graph {
+pub struct Graph {
     cuda: &'static Cuda,
     handle: u64,
     changing: Memory,
@@ -65,8 +68,11 @@ pub(crate) struct Graph {
 }
 
 impl Graph {
-    /// Writes down what `f` asks of the device. None of it has been done when this returns.
-    pub fn capture<T>(cuda: &'static Cuda, f: impl FnOnce() -> Result<T>) -> Result<(T, Graph)> {
+    /// Writes down what `f` asks of the device. None of it has been done when this returns: the tensors that
+    /// `f` made have their values after the first replay, and others after each further one. Tensors that
+    /// it only reads must live as long as the graph, and stay what they are.
+    pub fn capture<T>(device: Device, f: impl FnOnce() -> Result<T>) -> Result<(T, Graph)> {
+        let cuda = Cuda::get(device)?;
         if CAPTURE.with_borrow(Option::is_some) {
             return Err(Error::Device("a capture within a capture".into()));
         }

@@ -15,7 +15,7 @@ pub mod compiler;
 mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulated;
-pub(crate) mod graph;
+pub mod graph;
 mod kernels;
 #[cfg(feature = "cuda")]
 mod real;
@@ -80,7 +80,8 @@ impl Cuda {
         }
         let driver = driver_of(device)?;
         let pool = Arc::new(Pool { free: Mutex::default(), graphs: None });
-        let cuda: &'static Cuda = Box::leak(Box::new(Cuda { device, driver, pool, turn: RwLock::default() }));
+        let cuda: &'static Cuda =
+            Box::leak(Box::new(Cuda { device, driver, pool, turn: RwLock::default() }));
         open.push(cuda);
         Ok(cuda)
     }
@@ -163,7 +164,9 @@ impl Cuda {
 
     fn not_while_capturing(&self, what: &str) -> Result<RwLockReadGuard<'_, ()>> {
         self.turn().ok_or_else(|| {
-            Error::Device(format!("{what} cannot be part of a captured graph: its values would be frozen"))
+            Error::Device(format!(
+                "{what} cannot be part of a captured graph: its values would be frozen"
+            ))
         })
     }
 

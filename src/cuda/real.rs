@@ -204,7 +204,9 @@ impl Driver for RealDriver {
         };
         self.check(kernel.name, launched)?;
         match self.synchronous {
-            true => self.synchronize().map_err(|error| Error::Device(format!("{}: {error}", kernel.name))),
+            true => {
+                self.synchronize().map_err(|error| Error::Device(format!("{}: {error}", kernel.name)))
+            }
             false => Ok(()),
         }
     }
@@ -278,7 +280,8 @@ impl Driver for RealDriver {
 
     fn timed(&self, run: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
         self.enter()?;
-        let event = || self.check("cuEventCreate", result::event::create(CUevent_flags::CU_EVENT_DEFAULT));
+        let event =
+            || self.check("cuEventCreate", result::event::create(CUevent_flags::CU_EVENT_DEFAULT));
         let (start, end) = (event()?, event()?);
         let record = |event| {
             // SAFETY: the event was created above, the stream is this driver's.

@@ -1,18 +1,24 @@
-//! Accuracy of a batch on a CUDA device: launches of `kernels/metrics.cu`.
+//! Accuracy of a batch where it is; on a CUDA device launches of `kernels/metrics.cu`.
 
-use crate::cuda::{Cuda, Kernel, Size, arguments};
+use super::count_right;
+use crate::cuda::{Kernel, Size, arguments};
 use crate::error::{Error, Result};
+use crate::ops::{Route, route};
 use crate::tensor::{DType, Tensor};
 
-/// The share of rows whose largest score is right, on the device: labels are rows of flags as long as the
-/// scores', or classes, of which `ignore` does not count.
-pub(crate) fn accuracy(
-    cuda: &'static Cuda,
-    labels: &Tensor,
-    scores: &Tensor,
-    ignore: f32,
-) -> Result<Tensor> {
+/// The share of rows whose largest score is right ([`count_right`]), a tensor of one element where the scores
+/// are: a training step on a device fetches it with its loss.
+pub fn accuracy(labels: &Tensor, scores: &Tensor, ignore: f32) -> Result<Tensor> {
     let columns = scores.shape().last_axis();
+    let cuda = match route("accuracy", &[labels, scores])? {
+        Route::Cuda(cuda) => cuda,
+        _ => {
+            let values = |tensor: &Tensor| tensor.to_dtype(DType::F32);
+            let (labels, scores) = (values(labels), values(scores));
+            let (all, right) = count_right(labels.values(), scores.values(), columns, ignore)?;
+            return Tensor::from_slice(&[(right as f64 / all.max(1) as f64) as f32], [1]);
+        }
+    };
     let rows = scores.shape().elements() / columns.max(1);
     let classes = labels.shape().elements() / rows.max(1);
     if labels.shape().elements() != rows * classes || ![1, columns].contains(&classes) {
@@ -22,8 +28,7 @@ pub(crate) fn accuracy(
     let blocks = rows.div_ceil(256).clamp(1, 256);
     let counts = cuda.scratch(16 * blocks)?;
     let (label, score) = (labels.memory(), scores.memory());
-    let all =
-        arguments![label, score, &counts, rows as i64, columns as i32, classes as i32, ignore];
+    let all = arguments![label, score, &counts, rows as i64, columns as i32, classes as i32, ignore];
     let size = Size::grid([blocks, 1, 1], [256, 1, 1])?;
     // SAFETY: scores are rows · columns floats, labels rows · classes; two counts a block.
     unsafe { cuda.launch(Kernel::of("metrics", "metrics_accuracy_parts"), size, &all)? };

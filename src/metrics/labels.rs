@@ -1,7 +1,7 @@
 //! Accuracies as Keras defines them, and the Hamming loss of TensorFlow Addons.
 
 use super::{mean, same_length, whole_rows};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The position of the maximum; of several, the first. Zero for an empty row.
 pub fn arg_max(row: &[f32]) -> usize {
@@ -22,6 +22,38 @@ pub fn categorical_accuracy(truth: &[f32], predicted: &[f32], columns: usize) ->
     whole_rows("categorical_accuracy", truth, columns)?;
     let rows = truth.chunks_exact(columns).zip(predicted.chunks_exact(columns));
     Ok(mean(rows.map(|(y, p)| (arg_max(y) == arg_max(p)) as u8 as f64)))
+}
+
+/// How many rows count, and in how many of those the largest score is the right one. The truth is a row of
+/// flags as long as the scores', of which the first of the largest counts, or a class, of which `ignore` does
+/// not count.
+pub fn count_right(
+    truth: &[f32],
+    scores: &[f32],
+    columns: usize,
+    ignore: f32,
+) -> Result<(usize, usize)> {
+    whole_rows("count_right", scores, columns)?;
+    let rows = scores.chunks_exact(columns);
+    let (mut all, mut right) = (0, 0);
+    let mut count = |is_right: bool| {
+        all += 1;
+        right += is_right as usize;
+    };
+    match truth.len() {
+        n if n == scores.len() => {
+            truth.chunks_exact(columns).zip(rows).for_each(|(y, p)| count(arg_max(y) == arg_max(p)));
+        }
+        n if n == rows.len() => {
+            let known = truth.iter().zip(rows).filter(|(class, _)| **class != ignore);
+            known.for_each(|(class, p)| count(arg_max(p) as f32 == *class));
+        }
+        n => {
+            let expected = format!("a truth for each of {} rows of {columns}", rows.len());
+            return Err(Error::shape("count_right", expected, n));
+        }
+    }
+    Ok((all, right))
 }
 
 /// The share of elements where `p > 0.5` is the label. Labels are rare, so that predicting none

@@ -5,14 +5,16 @@
 //! the Dice coefficient and the confusion matrix of masks, [`uncertainty`] says how much of a
 //! score is chance.
 
-pub(crate) mod device;
+mod device;
 pub mod labels;
 pub mod overlap;
 pub mod ranking;
 pub mod uncertainty;
 
+pub use device::accuracy;
 pub use labels::{
-    arg_max, binary_accuracy, categorical_accuracy, hamming_loss, sparse_categorical_accuracy,
+    arg_max, binary_accuracy, categorical_accuracy, count_right, hamming_loss,
+    sparse_categorical_accuracy,
 };
 pub use overlap::{Confusion, dice, dice_of_classes};
 pub use ranking::{Interpolation, average_precision, average_precisions, mean_average_precision};

@@ -52,7 +52,13 @@ pub fn sign_step(
                 _ if v > h => h,
                 _ => v,
             };
-            let sign = if g > T::ZERO { T::ONE } else if g < T::ZERO { -T::ONE } else { g * T::ZERO };
+            let sign = if g > T::ZERO {
+                T::ONE
+            } else if g < T::ZERO {
+                -T::ONE
+            } else {
+                g * T::ZERO
+            };
             *y = bounded(bounded(x + step * sign, o - epsilon, o + epsilon), low, high);
         }
         Tensor::from_buffer(out, x.shape())

@@ -192,8 +192,7 @@ impl Optimizer {
             }
             let slots = &mut self.slots[index];
             if slots.is_empty() {
-                let zero =
-                    |_: &&str| Tensor::zeros(shape).to_dtype(dtype).to_device(parameter.device());
+                let zero = |_: &&str| Tensor::zeros(shape).to_dtype(dtype).to_device(parameter.device());
                 *slots = self.rule.slot_names().iter().map(zero).collect::<Result<_>>()?;
             }
             let others = slots.iter().chain([&*gradient]);
@@ -221,7 +220,8 @@ impl Optimizer {
         }
         let (rule, step) = (self.rule, self.step);
         for Update { index, parameter, gradient, group } in updates {
-            let (slots, rate) = (&mut self.slots[index], self.learning_rate * self.factors[group as usize]);
+            let (slots, rate) =
+                (&mut self.slots[index], self.learning_rate * self.factors[group as usize]);
             let all: Vec<&Tensor> = [&*parameter, &gradient].into_iter().chain(slots.iter()).collect();
             match route("optimizer", &all)? {
                 Route::F64 => apply::<f64>(rule, rate, step, parameter, slots, &gradient),

@@ -14,16 +14,7 @@ use crate::tensor::Tensor;
 /// largest output is their class.
 pub(super) fn accuracy(targets: &Tensor, output: &Tensor) -> Result<f64> {
     let columns = output.shape().last_axis();
-    let (targets, output) = (targets.values::<f32>(), output.values::<f32>());
-    if targets.len() == output.len() {
-        return metrics::categorical_accuracy(targets, output, columns);
-    }
-    let known = targets.iter().zip(output.chunks(columns)).filter(|(label, _)| **label != VOID as f32);
-    let (mut all, mut right) = (0usize, 0usize);
-    for (label, scores) in known {
-        all += 1;
-        right += (metrics::arg_max(scores) as f32 == *label) as usize;
-    }
+    let (all, right) = metrics::count_right(targets.values(), output.values(), columns, VOID as f32)?;
     Ok(right as f64 / all.max(1) as f64)
 }
 

@@ -136,6 +136,11 @@ impl Trainer {
         self.finish()
     }
 
+    /// Are its steps on a device replays of a captured graph by now?
+    pub fn replays(&self) -> bool {
+        self.there.as_ref().is_some_and(|there| there.captured.is_some())
+    }
+
     /// Begins a step; on a device it may not be over when this returns.
     pub(super) fn launch(&mut self, batch: &Batch) -> Result<()> {
         if self.pending.is_some() {
@@ -147,7 +152,7 @@ impl Trainer {
                 let inputs = Inputs::new(&self.plan, batch)?;
                 let (loss, pass) = self.forward(&inputs)?;
                 let value = self.finite(loss.item()?, self.position.epoch, self.position.step)?;
-                let right = accuracy(batch.targets(self.plan.network.segments())?, &pass.output)?;
+                let right = accuracy(&inputs.targets, &pass.output)?;
                 self.optimizer.begin_step();
                 self.backward(loss, pass)?;
                 Scores::Known(value, right)
@@ -204,7 +209,7 @@ impl Trainer {
             // The first step of its kind is asked for one by one: kernels are compiled, state is made.
             let inputs = Inputs::new(&self.plan, batch)?;
             let there = OnDevice::new(cuda, &self.plan, &inputs)?;
-            let scores = self.ask(cuda, &inputs.to_device(cuda.device)?)?;
+            let scores = self.ask(&inputs.to_device(cuda.device)?)?;
             self.there = Some(there);
             return Ok(scores);
         };
@@ -212,7 +217,7 @@ impl Trainer {
             let inputs = Inputs::new(&self.plan, batch)?;
             if !there.fits(&inputs) {
                 // An epoch's last batch is smaller.
-                let scores = self.ask(cuda, &inputs.to_device(cuda.device)?);
+                let scores = self.ask(&inputs.to_device(cuda.device)?);
                 self.there = Some(there);
                 return scores;
             }
@@ -220,7 +225,7 @@ impl Trainer {
         }
         let inputs = there.receive()?;
         if self.eager || !cuda.captures() {
-            let scores = self.ask(cuda, &inputs);
+            let scores = self.ask(&inputs);
             self.there = Some(there);
             return scores;
         }
@@ -232,7 +237,7 @@ impl Trainer {
         let captured = match there.captured.take() {
             Some(captured) => captured,
             None => {
-                let (scores, graph) = Graph::capture(cuda, || self.ask(cuda, &inputs))?;
+                let (scores, graph) = Graph::capture(cuda.device, || self.ask(&inputs))?;
                 if self.own_memory()? != addresses {
                     return Err(Error::Device("a captured step moved its parameters".into()));
                 }
@@ -259,10 +264,10 @@ impl Trainer {
     }
 
     /// A whole step on a device, of which nothing comes back: its loss and accuracy, [2], are there.
-    fn ask(&mut self, cuda: &'static Cuda, inputs: &Inputs) -> Result<Tensor> {
+    fn ask(&mut self, inputs: &Inputs) -> Result<Tensor> {
         let (loss, pass) = self.forward(inputs)?;
         let output = pass.output.detach();
-        let right = metrics::device::accuracy(cuda, &inputs.targets, &output, VOID as f32)?;
+        let right = metrics::accuracy(&inputs.targets, &output, VOID as f32)?;
         let scores = ops::concat(&[&ops::reshape(&loss.detach(), [1])?, &right], 0)?;
         drop(output);
         self.backward(loss, pass)?;

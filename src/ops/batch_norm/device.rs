@@ -157,8 +157,7 @@ impl Statistics {
         // SAFETY: x and dy are rows · channels floats, the vectors are one a channel; each block writes
         // its own part of `partial`.
         unsafe { tiles.launch(names, &all)? };
-        let all =
-            arguments![&partial, inverse, &dgamma, &dbeta, tiles.count as i32, channels as i32];
+        let all = arguments![&partial, inverse, &dgamma, &dbeta, tiles.count as i32, channels as i32];
         // SAFETY: `partial` is tiles · 2 · channels doubles; both results are `channels` floats, new.
         unsafe { cuda.launch(kernel("batch_norm_gradients"), Size::elements(channels), &all)? };
         Ok((Tensor::from_memory(dgamma, [channels]), Tensor::from_memory(dbeta, [channels])))

@@ -520,7 +520,12 @@ mod tests {
     #[test]
     fn vectors_of_another_length_are_refused() {
         let x = Tensor::zeros([2, 3]);
-        assert!(batch_norm_train(&x, &Tensor::zeros([2]), &Tensor::zeros([3]), 1e-3, Then::Nothing).is_err());
-        assert!(batch_norm_train(&x, &Tensor::zeros([3]), &Tensor::zeros([3]), f64::NAN, Then::Nothing).is_err());
+        assert!(
+            batch_norm_train(&x, &Tensor::zeros([2]), &Tensor::zeros([3]), 1e-3, Then::Nothing).is_err()
+        );
+        assert!(
+            batch_norm_train(&x, &Tensor::zeros([3]), &Tensor::zeros([3]), f64::NAN, Then::Nothing)
+                .is_err()
+        );
     }
 }

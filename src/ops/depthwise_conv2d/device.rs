@@ -18,7 +18,8 @@ impl Geometry {
         let pairs = [g.kernel, g.stride, g.dilation, g.pad];
         let sizes = [g.batch, g.input[0], g.input[1], g.output[0], g.output[1], g.channels];
         let mut numbers = [0; 14];
-        for (number, size) in numbers.iter_mut().zip(sizes.into_iter().chain(pairs.into_iter().flatten()))
+        for (number, size) in
+            numbers.iter_mut().zip(sizes.into_iter().chain(pairs.into_iter().flatten()))
         {
             *number = i32::try_from(size).map_err(|_| {
                 Error::argument("depthwise_conv2d", format!("{size} is too large a size"))
