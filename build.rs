@@ -1,9 +1,84 @@
 //! With the feature `emulator`: compiles the CUDA kernels as C++ for the emulated device.
+//!
+//! With the feature `cuda` and `ATROUS_CUBIN=sm_80,sm_90a`: compiles them for those architectures by nvcc (`$NVCC`, or
+//! on the PATH), into the binary, for machines that have a driver and no run-time compiler. `compute_90` gives PTX,
+//! which the driver of a newer device compiles.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    #[cfg(feature = "cuda")]
+    cubins::build();
     #[cfg(feature = "emulator")]
     emulator::build();
+}
+
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+fn sorted(folder: &std::path::Path, extension: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("the folder is part of the crate");
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| std::path::Path::new(name).extension().is_some_and(|e| e == extension))
+        .collect();
+    names.sort();
+    names
+}
+
+/// Every kernel file, the ladder's rungs included, from the folder `kernels` on.
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+fn kernel_files() -> Vec<String> {
+    let kernels = std::path::Path::new("kernels");
+    let rungs = sorted(&kernels.join("ladder"), "cu").into_iter().map(|file| format!("ladder/{file}"));
+    sorted(kernels, "cu").into_iter().chain(rungs).collect()
+}
+
+#[cfg(feature = "cuda")]
+mod cubins {
+    use std::path::Path;
+    use std::process::Command;
+    use std::{env, fs};
+
+    pub fn build() {
+        println!("cargo:rerun-if-env-changed=ATROUS_CUBIN");
+        println!("cargo:rerun-if-env-changed=NVCC");
+        let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR");
+        let wanted = env::var("ATROUS_CUBIN").unwrap_or_default();
+        let mut table = String::from(
+            "/// (module, architecture, machine code)\nstatic CUBINS: &[(&str, &str, &[u8])] = &[\n",
+        );
+        for architecture in wanted.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            println!("cargo:rerun-if-changed=kernels");
+            for file in crate::kernel_files() {
+                let path = compile(&file, architecture, Path::new(&out));
+                let module = file.trim_end_matches(".cu");
+                table += &format!("    ({module:?}, {architecture:?}, include_bytes!({path:?})),\n");
+            }
+        }
+        table += "];\n";
+        fs::write(Path::new(&out).join("cubins.rs"), table).expect("OUT_DIR can be written");
+    }
+
+    fn compile(file: &str, architecture: &str, out: &Path) -> String {
+        let nvcc = env::var("NVCC").unwrap_or_else(|_| "nvcc".into());
+        let source = Path::new("kernels").join(file);
+        let text = fs::read_to_string(&source).expect("a kernel file is text");
+        let asked = text.lines().filter_map(|line| line.strip_prefix("// options: "));
+        let to = out.join(format!("{}-{architecture}.cubin", file.replace('/', "-")));
+        let result = Command::new(&nvcc)
+            .args(["-std=c++17", "-Ikernels"])
+            .arg(if architecture.starts_with("compute_") { "-ptx" } else { "-cubin" })
+            .arg(format!("-arch={architecture}"))
+            .args(asked.flat_map(str::split_whitespace))
+            .arg("-o")
+            .args([&to, &source])
+            .output();
+        match result {
+            Ok(done) if done.status.success() => to.to_str().expect("OUT_DIR is UTF-8").into(),
+            Ok(done) => {
+                panic!("{nvcc}: {file} for {architecture}:\n{}", String::from_utf8_lossy(&done.stderr))
+            }
+            Err(error) => panic!("ATROUS_CUBIN needs nvcc (`{nvcc}`, or name it with NVCC): {error}"),
+        }
+    }
 }
 
 #[cfg(feature = "emulator")]
@@ -27,7 +102,7 @@ mod emulator {
             .include(kernels)
             // Kernels register themselves from static initialisers, which nothing refers to.
             .link_lib_modifier("+whole-archive");
-        for file in sorted(&kernels.join("emulator"), "cpp") {
+        for file in crate::sorted(&kernels.join("emulator"), "cpp") {
             if file != "replay.cpp" {
                 build.file(kernels.join("emulator").join(file));
             }
@@ -48,16 +123,6 @@ mod emulator {
             build.file(path);
         }
         build.compile("atrous_emulated");
-    }
-
-    fn sorted(folder: &Path, extension: &str) -> Vec<String> {
-        let entries = fs::read_dir(folder).expect("the folder is part of the crate");
-        let mut names: Vec<String> = entries
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter(|name| Path::new(name).extension().is_some_and(|e| e == extension))
-            .collect();
-        names.sort();
-        names
     }
 
     /// The names of the functions that are declared `extern "C" __global__ void NAME(`, whatever

@@ -2,6 +2,8 @@
 // the CPU's values to the bit.
 //
 // Bytes bind: 4 to write and about 4 to read an element. No hardware has run these yet.
+//
+// options: --fmad=false
 
 #include "common.cuh"
 

@@ -14,9 +14,9 @@ cd "$(dirname "$0")"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-# Options as src/cuda/compiler.rs has them.
+# Options that a kernel file asks for itself.
 options() {
-    case $1 in affine | resize) echo --fmad=false ;; esac
+    sed -n 's|^// options: ||p' "$1"
 }
 
 rows() {
@@ -25,7 +25,7 @@ rows() {
         module=$(basename "$file" .cu)
         for architecture in sm_80 sm_90a; do
             # shellcheck disable=SC2046
-            "$cuda/bin/nvcc" -std=c++17 -I. $(options "$module") -cubin -arch="$architecture" -Xptxas -v \
+            "$cuda/bin/nvcc" -std=c++17 -I. $(options "$file") -cubin -arch="$architecture" -Xptxas -v \
                 -o "$scratch/$module.cubin" "$file" 2>"$scratch/log" || { cat "$scratch/log" >&2; exit 1; }
             "$cuda/bin/cuobjdump" -sass "$scratch/$module.cubin" >"$scratch/sass"
             awk -v module="$module" -v architecture="$architecture" '

@@ -4,6 +4,8 @@
 // Bytes bind: a forward element costs 4 bytes to write and, upscaling, next to nothing to read (neighbours
 // share their four sources in L1); a backward one reads each gradient about twice. No hardware has run
 // these yet.
+//
+// options: --fmad=false
 
 #include "common.cuh"
 

@@ -22,6 +22,8 @@ fn every_kernel_compiles_for_every_architecture() {
             count += 1;
         }
     }
+    let ptx = compiler::compile("pool", "compute_80").unwrap();
+    assert!(String::from_utf8_lossy(&ptx).contains(".target sm_80") && ptx.ends_with(b"\0"));
     println!("{count} modules compiled by NVRTC {major}.{minor}");
 }
 

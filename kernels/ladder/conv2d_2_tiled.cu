@@ -11,7 +11,7 @@ static const int SIDE = 8, CHANNELS = 4;
 
 // Block: 32 filters by 8 rows; grid: [patches of a picture, filters / 32, batch]. Dynamic shared memory: the
 // patch, ((SIDE - 1) * stride + (k - 1) * dilation + 1) on each axis, times CHANNELS floats.
-extern "C" __global__ void __launch_bounds__(256) conv2d_2_tiled(const float* __restrict__ x, const float* __restrict__ w,
+extern "C" __global__ void __launch_bounds__(256, 3) conv2d_2_tiled(const float* __restrict__ x, const float* __restrict__ w,
                                                                  const float* __restrict__ bias, float* __restrict__ y,
                                                                  Conv2d g) {
     DYNAMIC_SHARED(float, patch);
@@ -44,8 +44,9 @@ extern "C" __global__ void __launch_bounds__(256) conv2d_2_tiled(const float* __
     }
     const int oy = oy0 + threadIdx.y;
     if (f >= g.filters || oy >= g.out_height) return;
-    for (int i = 0; i < SIDE && ox0 + i < g.out_width; i++) {
-        const i64 output = ((i64)blockIdx.z * g.out_height + oy) * g.out_width + ox0 + i;
-        y[output * g.filters + f] = bias == nullptr ? sum[i] : sum[i] + bias[f];
+    const i64 output = ((i64)blockIdx.z * g.out_height + oy) * g.out_width + ox0;
+#pragma unroll
+    for (int i = 0; i < SIDE; i++) {
+        if (ox0 + i < g.out_width) y[(output + i) * g.filters + f] = bias == nullptr ? sum[i] : sum[i] + bias[f];
     }
 }

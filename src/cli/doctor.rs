@@ -48,6 +48,11 @@ impl Doctor {
             Ok((major, minor)) => line("compiler", format!("NVRTC {major}.{minor}")),
             Err(error) => line("compiler", missing(&error)),
         }
+        let built_in = match cuda::built_in_architectures() {
+            all if all.is_empty() => "none: kernels are compiled at their first use".into(),
+            all => all.join(", "),
+        };
+        line("kernels in the binary", built_in);
         println!("\nemulated");
         line(
             "device",

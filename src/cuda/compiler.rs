@@ -50,14 +50,63 @@ fn check(what: &str, result: nvrtcResult) -> Result<()> {
     }
 }
 
-/// Options of one module. Keras' roundings are matched step by step where a fused multiply-add would
-/// be another number.
-fn options(module: &str, architecture: &str) -> Vec<String> {
-    let mut options = vec![format!("--gpu-architecture={architecture}"), "--std=c++17".into()];
-    if ["affine", "resize"].contains(&module) {
-        options.push("--fmad=false".into());
-    }
+/// Options of one module, those among them that its file asks for in a line `// options: …`: Keras' roundings
+/// are matched step by step where a fused multiply-add would be another number.
+fn options(text: &str, architecture: &str) -> Vec<String> {
+    // Generic lambdas have no other way to be the device's.
+    let device = "--device-as-default-execution-space".to_string();
+    let mut options =
+        vec![format!("--gpu-architecture={architecture}"), "--std=c++17".into(), device];
+    let asked = text.lines().filter_map(|line| line.strip_prefix("// options: "));
+    options.extend(asked.flat_map(str::split_whitespace).map(String::from));
     options
+}
+
+include!(concat!(env!("OUT_DIR"), "/cubins.rs"));
+
+/// The architectures that machine code is in the binary for: what `ATROUS_CUBIN` said when it was built.
+pub fn built_in() -> Vec<&'static str> {
+    let mut all: Vec<&str> = CUBINS.iter().map(|(_, architecture, _)| *architecture).collect();
+    all.dedup();
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// Of the architectures the one whose code runs on this one: itself, else the nearest before it of the same
+/// generation (`sm_90a` runs on `sm_90a` alone), else the newest PTX that is not newer (`compute_90`), which the
+/// driver compiles.
+fn suitable<'a>(among: &[&'a str], architecture: &str) -> Option<&'a str> {
+    if let Some(same) = among.iter().find(|known| **known == architecture) {
+        return Some(same);
+    }
+    let number = |name: &str| name.trim_start_matches(|c: char| !c.is_ascii_digit()).parse::<u32>().ok();
+    let wanted = number(architecture.trim_end_matches('a'))?;
+    let nearest = |ptx: bool| {
+        let runs = |known: &&&str| {
+            let n = number(known).filter(|n| *n <= wanted && (ptx || n / 10 == wanted / 10));
+            known.starts_with(if ptx { "compute_" } else { "sm_" }) && n.is_some()
+        };
+        among.iter().filter(runs).max_by_key(|known| number(known)).copied()
+    };
+    nearest(false).or_else(|| nearest(true))
+}
+
+/// What NVRTC is to compile for: the architecture itself, or PTX for the newest that this NVRTC knows, where the
+/// device is newer.
+fn target(architecture: &str) -> Result<String> {
+    require()?;
+    let mut count = 0;
+    // SAFETY: the library is there; one number is written.
+    check("nvrtcGetNumSupportedArchs", unsafe { sys::nvrtcGetNumSupportedArchs(&mut count) })?;
+    let mut known = vec![0; count.max(0) as usize];
+    // SAFETY: as many numbers are written as there are.
+    check("nvrtcGetSupportedArchs", unsafe { sys::nvrtcGetSupportedArchs(known.as_mut_ptr()) })?;
+    let wanted = architecture.trim_start_matches("sm_").trim_end_matches('a').parse().unwrap_or(0);
+    Ok(match known.iter().max() {
+        Some(&newest) if newest < wanted => format!("compute_{newest}"),
+        _ => architecture.to_string(),
+    })
 }
 
 /// The names of all modules: `conv2d` for `kernels/conv2d.cu`.
@@ -65,12 +114,13 @@ pub fn modules() -> Vec<&'static str> {
     MODULES.iter().filter_map(|(name, _)| name.strip_suffix(".cu")).collect()
 }
 
-/// The machine code of a module for an architecture, compiled now.
+/// The machine code of a module for an architecture (`sm_90a`; PTX for `compute_90`), compiled now.
 pub fn compile(module: &str, architecture: &str) -> Result<Vec<u8>> {
     require()?;
     let text =
         source(module).ok_or_else(|| Error::Device(format!("there is no kernel file `{module}.cu`")))?;
     let c_string = |text: &str| CString::new(text).expect("sources have no zero in them");
+    let options: Vec<CString> = options(text, architecture).iter().map(|o| c_string(o)).collect();
     let (text, name) = (c_string(text), c_string(&format!("{module}.cu")));
     let headers: Vec<CString> = HEADERS.iter().map(|(_, text)| c_string(text)).collect();
     let names: Vec<CString> = HEADERS.iter().map(|(name, _)| c_string(name)).collect();
@@ -88,7 +138,6 @@ pub fn compile(module: &str, architecture: &str) -> Result<Vec<u8>> {
             name_pointers.as_ptr(),
         )
     })?;
-    let options: Vec<CString> = options(module, architecture).iter().map(|o| c_string(o)).collect();
     let option_pointers = pointers(&options);
     // SAFETY: the program was created above.
     let compiled =
@@ -98,12 +147,20 @@ pub fn compile(module: &str, architecture: &str) -> Result<Vec<u8>> {
         return Err(Error::Device(format!("{module}.cu for {architecture}: {compiled:?}\n{log}")));
     }
     let mut bytes = 0;
-    // SAFETY: the program is compiled; its size is asked for before its code.
-    check("nvrtcGetCUBINSize", unsafe { sys::nvrtcGetCUBINSize(program.0, &mut bytes) })?;
-    let mut code = vec![0u8; bytes];
-    // SAFETY: `code` is as long as NVRTC said.
-    check("nvrtcGetCUBIN", unsafe { sys::nvrtcGetCUBIN(program.0, code.as_mut_ptr().cast()) })?;
-    Ok(code)
+    // SAFETY: the program is compiled; its size is asked for before its code, and `code` is as long as NVRTC said.
+    // (PTX ends with a zero, as the driver wants it.)
+    unsafe {
+        if architecture.starts_with("compute_") {
+            check("nvrtcGetPTXSize", sys::nvrtcGetPTXSize(program.0, &mut bytes))?;
+            let mut code = vec![0u8; bytes];
+            check("nvrtcGetPTX", sys::nvrtcGetPTX(program.0, code.as_mut_ptr().cast()))?;
+            return Ok(code);
+        }
+        check("nvrtcGetCUBINSize", sys::nvrtcGetCUBINSize(program.0, &mut bytes))?;
+        let mut code = vec![0u8; bytes];
+        check("nvrtcGetCUBIN", sys::nvrtcGetCUBIN(program.0, code.as_mut_ptr().cast()))?;
+        Ok(code)
+    }
 }
 
 struct Program(nvrtcProgram);
@@ -129,18 +186,25 @@ impl Drop for Program {
     }
 }
 
-/// [`compile`], or the same from the cache. A cache that cannot be read or written is none.
+/// What is in the binary, else [`compile`], or the same from the cache. A cache that cannot be read or written is none.
 pub(super) fn compiled(module: &str, architecture: &str) -> Result<Vec<u8>> {
+    if let Some(fits) = suitable(&built_in(), architecture)
+        && let Some((_, _, code)) = CUBINS.iter().find(|(m, a, _)| (*m, *a) == (module, fits))
+    {
+        // PTX is a text that ends with a zero.
+        return Ok(code.iter().copied().chain([0]).collect());
+    }
+    let architecture = &target(architecture)?;
     let (major, minor) = version()?;
     let Some(folder) = cache() else { return compile(module, architecture) };
     let mut text: String = HEADERS.iter().map(|(_, text)| *text).collect();
     text += source(module).unwrap_or_default();
-    text += &options(module, architecture).join(" ");
+    text += &options(&text, architecture).join(" ");
     let name = module.replace('/', "-");
     let path =
         folder.join(format!("{name}-{architecture}-{major}.{minor}-{:016x}.cubin", hash_name(&text)));
     if let Ok(code) = std::fs::read(&path)
-        && code.starts_with(b"\x7fELF")
+        && (code.starts_with(b"\x7fELF") || code.ends_with(b"\0"))
     {
         return Ok(code);
     }
@@ -155,4 +219,29 @@ fn cache() -> Option<PathBuf> {
     variable("ATROUS_CACHE")
         .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("atrous")))
         .or_else(|| Some(variable("HOME")?.join(".cache/atrous")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_runs_on_its_own_generation_and_not_before() {
+        let all = ["sm_80", "sm_90", "sm_90a", "sm_87"];
+        assert_eq!(suitable(&all, "sm_90a"), Some("sm_90a"));
+        assert_eq!(suitable(&all[..2], "sm_90a"), Some("sm_90"));
+        assert_eq!(suitable(&all, "sm_86"), Some("sm_80"));
+        assert_eq!(suitable(&all, "sm_89"), Some("sm_87"));
+        assert_eq!(suitable(&["sm_90a"], "sm_90"), None);
+        assert_eq!(suitable(&all, "sm_75"), None);
+        assert_eq!(suitable(&[], "sm_80"), None);
+        assert_eq!(suitable(&["sm_80", "compute_80", "compute_90"], "sm_120"), Some("compute_90"));
+        assert_eq!(suitable(&["sm_80", "compute_90"], "sm_86"), Some("sm_80"));
+    }
+
+    #[test]
+    fn files_ask_for_options() {
+        assert!(options(source("affine").unwrap(), "sm_80").contains(&"--fmad=false".to_string()));
+        assert_eq!(options(source("pool").unwrap(), "sm_80").len(), 3);
+    }
 }

@@ -245,6 +245,14 @@ pub fn compiler_version() -> Result<(i32, i32)> {
     Err(not_in_this_build("cuda"))
 }
 
+/// The architectures whose machine code is in the binary.
+pub fn built_in_architectures() -> Vec<&'static str> {
+    #[cfg(feature = "cuda")]
+    return compiler::built_in();
+    #[cfg(not(feature = "cuda"))]
+    Vec::new()
+}
+
 #[allow(dead_code)] // With both features there is nothing that is not in the build.
 fn not_in_this_build(feature: &str) -> Error {
     Error::Device(format!("it is not in this build: it needs `cargo build --features {feature}`"))
