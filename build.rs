@@ -108,9 +108,7 @@ mod emulator {
             }
         }
         // One translation unit a kernel file: their helpers may share names.
-        let rungs =
-            sorted(&kernels.join("ladder"), "cu").into_iter().map(|file| format!("ladder/{file}"));
-        for file in sorted(kernels, "cu").into_iter().chain(rungs) {
+        for file in crate::kernel_files() {
             let source = fs::read_to_string(kernels.join(&file)).expect("a kernel file is text");
             // Also the name of a linker section.
             let stem = file.trim_end_matches(".cu").replace('/', "_");

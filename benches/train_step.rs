@@ -65,6 +65,7 @@ fn measure(net: &str, size: usize, n: usize, peak: f64) {
     let batch = Batch {
         images: Tensor::from_slice(&pixels, [n, size, size, 3]).expect("sized"),
         labels: Tensor::from_slice(&flags, [n, 20]).expect("sized"),
+        warp: None,
         masks: segments.then(|| Tensor::from_slice(&mask, [n, size, size]).expect("sized")),
         indices: (0..n).collect(),
     };

@@ -69,3 +69,52 @@ extern "C" __global__ void affine_backward(const float* __restrict__ dy, const d
         dx[start + pixel * channels] = (float)sums[start + pixel * channels];
     }
 }
+
+// Ways to prepare pixels, as src/data/image.rs numbers them.
+enum Preprocess { AS_IT_IS, UNIT, SYMMETRIC, CAFFE, TORCH };
+
+// What the CPU computes, to the bit: see `Preprocess::apply`.
+__device__ __forceinline__ float prepared(int how, int channel, float v) {
+    switch (how) {
+    case UNIT: return v * (1.0f / 255.0f);
+    case SYMMETRIC: return v / 127.5f - 1.0f;
+    case CAFFE: return v - (channel == 0 ? 103.939f : channel == 1 ? 116.779f : 123.68f);
+    case TORCH: return (v / 255.0f - (channel == 0 ? 0.485f : channel == 1 ? 0.456f : 0.406f)) /
+                       (channel == 0 ? 0.229f : channel == 1 ? 0.224f : 0.225f);
+    default: return v;
+    }
+}
+
+// Augmentation in one pass: pictures of three channels warped, and prepared for their network. A thread an output value.
+extern "C" __global__ void affine_augment(const float* __restrict__ x, const double* __restrict__ matrices,
+                                          float* __restrict__ y, i64 n, int height, int width, int how) {
+    const i64 stride = (i64)gridDim.x * blockDim.x;
+    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
+        const int c = (int)(i % 3), column = (int)(i / 3 % width), row = (int)(i / 3 / width % height);
+        const i64 sample = i / 3 / width / height;
+        const double* m = matrices + sample * 6;
+        const Along r = along(m, row, column, height), k = along(m + 3, row, column, width);
+        // Caffe's are blue, green, red.
+        const float* picture = x + sample * height * width * 3 + (how == CAFFE ? 2 - c : c);
+        const double a = (double)picture[((i64)r.first * width + k.first) * 3];
+        const double b = (double)picture[((i64)r.first * width + k.second) * 3];
+        const double d = (double)picture[((i64)r.second * width + k.first) * 3];
+        const double e = (double)picture[((i64)r.second * width + k.second) * 3];
+        const double v = a * ((1.0 - r.t) * (1.0 - k.t)) + b * ((1.0 - r.t) * k.t) + d * (r.t * (1.0 - k.t)) + e * (r.t * k.t);
+        y[i] = prepared(how, c, (float)v);
+    }
+}
+
+// Masks under the same matrices: the nearest class, since classes cannot be blended.
+extern "C" __global__ void affine_nearest(const float* __restrict__ x, const double* __restrict__ matrices,
+                                          float* __restrict__ y, i64 n, int height, int width) {
+    const i64 stride = (i64)gridDim.x * blockDim.x;
+    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
+        const int column = (int)(i % width), row = (int)(i / width % height);
+        const i64 sample = i / width / height;
+        const double* m = matrices + sample * 6;
+        const Along r = along(m, row, column, height), k = along(m + 3, row, column, width);
+        const int iy = r.t >= 0.5 ? r.second : r.first, ix = k.t >= 0.5 ? k.second : k.first;
+        y[i] = x[(sample * height + iy) * width + ix];
+    }
+}

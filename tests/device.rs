@@ -99,6 +99,14 @@ fn launches_are_recorded() {
     }
     replay_on(Device::Emulated);
     accuracies_agree_on(Device::Emulated);
+    let warp = atrous::data::augment::Warp::new(
+        &[[[0.9, 0.2, 0.3], [-0.1, 1.1, 0.5]]],
+        atrous::data::image::Preprocess::Torch,
+    );
+    let warp = warp.unwrap();
+    let warp = warp.with_matrices(warp.matrices.to_device(Device::Emulated).unwrap());
+    warp.pictures(&Tensor::zeros([1, 5, 7, 3]).to_device(Device::Emulated).unwrap()).unwrap();
+    warp.masks(&Tensor::zeros([1, 5, 7]).to_device(Device::Emulated).unwrap()).unwrap();
     let x = Tensor::zeros([3]).to_device(Device::Emulated).unwrap().leaf();
     ops::sum(&x).unwrap().backward().unwrap();
     // What no operator's case launches: updates and moving statistics.
@@ -295,6 +303,45 @@ fn resized_and_warped_pictures_have_the_cpus_bits() {
         }
     }
     assert!(compared > 10);
+}
+
+/// The same of what training does to a batch: fitted into squares, warped, prepared for each kind of network,
+/// masks too.
+#[cfg(feature = "emulator")]
+#[test]
+fn a_batch_is_augmented_to_the_same_bits_on_a_device() {
+    use atrous::data::augment::{Ranges, Rule};
+    use atrous::data::image::{Preprocess, resize_with_pad, resize_with_pad_of};
+    use atrous::data::loader::{Recipe, batch};
+    use atrous::data::{Dataset, synthetic::Synthetic};
+    let data = Synthetic::train(5, 4);
+    for preprocess in
+        [Preprocess::None, Preprocess::Unit, Preprocess::Symmetric, Preprocess::Caffe, Preprocess::Torch]
+    {
+        let augment = Some((Ranges::default(), Rule::default()));
+        let now = Recipe { augment, preprocess, masks: true, ..Recipe::plain(33) };
+        let later = Recipe { warp_later: true, ..now.clone() };
+        let now = batch(&data, &now, &[0, 3, 1], 7, 2).unwrap();
+        let later = batch(&data, &later, &[0, 3, 1], 7, 2).unwrap();
+        let warp = later.warp.unwrap();
+        for device in [Device::Cpu, Device::Emulated] {
+            let there = |tensor: &Tensor| tensor.to_device(device).unwrap();
+            let warp = warp.with_matrices(there(&warp.matrices));
+            let pictures = warp.pictures(&there(&later.images)).unwrap();
+            let masks = warp.masks(&there(later.masks.as_ref().unwrap())).unwrap();
+            assert!(pictures.to_vec_f64() == now.images.to_vec_f64(), "{preprocess:?} on {device}");
+            assert!(masks.to_vec_f64() == now.masks.as_ref().unwrap().to_vec_f64());
+        }
+        assert!(now.warp.is_none() && later.images.to_vec_f64() != now.images.to_vec_f64());
+    }
+    for index in 0..data.len() {
+        let picture = data.picture(index).unwrap();
+        let values: Vec<f32> = picture.rgb.iter().map(|&v| v as f32).collect();
+        let x = Tensor::from_slice(&values, [1, picture.height, picture.width, 3]).unwrap();
+        let there = resize_with_pad_of(&x.to_device(Device::Emulated).unwrap(), 37).unwrap();
+        let here: Vec<f64> = resize_with_pad(&picture, 37).unwrap().iter().map(|&v| v as f64).collect();
+        assert!(there.to_vec_f64() == here, "picture {index}");
+    }
 }
 
 #[test]

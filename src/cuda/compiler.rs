@@ -55,8 +55,7 @@ fn check(what: &str, result: nvrtcResult) -> Result<()> {
 fn options(text: &str, architecture: &str) -> Vec<String> {
     // Generic lambdas have no other way to be the device's.
     let device = "--device-as-default-execution-space".to_string();
-    let mut options =
-        vec![format!("--gpu-architecture={architecture}"), "--std=c++17".into(), device];
+    let mut options = vec![format!("--gpu-architecture={architecture}"), "--std=c++17".into(), device];
     let asked = text.lines().filter_map(|line| line.strip_prefix("// options: "));
     options.extend(asked.flat_map(str::split_whitespace).map(String::from));
     options

@@ -9,7 +9,9 @@ use crate::cpu::simd::{self, isa};
 use crate::data::augment::crop::reduce;
 use crate::data::{CLASSES, Mask, Picture, VOID};
 use crate::error::{Error, Result};
+use crate::ops;
 use crate::ops::resize::{Method, Tap, bilinear_rows, nearest_rows};
+use crate::tensor::Tensor;
 
 /// Where a picture lies in the square it was fitted into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +73,19 @@ fn bilinear(picture: &Picture, height: usize, width: usize, out: &mut [f32]) {
 /// The picture in a square, [size, size, 3], values 0 to 255, zeros around it.
 pub fn resize_with_pad(picture: &Picture, size: usize) -> Result<Vec<f32>> {
     fit(picture, size, Fit::Pad)
+}
+
+/// [`resize_with_pad`] of pictures that are tensors, [N, h, w, C], where they are: on a device, too.
+pub fn resize_with_pad_of(x: &Tensor, size: usize) -> Result<Tensor> {
+    let &[_, h, w, _] = &*x.shape() else {
+        return Err(Error::shape("resize_with_pad", "[N, h, w, C]", x.shape()));
+    };
+    above_zero(size, size)?;
+    let at = padded(h, w, size);
+    let inner = ops::resize(x, at.height, at.width, Method::Bilinear)?;
+    let after = |before: usize, length: usize| size - before - length;
+    let pad = [[at.top, after(at.top, at.height)], [at.left, after(at.left, at.width)]];
+    ops::zero_pad2d(&inner, pad)
 }
 
 /// The picture in a square, [size, size, 3], values 0 to 255.

@@ -6,7 +6,7 @@
 
 use crate::data::augment::crop::{self, Crop, Fill};
 use crate::data::augment::jitter::{Colour, Jitter};
-use crate::data::augment::{self, Parameters, Ranges, Rule};
+use crate::data::augment::{self, Parameters, Ranges, Rule, Warp};
 use crate::data::class_weights::sample_weights;
 use crate::data::image::{self, Fit, MaskResize, Preprocess};
 use crate::data::{CLASSES, Dataset, VOID, mask_fits};
@@ -31,6 +31,9 @@ pub struct Recipe {
     /// What a crop sees beside the picture.
     pub fill: Fill,
     pub augment: Option<(Ranges, Rule)>,
+    /// Leave the affine warp of what is not cropped, and the preprocessing, to the batch's taker
+    /// ([`Batch::warp`]): a device does it faster, to the same bits.
+    pub warp_later: bool,
     pub jitter: Option<Jitter>,
     /// Average over boxes before a picture shrinks by more than 2. TensorFlow's resize does not.
     pub antialias: bool,
@@ -50,6 +53,7 @@ impl Recipe {
             crop: None,
             fill: Fill::BLACK,
             augment: None,
+            warp_later: false,
             jitter: None,
             antialias: false,
             preprocess: Preprocess::Unit,
@@ -73,6 +77,8 @@ pub struct Batch {
     pub labels: Tensor,
     /// [N, size, size], if the recipe wants them: the class of each pixel, 0 to 20, 255 void.
     pub masks: Option<Tensor>,
+    /// What is still to be done to pictures and masks; mostly nothing.
+    pub warp: Option<Warp>,
     /// The samples' numbers in the data set.
     pub indices: Vec<usize>,
 }
@@ -123,6 +129,8 @@ fn make(
     let mut images = Buffer::<f32>::new(n * size * size * 3);
     let mut masks = Buffer::<f32>::new(if recipe.masks { n * size * size } else { 0 });
     let mut labels = Buffer::<f32>::filled(n * CLASSES.len(), -1.0);
+    let later = recipe.warp_later && recipe.crop.is_none() && recipe.augment.is_some();
+    let mut matrices = Vec::new();
     for (i, &Draw { index, time }) in indices.iter().enumerate() {
         if index >= dataset.len() {
             let message = format!("expected samples below {}, got {index}", dataset.len());
@@ -146,10 +154,14 @@ fn make(
             Some(crop) => crop::sample(&picture, crop, size, recipe.fill, recipe.antialias, paint),
             None => image::fit_changed(&picture, size, recipe.fit, recipe.antialias, paint)?,
         };
-        if let (Some(matrix), None) = (&matrix, &crop) {
-            values = augment::warp(&values, [size, size, 3], matrix);
+        match (&matrix, &crop) {
+            (Some(matrix), None) if later => matrices.push(*matrix),
+            (Some(matrix), None) => values = augment::warp(&values, [size, size, 3], matrix),
+            _ => {}
         }
-        recipe.preprocess.apply(&mut values);
+        if !later {
+            recipe.preprocess.apply(&mut values);
+        }
         images[i * values.len()..][..values.len()].copy_from_slice(&values);
         if recipe.masks {
             let mask = dataset.mask(index)?.ok_or_else(|| {
@@ -165,8 +177,8 @@ fn make(
                     let by = recipe.mask_resize;
                     let mask = image::fit_mask_by(&mask, size, recipe.fit, VOID, by)?;
                     match matrix {
-                        Some(matrix) => augment::warp_mask(&mask, matrix),
-                        None => mask,
+                        Some(matrix) if !later => augment::warp_mask(&mask, matrix),
+                        _ => mask,
                     }
                 }
             };
@@ -182,6 +194,7 @@ fn make(
         images: Tensor::from_buffer(images, [n, size, size, 3]),
         labels: Tensor::from_buffer(labels, [n, CLASSES.len()]),
         masks: recipe.masks.then(|| Tensor::from_buffer(masks, [n, size, size])),
+        warp: later.then(|| Warp::new(&matrices, recipe.preprocess)).transpose()?,
         indices: indices.iter().map(|draw| draw.index).collect(),
     })
 }
@@ -479,7 +492,7 @@ mod tests {
     type Plain = (Vec<usize>, Vec<f64>, Vec<f64>, Vec<f64>);
 
     fn plain(batch: Result<Batch>) -> Plain {
-        let Batch { images, labels, masks, indices } = batch.unwrap();
+        let Batch { images, labels, masks, indices, .. } = batch.unwrap();
         (indices, images.to_vec_f64(), labels.to_vec_f64(), masks.unwrap().to_vec_f64())
     }
 

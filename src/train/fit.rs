@@ -6,7 +6,7 @@ use super::evaluate::evaluate;
 use super::history::{Epoch, History};
 use super::plan::{Plan, Watch};
 use super::step::{OnDevice, Pending};
-use crate::data::loader::Loader;
+use crate::data::loader::{Loader, Recipe};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::graph::{Live, Model, Parameter};
@@ -140,6 +140,10 @@ impl Trainer {
         pace: &Pace,
         monitor: &mut Monitor,
     ) -> Result<()> {
+        // A device warps pictures itself.
+        let warp_later = self.model.device() != Device::Cpu;
+        let recipe = Recipe { warp_later, ..training.recipe.clone() };
+        let training = &Loader { recipe, ..training.clone() };
         let steps = training.steps() as u64;
         if steps == 0 {
             return Err(Error::argument("training", "there is no sample to train on"));

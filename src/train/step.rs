@@ -11,6 +11,7 @@ use crate::cuda::Cuda;
 use crate::cuda::graph::{Graph, Now};
 use crate::cuda::staging::Staging;
 use crate::data::VOID;
+use crate::data::augment::Warp;
 use crate::data::loader::Batch;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -29,6 +30,8 @@ struct Inputs {
     targets: Tensor,
     /// Of the samples.
     weights: Option<Tensor>,
+    /// What is still to be done to pictures and masks.
+    warp: Option<Warp>,
 }
 
 impl Inputs {
@@ -39,19 +42,35 @@ impl Inputs {
         };
         let targets = batch.targets(plan.network.segments())?;
         let targets = smooth(targets, plan.label_smoothing, plan.loss()?)?;
-        Ok(Inputs { images: batch.images.clone(), targets, weights })
+        Ok(Inputs { images: batch.images.clone(), targets, weights, warp: batch.warp.clone() })
     }
 
     fn all(&self) -> impl Iterator<Item = &Tensor> {
-        [&self.images, &self.targets].into_iter().chain(&self.weights)
+        let matrices = self.warp.iter().map(|warp| &warp.matrices);
+        [&self.images, &self.targets].into_iter().chain(&self.weights).chain(matrices)
+    }
+
+    /// With nothing left to be done to pictures and masks.
+    fn warped(&self) -> Result<Self> {
+        let Some(warp) = &self.warp else { return Ok(self.clone()) };
+        let segments = self.targets.shape().len() == 3;
+        Ok(Inputs {
+            images: warp.pictures(&self.images)?,
+            targets: if segments { warp.masks(&self.targets)? } else { self.targets.clone() },
+            weights: self.weights.clone(),
+            warp: None,
+        })
     }
 
     fn to_device(&self, device: Device) -> Result<Self> {
         let weights = self.weights.as_ref().map(|weights| weights.to_device(device));
+        let warp =
+            self.warp.as_ref().map(|warp| Ok(warp.with_matrices(warp.matrices.to_device(device)?)));
         Ok(Inputs {
             images: self.images.to_device(device)?,
             targets: self.targets.to_device(device)?,
             weights: weights.transpose()?,
+            warp: warp.transpose()?,
         })
     }
 }
@@ -77,6 +96,7 @@ pub(super) struct OnDevice {
     images: Staging,
     targets: Staging,
     weights: Option<Staging>,
+    warp: Option<(Staging, Warp)>,
     /// The samples that were sent last, and not received yet.
     sent: Option<Vec<usize>>,
     captured: Option<Captured>,
@@ -97,18 +117,25 @@ impl OnDevice {
             images: Staging::new(cuda, &inputs.images)?,
             targets: Staging::new(cuda, &inputs.targets)?,
             weights: inputs.weights.as_ref().map(|w| Staging::new(cuda, w)).transpose()?,
+            warp: match &inputs.warp {
+                Some(warp) => Some((Staging::new(cuda, &warp.matrices)?, warp.clone())),
+                None => None,
+            },
             sent: None,
             captured: None,
         })
     }
 
     fn stages(&mut self) -> impl Iterator<Item = &mut Staging> {
-        [&mut self.images, &mut self.targets].into_iter().chain(&mut self.weights)
+        let matrices = self.warp.iter_mut().map(|(stage, _)| stage);
+        [&mut self.images, &mut self.targets].into_iter().chain(&mut self.weights).chain(matrices)
     }
 
     /// Is it for such batches?
     fn fits(&mut self, inputs: &Inputs) -> bool {
+        let how = |warp: &Warp| warp.preprocess;
         self.weights.is_some() == inputs.weights.is_some()
+            && self.warp.as_ref().map(|(_, warp)| how(warp)) == inputs.warp.as_ref().map(how)
             && self.stages().zip(inputs.all()).all(|(stage, values)| stage.fits(values))
     }
 
@@ -125,6 +152,7 @@ impl OnDevice {
             images: self.images.tensor.clone(),
             targets: self.targets.tensor.clone(),
             weights: self.weights.as_ref().map(|stage| stage.tensor.clone()),
+            warp: self.warp.as_ref().map(|(stage, warp)| warp.with_matrices(stage.tensor.clone())),
         })
     }
 }
@@ -149,7 +177,7 @@ impl Trainer {
         self.optimizer.factors = [self.rate_factor, self.rate_factor * self.plan.base_rate];
         let scores = match self.model.device() {
             Device::Cpu => {
-                let inputs = Inputs::new(&self.plan, batch)?;
+                let inputs = Inputs::new(&self.plan, batch)?.warped()?;
                 let (loss, pass) = self.forward(&inputs)?;
                 let value = self.finite(loss.item()?, self.position.epoch, self.position.step)?;
                 let right = accuracy(&inputs.targets, &pass.output)?;
@@ -265,6 +293,7 @@ impl Trainer {
 
     /// A whole step on a device, of which nothing comes back: its loss and accuracy, [2], are there.
     fn ask(&mut self, inputs: &Inputs) -> Result<Tensor> {
+        let inputs = &inputs.warped()?;
         let (loss, pass) = self.forward(inputs)?;
         let output = pass.output.detach();
         let right = metrics::accuracy(&inputs.targets, &output, VOID as f32)?;

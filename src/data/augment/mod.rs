@@ -16,6 +16,9 @@ use crate::random::{Stream, domain};
 
 pub mod crop;
 pub mod jitter;
+mod there;
+
+pub use there::Warp;
 
 /// How far each parameter may go.
 #[derive(Clone, Copy, Debug, PartialEq)]
