@@ -4,7 +4,7 @@
 //
 // Bytes bind: with 21 classes a pixel 84 bytes are read and 84 written. No hardware has run these yet.
 
-#include "common.cuh"
+#include "rows.cuh"
 
 // (1 - p)^gamma * loss with loss = -ln p, and its derivative by the loss.
 struct Focused {
@@ -84,23 +84,22 @@ extern "C" __global__ void cross_entropy_categorical(const float* __restrict__ l
 
 // One label a row, as floats or bytes, truncated toward zero. A row labelled `ignore` (if `ignores`) has no
 // loss; one whose label is no class has NaN, which is how the CPU learns of it without waiting.
-extern "C" __global__ void cross_entropy_sparse(const float* __restrict__ logits, const void* __restrict__ labels,
-                                                const float* __restrict__ weights, float* __restrict__ losses,
-                                                float* __restrict__ gradient, i64 rows, int columns, int bytes,
-                                                int ignores, i64 ignore, float gamma) {
-    const i64 stride = (i64)gridDim.x * blockDim.x;
-    for (i64 row = (i64)blockIdx.x * blockDim.x + threadIdx.x; row < rows; row += stride) {
+// Dynamic shared memory: ROWS rows, if `staged`.
+extern "C" __global__ void __launch_bounds__(256) cross_entropy_sparse(const float* logits, const void* __restrict__ labels,
+                                                                       const float* __restrict__ weights,
+                                                                       float* __restrict__ losses, float* gradient, i64 rows,
+                                                                       int columns, int bytes, int ignores, i64 ignore,
+                                                                       float gamma, int staged) {
+    DYNAMIC_SHARED(float, tile);
+    each_row(staged ? tile : nullptr, logits, gradient, rows, columns, [=](i64 row, const float* z, float* d) {
         const float weight = weights == nullptr ? 1.0f : weights[row], scale = weight / (float)rows;
         const float label = bytes ? (float)((const unsigned char*)labels)[row] : ((const float*)labels)[row];
-        const float* z = logits + row * columns;
-        float* d = gradient == nullptr ? nullptr : gradient + row * columns;
-        const bool known = label > -1.0f && label < (float)columns;
-        if ((ignores && truncf(label) == (float)ignore) || !known) {
-            const bool ignored = ignores && truncf(label) == (float)ignore;
+        const bool ignored = ignores && truncf(label) == (float)ignore;
+        if (ignored || !(label > -1.0f && label < (float)columns)) {
             const float nothing = ignored ? 0.0f : nanf("");
             losses[row] = nothing;
             for (int j = 0; d != nullptr && j < columns; j++) d[j] = nothing;
-            continue;
+            return;
         }
         const int k = (int)label;
         const Exponentials e = exponentials(z, columns);
@@ -114,7 +113,7 @@ extern "C" __global__ void cross_entropy_sparse(const float* __restrict__ logits
         for (int j = 0; d != nullptr && j < columns; j++) {
             d[j] = (expf(z[j] - e.largest) / e.total - (j == k ? 1.0f : 0.0f)) * slope * scale;
         }
-    }
+    });
 }
 
 // p within [epsilon, 1 - epsilon]; `inside` where it was.

@@ -1,17 +1,14 @@
 // Softmax over the last axis: see src/ops/softmax.rs.
 //
-// Bytes bind: 8 an element forward, 12 backward. A thread a row: for the 21 classes of a pixel a row is 84
-// bytes, which a warp's lanes fetch together; long rows want a warp each, which is a later rung. No hardware
-// has run these yet.
+// Bytes bind: 8 an element forward, 12 backward. A thread a row (kernels/rows.cuh); rows of more than 47 elements want
+// a warp each, which is a later rung. No hardware has run these yet.
 
-#include "common.cuh"
+#include "rows.cuh"
 
-extern "C" __global__ void softmax_forward(const float* __restrict__ x, float* __restrict__ y, i64 rows,
-                                           int columns) {
-    const i64 stride = (i64)gridDim.x * blockDim.x;
-    for (i64 row = (i64)blockIdx.x * blockDim.x + threadIdx.x; row < rows; row += stride) {
-        const float* z = x + row * columns;
-        float* p = y + row * columns;
+// Dynamic shared memory: ROWS rows, if `staged`.
+extern "C" __global__ void __launch_bounds__(256) softmax_forward(const float* x, float* y, i64 rows, int columns, int staged) {
+    DYNAMIC_SHARED(float, tile);
+    each_row(staged ? tile : nullptr, x, y, rows, columns, [=](i64, const float* z, float* p) {
         float largest = z[0], total = 0.0f;
         for (int j = 1; j < columns; j++) largest = z[j] > largest ? z[j] : largest;
         for (int j = 0; j < columns; j++) {
@@ -20,7 +17,7 @@ extern "C" __global__ void softmax_forward(const float* __restrict__ x, float* _
         }
         const float scale = 1.0f / total;
         for (int j = 0; j < columns; j++) p[j] *= scale;
-    }
+    });
 }
 
 // d = y * (g - sum g y)

@@ -53,6 +53,7 @@ pub(crate) const HEADERS: &[(&str, &str)] = sources![
     "mma.cuh",
     "product.cuh",
     "random.cuh",
+    "rows.cuh",
     "ladder/gemm.cuh",
 ];
 

@@ -286,6 +286,14 @@ impl Size {
         Size { grid: [blocks, 1, 1], block: [THREADS, 1, 1], shared: 0 }
     }
 
+    /// A thread a row of f32, in blocks that bring their rows to shared memory where they fit there (48 KiB);
+    /// true if they do. For kernels on `kernels/rows.cuh`.
+    pub fn rows(rows: usize, columns: usize) -> (Self, bool) {
+        let bytes = THREADS as usize * columns * 4;
+        let staged = bytes <= 48 << 10;
+        (Size { shared: if staged { bytes as u32 } else { 0 }, ..Size::elements(rows) }, staged)
+    }
+
     /// This grid of these blocks; an error where it is larger than a device takes.
     pub fn grid(grid: [usize; 3], block: [u32; 3]) -> Result<Self> {
         let most = [i32::MAX as usize, 65535, 65535];

@@ -54,9 +54,16 @@ fn device(cuda: &'static Cuda, inputs: &[&Tensor]) -> Result<Tensor> {
     let out = cuda.allocate(shape.elements(), DType::F32)?;
     let mut all: Vec<cuda::Argument> = inputs.iter().map(|input| input.memory().into()).collect();
     all.extend(arguments![&out, rows as i64, width]);
-    let name = if inputs.len() == 1 { "softmax_forward" } else { "softmax_backward" };
-    // SAFETY: all are rows · columns floats, the last one new.
-    unsafe { cuda.launch(Kernel::of("softmax", name), cuda::Size::elements(rows), &all)? };
+    let (name, size) = match inputs.len() {
+        1 => {
+            let (size, staged) = cuda::Size::rows(rows, columns);
+            all.push((staged as i32).into());
+            ("softmax_forward", size)
+        }
+        _ => ("softmax_backward", cuda::Size::elements(rows)),
+    };
+    // SAFETY: all are rows · columns floats, the last one new; the shared memory is what the kernel asks for.
+    unsafe { cuda.launch(Kernel::of("softmax", name), size, &all)? };
     Ok(Tensor::from_memory(out, shape))
 }
 
@@ -122,6 +129,7 @@ pub fn cases() -> Vec<Case> {
         case("pixels", Size::Tiny, &[2, 3, 5, 21]),
         case("vector", Size::Tiny, &[37]),
         case("one_class", Size::Tiny, &[4, 1]),
+        case("long_rows", Size::Tiny, &[3, 61]),
         case("pieces", Size::Tiny, &[997, 21]),
         case("16x224x224x21", Size::Real, &[16, 224, 224, 21]),
     ]

@@ -47,6 +47,7 @@ pub(super) fn loss(
         false => None,
     };
     let address = |memory: Option<&Memory>| memory.map_or(0, Memory::address);
+    let mut size = Size::elements(rows);
     let (name, labels, rest): (_, &Tensor, Vec<Argument>) = match loss {
         Loss::Binary(labels, gamma) => ("cross_entropy_binary", labels, arguments![gamma].into()),
         Loss::Categorical(labels, keras) => {
@@ -54,7 +55,10 @@ pub(super) fn loss(
         }
         Loss::Sparse(labels, ignore, gamma) => {
             let bytes = (labels.dtype() == DType::U8) as i32;
-            let rest = arguments![bytes, ignore.is_some() as i32, ignore.unwrap_or(0), gamma];
+            let (ignores, ignored) = (ignore.is_some() as i32, ignore.unwrap_or(0));
+            let staged = Size::rows(rows, columns).1 as i32;
+            let rest = arguments![bytes, ignores, ignored, gamma, staged];
+            size = Size::rows(rows, columns).0;
             ("cross_entropy_sparse", labels, rest.into())
         }
         Loss::RawBinary(labels) => ("cross_entropy_raw_binary", labels, Vec::new()),
@@ -73,7 +77,7 @@ pub(super) fn loss(
     all.extend(rest);
     // SAFETY: the callers checked the labels' shape; the weights are one a row or null; the results are
     // new, and the gradient is as large as the logits or null.
-    unsafe { cuda.launch(Kernel::of("cross_entropy", name), Size::elements(rows), &all)? };
+    unsafe { cuda.launch(Kernel::of("cross_entropy", name), size, &all)? };
     let output = mean(&Tensor::from_memory(losses, [rows]))?;
     let gradient = gradient.map(|gradient| Tensor::from_memory(gradient, shape));
     Ok(record(op, [logits], output, move |g| {
