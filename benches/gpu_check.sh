@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Everything that wants a GPU, in one call of under nine minutes: the cases of all operators and the golden
-# networks on the device, compute-sanitizer over the cases, and times beside PyTorch's.
+# Everything that wants a GPU, in one call of under nine minutes: the cases of all operators, the rungs of the ladder in
+# every precision and tile (which shows whether the tensor cores' fragments lie as kernels/mma.cuh says), captured graphs
+# and the golden networks on the device, compute-sanitizer over all of them, and times beside PyTorch's.
 #
 #     benches/gpu_check.sh build BIN          on a machine with Rust: what the other one needs, stripped
 #     benches/gpu_check.sh run BIN RESULTS    on the machine with the GPU (no Rust, no network needed)
@@ -13,9 +14,9 @@ build() {
     cargo build --release --locked
     cp target/release/atrous "$bin/atrous"
     # name kind: cargo tells where it put each.
-    local names=(device golden_nets ops)
+    local names=(device golden_nets ops train_step)
     cargo test --release --locked --no-run --test device --test golden_nets --message-format=json >"$bin/built.json"
-    cargo bench --locked --no-run --bench ops --message-format=json >>"$bin/built.json"
+    cargo bench --locked --no-run --bench ops --bench train_step --message-format=json >>"$bin/built.json"
     for name in "${names[@]}"; do
         local path
         path=$(grep -o "\"executable\":\"[^\"]*/${name}-[0-9a-f]*\"" "$bin/built.json" | tail -n 1 | cut -d'"' -f4)
@@ -51,11 +52,18 @@ run() {
         python3 -c 'import torch; print("PyTorch", torch.__version__, "CUDA", torch.version.cuda, "cuDNN", torch.backends.cudnn.version())'
     } 2>&1 | tee "$results/machine.txt"
     part 60 cases "$bin/device" --nocapture
-    part 90 networks "$bin/golden_nets" --nocapture device
-    part 100 memcheck compute-sanitizer --tool memcheck --error-exitcode 1 "$bin/device" real
-    part 100 racecheck compute-sanitizer --tool racecheck --error-exitcode 1 "$bin/device" real
-    ATROUS_BENCH_DEVICE=cuda part 90 ops "$bin/ops" --bench
+    part 60 networks "$bin/golden_nets" --nocapture device
+    part 90 memcheck compute-sanitizer --tool memcheck --error-exitcode 1 "$bin/device" real
+    part 90 racecheck compute-sanitizer --tool racecheck --error-exitcode 1 "$bin/device" real
+    export ATROUS_BENCH_DEVICE=cuda
+    part 60 ops "$bin/ops" --bench
     part 60 torch python3 benches/peers/torch_gpu.py
+    for operator in conv2d gemm depthwise_conv2d batch_norm reduce; do
+        part 20 "ladder_$operator" "$bin/atrous" bench "$operator" --ladder --device cuda
+    done
+    for precision in f32 tf32 bf16; do
+        ATROUS_BENCH_PRECISION=$precision part 40 "train_$precision" "$bin/train_step" --bench
+    done
     rm -rf "$results/cache"
     return "$failed"
 }

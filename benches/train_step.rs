@@ -3,15 +3,20 @@
 //!
 //! A line of JSON a network on standard output, under the names of the peers' scripts; networks can
 //! be named (`-- deeplabv3plus`). The memory's peak is that of the process: name one to see its own.
+//!
+//! `ATROUS_BENCH_DEVICE=cuda` runs on a GPU, in the precision that `ATROUS_BENCH_PRECISION` names (f32, tf32,
+//! bf16): a step there is a captured graph with everything in it, upload and loss included. Percentages are
+//! of the CPU's peak all the same, and the pool's peak is the CPU's.
 
 use atrous::autograd::no_grad;
 use atrous::cpu::{limits, simd::isa, threads};
 use atrous::data::loader::Batch;
 use atrous::graph::{Model, Run, Summary, classify_before_upsampling, fold_batch_norm};
 use atrous::models::Spec;
+use atrous::ops::{Precision, precision, with_precision};
 use atrous::random::{Stream, domain};
 use atrous::train::{Plan, Trainer, Unfreeze};
-use atrous::{Tensor, pool};
+use atrous::{Device, Tensor, pool};
 use std::time::Instant;
 
 fn median(mut run: impl FnMut()) -> f64 {
@@ -36,9 +41,14 @@ fn main() {
     let peak = limits::fma_gflops(5);
     eprintln!("{:?}, {} threads: FMA peak {peak:.0} GFLOP/s", isa(), threads::count());
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let variable = |name| std::env::var(name).ok();
+    let device: Device = variable("ATROUS_BENCH_DEVICE")
+        .map_or(Device::Cpu, |name| name.parse().expect("ATROUS_BENCH_DEVICE is a device's name"));
+    let precision: Precision = variable("ATROUS_BENCH_PRECISION")
+        .map_or(Precision::F32, |name| name.parse().expect("ATROUS_BENCH_PRECISION is a precision"));
     for (name, size, n) in NETS {
         if wanted.is_empty() || wanted.iter().any(|w| w == name) {
-            measure(name, size, n, peak);
+            with_precision(precision, || measure(name, size, n, peak, device));
         }
     }
 }
@@ -53,7 +63,7 @@ const NETS: [(&str, usize, usize); 6] = [
     ("deeplabv3plus", 224, 4),
 ];
 
-fn measure(net: &str, size: usize, n: usize, peak: f64) {
+fn measure(net: &str, size: usize, n: usize, peak: f64, device: Device) {
     let name = net.trim_end_matches("-frozen");
     let frozen = name != net;
     let segments = name == "deeplabv3plus";
@@ -80,18 +90,23 @@ fn measure(net: &str, size: usize, n: usize, peak: f64) {
     // A frozen base runs forward alone.
     let rows = &Summary::new(&model).rows[model.graph.base().len()..];
     let head = rows.iter().map(|row| row.flops).sum::<u64>() as f64 * n as f64;
+    let folded = folded.to_device(device).expect("memory for the network");
     let infer = median(|| {
-        no_grad(|| folded.run(&batch.images, Run::infer())).expect("runs");
+        let images = batch.images.to_device(device).expect("memory for a batch");
+        no_grad(|| folded.run(&images, Run::infer())).expect("runs");
+        device.synchronize().expect("a device that works");
     });
     let mut trainer = Trainer::new(model, plan).expect("a valid plan");
+    trainer.to_device(device).expect("memory for the network");
     let train = median(|| {
         trainer.step(&batch).expect("steps");
     });
     let gflop = if frozen { forward + 2.0 * head } else { 3.0 * forward - first } / 1e9;
     println!(
-        "{{\"net\":\"{net}\",\"shape\":[{size},{size},3],\"batch\":{n},\"device\":\"cpu\",\"threads\":{},\
+        "{{\"net\":\"{net}\",\"shape\":[{size},{size},3],\"batch\":{n},\"device\":\"{device}\",\"precision\":\"{}\",\"threads\":{},\
          \"infer_ms\":{:.2},\"train_ms\":{:.2},\"train_gflop\":{gflop:.1},\"train_gflops\":{:.1},\
          \"train_percent_of_peak\":{:.1},\"pool_peak_mib\":{:.1}}}",
+        precision(),
         threads::count(),
         infer * 1e3,
         train * 1e3,

@@ -307,11 +307,14 @@ extern "C" __global__ void batch_norm_gradients(const double* __restrict__ parti
     dgamma[c] = (float)(centred * (double)inverse[c]);
 }
 
-// moving * momentum + statistic * factor * (1 - momentum); factor is Bessel's for a variance.
-extern "C" __global__ void batch_norm_moving(const float* __restrict__ moving,
-                                             const float* __restrict__ statistic, float* __restrict__ out,
+// moving * momentum + statistic * (1 - momentum), of the variance Bessel's: times `factor`.
+extern "C" __global__ void batch_norm_moving(const float* __restrict__ moving_mean, const float* __restrict__ mean,
+                                             float* __restrict__ new_mean, const float* __restrict__ moving_variance,
+                                             const float* __restrict__ variance, float* __restrict__ new_variance,
                                              int channels, double momentum, double factor) {
     const int c = blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= channels) return;
-    out[c] = (float)((double)moving[c] * momentum + (double)statistic[c] * factor * (1.0 - momentum));
+    const double rest = 1.0 - momentum;
+    new_mean[c] = (float)((double)moving_mean[c] * momentum + (double)mean[c] * rest);
+    new_variance[c] = (float)((double)moving_variance[c] * momentum + (double)variance[c] * factor * rest);
 }

@@ -320,7 +320,7 @@ fn a_batch_is_augmented_to_the_same_bits_on_a_device() {
     {
         let augment = Some((Ranges::default(), Rule::default()));
         let now = Recipe { augment, preprocess, masks: true, ..Recipe::plain(33) };
-        let later = Recipe { warp_later: true, ..now.clone() };
+        let later = Recipe { warp_later: true, ..now };
         let now = batch(&data, &now, &[0, 3, 1], 7, 2).unwrap();
         let later = batch(&data, &later, &[0, 3, 1], 7, 2).unwrap();
         let warp = later.warp.unwrap();

@@ -422,7 +422,10 @@ fn every_network_steps_on_a_device() {
             losses
         };
         let (here, there) = (losses(Device::Cpu, false), losses(Device::Emulated, false));
-        assert!(there == losses(Device::Emulated, true), "{name}: the captured step is not the eager one");
+        assert!(
+            there == losses(Device::Emulated, true),
+            "{name}: the captured step is not the eager one"
+        );
         println!("{name}: {here:?}, on the device {there:?}");
         for (a, b) in here.iter().zip(&there) {
             assert!((a - b).abs() <= 1e-3 * a.abs(), "{name}: {here:?} and {there:?}");

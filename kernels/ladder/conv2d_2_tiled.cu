@@ -2,8 +2,8 @@
 //
 // Adds: a block makes an 8x8 patch of outputs for 32 filters. The pixels under its windows are read once for four
 // channels at a time and used by all filters and overlapping windows; a thread makes the eight outputs of one row
-// for one filter, so that each weight it reads is used eight times. 16 operations for each 36 bytes from shared
-// memory and L1: four times rung 1. The patch grows with stride and dilation. No hardware has run this yet.
+// for one filter, so that each weight it reads is used eight times: 16 operations for 36 bytes (rung 1 has 16 for 64), and
+// the 32 of them that are pixels are one broadcast to the whole warp. The patch grows with stride and dilation. No hardware has run this yet.
 
 #include "conv2d.cuh"
 

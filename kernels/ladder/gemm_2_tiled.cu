@@ -1,7 +1,7 @@
 // Matrix product, rung 2 of 5: tiles of both factors in shared memory.
 //
 // Adds: a block reads a 32x32 tile of each factor once, and every value is used 32 times from shared memory: 8
-// operations a byte from L2 or beyond instead of 0.25. What binds now is shared memory: two 4-byte reads for two
+// operations a byte from L2 or beyond instead of 0.25. What binds now is shared memory: five 4-byte reads for eight
 // operations. No hardware has run this yet.
 
 #include "common.cuh"

@@ -109,8 +109,12 @@ impl Job {
         };
         let validation = plan.scoring_loader(dataset, plan.val_indices.clone());
         let (all, trainable) = trainer.model.count_parameters();
+        let there = match device() {
+            atrous::Device::Cpu => String::new(),
+            device => format!(", on {device} in {}", atrous::ops::precision()),
+        };
         println!(
-            "training {} ({trainable} of {all} parameters) on {} pictures, validating on {}, {} steps an epoch",
+            "training {} ({trainable} of {all} parameters) on {} pictures, validating on {}, {} steps an epoch{there}",
             trainer.model.graph.name,
             plan.train_indices.len(),
             plan.val_indices.len(),

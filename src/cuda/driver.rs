@@ -42,6 +42,7 @@ pub(crate) trait Driver: Send + Sync {
     fn synchronize(&self) -> Result<()>;
 
     /// Can requests be captured?
+    #[cfg_attr(not(feature = "checkpoint"), allow(dead_code))] // Training, a feature of its own, does it.
     fn captures(&self) -> bool {
         true
     }
@@ -59,6 +60,7 @@ pub(crate) trait Driver: Send + Sync {
     fn release(&self, graph: u64);
 
     /// A way for batches of this many bytes.
+    #[cfg_attr(not(feature = "checkpoint"), allow(dead_code))] // Training, a feature of its own, does it.
     fn stage(&self, bytes: usize) -> Result<Box<dyn Stage>>;
 
     /// Seconds that what `run` asks for takes, by the device's own clock.
@@ -67,6 +69,7 @@ pub(crate) trait Driver: Send + Sync {
 
 /// A way for batches to the device beside the device's other work: a buffer there, and one here that the
 /// device reads by itself.
+#[cfg_attr(not(feature = "checkpoint"), allow(dead_code))] // Training, a feature of its own, does it.
 pub(crate) trait Stage: Send {
     /// Sends bytes off, as many as the stage is for; returns before they are there.
     fn fill(&mut self, from: &[u8]) -> Result<()>;

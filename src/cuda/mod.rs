@@ -138,11 +138,13 @@ impl Cuda {
     }
 
     /// Can what it is asked for be captured?
+    #[cfg_attr(not(feature = "checkpoint"), allow(dead_code))] // Training, a feature of its own, does it.
     pub fn captures(&self) -> bool {
         self.driver.captures()
     }
 
     /// A way for batches of this many bytes: see [`staging::Staging`].
+    #[cfg_attr(not(feature = "checkpoint"), allow(dead_code))] // Training, a feature of its own, does it.
     fn stage(&self, bytes: usize) -> Result<Box<dyn Stage>> {
         self.driver.stage(bytes)
     }

@@ -2,6 +2,9 @@
 //! engine reads by itself (pinned), on a stream of their own, into a buffer beside the one the work
 //! reads.
 
+// Training, a feature of its own, does it.
+#![cfg_attr(not(feature = "checkpoint"), allow(dead_code))]
+
 use super::{Cuda, Memory, Stage};
 use crate::error::{Error, Result};
 use crate::pool;

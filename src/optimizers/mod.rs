@@ -257,6 +257,7 @@ impl Optimizer {
     }
 
     /// The state itself.
+    #[cfg_attr(not(feature = "checkpoint"), allow(dead_code))] // Training, a feature of its own, does it.
     pub(crate) fn slots_mut(&mut self) -> impl Iterator<Item = &mut Tensor> {
         self.slots.iter_mut().flatten()
     }

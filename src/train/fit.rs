@@ -142,7 +142,7 @@ impl Trainer {
     ) -> Result<()> {
         // A device warps pictures itself.
         let warp_later = self.model.device() != Device::Cpu;
-        let recipe = Recipe { warp_later, ..training.recipe.clone() };
+        let recipe = Recipe { warp_later, ..training.recipe };
         let training = &Loader { recipe, ..training.clone() };
         let steps = training.steps() as u64;
         if steps == 0 {

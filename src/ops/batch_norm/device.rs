@@ -226,18 +226,30 @@ impl Statistics {
     }
 }
 
-/// moving·momentum + statistic·factor·(1 − momentum)
+/// The moving mean and variance after a batch: moving·momentum + statistic·(1 − momentum), the variance
+/// times `factor` before.
 pub fn moving(
     cuda: &'static Cuda,
-    moving: &Tensor,
-    statistic: &Tensor,
+    [mean, variance]: [&Tensor; 2],
+    [of_batch_mean, of_batch_variance]: [&Tensor; 2],
     momentum: f64,
     factor: f64,
-) -> Result<Tensor> {
-    let channels = moving.shape().elements();
-    let out = cuda.allocate(channels, DType::F32)?;
-    let all = arguments![moving.memory(), statistic.memory(), &out, channels as i32, momentum, factor];
-    // SAFETY: all three are `channels` floats, the third new.
+) -> Result<(Tensor, Tensor)> {
+    let channels = mean.shape().elements();
+    let vector = || cuda.allocate(channels, DType::F32);
+    let (new_mean, new_variance) = (vector()?, vector()?);
+    let all = arguments![
+        mean.memory(),
+        of_batch_mean.memory(),
+        &new_mean,
+        variance.memory(),
+        of_batch_variance.memory(),
+        &new_variance,
+        channels as i32,
+        momentum,
+        factor,
+    ];
+    // SAFETY: all are `channels` floats, the results new.
     unsafe { cuda.launch(kernel("batch_norm_moving"), Size::elements(channels), &all)? };
-    Ok(Tensor::from_memory(out, [channels]))
+    Ok((Tensor::from_memory(new_mean, [channels]), Tensor::from_memory(new_variance, [channels])))
 }

@@ -67,10 +67,12 @@ impl BatchNorm {
     /// stored is Bessel-corrected, v·n/max(n − 1, 1), as TensorFlow 2.6's fused kernel stores it.
     pub fn moving(&self, mean: &Tensor, variance: &Tensor, momentum: f64) -> Result<(Tensor, Tensor)> {
         let bessel = self.count as f64 / self.count.saturating_sub(1).max(1) as f64;
+        let all = [mean, variance, &self.mean, &self.variance];
+        if let Route::Cuda(cuda) = route("batch_norm", &all)? {
+            let of_batch = [&self.mean, &self.variance];
+            return device::moving(cuda, [mean, variance], of_batch, momentum, bessel);
+        }
         let blend = |moving: &Tensor, statistic: &Tensor, factor: f64| -> Result<Tensor> {
-            if let Route::Cuda(cuda) = route("batch_norm", &[moving, statistic])? {
-                return device::moving(cuda, moving, statistic, momentum, factor);
-            }
             let update =
                 |moving: f64, statistic: f64| moving * momentum + statistic * factor * (1.0 - momentum);
             let (moving, statistic) = (moving.to_vec_f64(), statistic.to_vec_f64());

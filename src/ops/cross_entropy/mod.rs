@@ -390,6 +390,7 @@ pub fn cases() -> Vec<Case> {
         pixels("pixels", Size::Tiny, &[2, 4, 5, 21], &[2, 4, 5], None, sparse),
         pixels("ignored", Size::Tiny, &[2, 3, 5, 7], &[2, 3, 5, 1], Some(&[2, 3, 5]), ignoring),
         pixels("pieces", Size::Tiny, &[997, 21], &[997], None, sparse),
+        pixels("long_rows", Size::Tiny, &[5, 61], &[5], None, sparse),
         pixels("4x224x224x21", Size::Real, &[4, 224, 224, 21], &[4, 224, 224], None, ignoring),
         row("binary_cross_entropy_of_probabilities", "flags", &probabilities, flags(), w, raw_binary),
         row(
