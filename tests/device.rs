@@ -70,13 +70,18 @@ fn every_case_agrees_on_the_emulated_device_in_every_order_of_threads() {
     use atrous::cuda::emulated::{Order, set_order};
     set_order(Order::Forward);
     let forward = agree(Device::Emulated);
+    let (rungs, tiles) = (climb(Device::Emulated), all_tiles(Device::Emulated));
+    assert!(rungs.len() > 50 && tiles.len() > 300);
     for order in [Order::Reverse, Order::Random(1)] {
         set_order(order);
         same_bits(&forward, &agree(Device::Emulated), &format!("in {order:?} order"));
+        assert!(rungs == climb(Device::Emulated), "a rung has other bits in {order:?} order");
+        assert!(tiles == all_tiles(Device::Emulated), "a tile has other bits in {order:?} order");
     }
     set_order(Order::Forward);
     let gradients: usize = forward.iter().map(|(_, r)| r.gradients.iter().flatten().count()).sum();
     println!("{} cases and {gradients} gradients agree, in three orders", forward.len());
+    println!("so do {} results of rungs, {} of tiles and precisions", rungs.len(), tiles.len());
 }
 
 /// `ATROUS_RECORD=FILE`: all launches of all tiny cases, for `kernels/emulator/replay.sh`.
@@ -140,30 +145,34 @@ fn allowed(precision: Precision) -> f64 {
     }
 }
 
-/// Every rung of every ladder computes the same, and rung by rung the same bits again.
-fn climb(device: Device) -> usize {
-    let mut agreeing = 0;
+/// All values' bits, for comparisons from run to run.
+fn bits<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Vec<u64> {
+    tensors.into_iter().flat_map(|tensor| tensor.to_vec_f64()).map(f64::to_bits).collect()
+}
+
+/// Every rung of every ladder computes the same; the bits of each.
+fn climb(device: Device) -> Vec<Vec<u64>> {
+    let mut all = Vec::new();
     for operator in ladder::OPERATORS {
         for work in ladder::tiny(operator).unwrap() {
             let inputs = work.tensors(device).unwrap();
             let expected = work.expected().unwrap();
             for rung in ladder::rungs(operator).unwrap() {
                 let name = format!("{operator} {}: {} {}", work.name, rung.number, rung.name);
-                let run = || rung.run(&work, &inputs).unwrap_or_else(|error| panic!("{name}: {error}"));
-                let got = run();
+                let got = rung.run(&work, &inputs).unwrap_or_else(|error| panic!("{name}: {error}"));
                 let deviation = relative_deviation(&got, &expected);
                 assert!(deviation <= allowed(rung.precision), "{name}: off by {deviation:e}");
-                assert!(got.to_vec_f64() == run().to_vec_f64(), "{name}: other bits in a second run");
-                agreeing += 1;
+                all.push(bits([&got]));
             }
         }
     }
-    agreeing
+    all
 }
 
-/// Convolutions and dense layers, forward and both gradients, in every precision and both sizes of tile.
-fn all_tiles(device: Device) -> usize {
-    let mut agreeing = 0;
+/// Convolutions and dense layers, forward and both gradients, in every precision and both sizes of tile; the
+/// bits of each.
+fn all_tiles(device: Device) -> Vec<Vec<u64>> {
+    let mut every = Vec::new();
     for case in cases::all() {
         if case.size != Size::Tiny || !["conv2d", "dense"].contains(&case.op) {
             continue;
@@ -183,20 +192,12 @@ fn all_tiles(device: Device) -> usize {
                         "{} {precision}, tile of {tile}: off by {deviation:e}",
                         case.full_name()
                     );
-                    agreeing += 1;
+                    every.push(bits([got]));
                 }
             }
         }
     }
-    agreeing
-}
-
-#[cfg(feature = "emulator")]
-#[test]
-fn every_rung_and_every_tile_agrees_on_the_emulated_device() {
-    let (rungs, tiles) = (climb(Device::Emulated), all_tiles(Device::Emulated));
-    assert!(rungs > 50 && tiles > 300);
-    println!("{rungs} results of rungs, {tiles} of tiles and precisions");
+    every
 }
 
 #[test]
@@ -204,6 +205,8 @@ fn every_rung_and_every_tile_agrees_on_a_real_device() {
     if let Ok(name) = std::env::var("ATROUS_TEST_DEVICE") {
         let device: Device = name.parse().unwrap();
         let (rungs, tiles) = (climb(device), all_tiles(device));
+        assert!(rungs == climb(device) && tiles == all_tiles(device), "other bits in a second run");
+        let (rungs, tiles) = (rungs.len(), tiles.len());
         println!("{rungs} results of rungs, {tiles} of tiles and precisions agree on {device}");
     }
 }
@@ -229,6 +232,8 @@ fn replay_on(device: Device) {
     }
     assert_ne!(dropped(3), dropped(4));
     assert!(Graph::capture(device, || Err::<(), _>(Error::Device("stop".into()))).is_err());
+    let panics = || Graph::capture(device, || -> Result<(), Error> { panic!("on purpose") }).is_ok();
+    assert!(std::panic::catch_unwind(panics).is_err());
     // After a capture that failed, others are fine.
     assert!(Graph::capture(device, || ops::add(&x, &x)).is_ok());
 }

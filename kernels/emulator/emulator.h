@@ -1,4 +1,4 @@
-// CUDA's names for C++: included by common.cuh where a `.cu` file is compiled by g++. Threads are fibers (emulator.cpp).
+// CUDA's names for C++: included by common.cuh where a `.cu` file is compiled by g++. Threads are fibers (scheduler.h).
 // `__shared__` arrays lie in a linker section of their own, so that each block can start with NaN in them. Name the section
 // with -DATROUS_UNIT=\"conv2d\" (one a translation unit), or each launch fills the arrays of all kernels. In templates and
 // inline functions put them into an unnamed namespace: GCC can't mix both linkages in a section.

@@ -27,7 +27,7 @@ build() {
     shift
     runtime=("$@")
     local common=(-std=c++17 -I. -ffp-contract=off -march=x86-64-v3 -Wno-unknown-pragmas)
-    for file in emulator/emulator.cpp emulator/fiber.cpp emulator/replay.cpp; do
+    for file in emulator/{fiber,launch,operations,replay,scheduler}.cpp; do
         g++ "${common[@]}" "${runtime[@]}" -c "$file" -o "$out/$name-$(basename "$file").o"
     done
     for file in "$out"/*.cpp; do

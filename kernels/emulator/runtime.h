@@ -1,5 +1,5 @@
 // What compiled kernels and the emulator's runtime know of each other. `emulator.h` puts CUDA's names on top of this;
-// `emulator.cpp` implements it. No CUDA name appears here, so the runtime itself is ordinary C++.
+// `scheduler.cpp`, `operations.cpp` and `launch.cpp` implement it. No CUDA name appears here, so the runtime itself is ordinary C++.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -58,6 +58,23 @@ pub(crate) fn rate_address(which: usize) -> u64 {
     CAPTURE.with_borrow(|capture| capture.as_ref().map_or(0, |capture| capture.changing + offset))
 }
 
+/// Ends the thread's capture, also where a panic does.
+struct End {
+    cuda: &'static Cuda,
+    panics: bool,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        CAPTURE.set(None);
+        if self.panics
+            && let Ok(handle) = self.cuda.driver.end_capture()
+        {
+            self.cuda.driver.release(handle);
+        }
+    }
+}
+
 /// What was captured.
 pub struct Graph {
     cuda: &'static Cuda,
@@ -86,11 +103,14 @@ impl Graph {
         cuda.driver.begin_capture()?;
         let capture = Capture { cuda, pool: pool.clone(), changing: changing.address() };
         CAPTURE.set(Some(capture));
+        let mut end = End { cuda, panics: true };
         let result = f();
-        CAPTURE.set(None);
-        let handle = cuda.driver.end_capture();
-        let (result, handle) = (result?, handle?);
-        Ok((result, Graph { cuda, handle, changing, _pool: pool }))
+        end.panics = false;
+        drop(end);
+        let handle = cuda.driver.end_capture()?;
+        // From here on it is released with the graph.
+        let graph = Graph { cuda, handle, changing, _pool: pool };
+        Ok((result?, graph))
     }
 
     /// Asks the device to do all of it, with these numbers.

@@ -88,7 +88,8 @@ enum Scores {
     OnDevice(Tensor),
 }
 
-/// What a trainer keeps on a device between steps.
+/// What a trainer keeps on a device between steps. A step that fails leaves none of it: a graph reads memory of
+/// [`Trainer::live`], too.
 pub(super) struct OnDevice {
     /// Under which steps look as they do.
     plan: Plan,
@@ -245,17 +246,17 @@ impl Trainer {
             let inputs = Inputs::new(&self.plan, batch)?;
             if !there.fits(&inputs) {
                 // An epoch's last batch is smaller.
-                let scores = self.ask(&inputs.to_device(cuda.device)?);
+                let scores = self.ask(&inputs.to_device(cuda.device)?)?;
                 self.there = Some(there);
-                return scores;
+                return Ok(scores);
             }
             there.send(&inputs, batch)?;
         }
         let inputs = there.receive()?;
         if self.eager || !cuda.captures() {
-            let scores = self.ask(&inputs);
+            let scores = self.ask(&inputs)?;
             self.there = Some(there);
-            return scores;
+            return Ok(scores);
         }
         // Somebody may hold what the graph changes, or have put something else in its place.
         let addresses = self.own_memory()?;

@@ -30,7 +30,7 @@ build() {
     shift
     runtime=("$@")
     local common=(-std=c++17 -I. -Wall -Wextra -Wno-unknown-pragmas)
-    for file in emulator/emulator.cpp emulator/fiber.cpp; do
+    for file in emulator/{fiber,launch,operations,scheduler}.cpp; do
         g++ "${common[@]}" "${runtime[@]}" -c "$file" -o "$out/$name-$(basename "$file").o"
     done
     g++ "${common[@]}" "${kernels[@]}" "$out/planted.cpp" emulator/test/test.cpp "$out/$name"-*.o -o "$out/$name" -lpthread
