@@ -85,7 +85,8 @@ __device__ __forceinline__ float prepared(int how, int channel, float v) {
     }
 }
 
-// Augmentation in one pass: pictures of three channels warped, and prepared for their network. A thread an output value.
+// Augmentation in one pass: pictures of three channels warped, and prepared for their network. A thread an output
+// value.
 extern "C" __global__ void affine_augment(const float* __restrict__ x, const double* __restrict__ matrices,
                                           float* __restrict__ y, i64 n, int height, int width, int how) {
     const i64 stride = (i64)gridDim.x * blockDim.x;

@@ -1,11 +1,11 @@
 // Batch normalisation: see src/ops/batch_norm/mod.rs for the formulas. Rung 3 of the ladder; below it
 // kernels/ladder/batch_norm_*.cu.
 //
-// Bytes bind: training reads x twice and writes y; the backward pass reads x and the gradient twice and writes dx. Over
-// rung 2 this adds 128-bit accesses where channels are a multiple of four, sums in f32 within a thread (a dozen rows) and in double among
-// threads, and the activation that follows: y = f(batch norm), in the same pass. The backward pass computes the batch norm's
-// output again from x, to know where f is flat, so that nothing more is saved and nothing more is read: two passes for both. No hardware
-// has run these yet.
+// Bytes bind: training reads x twice and writes y; the backward pass reads x and the gradient twice and writes dx.
+// Over rung 2 this adds 128-bit accesses where channels are a multiple of four, sums in f32 within a thread (a dozen
+// rows) and in double among threads, and the activation that follows: y = f(batch norm), in the same pass. The
+// backward pass computes the batch norm's output again from x, to know where f is flat, so that nothing more is saved
+// and nothing more is read: two passes for both. No hardware has run these yet.
 
 #include "common.cuh"
 
@@ -206,8 +206,8 @@ __device__ __forceinline__ void data_infer(const float* __restrict__ x, const fl
 
 }  // namespace
 
-// Block: [32, 8]; grid: [channels / 32 (or 128), tiles]; partial [tiles, 2, channels]. The names' 4: channels are a multiple
-// of four.
+// Block: [32, 8]; grid: [channels / 32 (or 128), tiles]; partial [tiles, 2, channels]. The names' 4: channels are a
+// multiple of four.
 extern "C" __global__ void __launch_bounds__(256) batch_norm_tiles(
     const float* x, double* partial, i64 rows, int channels, i64 length) {
     tiles<1>(x, partial, rows, channels, length);

@@ -1,4 +1,5 @@
-// The header of every kernel. It is read by NVRTC (which has no standard headers), by nvcc, and by g++ for the emulator.
+// The header of every kernel. It is read by NVRTC (which has no standard headers), by nvcc, and by g++ for the
+// emulator.
 #pragma once
 #ifndef __CUDACC__
 #include "emulator/emulator.h"
@@ -28,8 +29,8 @@ template <class T> __device__ __forceinline__ T warp_sum(T value) {
     return value;
 }
 
-// The sum over a block, in every thread, in fixed order; T is float or double. All threads must call it, the block must be
-// whole warps. `scratch`: shared memory for 32 values, free again on return.
+// The sum over a block, in every thread, in fixed order; T is float or double. All threads must call it, the block
+// must be whole warps. `scratch`: shared memory for 32 values, free again on return.
 template <class T> __device__ __forceinline__ T block_sum(T value, T* scratch) {
     int thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
     int warps = blockDim.x * blockDim.y * blockDim.z / 32;

@@ -23,7 +23,8 @@
 namespace {
 
 // One tile of patches(source) * matrix. FORWARD: source is x, matrix w as it is; else source is the output's
-// gradient, matrix w transposed within each tap. A step lies within one tap; the last one of a tap is filled with zeros.
+// gradient, matrix w transposed within each tap. A step lies within one tap; the last one of a tap is filled with
+// zeros.
 template <int MATH, int SIZE, bool FORWARD>
 __device__ __forceinline__ void product_of_patches(const Conv2d& g, const float* __restrict__ source,
                                                    const float* __restrict__ w, const float* __restrict__ bias,
@@ -234,67 +235,86 @@ __device__ __forceinline__ void product_of_weights(const Conv2d& g, const float*
 }  // namespace
 
 // grid: [outputs / size, filters / size]; `bias` may be null.
-extern "C" __global__ void __launch_bounds__(256, 2) conv2d_forward_f32_large(const float* x, const float* w, const float* bias, float* y, Conv2d g) {
+extern "C" __global__ void __launch_bounds__(256, 2) conv2d_forward_f32_large(
+    const float* x, const float* w, const float* bias, float* y, Conv2d g) {
     product_of_patches<F32, 128, true>(g, x, w, bias, y);
 }
-extern "C" __global__ void __launch_bounds__(128) conv2d_forward_f32_small(const float* x, const float* w, const float* bias, float* y, Conv2d g) {
+extern "C" __global__ void __launch_bounds__(128) conv2d_forward_f32_small(
+    const float* x, const float* w, const float* bias, float* y, Conv2d g) {
     product_of_patches<F32, 64, true>(g, x, w, bias, y);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) conv2d_forward_tf32_large(const float* x, const float* w, const float* bias, float* y, Conv2d g) {
+extern "C" __global__ void __launch_bounds__(256, 2) conv2d_forward_tf32_large(
+    const float* x, const float* w, const float* bias, float* y, Conv2d g) {
     product_of_patches<TF32, 128, true>(g, x, w, bias, y);
 }
-extern "C" __global__ void __launch_bounds__(128) conv2d_forward_tf32_small(const float* x, const float* w, const float* bias, float* y, Conv2d g) {
+extern "C" __global__ void __launch_bounds__(128) conv2d_forward_tf32_small(
+    const float* x, const float* w, const float* bias, float* y, Conv2d g) {
     product_of_patches<TF32, 64, true>(g, x, w, bias, y);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) conv2d_forward_bf16_large(const float* x, const float* w, const float* bias, float* y, Conv2d g) {
+extern "C" __global__ void __launch_bounds__(256, 2) conv2d_forward_bf16_large(
+    const float* x, const float* w, const float* bias, float* y, Conv2d g) {
     product_of_patches<BF16, 128, true>(g, x, w, bias, y);
 }
-extern "C" __global__ void __launch_bounds__(128) conv2d_forward_bf16_small(const float* x, const float* w, const float* bias, float* y, Conv2d g) {
+extern "C" __global__ void __launch_bounds__(128) conv2d_forward_bf16_small(
+    const float* x, const float* w, const float* bias, float* y, Conv2d g) {
     product_of_patches<BF16, 64, true>(g, x, w, bias, y);
 }
 
 // Fewer than 16 channels. grid: [outputs / 64, filters / 64].
-extern "C" __global__ void __launch_bounds__(128) conv2d_forward_few(const float* x, const float* w, const float* bias, float* y, Conv2d g) {
+extern "C" __global__ void __launch_bounds__(128) conv2d_forward_few(
+    const float* x, const float* w, const float* bias, float* y, Conv2d g) {
     product_of_few_channels(g, x, w, bias, y);
 }
 
 // grid: [inputs / size, channels / size].
-extern "C" __global__ void __launch_bounds__(256, 2) conv2d_data_f32_large(const float* dy, const float* w, float* dx, Conv2d g) {
+extern "C" __global__ void __launch_bounds__(256, 2) conv2d_data_f32_large(
+    const float* dy, const float* w, float* dx, Conv2d g) {
     product_of_patches<F32, 128, false>(g, dy, w, nullptr, dx);
 }
-extern "C" __global__ void __launch_bounds__(128) conv2d_data_f32_small(const float* dy, const float* w, float* dx, Conv2d g) {
+extern "C" __global__ void __launch_bounds__(128) conv2d_data_f32_small(
+    const float* dy, const float* w, float* dx, Conv2d g) {
     product_of_patches<F32, 64, false>(g, dy, w, nullptr, dx);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) conv2d_data_tf32_large(const float* dy, const float* w, float* dx, Conv2d g) {
+extern "C" __global__ void __launch_bounds__(256, 2) conv2d_data_tf32_large(
+    const float* dy, const float* w, float* dx, Conv2d g) {
     product_of_patches<TF32, 128, false>(g, dy, w, nullptr, dx);
 }
-extern "C" __global__ void __launch_bounds__(128) conv2d_data_tf32_small(const float* dy, const float* w, float* dx, Conv2d g) {
+extern "C" __global__ void __launch_bounds__(128) conv2d_data_tf32_small(
+    const float* dy, const float* w, float* dx, Conv2d g) {
     product_of_patches<TF32, 64, false>(g, dy, w, nullptr, dx);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) conv2d_data_bf16_large(const float* dy, const float* w, float* dx, Conv2d g) {
+extern "C" __global__ void __launch_bounds__(256, 2) conv2d_data_bf16_large(
+    const float* dy, const float* w, float* dx, Conv2d g) {
     product_of_patches<BF16, 128, false>(g, dy, w, nullptr, dx);
 }
-extern "C" __global__ void __launch_bounds__(128) conv2d_data_bf16_small(const float* dy, const float* w, float* dx, Conv2d g) {
+extern "C" __global__ void __launch_bounds__(128) conv2d_data_bf16_small(
+    const float* dy, const float* w, float* dx, Conv2d g) {
     product_of_patches<BF16, 64, false>(g, dy, w, nullptr, dx);
 }
 
 // grid: [kh*kw*C / size, F / size, parts]; partial [parts, kh*kw*C, F].
-extern "C" __global__ void __launch_bounds__(256, 2) conv2d_weight_f32_large(const float* x, const float* dy, float* partial, Conv2d g) {
+extern "C" __global__ void __launch_bounds__(256, 2) conv2d_weight_f32_large(
+    const float* x, const float* dy, float* partial, Conv2d g) {
     product_of_weights<F32, 128>(g, x, dy, partial);
 }
-extern "C" __global__ void __launch_bounds__(128) conv2d_weight_f32_small(const float* x, const float* dy, float* partial, Conv2d g) {
+extern "C" __global__ void __launch_bounds__(128) conv2d_weight_f32_small(
+    const float* x, const float* dy, float* partial, Conv2d g) {
     product_of_weights<F32, 64>(g, x, dy, partial);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) conv2d_weight_tf32_large(const float* x, const float* dy, float* partial, Conv2d g) {
+extern "C" __global__ void __launch_bounds__(256, 2) conv2d_weight_tf32_large(
+    const float* x, const float* dy, float* partial, Conv2d g) {
     product_of_weights<TF32, 128>(g, x, dy, partial);
 }
-extern "C" __global__ void __launch_bounds__(128) conv2d_weight_tf32_small(const float* x, const float* dy, float* partial, Conv2d g) {
+extern "C" __global__ void __launch_bounds__(128) conv2d_weight_tf32_small(
+    const float* x, const float* dy, float* partial, Conv2d g) {
     product_of_weights<TF32, 64>(g, x, dy, partial);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) conv2d_weight_bf16_large(const float* x, const float* dy, float* partial, Conv2d g) {
+extern "C" __global__ void __launch_bounds__(256, 2) conv2d_weight_bf16_large(
+    const float* x, const float* dy, float* partial, Conv2d g) {
     product_of_weights<BF16, 128>(g, x, dy, partial);
 }
-extern "C" __global__ void __launch_bounds__(128) conv2d_weight_bf16_small(const float* x, const float* dy, float* partial, Conv2d g) {
+extern "C" __global__ void __launch_bounds__(128) conv2d_weight_bf16_small(
+    const float* x, const float* dy, float* partial, Conv2d g) {
     product_of_weights<BF16, 64>(g, x, dy, partial);
 }
 

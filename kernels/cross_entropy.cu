@@ -85,7 +85,8 @@ extern "C" __global__ void cross_entropy_categorical(const float* __restrict__ l
 // One label a row, as floats or bytes, truncated toward zero. A row labelled `ignore` (if `ignores`) has no
 // loss; one whose label is no class has NaN, which is how the CPU learns of it without waiting.
 // Dynamic shared memory: ROWS rows, if `staged`.
-extern "C" __global__ void __launch_bounds__(256) cross_entropy_sparse(const float* logits, const void* __restrict__ labels,
+extern "C" __global__ void __launch_bounds__(256) cross_entropy_sparse(
+    const float* logits, const void* __restrict__ labels,
                                                                        const float* __restrict__ weights,
                                                                        float* __restrict__ losses, float* gradient, i64 rows,
                                                                        int columns, int bytes, int ignores, i64 ignore,

@@ -2,9 +2,9 @@
 // kernels/ladder/depthwise_conv2d_*.cu.
 //
 // Bytes bind: 2*kh*kw operations for each 4 bytes read and written. Over rung 2 this adds a window in registers that
-// slides along the row: of nine pixels under a 3x3 window six (stride 1) or three (stride 2) are there from the output
-// before, and a thread's nine weights are read once a row. The backward pass reads the output's gradient and x once for both
-// gradients. No hardware has run these yet.
+// slides along the row: of nine pixels under a 3x3 window six (stride 1) or three (stride 2) are there from the
+// output before, and a thread's nine weights are read once a row. The backward pass reads the output's gradient and x
+// once for both gradients. No hardware has run these yet.
 //
 // Threads run along channels, four each where channels are a multiple of four (V is float4, else float).
 
@@ -181,10 +181,12 @@ __device__ __forceinline__ void both_gradients(const V* __restrict__ x, const V*
 extern "C" __global__ void depthwise_forward(const float* x, const float* w, const float* bias, float* y, Depthwise g) {
     gather<float>(x, w, bias, y, g);
 }
-extern "C" __global__ void depthwise_forward_4(const float4* x, const float4* w, const float4* bias, float4* y, Depthwise g) {
+extern "C" __global__ void depthwise_forward_4(
+    const float4* x, const float4* w, const float4* bias, float4* y, Depthwise g) {
     gather<float4>(x, w, bias, y, g);
 }
-extern "C" __global__ void __launch_bounds__(256) depthwise_slide(const float* x, const float* w, const float* bias, float* y,
+extern "C" __global__ void __launch_bounds__(256) depthwise_slide(
+    const float* x, const float* w, const float* bias, float* y,
                                                                   Depthwise g, int run) {
     slide<float, 1>(x, w, bias, y, g, run);
 }
@@ -192,7 +194,8 @@ extern "C" __global__ void __launch_bounds__(256) depthwise_slide_4(const float4
                                                                     float4* y, Depthwise g, int run) {
     slide<float4, 1>(x, w, bias, y, g, run);
 }
-extern "C" __global__ void __launch_bounds__(256) depthwise_slide_stride_2(const float* x, const float* w, const float* bias,
+extern "C" __global__ void __launch_bounds__(256) depthwise_slide_stride_2(
+    const float* x, const float* w, const float* bias,
                                                                            float* y, Depthwise g, int run) {
     slide<float, 2>(x, w, bias, y, g, run);
 }
@@ -200,7 +203,8 @@ extern "C" __global__ void __launch_bounds__(256) depthwise_slide_stride_2_4(con
                                                                              const float4* bias, float4* y, Depthwise g, int run) {
     slide<float4, 2>(x, w, bias, y, g, run);
 }
-extern "C" __global__ void __launch_bounds__(256) depthwise_backward(const float* x, const float* dy, const float* w, float* dx,
+extern "C" __global__ void __launch_bounds__(256) depthwise_backward(
+    const float* x, const float* dy, const float* w, float* dx,
                                                                      double* partial, Depthwise g, int length) {
     both_gradients<float>(x, dy, w, dx, partial, g, length);
 }

@@ -1,5 +1,6 @@
-// What changes from one replay of a captured graph to the next, where its kernels look for it: arguments of kernels are frozen
-// when they are captured, so the step and the rates are in memory, and this launch, before each replay, sets them.
+// What changes from one replay of a captured graph to the next, where its kernels look for it: arguments of kernels
+// are frozen when they are captured, so the step and the rates are in memory, and this launch, before each replay,
+// sets them.
 
 #include "common.cuh"
 

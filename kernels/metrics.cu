@@ -15,9 +15,9 @@ __device__ __forceinline__ int arg_max(const float* row, int columns) {
 
 }  // namespace
 
-// counts[block] = {rows that count, rows whose largest score is right}. Labels: a row of flags, of which the first of the largest
-// is the truth (classes = columns), or the class itself (classes = 1), where rows of class `ignore` do not count.
-// A thread a row, several rows a thread.
+// counts[block] = {rows that count, rows whose largest score is right}. Labels: a row of flags, of which the first of
+// the largest is the truth (classes = columns), or the class itself (classes = 1), where rows of class `ignore` do
+// not count. A thread a row, several rows a thread.
 extern "C" __global__ void __launch_bounds__(256) metrics_accuracy_parts(const float* __restrict__ labels,
                                                                          const float* __restrict__ scores,
                                                                          u64* __restrict__ counts, i64 rows, int columns,

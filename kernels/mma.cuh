@@ -76,8 +76,8 @@ inline void mma_tf32_m16n8k8(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]
     }
 }
 
-// As above with pairs of bf16, the lower index in the low half. A: a[0] (g, 2q..2q+1), a[1] eight rows below, a[2] and a[3]
-// eight columns on. B: b[0] (2q..2q+1, g), b[1] eight rows below.
+// As above with pairs of bf16, the lower index in the low half. A: a[0] (g, 2q..2q+1), a[1] eight rows below, a[2]
+// and a[3] eight columns on. B: b[0] (2q..2q+1, g), b[1] eight rows below.
 inline void mma_bf16_m16n8k16(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2], emulator::Place at = emulator::Place::here()) {
     emulator::Fragments mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
     auto lanes = emulator::exchange(~0u, mine, at);
@@ -94,8 +94,8 @@ inline void mma_bf16_m16n8k16(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2
     }
 }
 
-// The destination reads as NaN until the copy is waited for. Memory is touched here, in the kernel's translation unit, so
-// that the sanitizers see it.
+// The destination reads as NaN until the copy is waited for. Memory is touched here, in the kernel's translation
+// unit, so that the sanitizers see it.
 inline void cp_async_16(void* shared, const void* global, int source_bytes = 16, emulator::Place at = emulator::Place::here()) {
     if (source_bytes < 0 || source_bytes > 16) emulator::fail(at, "cp.async of %d bytes", source_bytes);
     if (((uintptr_t)shared | (uintptr_t)global) % 16) emulator::fail(at, "cp.async needs addresses aligned to 16 bytes");

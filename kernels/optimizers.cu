@@ -63,7 +63,8 @@ __device__ __forceinline__ float rate_of(const Changing& now) { return now.rate_
 }  // namespace
 
 // momentum 0: no state.
-extern "C" __global__ void __launch_bounds__(256) optimizers_sgd(const __grid_constant__ Parameters p, Changing now, float momentum) {
+extern "C" __global__ void __launch_bounds__(256) optimizers_sgd(
+    const __grid_constant__ Parameters p, Changing now, float momentum) {
     const float rate = rate_of(now);
     each(p, now.scale_at, [=](float& w, float g, float& m, float&) {
         m = momentum * m - rate * g;
@@ -72,7 +73,8 @@ extern "C" __global__ void __launch_bounds__(256) optimizers_sgd(const __grid_co
 }
 
 // epsilon is inside the root or outside it; the other of the two is 0. State: v and, with momentum, m.
-extern "C" __global__ void __launch_bounds__(256) optimizers_rmsprop(const __grid_constant__ Parameters p, Changing now, float rho,
+extern "C" __global__ void __launch_bounds__(256) optimizers_rmsprop(
+    const __grid_constant__ Parameters p, Changing now, float rho,
                                                                      float left, float momentum, float inside, float outside) {
     const float rate = rate_of(now);
     each(p, now.scale_at, [=](float& w, float g, float& v, float& m) {
@@ -83,7 +85,8 @@ extern "C" __global__ void __launch_bounds__(256) optimizers_rmsprop(const __gri
 }
 
 // The rate is corrected for the step already; first = 1 - beta_1, second = 1 - beta_2. State: m and v.
-extern "C" __global__ void __launch_bounds__(256) optimizers_adam(const __grid_constant__ Parameters p, Changing now, float first,
+extern "C" __global__ void __launch_bounds__(256) optimizers_adam(
+    const __grid_constant__ Parameters p, Changing now, float first,
                                                                   float second, float epsilon) {
     const float rate = rate_of(now);
     each(p, now.scale_at, [=](float& w, float g, float& m, float& v) {
@@ -93,9 +96,10 @@ extern "C" __global__ void __launch_bounds__(256) optimizers_adam(const __grid_c
     });
 }
 
-// Clipping, first stage: the sum of the squares of each block's share. partial: a double a block of all launches, of which
-// `before` were before this one.
-extern "C" __global__ void __launch_bounds__(256) optimizers_squares(const __grid_constant__ Parameters p, double* partial,
+// Clipping, first stage: the sum of the squares of each block's share. partial: a double a block of all launches, of
+// which `before` were before this one.
+extern "C" __global__ void __launch_bounds__(256) optimizers_squares(
+    const __grid_constant__ Parameters p, double* partial,
                                                                      i64 before) {
     __shared__ double scratch[32];
     const int t = parameter_of(p);
@@ -109,7 +113,8 @@ extern "C" __global__ void __launch_bounds__(256) optimizers_squares(const __gri
 
 // Second stage, one block: scale = most / norm where the norm is above `most`, else 1; a norm that is no number goes
 // through, for the loss to show.
-extern "C" __global__ void __launch_bounds__(256) optimizers_clip(const double* __restrict__ partial, float* __restrict__ scale,
+extern "C" __global__ void __launch_bounds__(256) optimizers_clip(
+    const double* __restrict__ partial, float* __restrict__ scale,
                                                                   int count, float most) {
     __shared__ double scratch[32];
     double sum = 0.0;

@@ -1,5 +1,6 @@
 // A block's share of a matrix product: tiles of both factors in shared memory, sums in registers. Shared by the
-// convolutions (kernels/conv2d.cu) and the matrix product of the ladder (kernels/ladder/gemm_4_cp_async.cu, gemm_5_mma.cu).
+// convolutions (kernels/conv2d.cu) and the matrix product of the ladder (kernels/ladder/gemm_4_cp_async.cu,
+// gemm_5_mma.cu).
 //
 // The kernel brings 16 values of depth a step for each row of the left factor and each column of the right one,
 // four floats (16 bytes) a `cp.async`, two or three steps ahead of the arithmetic; `Product::add` multiplies them:

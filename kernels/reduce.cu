@@ -1,6 +1,6 @@
-// Sums of x as [outer, reduced, inner] over its middle axis: see src/ops/reduce.rs. `reduce_rows` is rung 4 of the ladder;
-// below it kernels/ladder/reduce_*.cu, over which it adds parts: many blocks share a row, and a second kernel adds
-// what they have; and 128-bit loads.
+// Sums of x as [outer, reduced, inner] over its middle axis: see src/ops/reduce.rs. `reduce_rows` is rung 4 of the
+// ladder; below it kernels/ladder/reduce_*.cu, over which it adds parts: many blocks share a row, and a second kernel
+// adds what they have; and 128-bit loads.
 //
 // Bytes bind: every element is read once, 4 bytes each. Two stages, both in a fixed order and in double,
 // so that the same bits come out in every run whatever the blocks' order: first each block adds a part

@@ -6,7 +6,8 @@
 #include "rows.cuh"
 
 // Dynamic shared memory: ROWS rows, if `staged`.
-extern "C" __global__ void __launch_bounds__(256) softmax_forward(const float* x, float* y, i64 rows, int columns, int staged) {
+extern "C" __global__ void __launch_bounds__(256) softmax_forward(
+    const float* x, float* y, i64 rows, int columns, int staged) {
     DYNAMIC_SHARED(float, tile);
     each_row(staged ? tile : nullptr, x, y, rows, columns, [=](i64, const float* z, float* p) {
         float largest = z[0], total = 0.0f;

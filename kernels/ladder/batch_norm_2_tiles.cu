@@ -1,10 +1,10 @@
 // Batch norm in training, rung 2 of 3: tiles of rows, merged.
 //
 // Adds: blocks of 32 channels by 8 lanes, so that neighbours read neighbours, and as many tiles of rows as fill the
-// device. Each tile has its mean and M2 = sum (x - mean)^2, by two passes of which the second finds x in L1; tiles are merged in
-// their order (Chan, Golub and LeVeque, 1979), so that the same bits come out in every run. Then one pass normalises: x comes
-// from memory twice and y goes there once, 12 bytes an element. What is left: loads of 4 bytes, and a conversion
-// to double for every element. No hardware has run these yet.
+// device. Each tile has its mean and M2 = sum (x - mean)^2, by two passes of which the second finds x in L1; tiles
+// are merged in their order (Chan, Golub and LeVeque, 1979), so that the same bits come out in every run. Then one
+// pass normalises: x comes from memory twice and y goes there once, 12 bytes an element. What is left: loads of 4
+// bytes, and a conversion to double for every element. No hardware has run these yet.
 
 #include "common.cuh"
 

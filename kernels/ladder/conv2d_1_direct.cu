@@ -1,8 +1,8 @@
 // Convolution, rung 1 of 5: a thread an output, straight from the definition (src/ops/conv2d/mod.rs).
 //
 // Arithmetic should bind: 2*kh*kw*C operations an output; a 3x3 with 256 channels at 56x56 does some 500 operations
-// for each byte of picture, kernel and result, and an H100 SXM needs 20. But here each multiply-add reads two floats, which L1 and L2 must
-// serve: 0.25 operations a byte. No hardware has run this yet.
+// for each byte of picture, kernel and result, and an H100 SXM needs 20. But here each multiply-add reads two floats,
+// which L1 and L2 must serve: 0.25 operations a byte. No hardware has run this yet.
 
 #include "conv2d.cuh"
 

@@ -1,9 +1,10 @@
 // Convolution, rung 2 of 5: the part of the picture that a block sees lies in shared memory.
 //
 // Adds: a block makes an 8x8 patch of outputs for 32 filters. The pixels under its windows are read once for four
-// channels at a time and used by all filters and overlapping windows; a thread makes the eight outputs of one row
-// for one filter, so that each weight it reads is used eight times: 16 operations for 36 bytes (rung 1 has 16 for 64), and
-// the 32 of them that are pixels are one broadcast to the whole warp. The patch grows with stride and dilation. No hardware has run this yet.
+// channels at a time and used by all filters and overlapping windows; a thread makes the eight outputs of one row for
+// one filter, so that each weight it reads is used eight times: 16 operations for 36 bytes (rung 1 has 16 for 64),
+// and the 32 of them that are pixels are one broadcast to the whole warp. The patch grows with stride and dilation.
+// No hardware has run this yet.
 
 #include "conv2d.cuh"
 
@@ -11,7 +12,8 @@ static const int SIDE = 8, CHANNELS = 4;
 
 // Block: 32 filters by 8 rows; grid: [patches of a picture, filters / 32, batch]. Dynamic shared memory: the
 // patch, ((SIDE - 1) * stride + (k - 1) * dilation + 1) on each axis, times CHANNELS floats.
-extern "C" __global__ void __launch_bounds__(256, 3) conv2d_2_tiled(const float* __restrict__ x, const float* __restrict__ w,
+extern "C" __global__ void __launch_bounds__(256, 3) conv2d_2_tiled(
+    const float* __restrict__ x, const float* __restrict__ w,
                                                                  const float* __restrict__ bias, float* __restrict__ y,
                                                                  Conv2d g) {
     DYNAMIC_SHARED(float, patch);

@@ -12,7 +12,8 @@
 static const int TILE = 64, DEPTH = 16;
 
 // grid: [outputs / 64, filters / 64].
-extern "C" __global__ void __launch_bounds__(256) conv2d_3_implicit_gemm(const float* __restrict__ x, const float* __restrict__ w,
+extern "C" __global__ void __launch_bounds__(256) conv2d_3_implicit_gemm(
+    const float* __restrict__ x, const float* __restrict__ w,
                                                                          const float* __restrict__ bias,
                                                                          float* __restrict__ y, Conv2d g) {
     __shared__ __align__(16) float left[DEPTH][TILE], right[DEPTH][TILE];

@@ -9,7 +9,8 @@
 static const int TILE = 64, DEPTH = 16;
 
 // Block: 256 threads, 16 by 16; grid: [n / 64, m / 64].
-extern "C" __global__ void __launch_bounds__(256) gemm_3_registers(const float* __restrict__ a, const float* __restrict__ b,
+extern "C" __global__ void __launch_bounds__(256) gemm_3_registers(
+    const float* __restrict__ a, const float* __restrict__ b,
                                                                    float* __restrict__ c, int m, int n, int k) {
     __shared__ __align__(16) float left[DEPTH][TILE], right[DEPTH][TILE];
     const int t = threadIdx.x, tx = t % 16, ty = t / 16;

@@ -8,10 +8,12 @@
 #include "ladder/gemm.cuh"
 
 // Block: 256 threads; grid: [n / 128, m / 128].
-extern "C" __global__ void __launch_bounds__(256, 2) gemm_5_tf32(const float* a, const float* b, float* c, int m, int n, int k) {
+extern "C" __global__ void __launch_bounds__(256, 2) gemm_5_tf32(
+    const float* a, const float* b, float* c, int m, int n, int k) {
     gemm<TF32>(a, b, c, m, n, k);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) gemm_5_bf16(const float* a, const float* b, float* c, int m, int n, int k) {
+extern "C" __global__ void __launch_bounds__(256, 2) gemm_5_bf16(
+    const float* a, const float* b, float* c, int m, int n, int k) {
     gemm<BF16>(a, b, c, m, n, k);
 }

@@ -6,7 +6,8 @@
 #include "common.cuh"
 
 // grid: [rows]; block: 256.
-extern "C" __global__ void __launch_bounds__(256) reduce_3_shuffles(const float* __restrict__ x, float* __restrict__ y, i64 columns) {
+extern "C" __global__ void __launch_bounds__(256) reduce_3_shuffles(
+    const float* __restrict__ x, float* __restrict__ y, i64 columns) {
     __shared__ double scratch[32];
     const float* row = x + (i64)blockIdx.x * columns;
     double sum = 0.0;
