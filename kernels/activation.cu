@@ -4,8 +4,6 @@
 
 #include "common.cuh"
 
-enum Activation { RELU, RELU6, SIGMOID, TANH };
-
 // Comparisons, not fmaxf: a NaN stays a NaN.
 __device__ __forceinline__ float value(int f, float x) {
     switch (f) {

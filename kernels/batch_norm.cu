@@ -9,19 +9,6 @@
 
 #include "common.cuh"
 
-// What comes after the batch norm, as src/ops/batch_norm/mod.rs numbers it.
-enum After { NOTHING, RELU, RELU6 };
-
-// Comparisons, not fmaxf: a NaN stays a NaN.
-__device__ __forceinline__ float activated(int after, float v) {
-    return after == NOTHING ? v : v <= 0.0f ? 0.0f : after == RELU6 && v >= 6.0f ? 6.0f : v;
-}
-
-// The share of the gradient that comes through.
-__device__ __forceinline__ float through(int after, float v, float g) {
-    return after == NOTHING || (v > 0.0f && (after == RELU || v < 6.0f)) ? g : 0.0f;
-}
-
 // The same for one and for four channels.
 template <int V> struct Floats {
     float v[V];

@@ -28,7 +28,7 @@ namespace {
 template <int MATH, int SIZE, bool FORWARD>
 __device__ __forceinline__ void product_of_patches(const Conv2d& g, const float* __restrict__ source,
                                                    const float* __restrict__ w, const float* __restrict__ bias,
-                                                   float* __restrict__ result) {
+                                                   float* __restrict__ result, int after) {
     typedef Product<MATH, SIZE, true, !FORWARD> P;
     __shared__ __align__(16) float shared[P::FLOATS];
     const int height = FORWARD ? g.out_height : g.height, width = FORWARD ? g.out_width : g.width;
@@ -106,7 +106,10 @@ __device__ __forceinline__ void product_of_patches(const Conv2d& g, const float*
         if (row >= rows || column >= columns) return;
         float out[N];
 #pragma unroll
-        for (int i = 0; i < N; i++) out[i] = v[i] + (FORWARD && bias != nullptr && column + i < columns ? bias[column + i] : 0.0f);
+        for (int i = 0; i < N; i++) {
+            const float b = FORWARD && bias != nullptr && column + i < columns ? bias[column + i] : 0.0f;
+            out[i] = activated(after, v[i] + b);
+        }
         store_row<N>(result + (i64)row * columns + column, columns - column, columns_aligned, out);
     });
 }
@@ -115,7 +118,7 @@ __device__ __forceinline__ void product_of_patches(const Conv2d& g, const float*
 // one, or most of it would be zeros.
 __device__ __forceinline__ void product_of_few_channels(const Conv2d& g, const float* __restrict__ x,
                                                         const float* __restrict__ w, const float* __restrict__ bias,
-                                                        float* __restrict__ y) {
+                                                        float* __restrict__ y, int after) {
     typedef Product<F32, 64, true, false> P;
     __shared__ __align__(16) float shared[P::FLOATS];
     const int rows = g.batch * g.out_height * g.out_width, columns = g.filters;
@@ -148,7 +151,9 @@ __device__ __forceinline__ void product_of_few_channels(const Conv2d& g, const f
         row += first_row, column += first_column;
         if (row >= rows || column >= columns) return;
         float out[N];
-        for (int i = 0; i < N; i++) out[i] = v[i] + (bias != nullptr && column + i < columns ? bias[column + i] : 0.0f);
+        for (int i = 0; i < N; i++) {
+            out[i] = activated(after, v[i] + (bias != nullptr && column + i < columns ? bias[column + i] : 0.0f));
+        }
         store_row<N>(y + (i64)row * columns + column, columns - column, columns_aligned, out);
     });
 }
@@ -234,62 +239,62 @@ __device__ __forceinline__ void product_of_weights(const Conv2d& g, const float*
 
 }  // namespace
 
-// grid: [outputs / size, filters / size]; `bias` may be null.
+// grid: [outputs / size, filters / size]; `bias` may be null; `after`: the activation made in the same pass.
 extern "C" __global__ void __launch_bounds__(256, 2) conv2d_forward_f32_large(
-    const float* x, const float* w, const float* bias, float* y, Conv2d g) {
-    product_of_patches<F32, 128, true>(g, x, w, bias, y);
+    const float* x, const float* w, const float* bias, float* y, Conv2d g, int after) {
+    product_of_patches<F32, 128, true>(g, x, w, bias, y, after);
 }
 extern "C" __global__ void __launch_bounds__(128) conv2d_forward_f32_small(
-    const float* x, const float* w, const float* bias, float* y, Conv2d g) {
-    product_of_patches<F32, 64, true>(g, x, w, bias, y);
+    const float* x, const float* w, const float* bias, float* y, Conv2d g, int after) {
+    product_of_patches<F32, 64, true>(g, x, w, bias, y, after);
 }
 extern "C" __global__ void __launch_bounds__(256, 2) conv2d_forward_tf32_large(
-    const float* x, const float* w, const float* bias, float* y, Conv2d g) {
-    product_of_patches<TF32, 128, true>(g, x, w, bias, y);
+    const float* x, const float* w, const float* bias, float* y, Conv2d g, int after) {
+    product_of_patches<TF32, 128, true>(g, x, w, bias, y, after);
 }
 extern "C" __global__ void __launch_bounds__(128) conv2d_forward_tf32_small(
-    const float* x, const float* w, const float* bias, float* y, Conv2d g) {
-    product_of_patches<TF32, 64, true>(g, x, w, bias, y);
+    const float* x, const float* w, const float* bias, float* y, Conv2d g, int after) {
+    product_of_patches<TF32, 64, true>(g, x, w, bias, y, after);
 }
 extern "C" __global__ void __launch_bounds__(256, 2) conv2d_forward_bf16_large(
-    const float* x, const float* w, const float* bias, float* y, Conv2d g) {
-    product_of_patches<BF16, 128, true>(g, x, w, bias, y);
+    const float* x, const float* w, const float* bias, float* y, Conv2d g, int after) {
+    product_of_patches<BF16, 128, true>(g, x, w, bias, y, after);
 }
 extern "C" __global__ void __launch_bounds__(128) conv2d_forward_bf16_small(
-    const float* x, const float* w, const float* bias, float* y, Conv2d g) {
-    product_of_patches<BF16, 64, true>(g, x, w, bias, y);
+    const float* x, const float* w, const float* bias, float* y, Conv2d g, int after) {
+    product_of_patches<BF16, 64, true>(g, x, w, bias, y, after);
 }
 
 // Fewer than 16 channels. grid: [outputs / 64, filters / 64].
 extern "C" __global__ void __launch_bounds__(128) conv2d_forward_few(
-    const float* x, const float* w, const float* bias, float* y, Conv2d g) {
-    product_of_few_channels(g, x, w, bias, y);
+    const float* x, const float* w, const float* bias, float* y, Conv2d g, int after) {
+    product_of_few_channels(g, x, w, bias, y, after);
 }
 
 // grid: [inputs / size, channels / size].
 extern "C" __global__ void __launch_bounds__(256, 2) conv2d_data_f32_large(
     const float* dy, const float* w, float* dx, Conv2d g) {
-    product_of_patches<F32, 128, false>(g, dy, w, nullptr, dx);
+    product_of_patches<F32, 128, false>(g, dy, w, nullptr, dx, NOTHING);
 }
 extern "C" __global__ void __launch_bounds__(128) conv2d_data_f32_small(
     const float* dy, const float* w, float* dx, Conv2d g) {
-    product_of_patches<F32, 64, false>(g, dy, w, nullptr, dx);
+    product_of_patches<F32, 64, false>(g, dy, w, nullptr, dx, NOTHING);
 }
 extern "C" __global__ void __launch_bounds__(256, 2) conv2d_data_tf32_large(
     const float* dy, const float* w, float* dx, Conv2d g) {
-    product_of_patches<TF32, 128, false>(g, dy, w, nullptr, dx);
+    product_of_patches<TF32, 128, false>(g, dy, w, nullptr, dx, NOTHING);
 }
 extern "C" __global__ void __launch_bounds__(128) conv2d_data_tf32_small(
     const float* dy, const float* w, float* dx, Conv2d g) {
-    product_of_patches<TF32, 64, false>(g, dy, w, nullptr, dx);
+    product_of_patches<TF32, 64, false>(g, dy, w, nullptr, dx, NOTHING);
 }
 extern "C" __global__ void __launch_bounds__(256, 2) conv2d_data_bf16_large(
     const float* dy, const float* w, float* dx, Conv2d g) {
-    product_of_patches<BF16, 128, false>(g, dy, w, nullptr, dx);
+    product_of_patches<BF16, 128, false>(g, dy, w, nullptr, dx, NOTHING);
 }
 extern "C" __global__ void __launch_bounds__(128) conv2d_data_bf16_small(
     const float* dy, const float* w, float* dx, Conv2d g) {
-    product_of_patches<BF16, 64, false>(g, dy, w, nullptr, dx);
+    product_of_patches<BF16, 64, false>(g, dy, w, nullptr, dx, NOTHING);
 }
 
 // grid: [kh*kw*C / size, F / size, parts]; partial [parts, kh*kw*C, F].

@@ -15,7 +15,7 @@ namespace {
 // 3x3 windows without dilation. A thread makes `run` neighbouring outputs of a row.
 template <class V, int STRIDE>
 __device__ __forceinline__ void slide(const V* __restrict__ x, const V* __restrict__ w, const V* __restrict__ bias,
-                                      V* __restrict__ y, const Depthwise& g, int run) {
+                                      V* __restrict__ y, const Depthwise& g, int run, int after) {
     const int channels = g.channels * (int)sizeof(float) / (int)sizeof(V);
     const int runs = ceil_div(g.out_width, run);
     const i64 n = (i64)g.batch * g.out_height * runs * channels, stride = (i64)gridDim.x * blockDim.x;
@@ -56,7 +56,7 @@ __device__ __forceinline__ void slide(const V* __restrict__ x, const V* __restri
 #pragma unroll
                 for (int kx = 0; kx < 3 - STRIDE; kx++) window[ky][kx] = window[ky][kx + STRIDE];
             }
-            *out = sum;
+            *out = activated(after, sum);
         }
     }
 }
@@ -64,7 +64,7 @@ __device__ __forceinline__ void slide(const V* __restrict__ x, const V* __restri
 // Any window: a thread an output.
 template <class V>
 __device__ __forceinline__ void gather(const V* __restrict__ x, const V* __restrict__ w, const V* __restrict__ bias,
-                                       V* __restrict__ y, const Depthwise& g) {
+                                       V* __restrict__ y, const Depthwise& g, int after) {
     const int channels = g.channels * (int)sizeof(float) / (int)sizeof(V);
     const i64 n = (i64)g.batch * g.out_height * g.out_width * channels, stride = (i64)gridDim.x * blockDim.x;
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
@@ -85,7 +85,7 @@ __device__ __forceinline__ void gather(const V* __restrict__ x, const V* __restr
                                    w[(ky * g.kernel_width + kx) * channels + c], sum);
             }
         }
-        y[i] = sum;
+        y[i] = activated(after, sum);
     }
 }
 
@@ -177,31 +177,29 @@ __device__ __forceinline__ void both_gradients(const V* __restrict__ x, const V*
 
 }  // namespace
 
-// `bias` may be null in all of them. The names' 4: channels are a multiple of four.
-extern "C" __global__ void depthwise_forward(const float* x, const float* w, const float* bias, float* y, Depthwise g) {
-    gather<float>(x, w, bias, y, g);
+// `bias` may be null in all of them; `after`: the activation made in the same pass. The names' 4: channels are a
+// multiple of four.
+extern "C" __global__ void depthwise_forward(const float* x, const float* w, const float* bias, float* y, Depthwise g, int after) {
+    gather<float>(x, w, bias, y, g, after);
 }
-extern "C" __global__ void depthwise_forward_4(
-    const float4* x, const float4* w, const float4* bias, float4* y, Depthwise g) {
-    gather<float4>(x, w, bias, y, g);
+extern "C" __global__ void depthwise_forward_4(const float4* x, const float4* w, const float4* bias, float4* y, Depthwise g, int after) {
+    gather<float4>(x, w, bias, y, g, after);
 }
 extern "C" __global__ void __launch_bounds__(256) depthwise_slide(
-    const float* x, const float* w, const float* bias, float* y,
-                                                                  Depthwise g, int run) {
-    slide<float, 1>(x, w, bias, y, g, run);
+    const float* x, const float* w, const float* bias, float* y, Depthwise g, int after, int run) {
+    slide<float, 1>(x, w, bias, y, g, run, after);
 }
-extern "C" __global__ void __launch_bounds__(256) depthwise_slide_4(const float4* x, const float4* w, const float4* bias,
-                                                                    float4* y, Depthwise g, int run) {
-    slide<float4, 1>(x, w, bias, y, g, run);
+extern "C" __global__ void __launch_bounds__(256) depthwise_slide_4(
+    const float4* x, const float4* w, const float4* bias, float4* y, Depthwise g, int after, int run) {
+    slide<float4, 1>(x, w, bias, y, g, run, after);
 }
 extern "C" __global__ void __launch_bounds__(256) depthwise_slide_stride_2(
-    const float* x, const float* w, const float* bias,
-                                                                           float* y, Depthwise g, int run) {
-    slide<float, 2>(x, w, bias, y, g, run);
+    const float* x, const float* w, const float* bias, float* y, Depthwise g, int after, int run) {
+    slide<float, 2>(x, w, bias, y, g, run, after);
 }
-extern "C" __global__ void __launch_bounds__(256) depthwise_slide_stride_2_4(const float4* x, const float4* w,
-                                                                             const float4* bias, float4* y, Depthwise g, int run) {
-    slide<float4, 2>(x, w, bias, y, g, run);
+extern "C" __global__ void __launch_bounds__(256) depthwise_slide_stride_2_4(
+    const float4* x, const float4* w, const float4* bias, float4* y, Depthwise g, int after, int run) {
+    slide<float4, 2>(x, w, bias, y, g, run, after);
 }
 extern "C" __global__ void __launch_bounds__(256) depthwise_backward(
     const float* x, const float* dy, const float* w, float* dx,

@@ -22,3 +22,7 @@ __device__ __forceinline__ float4 multiply_add(float4 a, float4 b, float4 c) {
 template <class V> __device__ __forceinline__ V zero();
 template <> __device__ __forceinline__ float zero<float>() { return 0.0f; }
 template <> __device__ __forceinline__ float4 zero<float4>() { return make_float4(0.0f, 0.0f, 0.0f, 0.0f); }
+
+__device__ __forceinline__ float4 activated(int after, float4 v) {
+    return make_float4(activated(after, v.x), activated(after, v.y), activated(after, v.z), activated(after, v.w));
+}

@@ -129,6 +129,7 @@ pub fn tiny(operator: &str) -> Result<Vec<Work>> {
         stride: [stride; 2],
         padding: Padding::Same,
         dilation: [dilation; 2],
+        then: Then::Nothing,
     };
     Ok(match operator {
         "conv2d" => vec![
@@ -167,6 +168,7 @@ pub fn real(operator: &str) -> Result<Vec<Work>> {
         stride: [stride; 2],
         padding: Padding::Same,
         dilation: [dilation; 2],
+        then: Then::Nothing,
     };
     Ok(match operator {
         "conv2d" => vec![

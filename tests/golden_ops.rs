@@ -136,7 +136,8 @@ fn options(attrs: &Value, dilation: usize) -> Conv2dOptions {
         "valid" => Padding::Valid,
         other => panic!("no padding `{other}`"),
     };
-    Conv2dOptions { stride: [number(attrs, "stride"); 2], padding, dilation: [dilation; 2] }
+    let (stride, dilation) = ([number(attrs, "stride"); 2], [dilation; 2]);
+    Conv2dOptions { stride, padding, dilation, ..Conv2dOptions::default() }
 }
 
 fn conv2d(attrs: &Value, inputs: &Inputs) -> Result<Tensor> {

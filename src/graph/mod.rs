@@ -151,21 +151,22 @@ impl Graph {
         last
     }
 
-    /// For each layer the activation that may be made in its own pass: that of a batch norm's only
-    /// consumer, if it is an activation layer.
-    fn activated_batch_norms(&self) -> Vec<Then> {
+    /// For each layer the activation that may be made in its own pass: that of the only consumer of a batch norm
+    /// or of a convolution without one, if it is an activation layer.
+    fn activations_made_before(&self) -> Vec<Then> {
         let mut then = vec![Then::Nothing; self.nodes.len()];
         let mut uses = vec![0; self.nodes.len()];
         self.nodes.iter().flat_map(|node| &node.inputs).for_each(|id| uses[id.0] += 1);
         for node in &self.nodes {
-            let Some(&id) = node.inputs.first() else { continue };
-            let normed = matches!(self.nodes[id.0].layer, Layer::BatchNormalization { .. });
-            if normed && uses[id.0] == 1 {
-                then[id.0] = match node.layer {
-                    Layer::Activation(Activation::Relu) => Then::Relu,
-                    Layer::Activation(Activation::Relu6) => Then::Relu6,
-                    _ => Then::Nothing,
-                };
+            let (&[id], Layer::Activation(activation)) = (&node.inputs[..], node.layer) else {
+                continue;
+            };
+            let producer = self.nodes[id.0].layer;
+            use Layer::{BatchNormalization, Conv2D, DepthwiseConv2D};
+            let can =
+                matches!(producer, BatchNormalization { .. } | Conv2D { .. } | DepthwiseConv2D { .. });
+            if can && uses[id.0] == 1 && producer.activation() == Activation::Linear {
+                then[id.0] = activation.then();
             }
         }
         then

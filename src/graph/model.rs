@@ -207,9 +207,9 @@ impl Model {
             false => parameter.value.clone(),
         };
         let leaves: Vec<Tensor> = self.parameters.iter().map(leaf).collect();
-        // Where nobody looks between them, a device makes a batch norm and its activation in one pass.
+        // Where nobody looks between them, a device makes a layer and the activation after it in one pass.
         let then = match edit.is_none() && x.device() != Device::Cpu {
-            true => self.graph.activated_batch_norms(),
+            true => self.graph.activations_made_before(),
             false => vec![Then::Nothing; nodes.len()],
         };
         let last_uses = self.graph.last_uses();
@@ -234,7 +234,7 @@ impl Model {
             let run = Run { batch_statistics: run.batch_statistics && !frozen, ..run };
             let made = node.inputs.first().is_some_and(|id| then[id.0] != Then::Nothing);
             let lowered = match (made, inputs) {
-                // The batch norm before did this already.
+                // The layer before did this already.
                 (true, mut inputs) => Lowered { output: inputs.remove(0), logits: None, moving: None },
                 (false, inputs) => {
                     node.layer.lower(&node.name, inputs, &leaves[range.clone()], run, then[i])?

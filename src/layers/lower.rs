@@ -40,7 +40,7 @@ pub(crate) struct Lowered {
 impl Layer {
     /// Applies the layer to its inputs. `parameters` are in the order of [`Layer::parameters`].
     /// Inputs are given away: an activation overwrites one that nobody else holds.
-    /// `then`: what a batch norm does in the same pass.
+    /// `then`: what a batch norm or a convolution does in the same pass.
     pub(crate) fn lower(
         &self,
         name: &str,
@@ -57,14 +57,17 @@ impl Layer {
             _ => inputs[0].clone(),
         };
         let mut moving = None;
+        // What a convolution makes in its own pass: its own activation, or that of the layer after it.
+        let (own, mut activation) = (self.activation().then(), self.activation());
+        let then = if own == Then::Nothing { then } else { own };
         let output = match *self {
             Layer::Input(_) => x,
             Layer::Conv2D { stride, padding, dilation, .. } => {
-                let options = Conv2dOptions { stride, padding, dilation };
+                let options = Conv2dOptions { stride, padding, dilation, then };
                 ops::conv2d(&x, &parameters[0], parameters.get(1), options)?
             }
             Layer::DepthwiseConv2D { stride, padding, dilation, .. } => {
-                let options = Conv2dOptions { stride, padding, dilation };
+                let options = Conv2dOptions { stride, padding, dilation, then };
                 ops::depthwise_conv2d(&x, &parameters[0], parameters.get(1), options)?
             }
             Layer::Dense { .. } => ops::dense(&x, &parameters[0], parameters.get(1))?,
@@ -115,7 +118,9 @@ impl Layer {
                 ops::concat(&inputs, x.shape().len() - 1)?
             }
         };
-        let activation = self.activation();
+        if own != Then::Nothing && matches!(self, Layer::Conv2D { .. } | Layer::DepthwiseConv2D { .. }) {
+            activation = Activation::Linear;
+        }
         let probabilities = matches!(activation, Activation::Sigmoid | Activation::Softmax);
         let logits = probabilities.then(|| output.clone());
         let output = match activation {

@@ -11,7 +11,7 @@ pub use initializers::Initializer;
 pub(crate) use lower::Lowered;
 pub use lower::Run;
 
-use crate::ops::Padding;
+use crate::ops::{Padding, Then};
 use crate::tensor::Shape;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,15 @@ pub enum Activation {
 }
 
 impl Activation {
+    /// As what a convolution or a batch norm can make in its own pass; Nothing for the others.
+    pub(crate) fn then(self) -> Then {
+        match self {
+            Activation::Relu => Then::Relu,
+            Activation::Relu6 => Then::Relu6,
+            _ => Then::Nothing,
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Activation::Linear => "linear",

@@ -51,9 +51,39 @@ pub(crate) fn relu6_owned(x: Tensor) -> Result<Tensor> {
     activate_owned::<Relu6>(x)
 }
 
+/// The activation that follows a convolution or a batch norm, which a CUDA device makes in the same pass: y =
+/// f(what it would have been). Kernels know it by this number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Then {
+    #[default]
+    Nothing,
+    Relu,
+    Relu6,
+}
+
+impl Then {
+    /// As an operator of its own.
+    pub(crate) fn apply(self, x: Tensor) -> Result<Tensor> {
+        match self {
+            Then::Nothing => Ok(x),
+            Then::Relu => relu_owned(x),
+            Then::Relu6 => relu6_owned(x),
+        }
+    }
+
+    /// What of the gradient g comes through to where the activation was made, on a device; y is its result.
+    pub(crate) fn through(self, cuda: &'static Cuda, y: &Tensor, g: Tensor) -> Result<Tensor> {
+        match self {
+            Then::Nothing => Ok(g),
+            Then::Relu => device_backward::<Relu>(cuda, y, g),
+            Then::Relu6 => device_backward::<Relu6>(cuda, y, g),
+        }
+    }
+}
+
 trait Activation: 'static {
     const NAME: &'static str;
-    /// Its number in `kernels/activation.cu`.
+    /// Its number in `kernels/common.cuh`; [`Then`]'s, where there is one.
     const CODE: i32;
     fn value<T: Real>(x: T) -> T;
     /// The same without calls into the C library, for the compiler to vectorise.
@@ -68,7 +98,7 @@ trait Activation: 'static {
 struct Relu;
 impl Activation for Relu {
     const NAME: &'static str = "relu";
-    const CODE: i32 = 0;
+    const CODE: i32 = 1;
     #[inline(always)]
     fn value<T: Real>(x: T) -> T {
         // A comparison, not `max`: a NaN stays a NaN.
@@ -83,7 +113,7 @@ impl Activation for Relu {
 struct Relu6;
 impl Activation for Relu6 {
     const NAME: &'static str = "relu6";
-    const CODE: i32 = 1;
+    const CODE: i32 = 2;
     #[inline(always)]
     fn value<T: Real>(x: T) -> T {
         let six = T::from_f64(6.0);
@@ -99,7 +129,7 @@ impl Activation for Relu6 {
 struct Sigmoid;
 impl Activation for Sigmoid {
     const NAME: &'static str = "sigmoid";
-    const CODE: i32 = 2;
+    const CODE: i32 = 3;
     #[inline(always)]
     fn value<T: Real>(x: T) -> T {
         T::ONE / (T::ONE + (-x).exp())
@@ -117,7 +147,7 @@ impl Activation for Sigmoid {
 struct Tanh;
 impl Activation for Tanh {
     const NAME: &'static str = "tanh";
-    const CODE: i32 = 3;
+    const CODE: i32 = 4;
     #[inline(always)]
     fn value<T: Real>(x: T) -> T {
         x.tanh()

@@ -10,7 +10,7 @@ use crate::cpu::gemm::{Dense, Matrix, Packed, Right, Start, gram, product};
 use crate::cpu::simd::isa;
 use crate::error::{Error, Result};
 use crate::ops::conv2d::{Conv2dGeometry, device};
-use crate::ops::{Route, precision, route};
+use crate::ops::{Route, Then, precision, route};
 use crate::pool::Buffer;
 use crate::tensor::{Real, Tensor};
 
@@ -60,7 +60,7 @@ pub fn dense(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
         Route::Reference => reference::forward::<f32>(g, x, w, bias.as_ref()),
         Route::Fast => fast::forward(g, x, w, bias.as_ref()),
         Route::Cuda(cuda) => {
-            let y = device::forward(cuda, &g.as_conv2d(), x, w, b, precision)?;
+            let y = device::forward(cuda, &g.as_conv2d(), [x, w], b, precision, Then::Nothing)?;
             Tensor::from_memory(y, [g.batch, g.outputs])
         }
     };

@@ -30,10 +30,10 @@ pub mod resize;
 pub mod sign_step;
 pub mod softmax;
 
-pub use activation::{relu, relu6, sigmoid, tanh};
+pub use activation::{Then, relu, relu6, sigmoid, tanh};
 pub(crate) use activation::{relu_owned, relu6_owned};
 pub use affine::affine;
-pub use batch_norm::{BatchNorm, Then, batch_norm_infer, batch_norm_train};
+pub use batch_norm::{BatchNorm, batch_norm_infer, batch_norm_train};
 pub use concat::concat;
 pub use conv2d::{Conv2dOptions, conv2d};
 pub use cross_entropy::{

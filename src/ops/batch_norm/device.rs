@@ -1,8 +1,8 @@
 //! Batch normalisation on a CUDA device: launches of `kernels/batch_norm.cu`.
 
-use super::Then;
 use crate::cuda::{Argument, Cuda, Kernel, Memory, Size, arguments};
 use crate::error::{Error, Result};
+use crate::ops::Then;
 use crate::tensor::{DType, Tensor};
 
 fn kernel(name: &'static str) -> Kernel {

@@ -27,29 +27,9 @@ use crate::cpu::simd::{self, Isa, isa};
 use crate::cpu::threads;
 use crate::cuda::Cuda;
 use crate::error::{Error, Result};
-use crate::ops::{Route, route};
+use crate::ops::{Route, Then, route};
 use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Tensor};
-
-/// The activation that follows, made in the same pass on a CUDA device: y = f(γ·x̂ + β). Its kernels know
-/// it by this number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Then {
-    #[default]
-    Nothing,
-    Relu,
-    Relu6,
-}
-
-impl Then {
-    fn apply(self, y: Tensor) -> Result<Tensor> {
-        match self {
-            Then::Nothing => Ok(y),
-            Then::Relu => crate::ops::relu_owned(y),
-            Then::Relu6 => crate::ops::relu6_owned(y),
-        }
-    }
-}
 
 /// What one training batch says about its channels.
 pub struct BatchNorm {

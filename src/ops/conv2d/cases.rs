@@ -1,6 +1,7 @@
 use super::{Conv2dGeometry, Conv2dOptions, conv2d};
 use crate::cases::{Case, Input, Size};
 use crate::ops::Padding::{self, Same, Valid};
+use crate::ops::Then;
 
 struct Layer {
     name: &'static str,
@@ -11,6 +12,7 @@ struct Layer {
     padding: Padding,
     dilation: [usize; 2],
     bias: bool,
+    then: Then,
 }
 
 fn layer(
@@ -20,12 +22,26 @@ fn layer(
     stride: usize,
     padding: Padding,
 ) -> Layer {
-    Layer { name, x, kernel, stride: [stride; 2], padding, dilation: [1, 1], bias: true }
+    Layer {
+        name,
+        x,
+        kernel,
+        stride: [stride; 2],
+        padding,
+        dilation: [1, 1],
+        bias: true,
+        then: Then::Nothing,
+    }
 }
 
 impl Layer {
     fn dilated(mut self, dilation: usize) -> Self {
         self.dilation = [dilation; 2];
+        self
+    }
+
+    fn then(mut self, then: Then) -> Self {
+        self.then = then;
         self
     }
 
@@ -35,8 +51,8 @@ impl Layer {
     }
 
     fn case(self, size: Size) -> Case {
-        let Layer { x, kernel: [kh, kw, f], stride, padding, dilation, .. } = self;
-        let options = Conv2dOptions { stride, padding, dilation };
+        let Layer { x, kernel: [kh, kw, f], stride, padding, dilation, then, .. } = self;
+        let options = Conv2dOptions { stride, padding, dilation, then };
         let kernel = [kh, kw, x[3], f];
         let g = Conv2dGeometry::new(x.into(), kernel.into(), options).expect("a valid case");
         let mut inputs = vec![Input::new("x", x), Input::new("w", kernel)];
@@ -53,6 +69,9 @@ pub fn cases() -> Vec<Case> {
         layer("3x3_valid", [2, 9, 8, 3], [3, 3, 5], 1, Valid),
         layer("3x3_same", [2, 7, 9, 3], [3, 3, 4], 1, Same),
         layer("3x3_same_wide", [1, 6, 5, 33], [3, 3, 37], 1, Same),
+        layer("3x3_relu", [2, 5, 6, 7], [3, 3, 9], 1, Same).then(Then::Relu),
+        layer("3x3_relu6", [1, 6, 5, 65], [3, 3, 20], 1, Same).then(Then::Relu6),
+        layer("3x3_few_relu", [2, 5, 6, 3], [3, 3, 8], 2, Same).then(Then::Relu),
         layer("3x3_s2_same_even", [1, 8, 10, 3], [3, 3, 4], 2, Same),
         layer("3x3_s2_same_odd", [2, 7, 9, 5], [3, 3, 4], 2, Same),
         layer("3x3_s3_valid", [1, 11, 10, 4], [3, 3, 6], 3, Valid),

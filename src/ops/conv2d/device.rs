@@ -4,7 +4,7 @@
 use super::Conv2dGeometry;
 use crate::cuda::{Argument, Cuda, Kernel, Memory, Size, Value, arguments};
 use crate::error::{Error, Result};
-use crate::ops::Precision;
+use crate::ops::{Precision, Then};
 use crate::tensor::{DType, Tensor};
 use std::cell::Cell;
 
@@ -120,10 +120,10 @@ const FEW_CHANNELS: usize = 16;
 pub(crate) fn forward(
     cuda: &'static Cuda,
     g: &Conv2dGeometry,
-    x: &Tensor,
-    w: &Tensor,
+    [x, w]: [&Tensor; 2],
     b: Option<&Tensor>,
     precision: Precision,
+    then: Then,
 ) -> Result<Memory> {
     let outputs = g.batch * g.output[0] * g.output[1];
     let y = cuda.allocate(outputs * g.out_channels, DType::F32)?;
@@ -136,7 +136,8 @@ pub(crate) fn forward(
         false => Tiles::new(&FORWARD, precision, outputs, g.out_channels, 1),
     };
     // The shape rule made the sizes of x, w and b those of the geometry; y is new.
-    tiles.launch(cuda, 1, &arguments![x.memory(), w.memory(), bias, &y, Geometry::new(g)?])?;
+    let all = arguments![x.memory(), w.memory(), bias, &y, Geometry::new(g)?, then as i32];
+    tiles.launch(cuda, 1, &all)?;
     Ok(y)
 }
 

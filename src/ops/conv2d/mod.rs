@@ -23,8 +23,9 @@ pub use device::with_tile;
 
 use crate::autograd::{Needs, record_all};
 use crate::cpu::simd::isa;
+use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::ops::{Padding, Route, precision, route};
+use crate::ops::{Padding, Route, Then, precision, route};
 use crate::pool::Buffer;
 use crate::tensor::{Real, Shape, Tensor};
 
@@ -33,11 +34,13 @@ pub struct Conv2dOptions {
     pub stride: [usize; 2],
     pub padding: Padding,
     pub dilation: [usize; 2],
+    /// The activation of the result.
+    pub then: Then,
 }
 
 impl Default for Conv2dOptions {
     fn default() -> Self {
-        Conv2dOptions { stride: [1, 1], padding: Padding::Valid, dilation: [1, 1] }
+        Conv2dOptions { stride: [1, 1], padding: Padding::Valid, dilation: [1, 1], then: Then::Nothing }
     }
 }
 
@@ -122,7 +125,8 @@ impl Windows {
     }
 }
 
-/// Convolves pictures [N, H, W, C] with a kernel [kh, kw, C, F] and adds a bias `[F]`.
+/// Convolves pictures [N, H, W, C] with a kernel [kh, kw, C, F] and adds a bias `[F]`; then the options'
+/// activation.
 pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions) -> Result<Tensor> {
     let g = Conv2dGeometry::new(x.shape(), w.shape(), options)?;
     if let Some(b) = b
@@ -131,13 +135,13 @@ pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions
         return Err(Error::shape("conv2d", format!("a bias of [{}]", g.out_channels), b.shape()));
     }
     let inputs: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
-    let precision = precision();
+    let (precision, then) = (precision(), options.then);
     let output = match route("conv2d", &inputs)? {
         Route::F64 => forward::<f64>(&g, x, w, b, reference::forward),
         Route::Reference => forward::<f32>(&g, x, w, b, reference::forward),
         Route::Fast => forward::<f32>(&g, x, w, b, |g, x, w, b, y| cpu::forward(isa(), g, x, w, b, y)),
         Route::Cuda(cuda) => {
-            Tensor::from_memory(device::forward(cuda, &g, x, w, b, precision)?, g.output_shape())
+            Tensor::from_memory(device::forward(cuda, &g, [x, w], b, precision, then)?, g.output_shape())
         }
     };
     let needs = Needs::of([x, w, b.unwrap_or(w)]);
@@ -145,7 +149,12 @@ pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions
     let saved_x = needs.0[1].then(|| x.detach());
     let saved_w = needs.0[0].then(|| w.detach());
     let kernel_shape = w.shape();
-    Ok(record_all("conv2d", &inputs, output, move |dy| {
+    let made = then_made(&output, then, &needs);
+    let output = record_all("conv2d", &inputs, output, move |dy| {
+        let dy = match &made {
+            Some(y) => then.through(y.memory().cuda, y, dy)?,
+            None => dy,
+        };
         let dx = saved_w.map(|w| {
             let shape = g.input_shape();
             Ok(match route("conv2d", &[&dy, &w])? {
@@ -179,7 +188,16 @@ pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions
             all.push(db);
         }
         Ok(all)
-    }))
+    });
+    match output.device() {
+        Device::Cpu => then.apply(output),
+        _ => Ok(output),
+    }
+}
+
+/// The result, where a device made an activation in the same pass and a gradient will have to know of it.
+pub(crate) fn then_made<const N: usize>(y: &Tensor, then: Then, needs: &Needs<N>) -> Option<Tensor> {
+    (then != Then::Nothing && needs.any() && y.device() != Device::Cpu).then(|| y.detach())
 }
 
 fn forward<T: Real>(

@@ -3,6 +3,7 @@
 use super::DepthwiseGeometry;
 use crate::cuda::{Cuda, Kernel, Memory, Size, Value, arguments};
 use crate::error::{Error, Result};
+use crate::ops::Then;
 use crate::tensor::{DType, Shape, Tensor};
 
 /// `struct Depthwise` of the kernels.
@@ -45,9 +46,9 @@ const RUN: usize = 8;
 pub fn forward(
     cuda: &'static Cuda,
     g: &DepthwiseGeometry,
-    x: &Tensor,
-    w: &Tensor,
+    [x, w]: [&Tensor; 2],
     b: Option<&Tensor>,
+    then: Then,
 ) -> Result<Tensor> {
     let y = cuda.allocate(g.output_shape().elements(), DType::F32)?;
     let wide = width(g) == 4;
@@ -61,7 +62,7 @@ pub fn forward(
         (_, _, false) => "depthwise_forward",
     };
     let bias = b.map_or(0, |b| b.memory().address());
-    let mut all = arguments![x.memory(), w.memory(), bias, &y, Geometry::new(g)?].to_vec();
+    let mut all = arguments![x.memory(), w.memory(), bias, &y, Geometry::new(g)?, then as i32].to_vec();
     let mut threads = g.output_shape().elements() / width(g);
     if slides && g.stride[0] <= 2 {
         all.push((RUN as i32).into());

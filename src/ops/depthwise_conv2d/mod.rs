@@ -17,9 +17,10 @@ use crate::autograd::{Needs, record_all};
 use crate::cases::{Case, Input, Size};
 use crate::cpu::simd::{Kernel, Vector, dispatch, isa};
 use crate::cpu::threads;
+use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::ops::conv2d::{Conv2dOptions, Windows};
-use crate::ops::{Padding, Route, route};
+use crate::ops::conv2d::{Conv2dOptions, Windows, then_made};
+use crate::ops::{Padding, Route, Then, route};
 use crate::pool::Buffer;
 use crate::tensor::{Real, Shape, Tensor};
 
@@ -100,17 +101,23 @@ pub fn depthwise_conv2d(
         return Err(Error::shape("depthwise_conv2d", format!("a bias of [{}]", g.channels), b.shape()));
     }
     let inputs: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
+    let then = options.then;
     let output = match route("depthwise_conv2d", &inputs)? {
         Route::F64 => reference::forward::<f64>(&g, x, w, b),
         Route::Reference => reference::forward::<f32>(&g, x, w, b),
         Route::Fast => fast::forward(&g, x, w, b),
-        Route::Cuda(cuda) => device::forward(cuda, &g, x, w, b)?,
+        Route::Cuda(cuda) => device::forward(cuda, &g, [x, w], b, then)?,
     };
     let needs = Needs::of([x, w, b.unwrap_or(w)]);
     let has_bias = b.is_some();
     let saved_x = needs.0[1].then(|| x.detach());
     let saved_w = needs.0[0].then(|| w.detach());
-    Ok(record_all("depthwise_conv2d", &inputs, output, move |dy| {
+    let made = then_made(&output, then, &needs);
+    let output = record_all("depthwise_conv2d", &inputs, output, move |dy| {
+        let dy = match &made {
+            Some(y) => then.through(y.memory().cuda, y, dy)?,
+            None => dy,
+        };
         let (x, w) = (saved_x.as_ref(), saved_w.as_ref());
         let all: Vec<&Tensor> = [Some(&dy), x, w].into_iter().flatten().collect();
         let (dx, dw) = match route("depthwise_conv2d", &all)? {
@@ -134,7 +141,11 @@ pub fn depthwise_conv2d(
             all.push(db);
         }
         Ok(all)
-    }))
+    });
+    match output.device() {
+        Device::Cpu => then.apply(output),
+        _ => Ok(output),
+    }
 }
 
 mod reference {
@@ -365,18 +376,23 @@ mod fast {
 }
 
 pub fn cases() -> Vec<Case> {
-    let case = |name: &str, size, x: [usize; 4], k: usize, stride, padding, dilation, bias: bool| {
-        let options = Conv2dOptions { stride: [stride; 2], padding, dilation: [dilation; 2] };
-        let kernel = [k, k, x[3], 1];
-        let g = DepthwiseGeometry::new(x.into(), kernel.into(), options).expect("a valid case");
-        let mut inputs = vec![Input::new("x", x), Input::new("w", kernel)];
-        if bias {
-            inputs.push(Input::new("b", [x[3]]));
-        }
-        Case::new("depthwise_conv2d", name, size, inputs, move |t| {
-            depthwise_conv2d(&t[0], &t[1], t.get(2), options)
-        })
-        .flops(g.flops())
+    let case_then =
+        |name: &str, size, x: [usize; 4], k: usize, (stride, padding, dilation), bias: bool, then| {
+            let (stride, dilation) = ([stride; 2], [dilation; 2]);
+            let options = Conv2dOptions { stride, padding, dilation, then };
+            let kernel = [k, k, x[3], 1];
+            let g = DepthwiseGeometry::new(x.into(), kernel.into(), options).expect("a valid case");
+            let mut inputs = vec![Input::new("x", x), Input::new("w", kernel)];
+            if bias {
+                inputs.push(Input::new("b", [x[3]]));
+            }
+            Case::new("depthwise_conv2d", name, size, inputs, move |t| {
+                depthwise_conv2d(&t[0], &t[1], t.get(2), options)
+            })
+            .flops(g.flops())
+        };
+    let case = |name: &str, size, x, k, stride, padding, dilation, bias| {
+        case_then(name, size, x, k, (stride, padding, dilation), bias, Then::Nothing)
     };
     use Padding::{Same, Valid};
     use Size::{Real, Tiny};
@@ -390,6 +406,9 @@ pub fn cases() -> Vec<Case> {
         case("3x3_d2", Tiny, [1, 9, 8, 17], 3, 1, Same, 2, false),
         case("5x5_s2", Tiny, [1, 11, 10, 16], 5, 2, Same, 1, false),
         case("many_bands", Tiny, [2, 21, 5, 3], 3, 1, Same, 1, false),
+        case_then("3x3_relu", Tiny, [2, 7, 6, 8], 3, (1, Same, 1), true, Then::Relu),
+        case_then("3x3_s2_relu6", Tiny, [1, 7, 6, 5], 3, (2, Same, 1), true, Then::Relu6),
+        case_then("3x3_d2_relu", Tiny, [1, 7, 6, 4], 3, (1, Same, 2), true, Then::Relu),
         case("3x3_fours", Tiny, [2, 11, 13, 132], 3, 1, Same, 1, true),
         case("3x3_s2_fours", Tiny, [2, 9, 12, 8], 3, 2, Same, 1, true),
         case("3x3_d3_fours", Tiny, [1, 9, 8, 12], 3, 1, Same, 3, false),
