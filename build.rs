@@ -1,8 +1,8 @@
 //! With the feature `emulator`: compiles the CUDA kernels as C++ for the emulated device.
 //!
-//! With the feature `cuda` and `ATROUS_CUBIN=sm_80,sm_90a`: compiles them for those architectures by nvcc (`$NVCC`, or
-//! on the PATH), into the binary, for machines that have a driver and no run-time compiler. `compute_90` gives PTX,
-//! which the driver of a newer device compiles.
+//! With the feature `cuda` and `ATROUS_CUBIN=sm_80,sm_90a`: compiles them for those architectures by
+//! nvcc (`$NVCC`, or on the PATH), into the binary, for machines that have a driver and no run-time
+//! compiler. `compute_90` gives PTX, which the driver of a newer device compiles.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

@@ -47,6 +47,7 @@ fn every_subcommand_explains_itself() {
         &["train", "segment"],
         &["evaluate"],
         &["doctor"],
+        &["bench"],
         &["predict"],
         &["summary"],
         &["data", "make"],
@@ -56,6 +57,26 @@ fn every_subcommand_explains_itself() {
         let help = done(&[subcommand, &["--help"]].concat());
         assert!(help.contains("Usage: atrous"), "{help}");
         assert!(help.contains("Example") || subcommand == ["demo"], "{subcommand:?}: {help}");
+    }
+}
+
+/// What a GPU alone can do says so where there is none, and what is unknown is told with what is known.
+#[test]
+fn the_ladder_and_precisions_are_for_gpus() {
+    let refused = |arguments: &[&str]| {
+        let output = Command::new(BINARY).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let error = refused(&["bench", "conv2d", "--ladder"]);
+    assert!(error.contains("--device cuda"), "{error}");
+    let error = refused(&["bench", "conv3d", "--ladder"]);
+    assert!(error.contains("`conv3d`") && error.contains("`depthwise_conv2d`"), "{error}");
+    let error = refused(&["summary", "alexnet", "--precision", "bf16"]);
+    assert!(error.contains("--device cuda"), "{error}");
+    if cfg!(feature = "emulator") {
+        let table = done(&["bench", "gemm", "--ladder", "--device", "emulated", "--times", "1"]);
+        assert!(table.contains("say nothing about a GPU") && table.contains("tf32"), "{table}");
     }
 }
 

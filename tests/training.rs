@@ -383,9 +383,9 @@ fn a_run_on_a_device_has_the_cpus_losses_and_repeats_its_bits() {
     }
 }
 
-/// A step of every network, asked for kernel by kernel, then captured and replayed: losses as on the CPU.
-/// Between them every option that a step on a device has: frozen bases, class weights, smoothed labels, the focal
-/// loss, a clipped gradient, other precisions.
+/// A step of every network, asked for kernel by kernel, then captured and replayed: losses as on the
+/// CPU. Between them every option that a step on a device has: frozen bases, class weights, smoothed
+/// labels, the focal loss, a clipped gradient, other precisions.
 #[cfg(feature = "emulator")]
 #[test]
 fn every_network_steps_on_a_device() {

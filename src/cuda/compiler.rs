@@ -72,9 +72,9 @@ pub fn built_in() -> Vec<&'static str> {
     all
 }
 
-/// Of the architectures the one whose code runs on this one: itself, else the nearest before it of the same
-/// generation (`sm_90a` runs on `sm_90a` alone), else the newest PTX that is not newer (`compute_90`), which the
-/// driver compiles.
+/// Of the architectures the one whose code runs on this one: itself, else the nearest before it of the
+/// same generation (`sm_90a` runs on `sm_90a` alone), else the newest PTX that is not newer
+/// (`compute_90`), which the driver compiles.
 fn suitable<'a>(among: &[&'a str], architecture: &str) -> Option<&'a str> {
     if let Some(same) = among.iter().find(|known| **known == architecture) {
         return Some(same);
@@ -91,8 +91,8 @@ fn suitable<'a>(among: &[&'a str], architecture: &str) -> Option<&'a str> {
     nearest(false).or_else(|| nearest(true))
 }
 
-/// What NVRTC is to compile for: the architecture itself, or PTX for the newest that this NVRTC knows, where the
-/// device is newer.
+/// What NVRTC is to compile for: the architecture itself, or PTX for the newest that this NVRTC knows,
+/// where the device is newer.
 fn target(architecture: &str) -> Result<String> {
     require()?;
     let mut count = 0;
@@ -146,8 +146,8 @@ pub fn compile(module: &str, architecture: &str) -> Result<Vec<u8>> {
         return Err(Error::Device(format!("{module}.cu for {architecture}: {compiled:?}\n{log}")));
     }
     let mut bytes = 0;
-    // SAFETY: the program is compiled; its size is asked for before its code, and `code` is as long as NVRTC said.
-    // (PTX ends with a zero, as the driver wants it.)
+    // SAFETY: the program is compiled; its size is asked for before its code, and `code` is as long as
+    // NVRTC said. (PTX ends with a zero, as the driver wants it.)
     unsafe {
         if architecture.starts_with("compute_") {
             check("nvrtcGetPTXSize", sys::nvrtcGetPTXSize(program.0, &mut bytes))?;
@@ -185,7 +185,8 @@ impl Drop for Program {
     }
 }
 
-/// What is in the binary, else [`compile`], or the same from the cache. A cache that cannot be read or written is none.
+/// What is in the binary, else [`compile`], or the same from the cache. A cache that cannot be read or
+/// written is none.
 pub(super) fn compiled(module: &str, architecture: &str) -> Result<Vec<u8>> {
     if let Some(fits) = suitable(&built_in(), architecture)
         && let Some((_, _, code)) = CUBINS.iter().find(|(m, a, _)| (*m, *a) == (module, fits))

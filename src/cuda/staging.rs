@@ -1,6 +1,6 @@
-//! Batches on their way to a device while it still works on the one before: by way of memory that the device's copy
-//! engine reads by itself (pinned), on a stream of their own, into a buffer beside the one the work
-//! reads.
+//! Batches on their way to a device while it still works on the one before: by way of memory that the
+//! device's copy engine reads by itself (pinned), on a stream of their own, into a buffer beside the one
+//! the work reads.
 
 // Training, a feature of its own, does it.
 #![cfg_attr(not(feature = "checkpoint"), allow(dead_code))]

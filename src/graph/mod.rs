@@ -151,8 +151,8 @@ impl Graph {
         last
     }
 
-    /// For each layer the activation that may be made in its own pass: that of the only consumer of a batch norm
-    /// or of a convolution without one, if it is an activation layer.
+    /// For each layer the activation that may be made in its own pass: that of the only consumer of a
+    /// batch norm or of a convolution without one, if it is an activation layer.
     fn activations_made_before(&self) -> Vec<Then> {
         let mut then = vec![Then::Nothing; self.nodes.len()];
         let mut uses = vec![0; self.nodes.len()];

@@ -179,8 +179,9 @@ impl Optimizer {
         self.step += 1;
     }
 
-    /// Changes parameters by their gradients, all of one device and type. First the gradients are scaled down so that all
-    /// together are no longer than `clip`, if it is given (see [`clip_by_global_norm`]).
+    /// Changes parameters by their gradients, all of one device and type. First the gradients are scaled
+    /// down so that all together are no longer than `clip`, if it is given (see
+    /// [`clip_by_global_norm`]).
     pub fn update(&mut self, mut updates: Vec<Update>, clip: Option<f32>) -> Result<()> {
         if self.step == 0 {
             return Err(Error::argument("optimizer", "an update before the first step was begun"));

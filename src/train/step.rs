@@ -1,8 +1,9 @@
 //! One training step: forward, loss, backward, update.
 //!
-//! On a device the CPU asks and does not wait: [`Trainer::launch`] returns at once, the next batch is sent off
-//! while the device works, and [`Trainer::finish`] fetches two numbers, the loss and the accuracy. From its second time on a
-//! step of the same shapes is a captured graph: one request instead of hundreds.
+//! On a device the CPU asks and does not wait: [`Trainer::launch`] returns at once, the next batch is
+//! sent off while the device works, and [`Trainer::finish`] fetches two numbers, the loss and the
+//! accuracy. From its second time on a step of the same shapes is a captured graph: one request instead
+//! of hundreds.
 
 use super::evaluate::accuracy;
 use super::fit::Trainer;

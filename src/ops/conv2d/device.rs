@@ -114,7 +114,8 @@ const FORWARD: Names = names!("forward");
 const DATA: Names = names!("data");
 const WEIGHT: Names = names!("weight");
 
-/// A convolution of fewer channels runs over (tap, channel) pairs instead of taps: the kernels' `DEPTH`.
+/// A convolution of fewer channels runs over (tap, channel) pairs instead of taps (the kernels' `DEPTH`), in
+/// f32 whatever the precision: it is a network's first.
 const FEW_CHANNELS: usize = 16;
 
 pub(crate) fn forward(
