@@ -39,7 +39,7 @@ fn checkpoint(out: &Path) -> Vec<u8> {
 
 #[test]
 fn every_subcommand_explains_itself() {
-    let all: [&[&str]; 11] = [
+    let all: [&[&str]; 12] = [
         &[],
         &["demo"],
         &["run"],
