@@ -5,7 +5,7 @@
 
 use atrous::cpu::threads;
 use atrous::data::class_weights::balanced;
-use atrous::data::loader::{Batch, Loader, Recipe, batch};
+use atrous::data::loader::{Batch, Loader, Recipe};
 use atrous::data::synthetic::Synthetic;
 use atrous::data::{Dataset, Labels, Mask, Picture};
 use atrous::graph::Model;
@@ -390,6 +390,7 @@ fn a_run_on_a_device_has_the_cpus_losses_and_repeats_its_bits() {
 #[test]
 fn every_network_steps_on_a_device() {
     use atrous::Device;
+    use atrous::data::loader::batch;
     use atrous::ops::{Precision, with_precision};
     let dataset: Arc<dyn Dataset> = Arc::new(Synthetic::train(5, 4));
     let plan = |name: &str, size| Plan {
