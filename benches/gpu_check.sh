@@ -51,18 +51,18 @@ run() {
         "$bin/atrous" doctor --device cuda
         python3 -c 'import torch; print("PyTorch", torch.__version__, "CUDA", torch.version.cuda, "cuDNN", torch.backends.cudnn.version())'
     } 2>&1 | tee "$results/machine.txt"
-    part 60 cases "$bin/device" --nocapture
+    part 40 cases "$bin/device" --nocapture
     part 60 networks "$bin/golden_nets" --nocapture device
-    part 90 memcheck compute-sanitizer --tool memcheck --error-exitcode 1 "$bin/device" real
-    part 90 racecheck compute-sanitizer --tool racecheck --error-exitcode 1 "$bin/device" real
+    part 80 memcheck compute-sanitizer --tool memcheck --error-exitcode 1 "$bin/device" real
+    part 80 racecheck compute-sanitizer --tool racecheck --error-exitcode 1 "$bin/device" real
     export ATROUS_BENCH_DEVICE=cuda
-    part 60 ops "$bin/ops" --bench
-    part 60 torch python3 benches/peers/torch_gpu.py
+    part 45 ops "$bin/ops" --bench
+    part 45 torch python3 benches/peers/torch_gpu.py
     for operator in conv2d gemm depthwise_conv2d batch_norm reduce; do
-        part 20 "ladder_$operator" "$bin/atrous" bench "$operator" --ladder --device cuda
+        part 12 "ladder_$operator" "$bin/atrous" bench "$operator" --ladder --device cuda
     done
     for precision in f32 tf32 bf16; do
-        ATROUS_BENCH_PRECISION=$precision part 40 "train_$precision" "$bin/train_step" --bench
+        ATROUS_BENCH_PRECISION=$precision part 30 "train_$precision" "$bin/train_step" --bench
     done
     rm -rf "$results/cache"
     return "$failed"
