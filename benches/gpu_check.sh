@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything that wants a GPU, in one call of under nine minutes: the cases of all operators, the rungs of the ladder in
 # every precision and tile (which shows whether the tensor cores' fragments lie as kernels/mma.cuh says), captured graphs
-# and the golden networks on the device, compute-sanitizer over all of them, and times beside PyTorch's.
+# and the golden networks on the device, compute-sanitizer over cases, rungs and graphs, times of the operators beside
+# PyTorch's, of the ladders, and of training steps.
 #
 #     benches/gpu_check.sh build BIN          on a machine with Rust: what the other one needs, stripped
 #     benches/gpu_check.sh run BIN RESULTS    on the machine with the GPU (no Rust, no network needed)
@@ -72,7 +73,7 @@ case ${1:-} in
 build) build "$2" ;;
 run) run "$2" "$3" ;;
 *)
-    sed -n '2,6s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac
