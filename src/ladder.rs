@@ -123,14 +123,14 @@ impl Work {
     }
 }
 
+/// Padded to the same size.
+fn options(stride: usize, dilation: usize) -> Conv2dOptions {
+    let (stride, dilation) = ([stride; 2], [dilation; 2]);
+    Conv2dOptions { stride, padding: Padding::Same, dilation, then: Then::Nothing }
+}
+
 /// Small ones of odd sizes, for tests.
 pub fn tiny(operator: &str) -> Result<Vec<Work>> {
-    let options = |stride: usize, dilation: usize| Conv2dOptions {
-        stride: [stride; 2],
-        padding: Padding::Same,
-        dilation: [dilation; 2],
-        then: Then::Nothing,
-    };
     Ok(match operator {
         "conv2d" => vec![
             Work::conv2d("3x3_odd", [2, 9, 7, 5], 3, 6, options(1, 1)),
@@ -164,12 +164,6 @@ pub fn tiny(operator: &str) -> Result<Vec<Work>> {
 
 /// Those of networks, for benchmarks.
 pub fn real(operator: &str) -> Result<Vec<Work>> {
-    let options = |stride: usize, dilation: usize| Conv2dOptions {
-        stride: [stride; 2],
-        padding: Padding::Same,
-        dilation: [dilation; 2],
-        then: Then::Nothing,
-    };
     Ok(match operator {
         "conv2d" => vec![
             Work::conv2d("3x3_64_56_n16", [16, 56, 56, 64], 3, 64, options(1, 1)),

@@ -66,7 +66,6 @@ include!(concat!(env!("OUT_DIR"), "/cubins.rs"));
 /// The architectures that machine code is in the binary for: what `ATROUS_CUBIN` said when it was built.
 pub fn built_in() -> Vec<&'static str> {
     let mut all: Vec<&str> = CUBINS.iter().map(|(_, architecture, _)| *architecture).collect();
-    all.dedup();
     all.sort();
     all.dedup();
     all

@@ -43,7 +43,7 @@ pub(crate) trait Driver: Send + Sync {
 
     /// Can requests be captured?
     #[cfg_attr(not(feature = "checkpoint"), allow(dead_code))] // Training, a feature of its own, does it.
-    fn captures(&self) -> bool {
+    fn can_capture(&self) -> bool {
         true
     }
 

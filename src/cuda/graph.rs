@@ -41,7 +41,7 @@ thread_local! {
 }
 
 /// Is this thread capturing on the device?
-pub(super) fn captures(cuda: &Cuda) -> bool {
+pub(super) fn is_capturing(cuda: &Cuda) -> bool {
     CAPTURE.with_borrow(|capture| {
         capture.as_ref().is_some_and(|capture| capture.cuda.device == cuda.device)
     })

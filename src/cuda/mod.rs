@@ -102,7 +102,7 @@ impl Cuda {
             Some(address) => address,
             None => match self.driver.allocate(class) {
                 // What is kept for tensors of other sizes may be what is missing.
-                Err(_) if !graph::captures(self) && self.trim() => self.driver.allocate(class)?,
+                Err(_) if !graph::is_capturing(self) && self.trim() => self.driver.allocate(class)?,
                 result => result?,
             },
         };
@@ -139,8 +139,8 @@ impl Cuda {
 
     /// Can what it is asked for be captured?
     #[cfg_attr(not(feature = "checkpoint"), allow(dead_code))] // Training, a feature of its own, does it.
-    pub fn captures(&self) -> bool {
-        self.driver.captures()
+    pub fn can_capture(&self) -> bool {
+        self.driver.can_capture()
     }
 
     /// A way for batches of this many bytes: see [`staging::Staging`].
@@ -160,7 +160,7 @@ impl Cuda {
 
     /// Waits while another thread captures.
     fn turn(&self) -> Option<RwLockReadGuard<'_, ()>> {
-        let mine = graph::captures(self);
+        let mine = graph::is_capturing(self);
         (!mine).then(|| self.turn.read().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -217,7 +217,7 @@ impl Driver for RealDriver {
         self.check("cuStreamSynchronize", unsafe { result::stream::synchronize(self.stream) })
     }
 
-    fn captures(&self) -> bool {
+    fn can_capture(&self) -> bool {
         !self.synchronous
     }
 

@@ -5,7 +5,7 @@
 // Training, a feature of its own, does it.
 #![cfg_attr(not(feature = "checkpoint"), allow(dead_code))]
 
-use super::{Cuda, Memory, Stage};
+use super::{Cuda, Stage};
 use crate::error::{Error, Result};
 use crate::pool;
 use crate::tensor::{DType, Tensor};
@@ -21,7 +21,7 @@ impl Staging {
     /// For tensors of the shape and type of this one, whose values are there at once.
     pub fn new(cuda: &'static Cuda, values: &Tensor) -> Result<Self> {
         let tensor = values.to_device(cuda.device)?;
-        let stage = cuda.stage(size(&tensor))?;
+        let stage = cuda.stage(tensor.memory().bytes())?;
         Ok(Staging { stage, tensor })
     }
 
@@ -45,8 +45,4 @@ impl Staging {
     pub fn receive(&mut self) -> Result<()> {
         self.stage.empty(self.tensor.memory().address())
     }
-}
-
-fn size(tensor: &Tensor) -> usize {
-    Memory::bytes(tensor.memory())
 }

@@ -20,8 +20,8 @@ pub fn arg_max(row: &[f32]) -> usize {
 pub fn categorical_accuracy(truth: &[f32], predicted: &[f32], columns: usize) -> Result<f64> {
     same_length("categorical_accuracy", truth, predicted)?;
     whole_rows("categorical_accuracy", truth, columns)?;
-    let rows = truth.chunks_exact(columns).zip(predicted.chunks_exact(columns));
-    Ok(mean(rows.map(|(y, p)| (arg_max(y) == arg_max(p)) as u8 as f64)))
+    let (all, right) = count_right(truth, predicted, columns, f32::NAN)?;
+    Ok(right as f64 / all as f64)
 }
 
 /// How many rows count, and in how many of those the largest score is the right one. The truth is a row of

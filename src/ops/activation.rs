@@ -11,11 +11,12 @@
 //! At the kinks the slope is 0, as TensorFlow has it. Bytes bind: 8 a forward element, 12 a
 //! backward one (in place: the gradient's memory is reused when nobody else holds it).
 
-use crate::autograd::record;
+use crate::autograd::{Needs, record};
 use crate::cases::{self, Case, Fill, Input};
 use crate::cpu::simd::{self, isa};
 use crate::cpu::{math, threads};
 use crate::cuda::{Cuda, Kernel, Size, arguments};
+use crate::device::Device;
 use crate::error::Result;
 use crate::ops::{Route, route};
 use crate::pool::Buffer;
@@ -71,12 +72,26 @@ impl Then {
         }
     }
 
-    /// What of the gradient g comes through to where the activation was made, on a device; y is its result.
-    pub(crate) fn through(self, cuda: &'static Cuda, y: &Tensor, g: Tensor) -> Result<Tensor> {
-        match self {
-            Then::Nothing => Ok(g),
-            Then::Relu => device_backward::<Relu>(cuda, y, g),
-            Then::Relu6 => device_backward::<Relu6>(cuda, y, g),
+    /// What is left to do for the operator's result: nothing where a device made the activation in its pass.
+    pub(crate) fn complete(self, y: Tensor) -> Result<Tensor> {
+        match y.device() {
+            Device::Cpu => self.apply(y),
+            _ => Ok(y),
+        }
+    }
+
+    /// The result, where a device made the activation in the operator's pass and a gradient will have to know
+    /// of it ([`Then::through`]).
+    pub(crate) fn made<const N: usize>(self, y: &Tensor, needs: &Needs<N>) -> Option<Tensor> {
+        (self != Then::Nothing && needs.any() && y.device() != Device::Cpu).then(|| y.detach())
+    }
+
+    /// What of the gradient g comes through to the operator.
+    pub(crate) fn through(self, made: Option<&Tensor>, g: Tensor) -> Result<Tensor> {
+        match (self, made) {
+            (Then::Relu, Some(y)) => device_backward::<Relu>(y.memory().cuda, y, g),
+            (Then::Relu6, Some(y)) => device_backward::<Relu6>(y.memory().cuda, y, g),
+            _ => Ok(g),
         }
     }
 }

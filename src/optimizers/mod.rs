@@ -20,9 +20,9 @@ mod device;
 
 use crate::cpu::simd::{self, isa};
 use crate::cpu::threads;
+use crate::cuda::Cuda;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::ops::{Route, mul, route, sum};
 use crate::tensor::{DType, Real, Tensor};
 use std::fmt;
 use std::str::FromStr;
@@ -180,12 +180,12 @@ impl Optimizer {
     }
 
     /// Changes parameters by their gradients, all of one device and type. First the gradients are scaled
-    /// down so that all together are no longer than `clip`, if it is given (see
-    /// [`clip_by_global_norm`]).
+    /// down so that all together are no longer than `clip`, if it is given.
     pub fn update(&mut self, mut updates: Vec<Update>, clip: Option<f32>) -> Result<()> {
         if self.step == 0 {
             return Err(Error::argument("optimizer", "an update before the first step was begun"));
         }
+        let Some(device) = updates.first().map(|first| first.parameter.device()) else { return Ok(()) };
         for Update { index, parameter, gradient, .. } in &mut updates {
             let (index, shape, dtype) = (*index, parameter.shape(), parameter.dtype());
             if self.slots.len() <= index {
@@ -197,6 +197,14 @@ impl Optimizer {
                 *slots = self.rule.slot_names().iter().map(zero).collect::<Result<_>>()?;
             }
             let others = slots.iter().chain([&*gradient]);
+            if let Some(elsewhere) = others.clone().chain([&**parameter]).find(|t| t.device() != device)
+            {
+                return Err(Error::Device(format!(
+                    "parameters of one step are on one device: parameter {index} is on `{}`, others on \
+                     `{device}`",
+                    elsewhere.device()
+                )));
+            }
             for other in others {
                 if other.shape() != shape || other.dtype() != dtype || dtype == DType::U8 {
                     return Err(Error::shape(
@@ -207,25 +215,18 @@ impl Optimizer {
                 }
             }
         }
-        let Some(first) = updates.first() else { return Ok(()) };
-        if let Route::Cuda(cuda) = route("optimizer", &[&*first.parameter, &first.gradient])? {
-            return device::update(cuda, self, updates, clip);
+        if device != Device::Cpu {
+            return device::update(Cuda::get(device)?, self, updates, clip);
         }
         if let Some(most) = clip {
-            let mut gradients: Vec<Option<Tensor>> =
-                updates.iter().map(|update| Some(update.gradient.clone())).collect();
-            clip_by_global_norm(&mut gradients, most)?;
-            for (update, clipped) in updates.iter_mut().zip(gradients) {
-                update.gradient = clipped.expect("as many as went in");
-            }
+            clip_by_global_norm(&mut updates, most)?;
         }
         let (rule, step) = (self.rule, self.step);
         for Update { index, parameter, gradient, group } in updates {
             let (slots, rate) =
                 (&mut self.slots[index], self.learning_rate * self.factors[group as usize]);
-            let all: Vec<&Tensor> = [&*parameter, &gradient].into_iter().chain(slots.iter()).collect();
-            match route("optimizer", &all)? {
-                Route::F64 => apply::<f64>(rule, rate, step, parameter, slots, &gradient),
+            match parameter.dtype() {
+                DType::F64 => apply::<f64>(rule, rate, step, parameter, slots, &gradient),
                 _ => apply::<f32>(rule, rate, step, parameter, slots, &gradient),
             }
         }
@@ -295,24 +296,20 @@ impl Optimizer {
     }
 }
 
-/// Scales gradients down so that all together are no longer than `most` (Pascanu et al., 2013);
-/// gives the length they had. Sums run in one fixed order.
-pub fn clip_by_global_norm(gradients: &mut [Option<Tensor>], most: f32) -> Result<f64> {
-    let square = |gradient: &Tensor| {
-        Ok(match route("clip_by_global_norm", &[gradient])? {
-            Route::F64 => gradient.values::<f64>().iter().map(|g| g * g).sum::<f64>(),
-            Route::Cuda(_) => sum(&mul(gradient, gradient)?)?.item()?,
-            _ => gradient.values::<f32>().iter().map(|&g| g as f64 * g as f64).sum::<f64>(),
-        })
+/// Scales gradients down so that all together are no longer than `most` (Pascanu et al., 2013). Sums run in
+/// one fixed order. On the CPU: a device has kernels for it.
+fn clip_by_global_norm(updates: &mut [Update], most: f32) -> Result<()> {
+    let square = |Update { gradient, .. }: &Update| match gradient.dtype() {
+        DType::F64 => gradient.values::<f64>().iter().map(|g| g * g).sum::<f64>(),
+        _ => gradient.values::<f32>().iter().map(|&g| g as f64 * g as f64).sum::<f64>(),
     };
-    let squares = gradients.iter().flatten().map(square).collect::<Result<Vec<f64>>>()?;
-    let norm = squares.iter().sum::<f64>().sqrt();
+    let norm = updates.iter().map(square).sum::<f64>().sqrt();
     if norm > most as f64 {
-        for gradient in gradients.iter_mut().flatten() {
+        for Update { gradient, .. } in updates {
             *gradient = crate::ops::scale(gradient, most as f64 / norm)?;
         }
     }
-    Ok(norm)
+    Ok(())
 }
 
 /// Adam's learning rate at a step: η √(1 − β₂ᵗ) / (1 − β₁ᵗ).

@@ -150,12 +150,17 @@ impl OnDevice {
     fn receive(&mut self) -> Result<Inputs> {
         self.sent = None;
         self.stages().try_for_each(Staging::receive)?;
-        Ok(Inputs {
+        Ok(self.inputs())
+    }
+
+    /// What was received last.
+    fn inputs(&self) -> Inputs {
+        Inputs {
             images: self.images.tensor.clone(),
             targets: self.targets.tensor.clone(),
             weights: self.weights.as_ref().map(|stage| stage.tensor.clone()),
             warp: self.warp.as_ref().map(|(stage, warp)| warp.with_matrices(stage.tensor.clone())),
-        })
+        }
     }
 }
 
@@ -239,7 +244,7 @@ impl Trainer {
             // The first step of its kind is asked for one by one: kernels are compiled, state is made.
             let inputs = Inputs::new(&self.plan, batch)?;
             let there = OnDevice::new(cuda, &self.plan, &inputs)?;
-            let scores = self.ask(&inputs.to_device(cuda.device)?)?;
+            let scores = self.ask(&there.inputs())?;
             self.there = Some(there);
             return Ok(scores);
         };
@@ -254,13 +259,13 @@ impl Trainer {
             there.send(&inputs, batch)?;
         }
         let inputs = there.receive()?;
-        if self.eager || !cuda.captures() {
+        if self.eager || !cuda.can_capture() {
             let scores = self.ask(&inputs)?;
             self.there = Some(there);
             return Ok(scores);
         }
         // Somebody may hold what the graph changes, or have put something else in its place.
-        let addresses = self.own_memory()?;
+        let addresses = self.own_memory(cuda.device)?;
         if there.captured.as_ref().is_some_and(|captured| captured.addresses != addresses) {
             there.captured = None;
         }
@@ -268,7 +273,7 @@ impl Trainer {
             Some(captured) => captured,
             None => {
                 let (scores, graph) = Graph::capture(cuda.device, || self.ask(&inputs))?;
-                if self.own_memory()? != addresses {
+                if self.own_memory(cuda.device)? != addresses {
                     return Err(Error::Device("a captured step moved its parameters".into()));
                 }
                 Captured { graph, scores, addresses }
@@ -284,9 +289,14 @@ impl Trainer {
     }
 
     /// Makes parameters and optimizer state this trainer's alone; gives their addresses.
-    fn own_memory(&mut self) -> Result<Vec<u64>> {
+    fn own_memory(&mut self, device: Device) -> Result<Vec<u64>> {
         let parameters = self.model.parameters.iter_mut().map(|p| &mut p.value);
         let own = |tensor: &mut Tensor| {
+            if tensor.device() != device {
+                let message =
+                    format!("a parameter is on `{}`, the network on `{device}`", tensor.device());
+                return Err(Error::Device(message));
+            }
             tensor.make_unique()?;
             Ok(tensor.memory().address())
         };

@@ -23,7 +23,6 @@ pub use device::with_tile;
 
 use crate::autograd::{Needs, record_all};
 use crate::cpu::simd::isa;
-use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::{Padding, Route, Then, precision, route};
 use crate::pool::Buffer;
@@ -149,12 +148,9 @@ pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions
     let saved_x = needs.0[1].then(|| x.detach());
     let saved_w = needs.0[0].then(|| w.detach());
     let kernel_shape = w.shape();
-    let made = then_made(&output, then, &needs);
+    let made = then.made(&output, &needs);
     let output = record_all("conv2d", &inputs, output, move |dy| {
-        let dy = match &made {
-            Some(y) => then.through(y.memory().cuda, y, dy)?,
-            None => dy,
-        };
+        let dy = then.through(made.as_ref(), dy)?;
         let dx = saved_w.map(|w| {
             let shape = g.input_shape();
             Ok(match route("conv2d", &[&dy, &w])? {
@@ -189,15 +185,7 @@ pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions
         }
         Ok(all)
     });
-    match output.device() {
-        Device::Cpu => then.apply(output),
-        _ => Ok(output),
-    }
-}
-
-/// The result, where a device made an activation in the same pass and a gradient will have to know of it.
-pub(crate) fn then_made<const N: usize>(y: &Tensor, then: Then, needs: &Needs<N>) -> Option<Tensor> {
-    (then != Then::Nothing && needs.any() && y.device() != Device::Cpu).then(|| y.detach())
+    then.complete(output)
 }
 
 fn forward<T: Real>(

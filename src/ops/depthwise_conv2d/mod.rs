@@ -17,9 +17,8 @@ use crate::autograd::{Needs, record_all};
 use crate::cases::{Case, Input, Size};
 use crate::cpu::simd::{Kernel, Vector, dispatch, isa};
 use crate::cpu::threads;
-use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::ops::conv2d::{Conv2dOptions, Windows, then_made};
+use crate::ops::conv2d::{Conv2dOptions, Windows};
 use crate::ops::{Padding, Route, Then, route};
 use crate::pool::Buffer;
 use crate::tensor::{Real, Shape, Tensor};
@@ -112,12 +111,9 @@ pub fn depthwise_conv2d(
     let has_bias = b.is_some();
     let saved_x = needs.0[1].then(|| x.detach());
     let saved_w = needs.0[0].then(|| w.detach());
-    let made = then_made(&output, then, &needs);
+    let made = then.made(&output, &needs);
     let output = record_all("depthwise_conv2d", &inputs, output, move |dy| {
-        let dy = match &made {
-            Some(y) => then.through(y.memory().cuda, y, dy)?,
-            None => dy,
-        };
+        let dy = then.through(made.as_ref(), dy)?;
         let (x, w) = (saved_x.as_ref(), saved_w.as_ref());
         let all: Vec<&Tensor> = [Some(&dy), x, w].into_iter().flatten().collect();
         let (dx, dw) = match route("depthwise_conv2d", &all)? {
@@ -142,10 +138,7 @@ pub fn depthwise_conv2d(
         }
         Ok(all)
     });
-    match output.device() {
-        Device::Cpu => then.apply(output),
-        _ => Ok(output),
-    }
+    then.complete(output)
 }
 
 mod reference {
