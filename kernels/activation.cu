@@ -4,23 +4,20 @@
 
 #include "common.cuh"
 
-// Comparisons, not fmaxf: a NaN stays a NaN.
 __device__ __forceinline__ float value(int f, float x) {
     switch (f) {
-    case RELU: return x <= 0.0f ? 0.0f : x;
-    case RELU6: return x <= 0.0f ? 0.0f : x >= 6.0f ? 6.0f : x;
     case SIGMOID: return 1.0f / (1.0f + expf(-x));
-    default: return tanhf(x);
+    case TANH: return tanhf(x);
+    default: return activated(f, x);
     }
 }
 
 // dy/dx, from y.
 __device__ __forceinline__ float slope(int f, float y) {
     switch (f) {
-    case RELU: return y > 0.0f ? 1.0f : 0.0f;
-    case RELU6: return y > 0.0f && y < 6.0f ? 1.0f : 0.0f;
     case SIGMOID: return y * (1.0f - y);
-    default: return 1.0f - y * y;
+    case TANH: return 1.0f - y * y;
+    default: return through(f, y, 1.0f);
     }
 }
 

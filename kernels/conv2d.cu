@@ -37,7 +37,7 @@ __device__ __forceinline__ void product_of_patches(const Conv2d& g, const float*
     const int rows = g.batch * height * width;
     const int taps = g.kernel_height * g.kernel_width;
     const int first_row = blockIdx.x * SIZE, first_column = blockIdx.y * SIZE;
-    const bool inner_aligned = inner % 4 == 0, columns_aligned = columns % 4 == 0;
+    const bool inner_aligned = inner % 4 == 0;
     const int t = threadIdx.x;
 
     // This thread brings four depths of two rows …
@@ -84,34 +84,20 @@ __device__ __forceinline__ void product_of_patches(const Conv2d& g, const float*
             fetch_four(a + P::A::at(t / 4 + i * (SIZE / 2), t % 4 * 4), from, there, inner_aligned);
         }
         // … and four columns of two depths of the matrix (forward), or four depths of two of its columns.
+        if (FORWARD) {
+            fetch_matrix<P>(b, w + (i64)tap * inner * columns, k0, inner, first_column, columns);
+            return;
+        }
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             const int piece = t + i * P::THREADS;
-            if (FORWARD) {
-                const int depth = piece / (SIZE / 4), column = piece % (SIZE / 4) * 4, k = k0 + depth;
-                const int there = k < inner ? columns - first_column - column : 0;
-                const float* from = there > 0 ? w + ((i64)tap * inner + k) * columns + first_column + column : w;
-                fetch_four(b + P::B::at(column, depth), from, there, columns_aligned);
-            } else {
-                const int column = piece / 4, k = k0 + piece % 4 * 4;
-                const int there = first_column + column < columns ? inner - k : 0;
-                const float* from = there > 0 ? w + ((i64)tap * columns + first_column + column) * inner + k : w;
-                fetch_four(b + P::B::at(column, piece % 4 * 4), from, there, inner_aligned);
-            }
+            const int column = piece / 4, k = k0 + piece % 4 * 4;
+            const int there = first_column + column < columns ? inner - k : 0;
+            const float* from = there > 0 ? w + ((i64)tap * columns + first_column + column) * inner + k : w;
+            fetch_four(b + P::B::at(column, piece % 4 * 4), from, there, inner_aligned);
         }
     });
-    product.each([&](int row, int column, auto& v) {
-        const int N = sizeof(v) / sizeof(float);
-        row += first_row, column += first_column;
-        if (row >= rows || column >= columns) return;
-        float out[N];
-#pragma unroll
-        for (int i = 0; i < N; i++) {
-            const float b = FORWARD && bias != nullptr && column + i < columns ? bias[column + i] : 0.0f;
-            out[i] = activated(after, v[i] + b);
-        }
-        store_row<N>(result + (i64)row * columns + column, columns - column, columns_aligned, out);
-    });
+    store_product(product, result, first_row, rows, first_column, columns, bias, after);
 }
 
 // A convolution of few channels (the first layer's three): a step runs over 16 (tap, channel) pairs, gathered one by
@@ -124,7 +110,6 @@ __device__ __forceinline__ void product_of_few_channels(const Conv2d& g, const f
     const int rows = g.batch * g.out_height * g.out_width, columns = g.filters;
     const int depth = g.kernel_height * g.kernel_width * g.channels;
     const int first_row = blockIdx.x * 64, first_column = blockIdx.y * 64;
-    const bool columns_aligned = columns % 4 == 0;
     const int t = threadIdx.x;
     P product;
     run_product(product, shared, ceil_div(depth, DEPTH), [&](int step, float* a, float* b) {
@@ -138,24 +123,9 @@ __device__ __forceinline__ void product_of_few_channels(const Conv2d& g, const f
                 a[P::A::at(t / 4 + i * 32, t % 4 * 4 + j)] = index < 0 ? 0.0f : x[(i64)index * g.channels + k % g.channels];
             }
         }
-        for (int i = 0; i < 2; i++) {
-            const int piece = t + i * P::THREADS;
-            const int k = step * DEPTH + piece / 16, column = piece % 16 * 4;
-            const int there = k < depth ? columns - first_column - column : 0;
-            const float* from = there > 0 ? w + (i64)k * columns + first_column + column : w;
-            fetch_four(b + P::B::at(column, piece / 16), from, there, columns_aligned);
-        }
+        fetch_matrix<P>(b, w, step * DEPTH, depth, first_column, columns);
     });
-    product.each([&](int row, int column, auto& v) {
-        const int N = sizeof(v) / sizeof(float);
-        row += first_row, column += first_column;
-        if (row >= rows || column >= columns) return;
-        float out[N];
-        for (int i = 0; i < N; i++) {
-            out[i] = activated(after, v[i] + (bias != nullptr && column + i < columns ? bias[column + i] : 0.0f));
-        }
-        store_row<N>(y + (i64)row * columns + column, columns - column, columns_aligned, out);
-    });
+    store_product(product, y, first_row, rows, first_column, columns, bias, after);
 }
 
 // The outputs [first, end) of an axis whose windows see the picture with one of the taps [low, high].
@@ -229,12 +199,7 @@ __device__ __forceinline__ void product_of_weights(const Conv2d& g, const float*
             fetch_four(b + P::B::at(four, depth + i * 8), from, there, columns_aligned);
         }
     });
-    float* out = partial + (i64)blockIdx.z * rows * columns;
-    product.each([&](int r, int c, auto& v) {
-        const int N = sizeof(v) / sizeof(float);
-        r += first_row, c += first_column;
-        if (r < rows && c < columns) store_row<N>(out + (i64)r * columns + c, columns - c, columns_aligned, v);
-    });
+    store_product(product, partial + (i64)blockIdx.z * rows * columns, first_row, rows, first_column, columns);
 }
 
 }  // namespace

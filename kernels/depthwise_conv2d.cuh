@@ -26,3 +26,31 @@ template <> __device__ __forceinline__ float4 zero<float4>() { return make_float
 __device__ __forceinline__ float4 activated(int after, float4 v) {
     return make_float4(activated(after, v.x), activated(after, v.y), activated(after, v.z), activated(after, v.w));
 }
+
+// Any window: a thread an output, or four neighbouring channels of one (V is float4). `bias` may be null.
+template <class V>
+__device__ __forceinline__ void gather(const V* __restrict__ x, const V* __restrict__ w, const V* __restrict__ bias,
+                                       V* __restrict__ y, const Depthwise& g, int after) {
+    const int channels = g.channels * (int)sizeof(float) / (int)sizeof(V);
+    const i64 n = (i64)g.batch * g.out_height * g.out_width * channels, stride = (i64)gridDim.x * blockDim.x;
+    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
+        const int c = (int)(i % channels);
+        i64 rest = i / channels;
+        const int ox = (int)(rest % g.out_width);
+        rest /= g.out_width;
+        const int oy = (int)(rest % g.out_height);
+        const i64 picture = rest / g.out_height * g.height;
+        V sum = bias == nullptr ? zero<V>() : bias[c];
+        for (int ky = 0; ky < g.kernel_height; ky++) {
+            const int iy = oy * g.stride_y + ky * g.dilation_y - g.pad_y;
+            if (iy < 0 || iy >= g.height) continue;
+            for (int kx = 0; kx < g.kernel_width; kx++) {
+                const int ix = ox * g.stride_x + kx * g.dilation_x - g.pad_x;
+                if (ix < 0 || ix >= g.width) continue;
+                sum = multiply_add(x[((picture + iy) * g.width + ix) * channels + c],
+                                   w[(ky * g.kernel_width + kx) * channels + c], sum);
+            }
+        }
+        y[i] = activated(after, sum);
+    }
+}

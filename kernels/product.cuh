@@ -255,3 +255,37 @@ template <int N> __device__ __forceinline__ void store_row(float* to, i64 left, 
         }
     }
 }
+
+// Brings a step of a right factor whose rows are depths: matrix [depths, columns], from depth `k0` on, the tile's columns
+// from `first_column` on; zeros beyond either end.
+template <class P>
+__device__ __forceinline__ void fetch_matrix(float* b, const float* __restrict__ matrix, int k0, int depths,
+                                             int first_column, int columns) {
+    const int fours = P::THREADS / 8;  // of the tile's columns
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const int piece = threadIdx.x + i * P::THREADS;
+        const int depth = piece / fours, column = piece % fours * 4, k = k0 + depth;
+        const int there = k < depths ? columns - first_column - column : 0;
+        const float* from = there > 0 ? matrix + (i64)k * columns + first_column + column : matrix;
+        fetch_four(b + P::B::at(column, depth), from, there, columns % 4 == 0);
+    }
+}
+
+// Writes the tile to its place in a result [rows, columns], with a bias a column (or null) and an activation.
+template <class P>
+__device__ __forceinline__ void store_product(const P& product, float* __restrict__ result, int first_row, int rows,
+                                              int first_column, int columns, const float* __restrict__ bias = nullptr,
+                                              int after = NOTHING) {
+    product.each([&](int row, int column, auto& v) {
+        const int N = sizeof(v) / sizeof(float);
+        row += first_row, column += first_column;
+        if (row >= rows || column >= columns) return;
+        float out[N];
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            out[i] = activated(after, v[i] + (bias != nullptr && column + i < columns ? bias[column + i] : 0.0f));
+        }
+        store_row<N>(result + (i64)row * columns + column, columns - column, columns % 4 == 0, out);
+    });
+}

@@ -407,7 +407,7 @@ fn batch_norm_tiles(cuda: &'static Cuda, work: &Work, t: &[Tensor]) -> Result<Me
     let grid = cuda::Size::grid([c.div_ceil(32), tiles, 1], [32, 8, 1])?;
     launch(cuda, module, "batch_norm_2_tiles", grid, &arguments![x, &partial, count, channels, long])?;
     let all = arguments![&partial, &mean, &variance, &inverse, count, channels, long, EPSILON];
-    launch(cuda, module, "batch_norm_2_statistics", cuda::Size::elements(c), &all)?;
+    launch(cuda, "batch_norm", "batch_norm_statistics", cuda::Size::elements(c), &all)?;
     let n = rows * c;
     let all = arguments![x, gamma, beta, &mean, &inverse, &y, n as i64, channels];
     launch(cuda, module, "batch_norm_2_apply", cuda::Size::elements(n), &all)?;

@@ -2,7 +2,8 @@
 //
 // Adds: blocks of 32 channels by 8 lanes, so that neighbours read neighbours, and as many tiles of rows as fill the
 // device. Each tile has its mean and M2 = sum (x - mean)^2, by two passes of which the second finds x in L1; tiles
-// are merged in their order (Chan, Golub and LeVeque, 1979), so that the same bits come out in every run. Then one
+// are merged in their order (Chan, Golub and LeVeque, 1979), so that the same bits come out in every run
+// (`batch_norm_statistics` of kernels/batch_norm.cu, which rung 3 has too). Then one
 // pass normalises: x comes from memory twice and y goes there once, 12 bytes an element. What is left: loads of 4
 // bytes, and a conversion to double for every element. No hardware has run these yet.
 
@@ -43,26 +44,6 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_2_tiles(const float
         out[0] = mean;
         out[channels] = m2;
     }
-}
-
-// The tiles merged: mean, biased variance and 1/sqrt(variance + epsilon) of each channel.
-extern "C" __global__ void batch_norm_2_statistics(const double* __restrict__ partial, float* __restrict__ mean,
-                                                 float* __restrict__ variance, float* __restrict__ inverse,
-                                                 i64 rows, int channels, i64 length, double epsilon) {
-    const int c = blockIdx.x * blockDim.x + threadIdx.x;
-    if (c >= channels) return;
-    double n = 0.0, m = 0.0, m2 = 0.0;
-    for (i64 first = 0; first < rows; first += length, partial += 2 * channels) {
-        const double count = (double)(first + length < rows ? length : rows - first), total = n + count;
-        const double delta = partial[c] - m;
-        m += delta * count / total;
-        m2 += partial[channels + c] + delta * delta * n * count / total;
-        n = total;
-    }
-    const double v = m2 / n;
-    mean[c] = (float)m;
-    variance[c] = (float)v;
-    inverse[c] = (float)(1.0 / sqrt(v + epsilon));
 }
 
 // y = gamma * inverse * (x - mean) + beta: the difference first, so that a value that is its channel's mean
