@@ -1,7 +1,9 @@
-//! What several operators share on the CPU: instruction sets, threads, matrix products.
+//! What several operators share on the CPU: instruction sets, threads, matrix products,
+//! Winograd's convolution.
 
 pub mod gemm;
 pub mod limits;
 pub mod math;
 pub mod simd;
 pub mod threads;
+pub mod winograd;

@@ -19,6 +19,34 @@ pub enum Isa {
     Avx512,
 }
 
+impl Isa {
+    /// f32 lanes of its vectors.
+    pub fn lanes(self) -> usize {
+        struct Lanes;
+        impl Kernel for Lanes {
+            type Output = usize;
+            #[inline(always)]
+            fn run<V: Vector>(self) -> usize {
+                V::LANES
+            }
+        }
+        dispatch(self, Lanes)
+    }
+
+    /// Rows of a matrix product's register tile.
+    pub fn tile_rows(self) -> usize {
+        struct TileRows;
+        impl Kernel for TileRows {
+            type Output = usize;
+            #[inline(always)]
+            fn run<V: Vector>(self) -> usize {
+                V::TILE_ROWS
+            }
+        }
+        dispatch(self, TileRows)
+    }
+}
+
 static BEST: LazyLock<Isa> = LazyLock::new(|| {
     let best = supported().last().copied().unwrap_or(Isa::Portable);
     match std::env::var("ATROUS_ISA").as_deref() {
@@ -94,6 +122,7 @@ pub trait Vector: Copy + Send + Sync + 'static {
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
+    /// `other` where the two do not compare (a NaN), as the instruction has it; so for `min`.
     unsafe fn max(self, other: Self) -> Self;
     unsafe fn min(self, other: Self) -> Self;
 }
@@ -156,11 +185,11 @@ impl Vector for Portable {
     }
     #[inline(always)]
     unsafe fn max(self, other: Self) -> Self {
-        self.zip(other, f32::max)
+        self.zip(other, |a, b| if a > b { a } else { b })
     }
     #[inline(always)]
     unsafe fn min(self, other: Self) -> Self {
-        self.zip(other, f32::min)
+        self.zip(other, |a, b| if a < b { a } else { b })
     }
 }
 

@@ -16,7 +16,6 @@ use crate::cases::{self, Case, Fill, Input};
 use crate::cpu::simd::{self, isa};
 use crate::cpu::{math, threads};
 use crate::cuda::{Cuda, Kernel, Size, arguments};
-use crate::device::Device;
 use crate::error::Result;
 use crate::ops::{Route, route};
 use crate::pool::Buffer;
@@ -52,7 +51,7 @@ pub(crate) fn relu6_owned(x: Tensor) -> Result<Tensor> {
     activate_owned::<Relu6>(x)
 }
 
-/// The activation that follows a convolution or a batch norm, which a CUDA device makes in the same pass: y =
+/// The activation that follows a convolution or a batch norm, which a kernel makes in the same pass: y =
 /// f(what it would have been). Kernels know it by this number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Then {
@@ -63,6 +62,21 @@ pub enum Then {
 }
 
 impl Then {
+    /// Of a vector's lanes. (The order of `max` and `min`: a NaN stays a NaN.)
+    ///
+    /// # Safety
+    /// Inside [`simd::dispatch`] of the vector's instruction set.
+    #[inline(always)]
+    pub(crate) unsafe fn of<V: simd::Vector>(self, x: V) -> V {
+        unsafe {
+            match self {
+                Then::Nothing => x,
+                Then::Relu => V::splat(0.0).max(x),
+                Then::Relu6 => V::splat(6.0).min(V::splat(0.0).max(x)),
+            }
+        }
+    }
+
     /// As an operator of its own.
     pub(crate) fn apply(self, x: Tensor) -> Result<Tensor> {
         match self {
@@ -72,26 +86,40 @@ impl Then {
         }
     }
 
-    /// What is left to do for the operator's result: nothing where a device made the activation in its pass.
-    pub(crate) fn complete(self, y: Tensor) -> Result<Tensor> {
-        match y.device() {
-            Device::Cpu => self.apply(y),
-            _ => Ok(y),
+    /// What is left to do for the operator's result: nothing where its kernel made the activation in its pass.
+    pub(crate) fn complete(self, fused: bool, y: Tensor) -> Result<Tensor> {
+        match fused {
+            true => Ok(y),
+            false => self.apply(y),
         }
     }
 
-    /// The result, where a device made the activation in the operator's pass and a gradient will have to know
-    /// of it ([`Then::through`]).
-    pub(crate) fn made<const N: usize>(self, y: &Tensor, needs: &Needs<N>) -> Option<Tensor> {
-        (self != Then::Nothing && needs.any() && y.device() != Device::Cpu).then(|| y.detach())
+    /// The result, where the operator's kernel made the activation in its pass and a gradient will have to
+    /// know of it ([`Then::through`]).
+    pub(crate) fn made<const N: usize>(
+        self,
+        fused: bool,
+        y: &Tensor,
+        needs: &Needs<N>,
+    ) -> Option<Tensor> {
+        (self != Then::Nothing && needs.any() && fused).then(|| y.detach())
     }
 
     /// What of the gradient g comes through to the operator.
     pub(crate) fn through(self, made: Option<&Tensor>, g: Tensor) -> Result<Tensor> {
         match (self, made) {
-            (Then::Relu, Some(y)) => device_backward::<Relu>(y.memory().cuda, y, g),
-            (Then::Relu6, Some(y)) => device_backward::<Relu6>(y.memory().cuda, y, g),
+            (Then::Relu, Some(y)) => backward::<Relu>(y, g),
+            (Then::Relu6, Some(y)) => backward::<Relu6>(y, g),
             _ => Ok(g),
+        }
+    }
+
+    /// Of f32 values on the CPU.
+    pub(crate) fn in_place(self, y: &mut [f32]) {
+        match self {
+            Then::Nothing => {}
+            Then::Relu => fast_in_place::<Relu>(y),
+            Then::Relu6 => fast_in_place::<Relu6>(y),
         }
     }
 }
@@ -186,7 +214,7 @@ fn activate_owned<A: Activation>(mut x: Tensor) -> Result<Tensor> {
         Route::F64 => reference::<f64, A>(&x),
         Route::Reference => reference::<f32, A>(&x),
         Route::Fast if x.is_unique() => {
-            fast_in_place::<A>(&mut x);
+            fast_in_place::<A>(x.values_mut());
             x.detach()
         }
         Route::Fast => fast::<A>(&x),
@@ -195,13 +223,18 @@ fn activate_owned<A: Activation>(mut x: Tensor) -> Result<Tensor> {
     let x = &x;
     let saved = output.detach();
     Ok(record(A::NAME, [x], output, move |g| {
-        Ok([Some(match route(A::NAME, &[&saved, &g])? {
-            Route::F64 => reference_backward::<f64, A>(&saved, &g),
-            Route::Reference => reference_backward::<f32, A>(&saved, &g),
-            Route::Fast => fast_backward::<A>(&saved, g),
-            Route::Cuda(cuda) => device_backward::<A>(cuda, &saved, g)?,
-        })])
+        Ok([Some(backward::<A>(&saved, g)?)])
     }))
+}
+
+/// g · slope, from the output.
+fn backward<A: Activation>(y: &Tensor, g: Tensor) -> Result<Tensor> {
+    Ok(match route(A::NAME, &[y, &g])? {
+        Route::F64 => reference_backward::<f64, A>(y, &g),
+        Route::Reference => reference_backward::<f32, A>(y, &g),
+        Route::Fast => fast_backward::<A>(y, g),
+        Route::Cuda(cuda) => device_backward::<A>(cuda, y, g)?,
+    })
 }
 
 fn reference<T: Real, A: Activation>(x: &Tensor) -> Tensor {
@@ -242,9 +275,9 @@ fn device_backward<A: Activation>(cuda: &'static Cuda, y: &Tensor, mut g: Tensor
     Ok(d)
 }
 
-fn fast_in_place<A: Activation>(x: &mut Tensor) {
+fn fast_in_place<A: Activation>(x: &mut [f32]) {
     let isa = isa();
-    threads::for_each_chunk(x.values_mut::<f32>(), threads::PASS, |_, x| {
+    threads::for_each_chunk(x, threads::PASS, |_, x| {
         simd::vectorize(
             isa,
             #[inline(always)]

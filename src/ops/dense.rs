@@ -156,7 +156,7 @@ mod fast {
         let packed = Packed::new(isa(), &Right::matrix(w.values(), g.inputs, g.outputs));
         let start = b.map_or(Start::Zero, |b| Start::Bias(b.values()));
         // SAFETY: dense rows of `outputs` elements in a buffer of batch · outputs.
-        unsafe { product(&rows, &packed, start, &Dense(g.outputs), &mut y) };
+        unsafe { product(&rows, &packed, start, Then::Nothing, &Dense(g.outputs), &mut y) };
         Tensor::from_buffer(y, [g.batch, g.outputs])
     }
 
@@ -165,7 +165,7 @@ mod fast {
         let rows = Matrix::new(dy.values(), g.batch, g.outputs);
         let packed = Packed::new(isa(), &Right::transpose(w.values(), g.outputs, g.inputs));
         // SAFETY: dense rows of `inputs` elements in a buffer of batch · inputs.
-        unsafe { product(&rows, &packed, Start::Zero, &Dense(g.inputs), &mut dx) };
+        unsafe { product(&rows, &packed, Start::Zero, Then::Nothing, &Dense(g.inputs), &mut dx) };
         Tensor::from_buffer(dx, [g.batch, g.inputs])
     }
 

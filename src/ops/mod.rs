@@ -92,6 +92,13 @@ pub(crate) enum Route {
     Cuda(&'static Cuda),
 }
 
+impl Route {
+    /// Whether an operator makes the activation after it ([`Then`]) in its own pass.
+    pub(crate) fn fuses(&self) -> bool {
+        matches!(self, Route::Fast | Route::Cuda(_))
+    }
+}
+
 /// The way for these inputs: all of one type, f32 or f64, and on one device.
 pub(crate) fn route(op: &'static str, inputs: &[&Tensor]) -> Result<Route> {
     let device = inputs[0].device();

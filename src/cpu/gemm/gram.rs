@@ -4,6 +4,7 @@ use super::tile::{Tile, for_each_tile};
 use super::{KC, Rows, Start};
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch};
 use crate::cpu::threads::{self, Shared};
+use crate::ops::Then;
 use crate::pool::Buffer;
 
 /// Rows of C a task: 16 tiles of AVX-512. With KC gathered rows of A that is 240 KiB of L2.
@@ -114,6 +115,7 @@ impl<R: Rows> Kernel for Task<'_, R> {
                             b_step: width,
                             columns,
                             start,
+                            then: Then::Nothing,
                         };
                         let to = self.offset + first * self.columns + column;
                         // SAFETY: the gathered block has `steps` rows of STEP floats, the panel `steps`

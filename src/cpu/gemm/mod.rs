@@ -31,13 +31,14 @@ pub use patches::{GridPlace, Matrix, Patches};
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch};
 use crate::cpu::threads::{self, Shared};
 use crate::pool::Buffer;
-use tile::{Tile, for_each_tile};
+pub(crate) use tile::{Tile, for_each_tile};
+use crate::ops::Then;
 
 /// Steps of k a block.
-const KC: usize = 256;
+pub(crate) const KC: usize = 256;
 /// Floats from one row of a gathered block to the next: 17 cache lines, so that the 14 rows of a
 /// tile fall into different sets of the L1 cache.
-const ROW: usize = KC + 16;
+pub(crate) const ROW: usize = KC + 16;
 /// Tiles of rows in a gathered block.
 const BLOCK_TILES: usize = 8;
 
@@ -107,15 +108,7 @@ pub struct Packed {
 impl Packed {
     /// Packs for the tiles of one instruction set.
     pub fn new(isa: Isa, right: &Right) -> Self {
-        struct Width;
-        impl Kernel for Width {
-            type Output = usize;
-            #[inline(always)]
-            fn run<V: Vector>(self) -> usize {
-                2 * V::LANES
-            }
-        }
-        let (depth, columns, width) = (right.depth(), right.columns, dispatch(isa, Width));
+        let (depth, columns, width) = (right.depth(), right.columns, 2 * isa.lanes());
         let panels = columns.div_ceil(width);
         let mut values = Buffer::<f32>::new(depth * panels * width);
         // One piece is the panels of one KC block; the last block is shorter.
@@ -173,7 +166,7 @@ pub enum Start<'a> {
     Accumulate,
 }
 
-/// C = A·B + start, with row r of C written to `out[place.offset(r)..]`.
+/// C = then(A·B + start), with row r of C written to `out[place.offset(r)..]`.
 ///
 /// # Safety
 /// `place` must give each row its own `columns` elements inside `out`.
@@ -181,6 +174,7 @@ pub unsafe fn product(
     rows: &impl Rows,
     right: &Packed,
     start: Start,
+    then: Then,
     place: &impl Place,
     out: &mut [f32],
 ) {
@@ -188,6 +182,7 @@ pub unsafe fn product(
         rows: &'a R,
         right: &'a Packed,
         start: Start<'a>,
+        then: Then,
         place: &'a P,
         out: Shared<f32>,
         range: std::ops::Range<usize>,
@@ -201,7 +196,8 @@ pub unsafe fn product(
             let tiles = range.len().div_ceil(V::TILE_ROWS);
             let mut gathered = Buffer::<f32>::new(tiles * V::TILE_ROWS * ROW);
             let offsets: Vec<usize> = range.clone().map(|row| self.place.offset(row)).collect();
-            for block in 0..right.depth.div_ceil(KC) {
+            let blocks = right.depth.div_ceil(KC);
+            for block in 0..blocks {
                 let from = block * KC;
                 let steps = KC.min(right.depth - from);
                 for (row, out) in range.clone().zip(gathered.chunks_mut(ROW)) {
@@ -227,6 +223,7 @@ pub unsafe fn product(
                                 b_step: right.width,
                                 columns,
                                 start,
+                                then: if block + 1 == blocks { self.then } else { Then::Nothing },
                             };
                             let offsets = &offsets[first..first + count];
                             // SAFETY: `gathered` holds `count` rows of ROW floats from `first`, the
@@ -250,7 +247,7 @@ pub unsafe fn product(
     if count == 0 || right.columns == 0 {
         return;
     }
-    let block = block_rows(right.isa);
+    let block = BLOCK_TILES * right.isa.tile_rows();
     let blocks = count.div_ceil(block);
     // Few rows (dense layers): cut the columns as well, so that there is work for every core.
     let cuts = (16 / blocks).clamp(1, right.panels());
@@ -261,21 +258,8 @@ pub unsafe fn product(
         let (b, c) = (task / cuts, task % cuts);
         let range = b * block..count.min((b + 1) * block);
         let panels = c * cut..right.panels().min((c + 1) * cut);
-        dispatch(right.isa, Block { rows, right, start, place, out: shared, range, panels });
+        dispatch(right.isa, Block { rows, right, start, then, place, out: shared, range, panels });
     });
-}
-
-/// Rows of a gathered block.
-fn block_rows(isa: Isa) -> usize {
-    struct BlockRows;
-    impl Kernel for BlockRows {
-        type Output = usize;
-        #[inline(always)]
-        fn run<V: Vector>(self) -> usize {
-            BLOCK_TILES * V::TILE_ROWS
-        }
-    }
-    dispatch(isa, BlockRows)
 }
 
 #[cfg(test)]
@@ -329,7 +313,7 @@ mod tests {
                 let rows = Matrix::new(&a, m, k);
                 let packed = Packed::new(isa, &Right::matrix(&b, k, n));
                 // SAFETY: dense rows of n elements in a buffer of m · n.
-                unsafe { product(&rows, &packed, Start::Bias(&bias), &Dense(n), &mut c) };
+                unsafe { product(&rows, &packed, Start::Bias(&bias), Then::Nothing, &Dense(n), &mut c) };
                 let mut expected = naive(m, k, n, |i, p| a[i * k + p], &b);
                 expected.iter_mut().enumerate().for_each(|(i, e)| *e += bias[i % n] as f64);
                 close(&c, &expected, &format!("{isa:?} {m}×{k}×{n}"));
@@ -337,7 +321,7 @@ mod tests {
                 let transposed: Vec<f32> = (0..n * k).map(|i| b[i % k * n + i / k]).collect();
                 let packed = Packed::new(isa, &Right::transpose(&transposed, k, n));
                 // SAFETY: as above.
-                unsafe { product(&rows, &packed, Start::Accumulate, &Dense(n), &mut c) };
+                unsafe { product(&rows, &packed, Start::Accumulate, Then::Nothing, &Dense(n), &mut c) };
                 let product = naive(m, k, n, |i, p| a[i * k + p], &b);
                 expected.iter_mut().zip(product).for_each(|(e, p)| *e += p);
                 close(&c, &expected, "accumulated");
@@ -369,7 +353,7 @@ mod tests {
             let rows = Matrix::new(&a, m, k);
             let packed = Packed::new(isa, &Right::matrix(&b[..k * n], k, n));
             // SAFETY: dense rows of n elements in a buffer of m · n.
-            unsafe { product(&rows, &packed, Start::Zero, &Dense(n), &mut c) };
+            unsafe { product(&rows, &packed, Start::Zero, Then::Nothing, &Dense(n), &mut c) };
             gram(isa, &rows, &b[..m * n], n, &mut d);
             (c, d)
         };

@@ -2,9 +2,10 @@
 
 use super::Start;
 use crate::cpu::simd::Vector;
+use crate::ops::Then;
 
 /// One tile: up to `V::TILE_ROWS` rows and two vectors of columns, over `steps` of k.
-pub(super) struct Tile<'a> {
+pub(crate) struct Tile<'a> {
     pub steps: usize,
     /// Element (row r, step k) is at `r · ROW_STEP + k · K_STEP`.
     pub a: *const f32,
@@ -15,11 +16,13 @@ pub(super) struct Tile<'a> {
     /// Columns to write, at most two vectors.
     pub columns: usize,
     pub start: Start<'a>,
+    /// The activation of what is written.
+    pub then: Then,
 }
 
 /// Calls `f(first, count)` for every tile of rows.
 #[inline(always)]
-pub(super) fn for_each_tile<V: Vector>(rows: usize, mut f: impl FnMut(usize, usize)) {
+pub(crate) fn for_each_tile<V: Vector>(rows: usize, mut f: impl FnMut(usize, usize)) {
     let mut first = 0;
     while first < rows {
         let count = V::TILE_ROWS.min(rows - first);
@@ -38,11 +41,25 @@ impl Tile<'_> {
         rows: usize,
         c: impl Fn(usize) -> *mut f32,
     ) {
+        unsafe { self.run_strided::<V, ROW_STEP>(rows, K_STEP, c) }
+    }
+
+    /// [`Tile::run`] with a number of floats from one step of `a` to the next that is known at run time.
+    ///
+    /// # Safety
+    /// As [`Tile::run`].
+    #[inline(always)]
+    pub unsafe fn run_strided<V: Vector, const ROW_STEP: usize>(
+        &self,
+        rows: usize,
+        k_step: usize,
+        c: impl Fn(usize) -> *mut f32,
+    ) {
         // The number of rows must be known to the compiler for the tile to stay in registers.
         macro_rules! of {
             ($($n:literal)*) => {
                 match rows {
-                    $($n => unsafe { self.rows::<V, $n, ROW_STEP, K_STEP>(c) },)*
+                    $($n => unsafe { self.rows::<V, $n, ROW_STEP>(k_step, c) },)*
                     _ => unreachable!("a tile has 1 to 14 rows"),
                 }
             };
@@ -51,8 +68,9 @@ impl Tile<'_> {
     }
 
     #[inline(always)]
-    unsafe fn rows<V: Vector, const ROWS: usize, const ROW_STEP: usize, const K_STEP: usize>(
+    unsafe fn rows<V: Vector, const ROWS: usize, const ROW_STEP: usize>(
         &self,
+        k_step: usize,
         c: impl Fn(usize) -> *mut f32,
     ) {
         unsafe {
@@ -65,7 +83,7 @@ impl Tile<'_> {
                     sum[0] = left.mul_add(right[0], sum[0]);
                     sum[1] = left.mul_add(right[1], sum[1]);
                 }
-                a = a.add(K_STEP);
+                a = a.add(k_step);
                 b = b.add(self.b_step);
             }
             let full = self.columns == 2 * V::LANES;
@@ -79,7 +97,7 @@ impl Tile<'_> {
                             Start::Bias(bias) => sum.add(V::load(bias.as_ptr().add(at))),
                             Start::Accumulate => V::load(c.add(at)).add(sum),
                         };
-                        value.store(c.add(at));
+                        self.then.of(value).store(c.add(at));
                     } else if at < self.columns {
                         let n = V::LANES.min(self.columns - at);
                         let value = match self.start {
@@ -87,7 +105,7 @@ impl Tile<'_> {
                             Start::Bias(bias) => sum.add(V::load_partial(bias.as_ptr().add(at), n)),
                             Start::Accumulate => V::load_partial(c.add(at), n).add(sum),
                         };
-                        value.store_partial(c.add(at), n);
+                        self.then.of(value).store_partial(c.add(at), n);
                     }
                 }
             }

@@ -10,16 +10,32 @@
 //! modulo the stride are reached through the same subset of taps, so each phase is a dense
 //! convolution of its own, and no multiplication by a zero is ever made.
 //!
+//! 3×3 kernels of stride 1 go through Winograd's F(2×2, 3×3) in all three passes, where there are channels
+//! enough for its products to pay for its transforms.
+//!
 //! Where dilation pushes many taps into the padding (DeepLab's 14×14 map with dilation 12 or 18),
 //! each tap is a product of its own over the rectangle of outputs for which it sees a pixel.
 
 use super::Conv2dGeometry;
 use crate::cpu::gemm::{Dense, GridPlace, Matrix, Packed, Patches, Right, Start, gram, product};
 use crate::cpu::simd::Isa;
+use crate::cpu::winograd;
+use crate::ops::Then;
 use crate::pool::Buffer;
 use std::ops::Range;
 
-pub fn forward(isa: Isa, g: &Conv2dGeometry, x: &[f32], w: &[f32], b: Option<&[f32]>, y: &mut [f32]) {
+pub fn forward(
+    isa: Isa,
+    g: &Conv2dGeometry,
+    x: &[f32],
+    w: &[f32],
+    b: Option<&[f32]>,
+    then: Then,
+    y: &mut [f32],
+) {
+    if let Some(g) = winograd(g) {
+        return winograd::convolve(isa, &g, x, w, b, then, y);
+    }
     if let Some(taps) = sparse_taps(g) {
         for row in y.chunks_mut(g.out_channels) {
             match b {
@@ -31,10 +47,12 @@ pub fn forward(isa: Isa, g: &Conv2dGeometry, x: &[f32], w: &[f32], b: Option<&[f
             let packed =
                 Packed::new(isa, &Right::matrix(tap.slice(g, w), g.in_channels, g.out_channels));
             let place = tap.place(g.output, g.out_channels, tap.origin(), [1, 1]);
+            let rows = tap.input_patches(g, x);
             // SAFETY: the grid's points are distinct pixels of the output.
-            unsafe { product(&tap.input_patches(g, x), &packed, Start::Accumulate, &place, y) };
+            unsafe { product(&rows, &packed, Start::Accumulate, Then::Nothing, &place, y) };
         }
-        return;
+        // No tap sees all outputs, so none of them could do this.
+        return then.in_place(y);
     }
     let depth = g.kernel[0] * g.kernel[1] * g.in_channels;
     let packed = Packed::new(isa, &Right::matrix(w, depth, g.out_channels));
@@ -44,23 +62,43 @@ pub fn forward(isa: Isa, g: &Conv2dGeometry, x: &[f32], w: &[f32], b: Option<&[f
     unsafe {
         if is_pointwise(g) {
             let rows = Matrix::new(x, x.len() / g.in_channels, g.in_channels);
-            product(&rows, &packed, start, &place, y);
+            product(&rows, &packed, start, then, &place, y);
         } else {
-            product(&patches(g, x), &packed, start, &place, y);
+            product(&patches(g, x), &packed, start, then, &place, y);
         }
     }
+}
+
+/// The same as a convolution for Winograd's method, where that is faster.
+fn winograd(g: &Conv2dGeometry) -> Option<winograd::Geometry> {
+    let fits = g.kernel == [3, 3] && g.stride == [1, 1] && g.dilation == [1, 1];
+    // Fewer channels make products too small to pay for the transforms.
+    let pays = g.in_channels.min(g.out_channels) >= 16 && g.output.iter().all(|&side| side >= 4);
+    (fits && pays && g.pad.iter().all(|&pad| pad <= 2)).then_some(winograd::Geometry {
+        batch: g.batch,
+        input: g.input,
+        channels: g.in_channels,
+        output: g.output,
+        filters: g.out_channels,
+        pad: g.pad,
+    })
 }
 
 pub fn input_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     let (c, f) = (g.in_channels, g.out_channels);
     let size = c * f;
+    if let Some(g) = winograd(g) {
+        let turned = winograd::turned(w, c, f);
+        return winograd::convolve(isa, &g.transposed(), dy, &turned, None, Then::Nothing, dx);
+    }
     if let Some(taps) = sparse_taps(g) {
         dx.fill(0.0);
         for tap in taps {
             let packed = Packed::new(isa, &Right::transpose(tap.slice(g, w), f, c));
             let place = tap.place(g.input, c, tap.input_origin(g), g.stride);
+            let rows = tap.output_patches(g, dy);
             // SAFETY: the grid's points are distinct pixels of the input.
-            unsafe { product(&tap.output_patches(g, dy), &packed, Start::Accumulate, &place, dx) };
+            unsafe { product(&rows, &packed, Start::Accumulate, Then::Nothing, &place, dx) };
         }
         return;
     }
@@ -68,7 +106,7 @@ pub fn input_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: &
         let packed = Packed::new(isa, &Right::transpose(w, f, c));
         let rows = Matrix::new(dy, dy.len() / f, f);
         // SAFETY: dense rows, one an input pixel.
-        unsafe { product(&rows, &packed, Start::Zero, &Dense(c), dx) };
+        unsafe { product(&rows, &packed, Start::Zero, Then::Nothing, &Dense(c), dx) };
         return;
     }
     for py in 0..g.stride[0].min(g.input[0]) {
@@ -104,13 +142,16 @@ pub fn input_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: &
                 continue;
             }
             // SAFETY: the grid's points are distinct pixels of the input.
-            unsafe { product(&rows, &Packed::new(isa, &right), Start::Zero, &place, dx) };
+            unsafe { product(&rows, &Packed::new(isa, &right), Start::Zero, Then::Nothing, &place, dx) };
         }
     }
 }
 
 pub fn kernel_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], x: &[f32], dw: &mut [f32]) {
     let (c, f) = (g.in_channels, g.out_channels);
+    if let Some(g) = winograd(g) {
+        return winograd::kernel_gradient(isa, &g, dy, x, dw);
+    }
     if let Some(taps) = sparse_taps(g) {
         dw.fill(0.0);
         for tap in taps {

@@ -135,10 +135,14 @@ pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions
     }
     let inputs: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
     let (precision, then) = (precision(), options.then);
-    let output = match route("conv2d", &inputs)? {
+    let route_taken = route("conv2d", &inputs)?;
+    let fused = route_taken.fuses();
+    let output = match route_taken {
         Route::F64 => forward::<f64>(&g, x, w, b, reference::forward),
         Route::Reference => forward::<f32>(&g, x, w, b, reference::forward),
-        Route::Fast => forward::<f32>(&g, x, w, b, |g, x, w, b, y| cpu::forward(isa(), g, x, w, b, y)),
+        Route::Fast => forward::<f32>(&g, x, w, b, |g, x, w, b, y| {
+            cpu::forward(isa(), g, x, w, b, then, y)
+        }),
         Route::Cuda(cuda) => {
             Tensor::from_memory(device::forward(cuda, &g, [x, w], b, precision, then)?, g.output_shape())
         }
@@ -148,7 +152,7 @@ pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions
     let saved_x = needs.0[1].then(|| x.detach());
     let saved_w = needs.0[0].then(|| w.detach());
     let kernel_shape = w.shape();
-    let made = then.made(&output, &needs);
+    let made = then.made(fused, &output, &needs);
     let output = record_all("conv2d", &inputs, output, move |dy| {
         let dy = then.through(made.as_ref(), dy)?;
         let dx = saved_w.map(|w| {
@@ -185,7 +189,7 @@ pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions
         }
         Ok(all)
     });
-    then.complete(output)
+    then.complete(fused, output)
 }
 
 fn forward<T: Real>(

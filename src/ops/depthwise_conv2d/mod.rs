@@ -11,12 +11,11 @@
 //! Bytes bind: 2·kh·kw operations for each 4-byte value read and written. Vectors run along the
 //! channels, so every load is contiguous.
 
+mod cpu;
 pub(crate) mod device;
 
 use crate::autograd::{Needs, record_all};
 use crate::cases::{Case, Input, Size};
-use crate::cpu::simd::{Kernel, Vector, dispatch, isa};
-use crate::cpu::threads;
 use crate::error::{Error, Result};
 use crate::ops::conv2d::{Conv2dOptions, Windows};
 use crate::ops::{Padding, Route, Then, route};
@@ -101,17 +100,19 @@ pub fn depthwise_conv2d(
     }
     let inputs: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
     let then = options.then;
-    let output = match route("depthwise_conv2d", &inputs)? {
+    let route_taken = route("depthwise_conv2d", &inputs)?;
+    let fused = route_taken.fuses();
+    let output = match route_taken {
         Route::F64 => reference::forward::<f64>(&g, x, w, b),
         Route::Reference => reference::forward::<f32>(&g, x, w, b),
-        Route::Fast => fast::forward(&g, x, w, b),
+        Route::Fast => cpu::forward(&g, x, w, b, then),
         Route::Cuda(cuda) => device::forward(cuda, &g, [x, w], b, then)?,
     };
     let needs = Needs::of([x, w, b.unwrap_or(w)]);
     let has_bias = b.is_some();
     let saved_x = needs.0[1].then(|| x.detach());
     let saved_w = needs.0[0].then(|| w.detach());
-    let made = then.made(&output, &needs);
+    let made = then.made(fused, &output, &needs);
     let output = record_all("depthwise_conv2d", &inputs, output, move |dy| {
         let dy = then.through(made.as_ref(), dy)?;
         let (x, w) = (saved_x.as_ref(), saved_w.as_ref());
@@ -125,10 +126,7 @@ pub fn depthwise_conv2d(
                 w.map(|w| reference::input_gradient::<f32>(&g, &dy, w)),
                 x.map(|x| reference::kernel_gradient::<f32>(&g, &dy, x)),
             ),
-            Route::Fast => (
-                w.map(|w| fast::input_gradient(&g, &dy, w)),
-                x.map(|x| fast::kernel_gradient(&g, &dy, x)),
-            ),
+            Route::Fast => cpu::gradients(&g, &dy, x, w),
             Route::Cuda(cuda) => device::gradients(cuda, &g, &dy, x, w)?,
         };
         let mut all = vec![dx, dw];
@@ -138,7 +136,7 @@ pub fn depthwise_conv2d(
         }
         Ok(all)
     });
-    then.complete(output)
+    then.complete(fused, output)
 }
 
 mod reference {
@@ -200,171 +198,6 @@ mod reference {
             }
         });
         Tensor::from_buffer(dw, [g.kernel[0], g.kernel[1], c, 1])
-    }
-}
-
-mod fast {
-    use super::*;
-
-    /// Sums `taps` products of pixel and weight vectors into one pixel: `taps` holds, for each
-    /// product, the offsets of its pixel and of its weights.
-    struct Gather<'a> {
-        pixels: &'a [f32],
-        weights: &'a [f32],
-        bias: Option<&'a [f32]>,
-        taps: &'a [(usize, usize)],
-        out: &'a mut [f32],
-    }
-
-    impl Gather<'_> {
-        #[inline(always)]
-        fn pixel<V: Vector>(&mut self) {
-            let c = self.out.len();
-            // One bound check a tap, for all its channels.
-            let fits = |&(pixel, weight): &(usize, usize)| {
-                pixel + c <= self.pixels.len() && weight + c <= self.weights.len()
-            };
-            assert!(self.taps.iter().all(fits) && self.bias.is_none_or(|bias| bias.len() == c));
-            let mut i = 0;
-            // SAFETY: every offset plus `c` is within its slice (asserted), and i + n ≤ c.
-            unsafe {
-                while i + V::LANES <= c {
-                    let mut sum = self.bias.map_or(V::splat(0.0), |b| V::load(b.as_ptr().add(i)));
-                    for &(pixel, weight) in self.taps {
-                        let pixel = V::load(self.pixels.as_ptr().add(pixel + i));
-                        sum = pixel.mul_add(V::load(self.weights.as_ptr().add(weight + i)), sum);
-                    }
-                    sum.store(self.out.as_mut_ptr().add(i));
-                    i += V::LANES;
-                }
-                if i < c {
-                    let n = c - i;
-                    let mut sum =
-                        self.bias.map_or(V::splat(0.0), |b| V::load_partial(b.as_ptr().add(i), n));
-                    for &(pixel, weight) in self.taps {
-                        let pixel = V::load_partial(self.pixels.as_ptr().add(pixel + i), n);
-                        let weight = V::load_partial(self.weights.as_ptr().add(weight + i), n);
-                        sum = pixel.mul_add(weight, sum);
-                    }
-                    sum.store_partial(self.out.as_mut_ptr().add(i), n);
-                }
-            }
-        }
-    }
-
-    /// One row of pixels, each the sum over the taps that `find` names for it.
-    struct Row<'a, F> {
-        pixels: &'a [f32],
-        weights: &'a [f32],
-        bias: Option<&'a [f32]>,
-        channels: usize,
-        out: &'a mut [f32],
-        /// Pushes (pixel offset, weight offset) of every tap of pixel x of the row.
-        find: F,
-    }
-
-    impl<F: Fn(usize, &mut Vec<(usize, usize)>)> Kernel for Row<'_, F> {
-        type Output = ();
-        #[inline(always)]
-        fn run<V: Vector>(self) {
-            let mut taps = Vec::new();
-            for (x, out) in self.out.chunks_mut(self.channels).enumerate() {
-                taps.clear();
-                (self.find)(x, &mut taps);
-                let (pixels, weights, bias) = (self.pixels, self.weights, self.bias);
-                Gather { pixels, weights, bias, taps: &taps, out }.pixel::<V>();
-            }
-        }
-    }
-
-    pub fn forward(g: &DepthwiseGeometry, x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Tensor {
-        let (x, w, c, isa) = (x.values::<f32>(), w.values::<f32>(), g.channels, isa());
-        let bias = b.map(|b| b.values::<f32>());
-        let mut y = Buffer::<f32>::new(g.output_shape().elements());
-        threads::for_each_chunk(&mut y, g.output[1] * c, |row, out| {
-            let (n, oy) = (row / g.output[0], row % g.output[0]);
-            let find = |ox: usize, taps: &mut Vec<(usize, usize)>| {
-                for ky in 0..g.kernel[0] {
-                    let Some(iy) = g.input_of(0, oy, ky) else { continue };
-                    for kx in 0..g.kernel[1] {
-                        let Some(ix) = g.input_of(1, ox, kx) else { continue };
-                        let pixel = (n * g.input[0] + iy) * g.input[1] + ix;
-                        taps.push((pixel * c, (ky * g.kernel[1] + kx) * c));
-                    }
-                }
-            };
-            dispatch(isa, Row { pixels: x, weights: w, bias, channels: c, out, find });
-        });
-        Tensor::from_buffer(y, g.output_shape())
-    }
-
-    pub fn input_gradient(g: &DepthwiseGeometry, dy: &Tensor, w: &Tensor) -> Tensor {
-        let (dy, w, c, isa) = (dy.values::<f32>(), w.values::<f32>(), g.channels, isa());
-        let shape = [g.batch, g.input[0], g.input[1], c];
-        let mut dx = Buffer::<f32>::new(shape.iter().product());
-        threads::for_each_chunk(&mut dx, g.input[1] * c, |row, out| {
-            let (n, iy) = (row / g.input[0], row % g.input[0]);
-            let find = |ix: usize, taps: &mut Vec<(usize, usize)>| {
-                for ky in 0..g.kernel[0] {
-                    let Some(oy) = g.output_of(0, iy, ky) else { continue };
-                    for kx in 0..g.kernel[1] {
-                        let Some(ox) = g.output_of(1, ix, kx) else { continue };
-                        let pixel = (n * g.output[0] + oy) * g.output[1] + ox;
-                        taps.push((pixel * c, (ky * g.kernel[1] + kx) * c));
-                    }
-                }
-            };
-            dispatch(isa, Row { pixels: dy, weights: w, bias: None, channels: c, out, find });
-        });
-        Tensor::from_buffer(dx, shape)
-    }
-
-    /// Output rows a partial sum of the kernel's gradient covers.
-    const ROWS: usize = 8;
-
-    pub fn kernel_gradient(g: &DepthwiseGeometry, dy: &Tensor, x: &Tensor) -> Tensor {
-        struct Band<'a> {
-            g: &'a DepthwiseGeometry,
-            dy: &'a [f32],
-            x: &'a [f32],
-            rows: std::ops::Range<usize>,
-        }
-        impl Kernel for Band<'_> {
-            type Output = Buffer<f32>;
-            #[inline(always)]
-            fn run<V: Vector>(self) -> Buffer<f32> {
-                let (g, c) = (self.g, self.g.channels);
-                let mut dw = Buffer::<f32>::filled(g.kernel[0] * g.kernel[1] * c, 0.0);
-                for row in self.rows {
-                    let (n, oy) = (row / g.output[0], row % g.output[0]);
-                    for ky in 0..g.kernel[0] {
-                        let Some(iy) = g.input_of(0, oy, ky) else { continue };
-                        for kx in 0..g.kernel[1] {
-                            let dw = &mut dw[(ky * g.kernel[1] + kx) * c..][..c];
-                            for ox in 0..g.output[1] {
-                                let Some(ix) = g.input_of(1, ox, kx) else { continue };
-                                let x = &self.x[((n * g.input[0] + iy) * g.input[1] + ix) * c..][..c];
-                                let dy = &self.dy[(row * g.output[1] + ox) * c..][..c];
-                                for ((dw, x), dy) in dw.iter_mut().zip(x).zip(dy) {
-                                    *dw += x * dy;
-                                }
-                            }
-                        }
-                    }
-                }
-                dw
-            }
-        }
-        let (dy, x, isa) = (dy.values::<f32>(), x.values::<f32>(), isa());
-        let rows = g.batch * g.output[0];
-        let parts = threads::map(rows.div_ceil(ROWS), |band| {
-            dispatch(isa, Band { g, dy, x, rows: band * ROWS..rows.min((band + 1) * ROWS) })
-        });
-        let mut sum = Buffer::<f32>::filled(g.kernel[0] * g.kernel[1] * g.channels, 0.0);
-        for part in parts {
-            sum.iter_mut().zip(part.iter()).for_each(|(sum, part)| *sum += part);
-        }
-        Tensor::from_buffer(sum, [g.kernel[0], g.kernel[1], g.channels, 1])
     }
 }
 
