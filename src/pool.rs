@@ -1,9 +1,9 @@
 //! The buffer pool: memory that tensors give back is handed to the next tensor of its size.
 //!
 //! A training step allocates the same sizes over and over. Given back to the system, each large
-//! block costs a page fault per 4 KiB when it is touched again; kept, it costs nothing.
+//! block costs a page fault per 4 KiB when it is touched again; kept, it costs nothing. Blocks of 2 MiB and
+//! more ask for huge pages.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
@@ -61,8 +61,69 @@ fn free_list() -> MutexGuard<'static, HashMap<usize, Vec<Block>>> {
     FREE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn layout(class: usize) -> Layout {
-    Layout::from_size_align(class, ALIGNMENT).expect("tensor sizes are below isize::MAX")
+/// Memory from the system and back to it: zeros, aligned to 64 bytes.
+mod system {
+    use super::ALIGNMENT;
+    use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+        use std::ptr::NonNull;
+
+    /// A huge page of x86-64 and AArch64. Where a kernel goes through a tensor, the 512 small pages of each would
+    /// cost as many page faults once, and misses in the table of translations ever after.
+    #[cfg(target_os = "linux")]
+    const HUGE: usize = 2 << 20;
+
+    fn layout(size: usize) -> Layout {
+        Layout::from_size_align(size, ALIGNMENT).expect("tensor sizes are below isize::MAX")
+    }
+
+    pub fn allocate(size: usize) -> NonNull<u8> {
+        #[cfg(target_os = "linux")]
+        if size >= HUGE {
+            return huge_pages(size).unwrap_or_else(|| handle_alloc_error(layout(size)));
+        }
+        // SAFETY: the layout has a non-zero size.
+        let fresh = unsafe { alloc_zeroed(layout(size)) };
+        NonNull::new(fresh).unwrap_or_else(|| handle_alloc_error(layout(size)))
+    }
+
+    /// # Safety
+    /// `memory` came from [`allocate`] with this size, and nothing refers to it.
+    pub unsafe fn free(memory: NonNull<u8>, size: usize) {
+        #[cfg(target_os = "linux")]
+        if size >= HUGE {
+            // SAFETY: a mapping of its own, as `huge_pages` left it.
+            unsafe { libc::munmap(memory.as_ptr().cast(), size) };
+            return;
+        }
+        // SAFETY: by the caller's contract.
+        unsafe { dealloc(memory.as_ptr(), layout(size)) }
+    }
+
+    /// A mapping that starts at a huge page and asks for them; the system may give small ones all the same.
+    #[cfg(target_os = "linux")]
+    fn huge_pages(size: usize) -> Option<NonNull<u8>> {
+        let all = size.checked_add(HUGE)?;
+        let (access, kind) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
+        // SAFETY: a new mapping, anywhere; its ends are given back where they are not part of what is
+        // returned. (Sizes of classes from 2 MiB on are whole small pages.)
+        unsafe {
+            let start = libc::mmap(std::ptr::null_mut(), all, access, kind, -1, 0);
+            if start == libc::MAP_FAILED {
+                return None;
+            }
+            let before = start.cast::<u8>().align_offset(HUGE);
+            let memory = start.cast::<u8>().add(before);
+            if before > 0 {
+                libc::munmap(start, before);
+            }
+            if before < HUGE {
+                libc::munmap(memory.add(size).cast(), HUGE - before);
+            }
+            libc::madvise(memory.cast(), size, libc::MADV_HUGEPAGE);
+            NonNull::new(memory)
+        }
+    }
 }
 
 impl<T: Plain> Buffer<T> {
@@ -75,13 +136,7 @@ impl<T: Plain> Buffer<T> {
                 HELD.fetch_sub(class, Ordering::Relaxed);
                 memory
             }
-            None => {
-                // Zeroed, so that what is handed out is always initialised memory; for large
-                // blocks the system gives zero pages without touching them.
-                // SAFETY: the layout has a non-zero size.
-                let fresh = unsafe { alloc_zeroed(layout(class)) };
-                NonNull::new(fresh).unwrap_or_else(|| handle_alloc_error(layout(class)))
-            }
+            None => system::allocate(class),
         };
         let now = IN_USE.fetch_add(class, Ordering::Relaxed) + class;
         PEAK.fetch_max(now, Ordering::Relaxed);
@@ -167,8 +222,8 @@ pub fn trim() {
     for (class, blocks) in free_list().drain() {
         for Block(memory) in blocks {
             HELD.fetch_sub(class, Ordering::Relaxed);
-            // SAFETY: allocated in `new` with this layout, and no buffer refers to it.
-            unsafe { dealloc(memory.as_ptr(), layout(class)) };
+            // SAFETY: allocated in `new` with this size, and no buffer refers to it.
+            unsafe { system::free(memory, class) };
         }
     }
 }

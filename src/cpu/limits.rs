@@ -3,6 +3,7 @@
 
 use super::simd::{Kernel, Vector, dispatch, isa};
 use super::threads;
+use crate::pool::Buffer;
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -47,7 +48,8 @@ pub fn fma_gflops(runs: usize) -> f64 {
 /// `runs`.
 pub fn triad_gbps(runs: usize) -> f64 {
     let n = 16 << 20;
-    let (mut a, b, c) = (vec![0.0f32; n], vec![1.0f32; n], vec![2.0f32; n]);
+    let filled = |value| Buffer::<f32>::filled(n, value);
+    let (mut a, b, c) = (filled(0.0), filled(1.0), filled(2.0));
     let mut best = 0.0f64;
     for _ in 0..runs {
         let start = Instant::now();
