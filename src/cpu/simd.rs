@@ -114,6 +114,8 @@ pub trait Vector: Copy + Send + Sync + 'static {
     unsafe fn splat(value: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
+    /// A store past the caches, to an address that is a multiple of the vector's size: see [`streams`].
+    unsafe fn stream(self, to: *mut f32);
     /// The lanes past `n` are zero.
     unsafe fn load_partial(from: *const f32, n: usize) -> Self;
     unsafe fn store_partial(self, to: *mut f32, n: usize);
@@ -151,6 +153,10 @@ impl Vector for Portable {
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         unsafe { to.cast::<[f32; 8]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn stream(self, to: *mut f32) {
+        unsafe { self.store(to) }
     }
     #[inline(always)]
     unsafe fn load_partial(from: *const f32, n: usize) -> Self {
@@ -227,6 +233,10 @@ mod x86 {
             unsafe { _mm256_storeu_ps(to, self.0) }
         }
         #[inline(always)]
+        unsafe fn stream(self, to: *mut f32) {
+            unsafe { _mm256_stream_ps(to, self.0) }
+        }
+        #[inline(always)]
         unsafe fn load_partial(from: *const f32, n: usize) -> Self {
             unsafe { F32x8(_mm256_maskload_ps(from, mask(n))) }
         }
@@ -285,6 +295,10 @@ mod x86 {
             unsafe { _mm512_storeu_ps(to, self.0) }
         }
         #[inline(always)]
+        unsafe fn stream(self, to: *mut f32) {
+            unsafe { _mm512_stream_ps(to, self.0) }
+        }
+        #[inline(always)]
         unsafe fn load_partial(from: *const f32, n: usize) -> Self {
             unsafe { F32x16(_mm512_maskz_loadu_ps(bits(n), from)) }
         }
@@ -320,12 +334,17 @@ mod x86 {
 
     #[target_feature(enable = "avx2,fma")]
     pub unsafe fn run_avx2<K: super::Kernel>(kernel: K) -> K::Output {
-        kernel.run::<F32x8>()
+        let output = kernel.run::<F32x8>();
+        // Stores past the caches are seen by other threads no later than what tells them of it.
+        _mm_sfence();
+        output
     }
 
     #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
     pub unsafe fn run_avx512<K: super::Kernel>(kernel: K) -> K::Output {
-        kernel.run::<F32x16>()
+        let output = kernel.run::<F32x16>();
+        _mm_sfence();
+        output
     }
 }
 
@@ -350,6 +369,15 @@ pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         #[cfg(not(target_arch = "x86_64"))]
         _ => kernel.run::<Portable>(),
     }
+}
+
+/// Whether a result is to be written past the caches: where it is larger than they are, a line is gone before
+/// anybody reads it, and an ordinary store would fetch it first, for nothing. Only where it is written in whole
+/// vectors, which begin at multiples of 64 bytes when its rows are `columns` floats.
+pub fn streams(out: &[f32], columns: usize) -> bool {
+    /// About the last cache of a server's few cores.
+    const LARGE: usize = 32 << 20;
+    size_of_val(out) > LARGE && columns.is_multiple_of(16) && (out.as_ptr() as usize).is_multiple_of(64)
 }
 
 /// Compiles a plain loop for every instruction set, for the compiler to vectorise. Mark the

@@ -328,17 +328,21 @@ pub fn convolve(
                             |first, rows| {
                                 let tile = Tile {
                                     steps,
+                                    runs: 1,
+                                    run_step: 0,
                                     a: v[v_at(block, place, first)..].as_ptr(),
+                                    k_step: 1,
                                     b,
                                     b_step: width,
                                     columns: width,
                                     start: if block == 0 { Start::Zero } else { Start::Accumulate },
                                     then: Then::Nothing,
+                                    stream: false,
                                 };
                                 // SAFETY: V holds `rows` rows of ROW floats from `first` on, U `steps` full
                                 // panel rows, and M a row of `width` floats for every tile.
                                 unsafe {
-                                    tile.run::<V, ROW, 1>(
+                                    tile.run::<V, ROW>(
                                         rows,
                                         #[inline(always)]
                                         |row| results.add((place * count + first + row) * width),
@@ -509,20 +513,23 @@ pub fn kernel_gradient(isa: Isa, g: &Geometry, dy: &[f32], x: &[f32], dw: &mut [
                             let c = self.channels.start + first;
                             let tile = Tile {
                                 steps,
+                                runs: 1,
+                                run_step: 0,
                                 a: self.v[(self.place * count + from) * self.step + c..].as_ptr(),
+                                k_step: self.step,
                                 b: b.as_ptr(),
                                 b_step: width,
                                 columns,
                                 start,
                                 then: Then::Nothing,
+                                stream: false,
                             };
                             let to = (self.place * g.channels + c) * g.filters + panel * width;
                             // SAFETY: V has `steps` rows of `step` floats, Z `steps` full panel rows; the rows of
                             // the sums are this task's alone.
                             unsafe {
-                                tile.run_strided::<V, 1>(
+                                tile.run::<V, 1>(
                                     rows,
-                                    self.step,
                                     #[inline(always)]
                                     |row| self.sums.at(to + row * g.filters),
                                 )

@@ -110,18 +110,22 @@ impl<R: Rows> Kernel for Task<'_, R> {
                     |first, count| {
                         let tile = Tile {
                             steps,
+                            runs: 1,
+                            run_step: 0,
                             a: gathered[first..].as_ptr(),
+                            k_step: STEP,
                             b: panel.as_ptr(),
                             b_step: width,
                             columns,
                             start,
                             then: Then::Nothing,
+                            stream: false,
                         };
                         let to = self.offset + first * self.columns + column;
                         // SAFETY: the gathered block has `steps` rows of STEP floats, the panel `steps`
                         // rows of full width; the rows of C from `first` on are this task's alone.
                         unsafe {
-                            tile.run::<V, 1, STEP>(
+                            tile.run::<V, 1>(
                                 count,
                                 #[inline(always)]
                                 |row| self.out.at(to + row * self.columns),

@@ -28,7 +28,7 @@ mod tile;
 pub use gram::gram;
 pub use patches::{GridPlace, Matrix, Patches};
 
-use crate::cpu::simd::{Isa, Kernel, Vector, dispatch};
+use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, streams};
 use crate::cpu::threads::{self, Shared};
 use crate::pool::Buffer;
 pub(crate) use tile::{Tile, for_each_tile};
@@ -127,7 +127,7 @@ impl Packed {
 
     /// The panel of the given KC block.
     #[inline(always)]
-    fn panel(&self, block: usize, panel: usize) -> &[f32] {
+    pub(crate) fn panel(&self, block: usize, panel: usize) -> &[f32] {
         let steps = KC.min(self.depth - block * KC);
         let start = (block * KC * self.panels() + panel * steps) * self.width;
         &self.values[start..start + steps * self.width]
@@ -184,6 +184,7 @@ pub unsafe fn product(
         start: Start<'a>,
         then: Then,
         place: &'a P,
+        stream: bool,
         out: Shared<f32>,
         range: std::ops::Range<usize>,
         panels: std::ops::Range<usize>,
@@ -192,12 +193,20 @@ pub unsafe fn product(
         type Output = ();
         #[inline(always)]
         fn run<V: Vector>(self) {
-            let (range, right, rows) = (self.range, self.right, self.rows);
-            let tiles = range.len().div_ceil(V::TILE_ROWS);
-            let mut gathered = Buffer::<f32>::new(tiles * V::TILE_ROWS * ROW);
-            let offsets: Vec<usize> = range.clone().map(|row| self.place.offset(row)).collect();
+            let (right, rows) = (self.right, self.rows);
+            // Where rows meet only a panel or two, they come and go in pieces that fit L1 beside them.
+            let part = if self.panels.len() <= 2 { 2 * V::TILE_ROWS } else { self.range.len() };
+            let mut gathered = Buffer::<f32>::new(part * ROW);
+            let mut offsets = Vec::with_capacity(part);
             let blocks = right.depth.div_ceil(KC);
-            for block in 0..blocks {
+            for (first, block) in
+                self.range.clone().step_by(part).flat_map(|first| (0..blocks).map(move |b| (first, b)))
+            {
+                let range = first..self.range.end.min(first + part);
+                if block == 0 {
+                    offsets.clear();
+                    offsets.extend(range.clone().map(|row| self.place.offset(row)));
+                }
                 let from = block * KC;
                 let steps = KC.min(right.depth - from);
                 for (row, out) in range.clone().zip(gathered.chunks_mut(ROW)) {
@@ -218,19 +227,23 @@ pub unsafe fn product(
                         |first, count| {
                             let tile = Tile {
                                 steps,
+                                runs: 1,
+                                run_step: 0,
                                 a: gathered[first * ROW..].as_ptr(),
+                                k_step: 1,
                                 b: b.as_ptr(),
                                 b_step: right.width,
                                 columns,
                                 start,
                                 then: if block + 1 == blocks { self.then } else { Then::Nothing },
+                                stream: self.stream,
                             };
                             let offsets = &offsets[first..first + count];
                             // SAFETY: `gathered` holds `count` rows of ROW floats from `first`, the
                             // panel holds `steps` rows of full width, and by the caller's contract the
                             // offsets name elements of `out` that no other row and no other task touch.
                             unsafe {
-                                tile.run::<V, ROW, 1>(
+                                tile.run::<V, ROW>(
                                     count,
                                     #[inline(always)]
                                     |row| self.out.at(offsets[row] + column),
@@ -253,12 +266,15 @@ pub unsafe fn product(
     let cuts = (16 / blocks).clamp(1, right.panels());
     let cut = right.panels().div_ceil(cuts);
     let cuts = right.panels().div_ceil(cut);
+    // What is added to is read again soon.
+    let once = right.depth <= KC && !matches!(start, Start::Accumulate);
+    let stream = once && streams(out, right.columns);
     let shared = Shared::new(out);
     threads::for_each(blocks * cuts, |task| {
         let (b, c) = (task / cuts, task % cuts);
         let range = b * block..count.min((b + 1) * block);
         let panels = c * cut..right.panels().min((c + 1) * cut);
-        dispatch(right.isa, Block { rows, right, start, then, place, out: shared, range, panels });
+        dispatch(right.isa, Block { rows, right, start, then, place, stream, out: shared, range, panels });
     });
 }
 

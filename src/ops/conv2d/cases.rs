@@ -96,6 +96,11 @@ pub fn cases() -> Vec<Case> {
         // Channels and filters in whole steps of 16, more than a tile of each.
         layer("3x3_d6_whole_steps", [1, 14, 14, 32], [3, 3, 48], 1, Same).dilated(6),
         layer("3x3_s2_whole_steps", [2, 9, 8, 16], [3, 3, 80], 2, Same).without_bias(),
+        // First layers: whole vectors of filters, padding, odd sides, one picture and several.
+        layer("7x7_first_layer", [1, 23, 37, 3], [7, 7, 48], 1, Valid).then(Then::Relu),
+        layer("3x3_s2_first_layer", [2, 18, 21, 3], [3, 3, 32], 2, Same).then(Then::Relu6),
+        layer("7x7_s2_first_layer_same", [3, 13, 11, 3], [7, 7, 16], 2, Same).without_bias(),
+        layer("3x3_first_layer_unread_edge", [1, 16, 9, 3], [3, 3, 16], 2, Valid),
         // For Winograd's method: odd sides, tails of channels, several tasks and blocks of k.
         layer("3x3_odd_sides", [2, 7, 9, 17], [3, 3, 19], 1, Same).then(Then::Relu),
         layer("3x3_valid_wide", [1, 12, 11, 45], [3, 3, 33], 1, Valid).then(Then::Relu6),
@@ -112,6 +117,12 @@ pub fn cases() -> Vec<Case> {
         layer("3x3_512_512_14_n4", [4, 14, 14, 512], [3, 3, 512], 1, Same),
         layer("3x3_s2_3_32_256_n16", [16, 256, 256, 3], [3, 3, 32], 2, Same).without_bias(),
         layer("1x1_512_512_14_n4", [4, 14, 14, 512], [1, 1, 512], 1, Same).without_bias(),
+        layer("1x1_64_128_56_n4", [4, 56, 56, 64], [1, 1, 128], 1, Same).without_bias(),
+        layer("1x1_144_24_64_n16", [16, 64, 64, 144], [1, 1, 24], 1, Same).without_bias(),
+        layer("1x1_256_21_224_n4", [4, 224, 224, 256], [1, 1, 21], 1, Same),
+        layer("3x3_d12_512_256_14_n4", [4, 14, 14, 512], [3, 3, 256], 1, Same)
+            .dilated(12)
+            .without_bias(),
         layer("1x1_24_144_64_n16", [16, 64, 64, 24], [1, 1, 144], 1, Same).without_bias(),
         layer("3x3_d6_512_256_14_n4", [4, 14, 14, 512], [3, 3, 256], 1, Same).dilated(6).without_bias(),
         layer("3x3_d18_512_256_14_n4", [4, 14, 14, 512], [3, 3, 256], 1, Same)

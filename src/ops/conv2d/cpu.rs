@@ -13,10 +13,12 @@
 //! 3×3 kernels of stride 1 go through Winograd's F(2×2, 3×3) in all three passes, where there are channels
 //! enough for its products to pay for its transforms.
 //!
+//! Pictures of three channels have kernels of their own ([`first_layer`]).
+//!
 //! Where dilation pushes many taps into the padding (DeepLab's 14×14 map with dilation 12 or 18),
 //! each tap is a product of its own over the rectangle of outputs for which it sees a pixel.
 
-use super::Conv2dGeometry;
+use super::{Conv2dGeometry, first_layer};
 use crate::cpu::gemm::{Dense, GridPlace, Matrix, Packed, Patches, Right, Start, gram, product};
 use crate::cpu::simd::Isa;
 use crate::cpu::winograd;
@@ -35,6 +37,9 @@ pub fn forward(
 ) {
     if let Some(g) = winograd(g) {
         return winograd::convolve(isa, &g, x, w, b, then, y);
+    }
+    if first_layer::fits(isa, g) {
+        return first_layer::forward(isa, g, x, w, b, then, y);
     }
     if let Some(taps) = sparse_taps(g) {
         for row in y.chunks_mut(g.out_channels) {
@@ -151,6 +156,9 @@ pub fn kernel_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], x: &[f32], dw: 
     let (c, f) = (g.in_channels, g.out_channels);
     if let Some(g) = winograd(g) {
         return winograd::kernel_gradient(isa, &g, dy, x, dw);
+    }
+    if first_layer::fits(isa, g) {
+        return first_layer::kernel_gradient(isa, g, dy, x, dw);
     }
     if let Some(taps) = sparse_taps(g) {
         dw.fill(0.0);

@@ -16,6 +16,7 @@
 mod cases;
 mod cpu;
 pub(crate) mod device;
+mod first_layer;
 mod reference;
 
 pub use cases::cases;

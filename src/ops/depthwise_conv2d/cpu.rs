@@ -10,7 +10,7 @@
 //! Other windows, and pixels at the edges, go tap by tap.
 
 use super::DepthwiseGeometry;
-use crate::cpu::simd::{Kernel, Vector, dispatch, isa};
+use crate::cpu::simd::{Kernel, Vector, dispatch, isa, streams};
 use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
 use crate::pool::Buffer;
@@ -30,8 +30,9 @@ pub fn forward(g: &DepthwiseGeometry, x: &Tensor, w: &Tensor, b: Option<&Tensor>
     let none = Buffer::<f32>::filled(g.input[1] * g.channels, 0.0);
     let width = g.output[1] * g.channels;
     let rows = (threads::PASS / 4 / width.max(1)).max(1);
+    let stream = streams(&y, g.channels);
     threads::for_each_chunk(&mut y, rows * width, |i, out| {
-        dispatch(isa, Forward { g, x, w, bias, then, none: &none, first: i * rows, out });
+        dispatch(isa, Forward { g, x, w, bias, then, stream, none: &none, first: i * rows, out });
     });
     Tensor::from_buffer(y, g.output_shape())
 }
@@ -43,6 +44,7 @@ struct Forward<'a> {
     w: &'a [f32],
     bias: Option<&'a [f32]>,
     then: Then,
+    stream: bool,
     /// A row of zeros, for where a window looks past the picture.
     none: &'a [f32],
     /// The first row, counted through all pictures.
@@ -158,7 +160,7 @@ impl Forward<'_> {
                 }
             }
             for (o, sum) in sums.into_iter().enumerate() {
-                store::<V, FULL>(self.then.of(sum), out.add(o * c + i), lanes);
+                store::<V, FULL>(self.then.of(sum), out.add(o * c + i), lanes, self.stream);
             }
         }
     }
@@ -189,10 +191,16 @@ unsafe fn load<V: Vector, const FULL: bool>(from: *const f32, lanes: usize) -> V
 }
 
 /// # Safety
-/// As [`load`].
+/// As [`load`]; to `stream`, `to` is a multiple of the vector's size.
 #[inline(always)]
-unsafe fn store<V: Vector, const FULL: bool>(value: V, to: *mut f32, lanes: usize) {
-    unsafe { if FULL { value.store(to) } else { value.store_partial(to, lanes) } }
+unsafe fn store<V: Vector, const FULL: bool>(value: V, to: *mut f32, lanes: usize, stream: bool) {
+    unsafe {
+        match (FULL, stream) {
+            (true, true) => value.stream(to),
+            (true, false) => value.store(to),
+            (false, _) => value.store_partial(to, lanes),
+        }
+    }
 }
 
 /// Rows of pixels that a partial sum of ∂w covers.
@@ -217,13 +225,14 @@ pub fn gradients(
     let mut dx = w.map(|_| Buffer::<f32>::new(count * width * c));
     let mut sums = x.map(|_| Buffer::<f32>::filled(bands * size, 0.0));
     let none = Buffer::<f32>::filled(g.output[1] * c, 0.0);
+    let stream = dx.as_ref().is_some_and(|dx| streams(dx, c));
     let (to_dx, to_sums) = (dx.as_mut().map(|d| Shared::new(d)), sums.as_mut().map(|s| Shared::new(s)));
     threads::for_each(bands, |band| {
         let rows = band * BAND..count.min((band + 1) * BAND);
         // SAFETY: band by band: its rows of ∂x, its own sums.
         let dx = to_dx.map(|dx| unsafe { dx.at(rows.start * width * c) });
         let dw = to_sums.map(|sums| unsafe { sums.at(band * size) });
-        dispatch(isa, Backward { g, dy, x, w, none: &none, rows, dx, dw });
+        dispatch(isa, Backward { g, dy, x, w, none: &none, stream, rows, dx, dw });
     });
     let dw = sums.map(|sums| {
         let mut dw = Buffer::<f32>::filled(size, 0.0);
@@ -243,6 +252,7 @@ struct Backward<'a> {
     w: Option<&'a [f32]>,
     /// A row of zeros, for where a tap looks past the outputs.
     none: &'a [f32],
+    stream: bool,
     rows: Range<usize>,
     /// These rows of ∂x.
     dx: Option<*mut f32>,
@@ -408,13 +418,13 @@ impl Backward<'_> {
                 }
                 if DW {
                     for (kx, dw) in dw.into_iter().enumerate() {
-                        store::<V, FULL>(dw, self.dw.unwrap_unchecked().add((3 * ky + kx) * c + i), lanes);
+                        store::<V, FULL>(dw, self.dw.unwrap_unchecked().add((3 * ky + kx) * c + i), lanes, false);
                     }
                 }
             }
             if DX {
                 for (p, sum) in sums.into_iter().enumerate() {
-                    store::<V, FULL>(sum, at.dx.add(p * c + i), lanes);
+                    store::<V, FULL>(sum, at.dx.add(p * c + i), lanes, self.stream);
                 }
             }
         }
@@ -491,14 +501,14 @@ impl Backward<'_> {
                 }
                 if DW {
                     for (kx, dw) in dw.into_iter().enumerate() {
-                        store::<V, FULL>(dw, self.dw.unwrap_unchecked().add((3 * ky + kx) * c + i), lanes);
+                        store::<V, FULL>(dw, self.dw.unwrap_unchecked().add((3 * ky + kx) * c + i), lanes, false);
                     }
                 }
             }
             if DX {
                 for (p, sums) in sums.into_iter().enumerate() {
-                    store::<V, FULL>(sums[0], at.dx.add(2 * p * c + i), lanes);
-                    store::<V, FULL>(sums[1], at.dx.add((2 * p + 1) * c + i), lanes);
+                    store::<V, FULL>(sums[0], at.dx.add(2 * p * c + i), lanes, self.stream);
+                    store::<V, FULL>(sums[1], at.dx.add((2 * p + 1) * c + i), lanes, self.stream);
                 }
             }
         }
