@@ -65,7 +65,7 @@ fn free_list() -> MutexGuard<'static, HashMap<usize, Vec<Block>>> {
 mod system {
     use super::ALIGNMENT;
     use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-        use std::ptr::NonNull;
+    use std::ptr::NonNull;
 
     /// A huge page of x86-64 and AArch64. Where a kernel goes through a tensor, the 512 small pages of each would
     /// cost as many page faults once, and misses in the table of translations ever after.
@@ -103,8 +103,10 @@ mod system {
     #[cfg(target_os = "linux")]
     fn huge_pages(size: usize) -> Option<NonNull<u8>> {
         let all = size.checked_add(HUGE)?;
-        let (access, kind) =
-            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
+        let (access, kind) = (
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+        );
         // SAFETY: a new mapping, anywhere; its ends are given back where they are not part of what is
         // returned. (Sizes of classes from 2 MiB on are whole small pages.)
         unsafe {

@@ -127,6 +127,8 @@ pub trait Vector: Copy + Send + Sync + 'static {
     /// `other` where the two do not compare (a NaN), as the instruction has it; so for `min`.
     unsafe fn max(self, other: Self) -> Self;
     unsafe fn min(self, other: Self) -> Self;
+    /// self where a < b, else 0.
+    unsafe fn where_less(self, a: Self, b: Self) -> Self;
 }
 
 #[derive(Clone, Copy)]
@@ -196,6 +198,10 @@ impl Vector for Portable {
     #[inline(always)]
     unsafe fn min(self, other: Self) -> Self {
         self.zip(other, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn where_less(self, a: Self, b: Self) -> Self {
+        Portable(std::array::from_fn(|i| if a.0[i] < b.0[i] { self.0[i] } else { 0.0 }))
     }
 }
 
@@ -268,6 +274,10 @@ mod x86 {
         unsafe fn min(self, other: Self) -> Self {
             unsafe { F32x8(_mm256_min_ps(self.0, other.0)) }
         }
+        #[inline(always)]
+        unsafe fn where_less(self, a: Self, b: Self) -> Self {
+            unsafe { F32x8(_mm256_and_ps(self.0, _mm256_cmp_ps::<_CMP_LT_OQ>(a.0, b.0))) }
+        }
     }
 
     #[derive(Clone, Copy)]
@@ -330,6 +340,13 @@ mod x86 {
         unsafe fn min(self, other: Self) -> Self {
             unsafe { F32x16(_mm512_min_ps(self.0, other.0)) }
         }
+        #[inline(always)]
+        unsafe fn where_less(self, a: Self, b: Self) -> Self {
+            unsafe {
+                let less = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a.0, b.0);
+                F32x16(_mm512_maskz_mov_ps(less, self.0))
+            }
+        }
     }
 
     #[target_feature(enable = "avx2,fma")]
@@ -368,6 +385,31 @@ pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         Isa::Avx512 => unsafe { x86::run_avx512(kernel) },
         #[cfg(not(target_arch = "x86_64"))]
         _ => kernel.run::<Portable>(),
+    }
+}
+
+/// `lanes` lanes, which are all of them if `FULL`: in a loop's body that is compiled once for whole vectors and once
+/// for the rest.
+///
+/// # Safety
+/// As [`Vector::load`] if `FULL`, else as [`Vector::load_partial`].
+#[inline(always)]
+pub unsafe fn load<V: Vector, const FULL: bool>(from: *const f32, lanes: usize) -> V {
+    unsafe { if FULL { V::load(from) } else { V::load_partial(from, lanes) } }
+}
+
+/// The way back of [`load`]; whole vectors past the caches if `stream`.
+///
+/// # Safety
+/// As [`load`]; to `stream`, `to` is a multiple of the vector's size.
+#[inline(always)]
+pub unsafe fn store<V: Vector, const FULL: bool>(value: V, to: *mut f32, lanes: usize, stream: bool) {
+    unsafe {
+        match (FULL, stream) {
+            (true, true) => value.stream(to),
+            (true, false) => value.store(to),
+            (false, _) => value.store_partial(to, lanes),
+        }
     }
 }
 

@@ -300,7 +300,9 @@ pub fn convolve(
             // V: [block of k][ξ][tile][ROW]; M: [ξ][tile][width].
             let mut v = Buffer::<f32>::new(blocks * PLACES * count * ROW);
             let mut m = Buffer::<f32>::new(PLACES * count * width);
-            let v_at = |block: usize, place: usize, tile: usize| ((block * PLACES + place) * count + tile) * ROW;
+            let v_at = |block: usize, place: usize, tile: usize| {
+                ((block * PLACES + place) * count + tile) * ROW
+            };
             let into = v.as_mut_ptr();
             for (t, tile) in self.tiles.clone().enumerate() {
                 transform_tile::<V>(
@@ -371,7 +373,14 @@ pub fn convolve(
     impl Task<'_> {
         /// Aᵀ M A of one tile and vector of filters, into the outputs that exist.
         #[inline(always)]
-        unsafe fn finish<V: Vector>(&self, from: *const f32, step: usize, tile: usize, f: usize, lanes: usize) {
+        unsafe fn finish<V: Vector>(
+            &self,
+            from: *const f32,
+            step: usize,
+            tile: usize,
+            f: usize,
+            lanes: usize,
+        ) {
             let g = self.g;
             let [n, oy, ox] = g.place(tile);
             unsafe {
@@ -411,7 +420,8 @@ pub fn convolve(
     let shared = Shared::new(y);
     threads::for_each(blocks * cuts, |task| {
         let (block, cut) = (task / cuts, task % cuts);
-        let tiles = row_tiles * block / blocks * rows..(row_tiles * (block + 1) / blocks * rows).min(g.tiles());
+        let tiles =
+            row_tiles * block / blocks * rows..(row_tiles * (block + 1) / blocks * rows).min(g.tiles());
         let panels = panels * cut / cuts..panels * (cut + 1) / cuts;
         dispatch(isa, Task { g, x, u: &u, bias, then, y: shared, tiles, panels });
     });

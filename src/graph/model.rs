@@ -207,8 +207,8 @@ impl Model {
             false => parameter.value.clone(),
         };
         let leaves: Vec<Tensor> = self.parameters.iter().map(leaf).collect();
-        // Where nobody looks between them, a device makes a layer and the activation after it in one pass.
-        let then = match edit.is_none() && x.device() != Device::Cpu {
+        // Where nobody looks between them, a layer and the activation after it are made in one pass.
+        let then = match edit.is_none() {
             true => self.graph.activations_made_before(),
             false => vec![Then::Nothing; nodes.len()],
         };

@@ -77,6 +77,21 @@ impl Then {
         }
     }
 
+    /// What of a gradient's lanes comes through, where the activation's input was x: its slope is 1 or 0.
+    ///
+    /// # Safety
+    /// As [`Then::of`].
+    #[inline(always)]
+    pub(crate) unsafe fn back<V: simd::Vector>(self, g: V, x: V) -> V {
+        unsafe {
+            match self {
+                Then::Nothing => g,
+                Then::Relu => g.where_less(V::splat(0.0), x),
+                Then::Relu6 => g.where_less(V::splat(0.0), x).where_less(x, V::splat(6.0)),
+            }
+        }
+    }
+
     /// As an operator of its own.
     pub(crate) fn apply(self, x: Tensor) -> Result<Tensor> {
         match self {
@@ -222,9 +237,7 @@ fn activate_owned<A: Activation>(mut x: Tensor) -> Result<Tensor> {
     };
     let x = &x;
     let saved = output.detach();
-    Ok(record(A::NAME, [x], output, move |g| {
-        Ok([Some(backward::<A>(&saved, g)?)])
-    }))
+    Ok(record(A::NAME, [x], output, move |g| Ok([Some(backward::<A>(&saved, g)?)])))
 }
 
 /// g · slope, from the output.

@@ -30,9 +30,9 @@ pub use patches::{GridPlace, Matrix, Patches};
 
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, streams};
 use crate::cpu::threads::{self, Shared};
+use crate::ops::Then;
 use crate::pool::Buffer;
 pub(crate) use tile::{Tile, for_each_tile};
-use crate::ops::Then;
 
 /// Steps of k a block.
 pub(crate) const KC: usize = 256;
@@ -274,7 +274,10 @@ pub unsafe fn product(
         let (b, c) = (task / cuts, task % cuts);
         let range = b * block..count.min((b + 1) * block);
         let panels = c * cut..right.panels().min((c + 1) * cut);
-        dispatch(right.isa, Block { rows, right, start, then, place, stream, out: shared, range, panels });
+        dispatch(
+            right.isa,
+            Block { rows, right, start, then, place, stream, out: shared, range, panels },
+        );
     });
 }
 

@@ -42,7 +42,11 @@ impl Tile<'_> {
     /// `a` and `b` are readable over the whole tile (`b` over two full vectors a step); `c(r)`
     /// points to `columns` floats for each r < rows that nothing else accesses meanwhile.
     #[inline(always)]
-    pub unsafe fn run<V: Vector, const ROW_STEP: usize>(&self, rows: usize, c: impl Fn(usize) -> *mut f32) {
+    pub unsafe fn run<V: Vector, const ROW_STEP: usize>(
+        &self,
+        rows: usize,
+        c: impl Fn(usize) -> *mut f32,
+    ) {
         // The number of rows must be known to the compiler for the tile to stay in registers.
         macro_rules! of {
             ($($n:literal)*) => {
@@ -57,7 +61,10 @@ impl Tile<'_> {
     }
 
     #[inline(always)]
-    unsafe fn rows<V: Vector, const ROWS: usize, const WIDTH: usize, const ROW_STEP: usize>(&self, c: impl Fn(usize) -> *mut f32) {
+    unsafe fn rows<V: Vector, const ROWS: usize, const WIDTH: usize, const ROW_STEP: usize>(
+        &self,
+        c: impl Fn(usize) -> *mut f32,
+    ) {
         unsafe {
             let mut sum = [[V::splat(0.0); WIDTH]; ROWS];
             let (mut run, mut b) = (self.a, self.b);

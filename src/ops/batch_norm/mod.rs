@@ -19,12 +19,12 @@
 //!
 //! Bytes bind: training reads x twice and writes y; backward reads x and g twice and writes ∂x.
 
+mod cpu;
 mod device;
 
 use crate::autograd::{Needs, record};
 use crate::cases::{Case, Fill, Input, Size};
-use crate::cpu::simd::{self, Isa, isa};
-use crate::cpu::threads;
+use crate::cpu::simd::{Isa, isa};
 use crate::cuda::Cuda;
 use crate::error::{Error, Result};
 use crate::ops::{Route, Then, route};
@@ -77,41 +77,40 @@ pub fn batch_norm_train(
     if count == 0 {
         return Err(Error::shape("batch_norm", "at least one value a channel", x.shape()));
     }
+    let fused = route.fuses();
     let statistics = match route {
         Route::F64 => Statistics::naive::<f64>(x.values(), channels),
         Route::Reference => Statistics::naive::<f32>(x.values(), channels),
-        Route::Fast => Statistics::tiled(isa(), x.values(), channels),
+        Route::Fast => cpu::statistics(isa(), x.values(), channels),
         Route::Cuda(cuda) => return train_on_device(cuda, x, [gamma, beta], epsilon, count, then),
     };
-    let inverse: Vec<f64> = statistics.variance.iter().map(|v| 1.0 / (v + epsilon).sqrt()).collect();
-    let y = affine(x, &scale_shift(&statistics.mean, &inverse, gamma, beta));
-    let needs = Needs::of([x, gamma, beta]);
-    let saved = needs.any().then(|| (x.detach(), gamma.detach()));
     let tensor =
         |values: &[f64]| Ok::<_, Error>(Tensor::from_slice(values, [channels])?.to_dtype(dtype));
     let (mean, variance) = (tensor(&statistics.mean)?, tensor(&statistics.variance)?);
+    let normal = Normal::new(statistics.mean, &statistics.variance, epsilon, gamma, beta);
+    let then_here = if fused { then } else { Then::Nothing };
+    let y = normalise(x, &normal, then_here);
+    let needs = Needs::of([x, gamma, beta]);
+    let saved = needs.any().then(|| x.detach());
     let y = record("batch_norm", [x, gamma, beta], y, move |dy| {
-        let (x, gamma) = saved.expect("saved when an input needs a gradient");
-        let sums = gradient_sums(&x, &dy, &statistics.mean, &inverse);
-        let dx = if needs.0[0] {
+        let x = saved.expect("saved when an input needs a gradient");
+        let sums = gradient_sums(&x, &dy, &normal, then_here);
+        let dx = needs.0[0].then(|| {
             let n = count as f64;
             // ∂x = a·(g − ḡ) + b·(x − m): differences first, so that little is lost where they are
             // small, and nothing where n = 1.
-            let gamma = gamma.to_vec_f64();
-            let constants: Vec<[f64; 4]> = (0..channels)
+            let constants: Vec<[f64; 3]> = (0..channels)
                 .map(|i| {
                     let [dbeta, dgamma] = sums[i];
-                    let a = gamma[i] * inverse[i];
-                    [a, dbeta / n, -a * inverse[i] * dgamma / n, statistics.mean[i]]
+                    let a = normal.gamma[i] * normal.inverse[i];
+                    [a, dbeta / n, -a * normal.inverse[i] * dgamma / n]
                 })
                 .collect();
-            Some(combine(&dy, &x, &constants))
-        } else {
-            None
-        };
+            input_gradient(&dy, &x, &normal, &constants, then_here)
+        });
         Ok([dx, Some(column(&sums, 1, dtype)?), Some(column(&sums, 0, dtype)?)])
     });
-    Ok(BatchNorm { y: then.apply(y)?, mean, variance, count })
+    Ok(BatchNorm { y: then.complete(fused, y)?, mean, variance, count })
 }
 
 fn train_on_device(
@@ -182,25 +181,34 @@ pub fn batch_norm_infer(
     then: Then,
 ) -> Result<Tensor> {
     let (route, dtype) = (check(x, &[gamma, beta, mean, variance], epsilon)?, x.dtype());
+    let fused = route.fuses();
     if let Route::Cuda(cuda) = route {
         let statistics = device::given(cuda, mean, variance, epsilon)?;
         return infer_on_device(cuda, x, [gamma, beta], statistics, then);
     }
-    let inverse: Vec<f64> = variance.to_vec_f64().iter().map(|v| 1.0 / (v + epsilon).sqrt()).collect();
-    let mean = mean.to_vec_f64();
-    let y = affine(x, &scale_shift(&mean, &inverse, gamma, beta));
+    let normal = Normal::new(mean.to_vec_f64(), &variance.to_vec_f64(), epsilon, gamma, beta);
+    let then_here = if fused { then } else { Then::Nothing };
+    let y = normalise(x, &normal, then_here);
     let needs = Needs::of([x, gamma, beta]);
-    let saved_x = (needs.0[1] || needs.0[2]).then(|| x.detach());
-    let gamma_values = gamma.to_vec_f64();
+    // An activation's gradient is known from x.
+    let of_vectors = needs.0[1] || needs.0[2];
+    let saved_x = (of_vectors || (needs.any() && then_here != Then::Nothing)).then(|| x.detach());
     let y = record("batch_norm", [x, gamma, beta], y, move |dy| {
-        let sums = saved_x.map(|x| gradient_sums(&x, &dy, &mean, &inverse));
+        let sums = match &saved_x {
+            Some(x) if of_vectors => Some(gradient_sums(x, &dy, &normal, then_here)),
+            _ => None,
+        };
         let share = |i| sums.as_ref().map(|sums| column(sums, i, dtype)).transpose();
         let (dgamma, dbeta) = (share(1)?, share(0)?);
-        let slope: Vec<[f64; 3]> =
-            gamma_values.iter().zip(&inverse).map(|(g, s)| [g * s, 0.0, 0.0]).collect();
-        Ok([needs.0[0].then(|| affine(&dy, &slope)), dgamma, dbeta])
+        let dx = needs.0[0].then(|| {
+            let [scale, ..] = normal.constants();
+            let constants: Vec<[f64; 3]> = scale.iter().map(|&a| [a, 0.0, 0.0]).collect();
+            // Without an activation x does not matter: any tensor of its shape stands for it.
+            input_gradient(&dy, saved_x.as_ref().unwrap_or(&dy), &normal, &constants, then_here)
+        });
+        Ok([dx, dgamma, dbeta])
     });
-    then.apply(y)
+    then.complete(fused, y)
 }
 
 fn check(x: &Tensor, vectors: &[&Tensor], epsilon: f64) -> Result<Route> {
@@ -216,10 +224,26 @@ fn check(x: &Tensor, vectors: &[&Tensor], epsilon: f64) -> Result<Route> {
     route("batch_norm", &all)
 }
 
-/// [γ·s, m, β] of each channel, for [`affine`].
-fn scale_shift(mean: &[f64], inverse: &[f64], gamma: &Tensor, beta: &Tensor) -> Vec<[f64; 3]> {
-    let (gamma, beta) = (gamma.to_vec_f64(), beta.to_vec_f64());
-    (0..mean.len()).map(|i| [gamma[i] * inverse[i], mean[i], beta[i]]).collect()
+/// What a channel is normalised by, and into.
+struct Normal {
+    mean: Vec<f64>,
+    /// 1/√(v + ε)
+    inverse: Vec<f64>,
+    gamma: Vec<f64>,
+    beta: Vec<f64>,
+}
+
+impl Normal {
+    fn new(mean: Vec<f64>, variance: &[f64], epsilon: f64, gamma: &Tensor, beta: &Tensor) -> Self {
+        let inverse = variance.iter().map(|v| 1.0 / (v + epsilon).sqrt()).collect();
+        Normal { mean, inverse, gamma: gamma.to_vec_f64(), beta: beta.to_vec_f64() }
+    }
+
+    /// [γ·s, m, β], each a channel.
+    fn constants(&self) -> [Vec<f64>; 3] {
+        let scale = self.gamma.iter().zip(&self.inverse).map(|(g, s)| g * s).collect();
+        [scale, self.mean.clone(), self.beta.clone()]
+    }
 }
 
 fn column(sums: &[[f64; 2]], which: usize, dtype: DType) -> Result<Tensor> {
@@ -231,9 +255,6 @@ struct Statistics {
     mean: Vec<f64>,
     variance: Vec<f64>,
 }
-
-/// Rows of a tile: with 64 channels 64 KiB, which stay in L2 between the two passes over them.
-const TILE: usize = 256;
 
 impl Statistics {
     fn naive<T: Real>(x: &[T], channels: usize) -> Self {
@@ -250,84 +271,19 @@ impl Statistics {
         }
         Statistics { mean, variance }
     }
-
-    fn tiled(isa: Isa, x: &[f32], channels: usize) -> Self {
-        let tiles = (x.len() / channels).div_ceil(TILE);
-        let parts = threads::map(tiles, |tile| {
-            let rows = &x[tile * TILE * channels..x.len().min((tile + 1) * TILE * channels)];
-            let count = (rows.len() / channels) as f32;
-            let (mut mean, mut m2) = (vec![0.0f32; channels], vec![0.0f32; channels]);
-            simd::vectorize(
-                isa,
-                #[inline(always)]
-                || {
-                    for row in rows.chunks_exact(channels) {
-                        mean.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
-                    }
-                    mean.iter_mut().for_each(|sum| *sum /= count);
-                    for row in rows.chunks_exact(channels) {
-                        for ((m2, x), m) in m2.iter_mut().zip(row).zip(&mean) {
-                            *m2 += (x - m) * (x - m);
-                        }
-                    }
-                },
-            );
-            (count as f64, mean, m2)
-        });
-        let (mut n, mut mean, mut m2) = (0.0, vec![0.0f64; channels], vec![0.0f64; channels]);
-        for (count, part_mean, part_m2) in parts {
-            let total = n + count;
-            for i in 0..channels {
-                let delta = part_mean[i] as f64 - mean[i];
-                mean[i] += delta * count / total;
-                m2[i] += part_m2[i] as f64 + delta * delta * n * count / total;
-            }
-            n = total;
-        }
-        Statistics { mean, variance: m2.into_iter().map(|m2| m2 / n).collect() }
-    }
 }
 
-/// [Σ g, Σ g·x̂] of each channel.
-fn gradient_sums(x: &Tensor, dy: &Tensor, mean: &[f64], inverse: &[f64]) -> Vec<[f64; 2]> {
-    let channels = mean.len();
-    match x.dtype() {
-        DType::F64 => sums_naive::<f64>(x.values(), dy.values(), mean, inverse),
-        _ if isa() == Isa::Reference => sums_naive::<f32>(x.values(), dy.values(), mean, inverse),
-        _ => {
-            let (x, dy, isa) = (x.values::<f32>(), dy.values::<f32>(), isa());
-            let centre: Vec<f32> = mean.iter().map(|&m| m as f32).collect();
-            let size = TILE * channels;
-            let parts = threads::map(x.len().div_ceil(size), |tile| {
-                let end = x.len().min((tile + 1) * size);
-                let (x, dy) = (&x[tile * size..end], &dy[tile * size..end]);
-                let (mut plain, mut centred) = (vec![0.0f32; channels], vec![0.0f32; channels]);
-                simd::vectorize(
-                    isa,
-                    #[inline(always)]
-                    || {
-                        for (x, g) in x.chunks_exact(channels).zip(dy.chunks_exact(channels)) {
-                            let sums = plain.iter_mut().zip(&mut centred);
-                            for ((sums, &g), (&x, &m)) in sums.zip(g).zip(x.iter().zip(&centre)) {
-                                *sums.0 += g;
-                                *sums.1 += g * (x - m);
-                            }
-                        }
-                    },
-                );
-                (plain, centred)
-            });
-            let mut sums = vec![[0.0f64; 2]; channels];
-            for (plain, centred) in parts {
-                for (i, sum) in sums.iter_mut().enumerate() {
-                    sum[0] += plain[i] as f64;
-                    sum[1] += centred[i] as f64;
-                }
-            }
-            sums.iter_mut().zip(inverse).for_each(|(sum, s)| sum[1] *= s);
-            sums
+/// [Σ g, Σ g·x̂] of each channel, g as it comes through the activation of y = γ·x̂ + β.
+fn gradient_sums(x: &Tensor, dy: &Tensor, normal: &Normal, then: Then) -> Vec<[f64; 2]> {
+    let mut sums = match x.dtype() {
+        DType::F64 => return sums_naive::<f64>(x.values(), dy.values(), &normal.mean, &normal.inverse),
+        _ if isa() == Isa::Reference => {
+            return sums_naive::<f32>(x.values(), dy.values(), &normal.mean, &normal.inverse);
         }
-    }
+        _ => cpu::gradient_sums(x.values(), dy.values(), normal, then),
+    };
+    sums.iter_mut().zip(&normal.inverse).for_each(|(sum, s)| sum[1] *= s);
+    sums
 }
 
 fn sums_naive<T: Real>(x: &[T], dy: &[T], mean: &[f64], inverse: &[f64]) -> Vec<[f64; 2]> {
@@ -341,83 +297,40 @@ fn sums_naive<T: Real>(x: &[T], dy: &[T], mean: &[f64], inverse: &[f64]) -> Vec<
     sums
 }
 
-/// a·(x − m) + b with the constants [a, m, b] of each channel: the difference first, so that a value
-/// that is its channel's mean gives exactly b.
-fn affine(x: &Tensor, constants: &[[f64; 3]]) -> Tensor {
-    let channels = constants.len();
+/// then(γ·s·(x − m) + β): the difference first, so that a value that is its channel's mean gives exactly β.
+fn normalise(x: &Tensor, normal: &Normal, then: Then) -> Tensor {
     if x.dtype() == DType::F64 {
-        let x_values = x.values::<f64>();
-        let mut y = Buffer::<f64>::new(x_values.len());
-        for (y, x) in y.chunks_mut(channels).zip(x_values.chunks(channels)) {
-            for ((y, x), [a, m, b]) in y.iter_mut().zip(x).zip(constants) {
-                *y = a * (x - m) + b;
-            }
+        let [a, m, b] = normal.constants();
+        let input = x.values::<f64>();
+        let mut y = Buffer::<f64>::new(input.len());
+        for (i, y) in y.iter_mut().enumerate() {
+            let c = i % a.len();
+            *y = a[c] * (input[i] - m[c]) + b[c];
         }
         return Tensor::from_buffer(y, x.shape());
     }
-    let part = |i: usize| constants.iter().map(|c| c[i] as f32).collect::<Vec<f32>>();
-    let (a, m, b) = (part(0), part(1), part(2));
-    let (input, isa) = (x.values::<f32>(), isa());
-    let mut y = Buffer::<f32>::new(input.len());
-    let piece = piece(channels);
-    threads::for_each_chunk(&mut y, piece, |i, y| {
-        let x = &input[i * piece..][..y.len()];
-        simd::vectorize(
-            isa,
-            #[inline(always)]
-            || {
-                for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
-                    let constants = a.iter().zip(&m).zip(&b);
-                    for ((y, &x), ((&a, &m), &b)) in y.iter_mut().zip(x).zip(constants) {
-                        *y = a * (x - m) + b;
-                    }
-                }
-            },
-        );
-    });
-    Tensor::from_buffer(y, x.shape())
+    cpu::normalise(x, normal, then)
 }
 
-/// a·(g − ḡ) + b·(x − m) with the constants [a, ḡ, b, m] of each channel.
-fn combine(g: &Tensor, x: &Tensor, constants: &[[f64; 4]]) -> Tensor {
-    let channels = constants.len();
+/// ∂x = a·(g − ḡ) + b·(x − m) with the constants [a, ḡ, b] of each channel, g as it comes through the activation.
+fn input_gradient(
+    dy: &Tensor,
+    x: &Tensor,
+    normal: &Normal,
+    constants: &[[f64; 3]],
+    then: Then,
+) -> Tensor {
     if x.dtype() == DType::F64 {
-        let (g, input) = (g.values::<f64>(), x.values::<f64>());
+        let (g, input) = (dy.values::<f64>(), x.values::<f64>());
         let mut out = Buffer::<f64>::new(input.len());
         for (i, out) in out.iter_mut().enumerate() {
-            let [a, g_mean, b, mean] = constants[i % channels];
-            *out = a * (g[i] - g_mean) + b * (input[i] - mean);
+            let c = i % constants.len();
+            let [a, g_mean, b] = constants[c];
+            *out = a * (g[i] - g_mean) + b * (input[i] - normal.mean[c]);
         }
         return Tensor::from_buffer(out, x.shape());
     }
-    let part = |i: usize| constants.iter().map(|c| c[i] as f32).collect::<Vec<f32>>();
-    let (a, g_mean, b, mean) = (part(0), part(1), part(2), part(3));
-    let (g, input, isa) = (g.values::<f32>(), x.values::<f32>(), isa());
-    let mut out = Buffer::<f32>::new(input.len());
-    let piece = piece(channels);
-    threads::for_each_chunk(&mut out, piece, |i, out| {
-        let (g, x) = (&g[i * piece..][..out.len()], &input[i * piece..][..out.len()]);
-        simd::vectorize(
-            isa,
-            #[inline(always)]
-            || {
-                let rows = g.chunks_exact(channels).zip(x.chunks_exact(channels));
-                for (out, (g, x)) in out.chunks_exact_mut(channels).zip(rows) {
-                    let values = out.iter_mut().zip(g.iter().zip(x));
-                    let constants = a.iter().zip(&g_mean).zip(b.iter().zip(&mean));
-                    for ((out, (&g, &x)), ((&a, &g_mean), (&b, &mean))) in values.zip(constants) {
-                        *out = a * (g - g_mean) + b * (x - mean);
-                    }
-                }
-            },
-        );
-    });
-    Tensor::from_buffer(out, x.shape())
-}
-
-/// Elements a piece of a parallel pass: whole pixels.
-fn piece(channels: usize) -> usize {
-    (threads::PASS / channels).max(1) * channels
+    cpu::input_gradient(dy, x, normal, constants, then)
 }
 
 pub fn cases() -> Vec<Case> {

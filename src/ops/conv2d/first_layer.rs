@@ -181,7 +181,9 @@ pub fn kernel_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], x: &[f32], dw: 
             for from in self.rows.clone().step_by(BAND) {
                 let rows = BAND.min(self.rows.end - from);
                 let dy = &self.dy[(self.n * g.output[0] + from) * g.output[1] * f..];
-                for (ky, column) in (0..g.kernel[0]).flat_map(|ky| (0..f).step_by(width).map(move |c| (ky, c))) {
+                for (ky, column) in
+                    (0..g.kernel[0]).flat_map(|ky| (0..f).step_by(width).map(move |c| (ky, c)))
+                {
                     let window = self.padded.window(g, self.n, from, 0);
                     for_each_tile::<V>(
                         run,

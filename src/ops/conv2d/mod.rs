@@ -141,9 +141,9 @@ pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions
     let output = match route_taken {
         Route::F64 => forward::<f64>(&g, x, w, b, reference::forward),
         Route::Reference => forward::<f32>(&g, x, w, b, reference::forward),
-        Route::Fast => forward::<f32>(&g, x, w, b, |g, x, w, b, y| {
-            cpu::forward(isa(), g, x, w, b, then, y)
-        }),
+        Route::Fast => {
+            forward::<f32>(&g, x, w, b, |g, x, w, b, y| cpu::forward(isa(), g, x, w, b, then, y))
+        }
         Route::Cuda(cuda) => {
             Tensor::from_memory(device::forward(cuda, &g, [x, w], b, precision, then)?, g.output_shape())
         }

@@ -10,7 +10,7 @@
 //! Other windows, and pixels at the edges, go tap by tap.
 
 use super::DepthwiseGeometry;
-use crate::cpu::simd::{Kernel, Vector, dispatch, isa, streams};
+use crate::cpu::simd::{Kernel, Vector, dispatch, isa, load, store, streams};
 use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
 use crate::pool::Buffer;
@@ -119,7 +119,11 @@ impl Forward<'_> {
 
     /// N outputs. `rows`: the first pixel of the first window in its three rows.
     #[inline(always)]
-    unsafe fn block<V: Vector, const N: usize, const S: usize>(&self, rows: [*const f32; 3], out: *mut f32) {
+    unsafe fn block<V: Vector, const N: usize, const S: usize>(
+        &self,
+        rows: [*const f32; 3],
+        out: *mut f32,
+    ) {
         let c = self.g.channels;
         let mut i = 0;
         unsafe {
@@ -143,7 +147,8 @@ impl Forward<'_> {
     ) {
         unsafe {
             let c = self.g.channels;
-            let start = self.bias.map_or(V::splat(0.0), |bias| load::<V, FULL>(bias.as_ptr().add(i), lanes));
+            let start =
+                self.bias.map_or(V::splat(0.0), |bias| load::<V, FULL>(bias.as_ptr().add(i), lanes));
             let mut sums = [start; N];
             for (ky, row) in rows.into_iter().enumerate() {
                 let mut w = [start; 3];
@@ -179,26 +184,6 @@ impl Forward<'_> {
                 }
                 self.then.of(sum).store_partial(out.add(i), n);
             }
-        }
-    }
-}
-
-/// # Safety
-/// As [`Vector::load`] if `FULL`, else as [`Vector::load_partial`].
-#[inline(always)]
-unsafe fn load<V: Vector, const FULL: bool>(from: *const f32, lanes: usize) -> V {
-    unsafe { if FULL { V::load(from) } else { V::load_partial(from, lanes) } }
-}
-
-/// # Safety
-/// As [`load`]; to `stream`, `to` is a multiple of the vector's size.
-#[inline(always)]
-unsafe fn store<V: Vector, const FULL: bool>(value: V, to: *mut f32, lanes: usize, stream: bool) {
-    unsafe {
-        match (FULL, stream) {
-            (true, true) => value.stream(to),
-            (true, false) => value.store(to),
-            (false, _) => value.store_partial(to, lanes),
         }
     }
 }
@@ -328,7 +313,8 @@ impl Backward<'_> {
                     taps.clear();
                     for tap in 0..g.kernel[0] * g.kernel[1] {
                         let (ky, kx) = (tap / g.kernel[1], tap % g.kernel[1]);
-                        let (Some(oy), Some(ox)) = (g.output_of(0, iy, ky), g.output_of(1, ix, kx)) else {
+                        let (Some(oy), Some(ox)) = (g.output_of(0, iy, ky), g.output_of(1, ix, kx))
+                        else {
                             continue;
                         };
                         taps.push((((n * g.output[0] + oy) * g.output[1] + ox) * c, tap * c));
@@ -418,7 +404,12 @@ impl Backward<'_> {
                 }
                 if DW {
                     for (kx, dw) in dw.into_iter().enumerate() {
-                        store::<V, FULL>(dw, self.dw.unwrap_unchecked().add((3 * ky + kx) * c + i), lanes, false);
+                        store::<V, FULL>(
+                            dw,
+                            self.dw.unwrap_unchecked().add((3 * ky + kx) * c + i),
+                            lanes,
+                            false,
+                        );
                     }
                 }
             }
@@ -451,7 +442,13 @@ impl Backward<'_> {
     }
 
     #[inline(always)]
-    unsafe fn pair_vector<V: Vector, const N: usize, const DX: bool, const DW: bool, const FULL: bool>(
+    unsafe fn pair_vector<
+        V: Vector,
+        const N: usize,
+        const DX: bool,
+        const DW: bool,
+        const FULL: bool,
+    >(
         &self,
         at: &Places,
         outputs: [Option<*const f32>; 3],
@@ -501,7 +498,12 @@ impl Backward<'_> {
                 }
                 if DW {
                     for (kx, dw) in dw.into_iter().enumerate() {
-                        store::<V, FULL>(dw, self.dw.unwrap_unchecked().add((3 * ky + kx) * c + i), lanes, false);
+                        store::<V, FULL>(
+                            dw,
+                            self.dw.unwrap_unchecked().add((3 * ky + kx) * c + i),
+                            lanes,
+                            false,
+                        );
                     }
                 }
             }

@@ -1,0 +1,249 @@
+//! The CPU's kernels. Vectors run along the channels, threads over tiles of rows.
+//!
+//! The activation after a batch norm costs no pass of its own: forward it is applied to what is written, backward
+//! its slope is known from x, which is read anyway.
+
+use super::{Normal, Statistics};
+use crate::cpu::simd::{self, Isa, Kernel, Vector, dispatch, isa, load, store, streams};
+use crate::cpu::threads;
+use crate::ops::Then;
+use crate::pool::Buffer;
+use crate::tensor::Tensor;
+
+/// The body for every vector of `channels` elements: from c on, n of them, whole vectors with FULL = true.
+macro_rules! for_each_vector {
+    ($V:ident, $channels:expr, $full:ident, $c:ident, $n:ident, $body:expr) => {
+        let whole = $channels - $channels % $V::LANES;
+        for $c in (0..whole).step_by($V::LANES) {
+            const $full: bool = true;
+            let $n = $V::LANES;
+            $body
+        }
+        if whole < $channels {
+            const $full: bool = false;
+            let ($c, $n) = (whole, $channels - whole);
+            $body
+        }
+    };
+}
+
+/// Rows of a tile: with 64 channels 64 KiB, which stay in L2 between the two passes over them.
+const TILE: usize = 256;
+
+/// Mean and biased variance: each tile in two passes, the tiles merged in order.
+pub fn statistics(isa: Isa, x: &[f32], channels: usize) -> Statistics {
+    /// Means and Σ(x − m)² of some rows, into [mean, M2].
+    struct Tile<'a> {
+        x: &'a [f32],
+        mean: &'a mut [f32],
+        m2: &'a mut [f32],
+    }
+    impl Kernel for Tile<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run<V: Vector>(self) {
+            let channels = self.mean.len();
+            let (mean, m2) = (self.mean.as_mut_ptr(), self.m2.as_mut_ptr());
+            // SAFETY of both passes: n elements from c on of each of the rows' `channels` elements.
+            // Four rows at a time: a quarter of the loads and stores of sums.
+            for rows in self.x.chunks(4 * channels) {
+                for_each_vector!(V, channels, FULL, c, n, unsafe {
+                    let row = |r: usize| load::<V, FULL>(rows.as_ptr().add(r * channels + c), n);
+                    let sum = match rows.len() / channels {
+                        4 => row(0).add(row(1)).add(row(2).add(row(3))),
+                        3 => row(0).add(row(1)).add(row(2)),
+                        2 => row(0).add(row(1)),
+                        _ => row(0),
+                    };
+                    store::<V, FULL>(load::<V, FULL>(mean.add(c), n).add(sum), mean.add(c), n, false);
+                });
+            }
+            let count = (self.x.len() / channels) as f32;
+            self.mean.iter_mut().for_each(|sum| *sum /= count);
+            for rows in self.x.chunks(4 * channels) {
+                for_each_vector!(V, channels, FULL, c, n, unsafe {
+                    let m = load::<V, FULL>(mean.add(c), n);
+                    let mut sum = load::<V, FULL>(m2.add(c), n);
+                    for r in 0..rows.len() / channels {
+                        let d = load::<V, FULL>(rows.as_ptr().add(r * channels + c), n).sub(m);
+                        sum = d.mul_add(d, sum);
+                    }
+                    store::<V, FULL>(sum, m2.add(c), n, false);
+                });
+            }
+        }
+    }
+    let size = TILE * channels;
+    let mut parts = Buffer::<f32>::filled(x.len().div_ceil(size) * 2 * channels, 0.0);
+    threads::for_each_chunk(&mut parts, 2 * channels, |tile, part| {
+        let (mean, m2) = part.split_at_mut(channels);
+        dispatch(isa, Tile { x: &x[tile * size..x.len().min((tile + 1) * size)], mean, m2 });
+    });
+    let (mut n, mut mean, mut m2) = (0.0, vec![0.0f64; channels], vec![0.0f64; channels]);
+    for (tile, part) in parts.chunks_exact(2 * channels).enumerate() {
+        let count = TILE.min(x.len() / channels - tile * TILE) as f64;
+        let (share, spread) = (count / (n + count), n * count / (n + count));
+        let (part_mean, part_m2) = part.split_at(channels);
+        simd::vectorize(
+            isa,
+            #[inline(always)]
+            || {
+                let sums = mean.iter_mut().zip(&mut m2);
+                for ((mean, m2), (&part_mean, &part_m2)) in sums.zip(part_mean.iter().zip(part_m2)) {
+                    let delta = part_mean as f64 - *mean;
+                    *mean += delta * share;
+                    *m2 += part_m2 as f64 + delta * delta * spread;
+                }
+            },
+        );
+        n += count;
+    }
+    Statistics { mean, variance: m2.into_iter().map(|m2| m2 / n).collect() }
+}
+
+/// [Σ g, Σ g·(x − m)] of each channel.
+pub fn gradient_sums(x: &[f32], dy: &[f32], normal: &Normal, then: Then) -> Vec<[f64; 2]> {
+    struct Sums<'a> {
+        x: &'a [f32],
+        dy: &'a [f32],
+        constants: &'a [Vec<f32>; 3],
+        then: Then,
+        sums: &'a mut [f32],
+    }
+    impl Kernel for Sums<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run<V: Vector>(self) {
+            let [a, m, b] = self.constants;
+            let channels = a.len();
+            let (plain, centred) = self.sums.split_at_mut(channels);
+            for (x, g) in self.x.chunks_exact(channels).zip(self.dy.chunks_exact(channels)) {
+                // SAFETY: n elements from c on of slices of `channels` elements.
+                for_each_vector!(V, channels, FULL, c, n, unsafe {
+                    let at = |values: &[f32]| load::<V, FULL>(values.as_ptr().add(c), n);
+                    let from_mean = at(x).sub(at(m));
+                    let g = self.then.back(at(g), from_mean.mul_add(at(a), at(b)));
+                    store::<V, FULL>(at(plain).add(g), plain.as_mut_ptr().add(c), n, false);
+                    store::<V, FULL>(
+                        g.mul_add(from_mean, at(centred)),
+                        centred.as_mut_ptr().add(c),
+                        n,
+                        false,
+                    );
+                });
+            }
+        }
+    }
+    let constants = f32s(normal);
+    let (isa, channels) = (isa(), normal.mean.len());
+    let size = TILE * channels;
+    let mut parts = Buffer::<f32>::filled(x.len().div_ceil(size) * 2 * channels, 0.0);
+    threads::for_each_chunk(&mut parts, 2 * channels, |tile, sums| {
+        let end = x.len().min((tile + 1) * size);
+        let (x, dy) = (&x[tile * size..end], &dy[tile * size..end]);
+        dispatch(isa, Sums { x, dy, constants: &constants, then, sums });
+    });
+    let mut sums = vec![[0.0f64; 2]; channels];
+    for part in parts.chunks_exact(2 * channels) {
+        for (i, sum) in sums.iter_mut().enumerate() {
+            sum[0] += part[i] as f64;
+            sum[1] += part[channels + i] as f64;
+        }
+    }
+    sums
+}
+
+fn f32s(normal: &Normal) -> [Vec<f32>; 3] {
+    normal.constants().map(|values| values.into_iter().map(|value| value as f32).collect())
+}
+
+/// then(γ·s·(x − m) + β)
+pub fn normalise(x: &Tensor, normal: &Normal, then: Then) -> Tensor {
+    struct Rows<'a> {
+        x: &'a [f32],
+        constants: &'a [Vec<f32>; 3],
+        then: Then,
+        stream: bool,
+        y: &'a mut [f32],
+    }
+    impl Kernel for Rows<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run<V: Vector>(self) {
+            let [a, m, b] = self.constants;
+            let channels = a.len();
+            for (y, x) in self.y.chunks_exact_mut(channels).zip(self.x.chunks_exact(channels)) {
+                // SAFETY: n elements from c on of slices of `channels` elements; `streams` vouches for the
+                // alignment.
+                for_each_vector!(V, channels, FULL, c, n, unsafe {
+                    let at = |values: &[f32]| load::<V, FULL>(values.as_ptr().add(c), n);
+                    let value = self.then.of(at(x).sub(at(m)).mul_add(at(a), at(b)));
+                    store::<V, FULL>(value, y.as_mut_ptr().add(c), n, self.stream);
+                });
+            }
+        }
+    }
+    let (input, isa, constants) = (x.values::<f32>(), isa(), f32s(normal));
+    let mut y = Buffer::<f32>::new(input.len());
+    let (piece, stream) = (piece(normal.mean.len()), streams(&y, normal.mean.len()));
+    threads::for_each_chunk(&mut y, piece, |i, y| {
+        let x = &input[i * piece..][..y.len()];
+        dispatch(isa, Rows { x, constants: &constants, then, stream, y });
+    });
+    Tensor::from_buffer(y, x.shape())
+}
+
+/// a·(g − ḡ) + b·(x − m) with the constants [a, ḡ, b] of each channel.
+pub fn input_gradient(
+    dy: &Tensor,
+    x: &Tensor,
+    normal: &Normal,
+    constants: &[[f64; 3]],
+    then: Then,
+) -> Tensor {
+    struct Rows<'a> {
+        g: &'a [f32],
+        x: &'a [f32],
+        normal: &'a [Vec<f32>; 3],
+        constants: &'a [Vec<f32>; 3],
+        then: Then,
+        stream: bool,
+        dx: &'a mut [f32],
+    }
+    impl Kernel for Rows<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run<V: Vector>(self) {
+            let ([scale, mean, beta], [a, g_mean, b]) = (self.normal, self.constants);
+            let channels = a.len();
+            let rows = self.g.chunks_exact(channels).zip(self.x.chunks_exact(channels));
+            for (dx, (g, x)) in self.dx.chunks_exact_mut(channels).zip(rows) {
+                // SAFETY: n elements from c on of slices of `channels` elements; `streams` vouches for the
+                // alignment.
+                for_each_vector!(V, channels, FULL, c, n, unsafe {
+                    let at = |values: &[f32]| load::<V, FULL>(values.as_ptr().add(c), n);
+                    let from_mean = at(x).sub(at(mean));
+                    let g = self.then.back(at(g), from_mean.mul_add(at(scale), at(beta)));
+                    let value = g.sub(at(g_mean)).mul_add(at(a), at(b).mul(from_mean));
+                    store::<V, FULL>(value, dx.as_mut_ptr().add(c), n, self.stream);
+                });
+            }
+        }
+    }
+    let part = |i: usize| constants.iter().map(|c| c[i] as f32).collect::<Vec<f32>>();
+    let (constants, normal_constants) = ([part(0), part(1), part(2)], f32s(normal));
+    let (g, input, isa) = (dy.values::<f32>(), x.values::<f32>(), isa());
+    let mut dx = Buffer::<f32>::new(input.len());
+    let (piece, stream) = (piece(normal.mean.len()), streams(&dx, normal.mean.len()));
+    threads::for_each_chunk(&mut dx, piece, |i, dx| {
+        let (g, x) = (&g[i * piece..][..dx.len()], &input[i * piece..][..dx.len()]);
+        let (normal, constants) = (&normal_constants, &constants);
+        dispatch(isa, Rows { g, x, normal, constants, then, stream, dx });
+    });
+    Tensor::from_buffer(dx, x.shape())
+}
+
+/// Elements a piece of a parallel pass: whole pixels.
+fn piece(channels: usize) -> usize {
+    (threads::PASS / channels).max(1) * channels
+}
