@@ -113,6 +113,8 @@ pub struct Case {
     /// Allowed deviation of f32 from the f64 reference, as a fraction of the largest absolute
     /// value of the tensor compared.
     pub tolerance: f64,
+    /// [operator, shape] of the same work in the scripts of `benches/peers`.
+    pub peer: Option<[&'static str; 2]>,
     /// The backward pass is, by its definition, not the derivative of the forward pass.
     pub surrogate: bool,
 }
@@ -126,7 +128,7 @@ impl Case {
         run: impl Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 'static,
     ) -> Self {
         let (name, run) = (name.into(), Box::new(run));
-        Case { op, name, size, inputs, run, flops: 0.0, tolerance: 1e-5, surrogate: false }
+        Case { op, name, size, inputs, run, flops: 0.0, tolerance: 1e-5, peer: None, surrogate: false }
     }
 
     pub fn flops(mut self, flops: f64) -> Self {
@@ -136,6 +138,11 @@ impl Case {
 
     pub fn tolerance(mut self, tolerance: f64) -> Self {
         self.tolerance = tolerance;
+        self
+    }
+
+    pub fn peer(mut self, op: &'static str, shape: &'static str) -> Self {
+        self.peer = Some([op, shape]);
         self
     }
 

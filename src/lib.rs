@@ -6,6 +6,8 @@
 //! [`optimizers`], [`data`], `train`, `weights`, [`predict`], [`submission`].
 
 pub mod autograd;
+#[cfg(feature = "checkpoint")]
+pub mod bench;
 pub mod cases;
 pub mod controls;
 pub mod cpu;

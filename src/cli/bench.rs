@@ -1,31 +1,126 @@
 //! `atrous bench`
 
+use atrous::bench::{Machine, NETS, Net, Peers, ops};
 use atrous::ladder::{self, Rung, Work};
 use atrous::{Device, Error, Result};
 use clap::Args;
+use serde_json::{Map, Value};
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 #[derive(Args)]
 #[command(after_help = "\
-Example:
-  atrous bench conv2d --ladder --device cuda
+Examples:
+  atrous bench ops                              every operator at the sizes networks have
+  atrous bench ops conv2d/3x3                   those whose name has this in it
+  atrous bench nets --save here.jsonl           an inference batch and a training step of each network
+  atrous bench nets deeplabv3plus --threads 1
+  atrous bench nets --against peers.jsonl       beside what benches/peers measured on this machine, just before
+  atrous bench conv2d --ladder --device cuda    one operator's kernels, from the naive one on
 
-A rung is one of the numbered kernels of kernels/ladder; each file's header says what it adds over the one
-before, and what would bind it. Times are medians by the device's own clock; compare them within one run.")]
+Times are medians; percentages are of a loop of multiply-adds and of a stream triad, measured in the same run.
+Machines are noisy: compare within one run. A network runs in a process of its own, so that its memory's peak is its own.
+A rung of the ladder is one of the numbered kernels of kernels/ladder; each file's header says what it adds over the one
+before, and what would bind it.")]
 pub struct Bench {
-    /// Which operator: batch_norm, conv2d, depthwise_conv2d, gemm, reduce
-    #[arg(value_name = "OPERATOR")]
-    operator: String,
+    /// `ops`, `nets`, or with --ladder an operator: batch_norm, conv2d, depthwise_conv2d, gemm, reduce
+    #[arg(value_name = "WHAT")]
+    what: String,
+    /// Only operators whose name has one of these in it, or only these networks
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
     /// Time the kernels on the way from the naive one to the one that runs
-    #[arg(long, required = true)]
+    #[arg(long)]
     ladder: bool,
     /// Runs a rung, of which the median counts
-    #[arg(long, default_value_t = 15, value_name = "N")]
+    #[arg(long, default_value_t = 15, value_name = "N", requires = "ladder")]
     times: usize,
+    /// Time the naive references too (seconds an operator)
+    #[arg(long, conflicts_with = "ladder")]
+    reference: bool,
+    /// Add the results to a file, a line of JSON each
+    #[arg(long, value_name = "FILE", conflicts_with = "ladder")]
+    save: Option<PathBuf>,
+    /// Show how many times longer the same work took there, in the best configuration: lines of JSON, of
+    /// benches/peers or of --save
+    #[arg(long, value_name = "FILE", conflicts_with = "ladder")]
+    against: Option<PathBuf>,
+    /// The line of JSON instead of the table: one network, in this process
+    #[arg(long, hide = true)]
+    line: bool,
 }
 
 impl Bench {
     pub fn run(self, device: Device) -> Result<()> {
-        let rungs = ladder::rungs(&self.operator)?;
+        if self.ladder {
+            return self.ladder(device);
+        }
+        let peers = self.against.as_deref().map(Peers::read).transpose()?;
+        match self.what.as_str() {
+            "ops" => self.ops(device, peers.as_ref()),
+            "nets" => self.nets(device, peers.as_ref()),
+            other => {
+                let message = format!("`{other}` is neither `ops` nor `nets`; one operator's kernels: --ladder");
+                Err(Error::argument("bench", message))
+            }
+        }
+    }
+
+    fn ops(&self, device: Device, peers: Option<&Peers>) -> Result<()> {
+        let wanted = |name: &str| self.names.is_empty() || self.names.iter().any(|part| name.contains(part));
+        let all: Vec<_> = ops().into_iter().filter(|op| wanted(&op.name())).collect();
+        if all.is_empty() {
+            let message = format!("no operator's name has `{}` in it", self.names.join("` or `"));
+            return Err(Error::argument("bench", message));
+        }
+        let machine = header();
+        let columns = [("fwd_ms", "fwd ms"), ("fwdbwd_ms", "fwd+bwd ms"), ("percent_fma", "% FMA")];
+        let mut table = Table::new(44, &columns, &[("percent_triad", "% triad")], peers);
+        table.head();
+        for op in all {
+            table.wait(&op.name());
+            let line = op.measure(&machine, device, self.reference)?;
+            self.keep(&line)?;
+            table.row(&op.name(), &line);
+        }
+        table.end();
+        Ok(())
+    }
+
+    fn nets(&self, device: Device, peers: Option<&Peers>) -> Result<()> {
+        let nets = match self.names.is_empty() {
+            true => NETS.to_vec(),
+            false => self.names.iter().map(|name| Net::find(name)).collect::<Result<_>>()?,
+        };
+        if let (true, [net]) = (self.line, &nets[..]) {
+            println!("{}", Value::Object(net.measure(&Machine::measure(), device)?));
+            return Ok(());
+        }
+        header();
+        let columns = [("infer_ms", "infer ms"), ("train_ms", "train ms"), ("train_percent_fma", "% FMA")];
+        let memory = [("pool_peak_mib", "pool MiB"), ("peak_rss_mib", "RSS MiB")];
+        let mut table = Table::new(20, &columns, &memory, peers);
+        table.head();
+        for net in nets {
+            table.wait(net.name);
+            let line = in_a_process_of_its_own(net)?;
+            self.keep(&line)?;
+            table.row(net.name, &line);
+        }
+        table.end();
+        Ok(())
+    }
+
+    fn keep(&self, line: &Map<String, Value>) -> Result<()> {
+        let Some(path) = &self.save else { return Ok(()) };
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        file.and_then(|mut file| writeln!(file, "{}", Value::Object(line.clone())))
+            .map_err(|error| Error::file(path, error))
+    }
+
+    fn ladder(&self, device: Device) -> Result<()> {
+        let rungs = ladder::rungs(&self.what)?;
         let works = match device {
             Device::Cpu => {
                 let message = "the ladder's kernels are CUDA's: --device cuda (or emulated) runs them";
@@ -34,9 +129,9 @@ impl Bench {
             Device::Emulated => {
                 println!("`emulated` runs kernels on the CPU: its times say nothing about a GPU,");
                 println!("and the shapes are small ones.");
-                ladder::tiny(&self.operator)?
+                ladder::tiny(&self.what)?
             }
-            Device::Cuda(_) => ladder::real(&self.operator)?,
+            Device::Cuda(_) => ladder::real(&self.what)?,
         };
         for work in works {
             self.climb(&work, &rungs, device)?;
@@ -72,5 +167,102 @@ impl Bench {
             );
         }
         Ok(())
+    }
+}
+
+fn header() -> Machine {
+    let machine = Machine::measure();
+    println!(
+        "{:?}, {} threads: multiply-adds {:.0} GFLOP/s, triad {:.1} GB/s",
+        machine.isa, machine.threads, machine.fma_gflops, machine.triad_gbps
+    );
+    machine
+}
+
+/// The same command for one network, with the same global options.
+fn in_a_process_of_its_own(net: Net) -> Result<Map<String, Value>> {
+    let failed = |message: String| Error::argument("bench", format!("{}: {message}", net.name));
+    let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
+    let mut command = Command::new(program);
+    command.args(["bench", "nets", net.name, "--line"]).args(super::global_arguments());
+    let output = command.stderr(Stdio::inherit()).output().map_err(|error| failed(error.to_string()))?;
+    if !output.status.success() {
+        return Err(failed(format!("its process ended with {}", output.status)));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))
+}
+
+/// Rows as they come, with ratios to the peers' times and their geometric mean.
+struct Table<'a> {
+    width: usize,
+    /// (key, title)
+    columns: Vec<(&'static str, &'static str)>,
+    /// The first two columns are times, which peers have too.
+    peers: Option<&'a Peers>,
+    logarithms: [Vec<f64>; 2],
+}
+
+impl<'a> Table<'a> {
+    fn new(
+        width: usize,
+        columns: &[(&'static str, &'static str)],
+        more: &[(&'static str, &'static str)],
+        peers: Option<&'a Peers>,
+    ) -> Self {
+        Table { width, columns: [columns, more].concat(), peers, logarithms: Default::default() }
+    }
+
+    fn head(&self) {
+        print!("{:<1$}", "", self.width);
+        self.columns.iter().for_each(|(_, title)| print!("{title:>12}"));
+        if self.peers.is_some() {
+            self.columns[..2].iter().for_each(|(_, title)| print!("{:>12}", title.replace("ms", "×")));
+        }
+        println!();
+    }
+
+    /// What is being timed, until its row is there.
+    fn wait(&self, name: &str) {
+        if std::io::stderr().is_terminal() {
+            eprint!("timing {name} …\r");
+        }
+    }
+
+    fn row(&mut self, name: &str, line: &Map<String, Value>) {
+        let width = self.width;
+        print!("{name:<width$}");
+        for (key, _) in &self.columns {
+            match line.get(*key).and_then(Value::as_f64) {
+                Some(value) if key.ends_with("_ms") => print!("{value:>12.3}"),
+                Some(value) => print!("{value:>12.1}"),
+                None => print!("{:>12}", ""),
+            }
+        }
+        if let Some(peers) = self.peers {
+            for (i, (key, _)) in self.columns[..2].iter().enumerate() {
+                match peers.ratio(line, key) {
+                    Some(ratio) => {
+                        self.logarithms[i].push(ratio.ln());
+                        print!("{ratio:>12.2}");
+                    }
+                    None => print!("{:>12}", "-"),
+                }
+            }
+        }
+        println!();
+    }
+
+    fn end(&self) {
+        if self.peers.is_some() {
+            let blank = self.width + 12 * self.columns.len();
+            print!("{:<blank$}", "geometric mean");
+            for all in &self.logarithms {
+                match all.len() {
+                    0 => print!("{:>12}", "-"),
+                    n => print!("{:>12.2}", (all.iter().sum::<f64>() / n as f64).exp()),
+                }
+            }
+            println!();
+        }
     }
 }

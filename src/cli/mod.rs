@@ -68,7 +68,7 @@ enum Command {
     Evaluate(evaluate::Evaluate),
     /// Predict a folder's test pictures with trained networks and write submission.csv
     Predict(predict::Predict),
-    /// Time an operator's kernels, from the naive one to the one that runs
+    /// Time operators, networks, or an operator's kernels from the naive one to the one that runs
     Bench(bench::Bench),
     /// Show which devices, drivers and compilers there are, and what will be used
     Doctor(doctor::Doctor),
@@ -88,6 +88,14 @@ enum Train {
     Classify(train::Command),
     /// Which class each pixel is of
     Segment(train::Command),
+}
+
+/// The global options as this program was given them, for a process of its own.
+fn global_arguments() -> Vec<String> {
+    let mut arguments = vec!["--device".into(), device().to_string()];
+    arguments.extend(["--precision".into(), atrous::ops::precision().to_string()]);
+    arguments.extend(["--threads".into(), threads::count().to_string()]);
+    arguments
 }
 
 /// What `--device` said, for as long as the program runs.

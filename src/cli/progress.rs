@@ -50,10 +50,8 @@ pub fn bar(total: usize, what: &'static str) -> ProgressBar {
 /// system tells it (Linux).
 pub fn spent(began: Instant) -> String {
     let seconds = began.elapsed().as_secs();
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = peak.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    let memory = kib.map_or(String::new(), |kib| format!(", at most {} MiB", kib / 1024));
+    let peak = atrous::bench::peak_rss_mib();
+    let memory = peak.map_or(String::new(), |mib| format!(", at most {mib:.0} MiB"));
     format!("  ({}:{:02}{memory})", seconds / 60, seconds % 60)
 }
 

@@ -33,6 +33,29 @@ pub fn exp(x: f32) -> f32 {
     p * power(half) * power(n.wrapping_sub(half))
 }
 
+/// ln x to 2 units in the last place (Cephes' `logf`); what has no finite logarithm is the library's.
+#[inline(always)]
+pub fn ln(x: f32) -> f32 {
+    if !(x >= f32::MIN_POSITIVE && x < f32::INFINITY) {
+        return x.ln();
+    }
+    // x = m · 2ⁿ with m in [√½, √2).
+    let shifted = x.to_bits().wrapping_sub(std::f32::consts::FRAC_1_SQRT_2.to_bits());
+    let n = (shifted as i32 >> 23) as f32;
+    let m = f32::from_bits((shifted & 0x007f_ffff) + std::f32::consts::FRAC_1_SQRT_2.to_bits()) - 1.0;
+    let z = m * m;
+    let p = 7.037_683_629_2e-2 * m - 1.151_461_031_0e-1;
+    let p = p * m + 1.167_699_874_0e-1;
+    let p = p * m - 1.242_014_084_6e-1;
+    let p = p * m + 1.424_932_278_7e-1;
+    let p = p * m - 1.666_805_766_5e-1;
+    let p = p * m + 2.000_071_476_5e-1;
+    let p = p * m - 2.499_999_399_3e-1;
+    let p = p * m + 3.333_333_117_4e-1;
+    let p = p * m * z - 2.121_944_40e-4 * n - 0.5 * z;
+    m + p + 0.693_359_375 * n
+}
+
 /// 1 / (1 + e⁻ˣ)
 #[inline(always)]
 pub fn sigmoid(x: f32) -> f32 {
@@ -118,6 +141,17 @@ mod tests {
             (f32::INFINITY, f32::INFINITY, f32::INFINITY)
         );
         assert!(exp(88.7).is_finite() && exp(-103.0) > 0.0 && exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn ln_is_within_two_units_in_the_last_place() {
+        assert!(worst_ulps(1.5, 40.0, ln, f64::ln) < 2.0);
+        assert!(worst_ulps(1e-30, 0.6, ln, f64::ln) < 2.0);
+        assert!(worst_ulps(1e30, 3e38, ln, f64::ln) < 2.0);
+        // Near 1, where the logarithm goes through 0.
+        assert!(worst_ulps(0.6, 1.5, ln, f64::ln) < 2.0);
+        assert_eq!((ln(1.0), ln(0.0), ln(f32::INFINITY)), (0.0, f32::NEG_INFINITY, f32::INFINITY));
+        assert!(ln(-1.0).is_nan() && ln(f32::NAN).is_nan() && ln(1e-42) < -96.0);
     }
 
     #[test]

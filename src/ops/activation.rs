@@ -362,7 +362,8 @@ pub fn cases() -> Vec<Case> {
             ("16x112x112x64", &[16, 112, 112, 64], cases::Size::Real),
         ] {
             let inputs = vec![Input::new("x", shape).fill(fill.clone())];
-            cases.push(Case::new(op, name, size, inputs, move |t| f(&t[0])));
+            let case = Case::new(op, name, size, inputs, move |t| f(&t[0]));
+            cases.push(case.peer(op, "[16] 64 112x112"));
         }
         // The gradient reaches two consumers, so that it may not be overwritten.
         let inputs = vec![Input::new("x", [3, 19]).fill(fill), Input::new("y", [3, 19])];

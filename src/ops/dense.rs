@@ -189,7 +189,9 @@ pub fn cases() -> Vec<Case> {
         case("1x1x1", Size::Tiny, 1, 1, 1),
         case("17x300x65", Size::Tiny, 17, 300, 65),
         Case::new("dense", "no_bias", Size::Tiny, bare, |t| dense(&t[0], &t[1], None)),
-        case("10x25088x512", Size::Real, 10, 25088, 512),
+        case("10x25088x512", Size::Real, 10, 25088, 512).peer("dense", "[10] 25088->512"),
+        case("16x100352x512", Size::Real, 16, 100352, 512).peer("dense", "[16] 100352->512"),
+        case("1024x1024x1024", Size::Real, 1024, 1024, 1024).peer("matmul", "1024x1024x1024"),
         case("16x512x64", Size::Real, 16, 512, 64),
     ]
 }

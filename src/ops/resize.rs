@@ -375,8 +375,18 @@ pub fn cases() -> Vec<Case> {
         }
     }
     add("pyramid_x4".into(), Size::Real, [4, 14, 14, 256], [56, 56], Method::Bilinear);
+    add("features_x4".into(), Size::Real, [4, 56, 56, 256], [224, 224], Method::Bilinear);
     add("logits_x4".into(), Size::Real, [4, 56, 56, 21], [224, 224], Method::Bilinear);
     add("picture_down".into(), Size::Real, [16, 375, 500, 3], [112, 150], Method::Bilinear);
+    let peers = [
+        ("pyramid_x4", "[4] 256 14x14"),
+        ("features_x4", "[4] 256 56x56"),
+        ("logits_x4", "[4] 21 56x56"),
+    ];
+    for case in &mut cases {
+        let peer = peers.into_iter().find(|&(name, _)| name == case.name);
+        case.peer = peer.map(|(_, shape)| ["bilinear_x4", shape]);
+    }
     cases
 }
 

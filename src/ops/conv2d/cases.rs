@@ -108,27 +108,74 @@ pub fn cases() -> Vec<Case> {
         layer("3x3_many_tiles", [3, 23, 37, 16], [3, 3, 16], 1, Same),
         layer("many_rows_and_blocks", [1, 31, 23, 19], [4, 4, 35], 1, Valid),
     ];
+    // [operator, shape] as the peers' scripts name them; a first layer's pictures have no gradient.
     let real = [
-        layer("3x3_256_256_56_n4", [4, 56, 56, 256], [3, 3, 256], 1, Same),
-        layer("7x7_3_64_150_n16", [16, 150, 150, 3], [7, 7, 64], 1, Valid),
-        layer("5x5_64_128_48_n16", [16, 48, 48, 64], [5, 5, 128], 1, Valid),
-        layer("3x3_145_145_12_n16", [16, 12, 12, 145], [3, 3, 145], 1, Valid),
-        layer("3x3_64_64_224_n4", [4, 224, 224, 64], [3, 3, 64], 1, Same),
-        layer("3x3_512_512_14_n4", [4, 14, 14, 512], [3, 3, 512], 1, Same),
-        layer("3x3_s2_3_32_256_n16", [16, 256, 256, 3], [3, 3, 32], 2, Same).without_bias(),
-        layer("1x1_512_512_14_n4", [4, 14, 14, 512], [1, 1, 512], 1, Same).without_bias(),
-        layer("1x1_64_128_56_n4", [4, 56, 56, 64], [1, 1, 128], 1, Same).without_bias(),
-        layer("1x1_144_24_64_n16", [16, 64, 64, 144], [1, 1, 24], 1, Same).without_bias(),
-        layer("1x1_256_21_224_n4", [4, 224, 224, 256], [1, 1, 21], 1, Same),
-        layer("3x3_d12_512_256_14_n4", [4, 14, 14, 512], [3, 3, 256], 1, Same)
-            .dilated(12)
-            .without_bias(),
-        layer("1x1_24_144_64_n16", [16, 64, 64, 24], [1, 1, 144], 1, Same).without_bias(),
-        layer("3x3_d6_512_256_14_n4", [4, 14, 14, 512], [3, 3, 256], 1, Same).dilated(6).without_bias(),
-        layer("3x3_d18_512_256_14_n4", [4, 14, 14, 512], [3, 3, 256], 1, Same)
-            .dilated(18)
-            .without_bias(),
+        (
+            layer("7x7_3_64_150_n16", [16, 150, 150, 3], [7, 7, 64], 1, Valid),
+            ["conv7x7_valid_first_layer_no_input_grad", "[16] 3->64 150x150"],
+        ),
+        (
+            layer("5x5_64_128_48_n16", [16, 48, 48, 64], [5, 5, 128], 1, Valid),
+            ["conv5x5_valid", "[16] 64->128 48x48"],
+        ),
+        (
+            layer("3x3_145_145_12_n16", [16, 12, 12, 145], [3, 3, 145], 1, Valid),
+            ["conv3x3_valid", "[16] 145->145 12x12"],
+        ),
+        (
+            layer("3x3_64_64_224_n4", [4, 224, 224, 64], [3, 3, 64], 1, Same),
+            ["conv3x3_same", "[4] 64->64 224x224"],
+        ),
+        (
+            layer("3x3_256_256_56_n4", [4, 56, 56, 256], [3, 3, 256], 1, Same),
+            ["conv3x3_same", "[4] 256->256 56x56"],
+        ),
+        (
+            layer("3x3_512_512_14_n4", [4, 14, 14, 512], [3, 3, 512], 1, Same),
+            ["conv3x3_same", "[4] 512->512 14x14"],
+        ),
+        (
+            layer("3x3_s2_3_32_256_n16", [16, 256, 256, 3], [3, 3, 32], 2, Same),
+            ["conv3x3_same_s2_first_layer_no_input_grad", "[16] 3->32 256x256"],
+        ),
+        (
+            layer("1x1_512_512_14_n4", [4, 14, 14, 512], [1, 1, 512], 1, Same),
+            ["conv1x1", "[4] 512->512 14x14"],
+        ),
+        (
+            layer("1x1_64_128_56_n4", [4, 56, 56, 64], [1, 1, 128], 1, Same),
+            ["conv1x1", "[4] 64->128 56x56"],
+        ),
+        (
+            layer("1x1_24_144_64_n16", [16, 64, 64, 24], [1, 1, 144], 1, Same),
+            ["conv1x1", "[16] 24->144 64x64"],
+        ),
+        (
+            layer("1x1_144_24_64_n16", [16, 64, 64, 144], [1, 1, 24], 1, Same),
+            ["conv1x1", "[16] 144->24 64x64"],
+        ),
+        (
+            layer("1x1_256_21_224_n4", [4, 224, 224, 256], [1, 1, 21], 1, Same),
+            ["conv1x1", "[4] 256->21 224x224"],
+        ),
+        (
+            layer("3x3_d6_512_256_14_n4", [4, 14, 14, 512], [3, 3, 256], 1, Same).dilated(6),
+            ["atrous3x3_d6", "[4] 512->256 14x14"],
+        ),
+        (
+            layer("3x3_d12_512_256_14_n4", [4, 14, 14, 512], [3, 3, 256], 1, Same).dilated(12),
+            ["atrous3x3_d12", "[4] 512->256 14x14"],
+        ),
+        (
+            layer("3x3_d18_512_256_14_n4", [4, 14, 14, 512], [3, 3, 256], 1, Same).dilated(18),
+            ["atrous3x3_d18", "[4] 512->256 14x14"],
+        ),
     ];
     let tiny = tiny.into_iter().map(|layer| layer.case(Size::Tiny));
-    tiny.chain(real.into_iter().map(|layer| layer.case(Size::Real))).collect()
+    let real = real.into_iter().map(|(layer, [op, shape])| {
+        let mut case = layer.case(Size::Real).peer(op, shape);
+        case.inputs[0].differentiable = !op.ends_with("no_input_grad");
+        case
+    });
+    tiny.chain(real).collect()
 }

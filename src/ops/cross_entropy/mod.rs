@@ -391,7 +391,10 @@ pub fn cases() -> Vec<Case> {
         pixels("ignored", Size::Tiny, &[2, 3, 5, 7], &[2, 3, 5, 1], Some(&[2, 3, 5]), ignoring),
         pixels("pieces", Size::Tiny, &[997, 21], &[997], None, sparse),
         pixels("long_rows", Size::Tiny, &[5, 61], &[5], None, sparse),
-        pixels("4x224x224x21", Size::Real, &[4, 224, 224, 21], &[4, 224, 224], None, ignoring),
+        pixels("4x224x224x21", Size::Real, &[4, 224, 224, 21], &[4, 224, 224], None, ignoring)
+            .peer("softmax_cross_entropy", "[4] 21 classes 224x224"),
+        pixels("rows_of_32", Size::Tiny, &[7, 32], &[7], None, sparse),
+        pixels("rows_of_16", Size::Tiny, &[7, 16], &[7], None, sparse),
         row("binary_cross_entropy_of_probabilities", "flags", &probabilities, flags(), w, raw_binary),
         row(
             "categorical_cross_entropy_of_probabilities",

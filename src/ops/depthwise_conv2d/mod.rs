@@ -238,9 +238,14 @@ pub fn cases() -> Vec<Case> {
         case("3x3_fours", Tiny, [2, 11, 13, 132], 3, 1, Same, 1, true),
         case("3x3_s2_fours", Tiny, [2, 9, 12, 8], 3, 2, Same, 1, true),
         case("3x3_d3_fours", Tiny, [1, 9, 8, 12], 3, 1, Same, 3, false),
-        case("3x3_32_112_n4", Real, [4, 112, 112, 32], 3, 1, Same, 1, false),
-        case("3x3_144_64_n16", Real, [16, 64, 64, 144], 3, 1, Same, 1, false),
-        case("3x3_s2_96_128_n16", Real, [16, 128, 128, 96], 3, 2, Same, 1, false),
+        case("3x3_32_112_n4", Real, [4, 112, 112, 32], 3, 1, Same, 1, true)
+            .peer("depthwise3x3", "[4] 32->32 112x112"),
+        case("3x3_144_64_n16", Real, [16, 64, 64, 144], 3, 1, Same, 1, true)
+            .peer("depthwise3x3", "[16] 144->144 64x64"),
+        case("3x3_512_14_n4", Real, [4, 14, 14, 512], 3, 1, Same, 1, true)
+            .peer("depthwise3x3", "[4] 512->512 14x14"),
+        case("3x3_s2_96_128_n16", Real, [16, 128, 128, 96], 3, 2, Same, 1, true)
+            .peer("depthwise3x3_s2", "[16] 96->96 128x128"),
     ]
 }
 

@@ -1,0 +1,171 @@
+//! Whole networks: an inference batch and a training step.
+
+use super::{Machine, milliseconds, peak_rss_mib, time};
+use crate::autograd::no_grad;
+use crate::data::loader::Batch;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::graph::{Model, Run, Summary, for_inference};
+use crate::models::Spec;
+use crate::ops::{precision, sign, sparse_softmax_cross_entropy};
+use crate::pool;
+use crate::random::{Stream, domain};
+use crate::tensor::Tensor;
+use crate::train::{Plan, Preset, Trainer};
+use serde_json::{Map, Value, json};
+
+/// A network as `benches/peers` names it, trained as the notebook this pipeline replaces did.
+#[derive(Clone, Copy, Debug)]
+pub struct Net {
+    pub name: &'static str,
+    network: &'static str,
+    /// Of the pictures.
+    pub size: usize,
+    classes: usize,
+    pub batch: usize,
+    trained: Trained,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trained {
+    Whole,
+    /// The base stays as it is.
+    Head,
+    /// Nothing is: a step is the sign of the gradient by the pictures, as an attack wants it.
+    Pictures,
+}
+
+const fn net(
+    name: &'static str,
+    network: &'static str,
+    [size, classes, batch]: [usize; 3],
+    trained: Trained,
+) -> Net {
+    Net { name, network, size, classes, batch, trained }
+}
+
+pub const NETS: [Net; 7] = [
+    net("alexnet", "alexnet", [150, 20, 16], Trained::Whole),
+    net("vgg16_frozen", "vgg16", [224, 20, 10], Trained::Head),
+    net("resnet50v2_frozen", "resnet50v2", [224, 20, 16], Trained::Head),
+    net("mobilenetv2_frozen", "mobilenetv2", [256, 20, 16], Trained::Head),
+    net("mobilenetv2_full", "mobilenetv2", [256, 20, 16], Trained::Whole),
+    net("deeplabv3plus", "deeplabv3plus", [224, 21, 4], Trained::Whole),
+    net("fgsm_mobilenetv2", "mobilenetv2", [224, 1000, 1], Trained::Pictures),
+];
+
+impl Net {
+    pub fn find(name: &str) -> Result<Net> {
+        NETS.into_iter().find(|net| net.name == name).ok_or_else(|| {
+            let known = NETS.map(|net| net.name).join("`, `");
+            Error::argument("bench", format!("`{name}` is none of the networks `{known}`"))
+        })
+    }
+
+    /// The line of its times. The memory's peak is the process': measure one network in each.
+    pub fn measure(self, machine: &Machine, device: Device) -> Result<Map<String, Value>> {
+        let n = self.batch;
+        let batch = self.batch_of_noise()?;
+        let plan = self.plan()?;
+        let model = Model::new(plan.graph()?, 1);
+        let gflop = self.gflop(&model);
+        let folded = for_inference(&model)?.to_device(device)?;
+        let infer = time(4.0, || {
+            let images = batch.images.to_device(device)?;
+            no_grad(|| folded.run(&images, Run::infer()))?;
+            device.synchronize()
+        })?;
+        let train = match self.trained {
+            Trained::Pictures => {
+                let labels = Tensor::zeros([n]);
+                time(4.0, || {
+                    let images = batch.images.to_device(device)?.leaf();
+                    let logits = folded.run(&images, Run::infer())?.logits;
+                    let loss = sparse_softmax_cross_entropy(&logits, &labels, None, None)?;
+                    let gradients = loss.backward()?;
+                    if let Some(gradient) = gradients.get(&images) {
+                        no_grad(|| sign(gradient))?;
+                    }
+                    device.synchronize()
+                })?
+            }
+            _ => {
+                drop(folded);
+                let mut trainer = Trainer::new(model, plan)?;
+                trainer.to_device(device)?;
+                time(6.0, || trainer.step(&batch).map(|_| ()))?
+            }
+        };
+        let mut line = Map::new();
+        let rate = gflop / train.median;
+        let tenths = |value: f64| json!((value * 10.0).round() / 10.0);
+        let all = [
+            ("net", json!(self.name)),
+            ("shape", json!([self.size, self.size, 3])),
+            ("batch", json!(n)),
+            ("device", json!(device.to_string())),
+            ("precision", json!(precision().to_string())),
+            ("threads", json!(machine.threads)),
+            ("infer_ms", milliseconds(infer.median)),
+            ("infer_quarters_ms", infer.quarters.map(milliseconds).to_vec().into()),
+            ("train_ms", milliseconds(train.median)),
+            ("train_quarters_ms", train.quarters.map(milliseconds).to_vec().into()),
+            ("train_gflop", tenths(gflop)),
+            ("train_percent_fma", tenths(100.0 * rate / machine.fma_gflops)),
+            ("pool_peak_mib", tenths(pool::usage().peak as f64 / (1 << 20) as f64)),
+            ("peak_rss_mib", json!(peak_rss_mib())),
+        ];
+        line.extend(all.map(|(key, value)| (key.to_string(), value)));
+        Ok(line)
+    }
+
+    fn plan(self) -> Result<Plan> {
+        let spec = Spec::new(self.network, self.size, self.classes);
+        let plan = Preset::new("notebook", spec, self.trained == Trained::Head)?.plan;
+        Ok(Plan { epochs: 1, batch_size: self.batch, seed: 1, ..plan })
+    }
+
+    fn batch_of_noise(self) -> Result<Batch> {
+        let Net { size, batch: n, classes, .. } = self;
+        let mut stream = Stream::new(1, &[domain::TEST]);
+        let pixels: Vec<f32> = (0..n * size * size * 3).map(|_| stream.unit()).collect();
+        let flags: Vec<f32> = (0..n * classes).map(|_| (stream.unit() < 0.1) as u8 as f32).collect();
+        let segments = self.network == "deeplabv3plus";
+        let mut mask = || (0..n * size * size).map(|_| stream.below(classes) as f32).collect::<Vec<_>>();
+        Ok(Batch {
+            images: Tensor::from_slice(&pixels, [n, size, size, 3])?,
+            labels: Tensor::from_slice(&flags, [n, classes])?,
+            warp: None,
+            masks: segments.then(|| Tensor::from_slice(&mask(), [n, size, size])).transpose()?,
+            indices: (0..n).collect(),
+        })
+    }
+
+    /// Arithmetic of a step as the definition counts it: three times the forward pass, less the gradient by the
+    /// pictures where nobody asks for it, and less what a frozen base does not do.
+    fn gflop(self, model: &Model) -> f64 {
+        let summary = Summary::new(model);
+        let forward = summary.flops() as f64;
+        let head: u64 = summary.rows[model.graph.base().len()..].iter().map(|row| row.flops).sum();
+        let step = match self.trained {
+            Trained::Whole => 3.0 * forward - summary.rows[1].flops as f64,
+            Trained::Head => forward + 2.0 * head as f64,
+            Trained::Pictures => 2.0 * forward,
+        };
+        step * self.batch as f64 / 1e9
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_network_has_a_plan_and_one_that_is_unknown_is_refused_by_name() {
+        for net in NETS {
+            net.plan().unwrap().check().unwrap();
+            assert_eq!(Net::find(net.name).unwrap().name, net.name);
+        }
+        assert!(Net::find("lenet").unwrap_err().to_string().contains("`lenet` is none of"));
+    }
+}

@@ -1,0 +1,131 @@
+//! The `real` cases of the operators, and the optimizers.
+
+use super::{Machine, Timing, milliseconds, time};
+use crate::autograd::no_grad;
+use crate::cases::{self, Case, Size};
+use crate::cpu::simd::{Isa, with_isa};
+use crate::device::Device;
+use crate::error::Result;
+use crate::optimizers::{Group, Optimizer, Rule, Update};
+use crate::tensor::{DType, Tensor};
+use serde_json::{Map, Value, json};
+use std::time::Instant;
+
+/// Work to time, with its name here; its peers' name is in the line that comes out.
+pub enum Op {
+    Case(Box<Case>),
+    Optimizer(&'static str),
+}
+
+/// Everything there is to time.
+pub fn ops() -> Vec<Op> {
+    let cases = cases::all().into_iter().filter(|case| case.size == Size::Real);
+    let optimizers = Rule::NAMES.into_iter().map(Op::Optimizer);
+    cases.map(|case| Op::Case(Box::new(case))).chain(optimizers).collect()
+}
+
+impl Op {
+    pub fn name(&self) -> String {
+        match self {
+            Op::Case(case) => case.full_name(),
+            Op::Optimizer(rule) => format!("optimizer/{rule}"),
+        }
+    }
+
+    /// The line of its times. `reference`: of the naive reference's forward pass too (seconds a case).
+    pub fn measure(&self, machine: &Machine, device: Device, reference: bool) -> Result<Map<String, Value>> {
+        let mut line = Map::new();
+        line.insert("case".into(), json!(self.name()));
+        line.insert("device".into(), json!(device.to_string()));
+        line.insert("threads".into(), json!(machine.threads));
+        match self {
+            Op::Case(case) => measure_case(case, machine, device, reference, &mut line)?,
+            Op::Optimizer(rule) => measure_optimizer(rule, device, &mut line)?,
+        }
+        Ok(line)
+    }
+}
+
+fn measure_case(
+    case: &Case,
+    machine: &Machine,
+    device: Device,
+    reference: bool,
+    line: &mut Map<String, Value>,
+) -> Result<()> {
+    let [op, shape] = case.peer.unwrap_or([case.op, &case.name]);
+    line.insert("op".into(), json!(op));
+    line.insert("shape".into(), json!(shape));
+    line.insert("batch".into(), json!(case.inputs[0].shape.first()));
+    let place = |input: &Tensor| {
+        let there = input.to_device(device)?;
+        Ok(if input.needs_grad() { there.leaf() } else { there })
+    };
+    let inputs = case.tensors(DType::F32).iter().map(place).collect::<Result<Vec<Tensor>>>()?;
+    let output = no_grad(|| (case.run)(&inputs))?;
+    let upstream = case.upstream(&output).to_device(device)?;
+    let bytes = case.least_bytes(&output);
+    drop(output);
+    let forward = time(1.0, || {
+        no_grad(|| (case.run)(&inputs))?;
+        device.synchronize()
+    })?;
+    let both = time(1.0, || {
+        (case.run)(&inputs)?.backward_from(upstream.clone())?;
+        device.synchronize()
+    })?;
+    times(line, "fwd", forward);
+    times(line, "fwdbwd", both);
+    let rate = |work: f64, limit: f64| (work / forward.median / 1e9, 100.0 * work / forward.median / 1e9 / limit);
+    let (gflops, of_peak) = rate(case.flops, machine.fma_gflops);
+    let (gbps, of_triad) = rate(bytes, machine.triad_gbps);
+    let rates = [("gflops", gflops), ("percent_fma", of_peak), ("gbps", gbps), ("percent_triad", of_triad)];
+    for (key, value) in rates {
+        line.insert(key.into(), json!((value * 10.0).round() / 10.0));
+    }
+    if reference {
+        let start = Instant::now();
+        with_isa(Isa::Reference, || no_grad(|| (case.run)(&inputs)))?;
+        let ratio = start.elapsed().as_secs_f64() / forward.median;
+        line.insert("reference_ratio".into(), json!((ratio * 10.0).round() / 10.0));
+    }
+    Ok(())
+}
+
+fn times(line: &mut Map<String, Value>, pass: &str, timing: Timing) {
+    line.insert(format!("{pass}_ms"), milliseconds(timing.median));
+    line.insert(format!("{pass}_quarters_ms"), timing.quarters.map(milliseconds).to_vec().into());
+}
+
+/// One update of 11 million parameters in 44 tensors.
+fn measure_optimizer(rule: &str, device: Device, line: &mut Map<String, Value>) -> Result<()> {
+    const PARAMETERS: usize = 11_000_000;
+    const TENSORS: usize = 44;
+    let (name, kind) = match rule {
+        "sgd" => ("optimizer_sgd_momentum", Rule::sgd(0.9)),
+        "rmsprop" => ("optimizer_rmsprop", Rule::rmsprop(0.0)),
+        _ => ("optimizer_adam", Rule::adam()),
+    };
+    line.insert("op".into(), json!(name));
+    line.insert("shape".into(), json!(format!("{PARAMETERS} parameters in {TENSORS} tensors")));
+    let mut optimizer = Optimizer::new(kind, 1e-4)?;
+    let tensors = |value: f32| {
+        let tensor = |_| Tensor::full([PARAMETERS / TENSORS], value).to_device(device);
+        (0..TENSORS).map(tensor).collect::<Result<Vec<Tensor>>>()
+    };
+    let (mut parameters, gradients) = (tensors(0.5)?, tensors(0.1)?);
+    let timing = time(1.0, || {
+        optimizer.begin_step();
+        let pairs = parameters.iter_mut().zip(&gradients).enumerate();
+        let updates = pairs.map(|(index, (parameter, gradient))| Update {
+            index,
+            parameter,
+            gradient: gradient.clone(),
+            group: Group::default(),
+        });
+        optimizer.update(updates.collect(), None)?;
+        device.synchronize()
+    })?;
+    times(line, "fwd", timing);
+    Ok(())
+}
