@@ -103,7 +103,9 @@ impl Peers {
             times.sort_by(f64::total_cmp);
             times[times.len() / 2]
         };
-        let best = |all: BTreeMap<String, Vec<f64>>| all.into_values().map(median).fold(f64::INFINITY, f64::min);
+        let best = |all: BTreeMap<String, Vec<f64>>| {
+            all.into_values().map(median).fold(f64::INFINITY, f64::min)
+        };
         Ok(Peers(times.into_iter().map(|(key, all)| (key, best(all))).collect()))
     }
 

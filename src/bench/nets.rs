@@ -91,6 +91,8 @@ impl Net {
             }
             _ => {
                 drop(folded);
+                // Nobody trains in the process that predicts: what that used is not a step's.
+                pool::trim();
                 let mut trainer = Trainer::new(model, plan)?;
                 trainer.to_device(device)?;
                 time(6.0, || trainer.step(&batch).map(|_| ()))?

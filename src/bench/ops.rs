@@ -33,7 +33,12 @@ impl Op {
     }
 
     /// The line of its times. `reference`: of the naive reference's forward pass too (seconds a case).
-    pub fn measure(&self, machine: &Machine, device: Device, reference: bool) -> Result<Map<String, Value>> {
+    pub fn measure(
+        &self,
+        machine: &Machine,
+        device: Device,
+        reference: bool,
+    ) -> Result<Map<String, Value>> {
         let mut line = Map::new();
         line.insert("case".into(), json!(self.name()));
         line.insert("device".into(), json!(device.to_string()));
@@ -76,10 +81,13 @@ fn measure_case(
     })?;
     times(line, "fwd", forward);
     times(line, "fwdbwd", both);
-    let rate = |work: f64, limit: f64| (work / forward.median / 1e9, 100.0 * work / forward.median / 1e9 / limit);
+    let rate = |work: f64, limit: f64| {
+        (work / forward.median / 1e9, 100.0 * work / forward.median / 1e9 / limit)
+    };
     let (gflops, of_peak) = rate(case.flops, machine.fma_gflops);
     let (gbps, of_triad) = rate(bytes, machine.triad_gbps);
-    let rates = [("gflops", gflops), ("percent_fma", of_peak), ("gbps", gbps), ("percent_triad", of_triad)];
+    let rates =
+        [("gflops", gflops), ("percent_fma", of_peak), ("gbps", gbps), ("percent_triad", of_triad)];
     for (key, value) in rates {
         line.insert(key.into(), json!((value * 10.0).round() / 10.0));
     }

@@ -61,14 +61,16 @@ impl Bench {
             "ops" => self.ops(device, peers.as_ref()),
             "nets" => self.nets(device, peers.as_ref()),
             other => {
-                let message = format!("`{other}` is neither `ops` nor `nets`; one operator's kernels: --ladder");
+                let message =
+                    format!("`{other}` is neither `ops` nor `nets`; one operator's kernels: --ladder");
                 Err(Error::argument("bench", message))
             }
         }
     }
 
     fn ops(&self, device: Device, peers: Option<&Peers>) -> Result<()> {
-        let wanted = |name: &str| self.names.is_empty() || self.names.iter().any(|part| name.contains(part));
+        let wanted =
+            |name: &str| self.names.is_empty() || self.names.iter().any(|part| name.contains(part));
         let all: Vec<_> = ops().into_iter().filter(|op| wanted(&op.name())).collect();
         if all.is_empty() {
             let message = format!("no operator's name has `{}` in it", self.names.join("` or `"));
@@ -98,7 +100,8 @@ impl Bench {
             return Ok(());
         }
         header();
-        let columns = [("infer_ms", "infer ms"), ("train_ms", "train ms"), ("train_percent_fma", "% FMA")];
+        let columns =
+            [("infer_ms", "infer ms"), ("train_ms", "train ms"), ("train_percent_fma", "% FMA")];
         let memory = [("pool_peak_mib", "pool MiB"), ("peak_rss_mib", "RSS MiB")];
         let mut table = Table::new(20, &columns, &memory, peers);
         table.head();

@@ -6,7 +6,7 @@
 
 use crate::autograd::{Needs, record_all};
 use crate::cases::{Case, Input, Size};
-use crate::cpu::gemm::{Dense, Matrix, Packed, Right, Start, gram, product};
+use crate::cpu::gemm::{Dense, Matrix, Packed, Right, Start, gram, is_thin, product, thin};
 use crate::cpu::simd::isa;
 use crate::error::{Error, Result};
 use crate::ops::conv2d::{Conv2dGeometry, device};
@@ -152,6 +152,11 @@ mod fast {
 
     pub fn forward(g: DenseGeometry, x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Tensor {
         let mut y = Buffer::<f32>::new(g.batch * g.outputs);
+        if is_thin(isa(), g.batch) {
+            let bias = b.map(|b| b.values::<f32>());
+            thin(isa(), x.values(), g.inputs, w.values(), g.outputs, bias, &mut y);
+            return Tensor::from_buffer(y, [g.batch, g.outputs]);
+        }
         let rows = Matrix::new(x.values(), g.batch, g.inputs);
         let packed = Packed::new(isa(), &Right::matrix(w.values(), g.inputs, g.outputs));
         let start = b.map_or(Start::Zero, |b| Start::Bias(b.values()));

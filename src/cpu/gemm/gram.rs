@@ -2,7 +2,7 @@
 
 use super::tile::{Tile, for_each_tile};
 use super::{KC, Rows, Start};
-use crate::cpu::simd::{Isa, Kernel, Vector, dispatch};
+use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, streams};
 use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
 use crate::pool::Buffer;
@@ -30,6 +30,8 @@ pub fn gram(isa: Isa, rows: &impl Rows, b: &[f32], columns: usize, out: &mut [f3
     let slabs = count.div_ceil(slab).max(1);
     let mut partial = Buffer::<f32>::new(if slabs > 1 { slabs * out.len() } else { 0 });
     let size = out.len();
+    // What is written once, by one block of k.
+    let stream = count <= KC && streams(out, columns);
     let shared = Shared::new(if slabs > 1 { &mut partial[..] } else { &mut *out });
     threads::for_each(slabs * blocks, |task| {
         let (s, block) = (task / blocks, task % blocks);
@@ -44,6 +46,7 @@ pub fn gram(isa: Isa, rows: &impl Rows, b: &[f32], columns: usize, out: &mut [f3
                 first,
                 depth: BLOCK.min(depth - first),
                 out: shared,
+                stream,
                 // Slab s, block by block: disjoint rows of the slab's own partial sum.
                 offset: s * size + first * columns,
             },
@@ -72,6 +75,7 @@ struct Task<'a, R> {
     depth: usize,
     /// All partial sums, and where in them this task's first row of C begins.
     out: Shared<f32>,
+    stream: bool,
     offset: usize,
 }
 
@@ -119,7 +123,7 @@ impl<R: Rows> Kernel for Task<'_, R> {
                             columns,
                             start,
                             then: Then::Nothing,
-                            stream: false,
+                            stream: self.stream,
                         };
                         let to = self.offset + first * self.columns + column;
                         // SAFETY: the gathered block has `steps` rows of STEP floats, the panel `steps`

@@ -1,11 +1,13 @@
 //! Matrix products on packed panels: what convolution and dense layers run on.
 //!
-//! Two products cover every layer, forward and backward:
+//! Two products cover every layer, forward and backward,
 //!
 //! - [`product`]: C = A·B, where A's rows are *gathered* on the fly (a row is the patch of pixels
 //!   under a convolution's window, copied a run at a time) and B is packed once. No matrix of all
 //!   patches ever exists: a task gathers a block that fits in its L2 cache.
 //! - [`gram`]: C = Aᵀ·B, the weight gradient, with the same gathered A.
+//!
+//! and [`thin`] is the first for the few rows of a dense layer.
 //!
 //! **Blocking** (after Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication",
 //! 2008). The innermost tile keeps ROWS × 2 vectors of C in registers; each step of k loads two
@@ -23,10 +25,12 @@
 
 mod gram;
 mod patches;
+mod thin;
 mod tile;
 
 pub use gram::gram;
 pub use patches::{GridPlace, Matrix, Patches};
+pub use thin::{is_thin, thin};
 
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, streams};
 use crate::cpu::threads::{self, Shared};
@@ -328,6 +332,12 @@ mod tests {
         for isa in supported() {
             for (m, k, n) in SIZES {
                 let (a, b, bias) = (random(m * k, 1), random(k * n, 2), random(n, 3));
+                let mut few = vec![0.0; m.min(5) * n];
+                thin(isa, &a[..m.min(5) * k], k, &b, n, Some(&bias), &mut few);
+                let expected = naive(m.min(5), k, n, |i, p| a[i * k + p], &b);
+                let expected: Vec<f64> =
+                    expected.iter().enumerate().map(|(i, e)| e + bias[i % n] as f64).collect();
+                close(&few, &expected, &format!("{isa:?} thin {m}×{k}×{n}"));
                 let mut c = vec![0.0; m * n];
                 let rows = Matrix::new(&a, m, k);
                 let packed = Packed::new(isa, &Right::matrix(&b, k, n));

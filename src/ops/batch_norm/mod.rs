@@ -380,8 +380,7 @@ pub fn cases() -> Vec<Case> {
         relu6(infer_then("relu6_fours", Size::Tiny, &[3, 5, 7, 12], Then::Relu6)),
         infer("2x5x3x6", Size::Tiny, &[2, 5, 3, 6]),
         infer("many_tiles", Size::Tiny, &[3, 17, 19, 33]),
-        train("64_112_n16", Size::Real, &[16, 112, 112, 64])
-            .peer("batch_norm_train", "[16] 64 112x112"),
+        train("64_112_n16", Size::Real, &[16, 112, 112, 64]).peer("batch_norm_train", "[16] 64 112x112"),
         infer("64_112_n16", Size::Real, &[16, 112, 112, 64]),
     ]
 }

@@ -128,22 +128,6 @@ pub(super) fn raw_categorical<T: Real>(p: &[T], y: &[T], d: &mut [T]) -> T {
 /// ln Σ e^(z − m) and m, and the softmax into p.
 #[inline(always)]
 fn fast_log_sum_exp(z: &[f32], p: &mut [f32]) -> (f32, f32) {
-    // VOC has 21 classes: rows of up to two vectors go in two vectors, of which the second begins inside the
-    // first. A row of its own length would end in a loop of single elements, which take longer than the rest.
-    let n = z.len();
-    if (16..=32).contains(&n) {
-        let mut e = [f32::NEG_INFINITY; 32];
-        e[..16].copy_from_slice(&z[..16]);
-        e[n - 16..n].copy_from_slice(&z[n - 16..]);
-        let largest = math::max(&e);
-        e.iter_mut().for_each(|e| *e = math::exp(*e - largest));
-        let total = math::sum(&e);
-        let scale = 1.0 / total;
-        e.iter_mut().for_each(|e| *e *= scale);
-        p[..16].copy_from_slice(&e[..16]);
-        p[n - 16..n].copy_from_slice(&e[n - 16..n]);
-        return (math::ln(total), largest);
-    }
     let largest = math::max(z);
     p.iter_mut().zip(z).for_each(|(p, &z)| *p = math::exp(z - largest));
     let total = math::sum(p);

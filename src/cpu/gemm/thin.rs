@@ -1,0 +1,124 @@
+//! C = A·B for a few rows of A: a dense layer at the batch sizes of training.
+//!
+//! Here B's bytes bind (100352 × 512 weights are 205 MB, of which each is used 16 times), so it is read once, where
+//! it lies: a task takes some blocks of k, brings a panel of a block into L1, and adds up all rows in a partial C of
+//! its own. Packing all of B first would read it twice and write it once.
+
+use super::{KC, ROW, Start, Tile, for_each_tile};
+use crate::cpu::simd::{Isa, Kernel, Vector, dispatch};
+use crate::cpu::threads::{self, Shared};
+use crate::ops::Then;
+use crate::pool::Buffer;
+use std::ops::Range;
+
+/// Whether a product of so many rows is one of these: with more, a packed B serves enough of them.
+pub fn is_thin(isa: Isa, rows: usize) -> bool {
+    rows <= 2 * isa.tile_rows()
+}
+
+/// C [rows, columns] = A [rows, depth]·B [depth, columns] + bias.
+///
+/// The partial sums, whose number depends on the depth alone, are added in order.
+pub fn thin(
+    isa: Isa,
+    a: &[f32],
+    depth: usize,
+    b: &[f32],
+    columns: usize,
+    bias: Option<&[f32]>,
+    out: &mut [f32],
+) {
+    struct Slab<'a> {
+        a: &'a [f32],
+        depth: usize,
+        b: &'a [f32],
+        columns: usize,
+        rows: usize,
+        blocks: Range<usize>,
+        /// This slab's C, zero at first.
+        sums: &'a mut [f32],
+    }
+    impl Kernel for Slab<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run<V: Vector>(self) {
+            let width = 2 * V::LANES;
+            let mut gathered = Buffer::<f32>::new(self.rows * ROW);
+            let mut panel = Buffer::<f32>::new(KC * width);
+            let sums = Shared::new(self.sums);
+            for block in self.blocks {
+                let from = block * KC;
+                let steps = KC.min(self.depth - from);
+                for (row, out) in gathered.chunks_mut(ROW).enumerate() {
+                    out[..steps].copy_from_slice(&self.a[row * self.depth + from..][..steps]);
+                }
+                for column in (0..self.columns).step_by(width) {
+                    let columns = width.min(self.columns - column);
+                    for (k, to) in panel.chunks_exact_mut(width).take(steps).enumerate() {
+                        let from = &self.b[(from + k) * self.columns + column..][..columns];
+                        // SAFETY: `from` has `columns` floats, and `to` two full vectors.
+                        unsafe {
+                            for half in [0, V::LANES] {
+                                let n = columns.saturating_sub(half).min(V::LANES);
+                                let at = from.as_ptr().add(half.min(columns));
+                                V::load_partial(at, n).store(to.as_mut_ptr().add(half));
+                            }
+                        }
+                    }
+                    for_each_tile::<V>(
+                        self.rows,
+                        #[inline(always)]
+                        |first, count| {
+                            let tile = Tile {
+                                steps,
+                                runs: 1,
+                                run_step: 0,
+                                a: gathered[first * ROW..].as_ptr(),
+                                k_step: 1,
+                                b: panel.as_ptr(),
+                                b_step: width,
+                                columns,
+                                start: Start::Accumulate,
+                                then: Then::Nothing,
+                                stream: false,
+                            };
+                            // SAFETY: `count` gathered rows from `first`, `steps` full panel rows, and rows of this
+                            // slab's own sums.
+                            unsafe {
+                                tile.run::<V, ROW>(
+                                    count,
+                                    #[inline(always)]
+                                    |row| sums.at((first + row) * self.columns + column),
+                                )
+                            };
+                        },
+                    );
+                }
+            }
+        }
+    }
+    let size = out.len();
+    if size == 0 {
+        return;
+    }
+    let rows = size / columns;
+    assert_eq!((a.len(), b.len()), (rows * depth, depth * columns));
+    let blocks = depth.div_ceil(KC);
+    // 16 slabs keep a few cores busy to the end.
+    let slabs = blocks.clamp(1, 16);
+    let mut partial = Buffer::<f32>::filled(slabs * size, 0.0);
+    threads::for_each_chunk(&mut partial, size, |slab, sums| {
+        let blocks = blocks * slab / slabs..blocks * (slab + 1) / slabs;
+        dispatch(isa, Slab { a, depth, b, columns, rows, blocks, sums });
+    });
+    for (row, out) in out.chunks_exact_mut(columns).enumerate() {
+        match bias {
+            Some(bias) => out.copy_from_slice(bias),
+            None => out.fill(0.0),
+        }
+        for sums in partial.chunks_exact(size) {
+            let share = &sums[row * columns..][..columns];
+            out.iter_mut().zip(share).for_each(|(sum, &share)| *sum += share);
+        }
+    }
+}
