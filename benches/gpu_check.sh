@@ -15,9 +15,8 @@ build() {
     cargo build --release --locked
     cp target/release/atrous "$bin/atrous"
     # name kind: cargo tells where it put each.
-    local names=(device golden_nets ops train_step)
+    local names=(device golden_nets)
     cargo test --release --locked --no-run --test device --test golden_nets --message-format=json >"$bin/built.json"
-    cargo bench --locked --no-run --bench ops --bench train_step --message-format=json >>"$bin/built.json"
     for name in "${names[@]}"; do
         local path
         path=$(grep -o "\"executable\":\"[^\"]*/${name}-[0-9a-f]*\"" "$bin/built.json" | tail -n 1 | cut -d'"' -f4)
@@ -56,14 +55,13 @@ run() {
     part 60 networks "$bin/golden_nets" --nocapture device
     part 80 memcheck compute-sanitizer --tool memcheck --error-exitcode 1 "$bin/device" real
     part 80 racecheck compute-sanitizer --tool racecheck --error-exitcode 1 "$bin/device" real
-    export ATROUS_BENCH_DEVICE=cuda
-    part 45 ops "$bin/ops" --bench
+    part 45 ops "$bin/atrous" bench ops --device cuda --save "$results/ops.jsonl"
     part 45 torch python3 benches/peers/torch_gpu.py
     for operator in conv2d gemm depthwise_conv2d batch_norm reduce; do
         part 12 "ladder_$operator" "$bin/atrous" bench "$operator" --ladder --device cuda
     done
     for precision in f32 tf32 bf16; do
-        ATROUS_BENCH_PRECISION=$precision part 30 "train_$precision" "$bin/train_step" --bench
+        part 60 "nets_$precision" "$bin/atrous" bench nets --device cuda --precision "$precision" --save "$results/nets.jsonl"
     done
     rm -rf "$results/cache"
     return "$failed"

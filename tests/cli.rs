@@ -70,6 +70,14 @@ fn the_ladder_and_precisions_are_for_gpus() {
     };
     let error = refused(&["bench", "conv2d", "--ladder"]);
     assert!(error.contains("--device cuda"), "{error}");
+    let error = refused(&["bench", "conv2d"]);
+    assert!(error.contains("`conv2d` is neither `ops` nor `nets`"), "{error}");
+    let error = refused(&["bench", "ops", "lenet"]);
+    assert!(error.contains("`lenet`"), "{error}");
+    let error = refused(&["bench", "nets", "lenet"]);
+    assert!(error.contains("`lenet`") && error.contains("`deeplabv3plus`"), "{error}");
+    let error = refused(&["bench", "ops", "--against", "/no/such/file"]);
+    assert!(error.contains("/no/such/file"), "{error}");
     let error = refused(&["bench", "conv3d", "--ladder"]);
     assert!(error.contains("`conv3d`") && error.contains("`depthwise_conv2d`"), "{error}");
     let error = refused(&["summary", "alexnet", "--precision", "bf16"]);
@@ -78,6 +86,21 @@ fn the_ladder_and_precisions_are_for_gpus() {
         let table = done(&["bench", "gemm", "--ladder", "--device", "emulated", "--times", "1"]);
         assert!(table.contains("say nothing about a GPU") && table.contains("tf32"), "{table}");
     }
+}
+
+/// A run is saved as lines of JSON, and another is put beside it by the names in them.
+#[test]
+fn a_benchmark_is_saved_and_compared_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.jsonl");
+    let file = path.to_str().unwrap();
+    done(&["bench", "ops", "dense/16x512x64", "--save", file, "--threads", "1"]);
+    let line: serde_json::Value =
+        serde_json::from_str(std::fs::read_to_string(&path).unwrap().trim()).unwrap();
+    assert_eq!((&line["op"], &line["threads"]), (&"dense".into(), &1.into()));
+    assert!(line["fwd_ms"].as_f64().unwrap() > 0.0 && line["fwdbwd_ms"].as_f64().unwrap() > 0.0);
+    let table = done(&["bench", "ops", "dense/16x512x64", "--against", file, "--threads", "1"]);
+    assert!(table.contains("geometric mean") && !table.contains(" -"), "{table}");
 }
 
 #[test]

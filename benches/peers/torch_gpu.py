@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times PyTorch on a GPU on the layers of `cargo bench --bench ops`: forward, and forward + backward.
+"""Times PyTorch on a GPU on the layers of `atrous bench ops`: forward, and forward + backward.
 
 Prints a line a case: median milliseconds of 20 runs after 5, with events around each; f32 (TF32 off),
 NCHW and channels_last, whichever is quicker. Needs torch with CUDA.

@@ -36,7 +36,7 @@ pub fn exp(x: f32) -> f32 {
 /// ln x to 2 units in the last place (Cephes' `logf`); what has no finite logarithm is the library's.
 #[inline(always)]
 pub fn ln(x: f32) -> f32 {
-    if !(x >= f32::MIN_POSITIVE && x < f32::INFINITY) {
+    if !(f32::MIN_POSITIVE..f32::INFINITY).contains(&x) {
         return x.ln();
     }
     // x = m · 2ⁿ with m in [√½, √2).

@@ -27,6 +27,8 @@
 //! most [`V_BYTES`], which stay in L2), and then goes through the filters a panel at a time: 16 products, whose
 //! results (a few dozen KiB) the output transform reads right after. U streams from L3 once a task.
 
+#![allow(clippy::needless_range_loop, reason = "rows and columns of small matrices are what is counted")]
+
 use crate::cpu::gemm::{KC, ROW, Start, Tile, for_each_tile};
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch};
 use crate::cpu::threads::{self, Shared};

@@ -9,6 +9,8 @@
 //!
 //! Other windows, and pixels at the edges, go tap by tap.
 
+#![allow(clippy::needless_range_loop, reason = "taps and pixels of a block are what is counted")]
+
 use super::DepthwiseGeometry;
 use crate::cpu::simd::{Kernel, Vector, dispatch, isa, load, store, streams};
 use crate::cpu::threads::{self, Shared};
