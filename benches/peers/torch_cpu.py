@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+"""Times PyTorch on the CPU on the operators of `atrous bench ops`, under the same names and shapes.
+
+    python torch_cpu.py --threads 2 --alloc tuned > torch.jsonl
+    atrous bench ops --threads 2 --against torch.jsonl
+
+A line of JSON a case and layout: op, shape, layout, alloc, threads, and the medians fwd_ms and fwdbwd_ms. `tuned` makes the C
+library keep large blocks, and asks for huge pages: without it PyTorch takes page faults in every layer of 32 MiB
+and more. Run the two in turn, several times, on a quiet machine: only ratios within one run mean anything.
+"""
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+
+TUNED = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 36),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+    "THP_MEM_ALLOC_ENABLE": "1",
+}
+
+# name, batch, channels, side, filters, kernel, stride, padding, dilation, groups; no gradient by the input where the name says so
+CONVOLUTIONS = [
+    ("conv7x7_valid_first_layer_no_input_grad", 16, 3, 150, 64, 7, 1, 0, 1, 1),
+    ("conv5x5_valid", 16, 64, 48, 128, 5, 1, 0, 1, 1),
+    ("conv3x3_valid", 16, 145, 12, 145, 3, 1, 0, 1, 1),
+    ("conv3x3_same", 4, 64, 224, 64, 3, 1, 1, 1, 1),
+    ("conv3x3_same", 4, 256, 56, 256, 3, 1, 1, 1, 1),
+    ("conv3x3_same", 4, 512, 14, 512, 3, 1, 1, 1, 1),
+    ("conv3x3_same_s2_first_layer_no_input_grad", 16, 3, 256, 32, 3, 2, 1, 1, 1),
+    ("conv1x1", 4, 512, 14, 512, 1, 1, 0, 1, 1),
+    ("conv1x1", 4, 64, 56, 128, 1, 1, 0, 1, 1),
+    ("conv1x1", 16, 24, 64, 144, 1, 1, 0, 1, 1),
+    ("conv1x1", 16, 144, 64, 24, 1, 1, 0, 1, 1),
+    ("conv1x1", 4, 256, 224, 21, 1, 1, 0, 1, 1),
+    ("depthwise3x3", 4, 32, 112, 32, 3, 1, 1, 1, 32),
+    ("depthwise3x3", 16, 144, 64, 144, 3, 1, 1, 1, 144),
+    ("depthwise3x3", 4, 512, 14, 512, 3, 1, 1, 1, 512),
+    ("depthwise3x3_s2", 16, 96, 128, 96, 3, 2, 1, 1, 96),
+    ("atrous3x3_d6", 4, 512, 14, 256, 3, 1, 6, 6, 1),
+    ("atrous3x3_d12", 4, 512, 14, 256, 3, 1, 12, 12, 1),
+    ("atrous3x3_d18", 4, 512, 14, 256, 3, 1, 18, 18, 1),
+]
+
+
+def median_ms(run, seconds):
+    for _ in range(2):
+        run()
+    times, begin = [], time.perf_counter()
+    while len(times) < 3 or (len(times) < 15 and time.perf_counter() - begin < seconds):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return round(statistics.median(times) * 1e3, 4)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--alloc", choices=["default", "tuned"], default="default")
+    parser.add_argument("--seconds", type=float, default=1.0, help="for one measurement")
+    options = parser.parse_args()
+    if options.alloc == "tuned" and "MALLOC_MMAP_MAX_" not in os.environ:
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **TUNED})
+
+    import torch
+    import torch.nn as nn
+    import torch.nn.functional as F
+
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+
+    def show(op, shape, layout, forward, both):
+        line = {"framework": f"torch {torch.__version__}", "op": op, "shape": shape, "layout": layout,
+                "alloc": options.alloc, "threads": options.threads, "fwd_ms": forward, "fwdbwd_ms": both}
+        print(json.dumps(line), flush=True)
+
+    def measure(op, shape, layout, module, x, of_input=True):
+        with torch.no_grad():
+            upstream = torch.randn_like(module(x))
+            forward = median_ms(lambda: module(x), options.seconds)
+        leaf = x.detach().requires_grad_(of_input)
+
+        def step():
+            leaf.grad = None
+            module.zero_grad(set_to_none=True)
+            module(leaf).backward(upstream)
+
+        show(op, shape, layout, forward, median_ms(step, options.seconds))
+
+    others = [
+        ("batch_norm_train", 16, 64, 112, nn.BatchNorm2d(64)),
+        ("relu", 16, 64, 112, nn.ReLU()),
+        ("relu6", 16, 64, 112, nn.ReLU6()),
+        ("maxpool3x3_s3", 16, 64, 144, nn.MaxPool2d(3)),
+        ("maxpool2x2_s2", 10, 64, 224, nn.MaxPool2d(2)),
+        ("bilinear_x4", 4, 256, 14, nn.Upsample(scale_factor=4, mode="bilinear")),
+        ("bilinear_x4", 4, 256, 56, nn.Upsample(scale_factor=4, mode="bilinear")),
+        ("bilinear_x4", 4, 21, 56, nn.Upsample(scale_factor=4, mode="bilinear")),
+    ]
+    for layout, form in (("nchw", torch.contiguous_format), ("channels_last", torch.channels_last)):
+        for name, n, c, side, f, k, s, p, d, groups in CONVOLUTIONS:
+            module = nn.Conv2d(c, f, k, stride=s, padding=p, dilation=d, groups=groups).to(memory_format=form)
+            x = torch.randn(n, c, side, side).contiguous(memory_format=form)
+            measure(name, f"[{n}] {c}->{f} {side}x{side}", layout, module, x, not name.endswith("no_input_grad"))
+        for name, n, c, side, module in others:
+            x = torch.randn(n, c, side, side).contiguous(memory_format=form)
+            measure(name, f"[{n}] {c} {side}x{side}", layout, module.to(memory_format=form), x)
+        x = torch.randn(4, 21, 224, 224).contiguous(memory_format=form)
+        target = torch.randint(0, 21, (4, 224, 224))
+        leaf = x.detach().requires_grad_(True)
+
+        def cross_entropy():
+            leaf.grad = None
+            F.cross_entropy(leaf, target).backward()
+
+        with torch.no_grad():
+            forward = median_ms(lambda: F.cross_entropy(x, target), options.seconds)
+        show("softmax_cross_entropy", "[4] 21 classes 224x224", layout, forward, median_ms(cross_entropy, options.seconds))
+    for n, inputs, outputs in ((10, 25088, 512), (16, 100352, 512)):
+        measure("dense", f"[{n}] {inputs}->{outputs}", "-", nn.Linear(inputs, outputs), torch.randn(n, inputs))
+    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    show("matmul", "1024x1024x1024", "-", median_ms(lambda: a @ b, options.seconds), None)
+    parts, total = 44, 11_000_000
+    optimizers = {
+        "optimizer_adam": lambda p: torch.optim.Adam(p, lr=1e-4, fused=True),
+        "optimizer_sgd_momentum": lambda p: torch.optim.SGD(p, lr=1e-4, momentum=0.9, fused=True),
+        "optimizer_rmsprop": lambda p: torch.optim.RMSprop(p, lr=1e-4, foreach=True),
+    }
+    for name, make in optimizers.items():
+        parameters = [nn.Parameter(torch.randn(total // parts)) for _ in range(parts)]
+        for parameter in parameters:
+            parameter.grad = torch.randn_like(parameter)
+        optimizer = make(parameters)
+        show(name, f"{total} parameters in {parts} tensors", "-", median_ms(optimizer.step, options.seconds), None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+//! Winograd's F(2×2, 3×3): 3×3 convolutions of stride 1 with 2.25 times fewer multiplications.
+//!
+//! After Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016). A tile of 2×2 outputs
+//! reads a window d of 4×4 inputs; with the kernel g,
+//!
+//! Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A
+//!
+//! has one multiplication for each of the 16 places ξ of the transformed window, where the definition has
+//! 4 · 9 = 36. Summed over channels, place by place, that is 16 matrix products
+//! M_ξ [tiles, F] = V_ξ [tiles, C] · U_ξ [C, F], with
+//!
+//! ```text
+//! Bᵀ = 1  0 -1  0     G = 1   0   0      Aᵀ = 1  1  1  0
+//!      0  1  1  0         ½   ½   ½           0  1 -1 -1
+//!      0 -1  1  0         ½  -½   ½
+//!      0  1  0 -1         0   0   1
+//! ```
+//!
+//! The formula is bilinear in d and g, so its transpose gives the kernel's gradient for the same 16
+//! multiplications a tile: ∂g = Gᵀ [Σ over tiles (A ∂Y Aᵀ) ⊙ (Bᵀ d B)] G. The pictures' gradient is the forward
+//! pass with the kernel turned by 180° and its channels swapped.
+//!
+//! The transforms only add, subtract and halve, so rounding stays near the direct sum's (F(4×4) would
+//! multiply by 5 and by ¼: its error is several times larger).
+//!
+//! **Blocking.** A task takes a few row tiles of the matrix product, transforms their windows once into V (at
+//! most `V_BYTES`, which stay in L2), and then goes through the filters a panel at a time: 16 products, whose
+//! results (a few dozen KiB) the output transform reads right after. U streams from L3 once a task.
+
+#![allow(clippy::needless_range_loop, reason = "rows and columns of small matrices are what is counted")]
+
+mod convolve;
+mod kernel_gradient;
+
+pub use convolve::{convolve, turned};
+pub use kernel_gradient::kernel_gradient;
+
+use crate::cpu::simd::{Isa, Vector};
+
+/// Places of a transformed window.
+const PLACES: usize = 16;
+/// A convolution with 3×3 kernels of stride 1: what it reads and where.
+#[derive(Clone, Copy)]
+pub struct Geometry {
+    pub batch: usize,
+    pub input: [usize; 2],
+    pub channels: usize,
+    pub output: [usize; 2],
+    pub filters: usize,
+    /// Rows and columns of zeros before the first pixel, at most 2.
+    pub pad: [usize; 2],
+}
+
+impl Geometry {
+    /// The convolution that takes ∂y to ∂x: pictures and outputs change places.
+    pub fn transposed(&self) -> Self {
+        Geometry {
+            input: self.output,
+            channels: self.filters,
+            output: self.input,
+            filters: self.channels,
+            pad: self.pad.map(|pad| 2 - pad),
+            ..*self
+        }
+    }
+
+    fn grid(&self) -> [usize; 2] {
+        self.output.map(|side| side.div_ceil(2))
+    }
+
+    fn tiles(&self) -> usize {
+        self.batch * self.grid()[0] * self.grid()[1]
+    }
+
+    /// The picture of a tile, and its first output row and column.
+    #[inline(always)]
+    fn place(&self, tile: usize) -> [usize; 3] {
+        let [height, width] = self.grid();
+        [tile / (height * width), tile / width % height * 2, tile % width * 2]
+    }
+}
+
+/// Applies a one-dimensional transform along x, then along y.
+#[inline(always)]
+fn on_both_axes<V: Vector, const I: usize, const O: usize>(
+    d: [[V; I]; I],
+    transform: impl Fn([V; I]) -> [V; O],
+) -> [[V; O]; O] {
+    // SAFETY: a value only. (Loops instead of `map`: a closure of the library's might not be inlined into
+    // the instruction set of the caller.)
+    let zero = unsafe { V::splat(0.0) };
+    let mut rows = [[zero; O]; I];
+    for y in 0..I {
+        rows[y] = transform(d[y]);
+    }
+    let mut out = [[zero; O]; O];
+    for x in 0..O {
+        let mut column = [zero; I];
+        for y in 0..I {
+            column[y] = rows[y][x];
+        }
+        let column = transform(column);
+        for y in 0..O {
+            out[y][x] = column[y];
+        }
+    }
+    out
+}
+
+// The one-dimensional transforms. SAFETY of all: sums of values, inside the instruction set of the caller.
+
+/// G
+#[inline(always)]
+fn spread_kernel<V: Vector>([a, b, c]: [V; 3]) -> [V; 4] {
+    unsafe {
+        let half = V::splat(0.5);
+        let (outer, b) = (a.add(c).mul(half), b.mul(half));
+        [a, outer.add(b), outer.sub(b), c]
+    }
+}
+
+/// Gᵀ
+#[inline(always)]
+fn gather_kernel<V: Vector>([a, b, c, d]: [V; 4]) -> [V; 3] {
+    unsafe {
+        let half = V::splat(0.5);
+        let (sum, difference) = (b.add(c).mul(half), b.sub(c).mul(half));
+        [a.add(sum), difference, sum.add(d)]
+    }
+}
+
+/// Bᵀ
+#[inline(always)]
+fn transform_window<V: Vector>([a, b, c, d]: [V; 4]) -> [V; 4] {
+    unsafe { [a.sub(c), b.add(c), c.sub(b), b.sub(d)] }
+}
+
+/// Aᵀ
+#[inline(always)]
+fn gather_outputs<V: Vector>([a, b, c, d]: [V; 4]) -> [V; 2] {
+    unsafe { [a.add(b).add(c), b.sub(c).sub(d)] }
+}
+
+/// A
+#[inline(always)]
+fn spread_outputs<V: Vector>([a, b]: [V; 2]) -> [V; 4] {
+    unsafe { [a, a.add(b), a.sub(b), V::splat(0.0).sub(b)] }
+}
+
+/// Two vectors: the columns of a register tile.
+fn panel_width(isa: Isa) -> usize {
+    2 * isa.lanes()
+}
+
+/// Bᵀ d B of one tile's window, `V::LANES` channels at a time: `keep(ξ, channel, values, lanes)`.
+#[inline(always)]
+fn transform_tile<V: Vector>(
+    g: &Geometry,
+    x: &[f32],
+    tile: usize,
+    channels: std::ops::Range<usize>,
+    mut keep: impl FnMut(usize, usize, V, usize),
+) {
+    let [n, oy, ox] = g.place(tile);
+    let [height, width] = g.input;
+    let (top, left) = (oy as isize - g.pad[0] as isize, ox as isize - g.pad[1] as isize);
+    assert_eq!(x.len(), g.batch * height * width * g.channels);
+    let picture = x[n * height * width * g.channels..].as_ptr();
+    let inside = |at: isize, side: usize| at >= 0 && at + 4 <= side as isize;
+    let whole = inside(top, height) && inside(left, width);
+    let mut c = channels.start;
+    while c < channels.end {
+        let lanes = V::LANES.min(channels.end - c);
+        // SAFETY: pixels are loaded where they are inside the picture, `lanes` channels from c on.
+        unsafe {
+            let zero = V::splat(0.0);
+            let mut d = [[zero; 4]; 4];
+            let pixel = |y: isize, x: isize| {
+                let at = (y as usize * width + x as usize) * g.channels + c;
+                picture.add(at)
+            };
+            if whole && lanes == V::LANES {
+                for y in 0..4 {
+                    for x in 0..4 {
+                        d[y][x] = V::load(pixel(top + y as isize, left + x as isize));
+                    }
+                }
+            } else {
+                for y in 0..4 {
+                    for x in 0..4 {
+                        let (py, px) = (top + y as isize, left + x as isize);
+                        if (0..height as isize).contains(&py) && (0..width as isize).contains(&px) {
+                            d[y][x] = V::load_partial(pixel(py, px), lanes);
+                        }
+                    }
+                }
+            }
+            let v = on_both_axes(d, transform_window);
+            for place in 0..PLACES {
+                keep(place, c, v[place / 4][place % 4], lanes);
+            }
+        }
+        c += V::LANES;
+    }
+}
