@@ -1,5 +1,8 @@
 //! The CPU's kernels. Vectors run along the channels, threads over tiles of rows.
 //!
+//! γ·s·(x − m) + β is rounded after the product and after the sum, not once: the same bits on every instruction set, forward
+//! and where backward asks on which side of an activation's kink a value lay.
+//!
 //! The activation after a batch norm costs no pass of its own: forward it is applied to what is written, backward
 //! its slope is known from x, which is read anyway.
 
@@ -122,7 +125,7 @@ pub fn gradient_sums(x: &[f32], dy: &[f32], normal: &Normal, then: Then) -> Vec<
                 for_each_vector!(V, channels, FULL, c, n, unsafe {
                     let at = |values: &[f32]| load::<V, FULL>(values.as_ptr().add(c), n);
                     let from_mean = at(x).sub(at(m));
-                    let g = self.then.back(at(g), from_mean.mul_add(at(a), at(b)));
+                    let g = self.then.back(at(g), from_mean.mul(at(a)).add(at(b)));
                     store::<V, FULL>(at(plain).add(g), plain.as_mut_ptr().add(c), n, false);
                     store::<V, FULL>(
                         g.mul_add(from_mean, at(centred)),
@@ -177,7 +180,7 @@ pub fn normalise(x: &Tensor, normal: &Normal, then: Then) -> Tensor {
                 // alignment.
                 for_each_vector!(V, channels, FULL, c, n, unsafe {
                     let at = |values: &[f32]| load::<V, FULL>(values.as_ptr().add(c), n);
-                    let value = self.then.of(at(x).sub(at(m)).mul_add(at(a), at(b)));
+                    let value = self.then.of(at(x).sub(at(m)).mul(at(a)).add(at(b)));
                     store::<V, FULL>(value, y.as_mut_ptr().add(c), n, self.stream);
                 });
             }
@@ -223,7 +226,7 @@ pub fn input_gradient(
                 for_each_vector!(V, channels, FULL, c, n, unsafe {
                     let at = |values: &[f32]| load::<V, FULL>(values.as_ptr().add(c), n);
                     let from_mean = at(x).sub(at(mean));
-                    let g = self.then.back(at(g), from_mean.mul_add(at(scale), at(beta)));
+                    let g = self.then.back(at(g), from_mean.mul(at(scale)).add(at(beta)));
                     let value = g.sub(at(g_mean)).mul_add(at(a), at(b).mul(from_mean));
                     store::<V, FULL>(value, dx.as_mut_ptr().add(c), n, self.stream);
                 });
