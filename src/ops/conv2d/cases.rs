@@ -97,13 +97,13 @@ pub fn cases() -> Vec<Case> {
         layer("3x3_d6_whole_steps", [1, 14, 14, 32], [3, 3, 48], 1, Same).dilated(6),
         layer("3x3_s2_whole_steps", [2, 9, 8, 16], [3, 3, 80], 2, Same).without_bias(),
         // First layers: whole vectors of filters, padding, odd sides, one picture and several.
-        layer("7x7_first_layer", [1, 23, 37, 3], [7, 7, 48], 1, Valid).then(Then::Relu),
-        layer("3x3_s2_first_layer", [2, 18, 21, 3], [3, 3, 32], 2, Same).then(Then::Relu6),
+        layer("7x7_first_layer_relu", [1, 23, 37, 3], [7, 7, 48], 1, Valid).then(Then::Relu),
+        layer("3x3_s2_first_layer_relu6", [2, 18, 21, 3], [3, 3, 32], 2, Same).then(Then::Relu6),
         layer("7x7_s2_first_layer_same", [3, 13, 11, 3], [7, 7, 16], 2, Same).without_bias(),
         layer("3x3_first_layer_unread_edge", [1, 16, 9, 3], [3, 3, 16], 2, Valid),
         // For Winograd's method: odd sides, tails of channels, several tasks and blocks of k.
-        layer("3x3_odd_sides", [2, 7, 9, 17], [3, 3, 19], 1, Same).then(Then::Relu),
-        layer("3x3_valid_wide", [1, 12, 11, 45], [3, 3, 33], 1, Valid).then(Then::Relu6),
+        layer("3x3_odd_sides_relu", [2, 7, 9, 17], [3, 3, 19], 1, Same).then(Then::Relu),
+        layer("3x3_valid_wide_relu6", [1, 12, 11, 45], [3, 3, 33], 1, Valid).then(Then::Relu6),
         layer("3x3_two_blocks", [1, 6, 5, 270], [3, 3, 40], 1, Same).without_bias(),
         layer("3x3_many_tiles", [3, 23, 37, 16], [3, 3, 16], 1, Same),
         layer("many_rows_and_blocks", [1, 31, 23, 19], [4, 4, 35], 1, Valid),
