@@ -129,6 +129,17 @@ pub trait Vector: Copy + Send + Sync + 'static {
     unsafe fn min(self, other: Self) -> Self;
     /// self where a < b, else 0.
     unsafe fn where_less(self, a: Self, b: Self) -> Self;
+    /// Brings the line of an address near, which need not be readable.
+    #[inline(always)]
+    fn prefetch(from: *const f32) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint; it faults nowhere.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(from.cast())
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = from;
+    }
 }
 
 #[derive(Clone, Copy)]

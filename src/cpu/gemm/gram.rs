@@ -1,6 +1,6 @@
 //! C = Aᵀ·B: the weight gradient, a sum over all pixels of all pictures.
 
-use super::tile::{Tile, for_each_tile};
+use super::tile::{ONE_RUN, Tile, for_each_tile};
 use super::{KC, Rows, Start};
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, streams};
 use crate::cpu::threads::{self, Shared};
@@ -114,9 +114,9 @@ impl<R: Rows> Kernel for Task<'_, R> {
                     |first, count| {
                         let tile = Tile {
                             steps,
-                            runs: 1,
-                            run_step: 0,
+                            runs: ONE_RUN,
                             a: gathered[first..].as_ptr(),
+                            row_step: 0,
                             k_step: STEP,
                             b: panel.as_ptr(),
                             b_step: width,
@@ -124,6 +124,8 @@ impl<R: Rows> Kernel for Task<'_, R> {
                             start,
                             then: Then::Nothing,
                             stream: self.stream,
+                            ahead: gathered.as_ptr(),
+                            ahead_step: 0,
                         };
                         let to = self.offset + first * self.columns + column;
                         // SAFETY: the gathered block has `steps` rows of STEP floats, the panel `steps`

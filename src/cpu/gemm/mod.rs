@@ -24,11 +24,13 @@
 //! order of summation depends on the shape alone.
 
 mod gram;
+mod matrix;
 mod patches;
 mod thin;
 mod tile;
 
 pub use gram::gram;
+pub use matrix::matrix_product;
 pub use patches::{GridPlace, Matrix, Patches};
 pub use thin::{is_thin, thin};
 
@@ -36,7 +38,7 @@ use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, streams};
 use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
 use crate::pool::Buffer;
-pub(crate) use tile::{Tile, for_each_tile};
+pub(crate) use tile::{ONE_RUN, Tile, for_each_tile};
 
 /// Steps of k a block.
 pub(crate) const KC: usize = 256;
@@ -106,34 +108,51 @@ pub struct Packed {
     depth: usize,
     columns: usize,
     width: usize,
+    /// Steps of k a block.
+    block: usize,
     isa: Isa,
 }
 
 impl Packed {
-    /// Packs for the tiles of one instruction set.
+    /// Packs for the tiles of one instruction set, in blocks of KC steps: for [`product`].
     pub fn new(isa: Isa, right: &Right) -> Self {
+        Packed::in_blocks(isa, right, KC)
+    }
+
+    /// In panels of all steps: for [`matrix_product`].
+    pub fn whole(isa: Isa, right: &Right) -> Self {
+        Packed::in_blocks(isa, right, right.depth().max(1))
+    }
+
+    fn in_blocks(isa: Isa, right: &Right, block: usize) -> Self {
         let (depth, columns, width) = (right.depth(), right.columns, 2 * isa.lanes());
         let panels = columns.div_ceil(width);
         let mut values = Buffer::<f32>::new(depth * panels * width);
-        // One piece is the panels of one KC block; the last block is shorter.
-        threads::for_each_chunk(&mut values, KC * panels * width, |block, out| {
-            let steps = out.len() / (panels * width);
-            for (panel, out) in out.chunks_mut(steps * width).enumerate() {
-                pack_panel(right, block * KC, panel * width, width, out);
-            }
+        let shared = Shared::new(&mut values);
+        // A piece is some steps of a panel; a panel's last piece is shorter.
+        let pieces = depth.div_ceil(KC.min(block));
+        threads::for_each(panels * pieces, |task| {
+            let (panel, first) = (task / pieces, task % pieces * KC.min(block));
+            let steps = KC.min(block).min(depth - first);
+            let (from, length) = (first / block * block, block.min(depth - first / block * block));
+            let at = (from * panels + panel * length + first - from) * width;
+            // SAFETY: inside the panel of the block that the steps belong to; every piece has its own steps.
+            let out = unsafe { std::slice::from_raw_parts_mut(shared.at(at), steps * width) };
+            pack_panel(right, first, panel * width, width, out);
         });
-        Packed { values, depth, columns, width, isa }
+        Packed { values, depth, columns, width, block, isa }
     }
 
     fn panels(&self) -> usize {
         self.columns.div_ceil(self.width)
     }
 
-    /// The panel of the given KC block.
+    /// The panel of the given block of steps.
     #[inline(always)]
     pub(crate) fn panel(&self, block: usize, panel: usize) -> &[f32] {
-        let steps = KC.min(self.depth - block * KC);
-        let start = (block * KC * self.panels() + panel * steps) * self.width;
+        let from = block * self.block;
+        let steps = self.block.min(self.depth - from);
+        let start = (from * self.panels() + panel * steps) * self.width;
         &self.values[start..start + steps * self.width]
     }
 }
@@ -168,6 +187,14 @@ pub enum Start<'a> {
     Bias(&'a [f32]),
     /// What the output holds already.
     Accumulate,
+}
+
+/// Rows a task: about BLOCK_TILES tiles, and nearly the same for all, so that few cores are done together.
+fn even_blocks(rows: usize, tile: usize) -> usize {
+    let tiles = rows.div_ceil(tile);
+    let blocks = tiles.div_ceil(BLOCK_TILES);
+    let even = if blocks > 2 { blocks.next_multiple_of(4) } else { blocks };
+    tiles.div_ceil(even.clamp(1, tiles.max(1))) * tile
 }
 
 /// C = then(A·B + start), with row r of C written to `out[place.offset(r)..]`.
@@ -225,15 +252,16 @@ pub unsafe fn product(
                         Start::Bias(bias) => Start::Bias(&bias[column..column + columns]),
                         other => other,
                     };
+                    let ahead_step = right.width.div_ceil(range.len().div_ceil(V::TILE_ROWS));
                     for_each_tile::<V>(
                         range.len(),
                         #[inline(always)]
                         |first, count| {
                             let tile = Tile {
                                 steps,
-                                runs: 1,
-                                run_step: 0,
+                                runs: ONE_RUN,
                                 a: gathered[first * ROW..].as_ptr(),
+                                row_step: ROW,
                                 k_step: 1,
                                 b: b.as_ptr(),
                                 b_step: right.width,
@@ -241,6 +269,9 @@ pub unsafe fn product(
                                 start,
                                 then: if block + 1 == blocks { self.then } else { Then::Nothing },
                                 stream: self.stream,
+                                // The next panel, a share a tile.
+                                ahead: b.as_ptr().wrapping_add(b.len() + first * ahead_step / V::TILE_ROWS * steps),
+                                ahead_step,
                             };
                             let offsets = &offsets[first..first + count];
                             // SAFETY: `gathered` holds `count` rows of ROW floats from `first`, the
@@ -260,11 +291,11 @@ pub unsafe fn product(
         }
     }
     let count = rows.rows();
-    debug_assert_eq!(rows.depth(), right.depth);
+    assert_eq!((rows.depth(), right.block), (right.depth, KC));
     if count == 0 || right.columns == 0 {
         return;
     }
-    let block = BLOCK_TILES * right.isa.tile_rows();
+    let block = even_blocks(count, right.isa.tile_rows());
     let blocks = count.div_ceil(block);
     // Few rows (dense layers): cut the columns as well, so that there is work for every core.
     let cuts = (16 / blocks).clamp(1, right.panels());

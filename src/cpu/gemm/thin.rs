@@ -4,7 +4,7 @@
 //! it lies: a task takes some blocks of k, brings a panel of a block into L1, and adds up all rows in a partial C of
 //! its own. Packing all of B first would read it twice and write it once.
 
-use super::{KC, ROW, Start, Tile, for_each_tile};
+use super::{KC, ONE_RUN, ROW, Start, Tile, for_each_tile};
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch};
 use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
@@ -71,9 +71,9 @@ pub fn thin(
                         |first, count| {
                             let tile = Tile {
                                 steps,
-                                runs: 1,
-                                run_step: 0,
+                                runs: ONE_RUN,
                                 a: gathered[first * ROW..].as_ptr(),
+                                row_step: 0,
                                 k_step: 1,
                                 b: panel.as_ptr(),
                                 b_step: width,
@@ -81,6 +81,8 @@ pub fn thin(
                                 start: Start::Accumulate,
                                 then: Then::Nothing,
                                 stream: false,
+                                ahead: gathered.as_ptr(),
+                                ahead_step: 0,
                             };
                             // SAFETY: `count` gathered rows from `first`, `steps` full panel rows, and rows of this
                             // slab's own sums.

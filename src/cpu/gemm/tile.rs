@@ -7,11 +7,12 @@ use crate::ops::Then;
 /// One tile: up to `V::TILE_ROWS` rows and two vectors of columns, over `runs` runs of `steps` steps of k.
 pub(crate) struct Tile<'a> {
     pub steps: usize,
-    pub runs: usize,
-    /// Floats from one run of `a` to the next.
-    pub run_step: usize,
-    /// Of a run, element (row r, step k) is at `r · ROW_STEP + k · k_step`.
+    /// Where in `a` each run begins.
+    pub runs: &'a [usize],
+    /// Of a run, element (row r, step k) is at `r · ROW_STEP + k · k_step`, or where ROW_STEP is [`ANY`], at
+    /// `r · row_step + k`.
     pub a: *const f32,
+    pub row_step: usize,
     pub k_step: usize,
     /// Two full vectors a step.
     pub b: *const f32,
@@ -24,16 +25,27 @@ pub(crate) struct Tile<'a> {
     pub then: Then,
     /// Whether whole vectors go past the caches ([`crate::cpu::simd::streams`]).
     pub stream: bool,
+    /// What will be read soon is brought near meanwhile, so many floats a step.
+    pub ahead: *const f32,
+    pub ahead_step: usize,
 }
 
-/// Calls `f(first, count)` for every tile of rows.
+/// A row step that is known at run time only: rows are read where they lie in a matrix.
+pub(crate) const ANY: usize = 0;
+
+/// The runs of a plain product.
+pub(crate) const ONE_RUN: &[usize] = &[0];
+
+/// Calls `f(first, count)` for every tile of rows: as few as there must be, of even size (a tile of two rows takes
+/// nearly as long as one of six).
 #[inline(always)]
 pub(crate) fn for_each_tile<V: Vector>(rows: usize, mut f: impl FnMut(usize, usize)) {
+    let tiles = rows.div_ceil(V::TILE_ROWS);
     let mut first = 0;
-    while first < rows {
-        let count = V::TILE_ROWS.min(rows - first);
-        f(first, count);
-        first += count;
+    for tile in 0..tiles {
+        let end = rows * (tile + 1) / tiles;
+        f(first, end - first);
+        first = end;
     }
 }
 
@@ -47,13 +59,18 @@ impl Tile<'_> {
         rows: usize,
         c: impl Fn(usize) -> *mut f32,
     ) {
+        assert!((1..=V::TILE_ROWS).contains(&rows));
         // The number of rows must be known to the compiler for the tile to stay in registers.
         macro_rules! of {
             ($($n:literal)*) => {
                 match (rows, self.columns > V::LANES) {
-                    $(($n, true) => unsafe { self.rows::<V, $n, 2, ROW_STEP>(c) },)*
-                    $(($n, false) => unsafe { self.rows::<V, $n, 1, ROW_STEP>(c) },)*
-                    _ => unreachable!("a tile has 1 to 14 rows"),
+                    $(($n, wide) => if const { $n <= V::TILE_ROWS } {
+                        match wide {
+                            true => unsafe { self.rows::<V, $n, 2, ROW_STEP>(c) },
+                            false => unsafe { self.rows::<V, $n, 1, ROW_STEP>(c) },
+                        }
+                    },)*
+                    _ => {}
                 }
             };
         }
@@ -67,29 +84,38 @@ impl Tile<'_> {
     ) {
         unsafe {
             let mut sum = [[V::splat(0.0); WIDTH]; ROWS];
-            let (mut run, mut b) = (self.a, self.b);
-            for _ in 0..self.runs {
+            let (mut b, mut ahead) = (self.b, self.ahead);
+            for &run in self.runs {
                 // (A copy of the sums: kept where they are, the compiler writes them to memory every step.)
-                let mut a = run;
                 let mut sums = sum;
-                for _ in 0..self.steps {
-                    let mut right = [V::splat(0.0); WIDTH];
-                    for (half, right) in right.iter_mut().enumerate() {
-                        *right = V::load(b.add(half * V::LANES));
+                let mut left = Left::<ROW_STEP>::new(self.a.wrapping_add(run), self.row_step, self.k_step);
+                for _ in 0..self.steps / UNROLL {
+                    for u in 0..UNROLL {
+                        V::prefetch(ahead);
+                        ahead = ahead.wrapping_add(self.ahead_step);
+                        left.step::<V, ROWS, WIDTH>(u, b.wrapping_add(u * self.b_step), &mut sums);
                     }
-                    for (row, sum) in sums.iter_mut().enumerate() {
-                        let left = V::splat(*a.add(row * ROW_STEP));
-                        for (sum, &right) in sum.iter_mut().zip(&right) {
-                            *sum = left.mul_add(right, *sum);
-                        }
-                    }
-                    // (The last of these may point past the end: it is not read.)
-                    a = a.wrapping_add(self.k_step);
+                    left.advance(UNROLL);
+                    b = b.wrapping_add(UNROLL * self.b_step);
+                }
+                for _ in 0..self.steps % UNROLL {
+                    left.step::<V, ROWS, WIDTH>(0, b, &mut sums);
+                    left.advance(1);
                     b = b.wrapping_add(self.b_step);
                 }
                 sum = sums;
-                run = run.wrapping_add(self.run_step);
             }
+            self.write(sum, c);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn write<V: Vector, const ROWS: usize, const WIDTH: usize>(
+        &self,
+        sum: [[V; WIDTH]; ROWS],
+        c: impl Fn(usize) -> *mut f32,
+    ) {
+        unsafe {
             let full = self.columns == WIDTH * V::LANES;
             for (row, sum) in sum.iter().enumerate() {
                 let c = c(row);
@@ -116,6 +142,91 @@ impl Tile<'_> {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Steps a turn of the loop.
+const UNROLL: usize = 4;
+
+/// Where a tile's rows are read.
+///
+/// A step between rows that is known when compiling is part of an instruction's address. One that is not takes
+/// registers: from each of five bases an address reaches rows 0, 1 and 2 (the step is scaled by 1 or 2), which is 15 rows.
+struct Left<const ROW_STEP: usize> {
+    bases: [*const f32; 5],
+    row_step: usize,
+    k_step: usize,
+}
+
+impl<const ROW_STEP: usize> Left<ROW_STEP> {
+    #[inline(always)]
+    fn new(a: *const f32, row_step: usize, k_step: usize) -> Self {
+        let bases = match ROW_STEP {
+            ANY => [0, 3, 6, 9, 12].map(
+                #[inline(always)]
+                |row| a.wrapping_add(row * row_step),
+            ),
+            _ => [a; 5],
+        };
+        Left { bases, row_step, k_step }
+    }
+
+    #[inline(always)]
+    fn at(&self, row: usize, k: usize) -> *const f32 {
+        match ROW_STEP {
+            ANY => self.bases[row / 3].wrapping_add(row % 3 * self.row_step + k),
+            _ => self.bases[0].wrapping_add(row * ROW_STEP + k * self.k_step),
+        }
+    }
+
+    /// # Safety
+    /// Row r at step k is readable for each r < ROWS, and WIDTH vectors at `b`.
+    #[inline(always)]
+    unsafe fn step<V: Vector, const ROWS: usize, const WIDTH: usize>(
+        &self,
+        k: usize,
+        b: *const f32,
+        sums: &mut [[V; WIDTH]; ROWS],
+    ) {
+        unsafe {
+            let mut right = [V::splat(0.0); WIDTH];
+            for (half, right) in right.iter_mut().enumerate() {
+                *right = V::load(b.add(half * V::LANES));
+            }
+            // (Written out: the compiler keeps the sums of a loop over rows in memory.)
+            macro_rules! rows {
+                ($($row:literal)*) => {
+                    $(if $row < ROWS {
+                        let left = V::splat(*self.at($row, k));
+                        for half in 0..WIDTH {
+                            sums[$row][half] = left.mul_add(right[half], sums[$row][half]);
+                        }
+                    })*
+                };
+            }
+            rows!(0 1 2 3 4 5 6 7 8 9 10 11 12 13);
+        }
+    }
+
+    /// (What follows the last step may point past the end: it is not read.)
+    #[inline(always)]
+    fn advance(&mut self, steps: usize) {
+        if ROW_STEP == ANY {
+            let [a, b, c, d, e] = &mut self.bases;
+            for base in [&mut *a, b, c, d, e] {
+                *base = base.wrapping_add(steps);
+            }
+            // SAFETY: no instruction at all. It only keeps the compiler from knowing how the bases hang together: it
+            // would compute an address a row from one of them, and run out of registers.
+            #[cfg(target_arch = "x86_64")]
+            unsafe {
+                let [a, b, c, d, e] = &mut self.bases;
+                std::arch::asm!("/* {0} {1} {2} {3} {4} */", inout(reg) *a, inout(reg) *b, inout(reg) *c,
+                    inout(reg) *d, inout(reg) *e, options(pure, nomem, nostack, preserves_flags));
+            }
+        } else {
+            self.bases[0] = self.bases[0].wrapping_add(steps * self.k_step);
         }
     }
 }

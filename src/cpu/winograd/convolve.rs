@@ -3,7 +3,7 @@
 use super::{
     Geometry, PLACES, gather_outputs, on_both_axes, panel_width, spread_kernel, transform_tile,
 };
-use crate::cpu::gemm::{KC, ROW, Start, Tile, for_each_tile};
+use crate::cpu::gemm::{KC, ONE_RUN, ROW, Start, Tile, for_each_tile};
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch};
 use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
@@ -139,9 +139,9 @@ pub fn convolve(
                             |first, rows| {
                                 let tile = Tile {
                                     steps,
-                                    runs: 1,
-                                    run_step: 0,
+                                    runs: ONE_RUN,
                                     a: v[v_at(block, place, first)..].as_ptr(),
+                                    row_step: 0,
                                     k_step: 1,
                                     b,
                                     b_step: width,
@@ -149,6 +149,8 @@ pub fn convolve(
                                     start: if block == 0 { Start::Zero } else { Start::Accumulate },
                                     then: Then::Nothing,
                                     stream: false,
+                                    ahead: v.as_ptr(),
+                                    ahead_step: 0,
                                 };
                                 // SAFETY: V holds `rows` rows of ROW floats from `first` on, U `steps` full
                                 // panel rows, and M a row of `width` floats for every tile.

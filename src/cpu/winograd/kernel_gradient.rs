@@ -3,7 +3,7 @@
 use super::{
     Geometry, PLACES, gather_kernel, on_both_axes, panel_width, spread_outputs, transform_tile,
 };
-use crate::cpu::gemm::{KC, Start, Tile, for_each_tile};
+use crate::cpu::gemm::{KC, ONE_RUN, Start, Tile, for_each_tile};
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch};
 use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
@@ -105,9 +105,9 @@ pub fn kernel_gradient(isa: Isa, g: &Geometry, dy: &[f32], x: &[f32], dw: &mut [
                             let c = self.channels.start + first;
                             let tile = Tile {
                                 steps,
-                                runs: 1,
-                                run_step: 0,
+                                runs: ONE_RUN,
                                 a: self.v[(self.place * count + from) * self.step + c..].as_ptr(),
+                                row_step: 0,
                                 k_step: self.step,
                                 b: b.as_ptr(),
                                 b_step: width,
@@ -115,6 +115,8 @@ pub fn kernel_gradient(isa: Isa, g: &Geometry, dy: &[f32], x: &[f32], dw: &mut [
                                 start,
                                 then: Then::Nothing,
                                 stream: false,
+                                ahead: self.v.as_ptr(),
+                                ahead_step: 0,
                             };
                             let to = (self.place * g.channels + c) * g.filters + panel * width;
                             // SAFETY: V has `steps` rows of `step` floats, Z `steps` full panel rows; the rows of

@@ -19,7 +19,7 @@
 //! each tap is a product of its own over the rectangle of outputs for which it sees a pixel.
 
 use super::{Conv2dGeometry, first_layer};
-use crate::cpu::gemm::{Dense, GridPlace, Matrix, Packed, Patches, Right, Start, gram, product};
+use crate::cpu::gemm::{Dense, GridPlace, Matrix, Packed, Patches, Right, Start, gram, matrix_product, product};
 use crate::cpu::simd::Isa;
 use crate::cpu::winograd;
 use crate::ops::Then;
@@ -60,18 +60,14 @@ pub fn forward(
         return then.in_place(y);
     }
     let depth = g.kernel[0] * g.kernel[1] * g.in_channels;
-    let packed = Packed::new(isa, &Right::matrix(w, depth, g.out_channels));
+    let right = Right::matrix(w, depth, g.out_channels);
     let start = b.map_or(Start::Zero, Start::Bias);
+    if is_pointwise(g) {
+        return matrix_product(x, &Packed::whole(isa, &right), start, then, y);
+    }
     let place = Dense(g.out_channels);
     // SAFETY: dense rows, one an output pixel.
-    unsafe {
-        if is_pointwise(g) {
-            let rows = Matrix::new(x, x.len() / g.in_channels, g.in_channels);
-            product(&rows, &packed, start, then, &place, y);
-        } else {
-            product(&patches(g, x), &packed, start, then, &place, y);
-        }
-    }
+    unsafe { product(&patches(g, x), &Packed::new(isa, &right), start, then, &place, y) };
 }
 
 /// The same as a convolution for Winograd's method, where that is faster.
@@ -108,11 +104,8 @@ pub fn input_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: &
         return;
     }
     if is_pointwise(g) {
-        let packed = Packed::new(isa, &Right::transpose(w, f, c));
-        let rows = Matrix::new(dy, dy.len() / f, f);
-        // SAFETY: dense rows, one an input pixel.
-        unsafe { product(&rows, &packed, Start::Zero, Then::Nothing, &Dense(c), dx) };
-        return;
+        let packed = Packed::whole(isa, &Right::transpose(w, f, c));
+        return matrix_product(dy, &packed, Start::Zero, Then::Nothing, dx);
     }
     for py in 0..g.stride[0].min(g.input[0]) {
         for px in 0..g.stride[1].min(g.input[1]) {

@@ -105,6 +105,7 @@ pub fn forward(
         #[inline(always)]
         fn rows<V: Vector, const STEP: usize>(self) {
             let (g, f, width) = (self.g, self.g.out_channels, 2 * V::LANES);
+            let runs: Vec<usize> = (0..g.kernel[0]).map(|ky| ky * self.padded.row()).collect();
             for (row, out) in self.out.chunks_exact_mut(g.output[1] * f).enumerate() {
                 let (n, oy) = ((self.first + row) / g.output[0], (self.first + row) % g.output[0]);
                 for panel in 0..f.div_ceil(width) {
@@ -116,9 +117,9 @@ pub fn forward(
                         |first, count| {
                             let tile = Tile {
                                 steps: g.kernel[1] * CHANNELS,
-                                runs: g.kernel[0],
-                                run_step: self.padded.row(),
+                                runs: &runs,
                                 a: self.padded.window(g, n, oy, first).as_ptr(),
+                                row_step: 0,
                                 k_step: 1,
                                 b: self.packed.panel(0, panel).as_ptr(),
                                 b_step: width,
@@ -129,6 +130,8 @@ pub fn forward(
                                 },
                                 then: self.then,
                                 stream: self.stream,
+                                ahead: self.padded.window(g, n, oy, first).as_ptr(),
+                                ahead_step: 0,
                             };
                             let to = out[first * f..(first + count) * f].as_mut_ptr();
                             // SAFETY: the windows of `count` outputs lie in the padded picture, one STEP after the
@@ -178,6 +181,7 @@ pub fn kernel_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], x: &[f32], dw: 
         fn run<V: Vector>(self) {
             let (g, f, width) = (self.g, self.g.out_channels, 2 * V::LANES);
             let run = g.kernel[1] * CHANNELS;
+            let runs = [0, 1, 2, 3, 4, 5, 6, 7].map(|row| row * g.stride[0] * self.padded.row());
             for from in self.rows.clone().step_by(BAND) {
                 let rows = BAND.min(self.rows.end - from);
                 let dy = &self.dy[(self.n * g.output[0] + from) * g.output[1] * f..];
@@ -191,9 +195,9 @@ pub fn kernel_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], x: &[f32], dw: 
                         |first, count| {
                             let tile = Tile {
                                 steps: g.output[1],
-                                runs: rows,
-                                run_step: g.stride[0] * self.padded.row(),
+                                runs: &runs[..rows],
                                 a: window[ky * self.padded.row() + first..].as_ptr(),
+                                row_step: 0,
                                 k_step: g.stride[1] * CHANNELS,
                                 b: dy[column..].as_ptr(),
                                 b_step: f,
@@ -201,6 +205,8 @@ pub fn kernel_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], x: &[f32], dw: 
                                 start: Start::Accumulate,
                                 then: Then::Nothing,
                                 stream: false,
+                                ahead: window.as_ptr(),
+                                ahead_step: 0,
                             };
                             let to = self.at + (ky * run + first) * f + column;
                             // SAFETY: element `first` + r of all windows of these rows lies in the padded picture;

@@ -1,0 +1,97 @@
+//! C = A·B with A a plain matrix: a 1×1 convolution, or a dense layer of many rows.
+//!
+//! Nothing of A is copied. A tile's rows are read where they lie, all steps of k in one go, for one panel of B after the
+//! other, so that the rows come into L1 once; meanwhile the next tile's rows are brought near. C is written once.
+
+use super::tile::{ANY, ONE_RUN, Tile, for_each_tile};
+use super::{Packed, Start, even_blocks};
+use crate::cpu::simd::{Kernel, Vector, dispatch, streams};
+use crate::cpu::threads::{self, Shared};
+use crate::ops::Then;
+
+/// Bytes of B that a task goes through for each tile of rows: they come from L2 (1 MiB at least on the processors this is
+/// tuned for) beside the rows.
+const GROUP_BYTES: usize = 768 << 10;
+
+/// C [rows, columns] = then(A [rows, depth]·B + start), with B [`Packed::whole`].
+pub fn matrix_product(a: &[f32], right: &Packed, start: Start, then: Then, out: &mut [f32]) {
+    struct Block<'a> {
+        a: &'a [f32],
+        right: &'a Packed,
+        start: Start<'a>,
+        then: Then,
+        stream: bool,
+        out: Shared<f32>,
+        rows: std::ops::Range<usize>,
+        panels: std::ops::Range<usize>,
+    }
+    impl Kernel for Block<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run<V: Vector>(self) {
+            let (right, depth) = (self.right, self.right.depth);
+            for_each_tile::<V>(
+                self.rows.len(),
+                #[inline(always)]
+                |first, count| {
+                    let row = self.rows.start + first;
+                    let next = self.a.as_ptr().wrapping_add((row + count) * depth);
+                    // The next tile's `count · depth` floats, shared out among the steps of all panels.
+                    let ahead_step = count.div_ceil(self.panels.len());
+                    for panel in self.panels.clone() {
+                        let column = panel * right.width;
+                        let columns = right.width.min(right.columns - column);
+                        let share = (panel - self.panels.start) * ahead_step * depth;
+                        let tile = Tile {
+                            steps: depth,
+                            runs: ONE_RUN,
+                            a: self.a[row * depth..].as_ptr(),
+                            row_step: depth,
+                            k_step: 1,
+                            b: right.panel(0, panel).as_ptr(),
+                            b_step: right.width,
+                            columns,
+                            start: match self.start {
+                                Start::Bias(bias) => Start::Bias(&bias[column..column + columns]),
+                                other => other,
+                            },
+                            then: self.then,
+                            stream: self.stream,
+                            ahead: next.wrapping_add(share),
+                            ahead_step,
+                        };
+                        // SAFETY: A has `count` rows of `depth` floats from `row` on, the panel `depth` rows of full
+                        // width; C's rows and columns are this task's alone.
+                        unsafe {
+                            tile.run::<V, ANY>(
+                                count,
+                                #[inline(always)]
+                                |r| self.out.at((row + r) * right.columns + column),
+                            )
+                        };
+                    }
+                },
+            );
+        }
+    }
+    if out.is_empty() {
+        return;
+    }
+    let rows = out.len() / right.columns;
+    assert_eq!((rows * right.columns, rows * right.depth), (out.len(), a.len()));
+    assert_eq!(right.block, right.depth.max(1));
+    let panels = right.panels();
+    let block = even_blocks(rows, right.isa.tile_rows());
+    let blocks = rows.div_ceil(block);
+    let fitting = (GROUP_BYTES / (4 * right.width * right.depth.max(1))).max(1);
+    // Few rows: more groups than must be, so that there is work for every core.
+    let groups = panels.div_ceil(fitting).max(16 / blocks).min(panels);
+    let stream = !matches!(start, Start::Accumulate) && streams(out, right.columns);
+    let shared = Shared::new(out);
+    threads::for_each(groups * blocks, |task| {
+        let (group, b) = (task / blocks, task % blocks);
+        let rows = b * block..rows.min((b + 1) * block);
+        let panels = panels * group / groups..panels * (group + 1) / groups;
+        dispatch(right.isa, Block { a, right, start, then, stream, out: shared, rows, panels });
+    });
+}
