@@ -38,7 +38,7 @@ use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, streams};
 use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
 use crate::pool::Buffer;
-pub(crate) use tile::{ONE_RUN, Tile, for_each_tile};
+pub(crate) use tile::{ANY, ONE_RUN, Tile, for_each_tile};
 
 /// Steps of k a block.
 pub(crate) const KC: usize = 256;

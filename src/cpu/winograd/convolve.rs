@@ -1,10 +1,11 @@
 //! The forward pass, which with the kernel turned around is also the pictures' gradient.
 
 use super::{
-    Geometry, PLACES, gather_outputs, on_both_axes, panel_width, spread_kernel, transform_tile,
+    Geometry, PLACES, Products, gather_outputs, on_both_axes, panel_width, row_step, spread_kernel,
+    transform_window_of,
 };
-use crate::cpu::gemm::{KC, ONE_RUN, ROW, Start, Tile, for_each_tile};
-use crate::cpu::simd::{Isa, Kernel, Vector, dispatch};
+use crate::cpu::gemm::{ANY, Start, Tile, for_each_tile};
+use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, store, streams};
 use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
 use crate::pool::Buffer;
@@ -12,15 +13,19 @@ use crate::pool::Buffer;
 /// Bytes of transformed windows a task: with a panel of results and the panels of U that pass by, inside an L2
 /// cache of 1 MiB.
 const V_BYTES: usize = 640 << 10;
+/// Row tiles a task, at least: each passes all of U by, so fewer would wait for it. (Of 512 channels they are more than
+/// V_BYTES, which costs less.)
+const LEAST: usize = 2;
 
-/// w [3, 3, C, F] turned by 180°, channels swapped: [3, 3, F, C].
+/// w [k, k, C, F] turned by 180°, channels swapped: [k, k, F, C].
 pub fn turned(w: &[f32], channels: usize, filters: usize) -> Buffer<f32> {
     /// A square that fits L1 twice.
     const SIDE: usize = 32;
     let size = channels * filters;
     let mut out = Buffer::<f32>::new(w.len());
+    let taps = w.len() / size.max(1);
     threads::for_each_chunk(&mut out, size.max(1), |tap, out| {
-        let from = &w[(8 - tap) * size..][..size];
+        let from = &w[(taps - 1 - tap) * size..][..size];
         for c0 in (0..channels).step_by(SIDE) {
             for f0 in (0..filters).step_by(SIDE) {
                 for f in f0..filters.min(f0 + SIDE) {
@@ -34,53 +39,71 @@ pub fn turned(w: &[f32], channels: usize, filters: usize) -> Buffer<f32> {
     out
 }
 
-/// U = G g Gᵀ in panels: `[panel of filters][ξ][C][2 · LANES]`, the last panel filled up with zeros.
-fn transform_kernels(isa: Isa, w: &[f32], channels: usize, filters: usize) -> Buffer<f32> {
-    struct Panel<'a> {
+/// U = G g Gᵀ in panels: `[panel of filters][product][C][2 · LANES]`, the last panel filled up with zeros.
+fn transform_kernels(isa: Isa, g: &Geometry, products: &Products, w: &[f32]) -> Buffer<f32> {
+    struct Part<'a> {
+        g: &'a Geometry,
+        products: &'a Products,
         w: &'a [f32],
-        channels: usize,
-        filters: usize,
-        first: usize,
-        out: &'a mut [f32],
+        panel: usize,
+        channels: std::ops::Range<usize>,
+        u: Shared<f32>,
     }
-    impl Kernel for Panel<'_> {
+    impl Kernel for Part<'_> {
         type Output = ();
         #[inline(always)]
         fn run<V: Vector>(self) {
-            let width = 2 * V::LANES;
-            assert_eq!(self.w.len(), 9 * self.channels * self.filters);
-            assert_eq!(self.out.len(), PLACES * self.channels * width);
-            for c in 0..self.channels {
+            let (g, width, products) = (self.g, 2 * V::LANES, self.products);
+            let side = g.kernel;
+            assert_eq!(self.w.len(), side * side * g.channels * g.filters);
+            let pieces = (0..g.pieces()).flat_map(|y| (0..g.pieces()).map(move |x| [y, x]));
+            for (c, [py, px]) in self.channels.flat_map(|c| pieces.clone().map(move |piece| (c, piece))) {
                 for half in [0, V::LANES] {
-                    let first = self.first + half;
-                    let n = self.filters.saturating_sub(first).min(V::LANES);
-                    // SAFETY: the n filters from `first` on of every tap are inside w; `out` has a full vector
-                    // for every place, channel and half.
+                    let first = self.panel * width + half;
+                    let n = g.filters.saturating_sub(first).min(V::LANES);
+                    // SAFETY: the n filters from `first` on of every tap are inside w; U has a full vector for every
+                    // product, channel and half, and these channels of this panel are this task's alone.
                     unsafe {
-                        let mut g = [[V::splat(0.0); 3]; 3];
-                        for tap in 0..if n > 0 { 9 } else { 0 } {
-                            let at = (tap * self.channels + c) * self.filters + first;
-                            g[tap / 3][tap % 3] = V::load_partial(self.w.as_ptr().add(at), n);
+                        let mut taps = [[V::splat(0.0); 3]; 3];
+                        for y in 0..3 {
+                            for x in 0..3 {
+                                // A second piece begins with a tap of the first one's: with zero.
+                                if n > 0 && y >= py && x >= px {
+                                    let tap = (2 * py + y) * side + 2 * px + x;
+                                    let at = (tap * g.channels + c) * g.filters + first;
+                                    taps[y][x] = V::load_partial(self.w.as_ptr().add(at), n);
+                                }
+                            }
                         }
-                        let u = on_both_axes(g, spread_kernel);
+                        let u = on_both_axes(taps, spread_kernel);
                         for place in 0..PLACES {
-                            let at = (place * self.channels + c) * width + half;
-                            u[place / 4][place % 4].store(self.out.as_mut_ptr().add(at));
+                            for product in products.of(place) {
+                                if products.pieces[product] == [py, px] {
+                                    let row = (self.panel * products.count() + product) * g.channels + c;
+                                    u[place / 4][place % 4].store(self.u.at(row * width + half));
+                                }
+                            }
                         }
                     }
                 }
             }
         }
     }
+    /// Channels a task.
+    const CHANNELS: usize = 64;
     let width = panel_width(isa);
-    let mut u = Buffer::<f32>::new(filters.div_ceil(width) * PLACES * channels * width);
-    threads::for_each_chunk(&mut u, PLACES * channels * width, |panel, out| {
-        dispatch(isa, Panel { w, channels, filters, first: panel * width, out });
+    let panels = g.filters.div_ceil(width);
+    let mut u = Buffer::<f32>::new(panels * products.count() * g.channels * width);
+    let (shared, cuts) = (Shared::new(&mut u), g.channels.div_ceil(CHANNELS));
+    threads::for_each(panels * cuts, |task| {
+        let (panel, cut) = (task / cuts, task % cuts);
+        let channels = cut * CHANNELS..g.channels.min((cut + 1) * CHANNELS);
+        dispatch(isa, Part { g, products, w, panel, channels, u: shared });
     });
     u
 }
 
-/// y = x * w + bias, then the activation. `w` is [3, 3, C, F] (for ∂x: [`turned`]).
+/// y = x * w + bias, then the activation. `w` is [k, k, C, F] (for ∂x: [`turned`]).
 pub fn convolve(
     isa: Isa,
     g: &Geometry,
@@ -92,80 +115,89 @@ pub fn convolve(
 ) {
     struct Task<'a> {
         g: &'a Geometry,
+        products: &'a Products,
         x: &'a [f32],
         u: &'a [f32],
         bias: Option<&'a [f32]>,
         then: Then,
+        stream: bool,
         y: Shared<f32>,
-        tiles: std::ops::Range<usize>,
+        windows: std::ops::Range<usize>,
         panels: std::ops::Range<usize>,
     }
     impl Kernel for Task<'_> {
         type Output = ();
         #[inline(always)]
         fn run<V: Vector>(self) {
-            let (g, width, count) = (self.g, 2 * V::LANES, self.tiles.len());
-            let (channels, blocks) = (g.channels, g.channels.div_ceil(KC));
-            // V: [block of k][ξ][tile][ROW]; M: [ξ][tile][width].
-            let mut v = Buffer::<f32>::new(blocks * PLACES * count * ROW);
+            let (g, width, count) = (self.g, 2 * V::LANES, self.windows.len());
+            let (channels, step, rows) = (g.channels, row_step(g.channels), count + g.halo());
+            // V: [ξ][window][step]; M: [ξ][tile][width].
+            let mut v = Buffer::<f32>::new(PLACES * rows * step);
             let mut m = Buffer::<f32>::new(PLACES * count * width);
-            let v_at = |block: usize, place: usize, tile: usize| {
-                ((block * PLACES + place) * count + tile) * ROW
-            };
+            let runs: Vec<usize> = self.products.windows.iter().map(|window| window * step).collect();
             let into = v.as_mut_ptr();
-            for (t, tile) in self.tiles.clone().enumerate() {
-                transform_tile::<V>(
+            let end = g.windows().min(self.windows.end + g.halo());
+            for (row, window) in (self.windows.start..end).enumerate() {
+                transform_window_of::<V>(
                     g,
                     self.x,
-                    tile,
-                    0..channels,
+                    window,
                     #[inline(always)]
                     |place, c, value, lanes| {
-                        // SAFETY: channel c of block c / KC lies inside its row of KC + 16 floats.
-                        unsafe { value.store_partial(into.add(v_at(c / KC, place, t) + c % KC), lanes) }
+                        // SAFETY: channel c lies inside the window's row.
+                        unsafe { value.store_partial(into.add((place * rows + row) * step + c), lanes) }
                     },
                 );
             }
+            // (Past the last window only places read that are no tile's.)
+            let tail = end - self.windows.start;
+            for place in 0..PLACES {
+                v[(place * rows + tail) * step..(place + 1) * rows * step].fill(0.0);
+            }
+            let size = self.products.count() * channels * width;
             for panel in self.panels.clone() {
-                let u = &self.u[panel * PLACES * channels * width..][..PLACES * channels * width];
+                let u = &self.u[panel * size..][..size];
+                let columns = if g.filters - panel * width > V::LANES { width } else { V::LANES };
                 let results = m.as_mut_ptr();
                 for place in 0..PLACES {
-                    for block in 0..blocks {
-                        let steps = KC.min(channels - block * KC);
-                        let b = u[(place * channels + block * KC) * width..].as_ptr();
-                        for_each_tile::<V>(
-                            count,
-                            #[inline(always)]
-                            |first, rows| {
-                                let tile = Tile {
-                                    steps,
-                                    runs: ONE_RUN,
-                                    a: v[v_at(block, place, first)..].as_ptr(),
-                                    row_step: 0,
-                                    k_step: 1,
-                                    b,
-                                    b_step: width,
-                                    columns: width,
-                                    start: if block == 0 { Start::Zero } else { Start::Accumulate },
-                                    then: Then::Nothing,
-                                    stream: false,
-                                    ahead: v.as_ptr(),
-                                    ahead_step: 0,
-                                };
-                                // SAFETY: V holds `rows` rows of ROW floats from `first` on, U `steps` full
-                                // panel rows, and M a row of `width` floats for every tile.
-                                unsafe {
-                                    tile.run::<V, ROW>(
-                                        rows,
-                                        #[inline(always)]
-                                        |row| results.add((place * count + first + row) * width),
-                                    )
-                                };
-                            },
-                        );
-                    }
+                    let of = self.products.of(place);
+                    let b = u[of.start * channels * width..].as_ptr();
+                    // What comes next of U, a share a tile.
+                    let next = b.wrapping_add(of.len() * channels * width);
+                    let ahead_step = width.div_ceil(count.div_ceil(V::TILE_ROWS));
+                    for_each_tile::<V>(
+                        count,
+                        #[inline(always)]
+                        |first, tile_rows| {
+                            let share = first / V::TILE_ROWS * ahead_step * of.len() * channels;
+                            let tile = Tile {
+                                steps: channels,
+                                runs: &runs[of.clone()],
+                                a: v[(place * rows + first) * step..].as_ptr(),
+                                row_step: step,
+                                k_step: 1,
+                                b,
+                                b_step: width,
+                                columns,
+                                start: Start::Zero,
+                                then: Then::Nothing,
+                                stream: false,
+                                ahead: next.wrapping_add(share),
+                                ahead_step,
+                            };
+                            // SAFETY: V holds `tile_rows` rows of `step` floats from `first` on and as many at every
+                            // run, U a full panel row for each step of each run, M a row of `width` floats a tile.
+                            unsafe {
+                                tile.run::<V, ANY>(
+                                    tile_rows,
+                                    #[inline(always)]
+                                    |row| results.add((place * count + first + row) * width),
+                                )
+                            };
+                        },
+                    );
                 }
-                for (t, tile) in self.tiles.clone().enumerate() {
+                for (t, window) in self.windows.clone().enumerate() {
                     for half in [0, V::LANES] {
                         let f = panel * width + half;
                         let lanes = g.filters.saturating_sub(f).min(V::LANES);
@@ -173,7 +205,7 @@ pub fn convolve(
                             // SAFETY: M has a vector for every place, tile and half; a tile's outputs are its own.
                             unsafe {
                                 let from = m.as_ptr().add(t * width + half);
-                                self.finish::<V>(from, count * width, tile, f, lanes)
+                                self.finish::<V>(from, count * width, window, f, lanes)
                             };
                         }
                     }
@@ -188,12 +220,16 @@ pub fn convolve(
             &self,
             from: *const f32,
             step: usize,
-            tile: usize,
+            window: usize,
             f: usize,
             lanes: usize,
         ) {
             let g = self.g;
-            let [n, oy, ox] = g.place(tile);
+            let [n, oy, ox] = g.place(window);
+            let [height, width] = g.outputs([n, oy, ox]);
+            if height * width == 0 {
+                return;
+            }
             unsafe {
                 let mut m = [[V::splat(0.0); 4]; 4];
                 for place in 0..PLACES {
@@ -204,11 +240,15 @@ pub fn convolve(
                     Some(bias) => V::load_partial(bias[f..f + lanes].as_ptr(), lanes),
                     None => V::splat(0.0),
                 };
-                for dy in 0..2.min(g.output[0] - oy) {
-                    for dx in 0..2.min(g.output[1] - ox) {
+                for (dy, dx) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                    if dy < height && dx < width {
                         let pixel = (n * g.output[0] + oy + dy) * g.output[1] + ox + dx;
                         let value = self.then.of(y[dy][dx].add(bias));
-                        value.store_partial(self.y.at(pixel * g.filters + f), lanes);
+                        let to = self.y.at(pixel * g.filters + f);
+                        match lanes == V::LANES {
+                            true => store::<V, true>(value, to, lanes, self.stream),
+                            false => store::<V, false>(value, to, lanes, false),
+                        }
                     }
                 }
             }
@@ -219,21 +259,24 @@ pub fn convolve(
     if y.is_empty() {
         return;
     }
-    let u = transform_kernels(isa, w, g.channels, g.filters);
+    let products = Products::new(g);
+    let u = transform_kernels(isa, g, &products, w);
     let panels = g.filters.div_ceil(panel_width(isa));
     let rows = isa.tile_rows();
-    let row_tiles = g.tiles().div_ceil(rows);
-    let most = (V_BYTES / (4 * PLACES * rows * g.channels)).clamp(1, 8);
+    let row_tiles = g.windows().div_ceil(rows);
+    let most = (V_BYTES / (4 * PLACES * rows * g.channels)).clamp(LEAST, 8);
     let blocks = row_tiles.div_ceil(most);
     // Few tiles: cut the filters as well, so that there is work for every core. Many: tasks of even size.
     let cuts = (8 / blocks).clamp(1, panels);
     let blocks = if blocks > 4 { blocks.next_multiple_of(4).min(row_tiles) } else { blocks };
+    let stream = streams(y, g.filters);
     let shared = Shared::new(y);
     threads::for_each(blocks * cuts, |task| {
         let (block, cut) = (task / cuts, task % cuts);
-        let tiles =
-            row_tiles * block / blocks * rows..(row_tiles * (block + 1) / blocks * rows).min(g.tiles());
+        let from = |block: usize| (row_tiles * block / blocks * rows).min(g.windows());
+        let windows = from(block)..from(block + 1);
         let panels = panels * cut / cuts..panels * (cut + 1) / cuts;
-        dispatch(isa, Task { g, x, u: &u, bias, then, y: shared, tiles, panels });
+        let (u, products) = (&u, &products);
+        dispatch(isa, Task { g, products, x, u, bias, then, stream, y: shared, windows, panels });
     });
 }

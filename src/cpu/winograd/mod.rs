@@ -1,4 +1,4 @@
-//! Winograd's F(2×2, 3×3): 3×3 convolutions of stride 1 with 2.25 times fewer multiplications.
+//! Winograd's F(2×2, 3×3): 3×3 convolutions of stride 1 with 2.25 times fewer multiplications, 5×5 ones with 2.04.
 //!
 //! After Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016). A tile of 2×2 outputs
 //! reads a window d of 4×4 inputs; with the kernel g,
@@ -20,12 +20,17 @@
 //! multiplications a tile: ∂g = Gᵀ [Σ over tiles (A ∂Y Aᵀ) ⊙ (Bᵀ d B)] G. The pictures' gradient is the forward
 //! pass with the kernel turned by 180° and its channels swapped.
 //!
+//! **5×5 kernels** are cut into pieces of three taps on each axis, 0 1 2 and (2) 3 4, where the second one's first tap is
+//! zero. The second piece reads the window two pixels on, which is the next tile's: so every window is transformed once
+//! and meets up to four pieces. A zero first tap makes the second piece's first place zero, so there are 7 · 7 = 49
+//! products a tile instead of 100.
+//!
 //! The transforms only add, subtract and halve, so rounding stays near the direct sum's (F(4×4) would
 //! multiply by 5 and by ¼: its error is several times larger).
 //!
-//! **Blocking.** A task takes a few row tiles of the matrix product, transforms their windows once into V (at
-//! most `V_BYTES`, which stay in L2), and then goes through the filters a panel at a time: 16 products, whose
-//! results (a few dozen KiB) the output transform reads right after. U streams from L3 once a task.
+//! **Blocking.** A task takes a few row tiles of the matrix product, transforms their windows once into V (which
+//! stays in L2), and then goes through the filters a panel at a time: 16 products, whose results (a few dozen KiB) the
+//! output transform reads right after. U streams from L3 once a task, brought near one product ahead.
 
 #![allow(clippy::needless_range_loop, reason = "rows and columns of small matrices are what is counted")]
 
@@ -39,7 +44,8 @@ use crate::cpu::simd::{Isa, Vector};
 
 /// Places of a transformed window.
 const PLACES: usize = 16;
-/// A convolution with 3×3 kernels of stride 1: what it reads and where.
+
+/// A convolution of stride 1 with 3×3 or 5×5 kernels: what it reads and where.
 #[derive(Clone, Copy)]
 pub struct Geometry {
     pub batch: usize,
@@ -47,7 +53,9 @@ pub struct Geometry {
     pub channels: usize,
     pub output: [usize; 2],
     pub filters: usize,
-    /// Rows and columns of zeros before the first pixel, at most 2.
+    /// Side of the kernel: 3 or 5.
+    pub kernel: usize,
+    /// Rows and columns of zeros before the first pixel, fewer than the kernel has.
     pub pad: [usize; 2],
 }
 
@@ -59,25 +67,85 @@ impl Geometry {
             channels: self.filters,
             output: self.input,
             filters: self.channels,
-            pad: self.pad.map(|pad| 2 - pad),
+            pad: self.pad.map(|pad| self.kernel - 1 - pad),
             ..*self
         }
     }
 
-    fn grid(&self) -> [usize; 2] {
-        self.output.map(|side| side.div_ceil(2))
+    /// Pieces of a kernel on each axis.
+    fn pieces(&self) -> usize {
+        (self.kernel - 1) / 2
     }
 
-    fn tiles(&self) -> usize {
+    /// Windows on each axis: one a tile, and one more for each more piece.
+    fn grid(&self) -> [usize; 2] {
+        self.output.map(|side| side.div_ceil(2) + self.pieces() - 1)
+    }
+
+    fn windows(&self) -> usize {
         self.batch * self.grid()[0] * self.grid()[1]
     }
 
-    /// The picture of a tile, and its first output row and column.
-    #[inline(always)]
-    fn place(&self, tile: usize) -> [usize; 3] {
-        let [height, width] = self.grid();
-        [tile / (height * width), tile / width % height * 2, tile % width * 2]
+    /// Windows after a tile's own that it may read.
+    fn halo(&self) -> usize {
+        (self.pieces() - 1) * (self.grid()[1] + 1)
     }
+
+    /// The picture of a window, and the first output row and column of its tile (which may lie past the last
+    /// output: the tile is none then).
+    #[inline(always)]
+    fn place(&self, window: usize) -> [usize; 3] {
+        let [height, width] = self.grid();
+        [window / (height * width), window / width % height * 2, window % width * 2]
+    }
+
+    /// Outputs of a tile that exist, from its first row and column on.
+    #[inline(always)]
+    fn outputs(&self, [_, oy, ox]: [usize; 3]) -> [usize; 2] {
+        [2.min(self.output[0].saturating_sub(oy)), 2.min(self.output[1].saturating_sub(ox))]
+    }
+}
+
+/// The products of each place: which piece of the kernel with which window.
+struct Products {
+    /// [y, x] of the pieces, place after place.
+    pieces: Vec<[usize; 2]>,
+    /// How many windows after a tile's own the one lies that a piece meets.
+    windows: Vec<usize>,
+    /// Of place ξ those from `first[ξ]` to `first[ξ + 1]`.
+    first: [usize; PLACES + 1],
+}
+
+impl Products {
+    fn new(g: &Geometry) -> Self {
+        let (mut pieces, mut windows, mut first) = (Vec::new(), Vec::new(), [0; PLACES + 1]);
+        for place in 0..PLACES {
+            for [y, x] in (0..g.pieces()).flat_map(|y| (0..g.pieces()).map(move |x| [y, x])) {
+                // G's first row sees a piece's first tap only, which of a second piece is zero.
+                if (y == 0 || place / 4 > 0) && (x == 0 || place % 4 > 0) {
+                    pieces.push([y, x]);
+                    windows.push(y * g.grid()[1] + x);
+                }
+            }
+            first[place + 1] = pieces.len();
+        }
+        Products { pieces, windows, first }
+    }
+
+    fn count(&self) -> usize {
+        self.pieces.len()
+    }
+
+    #[inline(always)]
+    fn of(&self, place: usize) -> std::ops::Range<usize> {
+        self.first[place]..self.first[place + 1]
+    }
+}
+
+/// Floats from one window's row of V to the next: an odd number of cache lines, so that a tile's rows, or a column of
+/// V, do not fall into a few sets of the cache.
+fn row_step(channels: usize) -> usize {
+    (channels.div_ceil(16) | 1) * 16
 }
 
 /// Applies a one-dimensional transform along x, then along y.
@@ -152,25 +220,23 @@ fn panel_width(isa: Isa) -> usize {
     2 * isa.lanes()
 }
 
-/// Bᵀ d B of one tile's window, `V::LANES` channels at a time: `keep(ξ, channel, values, lanes)`.
+/// Bᵀ d B of one window, `V::LANES` channels at a time: `keep(ξ, channel, values, lanes)`.
 #[inline(always)]
-fn transform_tile<V: Vector>(
+fn transform_window_of<V: Vector>(
     g: &Geometry,
     x: &[f32],
-    tile: usize,
-    channels: std::ops::Range<usize>,
+    window: usize,
     mut keep: impl FnMut(usize, usize, V, usize),
 ) {
-    let [n, oy, ox] = g.place(tile);
+    let [n, oy, ox] = g.place(window);
     let [height, width] = g.input;
     let (top, left) = (oy as isize - g.pad[0] as isize, ox as isize - g.pad[1] as isize);
     assert_eq!(x.len(), g.batch * height * width * g.channels);
     let picture = x[n * height * width * g.channels..].as_ptr();
     let inside = |at: isize, side: usize| at >= 0 && at + 4 <= side as isize;
     let whole = inside(top, height) && inside(left, width);
-    let mut c = channels.start;
-    while c < channels.end {
-        let lanes = V::LANES.min(channels.end - c);
+    for c in (0..g.channels).step_by(V::LANES) {
+        let lanes = V::LANES.min(g.channels - c);
         // SAFETY: pixels are loaded where they are inside the picture, `lanes` channels from c on.
         unsafe {
             let zero = V::splat(0.0);
@@ -200,6 +266,5 @@ fn transform_tile<V: Vector>(
                 keep(place, c, v[place / 4][place % 4], lanes);
             }
         }
-        c += V::LANES;
     }
 }

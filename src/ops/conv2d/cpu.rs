@@ -10,7 +10,7 @@
 //! modulo the stride are reached through the same subset of taps, so each phase is a dense
 //! convolution of its own, and no multiplication by a zero is ever made.
 //!
-//! 3×3 kernels of stride 1 go through Winograd's F(2×2, 3×3) in all three passes, where there are channels
+//! 3×3 and 5×5 kernels of stride 1 go through Winograd's F(2×2, 3×3) in all three passes, where there are channels
 //! enough for its products to pay for its transforms.
 //!
 //! Pictures of three channels have kernels of their own ([`first_layer`]).
@@ -72,15 +72,17 @@ pub fn forward(
 
 /// The same as a convolution for Winograd's method, where that is faster.
 fn winograd(g: &Conv2dGeometry) -> Option<winograd::Geometry> {
-    let fits = g.kernel == [3, 3] && g.stride == [1, 1] && g.dilation == [1, 1];
+    let side = g.kernel[0];
+    let fits = matches!(g.kernel, [3, 3] | [5, 5]) && g.stride == [1, 1] && g.dilation == [1, 1];
     // Fewer channels make products too small to pay for the transforms.
     let pays = g.in_channels.min(g.out_channels) >= 16 && g.output.iter().all(|&side| side >= 4);
-    (fits && pays && g.pad.iter().all(|&pad| pad <= 2)).then_some(winograd::Geometry {
+    (fits && pays && g.pad.iter().all(|&pad| pad < side)).then_some(winograd::Geometry {
         batch: g.batch,
         input: g.input,
         channels: g.in_channels,
         output: g.output,
         filters: g.out_channels,
+        kernel: side,
         pad: g.pad,
     })
 }
