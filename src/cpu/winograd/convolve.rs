@@ -1,8 +1,7 @@
 //! The forward pass, which with the kernel turned around is also the pictures' gradient.
 
 use super::{
-    Geometry, PLACES, Products, gather_outputs, on_both_axes, panel_width, row_step, spread_kernel,
-    transform_window_of,
+    Geometry, PLACES, Products, Windows, gather_outputs, on_both_axes, panel_width, row_step, spread_kernel,
 };
 use crate::cpu::gemm::{ANY, Start, Tile, for_each_tile};
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, store, streams};
@@ -116,7 +115,7 @@ pub fn convolve(
     struct Task<'a> {
         g: &'a Geometry,
         products: &'a Products,
-        x: &'a [f32],
+        x: Windows<'a>,
         u: &'a [f32],
         bias: Option<&'a [f32]>,
         then: Then,
@@ -138,9 +137,7 @@ pub fn convolve(
             let into = v.as_mut_ptr();
             let end = g.windows().min(self.windows.end + g.halo());
             for (row, window) in (self.windows.start..end).enumerate() {
-                transform_window_of::<V>(
-                    g,
-                    self.x,
+                self.x.transform::<V>(
                     window,
                     #[inline(always)]
                     |place, c, value, lanes| {
@@ -240,8 +237,11 @@ pub fn convolve(
                     Some(bias) => V::load_partial(bias[f..f + lanes].as_ptr(), lanes),
                     None => V::splat(0.0),
                 };
-                for (dy, dx) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-                    if dy < height && dx < width {
+                for dy in 0..2 {
+                    for dx in 0..2 {
+                        if dy >= height || dx >= width {
+                            continue;
+                        }
                         let pixel = (n * g.output[0] + oy + dy) * g.output[1] + ox + dx;
                         let value = self.then.of(y[dy][dx].add(bias));
                         let to = self.y.at(pixel * g.filters + f);
@@ -269,7 +269,7 @@ pub fn convolve(
     // Few tiles: cut the filters as well, so that there is work for every core. Many: tasks of even size.
     let cuts = (8 / blocks).clamp(1, panels);
     let blocks = if blocks > 4 { blocks.next_multiple_of(4).min(row_tiles) } else { blocks };
-    let stream = streams(y, g.filters);
+    let (stream, x) = (streams(y, g.filters), Windows::new(g, x));
     let shared = Shared::new(y);
     threads::for_each(blocks * cuts, |task| {
         let (block, cut) = (task / cuts, task % cuts);

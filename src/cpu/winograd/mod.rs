@@ -220,51 +220,84 @@ fn panel_width(isa: Isa) -> usize {
     2 * isa.lanes()
 }
 
-/// Bᵀ d B of one window, `V::LANES` channels at a time: `keep(ξ, channel, values, lanes)`.
-#[inline(always)]
-fn transform_window_of<V: Vector>(
-    g: &Geometry,
-    x: &[f32],
-    window: usize,
-    mut keep: impl FnMut(usize, usize, V, usize),
-) {
-    let [n, oy, ox] = g.place(window);
-    let [height, width] = g.input;
-    let (top, left) = (oy as isize - g.pad[0] as isize, ox as isize - g.pad[1] as isize);
-    assert_eq!(x.len(), g.batch * height * width * g.channels);
-    let picture = x[n * height * width * g.channels..].as_ptr();
-    let inside = |at: isize, side: usize| at >= 0 && at + 4 <= side as isize;
-    let whole = inside(top, height) && inside(left, width);
-    for c in (0..g.channels).step_by(V::LANES) {
-        let lanes = V::LANES.min(g.channels - c);
+/// The pictures' windows, to be transformed.
+#[derive(Clone, Copy)]
+struct Windows<'a> {
+    g: &'a Geometry,
+    x: &'a [f32],
+}
+
+impl<'a> Windows<'a> {
+    fn new(g: &'a Geometry, x: &'a [f32]) -> Self {
+        assert_eq!(x.len(), g.batch * g.input[0] * g.input[1] * g.channels);
+        Windows { g, x }
+    }
+
+    /// Rows of a window from channel c on, `lanes` channels, zero outside the picture.
+    #[inline(always)]
+    fn rows<V: Vector, const ROWS: usize>(
+        &self,
+        window: usize,
+        rows: [usize; ROWS],
+        c: usize,
+        lanes: usize,
+    ) -> [[V; 4]; ROWS] {
+        let g = self.g;
+        let [n, oy, ox] = g.place(window);
+        let [height, width] = g.input;
+        let (top, left) = (oy as isize - g.pad[0] as isize, ox as isize - g.pad[1] as isize);
+        let inside = |at: isize, side: usize| at >= 0 && at + 4 <= side as isize;
+        assert!(n < g.batch && c + lanes <= g.channels);
         // SAFETY: pixels are loaded where they are inside the picture, `lanes` channels from c on.
         unsafe {
-            let zero = V::splat(0.0);
-            let mut d = [[zero; 4]; 4];
+            let picture = self.x.as_ptr().add(n * height * width * g.channels);
             let pixel = |y: isize, x: isize| {
-                let at = (y as usize * width + x as usize) * g.channels + c;
-                picture.add(at)
+                picture.add((y as usize * width + x as usize) * g.channels + c)
             };
-            if whole && lanes == V::LANES {
-                for y in 0..4 {
+            let mut d = [[V::splat(0.0); 4]; ROWS];
+            if inside(top, height) && inside(left, width) && lanes == V::LANES {
+                for y in 0..ROWS {
                     for x in 0..4 {
-                        d[y][x] = V::load(pixel(top + y as isize, left + x as isize));
+                        d[y][x] = V::load(pixel(top + rows[y] as isize, left + x as isize));
                     }
                 }
             } else {
-                for y in 0..4 {
+                for y in 0..ROWS {
                     for x in 0..4 {
-                        let (py, px) = (top + y as isize, left + x as isize);
+                        let (py, px) = (top + rows[y] as isize, left + x as isize);
                         if (0..height as isize).contains(&py) && (0..width as isize).contains(&px) {
                             d[y][x] = V::load_partial(pixel(py, px), lanes);
                         }
                     }
                 }
             }
-            let v = on_both_axes(d, transform_window);
+            d
+        }
+    }
+
+    /// Bᵀ d B of one window, `V::LANES` channels at a time: `keep(ξ, channel, values, lanes)`.
+    #[inline(always)]
+    fn transform<V: Vector>(&self, window: usize, mut keep: impl FnMut(usize, usize, V, usize)) {
+        for c in (0..self.g.channels).step_by(V::LANES) {
+            let lanes = V::LANES.min(self.g.channels - c);
+            let v = on_both_axes(self.rows::<V, 4>(window, [0, 1, 2, 3], c, lanes), transform_window);
             for place in 0..PLACES {
                 keep(place, c, v[place / 4][place % 4], lanes);
             }
+        }
+    }
+
+    /// Row i of Bᵀ d B, of which it takes two rows of the window.
+    #[inline(always)]
+    fn transform_row<V: Vector>(&self, window: usize, i: usize, c: usize, lanes: usize) -> [V; 4] {
+        let [a, b] = self.rows::<V, 2>(window, [[0, 2], [1, 2], [2, 1], [1, 3]][i], c, lanes);
+        // SAFETY: sums of values, inside the instruction set of the caller.
+        unsafe {
+            let mut row = [V::splat(0.0); 4];
+            for x in 0..4 {
+                row[x] = if i == 1 { a[x].add(b[x]) } else { a[x].sub(b[x]) };
+            }
+            transform_window(row)
         }
     }
 }
