@@ -7,8 +7,12 @@ use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
 use crate::pool::Buffer;
 
-/// Rows of C a task: 16 tiles of AVX-512. With KC gathered rows of A that is 240 KiB of L2.
+/// Rows of C a task: 16 tiles of AVX-512.
 const BLOCK: usize = 224;
+/// Columns of C a task, at most: with BLOCK rows 448 KiB of C, which stay in L2.
+const COLUMNS: usize = 512;
+/// Steps of k at a time where the columns are many: 256 KiB of B.
+const FEW_STEPS: usize = 128;
 /// Floats from one gathered row to the next: 15 cache lines, so that a column of the block does
 /// not fall into a few sets of the cache.
 const STEP: usize = BLOCK + 16;
@@ -24,17 +28,18 @@ pub fn gram(isa: Isa, rows: &impl Rows, b: &[f32], columns: usize, out: &mut [f3
         return;
     }
     let blocks = depth.div_ceil(BLOCK);
-    // 16 tasks keep a few cores busy to the end; a slab has at least one block of k.
-    let slabs = (16 / blocks).clamp(1, count.div_ceil(KC).max(1));
+    let groups = columns.div_ceil(COLUMNS);
+    // 8 tasks keep a few cores busy to the end, and more would be more partial sums; a slab has at least one block of k.
+    let slabs = (8 / (blocks * groups)).clamp(1, count.div_ceil(KC).max(1));
     let slab = count.div_ceil(slabs).next_multiple_of(KC);
     let slabs = count.div_ceil(slab).max(1);
     let mut partial = Buffer::<f32>::new(if slabs > 1 { slabs * out.len() } else { 0 });
     let size = out.len();
     // What is written once, by one block of k.
-    let stream = count <= KC && streams(out, columns);
+    let stream = count <= FEW_STEPS && streams(out, columns);
     let shared = Shared::new(if slabs > 1 { &mut partial[..] } else { &mut *out });
-    threads::for_each(slabs * blocks, |task| {
-        let (s, block) = (task / blocks, task % blocks);
+    threads::for_each(slabs * blocks * groups, |task| {
+        let (s, block, group) = (task / (blocks * groups), task / groups % blocks, task % groups);
         let first = block * BLOCK;
         dispatch(
             isa,
@@ -45,9 +50,10 @@ pub fn gram(isa: Isa, rows: &impl Rows, b: &[f32], columns: usize, out: &mut [f3
                 range: s * slab..count.min((s + 1) * slab),
                 first,
                 depth: BLOCK.min(depth - first),
+                group: group * COLUMNS..columns.min((group + 1) * COLUMNS),
                 out: shared,
                 stream,
-                // Slab s, block by block: disjoint rows of the slab's own partial sum.
+                // Slab s, block by block: disjoint rows and columns of the slab's own partial sum.
                 offset: s * size + first * columns,
             },
         );
@@ -73,6 +79,8 @@ struct Task<'a, R> {
     /// The columns of A, which are the rows of C.
     first: usize,
     depth: usize,
+    /// The columns of B and C.
+    group: std::ops::Range<usize>,
     /// All partial sums, and where in them this task's first row of C begins.
     out: Shared<f32>,
     stream: bool,
@@ -84,52 +92,62 @@ impl<R: Rows> Kernel for Task<'_, R> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let width = 2 * V::LANES;
-        let mut gathered = Buffer::<f32>::new(KC * STEP);
-        let mut panel = Buffer::<f32>::new(KC * width);
+        let panels = self.group.len().div_ceil(width);
+        let block = if self.group.len() > COLUMNS / 2 { FEW_STEPS } else { KC };
+        let in_place = self.rows.in_place().filter(|_| self.columns <= COLUMNS / 2);
+        let mut gathered = Buffer::<f32>::new(if in_place.is_some() { 0 } else { block * STEP });
+        let mut packed = Buffer::<f32>::new(panels * block * width);
         let mut start = Start::Zero;
         let mut from = self.range.start;
         while from < self.range.end || matches!(start, Start::Zero) {
-            let steps = KC.min(self.range.end - from);
-            for (row, out) in (from..from + steps).zip(gathered.chunks_mut(STEP)) {
-                self.rows.gather::<V>(row, self.first, &mut out[..self.depth]);
-            }
-            for column in (0..self.columns).step_by(width) {
-                let columns = width.min(self.columns - column);
-                for (row, to) in (from..from + steps).zip(panel.chunks_mut(width)) {
-                    let b = &self.b[row * self.columns + column..][..columns];
-                    // SAFETY: `b` has `columns` floats and `to` a full width.
-                    unsafe {
-                        if columns == width {
-                            V::load(b.as_ptr()).store(to.as_mut_ptr());
-                            V::load(b.as_ptr().add(V::LANES)).store(to.as_mut_ptr().add(V::LANES));
-                        } else {
-                            to[..columns].copy_from_slice(b);
-                            to[columns..].fill(0.0);
-                        }
-                    }
+            let steps = block.min(self.range.end - from);
+            let (a, k_step) = match in_place {
+                Some(a) => {
+                    let depth = self.rows.depth();
+                    (a.as_ptr().wrapping_add(from * depth + self.first), depth)
                 }
+                None => {
+                    for (row, out) in (from..from + steps).zip(gathered.chunks_mut(STEP)) {
+                        self.rows.gather::<V>(row, self.first, &mut out[..self.depth]);
+                    }
+                    (gathered.as_ptr(), STEP)
+                }
+            };
+            self.pack::<V>(from, steps, block, &mut packed);
+            // Meanwhile the next block's rows of A and then of B come near, shared out among the steps of all tiles.
+            let tiles = self.depth.div_ceil(V::TILE_ROWS);
+            let a_next = if in_place.is_some() { steps * k_step } else { 0 };
+            let b_next = self.b.as_ptr().wrapping_add((from + steps) * self.columns);
+            let ahead_step = ((a_next / steps.max(1)) + self.columns).div_ceil(panels * tiles);
+            for panel in 0..panels {
+                let column = self.group.start + panel * width;
+                let columns = width.min(self.group.end - column);
                 for_each_tile::<V>(
                     self.depth,
                     #[inline(always)]
                     |first, count| {
+                        let share = (panel * tiles + first / V::TILE_ROWS) * ahead_step * steps;
                         let tile = Tile {
                             steps,
                             runs: ONE_RUN,
-                            a: gathered[first..].as_ptr(),
+                            a: a.wrapping_add(first),
                             row_step: 0,
-                            k_step: STEP,
-                            b: panel.as_ptr(),
+                            k_step,
+                            b: packed[panel * block * width..].as_ptr(),
                             b_step: width,
                             columns,
                             start,
                             then: Then::Nothing,
                             stream: self.stream,
-                            ahead: gathered.as_ptr(),
-                            ahead_step: 0,
+                            ahead: match share < a_next {
+                                true => a.wrapping_add(a_next + share),
+                                false => b_next.wrapping_add(share - a_next),
+                            },
+                            ahead_step,
                         };
                         let to = self.offset + first * self.columns + column;
-                        // SAFETY: the gathered block has `steps` rows of STEP floats, the panel `steps`
-                        // rows of full width; the rows of C from `first` on are this task's alone.
+                        // SAFETY: A has `steps` rows of `k_step` floats, the panel `steps` rows of full width; these
+                        // rows and columns of C are this task's alone.
                         unsafe {
                             tile.run::<V, 1>(
                                 count,
@@ -142,6 +160,31 @@ impl<R: Rows> Kernel for Task<'_, R> {
             }
             start = Start::Accumulate;
             from += steps;
+        }
+    }
+}
+
+impl<R> Task<'_, R> {
+    /// The group's columns of some rows of B in panels, `[panel][row][2 · LANES]`.
+    #[inline(always)]
+    fn pack<V: Vector>(&self, from: usize, steps: usize, block: usize, packed: &mut [f32]) {
+        let width = 2 * V::LANES;
+        for k in 0..steps {
+            let row = &self.b[(from + k) * self.columns..][..self.columns][self.group.clone()];
+            for (panel, row) in row.chunks(width).enumerate() {
+                let to = packed[(panel * block + k) * width..][..width].as_mut_ptr();
+                // SAFETY: `row` has as many floats as are read, `to` a full width.
+                unsafe {
+                    for half in [0, V::LANES] {
+                        let n = row.len().saturating_sub(half).min(V::LANES);
+                        let from = row.as_ptr().add(half.min(row.len()));
+                        match n == V::LANES {
+                            true => V::load(from).store(to.add(half)),
+                            false => V::load_partial(from, n).store(to.add(half)),
+                        }
+                    }
+                }
+            }
         }
     }
 }

@@ -54,6 +54,10 @@ pub trait Rows: Sync {
     fn rows(&self) -> usize;
     /// Elements a row.
     fn depth(&self) -> usize;
+    /// All rows, one after the other, where they lie in memory like that.
+    fn in_place(&self) -> Option<&[f32]> {
+        None
+    }
     /// Writes elements `from..from + out.len()` of a row.
     fn gather<V: Vector>(&self, row: usize, from: usize, out: &mut [f32]);
 }

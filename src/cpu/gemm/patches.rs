@@ -24,6 +24,9 @@ impl Rows for Matrix<'_> {
     fn depth(&self) -> usize {
         self.depth
     }
+    fn in_place(&self) -> Option<&[f32]> {
+        Some(self.values)
+    }
     #[inline(always)]
     fn gather<V: Vector>(&self, row: usize, from: usize, out: &mut [f32]) {
         copy::<V>(&self.values[row * self.depth + from..][..out.len()], out);
