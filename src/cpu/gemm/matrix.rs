@@ -29,7 +29,7 @@ pub fn matrix_product(a: &[f32], right: &Packed, start: Start, then: Then, out: 
         type Output = ();
         #[inline(always)]
         fn run<V: Vector>(self) {
-            let (right, depth) = (self.right, self.right.depth);
+            let (right, depth) = (self.right, self.right.depth());
             for_each_tile::<V>(
                 self.rows.len(),
                 #[inline(always)]
@@ -78,12 +78,13 @@ pub fn matrix_product(a: &[f32], right: &Packed, start: Start, then: Then, out: 
         return;
     }
     let rows = out.len() / right.columns;
-    assert_eq!((rows * right.columns, rows * right.depth), (out.len(), a.len()));
-    assert_eq!(right.block, right.depth.max(1));
+    let depth = right.depth();
+    assert_eq!((rows * right.columns, rows * depth), (out.len(), a.len()));
+    assert_eq!(right.blocks.len(), 1);
     let panels = right.panels();
     let block = even_blocks(rows, right.isa.tile_rows());
     let blocks = rows.div_ceil(block);
-    let fitting = (GROUP_BYTES / (4 * right.width * right.depth.max(1))).max(1);
+    let fitting = (GROUP_BYTES / (4 * right.width * depth.max(1))).max(1);
     // Few rows: more groups than must be, so that there is work for every core.
     let groups = panels.div_ceil(fitting).max(16 / blocks).min(panels);
     let stream = !matches!(start, Start::Accumulate) && streams(out, right.columns);

@@ -38,6 +38,7 @@ use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, streams};
 use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
 use crate::pool::Buffer;
+use std::ops::Range;
 pub(crate) use tile::{ANY, ONE_RUN, Tile, for_each_tile};
 
 /// Steps of k a block.
@@ -105,46 +106,67 @@ impl<'a> Right<'a> {
     }
 }
 
-/// A right factor in panels of two vectors' width: `[KC block][panel][k][2 · LANES]`, the last
+/// A right factor in panels of two vectors' width: `[block of k][panel][k][2 · LANES]`, the last
 /// panel filled up with zeros.
 pub struct Packed {
     values: Buffer<f32>,
-    depth: usize,
     columns: usize,
     width: usize,
-    /// Steps of k a block.
-    block: usize,
+    /// Steps of k, from 0 on without gaps.
+    blocks: Vec<Range<usize>>,
     isa: Isa,
 }
 
 impl Packed {
     /// Packs for the tiles of one instruction set, in blocks of KC steps: for [`product`].
     pub fn new(isa: Isa, right: &Right) -> Self {
-        Packed::in_blocks(isa, right, KC)
+        Packed::in_blocks(isa, right, cut(0..right.depth(), KC))
     }
 
     /// In panels of all steps: for [`matrix_product`].
     pub fn whole(isa: Isa, right: &Right) -> Self {
-        Packed::in_blocks(isa, right, right.depth().max(1))
+        Packed::in_blocks(isa, right, vec![0..right.depth()])
     }
 
-    fn in_blocks(isa: Isa, right: &Right, block: usize) -> Self {
-        let (depth, columns, width) = (right.depth(), right.columns, 2 * isa.lanes());
+    /// In blocks of at most KC steps, none of which has steps of two taps: for [`product_of`].
+    pub fn by_tap(isa: Isa, right: &Right) -> Self {
+        let steps = (0..right.taps.len()).map(|tap| tap * right.inner..(tap + 1) * right.inner);
+        Packed::in_blocks(isa, right, steps.flat_map(|steps| cut(steps, KC)).collect())
+    }
+
+    fn in_blocks(isa: Isa, right: &Right, blocks: Vec<Range<usize>>) -> Self {
+        let (columns, width) = (right.columns, 2 * isa.lanes());
         let panels = columns.div_ceil(width);
-        let mut values = Buffer::<f32>::new(depth * panels * width);
+        let mut values = Buffer::<f32>::new(right.depth() * panels * width);
         let shared = Shared::new(&mut values);
-        // A piece is some steps of a panel; a panel's last piece is shorter.
-        let pieces = depth.div_ceil(KC.min(block));
-        threads::for_each(panels * pieces, |task| {
-            let (panel, first) = (task / pieces, task % pieces * KC.min(block));
-            let steps = KC.min(block).min(depth - first);
-            let (from, length) = (first / block * block, block.min(depth - first / block * block));
-            let at = (from * panels + panel * length + first - from) * width;
+        // A piece is some steps of a panel.
+        let pieces: Vec<(usize, Range<usize>)> = (0..blocks.len())
+            .flat_map(|block| {
+                cut(blocks[block].clone(), KC).into_iter().map(move |steps| (block, steps))
+            })
+            .collect();
+        threads::for_each(panels * pieces.len(), |task| {
+            let (panel, (block, steps)) = (task / pieces.len(), &pieces[task % pieces.len()]);
+            let block = &blocks[*block];
+            let at = (block.start * panels + panel * block.len() + steps.start - block.start) * width;
             // SAFETY: inside the panel of the block that the steps belong to; every piece has its own steps.
-            let out = unsafe { std::slice::from_raw_parts_mut(shared.at(at), steps * width) };
-            pack_panel(right, first, panel * width, width, out);
+            let out = unsafe { std::slice::from_raw_parts_mut(shared.at(at), steps.len() * width) };
+            pack_panel(right, steps.start, panel * width, width, out);
         });
-        Packed { values, depth, columns, width, block, isa }
+        Packed { values, columns, width, blocks, isa }
+    }
+
+    /// Blocks of steps, and the steps of one.
+    pub fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    pub fn steps(&self, block: usize) -> usize {
+        self.blocks[block].len()
+    }
+
+    fn depth(&self) -> usize {
+        self.blocks.last().map_or(0, |block| block.end)
     }
 
     fn panels(&self) -> usize {
@@ -154,11 +176,15 @@ impl Packed {
     /// The panel of the given block of steps.
     #[inline(always)]
     pub(crate) fn panel(&self, block: usize, panel: usize) -> &[f32] {
-        let from = block * self.block;
-        let steps = self.block.min(self.depth - from);
-        let start = (from * self.panels() + panel * steps) * self.width;
-        &self.values[start..start + steps * self.width]
+        let Range { start, end } = self.blocks[block];
+        let at = (start * self.panels() + panel * (end - start)) * self.width;
+        &self.values[at..at + (end - start) * self.width]
     }
+}
+
+/// A range in pieces of some size; the last may be shorter.
+fn cut(range: Range<usize>, size: usize) -> Vec<Range<usize>> {
+    range.clone().step_by(size).map(|start| start..range.end.min(start + size)).collect()
 }
 
 fn pack_panel(right: &Right, first: usize, column: usize, width: usize, out: &mut [f32]) {
@@ -213,9 +239,36 @@ pub unsafe fn product(
     place: &impl Place,
     out: &mut [f32],
 ) {
+    let all: Vec<Meeting> =
+        right.blocks.iter().enumerate().map(|(block, k)| Meeting { block, from: k.start }).collect();
+    // SAFETY: by the caller's contract.
+    unsafe { product_of(rows, right, &all, start, then, place, out) }
+}
+
+/// A block of B's steps, and the step of A's rows where it begins.
+#[derive(Clone, Copy)]
+pub struct Meeting {
+    pub block: usize,
+    pub from: usize,
+}
+
+/// [`product`] of some blocks of B's steps with rows that have those steps alone. Without any, C is then(start).
+///
+/// # Safety
+/// As [`product`].
+pub unsafe fn product_of(
+    rows: &impl Rows,
+    right: &Packed,
+    meetings: &[Meeting],
+    start: Start,
+    then: Then,
+    place: &impl Place,
+    out: &mut [f32],
+) {
     struct Block<'a, R, P> {
         rows: &'a R,
         right: &'a Packed,
+        meetings: &'a [Meeting],
         start: Start<'a>,
         then: Then,
         place: &'a P,
@@ -233,17 +286,17 @@ pub unsafe fn product(
             let part = if self.panels.len() <= 2 { 2 * V::TILE_ROWS } else { self.range.len() };
             let mut gathered = Buffer::<f32>::new(part * ROW);
             let mut offsets = Vec::with_capacity(part);
-            let blocks = right.depth.div_ceil(KC);
-            for (first, block) in
-                self.range.clone().step_by(part).flat_map(|first| (0..blocks).map(move |b| (first, b)))
+            let last = self.meetings.len() - 1;
+            for (first, i) in
+                self.range.clone().step_by(part).flat_map(|first| (0..=last).map(move |i| (first, i)))
             {
+                let Meeting { block, from } = self.meetings[i];
+                let steps = right.blocks[block].len();
                 let range = first..self.range.end.min(first + part);
-                if block == 0 {
+                if i == 0 {
                     offsets.clear();
                     offsets.extend(range.clone().map(|row| self.place.offset(row)));
                 }
-                let from = block * KC;
-                let steps = KC.min(right.depth - from);
                 for (row, out) in range.clone().zip(gathered.chunks_mut(ROW)) {
                     rows.gather::<V>(row, from, &mut out[..steps]);
                 }
@@ -252,7 +305,7 @@ pub unsafe fn product(
                     let columns = right.width.min(right.columns - column);
                     let b = right.panel(block, panel);
                     let start = match self.start {
-                        _ if block > 0 => Start::Accumulate,
+                        _ if i > 0 => Start::Accumulate,
                         Start::Bias(bias) => Start::Bias(&bias[column..column + columns]),
                         other => other,
                     };
@@ -271,10 +324,12 @@ pub unsafe fn product(
                                 b_step: right.width,
                                 columns,
                                 start,
-                                then: if block + 1 == blocks { self.then } else { Then::Nothing },
+                                then: if i == last { self.then } else { Then::Nothing },
                                 stream: self.stream,
                                 // The next panel, a share a tile.
-                                ahead: b.as_ptr().wrapping_add(b.len() + first * ahead_step / V::TILE_ROWS * steps),
+                                ahead: b
+                                    .as_ptr()
+                                    .wrapping_add(b.len() + first * ahead_step / V::TILE_ROWS * steps),
                                 ahead_step,
                             };
                             let offsets = &offsets[first..first + count];
@@ -295,18 +350,32 @@ pub unsafe fn product(
         }
     }
     let count = rows.rows();
-    assert_eq!((rows.depth(), right.block), (right.depth, KC));
+    let met = |Meeting { block, from }: &Meeting| from + right.blocks[*block].len();
+    assert!(meetings.iter().all(|meeting| met(meeting) <= rows.depth()));
+    assert!(right.blocks.iter().all(|block| block.len() <= KC));
     if count == 0 || right.columns == 0 {
         return;
     }
     let block = even_blocks(count, right.isa.tile_rows());
     let blocks = count.div_ceil(block);
+    if meetings.is_empty() {
+        for row in 0..count {
+            let out = &mut out[place.offset(row)..][..right.columns];
+            match start {
+                Start::Zero => out.fill(0.0),
+                Start::Bias(bias) => out.copy_from_slice(bias),
+                Start::Accumulate => {}
+            }
+            then.in_place(out);
+        }
+        return;
+    }
     // Few rows (dense layers): cut the columns as well, so that there is work for every core.
     let cuts = (16 / blocks).clamp(1, right.panels());
     let cut = right.panels().div_ceil(cuts);
     let cuts = right.panels().div_ceil(cut);
     // What is added to is read again soon.
-    let once = right.depth <= KC && !matches!(start, Start::Accumulate);
+    let once = meetings.len() <= 1 && !matches!(start, Start::Accumulate);
     let stream = once && streams(out, right.columns);
     let shared = Shared::new(out);
     threads::for_each(blocks * cuts, |task| {
@@ -315,7 +384,7 @@ pub unsafe fn product(
         let panels = c * cut..right.panels().min((c + 1) * cut);
         dispatch(
             right.isa,
-            Block { rows, right, start, then, place, stream, out: shared, range, panels },
+            Block { rows, right, meetings, start, then, place, stream, out: shared, range, panels },
         );
     });
 }

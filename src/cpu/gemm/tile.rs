@@ -88,7 +88,8 @@ impl Tile<'_> {
             for &run in self.runs {
                 // (A copy of the sums: kept where they are, the compiler writes them to memory every step.)
                 let mut sums = sum;
-                let mut left = Left::<ROW_STEP>::new(self.a.wrapping_add(run), self.row_step, self.k_step);
+                let mut left =
+                    Left::<ROW_STEP>::new(self.a.wrapping_add(run), self.row_step, self.k_step);
                 for _ in 0..self.steps / UNROLL {
                     for u in 0..UNROLL {
                         V::prefetch(ahead);
@@ -222,8 +223,15 @@ impl<const ROW_STEP: usize> Left<ROW_STEP> {
             #[cfg(target_arch = "x86_64")]
             unsafe {
                 let [a, b, c, d, e] = &mut self.bases;
-                std::arch::asm!("/* {0} {1} {2} {3} {4} */", inout(reg) *a, inout(reg) *b, inout(reg) *c,
-                    inout(reg) *d, inout(reg) *e, options(pure, nomem, nostack, preserves_flags));
+                std::arch::asm!(
+                    "/* {0} {1} {2} {3} {4} */",
+                    inout(reg) * a,
+                    inout(reg) * b,
+                    inout(reg) * c,
+                    inout(reg) * d,
+                    inout(reg) * e,
+                    options(pure, nomem, nostack, preserves_flags)
+                );
             }
         } else {
             self.bases[0] = self.bases[0].wrapping_add(steps * self.k_step);

@@ -1,7 +1,8 @@
 //! The forward pass, which with the kernel turned around is also the pictures' gradient.
 
 use super::{
-    Geometry, PLACES, Products, Windows, gather_outputs, on_both_axes, panel_width, row_step, spread_kernel,
+    Geometry, PLACES, Products, Windows, gather_outputs, on_both_axes, panel_width, row_step,
+    spread_kernel,
 };
 use crate::cpu::gemm::{ANY, Start, Tile, for_each_tile};
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, store, streams};
@@ -56,7 +57,8 @@ fn transform_kernels(isa: Isa, g: &Geometry, products: &Products, w: &[f32]) -> 
             let side = g.kernel;
             assert_eq!(self.w.len(), side * side * g.channels * g.filters);
             let pieces = (0..g.pieces()).flat_map(|y| (0..g.pieces()).map(move |x| [y, x]));
-            for (c, [py, px]) in self.channels.flat_map(|c| pieces.clone().map(move |piece| (c, piece))) {
+            for (c, [py, px]) in self.channels.flat_map(|c| pieces.clone().map(move |piece| (c, piece)))
+            {
                 for half in [0, V::LANES] {
                     let first = self.panel * width + half;
                     let n = g.filters.saturating_sub(first).min(V::LANES);

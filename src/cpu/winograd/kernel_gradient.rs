@@ -1,7 +1,8 @@
 //! The kernel's gradient.
 
 use super::{
-    Geometry, PLACES, Products, Windows, gather_kernel, on_both_axes, panel_width, row_step, spread_outputs,
+    Geometry, PLACES, Products, Windows, gather_kernel, on_both_axes, panel_width, row_step,
+    spread_outputs,
 };
 use crate::cpu::gemm::{ONE_RUN, Start, Tile, for_each_tile};
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch};
@@ -44,7 +45,10 @@ pub fn kernel_gradient(isa: Isa, g: &Geometry, dy: &[f32], x: &[f32], dw: &mut [
         let windows = g.windows() * part / parts..g.windows() * (part + 1) / parts;
         let channels = c * cut..g.channels.min((c + 1) * cut);
         let products = &products;
-        dispatch(isa, Part { g, products, x, dy, i, windows, channels, slab, step, at: part * size, sums: to });
+        dispatch(
+            isa,
+            Part { g, products, x, dy, i, windows, channels, slab, step, at: part * size, sums: to },
+        );
     });
     let (to, products) = (Shared::new(dw), &products);
     threads::for_each(g.channels, |c| {

@@ -251,9 +251,8 @@ impl<'a> Windows<'a> {
         // SAFETY: pixels are loaded where they are inside the picture, `lanes` channels from c on.
         unsafe {
             let picture = self.x.as_ptr().add(n * height * width * g.channels);
-            let pixel = |y: isize, x: isize| {
-                picture.add((y as usize * width + x as usize) * g.channels + c)
-            };
+            let pixel =
+                |y: isize, x: isize| picture.add((y as usize * width + x as usize) * g.channels + c);
             let mut d = [[V::splat(0.0); 4]; ROWS];
             if inside(top, height) && inside(left, width) && lanes == V::LANES {
                 for y in 0..ROWS {

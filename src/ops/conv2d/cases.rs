@@ -106,6 +106,10 @@ pub fn cases() -> Vec<Case> {
         layer("3x3_valid_wide_relu6", [1, 12, 11, 45], [3, 3, 33], 1, Valid).then(Then::Relu6),
         layer("3x3_two_blocks", [1, 6, 5, 270], [3, 3, 40], 1, Same).without_bias(),
         layer("3x3_many_tiles", [3, 23, 37, 16], [3, 3, 16], 1, Same),
+        // 5×5 in pieces that share windows.
+        layer("5x5_valid_tails_relu", [2, 11, 9, 17], [5, 5, 19], 1, Valid).then(Then::Relu),
+        layer("5x5_same_odd", [1, 9, 12, 40], [5, 5, 35], 1, Same),
+        layer("3x3_d4_blocks_of_a_tap", [1, 7, 6, 270], [3, 3, 20], 1, Same).dilated(4),
         layer("many_rows_and_blocks", [1, 31, 23, 19], [4, 4, 35], 1, Valid),
     ];
     // [operator, shape] as the peers' scripts name them; a first layer's pictures have no gradient.

@@ -15,16 +15,16 @@
 //!
 //! Pictures of three channels have kernels of their own ([`first_layer`]).
 //!
-//! Where dilation pushes many taps into the padding (DeepLab's 14×14 map with dilation 12 or 18),
-//! each tap is a product of its own over the rectangle of outputs for which it sees a pixel.
+//! Where dilation pushes many taps into the padding, only those that see pixels are multiplied ([`sparse`]).
 
+use super::sparse::{Sparse, transposed};
 use super::{Conv2dGeometry, first_layer};
-use crate::cpu::gemm::{Dense, GridPlace, Matrix, Packed, Patches, Right, Start, gram, matrix_product, product};
+use crate::cpu::gemm::{
+    Dense, GridPlace, Matrix, Packed, Patches, Right, Start, gram, matrix_product, product,
+};
 use crate::cpu::simd::Isa;
 use crate::cpu::winograd;
 use crate::ops::Then;
-use crate::pool::Buffer;
-use std::ops::Range;
 
 pub fn forward(
     isa: Isa,
@@ -41,23 +41,16 @@ pub fn forward(
     if first_layer::fits(isa, g) {
         return first_layer::forward(isa, g, x, w, b, then, y);
     }
-    if let Some(taps) = sparse_taps(g) {
-        for row in y.chunks_mut(g.out_channels) {
-            match b {
-                Some(b) => row.copy_from_slice(b),
-                None => row.fill(0.0),
-            }
-        }
-        for tap in taps {
-            let packed =
-                Packed::new(isa, &Right::matrix(tap.slice(g, w), g.in_channels, g.out_channels));
-            let place = tap.place(g.output, g.out_channels, tap.origin(), [1, 1]);
-            let rows = tap.input_patches(g, x);
-            // SAFETY: the grid's points are distinct pixels of the output.
-            unsafe { product(&rows, &packed, Start::Accumulate, Then::Nothing, &place, y) };
-        }
-        // No tap sees all outputs, so none of them could do this.
-        return then.in_place(y);
+    if let Some(taps) = Sparse::new(g) {
+        let right = Right::matrix(w, g.kernel[0] * g.kernel[1] * g.in_channels, g.out_channels);
+        return taps.convolve(
+            isa,
+            x,
+            Right { taps: taps.offsets(g), inner: g.in_channels, ..right },
+            b,
+            then,
+            y,
+        );
     }
     let depth = g.kernel[0] * g.kernel[1] * g.in_channels;
     let right = Right::matrix(w, depth, g.out_channels);
@@ -94,16 +87,12 @@ pub fn input_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: &
         let turned = winograd::turned(w, c, f);
         return winograd::convolve(isa, &g.transposed(), dy, &turned, None, Then::Nothing, dx);
     }
-    if let Some(taps) = sparse_taps(g) {
-        dx.fill(0.0);
-        for tap in taps {
-            let packed = Packed::new(isa, &Right::transpose(tap.slice(g, w), f, c));
-            let place = tap.place(g.input, c, tap.input_origin(g), g.stride);
-            let rows = tap.output_patches(g, dy);
-            // SAFETY: the grid's points are distinct pixels of the input.
-            unsafe { product(&rows, &packed, Start::Accumulate, Then::Nothing, &place, dx) };
-        }
-        return;
+    if let Some(taps) = Sparse::new(&transposed(g)) {
+        // The kernel turned by 180°.
+        let offsets = taps.offsets(g).into_iter().rev().collect();
+        let right =
+            Right { taps: offsets, inner: f, columns: c, stride: f, values: w, transposed: true };
+        return taps.convolve(isa, dy, right, None, Then::Nothing, dx);
     }
     if is_pointwise(g) {
         let packed = Packed::whole(isa, &Right::transpose(w, f, c));
@@ -155,13 +144,8 @@ pub fn kernel_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], x: &[f32], dw: 
     if first_layer::fits(isa, g) {
         return first_layer::kernel_gradient(isa, g, dy, x, dw);
     }
-    if let Some(taps) = sparse_taps(g) {
-        dw.fill(0.0);
-        for tap in taps {
-            let rectangle = tap.cut(g, dy);
-            let dw = &mut dw[tap.index * c * f..][..c * f];
-            gram(isa, &tap.input_patches(g, x), &rectangle, f, dw);
-        }
+    if let Some(taps) = Sparse::new(g) {
+        taps.kernel_gradient(isa, dy, x, dw);
     } else if is_pointwise(g) {
         gram(isa, &Matrix::new(x, x.len() / c, c), dy, f, dw);
     } else {
@@ -174,7 +158,7 @@ fn is_pointwise(g: &Conv2dGeometry) -> bool {
     g.kernel == [1, 1] && g.stride == [1, 1] && g.pad == [0, 0]
 }
 
-fn patches<'a>(g: &Conv2dGeometry, x: &'a [f32]) -> Patches<'a> {
+pub(super) fn patches<'a>(g: &Conv2dGeometry, x: &'a [f32]) -> Patches<'a> {
     Patches {
         x,
         batch: g.batch,
@@ -216,113 +200,5 @@ impl Phase {
         // From one usable tap to the next the output moves by lcm(s, d)/s.
         let tap_step = taps.get(1).map_or(1, |&k| (lead(k) / s as isize - origin) as usize);
         Phase { count: (g.input[axis] - phase).div_ceil(s), taps, origin, tap_step }
-    }
-}
-
-/// One tap of a kernel and the rectangle of outputs for which it sees a pixel.
-struct Tap {
-    /// ky · kw + kx
-    index: usize,
-    at: [usize; 2],
-    rectangle: [Range<usize>; 2],
-}
-
-/// The taps one by one, where that saves more than a quarter of the products. None where nearly
-/// all taps see pixels, or where there are too few channels for a product a tap to be efficient.
-fn sparse_taps(g: &Conv2dGeometry) -> Option<Vec<Tap>> {
-    if g.dilation == [1, 1] || g.in_channels < 16 {
-        return None;
-    }
-    let range = |axis: usize, k: usize| {
-        let (s, shift) = (g.stride[axis], k * g.dilation[axis]);
-        let first = g.pad[axis].saturating_sub(shift).div_ceil(s);
-        // Outputs o with o·s + shift − pad ≤ input − 1.
-        let end = match (g.input[axis] + g.pad[axis]).checked_sub(shift + 1) {
-            Some(last) => (last / s + 1).min(g.output[axis]),
-            None => 0,
-        };
-        first..end.max(first)
-    };
-    let taps: Vec<Tap> = (0..g.kernel[0] * g.kernel[1])
-        .map(|index| {
-            let at = [index / g.kernel[1], index % g.kernel[1]];
-            Tap { index, at, rectangle: [range(0, at[0]), range(1, at[1])] }
-        })
-        .filter(|tap| tap.rectangle.iter().all(|side| !side.is_empty()))
-        .collect();
-    let seen: usize = taps.iter().map(|tap| tap.rectangle[0].len() * tap.rectangle[1].len()).sum();
-    let all = g.kernel[0] * g.kernel[1] * g.output[0] * g.output[1];
-    (4 * seen <= 3 * all).then_some(taps)
-}
-
-impl Tap {
-    fn grid(&self) -> [usize; 2] {
-        [self.rectangle[0].len(), self.rectangle[1].len()]
-    }
-
-    /// The rectangle's first output pixel.
-    fn origin(&self) -> [usize; 2] {
-        [self.rectangle[0].start, self.rectangle[1].start]
-    }
-
-    /// The input pixel that the rectangle's first output reads.
-    fn input_origin(&self, g: &Conv2dGeometry) -> [usize; 2] {
-        [0, 1].map(|axis| {
-            self.origin()[axis] * g.stride[axis] + self.at[axis] * g.dilation[axis] - g.pad[axis]
-        })
-    }
-
-    fn slice<'a>(&self, g: &Conv2dGeometry, w: &'a [f32]) -> &'a [f32] {
-        let size = g.in_channels * g.out_channels;
-        &w[self.index * size..][..size]
-    }
-
-    fn place(
-        &self,
-        size: [usize; 2],
-        channels: usize,
-        origin: [usize; 2],
-        step: [usize; 2],
-    ) -> GridPlace {
-        GridPlace { grid: self.grid(), size, channels, step, origin }
-    }
-
-    /// The input pixels that the rectangle reads, one a row.
-    fn input_patches<'a>(&self, g: &Conv2dGeometry, x: &'a [f32]) -> Patches<'a> {
-        Patches {
-            grid: self.grid(),
-            origin: self.input_origin(g).map(|o| o as isize),
-            taps: [1, 1],
-            tap_step: [1, 1],
-            ..patches(g, x)
-        }
-    }
-
-    /// The rectangle of the output's gradient, one pixel a row.
-    fn output_patches<'a>(&self, g: &Conv2dGeometry, dy: &'a [f32]) -> Patches<'a> {
-        Patches {
-            x: dy,
-            batch: g.batch,
-            size: g.output,
-            channels: g.out_channels,
-            grid: self.grid(),
-            step: [1, 1],
-            origin: self.origin().map(|o| o as isize),
-            taps: [1, 1],
-            tap_step: [1, 1],
-        }
-    }
-
-    /// The rectangle copied out of the output's gradient.
-    fn cut(&self, g: &Conv2dGeometry, dy: &[f32]) -> Buffer<f32> {
-        let [height, width] = self.grid();
-        let (f, run) = (g.out_channels, width * g.out_channels);
-        let mut out = Buffer::<f32>::new(g.batch * height * run);
-        for (row, out) in out.chunks_mut(run).enumerate() {
-            let y = self.rectangle[0].start + row % height;
-            let from = ((row / height * g.output[0] + y) * g.output[1] + self.rectangle[1].start) * f;
-            out.copy_from_slice(&dy[from..from + run]);
-        }
-        out
     }
 }

@@ -18,6 +18,7 @@ mod cpu;
 pub(crate) mod device;
 mod first_layer;
 mod reference;
+mod sparse;
 
 pub use cases::cases;
 pub use device::with_tile;
