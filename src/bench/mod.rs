@@ -84,7 +84,7 @@ pub struct Peers(BTreeMap<(String, String), f64>);
 
 impl Peers {
     /// The times that are compared.
-    pub const TIMES: [&'static str; 4] = ["fwd_ms", "fwdbwd_ms", "infer_ms", "train_ms"];
+    pub const TIMES: [&'static str; 5] = ["fwd_ms", "fwdbwd_ms", "infer_ms", "infer1_ms", "train_ms"];
 
     /// Reads lines of JSON as `benches/peers` and `atrous bench --save` write them. Lines without a name are passed over.
     pub fn read(path: &Path) -> Result<Self> {

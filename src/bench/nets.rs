@@ -1,6 +1,6 @@
 //! Whole networks: an inference batch and a training step.
 
-use super::{Machine, milliseconds, peak_rss_mib, time};
+use super::{Machine, Timing, milliseconds, peak_rss_mib, time};
 use crate::autograd::no_grad;
 use crate::data::loader::Batch;
 use crate::device::Device;
@@ -62,63 +62,78 @@ impl Net {
         })
     }
 
-    /// The line of its times. The memory's peak is the process': measure one network in each.
+    /// The same network with other batches or pictures.
+    pub fn with(self, batch: Option<usize>, size: Option<usize>) -> Net {
+        Net { batch: batch.unwrap_or(self.batch), size: size.unwrap_or(self.size), ..self }
+    }
+
+    /// The line of its times. The memory's peaks are the process': measure one network in each.
     pub fn measure(self, machine: &Machine, device: Device) -> Result<Map<String, Value>> {
-        let n = self.batch;
-        let batch = self.batch_of_noise()?;
         let plan = self.plan()?;
         let model = Model::new(plan.graph()?, 1);
         let gflop = self.gflop(&model);
-        let folded = for_inference(&model)?.to_device(device)?;
-        let infer = time(4.0, || {
-            let images = batch.images.to_device(device)?;
-            no_grad(|| folded.run(&images, Run::infer()))?;
-            device.synchronize()
-        })?;
-        let train = match self.trained {
-            Trained::Pictures => {
-                let labels = Tensor::zeros([n]);
-                time(4.0, || {
-                    let images = batch.images.to_device(device)?.leaf();
-                    let logits = folded.run(&images, Run::infer())?.logits;
-                    let loss = sparse_softmax_cross_entropy(&logits, &labels, None, None)?;
-                    let gradients = loss.backward()?;
-                    if let Some(gradient) = gradients.get(&images) {
-                        no_grad(|| sign(gradient))?;
-                    }
-                    device.synchronize()
-                })?
-            }
-            _ => {
-                drop(folded);
-                // Nobody trains in the process that predicts: what that used is not a step's.
-                pool::trim();
-                let mut trainer = Trainer::new(model, plan)?;
-                trainer.to_device(device)?;
-                time(6.0, || trainer.step(&batch).map(|_| ()))?
-            }
+        let train = self.measure_training(model, plan.clone(), device)?;
+        // Nobody predicts in the process that trains: its memory is read before.
+        let (train_rss, pool_peak) = (peak_rss_mib(), pool::usage().peak);
+        pool::trim();
+        let folded = for_inference(&Model::new(plan.graph()?, 1))?.to_device(device)?;
+        let infer = |batch: usize| {
+            let images = Net { batch, ..self }.batch_of_noise()?.images;
+            time(4.0, || {
+                let images = images.to_device(device)?;
+                no_grad(|| folded.run(&images, Run::infer()))?;
+                device.synchronize()
+            })
         };
+        let (all, one) = (infer(self.batch)?, infer(1)?);
         let mut line = Map::new();
         let rate = gflop / train.median;
         let tenths = |value: f64| json!((value * 10.0).round() / 10.0);
         let all = [
             ("net", json!(self.name)),
             ("shape", json!([self.size, self.size, 3])),
-            ("batch", json!(n)),
+            ("batch", json!(self.batch)),
             ("device", json!(device.to_string())),
             ("precision", json!(precision().to_string())),
             ("threads", json!(machine.threads)),
-            ("infer_ms", milliseconds(infer.median)),
-            ("infer_quarters_ms", infer.quarters.map(milliseconds).to_vec().into()),
+            ("infer_ms", milliseconds(all.median)),
+            ("infer_quarters_ms", all.quarters.map(milliseconds).to_vec().into()),
+            ("infer1_ms", milliseconds(one.median)),
+            ("infer1_quarters_ms", one.quarters.map(milliseconds).to_vec().into()),
             ("train_ms", milliseconds(train.median)),
             ("train_quarters_ms", train.quarters.map(milliseconds).to_vec().into()),
             ("train_gflop", tenths(gflop)),
             ("train_percent_fma", tenths(100.0 * rate / machine.fma_gflops)),
-            ("pool_peak_mib", tenths(pool::usage().peak as f64 / (1 << 20) as f64)),
+            ("fma_gflops", tenths(machine.fma_gflops)),
+            ("triad_gbps", tenths(machine.triad_gbps)),
+            ("pool_peak_mib", tenths(pool_peak as f64 / (1 << 20) as f64)),
+            ("train_rss_mib", json!(train_rss)),
             ("peak_rss_mib", json!(peak_rss_mib())),
         ];
         line.extend(all.map(|(key, value)| (key.to_string(), value)));
         Ok(line)
+    }
+
+    /// A step: forward, loss, backward, optimizer.
+    fn measure_training(self, model: Model, plan: Plan, device: Device) -> Result<Timing> {
+        let batch = self.batch_of_noise()?;
+        if self.trained != Trained::Pictures {
+            let mut trainer = Trainer::new(model, plan)?;
+            trainer.to_device(device)?;
+            return time(6.0, || trainer.step(&batch).map(|_| ()));
+        }
+        let folded = for_inference(&model)?.to_device(device)?;
+        let labels = Tensor::zeros([self.batch]);
+        time(4.0, || {
+            let images = batch.images.to_device(device)?.leaf();
+            let logits = folded.run(&images, Run::infer())?.logits;
+            let loss = sparse_softmax_cross_entropy(&logits, &labels, None, None)?;
+            let gradients = loss.backward()?;
+            if let Some(gradient) = gradients.get(&images) {
+                no_grad(|| sign(gradient))?;
+            }
+            device.synchronize()
+        })
     }
 
     fn plan(self) -> Result<Plan> {

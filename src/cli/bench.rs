@@ -46,6 +46,12 @@ pub struct Bench {
     /// benches/peers or of --save
     #[arg(long, value_name = "FILE", conflicts_with = "ladder")]
     against: Option<PathBuf>,
+    /// Pictures a batch, instead of the network's own (nets)
+    #[arg(long, value_name = "N", conflicts_with = "ladder", value_parser = clap::value_parser!(u16).range(1..))]
+    batch: Option<u16>,
+    /// Side of the pictures, instead of the network's own (nets)
+    #[arg(long, value_name = "PIXELS", conflicts_with = "ladder", value_parser = clap::value_parser!(u16).range(32..))]
+    size: Option<u16>,
     /// The line of JSON instead of the table: one network, in this process
     #[arg(long, hide = true)]
     line: bool,
@@ -95,14 +101,17 @@ impl Bench {
             true => NETS.to_vec(),
             false => self.names.iter().map(|name| Net::find(name)).collect::<Result<_>>()?,
         };
+        let (batch, size) = (self.batch.map(usize::from), self.size.map(usize::from));
+        let nets: Vec<Net> = nets.into_iter().map(|net| net.with(batch, size)).collect();
         if let (true, [net]) = (self.line, &nets[..]) {
             println!("{}", Value::Object(net.measure(&Machine::measure(), device)?));
             return Ok(());
         }
         header();
         let columns =
-            [("infer_ms", "infer ms"), ("train_ms", "train ms"), ("train_percent_fma", "% FMA")];
-        let memory = [("pool_peak_mib", "pool MiB"), ("peak_rss_mib", "RSS MiB")];
+            [("infer_ms", "infer ms"), ("train_ms", "train ms"), ("infer1_ms", "of 1 ms")];
+        let memory =
+            [("train_percent_fma", "% FMA"), ("pool_peak_mib", "pool MiB"), ("train_rss_mib", "RSS MiB")];
         let mut table = Table::new(20, &columns, &memory, peers);
         table.head();
         for net in nets {
@@ -188,6 +197,7 @@ fn in_a_process_of_its_own(net: Net) -> Result<Map<String, Value>> {
     let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
     let mut command = Command::new(program);
     command.args(["bench", "nets", net.name, "--line"]).args(super::global_arguments());
+    command.args(["--batch", &net.batch.to_string(), "--size", &net.size.to_string()]);
     let output = command.stderr(Stdio::inherit()).output().map_err(|error| failed(error.to_string()))?;
     if !output.status.success() {
         return Err(failed(format!("its process ended with {}", output.status)));

@@ -31,7 +31,7 @@ pub fn gram(isa: Isa, rows: &impl Rows, b: &[f32], columns: usize, out: &mut [f3
     let groups = columns.div_ceil(COLUMNS);
     // 8 tasks keep a few cores busy to the end, and more would be more partial sums; a slab has at least one block of k.
     let slabs = (8 / (blocks * groups)).clamp(1, count.div_ceil(KC).max(1));
-    let slab = count.div_ceil(slabs).next_multiple_of(KC);
+    let slab = count.div_ceil(slabs).next_multiple_of(KC).max(KC);
     let slabs = count.div_ceil(slab).max(1);
     let mut partial = Buffer::<f32>::new(if slabs > 1 { slabs * out.len() } else { 0 });
     let size = out.len();

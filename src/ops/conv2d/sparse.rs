@@ -178,7 +178,7 @@ mod tests {
         let atrous = |dilation| {
             let options =
                 Conv2dOptions { padding: Padding::Same, dilation: [dilation; 2], ..Default::default() };
-            Conv2dGeometry::new([1, 14, 14, 16].into(), [3, 3, 16, 8].into(), options).unwrap()
+            Conv2dGeometry::new([1, 14, 14, 16].into(), [3, 3, 16, 16].into(), options).unwrap()
         };
         let stretch = |outputs, taps| Stretch { outputs, taps };
         let six = [stretch(0..6, 1..3), stretch(6..8, 0..3), stretch(8..14, 0..2)];
