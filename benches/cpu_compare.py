@@ -228,6 +228,9 @@ class Results:
                 if name not in self.names:
                     self.names.append(name)
                 self.batches[name] = f"{name} [{line['batch']}]" if kind == "nets" else name
+                if "train_ms" not in line:
+                    # It only predicted.
+                    line.pop("peak_rss_mib", None)
                 for key in keys:
                     if line.get(key) is not None:
                         where = self.ours[key][name] if label == "atrous" else self.theirs[key][name][label]
