@@ -235,8 +235,8 @@ class Results:
                     if line.get(key) is not None:
                         where = self.ours[key][name] if label == "atrous" else self.theirs[key][name][label]
                         where[line["round"]] = line[key]
-        order = NETS if kind == "nets" else self.names
-        self.names.sort(key=lambda name: order.index(name))
+        if kind == "nets":
+            self.names.sort(key=NETS.index)
 
     def against(self, key, name, which=lambda label: True):
         """(theirs, configuration, ratio, its least and greatest) of the best of their configurations. Ratios are taken
