@@ -6,21 +6,14 @@
 
 A line of JSON a case and layout: op, shape, layout, alloc, threads, and the medians fwd_ms and fwdbwd_ms. `tuned` makes the C
 library keep large blocks, and asks for huge pages: without it PyTorch takes page faults in every layer of 32 MiB
-and more. Run the two in turn, several times, on a quiet machine: only ratios within one run mean anything.
+and more; optimizers are fused then. Only ratios within one run mean anything: ../cpu_compare.py runs the two in turn.
 """
 import argparse
 import json
 import os
-import statistics
 import sys
-import time
 
-TUNED = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 36),
-    "MALLOC_TOP_PAD_": str(64 << 20),
-    "THP_MEM_ALLOC_ENABLE": "1",
-}
+from timing import ALLOCATORS, environment, listed, median_ms
 
 # name, batch, channels, side, filters, kernel, stride, padding, dilation, groups; no gradient by the input where the name says so
 CONVOLUTIONS = [
@@ -46,25 +39,17 @@ CONVOLUTIONS = [
 ]
 
 
-def median_ms(run, seconds):
-    for _ in range(2):
-        run()
-    times, begin = [], time.perf_counter()
-    while len(times) < 3 or (len(times) < 15 and time.perf_counter() - begin < seconds):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return round(statistics.median(times) * 1e3, 4)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--alloc", choices=["default", "tuned"], default="default")
+    parser.add_argument("--alloc", choices=list(ALLOCATORS), default="default")
     parser.add_argument("--seconds", type=float, default=1.0, help="for one measurement")
+    parser.add_argument("--only", type=listed, default=[""], help="cases whose name and shape have one of these in them")
+    parser.add_argument("--layouts", type=listed, default=["nchw", "channels_last"])
     options = parser.parse_args()
-    if options.alloc == "tuned" and "MALLOC_MMAP_MAX_" not in os.environ:
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **TUNED})
+    wanted = environment(options.alloc)
+    if wanted != os.environ:
+        os.execve(sys.executable, [sys.executable, *sys.argv], wanted)
 
     import torch
     import torch.nn as nn
@@ -72,13 +57,21 @@ def main():
 
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
+    forms = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last, "-": torch.contiguous_format}
+
+    def asked(op, shape):
+        return any(part in f"{op} {shape}" for part in options.only)
 
     def show(op, shape, layout, forward, both):
         line = {"framework": f"torch {torch.__version__}", "op": op, "shape": shape, "layout": layout,
                 "alloc": options.alloc, "threads": options.threads, "fwd_ms": forward, "fwdbwd_ms": both}
         print(json.dumps(line), flush=True)
 
-    def measure(op, shape, layout, module, x, of_input=True):
+    def measure(op, shape, layout, module, size, of_input=True):
+        if not asked(op, shape):
+            return
+        form = forms[layout]
+        module, x = module().to(memory_format=form), torch.randn(size).contiguous(memory_format=form)
         with torch.no_grad():
             upstream = torch.randn_like(module(x))
             forward = median_ms(lambda: module(x), options.seconds)
@@ -91,51 +84,58 @@ def main():
 
         show(op, shape, layout, forward, median_ms(step, options.seconds))
 
+    up = lambda: nn.Upsample(scale_factor=4, mode="bilinear")
     others = [
-        ("batch_norm_train", 16, 64, 112, nn.BatchNorm2d(64)),
-        ("relu", 16, 64, 112, nn.ReLU()),
-        ("relu6", 16, 64, 112, nn.ReLU6()),
-        ("maxpool3x3_s3", 16, 64, 144, nn.MaxPool2d(3)),
-        ("maxpool2x2_s2", 10, 64, 224, nn.MaxPool2d(2)),
-        ("bilinear_x4", 4, 256, 14, nn.Upsample(scale_factor=4, mode="bilinear")),
-        ("bilinear_x4", 4, 256, 56, nn.Upsample(scale_factor=4, mode="bilinear")),
-        ("bilinear_x4", 4, 21, 56, nn.Upsample(scale_factor=4, mode="bilinear")),
+        ("batch_norm_train", 16, 64, 112, lambda: nn.BatchNorm2d(64)),
+        ("relu", 16, 64, 112, nn.ReLU),
+        ("relu6", 16, 64, 112, nn.ReLU6),
+        ("maxpool3x3_s3", 16, 64, 144, lambda: nn.MaxPool2d(3)),
+        ("maxpool2x2_s2", 10, 64, 224, lambda: nn.MaxPool2d(2)),
+        ("bilinear_x4", 4, 256, 14, up),
+        ("bilinear_x4", 4, 256, 56, up),
+        ("bilinear_x4", 4, 21, 56, up),
     ]
-    for layout, form in (("nchw", torch.contiguous_format), ("channels_last", torch.channels_last)):
+    for layout in options.layouts:
         for name, n, c, side, f, k, s, p, d, groups in CONVOLUTIONS:
-            module = nn.Conv2d(c, f, k, stride=s, padding=p, dilation=d, groups=groups).to(memory_format=form)
-            x = torch.randn(n, c, side, side).contiguous(memory_format=form)
-            measure(name, f"[{n}] {c}->{f} {side}x{side}", layout, module, x, not name.endswith("no_input_grad"))
+            module = lambda: nn.Conv2d(c, f, k, stride=s, padding=p, dilation=d, groups=groups)
+            of_input = not name.endswith("no_input_grad")
+            measure(name, f"[{n}] {c}->{f} {side}x{side}", layout, module, (n, c, side, side), of_input)
         for name, n, c, side, module in others:
-            x = torch.randn(n, c, side, side).contiguous(memory_format=form)
-            measure(name, f"[{n}] {c} {side}x{side}", layout, module.to(memory_format=form), x)
-        x = torch.randn(4, 21, 224, 224).contiguous(memory_format=form)
-        target = torch.randint(0, 21, (4, 224, 224))
-        leaf = x.detach().requires_grad_(True)
+            measure(name, f"[{n}] {c} {side}x{side}", layout, module, (n, c, side, side))
+        name, shape = "softmax_cross_entropy", "[4] 21 classes 224x224"
+        if asked(name, shape):
+            x = torch.randn(4, 21, 224, 224).contiguous(memory_format=forms[layout])
+            target = torch.randint(0, 21, (4, 224, 224))
+            leaf = x.detach().requires_grad_(True)
 
-        def cross_entropy():
-            leaf.grad = None
-            F.cross_entropy(leaf, target).backward()
+            def cross_entropy():
+                leaf.grad = None
+                F.cross_entropy(leaf, target).backward()
 
-        with torch.no_grad():
-            forward = median_ms(lambda: F.cross_entropy(x, target), options.seconds)
-        show("softmax_cross_entropy", "[4] 21 classes 224x224", layout, forward, median_ms(cross_entropy, options.seconds))
+            with torch.no_grad():
+                forward = median_ms(lambda: F.cross_entropy(x, target), options.seconds)
+            show(name, shape, layout, forward, median_ms(cross_entropy, options.seconds))
     for n, inputs, outputs in ((10, 25088, 512), (16, 100352, 512)):
-        measure("dense", f"[{n}] {inputs}->{outputs}", "-", nn.Linear(inputs, outputs), torch.randn(n, inputs))
-    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
-    show("matmul", "1024x1024x1024", "-", median_ms(lambda: a @ b, options.seconds), None)
+        measure("dense", f"[{n}] {inputs}->{outputs}", "-", lambda: nn.Linear(inputs, outputs), (n, inputs))
+    if asked("matmul", "1024x1024x1024"):
+        a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+        show("matmul", "1024x1024x1024", "-", median_ms(lambda: a @ b, options.seconds), None)
     parts, total = 44, 11_000_000
+    quick = options.alloc == "tuned" or None
     optimizers = {
-        "optimizer_adam": lambda p: torch.optim.Adam(p, lr=1e-4, fused=True),
-        "optimizer_sgd_momentum": lambda p: torch.optim.SGD(p, lr=1e-4, momentum=0.9, fused=True),
-        "optimizer_rmsprop": lambda p: torch.optim.RMSprop(p, lr=1e-4, foreach=True),
+        "optimizer_adam": lambda p: torch.optim.Adam(p, lr=1e-4, fused=quick),
+        "optimizer_sgd_momentum": lambda p: torch.optim.SGD(p, lr=1e-4, momentum=0.9, fused=quick),
+        "optimizer_rmsprop": lambda p: torch.optim.RMSprop(p, lr=1e-4, foreach=quick),
     }
     for name, make in optimizers.items():
+        shape = f"{total} parameters in {parts} tensors"
+        if not asked(name, shape):
+            continue
         parameters = [nn.Parameter(torch.randn(total // parts)) for _ in range(parts)]
         for parameter in parameters:
             parameter.grad = torch.randn_like(parameter)
         optimizer = make(parameters)
-        show(name, f"{total} parameters in {parts} tensors", "-", median_ms(optimizer.step, options.seconds), None)
+        show(name, shape, "-", median_ms(optimizer.step, options.seconds), None)
 
 
 if __name__ == "__main__":
