@@ -62,16 +62,16 @@ fn every_subcommand_explains_itself() {
 
 /// What a GPU alone can do says so where there is none, and what is unknown is told with what is known.
 #[test]
-fn the_ladder_and_precisions_are_for_gpus() {
+fn what_only_gpus_have_and_what_nobody_has_is_refused_by_name() {
     let refused = |arguments: &[&str]| {
         let output = Command::new(BINARY).args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         String::from_utf8(output.stderr).unwrap()
     };
-    let error = refused(&["bench", "conv2d", "--ladder"]);
-    assert!(error.contains("--device cuda"), "{error}");
+    let error = refused(&["bench", "reduce", "--ladder"]);
+    assert!(error.contains("no rungs on the CPU") && error.contains("--device cuda"), "{error}");
     let error = refused(&["bench", "conv2d"]);
-    assert!(error.contains("`conv2d` is neither `ops` nor `nets`"), "{error}");
+    assert!(error.contains("`conv2d` is none of `ops`, `nets`"), "{error}");
     let error = refused(&["bench", "ops", "lenet"]);
     assert!(error.contains("`lenet`"), "{error}");
     let error = refused(&["bench", "nets", "lenet"]);
@@ -85,6 +85,22 @@ fn the_ladder_and_precisions_are_for_gpus() {
     if cfg!(feature = "emulator") {
         let table = done(&["bench", "gemm", "--ladder", "--device", "emulated", "--times", "1"]);
         assert!(table.contains("say nothing about a GPU") && table.contains("tf32"), "{table}");
+    }
+}
+
+/// The CPU's rungs stand below one another, with how many times faster than the first each is.
+#[test]
+fn the_ladder_times_the_rungs_of_the_cpu_side_by_side() {
+    let table = done(&["bench", "depthwise_conv2d", "--ladder", "--times", "1"]);
+    assert!(table.contains("% triad") && table.contains("3x3_s2_144_56_n16"), "{table}");
+    for name in ["naive", "vectors", "registers"] {
+        let rows: Vec<&str> = table.lines().filter(|line| line.contains(name)).collect();
+        assert_eq!(rows.len(), 3, "{table}");
+        for row in rows {
+            let cells: Vec<&str> = row.split_whitespace().collect();
+            let faster: f64 = cells[6].parse().unwrap();
+            assert_eq!((cells.len(), faster == 1.0), (9, name == "naive"), "{row}");
+        }
     }
 }
 
