@@ -74,6 +74,8 @@ fn what_only_gpus_have_and_what_nobody_has_is_refused_by_name() {
     assert!(error.contains("`conv2d` is none of `ops`, `nets`"), "{error}");
     let error = refused(&["bench", "ops", "lenet"]);
     assert!(error.contains("`lenet`"), "{error}");
+    let error = refused(&["bench", "accuracy", "lenet"]);
+    assert!(error.contains("`lenet`"), "{error}");
     let error = refused(&["bench", "nets", "lenet"]);
     assert!(error.contains("`lenet`") && error.contains("`deeplabv3plus`"), "{error}");
     let error = refused(&["bench", "ops", "--against", "/no/such/file"]);
@@ -117,6 +119,23 @@ fn a_benchmark_is_saved_and_compared_with() {
     assert!(line["fwd_ms"].as_f64().unwrap() > 0.0 && line["fwdbwd_ms"].as_f64().unwrap() > 0.0);
     let table = done(&["bench", "ops", "dense/16x512x64", "--against", file, "--threads", "1"]);
     assert!(table.contains("geometric mean") && !table.contains(" -"), "{table}");
+}
+
+/// Errors are saved and compared with, and are a hundred-thousandth at most.
+#[test]
+fn accuracies_are_saved_and_compared_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.jsonl");
+    let file = path.to_str().unwrap();
+    done(&["bench", "accuracy", "atrous3x3_d12", "--save", file]);
+    let line: serde_json::Value =
+        serde_json::from_str(std::fs::read_to_string(&path).unwrap().trim()).unwrap();
+    for key in ["error_forward", "error_dx", "error_dw", "error_db"] {
+        let error = line[key].as_f64().unwrap();
+        assert!(error > 0.0 && error < 1e-5, "{line}");
+    }
+    let table = done(&["bench", "accuracy", "atrous3x3_d12", "--against", file]);
+    assert!(table.contains("4 errors compared; the worst is 1.00 times theirs"), "{table}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `atrous bench`
 
+mod accuracy;
 mod ladder;
 
 use atrous::bench::{Machine, NETS, Net, Peers, ops};
@@ -18,16 +19,19 @@ Examples:
   atrous bench nets --save here.jsonl           an inference batch and a training step of each network
   atrous bench nets deeplabv3plus --threads 1
   atrous bench nets --against peers.jsonl       beside what benches/peers measured on this machine, just before
+  atrous bench accuracy --against torch.jsonl   errors against f64, beside benches/peers/torch_accuracy.py's
   atrous bench conv2d --ladder                  one operator's kernels on the CPU, from the naive one on
   atrous bench conv2d --ladder --device cuda    the same of the GPU's
 
 Times are medians; percentages are of a loop of multiply-adds and of a stream triad, measured in the same run.
 Machines are noisy: compare within one run. A network runs in a process of its own, so that its memory's peak is its own.
+`accuracy` is the rms error of f32 results and gradients relative to the rms of an f64 reference, which runs beside them (a
+minute); inputs come of a formula that peers compute too, and pictures are fewer and smaller than in `ops`.
 A rung of the ladder is one of the numbered kernels of src/ladder/cpu, or of kernels/ladder for GPUs; each file's header
 says what it adds over the one before, and what would bind it. On the CPU the naive rungs run on one thread, the others on
 all; --threads 1 shows what is left without them.")]
 pub struct Bench {
-    /// `ops`, `nets`, or with --ladder an operator: conv2d, depthwise_conv2d, gemm; batch_norm, reduce on GPUs
+    /// `ops`, `nets`, `accuracy`, or with --ladder an operator: conv2d, depthwise_conv2d, gemm; batch_norm, reduce on GPUs
     #[arg(value_name = "WHAT")]
     what: String,
     /// Only operators whose name has one of these in it, or only these networks
@@ -45,8 +49,8 @@ pub struct Bench {
     /// Add the results to a file, a line of JSON each
     #[arg(long, value_name = "FILE", conflicts_with = "ladder")]
     save: Option<PathBuf>,
-    /// Show how many times longer the same work took there, in the best configuration: lines of JSON, of
-    /// benches/peers or of --save
+    /// Show how many times longer the same work took there, or how many times larger the errors are here, in
+    /// the best configuration there: lines of JSON, of benches/peers or of --save
     #[arg(long, value_name = "FILE", conflicts_with = "ladder")]
     against: Option<PathBuf>,
     /// The line of JSON instead of the table: one network, in this process
@@ -63,9 +67,10 @@ impl Bench {
         match self.what.as_str() {
             "ops" => self.ops(device, peers.as_ref()),
             "nets" => self.nets(device, peers.as_ref()),
+            "accuracy" => self.accuracy(device, peers.as_ref()),
             other => {
                 let message = format!(
-                    "`{other}` is none of `ops`, `nets`; one operator's kernels: --ladder"
+                    "`{other}` is none of `ops`, `nets`, `accuracy`; one operator's kernels: --ladder"
                 );
                 Err(Error::argument("bench", message))
             }
