@@ -62,17 +62,19 @@ fn every_subcommand_explains_itself() {
 
 /// What a GPU alone can do says so where there is none, and what is unknown is told with what is known.
 #[test]
-fn the_ladder_and_precisions_are_for_gpus() {
+fn what_only_gpus_have_and_what_nobody_has_is_refused_by_name() {
     let refused = |arguments: &[&str]| {
         let output = Command::new(BINARY).args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         String::from_utf8(output.stderr).unwrap()
     };
-    let error = refused(&["bench", "conv2d", "--ladder"]);
-    assert!(error.contains("--device cuda"), "{error}");
+    let error = refused(&["bench", "reduce", "--ladder"]);
+    assert!(error.contains("no rungs on the CPU") && error.contains("--device cuda"), "{error}");
     let error = refused(&["bench", "conv2d"]);
-    assert!(error.contains("`conv2d` is neither `ops` nor `nets`"), "{error}");
+    assert!(error.contains("`conv2d` is none of `ops`, `nets`"), "{error}");
     let error = refused(&["bench", "ops", "lenet"]);
+    assert!(error.contains("`lenet`"), "{error}");
+    let error = refused(&["bench", "accuracy", "lenet"]);
     assert!(error.contains("`lenet`"), "{error}");
     let error = refused(&["bench", "nets", "lenet"]);
     assert!(error.contains("`lenet`") && error.contains("`deeplabv3plus`"), "{error}");
@@ -85,6 +87,22 @@ fn the_ladder_and_precisions_are_for_gpus() {
     if cfg!(feature = "emulator") {
         let table = done(&["bench", "gemm", "--ladder", "--device", "emulated", "--times", "1"]);
         assert!(table.contains("say nothing about a GPU") && table.contains("tf32"), "{table}");
+    }
+}
+
+/// The CPU's rungs stand below one another, with how many times faster than the first each is.
+#[test]
+fn the_ladder_times_the_rungs_of_the_cpu_side_by_side() {
+    let table = done(&["bench", "depthwise_conv2d", "--ladder", "--times", "1"]);
+    assert!(table.contains("% triad") && table.contains("3x3_s2_144_56_n16"), "{table}");
+    for name in ["naive", "vectors", "registers"] {
+        let rows: Vec<&str> = table.lines().filter(|line| line.contains(name)).collect();
+        assert_eq!(rows.len(), 3, "{table}");
+        for row in rows {
+            let cells: Vec<&str> = row.split_whitespace().collect();
+            let faster: f64 = cells[6].parse().unwrap();
+            assert_eq!((cells.len(), faster == 1.0), (9, name == "naive"), "{row}");
+        }
     }
 }
 
@@ -101,6 +119,23 @@ fn a_benchmark_is_saved_and_compared_with() {
     assert!(line["fwd_ms"].as_f64().unwrap() > 0.0 && line["fwdbwd_ms"].as_f64().unwrap() > 0.0);
     let table = done(&["bench", "ops", "dense/16x512x64", "--against", file, "--threads", "1"]);
     assert!(table.contains("geometric mean") && !table.contains(" -"), "{table}");
+}
+
+/// Errors are saved and compared with, and are a hundred-thousandth at most.
+#[test]
+fn accuracies_are_saved_and_compared_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.jsonl");
+    let file = path.to_str().unwrap();
+    done(&["bench", "accuracy", "atrous3x3_d12", "--save", file]);
+    let line: serde_json::Value =
+        serde_json::from_str(std::fs::read_to_string(&path).unwrap().trim()).unwrap();
+    for key in ["error_forward", "error_dx", "error_dw", "error_db"] {
+        let error = line[key].as_f64().unwrap();
+        assert!(error > 0.0 && error < 1e-5, "{line}");
+    }
+    let table = done(&["bench", "accuracy", "atrous3x3_d12", "--against", file]);
+    assert!(table.contains("4 errors compared; the worst is 1.00 times theirs"), "{table}");
 }
 
 #[test]

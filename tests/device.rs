@@ -153,11 +153,11 @@ fn bits<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Vec<u64> {
 /// Every rung of every ladder computes the same; the bits of each.
 fn climb(device: Device) -> Vec<Vec<u64>> {
     let mut all = Vec::new();
-    for operator in ladder::OPERATORS {
+    for &operator in ladder::operators(device) {
         for work in ladder::tiny(operator).unwrap() {
             let inputs = work.tensors(device).unwrap();
             let expected = work.expected().unwrap();
-            for rung in ladder::rungs(operator).unwrap() {
+            for rung in ladder::rungs(operator, device).unwrap() {
                 let name = format!("{operator} {}: {} {}", work.name, rung.number, rung.name);
                 let got = rung.run(&work, &inputs).unwrap_or_else(|error| panic!("{name}: {error}"));
                 let deviation = relative_deviation(&got, &expected);
@@ -291,7 +291,7 @@ fn precisions_round_as_they_say() {
     let work = &ladder::tiny("gemm").unwrap()[2];
     let (inputs, expected) = (work.tensors(Device::Emulated).unwrap(), work.expected().unwrap());
     let off = |number, precision| {
-        let mut rungs = ladder::rungs("gemm").unwrap().into_iter();
+        let mut rungs = ladder::rungs("gemm", Device::Emulated).unwrap().into_iter();
         let rung = rungs.find(|rung| rung.number == number && rung.precision == precision).unwrap();
         relative_deviation(&rung.run(work, &inputs).unwrap(), &expected)
     };

@@ -4,6 +4,7 @@
 //! the two sides can be put side by side ([`Peers`]). Machines are noisy: compare ratios within one run, never
 //! milliseconds of two.
 
+pub mod accuracy;
 mod nets;
 mod ops;
 
@@ -78,8 +79,8 @@ pub fn peak_rss_mib() -> Option<f64> {
     Some((kib / 102.4).round() / 10.0)
 }
 
-/// What other engines, or other runs, took: by name of the work and of the time, the best of their
-/// configurations; of a configuration that was timed several times, the median.
+/// What other engines, or other runs, took and how far off they were: by name of the work and of the number, the best
+/// of their configurations; of a configuration that was measured several times, the median.
 pub struct Peers(BTreeMap<(String, String), f64>);
 
 impl Peers {
@@ -96,10 +97,11 @@ impl Peers {
             let Some(name) = name(&line) else { continue };
             let part = |key: &str| line.get(key).map(Value::to_string).unwrap_or_default();
             let configuration = ["framework", "layout", "mode", "alloc", "jit"].map(part).join(" ");
-            for key in Peers::TIMES {
-                if let Some(ms) = line.get(key).and_then(Value::as_f64) {
-                    let all = times.entry((name.clone(), key.into())).or_default();
-                    all.entry(configuration.clone()).or_default().push(ms);
+            for (key, value) in &line {
+                let compared = Peers::TIMES.contains(&key.as_str()) || key.starts_with("error_");
+                if let (true, Some(value)) = (compared, value.as_f64()) {
+                    let all = times.entry((name.clone(), key.clone())).or_default();
+                    all.entry(configuration.clone()).or_default().push(value);
                 }
             }
         }
@@ -113,10 +115,14 @@ impl Peers {
         Ok(Peers(times.into_iter().map(|(key, all)| (key, best(all))).collect()))
     }
 
+    /// Their number to a line's own of this key: None where they have no such work.
+    pub fn number(&self, line: &Map<String, Value>, key: &str) -> Option<f64> {
+        self.0.get(&(name(line)?, key.into())).copied()
+    }
+
     /// How many times longer they took than a line's own times say: None where they have no such work.
     pub fn ratio(&self, line: &Map<String, Value>, time: &str) -> Option<f64> {
-        let theirs = self.0.get(&(name(line)?, time.into()))?;
-        Some(theirs / line.get(time)?.as_f64()?)
+        Some(self.number(line, time)? / line.get(time)?.as_f64()?)
     }
 }
 

@@ -158,7 +158,7 @@ fn is_pointwise(g: &Conv2dGeometry) -> bool {
     g.kernel == [1, 1] && g.stride == [1, 1] && g.pad == [0, 0]
 }
 
-pub(super) fn patches<'a>(g: &Conv2dGeometry, x: &'a [f32]) -> Patches<'a> {
+pub(crate) fn patches<'a>(g: &Conv2dGeometry, x: &'a [f32]) -> Patches<'a> {
     Patches {
         x,
         batch: g.batch,

@@ -14,7 +14,7 @@
 //! Arithmetic binds: 2 · outputs · kh · kw · C operations each for y, ∂x and ∂w.
 
 mod cases;
-mod cpu;
+pub(crate) mod cpu;
 pub(crate) mod device;
 mod first_layer;
 mod reference;

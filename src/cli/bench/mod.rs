@@ -1,7 +1,9 @@
 //! `atrous bench`
 
+mod accuracy;
+mod ladder;
+
 use atrous::bench::{Machine, NETS, Net, Peers, ops};
-use atrous::ladder::{self, Rung, Work};
 use atrous::{Device, Error, Result};
 use clap::Args;
 use serde_json::{Map, Value};
@@ -17,14 +19,19 @@ Examples:
   atrous bench nets --save here.jsonl           an inference batch and a training step of each network
   atrous bench nets deeplabv3plus --threads 1
   atrous bench nets --against peers.jsonl       beside what benches/peers measured on this machine, just before
-  atrous bench conv2d --ladder --device cuda    one operator's kernels, from the naive one on
+  atrous bench accuracy --against torch.jsonl   errors against f64, beside benches/peers/torch_accuracy.py's
+  atrous bench conv2d --ladder                  one operator's kernels on the CPU, from the naive one on
+  atrous bench conv2d --ladder --device cuda    the same of the GPU's
 
 Times are medians; percentages are of a loop of multiply-adds and of a stream triad, measured in the same run.
 Machines are noisy: compare within one run. A network runs in a process of its own, so that its memory's peak is its own.
-A rung of the ladder is one of the numbered kernels of kernels/ladder; each file's header says what it adds over the one
-before, and what would bind it.")]
+`accuracy` is the rms error of f32 results and gradients relative to the rms of an f64 reference, which runs beside them (a
+minute); inputs come of a formula that peers compute too, and pictures are fewer and smaller than in `ops`.
+A rung of the ladder is one of the numbered kernels of src/ladder/cpu, or of kernels/ladder for GPUs; each file's header
+says what it adds over the one before, and what would bind it. On the CPU the naive rungs run on one thread, the others on
+all; --threads 1 shows what is left without them.")]
 pub struct Bench {
-    /// `ops`, `nets`, or with --ladder an operator: batch_norm, conv2d, depthwise_conv2d, gemm, reduce
+    /// `ops`, `nets`, `accuracy`, or with --ladder an operator: conv2d, depthwise_conv2d, gemm; batch_norm, reduce on GPUs
     #[arg(value_name = "WHAT")]
     what: String,
     /// Only operators whose name has one of these in it, or only these networks
@@ -33,7 +40,7 @@ pub struct Bench {
     /// Time the kernels on the way from the naive one to the one that runs
     #[arg(long)]
     ladder: bool,
-    /// Runs a rung, of which the median counts
+    /// Runs a rung, of which the median counts; fewer on the CPU where they would take more than two seconds
     #[arg(long, default_value_t = 15, value_name = "N", requires = "ladder")]
     times: usize,
     /// Time the naive references too (seconds an operator)
@@ -42,8 +49,8 @@ pub struct Bench {
     /// Add the results to a file, a line of JSON each
     #[arg(long, value_name = "FILE", conflicts_with = "ladder")]
     save: Option<PathBuf>,
-    /// Show how many times longer the same work took there, in the best configuration: lines of JSON, of
-    /// benches/peers or of --save
+    /// Show how many times longer the same work took there, or how many times larger the errors are here, in
+    /// the best configuration there: lines of JSON, of benches/peers or of --save
     #[arg(long, value_name = "FILE", conflicts_with = "ladder")]
     against: Option<PathBuf>,
     /// Pictures a batch, instead of the network's own (nets)
@@ -66,9 +73,11 @@ impl Bench {
         match self.what.as_str() {
             "ops" => self.ops(device, peers.as_ref()),
             "nets" => self.nets(device, peers.as_ref()),
+            "accuracy" => self.accuracy(device, peers.as_ref()),
             other => {
-                let message =
-                    format!("`{other}` is neither `ops` nor `nets`; one operator's kernels: --ladder");
+                let message = format!(
+                    "`{other}` is none of `ops`, `nets`, `accuracy`; one operator's kernels: --ladder"
+                );
                 Err(Error::argument("bench", message))
             }
         }
@@ -87,7 +96,7 @@ impl Bench {
         let mut table = Table::new(44, &columns, &[("percent_triad", "% triad")], peers);
         table.head();
         for op in all {
-            table.wait(&op.name());
+            says(&format!("timing {} …", op.name()));
             let line = op.measure(&machine, device, self.reference)?;
             self.keep(&line)?;
             table.row(&op.name(), &line);
@@ -115,7 +124,7 @@ impl Bench {
         let mut table = Table::new(20, &columns, &memory, peers);
         table.head();
         for net in nets {
-            table.wait(net.name);
+            says(&format!("timing {} …", net.name));
             let line = in_a_process_of_its_own(net)?;
             self.keep(&line)?;
             table.row(net.name, &line);
@@ -130,55 +139,12 @@ impl Bench {
         file.and_then(|mut file| writeln!(file, "{}", Value::Object(line.clone())))
             .map_err(|error| Error::file(path, error))
     }
+}
 
-    fn ladder(&self, device: Device) -> Result<()> {
-        let rungs = ladder::rungs(&self.what)?;
-        let works = match device {
-            Device::Cpu => {
-                let message = "the ladder's kernels are CUDA's: --device cuda (or emulated) runs them";
-                return Err(Error::Device(message.into()));
-            }
-            Device::Emulated => {
-                println!("`emulated` runs kernels on the CPU: its times say nothing about a GPU,");
-                println!("and the shapes are small ones.");
-                ladder::tiny(&self.what)?
-            }
-            Device::Cuda(_) => ladder::real(&self.what)?,
-        };
-        for work in works {
-            self.climb(&work, &rungs, device)?;
-        }
-        Ok(())
-    }
-
-    fn climb(&self, work: &Work, rungs: &[Rung], device: Device) -> Result<()> {
-        let inputs = work.tensors(device)?;
-        println!("\n{} {}", work.operator, work.name);
-        println!(
-            "{:>4}  {:<24}{:<10}{:>10}{:>10}{:>9}{:>9}",
-            "rung", "", "precision", "ms", "GFLOP/s", "GB/s", "x first"
-        );
-        let mut first = None;
-        for rung in rungs {
-            let (number, name, precision) = (rung.number, rung.name, rung.precision.to_string());
-            let seconds = match rung.seconds(work, &inputs, self.times) {
-                Ok(seconds) => seconds,
-                Err(error @ Error::Argument { .. }) => {
-                    println!("{number:>4}  {name:<24}{precision:<10}{error}");
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            let first = *first.get_or_insert(seconds);
-            println!(
-                "{number:>4}  {name:<24}{precision:<10}{:>10.4}{:>10.0}{:>9.0}{:>9.2}",
-                seconds * 1e3,
-                work.flops / seconds / 1e9,
-                work.least_bytes() / seconds / 1e9,
-                first / seconds,
-            );
-        }
-        Ok(())
+/// What is being done, on standard error where people see it, until something else is said in its place.
+fn says(what: &str) {
+    if std::io::stderr().is_terminal() {
+        eprint!("\r\x1b[K{what}");
     }
 }
 
@@ -196,7 +162,7 @@ fn in_a_process_of_its_own(net: Net) -> Result<Map<String, Value>> {
     let failed = |message: String| Error::argument("bench", format!("{}: {message}", net.name));
     let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
     let mut command = Command::new(program);
-    command.args(["bench", "nets", net.name, "--line"]).args(super::global_arguments());
+    command.args(["bench", "nets", net.name, "--line"]).args(crate::cli::global_arguments());
     command.args(["--batch", &net.batch.to_string(), "--size", &net.size.to_string()]);
     let output = command.stderr(Stdio::inherit()).output().map_err(|error| failed(error.to_string()))?;
     if !output.status.success() {
@@ -234,15 +200,9 @@ impl<'a> Table<'a> {
         println!();
     }
 
-    /// What is being timed, until its row is there.
-    fn wait(&self, name: &str) {
-        if std::io::stderr().is_terminal() {
-            eprint!("timing {name} …\r");
-        }
-    }
-
     fn row(&mut self, name: &str, line: &Map<String, Value>) {
         let width = self.width;
+        says("");
         print!("{name:<width$}");
         for (key, _) in &self.columns {
             match line.get(*key).and_then(Value::as_f64) {

@@ -1,205 +1,27 @@
-//! The ladders of `kernels/ladder`: of an operator the numbered kernels from the naive one to the one that
-//! runs. Each file's header says what its rung adds; here each is a [`Rung`] that runs on a [`Work`], so that
-//! all are tested alike, and timed side by side (`atrous bench conv2d --ladder`).
+//! The rungs of `kernels/ladder`: each file's header says what its rung adds.
 
-use crate::autograd::no_grad;
-use crate::cases::Input;
+use super::{EPSILON, Run, Rung, Work, unknown};
 use crate::cuda::{self, Argument, Cuda, Kernel, Memory, arguments};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::ops::conv2d::{Conv2dGeometry, device as conv2d, with_tile};
-use crate::ops::depthwise_conv2d::{DepthwiseGeometry, device as depthwise};
-use crate::ops::{self, Conv2dOptions, Padding, Precision, Then, with_precision};
-use crate::tensor::{DType, Shape, Tensor};
+use crate::ops::Precision;
+use crate::ops::conv2d::{device as conv2d, with_tile};
+use crate::ops::depthwise_conv2d::device as depthwise;
+use crate::tensor::{DType, Tensor};
 
-/// The operators that have a ladder.
+/// The operators that have rungs here.
 pub const OPERATORS: [&str; 5] = ["batch_norm", "conv2d", "depthwise_conv2d", "gemm", "reduce"];
-
-/// One kernel, or the few that make one result.
-pub struct Rung {
-    pub number: usize,
-    /// As its file is named, without the operator.
-    pub name: &'static str,
-    /// Of its factors; values and sums are f32.
-    pub precision: Precision,
-    run: fn(&'static Cuda, &Work, &[Tensor]) -> Result<Memory>,
-}
-
-/// What a ladder's rungs all compute.
-pub struct Work {
-    pub operator: &'static str,
-    /// `3x3_256_56_n4`
-    pub name: String,
-    pub inputs: Vec<Input>,
-    pub output: Shape,
-    /// Multiplications and additions, as the definition counts them.
-    pub flops: f64,
-    options: Conv2dOptions,
-}
-
-/// Batch norm's.
-const EPSILON: f64 = 1e-3;
-
-impl Work {
-    fn conv2d(name: &str, x: [usize; 4], k: usize, f: usize, options: Conv2dOptions) -> Self {
-        let w = [k, k, x[3], f];
-        let g = Conv2dGeometry::new(x.into(), w.into(), options).expect("a valid convolution");
-        let inputs = vec![Input::new("x", x), Input::new("w", w), Input::new("b", [f])];
-        Work::new("conv2d", name, inputs, g.output_shape(), g.flops(), options)
-    }
-
-    fn depthwise(name: &str, x: [usize; 4], k: usize, options: Conv2dOptions) -> Self {
-        let w = [k, k, x[3], 1];
-        let g = DepthwiseGeometry::new(x.into(), w.into(), options).expect("a valid convolution");
-        let inputs = vec![Input::new("x", x), Input::new("w", w), Input::new("b", [x[3]])];
-        Work::new("depthwise_conv2d", name, inputs, g.output_shape(), g.flops(), options)
-    }
-
-    fn gemm(name: &str, m: usize, n: usize, k: usize) -> Self {
-        let inputs = vec![Input::new("a", [m, k]), Input::new("b", [k, n])];
-        let flops = 2.0 * (m * n * k) as f64;
-        Work::new("gemm", name, inputs, [m, n].into(), flops, Conv2dOptions::default())
-    }
-
-    fn batch_norm(name: &str, rows: usize, c: usize) -> Self {
-        let inputs = vec![Input::new("x", [rows, c]), Input::new("gamma", [c]), Input::new("beta", [c])];
-        Work::new("batch_norm", name, inputs, [rows, c].into(), 0.0, Conv2dOptions::default())
-    }
-
-    fn reduce(name: &str, rows: usize, columns: usize) -> Self {
-        let inputs = vec![Input::new("x", [rows, columns])];
-        Work::new("reduce", name, inputs, [rows].into(), 0.0, Conv2dOptions::default())
-    }
-
-    fn new(
-        operator: &'static str,
-        name: &str,
-        inputs: Vec<Input>,
-        output: Shape,
-        flops: f64,
-        options: Conv2dOptions,
-    ) -> Self {
-        Work { operator, name: name.into(), inputs, output, flops, options }
-    }
-
-    /// Bytes of inputs and output, each touched once.
-    pub fn least_bytes(&self) -> f64 {
-        let elements = |shape: Shape| shape.elements() as f64;
-        let inputs: f64 = self.inputs.iter().map(|input| elements(input.shape)).sum();
-        4.0 * (inputs + elements(self.output))
-    }
-
-    /// The inputs, on a device.
-    pub fn tensors(&self, device: Device) -> Result<Vec<Tensor>> {
-        let values = |input: &Input| input.sample(&format!("{}/{}", self.operator, self.name));
-        let tensor = |input| Tensor::from_slice(&values(input), input.shape)?.to_device(device);
-        self.inputs.iter().map(tensor).collect()
-    }
-
-    /// The result, by the CPU's kernels in f64.
-    pub fn expected(&self) -> Result<Tensor> {
-        let t: Vec<Tensor> =
-            self.tensors(Device::Cpu)?.iter().map(|tensor| tensor.to_dtype(DType::F64)).collect();
-        self.by_operator(&t)
-    }
-
-    /// The result, by the operator as everybody calls it.
-    fn by_operator(&self, t: &[Tensor]) -> Result<Tensor> {
-        no_grad(|| match self.operator {
-            "conv2d" => ops::conv2d(&t[0], &t[1], Some(&t[2]), self.options),
-            "depthwise_conv2d" => ops::depthwise_conv2d(&t[0], &t[1], Some(&t[2]), self.options),
-            "gemm" => ops::dense(&t[0], &t[1], None),
-            "batch_norm" => Ok(ops::batch_norm_train(&t[0], &t[1], &t[2], EPSILON, Then::Nothing)?.y),
-            _ => ops::sum_axes(&t[0], 1..2),
-        })
-    }
-
-    fn conv2d_geometry(&self) -> Result<Conv2dGeometry> {
-        Conv2dGeometry::new(self.inputs[0].shape, self.inputs[1].shape, self.options)
-    }
-
-    fn depthwise_geometry(&self) -> Result<DepthwiseGeometry> {
-        DepthwiseGeometry::new(self.inputs[0].shape, self.inputs[1].shape, self.options)
-    }
-}
-
-/// Padded to the same size.
-fn options(stride: usize, dilation: usize) -> Conv2dOptions {
-    let (stride, dilation) = ([stride; 2], [dilation; 2]);
-    Conv2dOptions { stride, padding: Padding::Same, dilation, then: Then::Nothing }
-}
-
-/// Small ones of odd sizes, for tests.
-pub fn tiny(operator: &str) -> Result<Vec<Work>> {
-    Ok(match operator {
-        "conv2d" => vec![
-            Work::conv2d("3x3_odd", [2, 9, 7, 5], 3, 6, options(1, 1)),
-            Work::conv2d("3x3_s2", [1, 10, 9, 20], 3, 35, options(2, 1)),
-            Work::conv2d("3x3_d2", [1, 11, 9, 16], 3, 68, options(1, 2)),
-            Work::conv2d("1x1", [1, 13, 11, 33], 1, 130, options(1, 1)),
-        ],
-        "depthwise_conv2d" => vec![
-            Work::depthwise("3x3_odd", [2, 9, 7, 12], 3, options(1, 1)),
-            Work::depthwise("3x3_s2", [1, 10, 9, 20], 3, options(2, 1)),
-            Work::depthwise("5x5_d2", [1, 11, 9, 8], 5, options(1, 2)),
-        ],
-        "gemm" => vec![
-            Work::gemm("1x1x1", 1, 1, 1),
-            Work::gemm("67x45x29", 67, 45, 29),
-            Work::gemm("130x136x64", 130, 136, 64),
-        ],
-        "batch_norm" => vec![
-            Work::batch_norm("one_row", 1, 7),
-            Work::batch_norm("130x33", 130, 33),
-            Work::batch_norm("300x132", 300, 132),
-        ],
-        "reduce" => vec![
-            Work::reduce("1x1", 1, 1),
-            Work::reduce("3x2501", 3, 2501),
-            Work::reduce("5x4100", 5, 4100),
-        ],
-        _ => return Err(unknown(operator)),
-    })
-}
-
-/// Those of networks, for benchmarks.
-pub fn real(operator: &str) -> Result<Vec<Work>> {
-    Ok(match operator {
-        "conv2d" => vec![
-            Work::conv2d("3x3_64_56_n16", [16, 56, 56, 64], 3, 64, options(1, 1)),
-            Work::conv2d("3x3_256_28_n16", [16, 28, 28, 256], 3, 256, options(1, 1)),
-            Work::conv2d("1x1_256_512_28_n16", [16, 28, 28, 256], 1, 512, options(1, 1)),
-            Work::conv2d("3x3_d12_1024_256_14_n16", [16, 14, 14, 1024], 3, 256, options(1, 12)),
-        ],
-        "depthwise_conv2d" => vec![
-            Work::depthwise("3x3_32_112_n16", [16, 112, 112, 32], 3, options(1, 1)),
-            Work::depthwise("3x3_512_14_n16", [16, 14, 14, 512], 3, options(1, 1)),
-            Work::depthwise("3x3_s2_144_56_n16", [16, 56, 56, 144], 3, options(2, 1)),
-        ],
-        "gemm" => vec![
-            Work::gemm("1024x1024x1024", 1024, 1024, 1024),
-            Work::gemm("4096x4096x4096", 4096, 4096, 4096),
-        ],
-        "batch_norm" => vec![
-            Work::batch_norm("64_at_56_n16", 16 * 56 * 56, 64),
-            Work::batch_norm("512_at_14_n16", 16 * 14 * 14, 512),
-        ],
-        "reduce" => {
-            vec![Work::reduce("1x16777216", 1, 1 << 24), Work::reduce("4096x4096", 4096, 4096)]
-        }
-        _ => return Err(unknown(operator)),
-    })
-}
-
-fn unknown(operator: &str) -> Error {
-    let known = OPERATORS.join("`, `");
-    Error::argument("ladder", format!("`{operator}` has none; those that have are `{known}`"))
-}
 
 /// An operator's rungs, the naive one first. The last ones are what the operator runs.
 pub fn rungs(operator: &str) -> Result<Vec<Rung>> {
     use Precision::{Bf16, F32, Tf32};
-    let rung = |number, name, precision, run| Rung { number, name, precision, run };
+    let rung = |number, name, precision, run| Rung {
+        number,
+        name,
+        adds: adds(operator, number),
+        precision,
+        run: Run::Cuda(run),
+    };
     Ok(match operator {
         "conv2d" => vec![
             rung(1, "direct", F32, |cuda, work, t| {
@@ -264,26 +86,35 @@ pub fn rungs(operator: &str) -> Result<Vec<Rung>> {
             }),
             rung(4, "parts", F32, |_, work, t| used(work, t)),
         ],
-        _ => return Err(unknown(operator)),
+        _ => return Err(unknown(operator, Device::Cuda(0))),
     })
 }
 
-impl Rung {
-    /// Runs the rung on the work's [`tensors`](Work::tensors).
-    pub fn run(&self, work: &Work, inputs: &[Tensor]) -> Result<Tensor> {
-        let cuda = Cuda::get(inputs[0].device())?;
-        let output = with_precision(self.precision, || (self.run)(cuda, work, inputs))?;
-        Ok(Tensor::from_memory(output, work.output))
-    }
-
-    /// Seconds of one run: the median of `times`, each by the device's own clock.
-    pub fn seconds(&self, work: &Work, inputs: &[Tensor], times: usize) -> Result<f64> {
-        let cuda = Cuda::get(inputs[0].device())?;
-        self.run(work, inputs)?; // compiled, its memory allocated
-        let once = |_| cuda.timed(&mut || self.run(work, inputs).map(drop));
-        let mut all = (0..times.max(1)).map(once).collect::<Result<Vec<f64>>>()?;
-        all.sort_by(f64::total_cmp);
-        Ok(all[all.len() / 2])
+/// What a rung adds, in a line: its file's header says more.
+fn adds(operator: &str, number: usize) -> &'static str {
+    match (operator, number) {
+        ("conv2d", 1) => "a thread an output, straight from the definition",
+        ("conv2d", 2) => "the pixels that a block sees lie in shared memory",
+        ("conv2d", 3) => {
+            "a matrix product, whose left factor is read from the picture where it is needed"
+        }
+        ("conv2d", 4) => "the next tiles are on their way while these are multiplied",
+        ("conv2d", _) => "tensor cores",
+        ("depthwise_conv2d", 1) => "a thread an output",
+        ("depthwise_conv2d", 2) => "four channels a thread, in loads of 16 bytes",
+        ("depthwise_conv2d", _) => "windows slide through registers",
+        ("gemm", 1) => "a thread an element",
+        ("gemm", 2) => "tiles of both factors in shared memory",
+        ("gemm", 3) => "4 by 4 sums a thread, in registers",
+        ("gemm", 4) => "the next tiles are on their way while these are multiplied",
+        ("gemm", _) => "tensor cores",
+        ("batch_norm", 1) => "a thread a channel",
+        ("batch_norm", 2) => "tiles of rows, merged",
+        ("batch_norm", _) => "four channels a thread, in loads of 16 bytes",
+        ("reduce", 1) => "a thread a row",
+        ("reduce", 2) => "a block a row, and a tree in shared memory",
+        ("reduce", 3) => "shuffles instead of the tree",
+        _ => "long rows in parts, a block each",
     }
 }
 
