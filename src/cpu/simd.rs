@@ -129,6 +129,9 @@ pub trait Vector: Copy + Send + Sync + 'static {
     unsafe fn min(self, other: Self) -> Self;
     /// self where a < b, else 0.
     unsafe fn where_less(self, a: Self, b: Self) -> Self;
+    /// Asks for the cache line of an address that will be read soon. Any address will do: one that is nobody's is
+    /// left alone.
+    unsafe fn prefetch(from: *const f32);
 }
 
 #[derive(Clone, Copy)]
@@ -203,6 +206,8 @@ impl Vector for Portable {
     unsafe fn where_less(self, a: Self, b: Self) -> Self {
         Portable(std::array::from_fn(|i| if a.0[i] < b.0[i] { self.0[i] } else { 0.0 }))
     }
+    #[inline(always)]
+    unsafe fn prefetch(_from: *const f32) {}
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -278,6 +283,10 @@ mod x86 {
         unsafe fn where_less(self, a: Self, b: Self) -> Self {
             unsafe { F32x8(_mm256_and_ps(self.0, _mm256_cmp_ps::<_CMP_LT_OQ>(a.0, b.0))) }
         }
+        #[inline(always)]
+        unsafe fn prefetch(from: *const f32) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+        }
     }
 
     #[derive(Clone, Copy)]
@@ -346,6 +355,10 @@ mod x86 {
                 let less = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a.0, b.0);
                 F32x16(_mm512_maskz_mov_ps(less, self.0))
             }
+        }
+        #[inline(always)]
+        unsafe fn prefetch(from: *const f32) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
         }
     }
 
@@ -451,6 +464,8 @@ mod tests {
                 let mut out = vec![99.0f32; 32];
                 // SAFETY: the arrays hold 32 elements, at least LANES past every offset used.
                 unsafe {
+                    V::prefetch(a.as_ptr());
+                    V::prefetch(std::ptr::null());
                     let x = V::load_partial(a.as_ptr(), n);
                     let y = x.mul_add(V::splat(2.0), V::splat(1.0)).add(x).sub(V::splat(0.5));
                     y.max(V::splat(-9.0))
