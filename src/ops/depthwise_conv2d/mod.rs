@@ -117,21 +117,27 @@ pub fn depthwise_conv2d(
         let dy = then.through(made.as_ref(), dy)?;
         let (x, w) = (saved_x.as_ref(), saved_w.as_ref());
         let all: Vec<&Tensor> = [Some(&dy), x, w].into_iter().flatten().collect();
-        let (dx, dw) = match route("depthwise_conv2d", &all)? {
-            Route::F64 => (
+        let of_bias = needs.0[2] && has_bias;
+        let sum = || of_bias.then(|| crate::ops::reduce::sum_axes(&dy, 0..3)).transpose();
+        let [dx, dw, db] = match route("depthwise_conv2d", &all)? {
+            Route::F64 => [
                 w.map(|w| reference::input_gradient::<f64>(&g, &dy, w)),
                 x.map(|x| reference::kernel_gradient::<f64>(&g, &dy, x)),
-            ),
-            Route::Reference => (
+                sum()?,
+            ],
+            Route::Reference => [
                 w.map(|w| reference::input_gradient::<f32>(&g, &dy, w)),
                 x.map(|x| reference::kernel_gradient::<f32>(&g, &dy, x)),
-            ),
-            Route::Fast => cpu::gradients(&g, &dy, x, w),
-            Route::Cuda(cuda) => device::gradients(cuda, &g, &dy, x, w)?,
+                sum()?,
+            ],
+            Route::Fast => cpu::gradients(&g, &dy, x, w, of_bias),
+            Route::Cuda(cuda) => {
+                let (dx, dw) = device::gradients(cuda, &g, &dy, x, w)?;
+                [dx, dw, sum()?]
+            }
         };
         let mut all = vec![dx, dw];
         if has_bias {
-            let db = needs.0[2].then(|| crate::ops::reduce::sum_axes(&dy, 0..3)).transpose()?;
             all.push(db);
         }
         Ok(all)

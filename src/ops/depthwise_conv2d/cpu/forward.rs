@@ -1,4 +1,4 @@
-use super::{BLOCK, blocked};
+use super::{BLOCK, blocked, pack, rows, strips};
 use crate::cpu::simd::{Kernel, Vector, dispatch, isa, load, store, streams};
 use crate::cpu::threads;
 use crate::ops::Then;
@@ -14,12 +14,14 @@ pub fn forward(g: &DepthwiseGeometry, x: &Tensor, w: &Tensor, b: Option<&Tensor>
     assert_eq!(w.len(), g.kernel[0] * g.kernel[1] * g.channels);
     assert!(bias.is_none_or(|bias| bias.len() == g.channels));
     let mut y = Buffer::<f32>::new(g.output_shape().elements());
+    let packed = pack(w, g.channels, isa.lanes());
     let none = Buffer::<f32>::filled(g.input[1] * g.channels, 0.0);
     let width = g.output[1] * g.channels;
-    let rows = (threads::PASS / 4 / width.max(1)).max(1);
+    let rows = rows(g.batch * g.output[0], width);
     let stream = streams(&y, g.channels);
     threads::for_each_chunk(&mut y, rows * width, |i, out| {
-        dispatch(isa, Forward { g, x, w, bias, then, stream, none: &none, first: i * rows, out });
+        let (w, none) = (&packed, &none);
+        dispatch(isa, Forward { g, x, w, bias, then, stream, none, first: i * rows, out });
     });
     Tensor::from_buffer(y, g.output_shape())
 }
@@ -28,6 +30,7 @@ pub fn forward(g: &DepthwiseGeometry, x: &Tensor, w: &Tensor, b: Option<&Tensor>
 struct Forward<'a> {
     g: &'a DepthwiseGeometry,
     x: &'a [f32],
+    /// As [`pack`] lays them out.
     w: &'a [f32],
     bias: Option<&'a [f32]>,
     then: Then,
@@ -42,48 +45,17 @@ struct Forward<'a> {
 impl Kernel for Forward<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<V: Vector>(self) {
-        let (g, c) = (self.g, self.g.channels);
+    fn run<V: Vector>(mut self) {
+        let g = self.g;
+        let blocks = match blocked(g) {
+            true => self.interior(),
+            false => 0..0,
+        };
         let mut taps = Vec::new();
-        for row in 0..self.out.len() / (g.output[1] * c).max(1) {
-            let (n, oy) = ((self.first + row) / g.output[0], (self.first + row) % g.output[0]);
-            let out = self.out[row * g.output[1] * c..].as_mut_ptr();
-            let blocks = match blocked(g) {
-                true => self.interior(),
-                false => 0..0,
-            };
-            // SAFETY: a block's windows lie inside the picture's rows, its outputs inside this row.
-            unsafe {
-                let rows = [0, 1, 2].map(|ky| match g.input_of(0, oy, ky) {
-                    Some(iy) if !blocks.is_empty() => {
-                        self.x[(n * g.input[0] + iy) * g.input[1] * c..].as_ptr()
-                    }
-                    _ => self.none.as_ptr(),
-                });
-                let mut ox = blocks.start;
-                while ox < blocks.end {
-                    let step = if ox + BLOCK <= blocks.end { BLOCK } else { 1 };
-                    let from = (ox * g.stride[1] - g.pad[1]) * c;
-                    let (rows, out) = (rows.map(|row| row.add(from)), out.add(ox * c));
-                    match (g.stride[1], step) {
-                        (1, BLOCK) => self.block::<V, BLOCK, 1>(rows, out),
-                        (1, _) => self.block::<V, 1, 1>(rows, out),
-                        (_, BLOCK) => self.block::<V, BLOCK, 2>(rows, out),
-                        _ => self.block::<V, 1, 2>(rows, out),
-                    }
-                    ox += step;
-                }
-                for ox in (0..blocks.start).chain(blocks.end..g.output[1]) {
-                    taps.clear();
-                    for tap in 0..g.kernel[0] * g.kernel[1] {
-                        let (ky, kx) = (tap / g.kernel[1], tap % g.kernel[1]);
-                        let (Some(iy), Some(ix)) = (g.input_of(0, oy, ky), g.input_of(1, ox, kx)) else {
-                            continue;
-                        };
-                        taps.push((((n * g.input[0] + iy) * g.input[1] + ix) * c, tap * c));
-                    }
-                    self.pixel::<V>(&taps, out.add(ox * c));
-                }
+        for strip in strips(g.output[1], &blocks, BLOCK, g.stride[1] * g.channels) {
+            for row in 0..self.out.len() / (g.output[1] * g.channels).max(1) {
+                // SAFETY: the strip's outputs are inside this row.
+                unsafe { self.row::<V>(row, &strip, &blocks, &mut taps) };
             }
         }
     }
@@ -99,6 +71,54 @@ impl Forward<'_> {
         first.min(end)..end
     }
 
+    /// The outputs of a strip in one of these rows. `blocks`: those of the row that are made block by block.
+    #[inline(always)]
+    unsafe fn row<V: Vector>(
+        &mut self,
+        row: usize,
+        strip: &Range<usize>,
+        blocks: &Range<usize>,
+        taps: &mut Vec<(usize, usize)>,
+    ) {
+        let (g, c) = (self.g, self.g.channels);
+        let (n, oy) = ((self.first + row) / g.output[0], (self.first + row) % g.output[0]);
+        let out = self.out[row * g.output[1] * c..].as_mut_ptr();
+        let blocks = blocks.start.max(strip.start)..blocks.end.min(strip.end);
+        // SAFETY: a block's windows lie inside the picture's rows, its outputs inside this row.
+        unsafe {
+            let rows = [0, 1, 2].map(|ky| match g.input_of(0, oy, ky) {
+                Some(iy) if !blocks.is_empty() => {
+                    self.x[(n * g.input[0] + iy) * g.input[1] * c..].as_ptr()
+                }
+                _ => self.none.as_ptr(),
+            });
+            let mut ox = blocks.start;
+            while ox < blocks.end {
+                let step = if ox + BLOCK <= blocks.end { BLOCK } else { 1 };
+                let from = (ox * g.stride[1] - g.pad[1]) * c;
+                let (rows, out) = (rows.map(|row| row.add(from)), out.add(ox * c));
+                match (g.stride[1], step) {
+                    (1, BLOCK) => self.block::<V, BLOCK, 1>(rows, out),
+                    (1, _) => self.block::<V, 1, 1>(rows, out),
+                    (_, BLOCK) => self.block::<V, BLOCK, 2>(rows, out),
+                    _ => self.block::<V, 1, 2>(rows, out),
+                }
+                ox += step;
+            }
+            for ox in (strip.start..blocks.start).chain(blocks.end..strip.end) {
+                taps.clear();
+                for tap in 0..g.kernel[0] * g.kernel[1] {
+                    let (ky, kx) = (tap / g.kernel[1], tap % g.kernel[1]);
+                    let (Some(iy), Some(ix)) = (g.input_of(0, oy, ky), g.input_of(1, ox, kx)) else {
+                        continue;
+                    };
+                    taps.push((((n * g.input[0] + iy) * g.input[1] + ix) * c, tap));
+                }
+                self.pixel::<V>(taps, out.add(ox * c));
+            }
+        }
+    }
+
     /// N outputs. `rows`: the first pixel of the first window in its three rows.
     #[inline(always)]
     unsafe fn block<V: Vector, const N: usize, const S: usize>(
@@ -107,14 +127,18 @@ impl Forward<'_> {
         out: *mut f32,
     ) {
         let c = self.g.channels;
-        let mut i = 0;
+        let (mut rows, mut w, mut out) = (rows, self.w.as_ptr(), out);
+        let mut bias = self.bias.map(|bias| bias.as_ptr());
         unsafe {
-            while i + V::LANES <= c {
-                self.vector::<V, N, S, true>(rows, out, i, V::LANES);
-                i += V::LANES;
+            for _ in 0..c / V::LANES {
+                self.vector::<V, N, S, true>(rows, w, bias, out, V::LANES);
+                rows = rows.map(|row| row.add(V::LANES));
+                w = w.add(9 * V::LANES);
+                out = out.add(V::LANES);
+                bias = bias.map(|bias| bias.add(V::LANES));
             }
-            if i < c {
-                self.vector::<V, N, S, false>(rows, out, i, c - i);
+            if !c.is_multiple_of(V::LANES) {
+                self.vector::<V, N, S, false>(rows, w, bias, out, c % V::LANES);
             }
         }
     }
@@ -123,22 +147,26 @@ impl Forward<'_> {
     unsafe fn vector<V: Vector, const N: usize, const S: usize, const FULL: bool>(
         &self,
         rows: [*const f32; 3],
+        w: *const f32,
+        bias: Option<*const f32>,
         out: *mut f32,
-        i: usize,
         lanes: usize,
     ) {
         unsafe {
             let c = self.g.channels;
-            let start =
-                self.bias.map_or(V::splat(0.0), |bias| load::<V, FULL>(bias.as_ptr().add(i), lanes));
+            // The rows that the next row of outputs sees for the first time.
+            for row in &rows[3 - S..] {
+                let next = row.wrapping_add(S * self.g.input[1] * c);
+                for x in 0..N * S {
+                    V::prefetch(next.wrapping_add((x + 3 - S) * c));
+                }
+            }
+            let start = bias.map_or(V::splat(0.0), |bias| load::<V, FULL>(bias, lanes));
             let mut sums = [start; N];
             for (ky, row) in rows.into_iter().enumerate() {
-                let mut w = [start; 3];
-                for (kx, w) in w.iter_mut().enumerate() {
-                    *w = load::<V, FULL>(self.w.as_ptr().add((3 * ky + kx) * c + i), lanes);
-                }
+                let w: [V; 3] = std::array::from_fn(|kx| V::load(w.add((3 * ky + kx) * V::LANES)));
                 for x in 0..(N - 1) * S + 3 {
-                    let pixel = load::<V, FULL>(row.add(x * c + i), lanes);
+                    let pixel = load::<V, FULL>(row.add(x * c), lanes);
                     for (o, sum) in sums.iter_mut().enumerate() {
                         if x >= o * S && x < o * S + 3 {
                             *sum = pixel.mul_add(w[x - o * S], *sum);
@@ -147,25 +175,44 @@ impl Forward<'_> {
                 }
             }
             for (o, sum) in sums.into_iter().enumerate() {
-                store::<V, FULL>(self.then.of(sum), out.add(o * c + i), lanes, self.stream);
+                store::<V, FULL>(self.then.of(sum), out.add(o * c), lanes, self.stream);
             }
         }
     }
 
-    /// One output: the sum over `taps`, the offsets of a pixel and of its weights.
+    /// One output: the sum over `taps`, the offset of a pixel and the number of its weight.
     #[inline(always)]
     unsafe fn pixel<V: Vector>(&self, taps: &[(usize, usize)], out: *mut f32) {
-        let c = self.g.channels;
-        for i in (0..c).step_by(V::LANES) {
-            let n = V::LANES.min(c - i);
-            unsafe {
-                let mut sum = self.bias.map_or(V::splat(0.0), |b| V::load_partial(b.as_ptr().add(i), n));
-                for &(pixel, weight) in taps {
-                    let pixel = V::load_partial(self.x.as_ptr().add(pixel + i), n);
-                    sum = pixel.mul_add(V::load_partial(self.w.as_ptr().add(weight + i), n), sum);
-                }
-                self.then.of(sum).store_partial(out.add(i), n);
+        let (c, of_vector) = (self.g.channels, self.g.kernel[0] * self.g.kernel[1] * V::LANES);
+        unsafe {
+            let mut w = self.w.as_ptr();
+            for i in (0..c / V::LANES).map(|vector| vector * V::LANES) {
+                self.pixel_vector::<V, true>(taps, w, out, i, V::LANES);
+                w = w.add(of_vector);
             }
+            if !c.is_multiple_of(V::LANES) {
+                self.pixel_vector::<V, false>(taps, w, out, c - c % V::LANES, c % V::LANES);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn pixel_vector<V: Vector, const FULL: bool>(
+        &self,
+        taps: &[(usize, usize)],
+        w: *const f32,
+        out: *mut f32,
+        i: usize,
+        lanes: usize,
+    ) {
+        unsafe {
+            let mut sum =
+                self.bias.map_or(V::splat(0.0), |bias| load::<V, FULL>(bias.as_ptr().add(i), lanes));
+            for &(pixel, tap) in taps {
+                let pixel = load::<V, FULL>(self.x.as_ptr().add(pixel + i), lanes);
+                sum = pixel.mul_add(V::load(w.add(tap * V::LANES)), sum);
+            }
+            store::<V, FULL>(self.then.of(sum), out.add(i), lanes, self.stream);
         }
     }
 }
