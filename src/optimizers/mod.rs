@@ -16,14 +16,13 @@
 //! A parameter is one pass over memory, whatever the rule: it, its gradient and its state are each
 //! read once, and what changes is written once.
 
+mod cpu;
 mod device;
 
-use crate::cpu::simd::{self, isa};
-use crate::cpu::threads;
 use crate::cuda::Cuda;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Real, Tensor};
+use crate::tensor::{DType, Tensor};
 use std::fmt;
 use std::str::FromStr;
 
@@ -186,6 +185,12 @@ impl Optimizer {
             return Err(Error::argument("optimizer", "an update before the first step was begun"));
         }
         let Some(device) = updates.first().map(|first| first.parameter.device()) else { return Ok(()) };
+        let mut positions: Vec<usize> = updates.iter().map(|update| update.index).collect();
+        positions.sort_unstable();
+        if let Some(twice) = positions.windows(2).find(|pair| pair[0] == pair[1]) {
+            let message = format!("parameter {} comes twice in one update", twice[0]);
+            return Err(Error::argument("optimizer", message));
+        }
         for Update { index, parameter, gradient, .. } in &mut updates {
             let (index, shape, dtype) = (*index, parameter.shape(), parameter.dtype());
             if self.slots.len() <= index {
@@ -218,18 +223,14 @@ impl Optimizer {
         if device != Device::Cpu {
             return device::update(Cuda::get(device)?, self, updates, clip);
         }
-        if let Some(most) = clip {
-            clip_by_global_norm(&mut updates, most)?;
-        }
-        let (rule, step) = (self.rule, self.step);
-        for Update { index, parameter, gradient, group } in updates {
-            let (slots, rate) =
-                (&mut self.slots[index], self.learning_rate * self.factors[group as usize]);
-            match parameter.dtype() {
-                DType::F64 => apply::<f64>(rule, rate, step, parameter, slots, &gradient),
-                _ => apply::<f32>(rule, rate, step, parameter, slots, &gradient),
-            }
-        }
+        // Gradients are scaled where they are read (Pascanu et al., 2013).
+        let shrink = clip.map_or(1.0, |most| {
+            let norm = cpu::sum_of_squares(&updates).sqrt();
+            if norm > most as f64 { most as f64 / norm } else { 1.0 }
+        });
+        let rates = self.factors.map(|factor| self.learning_rate * factor);
+        let step = cpu::Step { rule: self.rule, rates, number: self.step, shrink };
+        cpu::update(step, &mut self.slots, updates);
         Ok(())
     }
 
@@ -296,168 +297,16 @@ impl Optimizer {
     }
 }
 
-/// Scales gradients down so that all together are no longer than `most` (Pascanu et al., 2013). Sums run in
-/// one fixed order. On the CPU: a device has kernels for it.
-fn clip_by_global_norm(updates: &mut [Update], most: f32) -> Result<()> {
-    let square = |Update { gradient, .. }: &Update| match gradient.dtype() {
-        DType::F64 => gradient.values::<f64>().iter().map(|g| g * g).sum::<f64>(),
-        _ => gradient.values::<f32>().iter().map(|&g| g as f64 * g as f64).sum::<f64>(),
-    };
-    let norm = updates.iter().map(square).sum::<f64>().sqrt();
-    if norm > most as f64 {
-        for Update { gradient, .. } in updates {
-            *gradient = crate::ops::scale(gradient, most as f64 / norm)?;
-        }
-    }
-    Ok(())
-}
-
 /// Adam's learning rate at a step: η √(1 − β₂ᵗ) / (1 − β₁ᵗ).
 fn corrected(learning_rate: f32, step: u64, beta_1: f64, beta_2: f64) -> f64 {
     let t = step as f64;
     learning_rate as f64 * (1.0 - beta_2.powf(t)).sqrt() / (1.0 - beta_1.powf(t))
 }
 
-fn apply<T: Real>(
-    rule: Rule,
-    learning_rate: f32,
-    step: u64,
-    parameter: &mut Tensor,
-    slots: &mut [Tensor],
-    gradient: &Tensor,
-) {
-    let real = T::from_f64;
-    let rate = real(learning_rate as f64);
-    let (w, g) = (parameter.values_mut::<T>(), gradient.values::<T>());
-    match (rule, slots) {
-        (Rule::Sgd { momentum }, [m]) => {
-            let momentum = real(momentum);
-            pass(
-                w,
-                [m.values_mut()],
-                g,
-                #[inline(always)]
-                |w, [m], g| {
-                    let m = momentum * m - rate * g;
-                    (w + m, [m])
-                },
-            );
-        }
-        (Rule::Sgd { .. }, _) => pass(
-            w,
-            [],
-            g,
-            #[inline(always)]
-            |w, [], g| (w - rate * g, []),
-        ),
-        (Rule::RmsProp { rho, momentum, epsilon, epsilon_inside }, [v, rest @ ..]) => {
-            let (rho, left, momentum) = (real(rho), real(1.0 - rho), real(momentum));
-            let (inside, outside) = match epsilon_inside {
-                true => (real(epsilon), T::ZERO),
-                false => (T::ZERO, real(epsilon)),
-            };
-            let scaled = Scaled { rho, left, rate, inside, outside };
-            match rest {
-                [m, ..] => pass(
-                    w,
-                    [v.values_mut(), m.values_mut()],
-                    g,
-                    #[inline(always)]
-                    |w, [v, m], g| {
-                        let (v, change) = scaled.update(v, g);
-                        let m = momentum * m + change;
-                        (w - m, [v, m])
-                    },
-                ),
-                [] => pass(
-                    w,
-                    [v.values_mut()],
-                    g,
-                    #[inline(always)]
-                    |w, [v], g| {
-                        let (v, change) = scaled.update(v, g);
-                        (w - change, [v])
-                    },
-                ),
-            }
-        }
-        (Rule::Adam { beta_1, beta_2, epsilon }, [m, v, ..]) => {
-            let corrected = corrected(learning_rate, step, beta_1, beta_2);
-            let (corrected, epsilon) = (real(corrected), real(epsilon));
-            let (first, second) = (real(1.0 - beta_1), real(1.0 - beta_2));
-            pass(
-                w,
-                [m.values_mut(), v.values_mut()],
-                g,
-                #[inline(always)]
-                |w, [m, v], g| {
-                    let m = m + first * (g - m);
-                    let v = v + second * (g * g - v);
-                    (w - corrected * m / (v.sqrt() + epsilon), [m, v])
-                },
-            );
-        }
-        _ => unreachable!("`update` makes or checks as many slots as the rule has names"),
-    }
-}
-
-/// What both forms of RMSprop share.
-#[derive(Clone, Copy)]
-struct Scaled<T> {
-    rho: T,
-    left: T,
-    rate: T,
-    inside: T,
-    outside: T,
-}
-
-impl<T: Real> Scaled<T> {
-    /// The new v, and the gradient scaled by it.
-    #[inline(always)]
-    fn update(self, v: T, g: T) -> (T, T) {
-        let v = self.rho * v + self.left * g * g;
-        (v, self.rate * g / ((v + self.inside).sqrt() + self.outside))
-    }
-}
-
-/// Runs `f` on every element of a parameter, its state and its gradient.
-fn pass<T: Real, const SLOTS: usize>(
-    w: &mut [T],
-    slots: [&mut [T]; SLOTS],
-    g: &[T],
-    f: impl Fn(T, [T; SLOTS], T) -> (T, [T; SLOTS]) + Sync + Send,
-) {
-    let isa = isa();
-    let mut slots = slots.map(|slot| slot.chunks_mut(threads::PASS));
-    let pieces = w.chunks_mut(threads::PASS).zip(g.chunks(threads::PASS));
-    let mut pieces: Vec<_> = pieces
-        .map(|(w, g)| (w, slots.each_mut().map(|slot| slot.next().unwrap_or_default()), g))
-        .collect();
-    threads::for_each_chunk(&mut pieces, 1, |_, pieces| {
-        let (w, slots, g) = &mut pieces[0];
-        simd::vectorize(
-            isa,
-            #[inline(always)]
-            || {
-                // All of one length, known before the loop: no bounds are checked inside it.
-                let n = w.len();
-                let (w, g) = (&mut w[..n], &g[..n]);
-                let slots = slots.each_mut().map(|slot| &mut slot[..n]);
-                for i in 0..n {
-                    let (changed, state) = f(w[i], std::array::from_fn(|k| slots[k][i]), g[i]);
-                    w[i] = changed;
-                    for k in 0..SLOTS {
-                        slots[k][i] = state[k];
-                    }
-                }
-            },
-        );
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::threads;
 
     fn tensor(values: &[f64]) -> Tensor {
         Tensor::from_slice(values, [values.len()]).unwrap()
@@ -546,6 +395,15 @@ mod tests {
         let error = update(&mut adam, 0, &mut w, &tensor(&[1.0])).unwrap_err().to_string();
         assert!(error.contains("parameter 0") && error.contains("[2]"), "{error}");
         assert!(update(&mut adam, 0, &mut w, &Tensor::zeros([2])).is_err()); // f32 beside f64
+        let (gradient, group) = (tensor(&[1.0, 1.0]), Group::Head);
+        let mut other = w.clone();
+        let twice = [&mut w, &mut other].map(|parameter| Update {
+            index: 0,
+            parameter,
+            gradient: gradient.clone(),
+            group,
+        });
+        assert!(adam.update(twice.into(), None).is_err());
         let state = |name: &str| vec![(0, name.to_owned(), tensor(&[0.0, 0.0]))];
         assert!(adam.load(1, state("velocity")).is_err());
         assert!(adam.load(1, state("m")).unwrap_err().to_string().contains("1 of the slots"));
