@@ -4,7 +4,7 @@
 //! block costs a page fault per 4 KiB when it is touched again; kept, it costs nothing. Blocks of 2 MiB and
 //! more ask for huge pages.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -24,7 +24,7 @@ unsafe impl Plain for f64 {}
 unsafe impl Plain for u8 {}
 unsafe impl Plain for u32 {}
 
-static FREE: LazyLock<Mutex<HashMap<usize, Vec<Block>>>> = LazyLock::new(Default::default);
+static FREE: LazyLock<Mutex<BTreeMap<usize, Vec<Block>>>> = LazyLock::new(Default::default);
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 static HELD: AtomicUsize = AtomicUsize::new(0);
@@ -57,8 +57,16 @@ pub(crate) fn size_class(bytes: usize) -> usize {
     bytes.div_ceil(step) * step
 }
 
-fn free_list() -> MutexGuard<'static, HashMap<usize, Vec<Block>>> {
+fn free_list() -> MutexGuard<'static, BTreeMap<usize, Vec<Block>>> {
     FREE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A free block of the class, or of the smallest one above it that is not twice as large: a network's layers have many
+/// sizes, and blocks kept for one of them alone would add up to more than all that are ever lent out together.
+fn reuse(class: usize) -> Option<(usize, Block)> {
+    let mut free = free_list();
+    let mut fitting = free.range_mut(class..2 * class).filter(|(_, blocks)| !blocks.is_empty());
+    fitting.next().and_then(|(&class, blocks)| blocks.pop().map(|block| (class, block)))
 }
 
 /// Memory from the system and back to it: zeros, aligned to 64 bytes.
@@ -132,13 +140,12 @@ impl<T: Plain> Buffer<T> {
     /// `len` elements with unspecified content.
     pub fn new(len: usize) -> Self {
         let class = size_class(len.checked_mul(size_of::<T>()).expect("size overflows usize"));
-        let reused = free_list().get_mut(&class).and_then(Vec::pop);
-        let memory = match reused {
-            Some(Block(memory)) => {
+        let (class, memory) = match reuse(class) {
+            Some((class, Block(memory))) => {
                 HELD.fetch_sub(class, Ordering::Relaxed);
-                memory
+                (class, memory)
             }
-            None => system::allocate(class),
+            None => (class, system::allocate(class)),
         };
         let now = IN_USE.fetch_add(class, Ordering::Relaxed) + class;
         PEAK.fetch_max(now, Ordering::Relaxed);
@@ -221,7 +228,7 @@ pub fn usage() -> Usage {
 
 /// Gives all memory that is kept for reuse back to the system.
 pub fn trim() {
-    for (class, blocks) in free_list().drain() {
+    for (class, blocks) in std::mem::take(&mut *free_list()) {
         for Block(memory) in blocks {
             HELD.fetch_sub(class, Ordering::Relaxed);
             // SAFETY: allocated in `new` with this size, and no buffer refers to it.

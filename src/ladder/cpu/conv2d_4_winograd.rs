@@ -30,6 +30,7 @@ pub fn run(work: &Work, t: &[Tensor]) -> Result<Tensor> {
         channels: g.in_channels,
         output: g.output,
         filters: g.out_channels,
+        kernel: 3,
         pad: g.pad,
     };
     let [x, w, b] = [0, 1, 2].map(|i| t[i].values::<f32>());
