@@ -5,6 +5,7 @@
 //! an operator in [`crate::ops`].
 
 use crate::autograd::Node;
+use crate::cpu::kept::Kept;
 use crate::cuda::{Cuda, Memory};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -191,6 +192,18 @@ pub enum Storage {
     Device(Memory),
 }
 
+/// Values, and other forms of them.
+struct Held {
+    values: Storage,
+    kept: Kept,
+}
+
+impl Held {
+    fn new(values: Storage) -> Self {
+        Held { values, kept: Kept::default() }
+    }
+}
+
 impl Storage {
     fn dtype(&self) -> DType {
         match self {
@@ -214,7 +227,7 @@ impl Storage {
 #[derive(Clone)]
 pub struct Tensor {
     shape: Shape,
-    storage: Arc<Storage>,
+    storage: Arc<Held>,
     pub(crate) node: Option<Arc<Node>>,
 }
 
@@ -226,7 +239,7 @@ impl Tensor {
 
     fn from_storage(storage: Storage, shape: Shape) -> Self {
         assert_eq!(storage.len(), shape.elements(), "buffer length against shape {shape}");
-        Tensor { shape, storage: Arc::new(storage), node: None }
+        Tensor { shape, storage: Arc::new(Held::new(storage)), node: None }
     }
 
     /// Copies `values`; an error when their number is not the shape's.
@@ -274,7 +287,7 @@ impl Tensor {
     }
 
     pub fn dtype(&self) -> DType {
-        self.storage.dtype()
+        self.storage.values.dtype()
     }
 
     /// Takes over memory of a device, of as many elements as the shape has.
@@ -283,7 +296,7 @@ impl Tensor {
     }
 
     pub fn device(&self) -> Device {
-        match &*self.storage {
+        match &self.storage.values {
             Storage::Device(memory) => memory.cuda.device,
             _ => Device::Cpu,
         }
@@ -292,7 +305,7 @@ impl Tensor {
     /// The same values on another device (off the tape). Waits for them, where they come back to the
     /// CPU.
     pub fn to_device(&self, device: Device) -> Result<Self> {
-        let storage = match &*self.storage {
+        let storage = match &self.storage.values {
             _ if device == self.device() => return Ok(self.detach()),
             Storage::Device(memory) => {
                 let cpu = match memory.dtype() {
@@ -328,7 +341,7 @@ impl Tensor {
 
     /// The memory of a tensor that is on a device, for kernels: the operator's entry has checked.
     pub(crate) fn memory(&self) -> &Memory {
-        match &*self.storage {
+        match &self.storage.values {
             Storage::Device(memory) => memory,
             _ => panic!("the operator's entry checks the device"),
         }
@@ -336,7 +349,7 @@ impl Tensor {
 
     /// The memory of a result that nobody else holds.
     pub(crate) fn into_memory(self) -> Result<Memory> {
-        match Arc::try_unwrap(self.storage) {
+        match Arc::try_unwrap(self.storage).map(|held| held.values) {
             Ok(Storage::Device(memory)) => Ok(memory),
             Ok(_) => Err(Error::Device("`cpu` is no CUDA device".into())),
             Err(_) => Err(Error::argument("into_memory", "somebody else holds this tensor")),
@@ -345,11 +358,11 @@ impl Tensor {
 
     /// The elements, if they are of type T, in the CPU's memory.
     pub fn as_slice<T: Real>(&self) -> Option<&[T]> {
-        T::slice_of(&self.storage)
+        T::slice_of(&self.storage.values)
     }
 
     pub fn as_u8(&self) -> Option<&[u8]> {
-        match &*self.storage {
+        match &self.storage.values {
             Storage::U8(buffer) => Some(buffer),
             _ => None,
         }
@@ -360,13 +373,22 @@ impl Tensor {
         self.as_slice().expect("the operator's entry checks the element type")
     }
 
+    /// Other forms of these values.
+    pub(crate) fn kept(&self) -> &Kept {
+        &self.storage.kept
+    }
+
     /// The elements for writing, copied first if another tensor shares them.
     pub(crate) fn values_mut<T: Real>(&mut self) -> &mut [T] {
         if !self.is_unique() {
-            self.storage = Arc::new(T::into_storage(Buffer::from_slice(self.values::<T>())));
+            let copy = T::into_storage(Buffer::from_slice(self.values::<T>()));
+            self.storage = Arc::new(Held::new(copy));
         }
         Arc::get_mut(&mut self.storage)
-            .and_then(T::slice_of_mut)
+            .and_then(|held| {
+                held.kept.clear();
+                T::slice_of_mut(&mut held.values)
+            })
             .expect("the operator's entry checks the element type")
     }
 
@@ -396,7 +418,7 @@ impl Tensor {
     /// The elements as f64, whatever the type. Those of a device are fetched; a device that fails
     /// meanwhile is a panic here, and an error of [`Tensor::to_device`].
     pub fn to_vec_f64(&self) -> Vec<f64> {
-        match &*self.storage {
+        match &self.storage.values {
             Storage::Device(memory) => {
                 let here = self.to_device(Device::Cpu);
                 here.unwrap_or_else(|error| panic!("{:?}: {error}", memory.cuda.device)).to_vec_f64()
@@ -409,7 +431,7 @@ impl Tensor {
 
     /// The value of a one-element tensor.
     pub fn item(&self) -> Result<f64> {
-        match self.storage.len() {
+        match self.storage.values.len() {
             1 => Ok(self.to_device(Device::Cpu)?.to_vec_f64()[0]),
             n => Err(Error::shape("item", "one element", n)),
         }

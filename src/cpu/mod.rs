@@ -2,6 +2,7 @@
 //! Winograd's convolution.
 
 pub mod gemm;
+pub mod kept;
 pub mod limits;
 pub mod math;
 pub mod simd;

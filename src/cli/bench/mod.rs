@@ -117,10 +117,12 @@ impl Bench {
             return Ok(());
         }
         header();
-        let columns =
-            [("infer_ms", "infer ms"), ("train_ms", "train ms"), ("infer1_ms", "of 1 ms")];
-        let memory =
-            [("train_percent_fma", "% FMA"), ("pool_peak_mib", "pool MiB"), ("train_rss_mib", "RSS MiB")];
+        let columns = [("infer_ms", "infer ms"), ("train_ms", "train ms"), ("infer1_ms", "of 1 ms")];
+        let memory = [
+            ("train_percent_fma", "% FMA"),
+            ("pool_peak_mib", "pool MiB"),
+            ("train_rss_mib", "RSS MiB"),
+        ];
         let mut table = Table::new(20, &columns, &memory, peers);
         table.head();
         for net in nets {

@@ -40,7 +40,7 @@ pub fn turned(w: &[f32], channels: usize, filters: usize) -> Buffer<f32> {
 }
 
 /// U = G g Gᵀ in panels: `[panel of filters][product][C][2 · LANES]`, the last panel filled up with zeros.
-fn transform_kernels(isa: Isa, g: &Geometry, products: &Products, w: &[f32]) -> Buffer<f32> {
+pub fn transform_kernels(isa: Isa, g: &Geometry, w: &[f32]) -> Buffer<f32> {
     struct Part<'a> {
         g: &'a Geometry,
         products: &'a Products,
@@ -92,10 +92,12 @@ fn transform_kernels(isa: Isa, g: &Geometry, products: &Products, w: &[f32]) -> 
     }
     /// Channels a task.
     const CHANNELS: usize = 64;
+    let products = Products::new(g);
     let width = panel_width(isa);
     let panels = g.filters.div_ceil(width);
     let mut u = Buffer::<f32>::new(panels * products.count() * g.channels * width);
     let (shared, cuts) = (Shared::new(&mut u), g.channels.div_ceil(CHANNELS));
+    let products = &products;
     threads::for_each(panels * cuts, |task| {
         let (panel, cut) = (task / cuts, task % cuts);
         let channels = cut * CHANNELS..g.channels.min((cut + 1) * CHANNELS);
@@ -104,12 +106,13 @@ fn transform_kernels(isa: Isa, g: &Geometry, products: &Products, w: &[f32]) -> 
     u
 }
 
-/// y = x * w + bias, then the activation. `w` is [k, k, C, F] (for ∂x: [`turned`]).
+/// y = x * w + bias, then the activation. `u` is what [`transform_kernels`] makes of w [k, k, C, F] (for ∂x: of w
+/// [`turned`]).
 pub fn convolve(
     isa: Isa,
     g: &Geometry,
     x: &[f32],
-    w: &[f32],
+    u: &[f32],
     bias: Option<&[f32]>,
     then: Then,
     y: &mut [f32],
@@ -258,11 +261,12 @@ pub fn convolve(
     }
     assert_eq!(y.len(), g.batch * g.output[0] * g.output[1] * g.filters);
     assert!(bias.is_none_or(|bias| bias.len() == g.filters));
+    let columns = g.filters.div_ceil(panel_width(isa)) * panel_width(isa);
+    assert_eq!(u.len(), Products::new(g).count() * g.channels * columns);
     if y.is_empty() {
         return;
     }
     let products = Products::new(g);
-    let u = transform_kernels(isa, g, &products, w);
     let panels = g.filters.div_ceil(panel_width(isa));
     let rows = isa.tile_rows();
     let row_tiles = g.windows().div_ceil(rows);
@@ -278,7 +282,7 @@ pub fn convolve(
         let from = |block: usize| (row_tiles * block / blocks * rows).min(g.windows());
         let windows = from(block)..from(block + 1);
         let panels = panels * cut / cuts..panels * (cut + 1) / cuts;
-        let (u, products) = (&u, &products);
+        let products = &products;
         dispatch(isa, Task { g, products, x, u, bias, then, stream, y: shared, windows, panels });
     });
 }

@@ -35,6 +35,7 @@ pub fn run(work: &Work, t: &[Tensor]) -> Result<Tensor> {
     };
     let [x, w, b] = [0, 1, 2].map(|i| t[i].values::<f32>());
     let mut y = Buffer::<f32>::new(work.output.elements());
-    winograd::convolve(isa(), &g, x, w, Some(b), Then::Nothing, &mut y);
+    let u = winograd::transform_kernels(isa(), &g, w);
+    winograd::convolve(isa(), &g, x, &u, Some(b), Then::Nothing, &mut y);
     Ok(Tensor::from_buffer(y, work.output))
 }

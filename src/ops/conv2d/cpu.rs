@@ -22,6 +22,7 @@ use super::{Conv2dGeometry, first_layer};
 use crate::cpu::gemm::{
     Dense, GridPlace, Matrix, Packed, Patches, Right, Start, gram, matrix_product, product,
 };
+use crate::cpu::kept::Weights;
 use crate::cpu::simd::Isa;
 use crate::cpu::winograd;
 use crate::ops::Then;
@@ -30,13 +31,16 @@ pub fn forward(
     isa: Isa,
     g: &Conv2dGeometry,
     x: &[f32],
-    w: &[f32],
+    weights: Weights,
     b: Option<&[f32]>,
     then: Then,
     y: &mut [f32],
 ) {
+    let (w, pixels) = (weights.values, g.batch * g.output[0] * g.output[1]);
     if let Some(g) = winograd(g) {
-        return winograd::convolve(isa, &g, x, w, b, then, y);
+        let form = ("winograd", isa);
+        let u = weights.form(pixels, form, || winograd::transform_kernels(isa, &g, w));
+        return winograd::convolve(isa, &g, x, &u, b, then, y);
     }
     if first_layer::fits(isa, g) {
         return first_layer::forward(isa, g, x, w, b, then, y);
@@ -56,11 +60,13 @@ pub fn forward(
     let right = Right::matrix(w, depth, g.out_channels);
     let start = b.map_or(Start::Zero, Start::Bias);
     if is_pointwise(g) {
-        return matrix_product(x, &Packed::whole(isa, &right), start, then, y);
+        let packed = weights.form(pixels, ("whole", isa), || Packed::whole(isa, &right));
+        return matrix_product(x, &packed, start, then, y);
     }
     let place = Dense(g.out_channels);
+    let packed = weights.form(pixels, ("blocks", isa), || Packed::new(isa, &right));
     // SAFETY: dense rows, one an output pixel.
-    unsafe { product(&patches(g, x), &Packed::new(isa, &right), start, then, &place, y) };
+    unsafe { product(&patches(g, x), &packed, start, then, &place, y) };
 }
 
 /// The same as a convolution for Winograd's method, where that is faster.
@@ -80,12 +86,14 @@ fn winograd(g: &Conv2dGeometry) -> Option<winograd::Geometry> {
     })
 }
 
-pub fn input_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+pub fn input_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], weights: Weights, dx: &mut [f32]) {
     let (c, f) = (g.in_channels, g.out_channels);
-    let size = c * f;
+    let (w, size, pixels) = (weights.values, c * f, g.batch * g.input[0] * g.input[1]);
     if let Some(g) = winograd(g) {
-        let turned = winograd::turned(w, c, f);
-        return winograd::convolve(isa, &g.transposed(), dy, &turned, None, Then::Nothing, dx);
+        let g = g.transposed();
+        let make = || winograd::transform_kernels(isa, &g, &winograd::turned(w, c, f));
+        let u = weights.form(pixels, ("winograd, turned", isa), make);
+        return winograd::convolve(isa, &g, dy, &u, None, Then::Nothing, dx);
     }
     if let Some(taps) = Sparse::new(&transposed(g)) {
         // The kernel turned by 180°.
@@ -95,7 +103,8 @@ pub fn input_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: &
         return taps.convolve(isa, dy, right, None, Then::Nothing, dx);
     }
     if is_pointwise(g) {
-        let packed = Packed::whole(isa, &Right::transpose(w, f, c));
+        let make = || Packed::whole(isa, &Right::transpose(w, f, c));
+        let packed = weights.form(pixels, ("whole, transposed", isa), make);
         return matrix_product(dy, &packed, Start::Zero, Then::Nothing, dx);
     }
     for py in 0..g.stride[0].min(g.input[0]) {

@@ -24,6 +24,7 @@ pub use cases::cases;
 pub use device::with_tile;
 
 use crate::autograd::{Needs, record_all};
+use crate::cpu::kept::Weights;
 use crate::cpu::simd::isa;
 use crate::error::{Error, Result};
 use crate::ops::{Padding, Route, Then, precision, route};
@@ -143,7 +144,10 @@ pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions
         Route::F64 => forward::<f64>(&g, x, w, b, reference::forward),
         Route::Reference => forward::<f32>(&g, x, w, b, reference::forward),
         Route::Fast => {
-            forward::<f32>(&g, x, w, b, |g, x, w, b, y| cpu::forward(isa(), g, x, w, b, then, y))
+            let kept = (!w.needs_grad()).then(|| w.kept());
+            forward::<f32>(&g, x, w, b, |g, x, values, b, y| {
+                cpu::forward(isa(), g, x, Weights { values, kept }, b, then, y)
+            })
         }
         Route::Cuda(cuda) => {
             Tensor::from_memory(device::forward(cuda, &g, [x, w], b, precision, then)?, g.output_shape())
@@ -153,6 +157,7 @@ pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions
     let has_bias = b.is_some();
     let saved_x = needs.0[1].then(|| x.detach());
     let saved_w = needs.0[0].then(|| w.detach());
+    let constant = !w.needs_grad();
     let kernel_shape = w.shape();
     let made = then.made(fused, &output, &needs);
     let output = record_all("conv2d", &inputs, output, move |dy| {
@@ -162,8 +167,9 @@ pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions
             Ok(match route("conv2d", &[&dy, &w])? {
                 Route::F64 => gradient::<f64>(shape, &dy, &w, &g, reference::input_gradient),
                 Route::Reference => gradient::<f32>(shape, &dy, &w, &g, reference::input_gradient),
-                Route::Fast => gradient::<f32>(shape, &dy, &w, &g, |g, dy, w, dx| {
-                    cpu::input_gradient(isa(), g, dy, w, dx)
+                Route::Fast => gradient::<f32>(shape, &dy, &w, &g, |g, dy, values, dx| {
+                    let kept = constant.then(|| w.kept());
+                    cpu::input_gradient(isa(), g, dy, Weights { values, kept }, dx)
                 }),
                 Route::Cuda(cuda) => {
                     Tensor::from_memory(device::input_gradient(cuda, &g, &dy, &w, precision)?, shape)
