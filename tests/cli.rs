@@ -58,6 +58,10 @@ fn every_subcommand_explains_itself() {
         assert!(help.contains("Usage: atrous"), "{help}");
         assert!(help.contains("Example") || subcommand == ["demo"], "{subcommand:?}: {help}");
     }
+    let help = done(&["bench", "--help"]);
+    for what in ["ops", "nets", "accuracy", "loader", "conv2d --ladder"] {
+        assert!(help.contains(&format!("atrous bench {what}")), "{what}: {help}");
+    }
 }
 
 /// What a GPU alone can do says so where there is none, and what is unknown is told with what is known.
@@ -136,6 +140,30 @@ fn accuracies_are_saved_and_compared_with() {
     }
     let table = done(&["bench", "accuracy", "atrous3x3_d12", "--against", file]);
     assert!(table.contains("4 errors compared; the worst is 1.00 times theirs"), "{table}");
+}
+
+/// Every recipe from both layouts, beside a number that was given.
+#[test]
+fn the_loader_is_timed_from_both_layouts_beside_what_is_needed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.jsonl");
+    let loader = ["bench", "loader", "alexnet", "--need", "1000", "--pictures", "4"];
+    let table = done(&[&loader[..], &["--save", path.to_str().unwrap()]].concat());
+    assert!(table.contains("% step") && !table.contains("deeplab"), "{table}");
+    let text = fs::read_to_string(&path).unwrap();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let kinds: Vec<_> = lines.iter().map(|line| (&line["loader"], &line["layout"])).collect();
+    let of = |loader: &str| ["npy", "voc"].map(|layout| (loader.into(), layout.into()));
+    let expected: [(serde_json::Value, serde_json::Value); 4] =
+        [of("alexnet keras"), of("alexnet colour")].concat().try_into().unwrap();
+    assert!(kinds.into_iter().eq(expected.iter().map(|(loader, layout)| (loader, layout))), "{text}");
+    for line in &lines {
+        assert_eq!(line["step_per_second"], 1000.0);
+        assert!(line["read_per_second"].as_f64() > line["one_worker_per_second"].as_f64(), "{line}");
+    }
+    let output = Command::new(BINARY).args(["bench", "loader", "lenet"]).output().unwrap();
+    assert!(String::from_utf8(output.stderr).unwrap().contains("`lenet`"));
 }
 
 #[test]

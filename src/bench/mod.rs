@@ -5,6 +5,8 @@
 //! milliseconds of two.
 
 pub mod accuracy;
+#[cfg(feature = "pictures")]
+pub mod loader;
 mod nets;
 mod ops;
 

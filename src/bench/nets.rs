@@ -136,7 +136,7 @@ impl Net {
         })
     }
 
-    fn plan(self) -> Result<Plan> {
+    pub(super) fn plan(self) -> Result<Plan> {
         let spec = Spec::new(self.network, self.size, self.classes);
         let plan = Preset::new("notebook", spec, self.trained == Trained::Head)?.plan;
         Ok(Plan { epochs: 1, batch_size: self.batch, seed: 1, ..plan })

@@ -66,8 +66,70 @@ fn bilinear(picture: &Picture, height: usize, width: usize, out: &mut [f32]) {
     simd::vectorize(
         isa(),
         #[inline(always)]
-        || bilinear_rows(&picture.rgb, picture.width, 3, &rows, &columns, out),
+        || bilinear_colours(&picture.rgb, picture.width, &rows, &columns, out),
     );
+}
+
+/// [`bilinear_rows`] of a picture, to the bit, in vectors of one channel's pixels.
+#[inline(always)]
+fn bilinear_colours(rgb: &[u8], width: usize, rows: &[Tap<f32>], columns: &[Tap<f32>], out: &mut [f32]) {
+    let n = columns.len();
+    let t: Vec<f32> = columns.iter().map(|tap| tap.t).collect();
+    let (mut ends, mut between) = (vec![0u8; 6 * n], vec![0.0f32; 3 * n]);
+    // The two input rows in use, interpolated along x, and which they are.
+    let mut line = [vec![0.0f32; 3 * n], vec![0.0f32; 3 * n]];
+    let mut held = [usize::MAX; 2];
+    for (tap, out) in rows.iter().zip(out.chunks_exact_mut(3 * n)) {
+        if held[1] == tap.low {
+            line.swap(0, 1);
+            held.swap(0, 1);
+        }
+        for (side, from_row) in [tap.low, tap.high].into_iter().enumerate() {
+            if held[side] != from_row {
+                let from = &rgb[from_row * width * 3..][..width * 3];
+                along_x(from, columns, &t, &mut ends, &mut between, &mut line[side]);
+                held[side] = from_row;
+            }
+        }
+        for ((y, &top), &bottom) in out.iter_mut().zip(&line[0]).zip(&line[1]) {
+            *y = top + (bottom - top) * tap.t;
+        }
+    }
+}
+
+/// A row of a picture, interpolated along x. `ends`: for the two pixels that each column lies between, channel by
+/// channel; `between`: for what is between them.
+#[inline(always)]
+fn along_x(
+    from: &[u8],
+    columns: &[Tap<f32>],
+    t: &[f32],
+    ends: &mut [u8],
+    between: &mut [f32],
+    line: &mut [f32],
+) {
+    let n = columns.len();
+    let (low, high) = ends.split_at_mut(3 * n);
+    for (i, tap) in columns.iter().enumerate() {
+        let (a, b) = (&from[tap.low * 3..][..3], &from[tap.high * 3..][..3]);
+        for channel in 0..3 {
+            low[channel * n + i] = a[channel];
+            high[channel * n + i] = b[channel];
+        }
+    }
+    for channel in 0..3 {
+        let channel = channel * n..(channel + 1) * n;
+        let ends = low[channel.clone()].iter().zip(&high[channel.clone()]);
+        for ((y, (&a, &b)), &t) in between[channel].iter_mut().zip(ends).zip(t) {
+            let (a, b) = (a as f32, b as f32);
+            *y = a + (b - a) * t;
+        }
+    }
+    for (i, pixel) in line.chunks_exact_mut(3).enumerate() {
+        for (channel, y) in pixel.iter_mut().enumerate() {
+            *y = between[channel * n + i];
+        }
+    }
 }
 
 /// The picture in a square, [size, size, 3], values 0 to 255, zeros around it.
@@ -297,6 +359,22 @@ mod tests {
                 let square = resize_with_pad(&picture, size).unwrap();
                 let lit = square.iter().filter(|&&v| v == 255.0).count();
                 assert_eq!(lit, at.height * at.width * 3);
+            }
+        }
+    }
+
+    #[test]
+    fn colours_in_vectors_have_the_bits_of_the_operator() {
+        let (h, w) = (53, 71);
+        let rgb: Vec<u8> = (0..h * w * 3).map(|i| (i * 83 % 256) as u8).collect();
+        let values: Vec<f32> = rgb.iter().map(|&value| value as f32).collect();
+        let picture = Picture::new(h, w, rgb).unwrap();
+        let x = Tensor::from_slice(&values, [1, h, w, 3]).unwrap();
+        for (height, width) in [(20, 33), (97, 71), (53, 140), (1, 1)] {
+            let expected = ops::resize(&x, height, width, Method::Bilinear).unwrap();
+            for isa in simd::supported() {
+                let got = simd::with_isa(isa, || resize(&picture, height, width)).unwrap();
+                assert_eq!(Some(&got[..]), expected.as_slice::<f32>(), "{isa:?} {height}×{width}");
             }
         }
     }

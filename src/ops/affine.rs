@@ -12,6 +12,7 @@
 
 use crate::autograd::record;
 use crate::cases::{Case, Input, Size};
+use crate::cpu::simd::{self, Isa, isa};
 use crate::cpu::threads;
 use crate::cuda::{self, Cuda, Kernel, arguments};
 use crate::error::{Error, Result};
@@ -42,11 +43,11 @@ pub fn affine(x: &Tensor, matrices: &[Matrix]) -> Result<Tensor> {
         Route::Reference => reference::<f32>(x, matrices),
         Route::Cuda(cuda) => on_device(cuda, x, matrices, false)?,
         Route::Fast => {
-            let values = x.values::<f32>();
+            let (values, isa) = (x.values::<f32>(), isa());
             let mut out = Buffer::<f32>::new(values.len());
             threads::for_each_chunk(&mut out, (w * c).max(1), |i, out| {
                 let picture = &values[i / h * h * w * c..][..h * w * c];
-                warp_row(picture, [h, w, c], &matrices[i / h], i % h, out);
+                warp_row(isa, picture, [h, w, c], &matrices[i / h], i % h, out);
             });
             Tensor::from_buffer(out, shape)
         }
@@ -98,7 +99,21 @@ impl Place {
 }
 
 /// One row of one warped picture (also what augmentation runs a sample at a time).
-pub(crate) fn warp_row(x: &[f32], [h, w, c]: [usize; 3], matrix: &Matrix, row: usize, out: &mut [f32]) {
+pub(crate) fn warp_row(
+    isa: Isa,
+    x: &[f32],
+    [h, w, c]: [usize; 3],
+    matrix: &Matrix,
+    row: usize,
+    out: &mut [f32],
+) {
+    if c == 3 && h.max(w) <= LONGEST {
+        return simd::vectorize(
+            isa,
+            #[inline(always)]
+            || warp_colours(x, [h, w], matrix, row, out),
+        );
+    }
     for (column, out) in out.chunks_exact_mut(c).enumerate() {
         let [a, b, d, e] = Place::new(matrix, [h, w], row, column).neighbours(w, c);
         for (channel, y) in out.iter_mut().enumerate() {
@@ -108,13 +123,119 @@ pub(crate) fn warp_row(x: &[f32], [h, w, c]: [usize; 3], matrix: &Matrix, row: u
     }
 }
 
-/// The element nearest to where each output pixel looks: for masks, which may not be blended.
-pub(crate) fn warp_nearest<T: Copy>(x: &[T], [h, w]: [usize; 2], matrix: &Matrix, out: &mut [T]) {
-    for (i, y) in out.iter_mut().enumerate() {
-        let place = Place::new(matrix, [h, w], i / w, i % w);
-        let side = |t: f64| (t >= 0.5) as usize;
-        *y = x[place.rows[side(place.t[0])] * w + place.columns[side(place.t[1])]];
+/// The same of three channels, in vectors of pixels: places, then the four neighbours of each, one by one, then sums.
+#[inline(always)]
+fn warp_colours(x: &[f32], [h, w]: [usize; 2], matrix: &Matrix, row: usize, out: &mut [f32]) {
+    let mut values = [[[0.0f32; BLOCK]; 3]; 4];
+    for (block, out) in out.chunks_mut(3 * BLOCK).enumerate() {
+        let (first, n) = (block * BLOCK, out.len() / 3);
+        let (rows, columns) = both(matrix, [h, w], row, first);
+        for i in 0..n {
+            for (k, values) in values.iter_mut().enumerate() {
+                let row = if k < 2 { rows.low[i] } else { rows.high[i] };
+                let column = if k % 2 == 0 { columns.low[i] } else { columns.high[i] };
+                let pixel = &x[(row as usize * w + column as usize) * 3..][..3];
+                values.iter_mut().zip(pixel).for_each(|(to, &value)| to[i] = value);
+            }
+        }
+        let mut sums = [[0.0f32; BLOCK]; 3];
+        for (channel, sums) in sums.iter_mut().enumerate() {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let (tr, tc) = (rows.t[i], columns.t[i]);
+                let weights = [(1.0 - tr) * (1.0 - tc), (1.0 - tr) * tc, tr * (1.0 - tc), tr * tc];
+                let mut all = values[0][channel][i] as f64 * weights[0];
+                for k in 1..4 {
+                    all += values[k][channel][i] as f64 * weights[k];
+                }
+                *sum = all as f32;
+            }
+        }
+        for (i, out) in out.chunks_exact_mut(3).enumerate() {
+            out.iter_mut().zip(&sums).for_each(|(y, sums)| *y = sums[i]);
+        }
     }
+}
+
+/// Both axes of a block of pixels of an output row. (Not by `map`: the library's closures might not be inlined into
+/// the instruction set of the caller.)
+#[inline(always)]
+fn both(matrix: &Matrix, [h, w]: [usize; 2], row: usize, first: usize) -> (Axis, Axis) {
+    let [[rr, rc, r], [cr, cc, c]] = *matrix;
+    let (row, first) = (row as f64, first as i32);
+    let rows = Axis::clamped(
+        h,
+        #[inline(always)]
+        |i| rr * row + rc * (first + i) as f64 + r,
+    );
+    let columns = Axis::clamped(
+        w,
+        #[inline(always)]
+        |i| cr * row + cc * (first + i) as f64 + c,
+    );
+    (rows, columns)
+}
+
+/// Pixels whose places are found at a time.
+pub(crate) const BLOCK: usize = 32;
+/// Sides that [`Axis`] can count along: beyond any picture, and far from where its whole numbers end.
+pub(crate) const LONGEST: usize = 1 << 24;
+
+/// Where the pixels of a block look along one axis: [`Place`]'s numbers, to the bit, for vectors.
+pub(crate) struct Axis {
+    pub low: [i32; BLOCK],
+    pub high: [i32; BLOCK],
+    pub t: [f64; BLOCK],
+}
+
+impl Axis {
+    /// Of coordinates `q(i)`, clamped to the axis.
+    #[inline(always)]
+    pub(crate) fn clamped(size: usize, q: impl Fn(i32) -> f64) -> Self {
+        /// 2^52: what is added to it has no place for anything behind the point.
+        const WHOLE: f64 = 4_503_599_627_370_496.0;
+        let mut axis = Axis { low: [0; BLOCK], high: [0; BLOCK], t: [0.0; BLOCK] };
+        let last = (size - 1) as f64;
+        for i in 0..BLOCK {
+            let q = q(i as i32).clamp(0.0, last);
+            // ⌊q⌋ without a conversion that vectors do not have, its lowest bits as a whole number.
+            let near = (q + WHOLE) - WHOLE;
+            let below = if near > q { near - 1.0 } else { near };
+            let low = (below + WHOLE).to_bits() as u32 as i32;
+            axis.low[i] = low;
+            axis.high[i] = (low + 1).min(size as i32 - 1);
+            axis.t[i] = q - low as f64;
+        }
+        axis
+    }
+}
+
+/// The element nearest to where each output pixel looks: for masks, which may not be blended.
+pub(crate) fn warp_nearest<T: Copy>(
+    isa: Isa,
+    x: &[T],
+    [h, w]: [usize; 2],
+    matrix: &Matrix,
+    out: &mut [T],
+) {
+    assert!(h.max(w) <= LONGEST, "a mask of {h}×{w}");
+    simd::vectorize(
+        isa,
+        #[inline(always)]
+        || {
+            for (row, out) in out.chunks_mut(w.max(1)).enumerate() {
+                for (block, out) in out.chunks_mut(BLOCK).enumerate() {
+                    let (rows, columns) = both(matrix, [h, w], row, block * BLOCK);
+                    let nearest = |axis: &Axis, i: usize| match axis.t[i] >= 0.5 {
+                        true => axis.high[i] as usize,
+                        false => axis.low[i] as usize,
+                    };
+                    for (i, y) in out.iter_mut().enumerate() {
+                        *y = x[nearest(&rows, i) * w + nearest(&columns, i)];
+                    }
+                }
+            }
+        },
+    );
 }
 
 /// Calls `f(output offset, input offset, weight)` for the four neighbours of every element.
@@ -259,7 +380,50 @@ mod tests {
     #[test]
     fn masks_take_the_nearest_label_whole() {
         let mut out = [0u8; 4];
-        warp_nearest(&[0, 7, 20, 255], [1, 4], &[[1.0, 0.0, 0.0], [0.0, 1.0, 0.6]], &mut out);
+        warp_nearest(isa(), &[0, 7, 20, 255], [1, 4], &[[1.0, 0.0, 0.0], [0.0, 1.0, 0.6]], &mut out);
         assert_eq!(out, [7, 20, 255, 255]);
+    }
+
+    /// Every way to place a pixel: beyond the edges, between pixels, on them, and nowhere.
+    #[test]
+    fn vectors_of_pixels_have_the_bits_of_the_definition() {
+        let (h, w) = (37, 71);
+        let values: Vec<f32> = (0..h * w * 3).map(|i| (i as f32 * 0.37).sin() * 255.0).collect();
+        let classes: Vec<u8> = (0..h * w).map(|i| (i * 31 % 256) as u8).collect();
+        let nowhere = f64::MAX;
+        let matrices = [
+            IDENTITY,
+            [[0.9, -0.2, 3.0], [0.25, 1.1, -7.5]],
+            [[-1.3, 0.01, 40.0], [0.0, -1.0, w as f64 - 1.0]],
+            [[-0.0, 0.5, -0.0], [0.5, -0.0, 0.5]],
+            [[nowhere, -nowhere, 0.0], [1.0, 1e-9, 0.499_999_999]],
+        ];
+        for matrix in matrices {
+            let place = |row, column| Place::new(&matrix, [h, w], row, column);
+            for isa in simd::supported() {
+                let mut nearest = vec![0; h * w];
+                warp_nearest(isa, &classes, [h, w], &matrix, &mut nearest);
+                for row in 0..h {
+                    let mut got = vec![0.0; w * 3];
+                    warp_row(isa, &values, [h, w, 3], &matrix, row, &mut got);
+                    for (i, got) in got.iter().enumerate() {
+                        let at = place(row, i / 3);
+                        let share =
+                            |(offset, weight): (usize, f64)| values[offset + i % 3] as f64 * weight;
+                        let [a, b, d, e] = at.neighbours(w, 3).map(share);
+                        let expected = (a + b + d + e) as f32;
+                        let same =
+                            got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan();
+                        assert!(same, "{isa:?} {matrix:?} {row}, {i}: {got} and {expected}");
+                    }
+                    for column in 0..w {
+                        let at = place(row, column);
+                        let side = |t: f64| (t >= 0.5) as usize;
+                        let from = at.rows[side(at.t[0])] * w + at.columns[side(at.t[1])];
+                        assert_eq!(nearest[row * w + column], classes[from], "{isa:?} {matrix:?}");
+                    }
+                }
+            }
+        }
     }
 }

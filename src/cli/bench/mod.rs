@@ -2,6 +2,7 @@
 
 mod accuracy;
 mod ladder;
+mod loader;
 
 use atrous::bench::{Machine, NETS, Net, Peers, ops};
 use atrous::{Device, Error, Result};
@@ -20,6 +21,8 @@ Examples:
   atrous bench nets deeplabv3plus --threads 1
   atrous bench nets --against peers.jsonl       beside what benches/peers measured on this machine, just before
   atrous bench accuracy --against torch.jsonl   errors against f64, beside benches/peers/torch_accuracy.py's
+  atrous bench loader                           pictures a second, read and augmented, beside what training takes
+  atrous bench loader deeplab --need 2000       beside a number of your own
   atrous bench conv2d --ladder                  one operator's kernels on the CPU, from the naive one on
   atrous bench conv2d --ladder --device cuda    the same of the GPU's
 
@@ -31,7 +34,7 @@ A rung of the ladder is one of the numbered kernels of src/ladder/cpu, or of ker
 says what it adds over the one before, and what would bind it. On the CPU the naive rungs run on one thread, the others on
 all; --threads 1 shows what is left without them.")]
 pub struct Bench {
-    /// `ops`, `nets`, `accuracy`, or with --ladder an operator: conv2d, depthwise_conv2d, gemm; batch_norm, reduce on GPUs
+    /// `ops`, `nets`, `accuracy`, `loader`, or with --ladder an operator: conv2d, depthwise_conv2d, gemm; batch_norm, reduce on GPUs
     #[arg(value_name = "WHAT")]
     what: String,
     /// Only operators whose name has one of these in it, or only these networks
@@ -59,6 +62,15 @@ pub struct Bench {
     /// Side of the pictures, instead of the network's own (nets)
     #[arg(long, value_name = "PIXELS", conflicts_with = "ladder", value_parser = clap::value_parser!(u16).range(32..))]
     size: Option<u16>,
+    /// Pictures a second to put the loader beside, instead of a training step's
+    #[arg(long, value_name = "N", conflicts_with = "ladder")]
+    need: Option<f64>,
+    /// Threads of the loader
+    #[arg(long, value_name = "N", default_value_t = 2, conflicts_with = "ladder")]
+    workers: usize,
+    /// Pictures that the loader makes up, in a folder of its own among the system's temporary ones
+    #[arg(long, value_name = "N", default_value_t = 64, conflicts_with = "ladder")]
+    pictures: usize,
     /// The line of JSON instead of the table: one network, in this process
     #[arg(long, hide = true)]
     line: bool,
@@ -74,9 +86,10 @@ impl Bench {
             "ops" => self.ops(device, peers.as_ref()),
             "nets" => self.nets(device, peers.as_ref()),
             "accuracy" => self.accuracy(device, peers.as_ref()),
+            "loader" => self.loader(device),
             other => {
                 let message = format!(
-                    "`{other}` is none of `ops`, `nets`, `accuracy`; one operator's kernels: --ladder"
+                    "`{other}` is none of `ops`, `nets`, `accuracy`, `loader`; one operator's kernels: --ladder"
                 );
                 Err(Error::argument("bench", message))
             }

@@ -8,9 +8,10 @@
 //!
 //! with k picture pixels to a pixel of the square, and the square's corner at o.
 
+use crate::cpu::simd::{self, isa};
 use crate::data::{Mask, Picture, VOID};
 use crate::error::{Error, Result};
-use crate::ops::affine::Matrix;
+use crate::ops::affine::{Axis, BLOCK, Matrix};
 use crate::random::{Stream, domain};
 
 /// How the square is drawn.
@@ -105,7 +106,10 @@ fn inside([r, c]: [f64; 2], [h, w]: [usize; 2]) -> bool {
 
 #[inline(always)]
 fn place(matrix: &Matrix, row: usize, column: usize) -> [f64; 2] {
-    matrix.map(|[a, b, c]| a * row as f64 + b * column as f64 + c)
+    // (As i32, which vectors convert.)
+    let (row, column) = (row as i32 as f64, column as i32 as f64);
+    let [[rr, rc, r], [cr, cc, c]] = *matrix;
+    [rr * row + rc * column + r, cr * row + cc * column + c]
 }
 
 /// How many pixels of the picture come to one of the result, along a side.
@@ -129,44 +133,104 @@ pub fn sample(
     let reduced = (factor > 1).then(|| reduce(picture, factor));
     let Picture { height, width, rgb } = reduced.as_ref().unwrap_or(picture);
     let mut out = vec![0.0f32; size * size * 3];
-    for (i, out) in out.chunks_exact_mut(3).enumerate() {
-        let at = place(matrix, i / size, i % size);
-        if let (Fill::Colour(fill), false) = (fill, inside(at, whole)) {
-            out.copy_from_slice(&fill);
-            continue;
-        }
-        let along = |q: f64, side: usize| {
-            let q = (q + 0.5) / factor as f64 - 0.5;
-            let q = q.clamp(0.0, (side - 1) as f64);
-            let low = q as usize;
-            (low, (low + 1).min(side - 1), (q - low as f64) as f32)
-        };
-        let ((top, bottom, t_r), (left, right, t_c)) = (along(at[0], *height), along(at[1], *width));
-        let pixel = |row: usize, column: usize| &rgb[(row * width + column) * 3..][..3];
-        let (a, b) = (pixel(top, left), pixel(top, right));
-        let (c, d) = (pixel(bottom, left), pixel(bottom, right));
-        for channel in 0..3 {
-            let blend = |x: f32, y: f32, t: f32| x + (y - x) * t;
-            let above = blend(a[channel] as f32, b[channel] as f32, t_c);
-            let below = blend(c[channel] as f32, d[channel] as f32, t_c);
-            out[channel] = blend(above, below, t_r);
-        }
+    let mut seen = vec![true; size];
+    let isa = isa();
+    for (row, out) in out.chunks_exact_mut(size * 3).enumerate() {
+        simd::vectorize(
+            isa,
+            #[inline(always)]
+            || {
+                for (block, out) in out.chunks_mut(3 * BLOCK).enumerate() {
+                    let first = block * BLOCK;
+                    let at = |i: i32| place(matrix, row, first + i as usize);
+                    let smaller = |q: f64| (q + 0.5) / factor as f64 - 0.5;
+                    let rows = Axis::clamped(
+                        *height,
+                        #[inline(always)]
+                        |i| smaller(at(i)[0]),
+                    );
+                    let columns = Axis::clamped(
+                        *width,
+                        #[inline(always)]
+                        |i| smaller(at(i)[1]),
+                    );
+                    blend(rgb, *width, &rows, &columns, out);
+                    for (i, seen) in seen[first..].iter_mut().take(BLOCK).enumerate() {
+                        *seen = inside(at(i as i32), whole);
+                    }
+                }
+            },
+        );
         colour(out);
+        if let Fill::Colour(fill) = fill {
+            let beside = out.chunks_exact_mut(3).zip(&seen).filter(|(_, seen)| !**seen);
+            beside.for_each(|(pixel, _)| pixel.copy_from_slice(&fill));
+        }
     }
     out
 }
 
+/// A block of pixels between four neighbours each: these are fetched one by one, and blended in vectors of a channel.
+#[inline(always)]
+fn blend(rgb: &[u8], width: usize, rows: &Axis, columns: &Axis, out: &mut [f32]) {
+    let mut values = [[[0u8; BLOCK]; 3]; 4];
+    for i in 0..out.len() / 3 {
+        for (k, values) in values.iter_mut().enumerate() {
+            let row = if k < 2 { rows.low[i] } else { rows.high[i] };
+            let column = if k % 2 == 0 { columns.low[i] } else { columns.high[i] };
+            let pixel = &rgb[(row as usize * width + column as usize) * 3..][..3];
+            values.iter_mut().zip(pixel).for_each(|(to, &value)| to[i] = value);
+        }
+    }
+    let mut blended = [[0.0f32; BLOCK]; 3];
+    for (channel, blended) in blended.iter_mut().enumerate() {
+        let [[a, b], [c, d]] =
+            [[&values[0][channel], &values[1][channel]], [&values[2][channel], &values[3][channel]]];
+        for (i, y) in blended.iter_mut().enumerate() {
+            let blend = |x: f32, y: f32, t: f32| x + (y - x) * t;
+            let (t_r, t_c) = (rows.t[i] as f32, columns.t[i] as f32);
+            let above = blend(a[i] as f32, b[i] as f32, t_c);
+            let below = blend(c[i] as f32, d[i] as f32, t_c);
+            *y = blend(above, below, t_r);
+        }
+    }
+    for (i, pixel) in out.chunks_exact_mut(3).enumerate() {
+        pixel.iter_mut().zip(&blended).for_each(|(y, blended)| *y = blended[i]);
+    }
+}
+
 /// The mask seen through the matrix: of each place the nearest label, void beside the mask.
 pub fn sample_mask(mask: &Mask, matrix: &Matrix, size: usize) -> Mask {
-    let at = |i: usize| {
-        let [r, c] = place(matrix, i / size, i % size);
-        if !inside([r, c], [mask.height, mask.width]) {
-            return VOID;
-        }
-        let nearest = |q: f64, side: usize| ((q + 0.5) as usize).min(side - 1);
-        mask.classes[nearest(r, mask.height) * mask.width + nearest(c, mask.width)]
-    };
-    Mask { height: size, width: size, classes: (0..size * size).map(at).collect() }
+    let whole = [mask.height, mask.width];
+    let mut classes = vec![VOID; size * size];
+    simd::vectorize(
+        isa(),
+        #[inline(always)]
+        || {
+            for (row, classes) in classes.chunks_exact_mut(size).enumerate() {
+                for (block, classes) in classes.chunks_mut(BLOCK).enumerate() {
+                    let at = |i: i32| place(matrix, row, block * BLOCK + i as usize);
+                    let rows = Axis::clamped(
+                        whole[0],
+                        #[inline(always)]
+                        |i| at(i)[0] + 0.5,
+                    );
+                    let columns = Axis::clamped(
+                        whole[1],
+                        #[inline(always)]
+                        |i| at(i)[1] + 0.5,
+                    );
+                    for (i, class) in classes.iter_mut().enumerate() {
+                        if inside(at(i as i32), whole) {
+                            *class = mask.classes
+                                [rows.low[i] as usize * mask.width + columns.low[i] as usize];
+                        }
+                    }
+                }
+            }
+        },
+    );
+    Mask { height: size, width: size, classes }
 }
 
 /// The picture `factor` times smaller, each pixel the mean of a box (at the far edges of the part
@@ -342,6 +406,68 @@ mod tests {
             Crop::Area { low: 0.5, high: 1.0, ratio: 0.5 },
         ] {
             assert!(crop.check().unwrap_err().to_string().contains("low ≤ high"), "{crop:?}");
+        }
+    }
+
+    /// The definition, a pixel at a time.
+    fn pixel(picture: &Picture, matrix: &Matrix, factor: usize, row: usize, column: usize) -> [f32; 3] {
+        let along = |q: f64, side: usize| {
+            let q = ((q + 0.5) / factor as f64 - 0.5).clamp(0.0, (side - 1) as f64);
+            let low = q as usize;
+            (low, (low + 1).min(side - 1), (q - low as f64) as f32)
+        };
+        let at = place(matrix, row, column);
+        let (top, bottom, t_r) = along(at[0], picture.height);
+        let (left, right, t_c) = along(at[1], picture.width);
+        std::array::from_fn(|channel| {
+            let value = |y: usize, x: usize| picture.rgb[(y * picture.width + x) * 3 + channel] as f32;
+            let blend = |x: f32, y: f32, t: f32| x + (y - x) * t;
+            let above = blend(value(top, left), value(top, right), t_c);
+            blend(above, blend(value(bottom, left), value(bottom, right), t_c), t_r)
+        })
+    }
+
+    #[test]
+    fn vectors_of_pixels_have_the_bits_of_the_definition() {
+        let picture = picture(41, 67);
+        let mask = Mask::new(41, 67, (0..41 * 67).map(|i| (i * 7 % 21) as u8).collect()).unwrap();
+        let turned = [[0.7, -0.9, 12.3], [0.4, 1.6, -20.0]];
+        for (matrix, antialias) in [
+            (SCALES.draw([41, 67], 71, 1, 2, 3), false),
+            (turned, false),
+            (turned, true),
+            (IDENTITY, true),
+        ] {
+            let matrix =
+                compose(&matrix, &[[if antialias { 2.6 } else { 1.0 }, 0.0, 0.3], [0.0, 1.7, 0.0]]);
+            let factor = if antialias { (shrinkage(&matrix) as usize).max(1) } else { 1 };
+            let reduced = reduce(&picture, factor);
+            let double = |pixels: &mut [f32]| pixels.iter_mut().for_each(|value| *value *= 2.0);
+            for isa in simd::supported() {
+                let fill = Fill::Colour([1.0, 2.0, 3.0]);
+                let [got, edge] = [fill, Fill::Edge].map(|fill| {
+                    simd::with_isa(isa, || sample(&picture, &matrix, 71, fill, antialias, double))
+                });
+                let labels = simd::with_isa(isa, || sample_mask(&mask, &matrix, 71));
+                for i in 0..71 * 71 {
+                    let at = place(&matrix, i / 71, i % 71);
+                    let expected =
+                        pixel(&reduced, &matrix, factor, i / 71, i % 71).map(|value| value * 2.0);
+                    assert_eq!(edge[i * 3..][..3], expected, "{isa:?} {matrix:?} {i}");
+                    let (fill, class) = match inside(at, [41, 67]) {
+                        true => {
+                            let nearest = |q: f64, side: usize| ((q + 0.5) as usize).min(side - 1);
+                            (expected, mask.classes[nearest(at[0], 41) * 67 + nearest(at[1], 67)])
+                        }
+                        false => ([1.0, 2.0, 3.0], VOID),
+                    };
+                    assert_eq!(
+                        (&got[i * 3..][..3], labels.classes[i]),
+                        (&fill[..], class),
+                        "{isa:?} {i}"
+                    );
+                }
+            }
         }
     }
 }

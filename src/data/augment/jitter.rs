@@ -4,6 +4,7 @@
 //! picture's mean colour (times b) and g the pixel's own grey, .299 R + .587 G + .114 B
 //! (as in torchvision's ColorJitter, in a fixed order).
 
+use crate::cpu::simd::{self, isa};
 use crate::data::Picture;
 use crate::error::{Error, Result};
 use crate::random::{Stream, domain};
@@ -40,9 +41,26 @@ impl Jitter {
 }
 
 fn mean_grey(picture: &Picture) -> f32 {
+    /// Whole pixels, and whole vectors of any instruction set.
+    const BLOCK: usize = 48;
     let mut sums = [0u64; 3];
-    for pixel in picture.rgb.chunks_exact(3) {
-        sums.iter_mut().zip(pixel).for_each(|(sum, &value)| *sum += value as u64);
+    let mut add =
+        |lanes: &[u32]| lanes.iter().enumerate().for_each(|(i, &lane)| sums[i % 3] += lane as u64);
+    // So many blocks of bytes fit into 32 bits.
+    for part in picture.rgb.chunks(BLOCK << 16) {
+        let blocks = part.chunks_exact(BLOCK);
+        add(&blocks.remainder().iter().map(|&value| value as u32).collect::<Vec<_>>());
+        let mut lanes = [0u32; BLOCK];
+        simd::vectorize(
+            isa(),
+            #[inline(always)]
+            || {
+                for block in blocks {
+                    lanes.iter_mut().zip(block).for_each(|(lane, &value)| *lane += value as u32);
+                }
+            },
+        );
+        add(&lanes);
     }
     let pixels = (picture.height * picture.width) as f64;
     grey(sums.map(|sum| (sum as f64 / pixels) as f32))
@@ -67,20 +85,49 @@ impl Colour {
     pub const IDENTITY: Self = Colour { brightness: 1.0, contrast: 1.0, saturation: 1.0, middle: 0.0 };
 
     /// In place, on any number of RGB pixels of 0 to 255.
-    #[inline(always)]
     pub fn apply(&self, rgb: &mut [f32]) {
+        /// Pixels whose channels lie apart for a moment, so that vectors hold one channel.
+        const BLOCK: usize = 16;
         if *self == Self::IDENTITY {
             return;
         }
-        for pixel in rgb.chunks_exact_mut(3) {
-            let toward = |from: f32, x: f32, factor: f32| (from + factor * (x - from)).clamp(0.0, 255.0);
-            let x: [f32; 3] = std::array::from_fn(|channel| {
-                let x = (self.brightness * pixel[channel]).clamp(0.0, 255.0);
-                toward(self.middle, x, self.contrast)
-            });
-            let grey = grey(x);
-            pixel.iter_mut().zip(x).for_each(|(y, x)| *y = toward(grey, x, self.saturation));
+        simd::vectorize(
+            isa(),
+            #[inline(always)]
+            || {
+                for pixels in rgb.chunks_mut(3 * BLOCK) {
+                    let mut channels = [[0.0f32; BLOCK]; 3];
+                    for (i, pixel) in pixels.chunks_exact(3).enumerate() {
+                        channels.iter_mut().zip(pixel).for_each(|(channel, &value)| channel[i] = value);
+                    }
+                    for i in 0..BLOCK {
+                        let changed = self.of([channels[0][i], channels[1][i], channels[2][i]]);
+                        for channel in 0..3 {
+                            channels[channel][i] = changed[channel];
+                        }
+                    }
+                    for (i, pixel) in pixels.chunks_exact_mut(3).enumerate() {
+                        pixel.iter_mut().zip(&channels).for_each(|(y, channel)| *y = channel[i]);
+                    }
+                }
+            },
+        );
+    }
+
+    #[inline(always)]
+    fn of(&self, pixel: [f32; 3]) -> [f32; 3] {
+        let toward = |from: f32, x: f32, factor: f32| (from + factor * (x - from)).clamp(0.0, 255.0);
+        // (Loops, not `map`: the library's closures might not be inlined into the instruction set of the caller.)
+        let mut x = pixel;
+        for x in &mut x {
+            *x = (self.brightness * *x).clamp(0.0, 255.0);
+            *x = toward(self.middle, *x, self.contrast);
         }
+        let grey = grey(x);
+        for x in &mut x {
+            *x = toward(grey, *x, self.saturation);
+        }
+        x
     }
 }
 
@@ -123,5 +170,25 @@ mod tests {
         assert!(jitter.check().is_ok());
         assert!(Jitter { saturation: 1.1, ..jitter }.check().is_err());
         assert!(Jitter { contrast: f32::NAN, ..jitter }.check().is_err());
+    }
+
+    #[test]
+    fn blocks_of_pixels_have_the_bits_of_pixels_one_by_one_and_sums_are_exact() {
+        let colour = Colour { brightness: 1.2, contrast: 0.8, saturation: 1.3, middle: 93.7 };
+        let pixels: Vec<f32> = (0..37 * 3).map(|i| (i * 97 % 256) as f32 * 1.01).collect();
+        let expected: Vec<f32> =
+            pixels.chunks_exact(3).flat_map(|p| colour.of([p[0], p[1], p[2]])).collect();
+        for isa in simd::supported() {
+            let mut got = pixels.clone();
+            simd::with_isa(isa, || colour.apply(&mut got));
+            assert!(got.iter().zip(&expected).all(|(g, e)| g.to_bits() == e.to_bits()), "{isa:?}");
+        }
+        let rgb: Vec<u8> = (0..41 * 53 * 3).map(|i| (i * 131 % 256) as u8).collect();
+        let mean = |channel: usize| {
+            let sum: u64 = rgb.iter().skip(channel).step_by(3).map(|&value| value as u64).sum();
+            (sum as f64 / (41.0 * 53.0)) as f32
+        };
+        let expected = grey([mean(0), mean(1), mean(2)]);
+        assert_eq!(mean_grey(&Picture::new(41, 53, rgb.clone()).unwrap()), expected);
     }
 }

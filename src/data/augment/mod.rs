@@ -9,6 +9,7 @@
 //! The output pixel p takes the input at M'·p ([`affine`](crate::ops::affine())); a flip turns the result
 //! round. The rules differ in o, see [`Rule`].
 
+use crate::cpu::simd::isa;
 use crate::data::Mask;
 use crate::error::{Error, Result};
 use crate::ops::affine::{self, Matrix};
@@ -129,9 +130,9 @@ pub fn matrix(parameters: &Parameters, h: usize, w: usize, rule: Rule) -> Matrix
 
 /// The picture [h, w, channels] seen through a matrix.
 pub fn warp(x: &[f32], [h, w, channels]: [usize; 3], matrix: &Matrix) -> Vec<f32> {
-    let mut out = vec![0.0; x.len()];
+    let (isa, mut out) = (isa(), vec![0.0; x.len()]);
     for (row, out) in out.chunks_exact_mut((w * channels).max(1)).enumerate() {
-        affine::warp_row(x, [h, w, channels], matrix, row, out);
+        affine::warp_row(isa, x, [h, w, channels], matrix, row, out);
     }
     out
 }
@@ -139,7 +140,7 @@ pub fn warp(x: &[f32], [h, w, channels]: [usize; 3], matrix: &Matrix) -> Vec<f32
 /// The mask seen through the same matrix; no label is blended.
 pub fn warp_mask(mask: &Mask, matrix: &Matrix) -> Mask {
     let mut classes = vec![0; mask.classes.len()];
-    affine::warp_nearest(&mask.classes, [mask.height, mask.width], matrix, &mut classes);
+    affine::warp_nearest(isa(), &mask.classes, [mask.height, mask.width], matrix, &mut classes);
     Mask { classes, ..*mask }
 }
 

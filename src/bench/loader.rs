@@ -1,0 +1,177 @@
+//! Whether pictures come as fast as a network takes them: reading, decoding, resizing and augmentation alone, on
+//! made-up pictures of VOC's sizes in both layouts, beside the training step that waits for them.
+
+use super::nets::Net;
+use super::{Machine, time};
+use crate::cpu::threads;
+use crate::data::convert::convert;
+use crate::data::loader::Loader;
+use crate::data::source::{Layout, Source, Training};
+use crate::data::synthetic;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::train::{Augment, Plan};
+use serde_json::{Map, Value, json};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+/// Made-up pictures in a folder of their own, which goes when this does.
+pub struct Pictures {
+    folder: PathBuf,
+}
+
+impl Pictures {
+    /// In both layouts.
+    pub fn make(parent: &Path, count: usize) -> Result<Self> {
+        let folder = parent.join(format!("atrous-bench-{}", std::process::id()));
+        if folder.exists() {
+            return Err(Error::file(folder, "expected a name that is not taken"));
+        }
+        let pictures = Pictures { folder };
+        synthetic::make(&pictures.root(Layout::VocNpy), count, 1, 0, &|_, _| {})?;
+        let [npy, devkit] = [Layout::VocNpy, Layout::VocDevkit].map(|layout| pictures.root(layout));
+        convert(&npy, &devkit, Layout::VocDevkit, &|_, _| ControlFlow::Continue(()))?;
+        Ok(pictures)
+    }
+
+    fn root(&self, layout: Layout) -> PathBuf {
+        self.folder.join(name(layout))
+    }
+
+    pub fn training(&self, layout: Layout) -> Result<Training> {
+        let source = Source::open(self.root(layout))?;
+        source.training(source.natural_task())
+    }
+}
+
+impl Drop for Pictures {
+    fn drop(&mut self) {
+        // Made-up pictures that cannot be removed now are the system's to remove with its other temporary files.
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// As `atrous data convert` has it.
+pub fn name(layout: Layout) -> &'static str {
+    match layout {
+        Layout::VocNpy => "npy",
+        Layout::VocDevkit => "voc",
+    }
+}
+
+/// A network and how its pictures are changed.
+#[derive(Clone, Copy, Debug)]
+pub struct Feed {
+    pub net: Net,
+    pub augment: Augment,
+}
+
+/// The networks that take pictures fastest, and the recipes of the presets and of the dearest augmentation.
+pub fn feeds() -> Result<Vec<Feed>> {
+    let all = [
+        ("alexnet", Augment::Keras),
+        ("alexnet", Augment::Colour),
+        ("mobilenetv2_frozen", Augment::Keras),
+        ("deeplabv3plus", Augment::Flip),
+        ("deeplabv3plus", Augment::Colour),
+    ];
+    all.into_iter().map(|(net, augment)| Ok(Feed { net: Net::find(net)?, augment })).collect()
+}
+
+/// Pictures a second.
+#[derive(Clone, Copy, Debug)]
+pub struct Rates {
+    /// One thread, files to pixels (and masks).
+    pub read: f64,
+    /// One worker, files to batches.
+    pub one: f64,
+    /// All workers.
+    pub all: f64,
+}
+
+impl Feed {
+    /// `deeplabv3plus colour`
+    pub fn name(&self) -> String {
+        format!("{} {}", self.net.name, self.augment)
+    }
+
+    /// Pictures a second that training steps take.
+    pub fn need(&self, machine: &Machine, device: Device) -> Result<f64> {
+        let line = self.net.measure(machine, device)?;
+        let ms = line.get("train_ms").and_then(Value::as_f64).unwrap_or(f64::NAN);
+        Ok(self.net.batch as f64 * 1e3 / ms)
+    }
+
+    pub fn rates(&self, training: &Training, workers: usize) -> Result<Rates> {
+        let plan = Plan { augment: self.augment, ..self.net.plan()? };
+        let (dataset, recipe) = (&training.dataset, plan.training_recipe());
+        let indices = &training.train;
+        let read = time(2.0, || {
+            for &index in indices {
+                dataset.picture(index)?;
+                if recipe.masks {
+                    dataset.mask(index)?;
+                }
+            }
+            Ok(())
+        })?;
+        let mut epoch = 0;
+        let mut loaded = |workers| {
+            let all = Loader::shuffled(dataset.clone(), recipe, plan.batch_size, 1);
+            let all = Loader { indices: indices.clone(), workers, ..all };
+            time(2.0, || {
+                epoch += 1;
+                all.epoch(epoch, 0)?.try_for_each(|batch| batch.map(drop))
+            })
+        };
+        let (one, all) = (loaded(1)?, loaded(workers)?);
+        let rate = |seconds: f64| indices.len() as f64 / seconds;
+        Ok(Rates { read: rate(read.median), one: rate(one.median), all: rate(all.median) })
+    }
+
+    /// The line of what was measured. `share`: of a step's processor time, what making its pictures costs.
+    pub fn line(&self, layout: Layout, rates: Rates, workers: usize, need: f64) -> Map<String, Value> {
+        let tenths = |value: f64| json!((value * 10.0).round() / 10.0);
+        let share = 100.0 * need / rates.one / threads::count() as f64;
+        let all = [
+            ("loader", json!(self.name())),
+            ("layout", json!(name(layout))),
+            ("workers", json!(workers)),
+            ("threads", json!(threads::count())),
+            ("read_per_second", tenths(rates.read)),
+            ("one_worker_per_second", tenths(rates.one)),
+            ("all_per_second", tenths(rates.all)),
+            ("step_per_second", tenths(need)),
+            ("share", tenths(share)),
+        ];
+        all.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_are_there_in_both_layouts_and_go_again() {
+        let parent = tempfile::tempdir().unwrap();
+        let pictures = Pictures::make(parent.path(), 4).unwrap();
+        for layout in [Layout::VocNpy, Layout::VocDevkit] {
+            let training = pictures.training(layout).unwrap();
+            assert_eq!(training.train.len(), 4);
+            assert!(training.dataset.mask(3).unwrap().is_some());
+        }
+        assert!(Pictures::make(parent.path(), 4).err().unwrap().to_string().contains("not taken"));
+        drop(pictures);
+        assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_share_is_what_a_picture_costs_of_what_its_step_costs() {
+        let feed = feeds().unwrap()[0];
+        let rates = Rates { read: 900.0, one: 400.0, all: 700.0 };
+        let line = threads::with(2, || feed.line(Layout::VocNpy, rates, 2, 100.0)).unwrap();
+        assert_eq!(line["share"], 12.5);
+        assert_eq!((&line["loader"], &line["layout"]), (&"alexnet keras".into(), &"npy".into()));
+    }
+}
