@@ -430,7 +430,7 @@ pub unsafe fn store<V: Vector, const FULL: bool>(value: V, to: *mut f32, lanes: 
 pub fn streams(out: &[f32], columns: usize) -> bool {
     /// About the last cache of a server's few cores.
     const LARGE: usize = 32 << 20;
-    size_of_val(out) > LARGE && columns.is_multiple_of(16) && (out.as_ptr() as usize).is_multiple_of(64)
+    size_of_val(out) >= LARGE && columns.is_multiple_of(16) && (out.as_ptr() as usize).is_multiple_of(64)
 }
 
 /// Compiles a plain loop for every instruction set, for the compiler to vectorise. Mark the

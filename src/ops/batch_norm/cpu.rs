@@ -8,7 +8,7 @@
 
 use super::{Normal, Statistics};
 use crate::cpu::simd::{self, Isa, Kernel, Vector, dispatch, isa, load, store, streams};
-use crate::cpu::threads;
+use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
 use crate::pool::Buffer;
 use crate::tensor::Tensor;
@@ -68,7 +68,10 @@ pub fn statistics(isa: Isa, x: &[f32], channels: usize) -> Statistics {
                     let m = load::<V, FULL>(mean.add(c), n);
                     let mut sum = load::<V, FULL>(m2.add(c), n);
                     for r in 0..rows.len() / channels {
-                        let d = load::<V, FULL>(rows.as_ptr().add(r * channels + c), n).sub(m);
+                        let at = rows.as_ptr().add(r * channels + c);
+                        // These rows are in cache; meanwhile, the next tile's come.
+                        V::prefetch(at.wrapping_add(TILE * channels));
+                        let d = load::<V, FULL>(at, n).sub(m);
                         sum = d.mul_add(d, sum);
                     }
                     store::<V, FULL>(sum, m2.add(c), n, false);
@@ -104,14 +107,22 @@ pub fn statistics(isa: Isa, x: &[f32], channels: usize) -> Statistics {
     Statistics { mean, variance: m2.into_iter().map(|m2| m2 / n).collect() }
 }
 
-/// [Σ g, Σ g·(x − m)] of each channel.
-pub fn gradient_sums(x: &[f32], dy: &[f32], normal: &Normal, then: Then) -> Vec<[f64; 2]> {
+/// [Σ g, Σ g·(x − m)] of each channel. Where the statistics are constants, ∂x = γ·s·g goes into `dx` in the same pass.
+pub fn gradient_sums(
+    x: &[f32],
+    dy: &[f32],
+    normal: &Normal,
+    then: Then,
+    dx: Option<&mut [f32]>,
+) -> Vec<[f64; 2]> {
     struct Sums<'a> {
         x: &'a [f32],
         dy: &'a [f32],
         constants: &'a [Vec<f32>; 3],
         then: Then,
         sums: &'a mut [f32],
+        dx: Option<*mut f32>,
+        stream: bool,
     }
     impl Kernel for Sums<'_> {
         type Output = ();
@@ -120,19 +131,28 @@ pub fn gradient_sums(x: &[f32], dy: &[f32], normal: &Normal, then: Then) -> Vec<
             let [a, m, b] = self.constants;
             let channels = a.len();
             let (plain, centred) = self.sums.split_at_mut(channels);
-            for (x, g) in self.x.chunks_exact(channels).zip(self.dy.chunks_exact(channels)) {
-                // SAFETY: n elements from c on of slices of `channels` elements.
+            // Four rows at a time: a quarter of the loads and stores of sums and constants.
+            for (rows, (x, g)) in
+                self.x.chunks(4 * channels).zip(self.dy.chunks(4 * channels)).enumerate()
+            {
+                let dx = self.dx.map(|dx| dx.wrapping_add(rows * 4 * channels));
+                // SAFETY: n elements from c on of each of the rows' `channels` elements, of which `dx` has as many;
+                // `streams` vouches for the alignment.
                 for_each_vector!(V, channels, FULL, c, n, unsafe {
                     let at = |values: &[f32]| load::<V, FULL>(values.as_ptr().add(c), n);
-                    let from_mean = at(x).sub(at(m));
-                    let g = self.then.back(at(g), from_mean.mul(at(a)).add(at(b)));
-                    store::<V, FULL>(at(plain).add(g), plain.as_mut_ptr().add(c), n, false);
-                    store::<V, FULL>(
-                        g.mul_add(from_mean, at(centred)),
-                        centred.as_mut_ptr().add(c),
-                        n,
-                        false,
-                    );
+                    let (a, m, b) = (at(a), at(m), at(b));
+                    let (mut sum, mut centred_sum) = (at(plain), at(centred));
+                    for row in (0..x.len()).step_by(channels) {
+                        let from_mean = at(&x[row..]).sub(m);
+                        let g = self.then.back(at(&g[row..]), from_mean.mul(a).add(b));
+                        sum = sum.add(g);
+                        centred_sum = g.mul_add(from_mean, centred_sum);
+                        if let Some(dx) = dx {
+                            store::<V, FULL>(g.mul(a), dx.add(row + c), n, self.stream);
+                        }
+                    }
+                    store::<V, FULL>(sum, plain.as_mut_ptr().add(c), n, false);
+                    store::<V, FULL>(centred_sum, centred.as_mut_ptr().add(c), n, false);
                 });
             }
         }
@@ -141,10 +161,15 @@ pub fn gradient_sums(x: &[f32], dy: &[f32], normal: &Normal, then: Then) -> Vec<
     let (isa, channels) = (isa(), normal.mean.len());
     let size = TILE * channels;
     let mut parts = Buffer::<f32>::filled(x.len().div_ceil(size) * 2 * channels, 0.0);
+    assert!(dx.as_ref().is_none_or(|dx| dx.len() == x.len()));
+    let stream = dx.as_ref().is_some_and(|dx| streams(dx, channels));
+    let dx = dx.map(Shared::new);
     threads::for_each_chunk(&mut parts, 2 * channels, |tile, sums| {
-        let end = x.len().min((tile + 1) * size);
-        let (x, dy) = (&x[tile * size..end], &dy[tile * size..end]);
-        dispatch(isa, Sums { x, dy, constants: &constants, then, sums });
+        let (start, end) = (tile * size, x.len().min((tile + 1) * size));
+        let (x, dy) = (&x[start..end], &dy[start..end]);
+        // SAFETY: each tile has its own rows of ∂x.
+        let dx = dx.map(|dx| unsafe { dx.at(start) });
+        dispatch(isa, Sums { x, dy, constants: &constants, then, sums, dx, stream });
     });
     let mut sums = vec![[0.0f64; 2]; channels];
     for part in parts.chunks_exact(2 * channels) {

@@ -17,7 +17,8 @@
 //! and M2 = Σ(x − m)² in two passes over data that is still in cache; tiles are merged in order
 //! (Chan, Golub and LeVeque, 1979), in f64. With n = 1 the result is exactly β.
 //!
-//! Bytes bind: training reads x twice and writes y; backward reads x and g twice and writes ∂x.
+//! Bytes bind: training reads x twice and writes y; backward reads x and g twice and writes ∂x
+//! (inference: reads each once).
 
 mod cpu;
 mod device;
@@ -94,7 +95,7 @@ pub fn batch_norm_train(
     let saved = needs.any().then(|| x.detach());
     let y = record("batch_norm", [x, gamma, beta], y, move |dy| {
         let x = saved.expect("saved when an input needs a gradient");
-        let sums = gradient_sums(&x, &dy, &normal, then_here);
+        let sums = gradient_sums(&x, &dy, &normal, then_here, None);
         let dx = needs.0[0].then(|| {
             let n = count as f64;
             // ∂x = a·(g − ḡ) + b·(x − m): differences first, so that little is lost where they are
@@ -194,18 +195,26 @@ pub fn batch_norm_infer(
     let of_vectors = needs.0[1] || needs.0[2];
     let saved_x = (of_vectors || (needs.any() && then_here != Then::Nothing)).then(|| x.detach());
     let y = record("batch_norm", [x, gamma, beta], y, move |dy| {
-        let sums = match &saved_x {
-            Some(x) if of_vectors => Some(gradient_sums(x, &dy, &normal, then_here)),
-            _ => None,
+        let (dx, sums) = match &saved_x {
+            // All of them in one pass, where there is a kernel for it.
+            Some(x) if of_vectors && needs.0[0] && fused && isa() != Isa::Reference => {
+                let mut dx = Buffer::<f32>::new(x.shape().elements());
+                let sums = gradient_sums(x, &dy, &normal, then_here, Some(&mut dx));
+                (Some(Tensor::from_buffer(dx, x.shape())), Some(sums))
+            }
+            _ => {
+                let of = saved_x.as_ref().filter(|_| of_vectors);
+                let sums = of.map(|x| gradient_sums(x, &dy, &normal, then_here, None));
+                // Without an activation x does not matter: any tensor of its shape stands for it.
+                let x = saved_x.as_ref().unwrap_or(&dy);
+                let [scale, ..] = normal.constants();
+                let constants: Vec<[f64; 3]> = scale.iter().map(|&a| [a, 0.0, 0.0]).collect();
+                let dx = || input_gradient(&dy, x, &normal, &constants, then_here);
+                (needs.0[0].then(dx), sums)
+            }
         };
         let share = |i| sums.as_ref().map(|sums| column(sums, i, dtype)).transpose();
         let (dgamma, dbeta) = (share(1)?, share(0)?);
-        let dx = needs.0[0].then(|| {
-            let [scale, ..] = normal.constants();
-            let constants: Vec<[f64; 3]> = scale.iter().map(|&a| [a, 0.0, 0.0]).collect();
-            // Without an activation x does not matter: any tensor of its shape stands for it.
-            input_gradient(&dy, saved_x.as_ref().unwrap_or(&dy), &normal, &constants, then_here)
-        });
         Ok([dx, dgamma, dbeta])
     });
     then.complete(fused, y)
@@ -274,13 +283,20 @@ impl Statistics {
 }
 
 /// [Σ g, Σ g·x̂] of each channel, g as it comes through the activation of y = γ·x̂ + β.
-fn gradient_sums(x: &Tensor, dy: &Tensor, normal: &Normal, then: Then) -> Vec<[f64; 2]> {
+/// The fast kernel writes `dx`, of constant statistics, in the same pass; the others leave it.
+fn gradient_sums(
+    x: &Tensor,
+    dy: &Tensor,
+    normal: &Normal,
+    then: Then,
+    dx: Option<&mut [f32]>,
+) -> Vec<[f64; 2]> {
     let mut sums = match x.dtype() {
         DType::F64 => return sums_naive::<f64>(x.values(), dy.values(), &normal.mean, &normal.inverse),
         _ if isa() == Isa::Reference => {
             return sums_naive::<f32>(x.values(), dy.values(), &normal.mean, &normal.inverse);
         }
-        _ => cpu::gradient_sums(x.values(), dy.values(), normal, then),
+        _ => cpu::gradient_sums(x.values(), dy.values(), normal, then, dx),
     };
     sums.iter_mut().zip(&normal.inverse).for_each(|(sum, s)| sum[1] *= s);
     sums
