@@ -2,8 +2,8 @@
 //!
 //! | | files | what runs |
 //! |---|---|---|
-//! | [`cpu`] | `src/ladder/cpu`, one a rung | conv2d, depthwise_conv2d, gemm |
-//! | [`cuda`] | `kernels/ladder`, one a rung | those, batch_norm and reduce |
+//! | `cpu` | `src/ladder/cpu`, one a rung | conv2d, depthwise_conv2d, gemm |
+//! | `cuda` | `kernels/ladder`, one a rung | those, batch_norm and reduce |
 //!
 //! Each file's header says what its rung adds to the one before, and what would bind it. Here each is a [`Rung`]
 //! that runs on a [`Work`], so that all are tested alike, and timed side by side (`atrous bench conv2d --ladder`).

@@ -85,6 +85,7 @@ impl Colour {
     pub const IDENTITY: Self = Colour { brightness: 1.0, contrast: 1.0, saturation: 1.0, middle: 0.0 };
 
     /// In place, on any number of RGB pixels of 0 to 255.
+    #[allow(clippy::needless_range_loop, reason = "a pixel is one place of three channels")]
     pub fn apply(&self, rgb: &mut [f32]) {
         /// Pixels whose channels lie apart for a moment, so that vectors hold one channel.
         const BLOCK: usize = 16;
