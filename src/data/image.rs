@@ -10,7 +10,7 @@ use crate::data::augment::crop::reduce;
 use crate::data::{CLASSES, Mask, Picture, VOID};
 use crate::error::{Error, Result};
 use crate::ops;
-use crate::ops::resize::{Method, Tap, bilinear_rows, nearest_rows};
+use crate::ops::resize::{BilinearRows, Method, Tap, nearest_rows};
 use crate::tensor::Tensor;
 
 /// Where a picture lies in the square it was fitted into.
@@ -63,73 +63,8 @@ pub fn resize(picture: &Picture, height: usize, width: usize) -> Result<Vec<f32>
 fn bilinear(picture: &Picture, height: usize, width: usize, out: &mut [f32]) {
     let rows = Method::Bilinear.taps::<f32>(picture.height, height);
     let columns = Method::Bilinear.taps::<f32>(picture.width, width);
-    simd::vectorize(
-        isa(),
-        #[inline(always)]
-        || bilinear_colours(&picture.rgb, picture.width, &rows, &columns, out),
-    );
-}
-
-/// [`bilinear_rows`] of a picture, to the bit, in vectors of one channel's pixels.
-#[inline(always)]
-fn bilinear_colours(rgb: &[u8], width: usize, rows: &[Tap<f32>], columns: &[Tap<f32>], out: &mut [f32]) {
-    let n = columns.len();
-    let t: Vec<f32> = columns.iter().map(|tap| tap.t).collect();
-    let (mut ends, mut between) = (vec![0u8; 6 * n], vec![0.0f32; 3 * n]);
-    // The two input rows in use, interpolated along x, and which they are.
-    let mut line = [vec![0.0f32; 3 * n], vec![0.0f32; 3 * n]];
-    let mut held = [usize::MAX; 2];
-    for (tap, out) in rows.iter().zip(out.chunks_exact_mut(3 * n)) {
-        if held[1] == tap.low {
-            line.swap(0, 1);
-            held.swap(0, 1);
-        }
-        for (side, from_row) in [tap.low, tap.high].into_iter().enumerate() {
-            if held[side] != from_row {
-                let from = &rgb[from_row * width * 3..][..width * 3];
-                along_x(from, columns, &t, &mut ends, &mut between, &mut line[side]);
-                held[side] = from_row;
-            }
-        }
-        for ((y, &top), &bottom) in out.iter_mut().zip(&line[0]).zip(&line[1]) {
-            *y = top + (bottom - top) * tap.t;
-        }
-    }
-}
-
-/// A row of a picture, interpolated along x. `ends`: for the two pixels that each column lies between, channel by
-/// channel; `between`: for what is between them.
-#[inline(always)]
-fn along_x(
-    from: &[u8],
-    columns: &[Tap<f32>],
-    t: &[f32],
-    ends: &mut [u8],
-    between: &mut [f32],
-    line: &mut [f32],
-) {
-    let n = columns.len();
-    let (low, high) = ends.split_at_mut(3 * n);
-    for (i, tap) in columns.iter().enumerate() {
-        let (a, b) = (&from[tap.low * 3..][..3], &from[tap.high * 3..][..3]);
-        for channel in 0..3 {
-            low[channel * n + i] = a[channel];
-            high[channel * n + i] = b[channel];
-        }
-    }
-    for channel in 0..3 {
-        let channel = channel * n..(channel + 1) * n;
-        let ends = low[channel.clone()].iter().zip(&high[channel.clone()]);
-        for ((y, (&a, &b)), &t) in between[channel].iter_mut().zip(ends).zip(t) {
-            let (a, b) = (a as f32, b as f32);
-            *y = a + (b - a) * t;
-        }
-    }
-    for (i, pixel) in line.chunks_exact_mut(3).enumerate() {
-        for (channel, y) in pixel.iter_mut().enumerate() {
-            *y = between[channel * n + i];
-        }
-    }
+    let (x, w, rows, columns) = (&picture.rgb[..], picture.width, &rows[..], &columns[..]);
+    simd::dispatch(isa(), BilinearRows { x, w, c: 3, rows, columns, out, stream: false });
 }
 
 /// The picture in a square, [size, size, 3], values 0 to 255, zeros around it.
@@ -250,11 +185,9 @@ fn blended(mask: &Mask, height: usize, width: usize) -> Vec<u8> {
     let rows = Method::Bilinear.taps::<f32>(mask.height, height);
     let columns = Method::Bilinear.taps::<f32>(mask.width, width);
     let mut values = vec![0.0f32; height * width];
-    simd::vectorize(
-        isa(),
-        #[inline(always)]
-        || bilinear_rows(&mask.classes, mask.width, 1, &rows, &columns, &mut values),
-    );
+    let (x, w, rows, columns, out) =
+        (&mask.classes[..], mask.width, &rows[..], &columns[..], &mut values[..]);
+    simd::dispatch(isa(), BilinearRows { x, w, c: 1, rows, columns, out, stream: false });
     let whole = |value: f32| if value as usize > CLASSES.len() { VOID } else { value as u8 };
     values.into_iter().map(whole).collect()
 }

@@ -7,7 +7,7 @@
 //! its slope is known from x, which is read anyway.
 
 use super::{Normal, Statistics};
-use crate::cpu::simd::{self, Isa, Kernel, Vector, dispatch, isa, load, store, streams};
+use crate::cpu::simd::{self, Isa, Kernel, Vector, dispatch, isa, load, prefetch, store, streams};
 use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
 use crate::pool::Buffer;
@@ -70,7 +70,7 @@ pub fn statistics(isa: Isa, x: &[f32], channels: usize) -> Statistics {
                     for r in 0..rows.len() / channels {
                         let at = rows.as_ptr().add(r * channels + c);
                         // These rows are in cache; meanwhile, the next tile's come.
-                        V::prefetch(at.wrapping_add(TILE * channels));
+                        prefetch(at.wrapping_add(TILE * channels));
                         let d = load::<V, FULL>(at, n).sub(m);
                         sum = d.mul_add(d, sum);
                     }

@@ -1,5 +1,5 @@
 use super::{BLOCK, blocked, pack, rows, strips};
-use crate::cpu::simd::{Kernel, Vector, dispatch, isa, load, store, streams};
+use crate::cpu::simd::{Kernel, Vector, dispatch, isa, load, prefetch, store, streams};
 use crate::cpu::threads;
 use crate::ops::Then;
 use crate::ops::depthwise_conv2d::DepthwiseGeometry;
@@ -158,7 +158,7 @@ impl Forward<'_> {
             for row in &rows[3 - S..] {
                 let next = row.wrapping_add(S * self.g.input[1] * c);
                 for x in 0..N * S {
-                    V::prefetch(next.wrapping_add((x + 3 - S) * c));
+                    prefetch(next.wrapping_add((x + 3 - S) * c));
                 }
             }
             let start = bias.map_or(V::splat(0.0), |bias| load::<V, FULL>(bias, lanes));

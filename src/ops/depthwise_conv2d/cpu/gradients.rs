@@ -3,7 +3,7 @@
 #![allow(clippy::needless_range_loop, reason = "taps and pixels of a block are what is counted")]
 
 use super::{BLOCK, blocked, pack, rows, strips, unpack};
-use crate::cpu::simd::{Kernel, Vector, dispatch, isa, load, store, streams};
+use crate::cpu::simd::{Kernel, Vector, dispatch, isa, load, prefetch, store, streams};
 use crate::cpu::threads::{self, Shared};
 use crate::ops::depthwise_conv2d::DepthwiseGeometry;
 use crate::pool::Buffer;
@@ -301,7 +301,7 @@ impl Backward<'_> {
             if DW {
                 let next = at.x.wrapping_add(self.g.input[1] * c);
                 for (p, x) in x.as_flattened_mut().iter_mut().enumerate() {
-                    V::prefetch(next.wrapping_add(p * c));
+                    prefetch(next.wrapping_add(p * c));
                     *x = load::<V, FULL>(at.x.add(p * c), lanes);
                 }
             }
@@ -313,7 +313,7 @@ impl Backward<'_> {
                     // The row that the rows of pixels after this one see for the first time.
                     let next = dy.wrapping_add(self.g.output[1] * c);
                     for o in 0..N {
-                        V::prefetch(next.wrapping_add((o + 3 - S) * c));
+                        prefetch(next.wrapping_add((o + 3 - S) * c));
                     }
                 }
                 let (mut w, mut dw) = ([zero; 3], [zero; 3]);
