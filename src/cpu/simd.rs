@@ -591,8 +591,8 @@ mod tests {
                 let mut out = vec![99.0f32; 32];
                 // SAFETY: the arrays hold 32 elements, at least LANES past every offset used.
                 unsafe {
-                    V::prefetch(a.as_ptr());
-                    V::prefetch(std::ptr::null());
+                    prefetch(a.as_ptr());
+                    prefetch(std::ptr::null());
                     let x = V::load_partial(a.as_ptr(), n);
                     let y = x.mul_add(V::splat(2.0), V::splat(1.0)).add(x).sub(V::splat(0.5));
                     y.max(V::splat(-9.0))

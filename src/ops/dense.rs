@@ -7,7 +7,7 @@
 use crate::autograd::{Needs, record_all};
 use crate::cases::{Case, Input, Size};
 use crate::cpu::few_rows::{times_transpose, transpose_times};
-use crate::cpu::gemm::{Dense, Matrix, Packed, Right, Start, gram, is_thin, product, thin};
+use crate::cpu::gemm::{Matrix, Right, gram, is_thin, multiply, thin};
 use crate::cpu::simd::isa;
 use crate::error::{Error, Result};
 use crate::ops::conv2d::{Conv2dGeometry, device};
@@ -158,11 +158,8 @@ mod fast {
             thin(isa(), x.values(), g.inputs, w.values(), g.outputs, bias, &mut y);
             return Tensor::from_buffer(y, [g.batch, g.outputs]);
         }
-        let rows = Matrix::new(x.values(), g.batch, g.inputs);
-        let packed = Packed::new(isa(), &Right::matrix(w.values(), g.inputs, g.outputs));
-        let start = b.map_or(Start::Zero, |b| Start::Bias(b.values()));
-        // SAFETY: dense rows of `outputs` elements in a buffer of batch · outputs.
-        unsafe { product(&rows, &packed, start, Then::Nothing, &Dense(g.outputs), &mut y) };
+        let right = Right::matrix(w.values(), g.inputs, g.outputs);
+        multiply(isa(), x.values(), &right, b.map(|b| b.values()), &mut y);
         Tensor::from_buffer(y, [g.batch, g.outputs])
     }
 
@@ -172,10 +169,8 @@ mod fast {
             times_transpose(isa(), dy.values(), g.outputs, w.values(), &mut dx);
             return Tensor::from_buffer(dx, [g.batch, g.inputs]);
         }
-        let rows = Matrix::new(dy.values(), g.batch, g.outputs);
-        let packed = Packed::new(isa(), &Right::transpose(w.values(), g.outputs, g.inputs));
-        // SAFETY: dense rows of `inputs` elements in a buffer of batch · inputs.
-        unsafe { product(&rows, &packed, Start::Zero, Then::Nothing, &Dense(g.inputs), &mut dx) };
+        let right = Right::transpose(w.values(), g.outputs, g.inputs);
+        multiply(isa(), dy.values(), &right, None, &mut dx);
         Tensor::from_buffer(dx, [g.batch, g.inputs])
     }
 

@@ -4,14 +4,28 @@
 //! other, so that the rows come into L1 once; meanwhile the next tile's rows are brought near. C is written once.
 
 use super::tile::{ANY, ONE_RUN, Tile, for_each_tile};
-use super::{Packed, Start, even_blocks};
-use crate::cpu::simd::{Kernel, Vector, dispatch, streams};
+use super::{Dense, KC, Matrix, Packed, Right, Start, even_blocks, product};
+use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, streams};
 use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
 
 /// Bytes of B that a task goes through for each tile of rows: they come from L2 (1 MiB at least on the processors this is
 /// tuned for) beside the rows.
 const GROUP_BYTES: usize = 768 << 10;
+
+/// C [rows, columns] = A [rows, depth]·B + bias, with B packed for this once.
+pub fn multiply(isa: Isa, a: &[f32], right: &Right, bias: Option<&[f32]>, out: &mut [f32]) {
+    /// So long are rows that 14 of them still fit L2, where each panel reads them again.
+    const LONG: usize = 8 * KC;
+    let start = bias.map_or(Start::Zero, Start::Bias);
+    let (depth, columns) = (right.depth(), right.columns);
+    if depth <= LONG {
+        return matrix_product(a, &Packed::whole(isa, right), start, Then::Nothing, out);
+    }
+    let rows = Matrix::new(a, out.len() / columns.max(1), depth);
+    // SAFETY: dense rows of `columns` elements.
+    unsafe { product(&rows, &Packed::new(isa, right), start, Then::Nothing, &Dense(columns), out) }
+}
 
 /// C [rows, columns] = then(A [rows, depth]·B + start), with B [`Packed::whole`].
 pub fn matrix_product(a: &[f32], right: &Packed, start: Start, then: Then, out: &mut [f32]) {

@@ -1,13 +1,14 @@
 //! Matrix products on packed panels: what convolution and dense layers run on.
 //!
-//! Two products cover every layer, forward and backward,
+//! Three products cover every layer, forward and backward,
 //!
+//! - [`matrix_product`]: C = A·B, where A is a plain matrix that is read where it lies;
 //! - [`product`]: C = A·B, where A's rows are *gathered* on the fly (a row is the patch of pixels
 //!   under a convolution's window, copied a run at a time) and B is packed once. No matrix of all
 //!   patches ever exists: a task gathers a block that fits in its L2 cache.
 //! - [`gram`]: C = Aᵀ·B, the weight gradient, with the same gathered A.
 //!
-//! and [`thin`] is the first for the few rows of a dense layer.
+//! and [`thin`] is the first for the few rows of a dense layer ([`multiply`] chooses for many).
 //!
 //! **Blocking** (after Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication",
 //! 2008). The innermost tile keeps ROWS × 2 vectors of C in registers; each step of k loads two
@@ -30,7 +31,7 @@ mod thin;
 mod tile;
 
 pub use gram::gram;
-pub use matrix::matrix_product;
+pub use matrix::{matrix_product, multiply};
 pub use patches::{GridPlace, Matrix, Patches};
 pub use thin::{is_thin, thin};
 

@@ -7,7 +7,7 @@
 //! Its gradients are [`crate::cpu::few_rows`].
 
 use super::{KC, ONE_RUN, ROW, Start, Tile};
-use crate::cpu::simd::{Isa, Kernel, Vector, dispatch};
+use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, prefetch};
 use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
 use crate::pool::Buffer;
@@ -75,8 +75,8 @@ pub fn thin(
                     }
                     for k in STEPS..2 * STEPS {
                         let next = self.b.as_ptr().wrapping_add((from + k) * self.columns + column);
-                        V::prefetch(next);
-                        V::prefetch(next.wrapping_add(16));
+                        prefetch(next);
+                        prefetch(next.wrapping_add(16));
                     }
                     for first in (0..self.rows).step_by(height) {
                         let tile = Tile {

@@ -1,7 +1,7 @@
 //! The innermost loop: a tile of C in registers.
 
 use super::Start;
-use crate::cpu::simd::Vector;
+use crate::cpu::simd::{Vector, prefetch};
 use crate::ops::Then;
 
 /// One tile: up to `V::TILE_ROWS` rows and two vectors of columns, over `runs` runs of `steps` steps of k.
@@ -92,7 +92,7 @@ impl Tile<'_> {
                     Left::<ROW_STEP>::new(self.a.wrapping_add(run), self.row_step, self.k_step);
                 for _ in 0..self.steps / UNROLL {
                     for u in 0..UNROLL {
-                        V::prefetch(ahead);
+                        prefetch(ahead);
                         ahead = ahead.wrapping_add(self.ahead_step);
                         left.step::<V, ROWS, WIDTH>(u, b.wrapping_add(u * self.b_step), &mut sums);
                     }
