@@ -371,8 +371,8 @@ pub unsafe fn product_of(
         }
         return;
     }
-    // Few rows (dense layers): cut the columns as well, so that there is work for every core.
-    let cuts = (16 / blocks).clamp(1, right.panels());
+    // Few rows: cut the columns as well, so that there is work for a few cores; each cut gathers the rows again.
+    let cuts = (4 / blocks).clamp(1, right.panels());
     let cut = right.panels().div_ceil(cuts);
     let cuts = right.panels().div_ceil(cut);
     // What is added to is read again soon.
