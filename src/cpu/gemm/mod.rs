@@ -126,7 +126,7 @@ impl Packed {
 
     /// In panels of all steps: for [`matrix_product`].
     pub fn whole(isa: Isa, right: &Right) -> Self {
-        Packed::in_blocks(isa, right, vec![0..right.depth()])
+        Packed::in_blocks(isa, right, std::iter::once(0..right.depth()).collect())
     }
 
     /// In blocks of at most KC steps, none of which has steps of two taps: for [`product_of`].

@@ -64,11 +64,9 @@ impl Tile<'_> {
         macro_rules! of {
             ($($n:literal)*) => {
                 match (rows, self.columns > V::LANES) {
-                    $(($n, wide) => if const { $n <= V::TILE_ROWS } {
-                        match wide {
-                            true => unsafe { self.rows::<V, $n, 2, ROW_STEP>(c) },
-                            false => unsafe { self.rows::<V, $n, 1, ROW_STEP>(c) },
-                        }
+                    $(($n, wide) if const { $n <= V::TILE_ROWS } => match wide {
+                        true => unsafe { self.rows::<V, $n, 2, ROW_STEP>(c) },
+                        false => unsafe { self.rows::<V, $n, 1, ROW_STEP>(c) },
                     },)*
                     _ => {}
                 }
@@ -218,6 +216,7 @@ impl<const ROW_STEP: usize> Left<ROW_STEP> {
             for base in [&mut *a, b, c, d, e] {
                 *base = base.wrapping_add(steps);
             }
+            #[allow(clippy::pointers_in_nomem_asm_block, reason = "no memory is touched through them")]
             // SAFETY: no instruction at all. It only keeps the compiler from knowing how the bases hang together: it
             // would compute an address a row from one of them, and run out of registers.
             #[cfg(target_arch = "x86_64")]

@@ -124,7 +124,7 @@ impl<'a> Sparse<'a> {
             let seen = [0, 1].map(|axis| {
                 let mut seen = self.axes[axis].iter().filter(|s| s.taps.contains(&at[axis]));
                 let first = seen.next().map_or(0..0, |s| s.outputs.clone());
-                first.start..seen.last().map_or(first.end, |s| s.outputs.end)
+                first.start..seen.next_back().map_or(first.end, |s| s.outputs.end)
             });
             let rows = Patches {
                 grid: [seen[0].len(), seen[1].len()],
@@ -159,7 +159,7 @@ fn stretches(g: &Conv2dGeometry, axis: usize) -> Vec<Stretch> {
         let sees =
             |k: &usize| (g.pad[axis]..g.input[axis] + g.pad[axis]).contains(&(o + k * g.dilation[axis]));
         let mut seen = (0..g.kernel[axis]).filter(sees);
-        let taps = seen.next().map_or(0..0, |first| first..seen.last().unwrap_or(first) + 1);
+        let taps = seen.next().map_or(0..0, |first| first..seen.next_back().unwrap_or(first) + 1);
         match all.last_mut() {
             Some(last) if last.taps == taps => last.outputs.end = o + 1,
             _ => all.push(Stretch { outputs: o..o + 1, taps }),
