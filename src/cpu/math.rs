@@ -3,28 +3,35 @@
 
 #![allow(clippy::excessive_precision)] // Cephes' constants, as they were published
 
+use super::simd::Vector;
 use crate::tensor::Real;
+
+/// Cephes' `expf`: (eʳ − 1 − r) / r² for |r| ≤ ln 2 / 2, highest power first.
+const EXP: [f32; 6] = [
+    1.987_569_150e-4,
+    1.398_199_951e-3,
+    8.333_451_907e-3,
+    4.166_579_589e-2,
+    1.666_666_546e-1,
+    5.000_000_120e-1,
+];
+/// Adding 1.5·2²³ leaves the nearest whole number in the low bits.
+const ROUND: f32 = 12_582_912.0;
+/// ln 2 in two parts; the product of the first with any exponent of an f32 is exact.
+const LN_2: [f32; 2] = [355.0 / 512.0, -2.121_944_401e-4];
 
 /// eˣ to 2 units in the last place, over the whole range: 0 below −104, ∞ above 88.8, NaN stays.
 ///
-/// x = n·ln 2 + r with |r| ≤ ln 2 / 2; eʳ by Cephes' `expf` polynomial; 2ⁿ put into the exponent bits.
+/// x = n·ln 2 + r with |r| ≤ ln 2 / 2; eʳ by a polynomial; 2ⁿ put into the exponent bits.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
-    // Adding 1.5·2²³ leaves the nearest whole number in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    // ln 2 in two parts; the product of the first with any n here is exact.
-    const LN_2: [f32; 2] = [355.0 / 512.0, -2.121_944_401e-4];
     // Comparisons, not `clamp`: a NaN goes through, and the code stays two instructions.
     let x = if x < -104.0 { -104.0 } else { x };
     let x = if x > 89.0 { 89.0 } else { x };
     let rounded = x * std::f32::consts::LOG2_E + ROUND;
     let n = rounded - ROUND;
     let r = x - n * LN_2[0] - n * LN_2[1];
-    let p = 1.987_569_150e-4 * r + 1.398_199_951e-3;
-    let p = p * r + 8.333_451_907e-3;
-    let p = p * r + 4.166_579_589e-2;
-    let p = p * r + 1.666_666_546e-1;
-    let p = p * r + 5.000_000_120e-1;
+    let p = EXP.into_iter().reduce(|p, next| p * r + next).unwrap_or_default();
     let p = p * r * r + r + 1.0;
     // In two factors, since 2ⁿ itself may be too large or too small for an f32 where eˣ is not.
     let n = rounded.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
@@ -33,12 +40,35 @@ pub fn exp(x: f32) -> f32 {
     p * power(half) * power(n.wrapping_sub(half))
 }
 
+/// [`exp`] of a vector's lanes, in fused multiply-adds: for kernels that keep them in registers.
+///
+/// # Safety
+/// Inside [`super::simd::dispatch`] of the vector's instruction set.
+#[inline(always)]
+pub unsafe fn exp_lanes<V: Vector>(x: V) -> V {
+    let splat = |value: f32| unsafe { V::splat(value) };
+    // SAFETY: values only; n is within −150..=128. (The order of `max` and `min`: a NaN stays a NaN.)
+    unsafe {
+        let x = splat(89.0).min(splat(-104.0).max(x));
+        let n = x.mul_add(splat(std::f32::consts::LOG2_E), splat(ROUND)).sub(splat(ROUND));
+        let r = n.mul_add(splat(-LN_2[1]), n.mul_add(splat(-LN_2[0]), x));
+        let p = EXP.map(splat).into_iter().reduce(|p, next| p.mul_add(r, next)).unwrap_or(r);
+        p.mul_add(r.mul(r), r).add(splat(1.0)).times_two_to(n)
+    }
+}
+
 /// ln x to 2 units in the last place (Cephes' `logf`); what has no finite logarithm is the library's.
 #[inline(always)]
 pub fn ln(x: f32) -> f32 {
     if !(f32::MIN_POSITIVE..f32::INFINITY).contains(&x) {
         return x.ln();
     }
+    ln_normal(x)
+}
+
+/// [`ln`] of a finite number that is no less than the smallest with all its digits; of others it means nothing.
+#[inline(always)]
+pub fn ln_normal(x: f32) -> f32 {
     // x = m · 2ⁿ with m in [√½, √2).
     let shifted = x.to_bits().wrapping_sub(std::f32::consts::FRAC_1_SQRT_2.to_bits());
     let n = (shifted as i32 >> 23) as f32;
@@ -111,6 +141,7 @@ pub fn max(row: &[f32]) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::simd::{Isa, Kernel, dispatch, supported};
     use super::*;
 
     /// The worst error in units in the last place of the exact value, over evenly spaced points.
@@ -130,6 +161,35 @@ mod tests {
         assert!(worst_ulps(-87.0, 88.7, exp, f64::exp) < 2.0);
         assert!(worst_ulps(-1.0, 1.0, exp, f64::exp) < 2.0);
         assert!(worst_ulps(-104.0, -87.0, exp, f64::exp) < 2.0); // results too small for 24 bits
+    }
+
+    #[test]
+    fn exp_of_lanes_is_as_exact_and_right_at_its_ends() {
+        struct One(f32);
+        impl Kernel for One {
+            type Output = f32;
+            #[inline(always)]
+            fn run<V: Vector>(self) -> f32 {
+                let mut lanes = vec![0.0; V::LANES];
+                // SAFETY: as many elements as lanes.
+                unsafe { exp_lanes(V::splat(self.0)).store(lanes.as_mut_ptr()) };
+                lanes[V::LANES - 1]
+            }
+        }
+        fn check(exp: fn(f32) -> f32) {
+            assert!(worst_ulps(-104.0, 88.7, exp, f64::exp) < 2.0);
+            assert!(worst_ulps(-1.0, 1.0, exp, f64::exp) < 2.0);
+            assert_eq!((exp(0.0), exp(f32::NEG_INFINITY), exp(-105.0)), (1.0, 0.0, 0.0));
+            assert_eq!((exp(f32::INFINITY), exp(88.8)), (f32::INFINITY, f32::INFINITY));
+            assert!(exp(88.7).is_finite() && exp(-103.0) > 0.0 && exp(f32::NAN).is_nan());
+        }
+        check(|x| dispatch(Isa::Portable, One(x)));
+        if supported().contains(&Isa::Avx2) {
+            check(|x| dispatch(Isa::Avx2, One(x)));
+        }
+        if supported().contains(&Isa::Avx512) {
+            check(|x| dispatch(Isa::Avx512, One(x)));
+        }
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! What several operators share on the CPU: instruction sets, threads, matrix products,
-//! Winograd's convolution.
+//! Winograd's convolution, short rows.
 
 pub mod gemm;
 pub mod limits;
 pub mod math;
 pub mod simd;
 pub mod threads;
+pub mod turn;
 pub mod winograd;

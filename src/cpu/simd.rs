@@ -129,6 +129,14 @@ pub trait Vector: Copy + Send + Sync + 'static {
     unsafe fn min(self, other: Self) -> Self;
     /// self where a < b, else 0.
     unsafe fn where_less(self, a: Self, b: Self) -> Self;
+    /// Lane i is the float at offset `offsets[i]` of `from`: `LANES` offsets, each below 2³¹.
+    unsafe fn gather(from: *const f32, offsets: *const u32) -> Self;
+    /// self · 2ⁿ for whole n in −150..=128, also where 2ⁿ itself is too large or too small for an f32.
+    unsafe fn times_two_to(self, n: Self) -> Self;
+    /// The sum of all lanes, added by halves.
+    unsafe fn sum_lanes(self) -> f32;
+    /// As many bytes, each as a number.
+    unsafe fn load_bytes(from: *const u8) -> Self;
 }
 
 #[derive(Clone, Copy)]
@@ -202,6 +210,29 @@ impl Vector for Portable {
     #[inline(always)]
     unsafe fn where_less(self, a: Self, b: Self) -> Self {
         Portable(std::array::from_fn(|i| if a.0[i] < b.0[i] { self.0[i] } else { 0.0 }))
+    }
+    #[inline(always)]
+    unsafe fn gather(from: *const f32, offsets: *const u32) -> Self {
+        Portable(std::array::from_fn(|i| unsafe { *from.add(*offsets.add(i) as usize) }))
+    }
+    #[inline(always)]
+    unsafe fn times_two_to(self, n: Self) -> Self {
+        let power = |n: i32| f32::from_bits((n.wrapping_add(127) as u32) << 23);
+        self.zip(n, |x, n| {
+            // In two factors, each of which is a number.
+            let n = n as i32;
+            let half = n >> 1;
+            x * power(half) * power(n.wrapping_sub(half))
+        })
+    }
+    #[inline(always)]
+    unsafe fn sum_lanes(self) -> f32 {
+        let [a, b, c, d, e, f, g, h] = self.0;
+        ((a + e) + (c + g)) + ((b + f) + (d + h))
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(from: *const u8) -> Self {
+        Portable(unsafe { from.cast::<[u8; 8]>().read_unaligned() }.map(f32::from))
     }
 }
 
@@ -278,6 +309,40 @@ mod x86 {
         unsafe fn where_less(self, a: Self, b: Self) -> Self {
             unsafe { F32x8(_mm256_and_ps(self.0, _mm256_cmp_ps::<_CMP_LT_OQ>(a.0, b.0))) }
         }
+        #[inline(always)]
+        unsafe fn gather(from: *const f32, offsets: *const u32) -> Self {
+            unsafe { F32x8(_mm256_i32gather_ps::<4>(from, _mm256_loadu_si256(offsets.cast()))) }
+        }
+        #[inline(always)]
+        unsafe fn times_two_to(self, n: Self) -> Self {
+            unsafe {
+                let power = |n: __m256i| {
+                    let biased = _mm256_add_epi32(n, _mm256_set1_epi32(127));
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+                };
+                // In two factors, each of which is a number.
+                let n = _mm256_cvtps_epi32(n.0);
+                let half = _mm256_srai_epi32::<1>(n);
+                let once = _mm256_mul_ps(self.0, power(half));
+                F32x8(_mm256_mul_ps(once, power(_mm256_sub_epi32(n, half))))
+            }
+        }
+        #[inline(always)]
+        unsafe fn sum_lanes(self) -> f32 {
+            unsafe {
+                let four =
+                    _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
+                let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_bytes(from: *const u8) -> Self {
+            unsafe {
+                let bytes = _mm_loadl_epi64(from.cast());
+                F32x8(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)))
+            }
+        }
     }
 
     #[derive(Clone, Copy)]
@@ -347,6 +412,28 @@ mod x86 {
                 F32x16(_mm512_maskz_mov_ps(less, self.0))
             }
         }
+        #[inline(always)]
+        unsafe fn gather(from: *const f32, offsets: *const u32) -> Self {
+            unsafe { F32x16(_mm512_i32gather_ps::<4>(_mm512_loadu_si512(offsets.cast()), from)) }
+        }
+        #[inline(always)]
+        unsafe fn times_two_to(self, n: Self) -> Self {
+            unsafe { F32x16(_mm512_scalef_ps(self.0, n.0)) }
+        }
+        #[inline(always)]
+        unsafe fn sum_lanes(self) -> f32 {
+            unsafe {
+                let upper = _mm512_extractf32x8_ps::<1>(self.0);
+                F32x8(_mm256_add_ps(_mm512_castps512_ps256(self.0), upper)).sum_lanes()
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_bytes(from: *const u8) -> Self {
+            unsafe {
+                let bytes = _mm_loadu_si128(from.cast());
+                F32x16(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)))
+            }
+        }
     }
 
     #[target_feature(enable = "avx2,fma")]
@@ -413,6 +500,20 @@ pub unsafe fn store<V: Vector, const FULL: bool>(value: V, to: *mut f32, lanes: 
     }
 }
 
+/// Asks for the cache line at an address, which may be anywhere: for what a loop will read next where the processor
+/// does not see it coming.
+#[inline(always)]
+pub fn prefetch(address: *const f32) {
+    // SAFETY: the instruction is in all of x86-64 and touches nothing, wherever the address points.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// Whether a result is to be written past the caches: where it is larger than they are, a line is gone before
 /// anybody reads it, and an ordinary store would fetch it first, for nothing. Only where it is written in whole
 /// vectors, which begin at multiples of 64 bytes when its rows are `columns` floats.
@@ -437,6 +538,45 @@ pub fn vectorize<R>(isa: Isa, f: impl FnOnce() -> R) -> R {
     dispatch(isa, Plain(f))
 }
 
+/// Writes what a plain loop makes: `f(at, piece)` fills the piece of `out` that begins `at` elements into it. Mark it
+/// `#[inline(always)]`. To `stream` (see [`streams`]; `out` begins at a multiple of 64 bytes), a piece is made in L1 and
+/// copied past the caches from there.
+#[inline]
+pub fn write(isa: Isa, out: &mut [f32], stream: bool, f: impl Fn(usize, &mut [f32])) {
+    struct Stream<'a, F>(&'a mut [f32], F);
+    impl<F: Fn(usize, &mut [f32])> Kernel for Stream<'_, F> {
+        type Output = ();
+        #[inline(always)]
+        fn run<V: Vector>(self) {
+            const PIECE: usize = 1024;
+            let mut made = [0.0f32; PIECE];
+            for (i, out) in self.0.chunks_mut(PIECE).enumerate() {
+                let made = &mut made[..out.len()];
+                (self.1)(i * PIECE, made);
+                let (made, vectors) = (made.as_ptr(), out.len() / V::LANES);
+                // SAFETY: both are `out.len()` long, and a piece begins at a multiple of 64 bytes.
+                unsafe {
+                    for at in (0..vectors).map(|vector| vector * V::LANES) {
+                        V::load(made.add(at)).stream(out.as_mut_ptr().add(at));
+                    }
+                    let at = vectors * V::LANES;
+                    V::load_partial(made.add(at), out.len() - at)
+                        .store_partial(out.as_mut_ptr().add(at), out.len() - at);
+                }
+            }
+        }
+    }
+    assert!(!stream || (out.as_ptr() as usize).is_multiple_of(64));
+    match stream {
+        true => dispatch(isa, Stream(out, f)),
+        false => vectorize(
+            isa,
+            #[inline(always)]
+            || f(0, out),
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -458,6 +598,25 @@ mod tests {
                         .mul(V::splat(3.0))
                         .store_partial(out.as_mut_ptr(), n);
                 }
+                let offsets: Vec<u32> = (0..V::LANES as u32).map(|i| (7 * i + 3) % 32).collect();
+                let mut gathered = vec![0.0f32; V::LANES];
+                // SAFETY: as many offsets as lanes, all within the 32 elements.
+                unsafe { V::gather(a.as_ptr(), offsets.as_ptr()).store(gathered.as_mut_ptr()) };
+                let bytes: Vec<u8> = (0..V::LANES as u8).map(|i| i.wrapping_mul(37)).collect();
+                let mut numbers = vec![0.0f32; V::LANES];
+                // SAFETY: as many of both as lanes.
+                unsafe { V::load_bytes(bytes.as_ptr()).store(numbers.as_mut_ptr()) };
+                assert!(numbers.iter().zip(&bytes).all(|(&number, &byte)| number == byte as f32));
+                // SAFETY: values only.
+                let (sum, quarter) = unsafe {
+                    let x = V::load(a.as_ptr());
+                    let mut quarter = vec![0.0f32; V::LANES];
+                    x.times_two_to(V::splat(-2.0)).store(quarter.as_mut_ptr());
+                    (x.sum_lanes(), quarter)
+                };
+                assert_eq!(sum, a[..V::LANES].iter().sum::<f32>());
+                assert!(quarter.iter().zip(&a).all(|(&quarter, &a)| quarter == a / 4.0));
+                assert!(gathered.iter().zip(&offsets).all(|(&got, &at)| got == a[at as usize]));
                 for i in 0..32 {
                     let expect = (3.0 * a[i] + 0.5).clamp(-9.0, 4.0) * 3.0;
                     assert_eq!(out[i], if i < n { expect } else { 99.0 }, "lane {i} of {n}");
@@ -470,6 +629,19 @@ mod tests {
     fn every_instruction_set_computes_the_same_lanes() {
         for isa in supported() {
             dispatch(isa, Check);
+        }
+    }
+
+    #[test]
+    fn what_is_streamed_is_what_was_made() {
+        for isa in supported() {
+            for (length, stream) in [(0, true), (7, true), (1024, true), (2085, true), (2085, false)] {
+                let mut out = crate::pool::Buffer::<f32>::filled(length, -1.0);
+                write(isa, &mut out, stream, |at, piece| {
+                    piece.iter_mut().enumerate().for_each(|(i, y)| *y = (at + i) as f32);
+                });
+                assert!(out.iter().enumerate().all(|(i, &y)| y == i as f32), "{isa:?} {length}");
+            }
         }
     }
 

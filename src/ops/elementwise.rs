@@ -70,8 +70,13 @@ pub fn mul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 
 /// c · a
 pub fn scale(a: &Tensor, factor: f64) -> Result<Tensor> {
-    let output = map(a, "scale", Scale(factor))?;
-    Ok(record("scale", [a], output, move |g| Ok([Some(map(&g, "scale", Scale(factor))?)])))
+    let output = scale_owned(a.detach(), factor)?;
+    Ok(record("scale", [a], output, move |g| Ok([Some(scale_owned(g, factor)?)])))
+}
+
+/// c · a off the tape, in the memory of `a` where nobody else holds it.
+pub(crate) fn scale_owned(a: Tensor, factor: f64) -> Result<Tensor> {
+    map(a, "scale", Scale(factor))
 }
 
 /// min(max(a, low), high)
@@ -79,19 +84,19 @@ pub fn clip(a: &Tensor, low: f64, high: f64) -> Result<Tensor> {
     if low > high || low.is_nan() || high.is_nan() {
         return Err(Error::argument("clip", format!("expected low ≤ high, got {low} and {high}")));
     }
-    let output = map(a, "clip", Clip { low, high })?;
+    let output = map(a.detach(), "clip", Clip { low, high })?;
     let needs = Needs::of([a]);
     let saved = needs.any().then(|| a.detach());
     Ok(record("clip", [a], output, move |g| {
         let inside =
-            map(&saved.expect("saved when the input needs a gradient"), "clip", Inside { low, high })?;
+            map(saved.expect("saved when the input needs a gradient"), "clip", Inside { low, high })?;
         Ok([Some(mul(&g, &inside)?)])
     }))
 }
 
 /// −1, 0 or 1; the sign of ±0 is 0. Its gradient is zero, so it leaves the tape.
 pub fn sign(a: &Tensor) -> Result<Tensor> {
-    map(a, "sign", Sign)
+    map(a.detach(), "sign", Sign)
 }
 
 /// Ones where `a` has elements, of its type and on its device.
@@ -174,15 +179,18 @@ fn fast(op: Binary, a: &Tensor, b: &Tensor, period: usize) -> Tensor {
     let same = period == left.len();
     // Pieces of whole periods, so that every piece starts at the right operand's first element.
     let whole = if same { threads::PASS } else { (threads::PASS / period).max(1) * period };
+    let stream = same && simd::streams(&out, whole);
     threads::for_each_chunk(&mut out, whole, |i, out| {
         let left = &left[i * whole..][..out.len()];
-        simd::vectorize(
+        simd::write(
             isa,
+            out,
+            stream,
             #[inline(always)]
-            || {
+            |at, out| {
                 if same {
-                    let right = &right[i * whole..][..out.len()];
-                    out.iter_mut().zip(left).zip(right).for_each(|((y, &a), &b)| *y = op.apply(a, b));
+                    let pairs = left[at..].iter().zip(&right[i * whole + at..]);
+                    out.iter_mut().zip(pairs).for_each(|(y, (&a, &b))| *y = op.apply(a, b));
                 } else {
                     for (out, left) in out.chunks_mut(period).zip(left.chunks(period)) {
                         out.iter_mut()
@@ -315,16 +323,16 @@ impl Map for Sign {
     }
 }
 
-/// Applies a function to every element (off the tape).
-fn map(x: &Tensor, op: &'static str, f: impl Map) -> Result<Tensor> {
+/// Applies a function to every element (off the tape), in the memory of `x` where nobody else holds it.
+fn map(mut x: Tensor, op: &'static str, f: impl Map) -> Result<Tensor> {
     let plain = |x: &Tensor| {
         let x = x.values::<f64>();
         let mut out = Buffer::<f64>::new(x.len());
         out.iter_mut().zip(x).for_each(|(y, &x)| *y = f.apply(x));
         out
     };
-    Ok(match route(op, &[x])? {
-        Route::F64 => Tensor::from_buffer(plain(x), x.shape()),
+    Ok(match route(op, &[&x])? {
+        Route::F64 => Tensor::from_buffer(plain(&x), x.shape()),
         Route::Cuda(cuda) => {
             let n = x.shape().elements();
             let y = cuda.allocate(n, DType::F32)?;
@@ -333,6 +341,17 @@ fn map(x: &Tensor, op: &'static str, f: impl Map) -> Result<Tensor> {
             // SAFETY: x and y are n floats; y is new.
             unsafe { cuda.launch(Kernel::of(MODULE, "elementwise_map"), Size::elements(n), &all)? };
             Tensor::from_memory(y, x.shape())
+        }
+        _ if x.is_unique() => {
+            let isa = isa();
+            threads::for_each_chunk(x.values_mut::<f32>(), threads::PASS, |_, x| {
+                simd::vectorize(
+                    isa,
+                    #[inline(always)]
+                    || x.iter_mut().for_each(|x| *x = f.apply(*x)),
+                );
+            });
+            x
         }
         _ => {
             let (input, isa) = (x.values::<f32>(), isa());

@@ -6,9 +6,10 @@
 
 use crate::autograd::record;
 use crate::cases::{Case, Fill, Input, Size};
-use crate::cpu::simd::{self, isa};
+use crate::cpu::simd::{self, Kernel, Vector, isa};
+use crate::cpu::turn::{self, Turn};
 use crate::cpu::{math, threads};
-use crate::cuda::{self, Cuda, Kernel, arguments};
+use crate::cuda::{self, Cuda, arguments};
 use crate::error::{Error, Result};
 use crate::ops::{Route, route};
 use crate::pool::Buffer;
@@ -22,11 +23,14 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
     let output = match route("softmax", &[x])? {
         Route::F64 => rows::<f64, 1>([x], |[x], y| reference(x, y)),
         Route::Reference => rows::<f32, 1>([x], |[x], y| reference(x, y)),
-        Route::Fast => rows::<f32, 1>(
-            [x],
-            #[inline(always)]
-            |[x], y| fast(x, y),
-        ),
+        Route::Fast => match Turn::new(x.shape().last_axis()) {
+            Some(turn) => turned(&turn, [x]),
+            None => rows::<f32, 1>(
+                [x],
+                #[inline(always)]
+                |[x], y| fast(x, y),
+            ),
+        },
         Route::Cuda(cuda) => device(cuda, &[x])?,
     };
     let saved = output.detach();
@@ -34,11 +38,14 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
         Ok([Some(match route("softmax", &[&saved, &g])? {
             Route::F64 => rows::<f64, 2>([&saved, &g], |[y, g], d| reference_backward(y, g, d)),
             Route::Reference => rows::<f32, 2>([&saved, &g], |[y, g], d| reference_backward(y, g, d)),
-            Route::Fast => rows::<f32, 2>(
-                [&saved, &g],
-                #[inline(always)]
-                |[y, g], d| fast_backward(y, g, d),
-            ),
+            Route::Fast => match Turn::new(saved.shape().last_axis()) {
+                Some(turn) => turned(&turn, [&saved, &g]),
+                None => rows::<f32, 2>(
+                    [&saved, &g],
+                    #[inline(always)]
+                    |[y, g], d| fast_backward(y, g, d),
+                ),
+            },
             Route::Cuda(cuda) => device(cuda, &[&saved, &g])?,
         })])
     }))
@@ -63,7 +70,7 @@ fn device(cuda: &'static Cuda, inputs: &[&Tensor]) -> Result<Tensor> {
         _ => ("softmax_backward", cuda::Size::elements(rows)),
     };
     // SAFETY: all are rows · columns floats, the last one new; the shared memory is what the kernel asks for.
-    unsafe { cuda.launch(Kernel::of("softmax", name), size, &all)? };
+    unsafe { cuda.launch(cuda::Kernel::of("softmax", name), size, &all)? };
     Ok(Tensor::from_memory(out, shape))
 }
 
@@ -119,6 +126,73 @@ fn fast_backward(y: &[f32], g: &[f32], d: &mut [f32]) {
     d.iter_mut().zip(y.iter().zip(g)).for_each(|(d, (&y, &g))| *d = y * (g - dot));
 }
 
+/// [`rows`] for short ones.
+fn turned<const N: usize>(turn: &Turn, inputs: [&Tensor; N]) -> Tensor
+where
+    for<'a> Turned<'a, N>: Kernel<Output = ()>,
+{
+    let (shape, isa) = (inputs[0].shape(), isa());
+    let group = turn::ROWS * shape.last_axis();
+    let piece = (threads::PASS / 4).div_ceil(group) * group;
+    let inputs = inputs.map(|input| input.values::<f32>());
+    let mut out = Buffer::<f32>::new(shape.elements());
+    threads::for_each_chunk(&mut out, piece, |i, out| {
+        let inputs = inputs.map(|input| &input[i * piece..][..out.len()]);
+        simd::dispatch(isa, Turned { turn, inputs, out });
+    });
+    Tensor::from_buffer(out, shape)
+}
+
+/// Some rows: of x, or of y and g.
+struct Turned<'a, const N: usize> {
+    turn: &'a Turn,
+    inputs: [&'a [f32]; N],
+    out: &'a mut [f32],
+}
+
+impl Kernel for Turned<'_, 1> {
+    type Output = ();
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        // SAFETY: inside `dispatch`.
+        unsafe {
+            self.turn.each::<V, 1>(
+                self.inputs,
+                Some(self.out),
+                #[inline(always)]
+                |_, [x]| {
+                    let scale = turn::exp_and_sum::<V>(x).1.map(|total| 1.0 / total);
+                    turn::scale(x, &scale);
+                },
+            )
+        };
+    }
+}
+
+impl Kernel for Turned<'_, 2> {
+    type Output = ();
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        // SAFETY: as above.
+        unsafe {
+            self.turn.each::<V, 2>(
+                self.inputs,
+                Some(self.out),
+                #[inline(always)]
+                |_, [y, g]| {
+                    let mut dot = [0.0f32; turn::ROWS];
+                    for (y, g) in y.iter().zip(&*g) {
+                        (0..turn::ROWS).for_each(|r| dot[r] += y[r] * g[r]);
+                    }
+                    for (y, g) in y.iter_mut().zip(g) {
+                        (0..turn::ROWS).for_each(|r| y[r] *= g[r] - dot[r]);
+                    }
+                },
+            )
+        };
+    }
+}
+
 pub fn cases() -> Vec<Case> {
     let case = |name: &'static str, size, shape: &[usize]| {
         let inputs = vec![Input::new("x", shape).fill(Fill::Uniform(-6.0, 6.0))];
@@ -131,6 +205,7 @@ pub fn cases() -> Vec<Case> {
         case("one_class", Size::Tiny, &[4, 1]),
         case("long_rows", Size::Tiny, &[3, 61]),
         case("pieces", Size::Tiny, &[997, 21]),
+        case("too_long_to_turn", Size::Tiny, &[19, 71]),
         case("16x224x224x21", Size::Real, &[16, 224, 224, 21]),
     ]
 }

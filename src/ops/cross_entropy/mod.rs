@@ -25,17 +25,22 @@ use crate::autograd::{Needs, record};
 use crate::cases::{Case, Fill, Input, Size};
 use crate::cpu::simd::{self, isa};
 use crate::cpu::threads;
+use crate::cpu::turn::{self, Turn};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::ops::elementwise::scale;
+use crate::ops::elementwise::scale_owned;
 use crate::ops::{Route, common_dtype, route};
 use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Shape, Tensor};
 use device::Loss;
 use kernels::*;
+use short_rows::ShortRows;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 mod device;
 mod kernels;
+mod short_rows;
 
 /// What the gradient of `softmax_cross_entropy` by the logits is, where the labels of a row do not
 /// sum to 1 (several classes in one picture).
@@ -113,13 +118,22 @@ pub fn sparse_softmax_cross_entropy(
     match route {
         Route::F64 => rows::<f64>(op, logits, weights, |i, z, d| sparse(z, classes[i], d)),
         Route::Reference => rows::<f32>(op, logits, weights, |i, z, d| sparse(z, classes[i], d)),
-        _ => rows::<f32>(
-            op,
-            logits,
-            weights,
-            #[inline(always)]
-            |i, z, d| fast_sparse(z, classes[i], d),
-        ),
+        _ => match Turn::new(logits.shape().last_axis()) {
+            Some(turn) => {
+                let (isa, turn) = (isa(), &turn);
+                pieces::<f32>(op, logits, weights, |rows, z, weights, gradient, scale| {
+                    let classes = &classes[rows];
+                    simd::dispatch(isa, ShortRows { turn, z, classes, weights, gradient, scale })
+                })
+            }
+            None => rows::<f32>(
+                op,
+                logits,
+                weights,
+                #[inline(always)]
+                |i, z, d| fast_sparse(z, classes[i], d),
+            ),
+        },
     }
 }
 
@@ -248,28 +262,67 @@ fn classes(
     ignore: Option<i64>,
 ) -> Result<Buffer<u32>> {
     let (count, leading) = one_label(op, logits, labels)?;
-    let label = |i: usize| match labels.dtype() {
-        DType::F32 => labels.values::<f32>()[i] as f64,
-        DType::F64 => labels.values::<f64>()[i],
-        DType::U8 => labels.as_u8().map_or(f64::NAN, |labels| labels[i] as f64),
-    };
     let mut out = Buffer::<u32>::new(leading.iter().product());
-    for (i, out) in out.iter_mut().enumerate() {
-        let class = label(i).trunc();
-        *out = if ignore.is_some_and(|ignore| class == ignore as f64) {
-            IGNORED
-        } else if class >= 0.0 && class < count as f64 {
-            class as u32
-        } else {
-            let (mut rest, mut place) = (i, leading.clone());
-            for axis in place.iter_mut().rev() {
-                (rest, *axis) = (rest / *axis, rest % *axis);
-            }
-            let message = format!("expected a label in 0..{count}, got {} at {place:?}", label(i));
-            return Err(Error::argument(op, message));
-        };
+    let wrong = match labels.dtype() {
+        DType::F32 => truncate(labels.values::<f32>(), count, ignore, |&y| y as f64, &mut out),
+        DType::F64 => truncate(labels.values::<f64>(), count, ignore, |&y| y, &mut out),
+        DType::U8 => {
+            truncate(labels.as_u8().unwrap_or_default(), count, ignore, |&y| y as f64, &mut out)
+        }
+    };
+    let Some((i, label)) = wrong else { return Ok(out) };
+    let (mut rest, mut place) = (i, leading);
+    for axis in place.iter_mut().rev() {
+        (rest, *axis) = (rest / *axis, rest % *axis);
     }
-    Ok(out)
+    let message = format!("expected a label in 0..{count}, got {label} at {place:?}");
+    Err(Error::argument(op, message))
+}
+
+/// The first label that is no class, with its position.
+fn truncate<T: Sync>(
+    labels: &[T],
+    count: usize,
+    ignore: Option<i64>,
+    number: impl Fn(&T) -> f64 + Sync + Send,
+    out: &mut [u32],
+) -> Option<(usize, f64)> {
+    const WRONG: u32 = u32::MAX - 1;
+    const PIECE: usize = threads::PASS / 8;
+    let (isa, count) = (isa(), count as f64);
+    // What no label is equal to.
+    let ignore = ignore.map_or(f64::NAN, |ignore| ignore as f64);
+    let wrong = AtomicBool::new(false);
+    threads::for_each_chunk(out, PIECE, |i, out| {
+        let labels = &labels[i * PIECE..][..out.len()];
+        simd::vectorize(
+            isa,
+            #[inline(always)]
+            || {
+                let mut all = 0;
+                for (out, label) in out.iter_mut().zip(labels) {
+                    let class = number(label).trunc();
+                    let known = class >= 0.0 && class < count;
+                    // Within the range of i32, or not used.
+                    let narrow = class.clamp(-1.0, 2e9) as i32 as u32;
+                    let class = if class == ignore {
+                        IGNORED
+                    } else if known {
+                        narrow
+                    } else {
+                        WRONG
+                    };
+                    all |= (class == WRONG) as u32;
+                    *out = class;
+                }
+                if all != 0 {
+                    wrong.store(true, Ordering::Relaxed);
+                }
+            },
+        );
+    });
+    let first = wrong.into_inner().then(|| out.iter().position(|&class| class == WRONG))??;
+    Some((first, number(&labels[first])))
 }
 
 /// What the losses share. `f` gets the number of a row, its logits, and where to write the
@@ -279,6 +332,40 @@ fn rows<T: Real>(
     logits: &Tensor,
     weights: Option<&Tensor>,
     f: impl Fn(usize, &[T], &mut [T]) -> T + Sync + Send,
+) -> Result<Tensor> {
+    let isa = isa();
+    pieces::<T>(op, logits, weights, |rows, z, weights, mut gradient, scale| {
+        let columns = z.len() / rows.len();
+        // Without a gradient to keep, its rows are written to one scratch row.
+        let mut scratch = vec![T::ZERO; if gradient.is_none() { columns } else { 0 }];
+        simd::vectorize(
+            isa,
+            #[inline(always)]
+            || {
+                let mut total = 0.0;
+                for (k, z) in z.chunks_exact(columns).enumerate() {
+                    let weight = weights.map_or(T::ONE, |weights| weights[k]);
+                    let d = match &mut gradient {
+                        Some(gradient) => &mut gradient[k * columns..(k + 1) * columns],
+                        None => &mut scratch,
+                    };
+                    total += (weight * f(rows.start + k, z, d)).to_f64();
+                    let scale = weight * scale;
+                    d.iter_mut().for_each(|d| *d *= scale);
+                }
+                total
+            },
+        )
+    })
+}
+
+/// The mean loss, and its node. `f` gets some rows: their numbers, their logits and weights, where to write the
+/// gradient, if it is wanted, and what to multiply it by beside the weight; it gives Σ w·L.
+fn pieces<T: Real>(
+    op: &'static str,
+    logits: &Tensor,
+    weights: Option<&Tensor>,
+    f: impl Fn(Range<usize>, &[T], Option<&[T]>, Option<&mut [T]>, T) -> f64 + Sync + Send,
 ) -> Result<Tensor> {
     let shape = logits.shape();
     if shape.elements() == 0 {
@@ -293,41 +380,25 @@ fn rows<T: Real>(
         }
     }
     let weights = weights.map(|weights| weights.values::<T>());
-    let (values, isa, wanted) = (logits.values::<T>(), isa(), Needs::of([logits]).any());
-    let mut losses = Buffer::<T>::new(n);
+    let (values, wanted) = (logits.values::<T>(), Needs::of([logits]).any());
     let mut gradient = Buffer::<T>::new(if wanted { shape.elements() } else { 0 });
-    let piece = (threads::PASS / 8).div_ceil(columns);
-    // Without a gradient to keep, its rows are written to one scratch row.
+    let piece = (threads::PASS / 4).div_ceil(columns).next_multiple_of(turn::ROWS);
     let mut gradients = gradient.chunks_mut(piece * columns);
-    let mut pieces: Vec<_> = losses.chunks_mut(piece).map(|losses| (losses, gradients.next())).collect();
-    threads::for_each_chunk(&mut pieces, 1, |p, pieces| {
-        let (losses, gradient) = &mut pieces[0];
-        let mut scratch = vec![T::ZERO; if gradient.is_none() { columns } else { 0 }];
-        simd::vectorize(
-            isa,
-            #[inline(always)]
-            || {
-                for (k, loss) in losses.iter_mut().enumerate() {
-                    let i = p * piece + k;
-                    let weight = weights.map_or(T::ONE, |weights| weights[i]);
-                    let d = match gradient {
-                        Some(gradient) => &mut gradient[k * columns..(k + 1) * columns],
-                        None => &mut scratch,
-                    };
-                    *loss = weight * f(i, &values[i * columns..(i + 1) * columns], d);
-                    let scale = weight / T::from_f64(n as f64);
-                    d.iter_mut().for_each(|d| *d *= scale);
-                }
-            },
-        );
+    let mut sums: Vec<_> = (0..n.div_ceil(piece)).map(|_| (0.0, gradients.next())).collect();
+    threads::for_each_chunk(&mut sums, 1, |p, sums| {
+        let (sum, gradient) = &mut sums[0];
+        let rows = p * piece..n.min((p + 1) * piece);
+        let z = &values[rows.start * columns..rows.end * columns];
+        let weights = weights.map(|weights| &weights[rows.clone()]);
+        *sum = f(rows, z, weights, gradient.as_deref_mut(), T::ONE / T::from_f64(n as f64));
     });
-    let total: f64 = losses.iter().map(|loss| loss.to_f64()).sum();
+    let total: f64 = sums.iter().map(|(sum, _)| sum).sum();
     let output = Tensor::scalar(T::from_f64(total / n as f64));
     let gradient = wanted.then(|| Tensor::from_buffer(gradient, shape));
     Ok(record(op, [logits], output, move |g| {
         let gradient = gradient.map(|gradient| match g.item()? {
             1.0 => Ok(gradient),
-            factor => scale(&gradient, factor),
+            factor => scale_owned(gradient, factor),
         });
         Ok([gradient.transpose()?])
     }))
