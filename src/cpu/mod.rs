@@ -1,6 +1,7 @@
 //! What several operators share on the CPU: instruction sets, threads, matrix products,
 //! Winograd's convolution, short rows.
 
+pub mod few_rows;
 pub mod gemm;
 pub mod limits;
 pub mod math;

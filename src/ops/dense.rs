@@ -6,6 +6,7 @@
 
 use crate::autograd::{Needs, record_all};
 use crate::cases::{Case, Input, Size};
+use crate::cpu::few_rows::{times_transpose, transpose_times};
 use crate::cpu::gemm::{Dense, Matrix, Packed, Right, Start, gram, is_thin, product, thin};
 use crate::cpu::simd::isa;
 use crate::error::{Error, Result};
@@ -167,6 +168,10 @@ mod fast {
 
     pub fn input_gradient(g: DenseGeometry, dy: &Tensor, w: &Tensor) -> Tensor {
         let mut dx = Buffer::<f32>::new(g.batch * g.inputs);
+        if is_thin(isa(), g.batch) {
+            times_transpose(isa(), dy.values(), g.outputs, w.values(), &mut dx);
+            return Tensor::from_buffer(dx, [g.batch, g.inputs]);
+        }
         let rows = Matrix::new(dy.values(), g.batch, g.outputs);
         let packed = Packed::new(isa(), &Right::transpose(w.values(), g.outputs, g.inputs));
         // SAFETY: dense rows of `inputs` elements in a buffer of batch · inputs.
@@ -176,6 +181,10 @@ mod fast {
 
     pub fn kernel_gradient(g: DenseGeometry, dy: &Tensor, x: &Tensor) -> Tensor {
         let mut dw = Buffer::<f32>::new(g.inputs * g.outputs);
+        if is_thin(isa(), g.batch) {
+            transpose_times(isa(), x.values(), g.inputs, dy.values(), g.outputs, &mut dw);
+            return Tensor::from_buffer(dw, [g.inputs, g.outputs]);
+        }
         let rows = Matrix::new(x.values(), g.batch, g.inputs);
         gram(isa(), &rows, dy.values(), g.outputs, &mut dw);
         Tensor::from_buffer(dw, [g.inputs, g.outputs])
@@ -193,6 +202,7 @@ pub fn cases() -> Vec<Case> {
         case("3x11x7", Size::Tiny, 3, 11, 7),
         case("1x1x1", Size::Tiny, 1, 1, 1),
         case("17x300x65", Size::Tiny, 17, 300, 65),
+        case("40x90x65", Size::Tiny, 40, 90, 65),
         Case::new("dense", "no_bias", Size::Tiny, bare, |t| dense(&t[0], &t[1], None)),
         case("10x25088x512", Size::Real, 10, 25088, 512).peer("dense", "[10] 25088->512"),
         case("16x100352x512", Size::Real, 16, 100352, 512).peer("dense", "[16] 100352->512"),

@@ -1,15 +1,21 @@
 //! C = A·B for a few rows of A: a dense layer at the batch sizes of training.
 //!
 //! Here B's bytes bind (100352 × 512 weights are 205 MB, of which each is used 16 times), so it is read once, where
-//! it lies: a task takes some blocks of k, brings a panel of a block into L1, and adds up all rows in a partial C of
-//! its own. Packing all of B first would read it twice and write it once.
+//! it lies, and in the order in which it lies: a task takes some blocks of k, and adds up all rows in a partial C of
+//! its own, a few steps of k at a time. Packing B first would read it twice and write it once.
+//!
+//! Its gradients are [`crate::cpu::few_rows`].
 
-use super::{KC, ROW, Start, Tile, for_each_tile};
-use crate::cpu::simd::{Isa, Kernel, Vector, dispatch};
+use super::{KC, ROW, Start, Tile};
+use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, prefetch};
 use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
 use crate::pool::Buffer;
 use std::ops::Range;
+
+/// Steps of k at a time: so many rows of B, two vectors wide, stay in L1 beside a tile of C even where they fall into
+/// a few sets of it.
+const STEPS: usize = 16;
 
 /// Whether a product of so many rows is one of these: with more, a packed B serves enough of them.
 pub fn is_thin(isa: Isa, rows: usize) -> bool {
@@ -44,55 +50,58 @@ pub fn thin(
         fn run<V: Vector>(self) {
             let width = 2 * V::LANES;
             let mut gathered = Buffer::<f32>::new(self.rows * ROW);
-            let mut panel = Buffer::<f32>::new(KC * width);
+            let mut panel = Buffer::<f32>::new(STEPS * width);
             let sums = Shared::new(self.sums);
-            for block in self.blocks {
-                let from = block * KC;
-                let steps = KC.min(self.depth - from);
-                for (row, out) in gathered.chunks_mut(ROW).enumerate() {
-                    out[..steps].copy_from_slice(&self.a[row * self.depth + from..][..steps]);
+            // Tiles of like height: one of two rows would wait for its own sums.
+            let height = self.rows.div_ceil(self.rows.div_ceil(V::TILE_ROWS));
+            for from in (self.blocks.start * KC..self.depth.min(self.blocks.end * KC)).step_by(STEPS) {
+                if from % KC == 0 {
+                    let steps = KC.min(self.depth - from);
+                    for (row, out) in gathered.chunks_mut(ROW).enumerate() {
+                        out[..steps].copy_from_slice(&self.a[row * self.depth + from..][..steps]);
+                    }
                 }
+                let steps = STEPS.min(self.depth - from);
                 for column in (0..self.columns).step_by(width) {
                     let columns = width.min(self.columns - column);
-                    for (k, to) in panel.chunks_exact_mut(width).take(steps).enumerate() {
-                        let from = &self.b[(from + k) * self.columns + column..][..columns];
-                        // SAFETY: `from` has `columns` floats, and `to` two full vectors.
-                        unsafe {
-                            for half in [0, V::LANES] {
-                                let n = columns.saturating_sub(half).min(V::LANES);
-                                let at = from.as_ptr().add(half.min(columns));
-                                V::load_partial(at, n).store(to.as_mut_ptr().add(half));
-                            }
+                    let mut b = (&self.b[from * self.columns + column..], self.columns);
+                    if columns < width {
+                        // The tile reads whole vectors.
+                        for (k, to) in panel.chunks_exact_mut(width).take(steps).enumerate() {
+                            to[..columns].copy_from_slice(&b.0[k * self.columns..][..columns]);
+                            to[columns..].fill(0.0);
                         }
+                        b = (&panel[..], width);
                     }
-                    for_each_tile::<V>(
-                        self.rows,
-                        #[inline(always)]
-                        |first, count| {
-                            let tile = Tile {
-                                steps,
-                                runs: 1,
-                                run_step: 0,
-                                a: gathered[first * ROW..].as_ptr(),
-                                k_step: 1,
-                                b: panel.as_ptr(),
-                                b_step: width,
-                                columns,
-                                start: Start::Accumulate,
-                                then: Then::Nothing,
-                                stream: false,
-                            };
-                            // SAFETY: `count` gathered rows from `first`, `steps` full panel rows, and rows of this
-                            // slab's own sums.
-                            unsafe {
-                                tile.run::<V, ROW>(
-                                    count,
-                                    #[inline(always)]
-                                    |row| sums.at((first + row) * self.columns + column),
-                                )
-                            };
-                        },
-                    );
+                    for k in STEPS..2 * STEPS {
+                        let next = self.b.as_ptr().wrapping_add((from + k) * self.columns + column);
+                        prefetch(next);
+                        prefetch(next.wrapping_add(16));
+                    }
+                    for first in (0..self.rows).step_by(height) {
+                        let tile = Tile {
+                            steps,
+                            runs: 1,
+                            run_step: 0,
+                            a: gathered[first * ROW + from % KC..].as_ptr(),
+                            k_step: 1,
+                            b: b.0.as_ptr(),
+                            b_step: b.1,
+                            columns,
+                            start: Start::Accumulate,
+                            then: Then::Nothing,
+                            stream: false,
+                        };
+                        // SAFETY: gathered rows from `first`, `steps` rows of two full vectors of B or of the
+                        // panel, and rows of this slab's own sums.
+                        unsafe {
+                            tile.run::<V, ROW>(
+                                height.min(self.rows - first),
+                                #[inline(always)]
+                                |row| sums.at((first + row) * self.columns + column),
+                            )
+                        };
+                    }
                 }
             }
         }
