@@ -22,6 +22,7 @@ use crate::pool::Plain;
 use crate::tensor::{DType, Tensor};
 use windows::Windows;
 
+mod apart;
 mod device;
 mod fast;
 mod reference;
@@ -110,6 +111,10 @@ fn picture(op: &'static str, x: &Tensor) -> Result<[usize; 4]> {
 trait Position: Plain + Eq {
     fn from_usize(position: usize) -> Self;
     fn to_usize(self) -> usize;
+    /// If they are bytes.
+    fn bytes(_: &[Self]) -> Option<&[u8]> {
+        None
+    }
 }
 impl Position for u8 {
     #[inline(always)]
@@ -119,6 +124,9 @@ impl Position for u8 {
     #[inline(always)]
     fn to_usize(self) -> usize {
         self as usize
+    }
+    fn bytes(positions: &[u8]) -> Option<&[u8]> {
+        Some(positions)
     }
 }
 impl Position for u32 {
@@ -147,7 +155,10 @@ fn max_pool<P: Position>(x: &Tensor, dtype: DType, windows: Windows) -> Result<T
             _ if isa() == Isa::Reference => {
                 windows.max_reference_backward::<f32, P>(&positions, g.values())
             }
-            _ => windows.max_backward(&positions, g.values()),
+            _ => match P::bytes(&positions) {
+                Some(bytes) if windows.are_apart() => windows.max_backward_apart(bytes, g.values()),
+                _ => windows.max_backward(&positions, g.values()),
+            },
         })])
     }))
 }
@@ -156,9 +167,16 @@ pub fn cases() -> Vec<Case> {
     let same = Padding::Same;
     let options = |pool, stride| PoolOptions::new(pool).stride(stride);
     let uneven = PoolOptions { pool: [2, 3], stride: [3, 1], padding: same };
-    let all: [(&str, Size, [usize; 4], PoolOptions); 13] = [
+    let all: [(&str, Size, [usize; 4], PoolOptions); 15] = [
         ("2s2", Size::Tiny, [2, 8, 9, 3], options(2, 2)),
         ("2s2_channels_75", Size::Tiny, [2, 7, 6, 75], options(2, 2)),
+        ("3s3_same_channels_19", Size::Tiny, [2, 7, 8, 19], options(3, 3).padding(same)),
+        (
+            "3x2_side_by_side",
+            Size::Tiny,
+            [2, 11, 9, 32],
+            PoolOptions { stride: [3, 2], pool: [3, 2], padding: Padding::Valid },
+        ),
         ("3s2_channels_43", Size::Tiny, [1, 9, 8, 43], options(3, 2)),
         ("3s2_same_even", Size::Tiny, [2, 8, 6, 5], options(3, 2).padding(same)),
         ("3s2_same_odd", Size::Tiny, [1, 7, 9, 9], options(3, 2).padding(same)),
