@@ -10,7 +10,7 @@ use crate::data::augment::crop::reduce;
 use crate::data::{CLASSES, Mask, Picture, VOID};
 use crate::error::{Error, Result};
 use crate::ops;
-use crate::ops::resize::{Method, Tap, bilinear_rows, nearest_rows};
+use crate::ops::resize::{BilinearRows, Method, Tap, nearest_rows};
 use crate::tensor::Tensor;
 
 /// Where a picture lies in the square it was fitted into.
@@ -63,11 +63,8 @@ pub fn resize(picture: &Picture, height: usize, width: usize) -> Result<Vec<f32>
 fn bilinear(picture: &Picture, height: usize, width: usize, out: &mut [f32]) {
     let rows = Method::Bilinear.taps::<f32>(picture.height, height);
     let columns = Method::Bilinear.taps::<f32>(picture.width, width);
-    simd::vectorize(
-        isa(),
-        #[inline(always)]
-        || bilinear_rows(&picture.rgb, picture.width, 3, &rows, &columns, out),
-    );
+    let (x, w, rows, columns) = (&picture.rgb[..], picture.width, &rows[..], &columns[..]);
+    simd::dispatch(isa(), BilinearRows { x, w, c: 3, rows, columns, out, stream: false });
 }
 
 /// The picture in a square, [size, size, 3], values 0 to 255, zeros around it.
@@ -188,11 +185,9 @@ fn blended(mask: &Mask, height: usize, width: usize) -> Vec<u8> {
     let rows = Method::Bilinear.taps::<f32>(mask.height, height);
     let columns = Method::Bilinear.taps::<f32>(mask.width, width);
     let mut values = vec![0.0f32; height * width];
-    simd::vectorize(
-        isa(),
-        #[inline(always)]
-        || bilinear_rows(&mask.classes, mask.width, 1, &rows, &columns, &mut values),
-    );
+    let (x, w, rows, columns, out) =
+        (&mask.classes[..], mask.width, &rows[..], &columns[..], &mut values[..]);
+    simd::dispatch(isa(), BilinearRows { x, w, c: 1, rows, columns, out, stream: false });
     let whole = |value: f32| if value as usize > CLASSES.len() { VOID } else { value as u8 };
     values.into_iter().map(whole).collect()
 }

@@ -19,13 +19,14 @@
 
 use crate::autograd::record;
 use crate::cases::{Case, Input, Size};
-use crate::cpu::simd::{self, isa};
-use crate::cpu::threads;
 use crate::cuda::{self, Cuda, Kernel, Value, arguments};
 use crate::error::{Error, Result};
 use crate::ops::{Route, route};
 use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Shape, Tensor};
+pub(crate) use fast::{BilinearRows, nearest_rows};
+
+mod fast;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
@@ -77,14 +78,14 @@ pub fn resize(x: &Tensor, out_h: usize, out_w: usize, method: Method) -> Result<
     let output = match route("resize", &[x])? {
         Route::F64 => reference::<f64>(x, geometry, method),
         Route::Reference => reference::<f32>(x, geometry, method),
-        Route::Fast => fast(x, geometry, method),
+        Route::Fast => fast::forward(x, geometry, method),
         Route::Cuda(cuda) => on_device(cuda, x, geometry, method, false)?,
     };
     Ok(record("resize", [x], output, move |g| {
         Ok([Some(match route("resize", &[&g])? {
             Route::F64 => reference_backward::<f64>(&g, geometry, method),
             Route::Reference => reference_backward::<f32>(&g, geometry, method),
-            Route::Fast => fast_backward(&g, geometry, method),
+            Route::Fast => fast::backward(&g, geometry, method),
             Route::Cuda(cuda) => on_device(cuda, &g, geometry, method, true)?,
         })])
     }))
@@ -169,122 +170,6 @@ fn reference_backward<T: Real>(g: &Tensor, geometry: Geometry, method: Method) -
     Tensor::from_buffer(out, geometry.input())
 }
 
-/// Output rows per piece of work: an input row that consecutive output rows share is interpolated
-/// along x once per piece.
-const ROWS: usize = 16;
-
-fn fast(x: &Tensor, geometry: Geometry, method: Method) -> Tensor {
-    let Geometry { n, h, w, c, out_h, out_w } = geometry;
-    let (rows, columns) = (method.taps::<f32>(h, out_h), method.taps::<f32>(w, out_w));
-    let (x, isa) = (x.values::<f32>(), isa());
-    let mut out = Buffer::<f32>::new(n * out_h * out_w * c);
-    let blocks = out_h.div_ceil(ROWS);
-    let shared = threads::Shared::new(&mut out);
-    threads::for_each(if c == 0 { 0 } else { n * blocks }, |piece| {
-        let (n, first) = (piece / blocks, piece % blocks * ROWS);
-        let rows = &rows[first..out_h.min(first + ROWS)];
-        let row = out_w * c;
-        // SAFETY: piece (n, block) alone writes these rows of sample n.
-        let out = unsafe {
-            std::slice::from_raw_parts_mut(shared.at((n * out_h + first) * row), rows.len() * row)
-        };
-        let picture = &x[n * h * w * c..][..h * w * c];
-        simd::vectorize(
-            isa,
-            #[inline(always)]
-            || match method {
-                Method::Bilinear => bilinear_rows(picture, w, c, rows, &columns, out),
-                Method::Nearest => nearest_rows(picture, w, c, rows, &columns, out),
-            },
-        );
-    });
-    Tensor::from_buffer(out, geometry.output())
-}
-
-/// Bilinear rows of one picture `x` (any height, width `w`, `c` channels, f32 or u8) into `out`.
-#[inline(always)]
-pub(crate) fn bilinear_rows<S: Copy + Into<f32>>(
-    x: &[S],
-    w: usize,
-    c: usize,
-    rows: &[Tap<f32>],
-    columns: &[Tap<f32>],
-    out: &mut [f32],
-) {
-    let width = columns.len() * c;
-    // The two input rows in use, interpolated along x, and which they are.
-    let mut line = [vec![0.0f32; width], vec![0.0f32; width]];
-    let mut held = [usize::MAX; 2];
-    let along_x = |from: usize, line: &mut [f32]| {
-        let from = &x[from * w * c..][..w * c];
-        for (tap, out) in columns.iter().zip(line.chunks_exact_mut(c)) {
-            let (low, high) = (&from[tap.low * c..][..c], &from[tap.high * c..][..c]);
-            for ((y, &a), &b) in out.iter_mut().zip(low).zip(high) {
-                let (a, b): (f32, f32) = (a.into(), b.into());
-                *y = a + (b - a) * tap.t;
-            }
-        }
-    };
-    for (tap, out) in rows.iter().zip(out.chunks_exact_mut(width)) {
-        if held[1] == tap.low {
-            line.swap(0, 1);
-            held.swap(0, 1);
-        }
-        for (side, from) in [tap.low, tap.high].into_iter().enumerate() {
-            if held[side] != from {
-                along_x(from, &mut line[side]);
-                held[side] = from;
-            }
-        }
-        for ((y, &top), &bottom) in out.iter_mut().zip(&line[0]).zip(&line[1]) {
-            *y = top + (bottom - top) * tap.t;
-        }
-    }
-}
-
-/// Rows of one picture or mask of any element type, picked.
-#[inline(always)]
-pub(crate) fn nearest_rows<S: Copy>(
-    x: &[S],
-    w: usize,
-    c: usize,
-    rows: &[Tap<f32>],
-    columns: &[Tap<f32>],
-    out: &mut [S],
-) {
-    for (row, out) in rows.iter().zip(out.chunks_exact_mut(columns.len() * c)) {
-        let from = &x[row.low * w * c..][..w * c];
-        for (column, out) in columns.iter().zip(out.chunks_exact_mut(c)) {
-            out.copy_from_slice(&from[column.low * c..][..c]);
-        }
-    }
-}
-
-/// The transpose of one axis: for each input index, the output indices it went to, with weights.
-struct Uses {
-    start: Vec<usize>,
-    uses: Vec<(usize, f32)>,
-}
-
-impl Uses {
-    fn new(taps: &[Tap<f32>], input: usize) -> Self {
-        let both = |tap: &Tap<f32>| [(tap.low, 1.0 - tap.t), (tap.high, tap.t)];
-        let mut lists = vec![Vec::new(); input];
-        for (j, tap) in taps.iter().enumerate() {
-            both(tap).into_iter().filter(|&(_, w)| w != 0.0).for_each(|(i, w)| lists[i].push((j, w)));
-        }
-        let start = std::iter::once(0).chain(lists.iter().scan(0, |sum, list| {
-            *sum += list.len();
-            Some(*sum)
-        }));
-        Uses { start: start.collect(), uses: lists.concat() }
-    }
-
-    fn of(&self, input: usize) -> &[(usize, f32)] {
-        &self.uses[self.start[input]..self.start[input + 1]]
-    }
-}
-
 /// `struct Resize` of `kernels/resize.cu`.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -317,38 +202,6 @@ fn on_device(
     // SAFETY: `from` has the other shape of the geometry; `to` is `count` floats, new.
     unsafe { cuda.launch(Kernel::of("resize", name), cuda::Size::elements(count), &all)? };
     Ok(Tensor::from_memory(to, shape))
-}
-
-/// Each input row adds up the output rows it went to, then folds the sum along x.
-fn fast_backward(g: &Tensor, geometry: Geometry, method: Method) -> Tensor {
-    let Geometry { n, h, w, c, out_h, out_w } = geometry;
-    let rows = Uses::new(&method.taps(h, out_h), h);
-    let columns = Uses::new(&method.taps(w, out_w), w);
-    let (g, isa) = (g.values::<f32>(), isa());
-    let mut out = Buffer::<f32>::new(n * h * w * c);
-    threads::for_each_chunk(&mut out, (w * c).max(1), |i, out| {
-        let (n, row) = (i / h, i % h);
-        let width = out_w * c;
-        let mut sum = vec![0.0f32; width];
-        simd::vectorize(
-            isa,
-            #[inline(always)]
-            || {
-                for &(j, weight) in rows.of(row) {
-                    let g = &g[(n * out_h + j) * width..][..width];
-                    sum.iter_mut().zip(g).for_each(|(sum, &g)| *sum += g * weight);
-                }
-                for (x, out) in out.chunks_exact_mut(c).enumerate() {
-                    out.fill(0.0);
-                    for &(j, weight) in columns.of(x) {
-                        let sum = &sum[j * c..][..c];
-                        out.iter_mut().zip(sum).for_each(|(y, &s)| *y += s * weight);
-                    }
-                }
-            },
-        );
-    });
-    Tensor::from_buffer(out, geometry.input())
 }
 
 pub fn cases() -> Vec<Case> {
@@ -393,6 +246,7 @@ pub fn cases() -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::{simd, threads};
 
     #[test]
     fn a_size_of_zero_and_a_wrong_rank_are_refused() {
