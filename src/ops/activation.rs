@@ -302,12 +302,15 @@ fn fast_in_place<A: Activation>(x: &mut [f32]) {
 fn fast<A: Activation>(x: &Tensor) -> Tensor {
     let (input, isa) = (x.values::<f32>(), isa());
     let mut out = Buffer::<f32>::new(input.len());
+    let stream = simd::streams(&out, threads::PASS);
     threads::for_each_chunk(&mut out, threads::PASS, |i, out| {
         let input = &input[i * threads::PASS..][..out.len()];
-        simd::vectorize(
+        simd::write(
             isa,
+            out,
+            stream,
             #[inline(always)]
-            || out.iter_mut().zip(input).for_each(|(y, &x)| *y = A::fast(x)),
+            |at, out| out.iter_mut().zip(&input[at..]).for_each(|(y, &x)| *y = A::fast(x)),
         );
     });
     Tensor::from_buffer(out, x.shape())
@@ -328,14 +331,17 @@ fn fast_backward<A: Activation>(y: &Tensor, mut g: Tensor) -> Tensor {
     }
     let gradient = g.values::<f32>();
     let mut out = Buffer::<f32>::new(outputs.len());
+    let stream = simd::streams(&out, threads::PASS);
     threads::for_each_chunk(&mut out, threads::PASS, |i, out| {
         let outputs = &outputs[i * threads::PASS..][..out.len()];
         let gradient = &gradient[i * threads::PASS..][..out.len()];
-        simd::vectorize(
+        simd::write(
             isa,
+            out,
+            stream,
             #[inline(always)]
-            || {
-                let pairs = outputs.iter().zip(gradient);
+            |at, out| {
+                let pairs = outputs[at..].iter().zip(&gradient[at..]);
                 out.iter_mut().zip(pairs).for_each(|(d, (&y, &g))| *d = g * A::slope(y));
             },
         );
