@@ -13,6 +13,9 @@ use crate::pool::Buffer;
 /// Bytes of transformed windows a task: with a panel of results and the panels of U that pass by, inside an L2
 /// cache of 1 MiB.
 const V_BYTES: usize = 640 << 10;
+/// Channels that are summed up before they are added to the others' sums: short sums round less, and this is where
+/// Winograd's method would lose to the definition, whose terms are smaller.
+const CHANNELS_AT_ONCE: usize = 128;
 /// Row tiles a task, at least: each passes all of U by, so fewer would wait for it. (Of 512 channels they are more than
 /// V_BYTES, which costs less.)
 const LEAST: usize = 2;
@@ -167,37 +170,41 @@ pub fn convolve(
                     // What comes next of U, a share a tile.
                     let next = b.wrapping_add(of.len() * channels * width);
                     let ahead_step = width.div_ceil(count.div_ceil(V::TILE_ROWS));
-                    for_each_tile::<V>(
-                        count,
-                        #[inline(always)]
-                        |first, tile_rows| {
-                            let share = first / V::TILE_ROWS * ahead_step * of.len() * channels;
-                            let tile = Tile {
-                                steps: channels,
-                                runs: &runs[of.clone()],
-                                a: v[(place * rows + first) * step..].as_ptr(),
-                                row_step: step,
-                                k_step: 1,
-                                b,
-                                b_step: width,
-                                columns,
-                                start: Start::Zero,
-                                then: Then::Nothing,
-                                stream: false,
-                                ahead: next.wrapping_add(share),
-                                ahead_step,
-                            };
-                            // SAFETY: V holds `tile_rows` rows of `step` floats from `first` on and as many at every
-                            // run, U a full panel row for each step of each run, M a row of `width` floats a tile.
-                            unsafe {
-                                tile.run::<V, ANY>(
-                                    tile_rows,
-                                    #[inline(always)]
-                                    |row| results.add((place * count + first + row) * width),
-                                )
-                            };
-                        },
-                    );
+                    let blocks = if of.len() > 1 { 1 } else { channels.div_ceil(CHANNELS_AT_ONCE) };
+                    for block in 0..blocks {
+                        let part = channels * block / blocks..channels * (block + 1) / blocks;
+                        for_each_tile::<V>(
+                            count,
+                            #[inline(always)]
+                            |first, tile_rows| {
+                                let share = first / V::TILE_ROWS * ahead_step * of.len() * channels;
+                                let tile = Tile {
+                                    steps: part.len(),
+                                    runs: &runs[of.clone()],
+                                    a: v[(place * rows + first) * step + part.start..].as_ptr(),
+                                    row_step: step,
+                                    k_step: 1,
+                                    b: b.wrapping_add(part.start * width),
+                                    b_step: width,
+                                    columns,
+                                    start: if block == 0 { Start::Zero } else { Start::Accumulate },
+                                    then: Then::Nothing,
+                                    stream: false,
+                                    ahead: next.wrapping_add(share + part.start * ahead_step),
+                                    ahead_step,
+                                };
+                                // SAFETY: V holds `tile_rows` rows of `step` floats from `first` on and as many at every
+                                // run, U a full panel row for each step of each run, M a row of `width` floats a tile.
+                                unsafe {
+                                    tile.run::<V, ANY>(
+                                        tile_rows,
+                                        #[inline(always)]
+                                        |row| results.add((place * count + first + row) * width),
+                                    )
+                                };
+                            },
+                        );
+                    }
                 }
                 for (t, window) in self.windows.clone().enumerate() {
                     for half in [0, V::LANES] {
