@@ -12,9 +12,8 @@ import argparse
 import itertools
 import json
 import os
-import time
 
-from timing import ALLOCATORS, BATCHES, listed, measure_cell, median_ms, peak_rss_mib
+from timing import ALLOCATORS, BATCHES, Timer, listed, measure_cell, peak_rss_mib
 
 
 def network(name):
@@ -101,14 +100,7 @@ def measure(net, jit, alloc, threads, part):
     line = {"framework": f"keras {keras.__version__} tensorflow {tf.__version__}", "net": net, "layout": "channels_last",
             "jit": jit, "alloc": alloc, "threads": threads, "batch": BATCHES[net], "parameters": model.count_params()}
     random = np.random.default_rng(0)
-    first = 0.0
-
-    def median(function, seconds):
-        nonlocal first
-        begin = time.perf_counter()
-        function()
-        first += time.perf_counter() - begin
-        return median_ms(function, seconds)
+    timer = Timer()
 
     def pictures(n):
         return tf.constant(random.standard_normal((n, *model.input_shape[1:]), dtype=np.float32))
@@ -117,7 +109,7 @@ def measure(net, jit, alloc, threads, part):
         for key, n in (("infer_ms", BATCHES[net]), ("infer1_ms", 1)):
             x = pictures(n)
             run = tf.function(lambda x: model(x, training=False), jit_compile=xla)
-            line[key] = median(lambda: run(x).numpy(), 4.0)
+            line[key] = timer.median_ms(lambda: run(x).numpy(), 4.0)
     x, y = pictures(BATCHES[net]), tf.constant(targets_of(kind, BATCHES[net], random))
     if optimizer is None:
 
@@ -137,8 +129,8 @@ def measure(net, jit, alloc, threads, part):
         def step():
             float(model.train_function(iter([(x, y)]))["loss"])
 
-    line["train_ms"] = median(step, 6.0 if part == "times" else 0.0)
-    line.update(peak_rss_mib=peak_rss_mib(), first_s=round(first, 1))
+    line["train_ms"] = timer.median_ms(step, 6.0 if part == "times" else 0.0)
+    line.update(peak_rss_mib=peak_rss_mib(), first_s=round(timer.first, 1))
     return line
 
 

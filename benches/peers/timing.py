@@ -37,6 +37,19 @@ def median_ms(run, seconds):
     return round(statistics.median(times) * 1e3, 4)
 
 
+class Timer:
+    """Medians; `first` is how many seconds all first runs took, compilation included."""
+
+    def __init__(self):
+        self.first = 0.0
+
+    def median_ms(self, run, seconds):
+        begin = time.perf_counter()
+        run()
+        self.first += time.perf_counter() - begin
+        return median_ms(run, seconds)
+
+
 def environment(alloc):
     """For a process with this allocator."""
     others = {key: value for key, value in os.environ.items() if key not in ALLOCATORS["tuned"]}

@@ -15,9 +15,8 @@ inference, and in training for a base that is frozen (the other networks have no
 import argparse
 import itertools
 import json
-import time
 
-from timing import ALLOCATORS, BATCHES, listed, measure_cell, median_ms, peak_rss_mib
+from timing import ALLOCATORS, BATCHES, Timer, listed, measure_cell, peak_rss_mib
 
 
 def measure(net, layout, mode, alloc, threads, part):
@@ -40,14 +39,7 @@ def measure(net, layout, mode, alloc, threads, part):
     # Static shapes: one compiled function for each batch size.
     run = model if mode == "eager" else torch.compile(model, dynamic=False)
     no_gradients = torch.inference_mode if mode == "eager" else torch.no_grad
-    first = 0.0
-
-    def median(function, seconds):
-        nonlocal first
-        begin = time.perf_counter()
-        function()
-        first += time.perf_counter() - begin
-        return median_ms(function, seconds)
+    timer = Timer()
 
     def pictures(n):
         return torch.randn(n, 3, side, side).contiguous(memory_format=form)
@@ -56,7 +48,7 @@ def measure(net, layout, mode, alloc, threads, part):
         for key, n in (("infer_ms", BATCHES[net]), ("infer1_ms", 1)):
             with no_gradients():
                 x = pictures(n)
-                line[key] = median(lambda: run(x), 4.0)
+                line[key] = timer.median_ms(lambda: run(x), 4.0)
     frozen_base = make_optimizer is not None and getattr(next(model.children()), "frozen", False)
     if mode == "freeze" and frozen_base:
         base, head = (torch.compile(module, dynamic=False) for module in (model[0], model[1:]))
@@ -85,8 +77,8 @@ def measure(net, layout, mode, alloc, threads, part):
                 loss(run(x), y).backward()
                 optimizer.step()
 
-        line["train_ms"] = median(step, 6.0 if part == "times" else 0.0)
-    line.update(peak_rss_mib=peak_rss_mib(), first_s=round(first, 1))
+        line["train_ms"] = timer.median_ms(step, 6.0 if part == "times" else 0.0)
+    line.update(peak_rss_mib=peak_rss_mib(), first_s=round(timer.first, 1))
     return line
 
 
