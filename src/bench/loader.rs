@@ -2,7 +2,7 @@
 //! made-up pictures of VOC's sizes in both layouts, beside the training step that waits for them.
 
 use super::nets::Net;
-use super::{Machine, time};
+use super::{tenths, time};
 use crate::cpu::threads;
 use crate::data::convert::convert;
 use crate::data::loader::Loader;
@@ -96,10 +96,8 @@ impl Feed {
     }
 
     /// Pictures a second that training steps take.
-    pub fn need(&self, machine: &Machine, device: Device) -> Result<f64> {
-        let line = self.net.measure(machine, device)?;
-        let ms = line.get("train_ms").and_then(Value::as_f64).unwrap_or(f64::NAN);
-        Ok(self.net.batch as f64 * 1e3 / ms)
+    pub fn need(&self, device: Device) -> Result<f64> {
+        Ok(self.net.batch as f64 / self.net.training_step(device)?.median)
     }
 
     pub fn rates(&self, training: &Training, workers: usize) -> Result<Rates> {
@@ -131,7 +129,6 @@ impl Feed {
 
     /// The line of what was measured. `share`: of a step's processor time, what making its pictures costs.
     pub fn line(&self, layout: Layout, rates: Rates, workers: usize, need: f64) -> Map<String, Value> {
-        let tenths = |value: f64| json!((value * 10.0).round() / 10.0);
         let share = 100.0 * need / rates.one / threads::count() as f64;
         let all = [
             ("loader", json!(self.name())),

@@ -73,6 +73,11 @@ fn milliseconds(seconds: f64) -> Value {
     json!((seconds * 1e7).round() / 1e4)
 }
 
+/// As tables show it.
+fn tenths(value: f64) -> Value {
+    json!((value * 10.0).round() / 10.0)
+}
+
 /// Most memory this process ever held, in MiB, where the system tells it (Linux).
 pub fn peak_rss_mib() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;

@@ -1,6 +1,6 @@
 //! Whole networks: an inference batch and a training step.
 
-use super::{Machine, Timing, milliseconds, peak_rss_mib, time};
+use super::{Machine, Timing, milliseconds, peak_rss_mib, tenths, time};
 use crate::autograd::no_grad;
 use crate::data::loader::Batch;
 use crate::device::Device;
@@ -69,14 +69,13 @@ impl Net {
 
     /// The line of its times. The memory's peaks are the process': measure one network in each.
     pub fn measure(self, machine: &Machine, device: Device) -> Result<Map<String, Value>> {
-        let plan = self.plan()?;
-        let model = Model::new(plan.graph()?, 1);
-        let gflop = self.gflop(&model);
-        let train = self.measure_training(model, plan.clone(), device)?;
+        let train = self.training_step(device)?;
         // Nobody predicts in the process that trains: its memory is read before.
         let (train_rss, pool_peak) = (peak_rss_mib(), pool::usage().peak);
         pool::trim();
-        let folded = for_inference(&Model::new(plan.graph()?, 1))?.to_device(device)?;
+        let model = Model::new(self.plan()?.graph()?, 1);
+        let gflop = self.gflop(&model);
+        let folded = for_inference(&model)?.to_device(device)?;
         let infer = |batch: usize| {
             let images = Net { batch, ..self }.batch_of_noise()?.images;
             time(4.0, || {
@@ -88,7 +87,6 @@ impl Net {
         let (all, one) = (infer(self.batch)?, infer(1)?);
         let mut line = Map::new();
         let rate = gflop / train.median;
-        let tenths = |value: f64| json!((value * 10.0).round() / 10.0);
         let all = [
             ("net", json!(self.name)),
             ("shape", json!([self.size, self.size, 3])),
@@ -115,8 +113,9 @@ impl Net {
     }
 
     /// A step: forward, loss, backward, optimizer.
-    fn measure_training(self, model: Model, plan: Plan, device: Device) -> Result<Timing> {
-        let batch = self.batch_of_noise()?;
+    pub(super) fn training_step(self, device: Device) -> Result<Timing> {
+        let (batch, plan) = (self.batch_of_noise()?, self.plan()?);
+        let model = Model::new(plan.graph()?, 1);
         if self.trained != Trained::Pictures {
             let mut trainer = Trainer::new(model, plan)?;
             trainer.to_device(device)?;

@@ -1,6 +1,6 @@
 //! The `real` cases of the operators, and the optimizers.
 
-use super::{Machine, Timing, milliseconds, time};
+use super::{Machine, Timing, milliseconds, tenths, time};
 use crate::autograd::no_grad;
 use crate::cases::{self, Case, Size};
 use crate::cpu::simd::{Isa, with_isa};
@@ -89,13 +89,13 @@ fn measure_case(
     let rates =
         [("gflops", gflops), ("percent_fma", of_peak), ("gbps", gbps), ("percent_triad", of_triad)];
     for (key, value) in rates {
-        line.insert(key.into(), json!((value * 10.0).round() / 10.0));
+        line.insert(key.into(), tenths(value));
     }
     if reference {
         let start = Instant::now();
         with_isa(Isa::Reference, || no_grad(|| (case.run)(&inputs)))?;
         let ratio = start.elapsed().as_secs_f64() / forward.median;
-        line.insert("reference_ratio".into(), json!((ratio * 10.0).round() / 10.0));
+        line.insert("reference_ratio".into(), tenths(ratio));
     }
     Ok(())
 }

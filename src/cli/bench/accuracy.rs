@@ -3,7 +3,7 @@
 use super::{Bench, says};
 use atrous::bench::Peers;
 use atrous::bench::accuracy::{Comparison, comparisons, times_larger};
-use atrous::{Device, Error, Result};
+use atrous::{Device, Result};
 
 /// A result, and the gradients by the first, second and third input: of a convolution pictures, kernel and bias, of
 /// batch norm x, γ and β.
@@ -11,15 +11,7 @@ const COLUMNS: [&str; 4] = ["forward", "d input", "d kernel", "d bias"];
 
 impl Bench {
     pub fn accuracy(&self, device: Device, peers: Option<&Peers>) -> Result<()> {
-        let wanted = |name: &str| {
-            self.names.is_empty() || self.names.iter().any(|part| name.contains(part.as_str()))
-        };
-        let all: Vec<_> = comparisons().into_iter().filter(|one| wanted(&one.name())).collect();
-        if all.is_empty() {
-            let message =
-                format!("no compared operator's name has `{}` in it", self.names.join("` or `"));
-            return Err(Error::argument("bench", message));
-        }
+        let all = self.named("compared operator", comparisons(), |one| one.name())?;
         println!("rms error of f32 results, relative to the rms of the f64 reference's");
         print!("{:<60}", "");
         COLUMNS.iter().for_each(|title| print!("{title:>12}"));

@@ -8,21 +8,14 @@ use std::collections::HashMap;
 
 impl Bench {
     pub fn loader(&self, device: Device) -> Result<()> {
-        let wanted = |name: &str| {
-            self.names.is_empty() || self.names.iter().any(|part| name.contains(part.as_str()))
-        };
-        let all: Vec<_> = feeds()?.into_iter().filter(|feed| wanted(&feed.name())).collect();
-        if all.is_empty() {
-            let message = format!("no loader's name has `{}` in it", self.names.join("` or `"));
-            return Err(Error::argument("bench", message));
-        }
+        let all = self.named("loader", feeds()?, |feed| feed.name())?;
         let (count, workers) = (self.pictures, self.workers);
         if !(1..=1 << 16).contains(&count) || !(1..=256).contains(&workers) {
             let message =
                 format!("expected 1 to 65536 pictures and 1 to 256 workers, got {count} and {workers}");
             return Err(Error::argument("bench", message));
         }
-        let machine = header();
+        header();
         says(&format!("making {count} pictures …"));
         let pictures = Pictures::make(&std::env::temp_dir(), count)?;
         says("");
@@ -43,7 +36,7 @@ impl Bench {
                 (None, Some(&need)) => need,
                 (None, None) => {
                     says(&format!("timing a training step of {} …", feed.net.name));
-                    feed.need(&machine, device)?
+                    feed.need(device)?
                 }
             };
             needs.insert(feed.net.name, need);

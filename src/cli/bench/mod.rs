@@ -97,13 +97,7 @@ impl Bench {
     }
 
     fn ops(&self, device: Device, peers: Option<&Peers>) -> Result<()> {
-        let wanted =
-            |name: &str| self.names.is_empty() || self.names.iter().any(|part| name.contains(part));
-        let all: Vec<_> = ops().into_iter().filter(|op| wanted(&op.name())).collect();
-        if all.is_empty() {
-            let message = format!("no operator's name has `{}` in it", self.names.join("` or `"));
-            return Err(Error::argument("bench", message));
-        }
+        let all = self.named("operator", ops(), |op| op.name())?;
         let machine = header();
         let columns = [("fwd_ms", "fwd ms"), ("fwdbwd_ms", "fwd+bwd ms"), ("percent_fma", "% FMA")];
         let mut table = Table::new(44, &columns, &[("percent_triad", "% triad")], peers);
@@ -146,6 +140,18 @@ impl Bench {
         }
         table.end();
         Ok(())
+    }
+
+    /// Those whose name has one of the given parts in it; `what` they are, where none has.
+    fn named<T>(&self, what: &str, all: Vec<T>, name: impl Fn(&T) -> String) -> Result<Vec<T>> {
+        let wanted =
+            |name: String| self.names.is_empty() || self.names.iter().any(|part| name.contains(part));
+        let found: Vec<T> = all.into_iter().filter(|one| wanted(name(one))).collect();
+        if found.is_empty() {
+            let message = format!("no {what}'s name has `{}` in it", self.names.join("` or `"));
+            return Err(Error::argument("bench", message));
+        }
+        Ok(found)
     }
 
     fn keep(&self, line: &Map<String, Value>) -> Result<()> {

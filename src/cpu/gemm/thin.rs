@@ -6,7 +6,7 @@
 //!
 //! Its gradients are [`crate::cpu::few_rows`].
 
-use super::{KC, ONE_RUN, ROW, Start, Tile};
+use super::{KC, ONE_RUN, ROW, Start, Tile, for_each_tile};
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, prefetch};
 use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
@@ -52,8 +52,6 @@ pub fn thin(
             let mut gathered = Buffer::<f32>::new(self.rows * ROW);
             let mut panel = Buffer::<f32>::new(STEPS * width);
             let sums = Shared::new(self.sums);
-            // Tiles of like height: one of two rows would wait for its own sums.
-            let height = self.rows.div_ceil(self.rows.div_ceil(V::TILE_ROWS));
             for from in (self.blocks.start * KC..self.depth.min(self.blocks.end * KC)).step_by(STEPS) {
                 if from % KC == 0 {
                     let steps = KC.min(self.depth - from);
@@ -78,32 +76,36 @@ pub fn thin(
                         prefetch(next);
                         prefetch(next.wrapping_add(16));
                     }
-                    for first in (0..self.rows).step_by(height) {
-                        let tile = Tile {
-                            steps,
-                            runs: ONE_RUN,
-                            a: gathered[first * ROW + from % KC..].as_ptr(),
-                            row_step: 0,
-                            k_step: 1,
-                            b: b.0.as_ptr(),
-                            b_step: b.1,
-                            columns,
-                            start: Start::Accumulate,
-                            then: Then::Nothing,
-                            stream: false,
-                            ahead: gathered.as_ptr(),
-                            ahead_step: 0,
-                        };
-                        // SAFETY: gathered rows from `first`, `steps` rows of two full vectors of B or of the
-                        // panel, and rows of this slab's own sums.
-                        unsafe {
-                            tile.run::<V, ROW>(
-                                height.min(self.rows - first),
-                                #[inline(always)]
-                                |row| sums.at((first + row) * self.columns + column),
-                            )
-                        };
-                    }
+                    for_each_tile::<V>(
+                        self.rows,
+                        #[inline(always)]
+                        |first, count| {
+                            let tile = Tile {
+                                steps,
+                                runs: ONE_RUN,
+                                a: gathered[first * ROW + from % KC..].as_ptr(),
+                                row_step: 0,
+                                k_step: 1,
+                                b: b.0.as_ptr(),
+                                b_step: b.1,
+                                columns,
+                                start: Start::Accumulate,
+                                then: Then::Nothing,
+                                stream: false,
+                                ahead: gathered.as_ptr(),
+                                ahead_step: 0,
+                            };
+                            // SAFETY: gathered rows from `first`, `steps` rows of two full vectors of B or of the
+                            // panel, and rows of this slab's own sums.
+                            unsafe {
+                                tile.run::<V, ROW>(
+                                    count,
+                                    #[inline(always)]
+                                    |row| sums.at((first + row) * self.columns + column),
+                                )
+                            };
+                        },
+                    );
                 }
             }
         }

@@ -268,13 +268,11 @@ pub fn convolve(
     }
     assert_eq!(y.len(), g.batch * g.output[0] * g.output[1] * g.filters);
     assert!(bias.is_none_or(|bias| bias.len() == g.filters));
-    let columns = g.filters.div_ceil(panel_width(isa)) * panel_width(isa);
-    assert_eq!(u.len(), Products::new(g).count() * g.channels * columns);
+    let (products, panels) = (Products::new(g), g.filters.div_ceil(panel_width(isa)));
+    assert_eq!(u.len(), panels * products.count() * g.channels * panel_width(isa));
     if y.is_empty() {
         return;
     }
-    let products = Products::new(g);
-    let panels = g.filters.div_ceil(panel_width(isa));
     let rows = isa.tile_rows();
     let row_tiles = g.windows().div_ceil(rows);
     let most = (V_BYTES / (4 * PLACES * rows * g.channels)).clamp(LEAST, 8);

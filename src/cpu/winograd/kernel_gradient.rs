@@ -29,7 +29,8 @@ pub fn kernel_gradient(isa: Isa, g: &Geometry, dy: &[f32], x: &[f32], dw: &mut [
     }
     let products = Products::new(g);
     let columns = g.filters.div_ceil(panel_width(isa)) * panel_width(isa);
-    let fitting = SUM_BYTES / (4 * products.count() / 4 * g.filters);
+    // (A quarter of the products, of 4 bytes.)
+    let fitting = SUM_BYTES / (products.count() * g.filters);
     let cuts = g.channels.div_ceil((fitting / 16 * 16).max(32));
     let cut = g.channels.div_ceil(cuts).next_multiple_of(16);
     let cuts = g.channels.div_ceil(cut);

@@ -17,7 +17,7 @@
 //!
 //! Where dilation pushes many taps into the padding, only those that see pixels are multiplied ([`sparse`]).
 
-use super::sparse::{Sparse, transposed};
+use super::sparse::{Sparse, offsets, transposed};
 use super::{Conv2dGeometry, first_layer};
 use crate::cpu::gemm::{
     Dense, GridPlace, Matrix, Packed, Patches, Right, Start, gram, matrix_product, product,
@@ -50,7 +50,7 @@ pub fn forward(
         return taps.convolve(
             isa,
             x,
-            Right { taps: taps.offsets(g), inner: g.in_channels, ..right },
+            Right { taps: offsets(g), inner: g.in_channels, ..right },
             b,
             then,
             y,
@@ -97,9 +97,8 @@ pub fn input_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], weights: Weights
     }
     if let Some(taps) = Sparse::new(&transposed(g)) {
         // The kernel turned by 180°.
-        let offsets = taps.offsets(g).into_iter().rev().collect();
-        let right =
-            Right { taps: offsets, inner: f, columns: c, stride: f, values: w, transposed: true };
+        let turned = offsets(g).into_iter().rev().collect();
+        let right = Right { taps: turned, inner: f, columns: c, stride: f, values: w, transposed: true };
         return taps.convolve(isa, dy, right, None, Then::Nothing, dx);
     }
     if is_pointwise(g) {

@@ -27,6 +27,11 @@ pub fn transposed(g: &Conv2dGeometry) -> Conv2dGeometry {
     }
 }
 
+/// Where each tap's matrix begins in the kernel.
+pub fn offsets(g: &Conv2dGeometry) -> Vec<usize> {
+    (0..g.kernel[0] * g.kernel[1]).map(|tap| tap * g.in_channels * g.out_channels).collect()
+}
+
 /// Outputs of one axis that see the same taps.
 #[derive(Clone, Debug, PartialEq)]
 struct Stretch {
@@ -58,11 +63,6 @@ impl<'a> Sparse<'a> {
             .map(|stretches| stretches.iter().map(|s| s.outputs.len() * s.taps.len()).sum::<usize>());
         let all = g.kernel[0] * g.kernel[1] * g.output[0] * g.output[1];
         (4 * seen.product::<usize>() <= 3 * all).then_some(Sparse { g, axes })
-    }
-
-    /// Where each tap's matrix begins in the kernel of `g`.
-    pub fn offsets(&self, g: &Conv2dGeometry) -> Vec<usize> {
-        (0..g.kernel[0] * g.kernel[1]).map(|tap| tap * g.in_channels * g.out_channels).collect()
     }
 
     pub fn convolve(
