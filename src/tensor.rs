@@ -6,6 +6,7 @@
 
 use crate::autograd::Node;
 use crate::cpu::kept::Kept;
+use crate::cpu::product::Product;
 use crate::cuda::{Cuda, Memory};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -118,7 +119,7 @@ pub trait Real:
 }
 
 macro_rules! real {
-    ($type:ident, $variant:ident) => {
+    ($type:ident, $variant:ident, $product:expr) => {
         impl Real for $type {
             const DTYPE: DType = DType::$variant;
             const ZERO: Self = 0.0;
@@ -166,10 +167,12 @@ macro_rules! real {
             fn slice_of(storage: &Storage) -> Option<&[Self]> {
                 match storage {
                     Storage::$variant(buffer) => Some(buffer),
+                    Storage::Product(product) => $product(product),
                     _ => None,
                 }
             }
             fn slice_of_mut(storage: &mut Storage) -> Option<&mut [Self]> {
+                storage.multiply_out();
                 match storage {
                     Storage::$variant(buffer) => Some(buffer),
                     _ => None,
@@ -181,13 +184,24 @@ macro_rules! real {
         }
     };
 }
-real!(f32, F32);
-real!(f64, F64);
+real!(f32, F32, multiplied);
+real!(f64, F64, no_product);
+
+fn multiplied(product: &Product) -> Option<&[f32]> {
+    Some(product.values())
+}
+
+/// Products are of f32.
+fn no_product(_: &Product) -> Option<&[f64]> {
+    None
+}
 
 pub enum Storage {
     F32(Buffer<f32>),
     F64(Buffer<f64>),
     U8(Buffer<u8>),
+    /// f32, multiplied out when somebody asks for them.
+    Product(Box<Product>),
     /// Of another device than the CPU.
     Device(Memory),
 }
@@ -205,9 +219,19 @@ impl Held {
 }
 
 impl Storage {
+    /// Makes a [`Storage::Product`] plain values.
+    fn multiply_out(&mut self) {
+        if let Storage::Product(_) = self {
+            let product = std::mem::replace(self, Storage::U8(Buffer::new(0)));
+            if let Storage::Product(product) = product {
+                *self = Storage::F32(product.into_values());
+            }
+        }
+    }
+
     fn dtype(&self) -> DType {
         match self {
-            Storage::F32(_) => DType::F32,
+            Storage::F32(_) | Storage::Product(_) => DType::F32,
             Storage::F64(_) => DType::F64,
             Storage::U8(_) => DType::U8,
             Storage::Device(memory) => memory.dtype(),
@@ -219,6 +243,7 @@ impl Storage {
             Storage::F32(buffer) => buffer.len(),
             Storage::F64(buffer) => buffer.len(),
             Storage::U8(buffer) => buffer.len(),
+            Storage::Product(product) => product.height() * product.width(),
             Storage::Device(memory) => memory.len(),
         }
     }
@@ -290,6 +315,20 @@ impl Tensor {
         self.storage.values.dtype()
     }
 
+    /// [height, width] of a product.
+    pub(crate) fn from_product(product: Product) -> Self {
+        let shape = [product.height(), product.width()];
+        Self::from_storage(Storage::Product(Box::new(product)), shape.into())
+    }
+
+    /// The factors, as long as nobody has asked for the elements.
+    pub(crate) fn product(&self) -> Option<&Product> {
+        match &self.storage.values {
+            Storage::Product(product) if !product.is_multiplied() => Some(product),
+            _ => None,
+        }
+    }
+
     /// Takes over memory of a device, of as many elements as the shape has.
     pub(crate) fn from_memory(memory: Memory, shape: impl Into<Shape>) -> Self {
         Self::from_storage(Storage::Device(memory), shape.into())
@@ -325,9 +364,10 @@ impl Tensor {
                     _ => return Self::from_storage(cpu, self.shape).to_device(device),
                 }
             }
-            Storage::F32(buffer) => {
-                let bytes = pool::bytes(buffer);
-                Storage::Device(Cuda::get(device)?.upload(bytes, buffer.len(), DType::F32)?)
+            Storage::F32(_) | Storage::Product(_) => {
+                let values = self.values::<f32>();
+                let bytes = pool::bytes(values);
+                Storage::Device(Cuda::get(device)?.upload(bytes, values.len(), DType::F32)?)
             }
             Storage::U8(buffer) => {
                 Storage::Device(Cuda::get(device)?.upload(buffer, buffer.len(), DType::U8)?)
@@ -423,7 +463,9 @@ impl Tensor {
                 let here = self.to_device(Device::Cpu);
                 here.unwrap_or_else(|error| panic!("{:?}: {error}", memory.cuda.device)).to_vec_f64()
             }
-            Storage::F32(buffer) => buffer.iter().map(|&v| v as f64).collect(),
+            Storage::F32(_) | Storage::Product(_) => {
+                self.values::<f32>().iter().map(|&v| v as f64).collect()
+            }
             Storage::F64(buffer) => buffer.to_vec(),
             Storage::U8(buffer) => buffer.iter().map(|&v| v as f64).collect(),
         }

@@ -3,6 +3,7 @@
 
 use super::simd::{self, Isa, Kernel, Vector, dispatch, prefetch};
 use super::threads::{self, Shared};
+use std::ops::Range;
 
 /// C [rows, count] = A [rows, depth]·Bᵀ with B [count, depth]: each element is a product of two rows.
 pub fn times_transpose(isa: Isa, a: &[f32], depth: usize, b: &[f32], out: &mut [f32]) {
@@ -28,7 +29,7 @@ struct Dots<'a> {
     b: &'a [f32],
     count: usize,
     /// Rows of B, which are the columns of C that this task writes.
-    range: std::ops::Range<usize>,
+    range: Range<usize>,
     out: Shared<f32>,
 }
 
@@ -124,19 +125,54 @@ pub fn transpose_times(isa: Isa, a: &[f32], count: usize, b: &[f32], columns: us
     if out.is_empty() {
         return;
     }
-    let rows = a.len() / count;
-    assert_eq!((a.len(), b.len(), out.len()), (rows * count, rows * columns, count * columns));
-    assert!(rows <= MOST);
+    assert_eq!(out.len(), count * columns);
     let stream = simd::streams(out, columns);
     threads::for_each_chunk(out, BLOCK * columns, |block, out| {
-        // A column of A is as long as A is wide: what this task needs of it, side by side.
-        let mut gathered = [0.0f32; MOST * STEP];
-        let height = out.len() / columns;
-        for (row, to) in gathered.chunks_mut(STEP).take(rows).enumerate() {
-            to[..height].copy_from_slice(&a[row * count + block * BLOCK..][..height]);
-        }
-        dispatch(isa, Outer { a: &gathered, b, rows, columns, out, stream });
+        let first = block * BLOCK;
+        outer(isa, a, count, b, columns, first..first + out.len() / columns, out, stream);
     });
+}
+
+/// Some rows of [`transpose_times`], on this thread.
+pub fn transpose_times_rows(
+    isa: Isa,
+    a: &[f32],
+    count: usize,
+    b: &[f32],
+    columns: usize,
+    range: Range<usize>,
+    out: &mut [f32],
+) {
+    assert!(range.end <= count && out.len() == range.len() * columns);
+    if columns > 0 {
+        for (i, out) in out.chunks_mut(BLOCK * columns).enumerate() {
+            let first = range.start + i * BLOCK;
+            outer(isa, a, count, b, columns, first..first + out.len() / columns, out, false);
+        }
+    }
+}
+
+/// At most BLOCK rows.
+#[allow(clippy::too_many_arguments, reason = "two matrices, their sizes, and what of the third is written how")]
+fn outer(
+    isa: Isa,
+    a: &[f32],
+    count: usize,
+    b: &[f32],
+    columns: usize,
+    range: Range<usize>,
+    out: &mut [f32],
+    stream: bool,
+) {
+    let rows = a.len() / count;
+    assert_eq!((a.len(), b.len()), (rows * count, rows * columns));
+    assert!(rows <= MOST && range.len() <= BLOCK);
+    // A column of A is as long as A is wide: what this task needs of it, side by side.
+    let mut gathered = [0.0f32; MOST * STEP];
+    for (row, to) in gathered.chunks_mut(STEP).take(rows).enumerate() {
+        to[..range.len()].copy_from_slice(&a[row * count..][range.clone()]);
+    }
+    dispatch(isa, Outer { a: &gathered, b, rows, columns, out, stream });
 }
 
 struct Outer<'a> {

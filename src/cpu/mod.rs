@@ -4,6 +4,7 @@
 pub mod few_rows;
 pub mod gemm;
 pub mod kept;
+pub mod product;
 pub mod limits;
 pub mod math;
 pub mod simd;

@@ -12,12 +12,13 @@ pub use crate::layers::Run;
 pub use model::{Model, Parameter, Pass};
 pub use rewrite::{
     Live, classify_before_upsampling, fold_batch_norm, fold_frozen_batch_norm, for_inference,
+    pad_within_convolutions,
 };
 pub use summary::{Row, Summary};
 
 use crate::error::{Error, Result};
 use crate::layers::{Activation, Layer};
-use crate::ops::Then;
+use crate::ops::{Padding, Then};
 use std::collections::HashMap;
 
 /// A layer of a graph, by its position.
@@ -149,6 +150,52 @@ impl Graph {
             node.inputs.iter().for_each(|id| last[id.0] = i);
         }
         last
+    }
+
+    /// For each convolution whether the max pooling of 2×2 that alone reads it, or that alone reads the activation made
+    /// with it, can be made in its pass.
+    fn pools_made_before(&self, then: &[Then]) -> Vec<bool> {
+        let readers = self.readers();
+        let mut pooled = vec![false; self.nodes.len()];
+        for node in &self.nodes {
+            let Layer::MaxPooling2D { pool: [2, 2], stride: [2, 2], padding: Padding::Valid } = node.layer
+            else {
+                continue;
+            };
+            let mut before = node.inputs[0];
+            if let (Layer::Activation(_), &[id]) = (self.node(before).layer, &self.node(before).inputs[..])
+                && then[id.0] != Then::Nothing
+                && readers[before.0] == 1
+            {
+                before = id;
+            }
+            let layer = self.node(before).layer;
+            let own = layer.activation();
+            let can = matches!(layer, Layer::Conv2D { .. })
+                && (own == Activation::Linear || own.then() != Then::Nothing);
+            pooled[before.0] = can && readers[before.0] == 1;
+        }
+        pooled
+    }
+
+    /// For each convolution of 1×1 that only a sum of two reads, after the other summand is there: that summand. The
+    /// convolution can add itself to it.
+    fn sums_made_before(&self) -> Vec<Option<Id>> {
+        let readers = self.readers();
+        let mut onto = vec![None; self.nodes.len()];
+        for node in self.nodes.iter().filter(|node| matches!(node.layer, Layer::Add)) {
+            let &[a, b] = &node.inputs[..] else { continue };
+            for (conv, other) in [(a, b), (b, a)] {
+                let layer = self.nodes[conv.0].layer;
+                let pointwise = matches!(layer, Layer::Conv2D { kernel: [1, 1], stride: [1, 1], .. });
+                let linear = layer.activation() == Activation::Linear;
+                // (Of two such convolutions the later one.)
+                if pointwise && linear && readers[conv.0] == 1 && other.0 < conv.0 {
+                    onto[conv.0] = Some(other);
+                }
+            }
+        }
+        onto
     }
 
     /// For each layer the activation that may be made in its own pass: that of the only consumer of a

@@ -3,7 +3,7 @@
 use super::Graph;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::layers::{Layer, Lowered, Run};
+use crate::layers::{Along, Layer, Lowered, Run};
 use crate::ops::Then;
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -208,17 +208,37 @@ impl Model {
         };
         let leaves: Vec<Tensor> = self.parameters.iter().map(leaf).collect();
         // Where nobody looks between them, a layer and the activation after it are made in one pass.
-        let then = match edit.is_none() {
+        let alone = edit.is_none();
+        let then = match alone {
             true => self.graph.activations_made_before(),
             false => vec![Then::Nothing; nodes.len()],
         };
+        let onto = if alone { self.graph.sums_made_before() } else { vec![None; nodes.len()] };
+        let pooled =
+            if alone { self.graph.pools_made_before(&then) } else { vec![false; nodes.len()] };
         let last_uses = self.graph.last_uses();
+        // The convolution, if there is one, that a sum was made by.
+        let sum_of = |node: &super::Node| {
+            let made = |id: &&super::Id| onto[id.0].is_some();
+            node.inputs.iter().find(made).filter(|_| matches!(node.layer, Layer::Add)).copied()
+        };
+        // Whether a pooling's input comes pooled.
+        let pooled_by = |node: &super::Node| {
+            let mut before = node.inputs.first().copied();
+            if let Some(id) = before
+                && matches!(nodes[id.0].layer, Layer::Activation(_))
+            {
+                before = nodes[id.0].inputs.first().copied();
+            }
+            matches!(node.layer, Layer::MaxPooling2D { .. }) && before.is_some_and(|id| pooled[id.0])
+        };
         let mut values: Vec<Option<Tensor>> = vec![None; nodes.len()];
         let mut moving = Vec::new();
         let mut logits = None;
         for (i, node) in nodes.iter().enumerate() {
-            let inputs: Vec<Tensor> = match node.layer {
-                Layer::Input(_) => vec![x.clone()],
+            let inputs: Vec<Tensor> = match (node.layer, sum_of(node)) {
+                (Layer::Input(_), _) => vec![x.clone()],
+                (_, Some(made)) => values[made.0].take().into_iter().collect(),
                 _ => node.inputs.iter().filter_map(|id| values[id.0].clone()).collect(),
             };
             // What is read for the last time is given away: the tape holds what its gradients
@@ -228,16 +248,27 @@ impl Model {
                     values[id.0] = None;
                 }
             }
+            // The summand, whose sum comes after all its other readers.
+            let onto = onto[i].and_then(|id| {
+                let readers_after = nodes[i + 1..].iter().filter(|node| node.inputs.contains(&id)).count();
+                match readers_after {
+                    1 => values[id.0].take(),
+                    _ => values[id.0].clone(),
+                }
+            });
             let range = self.offsets[i]..self.offsets[i + 1];
             // A frozen batch norm keeps its moving statistics, whatever the others do.
             let frozen = !self.parameters[range.clone()].iter().any(|p| p.trainable);
             let run = Run { batch_statistics: run.batch_statistics && !frozen, ..run };
-            let made = node.inputs.first().is_some_and(|id| then[id.0] != Then::Nothing);
+            let made = node.inputs.first().is_some_and(|id| then[id.0] != Then::Nothing)
+                || sum_of(node).is_some()
+                || pooled_by(node);
             let lowered = match (made, inputs) {
                 // The layer before did this already.
                 (true, mut inputs) => Lowered { output: inputs.remove(0), logits: None, moving: None },
                 (false, inputs) => {
-                    node.layer.lower(&node.name, inputs, &leaves[range.clone()], run, then[i])?
+                    let along = Along { then: then[i], onto, pooled: pooled[i] };
+                    node.layer.lower(&node.name, inputs, &leaves[range.clone()], run, along)?
                 }
             };
             let Lowered { output, logits: raw, moving: statistics } = lowered;

@@ -4,6 +4,7 @@ use super::{Id, Model, Pass};
 use crate::device::Device;
 use crate::error::Result;
 use crate::layers::{Activation, Layer};
+use crate::ops::Padding;
 use crate::tensor::{DType, Tensor};
 use std::collections::{HashMap, HashSet};
 
@@ -118,24 +119,69 @@ pub fn classify_before_upsampling(model: &Model, observed: &[&str]) -> Result<Mo
             None => graph.add_named(&node.name, node.layer, &inputs)?,
         });
     }
+    Ok(with_values_of(model, graph))
+}
+
+/// Makes the zeros in front of a valid convolution its own padding: the padded picture is never written.
+///
+/// Where the four sides have as many of them, or right and bottom have the same and left and top have none, as the
+/// MobileNets and ResNets pad.
+pub fn pad_within_convolutions(model: &Model, observed: &[&str]) -> Result<Model> {
+    let nodes = model.graph.nodes();
+    let readers = model.graph.readers();
+    let seen = |i: usize| observed.contains(&nodes[i].name.as_str());
+    // The padding of each layer of zeros that goes, all of whose readers can take it.
+    let cells = |i: usize| match nodes[i].layer {
+        Layer::ZeroPadding2D([y, x]) if y == x && readers[i] == 1 && !seen(i) => Some(y),
+        _ => None,
+    };
+    let takes = |layer: Layer| match layer {
+        Layer::Conv2D { padding, .. } | Layer::DepthwiseConv2D { padding, .. } => {
+            padding == Padding::Valid
+        }
+        _ => false,
+    };
+    let of = |i: usize| {
+        let before = nodes[i].inputs.first()?.0;
+        cells(before).filter(|_| takes(nodes[i].layer)).map(|cells| (before, cells))
+    };
+    let gone: HashSet<usize> = (0..nodes.len()).filter_map(of).map(|(before, _)| before).collect();
+    let mut graph = model.graph.emptied();
+    let mut ids: Vec<Id> = vec![graph.input()];
+    for (i, node) in nodes.iter().enumerate().skip(1) {
+        let inputs: Vec<Id> = node.inputs.iter().map(|id| ids[id.0]).collect();
+        ids.push(match of(i) {
+            _ if gone.contains(&i) => inputs[0],
+            Some((_, cells)) => {
+                let padded = node.layer.with_padding(Padding::Cells(cells));
+                graph.add_named(&node.name, padded, &inputs)?
+            }
+            None => graph.add_named(&node.name, node.layer, &inputs)?,
+        });
+    }
+    Ok(with_values_of(model, graph))
+}
+
+/// A rewritten graph with its original's values, by name.
+fn with_values_of(model: &Model, graph: super::Graph) -> Model {
     let mut rewritten = Model::with(graph, |path, shape, _| match model.parameter(path) {
         Some(parameter) => parameter.value.clone(),
         None => Tensor::zeros(shape),
     });
-    for (parameter, of) in rewritten.parameters.iter_mut().zip(&model.parameters) {
-        parameter.trainable = of.trainable;
+    for parameter in &mut rewritten.parameters {
+        parameter.trainable = model.parameter(&parameter.path).is_some_and(|of| of.trainable);
     }
-    Ok(rewritten)
+    rewritten
 }
 
 /// The model for scoring and predicting: every rewrite that keeps what it computes.
 pub fn for_inference(model: &Model) -> Result<Model> {
     let folded = fold_batch_norm(&model.to_device(Device::Cpu)?, &[])?;
-    classify_before_upsampling(&folded, &[])?.to_device(model.device())
+    pad_within_convolutions(&classify_before_upsampling(&folded, &[])?, &[])?.to_device(model.device())
 }
 
-/// The model as a training step runs it: see [`fold_frozen_batch_norm`] and
-/// [`classify_before_upsampling`]. What trains is lent to it for the time of a step.
+/// The model as a training step runs it: see [`fold_frozen_batch_norm`],
+/// [`classify_before_upsampling`] and [`pad_within_convolutions`]. What trains is lent to it for the time of a step.
 pub struct Live {
     model: Model,
     /// (parameter of the original, the same one here), for all that can change.
@@ -147,7 +193,8 @@ pub struct Live {
 impl Live {
     pub fn new(original: &Model) -> Result<Self> {
         let folded = fold_frozen_batch_norm(&original.to_device(Device::Cpu)?)?;
-        let model = classify_before_upsampling(&folded, &[])?.to_device(original.device())?;
+        let model = classify_before_upsampling(&folded, &[])?;
+        let model = pad_within_convolutions(&model, &[])?.to_device(original.device())?;
         let place: HashMap<&str, usize> =
             original.parameters.iter().enumerate().map(|(i, p)| (p.path.as_str(), i)).collect();
         let frozen_norms: HashSet<String> = (0..original.graph.nodes().len())
@@ -307,6 +354,51 @@ mod tests {
         assert!(relative_deviation(&got, &expected) < 1e-14);
         let kept = classify_before_upsampling(&model, &["conv2d_1"]).unwrap();
         assert_eq!(kept.graph.nodes()[3].name, "conv2d_1");
+    }
+
+    #[test]
+    fn padding_within_convolutions_computes_the_same() {
+        let mut g = Graph::new("pad", "input", [8, 9, 3]);
+        let zeros = Layer::ZeroPadding2D;
+        let x = g
+            .chain(
+                g.input(),
+                [
+                    zeros([[1; 2]; 2]),
+                    Layer::conv2d(8, 3).with_stride(2),
+                    zeros([[0, 1]; 2]),
+                    Layer::depthwise_conv2d().with_padding(Padding::Valid).with_stride(2),
+                    zeros([[1, 0], [0, 1]]),
+                    Layer::conv2d(4, 2),
+                ],
+            )
+            .unwrap();
+        let padded = g.add(zeros([[1; 2]; 2]), &[x]).unwrap();
+        let (a, b) = (
+            g.add(Layer::conv2d(4, 3), &[padded]).unwrap(),
+            g.add(Layer::conv2d(4, 3), &[padded]).unwrap(),
+        );
+        g.add(Layer::Add, &[a, b]).unwrap();
+        let glorot = crate::layers::Initializer::GlorotUniform;
+        let mut model =
+            Model::with(g, |path, shape, _| glorot.fill(shape, 1, path)).to_dtype(DType::F64);
+        model.freeze_first(3);
+        let zeros_in = |m: &Model| {
+            m.graph.nodes().iter().filter(|n| matches!(n.layer, Layer::ZeroPadding2D(_))).count()
+        };
+        let rewritten = pad_within_convolutions(&model, &[]).unwrap();
+        // What has unequal sides or two readers stays.
+        assert_eq!((zeros_in(&model), zeros_in(&rewritten)), (4, 2));
+        let x = picture([2, 8, 9, 3]);
+        let expected = model.run(&x, Run::infer()).unwrap().output;
+        let got = rewritten.run(&x, Run::infer()).unwrap().output;
+        assert!(relative_deviation(&got, &expected) < 1e-14);
+        for parameter in &model.parameters {
+            let same = rewritten.parameter(&parameter.path).unwrap();
+            assert_eq!(same.trainable, parameter.trainable, "{}", parameter.path);
+        }
+        let kept = pad_within_convolutions(&model, &["zero_padding2d"]).unwrap();
+        assert_eq!(zeros_in(&kept), 3);
     }
 
     #[test]

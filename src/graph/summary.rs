@@ -158,6 +158,7 @@ impl Layer {
         let padding = |padding| match padding {
             crate::ops::Padding::Same => "same",
             crate::ops::Padding::Valid => "valid",
+            crate::ops::Padding::Cells(_) => "explicit",
         };
         match *self {
             Layer::Conv2D {

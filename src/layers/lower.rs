@@ -37,17 +37,27 @@ pub(crate) struct Lowered {
     pub moving: Option<(Tensor, Tensor)>,
 }
 
+/// What a layer makes in its own pass, which layers after it would.
+#[derive(Default)]
+pub(crate) struct Along {
+    /// The activation, of a batch norm or a convolution.
+    pub then: Then,
+    /// What a convolution's result is added to.
+    pub onto: Option<Tensor>,
+    /// Whether a convolution's result is max pooled, 2×2.
+    pub pooled: bool,
+}
+
 impl Layer {
     /// Applies the layer to its inputs. `parameters` are in the order of [`Layer::parameters`].
     /// Inputs are given away: an activation overwrites one that nobody else holds.
-    /// `then`: what a batch norm or a convolution does in the same pass.
     pub(crate) fn lower(
         &self,
         name: &str,
         mut inputs: Vec<Tensor>,
         parameters: &[Tensor],
         run: Run,
-        then: Then,
+        along: Along,
     ) -> Result<Lowered> {
         if inputs.is_empty() {
             return Err(Error::argument("layer", format!("`{name}` has no input")));
@@ -59,12 +69,17 @@ impl Layer {
         let mut moving = None;
         // What a convolution makes in its own pass: its own activation, or that of the layer after it.
         let (own, mut activation) = (self.activation().then(), self.activation());
-        let then = if own == Then::Nothing { then } else { own };
+        let then = if own == Then::Nothing { along.then } else { own };
         let output = match *self {
             Layer::Input(_) => x,
             Layer::Conv2D { stride, padding, dilation, .. } => {
                 let options = Conv2dOptions { stride, padding, dilation, then };
-                ops::conv2d(&x, &parameters[0], parameters.get(1), options)?
+                let (kernel, bias) = (&parameters[0], parameters.get(1));
+                match along.onto {
+                    Some(onto) => ops::conv2d::conv2d_onto(&x, kernel, bias, options, onto)?,
+                    None if along.pooled => ops::conv2d::conv2d_pooled(&x, kernel, bias, options)?,
+                    None => ops::conv2d(&x, kernel, bias, options)?,
+                }
             }
             Layer::DepthwiseConv2D { stride, padding, dilation, .. } => {
                 let options = Conv2dOptions { stride, padding, dilation, then };

@@ -8,7 +8,7 @@ mod lower;
 mod shape;
 
 pub use initializers::Initializer;
-pub(crate) use lower::Lowered;
+pub(crate) use lower::{Along, Lowered};
 pub use lower::Run;
 
 use crate::ops::{Padding, Then};

@@ -6,8 +6,9 @@
 
 use crate::autograd::{Needs, record_all};
 use crate::cases::{Case, Input, Size};
-use crate::cpu::few_rows::{times_transpose, transpose_times};
+use crate::cpu::few_rows::times_transpose;
 use crate::cpu::gemm::{Matrix, Right, gram, is_thin, multiply, thin};
+use crate::cpu::product::Product;
 use crate::cpu::simd::isa;
 use crate::error::{Error, Result};
 use crate::ops::conv2d::{Conv2dGeometry, device};
@@ -175,11 +176,10 @@ mod fast {
     }
 
     pub fn kernel_gradient(g: DenseGeometry, dy: &Tensor, x: &Tensor) -> Tensor {
-        let mut dw = Buffer::<f32>::new(g.inputs * g.outputs);
         if is_thin(isa(), g.batch) {
-            transpose_times(isa(), x.values(), g.inputs, dy.values(), g.outputs, &mut dw);
-            return Tensor::from_buffer(dw, [g.inputs, g.outputs]);
+            return Tensor::from_product(Product::new(isa(), x, dy));
         }
+        let mut dw = Buffer::<f32>::new(g.inputs * g.outputs);
         let rows = Matrix::new(x.values(), g.batch, g.inputs);
         gram(isa(), &rows, dy.values(), g.outputs, &mut dw);
         Tensor::from_buffer(dw, [g.inputs, g.outputs])

@@ -6,6 +6,8 @@
 //! |-------|----------------|---------------------------------------------------------------|
 //! | valid | ⌊(n − k)/s⌋ + 1 | none                                                         |
 //! | same  | ⌈n/s⌉          | max((windows − 1)·s + k − n, 0), the odd one after the last cell |
+//!
+//! and what a ZeroPadding2D in front of a valid convolution comes to: so many cells before and after, said outright.
 
 use crate::error::{Error, Result};
 
@@ -13,6 +15,8 @@ use crate::error::{Error, Result};
 pub enum Padding {
     Same,
     Valid,
+    /// Cells [before the first, after the last] of each axis; then as `Valid`.
+    Cells([usize; 2]),
 }
 
 impl Padding {
@@ -35,6 +39,10 @@ impl Padding {
                 format!("`valid` needs at least as many cells as the window spans: {window}, got {n}"),
             )),
             Padding::Valid => Ok(((n - window) / stride + 1, 0, 0)),
+            Padding::Cells([before, after]) => {
+                let (windows, ..) = Padding::Valid.resolve(before + n + after, window, stride)?;
+                Ok((windows, before, after))
+            }
         }
     }
 }
@@ -49,6 +57,13 @@ mod tests {
         assert_eq!((same(8, 3, 2), same(7, 3, 2)), ((4, 0, 1), (4, 1, 1)));
         assert_eq!((same(8, 1, 2), same(6, 2, 1)), ((4, 0, 0), (6, 0, 1)));
         assert_eq!((same(14, 37, 1), same(9, 2, 4)), ((14, 18, 18), (3, 0, 1)));
+    }
+
+    #[test]
+    fn cells_are_as_a_padded_input() {
+        let cells = |n, k, s, c| Padding::Cells(c).resolve(n, k, s).unwrap();
+        assert_eq!((cells(56, 3, 2, [1, 1]), cells(7, 3, 2, [0, 1])), ((28, 1, 1), (3, 0, 1)));
+        assert!(Padding::Cells([1, 0]).resolve(2, 5, 1).is_err());
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use super::{Group, Rule, Update, corrected};
 use crate::cpu::simd::{self, isa};
 use crate::cpu::threads;
+use crate::cpu::product::Product;
+use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Tensor};
+use std::ops::Range;
 
 /// One parameter to change.
 struct Item<'a> {
@@ -170,7 +173,33 @@ struct Piece<'a, T, const SLOTS: usize> {
     rate: T,
     w: &'a mut [T],
     slots: [&'a mut [T]; SLOTS],
-    g: &'a [T],
+    g: Part<'a, T>,
+}
+
+/// Their gradients.
+enum Part<'a, T> {
+    Made(&'a [T]),
+    /// Rows of a product, which are multiplied out here: the whole of it is never in memory.
+    Product(&'a Product, Range<usize>),
+}
+
+/// How many elements of a parameter a piece has: of a product whole rows.
+fn piece(gradient: &Tensor) -> usize {
+    match gradient.product() {
+        Some(product) => (PIECE / product.width().max(1)).max(1) * product.width().max(1),
+        None => PIECE,
+    }
+}
+
+/// The gradients of a parameter's i-th piece.
+fn part<T: Real>(gradient: &Tensor, i: usize) -> Part<'_, T> {
+    match gradient.product() {
+        Some(product) => {
+            let rows = piece(gradient) / product.width().max(1);
+            Part::Product(product, i * rows..product.height().min((i + 1) * rows))
+        }
+        None => Part::Made(gradient.values::<T>().chunks(PIECE).nth(i).unwrap_or_default()),
+    }
 }
 
 /// Runs `f` (rate, parameter, state, gradient → parameter, state) on every element.
@@ -182,22 +211,32 @@ fn pass<T: Real, const SLOTS: usize>(
     let (isa, shrink) = (isa(), T::from_f64(step.shrink));
     let mut pieces = Vec::new();
     for Item { parameter, slots, gradient, group } in &mut items {
-        let rate = T::from_f64(step.rate(*group));
-        let mut slots = slots.iter_mut().map(|slot| slot.values_mut::<T>().chunks_mut(PIECE));
+        let (rate, size) = (T::from_f64(step.rate(*group)), piece(gradient));
+        let mut slots = slots.iter_mut().map(|slot| slot.values_mut::<T>().chunks_mut(size));
         let mut slots: [_; SLOTS] =
             std::array::from_fn(|_| slots.next().expect("as many slots as the rule has names"));
-        let both =
-            parameter.values_mut::<T>().chunks_mut(PIECE).zip(gradient.values::<T>().chunks(PIECE));
-        pieces.extend(both.map(|(w, g)| {
+        let parts = parameter.values_mut::<T>().chunks_mut(size).enumerate();
+        pieces.extend(parts.map(|(i, w)| {
             let slots = slots.each_mut().map(|slot| slot.next().unwrap_or_default());
-            Piece { rate, w, slots, g }
+            Piece { rate, w, slots, g: part(gradient, i) }
         }));
     }
     threads::for_each_chunk(&mut pieces, 1, |_, pieces| {
+        let piece = &mut pieces[0];
+        let mut made = None;
+        if let Part::Product(product, rows) = &piece.g {
+            let mut g = Buffer::<f32>::new(rows.len() * product.width());
+            product.rows(rows.clone(), &mut g);
+            made = Some(f32::into_storage(g));
+        }
+        let g = match (&piece.g, &made) {
+            (Part::Made(g), _) => g,
+            (_, made) => made.as_ref().and_then(T::slice_of).expect("products are of f32, as their parameters"),
+        };
         simd::vectorize(
             isa,
             #[inline(always)]
-            || pieces[0].run(shrink, &f),
+            || piece.run(g, shrink, &f),
         );
     });
 }
@@ -206,11 +245,11 @@ impl<T: Real, const SLOTS: usize> Piece<'_, T, SLOTS> {
     /// A block is copied out, changed and copied back: between arrays of its own the compiler knows that
     /// nothing overlaps, and vectorises; between five slices it gives up.
     #[inline(always)]
-    fn run(&mut self, shrink: T, f: impl Fn(T, T, [T; SLOTS], T) -> (T, [T; SLOTS])) {
+    fn run(&mut self, g: &[T], shrink: T, f: impl Fn(T, T, [T; SLOTS], T) -> (T, [T; SLOTS])) {
         const BLOCK: usize = 32;
         let rate = self.rate;
         let (w, w_rest) = self.w.as_chunks_mut::<BLOCK>();
-        let (g, g_rest) = self.g.as_chunks::<BLOCK>();
+        let (g, g_rest) = g.as_chunks::<BLOCK>();
         let mut slots = self.slots.each_mut().map(|slot| slot.as_chunks_mut::<BLOCK>());
         for (i, (w, g)) in w.iter_mut().zip(g).enumerate() {
             let (mut changed, mut states) = (*w, slots.each_ref().map(|slot| slot.0[i]));

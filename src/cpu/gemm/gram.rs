@@ -1,6 +1,6 @@
 //! C = Aᵀ·B: the weight gradient, a sum over all pixels of all pictures.
 
-use super::tile::{ONE_RUN, Tile, for_each_tile};
+use super::tile::{ONE_RUN, PANEL, Tile, for_each_tile};
 use super::{KC, Rows, Start};
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, streams};
 use crate::cpu::threads::{self, Shared};
@@ -134,7 +134,7 @@ impl<R: Rows> Kernel for Task<'_, R> {
                             row_step: 0,
                             k_step,
                             b: packed[panel * block * width..].as_ptr(),
-                            b_step: width,
+                                b_step: 0,
                             columns,
                             start,
                             then: Then::Nothing,
@@ -149,7 +149,7 @@ impl<R: Rows> Kernel for Task<'_, R> {
                         // SAFETY: A has `steps` rows of `k_step` floats, the panel `steps` rows of full width; these
                         // rows and columns of C are this task's alone.
                         unsafe {
-                            tile.run::<V, 1>(
+                            tile.run::<V, 1, PANEL>(
                                 count,
                                 #[inline(always)]
                                 |row| self.out.at(to + row * self.columns),

@@ -3,7 +3,7 @@
 //! Nothing of A is copied. A tile's rows are read where they lie, all steps of k in one go, for one panel of B after the
 //! other, so that the rows come into L1 once; meanwhile the next tile's rows are brought near. C is written once.
 
-use super::tile::{ANY, ONE_RUN, Tile, for_each_tile};
+use super::tile::{ANY, ONE_RUN, PANEL, Tile, for_each_tile};
 use super::{Dense, KC, Matrix, Packed, Right, Start, even_blocks, product};
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, streams};
 use crate::cpu::threads::{self, Shared};
@@ -63,10 +63,11 @@ pub fn matrix_product(a: &[f32], right: &Packed, start: Start, then: Then, out: 
                             row_step: depth,
                             k_step: 1,
                             b: right.panel(0, panel).as_ptr(),
-                            b_step: right.width,
+                                b_step: 0,
                             columns,
                             start: match self.start {
                                 Start::Bias(bias) => Start::Bias(&bias[column..column + columns]),
+                                Start::Onto(bias) => Start::Onto(&bias[column..column + columns]),
                                 other => other,
                             },
                             then: self.then,
@@ -77,7 +78,7 @@ pub fn matrix_product(a: &[f32], right: &Packed, start: Start, then: Then, out: 
                         // SAFETY: A has `count` rows of `depth` floats from `row` on, the panel `depth` rows of full
                         // width; C's rows and columns are this task's alone.
                         unsafe {
-                            tile.run::<V, ANY>(
+                            tile.run_inlined::<V, ANY, PANEL>(
                                 count,
                                 #[inline(always)]
                                 |r| self.out.at((row + r) * right.columns + column),
@@ -101,7 +102,8 @@ pub fn matrix_product(a: &[f32], right: &Packed, start: Start, then: Then, out: 
     let fitting = (GROUP_BYTES / (4 * right.width * depth.max(1))).max(1);
     // Few rows: more groups than must be, so that there is work for every core.
     let groups = panels.div_ceil(fitting).max(16 / blocks).min(panels);
-    let stream = !matches!(start, Start::Accumulate) && streams(out, right.columns);
+    let onto = matches!(start, Start::Accumulate | Start::Onto(_));
+    let stream = !onto && streams(out, right.columns);
     let shared = Shared::new(out);
     threads::for_each(groups * blocks, |task| {
         let (group, b) = (task / blocks, task % blocks);

@@ -40,7 +40,7 @@ use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
 use crate::pool::Buffer;
 use std::ops::Range;
-pub(crate) use tile::{ANY, ONE_RUN, Tile, for_each_tile};
+pub(crate) use tile::{ANY, APART, ONE_RUN, PANEL, Tile, for_each_tile};
 
 /// Steps of k a block.
 pub(crate) const KC: usize = 256;
@@ -219,6 +219,8 @@ pub enum Start<'a> {
     Bias(&'a [f32]),
     /// What the output holds already.
     Accumulate,
+    /// The same, and one value a column.
+    Onto(&'a [f32]),
 }
 
 /// Rows a task: about BLOCK_TILES tiles, and nearly the same for all, so that few cores are done together.
@@ -320,10 +322,10 @@ pub unsafe fn product_of(
                                 steps,
                                 runs: ONE_RUN,
                                 a: gathered[first * ROW..].as_ptr(),
-                                row_step: ROW,
+                                row_step: 0,
                                 k_step: 1,
                                 b: b.as_ptr(),
-                                b_step: right.width,
+                                b_step: 0,
                                 columns,
                                 start,
                                 then: if i == last { self.then } else { Then::Nothing },
@@ -339,7 +341,7 @@ pub unsafe fn product_of(
                             // panel holds `steps` rows of full width, and by the caller's contract the
                             // offsets name elements of `out` that no other row and no other task touch.
                             unsafe {
-                                tile.run::<V, ROW>(
+                                tile.run::<V, ROW, PANEL>(
                                     count,
                                     #[inline(always)]
                                     |row| self.out.at(offsets[row] + column),
@@ -366,7 +368,7 @@ pub unsafe fn product_of(
             match start {
                 Start::Zero => out.fill(0.0),
                 Start::Bias(bias) => out.copy_from_slice(bias),
-                Start::Accumulate => {}
+                Start::Accumulate | Start::Onto(_) => {}
             }
             then.in_place(out);
         }

@@ -6,7 +6,7 @@
 //!
 //! Its gradients are [`crate::cpu::few_rows`].
 
-use super::{KC, ONE_RUN, ROW, Start, Tile, for_each_tile};
+use super::{APART, KC, ONE_RUN, ROW, Start, Tile, for_each_tile};
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, prefetch};
 use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
@@ -98,7 +98,7 @@ pub fn thin(
                             // SAFETY: gathered rows from `first`, `steps` rows of two full vectors of B or of the
                             // panel, and rows of this slab's own sums.
                             unsafe {
-                                tile.run::<V, ROW>(
+                                tile.run_inlined::<V, ROW, APART>(
                                     count,
                                     #[inline(always)]
                                     |row| sums.at((first + row) * self.columns + column),

@@ -1,7 +1,7 @@
 //! The innermost loop: a tile of C in registers.
 
 use super::Start;
-use crate::cpu::simd::{Vector, prefetch};
+use crate::cpu::simd::{Kernel, Vector, prefetch};
 use crate::ops::Then;
 
 /// One tile: up to `V::TILE_ROWS` rows and two vectors of columns, over `runs` runs of `steps` steps of k.
@@ -9,14 +9,13 @@ pub(crate) struct Tile<'a> {
     pub steps: usize,
     /// Where in `a` each run begins.
     pub runs: &'a [usize],
-    /// Of a run, element (row r, step k) is at `r · ROW_STEP + k · k_step`, or where ROW_STEP is [`ANY`], at
-    /// `r · row_step + k`.
+    /// Of a run, element (row r, step k) is at `r · ROW_STEP + k`, or where ROW_STEP is 1, at `r + k · k_step`, or where it
+    /// is [`ANY`], at `r · row_step + k`.
     pub a: *const f32,
     pub row_step: usize,
     pub k_step: usize,
-    /// Two full vectors a step.
+    /// Two full vectors a step, one step after the other, or where B is [`APART`], `b_step` floats apart.
     pub b: *const f32,
-    /// Floats from one step's vectors to the next.
     pub b_step: usize,
     /// Columns to write, at most two vectors.
     pub columns: usize,
@@ -32,6 +31,13 @@ pub(crate) struct Tile<'a> {
 
 /// A row step that is known at run time only: rows are read where they lie in a matrix.
 pub(crate) const ANY: usize = 0;
+
+/// How the steps of B lie: see [`Tile::b`].
+pub(crate) const PANEL: bool = true;
+pub(crate) const APART: bool = false;
+
+/// Of the largest tile there is.
+const MOST_ROWS: usize = 14;
 
 /// The runs of a plain product.
 pub(crate) const ONE_RUN: &[usize] = &[0];
@@ -50,23 +56,58 @@ pub(crate) fn for_each_tile<V: Vector>(rows: usize, mut f: impl FnMut(usize, usi
 }
 
 impl Tile<'_> {
+    /// The tile as part of the caller's loop, which is worth its compile time where tiles are short.
+    ///
     /// # Safety
     /// `a` and `b` are readable over the whole tile (`b` over two full vectors a step); `c(r)`
     /// points to `columns` floats for each r < rows that nothing else accesses meanwhile.
     #[inline(always)]
-    pub unsafe fn run<V: Vector, const ROW_STEP: usize>(
+    pub unsafe fn run_inlined<V: Vector, const ROW_STEP: usize, const B: bool>(
+        &self,
+        rows: usize,
+        c: impl Fn(usize) -> *mut f32,
+    ) {
+        // SAFETY: the caller's.
+        unsafe { self.choose::<V, ROW_STEP, B, false>(rows, c) }
+    }
+
+    /// The tile as a function of its own (thirty cycles more, for a tenth of a second's compiling less, each of 28 sizes).
+    ///
+    /// # Safety
+    /// As [`Tile::run_inlined`].
+    #[inline(always)]
+    pub unsafe fn run<V: Vector, const ROW_STEP: usize, const B: bool>(
+        &self,
+        rows: usize,
+        c: impl Fn(usize) -> *mut f32,
+    ) {
+        // SAFETY: the caller's.
+        unsafe { self.choose::<V, ROW_STEP, B, true>(rows, c) }
+    }
+
+    /// # Safety
+    /// As [`Tile::run_inlined`].
+    #[inline(always)]
+    unsafe fn choose<V: Vector, const ROW_STEP: usize, const B: bool, const APART: bool>(
         &self,
         rows: usize,
         c: impl Fn(usize) -> *mut f32,
     ) {
         assert!((1..=V::TILE_ROWS).contains(&rows));
+        let mut to = [std::ptr::null_mut(); MOST_ROWS];
+        for (row, to) in to.iter_mut().enumerate().take(rows) {
+            *to = c(row);
+        }
+        let (tile, to) = (self, &to);
         // The number of rows must be known to the compiler for the tile to stay in registers.
         macro_rules! of {
             ($($n:literal)*) => {
-                match (rows, self.columns > V::LANES) {
-                    $(($n, wide) if const { $n <= V::TILE_ROWS } => match wide {
-                        true => unsafe { self.rows::<V, $n, 2, ROW_STEP>(c) },
-                        false => unsafe { self.rows::<V, $n, 1, ROW_STEP>(c) },
+                match (rows, self.columns > V::LANES, APART) {
+                    $(($n, wide, apart) if const { $n <= V::TILE_ROWS } => match (wide, apart) {
+                        (true, true) => unsafe { V::apart(Sized::<$n, 2, ROW_STEP, B> { tile, to }) },
+                        (false, true) => unsafe { V::apart(Sized::<$n, 1, ROW_STEP, B> { tile, to }) },
+                        (true, false) => unsafe { self.rows::<V, $n, 2, ROW_STEP, B>(to) },
+                        (false, false) => unsafe { self.rows::<V, $n, 1, ROW_STEP, B>(to) },
                     },)*
                     _ => {}
                 }
@@ -75,36 +116,52 @@ impl Tile<'_> {
         of!(1 2 3 4 5 6 7 8 9 10 11 12 13 14)
     }
 
+    /// # Safety
+    /// As [`Tile::run`], with ROWS rows of C at `to`.
     #[inline(always)]
-    unsafe fn rows<V: Vector, const ROWS: usize, const WIDTH: usize, const ROW_STEP: usize>(
+    unsafe fn rows<
+        V: Vector,
+        const ROWS: usize,
+        const WIDTH: usize,
+        const ROW_STEP: usize,
+        const B: bool,
+    >(
         &self,
-        c: impl Fn(usize) -> *mut f32,
+        to: &[*mut f32; MOST_ROWS],
     ) {
         unsafe {
+            if let Start::Onto(_) = self.start {
+                // C comes from memory: asked for now, it is there when the sums are.
+                for &c in &to[..ROWS] {
+                    (0..WIDTH).for_each(|half| prefetch(c.wrapping_add(half * V::LANES)));
+                }
+            }
             let mut sum = [[V::splat(0.0); WIDTH]; ROWS];
             let (mut b, mut ahead) = (self.b, self.ahead);
+            let b_step = if B == PANEL { 2 * V::LANES } else { self.b_step };
+            let k_step = if ROW_STEP == 1 { self.k_step } else { 1 };
             for &run in self.runs {
                 // (A copy of the sums: kept where they are, the compiler writes them to memory every step.)
                 let mut sums = sum;
                 let mut left =
-                    Left::<ROW_STEP>::new(self.a.wrapping_add(run), self.row_step, self.k_step);
+                    Left::<ROW_STEP>::new(self.a.wrapping_add(run), self.row_step, k_step);
                 for _ in 0..self.steps / UNROLL {
                     for u in 0..UNROLL {
                         prefetch(ahead);
                         ahead = ahead.wrapping_add(self.ahead_step);
-                        left.step::<V, ROWS, WIDTH>(u, b.wrapping_add(u * self.b_step), &mut sums);
+                        left.step::<V, ROWS, WIDTH>(u, b.wrapping_add(u * b_step), &mut sums);
                     }
                     left.advance(UNROLL);
-                    b = b.wrapping_add(UNROLL * self.b_step);
+                    b = b.wrapping_add(UNROLL * b_step);
                 }
                 for _ in 0..self.steps % UNROLL {
                     left.step::<V, ROWS, WIDTH>(0, b, &mut sums);
                     left.advance(1);
-                    b = b.wrapping_add(self.b_step);
+                    b = b.wrapping_add(b_step);
                 }
                 sum = sums;
             }
-            self.write(sum, c);
+            self.write(sum, to);
         }
     }
 
@@ -112,36 +169,98 @@ impl Tile<'_> {
     unsafe fn write<V: Vector, const ROWS: usize, const WIDTH: usize>(
         &self,
         sum: [[V; WIDTH]; ROWS],
-        c: impl Fn(usize) -> *mut f32,
+        to: &[*mut f32; MOST_ROWS],
+    ) {
+        // What is known when compiling costs nothing a vector: the common cases are compiled each for itself.
+        macro_rules! of {
+            ($(($start:pat, $then:pat, $stream:literal) => ($to_start:expr, $to_then:expr),)*) => {
+                match (self.start, self.then, self.stream) {
+                    _ if self.columns < WIDTH * V::LANES => unsafe {
+                        self.write_as::<V, ROWS, WIDTH>(sum, to, self.start, self.then, self.stream, false)
+                    },
+                    $(($start, $then, $stream) => unsafe {
+                        self.write_as::<V, ROWS, WIDTH>(sum, to, $to_start, $to_then, $stream, true)
+                    },)*
+                    (start, then, stream) => unsafe {
+                        self.write_as::<V, ROWS, WIDTH>(sum, to, start, then, stream, true)
+                    },
+                }
+            };
+        }
+        of!(
+            (Start::Zero, Then::Nothing, false) => (Start::Zero, Then::Nothing),
+            (Start::Zero, Then::Nothing, true) => (Start::Zero, Then::Nothing),
+            (Start::Accumulate, Then::Nothing, false) => (Start::Accumulate, Then::Nothing),
+            (Start::Onto(bias), Then::Nothing, false) => (Start::Onto(bias), Then::Nothing),
+            (Start::Bias(bias), Then::Nothing, false) => (Start::Bias(bias), Then::Nothing),
+            (Start::Bias(bias), Then::Nothing, true) => (Start::Bias(bias), Then::Nothing),
+            (Start::Bias(bias), Then::Relu, false) => (Start::Bias(bias), Then::Relu),
+            (Start::Bias(bias), Then::Relu6, false) => (Start::Bias(bias), Then::Relu6),
+            (Start::Bias(bias), Then::Relu6, true) => (Start::Bias(bias), Then::Relu6),
+        )
+    }
+
+    #[inline(always)]
+    unsafe fn write_as<V: Vector, const ROWS: usize, const WIDTH: usize>(
+        &self,
+        sum: [[V; WIDTH]; ROWS],
+        to: &[*mut f32; MOST_ROWS],
+        start: Start,
+        then: Then,
+        stream: bool,
+        full: bool,
     ) {
         unsafe {
-            let full = self.columns == WIDTH * V::LANES;
-            for (row, sum) in sum.iter().enumerate() {
-                let c = c(row);
+            for (sum, &c) in sum.iter().zip(to) {
                 for (half, &sum) in sum.iter().enumerate() {
                     let at = half * V::LANES;
                     if full {
-                        let value = match self.start {
+                        let value = match start {
                             Start::Zero => sum,
                             Start::Bias(bias) => sum.add(V::load(bias.as_ptr().add(at))),
                             Start::Accumulate => V::load(c.add(at)).add(sum),
+                            Start::Onto(bias) => {
+                                V::load(c.add(at)).add(sum.add(V::load(bias.as_ptr().add(at))))
+                            }
                         };
-                        match self.stream {
-                            true => self.then.of(value).stream(c.add(at)),
-                            false => self.then.of(value).store(c.add(at)),
+                        match stream {
+                            true => then.of(value).stream(c.add(at)),
+                            false => then.of(value).store(c.add(at)),
                         }
                     } else {
                         let n = V::LANES.min(self.columns - at);
-                        let value = match self.start {
+                        let value = match start {
                             Start::Zero => sum,
                             Start::Bias(bias) => sum.add(V::load_partial(bias.as_ptr().add(at), n)),
                             Start::Accumulate => V::load_partial(c.add(at), n).add(sum),
+                            Start::Onto(bias) => {
+                                let bias = V::load_partial(bias.as_ptr().add(at), n);
+                                V::load_partial(c.add(at), n).add(sum.add(bias))
+                            }
                         };
-                        self.then.of(value).store_partial(c.add(at), n);
+                        then.of(value).store_partial(c.add(at), n);
                     }
                 }
             }
         }
+    }
+}
+
+/// A tile of ROWS rows and WIDTH vectors: a function of its own, which all products share. (One inlined copy a product was
+/// half of the crate's compile time.)
+struct Sized<'a, const ROWS: usize, const WIDTH: usize, const ROW_STEP: usize, const B: bool> {
+    tile: &'a Tile<'a>,
+    to: &'a [*mut f32; MOST_ROWS],
+}
+
+impl<const ROWS: usize, const WIDTH: usize, const ROW_STEP: usize, const B: bool> Kernel
+    for Sized<'_, ROWS, WIDTH, ROW_STEP, B>
+{
+    type Output = ();
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        // SAFETY: `Tile::run` makes these, under the same contract.
+        unsafe { self.tile.rows::<V, ROWS, WIDTH, ROW_STEP, B>(self.to) }
     }
 }
 

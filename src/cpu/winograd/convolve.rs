@@ -4,7 +4,7 @@ use super::{
     Geometry, PLACES, Products, Windows, gather_outputs, on_both_axes, panel_width, row_step,
     spread_kernel,
 };
-use crate::cpu::gemm::{ANY, Start, Tile, for_each_tile};
+use crate::cpu::gemm::{ANY, PANEL, Start, Tile, for_each_tile};
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, store, streams};
 use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
@@ -109,15 +109,31 @@ pub fn transform_kernels(isa: Isa, g: &Geometry, w: &[f32]) -> Buffer<f32> {
     u
 }
 
-/// y = x * w + bias, then the activation. `u` is what [`transform_kernels`] makes of w [k, k, C, F] (for ∂x: of w
+/// What is made of the sums before they are written.
+#[derive(Clone, Copy, Default)]
+pub struct Finish<'a> {
+    pub bias: Option<&'a [f32]>,
+    pub then: Then,
+    /// Of each square of 2×2 outputs, which is what a tile has, the largest alone is written: max pooling of that
+    /// stride, which drops an odd row and column.
+    pub pool: bool,
+}
+
+impl Finish<'_> {
+    /// Height and width of what is written.
+    fn size(&self, g: &Geometry) -> [usize; 2] {
+        if self.pool { g.output.map(|side| side / 2) } else { g.output }
+    }
+}
+
+/// y = x * w, finished. `u` is what [`transform_kernels`] makes of w [k, k, C, F] (for ∂x: of w
 /// [`turned`]).
 pub fn convolve(
     isa: Isa,
     g: &Geometry,
     x: &[f32],
     u: &[f32],
-    bias: Option<&[f32]>,
-    then: Then,
+    finish: Finish,
     y: &mut [f32],
 ) {
     struct Task<'a> {
@@ -125,8 +141,7 @@ pub fn convolve(
         products: &'a Products,
         x: Windows<'a>,
         u: &'a [f32],
-        bias: Option<&'a [f32]>,
-        then: Then,
+        finish: Finish<'a>,
         stream: bool,
         y: Shared<f32>,
         windows: std::ops::Range<usize>,
@@ -185,7 +200,7 @@ pub fn convolve(
                                     row_step: step,
                                     k_step: 1,
                                     b: b.wrapping_add(part.start * width),
-                                    b_step: width,
+                                    b_step: 0,
                                     columns,
                                     start: if block == 0 { Start::Zero } else { Start::Accumulate },
                                     then: Then::Nothing,
@@ -196,7 +211,7 @@ pub fn convolve(
                                 // SAFETY: V holds `tile_rows` rows of `step` floats from `first` on and as many at every
                                 // run, U a full panel row for each step of each run, M a row of `width` floats a tile.
                                 unsafe {
-                                    tile.run::<V, ANY>(
+                                    tile.run_inlined::<V, ANY, PANEL>(
                                         tile_rows,
                                         #[inline(always)]
                                         |row| results.add((place * count + first + row) * width),
@@ -245,29 +260,50 @@ pub fn convolve(
                     m[place / 4][place % 4] = V::load(from.add(place * step));
                 }
                 let y = on_both_axes(m, gather_outputs);
-                let bias = match self.bias {
+                let Finish { bias, then, pool } = self.finish;
+                let size = self.finish.size(g);
+                let bias = match bias {
                     Some(bias) => V::load_partial(bias[f..f + lanes].as_ptr(), lanes),
                     None => V::splat(0.0),
                 };
+                if pool {
+                    if height == 2 && width == 2 {
+                        let mut best = then.of(y[0][0].add(bias));
+                        for (dy, dx) in [(0, 1), (1, 0), (1, 1)] {
+                            best = then.of(y[dy][dx].add(bias)).max(best);
+                        }
+                        self.write(best, (n * size[0] + oy / 2) * size[1] + ox / 2, f, lanes);
+                    }
+                    return;
+                }
                 for dy in 0..2 {
                     for dx in 0..2 {
                         if dy >= height || dx >= width {
                             continue;
                         }
-                        let pixel = (n * g.output[0] + oy + dy) * g.output[1] + ox + dx;
-                        let value = self.then.of(y[dy][dx].add(bias));
-                        let to = self.y.at(pixel * g.filters + f);
-                        match lanes == V::LANES {
-                            true => store::<V, true>(value, to, lanes, self.stream),
-                            false => store::<V, false>(value, to, lanes, false),
-                        }
+                        let pixel = (n * size[0] + oy + dy) * size[1] + ox + dx;
+                        self.write(then.of(y[dy][dx].add(bias)), pixel, f, lanes);
                     }
                 }
             }
         }
+
+        /// # Safety
+        /// As [`Task::finish`]: the filters of this pixel are this task's alone.
+        #[inline(always)]
+        unsafe fn write<V: Vector>(&self, value: V, pixel: usize, f: usize, lanes: usize) {
+            unsafe {
+                let to = self.y.at(pixel * self.g.filters + f);
+                match lanes == V::LANES {
+                    true => store::<V, true>(value, to, lanes, self.stream),
+                    false => store::<V, false>(value, to, lanes, false),
+                }
+            }
+        }
     }
-    assert_eq!(y.len(), g.batch * g.output[0] * g.output[1] * g.filters);
-    assert!(bias.is_none_or(|bias| bias.len() == g.filters));
+    let [height, width] = finish.size(g);
+    assert_eq!(y.len(), g.batch * height * width * g.filters);
+    assert!(finish.bias.is_none_or(|bias| bias.len() == g.filters));
     let (products, panels) = (Products::new(g), g.filters.div_ceil(panel_width(isa)));
     assert_eq!(u.len(), panels * products.count() * g.channels * panel_width(isa));
     if y.is_empty() {
@@ -288,6 +324,6 @@ pub fn convolve(
         let windows = from(block)..from(block + 1);
         let panels = panels * cut / cuts..panels * (cut + 1) / cuts;
         let products = &products;
-        dispatch(isa, Task { g, products, x, u, bias, then, stream, y: shared, windows, panels });
+        dispatch(isa, Task { g, products, x, u, finish, stream, y: shared, windows, panels });
     });
 }

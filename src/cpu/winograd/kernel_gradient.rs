@@ -4,7 +4,7 @@ use super::{
     Geometry, PLACES, Products, Windows, gather_kernel, on_both_axes, panel_width, row_step,
     spread_outputs,
 };
-use crate::cpu::gemm::{ONE_RUN, Start, Tile, for_each_tile};
+use crate::cpu::gemm::{ONE_RUN, PANEL, Start, Tile, for_each_tile};
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch};
 use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
@@ -179,7 +179,7 @@ impl Part<'_> {
                                 row_step: 0,
                                 k_step: self.step,
                                 b,
-                                b_step: width,
+                                b_step: 0,
                                 columns,
                                 start,
                                 then: Then::Nothing,
@@ -192,7 +192,7 @@ impl Part<'_> {
                             // SAFETY: V has `count` rows of `step` floats from the product's first window on, Z as many
                             // full panel rows; the rows of the sums are this task's alone.
                             unsafe {
-                                tile.run::<V, 1>(
+                                tile.run::<V, 1, PANEL>(
                                     tile_rows,
                                     #[inline(always)]
                                     |row| self.sums.at(to + row * g.filters),

@@ -37,7 +37,7 @@
 mod convolve;
 mod kernel_gradient;
 
-pub use convolve::{convolve, transform_kernels, turned};
+pub use convolve::{Finish, convolve, transform_kernels, turned};
 pub use kernel_gradient::kernel_gradient;
 
 use crate::cpu::simd::{Isa, Vector};

@@ -1,6 +1,6 @@
 use super::{Conv2dGeometry, Conv2dOptions, conv2d};
 use crate::cases::{Case, Input, Size};
-use crate::ops::Padding::{self, Same, Valid};
+use crate::ops::Padding::{self, Cells, Same, Valid};
 use crate::ops::Then;
 
 struct Layer {
@@ -74,6 +74,10 @@ pub fn cases() -> Vec<Case> {
         layer("3x3_few_relu", [2, 5, 6, 3], [3, 3, 8], 2, Same).then(Then::Relu),
         layer("3x3_s2_same_even", [1, 8, 10, 3], [3, 3, 4], 2, Same),
         layer("3x3_s2_same_odd", [2, 7, 9, 5], [3, 3, 4], 2, Same),
+        layer("3x3_padded_1_1", [1, 6, 7, 17], [3, 3, 18], 1, Cells([1, 1])),
+        layer("3x3_s2_padded_1_1", [2, 8, 7, 5], [3, 3, 6], 2, Cells([1, 1])),
+        layer("7x7_s2_padded_3_3", [1, 12, 13, 3], [7, 7, 16], 2, Cells([3, 3])),
+        layer("3x3_padded_2_0", [1, 6, 7, 18], [3, 3, 17], 1, Cells([2, 0])),
         layer("3x3_s3_valid", [1, 11, 10, 4], [3, 3, 6], 3, Valid),
         layer("3x3_s4_leaves_pixels_unread", [1, 12, 13, 3], [3, 3, 4], 4, Valid),
         layer("7x7_s2_valid", [1, 17, 19, 3], [7, 7, 4], 2, Valid),

@@ -24,7 +24,7 @@ use crate::cpu::gemm::{
 };
 use crate::cpu::kept::Weights;
 use crate::cpu::simd::Isa;
-use crate::cpu::winograd;
+use crate::cpu::winograd::{self, Finish};
 use crate::ops::Then;
 
 pub fn forward(
@@ -40,7 +40,7 @@ pub fn forward(
     if let Some(g) = winograd(g) {
         let form = ("winograd", isa);
         let u = weights.form(pixels, form, || winograd::transform_kernels(isa, &g, w));
-        return winograd::convolve(isa, &g, x, &u, b, then, y);
+        return winograd::convolve(isa, &g, x, &u, Finish { bias: b, then, pool: false }, y);
     }
     if first_layer::fits(isa, g) {
         return first_layer::forward(isa, g, x, w, b, then, y);
@@ -69,6 +69,44 @@ pub fn forward(
     unsafe { product(&patches(g, x), &packed, start, then, &place, y) };
 }
 
+/// Whether [`forward_pooled`] can.
+pub fn pools(g: &Conv2dGeometry) -> bool {
+    winograd(g).is_some()
+}
+
+/// The largest of each square of 2×2 outputs, in the pass that makes them.
+pub fn forward_pooled(
+    isa: Isa,
+    g: &Conv2dGeometry,
+    x: &[f32],
+    weights: Weights,
+    b: Option<&[f32]>,
+    then: Then,
+    y: &mut [f32],
+) {
+    let pixels = g.batch * g.output[0] * g.output[1];
+    let g = winograd(g).expect("the caller asked whether it pools");
+    let make = || winograd::transform_kernels(isa, &g, weights.values);
+    let u = weights.form(pixels, ("winograd", isa), make);
+    winograd::convolve(isa, &g, x, &u, Finish { bias: b, then, pool: true }, y);
+}
+
+/// y + the convolution, of a 1×1 kernel ([`is_pointwise`]), in y's memory.
+pub fn forward_onto(
+    isa: Isa,
+    g: &Conv2dGeometry,
+    x: &[f32],
+    weights: Weights,
+    b: Option<&[f32]>,
+    y: &mut [f32],
+) {
+    assert!(is_pointwise(g));
+    let right = Right::matrix(weights.values, g.in_channels, g.out_channels);
+    let pixels = g.batch * g.output[0] * g.output[1];
+    let packed = weights.form(pixels, ("whole", isa), || Packed::whole(isa, &right));
+    matrix_product(x, &packed, b.map_or(Start::Accumulate, Start::Onto), Then::Nothing, y)
+}
+
 /// The same as a convolution for Winograd's method, where that is faster.
 fn winograd(g: &Conv2dGeometry) -> Option<winograd::Geometry> {
     let side = g.kernel[0];
@@ -93,7 +131,7 @@ pub fn input_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], weights: Weights
         let g = g.transposed();
         let make = || winograd::transform_kernels(isa, &g, &winograd::turned(w, c, f));
         let u = weights.form(pixels, ("winograd, turned", isa), make);
-        return winograd::convolve(isa, &g, dy, &u, None, Then::Nothing, dx);
+        return winograd::convolve(isa, &g, dy, &u, Finish::default(), dx);
     }
     if let Some(taps) = Sparse::new(&transposed(g)) {
         // The kernel turned by 180°.
@@ -162,7 +200,7 @@ pub fn kernel_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], x: &[f32], dw: 
 }
 
 /// A 1×1 convolution that reads every pixel once: a plain matrix product.
-fn is_pointwise(g: &Conv2dGeometry) -> bool {
+pub fn is_pointwise(g: &Conv2dGeometry) -> bool {
     g.kernel == [1, 1] && g.stride == [1, 1] && g.pad == [0, 0]
 }
 

@@ -9,7 +9,7 @@
 //! are 3·stride apart.
 
 use super::Conv2dGeometry;
-use crate::cpu::gemm::{KC, Packed, Right, Start, Tile, for_each_tile};
+use crate::cpu::gemm::{APART, KC, PANEL, Packed, Right, Start, Tile, for_each_tile};
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, streams};
 use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
@@ -137,7 +137,7 @@ pub fn forward(
                                 row_step: 0,
                                 k_step: 1,
                                 b: self.packed.panel(0, panel).as_ptr(),
-                                b_step: width,
+                                b_step: 0,
                                 columns,
                                 start: match self.bias {
                                     Some(bias) => Start::Bias(&bias[column..column + columns]),
@@ -152,7 +152,7 @@ pub fn forward(
                             // SAFETY: the windows of `count` outputs lie in the padded picture, one STEP after the
                             // other; the panel has a row for each element of a window; the outputs are borrowed.
                             unsafe {
-                                tile.run::<V, STEP>(
+                                tile.run::<V, STEP, PANEL>(
                                     count,
                                     #[inline(always)]
                                     |row| to.add(row * f + column),
@@ -234,7 +234,7 @@ pub fn kernel_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], x: &[f32], dw: 
                                 // rows; filters come in whole vectors, which are read where they lie; the sums
                                 // are this part's alone.
                                 unsafe {
-                                    tile.run::<V, 1>(
+                                    tile.run::<V, 1, APART>(
                                         count,
                                         #[inline(always)]
                                         |row| self.dw.at(to + row * f),

@@ -27,7 +27,7 @@ use crate::autograd::{Needs, record_all};
 use crate::cpu::kept::Weights;
 use crate::cpu::simd::isa;
 use crate::error::{Error, Result};
-use crate::ops::{Padding, Route, Then, precision, route};
+use crate::ops::{Padding, PoolOptions, Route, Then, max_pool2d, precision, route};
 use crate::pool::Buffer;
 use crate::tensor::{Real, Shape, Tensor};
 
@@ -200,6 +200,52 @@ pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions
     then.complete(fused, output)
 }
 
+/// max_pool2d of 2×2 of conv2d(x, w, b), where no gradient is asked for in one pass: the larger picture is never written.
+pub(crate) fn conv2d_pooled(
+    x: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    options: Conv2dOptions,
+) -> Result<Tensor> {
+    let g = Conv2dGeometry::new(x.shape(), w.shape(), options)?;
+    let inputs: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
+    let fast = matches!(route("conv2d", &inputs)?, Route::Fast) && cpu::pools(&g);
+    let biased = b.is_none_or(|b| b.shape()[..] == [g.out_channels]);
+    if !(fast && biased) || Needs::of([x, w, b.unwrap_or(w)]).any() {
+        let pool = PoolOptions { pool: [2; 2], stride: [2; 2], padding: Padding::Valid };
+        return max_pool2d(&conv2d(x, w, b, options)?, pool);
+    }
+    let [height, width] = g.output.map(|side| side / 2);
+    let mut y = Buffer::<f32>::new(g.batch * height * width * g.out_channels);
+    let weights = Weights { values: w.values(), kept: Some(w.kept()) };
+    let bias = b.map(|b| b.values());
+    cpu::forward_pooled(isa(), &g, x.values(), weights, bias, options.then, &mut y);
+    Ok(Tensor::from_buffer(y, [g.batch, height, width, g.out_channels]))
+}
+
+/// `onto` + conv2d(x, w, b), in the memory of `onto` where nobody else holds it and no gradient is asked for: the
+/// residual sum of a block that ends with a 1×1 convolution, without a pass of its own.
+pub(crate) fn conv2d_onto(
+    x: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    options: Conv2dOptions,
+    mut onto: Tensor,
+) -> Result<Tensor> {
+    let g = Conv2dGeometry::new(x.shape(), w.shape(), options)?;
+    let inputs: Vec<&Tensor> = [x, w, &onto].into_iter().chain(b).collect();
+    let fast = matches!(route("conv2d", &inputs)?, Route::Fast) && cpu::is_pointwise(&g);
+    let fits = onto.shape() == g.output_shape() && options.then == Then::Nothing;
+    let biased = b.is_none_or(|b| b.shape()[..] == [g.out_channels]);
+    let constant = !Needs::of([x, w, &onto, b.unwrap_or(w)]).any();
+    if !(fast && fits && biased && constant && onto.is_unique()) {
+        return crate::ops::add(&conv2d(x, w, b, options)?, &onto);
+    }
+    let weights = Weights { values: w.values(), kept: Some(w.kept()) };
+    cpu::forward_onto(isa(), &g, x.values(), weights, b.map(|b| b.values()), onto.values_mut());
+    Ok(onto.detach())
+}
+
 fn forward<T: Real>(
     g: &Conv2dGeometry,
     x: &Tensor,
@@ -244,6 +290,73 @@ mod tests {
         let zero = Conv2dOptions { stride: [0, 1], ..options };
         assert!(bad(Tensor::zeros([3, 3, 3, 2]), None, zero).contains("stride"));
         assert!(bad(Tensor::scalar(1.0f64), None, options).contains("conv2d"));
+    }
+
+    #[test]
+    fn a_sum_in_the_convolutions_pass_is_the_sum_after_it_to_the_bit() {
+        let noise = |shape: Vec<usize>| {
+            let n: usize = shape.iter().product();
+            let values: Vec<f32> = (0..n).map(|i| (i as f32 * 0.7).sin()).collect();
+            Tensor::from_slice(&values, &shape[..]).unwrap()
+        };
+        for isa in crate::cpu::simd::supported() {
+            crate::cpu::simd::with_isa(isa, || {
+                for (c, f, k) in [(24, 40, 1), (3, 5, 1), (300, 33, 1), (4, 6, 3)] {
+                    let (x, w) = (noise(vec![2, 5, 7, c]), noise(vec![k, k, c, f]));
+                    let options = Conv2dOptions { padding: Padding::Same, ..Default::default() };
+                    for b in [Some(noise(vec![f])), None] {
+                        let onto = noise(vec![2, 5, 7, f]);
+                        let plain = conv2d(&x, &w, b.as_ref(), options).unwrap();
+                        let expected = crate::ops::add(&plain, &onto).unwrap();
+                        // Held by somebody else, its memory stays as it is.
+                        let shared = conv2d_onto(&x, &w, b.as_ref(), options, onto.clone()).unwrap();
+                        let alone = conv2d_onto(&x, &w, b.as_ref(), options, onto).unwrap();
+                        assert_eq!(shared.values::<f32>(), expected.values::<f32>());
+                        assert_eq!(alone.values::<f32>(), expected.values::<f32>());
+                    }
+                }
+            });
+        }
+        let (x, w) = (noise(vec![1, 2, 2, 3]), noise(vec![1, 1, 3, 4]).leaf());
+        let y = conv2d_onto(&x, &w, None, Conv2dOptions::default(), noise(vec![1, 2, 2, 4])).unwrap();
+        assert!(y.needs_grad());
+        let (onto, options) = (noise(vec![1, 2, 3, 4]), Conv2dOptions::default());
+        assert!(conv2d_onto(&x, &w, None, options, onto).is_err());
+    }
+
+    #[test]
+    fn pooling_in_the_convolutions_pass_is_pooling_after_it_to_the_bit() {
+        let noise = |shape: &[usize]| {
+            let n: usize = shape.iter().product();
+            let values: Vec<f32> = (0..n).map(|i| (i as f32 * 0.7).sin()).collect();
+            Tensor::from_slice(&values, shape).unwrap()
+        };
+        for isa in crate::cpu::simd::supported() {
+            crate::cpu::simd::with_isa(isa, || {
+                for (h, w, c, f, k) in
+                    [(8, 6, 16, 40, 3), (7, 9, 33, 17, 3), (9, 8, 16, 16, 5), (5, 4, 3, 4, 3)]
+                {
+                    for (padding, then) in [(Padding::Same, Then::Relu), (Padding::Valid, Then::Nothing)] {
+                        if padding == Padding::Valid && h.min(w) < k {
+                            continue;
+                        }
+                        let options = Conv2dOptions { padding, then, ..Default::default() };
+                        let (x, kernel, b) = (noise(&[2, h, w, c]), noise(&[k, k, c, f]), noise(&[f]));
+                        let pool = PoolOptions { pool: [2; 2], stride: [2; 2], padding: Padding::Valid };
+                        let plain = conv2d(&x, &kernel, Some(&b), options).unwrap();
+                        if plain.shape()[1].min(plain.shape()[2]) < 2 {
+                            continue;
+                        }
+                        let expected = max_pool2d(&plain, pool).unwrap();
+                        let got = conv2d_pooled(&x, &kernel, Some(&b), options).unwrap();
+                        assert_eq!(got.shape(), expected.shape());
+                        assert_eq!(got.values::<f32>(), expected.values::<f32>(), "{isa:?} {h} {w} {c}");
+                        let leaf = conv2d_pooled(&x.leaf(), &kernel, Some(&b), options).unwrap();
+                        assert!(leaf.needs_grad() && leaf.values::<f32>() == expected.values::<f32>());
+                    }
+                }
+            });
+        }
     }
 
     #[test]

@@ -226,12 +226,14 @@ pub fn cases() -> Vec<Case> {
     let case = |name: &str, size, x, k, stride, padding, dilation, bias| {
         case_then(name, size, x, k, (stride, padding, dilation), bias, Then::Nothing)
     };
-    use Padding::{Same, Valid};
+    use Padding::{Cells, Same, Valid};
     use Size::{Real, Tiny};
     vec![
         case("3x3_same", Tiny, [2, 7, 6, 5], 3, 1, Same, 1, true),
         case("3x3_valid", Tiny, [1, 5, 6, 3], 3, 1, Valid, 1, false),
         case("3x3_s2_even", Tiny, [1, 8, 8, 6], 3, 2, Same, 1, false),
+        case("3x3_s2_padded_0_1", Tiny, [2, 8, 7, 6], 3, 2, Cells([0, 1]), 1, false),
+        case("3x3_s2_padded_1_1_fours", Tiny, [1, 8, 10, 20], 3, 2, Cells([1, 1]), 1, true),
         case("3x3_s2_odd", Tiny, [2, 7, 9, 4], 3, 2, Same, 1, false),
         case("3x3_wide", Tiny, [1, 6, 6, 35], 3, 1, Same, 1, true),
         case("3x3_larger_than_input", Tiny, [1, 2, 2, 7], 3, 1, Same, 1, false),

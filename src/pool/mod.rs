@@ -1,9 +1,13 @@
-//! The buffer pool: memory that tensors give back is handed to the next tensor of its size.
+//! The buffer pool: memory that tensors give back is handed to the next tensors.
 //!
 //! A training step allocates the same sizes over and over. Given back to the system, each large
-//! block costs a page fault per 4 KiB when it is touched again; kept, it costs nothing. Blocks of 2 MiB and
-//! more ask for huge pages.
+//! block costs a page fault per 4 KiB when it is touched again; kept, it costs nothing. Small blocks are kept by
+//! size, large ones side by side ([`arena`]).
 
+mod arena;
+
+use arena::Arena;
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
@@ -42,7 +46,9 @@ unsafe impl Send for Block {}
 pub struct Buffer<T: Plain> {
     memory: NonNull<u8>,
     len: usize,
-    class: usize,
+    /// Of its memory, in bytes.
+    size: usize,
+    source: Source,
     kind: PhantomData<T>,
 }
 // SAFETY: a buffer owns its memory exclusively and T is plain data.
@@ -61,99 +67,63 @@ fn free_list() -> MutexGuard<'static, BTreeMap<usize, Vec<Block>>> {
     FREE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A free block of the class, or of the smallest one above it that is not twice as large: a network's layers have many
-/// sizes, and blocks kept for one of them alone would add up to more than all that are ever lent out together.
-fn reuse(class: usize) -> Option<(usize, Block)> {
-    let mut free = free_list();
-    let mut fitting = free.range_mut(class..2 * class).filter(|(_, blocks)| !blocks.is_empty());
-    fitting.next().and_then(|(&class, blocks)| blocks.pop().map(|block| (class, block)))
+/// From so many bytes on a block is the arena's.
+const LARGE: usize = 1 << 20;
+
+fn arena() -> MutexGuard<'static, Arena> {
+    static ARENA: LazyLock<Mutex<Arena>> = LazyLock::new(Default::default);
+    ARENA.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Memory from the system and back to it: zeros, aligned to 64 bytes.
-mod system {
-    use super::ALIGNMENT;
-    use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-    use std::ptr::NonNull;
+/// Where a buffer's memory is from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Arena,
+    FreeList,
+}
 
-    /// A huge page of x86-64 and AArch64. Where a kernel goes through a tensor, the 512 small pages of each would
-    /// cost as many page faults once, and misses in the table of translations ever after.
-    #[cfg(target_os = "linux")]
-    const HUGE: usize = 2 << 20;
-
-    fn layout(size: usize) -> Layout {
-        Layout::from_size_align(size, ALIGNMENT).expect("tensor sizes are below isize::MAX")
+/// Memory for so many bytes, its size, and where it is from.
+fn take(bytes: usize) -> (NonNull<u8>, usize, Source) {
+    if bytes >= LARGE
+        && let size = Arena::size(bytes)
+        && let Some(memory) = arena().allocate(size)
+    {
+        return (memory, size, Source::Arena);
     }
-
-    pub fn allocate(size: usize) -> NonNull<u8> {
-        #[cfg(target_os = "linux")]
-        if size >= HUGE {
-            return huge_pages(size).unwrap_or_else(|| handle_alloc_error(layout(size)));
-        }
-        // SAFETY: the layout has a non-zero size.
-        let fresh = unsafe { alloc_zeroed(layout(size)) };
-        NonNull::new(fresh).unwrap_or_else(|| handle_alloc_error(layout(size)))
+    let class = size_class(bytes);
+    // A free block of the class, or of the smallest one above it that is not twice as large: blocks kept for one size
+    // alone would add up to more than all that are ever lent out together.
+    let mut free = free_list();
+    let mut fitting = free.range_mut(class..2 * class).filter(|(_, blocks)| !blocks.is_empty());
+    if let Some((&class, blocks)) = fitting.next()
+        && let Some(Block(memory)) = blocks.pop()
+    {
+        HELD.fetch_sub(class, Ordering::Relaxed);
+        return (memory, class, Source::FreeList);
     }
+    drop(free);
+    // SAFETY: the layout has a non-zero size.
+    let fresh = unsafe { alloc_zeroed(layout(class)) };
+    let memory = NonNull::new(fresh).unwrap_or_else(|| handle_alloc_error(layout(class)));
+    (memory, class, Source::FreeList)
+}
 
-    /// # Safety
-    /// `memory` came from [`allocate`] with this size, and nothing refers to it.
-    pub unsafe fn free(memory: NonNull<u8>, size: usize) {
-        #[cfg(target_os = "linux")]
-        if size >= HUGE {
-            // SAFETY: a mapping of its own, as `huge_pages` left it.
-            unsafe { libc::munmap(memory.as_ptr().cast(), size) };
-            return;
-        }
-        // SAFETY: by the caller's contract.
-        unsafe { dealloc(memory.as_ptr(), layout(size)) }
-    }
-
-    /// A mapping that starts at a huge page and asks for them; the system may give small ones all the same.
-    #[cfg(target_os = "linux")]
-    fn huge_pages(size: usize) -> Option<NonNull<u8>> {
-        let all = size.checked_add(HUGE)?;
-        let (access, kind) = (
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-        );
-        // SAFETY: a new mapping, anywhere; its ends are given back where they are not part of what is
-        // returned. (Sizes of classes from 2 MiB on are whole small pages.)
-        unsafe {
-            let start = libc::mmap(std::ptr::null_mut(), all, access, kind, -1, 0);
-            if start == libc::MAP_FAILED {
-                return None;
-            }
-            let before = start.cast::<u8>().align_offset(HUGE);
-            let memory = start.cast::<u8>().add(before);
-            if before > 0 {
-                libc::munmap(start, before);
-            }
-            if before < HUGE {
-                libc::munmap(memory.add(size).cast(), HUGE - before);
-            }
-            libc::madvise(memory.cast(), size, libc::MADV_HUGEPAGE);
-            NonNull::new(memory)
-        }
-    }
+fn layout(size: usize) -> Layout {
+    Layout::from_size_align(size, ALIGNMENT).expect("tensor sizes are below isize::MAX")
 }
 
 impl<T: Plain> Buffer<T> {
     /// `len` elements with unspecified content.
     pub fn new(len: usize) -> Self {
-        let class = size_class(len.checked_mul(size_of::<T>()).expect("size overflows usize"));
-        let (class, memory) = match reuse(class) {
-            Some((class, Block(memory))) => {
-                HELD.fetch_sub(class, Ordering::Relaxed);
-                (class, memory)
-            }
-            None => (class, system::allocate(class)),
-        };
-        let now = IN_USE.fetch_add(class, Ordering::Relaxed) + class;
+        let bytes = len.checked_mul(size_of::<T>()).expect("size overflows usize");
+        let (memory, size, source) = take(bytes);
+        let now = IN_USE.fetch_add(size, Ordering::Relaxed) + size;
         PEAK.fetch_max(now, Ordering::Relaxed);
         if *POISON {
-            // SAFETY: the block is `class` bytes long; all-ones is NaN as f32 and as f64.
-            unsafe { memory.as_ptr().write_bytes(0xFF, class) };
+            // SAFETY: the block is `size` bytes long; all-ones is NaN as f32 and as f64.
+            unsafe { memory.as_ptr().write_bytes(0xFF, size) };
         }
-        Buffer { memory, len, class, kind: PhantomData }
+        Buffer { memory, len, size, source, kind: PhantomData }
     }
 
     pub fn from_slice(values: &[T]) -> Self {
@@ -171,9 +141,12 @@ impl<T: Plain> Buffer<T> {
 
 impl<T: Plain> Drop for Buffer<T> {
     fn drop(&mut self) {
-        IN_USE.fetch_sub(self.class, Ordering::Relaxed);
-        HELD.fetch_add(self.class, Ordering::Relaxed);
-        free_list().entry(self.class).or_default().push(Block(self.memory));
+        IN_USE.fetch_sub(self.size, Ordering::Relaxed);
+        if self.source == Source::Arena {
+            return arena().free(self.memory, self.size);
+        }
+        HELD.fetch_add(self.size, Ordering::Relaxed);
+        free_list().entry(self.size).or_default().push(Block(self.memory));
     }
 }
 
@@ -222,17 +195,18 @@ pub fn usage() -> Usage {
     Usage {
         in_use: IN_USE.load(Ordering::Relaxed),
         peak: PEAK.load(Ordering::Relaxed),
-        held: HELD.load(Ordering::Relaxed),
+        held: HELD.load(Ordering::Relaxed) + arena().held_bytes(),
     }
 }
 
 /// Gives all memory that is kept for reuse back to the system.
 pub fn trim() {
+    arena().trim();
     for (class, blocks) in std::mem::take(&mut *free_list()) {
         for Block(memory) in blocks {
             HELD.fetch_sub(class, Ordering::Relaxed);
             // SAFETY: allocated in `new` with this size, and no buffer refers to it.
-            unsafe { system::free(memory, class) };
+            unsafe { dealloc(memory.as_ptr(), layout(class)) };
         }
     }
 }
