@@ -9,6 +9,8 @@
 //! consumer has already added its share: a value that is used twice needs no special care. A
 //! node's closure, with all it saved, is dropped as soon as it has run.
 
+use crate::cpu::{simd, threads};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops;
 use crate::tensor::Tensor;
@@ -47,14 +49,25 @@ thread_local! {
 
 /// Runs `f` without recording: no operator in it makes a node or saves anything.
 pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
+    recorded(false, f)
+}
+
+fn recorded<R>(recording: bool, f: impl FnOnce() -> R) -> R {
     struct Restore(bool);
     impl Drop for Restore {
         fn drop(&mut self) {
             RECORDING.set(self.0);
         }
     }
-    let _restore = Restore(RECORDING.replace(false));
+    let _restore = Restore(RECORDING.replace(recording));
     f()
+}
+
+/// Runs operators on one of the CPU's threads ([`threads::enter`]), recording and with the instructions that this thread
+/// would.
+pub(crate) fn on_threads<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    let (recording, isa) = (RECORDING.get(), simd::isa());
+    threads::enter(|| simd::with_isa(isa, || recorded(recording, f)))
 }
 
 /// Which inputs need a gradient. An operator computes no other, and saves nothing for it.
@@ -134,36 +147,42 @@ impl Tensor {
                 format!("{} {:?}", upstream.shape(), upstream.dtype()),
             ));
         }
-        let mut gradients = Gradients::default();
-        let Some(root) = self.node.clone() else { return Ok(gradients) };
-        let mut pending = BTreeMap::from([(root.id, (root, upstream.detach()))]);
-        no_grad(|| {
-            while let Some((id, (node, gradient))) = pending.pop_last() {
-                if node.inputs.is_empty() {
-                    gradients.0.insert(id, gradient);
-                    continue;
-                }
-                let backward = node.backward.lock().unwrap_or_else(PoisonError::into_inner).take();
-                let backward = backward.ok_or_else(|| {
-                    Error::argument(node.op, "backward ran through this value before and freed it")
-                })?;
-                let shares = backward(gradient)?;
-                debug_assert_eq!(shares.len(), node.inputs.len(), "{}", node.op);
-                for (input, share) in node.inputs.iter().zip(shares) {
-                    let (Some(input), Some(share)) = (input, share) else { continue };
-                    match pending.remove(&input.id) {
-                        // The first share is kept as it is; only further ones are added.
-                        None => pending.insert(input.id, (input.clone(), share)),
-                        Some((_, sum)) => pending.insert(
-                            input.id,
-                            (input.clone(), ops::elementwise::accumulate(sum, &share)?),
-                        ),
-                    };
-                }
-            }
-            Ok(gradients)
-        })
+        let Some(root) = self.node.clone() else { return Ok(Gradients::default()) };
+        if self.device() == Device::Cpu {
+            return on_threads(|| walk(root, upstream.detach()));
+        }
+        walk(root, upstream.detach())
     }
+}
+
+/// From a node to the leaves it depends on.
+fn walk(root: Arc<Node>, upstream: Tensor) -> Result<Gradients> {
+    let mut gradients = Gradients::default();
+    let mut pending = BTreeMap::from([(root.id, (root, upstream))]);
+    no_grad(|| {
+        while let Some((id, (node, gradient))) = pending.pop_last() {
+            if node.inputs.is_empty() {
+                gradients.0.insert(id, gradient);
+                continue;
+            }
+            let backward = node.backward.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let backward = backward.ok_or_else(|| {
+                Error::argument(node.op, "backward ran through this value before and freed it")
+            })?;
+            let shares = backward(gradient)?;
+            debug_assert_eq!(shares.len(), node.inputs.len(), "{}", node.op);
+            for (input, share) in node.inputs.iter().zip(shares) {
+                let (Some(input), Some(share)) = (input, share) else { continue };
+                match pending.remove(&input.id) {
+                    // The first share is kept as it is; only further ones are added.
+                    None => pending.insert(input.id, (input.clone(), share)),
+                    Some((_, sum)) => pending
+                        .insert(input.id, (input.clone(), ops::elementwise::accumulate(sum, &share)?)),
+                };
+            }
+        }
+        Ok(gradients)
+    })
 }
 
 #[cfg(test)]

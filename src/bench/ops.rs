@@ -1,7 +1,7 @@
 //! The `real` cases of the operators, and the optimizers.
 
 use super::{Machine, Timing, milliseconds, tenths, time};
-use crate::autograd::no_grad;
+use crate::autograd::{no_grad, on_threads};
 use crate::cases::{self, Case, Size};
 use crate::cpu::simd::{Isa, with_isa};
 use crate::device::Device;
@@ -71,11 +71,17 @@ fn measure_case(
     let upstream = case.upstream(&output).to_device(device)?;
     let bytes = case.least_bytes(&output);
     drop(output);
-    let forward = time(1.0, || {
+    let on_cpu = device == Device::Cpu;
+    // As within a network: begun by a thread of the pool.
+    let time = |seconds: f64, run: &mut (dyn FnMut() -> Result<()> + Send)| match on_cpu {
+        true => on_threads(|| time(seconds, run)),
+        false => time(seconds, run),
+    };
+    let forward = time(1.0, &mut || {
         no_grad(|| (case.run)(&inputs))?;
         device.synchronize()
     })?;
-    let both = time(1.0, || {
+    let both = time(1.0, &mut || {
         let gradients = (case.run)(&inputs)?.backward_from(upstream.clone())?;
         // A gradient may be a product that is multiplied out when somebody asks for its elements.
         for gradient in inputs.iter().filter_map(|input| gradients.get(input)) {

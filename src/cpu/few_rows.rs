@@ -153,7 +153,10 @@ pub fn transpose_times_rows(
 }
 
 /// At most BLOCK rows.
-#[allow(clippy::too_many_arguments, reason = "two matrices, their sizes, and what of the third is written how")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "two matrices, their sizes, and what of the third is written how"
+)]
 fn outer(
     isa: Isa,
     a: &[f32],

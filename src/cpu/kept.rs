@@ -17,13 +17,21 @@ pub struct Kept(Mutex<Vec<(Form, Arc<dyn Any + Send + Sync>)>>);
 impl Kept {
     /// The form of this name, made now if it is not there.
     pub fn get<T: Send + Sync + 'static>(&self, form: Form, make: impl FnOnce() -> T) -> Arc<T> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = all.iter().find(|(name, _)| *name == form).map(|(_, made)| made.clone());
-        if let Some(made) = found.and_then(|made| made.downcast().ok()) {
+        let found = |all: &[(Form, Arc<dyn Any + Send + Sync>)]| {
+            let made = all.iter().find(|(name, _)| *name == form).map(|(_, made)| made.clone());
+            made.and_then(|made| made.downcast().ok())
+        };
+        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(made) = found(&lock()) {
             return made;
         }
+        // Not under the lock: making is a parallel loop, whose thread may take up other work while it waits, and come by
+        // here again.
         let made = Arc::new(make());
-        all.push((form, made.clone()));
+        let mut all = lock();
+        if found(&all).is_none() {
+            all.push((form, made.clone()));
+        }
         made
     }
 

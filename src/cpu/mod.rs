@@ -4,9 +4,9 @@
 pub mod few_rows;
 pub mod gemm;
 pub mod kept;
-pub mod product;
 pub mod limits;
 pub mod math;
+pub mod product;
 pub mod simd;
 pub mod threads;
 pub mod turn;

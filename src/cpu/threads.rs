@@ -26,6 +26,15 @@ pub fn with<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> Result<R> 
     Ok(pool.install(f))
 }
 
+/// Runs `f` on one of the threads.
+///
+/// A parallel loop that another thread begins wakes a thread of the pool, and its beginner when it is done: some tens of
+/// microseconds, which a network of hundreds of short loops has hundreds of times. One that a thread of the pool begins
+/// starts at once. `f` must not wait for anything but parallel loops: with one thread nobody else would run meanwhile.
+pub fn enter<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| f())
+}
+
 /// Calls `f(0) … f(pieces - 1)`, in any order, on all threads.
 pub fn for_each(pieces: usize, f: impl Fn(usize) + Sync + Send) {
     match pieces {
@@ -91,5 +100,12 @@ mod tests {
             assert!(out.iter().enumerate().all(|(i, &v)| v == i as u32 / 10));
             assert_eq!(with(threads, || map(5, |i| i * i)).unwrap(), [0, 1, 4, 9, 16]);
         }
+    }
+
+    #[test]
+    fn what_has_entered_is_a_thread_of_the_pool_and_may_enter_again() {
+        let inside = || rayon::current_thread_index().is_some();
+        assert!(!inside());
+        assert!(enter(|| inside() && enter(|| inside() && map(3, |i| i) == [0, 1, 2])));
     }
 }

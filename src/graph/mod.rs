@@ -158,12 +158,14 @@ impl Graph {
         let readers = self.readers();
         let mut pooled = vec![false; self.nodes.len()];
         for node in &self.nodes {
-            let Layer::MaxPooling2D { pool: [2, 2], stride: [2, 2], padding: Padding::Valid } = node.layer
+            let Layer::MaxPooling2D { pool: [2, 2], stride: [2, 2], padding: Padding::Valid } =
+                node.layer
             else {
                 continue;
             };
             let mut before = node.inputs[0];
-            if let (Layer::Activation(_), &[id]) = (self.node(before).layer, &self.node(before).inputs[..])
+            if let (Layer::Activation(_), &[id]) =
+                (self.node(before).layer, &self.node(before).inputs[..])
                 && then[id.0] != Then::Nothing
                 && readers[before.0] == 1
             {

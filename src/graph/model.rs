@@ -1,6 +1,7 @@
 //! A graph with values for its parameters.
 
 use super::Graph;
+use crate::autograd::on_threads;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::layers::{Along, Layer, Lowered, Run};
@@ -164,7 +165,10 @@ impl Model {
 
     /// Runs the network on pictures [N, H, W, C].
     pub fn run(&self, x: &Tensor, run: Run) -> Result<Pass> {
-        self.run_through(x, run, None)
+        match x.device() {
+            Device::Cpu => on_threads(|| self.run_through(x, run, None)),
+            _ => self.run_through(x, run, None),
+        }
     }
 
     /// [`Model::run`], showing every layer's output as soon as it is there.
@@ -214,8 +218,7 @@ impl Model {
             false => vec![Then::Nothing; nodes.len()],
         };
         let onto = if alone { self.graph.sums_made_before() } else { vec![None; nodes.len()] };
-        let pooled =
-            if alone { self.graph.pools_made_before(&then) } else { vec![false; nodes.len()] };
+        let pooled = if alone { self.graph.pools_made_before(&then) } else { vec![false; nodes.len()] };
         let last_uses = self.graph.last_uses();
         // The convolution, if there is one, that a sum was made by.
         let sum_of = |node: &super::Node| {
@@ -250,7 +253,8 @@ impl Model {
             }
             // The summand, whose sum comes after all its other readers.
             let onto = onto[i].and_then(|id| {
-                let readers_after = nodes[i + 1..].iter().filter(|node| node.inputs.contains(&id)).count();
+                let readers_after =
+                    nodes[i + 1..].iter().filter(|node| node.inputs.contains(&id)).count();
                 match readers_after {
                     1 => values[id.0].take(),
                     _ => values[id.0].clone(),

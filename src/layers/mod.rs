@@ -8,8 +8,8 @@ mod lower;
 mod shape;
 
 pub use initializers::Initializer;
-pub(crate) use lower::{Along, Lowered};
 pub use lower::Run;
+pub(crate) use lower::{Along, Lowered};
 
 use crate::ops::{Padding, Then};
 use crate::tensor::Shape;

@@ -1,9 +1,9 @@
 //! The rules on the CPU: all parameters of a step in one parallel loop, each in one pass over memory.
 
 use super::{Group, Rule, Update, corrected};
+use crate::cpu::product::Product;
 use crate::cpu::simd::{self, isa};
 use crate::cpu::threads;
-use crate::cpu::product::Product;
 use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Tensor};
 use std::ops::Range;
@@ -231,7 +231,9 @@ fn pass<T: Real, const SLOTS: usize>(
         }
         let g = match (&piece.g, &made) {
             (Part::Made(g), _) => g,
-            (_, made) => made.as_ref().and_then(T::slice_of).expect("products are of f32, as their parameters"),
+            (_, made) => {
+                made.as_ref().and_then(T::slice_of).expect("products are of f32, as their parameters")
+            }
         };
         simd::vectorize(
             isa,

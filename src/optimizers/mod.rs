@@ -19,6 +19,7 @@
 mod cpu;
 mod device;
 
+use crate::autograd::on_threads;
 use crate::cuda::Cuda;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -230,7 +231,7 @@ impl Optimizer {
         });
         let rates = self.factors.map(|factor| self.learning_rate * factor);
         let step = cpu::Step { rule: self.rule, rates, number: self.step, shrink };
-        cpu::update(step, &mut self.slots, updates);
+        on_threads(|| cpu::update(step, &mut self.slots, updates));
         Ok(())
     }
 

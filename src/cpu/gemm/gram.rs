@@ -134,7 +134,7 @@ impl<R: Rows> Kernel for Task<'_, R> {
                             row_step: 0,
                             k_step,
                             b: packed[panel * block * width..].as_ptr(),
-                                b_step: 0,
+                            b_step: 0,
                             columns,
                             start,
                             then: Then::Nothing,

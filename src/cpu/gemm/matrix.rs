@@ -63,7 +63,7 @@ pub fn matrix_product(a: &[f32], right: &Packed, start: Start, then: Then, out: 
                             row_step: depth,
                             k_step: 1,
                             b: right.panel(0, panel).as_ptr(),
-                                b_step: 0,
+                            b_step: 0,
                             columns,
                             start: match self.start {
                                 Start::Bias(bias) => Start::Bias(&bias[column..column + columns]),

@@ -143,8 +143,7 @@ impl Tile<'_> {
             for &run in self.runs {
                 // (A copy of the sums: kept where they are, the compiler writes them to memory every step.)
                 let mut sums = sum;
-                let mut left =
-                    Left::<ROW_STEP>::new(self.a.wrapping_add(run), self.row_step, k_step);
+                let mut left = Left::<ROW_STEP>::new(self.a.wrapping_add(run), self.row_step, k_step);
                 for _ in 0..self.steps / UNROLL {
                     for u in 0..UNROLL {
                         prefetch(ahead);

@@ -128,14 +128,7 @@ impl Finish<'_> {
 
 /// y = x * w, finished. `u` is what [`transform_kernels`] makes of w [k, k, C, F] (for ∂x: of w
 /// [`turned`]).
-pub fn convolve(
-    isa: Isa,
-    g: &Geometry,
-    x: &[f32],
-    u: &[f32],
-    finish: Finish,
-    y: &mut [f32],
-) {
+pub fn convolve(isa: Isa, g: &Geometry, x: &[f32], u: &[f32], finish: Finish, y: &mut [f32]) {
     struct Task<'a> {
         g: &'a Geometry,
         products: &'a Products,

@@ -336,7 +336,8 @@ mod tests {
                 for (h, w, c, f, k) in
                     [(8, 6, 16, 40, 3), (7, 9, 33, 17, 3), (9, 8, 16, 16, 5), (5, 4, 3, 4, 3)]
                 {
-                    for (padding, then) in [(Padding::Same, Then::Relu), (Padding::Valid, Then::Nothing)] {
+                    for (padding, then) in [(Padding::Same, Then::Relu), (Padding::Valid, Then::Nothing)]
+                    {
                         if padding == Padding::Valid && h.min(w) < k {
                             continue;
                         }
