@@ -1,0 +1,182 @@
+//! Element types, and the memory of elements.
+
+use crate::cpu::kept::Kept;
+use crate::cpu::product::Product;
+use crate::cuda::Memory;
+use crate::pool::{Buffer, Plain};
+use std::fmt;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DType {
+    /// The working type.
+    F32,
+    /// Runs the reference kernels: goldens and finite differences to 1e-9.
+    F64,
+    /// Pictures and masks.
+    U8,
+}
+
+/// The two types operators compute in. References are written once, generic over it.
+pub trait Real:
+    Plain
+    + fmt::Debug
+    + Default
+    + PartialOrd
+    + std::ops::Add<Output = Self>
+    + std::ops::Sub<Output = Self>
+    + std::ops::Mul<Output = Self>
+    + std::ops::Div<Output = Self>
+    + std::ops::Neg<Output = Self>
+    + std::ops::AddAssign
+    + std::ops::SubAssign
+    + std::ops::MulAssign
+    + std::iter::Sum
+{
+    const DTYPE: DType;
+    const ZERO: Self;
+    const ONE: Self;
+    fn from_f64(value: f64) -> Self;
+    fn to_f64(self) -> f64;
+    fn exp(self) -> Self;
+    fn ln(self) -> Self;
+    fn sqrt(self) -> Self;
+    fn tanh(self) -> Self;
+    fn abs(self) -> Self;
+    fn max(self, other: Self) -> Self;
+    fn min(self, other: Self) -> Self;
+    fn floor(self) -> Self;
+    fn slice_of(storage: &Storage) -> Option<&[Self]>;
+    fn slice_of_mut(storage: &mut Storage) -> Option<&mut [Self]>;
+    fn into_storage(buffer: Buffer<Self>) -> Storage;
+}
+
+macro_rules! real {
+    ($type:ident, $variant:ident, $product:expr) => {
+        impl Real for $type {
+            const DTYPE: DType = DType::$variant;
+            const ZERO: Self = 0.0;
+            const ONE: Self = 1.0;
+            #[inline(always)]
+            fn from_f64(value: f64) -> Self {
+                value as $type
+            }
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                self as f64
+            }
+            #[inline(always)]
+            fn exp(self) -> Self {
+                $type::exp(self)
+            }
+            #[inline(always)]
+            fn ln(self) -> Self {
+                $type::ln(self)
+            }
+            #[inline(always)]
+            fn sqrt(self) -> Self {
+                $type::sqrt(self)
+            }
+            #[inline(always)]
+            fn tanh(self) -> Self {
+                $type::tanh(self)
+            }
+            #[inline(always)]
+            fn abs(self) -> Self {
+                $type::abs(self)
+            }
+            #[inline(always)]
+            fn max(self, other: Self) -> Self {
+                $type::max(self, other)
+            }
+            #[inline(always)]
+            fn min(self, other: Self) -> Self {
+                $type::min(self, other)
+            }
+            #[inline(always)]
+            fn floor(self) -> Self {
+                $type::floor(self)
+            }
+            fn slice_of(storage: &Storage) -> Option<&[Self]> {
+                match storage {
+                    Storage::$variant(buffer) => Some(buffer),
+                    Storage::Product(product) => $product(product),
+                    _ => None,
+                }
+            }
+            fn slice_of_mut(storage: &mut Storage) -> Option<&mut [Self]> {
+                storage.multiply_out();
+                match storage {
+                    Storage::$variant(buffer) => Some(buffer),
+                    _ => None,
+                }
+            }
+            fn into_storage(buffer: Buffer<Self>) -> Storage {
+                Storage::$variant(buffer)
+            }
+        }
+    };
+}
+real!(f32, F32, multiplied);
+real!(f64, F64, no_product);
+
+fn multiplied(product: &Product) -> Option<&[f32]> {
+    Some(product.values())
+}
+
+/// Products are of f32.
+fn no_product(_: &Product) -> Option<&[f64]> {
+    None
+}
+
+pub enum Storage {
+    F32(Buffer<f32>),
+    F64(Buffer<f64>),
+    U8(Buffer<u8>),
+    /// f32, multiplied out when somebody asks for them.
+    Product(Box<Product>),
+    /// Of another device than the CPU.
+    Device(Memory),
+}
+
+/// Values, and other forms of them.
+pub(super) struct Held {
+    pub values: Storage,
+    pub kept: Kept,
+}
+
+impl Held {
+    pub fn new(values: Storage) -> Self {
+        Held { values, kept: Kept::default() }
+    }
+}
+
+impl Storage {
+    /// Makes a [`Storage::Product`] plain values.
+    fn multiply_out(&mut self) {
+        if let Storage::Product(_) = self {
+            let product = std::mem::replace(self, Storage::U8(Buffer::new(0)));
+            if let Storage::Product(product) = product {
+                *self = Storage::F32(product.into_values());
+            }
+        }
+    }
+
+    pub(super) fn dtype(&self) -> DType {
+        match self {
+            Storage::F32(_) | Storage::Product(_) => DType::F32,
+            Storage::F64(_) => DType::F64,
+            Storage::U8(_) => DType::U8,
+            Storage::Device(memory) => memory.dtype(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Storage::F32(buffer) => buffer.len(),
+            Storage::F64(buffer) => buffer.len(),
+            Storage::U8(buffer) => buffer.len(),
+            Storage::Product(product) => product.height() * product.width(),
+            Storage::Device(memory) => memory.len(),
+        }
+    }
+}
