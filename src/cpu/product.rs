@@ -49,7 +49,12 @@ impl Product {
 
     /// All elements, multiplied out at the first call.
     pub fn values(&self) -> &[f32] {
-        self.values.get_or_init(|| multiply(self.isa, &self.x, &self.g))
+        if let Some(values) = self.values.get() {
+            return values;
+        }
+        // Not inside `get_or_init`: the loop's thread may take up other work while it waits, and come by here again.
+        let values = multiply(self.isa, &self.x, &self.g);
+        self.values.get_or_init(|| values)
     }
 
     pub fn into_values(self) -> Buffer<f32> {

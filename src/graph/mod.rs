@@ -5,6 +5,7 @@
 //! tape; summaries, parameter names and rewrites come from the graph itself.
 
 mod model;
+mod passes;
 mod rewrite;
 mod summary;
 
@@ -17,8 +18,7 @@ pub use rewrite::{
 pub use summary::{Row, Summary};
 
 use crate::error::{Error, Result};
-use crate::layers::{Activation, Layer};
-use crate::ops::{Padding, Then};
+use crate::layers::Layer;
 use std::collections::HashMap;
 
 /// A layer of a graph, by its position.
@@ -150,74 +150,5 @@ impl Graph {
             node.inputs.iter().for_each(|id| last[id.0] = i);
         }
         last
-    }
-
-    /// For each convolution whether the max pooling of 2×2 that alone reads it, or that alone reads the activation made
-    /// with it, can be made in its pass.
-    fn pools_made_before(&self, then: &[Then]) -> Vec<bool> {
-        let readers = self.readers();
-        let mut pooled = vec![false; self.nodes.len()];
-        for node in &self.nodes {
-            let Layer::MaxPooling2D { pool: [2, 2], stride: [2, 2], padding: Padding::Valid } =
-                node.layer
-            else {
-                continue;
-            };
-            let mut before = node.inputs[0];
-            if let (Layer::Activation(_), &[id]) =
-                (self.node(before).layer, &self.node(before).inputs[..])
-                && then[id.0] != Then::Nothing
-                && readers[before.0] == 1
-            {
-                before = id;
-            }
-            let layer = self.node(before).layer;
-            let own = layer.activation();
-            let can = matches!(layer, Layer::Conv2D { .. })
-                && (own == Activation::Linear || own.then() != Then::Nothing);
-            pooled[before.0] = can && readers[before.0] == 1;
-        }
-        pooled
-    }
-
-    /// For each convolution of 1×1 that only a sum of two reads, after the other summand is there: that summand. The
-    /// convolution can add itself to it.
-    fn sums_made_before(&self) -> Vec<Option<Id>> {
-        let readers = self.readers();
-        let mut onto = vec![None; self.nodes.len()];
-        for node in self.nodes.iter().filter(|node| matches!(node.layer, Layer::Add)) {
-            let &[a, b] = &node.inputs[..] else { continue };
-            for (conv, other) in [(a, b), (b, a)] {
-                let layer = self.nodes[conv.0].layer;
-                let pointwise = matches!(layer, Layer::Conv2D { kernel: [1, 1], stride: [1, 1], .. });
-                let linear = layer.activation() == Activation::Linear;
-                // (Of two such convolutions the later one.)
-                if pointwise && linear && readers[conv.0] == 1 && other.0 < conv.0 {
-                    onto[conv.0] = Some(other);
-                }
-            }
-        }
-        onto
-    }
-
-    /// For each layer the activation that may be made in its own pass: that of the only consumer of a
-    /// batch norm or of a convolution without one, if it is an activation layer.
-    fn activations_made_before(&self) -> Vec<Then> {
-        let mut then = vec![Then::Nothing; self.nodes.len()];
-        let mut uses = vec![0; self.nodes.len()];
-        self.nodes.iter().flat_map(|node| &node.inputs).for_each(|id| uses[id.0] += 1);
-        for node in &self.nodes {
-            let (&[id], Layer::Activation(activation)) = (&node.inputs[..], node.layer) else {
-                continue;
-            };
-            let producer = self.nodes[id.0].layer;
-            use Layer::{BatchNormalization, Conv2D, DepthwiseConv2D};
-            let can =
-                matches!(producer, BatchNormalization { .. } | Conv2D { .. } | DepthwiseConv2D { .. });
-            if can && uses[id.0] == 1 && producer.activation() == Activation::Linear {
-                then[id.0] = activation.then();
-            }
-        }
-        then
     }
 }

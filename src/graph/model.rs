@@ -1,11 +1,11 @@
 //! A graph with values for its parameters.
 
 use super::Graph;
+use super::passes::{Extras, Passes};
 use crate::autograd::on_threads;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::layers::{Along, Layer, Lowered, Run};
-use crate::ops::Then;
 use crate::tensor::{DType, Shape, Tensor};
 
 #[derive(Clone)]
@@ -211,37 +211,18 @@ impl Model {
             false => parameter.value.clone(),
         };
         let leaves: Vec<Tensor> = self.parameters.iter().map(leaf).collect();
-        // Where nobody looks between them, a layer and the activation after it are made in one pass.
-        let alone = edit.is_none();
-        let then = match alone {
-            true => self.graph.activations_made_before(),
-            false => vec![Then::Nothing; nodes.len()],
+        let passes = match edit {
+            None => Passes::together(&self.graph),
+            Some(_) => Passes::apart(&self.graph),
         };
-        let onto = if alone { self.graph.sums_made_before() } else { vec![None; nodes.len()] };
-        let pooled = if alone { self.graph.pools_made_before(&then) } else { vec![false; nodes.len()] };
         let last_uses = self.graph.last_uses();
-        // The convolution, if there is one, that a sum was made by.
-        let sum_of = |node: &super::Node| {
-            let made = |id: &&super::Id| onto[id.0].is_some();
-            node.inputs.iter().find(made).filter(|_| matches!(node.layer, Layer::Add)).copied()
-        };
-        // Whether a pooling's input comes pooled.
-        let pooled_by = |node: &super::Node| {
-            let mut before = node.inputs.first().copied();
-            if let Some(id) = before
-                && matches!(nodes[id.0].layer, Layer::Activation(_))
-            {
-                before = nodes[id.0].inputs.first().copied();
-            }
-            matches!(node.layer, Layer::MaxPooling2D { .. }) && before.is_some_and(|id| pooled[id.0])
-        };
         let mut values: Vec<Option<Tensor>> = vec![None; nodes.len()];
         let mut moving = Vec::new();
         let mut logits = None;
         for (i, node) in nodes.iter().enumerate() {
-            let inputs: Vec<Tensor> = match (node.layer, sum_of(node)) {
-                (Layer::Input(_), _) => vec![x.clone()],
-                (_, Some(made)) => values[made.0].take().into_iter().collect(),
+            let made = passes.made_by[i].and_then(|id| values[id.0].take());
+            let inputs: Vec<Tensor> = match node.layer {
+                Layer::Input(_) => vec![x.clone()],
                 _ => node.inputs.iter().filter_map(|id| values[id.0].clone()).collect(),
             };
             // What is read for the last time is given away: the tape holds what its gradients
@@ -251,27 +232,19 @@ impl Model {
                     values[id.0] = None;
                 }
             }
-            // The summand, whose sum comes after all its other readers.
-            let onto = onto[i].and_then(|id| {
-                let readers_after =
-                    nodes[i + 1..].iter().filter(|node| node.inputs.contains(&id)).count();
-                match readers_after {
-                    1 => values[id.0].take(),
-                    _ => values[id.0].clone(),
-                }
-            });
             let range = self.offsets[i]..self.offsets[i + 1];
             // A frozen batch norm keeps its moving statistics, whatever the others do.
             let frozen = !self.parameters[range.clone()].iter().any(|p| p.trainable);
             let run = Run { batch_statistics: run.batch_statistics && !frozen, ..run };
-            let made = node.inputs.first().is_some_and(|id| then[id.0] != Then::Nothing)
-                || sum_of(node).is_some()
-                || pooled_by(node);
-            let lowered = match (made, inputs) {
-                // The layer before did this already.
-                (true, mut inputs) => Lowered { output: inputs.remove(0), logits: None, moving: None },
-                (false, inputs) => {
-                    let along = Along { then: then[i], onto, pooled: pooled[i] };
+            let lowered = match made {
+                Some(output) => Lowered { output, logits: None, moving: None },
+                None => {
+                    let Extras { then, onto, last, pooled } = passes.extras[i];
+                    let onto = onto.and_then(|id| match last {
+                        true => values[id.0].take(),
+                        false => values[id.0].clone(),
+                    });
+                    let along = Along { then, onto, pooled };
                     node.layer.lower(&node.name, inputs, &leaves[range.clone()], run, along)?
                 }
             };

@@ -129,7 +129,7 @@ impl Packed {
         Packed::in_blocks(isa, right, std::iter::once(0..right.depth()).collect())
     }
 
-    /// In blocks of at most KC / 2 steps, none of which has steps of two taps: for [`product_of`]. (Few taps are few
+    /// In blocks of at most KC / 2 steps, none of which has steps of two taps: for convolutions tap by tap. (Few taps are few
     /// terms; with sums of 256 of them the error was twice that of engines which add up in short runs.)
     pub fn by_tap(isa: Isa, right: &Right) -> Self {
         let steps = (0..right.taps.len()).map(|tap| tap * right.inner..(tap + 1) * right.inner);
@@ -171,7 +171,7 @@ impl Packed {
         self.blocks.last().map_or(0, |block| block.end)
     }
 
-    fn panels(&self) -> usize {
+    pub fn panels(&self) -> usize {
         self.columns.div_ceil(self.width)
     }
 
@@ -243,36 +243,9 @@ pub unsafe fn product(
     place: &impl Place,
     out: &mut [f32],
 ) {
-    let all: Vec<Meeting> =
-        right.blocks.iter().enumerate().map(|(block, k)| Meeting { block, from: k.start }).collect();
-    // SAFETY: by the caller's contract.
-    unsafe { product_of(rows, right, &all, start, then, place, out) }
-}
-
-/// A block of B's steps, and the step of A's rows where it begins.
-#[derive(Clone, Copy)]
-pub struct Meeting {
-    pub block: usize,
-    pub from: usize,
-}
-
-/// [`product`] of some blocks of B's steps with rows that have those steps alone. Without any, C is then(start).
-///
-/// # Safety
-/// As [`product`].
-pub unsafe fn product_of(
-    rows: &impl Rows,
-    right: &Packed,
-    meetings: &[Meeting],
-    start: Start,
-    then: Then,
-    place: &impl Place,
-    out: &mut [f32],
-) {
     struct Block<'a, R, P> {
         rows: &'a R,
         right: &'a Packed,
-        meetings: &'a [Meeting],
         start: Start<'a>,
         then: Then,
         place: &'a P,
@@ -290,12 +263,12 @@ pub unsafe fn product_of(
             let part = if self.panels.len() <= 2 { 2 * V::TILE_ROWS } else { self.range.len() };
             let mut gathered = Buffer::<f32>::new(part * ROW);
             let mut offsets = Vec::with_capacity(part);
-            let last = self.meetings.len() - 1;
+            let last = right.blocks.len() - 1;
             for (first, i) in
                 self.range.clone().step_by(part).flat_map(|first| (0..=last).map(move |i| (first, i)))
             {
-                let Meeting { block, from } = self.meetings[i];
-                let steps = right.blocks[block].len();
+                let Range { start: from, end } = right.blocks[i];
+                let steps = end - from;
                 let range = first..self.range.end.min(first + part);
                 if i == 0 {
                     offsets.clear();
@@ -307,7 +280,7 @@ pub unsafe fn product_of(
                 for panel in self.panels.clone() {
                     let column = panel * right.width;
                     let columns = right.width.min(right.columns - column);
-                    let b = right.panel(block, panel);
+                    let b = right.panel(i, panel);
                     let start = match self.start {
                         _ if i > 0 => Start::Accumulate,
                         Start::Bias(bias) => Start::Bias(&bias[column..column + columns]),
@@ -354,15 +327,14 @@ pub unsafe fn product_of(
         }
     }
     let count = rows.rows();
-    let met = |Meeting { block, from }: &Meeting| from + right.blocks[*block].len();
-    assert!(meetings.iter().all(|meeting| met(meeting) <= rows.depth()));
+    assert_eq!(right.depth(), rows.depth());
     assert!(right.blocks.iter().all(|block| block.len() <= KC));
     if count == 0 || right.columns == 0 {
         return;
     }
     let block = even_blocks(count, right.isa.tile_rows());
     let blocks = count.div_ceil(block);
-    if meetings.is_empty() {
+    if right.blocks.is_empty() {
         for row in 0..count {
             let out = &mut out[place.offset(row)..][..right.columns];
             match start {
@@ -379,7 +351,7 @@ pub unsafe fn product_of(
     let cut = right.panels().div_ceil(cuts);
     let cuts = right.panels().div_ceil(cut);
     // What is added to is read again soon.
-    let once = meetings.len() <= 1 && !matches!(start, Start::Accumulate);
+    let once = right.blocks.len() <= 1 && !matches!(start, Start::Accumulate);
     let stream = once && streams(out, right.columns);
     let shared = Shared::new(out);
     threads::for_each(blocks * cuts, |task| {
@@ -388,7 +360,7 @@ pub unsafe fn product_of(
         let panels = c * cut..right.panels().min((c + 1) * cut);
         dispatch(
             right.isa,
-            Block { rows, right, meetings, start, then, place, stream, out: shared, range, panels },
+            Block { rows, right, start, then, place, stream, out: shared, range, panels },
         );
     });
 }

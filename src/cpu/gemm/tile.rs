@@ -56,7 +56,8 @@ pub(crate) fn for_each_tile<V: Vector>(rows: usize, mut f: impl FnMut(usize, usi
 }
 
 impl Tile<'_> {
-    /// The tile as part of the caller's loop, which is worth its compile time where tiles are short.
+    /// The tile as part of the caller's loop: 3 % less time where tiles have 64 steps, and 13 % where they have 16, for
+    /// six seconds of compile time a caller.
     ///
     /// # Safety
     /// `a` and `b` are readable over the whole tile (`b` over two full vectors a step); `c(r)`
@@ -71,7 +72,7 @@ impl Tile<'_> {
         unsafe { self.choose::<V, ROW_STEP, B, false>(rows, c) }
     }
 
-    /// The tile as a function of its own (thirty cycles more, for a tenth of a second's compiling less, each of 28 sizes).
+    /// The tile as a function of its own.
     ///
     /// # Safety
     /// As [`Tile::run_inlined`].

@@ -1,15 +1,17 @@
 //! Convolutions whose dilation pushes many taps into the padding (DeepLab's 14×14 map with dilation 6, 12 or 18).
 //!
-//! On each axis the outputs fall into a few stretches that see the same taps: of 14 outputs with dilation 6 the first six
-//! see taps 1 and 2, the next two all three, the last six taps 0 and 1. A rectangle of such stretches is a dense
-//! convolution with fewer taps, a product with some blocks of the kernel's rows; nobody multiplies by padding.
+//! A tap sees pixels for a rectangle of outputs: of 14 outputs with dilation 6, tap 0 for the last eight, tap 1 for all,
+//! tap 2 for the first eight. Each tap adds the product of its pixels, which are read where they lie, with its matrix to
+//! that rectangle; nobody multiplies by padding. The kernel's gradient sums for each tap over the same rectangle.
 //!
-//! The kernel's gradient sums for each tap over the rectangle of outputs for which it sees a pixel.
+//! A task has a panel of filters, so that each weight is brought to a core once; the outputs that it adds to again and
+//! again stay in L2 beside the pixels.
 
 use super::Conv2dGeometry;
 use super::cpu::patches;
-use crate::cpu::gemm::{GridPlace, Meeting, Packed, Patches, Right, Start, gram, product_of};
-use crate::cpu::simd::Isa;
+use crate::cpu::gemm::{ANY, ONE_RUN, PANEL, Packed, Patches, Right, Start, Tile, for_each_tile, gram};
+use crate::cpu::simd::{Isa, Kernel, Vector, dispatch};
+use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
 use crate::pool::Buffer;
 use std::ops::Range;
@@ -32,16 +34,10 @@ pub fn offsets(g: &Conv2dGeometry) -> Vec<usize> {
     (0..g.kernel[0] * g.kernel[1]).map(|tap| tap * g.in_channels * g.out_channels).collect()
 }
 
-/// Outputs of one axis that see the same taps.
-#[derive(Clone, Debug, PartialEq)]
-struct Stretch {
-    outputs: Range<usize>,
-    taps: Range<usize>,
-}
-
 pub struct Sparse<'a> {
     g: &'a Conv2dGeometry,
-    axes: [Vec<Stretch>; 2],
+    /// For each axis and tap, the outputs that see a pixel through it.
+    seen: [Vec<Range<usize>>; 2],
 }
 
 impl<'a> Sparse<'a> {
@@ -57,14 +53,13 @@ impl<'a> Sparse<'a> {
         {
             return None;
         }
-        let axes = [0, 1].map(|axis| stretches(g, axis));
-        let seen = axes
-            .iter()
-            .map(|stretches| stretches.iter().map(|s| s.outputs.len() * s.taps.len()).sum::<usize>());
+        let seen = [0, 1].map(|axis| seen(g, axis));
+        let some = seen.iter().map(|taps| taps.iter().map(Range::len).sum::<usize>());
         let all = g.kernel[0] * g.kernel[1] * g.output[0] * g.output[1];
-        (4 * seen.product::<usize>() <= 3 * all).then_some(Sparse { g, axes })
+        (4 * some.product::<usize>() <= 3 * all).then_some(Sparse { g, seen })
     }
 
+    /// y = x * the kernel + b, then the activation. `right` has a tap's matrix after the other.
     pub fn convolve(
         &self,
         isa: Isa,
@@ -74,58 +69,34 @@ impl<'a> Sparse<'a> {
         then: Then,
         y: &mut [f32],
     ) {
+        /// Tasks there should be, for a few cores.
+        const TASKS: usize = 8;
         let g = self.g;
-        let packed = Packed::by_tap(isa, &right);
-        let blocks = packed.blocks() / (g.kernel[0] * g.kernel[1]);
-        let start = b.map_or(Start::Zero, Start::Bias);
-        for (rows, columns) in
-            self.axes[0].iter().flat_map(|row| self.axes[1].iter().map(move |c| (row, c)))
-        {
-            let both = [rows, columns];
-            let rectangle = Patches {
-                grid: both.map(|s| s.outputs.len()),
-                origin: [0, 1].map(|axis| {
-                    let first = both[axis].outputs.start + both[axis].taps.start * g.dilation[axis];
-                    first as isize - g.pad[axis] as isize
-                }),
-                taps: both.map(|s| s.taps.len()),
-                ..patches(g, x)
-            };
-            let place = GridPlace {
-                grid: rectangle.grid,
-                size: g.output,
-                channels: g.out_channels,
-                step: [1, 1],
-                origin: both.map(|s| s.outputs.start),
-            };
-            let mut meetings = Vec::new();
-            for tap in rows
-                .taps
-                .clone()
-                .flat_map(|ky| columns.taps.clone().map(move |kx| ky * g.kernel[1] + kx))
-            {
-                for block in tap * blocks..(tap + 1) * blocks {
-                    let from =
-                        meetings.last().map_or(0, |last: &Meeting| last.from + packed.steps(last.block));
-                    meetings.push(Meeting { block, from });
-                }
-            }
-            // SAFETY: the grid's points are distinct pixels of the output.
-            unsafe { product_of(&rectangle, &packed, &meetings, start, then, &place, y) };
+        let pixels = |size: [usize; 2]| g.batch * size[0] * size[1];
+        assert_eq!(
+            (x.len(), y.len()),
+            (pixels(g.input) * g.in_channels, pixels(g.output) * g.out_channels)
+        );
+        if y.is_empty() {
+            return;
         }
+        let packed = &Packed::by_tap(isa, &right);
+        let panels = packed.panels();
+        let parts = TASKS.div_ceil(panels).min(g.batch);
+        let out = Shared::new(y);
+        threads::for_each(panels * parts, |task| {
+            let (panel, part) = (task / parts, task % parts);
+            let pictures = g.batch * part / parts..g.batch * (part + 1) / parts;
+            dispatch(isa, Task { taps: self, x, packed, panel, pictures, b, then, out });
+        });
     }
 
     pub fn kernel_gradient(&self, isa: Isa, dy: &[f32], x: &[f32], dw: &mut [f32]) {
         let g = self.g;
         let size = g.in_channels * g.out_channels;
-        for (tap, dw) in dw.chunks_exact_mut(size).enumerate() {
+        threads::for_each_chunk(dw, size.max(1), |tap, dw| {
             let at = [tap / g.kernel[1], tap % g.kernel[1]];
-            // Outputs that see the tap: none, or all of some neighbouring stretches.
-            let seen = [0, 1].map(|axis| {
-                let mut seen = self.axes[axis].iter().filter(|s| s.taps.contains(&at[axis]));
-                let first = seen.next().map_or(0..0, |s| s.outputs.clone());
-                first.start..seen.next_back().map_or(first.end, |s| s.outputs.end)
-            });
+            let seen = [0, 1].map(|axis| self.seen[axis][at[axis]].clone());
             let rows = Patches {
                 grid: [seen[0].len(), seen[1].len()],
                 origin: [0, 1].map(|axis| {
@@ -136,7 +107,7 @@ impl<'a> Sparse<'a> {
                 ..patches(g, x)
             };
             gram(isa, &rows, &self.cut(dy, &seen), g.out_channels, dw);
-        }
+        });
     }
 
     /// A rectangle copied out of the output's gradient.
@@ -153,19 +124,105 @@ impl<'a> Sparse<'a> {
     }
 }
 
-fn stretches(g: &Conv2dGeometry, axis: usize) -> Vec<Stretch> {
-    let mut all: Vec<Stretch> = Vec::new();
-    for o in 0..g.output[axis] {
-        let sees =
-            |k: &usize| (g.pad[axis]..g.input[axis] + g.pad[axis]).contains(&(o + k * g.dilation[axis]));
-        let mut seen = (0..g.kernel[axis]).filter(sees);
-        let taps = seen.next().map_or(0..0, |first| first..seen.next_back().unwrap_or(first) + 1);
-        match all.last_mut() {
-            Some(last) if last.taps == taps => last.outputs.end = o + 1,
-            _ => all.push(Stretch { outputs: o..o + 1, taps }),
+/// For each tap of an axis, the outputs for which it lies inside the picture.
+fn seen(g: &Conv2dGeometry, axis: usize) -> Vec<Range<usize>> {
+    let outputs = |k: usize| {
+        let reach = k * g.dilation[axis];
+        let first = g.pad[axis].saturating_sub(reach);
+        let end = (g.input[axis] + g.pad[axis]).saturating_sub(reach).min(g.output[axis]);
+        first.min(end)..end
+    };
+    (0..g.kernel[axis]).map(outputs).collect()
+}
+
+/// A panel of filters of some pictures.
+struct Task<'a> {
+    taps: &'a Sparse<'a>,
+    x: &'a [f32],
+    packed: &'a Packed,
+    panel: usize,
+    pictures: Range<usize>,
+    b: Option<&'a [f32]>,
+    then: Then,
+    out: Shared<f32>,
+}
+
+impl Kernel for Task<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let (g, packed, width) = (self.taps.g, self.packed, 2 * V::LANES);
+        let column = self.panel * width;
+        let columns = width.min(g.out_channels - column);
+        let pixel = |n: usize, size: [usize; 2], y: usize, x: usize| (n * size[0] + y) * size[1] + x;
+        let (from, to) = (self.pictures.start, self.pictures.end);
+        let outputs = pixel(from, g.output, 0, 0)..pixel(to, g.output, 0, 0);
+        // SAFETY: these columns of these pictures are this task's alone.
+        let row = |i: usize| unsafe {
+            std::slice::from_raw_parts_mut(self.out.at(i * g.out_channels + column), columns)
+        };
+        for i in outputs.clone() {
+            match self.b {
+                Some(b) => row(i).copy_from_slice(&b[column..column + columns]),
+                None => row(i).fill(0.0),
+            }
+        }
+        let blocks = packed.blocks() / (g.kernel[0] * g.kernel[1]);
+        for (ky, rows) in self.taps.seen[0].iter().enumerate() {
+            for (kx, seen) in self.taps.seen[1].iter().enumerate() {
+                let mut channel = 0;
+                for block in 0..blocks {
+                    let block = (ky * g.kernel[1] + kx) * blocks + block;
+                    let (b, steps) = (packed.panel(block, self.panel), packed.steps(block));
+                    for (n, oy) in
+                        self.pictures.clone().flat_map(|n| rows.clone().map(move |oy| (n, oy)))
+                    {
+                        let iy = oy + ky * g.dilation[0] - g.pad[0];
+                        for_each_tile::<V>(
+                            seen.len(),
+                            #[inline(always)]
+                            |first, count| {
+                                let ox = seen.start + first;
+                                let ix = ox + kx * g.dilation[1] - g.pad[1];
+                                let at = pixel(n, g.input, iy, ix) * g.in_channels + channel;
+                                let tile = Tile {
+                                    steps,
+                                    runs: ONE_RUN,
+                                    a: self.x[at..].as_ptr(),
+                                    row_step: g.in_channels,
+                                    k_step: 1,
+                                    b: b.as_ptr(),
+                                    b_step: 0,
+                                    columns,
+                                    start: Start::Accumulate,
+                                    then: Then::Nothing,
+                                    stream: false,
+                                    // The pixels of the next row.
+                                    ahead: self.x.as_ptr().wrapping_add(at + g.input[1] * g.in_channels),
+                                    ahead_step: 16,
+                                };
+                                let to = pixel(n, g.output, oy, ox) * g.out_channels + column;
+                                // SAFETY: `count` neighbouring pixels of this row lie in the picture, from `channel` on
+                                // at least `steps` channels each; the panel has as many rows of full width; the
+                                // outputs are this task's alone.
+                                unsafe {
+                                    tile.run::<V, ANY, PANEL>(
+                                        count,
+                                        #[inline(always)]
+                                        |r| self.out.at(to + r * g.out_channels),
+                                    )
+                                };
+                            },
+                        );
+                    }
+                    channel += steps;
+                }
+            }
+        }
+        if self.then != Then::Nothing {
+            outputs.for_each(|i| self.then.in_place(row(i)));
         }
     }
-    all
 }
 
 #[cfg(test)]
@@ -174,16 +231,14 @@ mod tests {
     use crate::ops::{Conv2dOptions, Padding};
 
     #[test]
-    fn outputs_that_see_the_same_taps_are_a_stretch() {
+    fn a_tap_sees_a_rectangle_of_outputs() {
         let atrous = |dilation| {
             let options =
                 Conv2dOptions { padding: Padding::Same, dilation: [dilation; 2], ..Default::default() };
             Conv2dGeometry::new([1, 14, 14, 16].into(), [3, 3, 16, 16].into(), options).unwrap()
         };
-        let stretch = |outputs, taps| Stretch { outputs, taps };
-        let six = [stretch(0..6, 1..3), stretch(6..8, 0..3), stretch(8..14, 0..2)];
-        assert_eq!(stretches(&atrous(6), 0), six);
-        assert_eq!(stretches(&atrous(18), 1), [stretch(0..14, 1..2)]);
+        assert_eq!(seen(&atrous(6), 0), [6..14, 0..14, 0..8]);
+        assert_eq!(seen(&atrous(18), 1), [14..14, 0..14, 0..0]);
         assert!(Sparse::new(&atrous(1)).is_none());
         assert!(Sparse::new(&transposed(&atrous(6))).is_some());
     }

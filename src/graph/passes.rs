@@ -1,0 +1,134 @@
+//! Whose pass over memory makes what: layers that others make along with their own result.
+//!
+//! A convolution that is followed by an activation alone writes the activation's result; so it is with a sum of two, of
+//! which it makes one, and with a max pooling of 2×2. What is left out between them is never written. Where somebody
+//! looks at every layer's output, each is made apart.
+
+use super::{Graph, Id};
+use crate::layers::{Activation, Layer};
+use crate::ops::{Padding, Then};
+
+/// What a layer's operator makes along with its result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// The activation, of a batch norm or a convolution.
+    pub then: Then,
+    /// The layer that a convolution's result is added to.
+    pub onto: Option<Id>,
+    /// Whether the sum is the next to read that layer: its memory is free then.
+    pub last: bool,
+    /// Whether a convolution's result is max pooled, 2×2.
+    pub pooled: bool,
+}
+
+/// For each layer.
+pub struct Passes {
+    pub extras: Vec<Extras>,
+    /// The layer whose value is this one's result already.
+    pub made_by: Vec<Option<Id>>,
+}
+
+impl Passes {
+    /// Each layer in a pass of its own.
+    pub fn apart(graph: &Graph) -> Self {
+        let n = graph.nodes().len();
+        Passes { extras: vec![Extras::default(); n], made_by: vec![None; n] }
+    }
+
+    pub fn together(graph: &Graph) -> Self {
+        let mut passes = Passes::apart(graph);
+        let readers = graph.readers();
+        for (i, node) in graph.nodes().iter().enumerate() {
+            match (node.layer, &node.inputs[..]) {
+                (Layer::Activation(activation), &[id]) => {
+                    passes.activation(graph, &readers, i, id, activation);
+                }
+                (Layer::Add, &[a, b]) => passes.sum(graph, &readers, i, [a, b]),
+                (
+                    Layer::MaxPooling2D { pool: [2, 2], stride: [2, 2], padding: Padding::Valid },
+                    &[id],
+                ) => passes.pool(graph, &readers, i, id),
+                _ => {}
+            }
+        }
+        passes
+    }
+
+    /// The activation of a batch norm, or of a convolution without one.
+    fn activation(
+        &mut self,
+        graph: &Graph,
+        readers: &[usize],
+        i: usize,
+        id: Id,
+        activation: Activation,
+    ) {
+        use Layer::{BatchNormalization, Conv2D, DepthwiseConv2D};
+        let producer = graph.node(id).layer;
+        let can = matches!(producer, BatchNormalization { .. } | Conv2D { .. } | DepthwiseConv2D { .. });
+        let then = activation.then();
+        let linear = producer.activation() == Activation::Linear;
+        if can && linear && readers[id.0] == 1 && then != Then::Nothing {
+            self.extras[id.0].then = then;
+            self.made_by[i] = Some(id);
+        }
+    }
+
+    /// Of two summands one that a 1×1 convolution makes for this sum alone, after the other is there.
+    fn sum(&mut self, graph: &Graph, readers: &[usize], i: usize, [a, b]: [Id; 2]) {
+        for (conv, other) in [(a, b), (b, a)] {
+            let layer = graph.node(conv).layer;
+            let pointwise = matches!(layer, Layer::Conv2D { kernel: [1, 1], stride: [1, 1], .. });
+            let linear = layer.activation() == Activation::Linear;
+            if pointwise && linear && readers[conv.0] == 1 && other.0 < conv.0 {
+                let after = &graph.nodes()[conv.0 + 1..];
+                let last = after.iter().filter(|node| node.inputs.contains(&other)).count() == 1;
+                let extras = &mut self.extras[conv.0];
+                (extras.onto, extras.last) = (Some(other), last);
+                self.made_by[i] = Some(conv);
+            }
+        }
+    }
+
+    /// The pooling of a convolution, or of the activation that is made with it.
+    fn pool(&mut self, graph: &Graph, readers: &[usize], i: usize, id: Id) {
+        let conv = self.made_by[id.0].unwrap_or(id);
+        let layer = graph.node(conv).layer;
+        let own = layer.activation();
+        let can = own == Activation::Linear || own.then() != Then::Nothing;
+        let alone = readers[id.0] == 1 && readers[conv.0] == 1;
+        if matches!(layer, Layer::Conv2D { .. }) && can && alone && self.extras[conv.0].onto.is_none() {
+            self.extras[conv.0].pooled = true;
+            self.made_by[i] = Some(id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_else_reads_is_made_along() {
+        let mut g = Graph::new("passes", "input", [8, 8, 4]);
+        let conv = Layer::conv2d(4, 3).with_padding(Padding::Same);
+        let relu = Layer::Activation(Activation::Relu);
+        let a = g.chain(g.input(), [conv, relu, Layer::max_pooling2d(2)]).unwrap();
+        let point = g.add(Layer::conv2d(4, 1), &[a]).unwrap();
+        let sum = g.add(Layer::Add, &[a, point]).unwrap();
+        let seen = g.add(conv, &[sum]).unwrap();
+        let pooled = g.add(Layer::max_pooling2d(2), &[seen]).unwrap();
+        let other = g.add(Layer::max_pooling2d(2), &[seen]).unwrap();
+        g.add(Layer::Add, &[pooled, other]).unwrap();
+        let Passes { extras, made_by } = Passes::together(&g);
+        let made: Vec<usize> =
+            made_by.iter().map(|id: &Option<Id>| id.map_or(usize::MAX, |id| id.0)).collect();
+        let none = usize::MAX;
+        assert_eq!(made, [none, none, 1, 2, none, 4, none, none, none, none]);
+        assert_eq!(extras[1], Extras { then: Then::Relu, pooled: true, ..Extras::default() });
+        // Besides the sum the convolution itself reads a, and nobody after it.
+        assert_eq!(extras[4], Extras { onto: Some(a), last: true, ..Extras::default() });
+        assert_eq!(extras[6], Extras::default());
+        assert!(Passes::apart(&g).made_by.iter().all(Option::is_none));
+    }
+}
