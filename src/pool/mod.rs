@@ -2,7 +2,7 @@
 //!
 //! A training step allocates the same sizes over and over. Given back to the system, each large
 //! block costs a page fault per 4 KiB when it is touched again; kept, it costs nothing. Small blocks are kept by
-//! size, large ones side by side ([`arena`]).
+//! size, large ones side by side (`arena.rs`).
 
 mod arena;
 
