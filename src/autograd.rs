@@ -63,9 +63,12 @@ fn recorded<R>(recording: bool, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Runs operators on one of the CPU's threads ([`threads::enter`]), recording and with the instructions that this thread
-/// would.
-pub(crate) fn on_threads<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+/// Runs operators of a device. Those of the CPU run on one of its threads ([`threads::enter`]), recording and with the
+/// instructions that this thread would.
+pub(crate) fn on_threads<R: Send>(device: Device, f: impl FnOnce() -> R + Send) -> R {
+    if device != Device::Cpu {
+        return f();
+    }
     let (recording, isa) = (RECORDING.get(), simd::isa());
     threads::enter(|| simd::with_isa(isa, || recorded(recording, f)))
 }
@@ -148,10 +151,7 @@ impl Tensor {
             ));
         }
         let Some(root) = self.node.clone() else { return Ok(Gradients::default()) };
-        if self.device() == Device::Cpu {
-            return on_threads(|| walk(root, upstream.detach()));
-        }
-        walk(root, upstream.detach())
+        on_threads(self.device(), || walk(root, upstream.detach()))
     }
 }
 

@@ -71,24 +71,21 @@ fn measure_case(
     let upstream = case.upstream(&output).to_device(device)?;
     let bytes = case.least_bytes(&output);
     drop(output);
-    let on_cpu = device == Device::Cpu;
-    // As within a network: begun by a thread of the pool.
-    let time = |seconds: f64, run: &mut (dyn FnMut() -> Result<()> + Send)| match on_cpu {
-        true => on_threads(|| time(seconds, run)),
-        false => time(seconds, run),
-    };
-    let forward = time(1.0, &mut || {
+    let forward = || {
         no_grad(|| (case.run)(&inputs))?;
         device.synchronize()
-    })?;
-    let both = time(1.0, &mut || {
+    };
+    let both = || {
         let gradients = (case.run)(&inputs)?.backward_from(upstream.clone())?;
         // A gradient may be a product that is multiplied out when somebody asks for its elements.
         for gradient in inputs.iter().filter_map(|input| gradients.get(input)) {
             std::hint::black_box(gradient.as_slice::<f32>());
         }
         device.synchronize()
-    })?;
+    };
+    // As within a network: begun by a thread of the pool.
+    let forward = on_threads(device, || time(1.0, forward))?;
+    let both = on_threads(device, || time(1.0, both))?;
     times(line, "fwd", forward);
     times(line, "fwdbwd", both);
     let rate = |work: f64, limit: f64| {

@@ -113,7 +113,7 @@ impl Dots<'_> {
     }
 }
 
-/// Rows of A at most, for [`transpose_times`].
+/// Rows of A at most, for [`TransposeTimes`].
 pub const MOST: usize = 32;
 /// Rows of C a task: a multiple of the tiles' 7 and 6.
 const BLOCK: usize = 84;
@@ -121,61 +121,46 @@ const BLOCK: usize = 84;
 const STEP: usize = BLOCK + 12;
 
 /// C [count, columns] = Aᵀ·B with A [rows, count] and B [rows, columns].
-pub fn transpose_times(isa: Isa, a: &[f32], count: usize, b: &[f32], columns: usize, out: &mut [f32]) {
-    if out.is_empty() {
-        return;
-    }
-    assert_eq!(out.len(), count * columns);
-    let stream = simd::streams(out, columns);
-    threads::for_each_chunk(out, BLOCK * columns, |block, out| {
-        let first = block * BLOCK;
-        outer(isa, a, count, b, columns, first..first + out.len() / columns, out, stream);
-    });
+#[derive(Clone, Copy)]
+pub struct TransposeTimes<'a> {
+    pub isa: Isa,
+    pub a: &'a [f32],
+    pub count: usize,
+    pub b: &'a [f32],
+    pub columns: usize,
 }
 
-/// Some rows of [`transpose_times`], on this thread.
-pub fn transpose_times_rows(
-    isa: Isa,
-    a: &[f32],
-    count: usize,
-    b: &[f32],
-    columns: usize,
-    range: Range<usize>,
-    out: &mut [f32],
-) {
-    assert!(range.end <= count && out.len() == range.len() * columns);
-    if columns > 0 {
-        for (i, out) in out.chunks_mut(BLOCK * columns).enumerate() {
-            let first = range.start + i * BLOCK;
-            outer(isa, a, count, b, columns, first..first + out.len() / columns, out, false);
+impl TransposeTimes<'_> {
+    /// All of C.
+    pub fn all(self, out: &mut [f32]) {
+        if out.is_empty() {
+            return;
+        }
+        assert_eq!(out.len(), self.count * self.columns);
+        let stream = simd::streams(out, self.columns);
+        threads::for_each_chunk(out, BLOCK * self.columns, |i, out| self.block(i * BLOCK, out, stream));
+    }
+
+    /// As many rows of C as fit `out`, from `first` on, on this thread.
+    pub fn rows(self, first: usize, out: &mut [f32]) {
+        for (i, out) in out.chunks_mut((BLOCK * self.columns).max(1)).enumerate() {
+            self.block(first + i * BLOCK, out, false);
         }
     }
-}
 
-/// At most BLOCK rows.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "two matrices, their sizes, and what of the third is written how"
-)]
-fn outer(
-    isa: Isa,
-    a: &[f32],
-    count: usize,
-    b: &[f32],
-    columns: usize,
-    range: Range<usize>,
-    out: &mut [f32],
-    stream: bool,
-) {
-    let rows = a.len() / count;
-    assert_eq!((a.len(), b.len()), (rows * count, rows * columns));
-    assert!(rows <= MOST && range.len() <= BLOCK);
-    // A column of A is as long as A is wide: what this task needs of it, side by side.
-    let mut gathered = [0.0f32; MOST * STEP];
-    for (row, to) in gathered.chunks_mut(STEP).take(rows).enumerate() {
-        to[..range.len()].copy_from_slice(&a[row * count..][range.clone()]);
+    /// At most BLOCK rows.
+    fn block(self, first: usize, out: &mut [f32], stream: bool) {
+        let TransposeTimes { isa, a, count, b, columns } = self;
+        let (rows, height) = (a.len() / count, out.len() / columns);
+        assert_eq!((a.len(), b.len(), out.len()), (rows * count, rows * columns, height * columns));
+        assert!(rows <= MOST && height <= BLOCK && first + height <= count);
+        // A column of A is as long as A is wide: what this task needs of it, side by side.
+        let mut gathered = [0.0f32; MOST * STEP];
+        for (row, to) in gathered.chunks_mut(STEP).take(rows).enumerate() {
+            to[..height].copy_from_slice(&a[row * count + first..][..height]);
+        }
+        dispatch(isa, Outer { a: &gathered, b, rows, columns, out, stream });
     }
-    dispatch(isa, Outer { a: &gathered, b, rows, columns, out, stream });
 }
 
 struct Outer<'a> {
@@ -283,7 +268,7 @@ mod tests {
                     (fill(rows * count, 3), fill(rows * columns, 5), fill(count * columns, 2));
                 let (mut dx, mut dw) = (vec![9.0; rows * count], vec![9.0; count * columns]);
                 times_transpose(isa, &dy, columns, &w, &mut dx);
-                transpose_times(isa, &x, count, &dy, columns, &mut dw);
+                TransposeTimes { isa, a: &x, count, b: &dy, columns }.all(&mut dw);
                 for (at, &got) in dx.iter().enumerate() {
                     let (n, i) = (at / count, at % count);
                     let sum: f32 = (0..columns).map(|o| dy[n * columns + o] * w[i * columns + o]).sum();
@@ -304,7 +289,7 @@ mod tests {
         times_transpose(Isa::Portable, &[], 0, &[], &mut out);
         assert_eq!(out, [0.0; 4]);
         let mut out = [1.0; 6];
-        transpose_times(Isa::Portable, &[], 2, &[], 3, &mut out);
+        TransposeTimes { isa: Isa::Portable, a: &[], count: 2, b: &[], columns: 3 }.all(&mut out);
         assert_eq!(out, [0.0; 6]);
     }
 }

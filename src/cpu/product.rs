@@ -5,11 +5,10 @@
 //! that it reads and writes anyway. So the gradient stays in its factors; an optimizer asks for a few rows at a time,
 //! which stay in L2, and anybody else gets all of it when they ask for its elements.
 
-use super::few_rows::{MOST, transpose_times, transpose_times_rows};
+use super::few_rows::{MOST, TransposeTimes};
 use super::simd::Isa;
 use crate::pool::Buffer;
 use crate::tensor::Tensor;
-use std::ops::Range;
 use std::sync::OnceLock;
 
 /// xᵀ·g with x [rows, height] and g [rows, width]: [height, width].
@@ -41,10 +40,9 @@ impl Product {
         self.values.get().is_some()
     }
 
-    /// Multiplies some rows into `out`.
-    pub fn rows(&self, rows: Range<usize>, out: &mut [f32]) {
-        let (x, g) = (self.x.values(), self.g.values());
-        transpose_times_rows(self.isa, x, self.height(), g, self.width(), rows, out);
+    /// Multiplies as many rows as fit `out`, from `first` on.
+    pub fn rows(&self, first: usize, out: &mut [f32]) {
+        self.factors().rows(first, out);
     }
 
     /// All elements, multiplied out at the first call.
@@ -53,21 +51,25 @@ impl Product {
             return values;
         }
         // Not inside `get_or_init`: the loop's thread may take up other work while it waits, and come by here again.
-        let values = multiply(self.isa, &self.x, &self.g);
+        let values = self.multiply();
         self.values.get_or_init(|| values)
     }
 
-    pub fn into_values(self) -> Buffer<f32> {
-        let Product { isa, x, g, values } = self;
-        values.into_inner().unwrap_or_else(|| multiply(isa, &x, &g))
+    pub fn into_values(mut self) -> Buffer<f32> {
+        let made = self.values.take();
+        made.unwrap_or_else(|| self.multiply())
     }
-}
 
-fn multiply(isa: Isa, x: &Tensor, g: &Tensor) -> Buffer<f32> {
-    let (height, width) = (x.shape().last_axis(), g.shape().last_axis());
-    let mut out = Buffer::<f32>::new(height * width);
-    transpose_times(isa, x.values(), height, g.values(), width, &mut out);
-    out
+    fn multiply(&self) -> Buffer<f32> {
+        let mut out = Buffer::<f32>::new(self.height() * self.width());
+        self.factors().all(&mut out);
+        out
+    }
+
+    fn factors(&self) -> TransposeTimes<'_> {
+        let (a, b) = (self.x.values(), self.g.values());
+        TransposeTimes { isa: self.isa, a, count: self.height(), b, columns: self.width() }
+    }
 }
 
 #[cfg(test)]
@@ -86,7 +88,7 @@ mod tests {
             let product = Product::new(isa, &x, &g);
             for rows in [0..7, 5..40, 100..201, 201..201] {
                 let mut some = vec![f32::NAN; rows.len() * 37];
-                product.rows(rows.clone(), &mut some);
+                product.rows(rows.start, &mut some);
                 assert!(!product.is_multiplied() || rows.start > 0);
                 assert_eq!(some, product.values()[rows.start * 37..rows.end * 37], "{isa:?} {rows:?}");
             }

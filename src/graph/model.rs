@@ -165,10 +165,7 @@ impl Model {
 
     /// Runs the network on pictures [N, H, W, C].
     pub fn run(&self, x: &Tensor, run: Run) -> Result<Pass> {
-        match x.device() {
-            Device::Cpu => on_threads(|| self.run_through(x, run, None)),
-            _ => self.run_through(x, run, None),
-        }
+        on_threads(x.device(), || self.run_through(x, run, None))
     }
 
     /// [`Model::run`], showing every layer's output as soon as it is there.

@@ -1,6 +1,6 @@
 //! Rewrites: other graphs that compute the same.
 
-use super::{Id, Model, Pass};
+use super::{Graph, Id, Model, Pass};
 use crate::device::Device;
 use crate::error::Result;
 use crate::layers::{Activation, Layer};
@@ -45,19 +45,16 @@ fn fold_where(model: &Model, wanted: impl Fn(usize, usize) -> bool) -> Result<Mo
         })
         .collect();
 
-    let mut graph = model.graph.emptied();
     let folded_by: HashMap<usize, usize> =
         folds.iter().map(|(&norm, &producer)| (producer, norm)).collect();
-    let mut ids: Vec<Id> = vec![graph.input()];
-    for (i, node) in nodes.iter().enumerate().skip(1) {
-        if let Some(&producer) = folds.get(&i) {
-            ids.push(ids[producer]);
-            continue;
+    let graph = rebuilt(model, |graph, i, inputs| {
+        if folds.contains_key(&i) {
+            return Ok(inputs[0]);
         }
-        let inputs: Vec<Id> = node.inputs.iter().map(|id| ids[id.0]).collect();
-        let layer = if folded_by.contains_key(&i) { node.layer.with_bias(true) } else { node.layer };
-        ids.push(graph.add_named(&node.name, layer, &inputs)?);
-    }
+        let layer = nodes[i].layer;
+        let layer = if folded_by.contains_key(&i) { layer.with_bias(true) } else { layer };
+        graph.add_named(&nodes[i].name, layer, inputs)
+    })?;
 
     let mut values: HashMap<String, (Tensor, bool)> =
         model.parameters.iter().map(|p| (p.path.clone(), (p.value.clone(), p.trainable))).collect();
@@ -105,65 +102,71 @@ pub fn classify_before_upsampling(model: &Model, observed: &[&str]) -> Result<Mo
         .map(|(i, up, _)| (i, up))
         .collect();
     let upsamplings: HashSet<usize> = moves.values().copied().collect();
-    let mut graph = model.graph.emptied();
-    let mut ids: Vec<Id> = vec![graph.input()];
-    for (i, node) in nodes.iter().enumerate().skip(1) {
-        let inputs: Vec<Id> = node.inputs.iter().map(|id| ids[id.0]).collect();
-        ids.push(match moves.get(&i) {
-            // Comes after its convolution instead.
-            _ if upsamplings.contains(&i) => inputs[0],
-            Some(&up) => {
-                let small = graph.add_named(&node.name, node.layer, &inputs)?;
-                graph.add_named(&nodes[up].name, nodes[up].layer, &[small])?
-            }
-            None => graph.add_named(&node.name, node.layer, &inputs)?,
-        });
-    }
+    let graph = rebuilt(model, |graph, i, inputs| match moves.get(&i) {
+        // Comes after its convolution instead.
+        _ if upsamplings.contains(&i) => Ok(inputs[0]),
+        Some(&up) => {
+            let small = graph.add_named(&nodes[i].name, nodes[i].layer, inputs)?;
+            graph.add_named(&nodes[up].name, nodes[up].layer, &[small])
+        }
+        None => graph.add_named(&nodes[i].name, nodes[i].layer, inputs),
+    })?;
     Ok(with_values_of(model, graph))
 }
 
 /// Makes the zeros in front of a valid convolution its own padding: the padded picture is never written.
 ///
-/// Where the four sides have as many of them, or right and bottom have the same and left and top have none, as the
-/// MobileNets and ResNets pad.
+/// Where nobody else reads it, and both axes are padded alike, as the MobileNets and ResNets pad.
 pub fn pad_within_convolutions(model: &Model, observed: &[&str]) -> Result<Model> {
     let nodes = model.graph.nodes();
     let readers = model.graph.readers();
     let seen = |i: usize| observed.contains(&nodes[i].name.as_str());
-    // The padding of each layer of zeros that goes, all of whose readers can take it.
-    let cells = |i: usize| match nodes[i].layer {
-        Layer::ZeroPadding2D([y, x]) if y == x && readers[i] == 1 && !seen(i) => Some(y),
-        _ => None,
-    };
-    let takes = |layer: Layer| match layer {
-        Layer::Conv2D { padding, .. } | Layer::DepthwiseConv2D { padding, .. } => {
-            padding == Padding::Valid
-        }
-        _ => false,
-    };
-    let of = |i: usize| {
-        let before = nodes[i].inputs.first()?.0;
-        cells(before).filter(|_| takes(nodes[i].layer)).map(|cells| (before, cells))
-    };
-    let gone: HashSet<usize> = (0..nodes.len()).filter_map(of).map(|(before, _)| before).collect();
-    let mut graph = model.graph.emptied();
-    let mut ids: Vec<Id> = vec![graph.input()];
-    for (i, node) in nodes.iter().enumerate().skip(1) {
-        let inputs: Vec<Id> = node.inputs.iter().map(|id| ids[id.0]).collect();
-        ids.push(match of(i) {
-            _ if gone.contains(&i) => inputs[0],
-            Some((_, cells)) => {
-                let padded = node.layer.with_padding(Padding::Cells(cells));
-                graph.add_named(&node.name, padded, &inputs)?
+    // For each layer of zeros that goes, the cells before and after of each axis.
+    let gone: HashMap<usize, [usize; 2]> = nodes
+        .iter()
+        .filter_map(|node| match node.layer {
+            Layer::Conv2D { padding: Padding::Valid, .. }
+            | Layer::DepthwiseConv2D { padding: Padding::Valid, .. } => Some(node.inputs[0].0),
+            _ => None,
+        })
+        .filter_map(|zeros| match nodes[zeros].layer {
+            Layer::ZeroPadding2D([y, x]) if y == x && readers[zeros] == 1 && !seen(zeros) => {
+                Some((zeros, y))
             }
-            None => graph.add_named(&node.name, node.layer, &inputs)?,
-        });
-    }
+            _ => None,
+        })
+        .collect();
+    let graph = rebuilt(model, |graph, i, inputs| {
+        if gone.contains_key(&i) {
+            return Ok(inputs[0]);
+        }
+        // Its only reader is the convolution that takes it over.
+        let layer = match nodes[i].inputs.first().and_then(|id| gone.get(&id.0)) {
+            Some(&cells) => nodes[i].layer.with_padding(Padding::Cells(cells)),
+            None => nodes[i].layer,
+        };
+        graph.add_named(&nodes[i].name, layer, inputs)
+    })?;
     Ok(with_values_of(model, graph))
 }
 
+/// The graph layer by layer as `place` adds them: it gets a layer's position and what feeds it in the new graph, and says
+/// what stands for it there.
+fn rebuilt(
+    model: &Model,
+    mut place: impl FnMut(&mut Graph, usize, &[Id]) -> Result<Id>,
+) -> Result<Graph> {
+    let mut graph = model.graph.emptied();
+    let mut ids: Vec<Id> = vec![graph.input()];
+    for (i, node) in model.graph.nodes().iter().enumerate().skip(1) {
+        let inputs: Vec<Id> = node.inputs.iter().map(|id| ids[id.0]).collect();
+        ids.push(place(&mut graph, i, &inputs)?);
+    }
+    Ok(graph)
+}
+
 /// A rewritten graph with its original's values, by name.
-fn with_values_of(model: &Model, graph: super::Graph) -> Model {
+fn with_values_of(model: &Model, graph: Graph) -> Model {
     let mut rewritten = Model::with(graph, |path, shape, _| match model.parameter(path) {
         Some(parameter) => parameter.value.clone(),
         None => Tensor::zeros(shape),
@@ -174,10 +177,15 @@ fn with_values_of(model: &Model, graph: super::Graph) -> Model {
     rewritten
 }
 
+/// What neither batch norms nor training hinder.
+fn with_less_traffic(model: &Model) -> Result<Model> {
+    pad_within_convolutions(&classify_before_upsampling(model, &[])?, &[])
+}
+
 /// The model for scoring and predicting: every rewrite that keeps what it computes.
 pub fn for_inference(model: &Model) -> Result<Model> {
     let folded = fold_batch_norm(&model.to_device(Device::Cpu)?, &[])?;
-    pad_within_convolutions(&classify_before_upsampling(&folded, &[])?, &[])?.to_device(model.device())
+    with_less_traffic(&folded)?.to_device(model.device())
 }
 
 /// The model as a training step runs it: see [`fold_frozen_batch_norm`],
@@ -193,8 +201,7 @@ pub struct Live {
 impl Live {
     pub fn new(original: &Model) -> Result<Self> {
         let folded = fold_frozen_batch_norm(&original.to_device(Device::Cpu)?)?;
-        let model = classify_before_upsampling(&folded, &[])?;
-        let model = pad_within_convolutions(&model, &[])?.to_device(original.device())?;
+        let model = with_less_traffic(&folded)?.to_device(original.device())?;
         let place: HashMap<&str, usize> =
             original.parameters.iter().enumerate().map(|(i, p)| (p.path.as_str(), i)).collect();
         let frozen_norms: HashSet<String> = (0..original.graph.nodes().len())
@@ -277,7 +284,7 @@ fn fold(
 mod tests {
     use super::*;
     use crate::cases::{Input, relative_deviation};
-    use crate::graph::{Graph, Run};
+    use crate::graph::Run;
     use crate::ops::Padding;
 
     /// A network with a foldable convolution, depthwise convolution and dense layer, a batch norm

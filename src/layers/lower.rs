@@ -38,7 +38,6 @@ pub(crate) struct Lowered {
 }
 
 /// What a layer makes in its own pass, which layers after it would.
-#[derive(Default)]
 pub(crate) struct Along {
     /// The activation, of a batch norm or a convolution.
     pub then: Then,

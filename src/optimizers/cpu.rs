@@ -1,12 +1,10 @@
 //! The rules on the CPU: all parameters of a step in one parallel loop, each in one pass over memory.
 
 use super::{Group, Rule, Update, corrected};
-use crate::cpu::product::Product;
 use crate::cpu::simd::{self, isa};
 use crate::cpu::threads;
 use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Tensor};
-use std::ops::Range;
 
 /// One parameter to change.
 struct Item<'a> {
@@ -173,32 +171,16 @@ struct Piece<'a, T, const SLOTS: usize> {
     rate: T,
     w: &'a mut [T],
     slots: [&'a mut [T]; SLOTS],
-    g: Part<'a, T>,
+    gradient: &'a Tensor,
+    /// Where in the parameter they begin.
+    start: usize,
 }
 
-/// Their gradients.
-enum Part<'a, T> {
-    Made(&'a [T]),
-    /// Rows of a product, which are multiplied out here: the whole of it is never in memory.
-    Product(&'a Product, Range<usize>),
-}
-
-/// How many elements of a parameter a piece has: of a product whole rows.
-fn piece(gradient: &Tensor) -> usize {
-    match gradient.product() {
-        Some(product) => (PIECE / product.width().max(1)).max(1) * product.width().max(1),
+/// How many elements of a parameter a piece has: of a gradient that is a product whole rows.
+fn piece_size(gradient: &Tensor) -> usize {
+    match gradient.product().map(|product| product.width().max(1)) {
+        Some(width) => (PIECE / width).max(1) * width,
         None => PIECE,
-    }
-}
-
-/// The gradients of a parameter's i-th piece.
-fn part<T: Real>(gradient: &Tensor, i: usize) -> Part<'_, T> {
-    match gradient.product() {
-        Some(product) => {
-            let rows = piece(gradient) / product.width().max(1);
-            Part::Product(product, i * rows..product.height().min((i + 1) * rows))
-        }
-        None => Part::Made(gradient.values::<T>().chunks(PIECE).nth(i).unwrap_or_default()),
     }
 }
 
@@ -211,29 +193,28 @@ fn pass<T: Real, const SLOTS: usize>(
     let (isa, shrink) = (isa(), T::from_f64(step.shrink));
     let mut pieces = Vec::new();
     for Item { parameter, slots, gradient, group } in &mut items {
-        let (rate, size) = (T::from_f64(step.rate(*group)), piece(gradient));
+        let (rate, size) = (T::from_f64(step.rate(*group)), piece_size(gradient));
         let mut slots = slots.iter_mut().map(|slot| slot.values_mut::<T>().chunks_mut(size));
         let mut slots: [_; SLOTS] =
             std::array::from_fn(|_| slots.next().expect("as many slots as the rule has names"));
         let parts = parameter.values_mut::<T>().chunks_mut(size).enumerate();
         pieces.extend(parts.map(|(i, w)| {
             let slots = slots.each_mut().map(|slot| slot.next().unwrap_or_default());
-            Piece { rate, w, slots, g: part(gradient, i) }
+            Piece { rate, w, slots, gradient, start: i * size }
         }));
     }
     threads::for_each_chunk(&mut pieces, 1, |_, pieces| {
         let piece = &mut pieces[0];
-        let mut made = None;
-        if let Part::Product(product, rows) = &piece.g {
-            let mut g = Buffer::<f32>::new(rows.len() * product.width());
-            product.rows(rows.clone(), &mut g);
-            made = Some(f32::into_storage(g));
-        }
-        let g = match (&piece.g, &made) {
-            (Part::Made(g), _) => g,
-            (_, made) => {
-                made.as_ref().and_then(T::slice_of).expect("products are of f32, as their parameters")
-            }
+        let (start, count) = (piece.start, piece.w.len());
+        // Rows of a product are multiplied out here: the whole of it is never in memory.
+        let made = piece.gradient.product().map(|product| {
+            let mut rows = Buffer::<f32>::new(count);
+            product.rows(start / product.width(), &mut rows);
+            f32::into_storage(rows)
+        });
+        let g = match &made {
+            Some(made) => T::slice_of(made).expect("products are of f32, as their parameters"),
+            None => &piece.gradient.values::<T>()[start..][..count],
         };
         simd::vectorize(
             isa,

@@ -231,7 +231,7 @@ impl Optimizer {
         });
         let rates = self.factors.map(|factor| self.learning_rate * factor);
         let step = cpu::Step { rule: self.rule, rates, number: self.step, shrink };
-        on_threads(|| cpu::update(step, &mut self.slots, updates));
+        on_threads(device, || cpu::update(step, &mut self.slots, updates));
         Ok(())
     }
 

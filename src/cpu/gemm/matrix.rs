@@ -65,11 +65,7 @@ pub fn matrix_product(a: &[f32], right: &Packed, start: Start, then: Then, out: 
                             b: right.panel(0, panel).as_ptr(),
                             b_step: 0,
                             columns,
-                            start: match self.start {
-                                Start::Bias(bias) => Start::Bias(&bias[column..column + columns]),
-                                Start::Onto(bias) => Start::Onto(&bias[column..column + columns]),
-                                other => other,
-                            },
+                            start: self.start.of(column..column + columns),
                             then: self.then,
                             stream: self.stream,
                             ahead: next.wrapping_add(share),
@@ -102,8 +98,7 @@ pub fn matrix_product(a: &[f32], right: &Packed, start: Start, then: Then, out: 
     let fitting = (GROUP_BYTES / (4 * right.width * depth.max(1))).max(1);
     // Few rows: more groups than must be, so that there is work for every core.
     let groups = panels.div_ceil(fitting).max(16 / blocks).min(panels);
-    let onto = matches!(start, Start::Accumulate | Start::Onto(_));
-    let stream = !onto && streams(out, right.columns);
+    let stream = !start.reads_output() && streams(out, right.columns);
     let shared = Shared::new(out);
     threads::for_each(groups * blocks, |task| {
         let (group, b) = (task / blocks, task % blocks);

@@ -223,6 +223,22 @@ pub enum Start<'a> {
     Onto(&'a [f32]),
 }
 
+impl Start<'_> {
+    /// That of some columns.
+    fn of(self, columns: Range<usize>) -> Self {
+        match self {
+            Start::Bias(bias) => Start::Bias(&bias[columns]),
+            Start::Onto(bias) => Start::Onto(&bias[columns]),
+            other => other,
+        }
+    }
+
+    /// Whether the output is read before it is written.
+    fn reads_output(self) -> bool {
+        matches!(self, Start::Accumulate | Start::Onto(_))
+    }
+}
+
 /// Rows a task: about BLOCK_TILES tiles, and nearly the same for all, so that few cores are done together.
 fn even_blocks(rows: usize, tile: usize) -> usize {
     let tiles = rows.div_ceil(tile);
@@ -283,8 +299,7 @@ pub unsafe fn product(
                     let b = right.panel(i, panel);
                     let start = match self.start {
                         _ if i > 0 => Start::Accumulate,
-                        Start::Bias(bias) => Start::Bias(&bias[column..column + columns]),
-                        other => other,
+                        start => start.of(column..column + columns),
                     };
                     let ahead_step = right.width.div_ceil(range.len().div_ceil(V::TILE_ROWS));
                     for_each_tile::<V>(
@@ -351,7 +366,7 @@ pub unsafe fn product(
     let cut = right.panels().div_ceil(cuts);
     let cuts = right.panels().div_ceil(cut);
     // What is added to is read again soon.
-    let once = right.blocks.len() <= 1 && !matches!(start, Start::Accumulate);
+    let once = right.blocks.len() <= 1 && !start.reads_output();
     let stream = once && streams(out, right.columns);
     let shared = Shared::new(out);
     threads::for_each(blocks * cuts, |task| {

@@ -69,7 +69,7 @@ impl Tile<'_> {
         c: impl Fn(usize) -> *mut f32,
     ) {
         // SAFETY: the caller's.
-        unsafe { self.choose::<V, ROW_STEP, B, false>(rows, c) }
+        unsafe { self.choose::<V, ROW_STEP, B, true>(rows, c) }
     }
 
     /// The tile as a function of its own.
@@ -83,13 +83,13 @@ impl Tile<'_> {
         c: impl Fn(usize) -> *mut f32,
     ) {
         // SAFETY: the caller's.
-        unsafe { self.choose::<V, ROW_STEP, B, true>(rows, c) }
+        unsafe { self.choose::<V, ROW_STEP, B, false>(rows, c) }
     }
 
     /// # Safety
     /// As [`Tile::run_inlined`].
     #[inline(always)]
-    unsafe fn choose<V: Vector, const ROW_STEP: usize, const B: bool, const APART: bool>(
+    unsafe fn choose<V: Vector, const ROW_STEP: usize, const B: bool, const INLINED: bool>(
         &self,
         rows: usize,
         c: impl Fn(usize) -> *mut f32,
@@ -103,12 +103,12 @@ impl Tile<'_> {
         // The number of rows must be known to the compiler for the tile to stay in registers.
         macro_rules! of {
             ($($n:literal)*) => {
-                match (rows, self.columns > V::LANES, APART) {
-                    $(($n, wide, apart) if const { $n <= V::TILE_ROWS } => match (wide, apart) {
-                        (true, true) => unsafe { V::apart(Sized::<$n, 2, ROW_STEP, B> { tile, to }) },
-                        (false, true) => unsafe { V::apart(Sized::<$n, 1, ROW_STEP, B> { tile, to }) },
-                        (true, false) => unsafe { self.rows::<V, $n, 2, ROW_STEP, B>(to) },
-                        (false, false) => unsafe { self.rows::<V, $n, 1, ROW_STEP, B>(to) },
+                match (rows, self.columns > V::LANES, INLINED) {
+                    $(($n, wide, inlined) if const { $n <= V::TILE_ROWS } => match (wide, inlined) {
+                        (true, true) => unsafe { self.rows::<V, $n, 2, ROW_STEP, B>(to) },
+                        (false, true) => unsafe { self.rows::<V, $n, 1, ROW_STEP, B>(to) },
+                        (true, false) => unsafe { V::apart(Rows::<$n, 2, ROW_STEP, B> { tile, to }) },
+                        (false, false) => unsafe { V::apart(Rows::<$n, 1, ROW_STEP, B> { tile, to }) },
                     },)*
                     _ => {}
                 }
@@ -246,15 +246,14 @@ impl Tile<'_> {
     }
 }
 
-/// A tile of ROWS rows and WIDTH vectors: a function of its own, which all products share. (One inlined copy a product was
-/// half of the crate's compile time.)
-struct Sized<'a, const ROWS: usize, const WIDTH: usize, const ROW_STEP: usize, const B: bool> {
+/// A tile of ROWS rows and WIDTH vectors as a function of its own, which all that read A and B alike share.
+struct Rows<'a, const ROWS: usize, const WIDTH: usize, const ROW_STEP: usize, const B: bool> {
     tile: &'a Tile<'a>,
     to: &'a [*mut f32; MOST_ROWS],
 }
 
 impl<const ROWS: usize, const WIDTH: usize, const ROW_STEP: usize, const B: bool> Kernel
-    for Sized<'_, ROWS, WIDTH, ROW_STEP, B>
+    for Rows<'_, ROWS, WIDTH, ROW_STEP, B>
 {
     type Output = ();
     #[inline(always)]

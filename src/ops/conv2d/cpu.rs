@@ -36,11 +36,9 @@ pub fn forward(
     then: Then,
     y: &mut [f32],
 ) {
-    let (w, pixels) = (weights.values, g.batch * g.output[0] * g.output[1]);
-    if let Some(g) = winograd(g) {
-        let form = ("winograd", isa);
-        let u = weights.form(pixels, form, || winograd::transform_kernels(isa, &g, w));
-        return winograd::convolve(isa, &g, x, &u, Finish { bias: b, then, pool: false }, y);
+    let w = weights.values;
+    if let Some(fast) = winograd(g) {
+        return with_winograd(isa, &fast, x, weights, Finish { bias: b, then, pool: false }, y);
     }
     if first_layer::fits(isa, g) {
         return first_layer::forward(isa, g, x, w, b, then, y);
@@ -60,11 +58,10 @@ pub fn forward(
     let right = Right::matrix(w, depth, g.out_channels);
     let start = b.map_or(Start::Zero, Start::Bias);
     if is_pointwise(g) {
-        let packed = weights.form(pixels, ("whole", isa), || Packed::whole(isa, &right));
-        return matrix_product(x, &packed, start, then, y);
+        return pointwise(isa, g, x, weights, start, then, y);
     }
     let place = Dense(g.out_channels);
-    let packed = weights.form(pixels, ("blocks", isa), || Packed::new(isa, &right));
+    let packed = weights.form(pixels(g), ("blocks", isa), || Packed::new(isa, &right));
     // SAFETY: dense rows, one an output pixel.
     unsafe { product(&patches(g, x), &packed, start, then, &place, y) };
 }
@@ -84,11 +81,8 @@ pub fn forward_pooled(
     then: Then,
     y: &mut [f32],
 ) {
-    let pixels = g.batch * g.output[0] * g.output[1];
-    let g = winograd(g).expect("the caller asked whether it pools");
-    let make = || winograd::transform_kernels(isa, &g, weights.values);
-    let u = weights.form(pixels, ("winograd", isa), make);
-    winograd::convolve(isa, &g, x, &u, Finish { bias: b, then, pool: true }, y);
+    let fast = winograd(g).expect("the caller asked whether it pools");
+    with_winograd(isa, &fast, x, weights, Finish { bias: b, then, pool: true }, y);
 }
 
 /// y + the convolution, of a 1×1 kernel ([`is_pointwise`]), in y's memory.
@@ -100,11 +94,41 @@ pub fn forward_onto(
     b: Option<&[f32]>,
     y: &mut [f32],
 ) {
+    pointwise(isa, g, x, weights, b.map_or(Start::Accumulate, Start::Onto), Then::Nothing, y);
+}
+
+fn with_winograd(
+    isa: Isa,
+    g: &winograd::Geometry,
+    x: &[f32],
+    weights: Weights,
+    finish: Finish,
+    y: &mut [f32],
+) {
+    let pixels = g.batch * g.output[0] * g.output[1];
+    let make = || winograd::transform_kernels(isa, g, weights.values);
+    winograd::convolve(isa, g, x, &weights.form(pixels, ("winograd", isa), make), finish, y);
+}
+
+/// Of a kernel that [`is_pointwise`].
+fn pointwise(
+    isa: Isa,
+    g: &Conv2dGeometry,
+    x: &[f32],
+    weights: Weights,
+    start: Start,
+    then: Then,
+    y: &mut [f32],
+) {
     assert!(is_pointwise(g));
     let right = Right::matrix(weights.values, g.in_channels, g.out_channels);
-    let pixels = g.batch * g.output[0] * g.output[1];
-    let packed = weights.form(pixels, ("whole", isa), || Packed::whole(isa, &right));
-    matrix_product(x, &packed, b.map_or(Start::Accumulate, Start::Onto), Then::Nothing, y)
+    let packed = weights.form(pixels(g), ("whole", isa), || Packed::whole(isa, &right));
+    matrix_product(x, &packed, start, then, y);
+}
+
+/// Of all results.
+fn pixels(g: &Conv2dGeometry) -> usize {
+    g.batch * g.output[0] * g.output[1]
 }
 
 /// The same as a convolution for Winograd's method, where that is faster.

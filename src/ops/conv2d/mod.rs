@@ -275,6 +275,12 @@ fn gradient<T: Real>(
 mod tests {
     use super::*;
 
+    fn noise(shape: &[usize]) -> Tensor {
+        let n: usize = shape.iter().product();
+        let values: Vec<f32> = (0..n).map(|i| (i as f32 * 0.7).sin()).collect();
+        Tensor::from_slice(&values, shape).unwrap()
+    }
+
     #[test]
     fn shapes_that_do_not_fit_are_refused_by_name() {
         let x = Tensor::zeros([1, 5, 5, 3]);
@@ -294,18 +300,13 @@ mod tests {
 
     #[test]
     fn a_sum_in_the_convolutions_pass_is_the_sum_after_it_to_the_bit() {
-        let noise = |shape: Vec<usize>| {
-            let n: usize = shape.iter().product();
-            let values: Vec<f32> = (0..n).map(|i| (i as f32 * 0.7).sin()).collect();
-            Tensor::from_slice(&values, &shape[..]).unwrap()
-        };
         for isa in crate::cpu::simd::supported() {
             crate::cpu::simd::with_isa(isa, || {
                 for (c, f, k) in [(24, 40, 1), (3, 5, 1), (300, 33, 1), (4, 6, 3)] {
-                    let (x, w) = (noise(vec![2, 5, 7, c]), noise(vec![k, k, c, f]));
+                    let (x, w) = (noise(&[2, 5, 7, c]), noise(&[k, k, c, f]));
                     let options = Conv2dOptions { padding: Padding::Same, ..Default::default() };
-                    for b in [Some(noise(vec![f])), None] {
-                        let onto = noise(vec![2, 5, 7, f]);
+                    for b in [Some(noise(&[f])), None] {
+                        let onto = noise(&[2, 5, 7, f]);
                         let plain = conv2d(&x, &w, b.as_ref(), options).unwrap();
                         let expected = crate::ops::add(&plain, &onto).unwrap();
                         // Held by somebody else, its memory stays as it is.
@@ -317,20 +318,15 @@ mod tests {
                 }
             });
         }
-        let (x, w) = (noise(vec![1, 2, 2, 3]), noise(vec![1, 1, 3, 4]).leaf());
-        let y = conv2d_onto(&x, &w, None, Conv2dOptions::default(), noise(vec![1, 2, 2, 4])).unwrap();
+        let (x, w) = (noise(&[1, 2, 2, 3]), noise(&[1, 1, 3, 4]).leaf());
+        let y = conv2d_onto(&x, &w, None, Conv2dOptions::default(), noise(&[1, 2, 2, 4])).unwrap();
         assert!(y.needs_grad());
-        let (onto, options) = (noise(vec![1, 2, 3, 4]), Conv2dOptions::default());
+        let (onto, options) = (noise(&[1, 2, 3, 4]), Conv2dOptions::default());
         assert!(conv2d_onto(&x, &w, None, options, onto).is_err());
     }
 
     #[test]
     fn pooling_in_the_convolutions_pass_is_pooling_after_it_to_the_bit() {
-        let noise = |shape: &[usize]| {
-            let n: usize = shape.iter().product();
-            let values: Vec<f32> = (0..n).map(|i| (i as f32 * 0.7).sin()).collect();
-            Tensor::from_slice(&values, shape).unwrap()
-        };
         for isa in crate::cpu::simd::supported() {
             crate::cpu::simd::with_isa(isa, || {
                 for (h, w, c, f, k) in
