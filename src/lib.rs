@@ -3,8 +3,9 @@
 //! In the order to read it: [`tensor`] (a shape and shared memory), [`autograd`] (the tape),
 //! [`ops`] (one room an operator: formula, reference, fast kernel, gradient, cases), [`cpu`] (what
 //! the fast kernels share), [`graph`] and [`models`] (networks as named layers), [`losses`],
-//! [`optimizers`], [`data`], `train`, `weights`, [`predict`], [`submission`].
+//! [`optimizers`], [`data`], `train`, `weights`, [`predict`], [`submission`], [`attack`].
 
+pub mod attack;
 pub mod autograd;
 #[cfg(feature = "checkpoint")]
 pub mod bench;

@@ -16,6 +16,7 @@ pub mod domain {
     pub const SYNTHETIC: u64 = 5;
     pub const BOOTSTRAP: u64 = 6;
     pub const TEST: u64 = 7;
+    pub const ATTACK: u64 = 8;
 }
 
 const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];

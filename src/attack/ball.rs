@@ -1,0 +1,147 @@
+//! What counts as small: all pictures within ε of the original, by the largest change (L∞) or the Euclidean one (L2),
+//! and within 0 to 1.
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::ops::{self, Bounds};
+use crate::random::Stream;
+use crate::tensor::Tensor;
+use std::fmt;
+use std::str::FromStr;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Norm {
+    /// The largest change of a value.
+    #[default]
+    Linf,
+    /// The root of the sum of squared changes, of a whole picture.
+    L2,
+}
+
+impl Norm {
+    pub const NAMES: [&'static str; 2] = ["linf", "l2"];
+
+    /// Of one picture's perturbation.
+    pub fn of(self, x: &[f32], origin: &[f32]) -> f64 {
+        let changes = x.iter().zip(origin).map(|(&x, &o)| x as f64 - o as f64);
+        match self {
+            Norm::Linf => changes.map(f64::abs).fold(0.0, f64::max),
+            Norm::L2 => changes.map(|d| d * d).sum::<f64>().sqrt(),
+        }
+    }
+}
+
+impl fmt::Display for Norm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Norm::NAMES[*self as usize])
+    }
+}
+
+impl FromStr for Norm {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        [Norm::Linf, Norm::L2].into_iter().find(|norm| norm.to_string() == name).ok_or_else(|| {
+            Error::argument("norm", format!("`{name}` is none of `{}`", Norm::NAMES.join("`, `")))
+        })
+    }
+}
+
+/// All perturbations of at most ε, in units of pictures from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ball {
+    pub norm: Norm,
+    pub epsilon: f32,
+}
+
+impl Ball {
+    pub fn linf(epsilon: f32) -> Self {
+        Ball { norm: Norm::Linf, epsilon }
+    }
+
+    pub fn l2(epsilon: f32) -> Self {
+        Ball { norm: Norm::L2, epsilon }
+    }
+
+    /// An error where ε is no number of at least 0.
+    pub fn check(&self) -> Result<()> {
+        match self.epsilon >= 0.0 && self.epsilon.is_finite() {
+            true => Ok(()),
+            false => Err(Error::argument(
+                "epsilon",
+                format!("expected a number of at least 0, got {}", self.epsilon),
+            )),
+        }
+    }
+
+    /// One step of length `size` up the gradient and back into the ball: its signs for L∞, its direction for L2.
+    pub fn step(&self, x: &Tensor, gradient: &Tensor, origin: &Tensor, size: f32) -> Result<Tensor> {
+        if self.norm == Norm::Linf {
+            let bounds = Bounds { epsilon: self.epsilon, low: 0.0, high: 1.0 };
+            return ops::sign_step(x, gradient, origin, size, bounds);
+        }
+        let device = x.device();
+        let (mut y, gradient, origin) = (host(x)?, host(gradient)?, host(origin)?);
+        let each = y.len() / x.shape()[0].max(1);
+        let pictures =
+            y.chunks_exact_mut(each).zip(gradient.chunks_exact(each)).zip(origin.chunks_exact(each));
+        for ((y, g), o) in pictures {
+            let length = g.iter().map(|&g| g as f64 * g as f64).sum::<f64>().sqrt();
+            // No direction: nothing to follow.
+            let scale = if length > 0.0 { size as f64 / length } else { 0.0 };
+            y.iter_mut().zip(g).for_each(|(y, &g)| *y = (*y as f64 + scale * g as f64) as f32);
+            self.project(y, o);
+        }
+        Tensor::from_slice(&y, x.shape())?.to_device(device)
+    }
+
+    /// Brings one picture into the ball around its original, and into 0 to 1.
+    pub fn project(&self, x: &mut [f32], origin: &[f32]) {
+        match self.norm {
+            Norm::Linf => {
+                for (x, &o) in x.iter_mut().zip(origin) {
+                    *x = x.clamp(o - self.epsilon, o + self.epsilon).clamp(0.0, 1.0);
+                }
+            }
+            Norm::L2 => {
+                let length = self.norm.of(x, origin);
+                let share =
+                    if length > self.epsilon as f64 { self.epsilon as f64 / length } else { 1.0 };
+                for (x, &o) in x.iter_mut().zip(origin) {
+                    let d = (*x as f64 - o as f64) * share;
+                    // Both are in 0 to 1 or on their way there: the distance only shrinks.
+                    *x = ((o as f64 + d) as f32).clamp(0.0, 1.0);
+                }
+            }
+        }
+    }
+
+    /// A perturbation to begin with: uniform in the ball of L∞; in that of L2 uniform in direction and volume.
+    pub fn random(&self, origin: &[f32], inside: Option<&[f32]>, stream: &mut Stream) -> Vec<f32> {
+        let within = |i: usize| inside.is_none_or(|inside| inside[i] > 0.0);
+        let mut x = origin.to_vec();
+        match self.norm {
+            Norm::Linf => {
+                for (i, x) in x.iter_mut().enumerate() {
+                    let change = stream.uniform(-self.epsilon, self.epsilon);
+                    *x += if within(i) { change } else { 0.0 };
+                }
+            }
+            Norm::L2 => {
+                let all: Vec<f32> =
+                    (0..x.len()).map(|i| if within(i) { stream.normal() } else { 0.0 }).collect();
+                let length = Norm::L2.of(&all, &vec![0.0; all.len()]).max(f64::MIN_POSITIVE);
+                let dimensions = all.iter().filter(|&&v| v != 0.0).count().max(1) as f64;
+                let radius = self.epsilon as f64 * (stream.unit() as f64).powf(1.0 / dimensions);
+                x.iter_mut().zip(&all).for_each(|(x, &d)| *x += (radius / length * d as f64) as f32);
+            }
+        }
+        self.project(&mut x, origin);
+        x
+    }
+}
+
+/// A tensor's numbers, wherever they are.
+pub(super) fn host(tensor: &Tensor) -> Result<Vec<f32>> {
+    Ok(tensor.to_device(Device::Cpu)?.values::<f32>().to_vec())
+}

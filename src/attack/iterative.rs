@@ -1,0 +1,292 @@
+//! Attacks that follow the gradient's sign: FGSM, PGD, MIM.
+//!
+//! - **FGSM** (Goodfellow, Shlens and Szegedy, 2015): one step, x + ε·sign(∂L/∂x).
+//! - **PGD** (Madry et al., 2018): many smaller ones, each followed by a projection into the ball; from several random
+//!   points of it, since a loss has many hills.
+//! - **MIM** (Dong et al., 2018): the gradients, each divided by its mean size, are summed with a momentum μ, and the sum's
+//!   sign is followed. What it finds carries over to other networks more often.
+//!
+//! In a ball of L2 the step goes along the gradient, not its sign.
+//!
+//! The best picture of all steps is kept, and one that errs as wished leaves the batch: what is left of the work is for
+//! those that still resist. PGD's first start is FGSM's picture, so it never does worse.
+
+use super::ball::{Ball, host};
+use super::objective::{Objective, Standing};
+use super::pictures::Pictures;
+use super::victim::{self, Victim, rows};
+use crate::error::{Error, Result};
+use crate::ops;
+use crate::random::{Stream, domain};
+use crate::tensor::Tensor;
+
+/// What an attack made of a batch.
+pub struct Attacked {
+    /// [N, side, side, 3], on the CPU.
+    pub x: Tensor,
+    pub standings: Vec<Standing>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Iterative {
+    pub ball: Ball,
+    /// Length of a step.
+    pub step: f32,
+    pub steps: usize,
+    /// MIM's μ: how much of the sum of gradients stays from step to step. None: no sum.
+    pub momentum: Option<f32>,
+    /// Starts at random points of the ball, after the one from FGSM's picture; 0: one from the original.
+    pub restarts: usize,
+    pub seed: u64,
+}
+
+impl Iterative {
+    pub fn fgsm(ball: Ball) -> Self {
+        Iterative { ball, step: ball.epsilon, steps: 1, momentum: None, restarts: 0, seed: 0 }
+    }
+
+    /// Steps of 2.5·ε over their number: enough to cross the ball and come back, as Madry et al. have it.
+    pub fn pgd(ball: Ball, steps: usize) -> Self {
+        let step = 2.5 * ball.epsilon / steps.max(1) as f32;
+        Iterative { ball, step, steps, momentum: None, restarts: 1, seed: 0 }
+    }
+
+    /// Steps of ε over their number, μ = 1, as Dong et al. have it.
+    pub fn mim(ball: Ball, steps: usize) -> Self {
+        let step = ball.epsilon / steps.max(1) as f32;
+        Iterative { ball, step, steps, momentum: Some(1.0), restarts: 0, seed: 0 }
+    }
+
+    pub fn check(&self) -> Result<()> {
+        self.ball.check()?;
+        if self.steps == 0 || !(self.step >= 0.0 && self.step.is_finite()) {
+            let message =
+                format!("expected at least one step of at least 0, got {} of {}", self.steps, self.step);
+            return Err(Error::argument("attack", message));
+        }
+        match self.momentum {
+            Some(momentum) if !(0.0..=10.0).contains(&momentum) => {
+                Err(Error::argument("momentum", format!("expected 0 to 10, got {momentum}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// FGSM as it is: the picture after the one step, better or not.
+    pub fn one_step(
+        ball: Ball,
+        victim: &dyn Victim,
+        pictures: &Pictures,
+        objective: &dyn Objective,
+    ) -> Result<Attacked> {
+        ball.check()?;
+        let all: Vec<usize> = (0..pictures.len()).collect();
+        let origin = pictures.x.to_device(victim.device())?;
+        let (_, gradient) = ascent(victim, &origin, &all, objective, 0.0, pictures.inside.as_ref())?;
+        let x = ball.step(&origin, &gradient, &origin, ball.epsilon)?.to_device(crate::Device::Cpu)?;
+        let logits = victim::logits(victim, &x)?;
+        let each = logits.shape().elements() / all.len();
+        let rows = logits.values::<f32>().chunks_exact(each).enumerate();
+        let standings = rows.map(|(i, row)| objective.standing(i, row)).collect();
+        Ok(Attacked { x, standings })
+    }
+
+    /// The best pictures of all starts and steps.
+    pub fn perturb(
+        &self,
+        victim: &dyn Victim,
+        pictures: &Pictures,
+        objective: &dyn Objective,
+    ) -> Result<Attacked> {
+        self.check()?;
+        let mut best = Best::new(victim, pictures, objective)?;
+        if self.restarts == 0 {
+            self.climb(&pictures.x, victim, pictures, objective, &mut best)?;
+            return best.done(pictures);
+        }
+        let fgsm = Self::one_step(self.ball, victim, pictures, objective)?;
+        best.consider_all(&fgsm.x, &fgsm.standings);
+        self.climb(&fgsm.x, victim, pictures, objective, &mut best)?;
+        for restart in 0..self.restarts {
+            let start = |i: usize| {
+                let inside = pictures.inside.as_ref().map(|inside| {
+                    let each = pictures.values(i).len();
+                    &inside.values::<f32>()[i * each..][..each]
+                });
+                // By what is in the picture, so that a picture's perturbation does not depend on its batch.
+                let own = hash(pictures.values(i));
+                let mut stream = Stream::new(self.seed, &[domain::ATTACK, restart as u64, own]);
+                self.ball.random(pictures.values(i), inside, &mut stream)
+            };
+            let starts: Vec<f32> = (0..pictures.len()).flat_map(start).collect();
+            let start = Tensor::from_slice(&starts, pictures.x.shape())?;
+            self.climb(&start, victim, pictures, objective, &mut best)?;
+        }
+        best.done(pictures)
+    }
+
+    /// Steps from a start, for the pictures that are not where they should be.
+    fn climb(
+        &self,
+        start: &Tensor,
+        victim: &dyn Victim,
+        pictures: &Pictures,
+        objective: &dyn Objective,
+        best: &mut Best,
+    ) -> Result<()> {
+        let mut batch = Moving::new(start, pictures, best.resisting())?;
+        for step in 0..self.steps {
+            if batch.numbers.is_empty() {
+                return Ok(());
+            }
+            batch.to(victim)?;
+            let done = step as f32 / self.steps as f32;
+            let inside = batch.inside.as_ref();
+            let (logits, gradient) = ascent(victim, &batch.x, &batch.numbers, objective, done, inside)?;
+            best.consider(&batch, &logits, objective)?;
+            let direction = match self.momentum {
+                Some(momentum) => batch.accumulate(&gradient, momentum)?,
+                None => gradient,
+            };
+            batch.x = self.ball.step(&batch.x, &direction, &batch.origin, self.step)?;
+            batch.keep(|i| !best.standings[i].reached)?;
+        }
+        if !batch.numbers.is_empty() {
+            let logits = victim::logits(victim, &batch.x)?;
+            best.consider(&batch, &logits, objective)?;
+        }
+        Ok(())
+    }
+}
+
+/// Logits, and the gradient of the objective's loss where pictures may change.
+pub fn ascent(
+    victim: &dyn Victim,
+    x: &Tensor,
+    numbers: &[usize],
+    objective: &dyn Objective,
+    done: f32,
+    inside: Option<&Tensor>,
+) -> Result<(Tensor, Tensor)> {
+    let upstream = |i: usize, row: &[f32], up: &mut [f32]| objective.upstream(numbers[i], row, done, up);
+    let (logits, gradient) = victim::gradient(victim, x, upstream)?;
+    match inside {
+        Some(inside) => Ok((logits, ops::mul(&gradient, &inside.to_device(gradient.device())?)?)),
+        None => Ok((logits, gradient)),
+    }
+}
+
+fn hash(values: &[f32]) -> u64 {
+    values
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |h, v| (h ^ v.to_bits() as u64).wrapping_mul(0x100_0000_01b3))
+}
+
+/// The pictures that are still on their way, and where they are.
+struct Moving {
+    numbers: Vec<usize>,
+    x: Tensor,
+    origin: Tensor,
+    inside: Option<Tensor>,
+    /// MIM's sum of gradients.
+    sum: Option<Vec<f32>>,
+}
+
+impl Moving {
+    fn new(start: &Tensor, pictures: &Pictures, numbers: Vec<usize>) -> Result<Self> {
+        Ok(Moving {
+            x: rows(start, &numbers)?,
+            origin: rows(&pictures.x, &numbers)?,
+            inside: pictures.inside.as_ref().map(|inside| rows(inside, &numbers)).transpose()?,
+            sum: None,
+            numbers,
+        })
+    }
+
+    fn to(&mut self, victim: &dyn Victim) -> Result<()> {
+        let device = victim.device();
+        (self.x, self.origin) = (self.x.to_device(device)?, self.origin.to_device(device)?);
+        Ok(())
+    }
+
+    /// μ·sum + gradient / mean|gradient|, of each picture.
+    fn accumulate(&mut self, gradient: &Tensor, momentum: f32) -> Result<Tensor> {
+        let g = host(gradient)?;
+        let sum = self.sum.get_or_insert_with(|| vec![0.0; g.len()]);
+        let each = g.len() / self.numbers.len();
+        for (sum, g) in sum.chunks_exact_mut(each).zip(g.chunks_exact(each)) {
+            let mean = g.iter().map(|g| g.abs() as f64).sum::<f64>() / each as f64;
+            let scale = if mean > 0.0 { 1.0 / mean } else { 0.0 };
+            sum.iter_mut().zip(g).for_each(|(s, &g)| *s = momentum * *s + (g as f64 * scale) as f32);
+        }
+        Tensor::from_slice(sum, gradient.shape())?.to_device(gradient.device())
+    }
+
+    /// Lets those go that need not be moved on.
+    fn keep(&mut self, wanted: impl Fn(usize) -> bool) -> Result<()> {
+        let kept: Vec<usize> = (0..self.numbers.len()).filter(|&i| wanted(self.numbers[i])).collect();
+        if kept.len() == self.numbers.len() {
+            return Ok(());
+        }
+        let each = self.x.shape().elements() / self.numbers.len();
+        self.x = rows(&self.x, &kept)?;
+        self.origin = rows(&self.origin, &kept)?;
+        self.inside = self.inside.as_ref().map(|inside| rows(inside, &kept)).transpose()?;
+        self.sum = self
+            .sum
+            .take()
+            .map(|sum| kept.iter().flat_map(|&i| sum[i * each..][..each].to_vec()).collect());
+        self.numbers = kept.iter().map(|&i| self.numbers[i]).collect();
+        Ok(())
+    }
+}
+
+/// The best that was seen of each picture.
+struct Best {
+    x: Vec<f32>,
+    standings: Vec<Standing>,
+}
+
+impl Best {
+    /// The originals: they are in every ball.
+    fn new(victim: &dyn Victim, pictures: &Pictures, objective: &dyn Objective) -> Result<Self> {
+        let logits = victim::logits(victim, &pictures.x)?;
+        let each = logits.shape().elements() / pictures.len();
+        let rows = logits.values::<f32>().chunks_exact(each).enumerate();
+        let standings = rows.map(|(i, row)| objective.standing(i, row)).collect();
+        Ok(Best { x: host(&pictures.x)?, standings })
+    }
+
+    fn resisting(&self) -> Vec<usize> {
+        (0..self.standings.len()).filter(|&i| !self.standings[i].reached).collect()
+    }
+
+    fn take(&mut self, i: usize, x: &[f32], standing: Standing) {
+        if standing.is_better_than(&self.standings[i]) {
+            self.x[i * x.len()..][..x.len()].copy_from_slice(x);
+            self.standings[i] = standing;
+        }
+    }
+
+    fn consider_all(&mut self, x: &Tensor, standings: &[Standing]) {
+        let each = x.shape().elements() / standings.len();
+        let pictures = x.values::<f32>().chunks_exact(each).zip(standings).enumerate();
+        pictures.for_each(|(i, (x, &standing))| self.take(i, x, standing));
+    }
+
+    fn consider(&mut self, batch: &Moving, logits: &Tensor, objective: &dyn Objective) -> Result<()> {
+        let n = batch.numbers.len();
+        let (each, width) = (batch.x.shape().elements() / n, logits.shape().elements() / n);
+        let x = batch.x.to_device(crate::Device::Cpu)?;
+        let pictures =
+            x.values::<f32>().chunks_exact(each).zip(logits.values::<f32>().chunks_exact(width));
+        for (&number, (x, row)) in batch.numbers.iter().zip(pictures) {
+            self.take(number, x, objective.standing(number, row));
+        }
+        Ok(())
+    }
+
+    fn done(self, pictures: &Pictures) -> Result<Attacked> {
+        Ok(Attacked { x: Tensor::from_slice(&self.x, pictures.x.shape())?, standings: self.standings })
+    }
+}

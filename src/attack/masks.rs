@@ -1,0 +1,215 @@
+//! Networks that segment, led astray: every pixel has a say.
+//!
+//! Untargeted, the loss is the pixels' mean cross-entropy. Most of its gradient soon comes from pixels that are wrong
+//! already, which is wasted: **SegPGD** (Gu et al., ECCV 2022) weighs the right ones by 1 − λ and the wrong ones by λ, with λ
+//! rising from 0 to ½ over the steps. Targeted, a wish is given for every pixel, and the cross-entropy with it falls.
+
+use super::objective::{Objective, Standing, cross_entropy, softmax};
+use crate::data::{Mask, VOID};
+use crate::error::{Error, Result};
+use crate::metrics::arg_max;
+
+/// What each pixel is to become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Anything but what it is.
+    Wrong,
+    /// Pixels that the network takes for class `from` are to be `to`, all others what they are: the person vanishes
+    /// (`to` 0, the background), cats become sofas.
+    Turn { from: u8, to: u8 },
+}
+
+/// A network for masks led astray.
+#[derive(Clone, Debug)]
+pub struct MaskObjective {
+    /// What each pixel of each picture is taken for, or wished to be; void ones have no say.
+    goal: Vec<Mask>,
+    /// Of a wish: the pixels that are to change. All others are to stay.
+    turned: Option<Vec<Vec<bool>>>,
+    /// Untargeted: weigh right and wrong pixels as SegPGD does.
+    pub weighted: bool,
+}
+
+impl MaskObjective {
+    /// Away from the truth, at the network's size.
+    pub fn untargeted(truth: Vec<Mask>, weighted: bool) -> Self {
+        MaskObjective { goal: truth, turned: None, weighted }
+    }
+
+    /// `now` is what the network says of each picture. An error where no pixel is there to be turned.
+    pub fn turn(mut now: Vec<Mask>, from: u8, to: u8) -> Result<Self> {
+        let turned: Vec<Vec<bool>> =
+            now.iter().map(|mask| mask.classes.iter().map(|&class| class == from).collect()).collect();
+        if !turned.iter().flatten().any(|&t| t) {
+            let message = format!("the network sees no pixel of class {from} in these pictures");
+            return Err(Error::argument("target", message));
+        }
+        for (mask, turned) in now.iter_mut().zip(&turned) {
+            let pixels = mask.classes.iter_mut().zip(turned);
+            pixels.filter(|(_, turned)| **turned).for_each(|(class, _)| *class = to);
+        }
+        Ok(MaskObjective { goal: now, turned: Some(turned), weighted: false })
+    }
+
+    /// Of the pixels that have a say, those that err; of a wish, those to be turned that are.
+    pub fn share(&self, picture: usize, logits: &[f32]) -> f64 {
+        let goal = &self.goal[picture].classes;
+        let width = logits.len() / goal.len();
+        let pixels = logits.chunks_exact(width).zip(goal).enumerate();
+        let (mut all, mut led) = (0usize, 0usize);
+        for (i, (row, &class)) in pixels {
+            let counts = match &self.turned {
+                Some(turned) => turned[picture][i],
+                None => class != VOID,
+            };
+            let follows = (arg_max(row) == class as usize) == self.turned.is_some();
+            all += counts as usize;
+            led += (counts && follows) as usize;
+        }
+        led as f64 / all.max(1) as f64
+    }
+
+    /// Of a wish: of the pixels that are to stay, those that do.
+    pub fn kept(&self, picture: usize, logits: &[f32]) -> f64 {
+        let goal = &self.goal[picture].classes;
+        let Some(turned) = &self.turned else { return 1.0 };
+        let width = logits.len() / goal.len();
+        let stay =
+            logits.chunks_exact(width).zip(goal).zip(&turned[picture]).filter(|(_, turned)| !**turned);
+        let (mut all, mut same) = (0usize, 0usize);
+        for ((row, &class), _) in stay {
+            all += 1;
+            same += (arg_max(row) == class as usize) as usize;
+        }
+        same as f64 / all.max(1) as f64
+    }
+
+    /// What each pixel was wished to be (or is, where it is to be wrong).
+    pub fn goal(&self, picture: usize) -> &Mask {
+        &self.goal[picture]
+    }
+}
+
+impl Objective for MaskObjective {
+    /// Reached where every pixel errs, or where all follow a wish: an attack goes on to its last step. The score is the
+    /// share of them that do; of a wish, less those that were to stay and do not.
+    fn standing(&self, picture: usize, logits: &[f32]) -> Standing {
+        let goal = &self.goal[picture].classes;
+        let width = logits.len() / goal.len();
+        let share = self.share(picture, logits);
+        let score = match &self.turned {
+            Some(_) => share + self.kept(picture, logits),
+            None => share,
+        };
+        // Of pictures with as many wrong pixels the one with the higher loss.
+        let sign = if self.turned.is_some() { -1.0 } else { 1.0 };
+        let pixels = logits.chunks_exact(width).zip(goal).filter(|(_, class)| **class != VOID);
+        let loss: f64 = pixels.map(|(row, &class)| cross_entropy(row, class as usize)).sum();
+        let most = if self.turned.is_some() { 2.0 } else { 1.0 };
+        Standing {
+            reached: score >= most,
+            score: score + sign * 1e-6 * (loss / goal.len() as f64).min(100.0),
+        }
+    }
+
+    fn upstream(&self, picture: usize, logits: &[f32], done: f32, gradient: &mut [f32]) {
+        let goal = &self.goal[picture].classes;
+        let width = logits.len() / goal.len();
+        let lambda = done / 2.0;
+        let share = 1.0 / goal.len() as f64;
+        let pixels = logits.chunks_exact(width).zip(gradient.chunks_exact_mut(width)).zip(goal);
+        for ((row, g), &class) in pixels {
+            if class == VOID {
+                g.fill(0.0);
+                continue;
+            }
+            let weight = match (&self.turned, self.weighted) {
+                (Some(_), _) => -1.0,
+                (None, false) => 1.0,
+                (None, true) if arg_max(row) == class as usize => 1.0 - lambda,
+                (None, true) => lambda,
+            };
+            let weight = weight as f64 * share;
+            let mut others = 0.0;
+            for (c, (g, p)) in g.iter_mut().zip(softmax(row)).enumerate() {
+                *g = (weight * p) as f32;
+                others += if c == class as usize { 0.0 } else { weight * p };
+            }
+            g[class as usize] = -others as f32;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn logits() -> Vec<f32> {
+        (0..4 * 21).map(|i| ((i * 13 + 5) % 23) as f32 * 0.3 - 3.0).collect()
+    }
+
+    fn said() -> Mask {
+        let classes = logits().chunks_exact(21).map(|row| arg_max(row) as u8).collect();
+        Mask::new(2, 2, classes).unwrap()
+    }
+
+    #[test]
+    fn upstream_is_the_gradient_of_the_mean_cross_entropy() {
+        let mut truth = said();
+        (truth.classes[1], truth.classes[2]) = (VOID, 3);
+        let objective = MaskObjective::untargeted(vec![truth.clone()], false);
+        let (z, mut gradient) = (logits(), vec![0.0; 84]);
+        objective.upstream(0, &z, 0.0, &mut gradient);
+        let loss = |z: &[f32]| {
+            let pixels = z.chunks_exact(21).zip(&truth.classes).filter(|(_, c)| **c != VOID);
+            pixels.map(|(row, &c)| cross_entropy(row, c as usize)).sum::<f64>() / 4.0
+        };
+        for i in 0..84 {
+            let at = |h: f32| {
+                let mut z = z.clone();
+                z[i] += h;
+                loss(&z)
+            };
+            let slope = (at(1e-2) - at(-1e-2)) / 2e-2;
+            assert!((slope - gradient[i] as f64).abs() < 1e-4, "{i}: {slope} {}", gradient[i]);
+        }
+    }
+
+    #[test]
+    fn segpgd_leaves_wrong_pixels_alone_at_first() {
+        let mut truth = said();
+        truth.classes[0] = (truth.classes[0] + 1) % 21;
+        let objective = MaskObjective::untargeted(vec![truth], true);
+        let (z, mut gradient) = (logits(), vec![0.0; 84]);
+        objective.upstream(0, &z, 0.0, &mut gradient);
+        assert!(gradient[..21].iter().all(|&g| g == 0.0) && gradient[21..42].iter().any(|&g| g != 0.0));
+        objective.upstream(0, &z, 0.9, &mut gradient);
+        assert!(gradient[..21].iter().any(|&g| g != 0.0));
+        assert_eq!(objective.share(0, &z), 0.25);
+    }
+
+    #[test]
+    fn a_wish_counts_what_is_turned_and_what_stays() {
+        let now = said();
+        let from = now.classes[0];
+        let to = (from + 1) % 21;
+        let objective = MaskObjective::turn(vec![now.clone()], from, to).unwrap();
+        let z = logits();
+        assert_eq!((objective.share(0, &z), objective.kept(0, &z)), (0.0, 1.0));
+        let mut turned = z.clone();
+        for (row, &class) in turned.chunks_exact_mut(21).zip(&now.classes) {
+            if class == from {
+                row[to as usize] = 9.0;
+            }
+        }
+        assert_eq!((objective.share(0, &turned), objective.kept(0, &turned)), (1.0, 1.0));
+        assert!(objective.standing(0, &turned).reached && !objective.standing(0, &z).reached);
+        let mut gradient = vec![0.0; 84];
+        objective.upstream(0, &z, 0.0, &mut gradient);
+        assert!(gradient[to as usize] > 0.0 && gradient[from as usize] < 0.0);
+        let missing = (0..21).find(|class| !now.classes.contains(class)).unwrap();
+        assert!(
+            MaskObjective::turn(vec![now], missing, 0).unwrap_err().to_string().contains("no pixel")
+        );
+    }
+}

@@ -1,0 +1,22 @@
+//! Small perturbations that make networks err, what they cost, and what helps against them.
+//!
+//! Pictures are [N, side, side, 3] with values of 0 to 1, whatever a network's weights expect: a [`Victim`] has its
+//! preprocessing inside, so that an ε of 8/255 means eight of the 255 steps of a picture file. What a network is to be
+//! led to is an [`Objective`]: a loss of its logits that the attack raises, and a verdict.
+//!
+//! In the order to read it: [`ball`] (what counts as small), [`victim`], [`objective`], [`iterative`] (FGSM, PGD, MIM),
+//! [`masks`] (networks that segment).
+
+pub mod ball;
+pub mod iterative;
+pub mod masks;
+pub mod objective;
+pub mod pictures;
+pub mod victim;
+
+pub use ball::{Ball, Norm};
+pub use iterative::{Attacked, Iterative};
+pub use masks::{MaskObjective, Wish};
+pub use objective::{Goal, LabelObjective, Objective, Standing};
+pub use pictures::Pictures;
+pub use victim::{Network, Victim, gradient, logits};

@@ -1,0 +1,253 @@
+//! What a network is to be led to: a loss of a picture's logits that rises, and whether it is reached.
+
+use crate::data::{CLASSES, Labels};
+use crate::error::{Error, Result};
+use crate::metrics::arg_max;
+
+/// How far an attack is with one picture.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Standing {
+    /// The network errs as wished.
+    pub reached: bool,
+    /// Of two pictures that both reach it, or both do not, the one with more of this is kept.
+    pub score: f64,
+}
+
+impl Standing {
+    pub fn is_better_than(&self, other: &Standing) -> bool {
+        (self.reached, self.score) > (other.reached, other.score)
+    }
+}
+
+/// For a batch of pictures, each by its number in it.
+pub trait Objective: Sync {
+    fn standing(&self, picture: usize, logits: &[f32]) -> Standing;
+
+    /// ∂loss/∂logits of the loss that is to rise. `done` is the share of the attack's steps that are over.
+    fn upstream(&self, picture: usize, logits: &[f32], done: f32, gradient: &mut [f32]);
+}
+
+/// What a classifier is to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// Anything else: of a softmax another class, of sigmoids none of the true labels.
+    Untargeted,
+    /// This class: of a softmax as the likeliest, of sigmoids above its threshold.
+    Targeted(usize),
+}
+
+/// A classifier led astray.
+#[derive(Clone, Debug)]
+pub struct LabelObjective {
+    /// The true labels of each picture.
+    pub truth: Vec<Labels>,
+    pub goal: Goal,
+    /// A softmax: a picture is of one class, its first label.
+    pub exclusive: bool,
+    /// Of sigmoids: a class is said to be there above this, one a class.
+    pub thresholds: Vec<f32>,
+    /// Of sigmoids, untargeted: raise the loss of all classes (Keras' binary cross-entropy), as far as others are put in
+    /// the picture. Else of the true ones alone, which is what success asks for.
+    pub all_classes: bool,
+}
+
+impl LabelObjective {
+    /// An error where a picture has no label, or the class is unknown.
+    pub fn check(&self) -> Result<()> {
+        let classes = self.thresholds.len();
+        if let Goal::Targeted(class) = self.goal
+            && class >= classes
+        {
+            return Err(Error::argument(
+                "target",
+                format!("expected a class below {classes}, got {class}"),
+            ));
+        }
+        match self.truth.iter().position(|labels| !labels.contains(&true)) {
+            Some(i) if self.goal == Goal::Untargeted => Err(Error::argument(
+                "attack",
+                format!("picture number {i} has no label to lead away from"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The labels that a row of logits means.
+    pub fn said(&self, logits: &[f32]) -> Labels {
+        let mut labels = [false; CLASSES.len()];
+        match self.exclusive {
+            true => labels[arg_max(logits)] = true,
+            false => {
+                for (label, (&z, &threshold)) in
+                    labels.iter_mut().zip(logits.iter().zip(&self.thresholds))
+                {
+                    *label = sigmoid(z) > threshold as f64;
+                }
+            }
+        }
+        labels
+    }
+
+    fn true_class(&self, picture: usize) -> usize {
+        self.truth[picture].iter().position(|&set| set).unwrap_or(0)
+    }
+}
+
+pub(super) fn sigmoid(z: f32) -> f64 {
+    1.0 / (1.0 + (-z as f64).exp())
+}
+
+/// ln(1 + eᶻ): the cross-entropy −ln(1 − p) of p = sigmoid(z).
+pub(super) fn softplus(z: f64) -> f64 {
+    z.max(0.0) + (-z.abs()).exp().ln_1p()
+}
+
+/// softmax(logits), in f64.
+pub(super) fn softmax(logits: &[f32]) -> Vec<f64> {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
+    let powers: Vec<f64> = logits.iter().map(|&z| (z as f64 - most).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.into_iter().map(|p| p / sum).collect()
+}
+
+/// −ln softmax(logits)[class]
+pub(super) fn cross_entropy(logits: &[f32], class: usize) -> f64 {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
+    let sum: f64 = logits.iter().map(|&z| (z as f64 - most).exp()).sum();
+    most + sum.ln() - logits[class] as f64
+}
+
+impl Objective for LabelObjective {
+    fn standing(&self, picture: usize, logits: &[f32]) -> Standing {
+        let truth = &self.truth[picture];
+        let (reached, score) = match (self.exclusive, self.goal) {
+            (true, Goal::Untargeted) => {
+                let class = self.true_class(picture);
+                (arg_max(logits) != class, cross_entropy(logits, class))
+            }
+            (true, Goal::Targeted(class)) => (arg_max(logits) == class, -cross_entropy(logits, class)),
+            (false, Goal::Untargeted) => {
+                let said = self.said(logits);
+                let left = (0..logits.len()).any(|class| truth[class] && said[class]);
+                let loss = |class: usize| {
+                    softplus(if truth[class] { -logits[class] } else { logits[class] } as f64)
+                };
+                let counted = (0..logits.len()).filter(|&class| self.all_classes || truth[class]);
+                (!left, counted.map(loss).sum())
+            }
+            (false, Goal::Targeted(class)) => {
+                (self.said(logits)[class], -softplus(-logits[class] as f64))
+            }
+        };
+        Standing { reached, score }
+    }
+
+    fn upstream(&self, picture: usize, logits: &[f32], _done: f32, gradient: &mut [f32]) {
+        gradient.fill(0.0);
+        let truth = &self.truth[picture];
+        match (self.exclusive, self.goal) {
+            // The cross-entropy of a class: p − y; it is to rise for the true class, to fall for the wished one.
+            (true, goal) => {
+                let (class, sign) = match goal {
+                    Goal::Untargeted => (self.true_class(picture), 1.0),
+                    Goal::Targeted(class) => (class, -1.0),
+                };
+                for (g, p) in gradient.iter_mut().zip(softmax(logits)) {
+                    *g = (sign * p) as f32;
+                }
+                // 1 − p of what is likely loses its digits: the sum of the others does not.
+                let others: f32 =
+                    gradient.iter().enumerate().filter(|&(c, _)| c != class).map(|(_, &g)| g).sum();
+                gradient[class] = -others;
+            }
+            (false, Goal::Untargeted) => {
+                for (class, (g, &z)) in gradient.iter_mut().zip(logits).enumerate() {
+                    if truth[class] {
+                        *g = -sigmoid(-z) as f32;
+                    } else if self.all_classes {
+                        *g = sigmoid(z) as f32;
+                    }
+                }
+            }
+            (false, Goal::Targeted(class)) => gradient[class] = sigmoid(-logits[class]) as f32,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn objective(exclusive: bool, goal: Goal, all_classes: bool) -> LabelObjective {
+        let mut truth = [false; CLASSES.len()];
+        (truth[2], truth[7]) = (true, true);
+        LabelObjective {
+            truth: vec![truth],
+            goal,
+            exclusive,
+            thresholds: vec![0.3; CLASSES.len()],
+            all_classes,
+        }
+    }
+
+    fn logits() -> Vec<f32> {
+        (0..CLASSES.len()).map(|i| ((i * 7 + 3) % 11) as f32 * 0.5 - 2.5).collect()
+    }
+
+    #[test]
+    fn upstream_is_the_gradient_of_the_score() {
+        for exclusive in [true, false] {
+            for (goal, all) in
+                [(Goal::Untargeted, false), (Goal::Untargeted, true), (Goal::Targeted(5), false)]
+            {
+                let objective = objective(exclusive, goal, all);
+                let (z, mut gradient) = (logits(), vec![0.0; CLASSES.len()]);
+                objective.upstream(0, &z, 0.0, &mut gradient);
+                for class in 0..z.len() {
+                    let at = |h: f32| {
+                        let mut z = z.clone();
+                        z[class] += h;
+                        objective.standing(0, &z).score
+                    };
+                    let slope = (at(1e-2) - at(-1e-2)) / 2e-2;
+                    let g = gradient[class] as f64;
+                    assert!((slope - g).abs() < 1e-4, "{exclusive} {goal:?} {all} {class}: {slope} {g}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_gradient_of_a_sure_network_does_not_vanish() {
+        let mut z = vec![-60.0; CLASSES.len()];
+        z[2] = 40.0;
+        let mut gradient = vec![0.0; CLASSES.len()];
+        objective(true, Goal::Untargeted, false).upstream(0, &z, 0.0, &mut gradient);
+        assert!(gradient[2] < 0.0 && gradient[3] > 0.0, "{gradient:?}");
+        objective(false, Goal::Untargeted, false).upstream(0, &z, 0.0, &mut gradient);
+        assert!(gradient[2] < 0.0 && gradient[7] == -1.0);
+    }
+
+    #[test]
+    fn success_is_none_of_the_true_labels_or_the_wished_one() {
+        let untargeted = objective(false, Goal::Untargeted, false);
+        let mut z = vec![-5.0; CLASSES.len()];
+        assert!(untargeted.standing(0, &z).reached);
+        z[7] = -0.8; // .31, above .3
+        assert!(!untargeted.standing(0, &z).reached);
+        let targeted = objective(false, Goal::Targeted(4), false);
+        assert!(!targeted.standing(0, &z).reached);
+        z[4] = 0.0;
+        assert!(targeted.standing(0, &z).reached);
+        assert!(!objective(true, Goal::Targeted(7), false).standing(0, &z).reached);
+        assert!(objective(true, Goal::Targeted(4), false).standing(0, &z).reached);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let mut objective = objective(false, Goal::Targeted(20), false);
+        assert!(objective.check().unwrap_err().to_string().contains("below 20, got 20"));
+        (objective.goal, objective.truth) = (Goal::Untargeted, vec![[false; 20]]);
+        assert!(objective.check().unwrap_err().to_string().contains("no label"));
+    }
+}

@@ -1,0 +1,150 @@
+//! Pictures as a network sees them, 0 to 1, and back to bytes.
+
+use super::ball::{Ball, Norm};
+use crate::data::image::{self, Fit, Placement};
+use crate::data::{Dataset, Picture};
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// A batch of pictures fitted into a square. What the fit puts around them is not theirs: no attack changes it.
+#[derive(Clone)]
+pub struct Pictures {
+    /// [N, side, side, 3], 0 to 1
+    pub x: Tensor,
+    /// 1 where a value belongs to its picture, of the same shape; None where all do.
+    pub inside: Option<Tensor>,
+    /// Where each picture lies in its square.
+    pub places: Vec<Placement>,
+}
+
+impl Pictures {
+    /// Of a data set, in the order of `indices`.
+    pub fn of(dataset: &dyn Dataset, indices: &[usize], side: usize, fit: Fit) -> Result<Self> {
+        let (mut values, mut places) = (Vec::new(), Vec::new());
+        for &index in indices {
+            let picture = dataset.picture(index)?;
+            places.push(fit.placement(picture.height, picture.width, side));
+            values.extend(image::fit(&picture, side, fit)?.into_iter().map(|v| v * (1.0 / 255.0)));
+        }
+        Self::new(values, side, places)
+    }
+
+    fn new(values: Vec<f32>, side: usize, places: Vec<Placement>) -> Result<Self> {
+        if places.is_empty() {
+            return Err(Error::argument("attack", "there is no picture to perturb"));
+        }
+        let shape = [places.len(), side, side, 3];
+        let full = places.iter().all(|at| (at.height, at.width) == (side, side));
+        let mask = |at: &Placement| {
+            let (rows, columns) = (at.top..at.top + at.height, at.left..at.left + at.width);
+            let cell =
+                |i: usize| (rows.contains(&(i / side)) && columns.contains(&(i % side))) as u8 as f32;
+            (0..side * side).flat_map(move |i| [cell(i); 3]).collect::<Vec<f32>>()
+        };
+        let inside = match full {
+            true => None,
+            false => {
+                Some(Tensor::from_slice(&places.iter().flat_map(mask).collect::<Vec<f32>>(), shape)?)
+            }
+        };
+        Ok(Pictures { x: Tensor::from_slice(&values, shape)?, inside, places })
+    }
+
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    pub fn side(&self) -> usize {
+        self.x.shape()[1]
+    }
+
+    /// The values of one picture's square.
+    pub fn values(&self, i: usize) -> &[f32] {
+        let each = self.side() * self.side() * 3;
+        &self.x.values::<f32>()[i * each..][..each]
+    }
+
+    /// Other values for the same pictures.
+    pub fn with(&self, x: Tensor) -> Self {
+        Pictures { x, inside: self.inside.clone(), places: self.places.clone() }
+    }
+
+    /// One picture in bytes, without what is around it.
+    pub fn picture(&self, i: usize) -> Result<Picture> {
+        let (at, side) = (self.places[i], self.side());
+        let rows = (at.top..at.top + at.height)
+            .flat_map(|y| self.values(i)[(y * side + at.left) * 3..][..at.width * 3].iter());
+        Picture::new(
+            at.height,
+            at.width,
+            rows.map(|&v| (v * 255.0).round().clamp(0.0, 255.0) as u8).collect(),
+        )
+    }
+
+    /// The values as a picture file keeps them, in steps of 1/255: the nearest, or of L∞ the nearest inside the ball
+    /// around the original (there is one from ε = .5/255 on; below that a picture stays as near as it can).
+    pub fn rounded(&self, origin: &Pictures, ball: Option<Ball>) -> Result<Self> {
+        let round = |(&x, &o): (&f32, &f32)| {
+            let nearest = (x * 255.0).round().clamp(0.0, 255.0);
+            let (low, high) = match ball {
+                Some(Ball { norm: Norm::Linf, epsilon }) => {
+                    (((o - epsilon) * 255.0 - 1e-3).ceil(), ((o + epsilon) * 255.0 + 1e-3).floor())
+                }
+                _ => (0.0, 255.0),
+            };
+            let level = if low <= high {
+                nearest.clamp(low.max(0.0), high.min(255.0))
+            } else {
+                (o * 255.0).round()
+            };
+            level * (1.0 / 255.0)
+        };
+        let values: Vec<f32> =
+            self.x.values::<f32>().iter().zip(origin.x.values::<f32>()).map(round).collect();
+        Ok(self.with(Tensor::from_slice(&values, self.x.shape())?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::synthetic::Synthetic;
+
+    #[test]
+    fn what_is_around_a_picture_is_not_its_own() {
+        let data = Synthetic::train(1, 4);
+        let pictures = Pictures::of(&data, &[0, 1, 2, 3], 40, Fit::Pad).unwrap();
+        let inside = pictures.inside.as_ref().unwrap().values::<f32>();
+        for (i, at) in pictures.places.iter().enumerate() {
+            let own = inside[i * 4800..][..4800].iter().sum::<f32>();
+            assert_eq!(own as usize, at.height * at.width * 3);
+            let picture = pictures.picture(i).unwrap();
+            assert_eq!((picture.height, picture.width), (at.height, at.width));
+        }
+        assert!(Pictures::of(&data, &[0], 40, Fit::Stretch).unwrap().inside.is_none());
+        assert!(Pictures::of(&data, &[], 40, Fit::Pad).is_err());
+    }
+
+    #[test]
+    fn rounded_to_bytes_it_stays_in_the_ball() {
+        let at = Placement { height: 4, width: 4, top: 0, left: 0 };
+        let origin: Vec<f32> = (0..48).map(|i| i as f32 * 0.0213).collect();
+        let of = |values: &[f32]| Pictures::new(values.to_vec(), 4, vec![at]).unwrap();
+        for levels in [1.0, 2.0, 8.0] {
+            let ball = Ball::linf(levels / 255.0);
+            for sign in [-1.0, 1.0] {
+                let moved: Vec<f32> =
+                    origin.iter().map(|o| (o + sign * ball.epsilon).clamp(0.0, 1.0)).collect();
+                let rounded = of(&moved).rounded(&of(&origin), Some(ball)).unwrap();
+                for (&x, &o) in rounded.values(0).iter().zip(&origin) {
+                    assert!((x - o).abs() <= ball.epsilon + 1e-5, "{x} {o}");
+                    assert!(((x * 255.0) - (x * 255.0).round()).abs() < 1e-4);
+                }
+            }
+        }
+    }
+}

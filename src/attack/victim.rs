@@ -1,0 +1,157 @@
+//! What is attacked: logits as a function of pictures from 0 to 1, and their gradients.
+
+use super::ball::host;
+use crate::autograd::no_grad;
+use crate::data::image::Preprocess;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::graph::{Model, Run, for_inference};
+use crate::layers::Activation;
+use crate::ops::{self, Conv2dOptions};
+use crate::tensor::Tensor;
+
+/// A network as an attacker sees it.
+pub trait Victim: Sync {
+    /// Pictures [N, side, side, 3], 0 to 1 → logits [N, …, classes], on the tape where the pictures are.
+    fn logits(&self, x: &Tensor) -> Result<Tensor>;
+
+    /// Height and width of the pictures.
+    fn side(&self) -> usize;
+
+    fn device(&self) -> Device;
+
+    /// Whether a picture (or a pixel) is of one class alone: a softmax. Else a sigmoid each.
+    fn exclusive(&self) -> bool;
+}
+
+/// A network with its preprocessing in front of it, batch norms folded.
+pub struct Network {
+    model: Model,
+    /// Kernel [1, 1, 3, 3] and bias [3] of the preprocessing, None where there is none.
+    preprocess: Option<(Tensor, Tensor)>,
+    exclusive: bool,
+}
+
+impl Network {
+    /// A classifier, or a network that segments.
+    pub fn new(model: &Model, preprocess: Preprocess) -> Result<Self> {
+        let last = &model.graph.nodes()[model.graph.nodes().len() - 1];
+        let exclusive = last.layer.activation() != Activation::Sigmoid;
+        let mut model = for_inference(model)?;
+        // An attack asks for the gradient by the pictures and for no other.
+        model.parameters.iter_mut().for_each(|parameter| parameter.trainable = false);
+        let device = model.device();
+        let preprocess = match linear(preprocess) {
+            Some((kernel, bias)) => Some((kernel.to_device(device)?, bias.to_device(device)?)),
+            None => None,
+        };
+        Ok(Network { model, preprocess, exclusive })
+    }
+}
+
+impl Victim for Network {
+    fn logits(&self, x: &Tensor) -> Result<Tensor> {
+        let x = match &self.preprocess {
+            Some((kernel, bias)) => ops::conv2d(x, kernel, Some(bias), Conv2dOptions::default())?,
+            None => x.clone(),
+        };
+        Ok(self.model.run(&x, Run::infer())?.logits)
+    }
+
+    fn side(&self) -> usize {
+        self.model.graph.nodes()[0].output_shape[0]
+    }
+
+    fn device(&self) -> Device {
+        self.model.device()
+    }
+
+    fn exclusive(&self) -> bool {
+        self.exclusive
+    }
+}
+
+/// The preprocessing of values from 0 to 1 as a 1×1 convolution: each kind of it is linear in a pixel. None for the
+/// identity.
+fn linear(preprocess: Preprocess) -> Option<(Tensor, Tensor)> {
+    let of = |mut pixel: [f32; 3]| {
+        preprocess.apply(&mut pixel);
+        pixel
+    };
+    let bias = of([0.0; 3]);
+    let mut kernel = [0.0; 9];
+    for channel in 0..3 {
+        let mut pixel = [0.0; 3];
+        pixel[channel] = 255.0;
+        for (k, (with, without)) in kernel[3 * channel..][..3].iter_mut().zip(of(pixel).iter().zip(bias))
+        {
+            *k = with - without;
+        }
+    }
+    let identity = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0];
+    let tensor = |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape).ok();
+    match (kernel, bias) == (identity, [0.0; 3]) {
+        true => None,
+        false => tensor(&kernel, &[1, 1, 3, 3]).zip(tensor(&bias, &[3])),
+    }
+}
+
+/// The logits of pictures, on the CPU.
+pub fn logits(victim: &dyn Victim, x: &Tensor) -> Result<Tensor> {
+    let x = x.to_device(victim.device())?;
+    no_grad(|| victim.logits(&x.detach()))?.to_device(Device::Cpu)
+}
+
+/// The logits of pictures, and the gradient by the pictures of what has the gradient that `upstream` makes of each
+/// picture's logits: `upstream(picture, logits, gradient)`. One pass forward and one backward; no weight has a gradient.
+pub fn gradient(
+    victim: &dyn Victim,
+    x: &Tensor,
+    mut upstream: impl FnMut(usize, &[f32], &mut [f32]),
+) -> Result<(Tensor, Tensor)> {
+    let device = victim.device();
+    let leaf = x.to_device(device)?.detach().leaf();
+    let output = victim.logits(&leaf)?;
+    let logits = output.detach().to_device(Device::Cpu)?;
+    let each = logits.shape().elements() / logits.shape()[0].max(1);
+    let mut up = vec![0.0; logits.shape().elements()];
+    let rows = logits.values::<f32>().chunks_exact(each).zip(up.chunks_exact_mut(each));
+    rows.enumerate().for_each(|(i, (row, up))| upstream(i, row, up));
+    let up = Tensor::from_slice(&up, logits.shape())?.to_device(device)?;
+    let gradient = output.backward_from(up)?.take(&leaf);
+    let gradient = gradient
+        .ok_or_else(|| Error::argument("attack", "the victim's logits do not depend on its pictures"))?;
+    Ok((logits, gradient))
+}
+
+/// Some pictures of a batch.
+pub(super) fn rows(x: &Tensor, wanted: &[usize]) -> Result<Tensor> {
+    let each = x.shape().elements() / x.shape()[0].max(1);
+    let all = host(x)?;
+    let values: Vec<f32> =
+        wanted.iter().flat_map(|&i| all[i * each..][..each].iter().copied()).collect();
+    let shape: Vec<usize> = [wanted.len()].into_iter().chain(x.shape()[1..].iter().copied()).collect();
+    Tensor::from_slice(&values, &shape[..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn preprocessing_is_a_convolution_of_pixels() {
+        let pixels: Vec<f32> = (0..48).map(|i| (i * 37 % 256) as f32).collect();
+        let unit: Vec<f32> = pixels.iter().map(|v| v / 255.0).collect();
+        let x = Tensor::from_slice(&unit, [1, 4, 4, 3]).unwrap();
+        assert!(linear(Preprocess::Unit).is_none());
+        for preprocess in [Preprocess::Symmetric, Preprocess::Caffe, Preprocess::Torch] {
+            let (kernel, bias) = linear(preprocess).unwrap();
+            let y = ops::conv2d(&x, &kernel, Some(&bias), Conv2dOptions::default()).unwrap();
+            let mut expected = pixels.clone();
+            preprocess.apply(&mut expected);
+            for (a, b) in y.values::<f32>().iter().zip(&expected) {
+                assert!((a - b).abs() <= 2e-6 * b.abs().max(10.0), "{preprocess:?}: {a} {b}");
+            }
+        }
+    }
+}
