@@ -15,6 +15,7 @@ use super::ball::{Ball, host};
 use super::objective::{Objective, Standing};
 use super::pictures::Pictures;
 use super::victim::{self, Victim, rows};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops;
 use crate::random::{Stream, domain};
@@ -83,11 +84,8 @@ impl Iterative {
         let all: Vec<usize> = (0..pictures.len()).collect();
         let origin = pictures.x.to_device(victim.device())?;
         let (_, gradient) = ascent(victim, &origin, &all, objective, 0.0, pictures.inside.as_ref())?;
-        let x = ball.step(&origin, &gradient, &origin, ball.epsilon)?.to_device(crate::Device::Cpu)?;
-        let logits = victim::logits(victim, &x)?;
-        let each = logits.shape().elements() / all.len();
-        let rows = logits.values::<f32>().chunks_exact(each).enumerate();
-        let standings = rows.map(|(i, row)| objective.standing(i, row)).collect();
+        let x = ball.step(&origin, &gradient, &origin, ball.epsilon)?.to_device(Device::Cpu)?;
+        let standings = victim::standings(victim, &x, objective)?;
         Ok(Attacked { x, standings })
     }
 
@@ -176,7 +174,8 @@ pub fn ascent(
     }
 }
 
-fn hash(values: &[f32]) -> u64 {
+/// A number of its own for each picture.
+pub(super) fn hash(values: &[f32]) -> u64 {
     values
         .iter()
         .fold(0xcbf2_9ce4_8422_2325, |h, v| (h ^ v.to_bits() as u64).wrapping_mul(0x100_0000_01b3))
@@ -250,10 +249,7 @@ struct Best {
 impl Best {
     /// The originals: they are in every ball.
     fn new(victim: &dyn Victim, pictures: &Pictures, objective: &dyn Objective) -> Result<Self> {
-        let logits = victim::logits(victim, &pictures.x)?;
-        let each = logits.shape().elements() / pictures.len();
-        let rows = logits.values::<f32>().chunks_exact(each).enumerate();
-        let standings = rows.map(|(i, row)| objective.standing(i, row)).collect();
+        let standings = victim::standings(victim, &pictures.x, objective)?;
         Ok(Best { x: host(&pictures.x)?, standings })
     }
 
@@ -277,7 +273,7 @@ impl Best {
     fn consider(&mut self, batch: &Moving, logits: &Tensor, objective: &dyn Objective) -> Result<()> {
         let n = batch.numbers.len();
         let (each, width) = (batch.x.shape().elements() / n, logits.shape().elements() / n);
-        let x = batch.x.to_device(crate::Device::Cpu)?;
+        let x = batch.x.to_device(Device::Cpu)?;
         let pictures =
             x.values::<f32>().chunks_exact(each).zip(logits.values::<f32>().chunks_exact(width));
         for (&number, (x, row)) in batch.numbers.iter().zip(pictures) {

@@ -5,18 +5,31 @@
 //! led to is an [`Objective`]: a loss of its logits that the attack raises, and a verdict.
 //!
 //! In the order to read it: [`ball`] (what counts as small), [`victim`], [`objective`], [`iterative`] (FGSM, PGD, MIM),
-//! [`masks`] (networks that segment).
+//! [`masks`] (networks that segment), [`deepfool`], [`square`] (without gradients), [`universal`] (one perturbation for all
+//! pictures), [`measure`] (how visible a perturbation is), [`trial`] (an attack on many pictures).
 
 pub mod ball;
+pub mod deepfool;
 pub mod iterative;
 pub mod masks;
+pub mod measure;
 pub mod objective;
 pub mod pictures;
+pub mod square;
+#[cfg(test)]
+mod tests;
+pub mod trial;
+pub mod universal;
 pub mod victim;
 
 pub use ball::{Ball, Norm};
+pub use deepfool::DeepFool;
 pub use iterative::{Attacked, Iterative};
 pub use masks::{MaskObjective, Wish};
+pub use measure::Visibility;
 pub use objective::{Goal, LabelObjective, Objective, Standing};
 pub use pictures::Pictures;
-pub use victim::{Network, Victim, gradient, logits};
+pub use square::Square;
+pub use trial::{Aim, Attack, Subjects, Summary, Trial};
+pub use universal::Universal;
+pub use victim::{Network, Victim, gradient, logits, standings};

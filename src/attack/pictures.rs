@@ -73,16 +73,18 @@ impl Pictures {
         Pictures { x, inside: self.inside.clone(), places: self.places.clone() }
     }
 
+    /// The values of one picture, without what is around it: [height, width, 3].
+    pub fn own(&self, i: usize) -> Vec<f32> {
+        let (at, side) = (self.places[i], self.side());
+        let row = |y: usize| &self.values(i)[(y * side + at.left) * 3..][..at.width * 3];
+        (at.top..at.top + at.height).flat_map(row).copied().collect()
+    }
+
     /// One picture in bytes, without what is around it.
     pub fn picture(&self, i: usize) -> Result<Picture> {
-        let (at, side) = (self.places[i], self.side());
-        let rows = (at.top..at.top + at.height)
-            .flat_map(|y| self.values(i)[(y * side + at.left) * 3..][..at.width * 3].iter());
-        Picture::new(
-            at.height,
-            at.width,
-            rows.map(|&v| (v * 255.0).round().clamp(0.0, 255.0) as u8).collect(),
-        )
+        let at = self.places[i];
+        let bytes = self.own(i).iter().map(|&v| (v * 255.0).round().clamp(0.0, 255.0) as u8).collect();
+        Picture::new(at.height, at.width, bytes)
     }
 
     /// The values as a picture file keeps them, in steps of 1/255: the nearest, or of L∞ the nearest inside the ball

@@ -1,6 +1,7 @@
 //! What is attacked: logits as a function of pictures from 0 to 1, and their gradients.
 
 use super::ball::host;
+use super::objective::{Objective, Standing};
 use crate::autograd::no_grad;
 use crate::data::image::Preprocess;
 use crate::device::Device;
@@ -122,6 +123,14 @@ pub fn gradient(
     let gradient = gradient
         .ok_or_else(|| Error::argument("attack", "the victim's logits do not depend on its pictures"))?;
     Ok((logits, gradient))
+}
+
+/// How far each picture is led.
+pub fn standings(victim: &dyn Victim, x: &Tensor, objective: &dyn Objective) -> Result<Vec<Standing>> {
+    let logits = logits(victim, x)?;
+    let each = logits.shape().elements() / x.shape()[0].max(1);
+    let rows = logits.values::<f32>().chunks_exact(each).enumerate();
+    Ok(rows.map(|(i, row)| objective.standing(i, row)).collect())
 }
 
 /// Some pictures of a batch.

@@ -1,0 +1,149 @@
+//! The Square attack (Andriushchenko et al., 2020): without gradients, by asking the network.
+//!
+//! It begins with vertical stripes of ±ε. Each query changes a square at a random place to +ε or −ε, a sign a channel, and
+//! keeps the change where the loss rises. The squares are large at first, a share p = .8 of the picture, and p is halved at
+//! fixed parts of the queries. For L∞ alone.
+
+use super::iterative::Attacked;
+use super::objective::{Objective, Standing};
+use super::pictures::Pictures;
+use super::victim::{self, Victim};
+use super::{Ball, Norm};
+use crate::error::{Error, Result};
+use crate::random::{Stream, domain};
+use crate::tensor::Tensor;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Square {
+    pub ball: Ball,
+    /// Times the network is asked about a picture.
+    pub queries: usize,
+    /// The share of a picture that the first square has.
+    pub share: f32,
+    pub seed: u64,
+}
+
+impl Square {
+    pub fn new(ball: Ball, queries: usize) -> Self {
+        Square { ball, queries, share: 0.8, seed: 0 }
+    }
+
+    pub fn check(&self) -> Result<()> {
+        self.ball.check()?;
+        if self.ball.norm != Norm::Linf {
+            return Err(Error::argument("norm", "the square attack is for linf alone"));
+        }
+        if self.queries == 0 || !(self.share > 0.0 && self.share <= 1.0) {
+            let message = format!(
+                "expected queries and a share of 0 to 1, got {} and {}",
+                self.queries, self.share
+            );
+            return Err(Error::argument("square", message));
+        }
+        Ok(())
+    }
+
+    /// The share of the picture at a query: halved at these parts of all, as the authors have it for 10,000.
+    fn share_at(&self, query: usize) -> f32 {
+        let at = query * 10_000 / self.queries;
+        let halvings =
+            [10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000].iter().filter(|&&part| at > part).count();
+        self.share / (1u32 << halvings) as f32
+    }
+
+    pub fn perturb(
+        &self,
+        victim: &dyn Victim,
+        pictures: &Pictures,
+        objective: &dyn Objective,
+    ) -> Result<Attacked> {
+        self.check()?;
+        let mut all: Vec<One> = (0..pictures.len()).map(|i| One::new(self, pictures, i)).collect();
+        let judged = |numbers: &[usize], xs: Vec<f32>| -> Result<Vec<Standing>> {
+            let side = pictures.side();
+            let logits =
+                victim::logits(victim, &Tensor::from_slice(&xs, [numbers.len(), side, side, 3])?)?;
+            let width = logits.shape().elements() / numbers.len();
+            let rows = numbers.iter().zip(logits.values::<f32>().chunks_exact(width));
+            Ok(rows.map(|(&i, row)| objective.standing(i, row)).collect())
+        };
+        // The originals count where they err already.
+        let numbers: Vec<usize> = (0..all.len()).collect();
+        let xs = numbers.iter().flat_map(|&i| pictures.values(i).to_vec()).collect();
+        for (one, standing) in all.iter_mut().zip(judged(&numbers, xs)?) {
+            one.standing = standing;
+        }
+        for query in 0..self.queries {
+            let numbers: Vec<usize> = (0..all.len()).filter(|&i| !all[i].standing.reached).collect();
+            if numbers.is_empty() {
+                break;
+            }
+            let share = self.share_at(query);
+            let tries: Vec<Vec<f32>> =
+                numbers.iter().map(|&i| all[i].another(self.ball, pictures, i, query, share)).collect();
+            let standings = judged(&numbers, tries.concat())?;
+            for ((&i, x), standing) in numbers.iter().zip(tries).zip(standings) {
+                // The stripes are where it begins, better than the original or not.
+                if query == 0 || standing.is_better_than(&all[i].standing) {
+                    (all[i].x, all[i].standing) = (x, standing);
+                }
+            }
+        }
+        let x: Vec<f32> = all.iter().flat_map(|one| one.x.iter().copied()).collect();
+        let standings = all.iter().map(|one| one.standing).collect();
+        Ok(Attacked { x: Tensor::from_slice(&x, pictures.x.shape())?, standings })
+    }
+}
+
+struct One {
+    x: Vec<f32>,
+    standing: Standing,
+    stream: Stream,
+}
+
+impl One {
+    fn new(square: &Square, pictures: &Pictures, i: usize) -> Self {
+        let x = pictures.values(i).to_vec();
+        let own = super::iterative::hash(&x);
+        let standing = Standing { reached: false, score: f64::NEG_INFINITY };
+        One { x, standing, stream: Stream::new(square.seed, &[domain::ATTACK, 1 << 32, own]) }
+    }
+
+    /// What is asked about next: stripes first, then one square more.
+    fn another(
+        &mut self,
+        ball: Ball,
+        pictures: &Pictures,
+        i: usize,
+        query: usize,
+        share: f32,
+    ) -> Vec<f32> {
+        let (at, side, origin) = (pictures.places[i], pictures.side(), pictures.values(i));
+        let mut x = self.x.clone();
+        let sign = |stream: &mut Stream| if stream.unit() < 0.5 { -ball.epsilon } else { ball.epsilon };
+        let mut paint =
+            |rows: std::ops::Range<usize>, columns: std::ops::Range<usize>, change: [f32; 3]| {
+                for (y, column) in rows.flat_map(|y| columns.clone().map(move |column| (y, column))) {
+                    for (channel, change) in change.iter().enumerate() {
+                        let value = (y * side + column) * 3 + channel;
+                        x[value] = (origin[value] + change).clamp(0.0, 1.0);
+                    }
+                }
+            };
+        let (rows, columns) = (at.top..at.top + at.height, at.left..at.left + at.width);
+        if query == 0 {
+            for column in columns {
+                let change = [(); 3].map(|()| sign(&mut self.stream));
+                paint(rows.clone(), column..column + 1, change);
+            }
+            return x;
+        }
+        let length = ((share * (at.height * at.width) as f32).sqrt().round() as usize)
+            .clamp(1, at.height.min(at.width));
+        let top = rows.start + self.stream.below(at.height - length + 1);
+        let left = columns.start + self.stream.below(at.width - length + 1);
+        let change = [(); 3].map(|()| sign(&mut self.stream));
+        paint(top..top + length, left..left + length, change);
+        x
+    }
+}

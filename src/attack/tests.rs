@@ -1,0 +1,346 @@
+//! All attacks, on a small network and pictures that are made up.
+
+use super::masks::MaskObjective;
+use super::trial::{self, Aim, Attack};
+use super::*;
+use crate::data::image::{Fit, Preprocess, fit_mask};
+use crate::data::synthetic::Synthetic;
+use crate::data::{Dataset, VOID};
+use crate::graph::{Graph, Model};
+use crate::layers::{Activation, Layer};
+use crate::ops::Padding;
+use crate::random::{Stream, domain};
+use crate::tensor::Tensor;
+use proptest::prelude::*;
+
+const SIDE: usize = 24;
+
+/// A network of 20 classes with weights at random, made to tell the pictures it is given apart a little.
+fn network(activation: Activation, seed: u64) -> Network {
+    let mut g = Graph::new("victim", "input", [SIDE, SIDE, 3]);
+    let conv = |filters| {
+        Layer::conv2d(filters, 3).with_padding(Padding::Same).with_activation(Activation::Relu)
+    };
+    let last = Layer::dense(20).with_activation(activation);
+    g.chain(
+        g.input(),
+        [
+            conv(8),
+            Layer::max_pooling2d(2),
+            conv(16),
+            Layer::batch_normalization(),
+            Layer::GlobalAveragePooling2D,
+            last,
+        ],
+    )
+    .unwrap();
+    let scale = |tensor: Tensor, by| crate::ops::scale(&tensor, by).unwrap();
+    let model = Model::with(g, |path, shape, initializer| {
+        let values = initializer.fill(shape, seed, path);
+        if path.ends_with("dense/kernel") { scale(values, 6.0) } else { scale(values, 1.5) }
+    });
+    Network::new(&model, Preprocess::Symmetric).unwrap()
+}
+
+fn pictures(indices: &[usize]) -> Pictures {
+    Pictures::of(&Synthetic::train(5, 64), indices, SIDE, Fit::Pad).unwrap()
+}
+
+/// Away from what the network says of the pictures as they are.
+fn away(victim: &Network, pictures: &Pictures) -> LabelObjective {
+    let mut objective = LabelObjective {
+        truth: vec![[false; 20]; pictures.len()],
+        goal: Goal::Untargeted,
+        exclusive: victim.exclusive(),
+        thresholds: vec![0.5; 20],
+        all_classes: false,
+    };
+    let logits = logits(victim, &pictures.x).unwrap();
+    for (truth, row) in objective.truth.iter_mut().zip(logits.values::<f32>().chunks_exact(20)) {
+        truth[crate::metrics::arg_max(row)] = true;
+    }
+    objective
+}
+
+fn all(ball: Ball) -> Vec<Attack> {
+    let mut attacks = vec![
+        Attack::Fgsm(ball),
+        Attack::Iterative(Iterative::pgd(ball, 6)),
+        Attack::Iterative(Iterative::mim(ball, 6)),
+    ];
+    if ball.norm == Norm::Linf {
+        attacks.push(Attack::Square(Square::new(ball, 30)));
+    }
+    attacks
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_attack_leaves_its_ball_or_the_range_of_pictures(
+        epsilon in 0f32..0.4,
+        l2 in any::<bool>(),
+        softmax in any::<bool>(),
+        first in 0usize..60,
+        count in 1usize..4,
+        target in proptest::option::of(0usize..20),
+    ) {
+        let norm = if l2 { Norm::L2 } else { Norm::Linf };
+        let ball = Ball { norm, epsilon: if l2 { epsilon * 10.0 } else { epsilon } };
+        let victim = network(if softmax { Activation::Softmax } else { Activation::Sigmoid }, 1);
+        let indices: Vec<usize> = (first..first + count).collect();
+        let pictures = pictures(&indices);
+        let mut objective = away(&victim, &pictures);
+        if let Some(class) = target {
+            objective.goal = Goal::Targeted(class);
+        }
+        for attack in all(ball) {
+            let x = attack.perturb(&victim, &pictures, &Aim::Labels(objective.clone())).unwrap().x;
+            let after = pictures.with(x);
+            for i in 0..pictures.len() {
+                let (x, origin) = (after.values(i), pictures.values(i));
+                prop_assert!(x.iter().all(|v| (0.0..=1.0).contains(v)));
+                // Beyond ε by no more than the rounding of numbers near 1.
+                let far = norm.of(x, origin);
+                prop_assert!(far <= ball.epsilon as f64 * (1.0 + 1e-5) + 1e-6, "{attack:?}: {far} of {}", ball.epsilon);
+                if let Some(inside) = &pictures.inside {
+                    let around = inside.values::<f32>()[i * x.len()..].iter().zip(x.iter().zip(origin));
+                    prop_assert!(around.into_iter().all(|(&inside, (x, o))| inside > 0.0 || x == o));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_told_of_a_picture_is_what_the_network_says_of_it() {
+    for activation in [Activation::Softmax, Activation::Sigmoid] {
+        let victim = network(activation, 2);
+        let pictures = pictures(&[0, 1, 2, 3, 4]);
+        let objective = away(&victim, &pictures);
+        for attack in all(Ball::linf(0.1)) {
+            let attacked = attack.perturb(&victim, &pictures, &Aim::Labels(objective.clone())).unwrap();
+            let again = standings(&victim, &attacked.x, &objective).unwrap();
+            for (told, again) in attacked.standings.iter().zip(&again) {
+                assert_eq!(told.reached, again.reached);
+                assert!((told.score - again.score).abs() < 1e-4, "{told:?} {again:?}");
+            }
+        }
+    }
+}
+
+/// How many of the pictures an attack fools; each is told of on its own.
+fn fooled(
+    attack: &Attack,
+    victim: &Network,
+    pictures: &Pictures,
+    objective: &LabelObjective,
+) -> Vec<bool> {
+    let attacked = attack.perturb(victim, pictures, &Aim::Labels(objective.clone())).unwrap();
+    attacked.standings.iter().map(|standing| standing.reached).collect()
+}
+
+#[test]
+fn pgd_fools_whatever_fgsm_fools_and_goes_further() {
+    let victim = network(Activation::Softmax, 3);
+    let pictures = pictures(&(0..32).collect::<Vec<_>>());
+    let objective = away(&victim, &pictures);
+    let (mut further, mut resisting) = (0, 0);
+    for levels in [0.5, 1.0, 2.0, 4.0, 8.0] {
+        for ball in [Ball::linf(levels / 255.0), Ball::l2(levels / 25.0)] {
+            let of = |attack: Attack| {
+                attack.perturb(&victim, &pictures, &Aim::Labels(objective.clone())).unwrap().standings
+            };
+            let fgsm = of(Attack::Fgsm(ball));
+            let pgd = of(Attack::Iterative(Iterative::pgd(ball, 10)));
+            for (fgsm, pgd) in fgsm.iter().zip(&pgd) {
+                assert!(pgd.reached || !fgsm.reached);
+                if !pgd.reached {
+                    assert!(pgd.score >= fgsm.score);
+                    resisting += 1;
+                    further += (pgd.score > fgsm.score) as usize;
+                }
+            }
+        }
+    }
+    assert!(resisting > 20 && further * 2 > resisting, "{further} of {resisting}");
+}
+
+#[test]
+fn a_pictures_perturbation_does_not_depend_on_its_batch() {
+    let victim = network(Activation::Sigmoid, 4);
+    let together = pictures(&[3, 4, 5, 6]);
+    let objective = away(&victim, &together);
+    let alone = pictures(&[5]);
+    let own = LabelObjective { truth: vec![objective.truth[2]], ..objective.clone() };
+    for attack in all(Ball::linf(6.0 / 255.0)) {
+        let a = attack.perturb(&victim, &together, &Aim::Labels(objective.clone())).unwrap();
+        let b = attack.perturb(&victim, &alone, &Aim::Labels(own.clone())).unwrap();
+        let a = together.with(a.x);
+        let differ = a.values(2).iter().zip(b.x.values::<f32>()).filter(|(a, b)| a != b).count();
+        // A batch's convolutions may add in another order, so that a gradient near 0 changes its sign.
+        assert!(differ * 100 <= a.values(2).len(), "{attack:?}: {differ}");
+    }
+}
+
+#[test]
+fn deepfool_finds_the_nearest_point_of_a_plane() {
+    // A linear network: logits = W·mean(x), whose boundary is known.
+    let mut g = Graph::new("linear", "input", [4, 4, 3]);
+    g.chain(
+        g.input(),
+        [Layer::GlobalAveragePooling2D, Layer::dense(20).with_activation(Activation::Softmax)],
+    )
+    .unwrap();
+    let mut stream = Stream::new(9, &[domain::TEST]);
+    let model = Model::with(g, |path, shape, _| {
+        let values: Vec<f32> = (0..shape.elements()).map(|_| stream.normal()).collect();
+        if path.ends_with("bias") {
+            Tensor::zeros(shape)
+        } else {
+            Tensor::from_slice(&values, shape).unwrap()
+        }
+    });
+    let victim = Network::new(&model, Preprocess::Unit).unwrap();
+    let at = crate::data::image::Placement { height: 4, width: 4, top: 0, left: 0 };
+    let x: Vec<f32> = (0..16).flat_map(|i| [0.5, 0.3 + 0.01 * i as f32, 0.6]).collect();
+    let pictures =
+        Pictures { x: Tensor::from_slice(&x, [1, 4, 4, 3]).unwrap(), inside: None, places: vec![at] };
+    let objective = away(&victim, &pictures);
+    let deepfool = DeepFool { candidates: 19, ..DeepFool::default() };
+    let attacked = deepfool.perturb(&victim, &pictures, &objective).unwrap();
+    assert!(attacked.standings[0].reached);
+    // Each of the 16 pixels has a share of 1/16 in the mean: ‖∂z/∂x‖ = ‖w‖/4.
+    let z = logits(&victim, &pictures.x).unwrap();
+    let z = z.values::<f32>();
+    let now = crate::metrics::arg_max(z);
+    let kernel = model.parameter("dense/kernel").unwrap().value.to_vec_f64();
+    let w = |class: usize| [0, 1, 2].map(|c| kernel[c * 20 + class]);
+    let distance = |class: usize| {
+        let (a, b) = (w(now), w(class));
+        let length = (0..3).map(|c| (a[c] - b[c]).powi(2)).sum::<f64>().sqrt() / 4.0;
+        (z[now] - z[class]) as f64 / length
+    };
+    let nearest = (0..20).filter(|&class| class != now).map(distance).fold(f64::INFINITY, f64::min);
+    let found = Norm::L2.of(attacked.x.values(), &x);
+    assert!((found / nearest - 1.02).abs() < 5e-3, "{found} {nearest}");
+}
+
+#[test]
+fn deepfool_needs_less_than_pgd_gives() {
+    for activation in [Activation::Softmax, Activation::Sigmoid] {
+        let victim = network(activation, 6);
+        let pictures = pictures(&(0..12).collect::<Vec<_>>());
+        let objective = away(&victim, &pictures);
+        let attacked = DeepFool::default().perturb(&victim, &pictures, &objective).unwrap();
+        let after = pictures.with(attacked.x);
+        assert!(attacked.standings.iter().filter(|s| s.reached).count() >= 11);
+        for i in 0..pictures.len() {
+            let length = Norm::L2.of(after.values(i), pictures.values(i)) as f32;
+            let half = Attack::Iterative(Iterative::pgd(Ball::l2(length * 0.5), 20));
+            let one = pictures_of(&pictures, i);
+            let own = LabelObjective { truth: vec![objective.truth[i]], ..objective.clone() };
+            assert!(
+                !attacked.standings[i].reached || !fooled(&half, &victim, &one, &own)[0],
+                "{length}"
+            );
+        }
+    }
+}
+
+fn pictures_of(pictures: &Pictures, i: usize) -> Pictures {
+    Pictures {
+        x: victim::rows(&pictures.x, &[i]).unwrap(),
+        inside: pictures.inside.as_ref().map(|inside| victim::rows(inside, &[i]).unwrap()),
+        places: vec![pictures.places[i]],
+    }
+}
+
+#[test]
+fn the_square_attack_and_the_universal_one_beat_noise_of_their_size() {
+    let victim = network(Activation::Softmax, 7);
+    let pictures = pictures(&(0..24).collect::<Vec<_>>());
+    let objective = away(&victim, &pictures);
+    let ball = Ball::linf(10.0 / 255.0);
+    let count = |flags: Vec<bool>| flags.into_iter().filter(|&f| f).count();
+    let mut stream = Stream::new(1, &[domain::TEST]);
+    let noise: Vec<f32> = (0..pictures.len())
+        .flat_map(|i| {
+            let mut x = pictures.values(i).to_vec();
+            x.iter_mut()
+                .for_each(|v| *v += if stream.unit() < 0.5 { -ball.epsilon } else { ball.epsilon });
+            ball.project(&mut x, pictures.values(i));
+            x
+        })
+        .collect();
+    let noise = Tensor::from_slice(&noise, pictures.x.shape()).unwrap();
+    let noise = standings(&victim, &noise, &objective).unwrap().iter().filter(|s| s.reached).count();
+    let square = count(fooled(&Attack::Square(Square::new(ball, 400)), &victim, &pictures, &objective));
+    let mut universal = Universal::new(ball, SIDE).unwrap();
+    for _ in 0..20 {
+        universal.step(&victim, &pictures, &objective, ball.epsilon / 5.0).unwrap();
+    }
+    assert!(universal.delta().iter().all(|d| d.abs() <= ball.epsilon));
+    let universal = count(fooled(&Attack::Universal(universal), &victim, &pictures, &objective));
+    assert!(square > noise + 4 && universal > noise + 4, "{noise} {square} {universal}");
+}
+
+#[test]
+fn a_mask_follows_a_wish_and_errs_more_with_more_epsilon() {
+    let mut g = Graph::new("masks", "input", [32, 32, 3]);
+    let conv = |filters, kernel| Layer::conv2d(filters, kernel).with_padding(Padding::Same);
+    let relu = Layer::Activation(Activation::Relu);
+    let features = [conv(8, 3), relu, Layer::max_pooling2d(2), conv(16, 3), relu];
+    g.chain(g.input(), features.into_iter().chain([conv(21, 1), Layer::UpSampling2D([2; 2])])).unwrap();
+    let model = Model::new(g, 3);
+    let victim = Network::new(&model, Preprocess::Symmetric).unwrap();
+    let data = Synthetic::train(2, 8);
+    let pictures = Pictures::of(&data, &[0, 1], 32, Fit::Stretch).unwrap();
+    let truth = |i| fit_mask(&data.mask(i).unwrap().unwrap(), 32, Fit::Stretch, VOID).unwrap();
+    let now: Vec<_> = {
+        let aim = Aim::Masks(MaskObjective::untargeted(vec![truth(0), truth(1)], false));
+        let seen = trial::seen(&victim, &pictures.x, &aim).unwrap();
+        seen.into_iter().map(|seen| seen.mask.unwrap()).collect()
+    };
+    let from = now[0].classes[300];
+    let to = (from + 3) % 21;
+    let wish = MaskObjective::turn(now.clone(), from, to).unwrap();
+    let before = standings(&victim, &pictures.x, &wish).unwrap();
+    let ball = Ball::linf(16.0 / 255.0);
+    let pgd = Attack::Iterative(Iterative { restarts: 0, ..Iterative::pgd(ball, 10) });
+    let after = pgd.perturb(&victim, &pictures, &Aim::Masks(wish)).unwrap();
+    assert!(
+        after.standings.iter().zip(&before).any(|(a, b)| a.score > b.score + 0.05),
+        "{before:?} {:?}",
+        after.standings
+    );
+    let away = MaskObjective::untargeted(now, true);
+    let mut last = -1.0;
+    for levels in [0.0, 2.0, 16.0] {
+        let ball = Ball::linf(levels / 255.0);
+        let segpgd = Attack::Iterative(Iterative { restarts: 0, ..Iterative::pgd(ball, 10) });
+        let attacked = segpgd.perturb(&victim, &pictures, &Aim::Masks(away.clone())).unwrap();
+        let score = attacked.standings.iter().map(|s| s.score).sum::<f64>();
+        assert!(score > last, "{levels}: {score} {last}");
+        last = score;
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let victim = network(Activation::Softmax, 1);
+    let pictures = pictures(&[0]);
+    let aim = Aim::Labels(away(&victim, &pictures));
+    for epsilon in [-0.1, f32::NAN, f32::INFINITY] {
+        for attack in all(Ball::linf(epsilon)) {
+            let error = attack.perturb(&victim, &pictures, &aim).err().unwrap().to_string();
+            assert!(error.contains("epsilon") || error.contains("expected"), "{error}");
+        }
+    }
+    let none = Iterative { steps: 0, ..Iterative::pgd(Ball::linf(0.1), 1) };
+    assert!(Attack::Iterative(none).perturb(&victim, &pictures, &aim).is_err());
+    assert!(Attack::Square(Square::new(Ball::l2(0.1), 5)).perturb(&victim, &pictures, &aim).is_err());
+    assert!(Universal::new(Ball::l2(1.0), 8).is_err());
+    assert!("l1".parse::<Norm>().unwrap_err().to_string().contains("`linf`, `l2`"));
+}

@@ -1,0 +1,293 @@
+//! An attack on many pictures, and what it comes to.
+
+use super::ball::{Ball, Norm};
+use super::deepfool::DeepFool;
+use super::iterative::{Attacked, Iterative};
+use super::masks::MaskObjective;
+use super::measure::{Visibility, mean, median};
+use super::objective::{LabelObjective, Objective, Standing, sigmoid, softmax};
+use super::pictures::Pictures;
+use super::square::Square;
+use super::universal::Universal;
+use super::victim::{self, Victim};
+use crate::data::image::Fit;
+use crate::data::{CLASSES, Dataset, Mask, Picture};
+use crate::error::{Error, Result};
+use crate::metrics::{Confusion, Interpolation, arg_max, average_precisions};
+use crate::tensor::Tensor;
+use std::time::Instant;
+
+/// A way to perturb pictures.
+#[derive(Clone, Debug)]
+pub enum Attack {
+    Fgsm(Ball),
+    Iterative(Iterative),
+    DeepFool(DeepFool),
+    Square(Square),
+    Universal(Universal),
+}
+
+/// What the victim's answers are compared with.
+#[derive(Clone, Debug)]
+pub enum Aim {
+    Labels(LabelObjective),
+    Masks(MaskObjective),
+}
+
+impl Aim {
+    pub fn objective(&self) -> &dyn Objective {
+        match self {
+            Aim::Labels(objective) => objective,
+            Aim::Masks(objective) => objective,
+        }
+    }
+}
+
+impl Attack {
+    pub fn perturb(&self, victim: &dyn Victim, pictures: &Pictures, aim: &Aim) -> Result<Attacked> {
+        let objective = aim.objective();
+        match (self, aim) {
+            (Attack::Fgsm(ball), _) => Iterative::one_step(*ball, victim, pictures, objective),
+            (Attack::Iterative(iterative), _) => iterative.perturb(victim, pictures, objective),
+            (Attack::DeepFool(deepfool), Aim::Labels(labels)) => {
+                deepfool.perturb(victim, pictures, labels)
+            }
+            (Attack::DeepFool(_), Aim::Masks(_)) => {
+                Err(Error::argument("attack", "deepfool is for classifiers: a mask has no one boundary"))
+            }
+            (Attack::Square(square), _) => square.perturb(victim, pictures, objective),
+            (Attack::Universal(universal), _) => universal.perturb(victim, pictures, objective),
+        }
+    }
+
+    /// What it may change, where that is limited.
+    pub fn ball(&self) -> Option<Ball> {
+        match self {
+            Attack::Fgsm(ball) => Some(*ball),
+            Attack::Iterative(iterative) => Some(iterative.ball),
+            Attack::Square(square) => Some(square.ball),
+            Attack::Universal(universal) => Some(universal.ball),
+            Attack::DeepFool(_) => None,
+        }
+    }
+}
+
+/// The pictures of an experiment.
+pub struct Subjects<'a> {
+    pub dataset: &'a dyn Dataset,
+    pub indices: &'a [usize],
+    pub side: usize,
+    pub fit: Fit,
+    /// What the network is to be led to, for a batch of samples.
+    pub aim: &'a dyn Fn(&[usize], &Pictures) -> Result<Aim>,
+    pub batch: usize,
+}
+
+impl Subjects<'_> {
+    /// Batches of sample numbers, their pictures and what is wanted of them.
+    pub fn batches(&self) -> impl Iterator<Item = Result<(&[usize], Pictures, Aim)>> {
+        self.indices.chunks(self.batch.max(1)).map(|indices| {
+            let pictures = Pictures::of(self.dataset, indices, self.side, self.fit)?;
+            let aim = (self.aim)(indices, &pictures)?;
+            Ok((indices, pictures, aim))
+        })
+    }
+}
+
+/// What a network says of one picture.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub standing: Standing,
+    /// Of a classifier, one a class.
+    pub probabilities: Vec<f32>,
+    /// Of a network that segments, at its own size.
+    pub mask: Option<Mask>,
+}
+
+/// One picture, before and after.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// Its number in the data set.
+    pub index: usize,
+    pub before: Seen,
+    pub after: Seen,
+    /// After the perturbed picture's values were rounded to bytes.
+    pub rounded: Seen,
+    /// Of the perturbation, not rounded.
+    pub visible: Visibility,
+    pub seconds: f64,
+    /// The picture as the network saw it, and the perturbed one, in bytes.
+    pub original: Picture,
+    pub perturbed: Picture,
+}
+
+impl Trial {
+    /// It was as it should be before, and errs as wished now.
+    pub fn succeeded(&self) -> bool {
+        !self.before.standing.reached && self.after.standing.reached
+    }
+}
+
+/// What a network says of each picture.
+pub fn seen(victim: &dyn Victim, x: &Tensor, aim: &Aim) -> Result<Vec<Seen>> {
+    let logits = victim::logits(victim, x)?;
+    let (n, classes) = (x.shape()[0], logits.shape().last_axis());
+    let shape = logits.shape();
+    let rows = logits.values::<f32>().chunks_exact(logits.shape().elements() / n.max(1)).enumerate();
+    let one = |(i, row): (usize, &[f32])| {
+        let standing = aim.objective().standing(i, row);
+        let (probabilities, mask) = match aim {
+            Aim::Labels(_) if victim.exclusive() => {
+                (softmax(row).iter().map(|&p| p as f32).collect(), None)
+            }
+            Aim::Labels(_) => (row.iter().map(|&z| sigmoid(z) as f32).collect(), None),
+            Aim::Masks(_) => {
+                let said = row.chunks_exact(classes).map(|pixel| arg_max(pixel) as u8).collect();
+                (Vec::new(), Some(Mask::new(shape[1], shape[2], said)?))
+            }
+        };
+        Ok(Seen { standing, probabilities, mask })
+    };
+    rows.map(one).collect()
+}
+
+/// Attacks all pictures; each is given to `done` as soon as it is there, which may end the experiment with an error.
+pub fn run(
+    attack: &Attack,
+    victim: &dyn Victim,
+    subjects: &Subjects,
+    done: &mut dyn FnMut(Trial) -> Result<()>,
+) -> Result<()> {
+    if subjects.indices.is_empty() {
+        return Err(Error::argument("attack", "there is no picture to attack"));
+    }
+    for batch in subjects.batches() {
+        let (indices, pictures, aim) = batch?;
+        let before = seen(victim, &pictures.x, &aim)?;
+        let began = Instant::now();
+        let attacked = attack.perturb(victim, &pictures, &aim)?;
+        let seconds = began.elapsed().as_secs_f64() / indices.len() as f64;
+        let after = seen(victim, &attacked.x, &aim)?;
+        let perturbed = pictures.with(attacked.x);
+        let rounded = perturbed.rounded(&pictures, attack.ball())?;
+        let said = seen(victim, &rounded.x, &aim)?;
+        let all = indices.iter().zip(before).zip(after).zip(said).enumerate();
+        for (i, (((&index, before), after), said)) in all {
+            let at = pictures.places[i];
+            let visible = Visibility::of(&perturbed.own(i), &pictures.own(i), at.height, at.width)?;
+            let (original, perturbed) = (pictures.picture(i)?, rounded.picture(i)?);
+            done(Trial { index, before, after, rounded: said, visible, seconds, original, perturbed })?;
+        }
+    }
+    Ok(())
+}
+
+/// What an attack came to.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "checkpoint", derive(serde::Serialize))]
+pub struct Summary {
+    pub pictures: usize,
+    /// Share of the pictures of which the network says what it should (or does not say what was wished): as they
+    /// are, attacked, and attacked and rounded to bytes.
+    pub clean: f64,
+    pub robust: f64,
+    pub robust_rounded: f64,
+    /// Of the pictures that were right, those that are not any more.
+    pub success: f64,
+    /// Mean average precision of a classifier, mean IoU of masks with the truth; None where it cannot be told.
+    pub score_clean: Option<f64>,
+    pub score: Option<f64>,
+    pub score_rounded: Option<f64>,
+    /// Of a classifier's successful perturbations, of all of masks'.
+    pub mean_linf: Option<f64>,
+    pub median_linf: Option<f64>,
+    pub mean_l2: Option<f64>,
+    pub median_l2: Option<f64>,
+    pub mean_psnr: Option<f64>,
+    pub mean_ssim: Option<f64>,
+    pub seconds_per_picture: f64,
+}
+
+impl Summary {
+    /// Of trials on one data set.
+    pub fn of(trials: &[Trial], dataset: &dyn Dataset, fit: Fit) -> Result<Self> {
+        let n = trials.len();
+        if n == 0 {
+            return Err(Error::argument("attack", "there is no picture to tell of"));
+        }
+        let share =
+            |of: &dyn Fn(&Trial) -> bool| trials.iter().filter(|t| of(t)).count() as f64 / n as f64;
+        let right = trials.iter().filter(|t| !t.before.standing.reached).count();
+        let masks = trials[0].before.mask.is_some();
+        let counted: Vec<&Trial> = trials.iter().filter(|t| masks || t.succeeded()).collect();
+        let figures = |of: &dyn Fn(&Trial) -> Option<f64>| -> Vec<f64> {
+            counted.iter().filter_map(|t| of(t)).collect()
+        };
+        let (linf, l2) = (figures(&|t| Some(t.visible.linf)), figures(&|t| Some(t.visible.l2)));
+        let score = |of: fn(&Trial) -> &Seen| -> Result<Option<f64>> {
+            match masks {
+                true => mean_iou(trials, of, dataset, fit),
+                false => mean_average_precision(trials, of, dataset),
+            }
+        };
+        Ok(Summary {
+            pictures: n,
+            clean: share(&|t| !t.before.standing.reached),
+            robust: share(&|t| !t.after.standing.reached),
+            robust_rounded: share(&|t| !t.rounded.standing.reached),
+            success: trials.iter().filter(|t| t.succeeded()).count() as f64 / right.max(1) as f64,
+            score_clean: score(|t| &t.before)?,
+            score: score(|t| &t.after)?,
+            score_rounded: score(|t| &t.rounded)?,
+            mean_linf: mean(&linf),
+            median_linf: median(&linf),
+            mean_l2: mean(&l2),
+            median_l2: median(&l2),
+            mean_psnr: mean(&figures(&|t| t.visible.psnr)),
+            mean_ssim: mean(&figures(&|t| Some(t.visible.ssim))),
+            seconds_per_picture: trials.iter().map(|t| t.seconds).sum::<f64>() / n as f64,
+        })
+    }
+}
+
+fn mean_average_precision(
+    trials: &[Trial],
+    of: fn(&Trial) -> &Seen,
+    dataset: &dyn Dataset,
+) -> Result<Option<f64>> {
+    let (mut truth, mut probabilities) = (Vec::new(), Vec::new());
+    for trial in trials {
+        let Some(labels) = dataset.labels(trial.index) else { return Ok(None) };
+        truth.extend(labels.map(|set| set as u8 as f32));
+        probabilities.extend_from_slice(&of(trial).probabilities);
+    }
+    let each = average_precisions(&truth, &probabilities, CLASSES.len(), Interpolation::default())?;
+    Ok(mean(&each.into_iter().flatten().collect::<Vec<_>>()))
+}
+
+fn mean_iou(
+    trials: &[Trial],
+    of: fn(&Trial) -> &Seen,
+    dataset: &dyn Dataset,
+    fit: Fit,
+) -> Result<Option<f64>> {
+    let mut confusion = Confusion::voc();
+    for trial in trials {
+        let (Some(truth), Some(mask)) = (dataset.mask(trial.index)?, &of(trial).mask) else {
+            return Ok(None);
+        };
+        let truth = crate::data::image::fit_mask(&truth, mask.height, fit, crate::data::VOID)?;
+        confusion.add(&truth.classes, &mask.classes)?;
+    }
+    Ok(confusion.mean_iou().ok())
+}
+
+/// The share of pictures that resist perturbations of at most ε, for one attack that has no ε of its own.
+pub fn robust_within(trials: &[Trial], ball: Ball) -> f64 {
+    let small = |t: &Trial| match ball.norm {
+        Norm::Linf => t.visible.linf <= ball.epsilon as f64,
+        Norm::L2 => t.visible.l2 <= ball.epsilon as f64,
+    };
+    let fooled = |t: &&Trial| t.before.standing.reached || t.after.standing.reached && small(t);
+    1.0 - trials.iter().filter(fooled).count() as f64 / trials.len().max(1) as f64
+}

@@ -1,0 +1,115 @@
+//! One perturbation for all pictures (Moosavi-Dezfooli et al., 2017), found by stochastic gradients (Shafahi et al., 2020).
+//!
+//! δ ← clip(δ + step·sign(Σ ∂L(xᵢ + δ)/∂δ), −ε, ε) over batches of pictures. A picture that errs as wished has no say any
+//! more: those that resist are what is left to learn from. It needs no gradient of the picture it is put on.
+
+use super::ball::{Ball, Norm, host};
+use super::iterative::{Attacked, ascent};
+use super::objective::{Objective, Standing};
+use super::pictures::Pictures;
+use super::victim::{self, Victim};
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// A perturbation that fits any picture of its side.
+#[derive(Clone, Debug)]
+pub struct Universal {
+    pub ball: Ball,
+    /// [side, side, 3]
+    delta: Vec<f32>,
+    side: usize,
+}
+
+impl Universal {
+    pub fn new(ball: Ball, side: usize) -> Result<Self> {
+        ball.check()?;
+        match ball.norm {
+            Norm::Linf => Ok(Universal { ball, delta: vec![0.0; side * side * 3], side }),
+            Norm::L2 => Err(Error::argument("norm", "the universal perturbation is for linf alone")),
+        }
+    }
+
+    /// [side, side, 3], −ε to ε
+    pub fn delta(&self) -> &[f32] {
+        &self.delta
+    }
+
+    /// One step on a batch of pictures; gives the share of them that erred as wished before it.
+    pub fn step(
+        &mut self,
+        victim: &dyn Victim,
+        pictures: &Pictures,
+        objective: &dyn Objective,
+        size: f32,
+    ) -> Result<f64> {
+        let x = self.added(pictures)?;
+        let all: Vec<usize> = (0..pictures.len()).collect();
+        let resisting = Resisting(objective);
+        let (logits, gradient) = ascent(victim, &x, &all, &resisting, 0.0, pictures.inside.as_ref())?;
+        let gradient = host(&gradient)?;
+        let mut sum = vec![0.0f64; self.delta.len()];
+        for g in gradient.chunks_exact(sum.len()) {
+            sum.iter_mut().zip(g).for_each(|(sum, &g)| *sum += g as f64);
+        }
+        for (d, sum) in self.delta.iter_mut().zip(sum) {
+            let sign = if sum > 0.0 {
+                size
+            } else if sum < 0.0 {
+                -size
+            } else {
+                0.0
+            };
+            *d = (*d + sign).clamp(-self.ball.epsilon, self.ball.epsilon);
+        }
+        let width = logits.shape().elements() / all.len();
+        let rows = logits.values::<f32>().chunks_exact(width).enumerate();
+        let led = rows.filter(|&(i, row)| objective.standing(i, row).reached).count();
+        Ok(led as f64 / all.len() as f64)
+    }
+
+    /// The pictures with it added.
+    pub fn added(&self, pictures: &Pictures) -> Result<Tensor> {
+        if pictures.side() != self.side {
+            return Err(Error::shape(
+                "universal",
+                format!("pictures of side {}", self.side),
+                pictures.side(),
+            ));
+        }
+        let mut x = pictures.x.values::<f32>().to_vec();
+        let inside = pictures.inside.as_ref().map(|inside| inside.values::<f32>());
+        for (i, x) in x.iter_mut().enumerate() {
+            if inside.is_none_or(|inside| inside[i] > 0.0) {
+                *x = (*x + self.delta[i % self.delta.len()]).clamp(0.0, 1.0);
+            }
+        }
+        Tensor::from_slice(&x, pictures.x.shape())
+    }
+
+    pub fn perturb(
+        &self,
+        victim: &dyn Victim,
+        pictures: &Pictures,
+        objective: &dyn Objective,
+    ) -> Result<Attacked> {
+        let x = self.added(pictures)?;
+        let standings = victim::standings(victim, &x, objective)?;
+        Ok(Attacked { x, standings })
+    }
+}
+
+/// The objective of those pictures that have not reached it.
+struct Resisting<'a>(&'a dyn Objective);
+
+impl Objective for Resisting<'_> {
+    fn standing(&self, picture: usize, logits: &[f32]) -> Standing {
+        self.0.standing(picture, logits)
+    }
+
+    fn upstream(&self, picture: usize, logits: &[f32], done: f32, gradient: &mut [f32]) {
+        match self.0.standing(picture, logits).reached {
+            true => gradient.fill(0.0),
+            false => self.0.upstream(picture, logits, done, gradient),
+        }
+    }
+}
