@@ -8,7 +8,7 @@
 //!
 //! In a ball of L2 the step goes along the gradient, not its sign.
 //!
-//! The best picture of all steps is kept, and one that errs as wished leaves the batch: what is left of the work is for
+//! The best picture of all steps is kept, and one that errs as wished (by its margin) leaves the batch: what is left of the work is for
 //! those that still resist. PGD's first start is FGSM's picture, so it never does worse.
 
 use super::ball::{Ball, host};
@@ -147,7 +147,7 @@ impl Iterative {
                 None => gradient,
             };
             batch.x = self.ball.step(&batch.x, &direction, &batch.origin, self.step)?;
-            batch.keep(|i| !best.standings[i].reached)?;
+            batch.keep(|i| !best.standings[i].sure)?;
         }
         if !batch.numbers.is_empty() {
             let logits = victim::logits(victim, &batch.x)?;
@@ -254,7 +254,7 @@ impl Best {
     }
 
     fn resisting(&self) -> Vec<usize> {
-        (0..self.standings.len()).filter(|&i| !self.standings[i].reached).collect()
+        (0..self.standings.len()).filter(|&i| !self.standings[i].sure).collect()
     }
 
     fn take(&mut self, i: usize, x: &[f32], standing: Standing) {

@@ -9,6 +9,8 @@ use crate::metrics::arg_max;
 pub struct Standing {
     /// The network errs as wished.
     pub reached: bool,
+    /// It does so by a margin, if one is asked for: the attack need not go on.
+    pub sure: bool,
     /// Of two pictures that both reach it, or both do not, the one with more of this is kept.
     pub score: f64,
 }
@@ -46,6 +48,9 @@ pub struct LabelObjective {
     pub exclusive: bool,
     /// Of sigmoids: a class is said to be there above this, one a class.
     pub thresholds: Vec<f32>,
+    /// How many logits beyond the boundary an attack goes on to (Carlini and Wagner's κ), so that the perturbation survives
+    /// being rounded to bytes.
+    pub margin: f32,
     /// Of sigmoids, untargeted: raise the loss of all classes (Keras' binary cross-entropy), as far as others are put in
     /// the picture. Else of the true ones alone, which is what success asks for.
     pub all_classes: bool,
@@ -88,8 +93,33 @@ impl LabelObjective {
         labels
     }
 
-    fn true_class(&self, picture: usize) -> usize {
-        self.truth[picture].iter().position(|&set| set).unwrap_or(0)
+    /// How many logits the network is beyond the boundary; below 0 where it does not err as wished.
+    fn lead(&self, picture: usize, logits: &[f32]) -> f64 {
+        let truth = &self.truth[picture];
+        let over = |class: usize| {
+            let p = (self.thresholds[class] as f64).clamp(1e-6, 1.0 - 1e-6);
+            logits[class] as f64 - (p / (1.0 - p)).ln()
+        };
+        let best = |besides: usize| {
+            let others = (0..logits.len()).filter(|&class| class != besides);
+            others.map(|class| logits[class] as f64).fold(f64::NEG_INFINITY, f64::max)
+        };
+        match (self.exclusive, self.goal) {
+            (true, Goal::Untargeted) => match self.true_class(picture) {
+                Some(class) => best(class) - logits[class] as f64,
+                None => f64::NEG_INFINITY,
+            },
+            (true, Goal::Targeted(class)) => logits[class] as f64 - best(class),
+            (false, Goal::Untargeted) => {
+                let truth = (0..logits.len()).filter(|&class| truth[class]);
+                -truth.map(over).fold(f64::NEG_INFINITY, f64::max)
+            }
+            (false, Goal::Targeted(class)) => over(class),
+        }
+    }
+
+    fn true_class(&self, picture: usize) -> Option<usize> {
+        self.truth[picture].iter().position(|&set| set)
     }
 }
 
@@ -121,10 +151,10 @@ impl Objective for LabelObjective {
     fn standing(&self, picture: usize, logits: &[f32]) -> Standing {
         let truth = &self.truth[picture];
         let (reached, score) = match (self.exclusive, self.goal) {
-            (true, Goal::Untargeted) => {
-                let class = self.true_class(picture);
-                (arg_max(logits) != class, cross_entropy(logits, class))
-            }
+            (true, Goal::Untargeted) => match self.true_class(picture) {
+                Some(class) => (arg_max(logits) != class, cross_entropy(logits, class)),
+                None => (false, 0.0),
+            },
             (true, Goal::Targeted(class)) => (arg_max(logits) == class, -cross_entropy(logits, class)),
             (false, Goal::Untargeted) => {
                 let said = self.said(logits);
@@ -139,26 +169,29 @@ impl Objective for LabelObjective {
                 (self.said(logits)[class], -softplus(-logits[class] as f64))
             }
         };
-        Standing { reached, score }
+        let sure = reached && self.lead(picture, logits) >= self.margin as f64;
+        Standing { reached, sure, score }
     }
 
     fn upstream(&self, picture: usize, logits: &[f32], _done: f32, gradient: &mut [f32]) {
         gradient.fill(0.0);
         let truth = &self.truth[picture];
         match (self.exclusive, self.goal) {
-            // The cross-entropy of a class: p − y; it is to rise for the true class, to fall for the wished one.
+            // The cross-entropy of a class: p − y; it is to rise for the true class, to fall for the wished one. Without a
+            // label that is p: the loss is 0, and the step follows what the network says already.
             (true, goal) => {
                 let (class, sign) = match goal {
                     Goal::Untargeted => (self.true_class(picture), 1.0),
-                    Goal::Targeted(class) => (class, -1.0),
+                    Goal::Targeted(class) => (Some(class), -1.0),
                 };
                 for (g, p) in gradient.iter_mut().zip(softmax(logits)) {
                     *g = (sign * p) as f32;
                 }
                 // 1 − p of what is likely loses its digits: the sum of the others does not.
-                let others: f32 =
-                    gradient.iter().enumerate().filter(|&(c, _)| c != class).map(|(_, &g)| g).sum();
-                gradient[class] = -others;
+                if let Some(class) = class {
+                    let others = gradient.iter().enumerate().filter(|&(c, _)| c != class);
+                    gradient[class] = -others.map(|(_, &g)| g).sum::<f32>();
+                }
             }
             (false, Goal::Untargeted) => {
                 for (class, (g, &z)) in gradient.iter_mut().zip(logits).enumerate() {
@@ -186,6 +219,7 @@ mod tests {
             goal,
             exclusive,
             thresholds: vec![0.3; CLASSES.len()],
+            margin: 0.0,
             all_classes,
         }
     }
@@ -241,6 +275,31 @@ mod tests {
         assert!(targeted.standing(0, &z).reached);
         assert!(!objective(true, Goal::Targeted(7), false).standing(0, &z).reached);
         assert!(objective(true, Goal::Targeted(4), false).standing(0, &z).reached);
+    }
+
+    #[test]
+    fn a_margin_is_counted_in_logits_beyond_the_boundary() {
+        for (exclusive, goal) in [
+            (false, Goal::Untargeted),
+            (false, Goal::Targeted(4)),
+            (true, Goal::Untargeted),
+            (true, Goal::Targeted(4)),
+        ] {
+            let mut objective = objective(exclusive, goal, false);
+            objective.margin = 0.5;
+            let threshold = (0.3f32 / 0.7).ln();
+            let at = |beyond: f32| {
+                let mut z = vec![-9.0; CLASSES.len()];
+                match (exclusive, goal) {
+                    (false, Goal::Untargeted) => (z[2], z[7]) = (threshold - beyond, -8.0),
+                    (false, Goal::Targeted(class)) => z[class] = threshold + beyond,
+                    (true, _) => (z[2], z[4]) = (1.0, 1.0 + beyond),
+                }
+                let standing = objective.standing(0, &z);
+                (standing.reached, standing.sure)
+            };
+            assert_eq!([at(-0.1), at(0.4), at(0.6)], [(false, false), (true, false), (true, true)]);
+        }
     }
 
     #[test]

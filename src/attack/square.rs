@@ -74,7 +74,7 @@ impl Square {
             one.standing = standing;
         }
         for query in 0..self.queries {
-            let numbers: Vec<usize> = (0..all.len()).filter(|&i| !all[i].standing.reached).collect();
+            let numbers: Vec<usize> = (0..all.len()).filter(|&i| !all[i].standing.sure).collect();
             if numbers.is_empty() {
                 break;
             }
@@ -105,7 +105,7 @@ impl One {
     fn new(square: &Square, pictures: &Pictures, i: usize) -> Self {
         let x = pictures.values(i).to_vec();
         let own = super::iterative::hash(&x);
-        let standing = Standing { reached: false, score: f64::NEG_INFINITY };
+        let standing = Standing { reached: false, sure: false, score: f64::NEG_INFINITY };
         One { x, standing, stream: Stream::new(square.seed, &[domain::ATTACK, 1 << 32, own]) }
     }
 

@@ -53,6 +53,7 @@ fn away(victim: &Network, pictures: &Pictures) -> LabelObjective {
         goal: Goal::Untargeted,
         exclusive: victim.exclusive(),
         thresholds: vec![0.5; 20],
+        margin: 0.0,
         all_classes: false,
     };
     let logits = logits(victim, &pictures.x).unwrap();

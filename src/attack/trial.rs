@@ -102,6 +102,10 @@ pub struct Seen {
     pub probabilities: Vec<f32>,
     /// Of a network that segments, at its own size.
     pub mask: Option<Mask>,
+    /// Share of a mask's pixels that are as wished, of those that are to change; of a classifier 1 where it is reached.
+    pub led: f64,
+    /// Share of a mask's pixels that are what they were, of those that are to stay.
+    pub kept: f64,
 }
 
 /// One picture, before and after.
@@ -136,6 +140,10 @@ pub fn seen(victim: &dyn Victim, x: &Tensor, aim: &Aim) -> Result<Vec<Seen>> {
     let rows = logits.values::<f32>().chunks_exact(logits.shape().elements() / n.max(1)).enumerate();
     let one = |(i, row): (usize, &[f32])| {
         let standing = aim.objective().standing(i, row);
+        let (led, kept) = match aim {
+            Aim::Labels(_) => (standing.reached as u8 as f64, 1.0),
+            Aim::Masks(masks) => (masks.share(i, row), masks.kept(i, row)),
+        };
         let (probabilities, mask) = match aim {
             Aim::Labels(_) if victim.exclusive() => {
                 (softmax(row).iter().map(|&p| p as f32).collect(), None)
@@ -146,7 +154,7 @@ pub fn seen(victim: &dyn Victim, x: &Tensor, aim: &Aim) -> Result<Vec<Seen>> {
                 (Vec::new(), Some(Mask::new(shape[1], shape[2], said)?))
             }
         };
-        Ok(Seen { standing, probabilities, mask })
+        Ok(Seen { standing, probabilities, mask, led, kept })
     };
     rows.map(one).collect()
 }
@@ -194,6 +202,10 @@ pub struct Summary {
     pub robust_rounded: f64,
     /// Of the pictures that were right, those that are not any more.
     pub success: f64,
+    /// Of masks: the mean share of pixels that are as wished, of those that are to change, and of those that are what
+    /// they were, of those that are to stay.
+    pub led: f64,
+    pub kept: f64,
     /// Mean average precision of a classifier, mean IoU of masks with the truth; None where it cannot be told.
     pub score_clean: Option<f64>,
     pub score: Option<f64>,
@@ -236,6 +248,8 @@ impl Summary {
             robust: share(&|t| !t.after.standing.reached),
             robust_rounded: share(&|t| !t.rounded.standing.reached),
             success: trials.iter().filter(|t| t.succeeded()).count() as f64 / right.max(1) as f64,
+            led: trials.iter().map(|t| t.after.led).sum::<f64>() / n as f64,
+            kept: trials.iter().map(|t| t.after.kept).sum::<f64>() / n as f64,
             score_clean: score(|t| &t.before)?,
             score: score(|t| &t.after)?,
             score_rounded: score(|t| &t.rounded)?,

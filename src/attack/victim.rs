@@ -36,9 +36,15 @@ pub struct Network {
 impl Network {
     /// A classifier, or a network that segments.
     pub fn new(model: &Model, preprocess: Preprocess) -> Result<Self> {
+        Self::as_it_is(&for_inference(model)?, preprocess)
+    }
+
+    /// The same with its layers as they are declared. Folding rounds otherwise: where a ReLU stands on a knife's edge, that
+    /// changes the signs of some gradients of small size.
+    pub fn as_it_is(model: &Model, preprocess: Preprocess) -> Result<Self> {
         let last = &model.graph.nodes()[model.graph.nodes().len() - 1];
         let exclusive = last.layer.activation() != Activation::Sigmoid;
-        let mut model = for_inference(model)?;
+        let mut model = model.clone();
         // An attack asks for the gradient by the pictures and for no other.
         model.parameters.iter_mut().for_each(|parameter| parameter.trainable = false);
         let device = model.device();

@@ -1,5 +1,6 @@
 //! One file a subcommand.
 
+mod attack;
 mod bench;
 mod convert;
 mod data;
@@ -31,6 +32,7 @@ Examples:
   atrous train classify --data voc --out result --epochs 150
   atrous evaluate --data voc --checkpoint result
   atrous predict --data voc --checkpoint result --out submission.csv
+  atrous attack --data voc --checkpoint result --epsilon 8/255
   atrous summary alexnet"
 )]
 pub struct Cli {
@@ -68,6 +70,8 @@ enum Command {
     Evaluate(evaluate::Evaluate),
     /// Predict a folder's test pictures with trained networks and write submission.csv
     Predict(predict::Predict),
+    /// Perturb pictures so that a network errs, and measure how well it resists
+    Attack(attack::Attack),
     /// Time operators, networks, or an operator's kernels from the naive one to the one that runs
     Bench(bench::Bench),
     /// Show which devices, drivers and compilers there are, and what will be used
@@ -134,6 +138,7 @@ fn command(command: Command) -> Result<()> {
         Command::Train(Train::Segment(command)) => command.run(true),
         Command::Evaluate(command) => command.run(),
         Command::Predict(command) => command.run(),
+        Command::Attack(command) => command.run(),
         Command::Bench(command) => command.run(device()),
         Command::Doctor(_) => Ok(()),
         Command::Summary(command) => command.run(),

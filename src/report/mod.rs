@@ -1,5 +1,5 @@
-//! Pictures for people: [`curves`] of a run as SVG and PNG, a [`gallery`] of a data set, and panels
-//! of predictions ([`panel`]) as PNG.
+//! Pictures for people: [`curves`] of a run as SVG and PNG, a [`gallery`] of a data set, panels
+//! of predictions ([`panel`]) and grids of pictures ([`grid`]) as PNG.
 //!
 //! Everything is drawn here, letters too ([`font`]), so that it looks the same on every machine.
 //! Masks are in VOC's palette, void in cream.
@@ -8,6 +8,7 @@ pub mod canvas;
 mod curves;
 pub mod font;
 mod gallery;
+mod grid;
 mod panels;
 mod style;
 
@@ -15,4 +16,5 @@ pub use curves::{Curve, Panel, draw};
 #[cfg(feature = "checkpoint")]
 pub use curves::{curves, from_history};
 pub use gallery::gallery;
-pub use panels::{PanelRow, panel};
+pub use grid::{GridCell, GridRow, Tone, difference, grid};
+pub use panels::{PanelRow, blended, panel};

@@ -132,8 +132,8 @@ fn check(i: usize, row: &PanelRow) -> Result<()> {
     Ok(())
 }
 
-/// The mask's colours over a picture that is paler and without colours of its own.
-fn blended(mask: &Mask, picture: Option<&Picture>) -> Picture {
+/// The mask's colours over a picture of its size that is paler and without colours of its own.
+pub fn blended(mask: &Mask, picture: Option<&Picture>) -> Picture {
     let mut colours = coloured(mask);
     let Some(picture) = picture else { return colours };
     let pixels = colours.rgb.chunks_exact_mut(3).zip(picture.rgb.chunks_exact(3));

@@ -1,0 +1,490 @@
+//! The victim, its pictures, and what it is to be led to.
+
+use super::output::{Outcome, Report};
+use super::{Attack as Options, Split, Task, Truth, class, stopped};
+use crate::cli::device;
+use crate::cli::progress::bar;
+use crate::cli::train::open;
+use atrous::attack::{
+    self, Aim, Attack, Goal, LabelObjective, MaskObjective, Network, Pictures, Subjects,
+};
+use atrous::attack::{DeepFool, Iterative, Square, Summary, Trial, Universal, Victim, trial};
+use atrous::data::image::fit_mask;
+use atrous::data::source::Source;
+use atrous::data::{CLASSES, Dataset, Labels, Mask, Picture, VOID};
+use atrous::predict::{THRESHOLD, Trained, locate};
+use atrous::random::{Stream, domain};
+use atrous::{Error, Result};
+use clap::ValueEnum;
+use std::path::Path;
+use std::sync::Arc;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Method {
+    Fgsm,
+    Pgd,
+    Segpgd,
+    Mim,
+    Deepfool,
+    Square,
+    Universal,
+}
+
+impl Method {
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Fgsm => "fgsm",
+            Method::Pgd => "pgd",
+            Method::Segpgd => "segpgd",
+            Method::Mim => "mim",
+            Method::Deepfool => "deepfool",
+            Method::Square => "square",
+            Method::Universal => "universal",
+        }
+    }
+}
+
+/// A network and its name in tables.
+pub struct Contender {
+    pub name: String,
+    pub trained: Trained,
+    pub victim: Network,
+}
+
+impl Contender {
+    fn load(path: &Path, task: Option<Task>) -> Result<Self> {
+        let mut found = Vec::new();
+        for file in locate(path)? {
+            found.push(Trained::load(&file)?.to_device(device())?);
+        }
+        let wanted = |trained: &Trained| match task {
+            Some(task) => trained.plan.network.segments() == (task == Task::Segment),
+            None => true,
+        };
+        let first = found.into_iter().find(wanted);
+        let trained =
+            first.ok_or_else(|| Error::file(path, "there is no network for this --task in it"))?;
+        let victim = Network::new(&trained.model, trained.plan.preprocess)?;
+        let name = format!("{} ({})", trained.plan.network.name, path.display());
+        Ok(Contender { name, trained, victim })
+    }
+
+    pub fn segments(&self) -> bool {
+        self.trained.plan.network.segments()
+    }
+}
+
+pub struct Experiment<'a> {
+    options: &'a Options,
+    pub methods: Vec<Method>,
+    pub contenders: Vec<Contender>,
+    pub dataset: Arc<dyn Dataset>,
+    indices: Vec<usize>,
+    /// What the universal perturbation learns from.
+    learn: Arc<dyn Dataset>,
+    target: Option<u8>,
+    from: Option<u8>,
+}
+
+/// Logits beyond the boundary that an attack goes on to: rounding to bytes takes up to a 16th of 8/255 away.
+const MARGIN: f32 = 0.5;
+/// Pictures that the universal perturbation learns from, and how often it sees them.
+const LEARN: usize = 320;
+const PASSES: usize = 5;
+
+impl<'a> Experiment<'a> {
+    pub fn new(options: &'a Options) -> Result<Self> {
+        let first = Contender::load(&options.checkpoint, options.task)?;
+        let segments = first.segments();
+        let task = Some(if segments { Task::Segment } else { Task::Classify });
+        let mut contenders = vec![first];
+        for path in &options.transfer {
+            contenders.push(Contender::load(path, task)?);
+        }
+        let target = options.target.as_deref().map(|name| class("--target", name)).transpose()?;
+        let from = options.from.as_deref().map(|name| class("--from", name)).transpose()?;
+        match (segments, target, from) {
+            (false, Some(0), _) => {
+                return Err(Error::argument("--target", "a classifier knows no background"));
+            }
+            (false, _, Some(_)) => {
+                return Err(Error::argument(
+                    "--from",
+                    "it is for masks; a classifier needs --target alone",
+                ));
+            }
+            (true, Some(_), None) => {
+                let message = "masks need --from CLASS too: which pixels are to become this";
+                return Err(Error::argument("--target", message));
+            }
+            _ => {}
+        }
+        let methods = match (&options.method[..], segments) {
+            ([], false) => vec![Method::Pgd],
+            ([], true) if target.is_some() => vec![Method::Pgd],
+            ([], true) => vec![Method::Segpgd],
+            (given, _) => given.to_vec(),
+        };
+        for &method in &methods {
+            let wrong =
+                |message| Err(Error::argument("--method", format!("{}: {message}", method.name())));
+            match method {
+                Method::Segpgd if !segments => return wrong("it is for masks"),
+                Method::Segpgd if target.is_some() => return wrong("it has no target; pgd has"),
+                Method::Deepfool | Method::Square if segments => return wrong("it is for classifiers"),
+                _ => {}
+            }
+        }
+        let plan = &contenders[0].trained.plan;
+        let training = open(&options.data, segments)?;
+        plan.samples_are_in(training.dataset.len(), &contenders[0].trained.path)?;
+        let (dataset, mut indices) = match options.split {
+            Split::Train => (training.dataset.clone(), plan.train_indices.clone()),
+            Split::Validation => (training.dataset.clone(), plan.val_indices.clone()),
+            Split::Test => {
+                let source = Source::open(&options.data)?;
+                let test = source.test(source.natural_task())?;
+                let all = (0..test.len()).collect();
+                (test, all)
+            }
+        };
+        if options.images > 0 {
+            indices.truncate(options.images);
+        }
+        if indices.is_empty() {
+            let which =
+                options.split.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
+            let message = format!("there is no picture to attack in `{which}`; give another --split");
+            return Err(Error::argument("--split", message));
+        }
+        let learn = training.dataset;
+        Ok(Experiment { options, methods, contenders, dataset, indices, learn, target, from })
+    }
+
+    /// What the network should say of samples, as the options have it.
+    fn aim(
+        &self,
+        of: &Contender,
+        dataset: &dyn Dataset,
+        indices: &[usize],
+        pictures: &Pictures,
+        weighted: bool,
+    ) -> Result<Aim> {
+        let missing = |index: usize, what: &str| {
+            let message = format!(
+                "picture `{}` has no {what}; give --labels predicted to go by what the network says of it",
+                dataset.id(index)
+            );
+            Error::argument("--labels", message)
+        };
+        let predicted = self.options.labels == Truth::Predicted;
+        if of.segments() {
+            let now = || -> Result<Vec<Mask>> {
+                let logits = attack::logits(&of.victim, &pictures.x)?;
+                said_masks(&logits)
+            };
+            if let (Some(from), Some(to)) = (self.from, self.target) {
+                return Ok(Aim::Masks(MaskObjective::turn(now()?, from, to)?));
+            }
+            let truth = |&index: &usize| {
+                let mask = dataset.mask(index)?.ok_or_else(|| missing(index, "mask"))?;
+                fit_mask(&mask, pictures.side(), of.trained.plan.fit, VOID)
+            };
+            let truth =
+                if predicted { now()? } else { indices.iter().map(truth).collect::<Result<_>>()? };
+            return Ok(Aim::Masks(MaskObjective::untargeted(truth, weighted)));
+        }
+        let mut objective = LabelObjective {
+            truth: vec![[false; CLASSES.len()]; indices.len()],
+            goal: self.target.map_or(Goal::Untargeted, |class| Goal::Targeted(class as usize - 1)),
+            exclusive: of.victim.exclusive(),
+            thresholds: match &of.trained.thresholds {
+                Some(thresholds) => thresholds.per_class.clone(),
+                None => vec![THRESHOLD; CLASSES.len()],
+            },
+            margin: MARGIN,
+            all_classes: false,
+        };
+        if predicted {
+            let logits = attack::logits(&of.victim, &pictures.x)?.to_vec_f64();
+            for (truth, row) in objective.truth.iter_mut().zip(logits.chunks_exact(CLASSES.len())) {
+                let row: Vec<f32> = row.iter().map(|&z| z as f32).collect();
+                *truth = objective_said(&objective.thresholds, objective.exclusive, &row);
+            }
+        } else {
+            for (truth, &index) in objective.truth.iter_mut().zip(indices) {
+                *truth = dataset.labels(index).ok_or_else(|| missing(index, "labels"))?;
+            }
+        }
+        objective.check()?;
+        Ok(Aim::Labels(objective))
+    }
+
+    /// With masks that are to be turned, only pictures that have such pixels.
+    fn subjects_of(&self, contender: &Contender) -> Result<Vec<usize>> {
+        let Some(from) = self.from else { return Ok(self.indices.clone()) };
+        let mut kept = Vec::new();
+        for chunk in self.indices.chunks(self.options.batch_size) {
+            let plan = &contender.trained.plan;
+            let pictures = Pictures::of(&*self.dataset, chunk, contender.victim.side(), plan.fit)?;
+            let masks = said_masks(&attack::logits(&contender.victim, &pictures.x)?)?;
+            let seen = chunk.iter().zip(masks).filter(|(_, mask)| mask.classes.contains(&from));
+            kept.extend(seen.map(|(&index, _)| index));
+        }
+        match kept.is_empty() {
+            true => {
+                let name = self.options.from.as_deref().unwrap_or_default();
+                let message =
+                    format!("the network sees no pixel of `{name}` in {} pictures", self.indices.len());
+                Err(Error::argument("--from", message))
+            }
+            false => Ok(kept),
+        }
+    }
+
+    fn attack(&self, method: Method, epsilon: f32, contender: &Contender) -> Result<Attack> {
+        let (options, ball) = (self.options, self.options.ball(epsilon));
+        let iterative = |iterative: Iterative| {
+            let step = options.step.map_or(iterative.step, |step| step.0);
+            Attack::Iterative(Iterative { step, seed: options.seed, ..iterative })
+        };
+        Ok(match method {
+            Method::Fgsm => Attack::Fgsm(ball),
+            Method::Pgd => iterative(Iterative {
+                restarts: options.restarts,
+                ..Iterative::pgd(ball, options.steps)
+            }),
+            Method::Segpgd => {
+                iterative(Iterative { restarts: 0, ..Iterative::pgd(ball, options.steps) })
+            }
+            Method::Mim => iterative(Iterative::mim(ball, options.steps)),
+            Method::Deepfool => Attack::DeepFool(DeepFool::default()),
+            Method::Square => {
+                Attack::Square(Square { seed: options.seed, ..Square::new(ball, options.queries) })
+            }
+            Method::Universal => Attack::Universal(self.universal(epsilon, contender)?),
+        })
+    }
+
+    /// Found on the pictures that the network was trained on.
+    fn universal(&self, epsilon: f32, contender: &Contender) -> Result<Universal> {
+        let plan = &contender.trained.plan;
+        let mut universal = Universal::new(self.options.ball(epsilon), contender.victim.side())?;
+        let train = &plan.train_indices;
+        let bar = bar(PASSES * train.len().min(LEARN), "universal");
+        for pass in 0..PASSES {
+            let mut stream = Stream::new(self.options.seed, &[domain::ATTACK, 2 << 32, pass as u64]);
+            let order = stream.permutation(train.len());
+            let some: Vec<usize> = order.into_iter().take(LEARN).map(|i| train[i]).collect();
+            for chunk in some.chunks(self.options.batch_size) {
+                let pictures = Pictures::of(&*self.learn, chunk, contender.victim.side(), plan.fit)?;
+                let aim = match self.aim(contender, &*self.learn, chunk, &pictures, false) {
+                    Ok(aim) => aim,
+                    // None of these has what is to be turned, or a label.
+                    Err(Error::Argument { .. }) => continue,
+                    Err(other) => return Err(other),
+                };
+                universal.step(&contender.victim, &pictures, aim.objective(), epsilon / 8.0)?;
+                bar.inc(chunk.len() as u64);
+            }
+        }
+        bar.finish_and_clear();
+        Ok(universal)
+    }
+
+    fn trials(
+        &self,
+        attack: &Attack,
+        method: Method,
+        contender: &Contender,
+        indices: &[usize],
+        done: &mut dyn FnMut(Trial) -> Result<()>,
+    ) -> Result<()> {
+        if indices.is_empty() {
+            return Ok(());
+        }
+        let weighted = method == Method::Segpgd;
+        let aim = |indices: &[usize], pictures: &Pictures| {
+            self.aim(contender, &*self.dataset, indices, pictures, weighted)
+        };
+        let subjects = Subjects {
+            dataset: &*self.dataset,
+            indices,
+            side: contender.victim.side(),
+            fit: contender.trained.plan.fit,
+            aim: &aim,
+            batch: self.options.batch_size,
+        };
+        let bar = bar(indices.len(), method.name());
+        let result = trial::run(attack, &contender.victim, &subjects, &mut |trial| {
+            bar.inc(1);
+            done(trial)?;
+            match stopped() {
+                true => Err(Error::Interrupted("stopped".into())),
+                false => Ok(()),
+            }
+        });
+        bar.finish_and_clear();
+        result
+    }
+
+    pub fn run(&self, epsilons: &[f32]) -> Result<()> {
+        let victim = &self.contenders[0];
+        let mut report =
+            Report::new(self.options, victim, &self.methods, epsilons, self.from.is_some())?;
+        let mut interrupted = None;
+        'all: for &method in &self.methods {
+            // DeepFool has no ε: one run tells of all.
+            let own = method == Method::Deepfool;
+            let all = self.subjects_of(victim)?;
+            // What fools the network within a smaller ε does so within a larger one; attacks that keep their best need
+            // not find it again.
+            let keeps =
+                matches!(method, Method::Pgd | Method::Mim | Method::Square) && !victim.segments();
+            let rising = epsilons.is_sorted();
+            let mut fooled: Vec<Trial> = Vec::new();
+            let sizes = if own { &epsilons[epsilons.len() - 1..] } else { epsilons };
+            for &epsilon in sizes {
+                let attack = self.attack(method, epsilon, victim)?;
+                let mut trials = Vec::new();
+                for trial in fooled.drain(..) {
+                    report.keep(&*self.dataset, method, epsilon, &trial)?;
+                    trials.push(trial);
+                }
+                let known = |index: &usize| trials.iter().any(|trial: &Trial| trial.index == *index);
+                let left: Vec<usize> = all.iter().copied().filter(|index| !known(index)).collect();
+                let result = self.trials(&attack, method, victim, &left, &mut |trial| {
+                    report.keep(&*self.dataset, method, epsilon, &trial)?;
+                    trials.push(trial);
+                    Ok(())
+                });
+                match result {
+                    Err(Error::Interrupted(_)) => interrupted = Some(trials.len()),
+                    other => other?,
+                }
+                if !trials.is_empty() {
+                    let summary = Summary::of(&trials, &*self.dataset, victim.trained.plan.fit)?;
+                    let outcome = Outcome { method, epsilon: (!own).then_some(epsilon), summary };
+                    report.add(outcome, &trials, own.then_some(epsilons));
+                }
+                if keeps && rising {
+                    fooled = trials.into_iter().filter(|trial| trial.after.standing.reached).collect();
+                }
+                if interrupted.is_some() {
+                    break 'all;
+                }
+            }
+        }
+        if interrupted.is_none() && self.contenders.len() > 1 {
+            let epsilon = epsilons[epsilons.len() - 1];
+            report.transfer = Some(self.transfer(self.methods[0], epsilon)?);
+        }
+        report.write(&*self.dataset)?;
+        match interrupted {
+            Some(done) => {
+                let message = format!(
+                    "after {done} pictures of the last attack; what is done is in {}",
+                    self.options.out.display()
+                );
+                Err(Error::Interrupted(message))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Of each network's perturbed pictures (rows), the share that each network (columns) still gets right; first a row of
+    /// the pictures as they are.
+    fn transfer(&self, method: Method, epsilon: f32) -> Result<Vec<(String, Vec<f64>)>> {
+        let mut rows = Vec::new();
+        let judged = |set: &dyn Dataset, source: &[usize]| -> Result<Vec<f64>> {
+            self.contenders.iter().map(|judge| self.judged(judge, set, source)).collect()
+        };
+        rows.push(("as they are".to_owned(), judged(&*self.dataset, &self.indices)?));
+        for contender in &self.contenders {
+            let attack = self.attack(method, epsilon, contender)?;
+            let mut set =
+                Perturbed { dataset: &*self.dataset, pictures: Vec::new(), indices: Vec::new() };
+            let all = self.subjects_of(contender)?;
+            self.trials(&attack, method, contender, &all, &mut |trial| {
+                set.indices.push(trial.index);
+                set.pictures.push(trial.perturbed);
+                Ok(())
+            })?;
+            let all: Vec<usize> = (0..set.pictures.len()).collect();
+            rows.push((format!("against {}", contender.name), judged(&set, &all)?));
+        }
+        Ok(rows)
+    }
+
+    /// The share of pictures of which a network says what it should; of pixels, where it segments.
+    fn judged(&self, judge: &Contender, dataset: &dyn Dataset, indices: &[usize]) -> Result<f64> {
+        let mut right = 0.0;
+        for chunk in indices.chunks(self.options.batch_size) {
+            let pictures = Pictures::of(dataset, chunk, judge.victim.side(), judge.trained.plan.fit)?;
+            let aim = self.aim(judge, dataset, chunk, &pictures, false)?;
+            right += trial::seen(&judge.victim, &pictures.x, &aim)?
+                .iter()
+                .map(|seen| 1.0 - seen.led)
+                .sum::<f64>();
+        }
+        Ok(right / indices.len().max(1) as f64)
+    }
+}
+
+fn objective_said(thresholds: &[f32], exclusive: bool, logits: &[f32]) -> Labels {
+    let objective = LabelObjective {
+        truth: Vec::new(),
+        goal: Goal::Untargeted,
+        exclusive,
+        thresholds: thresholds.to_vec(),
+        margin: 0.0,
+        all_classes: false,
+    };
+    let mut said = objective.said(logits);
+    // The likeliest class counts where none is above its threshold.
+    if !said.contains(&true) {
+        let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap_or(0);
+        said[best] = true;
+    }
+    said
+}
+
+/// Logits [N, h, w, classes] → the likeliest class of each pixel.
+fn said_masks(logits: &atrous::Tensor) -> Result<Vec<Mask>> {
+    let shape = logits.shape();
+    let (height, width, classes) = (shape[1], shape[2], shape[3]);
+    let values = logits.to_vec_f64();
+    let pixel = |row: &[f64]| (0..classes).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or(0) as u8;
+    let mask =
+        |values: &[f64]| Mask::new(height, width, values.chunks_exact(classes).map(pixel).collect());
+    values.chunks_exact(height * width * classes).map(mask).collect()
+}
+
+/// Perturbed pictures, with the truth of those they were made of.
+struct Perturbed<'a> {
+    dataset: &'a dyn Dataset,
+    pictures: Vec<Picture>,
+    indices: Vec<usize>,
+}
+
+impl Dataset for Perturbed<'_> {
+    fn len(&self) -> usize {
+        self.pictures.len()
+    }
+
+    fn id(&self, index: usize) -> String {
+        self.dataset.id(self.indices[index])
+    }
+
+    fn labels(&self, index: usize) -> Option<Labels> {
+        self.dataset.labels(self.indices[index])
+    }
+
+    fn picture(&self, index: usize) -> Result<Picture> {
+        Ok(self.pictures[index].clone())
+    }
+
+    fn mask(&self, index: usize) -> Result<Option<Mask>> {
+        self.dataset.mask(self.indices[index])
+    }
+}

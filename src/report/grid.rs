@@ -1,0 +1,146 @@
+//! Pictures in rows and columns, with lines of text below each.
+
+use super::canvas::{Anchor, Canvas, Rgb, Surface};
+use super::style::{AXIS, EMPTY, INK, RIGHT, SOFT, WRONG, fitted, palette};
+use crate::data::{BACKGROUND, CLASSES, Picture, VOID};
+use crate::error::{Error, Result};
+use std::path::Path;
+
+/// How a line is meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tone {
+    #[default]
+    Plain,
+    Right,
+    Wrong,
+}
+
+#[derive(Clone, Debug)]
+pub struct GridCell {
+    pub picture: Picture,
+    pub lines: Vec<(String, Tone)>,
+}
+
+/// One row: as many cells as there are headings.
+#[derive(Clone, Debug)]
+pub struct GridRow {
+    pub name: String,
+    pub cells: Vec<GridCell>,
+}
+
+const CELL: f64 = 190.0;
+const HEIGHT: f64 = CELL * 0.75;
+const SPACE: f64 = 16.0;
+const MARGIN: f64 = 28.0;
+const HEADING: f64 = 34.0;
+const CAPTION: f64 = 24.0;
+const LINE: f64 = 16.0;
+const LEGEND_ENTRY: f64 = 124.0;
+const LEGEND_LINE: f64 = 21.0;
+const SCALE: f64 = 1.5;
+
+/// Writes a PNG. `legend` lists values of masks whose colours are to be explained.
+pub fn grid(headings: &[String], rows: &[GridRow], legend: &[u8], path: &Path) -> Result<()> {
+    if rows.is_empty() || headings.is_empty() {
+        return Err(Error::argument("grid", "expected at least one row and one column"));
+    }
+    if let Some((i, row)) = rows.iter().enumerate().find(|(_, row)| row.cells.len() != headings.len()) {
+        let expected = format!("{} cells in row {i}", headings.len());
+        return Err(Error::shape("grid", expected, row.cells.len()));
+    }
+    let inner = headings.len() as f64 * (CELL + SPACE) - SPACE;
+    let entries = (inner / LEGEND_ENTRY).floor().max(1.0) as usize;
+    let legend_height = match legend.len() {
+        0 => 0.0,
+        n => 10.0 + n.div_ceil(entries) as f64 * LEGEND_LINE,
+    };
+    let text =
+        |row: &GridRow| row.cells.iter().map(|cell| cell.lines.len()).max().unwrap_or(0) as f64 * LINE;
+    let tall = |row: &GridRow| CAPTION + HEIGHT + text(row) + SPACE;
+    let height =
+        2.0 * MARGIN + HEADING + rows.iter().map(tall).sum::<f64>() + legend_height - SPACE / 2.0;
+    let mut canvas = Canvas::new(inner + 2.0 * MARGIN, height, SCALE)?;
+
+    for (i, heading) in headings.iter().enumerate() {
+        let x = MARGIN + i as f64 * (CELL + SPACE);
+        canvas.text(x, MARGIN + 14.0, 14.0, Anchor::Start, INK, &fitted(heading, 14.0, CELL));
+    }
+    canvas.rectangle(MARGIN, MARGIN + HEADING - 12.0, inner, 1.0, AXIS);
+    let mut top = MARGIN + HEADING;
+    for row in rows {
+        canvas.text(MARGIN, top + 12.0, 12.0, Anchor::Start, SOFT, &fitted(&row.name, 12.0, inner));
+        for (i, cell) in row.cells.iter().enumerate() {
+            let (x, y) = (MARGIN + i as f64 * (CELL + SPACE), top + CAPTION);
+            canvas.rectangle(x, y, CELL, HEIGHT, EMPTY);
+            canvas.picture(x, y, CELL, HEIGHT, &cell.picture);
+            for (line, (text, tone)) in cell.lines.iter().enumerate() {
+                let y = y + HEIGHT + 13.0 + line as f64 * LINE;
+                canvas.text(x, y, 11.0, Anchor::Start, ink(*tone), &fitted(text, 11.0, CELL));
+            }
+        }
+        top += tall(row);
+    }
+    let top = height - MARGIN - legend_height + 10.0;
+    for (i, &value) in legend.iter().enumerate() {
+        let name = match value {
+            BACKGROUND => "background",
+            VOID => "void",
+            class => CLASSES.get(class as usize - 1).copied().unwrap_or("?"),
+        };
+        let x = MARGIN + (i % entries) as f64 * LEGEND_ENTRY;
+        let y = top + (i / entries) as f64 * LEGEND_LINE;
+        canvas.rectangle(x, y, 14.0, 14.0, palette(value));
+        canvas.text(x + 21.0, y + 11.0, 12.0, Anchor::Start, INK, name);
+    }
+    canvas.write_png(path)
+}
+
+fn ink(tone: Tone) -> Rgb {
+    match tone {
+        Tone::Plain => SOFT,
+        Tone::Right => RIGHT,
+        Tone::Wrong => WRONG,
+    }
+}
+
+/// The difference of two pictures of one size, `gain` times as large, around a middle grey.
+pub fn difference(after: &Picture, before: &Picture, gain: f32) -> Result<Picture> {
+    if (after.height, after.width) != (before.height, before.width) {
+        let expected = format!("pictures of one size, {}×{}", before.height, before.width);
+        return Err(Error::shape("difference", expected, format!("{}×{}", after.height, after.width)));
+    }
+    let grey =
+        |(&a, &b): (&u8, &u8)| (127.5 + gain * (a as f32 - b as f32)).round().clamp(0.0, 255.0) as u8;
+    Picture::new(after.height, after.width, after.rgb.iter().zip(&before.rgb).map(grey).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_is_amplified_around_grey() {
+        let picture = |v: [u8; 3]| Picture::new(1, 1, v.to_vec()).unwrap();
+        let seen = difference(&picture([12, 10, 6]), &picture([10, 10, 10]), 16.0).unwrap();
+        assert_eq!(seen.rgb, [160, 128, 64]);
+        let other = Picture::new(1, 2, vec![0; 6]).unwrap();
+        assert!(difference(&other, &picture([0; 3]), 1.0).is_err());
+    }
+
+    #[test]
+    fn rows_have_a_cell_a_heading() {
+        let folder = tempfile::tempdir().unwrap();
+        let cell = GridCell {
+            picture: Picture::new(2, 2, vec![9; 12]).unwrap(),
+            lines: vec![("a".into(), Tone::Wrong)],
+        };
+        let row = GridRow { name: "one".into(), cells: vec![cell.clone(), cell] };
+        let path = folder.path().join("grid.png");
+        let headings = ["a".to_owned(), "b".to_owned()];
+        grid(&headings, std::slice::from_ref(&row), &[0, 1, 255], &path).unwrap();
+        assert!(std::fs::metadata(&path).unwrap().len() > 500);
+        let error = grid(&headings[..1], &[row], &[], &path).unwrap_err().to_string();
+        assert!(error.contains("1 cells in row 0"), "{error}");
+        assert!(grid(&headings, &[], &[], &path).is_err());
+    }
+}
