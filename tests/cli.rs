@@ -39,9 +39,10 @@ fn checkpoint(out: &Path) -> Vec<u8> {
 
 #[test]
 fn every_subcommand_explains_itself() {
-    let all: [&[&str]; 12] = [
+    let all: [&[&str]; 13] = [
         &[],
         &["demo"],
+        &["attack"],
         &["run"],
         &["train", "classify"],
         &["train", "segment"],

@@ -3,7 +3,7 @@
 use super::data::make_with_progress;
 use super::options::TaskOptions;
 use super::predict::{How, Task};
-use super::run::Pipeline;
+use super::run::{ATTACKED, Pipeline};
 use super::train::refuse_to_overwrite;
 use atrous::Result;
 use clap::Args;
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 #[command(after_help = "\
 It makes up a data set (20 classes, several objects a picture, exact masks), trains the
 AlexNet-like network to classify and DeepLabV3+ to segment, scores them on pictures they
-have not seen, beside controls, and writes submission.csv.")]
+have not seen, beside controls, writes submission.csv, and attacks both networks.")]
 pub struct Demo {
     /// Folder for the pictures and the results
     #[arg(long, default_value = "out/demo", value_name = "DIR")]
@@ -61,6 +61,15 @@ impl Demo {
             ..TaskOptions::default()
         };
         let (out, task, resume) = (&self.out, Task::Both, self.resume);
-        Pipeline { data: &data, out, task, resume, how: How::default(), training }.run()
+        Pipeline {
+            data: &data,
+            out,
+            task,
+            resume,
+            attack_images: ATTACKED,
+            how: How::default(),
+            training,
+        }
+        .run()
     }
 }

@@ -1,5 +1,6 @@
 //! `atrous run`: the whole pipeline in one folder.
 
+use super::attack;
 use super::data::{GALLERY, check_or_fail};
 use super::device;
 use super::evaluate::evaluate;
@@ -21,9 +22,9 @@ Examples:
   atrous run --data voc --out result --config pipeline.toml --resume
 
 It checks the folder, trains a classifier and a network for masks, scores both on pictures kept
-for validation, and predicts the test pictures. It leaves in the output folder: classify/ and
+for validation, predicts the test pictures, and attacks both networks. It leaves in the output folder: classify/ and
 segment/ (what `train` leaves), gallery.png, scores.txt, validation.png, submission.csv with
-the rows of both tasks, probabilities.csv, panel.png. Ctrl-C saves; --resume goes on from there.")]
+the rows of both tasks, probabilities.csv, panel.png, attack/ (what `attack` leaves). Ctrl-C saves; --resume goes on from there.")]
 pub struct Run {
     /// Folder in the competition's layout (train/ and test/) or in VOCdevkit's
     #[arg(long, value_name = "DIR")]
@@ -37,11 +38,17 @@ pub struct Run {
     /// Go on with the run in the output folder
     #[arg(long)]
     resume: bool,
+    /// Attack the networks on so many validation pictures; 0: not at all
+    #[arg(long, value_name = "N", default_value_t = ATTACKED)]
+    attack_images: usize,
     #[command(flatten)]
     how: How,
     #[command(flatten)]
     training: TaskOptions,
 }
+
+/// Validation pictures that a run attacks its networks on: seconds beside minutes of training.
+pub const ATTACKED: usize = 32;
 
 impl Run {
     pub fn run(self) -> Result<()> {
@@ -60,6 +67,7 @@ impl Run {
             out: &self.out,
             task,
             resume: self.resume,
+            attack_images: self.attack_images,
             how: self.how,
             training: self.training,
         }
@@ -83,6 +91,7 @@ pub struct Pipeline<'a> {
     pub out: &'a Path,
     pub task: Task,
     pub resume: bool,
+    pub attack_images: usize,
     pub how: How,
     pub training: TaskOptions,
 }
@@ -119,12 +128,18 @@ impl Pipeline<'_> {
         evaluate(&networks, self.data, &self.how, Some(self.out))?;
         match test {
             Some(test) => {
-                write_submission(&networks, &test, &self.how, &self.out.join("submission.csv"))
+                write_submission(&networks, &test, &self.how, &self.out.join("submission.csv"))?;
             }
-            None => {
-                println!("{} has no test pictures: there is no submission", self.data.display());
-                Ok(())
-            }
+            None => println!("{} has no test pictures: there is no submission", self.data.display()),
         }
+        // What validation pictures there are was chosen when training began: there may be none.
+        let trained = [&networks.classifier, &networks.segmenter];
+        if self.attack_images > 0
+            && trained.into_iter().flatten().all(|t| !t.plan.val_indices.is_empty())
+        {
+            drop(networks);
+            attack::of_run(self.data, self.out, self.attack_images)?;
+        }
+        Ok(())
     }
 }

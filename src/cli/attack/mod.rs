@@ -10,7 +10,7 @@ use atrous::files::explain;
 use atrous::{Error, Result};
 use clap::{Args, ValueEnum};
 use experiment::{Experiment, Method};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 #[derive(Args)]
@@ -138,6 +138,42 @@ impl FromStr for Epsilon {
 
 /// The notebook's ε, of a picture from −1 to 1: half as much from 0 to 1.
 const NOTEBOOK: [f32; 4] = [0.0, 0.055, 0.085, 0.14];
+
+/// Both networks of a run, attacked on some of their validation pictures: `attack/classify` and `attack/segment` in its
+/// folder.
+pub fn of_run(data: &Path, out: &Path, images: usize) -> Result<()> {
+    for (name, task) in [("classify", Task::Classify), ("segment", Task::Segment)] {
+        let checkpoint = out.join(name);
+        if !checkpoint.is_dir() {
+            continue;
+        }
+        Attack {
+            data: data.to_owned(),
+            checkpoint,
+            task: Some(task),
+            method: Vec::new(),
+            epsilon: Vec::new(),
+            curve: false,
+            norm: Norm::Linf,
+            steps: 20,
+            step: None,
+            restarts: 1,
+            queries: 300,
+            target: None,
+            from: None,
+            images,
+            split: Split::Validation,
+            labels: Truth::True,
+            transfer: Vec::new(),
+            preset: None,
+            batch_size: 16,
+            seed: 0,
+            out: out.join("attack").join(name),
+        }
+        .run()?;
+    }
+    Ok(())
+}
 
 impl Attack {
     pub fn run(mut self) -> Result<()> {

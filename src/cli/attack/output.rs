@@ -138,14 +138,19 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// The classes that are said to be there, with their confidences, the surest first; of a mask those that have a pixel.
+    /// The classes that are said to be there, with their confidences, the surest first; of a mask those that
+    /// have a part of it, the largest first.
     fn classes(&self, seen: &Seen) -> Vec<(usize, Option<f32>)> {
         if let Some(mask) = &seen.mask {
-            let labels = mask.labels();
-            return (0..CLASSES.len())
-                .filter(|&class| labels[class])
-                .map(|class| (class, None))
-                .collect();
+            let mut sizes = [0usize; CLASSES.len()];
+            let of_classes =
+                mask.classes.iter().filter(|class| (1..=CLASSES.len() as u8).contains(class));
+            of_classes.for_each(|&class| sizes[class as usize - 1] += 1);
+            // A stray pixel is not worth a word.
+            let seen = (0..CLASSES.len()).filter(|&class| sizes[class] * 200 > mask.classes.len());
+            let mut order: Vec<usize> = seen.collect();
+            order.sort_by_key(|&class| std::cmp::Reverse(sizes[class]));
+            return order.into_iter().map(|class| (class, None)).collect();
         }
         let mut order: Vec<usize> = (0..CLASSES.len()).collect();
         order.sort_by(|&a, &b| seen.probabilities[b].total_cmp(&seen.probabilities[a]));

@@ -1,0 +1,243 @@
+//! `atrous attack` as a person uses it.
+#![cfg(feature = "cli")]
+
+use assert_cmd::Command;
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::LazyLock;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_atrous");
+
+fn done(arguments: &[&str]) -> String {
+    let output = Command::new(BINARY).args(arguments).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn refused(arguments: &[&str]) -> String {
+    let output = Command::new(BINARY).args(arguments).output().unwrap();
+    assert!(!output.status.success(), "{arguments:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// A data set and both networks, a few steps old.
+struct Trained {
+    _folder: tempfile::TempDir,
+    data: String,
+    result: String,
+}
+
+static TRAINED: LazyLock<Trained> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (data, result) = (path("data"), path("result"));
+    done(&["data", "make", &data, "--train", "24", "--test", "3"]);
+    let both = ["--data", &data, "--epochs", "1", "--val-fraction", "0.5", "--batch-size", "4"];
+    for (task, size) in [("classify", "108"), ("segment", "32")] {
+        let out = format!("{result}/{task}");
+        done(&[&["train", task, "--out", &out, "--size", size][..], &both].concat());
+    }
+    Trained { data, result, _folder: folder }
+});
+
+fn attack<'a>(out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let base = ["attack", "--data", &TRAINED.data, "--checkpoint", &TRAINED.result, "--out", out];
+    [&base[..], more].concat()
+}
+
+fn json(out: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(out.join("summary.json")).unwrap()).unwrap()
+}
+
+fn folder() -> (tempfile::TempDir, PathBuf, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("attack");
+    let text = out.to_str().unwrap().to_owned();
+    (folder, out, text)
+}
+
+#[test]
+fn it_leaves_a_test_set_a_table_a_panel_and_a_summary() {
+    let (_kept, out, text) = folder();
+    let printed = done(&attack(&text, &["--steps", "3", "--epsilon", "8/255"]));
+    assert!(printed.contains("8/255") && printed.contains("pgd"), "{printed}");
+    let table = fs::read_to_string(out.join("attack.csv")).unwrap();
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines.len(), 13);
+    let columns = lines[0].split(',').count();
+    assert!(lines.iter().all(|line| line.split(',').count() == columns), "{table}");
+    let column = lines[0].split(',').position(|name| name == "linf").unwrap();
+    for line in &lines[1..] {
+        let linf: f64 = line.split(',').nth(column).unwrap().parse().unwrap();
+        assert!(linf <= 8.0 / 255.0 + 1e-6, "{line}");
+    }
+    let summary = json(&out);
+    let first = &summary["attacks"][0];
+    let number = |key: &str| first[key].as_f64().unwrap();
+    assert!(number("robust") <= number("clean") && number("robust") <= number("robust_rounded") + 1e-9);
+    assert_eq!((first["pictures"].as_u64(), summary["norm"].as_str()), (Some(12), Some("linf")));
+    // The perturbed pictures are a test set that can be predicted, and say what the table says after rounding.
+    let perturbed = out.join("perturbed");
+    let csv = out.join("submission.csv");
+    let predict = ["predict", "--data", perturbed.to_str().unwrap(), "--checkpoint", &TRAINED.result];
+    done(&[&predict[..], &["--task", "classify", "--out", csv.to_str().unwrap()]].concat());
+    assert_eq!(fs::read_to_string(csv).unwrap().lines().count(), 25);
+    assert!(perturbed.join("test/truth.csv").is_file());
+
+    // The same seed, the same bytes.
+    let (_other, again, text) = folder();
+    done(&attack(&text, &["--steps", "3", "--epsilon", "8/255", "--threads", "1"]));
+    let pictures = |out: &Path| {
+        let mut files: Vec<PathBuf> =
+            fs::read_dir(out.join("perturbed/test/img")).unwrap().map(|e| e.unwrap().path()).collect();
+        files.sort();
+        files.iter().map(|file| fs::read(file).unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(pictures(&out).len(), 12);
+    assert!(pictures(&out) == pictures(&again));
+}
+
+#[test]
+fn several_attacks_and_sizes_make_a_curve_in_which_pgd_is_never_above_fgsm() {
+    let (_kept, out, text) = folder();
+    let more =
+        ["--method", "fgsm,pgd,mim,square,deepfool,universal", "--epsilon", "0,2/255,8/255,24/255"];
+    let small = ["--steps", "3", "--queries", "10", "--images", "8"];
+    done(&attack(&text, &[&more[..], &small].concat()));
+    let summary = json(&out);
+    let curve = |name: &str| -> Vec<f64> {
+        let curves = summary["curves"].as_array().unwrap();
+        let curve =
+            curves.iter().find(|curve| curve["method"] == name).unwrap_or_else(|| panic!("{summary}"));
+        curve["points"].as_array().unwrap().iter().map(|point| point[1].as_f64().unwrap()).collect()
+    };
+    let (fgsm, pgd) = (curve("fgsm"), curve("pgd"));
+    assert!(fgsm.iter().zip(&pgd).all(|(fgsm, pgd)| pgd <= fgsm), "{fgsm:?} {pgd:?}");
+    for name in ["pgd", "mim", "square", "deepfool"] {
+        let curve = curve(name);
+        assert!(curve.len() == 4 && curve.is_sorted_by(|a, b| a >= b), "{name}: {curve:?}");
+    }
+    assert_eq!(curve("universal").len(), 4);
+    for file in ["curves.png", "curves.svg", "attack.csv"] {
+        assert!(fs::metadata(out.join(file)).unwrap().len() > 0, "{file}");
+    }
+}
+
+#[test]
+fn masks_are_attacked_and_turned() {
+    let (_kept, out, text) = folder();
+    let masks = ["--task", "segment", "--images", "4", "--steps", "3", "--labels", "predicted"];
+    done(&attack(&text, &masks));
+    assert!(json(&out)["attacks"][0]["led"].as_f64().unwrap() > 0.0);
+    assert!(out.join("panel.png").is_file());
+    // What the network sees most of becomes something else.
+    let table = fs::read_to_string(out.join("attack.csv")).unwrap();
+    let said =
+        table.lines().nth(1).unwrap().split(',').nth(4).unwrap().split(';').next().unwrap().to_owned();
+    let from = if said.is_empty() { "background".to_owned() } else { said };
+    let to = if from == "cat" { "dog" } else { "cat" };
+    let (_other, out, text) = folder();
+    let turn = ["--task", "segment", "--images", "4", "--steps", "3", "--from", &from, "--target", to];
+    done(&attack(&text, &turn));
+    assert_eq!(json(&out)["from"].as_str(), Some(&from[..]));
+}
+
+#[test]
+fn other_networks_are_shown_the_perturbed_pictures() {
+    let (_kept, out, text) = folder();
+    let other = format!("{}/classify/checkpoint.safetensors", TRAINED.result);
+    let more = ["--steps", "2", "--images", "4", "--transfer", &other];
+    let printed = done(&attack(&text, &more));
+    assert!(printed.contains("as they are"), "{printed}");
+    let rows = json(&out)["transfer"].as_array().unwrap().clone();
+    assert!(rows.len() == 3 && rows.iter().all(|row| row["right"].as_array().unwrap().len() == 2));
+}
+
+#[test]
+fn the_notebooks_preset_has_its_four_sizes() {
+    let (_kept, out, text) = folder();
+    done(&attack(&text, &["--preset", "notebook", "--images", "4"]));
+    let summary = json(&out);
+    let epsilons: Vec<f64> =
+        summary["attacks"].as_array().unwrap().iter().map(|a| a["epsilon"].as_f64().unwrap()).collect();
+    for (got, expected) in epsilons.iter().zip([0.0, 0.11, 0.17, 0.28]) {
+        assert!((2.0 * got - expected).abs() < 1e-6, "{epsilons:?}");
+    }
+    assert_eq!(epsilons.len(), 4);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_before_any_work() {
+    let (_kept, out, text) = folder();
+    for (more, wanted) in [
+        (&["--epsilon", "-0.1"][..], "expected a number of at least 0"),
+        (&["--epsilon", "nan"], "expected a number of at least 0"),
+        (&["--epsilon", "8/0"], "expected a number of at least 0"),
+        (&["--target", "unicorn"], "`unicorn` is none of background, aeroplane"),
+        (&["--target", "background"], "knows no background"),
+        (&["--task", "segment", "--target", "cat"], "--from"),
+        (&["--from", "cat"], "--target"),
+        (&["--method", "segpgd"], "it is for masks"),
+        (&["--task", "segment", "--method", "deepfool"], "it is for classifiers"),
+        (&["--method", "magic"], "magic"),
+        (&["--norm", "l1"], "`l1`"),
+        (&["--method", "square", "--norm", "l2"], "linf"),
+        (&["--preset", "keras"], "there is `notebook`"),
+        (&["--preset", "notebook", "--epsilon", "0.1"], "sets method and epsilon"),
+        (&["--batch-size", "0"], "at least 1"),
+        (&["--steps", "0"], "at least one step"),
+        // Test pictures' labels are not known.
+        (&["--split", "test"], "has no labels; give --labels predicted"),
+        (&["--checkpoint", "/no/such"], "/no/such"),
+    ] {
+        // A flag given twice: the last one counts for none of these.
+        let mut arguments = attack(&text, more);
+        if more[0] == "--checkpoint" {
+            arguments = vec!["attack", "--data", &TRAINED.data, "--out", &text, more[0], more[1]];
+        }
+        let error = refused(&arguments);
+        assert!(error.contains(wanted), "{more:?}: {error}");
+    }
+    assert!(!out.join("attack.csv").exists());
+    let (_kept, _, text) = folder();
+    done(&attack(&text, &["--split", "test", "--labels", "predicted", "--steps", "2"]));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_stopped_attack_keeps_what_is_done() {
+    let (_kept, out, text) = folder();
+    let arguments = attack(&text, &["--steps", "20", "--restarts", "4", "--batch-size", "1"]);
+    let child = std::process::Command::new(BINARY)
+        .args(&arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The first pictures are written as soon as they are done.
+    let images = out.join("perturbed/test/img");
+    let began = std::time::Instant::now();
+    while fs::read_dir(&images).map_or(0, |files| files.count()) == 0 {
+        assert!(began.elapsed().as_secs() < 120);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(
+        std::process::Command::new("kill")
+            .args(["-INT", &child.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let output = child.wait_with_output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    // Unless it was done before the signal came.
+    if !output.status.success() {
+        assert!(error.contains("what is done is in"), "{error}");
+    }
+    let rows = fs::read_to_string(out.join("attack.csv")).unwrap().lines().count() - 1;
+    assert_eq!(json(&out)["attacks"][0]["pictures"].as_u64(), Some(rows as u64));
+    assert!(rows >= 1 && fs::read_dir(&images).unwrap().count() == rows);
+}
