@@ -9,16 +9,6 @@ use crate::data::{Mask, VOID};
 use crate::error::{Error, Result};
 use crate::metrics::arg_max;
 
-/// What each pixel is to become.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
-    /// Anything but what it is.
-    Wrong,
-    /// Pixels that the network takes for class `from` are to be `to`, all others what they are: the person vanishes
-    /// (`to` 0, the background), cats become sofas.
-    Turn { from: u8, to: u8 },
-}
-
 /// A network for masks led astray.
 #[derive(Clone, Debug)]
 pub struct MaskObjective {

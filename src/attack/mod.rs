@@ -6,10 +6,12 @@
 //!
 //! In the order to read it: [`ball`] (what counts as small), [`victim`], [`objective`], [`iterative`] (FGSM, PGD, MIM),
 //! [`masks`] (networks that segment), [`deepfool`], [`square`] (without gradients), [`universal`] (one perturbation for all
-//! pictures), [`measure`] (how visible a perturbation is), [`trial`] (an attack on many pictures).
+//! pictures), [`measure`] (how visible a perturbation is), [`trial`] (an attack on many pictures), [`defence`]
+//! (what helps).
 
 pub mod ball;
 pub mod deepfool;
+pub mod defence;
 pub mod iterative;
 pub mod masks;
 pub mod measure;
@@ -25,7 +27,7 @@ pub mod victim;
 pub use ball::{Ball, Norm};
 pub use deepfool::DeepFool;
 pub use iterative::{Attacked, Iterative};
-pub use masks::{MaskObjective, Wish};
+pub use masks::MaskObjective;
 pub use measure::Visibility;
 pub use objective::{Goal, LabelObjective, Objective, Standing};
 pub use pictures::Pictures;

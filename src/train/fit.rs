@@ -6,7 +6,7 @@ use super::evaluate::evaluate;
 use super::history::{Epoch, History};
 use super::plan::{Plan, Watch};
 use super::step::{OnDevice, Pending};
-use crate::data::loader::{Loader, Recipe};
+use crate::data::loader::{Batch, Loader, Recipe};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::graph::{Live, Model, Parameter};
@@ -85,6 +85,9 @@ pub enum Event<'a> {
 /// Watches a run; may ask it to stop, which saves the state first.
 pub type Monitor<'a> = dyn FnMut(Event) -> ControlFlow<()> + 'a;
 
+/// Makes another batch of one, just before the step on it: with the weights that the step begins with.
+pub type Change<'a> = dyn FnMut(&Trainer, Batch) -> Result<Batch> + 'a;
+
 impl Trainer {
     pub fn new(model: Model, plan: Plan) -> Result<Self> {
         plan.check()?;
@@ -140,8 +143,32 @@ impl Trainer {
         pace: &Pace,
         monitor: &mut Monitor,
     ) -> Result<()> {
-        // A device warps pictures itself.
-        let warp_later = self.model.device() != Device::Cpu;
+        self.run(training, validation, pace, monitor, None)
+    }
+
+    /// [`Trainer::fit`] on what `change` makes of each batch. For a resumed run to go on with the same bits, that may
+    /// depend on the batch and on the trainer alone.
+    pub fn fit_changed(
+        &mut self,
+        training: &Loader,
+        validation: Option<&Loader>,
+        pace: &Pace,
+        monitor: &mut Monitor,
+        change: &mut Change,
+    ) -> Result<()> {
+        self.run(training, validation, pace, monitor, Some(change))
+    }
+
+    fn run(
+        &mut self,
+        training: &Loader,
+        validation: Option<&Loader>,
+        pace: &Pace,
+        monitor: &mut Monitor,
+        mut change: Option<&mut Change>,
+    ) -> Result<()> {
+        // A device warps pictures itself; who changes them is to see them as they will be.
+        let warp_later = self.model.device() != Device::Cpu && change.is_none();
         let recipe = Recipe { warp_later, ..training.recipe };
         let training = &Loader { recipe, ..training.clone() };
         let steps = training.steps() as u64;
@@ -167,10 +194,14 @@ impl Trainer {
                 }
                 let n = batch.indices.len();
                 self.rate_factor = self.plan.schedule.factor(self.position.global_step, warmup, all);
+                let batch = match &mut change {
+                    Some(change) => change(self, batch)?,
+                    None => batch,
+                };
                 self.launch(&batch)?;
-                // While a device works, the next batch is on its way there.
+                // While a device works, the next batch is on its way there, unless it is yet to be changed.
                 next = batches.next().transpose()?;
-                if let Some(next) = &next {
+                if let (Some(next), None) = (&next, &change) {
                     self.send_ahead(next)?;
                 }
                 let (loss, accuracy) = self.finish()?;

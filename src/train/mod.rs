@@ -16,7 +16,7 @@ mod step;
 pub use callbacks::{Callbacks, Plateau, Schedule, Verdict};
 pub use checkpoint::{Saved, load, parse, save};
 pub use evaluate::{Scores, evaluate};
-pub use fit::{Event, Monitor, Pace, Position, Trainer};
+pub use fit::{Change, Event, Monitor, Pace, Position, Trainer};
 pub use history::{Epoch, History};
 pub use plan::{Augment, Plan, Unfreeze, Watch};
 pub use presets::Preset;

@@ -1,0 +1,291 @@
+//! Adversarial training: a network learns from pictures that were perturbed against it (Goodfellow, Shlens and Szegedy, ICLR
+//! 2015; Madry et al., ICLR 2018).
+//!
+//! min_w E [ max_{‖δ‖ ≤ ε} L(w, x + δ) ]: the inner maximum is what FGSM or PGD find with the weights of before each step. As
+//! Goodfellow et al. had it, a share of each batch is perturbed and the rest left clean, here different pictures: half of
+//! the attack's work, and clean pictures are not forgotten.
+//!
+//! Of all defences here the one that attackers who know it have not undone; it costs accuracy on clean pictures, and a
+//! training step costs as many passes more as the attack has. One step of FGSM is cheap, but networks can learn to fool that one
+//! step alone (Kurakin, Goodfellow and Bengio, ICLR 2017; Wong, Rice and Kolter, ICLR 2020): judge by PGD.
+
+use crate::attack::{Goal, victim};
+use crate::attack::{Iterative, LabelObjective, Network, Objective, Pictures, Standing, Victim};
+use crate::data::image::{Placement, Preprocess};
+use crate::data::loader::{Batch, Loader};
+use crate::data::{CLASSES, Labels};
+use crate::error::{Error, Result};
+use crate::random::{Stream, domain};
+use crate::tensor::Tensor;
+use crate::train::{Monitor, Pace, Trainer};
+
+/// Training of a classifier on pictures that are perturbed as it goes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Adversarial {
+    /// What perturbs them; ε in units of pictures from 0 to 1.
+    pub attack: Iterative,
+    /// Of each batch the share that is perturbed, 0 to 1.
+    pub share: f32,
+    /// Draws which.
+    pub seed: u64,
+}
+
+impl Adversarial {
+    /// Half of each batch.
+    pub fn new(attack: Iterative, seed: u64) -> Self {
+        Adversarial { attack, share: 0.5, seed }
+    }
+
+    pub fn check(&self) -> Result<()> {
+        self.attack.check()?;
+        match (0.0..=1.0).contains(&self.share) {
+            true => Ok(()),
+            false => Err(Error::argument("share", format!("expected 0 to 1, got {}", self.share))),
+        }
+    }
+
+    /// Goes on training to the plan's last epoch, as [`Trainer::fit`] does: `training` is the plan's loader, and monitor,
+    /// schedule, validation (on clean pictures), checkpoints are the trainer's own. A run that was stopped and loaded goes on with
+    /// the same bits if this is called again. A network that is trained already goes on in a new trainer, under a plan of a
+    /// few epochs and a small learning rate.
+    ///
+    /// An error for a network that is no classifier of VOC's classes. Of padded pictures the padding is perturbed too: what
+    /// augmentation has turned has no border that is known.
+    pub fn fit(
+        &self,
+        trainer: &mut Trainer,
+        training: &Loader,
+        validation: Option<&Loader>,
+        pace: &Pace,
+        monitor: &mut Monitor,
+    ) -> Result<()> {
+        self.check()?;
+        if trainer.plan.network.segments() {
+            return Err(Error::argument("adversarial training", "expected a classifier, got masks"));
+        }
+        if training.recipe.preprocess != trainer.plan.preprocess {
+            let (plan, got) = (trainer.plan.preprocess, training.recipe.preprocess);
+            let message = format!("expected pictures prepared as `{plan:?}`, got `{got:?}`");
+            return Err(Error::argument("adversarial training", message));
+        }
+        trainer.fit_changed(training, validation, pace, monitor, &mut |trainer, batch| {
+            self.perturbed(trainer, batch)
+        })
+    }
+
+    /// The batch with a share of its pictures perturbed against the trainer's present weights, batch norms with their
+    /// moving statistics. Which ones depends on seed and step; pictures without a known label are left as they are, and so is
+    /// every bit of those that are not perturbed.
+    pub fn perturbed(&self, trainer: &Trainer, mut batch: Batch) -> Result<Batch> {
+        let n = batch.indices.len();
+        if batch.warp.is_some() {
+            return Err(Error::argument(
+                "adversarial training",
+                "expected a batch that is warped already",
+            ));
+        }
+        let labels = batch.labels.to_vec_f64();
+        let mut stream = Stream::new(self.seed, &[domain::ATTACK, trainer.position.global_step]);
+        let wanted = (n as f32 * self.share).round() as usize;
+        let mut chosen: Vec<usize> = stream.permutation(n).into_iter().take(wanted).collect();
+        chosen.retain(|&i| labels[i * CLASSES.len()..][..CLASSES.len()].contains(&1.0));
+        chosen.sort_unstable();
+        if chosen.is_empty() {
+            return Ok(batch);
+        }
+        let truth =
+            |&i: &usize| -> Labels { std::array::from_fn(|c| labels[i * CLASSES.len() + c] == 1.0) };
+        let preprocess = trainer.plan.preprocess;
+        let network = Network::new(&trainer.model, preprocess)?;
+        let classes = trainer.model.graph.node(trainer.model.graph.output()).output_shape.clone();
+        if classes != [CLASSES.len()] {
+            let expected = format!("a classifier of {} classes", CLASSES.len());
+            return Err(Error::shape("adversarial training", expected, format!("{classes:?}")));
+        }
+        let objective = Loss(LabelObjective {
+            truth: chosen.iter().map(truth).collect(),
+            goal: Goal::Untargeted,
+            exclusive: network.exclusive(),
+            thresholds: vec![0.5; CLASSES.len()],
+            margin: 0.0,
+            all_classes: true,
+        });
+        let pictures = undone(&victim::rows(&batch.images, &chosen)?, preprocess)?;
+        let attacked = self.attack.perturb(&network, &pictures, &objective)?;
+        let mut values = attacked.x.values::<f32>().to_vec();
+        values.iter_mut().for_each(|v| *v *= 255.0);
+        preprocess.apply(&mut values);
+        let each = values.len() / chosen.len();
+        let images = batch.images.values_mut::<f32>();
+        for (&i, picture) in chosen.iter().zip(values.chunks_exact(each)) {
+            images[i * each..][..each].copy_from_slice(picture);
+        }
+        Ok(batch)
+    }
+}
+
+/// Prepared pictures as they were, 0 to 1.
+fn undone(images: &Tensor, preprocess: Preprocess) -> Result<Pictures> {
+    let mut values = images.values::<f32>().to_vec();
+    preprocess.undo(&mut values);
+    // Rounding may have left a value a little outside.
+    values.iter_mut().for_each(|v| *v = (*v / 255.0).clamp(0.0, 1.0));
+    let (n, side) = (images.shape()[0], images.shape()[1]);
+    let place = Placement { height: side, width: side, top: 0, left: 0 };
+    let x = Tensor::from_slice(&values, images.shape())?;
+    Ok(Pictures { x, inside: None, places: vec![place; n] })
+}
+
+/// The highest loss there is, whether the network errs already or not: an attack with this goes all its steps.
+struct Loss(LabelObjective);
+
+impl Objective for Loss {
+    fn standing(&self, picture: usize, logits: &[f32]) -> Standing {
+        Standing { reached: false, sure: false, ..self.0.standing(picture, logits) }
+    }
+
+    fn upstream(&self, picture: usize, logits: &[f32], done: f32, gradient: &mut [f32]) {
+        self.0.upstream(picture, logits, done, gradient);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::toy::{EPSILON, SIDE, Toy, linear_model, objective, pictures};
+    use super::*;
+    use crate::attack::Ball;
+    use crate::graph::Model;
+    use crate::models::Spec;
+    use crate::train::{Augment, Event, Plan};
+    use std::ops::ControlFlow::{Break, Continue};
+    use std::sync::Arc;
+
+    fn plan(preprocess: Preprocess) -> Plan {
+        Plan {
+            epochs: 6,
+            batch_size: 16,
+            learning_rate: 0.01,
+            loss: "categorical_crossentropy".into(),
+            augment: Augment::None,
+            preprocess,
+            train_indices: (0..96).collect(),
+            ..Plan::new(Spec::new("alexnet", SIDE, CLASSES.len()))
+        }
+    }
+
+    fn loader(plan: &Plan) -> Loader {
+        let data = Arc::new(Toy { first: 0, len: 96 });
+        Loader::shuffled(data, plan.training_recipe(), plan.batch_size, plan.seed)
+    }
+
+    /// Trains the linear network; with adversarial pictures or without.
+    fn trained(preprocess: Preprocess, with: Option<Adversarial>) -> Trainer {
+        let mut trainer = Trainer::new(linear_model(), plan(preprocess)).unwrap();
+        let loader = loader(&trainer.plan);
+        let (pace, monitor) = (Pace::default(), &mut |_: Event| Continue(()));
+        match with {
+            Some(how) => how.fit(&mut trainer, &loader, None, &pace, monitor).unwrap(),
+            None => trainer.fit(&loader, None, &pace, monitor).unwrap(),
+        }
+        trainer
+    }
+
+    /// The shares of clean and of attacked pictures that err.
+    fn errors(trainer: &Trainer) -> [f64; 2] {
+        let network = Network::new(&trainer.model, trainer.plan.preprocess).unwrap();
+        let (pictures, objective) = (pictures(40), objective(40));
+        let share = |standings: &[Standing]| {
+            standings.iter().filter(|s| s.reached).count() as f64 / standings.len() as f64
+        };
+        let clean = super::super::Party::new(&network, &objective).judge(&pictures.x).unwrap();
+        let attack = Iterative::pgd(Ball::linf(EPSILON), 10);
+        let attacked = attack.perturb(&network, &pictures, &objective).unwrap();
+        [share(&clean.standings), share(&attacked.standings)]
+    }
+
+    #[test]
+    fn it_makes_a_network_that_resists() {
+        let attack = Iterative { restarts: 0, ..Iterative::pgd(Ball::linf(EPSILON), 4) };
+        for preprocess in [Preprocess::Unit, Preprocess::Torch] {
+            let [clean, attacked] = errors(&trained(preprocess, None));
+            assert!(clean == 0.0 && attacked > 0.8, "{preprocess:?}: {clean} {attacked}");
+            let robust = trained(preprocess, Some(Adversarial::new(attack, 1)));
+            let [clean, attacked] = errors(&robust);
+            assert!(clean < 0.05 && attacked < 0.3, "{preprocess:?}: {clean} {attacked}");
+            // Optimizer and history are the trainer's own.
+            assert_eq!((robust.history.epochs.len(), robust.optimizer.step()), (6, 36));
+        }
+    }
+
+    #[test]
+    fn a_stopped_run_goes_on_with_the_same_bits() {
+        let how = Adversarial::new(Iterative::pgd(Ball::linf(EPSILON), 2), 4);
+        let whole = trained(Preprocess::Unit, Some(how));
+        let mut trainer = Trainer::new(linear_model(), plan(Preprocess::Unit)).unwrap();
+        let (loader, pace) = (loader(&trainer.plan), Pace::default());
+        let mut steps = 0;
+        let stopped = how.fit(&mut trainer, &loader, None, &pace, &mut |event| {
+            steps += matches!(event, Event::Step { .. }) as usize;
+            if steps == 9 { Break(()) } else { Continue(()) }
+        });
+        assert!(stopped.unwrap_err().to_string().contains("epoch 1, step 3"));
+        how.fit(&mut trainer, &loader, None, &pace, &mut |_| Continue(())).unwrap();
+        for (a, b) in whole.model.parameters.iter().zip(&trainer.model.parameters) {
+            assert_eq!(a.value.to_vec_f64(), b.value.to_vec_f64(), "{}", a.path);
+        }
+        let other = trained(Preprocess::Unit, Some(Adversarial { seed: 5, ..how }));
+        assert_ne!(
+            whole.model.parameters[0].value.to_vec_f64(),
+            other.model.parameters[0].value.to_vec_f64()
+        );
+    }
+
+    #[test]
+    fn half_of_a_batch_moves_by_no_more_than_epsilon_and_the_rest_by_nothing() {
+        let model: Model = super::super::toy::sharp_model();
+        for preprocess in [
+            Preprocess::None,
+            Preprocess::Unit,
+            Preprocess::Symmetric,
+            Preprocess::Caffe,
+            Preprocess::Torch,
+        ] {
+            let trainer = Trainer::new(model.clone(), plan(preprocess)).unwrap();
+            let batch = loader(&trainer.plan).epoch(0, 0).unwrap().next().unwrap().unwrap();
+            let before = batch.images.clone();
+            let how = Adversarial::new(Iterative::fgsm(Ball::linf(EPSILON)), 2);
+            let after = how.perturbed(&trainer, batch).unwrap();
+            let each = SIDE * SIDE * 3;
+            let rows = |t: &Tensor| -> Vec<Vec<f32>> {
+                t.values::<f32>().chunks_exact(each).map(<[f32]>::to_vec).collect()
+            };
+            let mut moved = 0;
+            for (mut a, mut b) in rows(&before).into_iter().zip(rows(&after.images)) {
+                if a == b {
+                    continue;
+                }
+                moved += 1;
+                preprocess.undo(&mut a);
+                preprocess.undo(&mut b);
+                let most = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / 255.0;
+                assert!((most - EPSILON).abs() < 1e-5, "{preprocess:?}: {most}");
+                assert!(b.iter().all(|&v| (-1e-3..=255.001).contains(&v)));
+            }
+            assert_eq!((moved, after.labels.to_vec_f64().len()), (8, 16 * CLASSES.len()));
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let how = Adversarial::new(Iterative::fgsm(Ball::linf(EPSILON)), 2);
+        let mut trainer = Trainer::new(linear_model(), plan(Preprocess::Unit)).unwrap();
+        let mut error = |how: Adversarial, loader: &Loader| {
+            how.fit(&mut trainer, loader, None, &Pace::default(), &mut |_| Continue(()))
+                .unwrap_err()
+                .to_string()
+        };
+        let right = loader(&plan(Preprocess::Unit));
+        assert!(error(Adversarial { share: 1.5, ..how }, &right).contains("got 1.5"));
+        assert!(error(how, &loader(&plan(Preprocess::Torch))).contains("`Unit`, got `Torch`"));
+    }
+}

@@ -1,0 +1,310 @@
+//! An alarm in front of a classifier, what it is worth, and who attacks both.
+//!
+//! A [`Detector`] gives each picture a score, and says "perturbed" above its threshold. There are two: a small network
+//! ([`super::learnt`]) and the distance between predictions with and without squeezing ([`super::distance`]). Its measures are the
+//! area under the ROC curve, and the share of perturbed pictures that it finds while it raises a false alarm for 5 % of
+//! clean ones ([`Detection`]).
+//!
+//! Who knows of the detector has to lead two networks astray at once. [`Guarded`] shows both to the attack, the detector's score as one
+//! more logit, and [`Undetected`] raises
+//!
+//! L(z) − λ·softplus(s − t)
+//!
+//! with the classifier's logits z, the score s and the threshold t: the classifier's loss less the cross-entropy of
+//! "clean" (Carlini and Wagner, AISec 2017, broke ten detectors so). A fixed λ wastes steps on what is reached already; with
+//! [`Undetected::selective`] each step follows the one of the two that is not (Bryniarski et al., ICLR 2022).
+
+use crate::attack::objective::softplus;
+use crate::attack::{Objective, Standing, Victim, victim};
+use crate::autograd::no_grad;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::ops;
+use crate::tensor::Tensor;
+
+/// False alarms that detectors are compared at.
+pub const FALSE_ALARMS: f64 = 0.05;
+
+/// Says which pictures were perturbed.
+pub trait Detector: Sync {
+    /// What it is called in tables.
+    fn name(&self) -> String;
+
+    /// Pictures [N, side, side, 3], 0 to 1 → scores [N, 1], on the tape where the pictures are. More is more suspicious.
+    fn score(&self, x: &Tensor) -> Result<Tensor>;
+
+    /// Pictures of a higher score are taken for perturbed.
+    fn threshold(&self) -> f32;
+}
+
+/// Pictures of a batch of scores.
+const BATCH: usize = 16;
+
+/// The scores of pictures [N, side, side, 3].
+pub fn scores(detector: &dyn Detector, device: Device, x: &Tensor) -> Result<Vec<f64>> {
+    let all: Vec<usize> = (0..x.shape()[0]).collect();
+    let mut scores = Vec::with_capacity(all.len());
+    for batch in all.chunks(BATCH) {
+        let x = victim::rows(x, batch)?.to_device(device)?;
+        scores.extend(no_grad(|| detector.score(&x))?.to_device(Device::Cpu)?.to_vec_f64());
+    }
+    Ok(scores)
+}
+
+/// The lowest threshold above which there are no more than this share of clean pictures. An error without scores, or with
+/// a share that is not from 0 to below 1.
+pub fn threshold(clean: &[f64], false_alarms: f64) -> Result<f64> {
+    check("threshold", clean)?;
+    if !(0.0..1.0).contains(&false_alarms) {
+        let message = format!("expected a share of 0 to below 1, got {false_alarms}");
+        return Err(Error::argument("threshold", message));
+    }
+    let mut falling = clean.to_vec();
+    falling.sort_by(|a, b| b.total_cmp(a));
+    // Just so many are above the next one; of equal scores none is.
+    Ok(falling[((clean.len() as f64 * false_alarms + 1e-9) as usize).min(clean.len() - 1)])
+}
+
+/// The area under the ROC curve: how often a perturbed picture has a higher score than a clean one, ties counting half
+/// (Mann and Whitney's U over both numbers; Hanley and McNeil, 1982).
+pub fn auc(clean: &[f64], perturbed: &[f64]) -> Result<f64> {
+    check("auc", clean)?;
+    check("auc", perturbed)?;
+    let mut sorted = clean.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let wins = perturbed.iter().map(|&score| {
+        let below = sorted.partition_point(|&c| c < score);
+        let not_above = sorted.partition_point(|&c| c <= score);
+        (below + not_above) as f64 / 2.0
+    });
+    Ok(wins.sum::<f64>() / clean.len() as f64 / perturbed.len() as f64)
+}
+
+fn check(what: &'static str, scores: &[f64]) -> Result<()> {
+    match scores.iter().find(|score| score.is_nan()) {
+        _ if scores.is_empty() => Err(Error::argument(what, "there are no scores")),
+        Some(bad) => Err(Error::argument(what, format!("expected numbers, got {bad}"))),
+        None => Ok(()),
+    }
+}
+
+/// What a detector is worth on clean pictures and their perturbed likes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Detection {
+    pub auc: f64,
+    pub threshold: f64,
+    /// The share of perturbed pictures above the threshold.
+    pub detected: f64,
+    /// The share of clean ones.
+    pub false_alarms: f64,
+}
+
+impl Detection {
+    /// At a threshold that was found on other pictures.
+    pub fn at(clean: &[f64], perturbed: &[f64], threshold: f64) -> Result<Self> {
+        let above = |scores: &[f64]| {
+            scores.iter().filter(|&&score| score > threshold).count() as f64 / scores.len() as f64
+        };
+        let auc = auc(clean, perturbed)?;
+        let (detected, false_alarms) = (above(perturbed), above(clean));
+        Ok(Detection { auc, threshold, detected, false_alarms })
+    }
+
+    /// At the threshold where no more than this share of these clean pictures are false alarms.
+    pub fn with(clean: &[f64], perturbed: &[f64], false_alarms: f64) -> Result<Self> {
+        Self::at(clean, perturbed, threshold(clean, false_alarms)?)
+    }
+}
+
+/// A classifier with a detector in front of it: logits [N, classes + 1], the last of them the detector's score.
+pub struct Guarded<'a> {
+    pub classifier: &'a dyn Victim,
+    pub detector: &'a dyn Detector,
+}
+
+impl Victim for Guarded<'_> {
+    fn logits(&self, x: &Tensor) -> Result<Tensor> {
+        let (logits, score) = (self.classifier.logits(x)?, self.detector.score(x)?);
+        if logits.shape().len() != 2 {
+            let expected = "a classifier's logits [N, classes]";
+            return Err(Error::shape("guarded", expected, logits.shape()));
+        }
+        ops::concat(&[&logits, &score], 1)
+    }
+
+    fn side(&self) -> usize {
+        self.classifier.side()
+    }
+
+    fn device(&self) -> Device {
+        self.classifier.device()
+    }
+
+    fn exclusive(&self) -> bool {
+        self.classifier.exclusive()
+    }
+}
+
+/// An objective for what a [`Guarded`] classifier says: reached where `inner` is, by a picture that is taken for clean.
+pub struct Undetected<O> {
+    /// For the classifier's logits.
+    pub inner: O,
+    /// The detector's.
+    pub threshold: f32,
+    /// λ: how much not being detected weighs. Of a [`super::Distance`], whose scores go from 0 to 2, more than of a logit.
+    pub weight: f64,
+    /// Each step follows the classifier's loss until it errs as wished, then the detector's until it is silent.
+    pub selective: bool,
+}
+
+impl<O> Undetected<O> {
+    /// Both at once, λ = 1.
+    pub fn new(inner: O, detector: &dyn Detector) -> Self {
+        Undetected { inner, threshold: detector.threshold(), weight: 1.0, selective: false }
+    }
+}
+
+impl<O: Objective> Objective for Undetected<O> {
+    fn standing(&self, picture: usize, logits: &[f32]) -> Standing {
+        let Some((&score, classes)) = logits.split_last() else {
+            return Standing { reached: false, sure: false, score: f64::NEG_INFINITY };
+        };
+        let inner = self.inner.standing(picture, classes);
+        let above = score as f64 - self.threshold as f64;
+        Standing {
+            reached: inner.reached && above <= 0.0,
+            sure: inner.sure && above <= 0.0,
+            score: inner.score - self.weight * softplus(above),
+        }
+    }
+
+    fn upstream(&self, picture: usize, logits: &[f32], done: f32, gradient: &mut [f32]) {
+        let (Some((&score, classes)), Some((by_score, by_classes))) =
+            (logits.split_last(), gradient.split_last_mut())
+        else {
+            return;
+        };
+        let above = score - self.threshold;
+        *by_score = (-self.weight / (1.0 + (-above as f64).exp())) as f32;
+        self.inner.upstream(picture, classes, done, by_classes);
+        if self.selective {
+            match self.inner.standing(picture, classes).reached {
+                true => by_classes.fill(0.0),
+                false => *by_score = 0.0,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::toy;
+    use super::*;
+
+    #[test]
+    fn areas_by_hand() {
+        assert_eq!(auc(&[1.0, 2.0], &[3.0, 4.0]).unwrap(), 1.0);
+        assert_eq!(auc(&[3.0, 4.0], &[1.0, 2.0]).unwrap(), 0.0);
+        assert_eq!(auc(&[1.0; 5], &[1.0; 3]).unwrap(), 0.5);
+        // Pairs won: 2 of 1.5, 1½ of 1 (a tie with 1), 2 of 5, of 2×3.
+        assert_eq!(auc(&[0.0, 1.0], &[1.5, 1.0, 5.0]).unwrap(), 5.5 / 6.0);
+        assert!(auc(&[], &[1.0]).is_err() && auc(&[1.0], &[]).is_err());
+        assert!(auc(&[f64::NAN], &[1.0]).unwrap_err().to_string().contains("NaN"));
+    }
+
+    #[test]
+    fn a_threshold_has_no_more_false_alarms_than_it_may() {
+        let clean: Vec<f64> = (0..100).map(|i| ((i * 37) % 100) as f64).collect();
+        let perturbed: Vec<f64> = (0..100).map(|i| i as f64 + 50.0).collect();
+        let detection = Detection::with(&clean, &perturbed, FALSE_ALARMS).unwrap();
+        assert_eq!(
+            (detection.threshold, detection.false_alarms, detection.detected),
+            (94.0, 0.05, 0.55)
+        );
+        // Many equal scores: fewer alarms, not more.
+        let same = Detection::with(&[2.0; 10], &[2.0, 3.0], 0.5).unwrap();
+        assert_eq!((same.false_alarms, same.detected), (0.0, 0.5));
+        for share in [0.0, 0.01, 0.2, 0.99] {
+            assert!(Detection::with(&clean, &perturbed, share).unwrap().false_alarms <= share + 1e-12);
+        }
+        assert!(threshold(&clean, 1.0).is_err() && threshold(&[], 0.05).is_err());
+    }
+
+    /// The mean of the pictures.
+    struct Brightness;
+
+    impl Detector for Brightness {
+        fn name(&self) -> String {
+            "brightness".into()
+        }
+
+        fn score(&self, x: &Tensor) -> Result<Tensor> {
+            let n = x.shape()[0];
+            ops::reshape(
+                &ops::mean_axes(&ops::reshape(x, [n, toy::SIDE * toy::SIDE * 3])?, 1..2)?,
+                [n, 1],
+            )
+        }
+
+        fn threshold(&self) -> f32 {
+            0.5
+        }
+    }
+
+    #[test]
+    fn upstream_is_the_gradient_of_the_score() {
+        let objective = Undetected::new(toy::objective(1), &Brightness);
+        let objective = Undetected { weight: 3.0, ..objective };
+        let mut z: Vec<f32> = (0..20).map(|i| ((i * 7 + 3) % 11) as f32 * 0.5).collect();
+        z.push(0.9);
+        let mut gradient = vec![0.0; 21];
+        objective.upstream(0, &z, 0.0, &mut gradient);
+        for i in 0..21 {
+            let at = |h: f32| {
+                let mut z = z.clone();
+                z[i] += h;
+                objective.standing(0, &z).score
+            };
+            let slope = (at(1e-2) - at(-1e-2)) / 2e-2;
+            assert!((slope - gradient[i] as f64).abs() < 1e-4, "{i}: {slope} {}", gradient[i]);
+        }
+        assert!(gradient[20] < 0.0);
+    }
+
+    #[test]
+    fn reached_is_erring_unseen_and_selective_steps_follow_what_is_missing() {
+        let mut objective = Undetected::new(toy::objective(1), &Brightness);
+        objective.selective = true;
+        let class = objective.inner.truth[0].iter().position(|&set| set).unwrap();
+        let mut z = vec![0.0; 21];
+        (z[class], z[20]) = (5.0, 0.7);
+        let mut gradient = vec![0.0; 21];
+        objective.upstream(0, &z, 0.0, &mut gradient);
+        assert!(!objective.standing(0, &z).reached && gradient[class] < 0.0 && gradient[20] == 0.0);
+        z[class] = -5.0; // Errs, and is seen.
+        objective.upstream(0, &z, 0.0, &mut gradient);
+        assert!(!objective.standing(0, &z).reached);
+        assert!(gradient[..20].iter().all(|&g| g == 0.0) && gradient[20] < 0.0);
+        z[20] = 0.5; // At the threshold, not above it.
+        assert!(objective.standing(0, &z).reached);
+    }
+
+    #[test]
+    fn a_guarded_classifier_has_both_gradients() {
+        let model = toy::sharp_model();
+        let network = crate::attack::Network::new(&model, crate::data::image::Preprocess::Unit).unwrap();
+        let guarded = Guarded { classifier: &network, detector: &Brightness };
+        let x = toy::pictures(3).x;
+        let logits = victim::logits(&guarded, &x).unwrap();
+        assert_eq!(logits.shape()[..], [3, 21]);
+        let alone = victim::logits(&network, &x).unwrap();
+        let scores = scores(&Brightness, Device::Cpu, &x).unwrap();
+        for (i, row) in logits.values::<f32>().chunks_exact(21).enumerate() {
+            assert_eq!(row[..20], alone.values::<f32>()[i * 20..][..20]);
+            assert_eq!(row[20] as f64, scores[i]);
+        }
+        let (_, gradient) = victim::gradient(&guarded, &x, |_, _, up| up[20] = 1.0).unwrap();
+        let share = 1.0 / (toy::SIDE * toy::SIDE * 3) as f32;
+        assert!(gradient.values::<f32>().iter().all(|g| (g - share).abs() < 1e-9));
+    }
+}

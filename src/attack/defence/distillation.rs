@@ -1,0 +1,351 @@
+//! Defensive distillation (Papernot et al., IEEE S&P 2016): a student of what a teacher says, trained hot and used cold.
+//!
+//! In training the student's logits z are divided by a temperature T, and softmax(z/T) (or a sigmoid each) is to be the
+//! teacher's probabilities: Σ −p_c ln softmax(z/T)_c. So z grows to T times what says the same at a temperature of 1, where
+//! it is used: probabilities of nearly 0 and 1, whose gradient is 0 in f32.
+//!
+//! **This hides gradients, it does not defend.** Carlini and Wagner (IEEE S&P 2017) found distilled networks no harder to
+//! lead astray than others: an attack on logits does not see the softmax at all. The gradients of [`crate::attack`] are computed
+//! in f64 from logits and vanish later than a network's own; an attacker who knows T divides the logits by it
+//! ([`super::Cooled`]) and has the gradients of an ordinary network back.
+
+use crate::data::loader::{Batch, Loader};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::graph::{Model, Run, for_inference};
+use crate::layers::Activation;
+use crate::losses::Loss;
+use crate::metrics::count_right;
+use crate::ops::{self, CategoricalGradient};
+use crate::optimizers::{Group, Optimizer, Update};
+use crate::tensor::Tensor;
+use crate::train::{Epoch, Event, Monitor, Plan};
+
+/// How a student learns from a teacher.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Distillation {
+    /// T: 1 to 1000; Papernot et al. used up to 100.
+    pub temperature: f32,
+    /// That of the teacher's probabilities: 1 of a network that was trained as usual, T of one that was
+    /// [trained hot](Self::train_teacher), as Papernot et al. did. (The teacher's logits over T where it was not trained
+    /// so would teach the student the teacher's own logits, and hide nothing.)
+    pub teacher_temperature: f32,
+}
+
+/// What a student is told.
+enum Truth<'a> {
+    /// The labels.
+    Labels,
+    /// What this network, rewritten for inference, says at a temperature.
+    Says(&'a Model, f32),
+}
+
+impl Distillation {
+    /// From a teacher that was trained as usual.
+    pub fn new(temperature: f32) -> Self {
+        Distillation { temperature, teacher_temperature: 1.0 }
+    }
+
+    pub fn check(&self) -> Result<()> {
+        for temperature in [self.temperature, self.teacher_temperature] {
+            if !(1.0..=1000.0).contains(&temperature) {
+                let message = format!("expected 1 to 1000, got {temperature}");
+                return Err(Error::argument("temperature", message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Trains `student`, of the teacher's graph, for the plan's epochs from the weights it has: optimizer, rates, schedule and clipping
+    /// are the plan's, augmentation the loader's. Validation, patience, class weights and label smoothing have no part in it. `monitor`
+    /// is told as in training; if it asks to stop, that is an error, and the student has the weights it had then. The gradient by z is
+    /// 1/T of what it is at a temperature of 1, which plain SGD needs a higher rate for and Adam does not.
+    pub fn train_student(
+        &self,
+        teacher: &Model,
+        student: &mut Model,
+        plan: &Plan,
+        training: &Loader,
+        monitor: &mut Monitor,
+    ) -> Result<()> {
+        let shape = |model: &Model| model.graph.node(model.graph.output()).output_shape.clone();
+        if shape(teacher) != shape(student) || head(teacher) != head(student) {
+            let of = |model: &Model| format!("{:?} of {:?}", head(model), shape(model));
+            return Err(Error::shape("distillation", of(teacher), of(student)));
+        }
+        let teacher = for_inference(teacher)?;
+        let truth = Truth::Says(&teacher, self.teacher_temperature);
+        self.train(student, plan, training, monitor, truth)
+    }
+
+    /// Trains a teacher on the labels, at the same temperature as its student.
+    pub fn train_teacher(
+        &self,
+        teacher: &mut Model,
+        plan: &Plan,
+        training: &Loader,
+        monitor: &mut Monitor,
+    ) -> Result<()> {
+        self.train(teacher, plan, training, monitor, Truth::Labels)
+    }
+
+    fn train(
+        &self,
+        model: &mut Model,
+        plan: &Plan,
+        training: &Loader,
+        monitor: &mut Monitor,
+        truth: Truth,
+    ) -> Result<()> {
+        self.check()?;
+        plan.check()?;
+        if plan.network.segments() || training.steps() == 0 {
+            let message = "expected a classifier, and samples to train it on";
+            return Err(Error::argument("distillation", message));
+        }
+        let mut optimizer = Optimizer::new(plan.rule(), plan.learning_rate)?;
+        let steps = training.steps() as u64;
+        let warmup = (plan.warmup as f64 * steps as f64).round() as u64;
+        let mut done = 0;
+        for epoch in 0..plan.epochs {
+            let (of, steps) = (plan.epochs, training.steps());
+            let mut stop = monitor(Event::EpochBegins { epoch: epoch + 1, of, steps, step: 0 });
+            let (mut loss_sum, mut accuracy_sum, mut samples) = (0.0, 0.0, 0.0);
+            let mut factor = 1.0;
+            for (step, batch) in training.epoch(epoch as u64, 0)?.enumerate() {
+                if stop.is_break() {
+                    return Err(stopped(epoch, step));
+                }
+                let batch = batch?;
+                let n = batch.indices.len();
+                factor = plan.schedule.factor(done, warmup, plan.epochs as u64 * steps as u64);
+                optimizer.factors = [factor, factor * plan.base_rate];
+                let run = Run::train(plan.seed, done);
+                let (loss, accuracy) = self.step(model, &mut optimizer, plan, &batch, &truth, run)?;
+                if !loss.is_finite() {
+                    let at = format!("epoch {}, step {}", epoch + 1, step + 1);
+                    return Err(Error::Diverged(format!("the loss of {at} is {loss}")));
+                }
+                done += 1;
+                loss_sum += loss * n as f64;
+                accuracy_sum += accuracy * n as f64;
+                samples += n as f64;
+                let (loss, accuracy) = (loss_sum / samples, accuracy_sum / samples);
+                stop = monitor(Event::Step { step: step + 1, samples: n, loss, accuracy });
+            }
+            if stop.is_break() {
+                return Err(stopped(epoch, steps));
+            }
+            let record = Epoch {
+                epoch: epoch + 1,
+                learning_rate: optimizer.learning_rate * factor,
+                loss: loss_sum / samples,
+                accuracy: accuracy_sum / samples,
+                val_loss: None,
+                val_accuracy: None,
+                val_map: None,
+                val_miou: None,
+                val_dice: None,
+            };
+            if monitor(Event::EpochEnds(&record)).is_break() {
+                return Err(stopped(epoch + 1, 0));
+            }
+        }
+        Ok(())
+    }
+
+    /// One step: the loss at the temperature, and how often the likeliest class is the first label.
+    fn step(
+        &self,
+        model: &mut Model,
+        optimizer: &mut Optimizer,
+        plan: &Plan,
+        batch: &Batch,
+        truth: &Truth,
+        run: Run,
+    ) -> Result<(f64, f64)> {
+        let device = model.device();
+        let images = batch.images.to_device(device)?;
+        let targets = match truth {
+            Truth::Labels => batch.labels.clone(),
+            Truth::Says(teacher, temperature) => {
+                probabilities(teacher, &batch.images.to_device(teacher.device())?, *temperature)?
+            }
+        };
+        let pass = model.run(&images, run)?;
+        let output = pass.output.to_device(Device::Cpu)?;
+        let columns = output.shape().last_axis();
+        let (all, right) = count_right(batch.labels.values(), output.values(), columns, f32::NAN)?;
+        let cooled = ops::scale(&pass.logits, 1.0 / self.temperature as f64)?;
+        // Where the targets of a row sum to 1 the two rules are the same; labels of several classes are not such.
+        let gradient = Some(CategoricalGradient::Keras);
+        let loss = match head(model) {
+            Activation::Softmax => Loss::CategoricalCrossentropy { gradient },
+            _ => Loss::BinaryCrossentropy,
+        };
+        let loss = loss.from_logits(&cooled, &targets.to_device(device)?, None)?;
+        let value = loss.item()?;
+        let mut gradients = loss.backward()?;
+        let gradients: Vec<Option<Tensor>> =
+            pass.leaves.iter().map(|leaf| gradients.take(leaf)).collect();
+        let moving = pass.moving;
+        // The leaves share the parameters' memory: gone, the parameters can change in place.
+        drop((pass.leaves, pass.output, pass.logits, cooled, loss));
+        let base = model.base_parameters();
+        let parameters = model.parameters.iter_mut().zip(gradients).enumerate();
+        let updates = parameters.filter_map(|(index, (parameter, gradient))| {
+            let group = if index < base { Group::Base } else { Group::Head };
+            Some(Update { index, parameter: &mut parameter.value, gradient: gradient?, group })
+        });
+        optimizer.begin_step();
+        optimizer.update(updates.collect(), plan.clip_norm)?;
+        model.update_moving(moving)?;
+        Ok((value, right as f64 / all.max(1) as f64))
+    }
+}
+
+fn stopped(epoch: usize, step: usize) -> Error {
+    Error::Interrupted(format!("distillation stopped after epoch {epoch}, step {step}"))
+}
+
+/// What makes probabilities of the network's logits.
+fn head(model: &Model) -> Activation {
+    match model.graph.node(model.graph.output()).layer.activation() {
+        Activation::Softmax => Activation::Softmax,
+        _ => Activation::Sigmoid,
+    }
+}
+
+/// What a network says of prepared pictures at a temperature, [N, classes], on the CPU.
+fn probabilities(model: &Model, images: &Tensor, temperature: f32) -> Result<Tensor> {
+    let logits = model.run(images, Run::infer())?.logits.detach();
+    let cooled = ops::scale(&logits, 1.0 / temperature as f64)?;
+    let probabilities = match head(model) {
+        Activation::Softmax => ops::softmax(&cooled)?,
+        _ => ops::sigmoid(&cooled)?,
+    };
+    probabilities.to_device(Device::Cpu)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::toy::{EPSILON, SIDE, Toy, linear_model, objective, pictures, sharp_model};
+    use super::super::{Cooled, Party, measure};
+    use super::*;
+    use crate::attack::{Ball, Iterative, Network, logits};
+    use crate::data::CLASSES;
+    use crate::data::image::Preprocess;
+    use crate::graph::Graph;
+    use crate::layers::Layer;
+    use crate::models::Spec;
+    use crate::train::Augment;
+    use std::ops::ControlFlow::{Break, Continue};
+    use std::sync::Arc;
+
+    const T: f32 = 20.0;
+
+    fn plan() -> Plan {
+        Plan {
+            epochs: 60,
+            batch_size: 32,
+            learning_rate: 0.3,
+            augment: Augment::None,
+            preprocess: Preprocess::Unit,
+            ..Plan::new(Spec::new("alexnet", SIDE, CLASSES.len()))
+        }
+    }
+
+    fn loader(plan: &Plan) -> Loader {
+        let data = Arc::new(Toy { first: 0, len: 64 });
+        Loader::shuffled(data, plan.training_recipe(), plan.batch_size, plan.seed)
+    }
+
+    #[test]
+    fn a_student_says_the_same_and_is_far_surer_and_no_safer() {
+        let (teacher, mut student) = (sharp_model(), linear_model());
+        let plan = plan();
+        let mut losses = Vec::new();
+        let mut monitor = |event: Event| {
+            if let Event::EpochEnds(epoch) = event {
+                losses.push(epoch.loss);
+            }
+            Continue(())
+        };
+        let how = Distillation::new(T);
+        how.train_student(&teacher, &mut student, &plan, &loader(&plan), &mut monitor).unwrap();
+        assert!(losses.len() == 60 && losses[59] < 0.5 * losses[0], "{losses:?}");
+        let (pictures, objective) = (pictures(24), objective(24));
+        let of = |model: &Model| Network::new(model, Preprocess::Unit).unwrap();
+        let (taught, learnt) = (of(&teacher), of(&student));
+        // By how much the two classes differ.
+        let margin = |network: &Network| {
+            let logits = logits(network, &pictures.x).unwrap();
+            let rows = logits.values::<f32>().chunks_exact(CLASSES.len());
+            rows.map(|z| (z[0] - z[1]).abs() as f64).sum::<f64>() / 24.0
+        };
+        let (before, after) = (margin(&taught), margin(&learnt));
+        assert!(after > 5.0 * before, "{before} {after}");
+        let clean = Party::new(&learnt, &objective).judge(&pictures.x).unwrap();
+        assert!(clean.standings.iter().all(|standing| !standing.reached));
+        // Who divides by T leads it astray.
+        let cooled = Cooled { inner: objective.clone(), temperature: T };
+        let attack = Iterative::pgd(Ball::linf(EPSILON), 10);
+        let (unaware, judge) = (Party::new(&taught, &objective), Party::new(&learnt, &objective));
+        let adaptive = Party::new(&learnt, &cooled);
+        let measured = measure(&pictures, unaware, adaptive, judge, &|victim, objective| {
+            attack.perturb(victim, &pictures, objective)
+        });
+        let [clean, unaware, adaptive] = measured.unwrap().rates();
+        assert!(clean == 0.0 && adaptive > 0.8 && adaptive >= unaware, "{clean} {unaware} {adaptive}");
+    }
+
+    /// A sigmoid a class.
+    fn independent() -> Model {
+        let mut g = Graph::new("toy", "input", [SIDE, SIDE, 3]);
+        let dense = Layer::dense(CLASSES.len()).with_activation(Activation::Sigmoid);
+        g.chain(g.input(), [Layer::Flatten, dense]).unwrap();
+        Model::with(g, |_, shape, _| Tensor::zeros(shape))
+    }
+
+    #[test]
+    fn a_teacher_trained_hot_and_sigmoids_are_distilled_too() {
+        let how = Distillation { temperature: T, teacher_temperature: T };
+        let plan = Plan { epochs: 20, ..plan() };
+        let run = || {
+            let (mut teacher, mut student) = (independent(), independent());
+            how.train_teacher(&mut teacher, &plan, &loader(&plan), &mut |_| Continue(())).unwrap();
+            how.train_student(&teacher, &mut student, &plan, &loader(&plan), &mut |_| Continue(()))
+                .unwrap();
+            (teacher, student)
+        };
+        let (teacher, student) = run();
+        let batch = loader(&plan).epoch(0, 0).unwrap().next().unwrap().unwrap();
+        let soft = |model: &Model| probabilities(model, &batch.images, T).unwrap().to_vec_f64();
+        let apart: f64 = soft(&teacher).iter().zip(soft(&student)).map(|(a, b)| (a - b).abs()).sum();
+        assert!(apart / (32.0 * CLASSES.len() as f64) < 0.05, "{apart}");
+        let output = student.run(&batch.images, Run::infer()).unwrap().output;
+        let (all, right) =
+            count_right(batch.labels.values(), output.values(), CLASSES.len(), f32::NAN).unwrap();
+        assert_eq!(all, right);
+        for (a, b) in run().1.parameters.iter().zip(&student.parameters) {
+            assert_eq!(a.value.to_vec_f64(), b.value.to_vec_f64());
+        }
+    }
+
+    #[test]
+    fn it_stops_when_asked_and_says_what_does_not_fit() {
+        let (teacher, mut student, plan) = (sharp_model(), linear_model(), plan());
+        let mut error = |how: Distillation, teacher: &Model| {
+            let monitor = &mut |event: Event| match event {
+                Event::Step { step: 2, .. } => Break(()),
+                _ => Continue(()),
+            };
+            how.train_student(teacher, &mut student, &plan, &loader(&plan), monitor)
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(error(Distillation::new(T), &teacher).contains("epoch 0, step 2"));
+        assert!(error(Distillation::new(0.5), &teacher).contains("got 0.5"));
+        assert!(error(Distillation::new(T), &independent()).contains("Sigmoid"));
+    }
+}

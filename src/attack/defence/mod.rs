@@ -1,0 +1,282 @@
+//! What helps a classifier against perturbations, and how much of it is left once the attacker knows.
+//!
+//! - [`squeeze`]: fewer bits, or a median filter, in front of the network (Xu, Evans and Qi, NDSS 2018).
+//! - [`pca`]: only the strongest principal components of blocks (Bhagoji et al., 2018).
+//! - `adversarial`: training on perturbed pictures (Goodfellow et al., 2015; Madry et al., 2018).
+//! - `distillation`: a student of softened probabilities (Papernot et al., 2016). It hides gradients.
+//! - [`detector`], [`learnt`], [`distance`]: not a better answer, but an alarm.
+//!
+//! A defence is judged three times ([`measure`]): on clean pictures, on those of an attacker who does not know of it, and
+//! on those of one who does. Only the last number says whether it defends: most that were published fell to attackers who
+//! took them into account (Athalye, Carlini and Wagner, ICML 2018; Tramèr et al., NeurIPS 2020). So a defence that changes
+//! pictures is a [`Victim`] of its own, [`Defended`], with its change on the tape: attacking it is attacking the whole.
+
+#[cfg(feature = "checkpoint")]
+pub mod adversarial;
+pub mod detector;
+pub mod distance;
+#[cfg(feature = "checkpoint")]
+pub mod distillation;
+pub mod eigen;
+pub mod learnt;
+pub mod pca;
+pub mod squeeze;
+
+#[cfg(feature = "checkpoint")]
+pub use adversarial::Adversarial;
+pub use detector::{Detection, Detector, Guarded, Undetected};
+pub use distance::Distance;
+#[cfg(feature = "checkpoint")]
+pub use distillation::Distillation;
+pub use learnt::Learnt;
+pub use pca::{Keep, Moments, Pca};
+pub use squeeze::Squeeze;
+
+use super::iterative::Attacked;
+use super::objective::{Objective, Standing};
+use super::pictures::Pictures;
+use super::victim::{self, Victim};
+use crate::autograd::record;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// What is done to pictures in front of a network.
+pub trait Transform: Send + Sync {
+    /// What it is called in tables.
+    fn name(&self) -> String;
+
+    /// Pictures [N, H, W, 3], 0 to 1 → as many of the same size, on the tape where the pictures are.
+    fn apply(&self, x: &Tensor) -> Result<Tensor>;
+}
+
+impl<T: Transform + ?Sized> Transform for &T {
+    fn name(&self) -> String {
+        (**self).name()
+    }
+
+    fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        (**self).apply(x)
+    }
+}
+
+impl<T: Transform + ?Sized> Transform for Box<T> {
+    fn name(&self) -> String {
+        (**self).name()
+    }
+
+    fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        (**self).apply(x)
+    }
+}
+
+/// A network behind a transformation. Who attacks `inner` does not know of it, who attacks this does.
+pub struct Defended<'a, T> {
+    pub inner: &'a dyn Victim,
+    pub transform: T,
+}
+
+impl<'a, T: Transform> Defended<'a, T> {
+    pub fn new(inner: &'a dyn Victim, transform: T) -> Self {
+        Defended { inner, transform }
+    }
+}
+
+impl<T: Transform> Victim for Defended<'_, T> {
+    fn logits(&self, x: &Tensor) -> Result<Tensor> {
+        self.inner.logits(&self.transform.apply(x)?)
+    }
+
+    fn side(&self) -> usize {
+        self.inner.side()
+    }
+
+    fn device(&self) -> Device {
+        self.inner.device()
+    }
+
+    fn exclusive(&self) -> bool {
+        self.inner.exclusive()
+    }
+}
+
+/// A network that somebody attacks, or is judged by, and what it is to be led to.
+#[derive(Clone, Copy)]
+pub struct Party<'a> {
+    pub victim: &'a dyn Victim,
+    pub objective: &'a dyn Objective,
+}
+
+impl<'a> Party<'a> {
+    pub fn new(victim: &'a dyn Victim, objective: &'a dyn Objective) -> Self {
+        Party { victim, objective }
+    }
+
+    /// How far pictures [N, side, side, 3] are on their way to what the objective wishes.
+    pub fn judge(&self, x: &Tensor) -> Result<Attacked> {
+        let standings = victim::standings(self.victim, x, self.objective)?;
+        Ok(Attacked { x: x.to_device(Device::Cpu)?, standings })
+    }
+}
+
+/// A defence judged three times.
+pub struct Measured {
+    /// The pictures as they are.
+    pub clean: Attacked,
+    /// Perturbed by somebody who does not know the defence.
+    pub unaware: Attacked,
+    /// Perturbed by somebody who does: of each picture the better of this one's and the unaware one's, since who knows more
+    /// can do what who knows less does.
+    pub adaptive: Attacked,
+}
+
+impl Measured {
+    /// The shares of pictures that err as wished: clean, unaware, adaptive. 0 to 1.
+    pub fn rates(&self) -> [f64; 3] {
+        [&self.clean, &self.unaware, &self.adaptive].map(|attacked| {
+            let reached = attacked.standings.iter().filter(|standing| standing.reached).count();
+            reached as f64 / attacked.standings.len().max(1) as f64
+        })
+    }
+}
+
+/// Attacks pictures without and with knowledge of a defence, and judges both by the defence.
+///
+/// `unaware` is what who does not know it attacks: the network without it. `adaptive` and `judge` are mostly the same: the
+/// network with it. An attack that stops at the first success on the undefended network (PGD here) carries over less often
+/// than one that goes on; the adaptive number does not have that weakness.
+pub fn measure(
+    pictures: &Pictures,
+    unaware: Party,
+    adaptive: Party,
+    judge: Party,
+    perturb: &dyn Fn(&dyn Victim, &dyn Objective) -> Result<Attacked>,
+) -> Result<Measured> {
+    let clean = judge.judge(&pictures.x)?;
+    let unaware = judge.judge(&perturb(unaware.victim, unaware.objective)?.x)?;
+    let mut best = judge.judge(&perturb(adaptive.victim, adaptive.objective)?.x)?;
+    let each = best.x.shape().elements() / pictures.len().max(1);
+    let mut values = best.x.values::<f32>().to_vec();
+    for (i, other) in unaware.standings.iter().enumerate() {
+        if other.is_better_than(&best.standings[i]) {
+            let range = i * each..(i + 1) * each;
+            values[range.clone()].copy_from_slice(&unaware.x.values::<f32>()[range]);
+            best.standings[i] = *other;
+        }
+    }
+    best.x = Tensor::from_slice(&values, best.x.shape())?;
+    Ok(Measured { clean, unaware, adaptive: best })
+}
+
+/// An objective of logits divided by a temperature: the attacker's answer to `distillation`, whose networks are as sure as
+/// T times their training. What counts as reached is what the logits themselves say.
+pub struct Cooled<O> {
+    pub inner: O,
+    /// T, above 0.
+    pub temperature: f32,
+}
+
+impl<O: Objective> Cooled<O> {
+    fn cooled(&self, logits: &[f32]) -> Vec<f32> {
+        logits.iter().map(|z| z / self.temperature).collect()
+    }
+}
+
+impl<O: Objective> Objective for Cooled<O> {
+    fn standing(&self, picture: usize, logits: &[f32]) -> Standing {
+        let Standing { reached, sure, .. } = self.inner.standing(picture, logits);
+        Standing { reached, sure, ..self.inner.standing(picture, &self.cooled(logits)) }
+    }
+
+    fn upstream(&self, picture: usize, logits: &[f32], done: f32, gradient: &mut [f32]) {
+        self.inner.upstream(picture, &self.cooled(logits), done, gradient);
+        gradient.iter_mut().for_each(|g| *g /= self.temperature);
+    }
+}
+
+/// Puts a function of pictures that is computed on the CPU on the tape. `forward` makes of values [N, H, W, 3] as many, and
+/// what makes of a gradient by those the gradient by the pictures. Of pictures on a device they are fetched and sent back.
+fn on_tape<B>(
+    op: &'static str,
+    x: &Tensor,
+    forward: impl FnOnce(&[f32], [usize; 4]) -> (Vec<f32>, B),
+) -> Result<Tensor>
+where
+    B: FnOnce(&[f32]) -> Vec<f32> + Send + 'static,
+{
+    let shape = x.shape();
+    let &[n, h, w, 3] = &*shape else {
+        return Err(Error::shape(op, "pictures [N, H, W, 3]", shape));
+    };
+    let device = x.device();
+    let here = x.to_device(Device::Cpu)?;
+    let Some(values) = here.as_slice::<f32>() else {
+        return Err(Error::DType { op, expected: "F32".into(), got: format!("{:?}", x.dtype()) });
+    };
+    let (y, backward) = forward(values, [n, h, w, 3]);
+    let output = Tensor::from_slice(&y, shape)?.to_device(device)?;
+    Ok(record(op, [x], output, move |g| {
+        let g = g.to_device(Device::Cpu)?;
+        let gradient = backward(g.values::<f32>());
+        Ok([Some(Tensor::from_slice(&gradient, shape)?.to_device(device)?)])
+    }))
+}
+
+#[cfg(test)]
+pub(super) mod toy;
+
+#[cfg(test)]
+mod tests {
+    use super::toy::*;
+    use super::*;
+    use crate::attack::{Ball, Iterative, Network};
+    use crate::data::image::Preprocess;
+
+    #[test]
+    fn who_knows_a_defence_does_no_worse_than_who_does_not() {
+        let model = sharp_model();
+        let network = Network::new(&model, Preprocess::Unit).unwrap();
+        let (pictures, objective) = (pictures(24), objective(24));
+        let defended = Defended::new(&network, Squeeze::Median(3));
+        let attack = Iterative::pgd(Ball::linf(EPSILON), 8);
+        let judge = Party::new(&defended, &objective);
+        let measured =
+            measure(&pictures, Party::new(&network, &objective), judge, judge, &|victim, objective| {
+                attack.perturb(victim, &pictures, objective)
+            })
+            .unwrap();
+        let [clean, unaware, adaptive] = measured.rates();
+        assert!(clean <= unaware && unaware <= adaptive, "{clean} {unaware} {adaptive}");
+        // The pictures are those that were judged, and in the ball.
+        let again = judge.judge(&measured.adaptive.x).unwrap();
+        assert_eq!(again.standings, measured.adaptive.standings);
+        let (x, origin) = (measured.adaptive.x.values::<f32>(), pictures.x.values::<f32>());
+        assert!(x.iter().zip(origin).all(|(x, o)| (x - o).abs() <= EPSILON + 1e-6));
+    }
+
+    #[test]
+    fn cooled_logits_have_a_gradient_where_hot_ones_have_none() {
+        let truth = objective(1);
+        let mut z = vec![-3000.0; 20];
+        z[truth.truth[0].iter().position(|&set| set).unwrap()] = 3000.0;
+        let mut gradient = vec![0.0; 20];
+        truth.upstream(0, &z, 0.0, &mut gradient);
+        assert!(gradient.iter().all(|&g| g == 0.0));
+        let cooled = Cooled { inner: truth, temperature: 100.0 };
+        cooled.upstream(0, &z, 0.0, &mut gradient);
+        assert!(gradient.iter().any(|&g| g != 0.0));
+        assert!(!cooled.standing(0, &z).reached);
+        // ∂score/∂z, the division by T included.
+        let z: Vec<f32> = (0..20).map(|i| (i % 7) as f32).collect();
+        cooled.upstream(0, &z, 0.0, &mut gradient);
+        for class in 0..20 {
+            let at = |h: f32| {
+                let mut z = z.clone();
+                z[class] += h;
+                cooled.standing(0, &z).score
+            };
+            let slope = (at(0.5) - at(-0.5)) as f32;
+            assert!((slope - gradient[class]).abs() < 1e-5, "{class}: {slope} {}", gradient[class]);
+        }
+    }
+}
