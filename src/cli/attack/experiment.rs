@@ -1,5 +1,6 @@
 //! The victim, its pictures, and what it is to be led to.
 
+use super::defences::Defences;
 use super::output::{Outcome, Report};
 use super::{Attack as Options, Split, Task, Truth, class, stopped};
 use crate::cli::device;
@@ -119,6 +120,10 @@ impl<'a> Experiment<'a> {
             }
             _ => {}
         }
+        if options.defences && (segments || options.defence_epochs == 0) {
+            let message = "they are for classifiers, and train for at least one epoch";
+            return Err(Error::argument("--defences", message));
+        }
         let methods = match (&options.method[..], segments) {
             ([], false) => vec![Method::Pgd],
             ([], true) if target.is_some() => vec![Method::Pgd],
@@ -161,8 +166,18 @@ impl<'a> Experiment<'a> {
         Ok(Experiment { options, methods, contenders, dataset, indices, learn, target, from })
     }
 
+    /// The pictures that are attacked.
+    pub fn indices(&self) -> &[usize] {
+        &self.indices
+    }
+
+    /// The data set that the victim was trained on.
+    pub fn learn(&self) -> &Arc<dyn Dataset> {
+        &self.learn
+    }
+
     /// What the network should say of samples, as the options have it.
-    fn aim(
+    pub fn aim(
         &self,
         of: &Contender,
         dataset: &dyn Dataset,
@@ -378,6 +393,20 @@ impl<'a> Experiment<'a> {
         if interrupted.is_none() && self.contenders.len() > 1 {
             let epsilon = epsilons[epsilons.len() - 1];
             report.transfer = Some(self.transfer(self.methods[0], epsilon)?);
+        }
+        if interrupted.is_none() && self.options.defences {
+            let ball = self.options.ball(epsilons[epsilons.len() - 1]);
+            let (steps, epochs) = (self.options.steps, self.options.defence_epochs);
+            let table =
+                Defences::new(self, ball, steps, epochs, self.options.seed).run(&self.options.out);
+            match table {
+                Ok(rows) => report.defences = rows,
+                // What was attacked before is kept.
+                Err(error) => {
+                    report.write(&*self.dataset)?;
+                    return Err(error);
+                }
+            }
         }
         report.write(&*self.dataset)?;
         match interrupted {

@@ -1,5 +1,6 @@
 //! `atrous attack`
 
+mod defences;
 mod experiment;
 mod output;
 
@@ -21,6 +22,7 @@ Examples:
   atrous attack --data voc --checkpoint result --target cat --epsilon 4/255
   atrous attack --data voc --checkpoint result --task segment --from person --target background
   atrous attack --data voc --checkpoint a --transfer b --transfer c
+  atrous attack --data voc --checkpoint result --defences
   atrous attack --data voc --checkpoint result --preset notebook
 
 It perturbs pictures by no more than ε, so that the network errs: a classifier says none of the true
@@ -83,6 +85,13 @@ pub struct Attack {
     /// Another network that is shown the perturbed pictures; any number of times
     #[arg(long, value_name = "PATH")]
     transfer: Vec<PathBuf>,
+    /// Measure defences of a classifier against pgd: bit depth, median, PCA, adversarial training, distillation, detectors.
+    /// Trains three networks
+    #[arg(long)]
+    defences: bool,
+    /// Epochs of adversarial training
+    #[arg(long, value_name = "N", default_value_t = 6, requires = "defences")]
+    defence_epochs: usize,
     /// notebook: FGSM with its four ε, 0, .11, .17 and .28 on a scale from -1 to 1
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
@@ -165,6 +174,8 @@ pub fn of_run(data: &Path, out: &Path, images: usize) -> Result<()> {
             split: Split::Validation,
             labels: Truth::True,
             transfer: Vec::new(),
+            defences: false,
+            defence_epochs: 1,
             preset: None,
             batch_size: 16,
             seed: 0,

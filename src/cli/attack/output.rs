@@ -1,6 +1,7 @@
 //! What an experiment leaves: a table, pictures to look at, the perturbed pictures themselves.
 
 use super::Attack as Options;
+use super::defences;
 use super::experiment::{Contender, Method};
 use atrous::attack::trial::{Seen, robust_within};
 use atrous::attack::{Norm, Summary, Trial};
@@ -34,6 +35,7 @@ pub struct Report<'a> {
     legend: Vec<u8>,
     /// Of each network's pictures: what each network still gets right.
     pub transfer: Option<Vec<(String, Vec<f64>)>>,
+    pub defences: Vec<defences::Row>,
     written: Vec<(String, Option<Labels>)>,
 }
 
@@ -65,6 +67,7 @@ impl<'a> Report<'a> {
             rows: Vec::new(),
             legend: Vec::new(),
             transfer: None,
+            defences: Vec::new(),
             written: Vec::new(),
         };
         if whole {
@@ -456,6 +459,7 @@ impl<'a> Report<'a> {
             "attacks": self.outcomes.iter().map(outcome).collect::<Vec<_>>(),
             "curves": self.curves.iter().map(curve).collect::<Vec<_>>(),
             "transfer": transfer,
+            "defences": defences::json(&self.defences),
         })
     }
 }

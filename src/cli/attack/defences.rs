@@ -1,0 +1,344 @@
+//! The table of defences: each judged on pictures as they are, attacked by somebody who does not know of it, and by
+//! somebody who does.
+
+use super::experiment::{Contender, Experiment};
+use super::stopped;
+use crate::cli::progress::{asked_to_stop, bar};
+use atrous::attack::defence::distance::Distance;
+use atrous::attack::defence::learnt::{Learnt, Lessons};
+use atrous::attack::defence::{
+    Adversarial, Cooled, Defended, Detection, Detector, Distillation, Guarded, Keep, Moments, Party,
+    Pca, Squeeze, Transform, Undetected, measure,
+};
+use atrous::attack::{Aim, Ball, Iterative, LabelObjective, Network, Pictures, Victim};
+use atrous::data::Labels;
+use atrous::data::loader::Loader;
+use atrous::graph::Model;
+use atrous::predict::{self, THRESHOLD};
+use atrous::thresholds;
+use atrous::train::{Pace, Plan, Trainer};
+use atrous::{Error, Result, Tensor};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// A defence's line: shares of pictures that are right.
+pub struct Row {
+    name: String,
+    clean: f64,
+    unaware: f64,
+    adaptive: f64,
+    note: String,
+}
+
+/// Training pictures that PCA and the detector learn from.
+const LEARN: usize = 320;
+/// Share of clean pictures that a detector may take for perturbed ones.
+const FALSE_ALARMS: f64 = 0.05;
+/// Papernot et al.'s range is 1 to 100.
+const TEMPERATURE: f32 = 20.0;
+
+pub struct Defences<'a> {
+    experiment: &'a Experiment<'a>,
+    victim: &'a Contender,
+    attack: Iterative,
+    epochs: usize,
+    rows: Vec<Row>,
+}
+
+impl<'a> Defences<'a> {
+    pub fn new(
+        experiment: &'a Experiment<'a>,
+        ball: Ball,
+        steps: usize,
+        epochs: usize,
+        seed: u64,
+    ) -> Self {
+        let attack = Iterative { seed, ..Iterative::pgd(ball, steps) };
+        Defences { experiment, victim: &experiment.contenders[0], attack, epochs, rows: Vec::new() }
+    }
+
+    /// Judges all of them; nets that learn are kept in `out`.
+    pub fn run(mut self, out: &Path) -> Result<Vec<Row>> {
+        println!(
+            "defences, against pgd at {} ({} steps); shares of pictures that are right",
+            self.attack.ball.epsilon, self.attack.steps
+        );
+        println!("  {:<24} {:>7} {:>9} {:>9}", "", "clean", "attacked", "adaptive");
+        self.judged("none", &self.victim.victim, &self.victim.victim, |o| o, |o| o, String::new())?;
+        for squeeze in [Squeeze::Bits(5), Squeeze::Bits(3), Squeeze::Median(2), Squeeze::Median(3)] {
+            self.transformed(squeeze, String::new())?;
+        }
+        self.pca()?;
+        self.adversarial(out)?;
+        self.distillation(out)?;
+        self.detectors()?;
+        Ok(self.rows)
+    }
+
+    /// The pictures that are attacked, in batches, with what they should be.
+    fn batches(&self) -> impl Iterator<Item = Result<(Pictures, LabelObjective)>> {
+        self.experiment.indices().chunks(16).map(|chunk| self.batch(chunk, true))
+    }
+
+    fn batch(&self, chunk: &[usize], attacked: bool) -> Result<(Pictures, LabelObjective)> {
+        let dataset = if attacked { &self.experiment.dataset } else { self.experiment.learn() };
+        let (side, fit) = (self.victim.victim.side(), self.victim.trained.plan.fit);
+        let pictures = Pictures::of(&**dataset, chunk, side, fit)?;
+        match self.experiment.aim(self.victim, &**dataset, chunk, &pictures, false)? {
+            // Far beyond the boundary: what only just fools one network is no test of another.
+            Aim::Labels(labels) => Ok((pictures, LabelObjective { margin: 5.0, ..labels })),
+            Aim::Masks(_) => Err(Error::argument("--defences", "they are for classifiers")),
+        }
+    }
+
+    /// The training pictures that something is learned from.
+    fn lessons(&self) -> Vec<usize> {
+        self.victim.trained.plan.train_indices.iter().copied().take(LEARN).collect()
+    }
+
+    fn judged<A, U>(
+        &mut self,
+        name: &str,
+        unaware: &dyn Victim,
+        defended: &dyn Victim,
+        adaptive: impl Fn(LabelObjective) -> A,
+        judge: impl Fn(LabelObjective) -> U,
+        note: String,
+    ) -> Result<()>
+    where
+        A: atrous::attack::Objective,
+        U: atrous::attack::Objective,
+    {
+        let (mut sums, mut n) = ([0.0; 3], 0.0);
+        let bar = bar(self.experiment.indices().len(), "defences");
+        for batch in self.batches() {
+            let (pictures, objective) = batch?;
+            let (knows, judge) = (adaptive(objective.clone()), judge(objective.clone()));
+            let measured = measure(
+                &pictures,
+                Party::new(unaware, &objective),
+                Party::new(defended, &knows),
+                Party::new(defended, &judge),
+                &|victim, objective| self.attack.perturb(victim, &pictures, objective),
+            )?;
+            let size = pictures.len() as f64;
+            sums.iter_mut().zip(measured.rates()).for_each(|(sum, rate)| *sum += (1.0 - rate) * size);
+            n += size;
+            bar.inc(pictures.len() as u64);
+            if stopped() {
+                bar.finish_and_clear();
+                return Err(Error::Interrupted("the table of defences is not finished".into()));
+            }
+        }
+        bar.finish_and_clear();
+        let [clean, unaware, adaptive] = sums.map(|sum| sum / n);
+        println!("  {name:<24} {clean:>7.3} {unaware:>9.3} {adaptive:>9.3}  {note}");
+        self.rows.push(Row { name: name.into(), clean, unaware, adaptive, note });
+        Ok(())
+    }
+
+    fn transformed(&mut self, transform: impl Transform, note: String) -> Result<()> {
+        let name = transform.name();
+        let victim = &self.victim.victim;
+        let defended = Defended::new(victim, transform);
+        self.judged(&name, victim, &defended, |o| o, |o| o, note)
+    }
+
+    fn pca(&mut self) -> Result<()> {
+        let mut moments = Moments::new(8)?;
+        let (side, fit) = (self.victim.victim.side(), self.victim.trained.plan.fit);
+        for chunk in self.lessons().chunks(16) {
+            moments.add(&Pictures::of(&**self.experiment.learn(), chunk, side, fit)?)?;
+        }
+        for share in [0.99, 0.95] {
+            let pca = Pca::of(&moments, side, Keep::Share(share))?;
+            let note =
+                format!("{} of 192 components of 8×8 blocks, {share} of the variance", pca.components());
+            self.transformed(pca, note)?;
+        }
+        Ok(())
+    }
+
+    /// Goes on training the victim for a few epochs, half of each batch perturbed.
+    fn adversarial(&mut self, out: &Path) -> Result<()> {
+        let plan = Plan {
+            epochs: self.epochs,
+            learning_rate: self.victim.trained.plan.learning_rate * 0.3,
+            patience: None,
+            warmup: 0.0,
+            ..self.victim.trained.plan.clone()
+        };
+        let mut trainer = Trainer::new(self.victim.trained.model.clone(), plan)?;
+        // A few steps find most of what twenty do, at a fifth of the price.
+        let attack = Iterative { restarts: 0, ..Iterative::pgd(self.attack.ball, 4) };
+        let training = self.training(&trainer.plan);
+        let bar = bar(self.epochs * training.steps(), "adversarial training");
+        Adversarial::new(attack, self.attack.seed).fit(
+            &mut trainer,
+            &training,
+            None,
+            &Pace::default(),
+            &mut |event| {
+                if let atrous::train::Event::Step { .. } = event {
+                    bar.inc(1);
+                }
+                asked_to_stop()
+            },
+        )?;
+        bar.finish_and_clear();
+        atrous::train::save(&out.join("adversarial.safetensors"), &trainer)?;
+        let note =
+            format!("{} epochs more, half of each batch perturbed by pgd of 4 steps", self.epochs);
+        self.network("adversarial training", &trainer.model, |o| o, note)
+    }
+
+    fn distillation(&mut self, out: &Path) -> Result<()> {
+        let plan = Plan { patience: None, ..self.victim.trained.plan.clone() };
+        let mut student = Model::new(plan.graph()?, self.attack.seed + 1)
+            .to_device(self.victim.trained.model.device())?;
+        let training = self.training(&plan);
+        let bar = bar(plan.epochs * training.steps(), "distillation");
+        let distillation = Distillation::new(TEMPERATURE);
+        distillation.train_student(
+            &self.victim.trained.model,
+            &mut student,
+            &plan,
+            &training,
+            &mut |event| {
+                if let atrous::train::Event::Step { .. } = event {
+                    bar.inc(1);
+                }
+                asked_to_stop()
+            },
+        )?;
+        bar.finish_and_clear();
+        let note = format!("a student of {} epochs, T = {TEMPERATURE}", plan.epochs);
+        let trainer = Trainer::new(student, plan)?;
+        atrous::train::save(&out.join("distilled.safetensors"), &trainer)?;
+        let cooled = |inner| Cooled { inner, temperature: TEMPERATURE };
+        self.network("distillation", &trainer.model, cooled, note)
+    }
+
+    fn training(&self, plan: &Plan) -> Loader {
+        let loader = Loader::shuffled(
+            self.experiment.learn().clone(),
+            plan.training_recipe(),
+            plan.batch_size,
+            plan.seed,
+        );
+        Loader {
+            indices: plan.train_indices.clone(),
+            workers: 2,
+            sampling: plan.sampling(),
+            drop_last: plan.drop_last,
+            ..loader
+        }
+    }
+
+    /// Another network in the victim's place, with thresholds fitted as the victim's were.
+    fn network<A: atrous::attack::Objective>(
+        &mut self,
+        name: &str,
+        model: &Model,
+        adaptive: impl Fn(LabelObjective) -> A,
+        note: String,
+    ) -> Result<()> {
+        let plan = &self.victim.trained.plan;
+        let network = Network::new(model, plan.preprocess)?;
+        let own = match &self.victim.trained.thresholds {
+            None => vec![THRESHOLD; 20],
+            Some(_) => {
+                let loader = plan.scoring_loader(self.experiment.learn(), plan.val_indices.clone());
+                let probabilities = predict::probabilities(model, &loader, &mut |_| {})?;
+                let labels: Vec<Labels> = plan
+                    .val_indices
+                    .iter()
+                    .map(|&i| self.experiment.learn().labels(i).unwrap_or_default())
+                    .collect();
+                thresholds::choose(&labels, &probabilities, THRESHOLD, plan.seed)?.0.per_class
+            }
+        };
+        let with_own = |o: LabelObjective| LabelObjective { thresholds: own.clone(), ..o };
+        self.judged(name, &self.victim.victim, &network, |o| adaptive(with_own(o)), with_own, note)
+    }
+
+    fn detectors(&mut self) -> Result<()> {
+        let victim = &self.victim.victim;
+        // Pairs of training pictures, and clean ones apart for the threshold.
+        let lessons = self.lessons();
+        let (pairs, apart) = lessons.split_at(lessons.len() * 3 / 4);
+        let gathered = |indices: &[usize]| -> Result<(Tensor, Tensor)> {
+            let (mut clean, mut perturbed) = (Vec::new(), Vec::new());
+            let bar = bar(indices.len(), "perturbed lessons");
+            for chunk in indices.chunks(16) {
+                let (pictures, objective) = self.batch(chunk, false)?;
+                let attack = Iterative { restarts: 0, ..Iterative::pgd(self.attack.ball, 10) };
+                clean.extend(pictures.x.to_vec_f64().iter().map(|&v| v as f32));
+                perturbed.extend(
+                    attack
+                        .perturb(victim, &pictures, &objective)?
+                        .x
+                        .to_vec_f64()
+                        .iter()
+                        .map(|&v| v as f32),
+                );
+                bar.inc(chunk.len() as u64);
+            }
+            bar.finish_and_clear();
+            let shape = [indices.len(), victim.side(), victim.side(), 3];
+            Ok((Tensor::from_slice(&clean, shape)?, Tensor::from_slice(&perturbed, shape)?))
+        };
+        let (clean, perturbed) = gathered(pairs)?;
+        let (other, _) = gathered(apart)?;
+        let lessons = Lessons { seed: self.attack.seed, ..Lessons::default() };
+        let bar = bar(lessons.epochs, "detector");
+        let learnt = Learnt::train(&clean, &perturbed, lessons, victim.device(), &mut |_| {
+            bar.inc(1);
+            asked_to_stop()
+        })?
+        .calibrated(&other, FALSE_ALARMS)?;
+        bar.finish_and_clear();
+        self.detector("detector, learnt", &learnt)?;
+        let squeezers: Vec<Box<dyn Transform>> =
+            Squeeze::PHOTOGRAPHS.into_iter().map(|s| Box::new(s) as Box<dyn Transform>).collect();
+        let distance = Distance::new(victim, squeezers)?.calibrated(&other, FALSE_ALARMS)?;
+        self.detector("detector, squeezing", &distance)
+    }
+
+    /// A picture counts as right where the classifier is right, or where a wrong answer raises the alarm.
+    fn detector(&mut self, name: &str, detector: &dyn Detector) -> Result<()> {
+        let victim = &self.victim.victim;
+        let (mut clean, mut perturbed) = (Vec::new(), Vec::new());
+        for batch in self.batches() {
+            let (pictures, objective) = batch?;
+            let scores =
+                |x: &Tensor| atrous::attack::defence::detector::scores(detector, victim.device(), x);
+            clean.extend(scores(&pictures.x)?);
+            perturbed.extend(scores(&self.attack.perturb(victim, &pictures, &objective)?.x)?);
+        }
+        let found = Detection::at(&clean, &perturbed, detector.threshold() as f64)?;
+        let note = format!(
+            "detects {:.3} at {:.3} false alarms, AUC {:.3}",
+            found.detected, found.false_alarms, found.auc
+        );
+        let guarded = Guarded { classifier: victim, detector };
+        // A distance goes from 0 to 2, a logit has no end.
+        let undetected = |inner| Undetected { selective: true, ..Undetected::new(inner, detector) };
+        let judge = |inner| Undetected::new(inner, detector);
+        self.judged(name, victim, &guarded, undetected, judge, note)
+    }
+}
+
+/// For the summary.
+pub fn json(rows: &[Row]) -> Value {
+    let row = |row: &Row| {
+        json!({
+            "defence": row.name,
+            "clean": row.clean,
+            "attacked": row.unaware,
+            "adaptive": row.adaptive,
+            "note": row.note,
+        })
+    };
+    rows.iter().map(row).collect()
+}
