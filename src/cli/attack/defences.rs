@@ -2,6 +2,7 @@
 //! somebody who does.
 
 use super::experiment::{Contender, Experiment};
+use super::output::of_255;
 use super::stopped;
 use crate::cli::progress::{asked_to_stop, bar};
 use atrous::attack::defence::distance::Distance;
@@ -61,7 +62,8 @@ impl<'a> Defences<'a> {
     pub fn run(mut self, out: &Path) -> Result<Vec<Row>> {
         println!(
             "defences, against pgd at {} ({} steps); shares of pictures that are right",
-            self.attack.ball.epsilon, self.attack.steps
+            of_255(self.attack.ball.epsilon, self.attack.ball.norm),
+            self.attack.steps
         );
         println!("  {:<24} {:>7} {:>9} {:>9}", "", "clean", "attacked", "adaptive");
         self.judged("none", &self.victim.victim, &self.victim.victim, |o| o, |o| o, String::new())?;

@@ -30,6 +30,8 @@ pub struct Report<'a> {
     outcomes: Vec<Outcome>,
     /// By method: (ε, share of pictures that resist, or mean IoU, or share of pixels that follow).
     curves: Vec<(Method, Vec<(f64, f64)>)>,
+    /// By method, of a classifier: (ε, mean average precision).
+    scores: Vec<(Method, Vec<(f64, f64)>)>,
     table: String,
     rows: Vec<GridRow>,
     legend: Vec<u8>,
@@ -61,6 +63,7 @@ impl<'a> Report<'a> {
             turned,
             outcomes: Vec::new(),
             curves: Vec::new(),
+            scores: Vec::new(),
             table: "method,epsilon,Id,truth,said,said_attacked,said_rounded,right,success,success_rounded,led,kept,\
                     linf,l2,psnr,ssim,seconds\n"
                 .into(),
@@ -363,10 +366,10 @@ impl<'a> Report<'a> {
                 value.map(|value| (at(outcome.epsilon.unwrap_or_default()), value)).into_iter().collect()
             }
         };
-        match self.curves.iter_mut().find(|(method, _)| *method == outcome.method) {
-            Some((_, known)) => known.extend(points),
-            None => self.curves.push((outcome.method, points)),
+        if let (false, Some(epsilon), Some(score)) = (self.victim.segments(), outcome.epsilon, s.score) {
+            extend(&mut self.scores, outcome.method, vec![(at(epsilon), score)]);
         }
+        extend(&mut self.curves, outcome.method, points);
         self.outcomes.push(outcome);
     }
 
@@ -407,13 +410,17 @@ impl<'a> Report<'a> {
                 name: method.name().into(),
                 points: points.clone(),
             };
-            let panel = Panel {
+            let panel = |title: &str, curves: &[(Method, Vec<(f64, f64)>)]| Panel {
                 title: title.into(),
-                curves: self.curves.iter().map(curve).collect(),
+                curves: curves.iter().map(curve).collect(),
                 log: false,
             };
+            let mut panels = vec![panel(title, &self.curves)];
+            if !self.scores.is_empty() {
+                panels.push(panel("Mean average precision", &self.scores));
+            }
             let x = if self.options.norm == Norm::Linf { "ε · 255" } else { "ε (L2)" };
-            for path in report::draw(&[panel], x, out)? {
+            for path in report::draw(&panels, x, out)? {
                 println!("curves: {}", path.display());
             }
         }
@@ -464,6 +471,13 @@ impl<'a> Report<'a> {
     }
 }
 
+fn extend(curves: &mut Vec<(Method, Vec<(f64, f64)>)>, method: Method, points: Vec<(f64, f64)>) {
+    match curves.iter_mut().find(|(known, _)| *known == method) {
+        Some((_, known)) => known.extend(points),
+        None => curves.push((method, points)),
+    }
+}
+
 fn said(classes: &[(usize, Option<f32>)]) -> String {
     let one = |&(class, sure): &(usize, Option<f32>)| match sure {
         Some(sure) => format!("{} {sure:.3}", CLASSES[class]),
@@ -478,7 +492,7 @@ fn said_labels(labels: &Labels) -> String {
 }
 
 /// `8/255`, where it is a whole number of them; else digits.
-fn of_255(epsilon: f32, norm: Norm) -> String {
+pub fn of_255(epsilon: f32, norm: Norm) -> String {
     let steps = epsilon * 255.0;
     match norm == Norm::Linf && (steps - steps.round()).abs() < 1e-3 {
         true => format!("{:.0}/255", steps),
