@@ -63,14 +63,14 @@ fn recorded<R>(recording: bool, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Runs operators of a device. Those of the CPU run on one of its threads ([`threads::enter`]), recording and with the
-/// instructions that this thread would.
+/// Runs operators of a device. Those of the CPU run on one of its threads ([`threads::enter`]), recording, with the
+/// instructions and by the kernels that this thread would.
 pub(crate) fn on_threads<R: Send>(device: Device, f: impl FnOnce() -> R + Send) -> R {
     if device != Device::Cpu {
         return f();
     }
-    let (recording, isa) = (RECORDING.get(), simd::isa());
-    threads::enter(|| simd::with_isa(isa, || recorded(recording, f)))
+    let (recording, isa, fast) = (RECORDING.get(), simd::isa(), ops::fast_math());
+    threads::enter(|| simd::with_isa(isa, || ops::with_fast_math(fast, || recorded(recording, f))))
 }
 
 /// Which inputs need a gradient. An operator computes no other, and saves nothing for it.

@@ -1,9 +1,7 @@
 //! The kernel's gradient.
 
-use super::{
-    Geometry, PLACES, Products, Windows, gather_kernel, on_both_axes, panel_width, row_step,
-    spread_outputs,
-};
+use super::transforms::{F2, on_both_axes};
+use super::{Geometry, Products, Windows, panel_width, row_step};
 use crate::cpu::gemm::{ONE_RUN, PANEL, Start, Tile, for_each_tile};
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch};
 use crate::cpu::threads::{self, Shared};
@@ -16,12 +14,13 @@ const SUM_BYTES: usize = 512 << 10;
 /// Bytes of V and Z at a time, likewise.
 const SLAB_BYTES: usize = 512 << 10;
 
-/// ∂w [k, k, C, F], a sum over all tiles.
+/// ∂w [k, k, C, F], a sum over all tiles, which are of 2×2 outputs.
 ///
 /// A task has one row of places ξ (for which two rows of a window and of the output's gradient are enough), some
 /// channels and a part of the tiles. It transforms a slab of tiles at a time, V and Z, and adds each product's Vᵀ·Z to
 /// its own [C, F]. The parts, whose number depends on the shape alone, are added in order.
 pub fn kernel_gradient(isa: Isa, g: &Geometry, dy: &[f32], x: &[f32], dw: &mut [f32]) {
+    assert_eq!(g.tile, 2);
     assert_eq!(dw.len(), g.kernel * g.kernel * g.channels * g.filters);
     assert_eq!(dy.len(), g.batch * g.output[0] * g.output[1] * g.filters);
     if dw.is_empty() {
@@ -149,7 +148,7 @@ impl Part<'_> {
                             _ => V::splat(0.0).sub(p[1][x]),
                         };
                     }
-                    for (place, value) in spread_outputs(row_of).into_iter().enumerate() {
+                    for (place, value) in F2::spread_outputs(row_of).into_iter().enumerate() {
                         let at = ((place * panels + f / width) * self.slab + row) * width + f % width;
                         value.store(z[at..at + V::LANES].as_mut_ptr());
                     }
@@ -231,7 +230,7 @@ impl Kernel for Collect<'_> {
             // SAFETY: `lanes` filters from f on, of channel c, in every product and tap; c is this task's alone.
             unsafe {
                 let mut s = [[V::splat(0.0); 4]; 4];
-                for place in 0..PLACES {
+                for place in 0..products.places() {
                     for product in products.of(place) {
                         if products.pieces[product] != [py, px] {
                             continue;
@@ -243,7 +242,7 @@ impl Kernel for Collect<'_> {
                         }
                     }
                 }
-                let taps = on_both_axes(s, gather_kernel);
+                let taps = on_both_axes(s, F2::gather_kernel);
                 for y in 0..3 {
                     for x in 0..3 {
                         // A second piece's first tap is the first one's last.

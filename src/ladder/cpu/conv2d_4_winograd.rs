@@ -31,6 +31,7 @@ pub fn run(work: &Work, t: &[Tensor]) -> Result<Tensor> {
         filters: g.out_channels,
         kernel: 3,
         pad: g.pad,
+        tile: 2,
     };
     let [x, w, b] = [0, 1, 2].map(|i| t[i].values::<f32>());
     let mut y = Buffer::<f32>::new(work.output.elements());

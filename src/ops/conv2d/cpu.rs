@@ -11,7 +11,7 @@
 //! convolution of its own, and no multiplication by a zero is ever made.
 //!
 //! 3×3 and 5×5 kernels of stride 1 go through Winograd's F(2×2, 3×3) in all three passes, where there are channels
-//! enough for its products to pay for its transforms.
+//! enough for its products to pay for its transforms; under [`fast_math`] the first two by F(4×4, 3×3).
 //!
 //! Pictures of three channels have kernels of their own ([`first_layer`]).
 //!
@@ -25,7 +25,7 @@ use crate::cpu::gemm::{
 use crate::cpu::kept::Weights;
 use crate::cpu::simd::Isa;
 use crate::cpu::winograd::{self, Finish};
-use crate::ops::Then;
+use crate::ops::{Then, fast_math};
 
 pub fn forward(
     isa: Isa,
@@ -37,8 +37,8 @@ pub fn forward(
     y: &mut [f32],
 ) {
     let w = weights.values;
-    if let Some(fast) = winograd(g) {
-        return with_winograd(isa, &fast, x, weights, Finish { bias: b, then, pool: false }, y);
+    if let Some(g) = winograd(g).map(fast) {
+        return with_winograd(isa, &g, x, weights, Finish { bias: b, then, pool: false }, y);
     }
     if first_layer::fits(isa, g) {
         return first_layer::forward(isa, g, x, w, b, then, y);
@@ -81,8 +81,8 @@ pub fn forward_pooled(
     then: Then,
     y: &mut [f32],
 ) {
-    let fast = winograd(g).expect("the caller asked whether it pools");
-    with_winograd(isa, &fast, x, weights, Finish { bias: b, then, pool: true }, y);
+    let g = winograd(g).map(fast).expect("the caller asked whether it pools");
+    with_winograd(isa, &g, x, weights, Finish { bias: b, then, pool: true }, y);
 }
 
 /// y + the convolution, of a 1×1 kernel ([`is_pointwise`]), in y's memory.
@@ -106,8 +106,9 @@ fn with_winograd(
     y: &mut [f32],
 ) {
     let pixels = g.batch * g.output[0] * g.output[1];
+    let form = if g.tile == 4 { "winograd, 4×4" } else { "winograd" };
     let make = || winograd::transform_kernels(isa, g, weights.values);
-    winograd::convolve(isa, g, x, &weights.form(pixels, ("winograd", isa), make), finish, y);
+    winograd::convolve(isa, g, x, &weights.form(pixels, (form, isa), make), finish, y);
 }
 
 /// Of a kernel that [`is_pointwise`].
@@ -145,16 +146,23 @@ fn winograd(g: &Conv2dGeometry) -> Option<winograd::Geometry> {
         filters: g.out_channels,
         kernel: side,
         pad: g.pad,
+        tile: 2,
     })
+}
+
+/// The same with larger tiles where the user allows them and they pay. (The kernel's gradient has none.)
+fn fast(g: winograd::Geometry) -> winograd::Geometry {
+    if fast_math() { g.with_large_tiles() } else { g }
 }
 
 pub fn input_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], weights: Weights, dx: &mut [f32]) {
     let (c, f) = (g.in_channels, g.out_channels);
     let (w, size, pixels) = (weights.values, c * f, g.batch * g.input[0] * g.input[1]);
     if let Some(g) = winograd(g) {
-        let g = g.transposed();
+        let g = fast(g.transposed());
+        let form = if g.tile == 4 { "winograd, 4×4, turned" } else { "winograd, turned" };
         let make = || winograd::transform_kernels(isa, &g, &winograd::turned(w, c, f));
-        let u = weights.form(pixels, ("winograd, turned", isa), make);
+        let u = weights.form(pixels, (form, isa), make);
         return winograd::convolve(isa, &g, dy, &u, Finish::default(), dx);
     }
     if let Some(taps) = Sparse::new(&transposed(g)) {

@@ -27,7 +27,9 @@ use crate::autograd::{Needs, record_all};
 use crate::cpu::kept::Weights;
 use crate::cpu::simd::isa;
 use crate::error::{Error, Result};
-use crate::ops::{Padding, PoolOptions, Route, Then, max_pool2d, precision, route};
+use crate::ops::{
+    Padding, PoolOptions, Route, Then, fast_math, max_pool2d, precision, route, with_fast_math,
+};
 use crate::pool::Buffer;
 use crate::tensor::{Real, Shape, Tensor};
 
@@ -137,7 +139,7 @@ pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions
         return Err(Error::shape("conv2d", format!("a bias of [{}]", g.out_channels), b.shape()));
     }
     let inputs: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
-    let (precision, then) = (precision(), options.then);
+    let (precision, fast, then) = (precision(), fast_math(), options.then);
     let route_taken = route("conv2d", &inputs)?;
     let fused = route_taken.fuses();
     let output = match route_taken {
@@ -169,7 +171,8 @@ pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions
                 Route::Reference => gradient::<f32>(shape, &dy, &w, &g, reference::input_gradient),
                 Route::Fast => gradient::<f32>(shape, &dy, &w, &g, |g, dy, values, dx| {
                     let kept = constant.then(|| w.kept());
-                    cpu::input_gradient(isa(), g, dy, Weights { values, kept }, dx)
+                    let w = Weights { values, kept };
+                    with_fast_math(fast, || cpu::input_gradient(isa(), g, dy, w, dx))
                 }),
                 Route::Cuda(cuda) => {
                     Tensor::from_memory(device::input_gradient(cuda, &g, &dy, &w, precision)?, shape)
