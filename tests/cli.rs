@@ -90,6 +90,10 @@ fn what_only_gpus_have_and_what_nobody_has_is_refused_by_name() {
     let error = refused(&["summary", "alexnet", "--precision", "bf16"]);
     assert!(error.contains("--device cuda"), "{error}");
     if cfg!(feature = "emulator") {
+        let error = refused(&["summary", "alexnet", "--device", "emulated", "--fast-math"]);
+        assert!(error.contains("--precision"), "{error}");
+    }
+    if cfg!(feature = "emulator") {
         let table = done(&["bench", "gemm", "--ladder", "--device", "emulated", "--times", "1"]);
         assert!(table.contains("say nothing about a GPU") && table.contains("tf32"), "{table}");
     }
@@ -141,6 +145,24 @@ fn accuracies_are_saved_and_compared_with() {
     }
     let table = done(&["bench", "accuracy", "atrous3x3_d12", "--against", file]);
     assert!(table.contains("4 errors compared; the worst is 1.00 times theirs"), "{table}");
+}
+
+/// With the flag, the same operator rounds more, and the line says that it was there.
+#[test]
+fn fast_math_shows_in_the_accuracies() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.jsonl");
+    let common = ["bench", "accuracy", "64->64 56x56", "--save", path.to_str().unwrap()];
+    done(&common);
+    done(&[&common[..], &["--fast-math"]].concat());
+    let lines = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines[0].get("fast_math").is_none() && lines[1]["fast_math"] == true);
+    for key in ["error_forward", "error_dx"] {
+        let [plain, fast] = [0, 1].map(|i| lines[i][key].as_f64().unwrap());
+        assert!(plain < fast && fast < 1e-5, "{key}: {plain:e} and {fast:e}");
+    }
 }
 
 /// Every recipe from both layouts, beside a number that was given.

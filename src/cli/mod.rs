@@ -15,7 +15,7 @@ mod summary;
 mod train;
 mod weights;
 
-use atrous::ops::{Precision, with_precision};
+use atrous::ops::{Precision, with_fast_math, with_precision};
 use atrous::{Device, Error, Result, cpu::threads};
 use clap::{Args, Parser, Subcommand};
 use std::sync::OnceLock;
@@ -50,6 +50,11 @@ pub struct Global {
     /// With how many bits a GPU multiplies: f32, tf32, bf16. Weights, sums, statistics and losses are f32
     #[arg(long, global = true, default_value = "f32", value_name = "PRECISION")]
     precision: Precision,
+    /// Multiply less and round more on the CPU: 3x3 convolutions of stride 1 go by Winograd's F(4x4, 3x3) where that is
+    /// faster. Their results and gradients by pictures are about three times as far off, and differ in the last digits
+    /// from those without
+    #[arg(long, global = true)]
+    fast_math: bool,
     /// Threads to compute on [default: all cores]. Results do not depend on it
     #[arg(long, global = true, value_name = "N")]
     threads: Option<usize>,
@@ -99,6 +104,7 @@ fn global_arguments() -> Vec<String> {
     let mut arguments = vec!["--device".into(), device().to_string()];
     arguments.extend(["--precision".into(), atrous::ops::precision().to_string()]);
     arguments.extend(["--threads".into(), threads::count().to_string()]);
+    arguments.extend(atrous::ops::fast_math().then(|| "--fast-math".into()));
     arguments
 }
 
@@ -127,7 +133,12 @@ pub fn run(cli: Cli) -> Result<()> {
             format!("{precision} is for GPUs: it needs --device cuda; the CPU multiplies in f32");
         return Err(Error::argument("--precision", message));
     }
-    with_precision(precision, || command(cli.command))
+    let fast = cli.global.fast_math;
+    if fast && device() != Device::Cpu {
+        let message = "it is for the CPU; a GPU multiplies faster with --precision tf32 or bf16";
+        return Err(Error::argument("--fast-math", message));
+    }
+    with_precision(precision, || with_fast_math(fast, || command(cli.command)))
 }
 
 fn command(command: Command) -> Result<()> {

@@ -110,6 +110,7 @@ impl Job {
         let validation = plan.scoring_loader(dataset, plan.val_indices.clone());
         let (all, trainable) = trainer.model.count_parameters();
         let there = match device() {
+            atrous::Device::Cpu if atrous::ops::fast_math() => ", with --fast-math".into(),
             atrous::Device::Cpu => String::new(),
             device => format!(", on {device} in {}", atrous::ops::precision()),
         };

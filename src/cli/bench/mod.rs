@@ -5,6 +5,7 @@ mod ladder;
 mod loader;
 
 use atrous::bench::{Machine, NETS, Net, Peers, ops};
+use atrous::ops::fast_math;
 use atrous::{Device, Error, Result};
 use clap::Args;
 use serde_json::{Map, Value};
@@ -156,8 +157,12 @@ impl Bench {
 
     fn keep(&self, line: &Map<String, Value>) -> Result<()> {
         let Some(path) = &self.save else { return Ok(()) };
+        let mut line = line.clone();
+        if fast_math() {
+            line.insert("fast_math".into(), true.into());
+        }
         let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
-        file.and_then(|mut file| writeln!(file, "{}", Value::Object(line.clone())))
+        file.and_then(|mut file| writeln!(file, "{}", Value::Object(line)))
             .map_err(|error| Error::file(path, error))
     }
 }
