@@ -1,18 +1,19 @@
 //! An alarm in front of a classifier, what it is worth, and who attacks both.
 //!
-//! A [`Detector`] gives each picture a score, and says "perturbed" above its threshold. There are two: a small network
-//! ([`super::learnt`]) and the distance between predictions with and without squeezing ([`super::distance`]). Its measures are the
-//! area under the ROC curve, and the share of perturbed pictures that it finds while it raises a false alarm for 5 % of
-//! clean ones ([`Detection`]).
+//! A [`Detector`] gives each picture a score, and says "perturbed" above its threshold. There are two: a
+//! small network ([`super::learnt`]) and the distance between predictions with and without squeezing
+//! ([`super::distance`]). Its measures are the area under the ROC curve, and the share of perturbed
+//! pictures that it finds while it raises a false alarm for 5 % of clean ones ([`Detection`]).
 //!
-//! Who knows of the detector has to lead two networks astray at once. [`Guarded`] shows both to the attack, the detector's score as one
-//! more logit, and [`Undetected`] raises
+//! Who knows of the detector has to lead two networks astray at once. [`Guarded`] shows both to the
+//! attack, the detector's score as one more logit, and [`Undetected`] raises
 //!
 //! L(z) − λ·softplus(s − t)
 //!
-//! with the classifier's logits z, the score s and the threshold t: the classifier's loss less the cross-entropy of
-//! "clean" (Carlini and Wagner, AISec 2017, broke ten detectors so). A fixed λ wastes steps on what is reached already; with
-//! [`Undetected::selective`] each step follows the one of the two that is not (Bryniarski et al., ICLR 2022).
+//! with the classifier's logits z, the score s and the threshold t: the classifier's loss less the
+//! cross-entropy of "clean" (Carlini and Wagner, AISec 2017, broke ten detectors so). A fixed λ wastes
+//! steps on what is reached already; with [`Undetected::selective`] each step follows the one of the two
+//! that is not (Bryniarski et al., ICLR 2022).
 
 use crate::attack::objective::softplus;
 use crate::attack::{Objective, Standing, Victim, victim};
@@ -30,7 +31,8 @@ pub trait Detector: Sync {
     /// What it is called in tables.
     fn name(&self) -> String;
 
-    /// Pictures [N, side, side, 3], 0 to 1 → scores [N, 1], on the tape where the pictures are. More is more suspicious.
+    /// Pictures [N, side, side, 3], 0 to 1 → scores [N, 1], on the tape where the pictures are. More is
+    /// more suspicious.
     fn score(&self, x: &Tensor) -> Result<Tensor>;
 
     /// Pictures of a higher score are taken for perturbed.
@@ -51,8 +53,8 @@ pub fn scores(detector: &dyn Detector, device: Device, x: &Tensor) -> Result<Vec
     Ok(scores)
 }
 
-/// The lowest threshold above which there are no more than this share of clean pictures. An error without scores, or with
-/// a share that is not from 0 to below 1.
+/// The lowest threshold above which there are no more than this share of clean pictures. An error
+/// without scores, or with a share that is not from 0 to below 1.
 pub fn threshold(clean: &[f64], false_alarms: f64) -> Result<f64> {
     check("threshold", clean)?;
     if !(0.0..1.0).contains(&false_alarms) {
@@ -65,8 +67,8 @@ pub fn threshold(clean: &[f64], false_alarms: f64) -> Result<f64> {
     Ok(falling[((clean.len() as f64 * false_alarms + 1e-9) as usize).min(clean.len() - 1)])
 }
 
-/// The area under the ROC curve: how often a perturbed picture has a higher score than a clean one, ties counting half
-/// (Mann and Whitney's U over both numbers; Hanley and McNeil, 1982).
+/// The area under the ROC curve: how often a perturbed picture has a higher score than a clean one, ties
+/// counting half (Mann and Whitney's U over both numbers; Hanley and McNeil, 1982).
 pub fn auc(clean: &[f64], perturbed: &[f64]) -> Result<f64> {
     check("auc", clean)?;
     check("auc", perturbed)?;
@@ -116,7 +118,8 @@ impl Detection {
     }
 }
 
-/// A classifier with a detector in front of it: logits [N, classes + 1], the last of them the detector's score.
+/// A classifier with a detector in front of it: logits [N, classes + 1], the last of them the detector's
+/// score.
 pub struct Guarded<'a> {
     pub classifier: &'a dyn Victim,
     pub detector: &'a dyn Detector,
@@ -145,15 +148,18 @@ impl Victim for Guarded<'_> {
     }
 }
 
-/// An objective for what a [`Guarded`] classifier says: reached where `inner` is, by a picture that is taken for clean.
+/// An objective for what a [`Guarded`] classifier says: reached where `inner` is, by a picture that is
+/// taken for clean.
 pub struct Undetected<O> {
     /// For the classifier's logits.
     pub inner: O,
     /// The detector's.
     pub threshold: f32,
-    /// λ: how much not being detected weighs. Of a [`super::Distance`], whose scores go from 0 to 2, more than of a logit.
+    /// λ: how much not being detected weighs. Of a [`super::Distance`], whose scores go from 0 to 2,
+    /// more than of a logit.
     pub weight: f64,
-    /// Each step follows the classifier's loss until it errs as wished, then the detector's until it is silent.
+    /// Each step follows the classifier's loss until it errs as wished, then the detector's until it is
+    /// silent.
     pub selective: bool,
 }
 
@@ -292,7 +298,8 @@ mod tests {
     #[test]
     fn a_guarded_classifier_has_both_gradients() {
         let model = toy::sharp_model();
-        let network = crate::attack::Network::new(&model, crate::data::image::Preprocess::Unit).unwrap();
+        let network =
+            crate::attack::Network::new(&model, crate::data::image::Preprocess::Symmetric).unwrap();
         let guarded = Guarded { classifier: &network, detector: &Brightness };
         let x = toy::pictures(3).x;
         let logits = victim::logits(&guarded, &x).unwrap();

@@ -1,13 +1,16 @@
-//! Defensive distillation (Papernot et al., IEEE S&P 2016): a student of what a teacher says, trained hot and used cold.
+//! Defensive distillation (Papernot et al., IEEE S&P 2016): a student of what a teacher says, trained
+//! hot and used cold.
 //!
-//! In training the student's logits z are divided by a temperature T, and softmax(z/T) (or a sigmoid each) is to be the
-//! teacher's probabilities: Σ −p_c ln softmax(z/T)_c. So z grows to T times what says the same at a temperature of 1, where
-//! it is used: probabilities of nearly 0 and 1, whose gradient is 0 in f32.
+//! In training the student's logits z are divided by a temperature T, and softmax(z/T) (or a sigmoid
+//! each) is to be the teacher's probabilities: Σ −p_c ln softmax(z/T)_c. So z grows to T times what says
+//! the same at a temperature of 1, where it is used: probabilities of nearly 0 and 1, whose gradient is
+//! 0 in f32.
 //!
-//! **This hides gradients, it does not defend.** Carlini and Wagner (IEEE S&P 2017) found distilled networks no harder to
-//! lead astray than others: an attack on logits does not see the softmax at all. The gradients of [`crate::attack`] are computed
-//! in f64 from logits and vanish later than a network's own; an attacker who knows T divides the logits by it
-//! ([`super::Cooled`]) and has the gradients of an ordinary network back.
+//! **This hides gradients, it does not defend.** Carlini and Wagner (IEEE S&P 2017) found distilled
+//! networks no harder to lead astray than others: an attack on logits does not see the softmax at all.
+//! The gradients of [`crate::attack`] are computed in f64 from logits and vanish later than a network's
+//! own; an attacker who knows T divides the logits by it ([`super::Cooled`]) and has the gradients of an
+//! ordinary network back.
 
 use crate::data::loader::{Batch, Loader};
 use crate::device::Device;
@@ -27,8 +30,8 @@ pub struct Distillation {
     /// T: 1 to 1000; Papernot et al. used up to 100.
     pub temperature: f32,
     /// That of the teacher's probabilities: 1 of a network that was trained as usual, T of one that was
-    /// [trained hot](Self::train_teacher), as Papernot et al. did. (The teacher's logits over T where it was not trained
-    /// so would teach the student the teacher's own logits, and hide nothing.)
+    /// [trained hot](Self::train_teacher), as Papernot et al. did. (The teacher's logits over T where it
+    /// was not trained so would teach the student the teacher's own logits, and hide nothing.)
     pub teacher_temperature: f32,
 }
 
@@ -56,10 +59,12 @@ impl Distillation {
         Ok(())
     }
 
-    /// Trains `student`, of the teacher's graph, for the plan's epochs from the weights it has: optimizer, rates, schedule and clipping
-    /// are the plan's, augmentation the loader's. Validation, patience, class weights and label smoothing have no part in it. `monitor`
-    /// is told as in training; if it asks to stop, that is an error, and the student has the weights it had then. The gradient by z is
-    /// 1/T of what it is at a temperature of 1, which plain SGD needs a higher rate for and Adam does not.
+    /// Trains `student`, of the teacher's graph, for the plan's epochs from the weights it has:
+    /// optimizer, rates, schedule and clipping are the plan's, augmentation the loader's. Validation,
+    /// patience, class weights and label smoothing have no part in it. `monitor` is told as in training;
+    /// if it asks to stop, that is an error, and the student has the weights it had then. The gradient
+    /// by z is 1/T of what it is at a temperature of 1, which plain SGD needs a higher rate for and Adam
+    /// does not.
     pub fn train_student(
         &self,
         teacher: &Model,
@@ -177,7 +182,8 @@ impl Distillation {
         let columns = output.shape().last_axis();
         let (all, right) = count_right(batch.labels.values(), output.values(), columns, f32::NAN)?;
         let cooled = ops::scale(&pass.logits, 1.0 / self.temperature as f64)?;
-        // Where the targets of a row sum to 1 the two rules are the same; labels of several classes are not such.
+        // Where the targets of a row sum to 1 the two rules are the same; labels of several classes are
+        // not such.
         let gradient = Some(CategoricalGradient::Keras);
         let loss = match head(model) {
             Activation::Softmax => Loss::CategoricalCrossentropy { gradient },
@@ -248,9 +254,9 @@ mod tests {
         Plan {
             epochs: 60,
             batch_size: 32,
-            learning_rate: 0.3,
+            learning_rate: 0.1,
             augment: Augment::None,
-            preprocess: Preprocess::Unit,
+            preprocess: Preprocess::Symmetric,
             ..Plan::new(Spec::new("alexnet", SIDE, CLASSES.len()))
         }
     }
@@ -275,7 +281,7 @@ mod tests {
         how.train_student(&teacher, &mut student, &plan, &loader(&plan), &mut monitor).unwrap();
         assert!(losses.len() == 60 && losses[59] < 0.5 * losses[0], "{losses:?}");
         let (pictures, objective) = (pictures(24), objective(24));
-        let of = |model: &Model| Network::new(model, Preprocess::Unit).unwrap();
+        let of = |model: &Model| Network::new(model, Preprocess::Symmetric).unwrap();
         let (taught, learnt) = (of(&teacher), of(&student));
         // By how much the two classes differ.
         let margin = |network: &Network| {
@@ -310,7 +316,7 @@ mod tests {
     #[test]
     fn a_teacher_trained_hot_and_sigmoids_are_distilled_too() {
         let how = Distillation { temperature: T, teacher_temperature: T };
-        let plan = Plan { epochs: 20, ..plan() };
+        let plan = Plan { epochs: 30, learning_rate: 0.5, ..plan() };
         let run = || {
             let (mut teacher, mut student) = (independent(), independent());
             how.train_teacher(&mut teacher, &plan, &loader(&plan), &mut |_| Continue(())).unwrap();
@@ -322,7 +328,7 @@ mod tests {
         let batch = loader(&plan).epoch(0, 0).unwrap().next().unwrap().unwrap();
         let soft = |model: &Model| probabilities(model, &batch.images, T).unwrap().to_vec_f64();
         let apart: f64 = soft(&teacher).iter().zip(soft(&student)).map(|(a, b)| (a - b).abs()).sum();
-        assert!(apart / (32.0 * CLASSES.len() as f64) < 0.05, "{apart}");
+        assert!(apart / (32.0 * CLASSES.len() as f64) < 0.1, "{apart}");
         let output = student.run(&batch.images, Run::infer()).unwrap().output;
         let (all, right) =
             count_right(batch.labels.values(), output.values(), CLASSES.len(), f32::NAN).unwrap();

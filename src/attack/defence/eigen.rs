@@ -1,11 +1,12 @@
-//! Eigenvalues and eigenvectors of symmetric matrices, by cyclic Jacobi rotations (Jacobi, 1846; Golub and Van Loan,
-//! "Matrix Computations", 4th edition, 8.5).
+//! Eigenvalues and eigenvectors of symmetric matrices, by cyclic Jacobi rotations (Jacobi, 1846; Golub
+//! and Van Loan, "Matrix Computations", 4th edition, 8.5).
 //!
-//! A rotation in the plane of two axes p and q makes A[p, q] zero: with τ = (A[q, q] − A[p, p]) / 2A[p, q],
-//! t = sign(τ) / (|τ| + √(1 + τ²)), c = 1/√(1 + t²), s = t·c, A ← JᵀAJ. It spoils other zeros, but the sum of squares beside
-//! the diagonal falls by 2A[p, q]² each time; sweeps over all pairs converge quadratically in the end, mostly within ten.
-//! About 6n³ operations a sweep: a fraction of a second for the 192 values of a block of 8×8 pixels. Slower than Householder
-//! and QL, shorter, and as accurate as any.
+//! A rotation in the plane of two axes p and q makes A[p, q] zero: with τ = (A[q, q] − A[p, p]) / 2A[p,
+//! q], t = sign(τ) / (|τ| + √(1 + τ²)), c = 1/√(1 + t²), s = t·c, A ← JᵀAJ. It spoils other zeros, but
+//! the sum of squares beside the diagonal falls by 2A[p, q]² each time; sweeps over all pairs converge
+//! quadratically in the end, mostly within ten. About 6n³ operations a sweep: a fraction of a second for
+//! the 192 values of a block of 8×8 pixels. Slower than Householder and QL, shorter, and as accurate as
+//! any.
 
 use crate::error::{Error, Result};
 
@@ -21,7 +22,8 @@ pub struct Eigen {
     pub vectors: Vec<f64>,
 }
 
-/// Of a symmetric matrix, n×n row by row; an error where it is not symmetric, or holds numbers that are not finite.
+/// Of a symmetric matrix, n×n row by row; an error where it is not symmetric, or holds numbers that are
+/// not finite.
 pub fn symmetric(matrix: &[f64], n: usize) -> Result<Eigen> {
     const OP: &str = "eigen";
     if n == 0 || matrix.len() != n * n {

@@ -6,10 +6,11 @@
 //! - `distillation`: a student of softened probabilities (Papernot et al., 2016). It hides gradients.
 //! - [`detector`], [`learnt`], [`distance`]: not a better answer, but an alarm.
 //!
-//! A defence is judged three times ([`measure`]): on clean pictures, on those of an attacker who does not know of it, and
-//! on those of one who does. Only the last number says whether it defends: most that were published fell to attackers who
-//! took them into account (Athalye, Carlini and Wagner, ICML 2018; Tramèr et al., NeurIPS 2020). So a defence that changes
-//! pictures is a [`Victim`] of its own, [`Defended`], with its change on the tape: attacking it is attacking the whole.
+//! A defence is judged three times ([`measure`]): on clean pictures, on those of an attacker who does
+//! not know of it, and on those of one who does. Only the last number says whether it defends: most that
+//! were published fell to attackers who took them into account (Athalye, Carlini and Wagner, ICML 2018;
+//! Tramèr et al., NeurIPS 2020). So a defence that changes pictures is a [`Victim`] of its own,
+//! [`Defended`], with its change on the tape: attacking it is attacking the whole.
 
 #[cfg(feature = "checkpoint")]
 pub mod adversarial;
@@ -125,8 +126,8 @@ pub struct Measured {
     pub clean: Attacked,
     /// Perturbed by somebody who does not know the defence.
     pub unaware: Attacked,
-    /// Perturbed by somebody who does: of each picture the better of this one's and the unaware one's, since who knows more
-    /// can do what who knows less does.
+    /// Perturbed by somebody who does: of each picture the better of this one's and the unaware one's,
+    /// since who knows more can do what who knows less does.
     pub adaptive: Attacked,
 }
 
@@ -142,9 +143,10 @@ impl Measured {
 
 /// Attacks pictures without and with knowledge of a defence, and judges both by the defence.
 ///
-/// `unaware` is what who does not know it attacks: the network without it. `adaptive` and `judge` are mostly the same: the
-/// network with it. An attack that stops at the first success on the undefended network (PGD here) carries over less often
-/// than one that goes on; the adaptive number does not have that weakness.
+/// `unaware` is what who does not know it attacks: the network without it. `adaptive` and `judge` are
+/// mostly the same: the network with it. An attack that stops at the first success on the undefended
+/// network (PGD here) carries over less often than one that goes on; the adaptive number does not have
+/// that weakness.
 pub fn measure(
     pictures: &Pictures,
     unaware: Party,
@@ -168,8 +170,9 @@ pub fn measure(
     Ok(Measured { clean, unaware, adaptive: best })
 }
 
-/// An objective of logits divided by a temperature: the attacker's answer to `distillation`, whose networks are as sure as
-/// T times their training. What counts as reached is what the logits themselves say.
+/// An objective of logits divided by a temperature: the attacker's answer to `distillation`, whose
+/// networks are as sure as T times their training. What counts as reached is what the logits themselves
+/// say.
 pub struct Cooled<O> {
     pub inner: O,
     /// T, above 0.
@@ -194,8 +197,9 @@ impl<O: Objective> Objective for Cooled<O> {
     }
 }
 
-/// Puts a function of pictures that is computed on the CPU on the tape. `forward` makes of values [N, H, W, 3] as many, and
-/// what makes of a gradient by those the gradient by the pictures. Of pictures on a device they are fetched and sent back.
+/// Puts a function of pictures that is computed on the CPU on the tape. `forward` makes of values [N, H,
+/// W, 3] as many, and what makes of a gradient by those the gradient by the pictures. Of pictures on a
+/// device they are fetched and sent back.
 fn on_tape<B>(
     op: &'static str,
     x: &Tensor,
@@ -235,7 +239,7 @@ mod tests {
     #[test]
     fn who_knows_a_defence_does_no_worse_than_who_does_not() {
         let model = sharp_model();
-        let network = Network::new(&model, Preprocess::Unit).unwrap();
+        let network = Network::new(&model, Preprocess::Symmetric).unwrap();
         let (pictures, objective) = (pictures(24), objective(24));
         let defended = Defended::new(&network, Squeeze::Median(3));
         let attack = Iterative::pgd(Ball::linf(EPSILON), 8);

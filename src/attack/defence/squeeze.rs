@@ -1,15 +1,18 @@
-//! Feature squeezing (Xu, Evans and Qi, NDSS 2018): pictures that say less leave an attacker less to change.
+//! Feature squeezing (Xu, Evans and Qi, NDSS 2018): pictures that say less leave an attacker less to
+//! change.
 //!
-//! - **Bit depth**: each value is rounded to the nearest of 2ᵇ levels, y = round(x·(2ᵇ − 1)) / (2ᵇ − 1). Its gradient is
-//!   zero almost everywhere, which stops no attacker: what is nearly the identity is given the identity's gradient
-//!   (straight through; BPDA of Athalye, Carlini and Wagner, ICML 2018). So it is here.
-//! - **Median filter**: each value becomes the median of a window of k×k, k being 2 or 3, each channel by itself. Beyond the
-//!   border pictures are mirrored, their edge included. A window of 3 is centred, one of 2 reaches up and to the left, and
-//!   its median is the larger of the two middle values (SciPy's `median_filter`, which the authors used). The gradient goes
-//!   to the one pixel that was the median, of equal ones to the first.
+//! - **Bit depth**: each value is rounded to the nearest of 2ᵇ levels, y = round(x·(2ᵇ − 1)) / (2ᵇ − 1).
+//!   Its gradient is zero almost everywhere, which stops no attacker: what is nearly the identity is
+//!   given the identity's gradient (straight through; BPDA of Athalye, Carlini and Wagner, ICML 2018).
+//!   So it is here.
+//! - **Median filter**: each value becomes the median of a window of k×k, k being 2 or 3, each channel
+//!   by itself. Beyond the border pictures are mirrored, their edge included. A window of 3 is centred,
+//!   one of 2 reaches up and to the left, and its median is the larger of the two middle values (SciPy's
+//!   `median_filter`, which the authors used). The gradient goes to the one pixel that was the median,
+//!   of equal ones to the first.
 //!
-//! Perturbations of many small changes are squeezed well, few large ones by the median; who knows of them needs a little
-//! more ε (He et al., WOOT 2017).
+//! Perturbations of many small changes are squeezed well, few large ones by the median; who knows of
+//! them needs a little more ε (He et al., WOOT 2017).
 
 use super::{Transform, on_tape};
 use crate::cpu::threads;
@@ -28,7 +31,8 @@ pub enum Squeeze {
 }
 
 impl Squeeze {
-    /// What the authors joined for photographs: 5 bits and a median of 2×2 (their third, non-local means, is not here).
+    /// What the authors joined for photographs: 5 bits and a median of 2×2 (their third, non-local
+    /// means, is not here).
     pub const PHOTOGRAPHS: [Squeeze; 2] = [Squeeze::Bits(5), Squeeze::Median(2)];
 
     pub fn check(&self) -> Result<()> {
@@ -85,7 +89,8 @@ impl FromStr for Squeeze {
     }
 }
 
-/// Pictures [N, H, W, 3] of 0 to 1 rounded to 2ᵇ levels, b from 1 to 8; the gradient passes straight through.
+/// Pictures [N, H, W, 3] of 0 to 1 rounded to 2ᵇ levels, b from 1 to 8; the gradient passes straight
+/// through.
 pub fn bit_depth(x: &Tensor, bits: u32) -> Result<Tensor> {
     Squeeze::Bits(bits).check()?;
     let levels = ((1u32 << bits) - 1) as f32;
