@@ -6,12 +6,13 @@
 //!
 //! In the order to read it: [`ball`] (what counts as small), [`victim`], [`objective`], [`iterative`] (FGSM, PGD, MIM),
 //! [`masks`] (networks that segment), [`deepfool`], [`square`] (without gradients), [`universal`] (one perturbation for all
-//! pictures), [`measure`] (how visible a perturbation is), [`trial`] (an attack on many pictures), [`defence`]
-//! (what helps).
+//! pictures), [`measure`] (how visible a perturbation is), [`generator`] (a network that
+//! perturbs), [`trial`] (an attack on many pictures), [`defence`] (what helps).
 
 pub mod ball;
 pub mod deepfool;
 pub mod defence;
+pub mod generator;
 pub mod iterative;
 pub mod masks;
 pub mod measure;
@@ -26,6 +27,7 @@ pub mod victim;
 
 pub use ball::{Ball, Norm};
 pub use deepfool::DeepFool;
+pub use generator::Generator;
 pub use iterative::{Attacked, Iterative};
 pub use masks::MaskObjective;
 pub use measure::Visibility;

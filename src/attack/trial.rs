@@ -2,6 +2,7 @@
 
 use super::ball::{Ball, Norm};
 use super::deepfool::DeepFool;
+use super::generator::Generator;
 use super::iterative::{Attacked, Iterative};
 use super::masks::MaskObjective;
 use super::measure::{Visibility, mean, median};
@@ -25,6 +26,7 @@ pub enum Attack {
     DeepFool(DeepFool),
     Square(Square),
     Universal(Universal),
+    Generator(Box<Generator>),
 }
 
 /// What the victim's answers are compared with.
@@ -57,6 +59,7 @@ impl Attack {
             }
             (Attack::Square(square), _) => square.perturb(victim, pictures, objective),
             (Attack::Universal(universal), _) => universal.perturb(victim, pictures, objective),
+            (Attack::Generator(generator), _) => generator.attack(victim, pictures, objective),
         }
     }
 
@@ -67,6 +70,7 @@ impl Attack {
             Attack::Iterative(iterative) => Some(iterative.ball),
             Attack::Square(square) => Some(square.ball),
             Attack::Universal(universal) => Some(universal.ball),
+            Attack::Generator(generator) => Some(generator.ball()),
             Attack::DeepFool(_) => None,
         }
     }

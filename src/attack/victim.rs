@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Model, Run, for_inference};
 use crate::layers::Activation;
 use crate::ops::{self, Conv2dOptions};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// A network as an attacker sees it.
 pub trait Victim: Sync {
@@ -119,12 +119,13 @@ pub fn gradient(
     let device = victim.device();
     let leaf = x.to_device(device)?.detach().leaf();
     let output = victim.logits(&leaf)?;
-    let logits = output.detach().to_device(Device::Cpu)?;
+    // An objective reads f32 and writes it, also where a network runs in f64.
+    let logits = output.detach().to_device(Device::Cpu)?.to_dtype(DType::F32);
     let each = logits.shape().elements() / logits.shape()[0].max(1);
     let mut up = vec![0.0; logits.shape().elements()];
     let rows = logits.values::<f32>().chunks_exact(each).zip(up.chunks_exact_mut(each));
     rows.enumerate().for_each(|(i, (row, up))| upstream(i, row, up));
-    let up = Tensor::from_slice(&up, logits.shape())?.to_device(device)?;
+    let up = Tensor::from_slice(&up, logits.shape())?.to_dtype(output.dtype()).to_device(device)?;
     let gradient = output.backward_from(up)?.take(&leaf);
     let gradient = gradient
         .ok_or_else(|| Error::argument("attack", "the victim's logits do not depend on its pictures"))?;

@@ -4,6 +4,7 @@
 //! probabilities of features. Layers carry Keras' names, so that Keras' weights load by name.
 
 mod alexnet;
+mod attack_generator;
 mod deeplab_v3_plus;
 mod mobilenet;
 mod mobilenet_v2;
@@ -11,6 +12,7 @@ mod resnet50_v2;
 mod vgg16;
 
 pub use alexnet::alexnet;
+pub use attack_generator::attack_generator;
 pub use deeplab_v3_plus::deeplab_v3_plus;
 pub use mobilenet::mobilenet;
 pub use mobilenet_v2::mobilenet_v2;

@@ -4,12 +4,13 @@ use super::defences::Defences;
 use super::output::{Outcome, Report};
 use super::{Attack as Options, Split, Task, Truth, class, stopped};
 use crate::cli::device;
-use crate::cli::progress::bar;
+use crate::cli::progress::{asked_to_stop, bar};
 use crate::cli::train::open;
+use atrous::attack::generator::{About, Generator, Training};
 use atrous::attack::{
     self, Aim, Attack, Goal, LabelObjective, MaskObjective, Network, Pictures, Subjects,
 };
-use atrous::attack::{DeepFool, Iterative, Square, Summary, Trial, Universal, Victim, trial};
+use atrous::attack::{DeepFool, Iterative, Objective, Square, Summary, Trial, Universal, Victim, trial};
 use atrous::data::image::fit_mask;
 use atrous::data::source::Source;
 use atrous::data::{CLASSES, Dataset, Labels, Mask, Picture, VOID};
@@ -19,6 +20,7 @@ use atrous::{Error, Result};
 use clap::ValueEnum;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Method {
@@ -29,6 +31,7 @@ pub enum Method {
     Deepfool,
     Square,
     Universal,
+    Generator,
 }
 
 impl Method {
@@ -41,6 +44,7 @@ impl Method {
             Method::Deepfool => "deepfool",
             Method::Square => "square",
             Method::Universal => "universal",
+            Method::Generator => "generator",
         }
     }
 }
@@ -237,11 +241,24 @@ impl<'a> Experiment<'a> {
 
     /// With masks that are to be turned, only pictures that have such pixels.
     fn subjects_of(&self, contender: &Contender) -> Result<Vec<usize>> {
-        let Some(from) = self.from else { return Ok(self.indices.clone()) };
+        match self.from {
+            None => Ok(self.indices.clone()),
+            Some(_) => self.with_from(contender, &*self.dataset, &self.indices),
+        }
+    }
+
+    /// Those of which the network says that they have pixels of the class to be turned.
+    fn with_from(
+        &self,
+        contender: &Contender,
+        dataset: &dyn Dataset,
+        indices: &[usize],
+    ) -> Result<Vec<usize>> {
+        let from = self.from.unwrap_or_default();
         let mut kept = Vec::new();
-        for chunk in self.indices.chunks(self.options.batch_size) {
+        for chunk in indices.chunks(self.options.batch_size) {
             let plan = &contender.trained.plan;
-            let pictures = Pictures::of(&*self.dataset, chunk, contender.victim.side(), plan.fit)?;
+            let pictures = Pictures::of(dataset, chunk, contender.victim.side(), plan.fit)?;
             let masks = said_masks(&attack::logits(&contender.victim, &pictures.x)?)?;
             let seen = chunk.iter().zip(masks).filter(|(_, mask)| mask.classes.contains(&from));
             kept.extend(seen.map(|(&index, _)| index));
@@ -250,14 +267,76 @@ impl<'a> Experiment<'a> {
             true => {
                 let name = self.options.from.as_deref().unwrap_or_default();
                 let message =
-                    format!("the network sees no pixel of `{name}` in {} pictures", self.indices.len());
+                    format!("the network sees no pixel of `{name}` in {} pictures", indices.len());
                 Err(Error::argument("--from", message))
             }
             false => Ok(kept),
         }
     }
 
-    fn attack(&self, method: Method, epsilon: f32, contender: &Contender) -> Result<Attack> {
+    /// The one of the options' file, or one that is trained now, at the ε nearest to 8/255.
+    fn generator(&self, epsilons: &[f32], contender: &Contender) -> Result<Generator> {
+        if let Some(path) = &self.options.generator {
+            return Generator::load(path)?.to_device(device());
+        }
+        let plan = &contender.trained.plan;
+        let far = |epsilon: &f32| (epsilon - 8.0 / 255.0).abs();
+        let nearest = epsilons.iter().copied().min_by(|a, b| far(a).total_cmp(&far(b)));
+        let ball = self.options.ball(nearest.unwrap_or(8.0 / 255.0));
+        let goal = match (&self.options.from, &self.options.target) {
+            (Some(from), Some(to)) => format!("{from} to {to}"),
+            (None, Some(to)) => to.clone(),
+            _ => "untargeted".into(),
+        };
+        let about = About { fit: plan.fit, victim: contender.name.clone(), goal };
+        let seed = self.options.seed;
+        let mut generator = Generator::new(contender.victim.side(), ball, about, seed)?;
+        let mut samples = plan.train_indices.clone();
+        if self.from.is_some() {
+            samples = self.with_from(contender, &*self.learn, &samples)?;
+        }
+        let training = Training {
+            steps: self.options.generator_steps,
+            batch: self.options.batch_size,
+            seed,
+            ..Training::default()
+        };
+        let bar = bar(training.steps, "generator");
+        let began = Instant::now();
+        let batch = |numbers: &[usize]| -> Result<(Pictures, Box<dyn Objective>)> {
+            let indices: Vec<usize> = numbers.iter().map(|&i| samples[i]).collect();
+            let pictures = Pictures::of(&*self.learn, &indices, contender.victim.side(), plan.fit)?;
+            let aim = self.aim(contender, &*self.learn, &indices, &pictures, false)?;
+            let objective: Box<dyn Objective> = match aim {
+                Aim::Labels(labels) => Box::new(labels),
+                Aim::Masks(masks) => Box::new(masks),
+            };
+            Ok((pictures, objective))
+        };
+        let steps =
+            training.run(&mut generator, &contender.victim, samples.len(), batch, |progress| {
+                bar.inc(1);
+                bar.set_message(format!("{:.3} err as wished", progress.success));
+                asked_to_stop()
+            })?;
+        bar.finish_and_clear();
+        let path = self.options.out.join("generator.safetensors");
+        generator.save(&path)?;
+        println!(
+            "generator: {} ({steps} steps, {:.0} s)",
+            path.display(),
+            began.elapsed().as_secs_f64()
+        );
+        Ok(generator)
+    }
+
+    fn attack(
+        &self,
+        method: Method,
+        epsilon: f32,
+        contender: &Contender,
+        generator: Option<&Generator>,
+    ) -> Result<Attack> {
         let (options, ball) = (self.options, self.options.ball(epsilon));
         let iterative = |iterative: Iterative| {
             let step = options.step.map_or(iterative.step, |step| step.0);
@@ -278,6 +357,14 @@ impl<'a> Experiment<'a> {
                 Attack::Square(Square { seed: options.seed, ..Square::new(ball, options.queries) })
             }
             Method::Universal => Attack::Universal(self.universal(epsilon, contender)?),
+            Method::Generator => {
+                let own = match generator {
+                    Some(generator) => generator.clone(),
+                    None => self.generator(&[epsilon], contender)?,
+                };
+                // The same perturbation, larger or smaller.
+                Attack::Generator(Box::new(Generator::of(own.model, ball, own.about)?))
+            }
         })
     }
 
@@ -348,6 +435,10 @@ impl<'a> Experiment<'a> {
         let mut report =
             Report::new(self.options, victim, &self.methods, epsilons, self.from.is_some())?;
         let mut interrupted = None;
+        let generator = match self.methods.contains(&Method::Generator) {
+            true => Some(self.generator(epsilons, victim)?),
+            false => None,
+        };
         'all: for &method in &self.methods {
             // DeepFool has no ε: one run tells of all.
             let own = method == Method::Deepfool;
@@ -360,7 +451,7 @@ impl<'a> Experiment<'a> {
             let mut fooled: Vec<Trial> = Vec::new();
             let sizes = if own { &epsilons[epsilons.len() - 1..] } else { epsilons };
             for &epsilon in sizes {
-                let attack = self.attack(method, epsilon, victim)?;
+                let attack = self.attack(method, epsilon, victim, generator.as_ref())?;
                 let mut trials = Vec::new();
                 for trial in fooled.drain(..) {
                     report.keep(&*self.dataset, method, epsilon, &trial)?;
@@ -430,7 +521,7 @@ impl<'a> Experiment<'a> {
         };
         rows.push(("as they are".to_owned(), judged(&*self.dataset, &self.indices)?));
         for contender in &self.contenders {
-            let attack = self.attack(method, epsilon, contender)?;
+            let attack = self.attack(method, epsilon, contender, None)?;
             let mut set =
                 Perturbed { dataset: &*self.dataset, pictures: Vec::new(), indices: Vec::new() };
             let all = self.subjects_of(contender)?;

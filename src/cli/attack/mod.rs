@@ -42,7 +42,8 @@ pub struct Attack {
     #[arg(long, value_enum, value_name = "TASK")]
     task: Option<Task>,
     /// One or several, with commas: fgsm, pgd, mim, deepfool, square (asks, and needs no gradient), universal (one
-    /// perturbation for all pictures); for masks fgsm, pgd, segpgd, mim, universal [default: pgd; segpgd for masks]
+    /// perturbation for all pictures), generator (a network that perturbs); for masks fgsm, pgd, segpgd, mim, universal,
+    /// generator [default: pgd; segpgd for masks]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     method: Vec<Method>,
     /// How much a value may change (linf), or the root of all squared changes (l2), of pictures from 0 to 1.
@@ -67,6 +68,12 @@ pub struct Attack {
     /// Times that square asks the network about a picture
     #[arg(long, value_name = "N", default_value_t = 300)]
     queries: usize,
+    /// A generator that was trained before; else one is trained, and left in the output folder
+    #[arg(long, value_name = "FILE")]
+    generator: Option<PathBuf>,
+    /// Steps of the generator's training
+    #[arg(long, value_name = "N", default_value_t = GENERATOR_STEPS)]
+    generator_steps: usize,
     /// The class that the network is to see: one of VOC's, or background for masks
     #[arg(long, value_name = "CLASS")]
     target: Option<String>,
@@ -145,6 +152,9 @@ impl FromStr for Epsilon {
     }
 }
 
+/// What a generator needs to learn most of what it can, in minutes.
+const GENERATOR_STEPS: usize = 400;
+
 /// The notebook's ε, of a picture from −1 to 1: half as much from 0 to 1.
 const NOTEBOOK: [f32; 4] = [0.0, 0.055, 0.085, 0.14];
 
@@ -168,6 +178,8 @@ pub fn of_run(data: &Path, out: &Path, images: usize) -> Result<()> {
             step: None,
             restarts: 1,
             queries: 300,
+            generator: None,
+            generator_steps: GENERATOR_STEPS,
             target: None,
             from: None,
             images,

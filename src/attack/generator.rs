@@ -1,0 +1,154 @@
+//! A network that attacks a network: it is trained once, and then perturbs any picture in one pass forward, without the
+//! victim and without gradients (Baluja and Fischer, "Adversarial Transformation Networks", AAAI 2018; Poursaeed et al.,
+//! "Generative Adversarial Perturbations", CVPR 2018).
+//!
+//! With x in 0 to 1, the network G ([`crate::models::attack_generator`]), which ends in a tanh, and m, which is 1 inside the
+//! picture and 0 around it:
+//!
+//! x′ = clip(x + ε·m·G(2x − 1), 0, 1)
+//!
+//! A tanh is at most 1, so x′ is in the L∞ ball of ε whatever G's weights are. What it is trained for is an [`Objective`],
+//! as with every attack: [`Training`].
+
+#[cfg(feature = "checkpoint")]
+mod file;
+#[cfg(test)]
+mod tests;
+mod training;
+
+pub use training::{Progress, Training};
+
+use super::ball::{Ball, Norm};
+use super::iterative::Attacked;
+use super::objective::Objective;
+use super::pictures::Pictures;
+use super::victim::{self, Victim};
+use crate::autograd::no_grad;
+use crate::data::image::Fit;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::graph::{Model, Pass, Run};
+use crate::models::attack_generator;
+use crate::ops;
+use crate::tensor::Tensor;
+use std::fmt;
+
+/// What a generator was trained for: what one has to know to use it, and to say what it does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
+pub struct About {
+    /// How pictures are fitted into its square.
+    pub fit: Fit,
+    /// The network it was trained against.
+    pub victim: String,
+    /// What that network was to say: `untargeted`, or a target.
+    pub goal: String,
+}
+
+#[derive(Clone)]
+pub struct Generator {
+    /// [side, side, 3] in −1..1 → as many values in −1..1.
+    pub model: Model,
+    ball: Ball,
+    pub about: About,
+    /// Steps of training so far.
+    pub steps: u64,
+}
+
+impl fmt::Debug for Generator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Generator of side {}, ε {}", self.side(), self.ball.epsilon)
+    }
+}
+
+impl Generator {
+    /// One that is still to be trained.
+    pub fn new(side: usize, ball: Ball, about: About, seed: u64) -> Result<Self> {
+        Self::of(Model::new(attack_generator(side)?, seed), ball, about)
+    }
+
+    /// Of a network of one's own. An error where it does not make perturbations of pictures, and for a ball that is not
+    /// of L∞.
+    pub fn of(model: Model, ball: Ball, about: About) -> Result<Self> {
+        ball.check()?;
+        if ball.norm != Norm::Linf {
+            return Err(Error::argument("norm", format!("a generator has `linf`, not `{}`", ball.norm)));
+        }
+        let nodes = model.graph.nodes();
+        let (first, last) = (&nodes[0].output_shape[..], &nodes[nodes.len() - 1].output_shape[..]);
+        match first {
+            &[height, width, 3] if height == width && first == last => {
+                Ok(Generator { model, ball, about, steps: 0 })
+            }
+            _ => {
+                let got = format!("{first:?} → {last:?} of `{}`", model.graph.name);
+                Err(Error::shape("generator", "[side, side, 3] → [side, side, 3]", got))
+            }
+        }
+    }
+
+    pub fn ball(&self) -> Ball {
+        self.ball
+    }
+
+    /// Height and width of its pictures.
+    pub fn side(&self) -> usize {
+        self.model.graph.nodes()[0].output_shape[0]
+    }
+
+    pub fn to_device(self, device: Device) -> Result<Self> {
+        Ok(Generator { model: self.model.to_device(device)?, ..self })
+    }
+
+    /// The perturbed pictures, [N, side, side, 3], on the CPU.
+    pub fn perturb(&self, pictures: &Pictures) -> Result<Tensor> {
+        self.check_side("pictures", pictures.side())?;
+        let device = self.model.device();
+        let x = pictures.x.to_device(device)?;
+        let inside = pictures.inside.as_ref().map(|inside| inside.to_device(device)).transpose()?;
+        let (y, _) = no_grad(|| perturbed(&self.model, self.ball, &x, inside.as_ref(), Run::infer()))?;
+        y.to_device(Device::Cpu)
+    }
+
+    /// The perturbed pictures, and what a network makes of them.
+    pub fn attack(
+        &self,
+        victim: &dyn Victim,
+        pictures: &Pictures,
+        objective: &dyn Objective,
+    ) -> Result<Attacked> {
+        self.check_side("a victim", victim.side())?;
+        let x = self.perturb(pictures)?;
+        let standings = victim::standings(victim, &x, objective)?;
+        Ok(Attacked { x, standings })
+    }
+
+    fn check_side(&self, whose: &str, side: usize) -> Result<()> {
+        match side == self.side() {
+            true => Ok(()),
+            false => {
+                let message = format!("expected {whose} of side {}, got {side}", self.side());
+                Err(Error::argument("generator", message))
+            }
+        }
+    }
+}
+
+/// x′, on the tape where the pass has gradients; and the pass.
+fn perturbed(
+    model: &Model,
+    ball: Ball,
+    x: &Tensor,
+    inside: Option<&Tensor>,
+    run: Run,
+) -> Result<(Tensor, Pass)> {
+    let one = Tensor::full([1], 1.0).to_dtype(x.dtype()).to_device(x.device())?;
+    let pass = model.run(&ops::sub(&ops::scale(x, 2.0)?, &one)?, run)?;
+    let mut change = ops::scale(&pass.output, ball.epsilon.into())?;
+    if let Some(inside) = inside {
+        change = ops::mul(&change, inside)?;
+    }
+    // Rounding is monotonic: |change| ≤ ε gives a sum between x − ε and x + ε as f32 has them.
+    let y = ops::clip(&ops::add(&change, x)?, 0.0, 1.0)?;
+    Ok((y, pass))
+}

@@ -1,0 +1,230 @@
+//! A generator on disk: one `.safetensors` file with its weights under their paths, and with what is needed to apply it
+//! as one JSON text, the metadata `atrous_generator`.
+
+use super::{About, Generator};
+use crate::attack::ball::Ball;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::files::{explain, write_atomically};
+use crate::graph::Model;
+use crate::models::attack_generator;
+use crate::tensor::Tensor;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::path::Path;
+
+const KEY: &str = "atrous_generator";
+const VERSION: u32 = 1;
+/// Beyond that it is damage.
+const MOST_SIDE: usize = 4096;
+
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    version: u32,
+    side: usize,
+    /// Of 0 to 1. No number of JSON is NaN: that comes back as null, and null is no number.
+    epsilon: f32,
+    steps: u64,
+    #[serde(flatten)]
+    about: About,
+}
+
+impl Generator {
+    /// Writes it: complete, or not at all. An error for a network that is not [`attack_generator`]'s, which could not be
+    /// built again, and for weights that are not finite.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let broken = |message: String| Error::file(path, format!("cannot be written: {message}"));
+        self.ball.check()?;
+        let model = self.model.to_device(Device::Cpu)?;
+        let paths = |model: &Model| -> Vec<String> {
+            model.parameters.iter().map(|p| format!("{} {}", p.path, p.value.shape())).collect()
+        };
+        if paths(&model) != paths(&Model::new(attack_generator(self.side())?, 0)) {
+            return Err(broken(format!("`{}` is a network of one's own", model.graph.name)));
+        }
+        let bytes = |tensor: &Tensor| -> Vec<u8> {
+            tensor.to_vec_f64().iter().flat_map(|&v| (v as f32).to_le_bytes()).collect()
+        };
+        let mut arrays: Vec<(&str, Vec<usize>, Vec<u8>)> = Vec::new();
+        for parameter in &model.parameters {
+            finite(&parameter.path, &parameter.value).map_err(broken)?;
+            arrays.push((&parameter.path, parameter.value.shape().to_vec(), bytes(&parameter.value)));
+        }
+        let saved = Saved {
+            version: VERSION,
+            side: self.side(),
+            epsilon: self.ball.epsilon,
+            steps: self.steps,
+            about: self.about.clone(),
+        };
+        let text = serde_json::to_string(&saved).map_err(|error| broken(error.to_string()))?;
+        let views = arrays
+            .iter()
+            .map(|(name, shape, bytes)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+            .collect::<Result<Vec<_>, safetensors::SafeTensorError>>();
+        let views = views.map_err(|error| broken(error.to_string()))?;
+        let metadata = HashMap::from([(KEY.to_string(), text)]);
+        let bytes = safetensors::serialize(views, Some(metadata));
+        let bytes = bytes.map_err(|error| broken(error.to_string()))?;
+        write_atomically(path, |file| file.write_all(&bytes))
+    }
+
+    /// Reads what [`Generator::save`] wrote.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).map_err(|error| Error::file(path, explain(&error)))?;
+        Self::parse(&bytes)
+            .map_err(|message| Error::file(path, format!("not a usable generator: {message}")))
+    }
+
+    /// [`Generator::load`] from memory; the error is without the path.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let arrays = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
+        let text = header.metadata().as_ref().and_then(|map| map.get(KEY));
+        let text = text.ok_or_else(|| format!("it has no `{KEY}` metadata, so it is none"))?;
+        let saved: Saved = serde_json::from_str(text).map_err(|error| format!("metadata: {error}"))?;
+        if saved.version != VERSION {
+            return Err(format!("it has version {}, this program reads {VERSION}", saved.version));
+        }
+        if saved.side > MOST_SIDE {
+            return Err(format!("expected a side of at most {MOST_SIDE}, got {}", saved.side));
+        }
+        let graph = attack_generator(saved.side).map_err(|error| error.to_string())?;
+        let mut problem = None;
+        let model = Model::with(graph, |path, shape, _| match tensor(&arrays, path, &shape) {
+            Ok(tensor) => tensor,
+            Err(message) => {
+                problem.get_or_insert(message);
+                Tensor::zeros([0])
+            }
+        });
+        match problem {
+            Some(message) => Err(message),
+            None => {
+                let generator = Generator::of(model, Ball::linf(saved.epsilon), saved.about);
+                let generator = generator.map_err(|error| error.to_string())?;
+                Ok(Generator { steps: saved.steps, ..generator })
+            }
+        }
+    }
+}
+
+fn tensor(arrays: &SafeTensors, name: &str, shape: &[usize]) -> Result<Tensor, String> {
+    let view = arrays.tensor(name).map_err(|_| format!("`{name}` is missing"))?;
+    if view.dtype() != Dtype::F32 || view.shape() != shape {
+        let got = format!("{:?} {:?}", view.dtype(), view.shape());
+        return Err(format!("`{name}` should be F32 {shape:?}, and is {got}"));
+    }
+    let number = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().expect("chunks of four"));
+    let values: Vec<f32> = view.data().chunks_exact(4).map(number).collect();
+    let tensor = Tensor::from_slice(&values, shape).map_err(|error| error.to_string())?;
+    finite(name, &tensor)?;
+    Ok(tensor)
+}
+
+fn finite(name: &str, tensor: &Tensor) -> Result<(), String> {
+    match tensor.to_vec_f64().iter().all(|v| v.is_finite()) {
+        true => Ok(()),
+        false => Err(format!("`{name}` holds numbers that are not finite")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attack::generator::tests::{ABOUT, pictures};
+
+    fn generator() -> Generator {
+        let generator = Generator::new(21, Ball::linf(8.0 / 255.0), ABOUT.into(), 3).unwrap();
+        Generator { steps: 7, ..generator }
+    }
+
+    /// The file of a generator, with the header's text changed.
+    fn file(old: &str, new: &str) -> Result<Generator, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("g.safetensors");
+        generator().save(&path).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let header = std::str::from_utf8(&bytes[8..8 + length]).unwrap();
+        assert!(header.contains(old), "{header}");
+        let mut header = header.replace(old, new).trim_end().to_string();
+        header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+        let mut changed = (header.len() as u64).to_le_bytes().to_vec();
+        changed.extend(header.as_bytes());
+        changed.extend(&bytes[8 + length..]);
+        Generator::parse(&changed)
+    }
+
+    #[test]
+    fn what_is_saved_and_loaded_does_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("g.safetensors");
+        let before = generator();
+        before.save(&path).unwrap();
+        let after = Generator::load(&path).unwrap();
+        assert_eq!((after.side(), after.ball(), after.steps), (21, before.ball(), 7));
+        assert_eq!(after.about, before.about);
+        let pictures = pictures(21, 2);
+        let of = |generator: &Generator| generator.perturb(&pictures).unwrap().values::<f32>().to_vec();
+        assert_eq!(of(&before), of(&after));
+        // The same generator makes the same file.
+        let bytes = std::fs::read(&path).unwrap();
+        after.save(&path).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    }
+
+    #[test]
+    fn files_that_are_no_generator_say_so() {
+        let refused = |old: &str, new: &str| file(old, new).err().unwrap();
+        assert!(file("dog", "cat").is_ok());
+        let error = refused("atrous_generator", "other");
+        assert!(error.contains("no `atrous_generator` metadata"), "{error}");
+        let epsilon = format!("{}", 8.0f32 / 255.0);
+        for bad in ["null", "1e99", "-0.1", "\\\"NaN\\\"", "NaN"] {
+            refused(&epsilon, bad);
+        }
+        assert!(refused(&epsilon, "-0.1").contains("at least 0, got -0.1"));
+        assert!(refused("version\\\":1", "version\\\":9").contains("version 9"));
+        assert!(refused("side\\\":21", "side\\\":7").contains("at least 8 pixels a side, got 7"));
+        assert!(refused("side\\\":21", "side\\\":99999").contains("at most 4096"));
+        // 21 is 3 short of 24; 24 itself needs a smaller last kernel.
+        assert!(refused("side\\\":21", "side\\\":24").contains("should be F32 [3, 3,"));
+        assert!(refused("conv2d_1/bias", "conv2d_x/bias").contains("`conv2d_1/bias` is missing"));
+    }
+
+    #[test]
+    fn a_file_that_is_cut_short_or_damaged_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("g.safetensors");
+        generator().save(&path).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        for length in [0, 5, 100, bytes.len() / 2, bytes.len() - 1] {
+            assert!(Generator::parse(&bytes[..length]).is_err(), "{length}");
+        }
+        let mut nan = bytes.clone();
+        let end = nan.len();
+        nan[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+        assert!(Generator::parse(&nan).err().unwrap().contains("not finite"));
+        std::fs::write(&path, &bytes[..100]).unwrap();
+        let error = Generator::load(&path).err().unwrap().to_string();
+        assert!(error.contains("g.safetensors: not a usable generator"), "{error}");
+        assert!(
+            Generator::load(folder.path().join("none")).err().unwrap().to_string().contains("no such")
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_loaded_is_not_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("g.safetensors");
+        let mut broken = generator();
+        let bias = broken.model.parameter("conv2d/bias").unwrap().value.shape();
+        broken.model.set("conv2d/bias", Tensor::full(bias, f32::INFINITY)).unwrap();
+        assert!(broken.save(&path).unwrap_err().to_string().contains("not finite"));
+        assert!(!path.exists());
+    }
+}
