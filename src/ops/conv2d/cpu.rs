@@ -11,7 +11,7 @@
 //! convolution of its own, and no multiplication by a zero is ever made.
 //!
 //! 3×3 and 5×5 kernels of stride 1 go through Winograd's F(2×2, 3×3) in all three passes, where there are channels
-//! enough for its products to pay for its transforms; under [`fast_math`] the first two by F(4×4, 3×3).
+//! enough for its products to pay for its transforms; under [`fast_math()`] the first two by F(4×4, 3×3).
 //!
 //! Pictures of three channels have kernels of their own ([`first_layer`]).
 //!
