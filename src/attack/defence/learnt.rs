@@ -281,7 +281,7 @@ mod tests {
         };
         assert!(train(&x, &x, Lessons::default()).contains("after epoch 1"));
         let other = toy::random([3, 8, 8, 3], 1);
-        assert!(train(&x, &other, Lessons::default()).contains("got [3, 8, 8, 3]"));
+        assert!(train(&x, &other, Lessons::default()).contains("got [3×8×8×3]"));
         assert!(train(&x, &x, Lessons { pairs: 0, ..Lessons::default() }).contains("above zero"));
         assert!(graph(3).unwrap_err().to_string().contains("got 3"));
         let parameters = Model::new(graph(8).unwrap(), 0).count_parameters();
