@@ -1,7 +1,7 @@
 //! A graph with values for its parameters.
 
-use super::Graph;
 use super::passes::{Extras, Passes};
+use super::{Graph, Id};
 use crate::autograd::on_threads;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -236,12 +236,16 @@ impl Model {
             let lowered = match made {
                 Some(output) => Lowered { output, logits: None, moving: None },
                 None => {
-                    let Extras { then, onto, last, pooled } = passes.extras[i];
+                    let Extras { then, onto, last, pooled, depthwise, later } = passes.extras[i];
                     let onto = onto.and_then(|id| match last {
                         true => values[id.0].take(),
                         false => values[id.0].clone(),
                     });
-                    let along = Along { then, onto, pooled };
+                    let depthwise = depthwise.map(|Id(i)| {
+                        let its = &leaves[self.offsets[i]..self.offsets[i + 1]];
+                        nodes[i].layer.convolution(its, passes.extras[i].then)
+                    });
+                    let along = Along { then, onto, pooled, depthwise, later };
                     node.layer.lower(&node.name, inputs, &leaves[range.clone()], run, along)?
                 }
             };

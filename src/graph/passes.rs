@@ -1,8 +1,9 @@
 //! Whose pass over memory makes what: layers that others make along with their own result.
 //!
 //! A convolution that is followed by an activation alone writes the activation's result; so it is with a sum of two, of
-//! which it makes one, and with a max pooling of 2×2. What is left out between them is never written. Where somebody
-//! looks at every layer's output, each is made apart.
+//! which it makes one, and with a max pooling of 2×2. A 1×1 convolution makes the depthwise one before it, if nobody else
+//! reads that. What is left out between them is never written. Where somebody looks at every layer's output, each is made
+//! apart.
 
 use super::{Graph, Id};
 use crate::layers::{Activation, Layer};
@@ -19,6 +20,10 @@ pub struct Extras {
     pub last: bool,
     /// Whether a convolution's result is max pooled, 2×2.
     pub pooled: bool,
+    /// The depthwise convolution in front that a 1×1 convolution makes itself.
+    pub depthwise: Option<Id>,
+    /// Of that one: it hands on its input as it is.
+    pub later: bool,
 }
 
 /// For each layer.
@@ -42,6 +47,9 @@ impl Passes {
             match (node.layer, &node.inputs[..]) {
                 (Layer::Activation(activation), &[id]) => {
                     passes.activation(graph, &readers, i, id, activation);
+                }
+                (Layer::Conv2D { kernel: [1, 1], stride: [1, 1], .. }, &[id]) => {
+                    passes.separable(graph, &readers, i, id);
                 }
                 (Layer::Add, &[a, b]) => passes.sum(graph, &readers, i, [a, b]),
                 (
@@ -74,6 +82,16 @@ impl Passes {
         }
     }
 
+    /// The depthwise convolution that a 1×1 convolution alone reads, or reads through its activation.
+    fn separable(&mut self, graph: &Graph, readers: &[usize], i: usize, id: Id) {
+        let depthwise = self.made_by[id.0].unwrap_or(id);
+        let alone = readers[id.0] == 1 && readers[depthwise.0] == 1;
+        if matches!(graph.node(depthwise).layer, Layer::DepthwiseConv2D { .. }) && alone {
+            self.extras[depthwise.0].later = true;
+            self.extras[i].depthwise = Some(depthwise);
+        }
+    }
+
     /// Of two summands one that a 1×1 convolution makes for this sum alone, after the other is there.
     fn sum(&mut self, graph: &Graph, readers: &[usize], i: usize, [a, b]: [Id; 2]) {
         for (conv, other) in [(a, b), (b, a)] {
@@ -97,7 +115,9 @@ impl Passes {
         let own = layer.activation();
         let can = own == Activation::Linear || own.then() != Then::Nothing;
         let alone = readers[id.0] == 1 && readers[conv.0] == 1;
-        if matches!(layer, Layer::Conv2D { .. }) && can && alone && self.extras[conv.0].onto.is_none() {
+        let Extras { onto, depthwise, .. } = self.extras[conv.0];
+        let free = onto.is_none() && depthwise.is_none();
+        if matches!(layer, Layer::Conv2D { .. }) && can && alone && free {
             self.extras[conv.0].pooled = true;
             self.made_by[i] = Some(id);
         }
@@ -130,5 +150,29 @@ mod tests {
         assert_eq!(extras[4], Extras { onto: Some(a), last: true, ..Extras::default() });
         assert_eq!(extras[6], Extras::default());
         assert!(Passes::apart(&g).made_by.iter().all(Option::is_none));
+    }
+
+    #[test]
+    fn a_depthwise_convolution_is_left_to_the_pointwise_one_that_alone_reads_it() {
+        let mut g = Graph::new("separable", "input", [8, 8, 4]);
+        let (depthwise, point) =
+            (Layer::depthwise_conv2d().with_padding(Padding::Same), Layer::conv2d(4, 1));
+        let relu = Layer::Activation(Activation::Relu);
+        let first = g.add(depthwise, &[g.input()]).unwrap();
+        let activated = g.add(relu, &[first]).unwrap();
+        let conv = g.add(point, &[activated]).unwrap();
+        let pooled = g.chain(conv, [relu, Layer::max_pooling2d(2)]).unwrap();
+        // Two readers, and a reader that is no pointwise convolution.
+        let shared = g.add(depthwise, &[pooled]).unwrap();
+        let other = g.add(point, &[shared]).unwrap();
+        let sum = g.add(Layer::Add, &[shared, other]).unwrap();
+        g.chain(sum, [depthwise, Layer::conv2d(4, 3).with_padding(Padding::Same)]).unwrap();
+        let Passes { extras, made_by } = Passes::together(&g);
+        assert_eq!(extras[first.0], Extras { then: Then::Relu, later: true, ..Extras::default() });
+        assert_eq!(made_by[activated.0], Some(first));
+        let expected = Extras { then: Then::Relu, depthwise: Some(first), ..Extras::default() };
+        assert_eq!(extras[conv.0], expected);
+        assert_eq!(made_by[pooled.0], None);
+        assert_eq!(extras.iter().filter(|extras| extras.later).count(), 1);
     }
 }

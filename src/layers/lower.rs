@@ -2,7 +2,7 @@
 
 use super::{Activation, Layer};
 use crate::error::{Error, Result};
-use crate::ops::{self, Conv2dOptions, PoolOptions, Then};
+use crate::ops::{self, Conv2dOptions, Convolution, PoolOptions, Then};
 use crate::random::hash_name;
 use crate::tensor::Tensor;
 
@@ -38,16 +38,33 @@ pub(crate) struct Lowered {
 }
 
 /// What a layer makes in its own pass, which layers after it would.
-pub(crate) struct Along {
+pub(crate) struct Along<'a> {
     /// The activation, of a batch norm or a convolution.
     pub then: Then,
     /// What a convolution's result is added to.
     pub onto: Option<Tensor>,
     /// Whether a convolution's result is max pooled, 2×2.
     pub pooled: bool,
+    /// The depthwise convolution that a 1×1 convolution makes before itself.
+    pub depthwise: Option<Convolution<'a>>,
+    /// Of that one: its reader makes it.
+    pub later: bool,
 }
 
 impl Layer {
+    /// A convolution, depthwise or not, with `then` after it if it has no activation of its own.
+    pub(crate) fn convolution<'a>(&self, parameters: &'a [Tensor], then: Then) -> Convolution<'a> {
+        let (Layer::Conv2D { stride, padding, dilation, .. }
+        | Layer::DepthwiseConv2D { stride, padding, dilation, .. }) = *self
+        else {
+            unreachable!("a {} is no convolution", self.type_name())
+        };
+        let own = self.activation().then();
+        let then = if own == Then::Nothing { then } else { own };
+        let options = Conv2dOptions { stride, padding, dilation, then };
+        Convolution { kernel: &parameters[0], bias: parameters.get(1), options }
+    }
+
     /// Applies the layer to its inputs. `parameters` are in the order of [`Layer::parameters`].
     /// Inputs are given away: an activation overwrites one that nobody else holds.
     pub(crate) fn lower(
@@ -56,7 +73,7 @@ impl Layer {
         mut inputs: Vec<Tensor>,
         parameters: &[Tensor],
         run: Run,
-        along: Along,
+        along: Along<'_>,
     ) -> Result<Lowered> {
         if inputs.is_empty() {
             return Err(Error::argument("layer", format!("`{name}` has no input")));
@@ -67,22 +84,26 @@ impl Layer {
         };
         let mut moving = None;
         // What a convolution makes in its own pass: its own activation, or that of the layer after it.
-        let (own, mut activation) = (self.activation().then(), self.activation());
-        let then = if own == Then::Nothing { along.then } else { own };
+        let mut activation = self.activation();
+        let own = activation.then();
         let output = match *self {
             Layer::Input(_) => x,
-            Layer::Conv2D { stride, padding, dilation, .. } => {
-                let options = Conv2dOptions { stride, padding, dilation, then };
-                let (kernel, bias) = (&parameters[0], parameters.get(1));
-                match along.onto {
-                    Some(onto) => ops::conv2d::conv2d_onto(&x, kernel, bias, options, onto)?,
-                    None if along.pooled => ops::conv2d::conv2d_pooled(&x, kernel, bias, options)?,
-                    None => ops::conv2d(&x, kernel, bias, options)?,
+            Layer::Conv2D { .. } => {
+                let this = self.convolution(parameters, along.then);
+                let Convolution { kernel, bias, options } = this;
+                match (along.depthwise, along.onto) {
+                    (Some(first), onto) => ops::separable_conv2d(x, first, this, onto)?,
+                    (None, Some(onto)) => ops::conv2d::conv2d_onto(&x, kernel, bias, options, onto)?,
+                    (None, None) if along.pooled => {
+                        ops::conv2d::conv2d_pooled(&x, kernel, bias, options)?
+                    }
+                    (None, None) => ops::conv2d(&x, kernel, bias, options)?,
                 }
             }
-            Layer::DepthwiseConv2D { stride, padding, dilation, .. } => {
-                let options = Conv2dOptions { stride, padding, dilation, then };
-                ops::depthwise_conv2d(&x, &parameters[0], parameters.get(1), options)?
+            Layer::DepthwiseConv2D { .. } if along.later => x,
+            Layer::DepthwiseConv2D { .. } => {
+                let Convolution { kernel, bias, options } = self.convolution(parameters, along.then);
+                ops::depthwise_conv2d(&x, kernel, bias, options)?
             }
             Layer::Dense { .. } => ops::dense(&x, &parameters[0], parameters.get(1))?,
             Layer::BatchNormalization { epsilon, momentum } => {
@@ -93,11 +114,11 @@ impl Layer {
                     ));
                 };
                 if run.batch_statistics {
-                    let normed = ops::batch_norm_train(&x, gamma, beta, epsilon, then)?;
+                    let normed = ops::batch_norm_train(&x, gamma, beta, epsilon, along.then)?;
                     moving = Some(normed.moving(mean, variance, momentum)?);
                     normed.y
                 } else {
-                    ops::batch_norm_infer(&x, gamma, beta, mean, variance, epsilon, then)?
+                    ops::batch_norm_infer(&x, gamma, beta, mean, variance, epsilon, along.then)?
                 }
             }
             Layer::Activation(_) => x,

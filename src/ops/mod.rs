@@ -28,6 +28,7 @@ pub mod precision;
 pub mod reduce;
 pub mod reshape;
 pub mod resize;
+pub(crate) mod separable_conv2d;
 pub mod sign_step;
 pub mod softmax;
 
@@ -54,6 +55,7 @@ pub use precision::{Precision, precision, with_precision};
 pub use reduce::{mean, mean_axes, sum, sum_axes};
 pub use reshape::{flatten, reshape};
 pub use resize::{Method, resize};
+pub(crate) use separable_conv2d::{Convolution, separable_conv2d};
 pub use sign_step::{Bounds, sign_step};
 pub use softmax::softmax;
 

@@ -31,7 +31,7 @@ mod thin;
 mod tile;
 
 pub use gram::gram;
-pub use matrix::{matrix_product, multiply};
+pub use matrix::{matrix_product, multiply, multiply_rows};
 pub use patches::{GridPlace, Matrix, Patches};
 pub use thin::{is_thin, thin};
 

@@ -26,6 +26,7 @@ use crate::cpu::kept::Weights;
 use crate::cpu::simd::Isa;
 use crate::cpu::winograd::{self, Finish};
 use crate::ops::{Then, fast_math};
+use std::sync::Arc;
 
 pub fn forward(
     isa: Isa,
@@ -121,10 +122,14 @@ fn pointwise(
     then: Then,
     y: &mut [f32],
 ) {
+    matrix_product(x, &pointwise_panels(isa, g, weights), start, then, y);
+}
+
+/// The right factor of a kernel that [`is_pointwise`].
+pub fn pointwise_panels(isa: Isa, g: &Conv2dGeometry, weights: Weights) -> Arc<Packed> {
     assert!(is_pointwise(g));
     let right = Right::matrix(weights.values, g.in_channels, g.out_channels);
-    let packed = weights.form(pixels(g), ("whole", isa), || Packed::whole(isa, &right));
-    matrix_product(x, &packed, start, then, y);
+    weights.form(pixels(g), ("whole", isa), || Packed::whole(isa, &right))
 }
 
 /// Of all results.

@@ -14,6 +14,8 @@
 mod cpu;
 pub(crate) mod device;
 
+pub(crate) use cpu::ByRows;
+
 use crate::autograd::{Needs, record_all};
 use crate::cases::{Case, Input, Size};
 use crate::error::{Error, Result};

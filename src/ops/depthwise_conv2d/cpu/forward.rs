@@ -1,5 +1,5 @@
 use super::{BLOCK, blocked, pack, rows, strips};
-use crate::cpu::simd::{Kernel, Vector, dispatch, isa, load, prefetch, store, streams};
+use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, isa, load, prefetch, store, streams};
 use crate::cpu::threads;
 use crate::ops::Then;
 use crate::ops::depthwise_conv2d::DepthwiseGeometry;
@@ -8,34 +8,63 @@ use crate::tensor::Tensor;
 use std::ops::Range;
 
 pub fn forward(g: &DepthwiseGeometry, x: &Tensor, w: &Tensor, b: Option<&Tensor>, then: Then) -> Tensor {
-    let (x, w, isa) = (x.values::<f32>(), w.values::<f32>(), isa());
-    let bias = b.map(|b| b.values::<f32>());
-    assert_eq!(x.len(), g.batch * g.input[0] * g.input[1] * g.channels);
-    assert_eq!(w.len(), g.kernel[0] * g.kernel[1] * g.channels);
-    assert!(bias.is_none_or(|bias| bias.len() == g.channels));
+    let by_rows = ByRows::new(isa(), g, x.values(), w.values(), b.map(|b| b.values()), then);
     let mut y = Buffer::<f32>::new(g.output_shape().elements());
-    let packed = pack(w, g.channels, isa.lanes());
-    let none = Buffer::<f32>::filled(g.input[1] * g.channels, 0.0);
     let width = g.output[1] * g.channels;
     let rows = rows(g.batch * g.output[0], width);
     let stream = streams(&y, g.channels);
-    threads::for_each_chunk(&mut y, rows * width, |i, out| {
-        let (w, none) = (&packed, &none);
-        dispatch(isa, Forward { g, x, w, bias, then, stream, none, first: i * rows, out });
-    });
+    threads::for_each_chunk(&mut y, rows * width, |i, out| by_rows.make(i * rows, stream, out));
     Tensor::from_buffer(y, g.output_shape())
 }
 
-/// Some rows of outputs.
-struct Forward<'a> {
+/// A convolution whose outputs are made some rows at a time, by whoever wants them.
+pub struct ByRows<'a> {
+    isa: Isa,
     g: &'a DepthwiseGeometry,
     x: &'a [f32],
     /// As [`pack`] lays them out.
+    w: Buffer<f32>,
+    bias: Option<&'a [f32]>,
+    then: Then,
+    /// A row of zeros, for where a window looks past the picture.
+    none: Buffer<f32>,
+}
+
+impl<'a> ByRows<'a> {
+    pub fn new(
+        isa: Isa,
+        g: &'a DepthwiseGeometry,
+        x: &'a [f32],
+        w: &[f32],
+        bias: Option<&'a [f32]>,
+        then: Then,
+    ) -> Self {
+        assert_eq!(x.len(), g.batch * g.input[0] * g.input[1] * g.channels);
+        assert_eq!(w.len(), g.kernel[0] * g.kernel[1] * g.channels);
+        assert!(bias.is_none_or(|bias| bias.len() == g.channels));
+        let w = pack(w, g.channels, isa.lanes());
+        let none = Buffer::filled(g.input[1] * g.channels, 0.0);
+        ByRows { isa, g, x, w, bias, then, none }
+    }
+
+    /// As many rows of outputs as fill `out`, from `first` on, counted through all pictures. To `stream`, `out` is aligned
+    /// (see [`streams`]).
+    pub fn make(&self, first: usize, stream: bool, out: &mut [f32]) {
+        let ByRows { g, x, bias, then, .. } = *self;
+        assert!(first * g.output[1] * g.channels + out.len() <= g.output_shape().elements());
+        let (w, none) = (&self.w, &self.none);
+        dispatch(self.isa, Forward { g, x, w, bias, then, stream, none, first, out });
+    }
+}
+
+/// Some rows of outputs: see [`ByRows`].
+struct Forward<'a> {
+    g: &'a DepthwiseGeometry,
+    x: &'a [f32],
     w: &'a [f32],
     bias: Option<&'a [f32]>,
     then: Then,
     stream: bool,
-    /// A row of zeros, for where a window looks past the picture.
     none: &'a [f32],
     /// The first row, counted through all pictures.
     first: usize,

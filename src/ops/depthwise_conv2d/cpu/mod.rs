@@ -17,7 +17,7 @@
 mod forward;
 mod gradients;
 
-pub use forward::forward;
+pub use forward::{ByRows, forward};
 pub use gradients::gradients;
 
 use super::DepthwiseGeometry;
