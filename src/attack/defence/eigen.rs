@@ -72,7 +72,7 @@ pub fn symmetric(matrix: &[f64], n: usize) -> Result<Eigen> {
 
 /// The length of what is beside the diagonal.
 fn beside_diagonal(a: &[f64], n: usize) -> f64 {
-    let all = a.iter().enumerate().filter(|(i, _)| i % (n + 1) != 0);
+    let all = a.iter().enumerate().filter(|(i, _)| !i.is_multiple_of(n + 1));
     all.map(|(_, v)| v * v).sum::<f64>().sqrt()
 }
 

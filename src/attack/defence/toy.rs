@@ -19,7 +19,7 @@ pub const EPSILON: f32 = 12.0 / 255.0;
 /// What a pixel of class 0 has beside grey, in steps of a picture file; one of class 1 has the opposite.
 fn mark(pixel: usize) -> f32 {
     let (y, x) = (pixel / SIDE, pixel % SIDE);
-    let board = if (x + y) % 2 == 0 { 5.0 } else { -5.0 };
+    let board = if (x + y).is_multiple_of(2) { 5.0 } else { -5.0 };
     board + if y < 6 && x < 6 { 40.0 } else { 0.0 }
 }
 
