@@ -79,11 +79,11 @@ impl<'a> Defences<'a> {
 
     /// The pictures that are attacked, in batches, with what they should be.
     fn batches(&self) -> impl Iterator<Item = Result<(Pictures, LabelObjective)>> {
-        self.experiment.indices().chunks(16).map(|chunk| self.batch(chunk, true))
+        self.experiment.indices.chunks(16).map(|chunk| self.batch(chunk, true))
     }
 
     fn batch(&self, chunk: &[usize], attacked: bool) -> Result<(Pictures, LabelObjective)> {
-        let dataset = if attacked { &self.experiment.dataset } else { self.experiment.learn() };
+        let dataset = if attacked { &self.experiment.dataset } else { &self.experiment.learn };
         let (side, fit) = (self.victim.victim.side(), self.victim.trained.plan.fit);
         let pictures = Pictures::of(&**dataset, chunk, side, fit)?;
         match self.experiment.aim(self.victim, &**dataset, chunk, &pictures, false)? {
@@ -112,7 +112,7 @@ impl<'a> Defences<'a> {
         U: atrous::attack::Objective,
     {
         let (mut sums, mut n) = ([0.0; 3], 0.0);
-        let bar = bar(self.experiment.indices().len(), "defences");
+        let bar = bar(self.experiment.indices.len(), "defences");
         for batch in self.batches() {
             let (pictures, objective) = batch?;
             let (knows, judge) = (adaptive(objective.clone()), judge(objective.clone()));
@@ -150,7 +150,7 @@ impl<'a> Defences<'a> {
         let mut moments = Moments::new(8)?;
         let (side, fit) = (self.victim.victim.side(), self.victim.trained.plan.fit);
         for chunk in self.lessons().chunks(16) {
-            moments.add(&Pictures::of(&**self.experiment.learn(), chunk, side, fit)?)?;
+            moments.add(&Pictures::of(&*self.experiment.learn, chunk, side, fit)?)?;
         }
         for share in [0.99, 0.95] {
             let pca = Pca::of(&moments, side, Keep::Share(share))?;
@@ -223,7 +223,7 @@ impl<'a> Defences<'a> {
 
     fn training(&self, plan: &Plan) -> Loader {
         let loader = Loader::shuffled(
-            self.experiment.learn().clone(),
+            self.experiment.learn.clone(),
             plan.training_recipe(),
             plan.batch_size,
             plan.seed,
@@ -250,12 +250,12 @@ impl<'a> Defences<'a> {
         let own = match &self.victim.trained.thresholds {
             None => vec![THRESHOLD; 20],
             Some(_) => {
-                let loader = plan.scoring_loader(self.experiment.learn(), plan.val_indices.clone());
+                let loader = plan.scoring_loader(&self.experiment.learn, plan.val_indices.clone());
                 let probabilities = predict::probabilities(model, &loader, &mut |_| {})?;
                 let labels: Vec<Labels> = plan
                     .val_indices
                     .iter()
-                    .map(|&i| self.experiment.learn().labels(i).unwrap_or_default())
+                    .map(|&i| self.experiment.learn.labels(i).unwrap_or_default())
                     .collect();
                 thresholds::choose(&labels, &probabilities, THRESHOLD, plan.seed)?.0.per_class
             }

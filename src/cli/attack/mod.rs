@@ -2,7 +2,9 @@
 
 mod defences;
 mod experiment;
+mod methods;
 mod output;
+mod panel;
 
 use super::progress::{asked_to_stop, interruptible};
 use atrous::attack::{Ball, Norm};
@@ -10,7 +12,8 @@ use atrous::data::CLASSES;
 use atrous::files::explain;
 use atrous::{Error, Result};
 use clap::{Args, ValueEnum};
-use experiment::{Experiment, Method};
+use experiment::Experiment;
+use methods::Method;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 

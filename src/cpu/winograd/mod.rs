@@ -100,8 +100,8 @@ impl Geometry {
     /// A tile that hangs over the edge costs as much as a whole one: 14×14 outputs take tiles for 16×16, and neither size
     /// is faster. And there must be tiles enough for U, which has 36 numbers where tiles of 2×2 have 16 and is made anew
     /// for most calls. On two cores with AVX-512, U included, 49 tiles took 1.03 times less time of 256 channels and
-    /// filters, 1.26 of 64, and more time of 512 (where U, 38 MB, is in no cache near); 196 took 1.1 to 1.6 times less
-    /// of 64 to 512.
+    /// filters, 1.26 of 64, and more time of 512 (where U, 38 MB, is in no cache near); 196 took 1.26 to 1.6 times less
+    /// of 64 to 256, and as much of 512 (beside other work, which makes the last digit uncertain).
     pub fn with_large_tiles(self) -> Self {
         let large = Geometry { tile: 4, ..self };
         let (tiles, outputs) = (large.windows(), self.batch * self.output[0] * self.output[1]);
