@@ -98,6 +98,9 @@ impl Iterative {
     ) -> Result<Attacked> {
         self.check()?;
         let mut best = Best::new(victim, pictures, objective)?;
+        if self.ball.epsilon == 0.0 {
+            return best.done(pictures);
+        }
         if self.restarts == 0 {
             self.climb(&pictures.x, victim, pictures, objective, &mut best)?;
             return best.done(pictures);

@@ -52,7 +52,7 @@ impl Default for Training {
             steps: 400,
             batch: 16,
             learning_rate: 2e-3,
-            visibility: 0.02,
+            visibility: 0.1,
             reached: 0.2,
             normalized: true,
             seed: 0,
