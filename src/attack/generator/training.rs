@@ -49,7 +49,7 @@ pub struct Training {
 impl Default for Training {
     fn default() -> Self {
         Training {
-            steps: 400,
+            steps: 200,
             batch: 16,
             learning_rate: 2e-3,
             visibility: 0.1,

@@ -305,7 +305,9 @@ impl<'a> Experiment<'a> {
                     Err(Error::Interrupted(_)) => interrupted = Some(trials.len()),
                     other => other?,
                 }
-                if !trials.is_empty() {
+                // A few pictures are no point of a curve.
+                let counts = interrupted.is_none() || self.methods.len() == 1 && epsilons.len() == 1;
+                if !trials.is_empty() && counts {
                     let summary = Summary::of(&trials, &*self.dataset, victim.trained.plan.fit)?;
                     let outcome = Outcome { method, epsilon: (!own).then_some(epsilon), summary };
                     report.add(outcome, &trials, own.then_some(epsilons));
