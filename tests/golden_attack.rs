@@ -9,7 +9,7 @@ use atrous::attack::{
     Objective, Pictures, gradient, iterative::ascent, logits,
 };
 use atrous::data::Mask;
-use atrous::data::image::{Placement, Preprocess};
+use atrous::data::image::Preprocess;
 use atrous::graph::{Graph, Model};
 use atrous::layers::{Activation, Layer};
 use atrous::models::Head;
@@ -41,8 +41,7 @@ impl Reference {
 
     fn pictures(&mut self) -> Pictures {
         let x = Tensor::from_slice(&self.arrays.get("input").f32(), [4, SIDE, SIDE, 3]).unwrap();
-        let at = Placement { height: SIDE, width: SIDE, top: 0, left: 0 };
-        Pictures { x, inside: None, places: vec![at; 4] }
+        Pictures::whole(x)
     }
 
     fn model(&self, segments: bool) -> Model {
@@ -382,9 +381,8 @@ fn fgsm_on_mobilenet_v2_is_kerass() {
         let n = 224 * 224 * 3;
         // From [−1, 1] to [0, 1].
         let clean: Vec<f32> = (0..n).map(|i| ((2.0 * unit(i) - 1.0) as f32 + 1.0) / 2.0).collect();
-        let at = Placement { height: 224, width: 224, top: 0, left: 0 };
         let x = Tensor::from_slice(&clean, [1, 224, 224, 3]).unwrap();
-        let pictures = Pictures { x, inside: None, places: vec![at] };
+        let pictures = Pictures::whole(x);
         for label in ["top", "other", "seedzero"] {
             let mut truth = [false; 20];
             if label != "seedzero" {

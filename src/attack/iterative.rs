@@ -8,13 +8,13 @@
 //!
 //! In a ball of L2 the step goes along the gradient, not its sign.
 //!
-//! The best picture of all steps is kept, and one that errs as wished (by its margin) leaves the batch: what is left of the work is for
-//! those that still resist. PGD's first start is FGSM's picture, so it never does worse.
+//! The best picture of all steps is kept, and one that errs as wished (by its margin) leaves the batch: what is left of
+//! the work is for those that still resist. PGD's first start is FGSM's picture, so it never does worse.
 
 use super::ball::{Ball, host};
 use super::objective::{Objective, Standing};
 use super::pictures::Pictures;
-use super::victim::{self, Victim, rows};
+use super::victim::{self, Victim, rows, standings_of};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops;
@@ -106,7 +106,8 @@ impl Iterative {
             return best.done(pictures);
         }
         let fgsm = Self::one_step(self.ball, victim, pictures, objective)?;
-        best.consider_all(&fgsm.x, &fgsm.standings);
+        let all: Vec<usize> = (0..pictures.len()).collect();
+        best.consider(&all, &fgsm.x, fgsm.standings)?;
         self.climb(&fgsm.x, victim, pictures, objective, &mut best)?;
         for restart in 0..self.restarts {
             let start = |i: usize| {
@@ -144,7 +145,8 @@ impl Iterative {
             let done = step as f32 / self.steps as f32;
             let inside = batch.inside.as_ref();
             let (logits, gradient) = ascent(victim, &batch.x, &batch.numbers, objective, done, inside)?;
-            best.consider(&batch, &logits, objective)?;
+            let standings = standings_of(&logits, &batch.numbers, objective);
+            best.consider(&batch.numbers, &batch.x, standings)?;
             let direction = match self.momentum {
                 Some(momentum) => batch.accumulate(&gradient, momentum)?,
                 None => gradient,
@@ -154,7 +156,8 @@ impl Iterative {
         }
         if !batch.numbers.is_empty() {
             let logits = victim::logits(victim, &batch.x)?;
-            best.consider(&batch, &logits, objective)?;
+            let standings = standings_of(&logits, &batch.numbers, objective);
+            best.consider(&batch.numbers, &batch.x, standings)?;
         }
         Ok(())
     }
@@ -196,13 +199,8 @@ struct Moving {
 
 impl Moving {
     fn new(start: &Tensor, pictures: &Pictures, numbers: Vec<usize>) -> Result<Self> {
-        Ok(Moving {
-            x: rows(start, &numbers)?,
-            origin: rows(&pictures.x, &numbers)?,
-            inside: pictures.inside.as_ref().map(|inside| rows(inside, &numbers)).transpose()?,
-            sum: None,
-            numbers,
-        })
+        let Pictures { x: origin, inside, .. } = pictures.some(&numbers)?;
+        Ok(Moving { x: rows(start, &numbers)?, origin, inside, sum: None, numbers })
     }
 
     fn to(&mut self, victim: &dyn Victim) -> Result<()> {
@@ -267,21 +265,12 @@ impl Best {
         }
     }
 
-    fn consider_all(&mut self, x: &Tensor, standings: &[Standing]) {
-        let each = x.shape().elements() / standings.len();
-        let pictures = x.values::<f32>().chunks_exact(each).zip(standings).enumerate();
-        pictures.for_each(|(i, (x, &standing))| self.take(i, x, standing));
-    }
-
-    fn consider(&mut self, batch: &Moving, logits: &Tensor, objective: &dyn Objective) -> Result<()> {
-        let n = batch.numbers.len();
-        let (each, width) = (batch.x.shape().elements() / n, logits.shape().elements() / n);
-        let x = batch.x.to_device(Device::Cpu)?;
-        let pictures =
-            x.values::<f32>().chunks_exact(each).zip(logits.values::<f32>().chunks_exact(width));
-        for (&number, (x, row)) in batch.numbers.iter().zip(pictures) {
-            self.take(number, x, objective.standing(number, row));
-        }
+    /// Pictures, each by its number.
+    fn consider(&mut self, numbers: &[usize], x: &Tensor, standings: Vec<Standing>) -> Result<()> {
+        let x = x.to_device(Device::Cpu)?;
+        let each = x.shape().elements() / numbers.len().max(1);
+        let pictures = x.values::<f32>().chunks_exact(each.max(1)).zip(standings);
+        numbers.iter().zip(pictures).for_each(|(&i, (x, standing))| self.take(i, x, standing));
         Ok(())
     }
 

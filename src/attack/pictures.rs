@@ -1,6 +1,7 @@
 //! Pictures as a network sees them, 0 to 1, and back to bytes.
 
 use super::ball::{Ball, Norm};
+use super::victim::rows;
 use crate::data::image::{self, Fit, Placement};
 use crate::data::{Dataset, Picture};
 use crate::error::{Error, Result};
@@ -48,6 +49,22 @@ impl Pictures {
             }
         };
         Ok(Pictures { x: Tensor::from_slice(&values, shape)?, inside, places })
+    }
+
+    /// Pictures [N, side, side, 3] of 0 to 1 that fill their squares.
+    pub fn whole(x: Tensor) -> Self {
+        let (n, side) = (x.shape()[0], x.shape()[1]);
+        let place = Placement { height: side, width: side, top: 0, left: 0 };
+        Pictures { x, inside: None, places: vec![place; n] }
+    }
+
+    /// Those of these numbers.
+    pub fn some(&self, numbers: &[usize]) -> Result<Self> {
+        Ok(Pictures {
+            x: rows(&self.x, numbers)?,
+            inside: self.inside.as_ref().map(|inside| rows(inside, numbers)).transpose()?,
+            places: numbers.iter().map(|&i| self.places[i]).collect(),
+        })
     }
 
     pub fn len(&self) -> usize {

@@ -7,7 +7,7 @@
 use super::iterative::Attacked;
 use super::objective::{Objective, Standing};
 use super::pictures::Pictures;
-use super::victim::{self, Victim};
+use super::victim::{self, Victim, standings_of};
 use super::{Ball, Norm};
 use crate::error::{Error, Result};
 use crate::random::{Stream, domain};
@@ -61,11 +61,8 @@ impl Square {
         let mut all: Vec<One> = (0..pictures.len()).map(|i| One::new(self, pictures, i)).collect();
         let judged = |numbers: &[usize], xs: Vec<f32>| -> Result<Vec<Standing>> {
             let side = pictures.side();
-            let logits =
-                victim::logits(victim, &Tensor::from_slice(&xs, [numbers.len(), side, side, 3])?)?;
-            let width = logits.shape().elements() / numbers.len();
-            let rows = numbers.iter().zip(logits.values::<f32>().chunks_exact(width));
-            Ok(rows.map(|(&i, row)| objective.standing(i, row)).collect())
+            let xs = Tensor::from_slice(&xs, [numbers.len(), side, side, 3])?;
+            Ok(standings_of(&victim::logits(victim, &xs)?, numbers, objective))
         };
         // The originals count where they err already.
         let numbers: Vec<usize> = (0..all.len()).collect();

@@ -204,10 +204,8 @@ fn deepfool_finds_the_nearest_point_of_a_plane() {
         }
     });
     let victim = Network::new(&model, Preprocess::Unit).unwrap();
-    let at = crate::data::image::Placement { height: 4, width: 4, top: 0, left: 0 };
     let x: Vec<f32> = (0..16).flat_map(|i| [0.5, 0.3 + 0.01 * i as f32, 0.6]).collect();
-    let pictures =
-        Pictures { x: Tensor::from_slice(&x, [1, 4, 4, 3]).unwrap(), inside: None, places: vec![at] };
+    let pictures = Pictures::whole(Tensor::from_slice(&x, [1, 4, 4, 3]).unwrap());
     let objective = away(&victim, &pictures);
     let deepfool = DeepFool { candidates: 19, ..DeepFool::default() };
     let attacked = deepfool.perturb(&victim, &pictures, &objective).unwrap();
@@ -240,21 +238,13 @@ fn deepfool_needs_less_than_pgd_gives() {
         for i in 0..pictures.len() {
             let length = Norm::L2.of(after.values(i), pictures.values(i)) as f32;
             let half = Attack::Iterative(Iterative::pgd(Ball::l2(length * 0.5), 20));
-            let one = pictures_of(&pictures, i);
+            let one = pictures.some(&[i]).unwrap();
             let own = LabelObjective { truth: vec![objective.truth[i]], ..objective.clone() };
             assert!(
                 !attacked.standings[i].reached || !fooled(&half, &victim, &one, &own)[0],
                 "{length}"
             );
         }
-    }
-}
-
-fn pictures_of(pictures: &Pictures, i: usize) -> Pictures {
-    Pictures {
-        x: victim::rows(&pictures.x, &[i]).unwrap(),
-        inside: pictures.inside.as_ref().map(|inside| victim::rows(inside, &[i]).unwrap()),
-        places: vec![pictures.places[i]],
     }
 }
 

@@ -7,7 +7,7 @@ use super::ball::{Ball, Norm, host};
 use super::iterative::{Attacked, ascent};
 use super::objective::{Objective, Standing};
 use super::pictures::Pictures;
-use super::victim::{self, Victim};
+use super::victim::{self, Victim, standings_of};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -61,9 +61,7 @@ impl Universal {
             };
             *d = (*d + sign).clamp(-self.ball.epsilon, self.ball.epsilon);
         }
-        let width = logits.shape().elements() / all.len();
-        let rows = logits.values::<f32>().chunks_exact(width).enumerate();
-        let led = rows.filter(|&(i, row)| objective.standing(i, row).reached).count();
+        let led = standings_of(&logits, &all, objective).iter().filter(|s| s.reached).count();
         Ok(led as f64 / all.len() as f64)
     }
 

@@ -49,7 +49,10 @@ impl Network {
         model.parameters.iter_mut().for_each(|parameter| parameter.trainable = false);
         let device = model.device();
         let preprocess = match linear(preprocess) {
-            Some((kernel, bias)) => Some((kernel.to_device(device)?, bias.to_device(device)?)),
+            Some((kernel, bias)) => Some((
+                Tensor::from_slice(&kernel, [1, 1, 3, 3])?.to_device(device)?,
+                Tensor::from_slice(&bias, [3])?.to_device(device)?,
+            )),
             None => None,
         };
         Ok(Network { model, preprocess, exclusive })
@@ -78,9 +81,9 @@ impl Victim for Network {
     }
 }
 
-/// The preprocessing of values from 0 to 1 as a 1×1 convolution: each kind of it is linear in a pixel. None for the
-/// identity.
-fn linear(preprocess: Preprocess) -> Option<(Tensor, Tensor)> {
+/// The preprocessing of values from 0 to 1 as a 1×1 convolution, [in, out] and [out]: each kind of it is linear in a
+/// pixel. None for the identity.
+fn linear(preprocess: Preprocess) -> Option<([f32; 9], [f32; 3])> {
     let of = |mut pixel: [f32; 3]| {
         preprocess.apply(&mut pixel);
         pixel
@@ -96,11 +99,7 @@ fn linear(preprocess: Preprocess) -> Option<(Tensor, Tensor)> {
         }
     }
     let identity = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0];
-    let tensor = |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape).ok();
-    match (kernel, bias) == (identity, [0.0; 3]) {
-        true => None,
-        false => tensor(&kernel, &[1, 1, 3, 3]).zip(tensor(&bias, &[3])),
-    }
+    ((kernel, bias) != (identity, [0.0; 3])).then_some((kernel, bias))
 }
 
 /// The logits of pictures, on the CPU.
@@ -134,10 +133,19 @@ pub fn gradient(
 
 /// How far each picture is led.
 pub fn standings(victim: &dyn Victim, x: &Tensor, objective: &dyn Objective) -> Result<Vec<Standing>> {
-    let logits = logits(victim, x)?;
-    let each = logits.shape().elements() / x.shape()[0].max(1);
-    let rows = logits.values::<f32>().chunks_exact(each).enumerate();
-    Ok(rows.map(|(i, row)| objective.standing(i, row)).collect())
+    let all: Vec<usize> = (0..x.shape()[0]).collect();
+    Ok(standings_of(&logits(victim, x)?, &all, objective))
+}
+
+/// The same of logits; each picture goes by its number.
+pub(super) fn standings_of(
+    logits: &Tensor,
+    numbers: &[usize],
+    objective: &dyn Objective,
+) -> Vec<Standing> {
+    let each = logits.shape().elements() / numbers.len().max(1);
+    let rows = numbers.iter().zip(logits.values::<f32>().chunks_exact(each.max(1)));
+    rows.map(|(&number, row)| objective.standing(number, row)).collect()
 }
 
 /// Some pictures of a batch.
@@ -162,6 +170,8 @@ mod tests {
         assert!(linear(Preprocess::Unit).is_none());
         for preprocess in [Preprocess::Symmetric, Preprocess::Caffe, Preprocess::Torch] {
             let (kernel, bias) = linear(preprocess).unwrap();
+            let kernel = Tensor::from_slice(&kernel, [1, 1, 3, 3]).unwrap();
+            let bias = Tensor::from_slice(&bias, [3]).unwrap();
             let y = ops::conv2d(&x, &kernel, Some(&bias), Conv2dOptions::default()).unwrap();
             let mut expected = pixels.clone();
             preprocess.apply(&mut expected);

@@ -23,6 +23,7 @@ use crate::autograd::on_threads;
 use crate::cuda::Cuda;
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::graph::{Model, Pass};
 use crate::tensor::{DType, Tensor};
 use std::fmt;
 use std::str::FromStr;
@@ -233,6 +234,41 @@ impl Optimizer {
         let step = cpu::Step { rule: self.rule, rates, number: self.step, shrink };
         on_threads(device, || cpu::update(step, &mut self.slots, updates));
         Ok(())
+    }
+
+    /// Moves a model by a loss's gradients, and its statistics by what its pass found: the loss is of this pass.
+    pub fn descend(
+        &mut self,
+        model: &mut Model,
+        loss: Tensor,
+        pass: Pass,
+        clip: Option<f32>,
+    ) -> Result<()> {
+        let mut gradients = loss.backward()?;
+        let gradients = pass.leaves.iter().map(|leaf| gradients.take(leaf)).collect();
+        let moving = pass.moving;
+        // The leaves share the parameters' memory: gone, the parameters can change in place.
+        drop((pass.leaves, pass.output, pass.logits, loss));
+        self.move_model(model, gradients, moving, clip)
+    }
+
+    /// [`Optimizer::descend`] with gradients that are known, one a parameter. Nobody should hold the pass's leaves any
+    /// more.
+    pub fn move_model(
+        &mut self,
+        model: &mut Model,
+        gradients: Vec<Option<Tensor>>,
+        moving: Vec<(usize, Tensor)>,
+        clip: Option<f32>,
+    ) -> Result<()> {
+        let base = model.base_parameters();
+        let parameters = model.parameters.iter_mut().zip(gradients).enumerate();
+        let updates = parameters.filter_map(|(index, (parameter, gradient))| {
+            let group = if index < base { Group::Base } else { Group::Head };
+            Some(Update { index, parameter: &mut parameter.value, gradient: gradient?, group })
+        });
+        self.update(updates.collect(), clip)?;
+        model.update_moving(moving)
     }
 
     /// What a group's gradients are multiplied by in this step: Adam's correction is in it.

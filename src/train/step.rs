@@ -20,7 +20,7 @@ use crate::graph::{Live, Pass, Run};
 use crate::losses::{sample_weights, smooth};
 use crate::metrics;
 use crate::ops::{self, Precision, precision};
-use crate::optimizers::{Group, Update};
+use crate::optimizers::Group;
 use crate::tensor::Tensor;
 
 /// What a step reads of a batch.
@@ -189,7 +189,7 @@ impl Trainer {
                 let value = self.finite(loss.item()?, self.position.epoch, self.position.step)?;
                 let right = accuracy(&inputs.targets, &pass.output)?;
                 self.optimizer.begin_step();
-                self.backward(loss, pass)?;
+                self.optimizer.descend(&mut self.model, loss, pass, self.plan.clip_norm)?;
                 Scores::Known(value, right)
             }
             device => Scores::OnDevice(self.launch_there(Cuda::get(device)?, batch)?),
@@ -311,7 +311,7 @@ impl Trainer {
         let right = metrics::accuracy(&inputs.targets, &output, VOID as f32)?;
         let scores = ops::concat(&[&ops::reshape(&loss.detach(), [1])?, &right], 0)?;
         drop(output);
-        self.backward(loss, pass)?;
+        self.optimizer.descend(&mut self.model, loss, pass, self.plan.clip_norm)?;
         Ok(scores)
     }
 
@@ -329,22 +329,5 @@ impl Trainer {
             false => loss.from_logits(&pass.logits, targets, inputs.weights.as_ref())?,
         };
         Ok((loss, pass))
-    }
-
-    fn backward(&mut self, loss: Tensor, pass: Pass) -> Result<()> {
-        let mut gradients = loss.backward()?;
-        let gradients: Vec<Option<Tensor>> =
-            pass.leaves.iter().map(|leaf| gradients.take(leaf)).collect();
-        let moving = pass.moving;
-        // The leaves share the parameters' memory: gone, the parameters can change in place.
-        drop((pass.leaves, pass.output, pass.logits, loss));
-        let base = self.model.base_parameters();
-        let parameters = self.model.parameters.iter_mut().zip(gradients).enumerate();
-        let updates = parameters.filter_map(|(index, (parameter, gradient))| {
-            let group = if index < base { Group::Base } else { Group::Head };
-            Some(Update { index, parameter: &mut parameter.value, gradient: gradient?, group })
-        });
-        self.optimizer.update(updates.collect(), self.plan.clip_norm)?;
-        self.model.update_moving(moving)
     }
 }

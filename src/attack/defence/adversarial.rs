@@ -12,7 +12,7 @@
 
 use crate::attack::{Goal, victim};
 use crate::attack::{Iterative, LabelObjective, Network, Objective, Pictures, Standing, Victim};
-use crate::data::image::{Placement, Preprocess};
+use crate::data::image::Preprocess;
 use crate::data::loader::{Batch, Loader};
 use crate::data::{CLASSES, Labels};
 use crate::error::{Error, Result};
@@ -132,10 +132,7 @@ fn undone(images: &Tensor, preprocess: Preprocess) -> Result<Pictures> {
     preprocess.undo(&mut values);
     // Rounding may have left a value a little outside.
     values.iter_mut().for_each(|v| *v = (*v / 255.0).clamp(0.0, 1.0));
-    let (n, side) = (images.shape()[0], images.shape()[1]);
-    let place = Placement { height: side, width: side, top: 0, left: 0 };
-    let x = Tensor::from_slice(&values, images.shape())?;
-    Ok(Pictures { x, inside: None, places: vec![place; n] })
+    Ok(Pictures::whole(Tensor::from_slice(&values, images.shape())?))
 }
 
 /// The highest loss there is, whether the network errs already or not: an attack with this goes all its

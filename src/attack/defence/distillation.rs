@@ -20,7 +20,7 @@ use crate::layers::Activation;
 use crate::losses::Loss;
 use crate::metrics::count_right;
 use crate::ops::{self, CategoricalGradient};
-use crate::optimizers::{Group, Optimizer, Update};
+use crate::optimizers::Optimizer;
 use crate::tensor::Tensor;
 use crate::train::{Epoch, Event, Monitor, Plan};
 
@@ -191,21 +191,9 @@ impl Distillation {
         };
         let loss = loss.from_logits(&cooled, &targets.to_device(device)?, None)?;
         let value = loss.item()?;
-        let mut gradients = loss.backward()?;
-        let gradients: Vec<Option<Tensor>> =
-            pass.leaves.iter().map(|leaf| gradients.take(leaf)).collect();
-        let moving = pass.moving;
-        // The leaves share the parameters' memory: gone, the parameters can change in place.
-        drop((pass.leaves, pass.output, pass.logits, cooled, loss));
-        let base = model.base_parameters();
-        let parameters = model.parameters.iter_mut().zip(gradients).enumerate();
-        let updates = parameters.filter_map(|(index, (parameter, gradient))| {
-            let group = if index < base { Group::Base } else { Group::Head };
-            Some(Update { index, parameter: &mut parameter.value, gradient: gradient?, group })
-        });
+        drop(cooled);
         optimizer.begin_step();
-        optimizer.update(updates.collect(), plan.clip_norm)?;
-        model.update_moving(moving)?;
+        optimizer.descend(model, loss, pass, plan.clip_norm)?;
         Ok((value, right as f64 / all.max(1) as f64))
     }
 }

@@ -14,7 +14,7 @@ use crate::graph::{Graph, Model, Run};
 use crate::layers::{Activation, Initializer, Layer};
 use crate::losses::Loss;
 use crate::ops::{self, Padding};
-use crate::optimizers::{Group, Optimizer, Rule, Update};
+use crate::optimizers::{Optimizer, Rule};
 use crate::random::{Stream, domain};
 use crate::tensor::Tensor;
 use std::ops::ControlFlow;
@@ -193,17 +193,8 @@ fn step(
     let right = right.count();
     let loss = Loss::BinaryCrossentropy.from_logits(&pass.logits, &targets, None)?;
     let value = loss.item()?;
-    let mut gradients = loss.backward()?;
-    let all: Vec<Option<Tensor>> = pass.leaves.iter().map(|leaf| gradients.take(leaf)).collect();
-    // The leaves share the parameters' memory: gone, the parameters can change in place.
-    drop((pass, loss, gradients));
-    let updates = model.parameters.iter_mut().zip(all).enumerate();
-    let updates = updates.filter_map(|(index, (parameter, gradient))| {
-        let parameter = &mut parameter.value;
-        Some(Update { index, parameter, gradient: gradient?, group: Group::Head })
-    });
     optimizer.begin_step();
-    optimizer.update(updates.collect(), None)?;
+    optimizer.descend(model, loss, pass, None)?;
     Ok((value, right))
 }
 
@@ -212,7 +203,7 @@ mod tests {
     use super::super::detector::{Detection, FALSE_ALARMS, Guarded, Undetected};
     use super::super::{Party, measure, toy};
     use super::*;
-    use crate::attack::{Ball, Iterative};
+    use crate::attack::{Ball, Iterative, Pictures};
 
     const PAIRS: usize = 48;
 
@@ -251,7 +242,7 @@ mod tests {
         let found = Detection::at(&of(&clean), &of(&perturbed), detector.threshold() as f64).unwrap();
         assert!(found.auc > 0.9 && found.detected > 0.7 && found.false_alarms <= 0.2, "{found:?}");
 
-        let pictures = toy::whole(part(&clean, 24..48));
+        let pictures = Pictures::whole(part(&clean, 24..48));
         let mut classes = toy::objective(PAIRS);
         classes.truth.drain(..24);
         let guarded = Guarded { classifier: &network, detector: &detector };

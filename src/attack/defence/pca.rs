@@ -296,7 +296,7 @@ impl Transform for Pca {
 
 #[cfg(test)]
 mod tests {
-    use super::super::toy::{check_gradient, random, whole};
+    use super::super::toy::{check_gradient, random};
     use super::*;
     use crate::attack::Norm;
     use crate::data::image::Fit;
@@ -401,6 +401,6 @@ mod tests {
         assert!(none.unwrap_err().to_string().contains("got 0 blocks"));
         let pca = Pca::fit(&clean, 8, Keep::Components(1)).unwrap();
         assert!(pca.apply(&random([1, 8, 8, 3], 1)).unwrap_err().to_string().contains("16"));
-        assert_eq!(whole(random([1, 8, 8, 3], 1)).len(), 1);
+        assert_eq!(Pictures::whole(random([1, 8, 8, 3], 1)).len(), 1);
     }
 }

@@ -5,7 +5,7 @@
 //! (Tsipras et al., 2019, have such a set to show what adversarial training changes).
 
 use crate::attack::{Goal, LabelObjective, Pictures};
-use crate::data::image::{Fit, Placement};
+use crate::data::image::Fit;
 use crate::data::{CLASSES, Dataset, Labels, Mask, Picture};
 use crate::error::Result;
 use crate::graph::{Graph, Model};
@@ -103,13 +103,6 @@ pub fn sharp_model() -> Model {
     model.set("dense/kernel", Tensor::from_slice(&kernel, shape).unwrap()).unwrap();
     model.set("dense/bias", Tensor::from_slice(&bias, [CLASSES.len()]).unwrap()).unwrap();
     model
-}
-
-/// Pictures of the given values, each filling its square.
-pub fn whole(x: Tensor) -> Pictures {
-    let (n, side) = (x.shape()[0], x.shape()[1]);
-    let place = Placement { height: side, width: side, top: 0, left: 0 };
-    Pictures { x, inside: None, places: vec![place; n] }
 }
 
 /// Values of 0 to 1 drawn at random.

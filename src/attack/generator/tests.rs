@@ -80,19 +80,11 @@ fn objective(victim: &dyn Victim, pictures: &Pictures) -> LabelObjective {
     }
 }
 
-fn some(pictures: &Pictures, indices: &[usize]) -> Pictures {
-    Pictures {
-        x: victim::rows(&pictures.x, indices).unwrap(),
-        inside: pictures.inside.as_ref().map(|inside| victim::rows(inside, indices).unwrap()),
-        places: indices.iter().map(|&i| pictures.places[i]).collect(),
-    }
-}
-
 /// Trains against [`network`]; gives the last step's progress.
 fn train(training: Training, generator: &mut Generator, segments: bool, all: &Pictures) -> Progress {
     let victim = victim(segments);
     let batch = |indices: &[usize]| {
-        let pictures = some(all, indices);
+        let pictures = all.some(indices).unwrap();
         let objective: Box<dyn Objective> = match segments {
             false => Box::new(objective(&victim, &pictures)),
             true => Box::new(masks(&victim, &pictures)),
@@ -142,7 +134,7 @@ fn a_perturbation_stays_in_the_ball_in_range_and_inside_its_picture() {
 fn a_picture_is_perturbed_alike_in_any_batch() {
     let (all, generator) = (pictures(SIDE, 3), generator(SIDE, 0.1));
     let together = generator.perturb(&all).unwrap();
-    let alone = generator.perturb(&some(&all, &[1])).unwrap();
+    let alone = generator.perturb(&all.some(&[1]).unwrap()).unwrap();
     let each = alone.shape().elements();
     assert_eq!(together.values::<f32>()[each..2 * each], *alone.values::<f32>());
 }
@@ -183,7 +175,7 @@ fn a_trained_generator_beats_noise() {
     let epsilon = 16.0 / 255.0;
     let (all, victim) = (pictures(SIDE, 48), victim(false));
     let (seen, unseen): (Vec<_>, Vec<_>) = ((0..32).collect(), (32..48).collect());
-    let (seen, unseen) = (some(&all, &seen), some(&all, &unseen));
+    let (seen, unseen) = (all.some(&seen).unwrap(), all.some(&unseen).unwrap());
     let mut generator = generator(SIDE, epsilon);
     let training = Training { steps: 200, batch: 8, ..Training::default() };
     let last = train(training, &mut generator, false, &seen);
@@ -261,7 +253,7 @@ fn whoever_watches_may_end_it() {
     let mut seen = Vec::new();
     let batch = |indices: &[usize]| {
         seen.extend_from_slice(indices);
-        let pictures = some(&all, indices);
+        let pictures = all.some(indices).unwrap();
         let objective: Box<dyn Objective> = Box::new(objective(&victim, &pictures));
         Ok((pictures, objective))
     };

@@ -20,11 +20,11 @@ use crate::attack::ball::Ball;
 use crate::attack::iterative::ascent;
 use crate::attack::objective::{Objective, Standing};
 use crate::attack::pictures::Pictures;
-use crate::attack::victim::Victim;
+use crate::attack::victim::{Victim, standings_of};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::graph::{Model, Run};
-use crate::optimizers::{Group, Optimizer, Rule, Update};
+use crate::optimizers::{Optimizer, Rule};
 use crate::random::{Stream, domain};
 use crate::tensor::Tensor;
 use std::ops::ControlFlow;
@@ -128,13 +128,7 @@ impl Training {
             let progress = found.progress(step + 1, self.steps);
             optimizer.factors = [1.0 - done; 2];
             optimizer.begin_step();
-            let parameters = generator.model.parameters.iter_mut().zip(found.gradients).enumerate();
-            let updates = parameters.filter_map(|(index, (parameter, gradient))| {
-                let (parameter, group) = (&mut parameter.value, Group::Head);
-                Some(Update { index, parameter, gradient: gradient?, group })
-            });
-            optimizer.update(updates.collect(), None)?;
-            generator.model.update_moving(found.moving)?;
+            optimizer.move_model(&mut generator.model, found.gradients, found.moving, None)?;
             generator.steps += 1;
             if watch(&progress).is_break() {
                 return Ok(step + 1);
@@ -161,9 +155,7 @@ impl Training {
         let numbers: Vec<usize> = (0..pictures.len()).collect();
         let (logits, gradient) =
             ascent(victim, &y.detach(), &numbers, objective, done, inside.as_ref())?;
-        let rows = logits.values::<f32>().chunks_exact(logits.shape().elements() / pictures.len());
-        let standings: Vec<Standing> =
-            rows.enumerate().map(|(i, row)| objective.standing(i, row)).collect();
+        let standings = standings_of(&logits, &numbers, objective);
 
         let host = |tensor: &Tensor| Ok::<_, Error>(tensor.to_device(Device::Cpu)?.to_vec_f64());
         let (before, after, mut up) = (host(&x)?, host(&y)?, host(&gradient)?);
