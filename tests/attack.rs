@@ -1,21 +1,15 @@
 //! `atrous attack` as a person uses it.
 #![cfg(feature = "cli")]
 
+mod command;
+
 use assert_cmd::Command;
+use command::{BINARY, done};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::LazyLock;
-
-const BINARY: &str = env!("CARGO_BIN_EXE_atrous");
-
-fn done(arguments: &[&str]) -> String {
-    let output = Command::new(BINARY).args(arguments).output().unwrap();
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{arguments:?}: {error}");
-    String::from_utf8(output.stdout).unwrap()
-}
 
 fn refused(arguments: &[&str]) -> String {
     let output = Command::new(BINARY).args(arguments).output().unwrap();

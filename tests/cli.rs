@@ -1,23 +1,16 @@
 //! The command as a person uses it.
 #![cfg(feature = "cli")]
 
+mod command;
+
 use assert_cmd::Command;
+use command::{BINARY, done};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::Instant;
 use tempfile::TempDir;
-
-const BINARY: &str = env!("CARGO_BIN_EXE_atrous");
-
-/// Runs the command, which must succeed; what it printed.
-fn done(arguments: &[&str]) -> String {
-    let output = Command::new(BINARY).args(arguments).output().unwrap();
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{arguments:?}: {error}");
-    String::from_utf8(output.stdout).unwrap()
-}
 
 fn data() -> TempDir {
     let folder = tempfile::tempdir().unwrap();

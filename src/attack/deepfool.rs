@@ -116,10 +116,6 @@ impl DeepFool {
 
     /// The boundaries that may be crossed from here.
     fn planes(&self, i: usize, logits: &[f32], objective: &LabelObjective) -> Vec<Plane> {
-        let log_odds = |class: usize| {
-            let p = (objective.thresholds[class] as f64).clamp(1e-6, 1.0 - 1e-6);
-            (p / (1.0 - p)).ln()
-        };
         match (objective.exclusive, objective.goal) {
             (true, goal) => {
                 let now = arg_max(logits);
@@ -133,15 +129,15 @@ impl DeepFool {
                 others.into_iter().map(plane).collect()
             }
             (false, Goal::Untargeted) => {
-                let lead = |class: usize| logits[class] as f64 - log_odds(class);
+                let lead = |class: usize| logits[class] as f64 - objective.boundary(class);
                 let truth = (0..logits.len()).filter(|&class| objective.truth[i][class]);
                 let last = truth.max_by(|&a, &b| lead(a).total_cmp(&lead(b)));
-                last.map(|class| Plane { parts: vec![(class, -1.0)], offset: log_odds(class) })
+                last.map(|class| Plane { parts: vec![(class, -1.0)], offset: objective.boundary(class) })
                     .into_iter()
                     .collect()
             }
             (false, Goal::Targeted(class)) => {
-                vec![Plane { parts: vec![(class, 1.0)], offset: -log_odds(class) }]
+                vec![Plane { parts: vec![(class, 1.0)], offset: -objective.boundary(class) }]
             }
         }
     }

@@ -93,13 +93,16 @@ impl LabelObjective {
         labels
     }
 
+    /// Of sigmoids: the logit above which a class is said to be there.
+    pub fn boundary(&self, class: usize) -> f64 {
+        let p = (self.thresholds[class] as f64).clamp(1e-6, 1.0 - 1e-6);
+        (p / (1.0 - p)).ln()
+    }
+
     /// How many logits the network is beyond the boundary; below 0 where it does not err as wished.
     fn lead(&self, picture: usize, logits: &[f32]) -> f64 {
         let truth = &self.truth[picture];
-        let over = |class: usize| {
-            let p = (self.thresholds[class] as f64).clamp(1e-6, 1.0 - 1e-6);
-            logits[class] as f64 - (p / (1.0 - p)).ln()
-        };
+        let over = |class: usize| logits[class] as f64 - self.boundary(class);
         let best = |besides: usize| {
             let others = (0..logits.len()).filter(|&class| class != besides);
             others.map(|class| logits[class] as f64).fold(f64::NEG_INFINITY, f64::max)

@@ -12,9 +12,10 @@ use super::square::Square;
 use super::universal::Universal;
 use super::victim::{self, Victim};
 use crate::data::image::Fit;
-use crate::data::{CLASSES, Dataset, Mask, Picture};
+use crate::data::{CLASSES, Dataset, Labels, Mask, Picture};
 use crate::error::{Error, Result};
-use crate::metrics::{Confusion, Interpolation, arg_max, average_precisions};
+use crate::metrics::{Confusion, Interpolation, average_precisions};
+use crate::predict::masks_of;
 use crate::tensor::Tensor;
 use std::time::Instant;
 
@@ -102,6 +103,8 @@ impl Subjects<'_> {
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub standing: Standing,
+    /// The classes that are said to be there.
+    pub said: Labels,
     /// Of a classifier, one a class.
     pub probabilities: Vec<f32>,
     /// Of a network that segments, at its own size.
@@ -139,28 +142,34 @@ impl Trial {
 /// What a network says of each picture.
 pub fn seen(victim: &dyn Victim, x: &Tensor, aim: &Aim) -> Result<Vec<Seen>> {
     let logits = victim::logits(victim, x)?;
-    let (n, classes) = (x.shape()[0], logits.shape().last_axis());
-    let shape = logits.shape();
-    let rows = logits.values::<f32>().chunks_exact(logits.shape().elements() / n.max(1)).enumerate();
-    let one = |(i, row): (usize, &[f32])| {
-        let standing = aim.objective().standing(i, row);
-        let (led, kept) = match aim {
-            Aim::Labels(_) => (standing.reached as u8 as f64, 1.0),
-            Aim::Masks(masks) => (masks.share(i, row), masks.kept(i, row)),
-        };
-        let (probabilities, mask) = match aim {
-            Aim::Labels(_) if victim.exclusive() => {
-                (softmax(row).iter().map(|&p| p as f32).collect(), None)
-            }
-            Aim::Labels(_) => (row.iter().map(|&z| sigmoid(z) as f32).collect(), None),
-            Aim::Masks(_) => {
-                let said = row.chunks_exact(classes).map(|pixel| arg_max(pixel) as u8).collect();
-                (Vec::new(), Some(Mask::new(shape[1], shape[2], said)?))
-            }
-        };
-        Ok(Seen { standing, probabilities, mask, led, kept })
-    };
-    rows.map(one).collect()
+    let each = logits.shape().elements() / x.shape()[0].max(1);
+    let rows = logits.values::<f32>().chunks_exact(each.max(1)).enumerate();
+    match aim {
+        Aim::Labels(objective) => {
+            let probabilities = |row: &[f32]| -> Vec<f32> {
+                match victim.exclusive() {
+                    true => softmax(row).iter().map(|&p| p as f32).collect(),
+                    false => row.iter().map(|&z| sigmoid(z) as f32).collect(),
+                }
+            };
+            let one = |(i, row): (usize, &[f32])| {
+                let standing = objective.standing(i, row);
+                let (said, probabilities) = (objective.said(row), probabilities(row));
+                let led = standing.reached as u8 as f64;
+                Seen { standing, said, probabilities, mask: None, led, kept: 1.0 }
+            };
+            Ok(rows.map(one).collect())
+        }
+        Aim::Masks(objective) => {
+            let one = |((i, row), mask): ((usize, &[f32]), Mask)| {
+                let (led, kept) = (objective.share(i, row), objective.kept(i, row));
+                let standing = objective.standing(i, row);
+                let (said, probabilities) = (mask.labels(), Vec::new());
+                Seen { standing, said, probabilities, mask: Some(mask), led, kept }
+            };
+            Ok(rows.zip(masks_of(&logits)?).map(one).collect())
+        }
+    }
 }
 
 /// Attacks all pictures; each is given to `done` as soon as it is there, which may end the experiment with an error.

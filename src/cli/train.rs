@@ -5,7 +5,6 @@ use super::options::{Configured, TrainOptions};
 use super::predict::validation_panel;
 use super::progress::{self, interruptible};
 use atrous::data::class_weights::balanced;
-use atrous::data::loader::Loader;
 use atrous::data::source::{Source, Training};
 use atrous::data::voc_devkit::Task;
 use atrous::files::explain;
@@ -13,7 +12,7 @@ use atrous::graph::Model;
 use atrous::predict::{self, Networks, THRESHOLD, Trained};
 use atrous::random::{Stream, domain};
 use atrous::report;
-use atrous::thresholds::{self, Gain};
+use atrous::thresholds::Gain;
 use atrous::train::{self, Pace, Plan, Preset, Trainer};
 use atrous::{Error, Result, weights};
 use clap::Args;
@@ -100,13 +99,7 @@ impl Job {
         trainer.to_device(device())?;
         let plan = trainer.plan.clone();
         let dataset = &self.data.dataset;
-        let training = Loader {
-            indices: plan.train_indices.clone(),
-            workers,
-            sampling: plan.sampling(),
-            drop_last: plan.drop_last,
-            ..Loader::shuffled(dataset.clone(), plan.training_recipe(), plan.batch_size, plan.seed)
-        };
+        let training = plan.training_loader(dataset, workers);
         let validation = plan.scoring_loader(dataset, plan.val_indices.clone());
         let (all, trainable) = trainer.model.count_parameters();
         let there = match device() {
@@ -145,14 +138,10 @@ impl Job {
 
     /// What the best epoch's network says of the validation pictures: thresholds, and a panel.
     fn look_back(&self, mut trained: Trained) -> Result<()> {
-        let (dataset, val) = (&self.data.dataset, &trained.plan.val_indices);
+        let dataset = &self.data.dataset;
         let notebook = self.options.preset.as_deref() == Some("notebook");
         if !self.segments && !notebook {
-            let loader = trained.plan.scoring_loader(dataset, val.clone());
-            let probabilities = predict::probabilities(&trained.model, &loader, &mut |_| {})?;
-            let labels = val.iter().map(|&i| dataset.labels(i).unwrap_or_default()).collect::<Vec<_>>();
-            let (chosen, gain) =
-                thresholds::choose(&labels, &probabilities, THRESHOLD, trained.plan.seed)?;
+            let (chosen, gain) = predict::fit_thresholds(&trained.model, &trained.plan, dataset)?;
             if let Some(Gain { before, shared, per_class, .. }) = gain {
                 println!(
                     "thresholds: Dice {before:.3} at {THRESHOLD}, {shared:.3} with one fitted, {per_class:.3} with \

@@ -167,12 +167,22 @@ fn side(model: &Model) -> usize {
     model.graph.nodes()[0].output_shape[0]
 }
 
-/// [1, h, w, classes] → the class with the largest score at each pixel.
+/// Scores [N, h, w, classes], on the CPU → the class with the largest score at each pixel.
+pub fn masks_of(scores: &Tensor) -> Result<Vec<Mask>> {
+    let &[_, height, width, classes] = &*scores.shape() else {
+        return Err(Error::shape("masks", "scores [N, h, w, classes]", scores.shape()));
+    };
+    let mask = |scores: &[f32]| {
+        let labels = scores.chunks_exact(classes).map(|row| arg_max(row) as u8);
+        Mask::new(height, width, labels.collect())
+    };
+    scores.values::<f32>().chunks_exact(height * width * classes).map(mask).collect()
+}
+
+/// Of one picture.
 fn arg_max_of(scores: &Tensor) -> Result<Mask> {
-    let shape = scores.shape();
-    let (height, width, classes) = (shape[1], shape[2], shape[3]);
-    let labels = scores.values::<f32>().chunks_exact(classes).map(|row| arg_max(row) as u8).collect();
-    Mask::new(height, width, labels)
+    let mask = masks_of(scores)?.pop();
+    mask.ok_or_else(|| Error::shape("masks", "scores of one picture", scores.shape()))
 }
 
 #[cfg(test)]

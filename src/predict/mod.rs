@@ -7,9 +7,9 @@ mod networks;
 #[cfg(feature = "checkpoint")]
 mod scores;
 
-pub use masks::{MaskOptions, Segmenter};
+pub use masks::{MaskOptions, Segmenter, masks_of};
 #[cfg(feature = "checkpoint")]
-pub use networks::{Networks, Prediction, Predictions, THRESHOLD, Trained, locate};
+pub use networks::{Networks, Prediction, Predictions, THRESHOLD, Trained, fit_thresholds, locate};
 #[cfg(feature = "checkpoint")]
 pub use scores::MaskScores;
 

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::files::explain;
 use crate::graph::Model;
 use crate::submission::Entry;
-use crate::thresholds::Thresholds;
+use crate::thresholds::{self, Gain, Thresholds};
 use crate::train::{self, Plan};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -55,6 +55,19 @@ impl Trained {
         };
         Segmenter::new(&self.model, graph, plan.preprocess, plan.fit, options.clone())
     }
+}
+
+/// The thresholds to use with a network, as its validation pictures have it ([`thresholds::choose`]).
+pub fn fit_thresholds(
+    model: &Model,
+    plan: &Plan,
+    dataset: &Arc<dyn Dataset>,
+) -> Result<(Thresholds, Option<Gain>)> {
+    let val = &plan.val_indices;
+    let loader = plan.scoring_loader(dataset, val.clone());
+    let probabilities = probabilities(model, &loader, &mut |_| {})?;
+    let labels: Vec<Labels> = val.iter().map(|&i| dataset.labels(i).unwrap_or_default()).collect();
+    thresholds::choose(&labels, &probabilities, THRESHOLD, plan.seed)
 }
 
 const THRESHOLDS: &str = "thresholds.json";

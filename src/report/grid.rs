@@ -1,8 +1,9 @@
 //! Pictures in rows and columns, with lines of text below each.
 
 use super::canvas::{Anchor, Canvas, Rgb, Surface};
-use super::style::{AXIS, EMPTY, INK, RIGHT, SOFT, WRONG, fitted, palette};
-use crate::data::{BACKGROUND, CLASSES, Picture, VOID};
+use super::legend::Legend;
+use super::style::{AXIS, EMPTY, INK, RIGHT, SOFT, WRONG, fitted};
+use crate::data::Picture;
 use crate::error::{Error, Result};
 use std::path::Path;
 
@@ -35,8 +36,6 @@ const MARGIN: f64 = 28.0;
 const HEADING: f64 = 34.0;
 const CAPTION: f64 = 24.0;
 const LINE: f64 = 16.0;
-const LEGEND_ENTRY: f64 = 124.0;
-const LEGEND_LINE: f64 = 21.0;
 const SCALE: f64 = 1.5;
 
 /// Writes a PNG. `legend` lists values of masks whose colours are to be explained.
@@ -49,16 +48,12 @@ pub fn grid(headings: &[String], rows: &[GridRow], legend: &[u8], path: &Path) -
         return Err(Error::shape("grid", expected, row.cells.len()));
     }
     let inner = headings.len() as f64 * (CELL + SPACE) - SPACE;
-    let entries = (inner / LEGEND_ENTRY).floor().max(1.0) as usize;
-    let legend_height = match legend.len() {
-        0 => 0.0,
-        n => 10.0 + n.div_ceil(entries) as f64 * LEGEND_LINE,
-    };
+    let legend = Legend::new(legend, inner);
     let text =
         |row: &GridRow| row.cells.iter().map(|cell| cell.lines.len()).max().unwrap_or(0) as f64 * LINE;
     let tall = |row: &GridRow| CAPTION + HEIGHT + text(row) + SPACE;
     let height =
-        2.0 * MARGIN + HEADING + rows.iter().map(tall).sum::<f64>() + legend_height - SPACE / 2.0;
+        2.0 * MARGIN + HEADING + rows.iter().map(tall).sum::<f64>() + legend.height() - SPACE / 2.0;
     let mut canvas = Canvas::new(inner + 2.0 * MARGIN, height, SCALE)?;
 
     for (i, heading) in headings.iter().enumerate() {
@@ -80,18 +75,7 @@ pub fn grid(headings: &[String], rows: &[GridRow], legend: &[u8], path: &Path) -
         }
         top += tall(row);
     }
-    let top = height - MARGIN - legend_height + 10.0;
-    for (i, &value) in legend.iter().enumerate() {
-        let name = match value {
-            BACKGROUND => "background",
-            VOID => "void",
-            class => CLASSES.get(class as usize - 1).copied().unwrap_or("?"),
-        };
-        let x = MARGIN + (i % entries) as f64 * LEGEND_ENTRY;
-        let y = top + (i / entries) as f64 * LEGEND_LINE;
-        canvas.rectangle(x, y, 14.0, 14.0, palette(value));
-        canvas.text(x + 21.0, y + 11.0, 12.0, Anchor::Start, INK, name);
-    }
+    legend.draw(&mut canvas, MARGIN, height - MARGIN - legend.height());
     canvas.write_png(path)
 }
 

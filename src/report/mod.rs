@@ -9,6 +9,7 @@ mod curves;
 pub mod font;
 mod gallery;
 mod grid;
+mod legend;
 mod panels;
 mod style;
 

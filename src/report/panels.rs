@@ -2,7 +2,8 @@
 //! the network was.
 
 use super::canvas::{Anchor, Canvas, Surface};
-use super::style::{AXIS, BAR, EMPTY, INK, RIGHT, SOFT, WRONG, coloured, fitted, palette, present};
+use super::legend::Legend;
+use super::style::{AXIS, BAR, EMPTY, INK, RIGHT, SOFT, WRONG, coloured, fitted, present};
 use crate::data::{BACKGROUND, CLASSES, Labels, Mask, Picture, VOID};
 use crate::error::{Error, Result};
 use std::path::Path;
@@ -54,21 +55,19 @@ pub fn panel(rows: &[PanelRow], path: &Path) -> Result<()> {
     let bars = any(|row| !row.probabilities.is_empty());
     let masks = rows.iter().flat_map(|row| row.truth.iter().chain(&row.prediction));
     let (classes, void) = present(masks);
-    let mut legend: Vec<(&str, u8)> = classes.iter().map(|&c| (CLASSES[c], c as u8 + 1)).collect();
+    let mut explained: Vec<u8> = classes.iter().map(|&class| class as u8 + 1).collect();
     if columns.len() > 1 || columns.first().is_some_and(|&name| name != "picture") {
-        legend.insert(0, ("background", BACKGROUND));
+        explained.insert(0, BACKGROUND);
     }
     if void {
-        legend.push(("void", VOID));
+        explained.push(VOID);
     }
 
     let pictures = columns.len() as f64 * (CELL + SPACE);
     let inner = pictures + if bars { BARS } else { -SPACE };
     let inner = inner.max(2.0 * CELL);
-    let entries = (inner / LEGEND_ENTRY).floor().max(1.0) as usize;
-    let legend_height =
-        if legend.is_empty() { 0.0 } else { 10.0 + legend.len().div_ceil(entries) as f64 * LINE };
-    let height = 2.0 * MARGIN + HEADING + rows.len() as f64 * ROW + legend_height - SPACE / 2.0;
+    let legend = Legend::new(&explained, inner);
+    let height = 2.0 * MARGIN + HEADING + rows.len() as f64 * ROW + legend.height() - SPACE / 2.0;
     let mut canvas = Canvas::new(inner + 2.0 * MARGIN, height, SCALE)?;
 
     for (i, name) in columns.iter().enumerate() {
@@ -104,17 +103,9 @@ pub fn panel(rows: &[PanelRow], path: &Path) -> Result<()> {
             draw_bars(&mut canvas, row, MARGIN + pictures, top);
         }
     }
-    let top = height - MARGIN - legend_height + 10.0;
-    for (i, (name, class)) in legend.iter().enumerate() {
-        let x = MARGIN + (i % entries) as f64 * LEGEND_ENTRY;
-        let y = top + (i / entries) as f64 * LINE;
-        canvas.rectangle(x, y, 14.0, 14.0, palette(*class));
-        canvas.text(x + 21.0, y + 11.0, 12.0, Anchor::Start, INK, name);
-    }
+    legend.draw(&mut canvas, MARGIN, height - MARGIN - legend.height());
     canvas.write_png(path)
 }
-
-const LEGEND_ENTRY: f64 = 124.0;
 
 fn check(i: usize, row: &PanelRow) -> Result<()> {
     if !row.probabilities.is_empty() && row.probabilities.len() != CLASSES.len() {

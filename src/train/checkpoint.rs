@@ -9,16 +9,15 @@ use super::callbacks::Callbacks;
 use super::fit::{Position, Trainer};
 use super::history::History;
 use super::plan::Plan;
-use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::files::{explain, write_atomically};
+use crate::files::explain;
 use crate::graph::Model;
 use crate::models::Spec;
 use crate::optimizers::Optimizer;
 use crate::tensor::Tensor;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use crate::weights::safetensors;
+use ::safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use std::path::Path;
 
 const KEY: &str = "atrous";
@@ -72,32 +71,14 @@ pub fn save(path: &Path, trainer: &Trainer) -> Result<()> {
         optimizer_step: trainer.optimizer.step(),
         learning_rate: trainer.optimizer.learning_rate,
     };
-    let mut arrays: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
-    let mut push = |name: String, tensor: &Tensor| -> Result<()> {
-        let here = tensor.to_device(Device::Cpu)?;
-        let bytes = here.values::<f32>().iter().flat_map(|v| v.to_le_bytes()).collect();
-        arrays.push((name, tensor.shape().to_vec(), bytes));
-        Ok(())
-    };
-    for parameter in &model.parameters {
-        push(format!("model/{}", parameter.path), &parameter.value)?;
-    }
-    for (index, slot, tensor) in trainer.optimizer.slots() {
-        push(format!("optimizer/{slot}/{}", model.parameters[index].path), tensor)?;
-    }
-    let broken =
-        |error: &dyn std::fmt::Display| Error::file(path, format!("cannot be written: {error}"));
-    let text = serde_json::to_string(&saved).map_err(|error| broken(&error))?;
-    let views = arrays
-        .iter()
-        .map(|(name, shape, bytes)| {
-            Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?))
-        })
-        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
-        .map_err(|error| broken(&error))?;
-    let metadata = HashMap::from([(KEY.to_string(), text)]);
-    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|error| broken(&error))?;
-    write_atomically(path, |file| file.write_all(&bytes))
+    let parameters = model.parameters.iter().map(|p| (format!("model/{}", p.path), p.value.clone()));
+    let slots = trainer.optimizer.slots().map(|(index, slot, tensor)| {
+        (format!("optimizer/{slot}/{}", model.parameters[index].path), tensor.clone())
+    });
+    let arrays: Vec<(String, Tensor)> = parameters.chain(slots).collect();
+    let text = serde_json::to_string(&saved)
+        .map_err(|error| Error::file(path, format!("cannot be written: {error}")))?;
+    safetensors::write(path, &arrays, KEY, text)
 }
 
 /// Reads what [`save`] wrote: a trainer that goes on from there.
@@ -108,10 +89,9 @@ pub fn load(path: &Path) -> Result<(Trainer, Saved)> {
 
 /// [`load`] from memory; the error is without the path.
 pub fn parse(bytes: &[u8]) -> Result<(Trainer, Saved), String> {
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
-    let text = header.metadata().as_ref().and_then(|map| map.get(KEY));
+    let text = safetensors::text(bytes, KEY)?;
     let text = text.ok_or_else(|| format!("it has no `{KEY}` metadata, so atrous did not write it"))?;
-    let saved: Saved = serde_json::from_str(text).map_err(|error| format!("metadata: {error}"))?;
+    let saved: Saved = serde_json::from_str(&text).map_err(|error| format!("metadata: {error}"))?;
     if saved.version != VERSION {
         return Err(format!("it has version {}, this program reads {VERSION}", saved.version));
     }
@@ -121,7 +101,7 @@ pub fn parse(bytes: &[u8]) -> Result<(Trainer, Saved), String> {
     let arrays = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
     let mut problems = Vec::new();
     let mut read = |name: &str, shape: &[usize]| -> Tensor {
-        match tensor(&arrays, name, shape) {
+        match safetensors::f32_tensor(&arrays, name, shape) {
             Ok(tensor) => tensor,
             Err(problem) => {
                 problems.push(problem);
@@ -154,18 +134,4 @@ pub fn parse(bytes: &[u8]) -> Result<(Trainer, Saved), String> {
     let mut trainer = Trainer::at(model, optimizer, saved.plan.clone(), saved.position);
     (trainer.callbacks, trainer.history) = (saved.callbacks, saved.history.clone());
     Ok((trainer, saved))
-}
-
-fn tensor(arrays: &SafeTensors, name: &str, shape: &[usize]) -> Result<Tensor, String> {
-    let view = arrays.tensor(name).map_err(|_| format!("`{name}` is missing"))?;
-    if view.dtype() != Dtype::F32 || view.shape() != shape {
-        return Err(format!(
-            "`{name}` should be F32 {shape:?}, and is {:?} {:?}",
-            view.dtype(),
-            view.shape()
-        ));
-    }
-    let number = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().expect("chunks of four"));
-    let values: Vec<f32> = view.data().chunks_exact(4).map(number).collect();
-    Tensor::from_slice(&values, shape).map_err(|error| error.to_string())
 }

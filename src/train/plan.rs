@@ -311,6 +311,18 @@ impl Plan {
         Loader { indices, workers: 2, ..loader }
     }
 
+    /// Loads what is trained on, as it is trained on.
+    pub fn training_loader(&self, dataset: &Arc<dyn Dataset>, workers: usize) -> Loader {
+        let recipe = self.training_recipe();
+        Loader {
+            indices: self.train_indices.clone(),
+            workers,
+            sampling: self.sampling(),
+            drop_last: self.drop_last,
+            ..Loader::shuffled(dataset.clone(), recipe, self.batch_size, self.seed)
+        }
+    }
+
     /// How samples are trained on.
     pub fn training_recipe(&self) -> Recipe {
         let recipe = self.scoring_recipe();

@@ -18,7 +18,7 @@ mod load;
 pub mod names;
 mod npz;
 mod origin;
-mod safetensors;
+pub(crate) mod safetensors;
 
 pub use load::{Report, compare, heads, load};
 pub use origin::Origin;

@@ -6,9 +6,10 @@
 
 use super::float::Float;
 use super::{Entry, Origin, entry};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::HashMap;
 use std::path::Path;
@@ -16,8 +17,7 @@ use std::path::Path;
 const KEY: &str = "origin";
 
 pub(super) fn read(bytes: &[u8]) -> Result<(Vec<Entry>, Option<Origin>), String> {
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
-    let origin = match header.metadata().as_ref().and_then(|map| map.get(KEY)) {
+    let origin = match text(bytes, KEY)? {
         Some(name) => Some(name.parse().map_err(|error: Error| format!("metadata: {error}"))?),
         None => None,
     };
@@ -41,18 +41,42 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Vec<Entry>, Option<Origin>), String>
 
 /// Writes tensors under Keras' names, and where they are from.
 pub fn save(path: &Path, tensors: &[(String, Tensor)], origin: Origin) -> Result<()> {
+    write(path, tensors, KEY, origin.to_string())
+}
+
+/// Writes tensors as f32, with one text of metadata: complete, or not at all.
+pub(crate) fn write(path: &Path, tensors: &[(String, Tensor)], key: &str, text: String) -> Result<()> {
     let broken =
         |error: &dyn std::fmt::Display| Error::file(path, format!("cannot be written: {error}"));
-    let bytes = |tensor: &Tensor| -> Vec<u8> {
-        tensor.to_vec_f64().iter().flat_map(|&v| (v as f32).to_le_bytes()).collect()
+    let bytes = |tensor: &Tensor| -> Result<Vec<u8>> {
+        let here = tensor.to_device(Device::Cpu)?.to_dtype(DType::F32);
+        Ok(here.values::<f32>().iter().flat_map(|v| v.to_le_bytes()).collect())
     };
-    let arrays: Vec<Vec<u8>> = tensors.iter().map(|(_, tensor)| bytes(tensor)).collect();
+    let arrays = tensors.iter().map(|(_, tensor)| bytes(tensor)).collect::<Result<Vec<_>>>()?;
     let views = tensors.iter().zip(&arrays).map(|((name, tensor), bytes)| {
         Ok((name.as_str(), TensorView::new(Dtype::F32, tensor.shape().to_vec(), bytes)?))
     });
     let views = views.collect::<Result<Vec<_>, safetensors::SafeTensorError>>();
-    let metadata = HashMap::from([(KEY.to_owned(), origin.to_string())]);
+    let metadata = HashMap::from([(key.to_owned(), text)]);
     let file = safetensors::serialize(views.map_err(|error| broken(&error))?, Some(metadata));
     let file = file.map_err(|error| broken(&error))?;
     write_atomically(path, |out| out.write_all(&file))
+}
+
+/// The text that [`write`] put there under this key, if there is one.
+pub(crate) fn text(bytes: &[u8], key: &str) -> Result<Option<String>, String> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
+    Ok(header.metadata().as_ref().and_then(|map| map.get(key)).cloned())
+}
+
+/// The f32 array of that name and shape.
+pub(crate) fn f32_tensor(arrays: &SafeTensors, name: &str, shape: &[usize]) -> Result<Tensor, String> {
+    let view = arrays.tensor(name).map_err(|_| format!("`{name}` is missing"))?;
+    if view.dtype() != Dtype::F32 || view.shape() != shape {
+        let got = format!("{:?} {:?}", view.dtype(), view.shape());
+        return Err(format!("`{name}` should be F32 {shape:?}, and is {got}"));
+    }
+    let (values, _) = view.data().as_chunks::<4>();
+    let values: Vec<f32> = values.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+    Tensor::from_slice(&values, shape).map_err(|error| error.to_string())
 }

@@ -198,11 +198,9 @@ mod tests {
         let guarded = Guarded { classifier: &network, detector: &detector };
         let undetected = Undetected { weight: 10.0, ..Undetected::new(objective.clone(), &detector) };
         let judge = Party::new(&guarded, &undetected);
-        let unaware = Party::new(&network, &objective);
-        let measured = measure(&pictures, unaware, judge, judge, &|victim, objective| {
-            attack.perturb(victim, &pictures, objective)
-        });
-        let [clean, unaware, adaptive] = measured.unwrap().rates();
+        let unaware = attack.perturb(&network, &pictures, &objective).unwrap().x;
+        let adaptive = attack.perturb(&guarded, &pictures, &undetected).unwrap().x;
+        let [clean, unaware, adaptive] = measure(&pictures, &unaware, &adaptive, judge).unwrap().rates();
         assert!(clean == 0.0 && adaptive >= unaware, "{clean} {unaware} {adaptive}");
         assert!(detector.name().contains("bits3, median3"));
         assert!(Distance::new(&network, Vec::new()).is_err());

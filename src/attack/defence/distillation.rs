@@ -284,12 +284,10 @@ mod tests {
         // Who divides by T leads it astray.
         let cooled = Cooled { inner: objective.clone(), temperature: T };
         let attack = Iterative::pgd(Ball::linf(EPSILON), 10);
-        let (unaware, judge) = (Party::new(&taught, &objective), Party::new(&learnt, &objective));
-        let adaptive = Party::new(&learnt, &cooled);
-        let measured = measure(&pictures, unaware, adaptive, judge, &|victim, objective| {
-            attack.perturb(victim, &pictures, objective)
-        });
-        let [clean, unaware, adaptive] = measured.unwrap().rates();
+        let judge = Party::new(&learnt, &objective);
+        let unaware = attack.perturb(&taught, &pictures, &objective).unwrap().x;
+        let adaptive = attack.perturb(&learnt, &pictures, &cooled).unwrap().x;
+        let [clean, unaware, adaptive] = measure(&pictures, &unaware, &adaptive, judge).unwrap().rates();
         assert!(clean == 0.0 && adaptive > 0.8 && adaptive >= unaware, "{clean} {unaware} {adaptive}");
     }
 

@@ -141,22 +141,21 @@ impl Measured {
     }
 }
 
-/// Attacks pictures without and with knowledge of a defence, and judges both by the defence.
+/// Judges pictures as they are and two attacks on them by a defence.
 ///
-/// `unaware` is what who does not know it attacks: the network without it. `adaptive` and `judge` are
-/// mostly the same: the network with it. An attack that stops at the first success on the undefended
-/// network (PGD here) carries over less often than one that goes on; the adaptive number does not have
-/// that weakness.
+/// `unaware` are the pictures of who does not know it: perturbed against the network without it. `adaptive` those
+/// of who does, mostly perturbed against the judge itself. An attack that stops at the first success on the
+/// undefended network carries over less often than one that goes on; the adaptive number does not have that
+/// weakness.
 pub fn measure(
     pictures: &Pictures,
-    unaware: Party,
-    adaptive: Party,
+    unaware: &Tensor,
+    adaptive: &Tensor,
     judge: Party,
-    perturb: &dyn Fn(&dyn Victim, &dyn Objective) -> Result<Attacked>,
 ) -> Result<Measured> {
     let clean = judge.judge(&pictures.x)?;
-    let unaware = judge.judge(&perturb(unaware.victim, unaware.objective)?.x)?;
-    let mut best = judge.judge(&perturb(adaptive.victim, adaptive.objective)?.x)?;
+    let unaware = judge.judge(unaware)?;
+    let mut best = judge.judge(adaptive)?;
     let each = best.x.shape().elements() / pictures.len().max(1);
     let mut values = best.x.values::<f32>().to_vec();
     for (i, other) in unaware.standings.iter().enumerate() {
@@ -244,11 +243,8 @@ mod tests {
         let defended = Defended::new(&network, Squeeze::Median(3));
         let attack = Iterative::pgd(Ball::linf(EPSILON), 8);
         let judge = Party::new(&defended, &objective);
-        let measured =
-            measure(&pictures, Party::new(&network, &objective), judge, judge, &|victim, objective| {
-                attack.perturb(victim, &pictures, objective)
-            })
-            .unwrap();
+        let by = |victim: &dyn Victim| attack.perturb(victim, &pictures, &objective).unwrap().x;
+        let measured = measure(&pictures, &by(&network), &by(&defended), judge).unwrap();
         let [clean, unaware, adaptive] = measured.rates();
         assert!(clean <= unaware && unaware <= adaptive, "{clean} {unaware} {adaptive}");
         // The pictures are those that were judged, and in the ball.

@@ -5,13 +5,13 @@ use super::{About, Generator};
 use crate::attack::ball::Ball;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::files::{explain, write_atomically};
+use crate::files::explain;
 use crate::graph::Model;
 use crate::models::attack_generator;
 use crate::tensor::Tensor;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use crate::weights::safetensors;
+use ::safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use std::path::Path;
 
 const KEY: &str = "atrous_generator";
@@ -44,13 +44,8 @@ impl Generator {
         if paths(&model) != paths(&Model::new(attack_generator(self.side())?, 0)) {
             return Err(broken(format!("`{}` is a network of one's own", model.graph.name)));
         }
-        let bytes = |tensor: &Tensor| -> Vec<u8> {
-            tensor.to_vec_f64().iter().flat_map(|&v| (v as f32).to_le_bytes()).collect()
-        };
-        let mut arrays: Vec<(&str, Vec<usize>, Vec<u8>)> = Vec::new();
         for parameter in &model.parameters {
             finite(&parameter.path, &parameter.value).map_err(broken)?;
-            arrays.push((&parameter.path, parameter.value.shape().to_vec(), bytes(&parameter.value)));
         }
         let saved = Saved {
             version: VERSION,
@@ -60,15 +55,9 @@ impl Generator {
             about: self.about.clone(),
         };
         let text = serde_json::to_string(&saved).map_err(|error| broken(error.to_string()))?;
-        let views = arrays
-            .iter()
-            .map(|(name, shape, bytes)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
-            .collect::<Result<Vec<_>, safetensors::SafeTensorError>>();
-        let views = views.map_err(|error| broken(error.to_string()))?;
-        let metadata = HashMap::from([(KEY.to_string(), text)]);
-        let bytes = safetensors::serialize(views, Some(metadata));
-        let bytes = bytes.map_err(|error| broken(error.to_string()))?;
-        write_atomically(path, |file| file.write_all(&bytes))
+        let arrays: Vec<(String, Tensor)> =
+            model.parameters.into_iter().map(|parameter| (parameter.path, parameter.value)).collect();
+        safetensors::write(path, &arrays, KEY, text)
     }
 
     /// Reads what [`Generator::save`] wrote.
@@ -82,10 +71,9 @@ impl Generator {
     /// [`Generator::load`] from memory; the error is without the path.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let arrays = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
-        let text = header.metadata().as_ref().and_then(|map| map.get(KEY));
+        let text = safetensors::text(bytes, KEY)?;
         let text = text.ok_or_else(|| format!("it has no `{KEY}` metadata, so it is none"))?;
-        let saved: Saved = serde_json::from_str(text).map_err(|error| format!("metadata: {error}"))?;
+        let saved: Saved = serde_json::from_str(&text).map_err(|error| format!("metadata: {error}"))?;
         if saved.version != VERSION {
             return Err(format!("it has version {}, this program reads {VERSION}", saved.version));
         }
@@ -113,14 +101,7 @@ impl Generator {
 }
 
 fn tensor(arrays: &SafeTensors, name: &str, shape: &[usize]) -> Result<Tensor, String> {
-    let view = arrays.tensor(name).map_err(|_| format!("`{name}` is missing"))?;
-    if view.dtype() != Dtype::F32 || view.shape() != shape {
-        let got = format!("{:?} {:?}", view.dtype(), view.shape());
-        return Err(format!("`{name}` should be F32 {shape:?}, and is {got}"));
-    }
-    let number = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().expect("chunks of four"));
-    let values: Vec<f32> = view.data().chunks_exact(4).map(number).collect();
-    let tensor = Tensor::from_slice(&values, shape).map_err(|error| error.to_string())?;
+    let tensor = safetensors::f32_tensor(arrays, name, shape)?;
     finite(name, &tensor)?;
     Ok(tensor)
 }

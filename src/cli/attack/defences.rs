@@ -3,8 +3,8 @@
 
 use super::experiment::{Contender, Experiment};
 use super::output::of_255;
-use super::stopped;
-use crate::cli::progress::{asked_to_stop, bar};
+use crate::cli::progress::{self, asked_to_stop, bar};
+use atrous::attack::defence::detector::{FALSE_ALARMS, scores};
 use atrous::attack::defence::distance::Distance;
 use atrous::attack::defence::learnt::{Learnt, Lessons};
 use atrous::attack::defence::{
@@ -12,11 +12,10 @@ use atrous::attack::defence::{
     Pca, Squeeze, Transform, Undetected, measure,
 };
 use atrous::attack::{Aim, Ball, Iterative, LabelObjective, Network, Pictures, Victim};
-use atrous::data::Labels;
-use atrous::data::loader::Loader;
+use atrous::data::CLASSES;
 use atrous::graph::Model;
+use atrous::ops;
 use atrous::predict::{self, THRESHOLD};
-use atrous::thresholds;
 use atrous::train::{Pace, Plan, Trainer};
 use atrous::{Error, Result, Tensor};
 use serde_json::{Value, json};
@@ -33,8 +32,9 @@ pub struct Row {
 
 /// Training pictures that PCA and the detector learn from.
 const LEARN: usize = 320;
-/// Share of clean pictures that a detector may take for perturbed ones.
-const FALSE_ALARMS: f64 = 0.05;
+/// Pictures at once, and threads that read them.
+const BATCH: usize = 16;
+const WORKERS: usize = 2;
 /// Papernot et al.'s range is 1 to 100.
 const TEMPERATURE: f32 = 20.0;
 
@@ -43,7 +43,17 @@ pub struct Defences<'a> {
     victim: &'a Contender,
     attack: Iterative,
     epochs: usize,
+    /// The pictures that are attacked.
+    batches: Vec<Subjects>,
     rows: Vec<Row>,
+}
+
+/// A batch of pictures, what the network should say of them, and what PGD against the network alone makes of them: every
+/// defence but those that change the thresholds is judged on the same.
+struct Subjects {
+    pictures: Pictures,
+    objective: LabelObjective,
+    unaware: Tensor,
 }
 
 impl<'a> Defences<'a> {
@@ -55,7 +65,8 @@ impl<'a> Defences<'a> {
         seed: u64,
     ) -> Self {
         let attack = Iterative { seed, ..Iterative::pgd(ball, steps) };
-        Defences { experiment, victim: &experiment.contenders[0], attack, epochs, rows: Vec::new() }
+        let victim = &experiment.contenders[0];
+        Defences { experiment, victim, attack, epochs, batches: Vec::new(), rows: Vec::new() }
     }
 
     /// Judges all of them; nets that learn are kept in `out`.
@@ -66,7 +77,8 @@ impl<'a> Defences<'a> {
             self.attack.steps
         );
         println!("  {:<24} {:>7} {:>9} {:>9}", "", "clean", "attacked", "adaptive");
-        self.judged("none", &self.victim.victim, &self.victim.victim, |o| o, |o| o, String::new())?;
+        self.perturb()?;
+        self.judged("none", &self.victim.victim, |o| o, |o| o, String::new())?;
         for squeeze in [Squeeze::Bits(5), Squeeze::Bits(3), Squeeze::Median(2), Squeeze::Median(3)] {
             self.transformed(squeeze, String::new())?;
         }
@@ -77,9 +89,18 @@ impl<'a> Defences<'a> {
         Ok(self.rows)
     }
 
-    /// The pictures that are attacked, in batches, with what they should be.
-    fn batches(&self) -> impl Iterator<Item = Result<(Pictures, LabelObjective)>> {
-        self.experiment.indices.chunks(16).map(|chunk| self.batch(chunk, true))
+    /// What who knows of no defence does.
+    fn perturb(&mut self) -> Result<()> {
+        let bar = bar(self.experiment.indices.len(), "perturbing");
+        for chunk in self.experiment.indices.chunks(BATCH) {
+            let (pictures, objective) = self.batch(chunk, true)?;
+            let unaware = self.attack.perturb(&self.victim.victim, &pictures, &objective)?.x;
+            self.batches.push(Subjects { pictures, objective, unaware });
+            bar.inc(chunk.len() as u64);
+            going_on()?;
+        }
+        bar.finish_and_clear();
+        Ok(())
     }
 
     fn batch(&self, chunk: &[usize], attacked: bool) -> Result<(Pictures, LabelObjective)> {
@@ -101,7 +122,6 @@ impl<'a> Defences<'a> {
     fn judged<A, U>(
         &mut self,
         name: &str,
-        unaware: &dyn Victim,
         defended: &dyn Victim,
         adaptive: impl Fn(LabelObjective) -> A,
         judge: impl Fn(LabelObjective) -> U,
@@ -113,24 +133,15 @@ impl<'a> Defences<'a> {
     {
         let (mut sums, mut n) = ([0.0; 3], 0.0);
         let bar = bar(self.experiment.indices.len(), "defences");
-        for batch in self.batches() {
-            let (pictures, objective) = batch?;
+        for Subjects { pictures, objective, unaware } in &self.batches {
             let (knows, judge) = (adaptive(objective.clone()), judge(objective.clone()));
-            let measured = measure(
-                &pictures,
-                Party::new(unaware, &objective),
-                Party::new(defended, &knows),
-                Party::new(defended, &judge),
-                &|victim, objective| self.attack.perturb(victim, &pictures, objective),
-            )?;
+            let adaptive = self.attack.perturb(defended, pictures, &knows)?.x;
+            let measured = measure(pictures, unaware, &adaptive, Party::new(defended, &judge))?;
             let size = pictures.len() as f64;
             sums.iter_mut().zip(measured.rates()).for_each(|(sum, rate)| *sum += (1.0 - rate) * size);
             n += size;
             bar.inc(pictures.len() as u64);
-            if stopped() {
-                bar.finish_and_clear();
-                return Err(Error::Interrupted("the table of defences is not finished".into()));
-            }
+            going_on()?;
         }
         bar.finish_and_clear();
         let [clean, unaware, adaptive] = sums.map(|sum| sum / n);
@@ -143,13 +154,13 @@ impl<'a> Defences<'a> {
         let name = transform.name();
         let victim = &self.victim.victim;
         let defended = Defended::new(victim, transform);
-        self.judged(&name, victim, &defended, |o| o, |o| o, note)
+        self.judged(&name, &defended, |o| o, |o| o, note)
     }
 
     fn pca(&mut self) -> Result<()> {
         let mut moments = Moments::new(8)?;
         let (side, fit) = (self.victim.victim.side(), self.victim.trained.plan.fit);
-        for chunk in self.lessons().chunks(16) {
+        for chunk in self.lessons().chunks(BATCH) {
             moments.add(&Pictures::of(&*self.experiment.learn, chunk, side, fit)?)?;
         }
         for share in [0.99, 0.95] {
@@ -173,7 +184,7 @@ impl<'a> Defences<'a> {
         let mut trainer = Trainer::new(self.victim.trained.model.clone(), plan)?;
         // A few steps find most of what twenty do, at a fifth of the price.
         let attack = Iterative { restarts: 0, ..Iterative::pgd(self.attack.ball, 4) };
-        let training = self.training(&trainer.plan);
+        let training = trainer.plan.training_loader(&self.experiment.learn, WORKERS);
         let bar = bar(self.epochs * training.steps(), "adversarial training");
         Adversarial::new(attack, self.attack.seed).fit(
             &mut trainer,
@@ -198,7 +209,7 @@ impl<'a> Defences<'a> {
         let plan = Plan { patience: None, ..self.victim.trained.plan.clone() };
         let mut student = Model::new(plan.graph()?, self.attack.seed + 1)
             .to_device(self.victim.trained.model.device())?;
-        let training = self.training(&plan);
+        let training = plan.training_loader(&self.experiment.learn, WORKERS);
         let bar = bar(plan.epochs * training.steps(), "distillation");
         let distillation = Distillation::new(TEMPERATURE);
         distillation.train_student(
@@ -221,22 +232,6 @@ impl<'a> Defences<'a> {
         self.network("distillation", &trainer.model, cooled, note)
     }
 
-    fn training(&self, plan: &Plan) -> Loader {
-        let loader = Loader::shuffled(
-            self.experiment.learn.clone(),
-            plan.training_recipe(),
-            plan.batch_size,
-            plan.seed,
-        );
-        Loader {
-            indices: plan.train_indices.clone(),
-            workers: 2,
-            sampling: plan.sampling(),
-            drop_last: plan.drop_last,
-            ..loader
-        }
-    }
-
     /// Another network in the victim's place, with thresholds fitted as the victim's were.
     fn network<A: atrous::attack::Objective>(
         &mut self,
@@ -248,20 +243,11 @@ impl<'a> Defences<'a> {
         let plan = &self.victim.trained.plan;
         let network = Network::new(model, plan.preprocess)?;
         let own = match &self.victim.trained.thresholds {
-            None => vec![THRESHOLD; 20],
-            Some(_) => {
-                let loader = plan.scoring_loader(&self.experiment.learn, plan.val_indices.clone());
-                let probabilities = predict::probabilities(model, &loader, &mut |_| {})?;
-                let labels: Vec<Labels> = plan
-                    .val_indices
-                    .iter()
-                    .map(|&i| self.experiment.learn.labels(i).unwrap_or_default())
-                    .collect();
-                thresholds::choose(&labels, &probabilities, THRESHOLD, plan.seed)?.0.per_class
-            }
+            None => vec![THRESHOLD; CLASSES.len()],
+            Some(_) => predict::fit_thresholds(model, plan, &self.experiment.learn)?.0.per_class,
         };
         let with_own = |o: LabelObjective| LabelObjective { thresholds: own.clone(), ..o };
-        self.judged(name, &self.victim.victim, &network, |o| adaptive(with_own(o)), with_own, note)
+        self.judged(name, &network, |o| adaptive(with_own(o)), with_own, note)
     }
 
     fn detectors(&mut self) -> Result<()> {
@@ -269,31 +255,23 @@ impl<'a> Defences<'a> {
         // Pairs of training pictures, and clean ones apart for the threshold.
         let lessons = self.lessons();
         let (pairs, apart) = lessons.split_at(lessons.len() * 3 / 4);
-        let gathered = |indices: &[usize]| -> Result<(Tensor, Tensor)> {
-            let (mut clean, mut perturbed) = (Vec::new(), Vec::new());
-            let bar = bar(indices.len(), "perturbed lessons");
-            for chunk in indices.chunks(16) {
-                let (pictures, objective) = self.batch(chunk, false)?;
-                let attack = Iterative { restarts: 0, ..Iterative::pgd(self.attack.ball, 10) };
-                clean.extend(pictures.x.to_vec_f64().iter().map(|&v| v as f32));
-                perturbed.extend(
-                    attack
-                        .perturb(victim, &pictures, &objective)?
-                        .x
-                        .to_vec_f64()
-                        .iter()
-                        .map(|&v| v as f32),
-                );
-                bar.inc(chunk.len() as u64);
-            }
-            bar.finish_and_clear();
-            let shape = [indices.len(), victim.side(), victim.side(), 3];
-            Ok((Tensor::from_slice(&clean, shape)?, Tensor::from_slice(&perturbed, shape)?))
-        };
-        let (clean, perturbed) = gathered(pairs)?;
-        let (other, _) = gathered(apart)?;
+        let attack = Iterative { restarts: 0, ..Iterative::pgd(self.attack.ball, 10) };
+        let (mut clean, mut perturbed) = (Vec::new(), Vec::new());
+        let bar = progress::bar(pairs.len(), "perturbed lessons");
+        for chunk in pairs.chunks(BATCH) {
+            let (pictures, objective) = self.batch(chunk, false)?;
+            perturbed.push(attack.perturb(victim, &pictures, &objective)?.x);
+            clean.push(pictures.x);
+            bar.inc(chunk.len() as u64);
+            going_on()?;
+        }
+        bar.finish_and_clear();
+        let together = |parts: &[Tensor]| ops::concat(&parts.iter().collect::<Vec<_>>(), 0);
+        let (clean, perturbed) = (together(&clean)?, together(&perturbed)?);
+        let fit = self.victim.trained.plan.fit;
+        let other = Pictures::of(&*self.experiment.learn, apart, victim.side(), fit)?.x;
         let lessons = Lessons { seed: self.attack.seed, ..Lessons::default() };
-        let bar = bar(lessons.epochs, "detector");
+        let bar = progress::bar(lessons.epochs, "detector");
         let learnt = Learnt::train(&clean, &perturbed, lessons, victim.device(), &mut |_| {
             bar.inc(1);
             asked_to_stop()
@@ -311,12 +289,9 @@ impl<'a> Defences<'a> {
     fn detector(&mut self, name: &str, detector: &dyn Detector) -> Result<()> {
         let victim = &self.victim.victim;
         let (mut clean, mut perturbed) = (Vec::new(), Vec::new());
-        for batch in self.batches() {
-            let (pictures, objective) = batch?;
-            let scores =
-                |x: &Tensor| atrous::attack::defence::detector::scores(detector, victim.device(), x);
-            clean.extend(scores(&pictures.x)?);
-            perturbed.extend(scores(&self.attack.perturb(victim, &pictures, &objective)?.x)?);
+        for Subjects { pictures, unaware, .. } in &self.batches {
+            clean.extend(scores(detector, victim.device(), &pictures.x)?);
+            perturbed.extend(scores(detector, victim.device(), unaware)?);
         }
         let found = Detection::at(&clean, &perturbed, detector.threshold() as f64)?;
         let note = format!(
@@ -327,7 +302,15 @@ impl<'a> Defences<'a> {
         // A distance goes from 0 to 2, a logit has no end.
         let undetected = |inner| Undetected { selective: true, ..Undetected::new(inner, detector) };
         let judge = |inner| Undetected::new(inner, detector);
-        self.judged(name, victim, &guarded, undetected, judge, note)
+        self.judged(name, &guarded, undetected, judge, note)
+    }
+}
+
+/// An error once Ctrl-C was pressed.
+fn going_on() -> Result<()> {
+    match asked_to_stop().is_break() {
+        true => Err(Error::Interrupted("the table of defences is not finished".into())),
+        false => Ok(()),
     }
 }
 

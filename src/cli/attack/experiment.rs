@@ -3,9 +3,9 @@
 use super::defences::Defences;
 use super::methods::Method;
 use super::output::{Outcome, Report};
-use super::{Attack as Options, Split, Task, Truth, class, stopped};
+use super::{Attack as Options, Split, Task, Truth, class};
 use crate::cli::device;
-use crate::cli::progress::bar;
+use crate::cli::progress::{asked_to_stop, bar};
 use crate::cli::train::open;
 use atrous::attack::{
     self, Aim, Attack, Goal, LabelObjective, MaskObjective, Network, Pictures, Subjects, Summary, Trial,
@@ -14,7 +14,8 @@ use atrous::attack::{
 use atrous::data::image::fit_mask;
 use atrous::data::source::Source;
 use atrous::data::{CLASSES, Dataset, Labels, Mask, Picture, VOID};
-use atrous::predict::{THRESHOLD, Trained, locate};
+use atrous::metrics::arg_max;
+use atrous::predict::{THRESHOLD, Trained, locate, masks_of};
 use atrous::{Error, Result};
 use clap::ValueEnum;
 use std::path::Path;
@@ -155,10 +156,7 @@ impl<'a> Experiment<'a> {
         };
         let predicted = self.options.labels == Truth::Predicted;
         if of.segments() {
-            let now = || -> Result<Vec<Mask>> {
-                let logits = attack::logits(&of.victim, &pictures.x)?;
-                said_masks(&logits)
-            };
+            let now = || masks_of(&attack::logits(&of.victim, &pictures.x)?);
             if let (Some(from), Some(to)) = (self.from, self.target) {
                 return Ok(Aim::Masks(MaskObjective::turn(now()?, from, to)?));
             }
@@ -182,10 +180,15 @@ impl<'a> Experiment<'a> {
             all_classes: false,
         };
         if predicted {
-            let logits = attack::logits(&of.victim, &pictures.x)?.to_vec_f64();
-            for (truth, row) in objective.truth.iter_mut().zip(logits.chunks_exact(CLASSES.len())) {
-                let row: Vec<f32> = row.iter().map(|&z| z as f32).collect();
-                *truth = objective_said(&objective.thresholds, objective.exclusive, &row);
+            let logits = attack::logits(&of.victim, &pictures.x)?;
+            let rows = logits.as_slice::<f32>().unwrap_or_default().chunks_exact(CLASSES.len());
+            for (i, row) in rows.enumerate() {
+                let mut said = objective.said(row);
+                // The likeliest class counts where none is above its threshold.
+                if !said.contains(&true) {
+                    said[arg_max(row)] = true;
+                }
+                objective.truth[i] = said;
             }
         } else {
             for (truth, &index) in objective.truth.iter_mut().zip(indices) {
@@ -216,7 +219,7 @@ impl<'a> Experiment<'a> {
         for chunk in indices.chunks(self.options.batch_size) {
             let plan = &contender.trained.plan;
             let pictures = Pictures::of(dataset, chunk, contender.victim.side(), plan.fit)?;
-            let masks = said_masks(&attack::logits(&contender.victim, &pictures.x)?)?;
+            let masks = masks_of(&attack::logits(&contender.victim, &pictures.x)?)?;
             let seen = chunk.iter().zip(masks).filter(|(_, mask)| mask.classes.contains(&from));
             kept.extend(seen.map(|(&index, _)| index));
         }
@@ -228,6 +231,15 @@ impl<'a> Experiment<'a> {
                 Err(Error::argument("--from", message))
             }
             false => Ok(kept),
+        }
+    }
+
+    /// What an attack that has to learn learns from: the pictures that the network was trained on.
+    pub fn learners(&self, contender: &Contender) -> Result<Vec<usize>> {
+        let train = &contender.trained.plan.train_indices;
+        match self.from {
+            None => Ok(train.clone()),
+            Some(_) => self.with_from(contender, &*self.learn, train),
         }
     }
 
@@ -258,7 +270,7 @@ impl<'a> Experiment<'a> {
         let result = trial::run(attack, &contender.victim, &subjects, &mut |trial| {
             bar.inc(1);
             done(trial)?;
-            match stopped() {
+            match asked_to_stop().is_break() {
                 true => Err(Error::Interrupted("stopped".into())),
                 false => Ok(()),
             }
@@ -388,35 +400,6 @@ impl<'a> Experiment<'a> {
         }
         Ok(right / indices.len().max(1) as f64)
     }
-}
-
-fn objective_said(thresholds: &[f32], exclusive: bool, logits: &[f32]) -> Labels {
-    let objective = LabelObjective {
-        truth: Vec::new(),
-        goal: Goal::Untargeted,
-        exclusive,
-        thresholds: thresholds.to_vec(),
-        margin: 0.0,
-        all_classes: false,
-    };
-    let mut said = objective.said(logits);
-    // The likeliest class counts where none is above its threshold.
-    if !said.contains(&true) {
-        let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap_or(0);
-        said[best] = true;
-    }
-    said
-}
-
-/// Logits [N, h, w, classes] → the likeliest class of each pixel.
-fn said_masks(logits: &atrous::Tensor) -> Result<Vec<Mask>> {
-    let shape = logits.shape();
-    let (height, width, classes) = (shape[1], shape[2], shape[3]);
-    let values = logits.to_vec_f64();
-    let pixel = |row: &[f64]| (0..classes).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or(0) as u8;
-    let mask =
-        |values: &[f64]| Mask::new(height, width, values.chunks_exact(classes).map(pixel).collect());
-    values.chunks_exact(height * width * classes).map(mask).collect()
 }
 
 /// Perturbed pictures, with the truth of those they were made of.

@@ -3,10 +3,10 @@
 use super::experiment::{Contender, Experiment};
 use crate::cli::device;
 use crate::cli::progress::{asked_to_stop, bar};
+use atrous::Result;
 use atrous::attack::generator::{About, Generator, Training};
 use atrous::attack::{Aim, Attack, DeepFool, Iterative, Objective, Pictures, Square, Universal, Victim};
 use atrous::random::{Stream, domain};
-use atrous::{Error, Result};
 use clap::ValueEnum;
 use std::time::Instant;
 
@@ -59,10 +59,7 @@ impl Experiment<'_> {
         let about = About { fit: plan.fit, victim: contender.name.clone(), goal };
         let seed = self.options.seed;
         let mut generator = Generator::new(contender.victim.side(), ball, about, seed)?;
-        let mut samples = plan.train_indices.clone();
-        if self.from.is_some() {
-            samples = self.with_from(contender, &*self.learn, &samples)?;
-        }
+        let samples = self.learners(contender)?;
         let training = Training {
             steps: self.options.generator_steps,
             batch: self.options.batch_size,
@@ -140,7 +137,7 @@ impl Experiment<'_> {
     fn universal(&self, epsilon: f32, contender: &Contender) -> Result<Universal> {
         let plan = &contender.trained.plan;
         let mut universal = Universal::new(self.options.ball(epsilon), contender.victim.side())?;
-        let train = &plan.train_indices;
+        let train = self.learners(contender)?;
         let bar = bar(PASSES * train.len().min(LEARN), "universal");
         for pass in 0..PASSES {
             let mut stream = Stream::new(self.options.seed, &[domain::ATTACK, 2 << 32, pass as u64]);
@@ -148,12 +145,7 @@ impl Experiment<'_> {
             let some: Vec<usize> = order.into_iter().take(LEARN).map(|i| train[i]).collect();
             for chunk in some.chunks(self.options.batch_size) {
                 let pictures = Pictures::of(&*self.learn, chunk, contender.victim.side(), plan.fit)?;
-                let aim = match self.aim(contender, &*self.learn, chunk, &pictures, false) {
-                    Ok(aim) => aim,
-                    // None of these has what is to be turned, or a label.
-                    Err(Error::Argument { .. }) => continue,
-                    Err(other) => return Err(other),
-                };
+                let aim = self.aim(contender, &*self.learn, chunk, &pictures, false)?;
                 universal.step(&contender.victim, &pictures, aim.objective(), epsilon / 8.0)?;
                 bar.inc(chunk.len() as u64);
             }

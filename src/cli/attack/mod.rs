@@ -6,14 +6,15 @@ mod methods;
 mod output;
 mod panel;
 
-use super::progress::{asked_to_stop, interruptible};
+use super::progress::interruptible;
 use atrous::attack::{Ball, Norm};
 use atrous::data::CLASSES;
 use atrous::files::explain;
 use atrous::{Error, Result};
-use clap::{Args, ValueEnum};
+use clap::{Args, FromArgMatches, ValueEnum};
 use experiment::Experiment;
 use methods::Method;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -164,39 +165,26 @@ const NOTEBOOK: [f32; 4] = [0.0, 0.055, 0.085, 0.14];
 /// Both networks of a run, attacked on some of their validation pictures: `attack/classify` and `attack/segment` in its
 /// folder.
 pub fn of_run(data: &Path, out: &Path, images: usize) -> Result<()> {
-    for (name, task) in [("classify", Task::Classify), ("segment", Task::Segment)] {
+    for name in ["classify", "segment"] {
         let checkpoint = out.join(name);
         if !checkpoint.is_dir() {
             continue;
         }
-        Attack {
-            data: data.to_owned(),
-            checkpoint,
-            task: Some(task),
-            method: Vec::new(),
-            epsilon: Vec::new(),
-            curve: false,
-            norm: Norm::Linf,
-            steps: 20,
-            step: None,
-            restarts: 1,
-            queries: 300,
-            generator: None,
-            generator_steps: GENERATOR_STEPS,
-            target: None,
-            from: None,
-            images,
-            split: Split::Validation,
-            labels: Truth::True,
-            transfer: Vec::new(),
-            defences: false,
-            defence_epochs: 1,
-            preset: None,
-            batch_size: 16,
-            seed: 0,
-            out: out.join("attack").join(name),
-        }
-        .run()?;
+        // What else there is to say is the command's default.
+        let command = Attack::augment_args(clap::Command::new("attack"));
+        let given: [&OsStr; 7] = [
+            "attack".as_ref(),
+            "--data".as_ref(),
+            data.as_ref(),
+            "--checkpoint".as_ref(),
+            checkpoint.as_ref(),
+            "--task".as_ref(),
+            name.as_ref(),
+        ];
+        let matches = command.try_get_matches_from(given);
+        let attack = matches.and_then(|matches| Attack::from_arg_matches(&matches));
+        let attack = attack.map_err(|error| Error::argument("attack", error))?;
+        Attack { images, out: out.join("attack").join(name), ..attack }.run()?;
     }
     Ok(())
 }
@@ -254,9 +242,4 @@ fn class(option: &'static str, name: &str) -> Result<u8> {
             Err(Error::argument(option, format!("`{name}` is none of background, {known}")))
         }
     }
-}
-
-/// An error once Ctrl-C was pressed: what is done is written.
-fn stopped() -> bool {
-    asked_to_stop().is_break()
 }

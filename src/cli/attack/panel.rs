@@ -4,7 +4,7 @@ use super::methods::Method;
 use super::output::{Report, of_255};
 use atrous::Result;
 use atrous::attack::trial::Seen;
-use atrous::attack::{Norm, Trial, Victim};
+use atrous::attack::{Norm, Trial};
 use atrous::data::{CLASSES, Labels};
 use atrous::report::{self, GridCell, GridRow, Tone};
 
@@ -18,14 +18,8 @@ impl Report<'_> {
     fn shown(&self) -> Vec<f32> {
         let n = self.epsilons.len();
         let step = n.div_ceil(COLUMNS);
-        (0..n)
-            .rev()
-            .step_by(step)
-            .map(|i| self.epsilons[i])
-            .collect::<Vec<_>>()
-            .into_iter()
-            .rev()
-            .collect()
+        // The last one is among them.
+        ((n - 1) % step..n).step_by(step).map(|i| self.epsilons[i]).collect()
     }
 
     /// The classes that are said to be there, with their confidences, the surest first; of a mask those that
@@ -44,14 +38,7 @@ impl Report<'_> {
         }
         let mut order: Vec<usize> = (0..CLASSES.len()).collect();
         order.sort_by(|&a, &b| seen.probabilities[b].total_cmp(&seen.probabilities[a]));
-        let thresholds = self.victim.trained.thresholds.as_ref().map(|t| &t.per_class);
-        let exclusive = self.victim.victim.exclusive();
-        let above = |class: usize| match (exclusive, thresholds) {
-            (true, _) => class == order[0],
-            (false, Some(own)) => seen.probabilities[class] > own[class],
-            (false, None) => seen.probabilities[class] > atrous::predict::THRESHOLD,
-        };
-        order.iter().filter(|&&c| above(c)).map(|&c| (c, Some(seen.probabilities[c]))).collect()
+        order.iter().filter(|&&c| seen.said[c]).map(|&c| (c, Some(seen.probabilities[c]))).collect()
     }
 
     /// What is said of a picture, in lines below it.

@@ -1,0 +1,45 @@
+//! What the colours of masks mean, below pictures.
+
+use super::canvas::{Anchor, Canvas, Surface};
+use super::style::{INK, palette};
+use crate::data::{BACKGROUND, CLASSES, VOID};
+
+/// The values of masks that are explained, in a width.
+pub struct Legend<'a> {
+    values: &'a [u8],
+    /// Entries a line.
+    entries: usize,
+}
+
+const ENTRY: f64 = 124.0;
+const LINE: f64 = 21.0;
+/// Space above.
+const ABOVE: f64 = 10.0;
+
+impl<'a> Legend<'a> {
+    pub fn new(values: &'a [u8], width: f64) -> Self {
+        Legend { values, entries: (width / ENTRY).floor().max(1.0) as usize }
+    }
+
+    pub fn height(&self) -> f64 {
+        match self.values.len() {
+            0 => 0.0,
+            n => ABOVE + n.div_ceil(self.entries) as f64 * LINE,
+        }
+    }
+
+    /// Draws it with its upper left corner there.
+    pub fn draw(&self, canvas: &mut Canvas, left: f64, top: f64) {
+        for (i, &value) in self.values.iter().enumerate() {
+            let name = match value {
+                BACKGROUND => "background",
+                VOID => "void",
+                class => CLASSES.get(class as usize - 1).copied().unwrap_or("?"),
+            };
+            let x = left + (i % self.entries) as f64 * ENTRY;
+            let y = top + ABOVE + (i / self.entries) as f64 * LINE;
+            canvas.rectangle(x, y, 14.0, 14.0, palette(value));
+            canvas.text(x + 21.0, y + 11.0, 12.0, Anchor::Start, INK, name);
+        }
+    }
+}
