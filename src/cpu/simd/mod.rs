@@ -136,6 +136,8 @@ pub trait Vector: Copy + Send + Sync + 'static {
     unsafe fn where_less(self, a: Self, b: Self) -> Self;
     /// Lane i is the float at offset `offsets[i]` of `from`: `LANES` offsets, each below 2³¹.
     unsafe fn gather(from: *const f32, offsets: *const u32) -> Self;
+    /// The lanes of both in turn: those of the first halves, and those of the second.
+    unsafe fn interleave(self, other: Self) -> (Self, Self);
     /// self · 2ⁿ for whole n in −150..=128, also where 2ⁿ itself is too large or too small for an f32.
     unsafe fn times_two_to(self, n: Self) -> Self;
     /// The sum of all lanes, added by halves.
@@ -303,6 +305,16 @@ mod tests {
                 // SAFETY: as many of both as lanes.
                 unsafe { V::load_bytes(bytes.as_ptr()).store(numbers.as_mut_ptr()) };
                 assert!(numbers.iter().zip(&bytes).all(|(&number, &byte)| number == byte as f32));
+                let (mut first, mut second) = (vec![0.0f32; V::LANES], vec![0.0f32; V::LANES]);
+                // SAFETY: as many of all as lanes, in arrays of two vectors.
+                unsafe {
+                    let (a, b) = V::load(a.as_ptr()).interleave(V::load(a.as_ptr().add(V::LANES)));
+                    a.store(first.as_mut_ptr());
+                    b.store(second.as_mut_ptr());
+                }
+                for (i, &got) in first.iter().chain(&second).enumerate() {
+                    assert_eq!(got, a[i % 2 * V::LANES + i / 2], "lane {i}");
+                }
                 // SAFETY: values only.
                 let (sum, quarter) = unsafe {
                     let x = V::load(a.as_ptr());

@@ -79,6 +79,16 @@ impl Vector for Portable {
         Portable(std::array::from_fn(|i| unsafe { *from.add(*offsets.add(i) as usize) }))
     }
     #[inline(always)]
+    unsafe fn interleave(self, other: Self) -> (Self, Self) {
+        let from = |first: usize| {
+            let lane = |i: usize| {
+                if i.is_multiple_of(2) { self.0[first + i / 2] } else { other.0[first + i / 2] }
+            };
+            Portable(std::array::from_fn(lane))
+        };
+        (from(0), from(4))
+    }
+    #[inline(always)]
     unsafe fn times_two_to(self, n: Self) -> Self {
         let power = |n: i32| f32::from_bits((n.wrapping_add(127) as u32) << 23);
         self.zip(n, |x, n| {

@@ -76,6 +76,17 @@ impl Vector for F32x8 {
         unsafe { F32x8(_mm256_i32gather_ps::<4>(from, _mm256_loadu_si256(offsets.cast()))) }
     }
     #[inline(always)]
+    unsafe fn interleave(self, other: Self) -> (Self, Self) {
+        unsafe {
+            // By halves of the registers: lanes 0 1 4 5, and 2 3 6 7.
+            let low = _mm256_unpacklo_ps(self.0, other.0);
+            let high = _mm256_unpackhi_ps(self.0, other.0);
+            let halves =
+                (_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high));
+            (F32x8(halves.0), F32x8(halves.1))
+        }
+    }
+    #[inline(always)]
     unsafe fn times_two_to(self, n: Self) -> Self {
         unsafe {
             let power = |n: __m256i| {
@@ -185,6 +196,19 @@ impl Vector for F32x16 {
     #[inline(always)]
     unsafe fn gather(from: *const f32, offsets: *const u32) -> Self {
         unsafe { F32x16(_mm512_i32gather_ps::<4>(_mm512_loadu_si512(offsets.cast()), from)) }
+    }
+    #[inline(always)]
+    unsafe fn interleave(self, other: Self) -> (Self, Self) {
+        // From 16 on: a lane of the other.
+        static FIRST: [i32; 16] = [0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23];
+        static SECOND: [i32; 16] = [8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31];
+        unsafe {
+            let lanes = |of: &[i32; 16]| {
+                let of = _mm512_loadu_si512(of.as_ptr().cast());
+                F32x16(_mm512_permutex2var_ps(self.0, of, other.0))
+            };
+            (lanes(&FIRST), lanes(&SECOND))
+        }
     }
     #[inline(always)]
     unsafe fn times_two_to(self, n: Self) -> Self {

@@ -13,12 +13,12 @@
 //! 3×3 and 5×5 kernels of stride 1 go through Winograd's F(2×2, 3×3) in all three passes, where there are channels
 //! enough for its products to pay for its transforms; under [`fast_math()`] the first two by F(4×4, 3×3).
 //!
-//! Pictures of three channels have kernels of their own ([`first_layer`]).
+//! Pictures of three channels have kernels of their own ([`first_layer`], [`picture_gradient`]).
 //!
 //! Where dilation pushes many taps into the padding, only those that see pixels are multiplied ([`sparse`]).
 
 use super::sparse::{Sparse, offsets, transposed};
-use super::{Conv2dGeometry, first_layer};
+use super::{Conv2dGeometry, first_layer, picture_gradient};
 use crate::cpu::gemm::{
     Dense, GridPlace, Matrix, Packed, Patches, Right, Start, gram, matrix_product, product,
 };
@@ -170,6 +170,9 @@ pub fn input_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], weights: Weights
         let u = weights.form(pixels, (form, isa), make);
         return winograd::convolve(isa, &g, dy, &u, Finish::default(), dx);
     }
+    if picture_gradient::fits(isa, g) {
+        return picture_gradient::run(isa, g, dy, w, dx);
+    }
     if let Some(taps) = Sparse::new(&transposed(g)) {
         // The kernel turned by 180°.
         let turned = offsets(g).into_iter().rev().collect();
@@ -263,17 +266,17 @@ fn fill_zero(place: &GridPlace, batch: usize, out: &mut [f32]) {
 }
 
 /// The input pixels of one axis with coordinate ≡ phase (mod stride), and the taps that reach them.
-struct Phase {
-    count: usize,
+pub struct Phase {
+    pub count: usize,
     /// Ordered so that the output pixel they lead to ascends.
-    taps: Vec<usize>,
+    pub taps: Vec<usize>,
     /// The output pixel that the first tap of the first input pixel leads to.
-    origin: isize,
-    tap_step: usize,
+    pub origin: isize,
+    pub tap_step: usize,
 }
 
 impl Phase {
-    fn new(g: &Conv2dGeometry, axis: usize, phase: usize) -> Self {
+    pub fn new(g: &Conv2dGeometry, axis: usize, phase: usize) -> Self {
         let (s, d, pad) = (g.stride[axis], g.dilation[axis], g.pad[axis]);
         // Input pixel phase + j·s is read by tap k from output (phase + pad − k·d)/s + j.
         let lead = |k: usize| (phase + pad) as isize - (k * d) as isize;

@@ -17,6 +17,7 @@ mod cases;
 pub(crate) mod cpu;
 pub(crate) mod device;
 mod first_layer;
+mod picture_gradient;
 mod reference;
 mod sparse;
 
