@@ -18,12 +18,14 @@ from timing import ALLOCATORS, environment, listed, median_ms
 # name, batch, channels, side, filters, kernel, stride, padding, dilation, groups; no gradient by the input where the name says so
 CONVOLUTIONS = [
     ("conv7x7_valid_first_layer_no_input_grad", 16, 3, 150, 64, 7, 1, 0, 1, 1),
+    ("conv7x7_valid_first_layer", 16, 3, 150, 64, 7, 1, 0, 1, 1),
     ("conv5x5_valid", 16, 64, 48, 128, 5, 1, 0, 1, 1),
     ("conv3x3_valid", 16, 145, 12, 145, 3, 1, 0, 1, 1),
     ("conv3x3_same", 4, 64, 224, 64, 3, 1, 1, 1, 1),
     ("conv3x3_same", 4, 256, 56, 256, 3, 1, 1, 1, 1),
     ("conv3x3_same", 4, 512, 14, 512, 3, 1, 1, 1, 1),
     ("conv3x3_same_s2_first_layer_no_input_grad", 16, 3, 256, 32, 3, 2, 1, 1, 1),
+    ("conv3x3_same_s2_first_layer", 16, 3, 256, 32, 3, 2, 1, 1, 1),
     ("conv1x1", 4, 512, 14, 512, 1, 1, 0, 1, 1),
     ("conv1x1", 4, 64, 56, 128, 1, 1, 0, 1, 1),
     ("conv1x1", 16, 24, 64, 144, 1, 1, 0, 1, 1),

@@ -300,7 +300,14 @@ impl<'a> Experiment<'a> {
             let mut fooled: Vec<Trial> = Vec::new();
             let sizes = if own { &epsilons[epsilons.len() - 1..] } else { epsilons };
             for &epsilon in sizes {
-                let attack = self.attack(method, epsilon, victim, generator.as_ref())?;
+                let attack = match self.attack(method, epsilon, victim, generator.as_ref()) {
+                    // While it learned.
+                    Err(Error::Interrupted(_)) => {
+                        interrupted = Some(0);
+                        break 'all;
+                    }
+                    attack => attack?,
+                };
                 let mut trials = Vec::new();
                 for trial in fooled.drain(..) {
                     report.keep(&*self.dataset, method, epsilon, &trial)?;

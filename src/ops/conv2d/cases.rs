@@ -116,11 +116,15 @@ pub fn cases() -> Vec<Case> {
         layer("3x3_d4_blocks_of_a_tap", [1, 7, 6, 270], [3, 3, 20], 1, Same).dilated(4),
         layer("many_rows_and_blocks", [1, 31, 23, 19], [4, 4, 35], 1, Valid),
     ];
-    // [operator, shape] as the peers' scripts name them; a first layer's pictures have no gradient.
+    // [operator, shape] as the peers' scripts name them; in training a first layer's pictures have no gradient.
     let real = [
         (
             layer("7x7_3_64_150_n16", [16, 150, 150, 3], [7, 7, 64], 1, Valid),
             ["conv7x7_valid_first_layer_no_input_grad", "[16] 3->64 150x150"],
+        ),
+        (
+            layer("7x7_3_64_150_n16_attacked", [16, 150, 150, 3], [7, 7, 64], 1, Valid),
+            ["conv7x7_valid_first_layer", "[16] 3->64 150x150"],
         ),
         (
             layer("5x5_64_128_48_n16", [16, 48, 48, 64], [5, 5, 128], 1, Valid),
@@ -145,6 +149,10 @@ pub fn cases() -> Vec<Case> {
         (
             layer("3x3_s2_3_32_256_n16", [16, 256, 256, 3], [3, 3, 32], 2, Same),
             ["conv3x3_same_s2_first_layer_no_input_grad", "[16] 3->32 256x256"],
+        ),
+        (
+            layer("3x3_s2_3_32_256_n16_attacked", [16, 256, 256, 3], [3, 3, 32], 2, Same),
+            ["conv3x3_same_s2_first_layer", "[16] 3->32 256x256"],
         ),
         (
             layer("1x1_512_512_14_n4", [4, 14, 14, 512], [1, 1, 512], 1, Same),
