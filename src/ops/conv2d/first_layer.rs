@@ -16,7 +16,7 @@ use crate::ops::Then;
 use crate::pool::Buffer;
 use std::ops::Range;
 
-const CHANNELS: usize = 3;
+pub const CHANNELS: usize = 3;
 
 /// Whether a convolution is one of these. Filters come in whole vectors: gradients are read where they lie, too.
 pub fn fits(isa: Isa, g: &Conv2dGeometry) -> bool {

@@ -12,11 +12,11 @@
 
 use super::Conv2dGeometry;
 use super::cpu::Phase;
+use super::first_layer::CHANNELS;
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch};
 use crate::cpu::threads;
 use crate::pool::Buffer;
 
-const CHANNELS: usize = 3;
 /// Vectors of pixels a tile, with 32 registers.
 const WIDEST: usize = 8;
 
@@ -33,31 +33,9 @@ pub fn fits(isa: Isa, g: &Conv2dGeometry) -> bool {
 pub fn run(isa: Isa, g: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     let plan = Plan::new(isa, g, w);
     // A picture is a task; of few pictures some rows are.
-    let tasks = 16usize.div_ceil(g.batch.max(1));
-    let rows = g.input[0].div_ceil(tasks);
-    let row = g.input[1] * CHANNELS;
-    // No chunk crosses from one picture into the next.
-    for_each_part(dx, g.input[0] * row, rows * row, |n, first, dx| {
-        dispatch(isa, Rows { g, plan: &plan, dy, n, first: first / row, dx });
-    });
-}
-
-/// Cuts each whole of `out` into parts: `f(whole, where in it the part begins, part)`.
-fn for_each_part(
-    out: &mut [f32],
-    whole: usize,
-    part: usize,
-    f: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
-) {
-    let parts = whole.div_ceil(part.max(1));
-    let to = threads::Shared::new(out);
-    let wholes = out.len() / whole.max(1);
-    threads::for_each(wholes * parts, |i| {
-        let (n, first) = (i / parts, i % parts * part);
-        // SAFETY: parts of `out` that no other task has.
-        let out =
-            unsafe { std::slice::from_raw_parts_mut(to.at(n * whole + first), part.min(whole - first)) };
-        f(n, first, out);
+    let rows = g.input[0].div_ceil(16usize.div_ceil(g.batch.max(1)));
+    threads::for_each_chunk(dx, rows * g.input[1] * CHANNELS, |i, dx| {
+        dispatch(isa, Rows { g, plan: &plan, dy, first: i * rows, dx });
     });
 }
 
@@ -128,12 +106,12 @@ impl Plan {
     }
 }
 
-/// Some rows of a picture.
+/// Some rows of pixels.
 struct Rows<'a> {
     g: &'a Conv2dGeometry,
     plan: &'a Plan,
     dy: &'a [f32],
-    n: usize,
+    /// The first row, counted through all pictures.
     first: usize,
     dx: &'a mut [f32],
 }
@@ -142,25 +120,25 @@ impl Kernel for Rows<'_> {
     type Output = ();
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Rows { g, plan, dy, n, first, dx } = self;
+        let Rows { g, plan, dy, first, dx } = self;
         let (f, row) = (g.out_channels, g.output[1] * g.out_channels);
         let mut ring = Buffer::<f32>::filled(plan.ring * f * plan.width, 0.0);
         let mut held = vec![usize::MAX; plan.ring];
         let mut sums = Buffer::<f32>::new(plan.sums);
-        for (y, dx) in dx.chunks_exact_mut(g.input[1] * CHANNELS).enumerate() {
-            let (phase, at) = ((first + y) % g.stride[0], (first + y) / g.stride[0]);
-            let phase = &plan.rows[phase];
+        for (i, dx) in dx.chunks_exact_mut(g.input[1] * CHANNELS).enumerate() {
+            let (n, y) = ((first + i) / g.input[0], (first + i) % g.input[0]);
+            let (phase, at) = (&plan.rows[y % g.stride[0]], y / g.stride[0]);
             sums.fill(0.0);
             for (tap, &ky) in phase.taps.iter().enumerate() {
                 let from = phase.origin + (at + tap * phase.tap_step) as isize;
                 let Some(oy) = usize::try_from(from).ok().filter(|&oy| oy < g.output[0]) else {
                     continue;
                 };
-                let slot = oy % plan.ring;
+                let (slot, from) = (oy % plan.ring, n * g.output[0] + oy);
                 let turned = &mut ring[slot * f * plan.width..][..f * plan.width];
-                if held[slot] != oy {
-                    held[slot] = oy;
-                    let dy = &dy[(n * g.output[0] + oy) * row..][..row];
+                if held[slot] != from {
+                    held[slot] = from;
+                    let dy = &dy[from * row..][..row];
                     // SAFETY: inside `dispatch`; a turned row has room for whole vectors of the pixels.
                     unsafe { turn::<V>(dy, f, turned, plan.width, plan.before) };
                 }
@@ -307,7 +285,8 @@ mod tests {
 
     #[test]
     fn it_is_the_gradient_of_the_definition_at_any_size() {
-        let cases: [(_, _, usize, Padding); 8] = [
+        let cases: [(_, _, usize, Padding); 9] = [
+            ([5, 7, 9, 3], [3, 3, 16], 1, Same),
             ([2, 12, 11, 3], [7, 7, 16], 1, Valid),
             ([1, 9, 150, 3], [7, 7, 64], 1, Valid),
             ([3, 8, 140, 3], [3, 3, 32], 1, Same),
