@@ -1,6 +1,7 @@
 //! What a person sees while it works: a live line on a terminal, plain lines in a log.
 
 use atrous::train::{Epoch, Event};
+use atrous::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
@@ -31,6 +32,14 @@ pub fn asked_to_stop() -> ControlFlow<()> {
     match STOP.load(Ordering::SeqCst) {
         true => ControlFlow::Break(()),
         false => ControlFlow::Continue(()),
+    }
+}
+
+/// An error once Ctrl-C was pressed, which says what is not done.
+pub fn going_on(with: &str) -> Result<()> {
+    match asked_to_stop().is_break() {
+        true => Err(Error::Interrupted(format!("{with} is not finished"))),
+        false => Ok(()),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::experiment::{Contender, Experiment};
 use super::output::of_255;
-use crate::cli::progress::{self, asked_to_stop, bar};
+use crate::cli::progress::{self, asked_to_stop, bar, going_on};
 use atrous::attack::defence::detector::{FALSE_ALARMS, scores};
 use atrous::attack::defence::distance::Distance;
 use atrous::attack::defence::learnt::{Learnt, Lessons};
@@ -37,6 +37,8 @@ const BATCH: usize = 16;
 const WORKERS: usize = 2;
 /// Papernot et al.'s range is 1 to 100.
 const TEMPERATURE: f32 = 20.0;
+
+const TABLE: &str = "the table of defences";
 
 pub struct Defences<'a> {
     experiment: &'a Experiment<'a>,
@@ -97,7 +99,7 @@ impl<'a> Defences<'a> {
             let unaware = self.attack.perturb(&self.victim.victim, &pictures, &objective)?.x;
             self.batches.push(Subjects { pictures, objective, unaware });
             bar.inc(chunk.len() as u64);
-            going_on()?;
+            going_on(TABLE)?;
         }
         bar.finish_and_clear();
         Ok(())
@@ -141,7 +143,7 @@ impl<'a> Defences<'a> {
             sums.iter_mut().zip(measured.rates()).for_each(|(sum, rate)| *sum += (1.0 - rate) * size);
             n += size;
             bar.inc(pictures.len() as u64);
-            going_on()?;
+            going_on(TABLE)?;
         }
         bar.finish_and_clear();
         let [clean, unaware, adaptive] = sums.map(|sum| sum / n);
@@ -263,7 +265,7 @@ impl<'a> Defences<'a> {
             perturbed.push(attack.perturb(victim, &pictures, &objective)?.x);
             clean.push(pictures.x);
             bar.inc(chunk.len() as u64);
-            going_on()?;
+            going_on(TABLE)?;
         }
         bar.finish_and_clear();
         let together = |parts: &[Tensor]| ops::concat(&parts.iter().collect::<Vec<_>>(), 0);
@@ -303,14 +305,6 @@ impl<'a> Defences<'a> {
         let undetected = |inner| Undetected { selective: true, ..Undetected::new(inner, detector) };
         let judge = |inner| Undetected::new(inner, detector);
         self.judged(name, &guarded, undetected, judge, note)
-    }
-}
-
-/// An error once Ctrl-C was pressed.
-fn going_on() -> Result<()> {
-    match asked_to_stop().is_break() {
-        true => Err(Error::Interrupted("the table of defences is not finished".into())),
-        false => Ok(()),
     }
 }
 

@@ -5,8 +5,9 @@ use super::methods::Method;
 use super::output::{Outcome, Report};
 use super::{Attack as Options, Split, Task, Truth, class};
 use crate::cli::device;
-use crate::cli::progress::{asked_to_stop, bar};
+use crate::cli::progress::{bar, going_on};
 use crate::cli::train::open;
+use atrous::attack::generator::Generator;
 use atrous::attack::{
     self, Aim, Attack, Goal, LabelObjective, MaskObjective, Network, Pictures, Subjects, Summary, Trial,
     Victim, trial,
@@ -270,10 +271,7 @@ impl<'a> Experiment<'a> {
         let result = trial::run(attack, &contender.victim, &subjects, &mut |trial| {
             bar.inc(1);
             done(trial)?;
-            match asked_to_stop().is_break() {
-                true => Err(Error::Interrupted("stopped".into())),
-                false => Ok(()),
-            }
+            going_on(method.name())
         });
         bar.finish_and_clear();
         result
@@ -283,12 +281,34 @@ impl<'a> Experiment<'a> {
         let victim = &self.contenders[0];
         let mut report =
             Report::new(self.options, victim, &self.methods, epsilons, self.from.is_some())?;
-        let mut interrupted = None;
         let generator = match self.methods.contains(&Method::Generator) {
             true => Some(self.generator(epsilons, victim)?),
             false => None,
         };
-        'all: for &method in &self.methods {
+        let result = self.measure(epsilons, generator.as_ref(), &mut report);
+        if report.outcomes.is_empty() && !matches!(result, Ok(()) | Err(Error::Interrupted(_))) {
+            return result;
+        }
+        // What was done before an error, or before Ctrl-C, is kept.
+        let written = report.write(&*self.dataset);
+        match result {
+            Err(Error::Interrupted(unfinished)) => {
+                written?;
+                let kept = self.options.out.display();
+                Err(Error::Interrupted(format!("{unfinished}; what is done is in {kept}")))
+            }
+            other => other.and(written),
+        }
+    }
+
+    fn measure(
+        &self,
+        epsilons: &[f32],
+        generator: Option<&Generator>,
+        report: &mut Report,
+    ) -> Result<()> {
+        let victim = &self.contenders[0];
+        for &method in &self.methods {
             // DeepFool has no ε: one run tells of all.
             let own = method == Method::Deepfool;
             let all = self.subjects_of(victim)?;
@@ -300,14 +320,7 @@ impl<'a> Experiment<'a> {
             let mut fooled: Vec<Trial> = Vec::new();
             let sizes = if own { &epsilons[epsilons.len() - 1..] } else { epsilons };
             for &epsilon in sizes {
-                let attack = match self.attack(method, epsilon, victim, generator.as_ref()) {
-                    // While it learned.
-                    Err(Error::Interrupted(_)) => {
-                        interrupted = Some(0);
-                        break 'all;
-                    }
-                    attack => attack?,
-                };
+                let attack = self.attack(method, epsilon, victim, generator)?;
                 let mut trials = Vec::new();
                 for trial in fooled.drain(..) {
                     report.keep(&*self.dataset, method, epsilon, &trial)?;
@@ -320,54 +333,37 @@ impl<'a> Experiment<'a> {
                     trials.push(trial);
                     Ok(())
                 });
-                match result {
-                    Err(Error::Interrupted(_)) => interrupted = Some(trials.len()),
-                    other => other?,
+                let interrupted = matches!(result, Err(Error::Interrupted(_)));
+                if !interrupted {
+                    result?;
                 }
                 // A few pictures are no point of a curve.
-                let counts = interrupted.is_none() || self.methods.len() == 1 && epsilons.len() == 1;
+                let counts = !interrupted || self.methods.len() == 1 && epsilons.len() == 1;
                 if !trials.is_empty() && counts {
                     let summary = Summary::of(&trials, &*self.dataset, victim.trained.plan.fit)?;
                     let outcome = Outcome { method, epsilon: (!own).then_some(epsilon), summary };
                     report.add(outcome, &trials, own.then_some(epsilons));
                 }
+                if interrupted {
+                    let done = format!("after {} pictures of the last attack", trials.len());
+                    return Err(Error::Interrupted(done));
+                }
                 if keeps && rising {
                     fooled = trials.into_iter().filter(|trial| trial.after.standing.reached).collect();
                 }
-                if interrupted.is_some() {
-                    break 'all;
-                }
             }
         }
-        if interrupted.is_none() && self.contenders.len() > 1 {
+        if self.contenders.len() > 1 {
             let epsilon = epsilons[epsilons.len() - 1];
             report.transfer = Some(self.transfer(self.methods[0], epsilon)?);
         }
-        if interrupted.is_none() && self.options.defences {
+        if self.options.defences {
             let ball = self.options.ball(epsilons[epsilons.len() - 1]);
             let (steps, epochs) = (self.options.steps, self.options.defence_epochs);
-            let table =
-                Defences::new(self, ball, steps, epochs, self.options.seed).run(&self.options.out);
-            match table {
-                Ok(rows) => report.defences = rows,
-                // What was attacked before is kept.
-                Err(error) => {
-                    report.write(&*self.dataset)?;
-                    return Err(error);
-                }
-            }
+            let defences = Defences::new(self, ball, steps, epochs, self.options.seed);
+            report.defences = defences.run(&self.options.out)?;
         }
-        report.write(&*self.dataset)?;
-        match interrupted {
-            Some(done) => {
-                let message = format!(
-                    "after {done} pictures of the last attack; what is done is in {}",
-                    self.options.out.display()
-                );
-                Err(Error::Interrupted(message))
-            }
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Of each network's perturbed pictures (rows), the share that each network (columns) still gets right; first a row of

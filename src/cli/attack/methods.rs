@@ -2,11 +2,11 @@
 
 use super::experiment::{Contender, Experiment};
 use crate::cli::device;
-use crate::cli::progress::{asked_to_stop, bar};
+use crate::cli::progress::{asked_to_stop, bar, going_on};
+use atrous::Result;
 use atrous::attack::generator::{About, Generator, Training};
 use atrous::attack::{Aim, Attack, DeepFool, Iterative, Objective, Pictures, Square, Universal, Victim};
 use atrous::random::{Stream, domain};
-use atrous::{Error, Result};
 use clap::ValueEnum;
 use std::time::Instant;
 
@@ -144,9 +144,7 @@ impl Experiment<'_> {
             let order = stream.permutation(train.len());
             let some: Vec<usize> = order.into_iter().take(LEARN).map(|i| train[i]).collect();
             for chunk in some.chunks(self.options.batch_size) {
-                if asked_to_stop().is_break() {
-                    return Err(Error::Interrupted("stopped".into()));
-                }
+                going_on("the universal perturbation")?;
                 let pictures = Pictures::of(&*self.learn, chunk, contender.victim.side(), plan.fit)?;
                 let aim = self.aim(contender, &*self.learn, chunk, &pictures, false)?;
                 universal.step(&contender.victim, &pictures, aim.objective(), epsilon / 8.0)?;
