@@ -47,8 +47,8 @@ CONFIGURATIONS = {
         ("keras", "keras_nets.py", "--jit on --alloc tuned", True),
     ],
     "ops": [
-        ("torch", "torch_cpu.py", "--alloc default", False),
-        ("torch", "torch_cpu.py", "--alloc tuned", False),
+        ("torch", "torch_ops.py", "--alloc default", False),
+        ("torch", "torch_ops.py", "--alloc tuned", False),
     ],
 }
 # (key, title, unit); the percentage of the multiply-adds' peak that stands beside some.

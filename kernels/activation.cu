@@ -1,6 +1,6 @@
 // Activations: see src/ops/activation.rs for formulas and gradients.
 //
-// Bytes bind: 8 a forward element, 12 a backward one. No hardware has run these yet.
+// Bytes bind: 8 a forward element, 12 a backward one.
 
 #include "common.cuh"
 

@@ -1,7 +1,7 @@
 // Affine image warp: see src/ops/affine.rs. Coordinates, weights and sums in double, no fused multiply-adds:
 // the CPU's values to the bit.
 //
-// Bytes bind: 4 to write and about 4 to read an element. No hardware has run these yet.
+// Bytes bind: 4 to write and about 4 to read an element.
 //
 // options: --fmad=false
 
@@ -29,9 +29,8 @@ extern "C" __global__ void affine_forward(const float* __restrict__ x, const dou
                                           float* __restrict__ y, i64 n, int height, int width, int channels) {
     const i64 stride = (i64)gridDim.x * blockDim.x;
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
-        const int c = (int)(i % channels), column = (int)(i / channels % width);
-        const int row = (int)(i / channels / width % height);
-        const i64 sample = i / channels / width / height;
+        i64 sample = i;
+        const int c = (int)take(sample, channels), column = (int)take(sample, width), row = (int)take(sample, height);
         const double* m = matrices + sample * 6;
         const Along r = along(m, row, column, height), k = along(m + 3, row, column, width);
         const float* picture = x + sample * height * width * channels + c;
@@ -91,8 +90,8 @@ extern "C" __global__ void affine_augment(const float* __restrict__ x, const dou
                                           float* __restrict__ y, i64 n, int height, int width, int how) {
     const i64 stride = (i64)gridDim.x * blockDim.x;
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
-        const int c = (int)(i % 3), column = (int)(i / 3 % width), row = (int)(i / 3 / width % height);
-        const i64 sample = i / 3 / width / height;
+        i64 sample = i;
+        const int c = (int)take(sample, 3), column = (int)take(sample, width), row = (int)take(sample, height);
         const double* m = matrices + sample * 6;
         const Along r = along(m, row, column, height), k = along(m + 3, row, column, width);
         // Caffe's are blue, green, red.
@@ -111,8 +110,8 @@ extern "C" __global__ void affine_nearest(const float* __restrict__ x, const dou
                                           float* __restrict__ y, i64 n, int height, int width) {
     const i64 stride = (i64)gridDim.x * blockDim.x;
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
-        const int column = (int)(i % width), row = (int)(i / width % height);
-        const i64 sample = i / width / height;
+        i64 sample = i;
+        const int column = (int)take(sample, width), row = (int)take(sample, height);
         const double* m = matrices + sample * 6;
         const Along r = along(m, row, column, height), k = along(m + 3, row, column, width);
         const int iy = r.t >= 0.5 ? r.second : r.first, ix = k.t >= 0.5 ? k.second : k.first;

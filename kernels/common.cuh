@@ -23,6 +23,15 @@ typedef unsigned char u8;
 
 template <class T> __host__ __device__ constexpr T ceil_div(T a, T b) { return (a + b - 1) / b; }
 
+// Takes an index apart, the innermost axis first: gives the place along an axis of this size, and leaves the index of what
+// is around it. A 64-bit division is some hundred instructions, which a pass over memory does not hide; 32 bits do nearly
+// always.
+__device__ __forceinline__ i64 take(i64& index, i64 size) {
+    const i64 all = index;
+    index = (all | size) >> 32 == 0 ? (i64)((u32)all / (u32)size) : all / size;
+    return all - index * size;
+}
+
 // The sum over a warp, in every lane. All 32 lanes must call it. The order is fixed, so the result is always the same.
 template <class T> __device__ __forceinline__ T warp_sum(T value) {
     for (int distance = 16; distance > 0; distance /= 2) value += __shfl_xor_sync(0xffffffffu, value, distance);

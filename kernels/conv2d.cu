@@ -10,8 +10,8 @@
 // and the tensor cores.
 //
 // Arithmetic binds: 2*N*OH*OW*kh*kw*C*F operations for each of the three; an H100 SXM's limits are 67 (f32),
-// 495 (tf32) and 989 (bf16) TFLOP/s dense, and mma.sync reaches some 65 % of the latter two at best. No hardware has
-// run this yet.
+// 495 (tf32) and 989 (bf16) TFLOP/s dense, and mma.sync reaches some 65 % of the latter two at best. What was
+// measured: benches/results.
 //
 // Atrous convolution: a tap that only sees padding costs nothing. Forward and data leave out the taps that
 // none of a block's rows see; the weight gradient's sum runs over the rectangle of outputs whose windows see the
@@ -24,7 +24,8 @@ namespace {
 
 // One tile of patches(source) * matrix. FORWARD: source is x, matrix w as it is; else source is the output's
 // gradient, matrix w transposed within each tap. A step lies within one tap; the last one of a tap is filled with
-// zeros.
+// zeros. Where the result has fewer tiles than the device has room for (a dense layer of 16 pictures, a 14x14 map),
+// the sum's steps are cut into gridDim.z parts, a block each, and `conv2d_parts` adds them.
 template <int MATH, int SIZE, bool FORWARD>
 __device__ __forceinline__ void product_of_patches(const Conv2d& g, const float* __restrict__ source,
                                                    const float* __restrict__ w, const float* __restrict__ bias,
@@ -65,9 +66,21 @@ __device__ __forceinline__ void product_of_patches(const Conv2d& g, const float*
     int count = 0;
     for (int tap = 0; tap < taps; tap++) count += !skips(tap);
 
-    int tap = -1, k0 = inner, index[2] = {-1, -1};
+    // This part's steps, and the place before its first.
+    const int of_tap = ceil_div(inner, DEPTH), all = count * of_tap;
+    const int share = ceil_div(all, (int)gridDim.z), first = (int)blockIdx.z * share;
+    const int steps = first >= all ? 0 : first + share < all ? share : all - first;
+    int tap = -1, k0 = (first % of_tap - 1) * DEPTH, index[2] = {-1, -1};
+    if (steps > 0) {
+        for (int before = first / of_tap; before >= 0; before--) {
+            do tap++;
+            while (skips(tap));
+        }
+        index[0] = read(0, tap);
+        index[1] = read(1, tap);
+    }
     P product;
-    run_product(product, shared, count * ceil_div(inner, DEPTH), [&](int, float* a, float* b) {
+    run_product(product, shared, steps, [&](int, float* a, float* b) {
         k0 += DEPTH;
         if (k0 >= inner) {
             k0 = 0;
@@ -97,7 +110,11 @@ __device__ __forceinline__ void product_of_patches(const Conv2d& g, const float*
             fetch_four(b + P::B::at(column, piece % 4 * 4), from, there, inner_aligned);
         }
     });
-    store_product(product, result, first_row, rows, first_column, columns, bias, after);
+    if (gridDim.z > 1) {
+        store_product(product, result + (i64)blockIdx.z * rows * columns, first_row, rows, first_column, columns);
+    } else {
+        store_product(product, result, first_row, rows, first_column, columns, bias, after);
+    }
 }
 
 // A convolution of few channels (the first layer's three): a step runs over 16 (tap, channel) pairs, gathered one by
@@ -144,7 +161,7 @@ __device__ __forceinline__ Range seen(int size, int outputs, int stride, int dil
 }
 
 // The weight gradient's sum runs over all outputs, and its result is small: the sum is cut into gridDim.z parts,
-// a block each, and `conv2d_weight_parts` adds the parts in their order.
+// a block each, and `conv2d_parts` adds the parts in their order.
 template <int MATH, int SIZE>
 __device__ __forceinline__ void product_of_weights(const Conv2d& g, const float* __restrict__ x,
                                                    const float* __restrict__ dy, float* __restrict__ partial) {
@@ -204,7 +221,8 @@ __device__ __forceinline__ void product_of_weights(const Conv2d& g, const float*
 
 }  // namespace
 
-// grid: [outputs / size, filters / size]; `bias` may be null; `after`: the activation made in the same pass.
+// grid: [outputs / size, filters / size, parts]; `bias` may be null; `after`: the activation made in the same pass. Of
+// several parts y is their sums, [parts, outputs, filters], without bias and activation.
 extern "C" __global__ void __launch_bounds__(256, 2) conv2d_forward_f32_large(
     const float* x, const float* w, const float* bias, float* y, Conv2d g, int after) {
     product_of_patches<F32, 128, true>(g, x, w, bias, y, after);
@@ -236,7 +254,7 @@ extern "C" __global__ void __launch_bounds__(128) conv2d_forward_few(
     product_of_few_channels(g, x, w, bias, y, after);
 }
 
-// grid: [inputs / size, channels / size].
+// grid: [inputs / size, channels / size, parts].
 extern "C" __global__ void __launch_bounds__(256, 2) conv2d_data_f32_large(
     const float* dy, const float* w, float* dx, Conv2d g) {
     product_of_patches<F32, 128, false>(g, dy, w, nullptr, dx, NOTHING);
@@ -288,13 +306,14 @@ extern "C" __global__ void __launch_bounds__(128) conv2d_weight_bf16_small(
     product_of_weights<BF16, 64>(g, x, dy, partial);
 }
 
-// dw[i] = the sum over parts of partial[part, i], in double.
-extern "C" __global__ void conv2d_weight_parts(const float* __restrict__ partial, float* __restrict__ dw, i64 n,
-                                               int parts) {
+// result[i] = f(the sum over parts of partial[part, i], in double, + the bias of its column, if there is one).
+extern "C" __global__ void conv2d_parts(const float* __restrict__ partial, const float* __restrict__ bias,
+                                        float* __restrict__ result, i64 n, int columns, int parts, int after) {
     const i64 stride = (i64)gridDim.x * blockDim.x;
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
-        double sum = 0.0;
+        double sum = bias != nullptr ? (double)bias[i % columns] : 0.0;
+#pragma unroll 8  // loads under way at a time: their latency binds
         for (int part = 0; part < parts; part++) sum += (double)partial[(i64)part * n + i];
-        dw[i] = (float)sum;
+        result[i] = activated(after, (float)sum);
     }
 }

@@ -4,7 +4,7 @@
 // Bytes bind: 2*kh*kw operations for each 4 bytes read and written. Over rung 2 this adds a window in registers that
 // slides along the row: of nine pixels under a 3x3 window six (stride 1) or three (stride 2) are there from the
 // output before, and a thread's nine weights are read once a row. The backward pass reads the output's gradient and x
-// once for both gradients. No hardware has run these yet.
+// once for both gradients.
 //
 // Threads run along channels, four each where channels are a multiple of four (V is float4, else float).
 
@@ -20,12 +20,11 @@ __device__ __forceinline__ void slide(const V* __restrict__ x, const V* __restri
     const int runs = ceil_div(g.out_width, run);
     const i64 n = (i64)g.batch * g.out_height * runs * channels, stride = (i64)gridDim.x * blockDim.x;
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
-        const int c = (int)(i % channels);
-        i64 rest = i / channels;
-        const int ox0 = (int)(rest % runs) * run;
-        rest /= runs;
-        const int oy = (int)(rest % g.out_height);
-        const i64 picture = rest / g.out_height * g.height;
+        i64 row = i;  // of all outputs' rows, once the rest is taken
+        const int c = (int)take(row, channels), ox0 = (int)take(row, runs) * run;
+        i64 picture = row;
+        const int oy = (int)take(picture, g.out_height);
+        picture *= g.height;
         V weights[9];
 #pragma unroll
         for (int k = 0; k < 9; k++) weights[k] = w[k * channels + c];
@@ -44,7 +43,7 @@ __device__ __forceinline__ void slide(const V* __restrict__ x, const V* __restri
             for (int ky = 0; ky < 3; ky++) window[ky][kx] = pixel(ky, ix + kx);
         }
         const int end = ox0 + run < g.out_width ? ox0 + run : g.out_width;
-        V* out = y + (((i64)rest * g.out_width) + ox0) * channels + c;
+        V* out = y + (row * g.out_width + ox0) * channels + c;
         for (int ox = ox0; ox < end; ox++, ix += STRIDE, out += channels) {
             V sum = start;
 #pragma unroll

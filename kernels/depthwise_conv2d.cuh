@@ -34,12 +34,10 @@ __device__ __forceinline__ void gather(const V* __restrict__ x, const V* __restr
     const int channels = g.channels * (int)sizeof(float) / (int)sizeof(V);
     const i64 n = (i64)g.batch * g.out_height * g.out_width * channels, stride = (i64)gridDim.x * blockDim.x;
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
-        const int c = (int)(i % channels);
-        i64 rest = i / channels;
-        const int ox = (int)(rest % g.out_width);
-        rest /= g.out_width;
-        const int oy = (int)(rest % g.out_height);
-        const i64 picture = rest / g.out_height * g.height;
+        i64 picture = i;
+        const int c = (int)take(picture, channels), ox = (int)take(picture, g.out_width);
+        const int oy = (int)take(picture, g.out_height);
+        picture *= g.height;
         V sum = bias == nullptr ? zero<V>() : bias[c];
         for (int ky = 0; ky < g.kernel_height; ky++) {
             const int iy = oy * g.stride_y + ky * g.dilation_y - g.pad_y;

@@ -1,7 +1,7 @@
 // Dropout: see src/ops/dropout.rs. The mask is the CPU's, bit for bit: element i is decided by word i mod 4 of
 // block i / 4 of the stream. The backward pass is the same kernel on the gradient, and nothing is saved.
 //
-// Bytes bind: 8 an element; ten rounds for four elements hide behind them. No hardware has run this yet.
+// Bytes bind: 8 an element; ten rounds for four elements hide behind them.
 
 #include "random.cuh"
 

@@ -1,6 +1,6 @@
 // Accuracies, so that a training step brings back two numbers and no picture: see src/metrics/labels.rs.
 //
-// Bytes bind: each score is read once. No hardware has run these yet.
+// Bytes bind: each score is read once.
 
 #include "common.cuh"
 

@@ -2,12 +2,12 @@
 // values are the CPU's and TensorFlow's to the bit.
 //
 // Bytes bind: a forward element costs 4 bytes to write and, upscaling, next to nothing to read (neighbours
-// share their four sources in L1); a backward one reads each gradient about twice. No hardware has run
-// these yet.
+// share their four sources in L1); a backward one reads each gradient about twice. The names' 4: four
+// channels a thread, where they are a multiple of four.
 //
 // options: --fmad=false
 
-#include "common.cuh"
+#include "vector.cuh"
 
 // As src/ops/resize.rs has it.
 struct Resize {
@@ -39,26 +39,31 @@ __device__ __forceinline__ Tap tap_of(int i, int input, int output, int nearest)
     return tap;
 }
 
-// A thread an output: along x first, then along y.
-extern "C" __global__ void resize_forward(const float* __restrict__ x, float* __restrict__ y, Resize g, i64 n) {
+// A thread V outputs: along x first, then along y.
+template <int V>
+__device__ __forceinline__ void forward(const float* __restrict__ x, float* __restrict__ y, const Resize& g, i64 n) {
     const i64 stride = (i64)gridDim.x * blockDim.x;
-    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
-        const int c = (int)(i % g.channels);
-        i64 rest = i / g.channels;
-        const Tap column = tap_of((int)(rest % g.out_width), g.width, g.out_width, g.nearest);
-        rest /= g.out_width;
-        const Tap row = tap_of((int)(rest % g.out_height), g.height, g.out_height, g.nearest);
-        const float* picture = x + rest / g.out_height * g.height * g.width * g.channels + c;
+    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n / V; i += stride) {
+        i64 rest = i;
+        const int c = (int)take(rest, g.channels / V) * V;
+        const Tap column = tap_of((int)take(rest, g.out_width), g.width, g.out_width, g.nearest);
+        const Tap row = tap_of((int)take(rest, g.out_height), g.height, g.out_height, g.nearest);
+        const float* picture = x + rest * g.height * g.width * g.channels + c;
         const float* upper = picture + (i64)row.low * g.width * g.channels;
         if (g.nearest) {
-            y[i] = upper[(i64)column.low * g.channels];
+            store<V>(y + i * V, load<V>(upper + (i64)column.low * g.channels));
             continue;
         }
         const float* lower = picture + (i64)row.high * g.width * g.channels;
-        const float a = upper[(i64)column.low * g.channels], b = upper[(i64)column.high * g.channels];
-        const float d = lower[(i64)column.low * g.channels], e = lower[(i64)column.high * g.channels];
-        const float top = a + (b - a) * column.t, bottom = d + (e - d) * column.t;
-        y[i] = top + (bottom - top) * row.t;
+        const Floats<V> a = load<V>(upper + (i64)column.low * g.channels), b = load<V>(upper + (i64)column.high * g.channels);
+        const Floats<V> d = load<V>(lower + (i64)column.low * g.channels), e = load<V>(lower + (i64)column.high * g.channels);
+        Floats<V> out;
+#pragma unroll
+        for (int k = 0; k < V; k++) {
+            const float top = a.v[k] + (b.v[k] - a.v[k]) * column.t, bottom = d.v[k] + (e.v[k] - d.v[k]) * column.t;
+            out.v[k] = top + (bottom - top) * row.t;
+        }
+        store<V>(y + i * V, out);
     }
 }
 
@@ -79,33 +84,39 @@ __device__ __forceinline__ float weight(Tap tap, int i) {
     return w;
 }
 
-// A thread an input: it adds up the outputs it went to, in their order. (A nearest tap has t = 0, so its
+// A thread V inputs: it adds up the outputs they went to, in their order. (A nearest tap has t = 0, so its
 // whole weight is on the pixel that was taken.)
-extern "C" __global__ void resize_backward(const float* __restrict__ dy, float* __restrict__ dx, Resize g, i64 n) {
+template <int V>
+__device__ __forceinline__ void backward(const float* __restrict__ dy, float* __restrict__ dx, const Resize& g, i64 n) {
     const i64 stride = (i64)gridDim.x * blockDim.x;
-    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
-        const int c = (int)(i % g.channels);
-        i64 rest = i / g.channels;
-        const int column = (int)(rest % g.width);
-        rest /= g.width;
-        const int row = (int)(rest % g.height);
-        const float* picture = dy + rest / g.height * g.out_height * g.out_width * g.channels + c;
+    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n / V; i += stride) {
+        i64 rest = i;
+        const int c = (int)take(rest, g.channels / V) * V;
+        const int column = (int)take(rest, g.width), row = (int)take(rest, g.height);
+        const float* picture = dy + rest * g.out_height * g.out_width * g.channels + c;
         int first_row, end_row, first_column, end_column;
         outputs_of(row, g.height, g.out_height, &first_row, &end_row);
         outputs_of(column, g.width, g.out_width, &first_column, &end_column);
-        float sum = 0.0f;
+        Floats<V> sum = {};
         for (int oy = first_row; oy < end_row; oy++) {
             const float by_row = weight(tap_of(oy, g.height, g.out_height, g.nearest), row);
             if (by_row == 0.0f) continue;
-            float line = 0.0f;
+            Floats<V> line = {};
             for (int ox = first_column; ox < end_column; ox++) {
                 const float by_column = weight(tap_of(ox, g.width, g.out_width, g.nearest), column);
-                if (by_column != 0.0f) {
-                    line += picture[((i64)oy * g.out_width + ox) * g.channels] * by_column;
-                }
+                if (by_column == 0.0f) continue;
+                const Floats<V> gradient = load<V>(picture + ((i64)oy * g.out_width + ox) * g.channels);
+#pragma unroll
+                for (int k = 0; k < V; k++) line.v[k] += gradient.v[k] * by_column;
             }
-            sum += line * by_row;
+#pragma unroll
+            for (int k = 0; k < V; k++) sum.v[k] += line.v[k] * by_row;
         }
-        dx[i] = sum;
+        store<V>(dx + i * V, sum);
     }
 }
+
+extern "C" __global__ void resize_forward(const float* x, float* y, Resize g, i64 n) { forward<1>(x, y, g, n); }
+extern "C" __global__ void resize_forward_4(const float* x, float* y, Resize g, i64 n) { forward<4>(x, y, g, n); }
+extern "C" __global__ void resize_backward(const float* dy, float* dx, Resize g, i64 n) { backward<1>(dy, dx, g, n); }
+extern "C" __global__ void resize_backward_4(const float* dy, float* dx, Resize g, i64 n) { backward<4>(dy, dx, g, n); }

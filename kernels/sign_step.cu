@@ -1,6 +1,6 @@
 // The step of an attack: see src/ops/sign_step.rs.
 //
-// Bytes bind: 16 an element. No hardware has run this yet.
+// Bytes bind: 16 an element.
 
 #include "common.cuh"
 

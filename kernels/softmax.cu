@@ -1,7 +1,7 @@
 // Softmax over the last axis: see src/ops/softmax.rs.
 //
 // Bytes bind: 8 an element forward, 12 backward. A thread a row (kernels/rows.cuh); rows of more than 47 elements want
-// a warp each, which is a later rung. No hardware has run these yet.
+// a warp each, which is a later rung.
 
 #include "rows.cuh"
 

@@ -403,14 +403,10 @@ fn golden(name: &str, dtype: DType) {
     }
 }
 
-/// The same through the CUDA kernels: emulated, or on the device that `ATROUS_TEST_DEVICE` names.
+/// The same through the CUDA kernels.
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 fn golden_on_device(name: &str, modes: &[&str]) {
-    let device = match std::env::var("ATROUS_TEST_DEVICE") {
-        Ok(name) => name.parse().unwrap(),
-        Err(_) if cfg!(feature = "emulator") => Device::Emulated,
-        Err(_) => return println!("no ATROUS_TEST_DEVICE and no emulator: {name} was not run"),
-    };
+    let Some(device) = common::test_device() else { return };
     for (net, mut arrays) in nets(name) {
         for mode in net["modes"].as_array().unwrap().iter().map(text).filter(|m| modes.contains(m)) {
             check(&net, &mut arrays, mode, DType::F32, device);
@@ -459,6 +455,18 @@ mod on_device {
     #[test]
     fn golden_deeplab_224_on_device() {
         golden_on_device("deeplab_224", &["infer"]);
+    }
+
+    /// All networks in all modes: hours in the emulator, seconds on a GPU.
+    #[test]
+    fn golden_networks_on_real_device() {
+        if std::env::var("ATROUS_TEST_DEVICE").is_err() {
+            return println!("no ATROUS_TEST_DEVICE: no real device was tested");
+        }
+        let all = "alexnet_150 vgg16_64 vgg16_224 resnet50v2_64 mobilenet_64 mobilenetv2_96 mobilenetv2_256 deeplab_224";
+        for name in all.split(' ') {
+            golden_on_device(name, &["infer", "train"]);
+        }
     }
 }
 

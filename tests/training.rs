@@ -3,6 +3,8 @@
 
 #![cfg(feature = "checkpoint")]
 
+mod common;
+
 use atrous::cpu::threads;
 use atrous::data::class_weights::balanced;
 use atrous::data::loader::{Batch, Loader, Recipe};
@@ -326,10 +328,10 @@ fn a_segmentation_run_stops_resumes_and_ends_with_the_same_bytes() {
 /// Whole runs through the CUDA kernels: the CPU's losses; a checkpoint that goes on on either device; the same
 /// bytes when every kernel is asked for one by one instead of replayed from a captured graph, and in a second
 /// run. The last batch is smaller, the rate changes from step to step, and dropout draws.
-#[cfg(feature = "emulator")]
 #[test]
 fn a_run_on_a_device_has_the_cpus_losses_and_repeats_its_bits() {
     use atrous::Device;
+    let Some(tested) = common::test_device() else { return };
     let dataset: Arc<dyn Dataset> = Arc::new(Synthetic::train(11, 9));
     let shared = |spec: Spec| Plan {
         batch_size: 4,
@@ -359,7 +361,7 @@ fn a_run_on_a_device_has_the_cpus_losses_and_repeats_its_bits() {
             (trainer.history.epochs, fs::read(&path).unwrap())
         };
         let (here, _) = run(Device::Cpu, "cpu.safetensors", false);
-        let (there, bytes) = run(Device::Emulated, "device.safetensors", false);
+        let (there, bytes) = run(tested, "device.safetensors", false);
         for (a, b) in here.iter().zip(&there) {
             let close = |a: f64, b: f64| (a - b).abs() <= 1e-3 * a.abs();
             assert!(close(a.loss, b.loss), "{}: {} and {}", plan.network.name, a.loss, b.loss);
@@ -371,10 +373,10 @@ fn a_run_on_a_device_has_the_cpus_losses_and_repeats_its_bits() {
             "{}: {} {:?}, on the device {} {:?}",
             plan.network.name, a.loss, a.val_loss, b.loss, b.val_loss
         );
-        let eager = run(Device::Emulated, "eager.safetensors", true).1;
+        let eager = run(tested, "eager.safetensors", true).1;
         assert!(bytes == eager, "the captured step is not the eager one");
         if plan.network.name == "alexnet" {
-            let again = run(Device::Emulated, "again.safetensors", false).1;
+            let again = run(tested, "again.safetensors", false).1;
             assert!(bytes == again, "other bits in a second run");
         }
         // What a device saved, the CPU can go on with.
@@ -386,12 +388,12 @@ fn a_run_on_a_device_has_the_cpus_losses_and_repeats_its_bits() {
 /// A step of every network, asked for kernel by kernel, then captured and replayed: losses as on the
 /// CPU. Between them every option that a step on a device has: frozen bases, class weights, smoothed
 /// labels, the focal loss, a clipped gradient, other precisions.
-#[cfg(feature = "emulator")]
 #[test]
 fn every_network_steps_on_a_device() {
     use atrous::Device;
     use atrous::data::loader::batch;
     use atrous::ops::{Precision, with_precision};
+    let Some(tested) = common::test_device() else { return };
     let dataset: Arc<dyn Dataset> = Arc::new(Synthetic::train(5, 4));
     let plan = |name: &str, size| Plan {
         optimizer: "sgd".into(),
@@ -422,20 +424,23 @@ fn every_network_steps_on_a_device() {
             assert_eq!(trainer.replays(), device != Device::Cpu && !eager, "{name}");
             losses
         };
-        let (here, there) = (losses(Device::Cpu, false), losses(Device::Emulated, false));
-        assert!(
-            there == losses(Device::Emulated, true),
-            "{name}: the captured step is not the eager one"
-        );
+        let (here, there) = (losses(Device::Cpu, false), losses(tested, false));
+        assert!(there == losses(tested, true), "{name}: the captured step is not the eager one");
         println!("{name}: {here:?}, on the device {there:?}");
         for (a, b) in here.iter().zip(&there) {
             assert!((a - b).abs() <= 1e-3 * a.abs(), "{name}: {here:?} and {there:?}");
         }
         if name == "alexnet" {
-            for (precision, most) in [(Precision::Tf32, 1e-3), (Precision::Bf16, 1e-2)] {
-                let rounded = with_precision(precision, || losses(Device::Emulated, false));
+            // The first loss, and those after updates: a sum in another order moves an activation by 1e-7, which
+            // rounds some factors the other way, and two updates make percents of a loss's move of it. The same
+            // roundings were less than 1e-3, 1.2e-3 and (on an H100) 1.8e-3 off in three orders of summation.
+            for (precision, first, later) in
+                [(Precision::Tf32, 1e-3, 3e-3), (Precision::Bf16, 1e-2, 1e-2)]
+            {
+                let rounded = with_precision(precision, || losses(tested, false));
                 assert!(rounded != there, "{precision} changed nothing");
-                for (a, b) in here.iter().zip(&rounded) {
+                for (i, (a, b)) in here.iter().zip(&rounded).enumerate() {
+                    let most = if i == 0 { first } else { later };
                     assert!((a - b).abs() <= most * a.abs(), "{precision}: {here:?} and {rounded:?}");
                 }
                 println!("{name} in {precision}: {rounded:?}");

@@ -6,7 +6,7 @@
 
 A line of JSON a case and layout: op, shape, layout, and the errors error_forward, error_dx, error_dw, …: the root of the
 mean square of what f32 is off, as a fraction of the root of the mean square of the f64 result. Inputs come of a formula
-(src/bench/accuracy.rs says it, too), so that both sides have the same bits; of the pictures of `torch_cpu.py` there are at
+(src/bench/accuracy.rs says it, too), so that both sides have the same bits; of the pictures of `torch_ops.py` there are at
 most 4, their sides at most 56.
 """
 import argparse
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from torch_cpu import CONVOLUTIONS
+from torch_ops import CONVOLUTIONS
 
 BATCH, SIDE = 4, 56
 

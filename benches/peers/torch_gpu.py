@@ -1,86 +1,147 @@
 #!/usr/bin/env python3
-"""Times PyTorch on a GPU on the layers of `atrous bench ops`: forward, and forward + backward.
+"""Times PyTorch on a GPU on the networks of `atrous bench nets --device cuda`, under the same names.
 
-Prints a line a case: median milliseconds of 20 runs after 5, with events around each; f32 (TF32 off),
-NCHW and channels_last, whichever is quicker. Needs torch with CUDA.
+    python torch_gpu.py --precision f32 > torch.jsonl
+    atrous bench nets --device cuda --against torch.jsonl
+
+A line of JSON a network, precision, layout and mode: the medians infer_ms (a batch), infer1_ms (one picture) and train_ms (a training
+step; for fgsm the sign of the gradient by the picture). As there, pictures and labels come from the CPU's (pinned) memory in each
+step, and a step ends with its loss on the CPU.
+
+Modes: `eager`; `graph`: forward, loss, backward and optimizer captured once as a CUDA graph, and replayed.
+Precisions: `f32`; `tf32`: convolutions and matrix products round their factors; `bf16`: autocast. `--minutes` stops before the next cell.
 """
-import statistics
+import argparse
+import itertools
+import json
+import sys
+import time
 
 import torch
-import torch.nn.functional as F
 
-torch.backends.cuda.matmul.allow_tf32 = False
-torch.backends.cudnn.allow_tf32 = False
-torch.backends.cudnn.benchmark = True
-DEVICE = torch.device("cuda")
+from timing import BATCHES, listed, median_ms
+from torch_models import network
 
 
-def median(run):
-    times = []
-    for i in range(25):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        run()
-        end.record()
-        end.synchronize()
-        if i >= 5:
-            times.append(begin.elapsed_time(end))
-    return statistics.median(times)
+class Cell:
+    def __init__(self, net, precision, layout, mode):
+        self.net, self.mode, self.precision = net, mode, precision
+        self.form = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        self.model, self.side, self.targets, self.loss, self.make_optimizer = network(net)
+        self.model = self.model.cuda().to(memory_format=self.form).eval()
 
+    def autocast(self):
+        return torch.autocast("cuda", torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False)
 
-def case(name, shape, make):
-    best = None
-    for layout in (torch.contiguous_format, torch.channels_last):
-        x = torch.randn(shape, device=DEVICE)
-        if len(shape) == 4:
-            x = x.contiguous(memory_format=layout)
-        x.requires_grad_()
-        module, arguments = make(layout)
+    def pictures(self, n):
+        return torch.randn(n, 3, self.side, self.side).contiguous(memory_format=self.form).pin_memory()
+
+    def captured(self, run):
+        """What `run` does, as a graph; some runs beside it come first, as PyTorch asks for."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                run()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            result = run()
+        return graph, result
+
+    def inference(self, n):
+        source = self.pictures(n)
+        x = source.cuda()
+
+        def run():
+            with self.autocast():
+                return self.model(x)
+
         with torch.no_grad():
-            forward = median(lambda: module(x, *arguments))
-        upstream = torch.randn_like(module(x, *arguments))
+            replay = self.captured(run)[0].replay if self.mode == "graph" else run
 
-        def both():
-            x.grad = None
-            module(x, *arguments).backward(upstream)
+            def once():
+                x.copy_(source, non_blocking=True)
+                replay()
+                torch.cuda.synchronize()
 
-        result = (forward, median(both))
-        best = result if best is None else tuple(map(min, best, result))
-    print(f"{name:<40} {best[0]:9.3f} {best[1]:9.3f}", flush=True)
+            return median_ms(once, 1.5)
+
+    def step(self):
+        n = BATCHES[self.net]
+        sources = [self.pictures(n), self.targets(n).pin_memory()]
+        x, y = (source.cuda() for source in sources)
+        if self.make_optimizer is None:
+            x.requires_grad_(True)
+
+            def run():
+                with self.autocast():
+                    scores = self.model(x)
+                return torch.autograd.grad(self.loss(scores.float(), y), x)[0].sign()
+        else:
+            self.model.train()
+            for module in self.model.modules():
+                if getattr(module, "frozen", False):
+                    module.eval()
+            parameters = [p for p in self.model.parameters() if p.requires_grad]
+            optimizer = self.make_optimizer(parameters, True)
+            if self.mode == "graph":
+                for group in optimizer.param_groups:
+                    if "capturable" in group:
+                        group["capturable"] = True
+
+            def run():
+                optimizer.zero_grad(set_to_none=True)
+                with self.autocast():
+                    scores = self.model(x)
+                loss = self.loss(scores.float(), y)
+                loss.backward()
+                optimizer.step()
+                return loss.detach()
+
+        graph, result = self.captured(run) if self.mode == "graph" else (None, None)
+
+        def once():
+            with torch.no_grad():
+                x.copy_(sources[0], non_blocking=True)
+                y.copy_(sources[1], non_blocking=True)
+            if graph is None:
+                done = run()
+            else:
+                graph.replay()
+                done = result
+            if self.make_optimizer is not None:
+                done.item()
+            torch.cuda.synchronize()
+
+        return median_ms(once, 1.5)
 
 
-def convolution(out, c, k, groups=1, **options):
-    def make(layout):
-        w = torch.randn(out, c // groups, k, k, device=DEVICE).contiguous(memory_format=layout)
-        w.requires_grad_()
-        return lambda x: F.conv2d(x, w, groups=groups, **options), ()
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", type=listed, default=list(BATCHES), help="networks")
+    parser.add_argument("--precisions", type=listed, default=["f32", "tf32", "bf16"])
+    parser.add_argument("--layouts", type=listed, default=["channels_last", "nchw"])
+    parser.add_argument("--modes", type=listed, default=["eager", "graph"])
+    parser.add_argument("--minutes", type=float, default=60.0)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = True
+    begin = time.monotonic()
+    for precision, layout, net, mode in itertools.product(options.precisions, options.layouts, options.only, options.modes):
+        if time.monotonic() - begin > 60 * options.minutes:
+            print(f"out of time before {net} {precision} {layout} {mode}", file=sys.stderr)
+            break
+        line = {"framework": f"torch {torch.__version__}", "net": net, "device": "cuda", "precision": precision,
+                "layout": layout, "mode": mode, "batch": BATCHES[net]}
+        try:
+            cell = Cell(net, precision, layout, mode)
+            line.update(infer_ms=cell.inference(BATCHES[net]), infer1_ms=cell.inference(1), train_ms=cell.step())
+        except Exception as error:
+            line["failed"] = f"{type(error).__name__}: {error}"[:300]
+        print(json.dumps(line), flush=True)
 
-    return make
 
-
-def function(f):
-    return lambda layout: (f, ())
-
-
-def batch_norm(c):
-    def make(layout):
-        gamma, beta = (torch.ones(c, device=DEVICE, requires_grad=True) for _ in range(2))
-        return lambda x: F.batch_norm(x, None, None, gamma, beta, training=True), ()
-
-    return make
-
-
-print(f"{'case':<40} {'fwd ms':>9} {'fwd+bwd':>9}   {torch.cuda.get_device_name()}, PyTorch {torch.__version__}")
-case("conv 3x3 256>256 56x56 b4", (4, 256, 56, 56), convolution(256, 256, 3, padding=1))
-case("conv 5x5 valid 64>128 48x48 b16", (16, 64, 48, 48), convolution(128, 64, 5))
-case("conv 7x7 valid 3>64 150x150 b16", (16, 3, 150, 150), convolution(64, 3, 7))
-case("conv 1x1 512>512 14x14 b4", (4, 512, 14, 14), convolution(512, 512, 1))
-for d in (6, 12, 18):
-    case(f"conv 3x3 dilation {d} 512>256 14x14 b4", (4, 512, 14, 14), convolution(256, 512, 3, padding=d, dilation=d))
-case("depthwise 3x3 144 64x64 b16", (16, 144, 64, 64), convolution(144, 144, 3, groups=144, padding=1))
-case("depthwise 3x3 512 14x14 b4", (4, 512, 14, 14), convolution(512, 512, 3, groups=512, padding=1))
-case("batch_norm train 64 112x112 b16", (16, 64, 112, 112), batch_norm(64))
-case("relu 64 112x112 b16", (16, 64, 112, 112), function(F.relu))
-case("max pool 2s2 64 224x224 b16", (16, 64, 224, 224), function(lambda x: F.max_pool2d(x, 2)))
-case("bilinear x4 256 14x14 b4", (4, 256, 14, 14), function(lambda x: F.interpolate(x, scale_factor=4, mode="bilinear")))
-case("bilinear x4 21 56x56 b4", (4, 21, 56, 56), function(lambda x: F.interpolate(x, scale_factor=4, mode="bilinear")))
+if __name__ == "__main__":
+    main()

@@ -15,6 +15,8 @@ pub use ops::{Op, ops};
 
 use crate::cpu::simd::{Isa, isa};
 use crate::cpu::{limits, threads};
+use crate::cuda::Cuda;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::pool;
 use serde_json::{Map, Value, json};
@@ -41,8 +43,35 @@ pub fn time(seconds: f64, mut run: impl FnMut() -> Result<()>) -> Result<Timing>
         times.push(start.elapsed().as_secs_f64());
     }
     times.sort_by(f64::total_cmp);
-    let n = times.len();
-    Ok(Timing { median: times[n / 2], quarters: [times[n / 4], times[3 * n / 4]] })
+    Ok(Timing::of(&times))
+}
+
+impl Timing {
+    /// Of times in rising order.
+    fn of(times: &[f64]) -> Self {
+        let n = times.len();
+        Timing { median: times[n / 2], quarters: [times[n / 4], times[3 * n / 4]] }
+    }
+}
+
+/// The same of work for a device, which is waited for. On a GPU by its own clock, ten runs asked for one after
+/// the other each time: what counts is the work, or the asking where that takes longer.
+pub fn time_on(device: Device, seconds: f64, mut run: impl FnMut() -> Result<()>) -> Result<Timing> {
+    const RUNS: usize = 10;
+    if !matches!(device, Device::Cuda(_)) {
+        return time(seconds, || {
+            run()?;
+            device.synchronize()
+        });
+    }
+    run()?;
+    let cuda = Cuda::get(device)?;
+    let mut ten = || (0..RUNS).try_for_each(|_| run());
+    cuda.timed(&mut ten)?;
+    let mut times =
+        (0..15).map(|_| Ok(cuda.timed(&mut ten)? / RUNS as f64)).collect::<Result<Vec<_>>>()?;
+    times.sort_by(f64::total_cmp);
+    Ok(Timing::of(&times))
 }
 
 /// What the machine can do at most, now.

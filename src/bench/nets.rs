@@ -108,6 +108,12 @@ impl Net {
             ("train_rss_mib", json!(train_rss)),
             ("peak_rss_mib", json!(peak_rss_mib())),
         ];
+        // The limits, and the pool, are the CPU's.
+        let here = |key: &str| {
+            device == Device::Cpu
+                || !["train_percent_fma", "fma_gflops", "triad_gbps", "pool_peak_mib"].contains(&key)
+        };
+        let all = all.into_iter().filter(|(key, _)| here(key));
         line.extend(all.map(|(key, value)| (key.to_string(), value)));
         Ok(line)
     }
@@ -122,7 +128,7 @@ impl Net {
             return time(6.0, || trainer.step(&batch).map(|_| ()));
         }
         let folded = for_inference(&model)?.to_device(device)?;
-        let labels = Tensor::zeros([self.batch]);
+        let labels = Tensor::zeros([self.batch]).to_device(device)?;
         time(4.0, || {
             let images = batch.images.to_device(device)?.leaf();
             let logits = folded.run(&images, Run::infer())?.logits;

@@ -138,7 +138,11 @@ pub fn run(cli: Cli) -> Result<()> {
         let message = "it is for the CPU; a GPU multiplies faster with --precision tf32 or bf16";
         return Err(Error::argument("--fast-math", message));
     }
-    with_precision(precision, || with_fast_math(fast, || command(cli.command)))
+    let done = with_precision(precision, || with_fast_math(fast, || command(cli.command)));
+    if let Some(table) = atrous::cuda::profile() {
+        eprint!("{table}");
+    }
+    done
 }
 
 fn command(command: Command) -> Result<()> {

@@ -39,6 +39,13 @@ pub(crate) trait Driver: Send + Sync {
     /// [`super::Cuda::launch`]'s contract.
     unsafe fn launch(&self, kernel: Kernel, size: Size, arguments: &[Argument]) -> Result<()>;
 
+    /// Kernels that were launched, how often, and their seconds, where somebody asked for that
+    /// (`ATROUS_CUDA_PROFILE`).
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))] // The command shows it.
+    fn profile(&self) -> Vec<(Kernel, u64, f64)> {
+        Vec::new()
+    }
+
     fn synchronize(&self) -> Result<()>;
 
     /// Can requests be captured?

@@ -130,6 +130,21 @@ fn write_down(request: impl FnOnce() -> Request) -> bool {
     WRITTEN.with_borrow_mut(|written| written.as_mut().map(|all| all.push(request())).is_some())
 }
 
+/// While a thread captures: has anybody asked the device for something else meanwhile? That spoils the capture, as it
+/// does with NVIDIA's driver, where it is the stream that captures, whoever asks.
+static CAPTURING: Mutex<Option<bool>> = Mutex::new(None);
+
+fn capturing() -> MutexGuard<'static, Option<bool>> {
+    CAPTURING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Something is asked for that is not written down.
+fn asked() {
+    if let Some(spoiled) = capturing().as_mut() {
+        *spoiled = true;
+    }
+}
+
 /// Captured graphs by number.
 #[derive(Default)]
 struct Graphs {
@@ -151,6 +166,7 @@ impl Stage for EmulatedStage {
     }
 
     fn empty(&mut self, to: u64) -> Result<()> {
+        asked();
         EmulatedDriver.upload(&self.0, to)
     }
 }
@@ -194,12 +210,14 @@ impl Driver for EmulatedDriver {
     }
 
     fn upload(&self, from: &[u8], to: u64) -> Result<()> {
+        asked();
         // SAFETY: `to` is memory of at least this many bytes, which nobody reads now.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to as *mut u8, from.len()) };
         Ok(())
     }
 
     fn download(&self, from: u64, to: &mut [u8]) -> Result<()> {
+        asked();
         // SAFETY: `from` is memory of at least this many bytes; launches are over when they return.
         unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to.as_mut_ptr(), to.len()) };
         Ok(())
@@ -209,6 +227,7 @@ impl Driver for EmulatedDriver {
         if write_down(|| Request::Copy(from, to, bytes)) {
             return Ok(());
         }
+        asked();
         // SAFETY: both are memory of at least this many bytes, and not the same.
         unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes) };
         Ok(())
@@ -218,6 +237,7 @@ impl Driver for EmulatedDriver {
         if write_down(|| Request::Launch(kernel, size, arguments.to_vec())) {
             return Ok(());
         }
+        asked();
         let name = CString::new(kernel.name).expect("kernels' names have no zero in them");
         let mut message = [0u8; 1024];
         let sizes = sizes();
@@ -250,16 +270,23 @@ impl Driver for EmulatedDriver {
     }
 
     fn synchronize(&self) -> Result<()> {
+        asked();
         Ok(())
     }
 
     fn begin_capture(&self) -> Result<()> {
         WRITTEN.set(Some(Vec::new()));
+        *capturing() = Some(false);
         Ok(())
     }
 
     fn end_capture(&self) -> Result<u64> {
         let requests = WRITTEN.take().unwrap_or_default();
+        if capturing().take() == Some(true) {
+            return Err(Error::Device(
+                "`emulated`: something else was asked for during a capture".into(),
+            ));
+        }
         let mut graphs = graphs();
         graphs.made += 1;
         let number = graphs.made;
@@ -283,6 +310,7 @@ impl Driver for EmulatedDriver {
     }
 
     fn release(&self, graph: u64) {
+        asked();
         graphs().all.remove(&graph);
     }
 

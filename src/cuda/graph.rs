@@ -99,7 +99,7 @@ impl Graph {
         set(cuda, &changing, Now::default())?;
         // What eager steps used is free, and the graph will want as much.
         cuda.trim();
-        let _turn = cuda.turn.write().unwrap_or_else(PoisonError::into_inner);
+        let turn = cuda.turn.write().unwrap_or_else(PoisonError::into_inner);
         cuda.driver.begin_capture()?;
         let capture = Capture { cuda, pool: pool.clone(), changing: changing.address() };
         CAPTURE.set(Some(capture));
@@ -108,6 +108,7 @@ impl Graph {
         end.panics = false;
         drop(end);
         let handle = cuda.driver.end_capture()?;
+        drop(turn);
         // From here on it is released with the graph.
         let graph = Graph { cuda, handle, changing, _pool: pool };
         Ok((result?, graph))
@@ -130,6 +131,7 @@ fn set(cuda: &Cuda, changing: &Memory, now: Now) -> Result<()> {
 
 impl Drop for Graph {
     fn drop(&mut self) {
+        let _turn = self.cuda.turn();
         self.cuda.driver.release(self.handle);
     }
 }

@@ -54,6 +54,7 @@ pub(crate) const HEADERS: &[(&str, &str)] = sources![
     "product.cuh",
     "random.cuh",
     "rows.cuh",
+    "vector.cuh",
     "ladder/gemm.cuh",
 ];
 

@@ -62,6 +62,7 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         if let Some(cuda) = self.graphs {
+            let _turn = cuda.turn();
             // Replays that still use it come first.
             let _ = cuda.driver.synchronize();
             self.take_all().into_iter().for_each(|address| cuda.driver.free(address));
@@ -116,9 +117,9 @@ impl Cuda {
 
     /// A copy of values that are in the CPU's memory.
     pub fn upload(&'static self, bytes: &[u8], len: usize, dtype: DType) -> Result<Memory> {
-        let _turn = self.not_while_capturing("an upload")?;
         let memory = self.allocate(len, dtype)?;
         assert_eq!(bytes.len(), memory.bytes());
+        let _turn = self.not_while_capturing("an upload")?;
         self.driver.upload(bytes, memory.address)?;
         Ok(memory)
     }
@@ -151,6 +152,7 @@ impl Cuda {
 
     /// Gives all memory that is kept for reuse back to the device; false where there was none.
     fn trim(&self) -> bool {
+        let _turn = self.turn();
         let kept = self.pool.take_all();
         // Launches that still use it come first.
         let idle = !kept.is_empty() && self.driver.synchronize().is_ok();
@@ -158,7 +160,8 @@ impl Cuda {
         idle
     }
 
-    /// Waits while another thread captures.
+    /// Waits while another thread captures: in the middle of a capture the driver must not be asked for anything else of
+    /// the same stream, not even to wait. Nobody who holds a turn may ask for another.
     fn turn(&self) -> Option<RwLockReadGuard<'_, ()>> {
         let mine = graph::is_capturing(self);
         (!mine).then(|| self.turn.read().unwrap_or_else(PoisonError::into_inner))
@@ -197,6 +200,24 @@ impl Cuda {
         let _turn = self.not_while_capturing("to wait")?;
         self.driver.synchronize()
     }
+}
+
+/// With `ATROUS_CUDA_PROFILE=1`, a table of what the devices did so far: each kernel, how often it was launched, and
+/// its time by the device's own clock, the longest first. Nothing else runs beside a kernel then, and nothing is
+/// captured, so the sum is more than the time of a run without it.
+pub fn profile() -> Option<String> {
+    let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut rows: Vec<_> = open.iter().flat_map(|cuda| cuda.driver.profile()).collect();
+    rows.sort_by(|a, b| b.2.total_cmp(&a.2));
+    let total: f64 = rows.iter().map(|(_, _, seconds)| seconds).sum();
+    let mut table =
+        format!("{:<44}{:>10}{:>12}{:>12}{:>8}\n", "kernel", "launches", "ms", "µs each", "%");
+    for (kernel, launches, seconds) in &rows {
+        let (all, each) = (seconds * 1e3, seconds * 1e6 / *launches as f64);
+        let share = 100.0 * seconds / total;
+        table += &format!("{:<44}{launches:>10}{all:>12.3}{each:>12.2}{share:>8.1}\n", kernel.name);
+    }
+    (!rows.is_empty()).then_some(table)
 }
 
 fn driver_of(device: Device) -> Result<Box<dyn Driver>> {
@@ -271,6 +292,11 @@ fn size_of_element(dtype: DType) -> Result<usize> {
 /// Threads of a block, where nothing asks for another number.
 pub(crate) const THREADS: u32 = 256;
 
+/// Can threads take four channels at a time? Kernels that do have names that end with `_4`.
+pub(crate) fn is_wide(channels: usize) -> bool {
+    channels.is_multiple_of(4)
+}
+
 /// How many blocks, of how many threads, with how much dynamic shared memory.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(any(feature = "cuda", feature = "emulator")), allow(dead_code))]
@@ -286,6 +312,11 @@ impl Size {
     pub fn elements(n: usize) -> Self {
         let blocks = n.div_ceil(THREADS as usize).min(1 << 16) as u32;
         Size { grid: [blocks, 1, 1], block: [THREADS, 1, 1], shared: 0 }
+    }
+
+    /// The same of kernels on `kernels/vector.cuh`: a thread four elements, where it can take four channels.
+    pub fn vectors(n: usize, channels: usize) -> Self {
+        Size::elements(if is_wide(channels) { n / 4 } else { n })
     }
 
     /// A thread a row of f32, in blocks that bring their rows to shared memory where they fit there (48 KiB);

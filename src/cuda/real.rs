@@ -19,6 +19,9 @@ pub(super) struct RealDriver {
     /// `ATROUS_CUDA_SYNC=1`: waits after each launch, so that a fault names its kernel. (Nothing can be
     /// captured then.)
     synchronous: bool,
+    /// `ATROUS_CUDA_PROFILE=1`: how often each kernel was launched, and its seconds on the device. (Nothing is
+    /// captured then.)
+    profile: Option<Mutex<HashMap<Kernel, (u64, f64)>>>,
     functions: Mutex<HashMap<Kernel, CUfunction>>,
     /// Modules that are loaded, for as long as the process lives.
     modules: Mutex<HashMap<&'static str, sys::CUmodule>>,
@@ -98,12 +101,14 @@ impl RealDriver {
         unsafe { result::ctx::set_current(context) }.map_err(wrong("cuCtxSetCurrent"))?;
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking)
             .map_err(wrong("cuStreamCreate"))?;
+        let asked = |name| std::env::var_os(name).is_some_and(|value| value != "0");
         Ok(RealDriver {
             index,
             architecture: compiler::architecture(major, minor),
             context,
             stream,
-            synchronous: std::env::var_os("ATROUS_CUDA_SYNC").is_some_and(|value| value != "0"),
+            synchronous: asked("ATROUS_CUDA_SYNC"),
+            profile: asked("ATROUS_CUDA_PROFILE").then(Mutex::default),
             functions: Mutex::default(),
             modules: Mutex::default(),
         })
@@ -197,18 +202,35 @@ impl Driver for RealDriver {
         self.enter()?;
         let function = self.function(kernel)?;
         let [grid, block] = [size.grid, size.block].map(|[x, y, z]| (x, y, z));
-        // SAFETY: the caller's contract; the driver copies the arguments before it returns.
-        let mut pointers = pointers(arguments);
-        let launched = unsafe {
-            result::launch_kernel(function, grid, block, size.shared, self.stream, &mut pointers)
+        let launch = || {
+            let mut pointers = pointers(arguments);
+            // SAFETY: the caller's contract; the driver copies the arguments before it returns.
+            let launched = unsafe {
+                result::launch_kernel(function, grid, block, size.shared, self.stream, &mut pointers)
+            };
+            self.check(kernel.name, launched)
         };
-        self.check(kernel.name, launched)?;
+        if let Some(profile) = &self.profile {
+            let seconds = self.timed(&mut || launch())?;
+            let mut profile = profile.lock().unwrap_or_else(PoisonError::into_inner);
+            let (launches, total) = profile.entry(kernel).or_default();
+            *launches += 1;
+            *total += seconds;
+            return Ok(());
+        }
+        launch()?;
         match self.synchronous {
             true => {
                 self.synchronize().map_err(|error| Error::Device(format!("{}: {error}", kernel.name)))
             }
             false => Ok(()),
         }
+    }
+
+    fn profile(&self) -> Vec<(Kernel, u64, f64)> {
+        let Some(profile) = &self.profile else { return Vec::new() };
+        let profile = profile.lock().unwrap_or_else(PoisonError::into_inner);
+        profile.iter().map(|(&kernel, &(launches, seconds))| (kernel, launches, seconds)).collect()
     }
 
     fn synchronize(&self) -> Result<()> {
@@ -218,7 +240,7 @@ impl Driver for RealDriver {
     }
 
     fn can_capture(&self) -> bool {
-        !self.synchronous
+        !self.synchronous && self.profile.is_none()
     }
 
     fn begin_capture(&self) -> Result<()> {

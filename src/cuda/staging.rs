@@ -12,6 +12,7 @@ use crate::tensor::{DType, Tensor};
 
 /// One tensor's place, and the way to it.
 pub(crate) struct Staging {
+    cuda: &'static Cuda,
     stage: Box<dyn Stage>,
     /// What the work reads.
     pub tensor: Tensor,
@@ -22,7 +23,7 @@ impl Staging {
     pub fn new(cuda: &'static Cuda, values: &Tensor) -> Result<Self> {
         let tensor = values.to_device(cuda.device)?;
         let stage = cuda.stage(tensor.memory().bytes())?;
-        Ok(Staging { stage, tensor })
+        Ok(Staging { cuda, stage, tensor })
     }
 
     /// Do these values fit?
@@ -35,6 +36,7 @@ impl Staging {
         if !self.fits(values) {
             return Err(Error::shape("staging", self.tensor.shape(), values.shape()));
         }
+        let _turn = self.cuda.not_while_capturing("sending a batch")?;
         self.stage.fill(match values.dtype() {
             DType::U8 => values.as_u8().unwrap_or_default(),
             _ => pool::bytes(values.as_slice::<f32>().unwrap_or_default()),
@@ -43,6 +45,7 @@ impl Staging {
 
     /// Puts the values that were sent last into the tensor, after everything the device was asked before.
     pub fn receive(&mut self) -> Result<()> {
+        let _turn = self.cuda.not_while_capturing("receiving a batch")?;
         self.stage.empty(self.tensor.memory().address())
     }
 }

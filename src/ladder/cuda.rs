@@ -237,8 +237,10 @@ fn batch_norm_tiles(cuda: &'static Cuda, work: &Work, t: &[Tensor]) -> Result<Me
     let (count, channels, long) = (rows as i64, c as i32, length as i64);
     let grid = cuda::Size::grid([c.div_ceil(32), tiles, 1], [32, 8, 1])?;
     launch(cuda, module, "batch_norm_2_tiles", grid, &arguments![x, &partial, count, channels, long])?;
-    let all = arguments![&partial, &mean, &variance, &inverse, count, channels, long, EPSILON];
-    launch(cuda, "batch_norm", "batch_norm_statistics", cuda::Size::elements(c), &all)?;
+    let of_all = tiles as i32;
+    let all = arguments![&partial, &mean, &variance, &inverse, count, channels, long, of_all, EPSILON];
+    let grid = cuda::Size::grid([c.div_ceil(32), 1, 1], [32, 32, 1])?;
+    launch(cuda, "batch_norm", "batch_norm_statistics", grid, &all)?;
     let n = rows * c;
     let all = arguments![x, gamma, beta, &mean, &inverse, &y, n as i64, channels];
     launch(cuda, module, "batch_norm_2_apply", cuda::Size::elements(n), &all)?;

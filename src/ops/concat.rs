@@ -90,10 +90,22 @@ fn part<T: Real>(g: &Tensor, outer: usize, start: usize, length: usize, shape: S
 /// Launches of `kernels/concat.cu`.
 mod device {
     use super::*;
-    use crate::cuda::{Cuda, Kernel, Size, arguments};
+    use crate::cuda::{Cuda, Kernel, Memory, Size, arguments, is_wide};
     use crate::tensor::DType;
 
-    const COPY: Kernel = Kernel::of("concat", "concat_copy");
+    /// Copies n elements from or to rows: [length, from_row, from_start, to_row, to_start]. In fours, where all are.
+    ///
+    /// # Safety
+    /// [`Cuda::launch`]'s contract.
+    unsafe fn copy(cuda: &Cuda, from: &Memory, to: &Memory, n: usize, rows: [usize; 5]) -> Result<()> {
+        let wide = rows.iter().all(|&size| is_wide(size));
+        let (name, by) = if wide { ("concat_copy_4", 4) } else { ("concat_copy", 1) };
+        let [length, from_row, from_start, to_row, to_start] = rows.map(|size| (size / by) as i64);
+        let of_all = (n / by) as i64;
+        let all = arguments![from, to, of_all, length, from_row, from_start, to_row, to_start];
+        // SAFETY: the caller's.
+        unsafe { cuda.launch(Kernel::of("concat", name), Size::elements(n / by), &all) }
+    }
 
     pub fn join(
         cuda: &'static Cuda,
@@ -102,16 +114,14 @@ mod device {
         shape: Shape,
     ) -> Result<Tensor> {
         let out = cuda.allocate(shape.elements(), DType::F32)?;
-        let row = lengths.iter().sum::<usize>() as i64;
+        let row = lengths.iter().sum::<usize>();
         let mut start = 0;
         for (input, &length) in inputs.iter().zip(lengths) {
             let n = input.shape().elements();
-            let l = length as i64;
-            let all = arguments![input.memory(), &out, n as i64, l, l, 0i64, row, start];
             // SAFETY: the input is n floats in rows of `length`, which have their own place in the
             // result's rows.
-            unsafe { cuda.launch(COPY, Size::elements(n), &all)? };
-            start += l;
+            unsafe { copy(cuda, input.memory(), &out, n, [length, length, 0, row, start])? };
+            start += length;
         }
         Ok(Tensor::from_memory(out, shape))
     }
@@ -126,10 +136,9 @@ mod device {
     ) -> Result<Tensor> {
         let n = outer * length;
         let out = cuda.allocate(n, DType::F32)?;
-        let (row, l) = ((g.shape().elements() / outer.max(1)) as i64, length as i64);
-        let all = arguments![g.memory(), &out, n as i64, l, row, start as i64, l, 0i64];
+        let row = g.shape().elements() / outer.max(1);
         // SAFETY: g is `outer` rows, in each of which the part lies; the result is n floats, new.
-        unsafe { cuda.launch(COPY, Size::elements(n), &all)? };
+        unsafe { copy(cuda, g.memory(), &out, n, [length, row, start, length, 0])? };
         Ok(Tensor::from_memory(out, shape))
     }
 }
@@ -142,6 +151,7 @@ pub fn cases() -> Vec<Case> {
     let twice = vec![Input::new("a", [2, 3]), Input::new("b", [2, 5]).constant()];
     vec![
         case("channels", Size::Tiny, [&[2, 3, 5, 7], &[2, 3, 5, 1], &[2, 3, 5, 33]], 3),
+        case("fours", Size::Tiny, [&[2, 3, 8], &[2, 3, 4], &[2, 3, 12]], 2),
         case("rows", Size::Tiny, [&[2, 3, 5], &[2, 1, 5], &[2, 4, 5]], 1),
         case("batch", Size::Tiny, [&[2, 3], &[1, 3], &[0, 3]], 0),
         case("pieces", Size::Tiny, [&[5003, 7], &[5003, 12], &[5003, 5]], 1),

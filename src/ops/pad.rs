@@ -85,12 +85,16 @@ fn on_device(
         *number = i32::try_from(size)
             .map_err(|_| Error::argument("zero_pad2d", format!("{size} is too large a size")))?;
     }
-    let (name, shape) = if crop { ("pad_crop", inner) } else { ("pad_place", outer) };
+    let (names, shape) = match crop {
+        true => (["pad_crop", "pad_crop_4"], inner),
+        false => (["pad_place", "pad_place_4"], outer),
+    };
+    let (channels, name) = (inner[3], names[cuda::is_wide(inner[3]) as usize]);
     let n = shape.iter().product();
     let to = cuda.allocate(n, DType::F32)?;
     let all = arguments![from.memory(), &to, Border(numbers), n as i64];
     // SAFETY: `from` has the other of the two shapes; `to` is n floats, new.
-    unsafe { cuda.launch(Kernel::of("pad", name), cuda::Size::elements(n), &all)? };
+    unsafe { cuda.launch(Kernel::of("pad", name), cuda::Size::vectors(n, channels), &all)? };
     Ok(Tensor::from_memory(to, shape))
 }
 
@@ -103,6 +107,7 @@ pub fn cases() -> Vec<Case> {
     vec![
         case("01", Size::Tiny, [2, 4, 5, 3], [[0, 1], [0, 1]]),
         case("uneven", Size::Tiny, [1, 3, 2, 5], [[2, 1], [0, 3]]),
+        case("in_fours", Size::Tiny, [2, 3, 4, 8], [[1, 2], [3, 0]]),
         case("none", Size::Tiny, [2, 3, 2, 1], [[0, 0], [0, 0]]),
         case("resnet_pool1_pad", Size::Real, [16, 112, 112, 64], [[1, 1], [1, 1]]),
     ]

@@ -100,8 +100,13 @@ impl Bench {
     fn ops(&self, device: Device, peers: Option<&Peers>) -> Result<()> {
         let all = self.named("operator", ops(), |op| op.name())?;
         let machine = header();
-        let columns = [("fwd_ms", "fwd ms"), ("fwdbwd_ms", "fwd+bwd ms"), ("percent_fma", "% FMA")];
-        let mut table = Table::new(44, &columns, &[("percent_triad", "% triad")], peers);
+        let times = [("fwd_ms", "fwd ms"), ("fwdbwd_ms", "fwd+bwd ms")];
+        // Only the CPU's limits are measured.
+        let rates = match device {
+            Device::Cpu => [("percent_fma", "% FMA"), ("percent_triad", "% triad")],
+            _ => [("gflops", "GFLOP/s"), ("gbps", "GB/s")],
+        };
+        let mut table = Table::new(44, &times, &rates, peers);
         table.head();
         for op in all {
             says(&format!("timing {} …", op.name()));

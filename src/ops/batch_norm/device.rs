@@ -1,6 +1,6 @@
 //! Batch normalisation on a CUDA device: launches of `kernels/batch_norm.cu`.
 
-use crate::cuda::{Argument, Cuda, Kernel, Memory, Size, arguments};
+use crate::cuda::{Argument, Cuda, Kernel, Memory, Size, arguments, is_wide};
 use crate::error::{Error, Result};
 use crate::ops::Then;
 use crate::tensor::{DType, Tensor};
@@ -12,20 +12,14 @@ fn kernel(name: &'static str) -> Kernel {
 /// A kernel for any number of channels, and for multiples of four, which it takes four at a time.
 type Names = [&'static str; 2];
 
-/// Four channels at a time?
-fn wide(channels: usize) -> bool {
-    channels.is_multiple_of(4)
-}
-
 /// A pass over n elements.
 ///
 /// # Safety
 /// [`Cuda::launch`]'s contract.
 unsafe fn pass(cuda: &Cuda, names: Names, n: usize, channels: usize, all: &[Argument]) -> Result<()> {
-    let wide = wide(channels);
-    let size = Size::elements(if wide { n / 4 } else { n });
+    let name = names[is_wide(channels) as usize];
     // SAFETY: the caller's.
-    unsafe { cuda.launch(kernel(names[wide as usize]), size, all) }
+    unsafe { cuda.launch(kernel(name), Size::vectors(n, channels), all) }
 }
 
 /// How rows of channels are cut into tiles: at most 1024 of them, each at least 64 rows.
@@ -49,11 +43,21 @@ impl Tiles {
     /// # Safety
     /// [`Cuda::launch`]'s contract.
     unsafe fn launch(&self, names: Names, all: &[Argument]) -> Result<()> {
-        let wide = wide(self.channels);
+        let wide = is_wide(self.channels);
         let of_block = if wide { 128 } else { 32 };
         let size = Size::grid([self.channels.div_ceil(of_block), self.count, 1], [32, 8, 1])?;
         // SAFETY: the caller's.
         unsafe { self.cuda.launch(kernel(names[wide as usize]), size, all) }
+    }
+
+    /// 32 threads a channel, which share its tiles.
+    ///
+    /// # Safety
+    /// [`Cuda::launch`]'s contract.
+    unsafe fn merge(&self, name: &'static str, all: &[Argument]) -> Result<()> {
+        let size = Size::grid([self.channels.div_ceil(32), 1, 1], [32, 32, 1])?;
+        // SAFETY: the caller's.
+        unsafe { self.cuda.launch(kernel(name), size, all) }
     }
 
     fn partial(&self) -> Result<Memory> {
@@ -84,9 +88,10 @@ pub fn statistics(cuda: &'static Cuda, x: &Tensor, epsilon: f64) -> Result<Stati
     let all = arguments![x.memory(), &partial, rows, c, length];
     // SAFETY: x is rows · channels floats; each block writes its own channels of its own tile.
     unsafe { tiles.launch(["batch_norm_tiles", "batch_norm_tiles_4"], &all)? };
-    let all = arguments![&partial, &mean, &variance, &inverse, rows, c, length, epsilon];
+    let count = tiles.count as i32;
+    let all = arguments![&partial, &mean, &variance, &inverse, rows, c, length, count, epsilon];
     // SAFETY: `partial` is tiles · 2 · channels doubles; the vectors are `channels` floats, new.
-    unsafe { cuda.launch(kernel("batch_norm_statistics"), Size::elements(channels), &all)? };
+    unsafe { tiles.merge("batch_norm_statistics", &all)? };
     let [mean, variance, inverse] =
         [mean, variance, inverse].map(|memory| Tensor::from_memory(memory, [channels]));
     Ok(Statistics { mean, variance, inverse })
@@ -159,7 +164,7 @@ impl Statistics {
         unsafe { tiles.launch(names, &all)? };
         let all = arguments![&partial, inverse, &dgamma, &dbeta, tiles.count as i32, channels as i32];
         // SAFETY: `partial` is tiles · 2 · channels doubles; both results are `channels` floats, new.
-        unsafe { cuda.launch(kernel("batch_norm_gradients"), Size::elements(channels), &all)? };
+        unsafe { tiles.merge("batch_norm_gradients", &all)? };
         Ok((Tensor::from_memory(dgamma, [channels]), Tensor::from_memory(dbeta, [channels])))
     }
 

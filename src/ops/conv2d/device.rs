@@ -90,11 +90,59 @@ impl Tiles {
         Tiles { name: names[precision as usize][small as usize], size, grid: grid(size) }
     }
 
-    fn launch(&self, cuda: &Cuda, parts: usize, all: &[Argument]) -> Result<()> {
+    /// Into how many parts a sum of `length` is cut, each at least 256 long (a part costs a pass over the result): as
+    /// many as give every multiprocessor two large blocks, or four small ones.
+    fn parts(&self, length: usize) -> usize {
+        let blocks = MULTIPROCESSORS * if self.size == 128 { 2 } else { 4 };
+        (blocks / (self.grid[0] * self.grid[1]).max(1)).clamp(1, length.div_ceil(256).max(1))
+    }
+
+    /// Runs the kernel, in this many parts that are added then, with a bias a column and an activation. `arguments` are the
+    /// kernel's, of the buffer that it is to write into.
+    fn run(
+        &self,
+        cuda: &'static Cuda,
+        parts: usize,
+        result: &Memory,
+        end: End,
+        arguments: impl FnOnce(&Memory) -> Vec<Argument>,
+    ) -> Result<()> {
         let [x, y] = self.grid;
         let size = Size::grid([x, y, parts], [2 * self.size as u32, 1, 1])?;
-        // SAFETY: this module's callers, who say for each kernel why its arguments fit.
-        unsafe { cuda.launch(Kernel::of("conv2d", self.name), size, all) }
+        let kernel = Kernel::of("conv2d", self.name);
+        if parts == 1 {
+            // SAFETY: this module's callers, who say for each kernel why its arguments fit.
+            return unsafe { cuda.launch(kernel, size, &arguments(result)) };
+        }
+        let n = result.len();
+        let partial = cuda.scratch(4 * n * parts)?;
+        // SAFETY: as above; each part writes its own n floats of `partial`.
+        unsafe { cuda.launch(kernel, size, &arguments(&partial))? };
+        let all = arguments![
+            &partial,
+            end.bias.map_or(0, |bias| bias.memory().address()),
+            result,
+            n as i64,
+            end.columns as i32,
+            parts as i32,
+            end.then as i32,
+        ];
+        let kernel = Kernel::of("conv2d", "conv2d_parts");
+        // SAFETY: `partial` is parts · n floats, the result is n, new, the bias `columns`.
+        unsafe { cuda.launch(kernel, Size::elements(n), &all) }
+    }
+}
+
+/// What a result of several parts gets in the end.
+struct End<'a> {
+    bias: Option<&'a Tensor>,
+    columns: usize,
+    then: Then,
+}
+
+impl End<'_> {
+    fn plain(columns: usize) -> Self {
+        End { bias: None, columns, then: Then::Nothing }
     }
 }
 
@@ -129,16 +177,21 @@ pub(crate) fn forward(
     let outputs = g.batch * g.output[0] * g.output[1];
     let y = cuda.allocate(outputs * g.out_channels, DType::F32)?;
     let bias = b.map_or(0, |b| b.memory().address());
-    let tiles = match g.in_channels < FEW_CHANNELS && g.kernel != [1, 1] {
+    let (tiles, parts) = match g.in_channels < FEW_CHANNELS && g.kernel != [1, 1] {
         true => {
             let grid = [outputs.div_ceil(64), g.out_channels.div_ceil(64)];
-            Tiles { name: "conv2d_forward_few", size: 64, grid }
+            (Tiles { name: "conv2d_forward_few", size: 64, grid }, 1)
         }
-        false => Tiles::new(&FORWARD, precision, outputs, g.out_channels, 1),
+        false => {
+            let tiles = Tiles::new(&FORWARD, precision, outputs, g.out_channels, 1);
+            let parts = tiles.parts(g.kernel[0] * g.kernel[1] * g.in_channels);
+            (tiles, parts)
+        }
     };
+    let geometry = Geometry::new(g)?;
     // The shape rule made the sizes of x, w and b those of the geometry; y is new.
-    let all = arguments![x.memory(), w.memory(), bias, &y, Geometry::new(g)?, then as i32];
-    tiles.launch(cuda, 1, &all)?;
+    let all = |y: &Memory| arguments![x.memory(), w.memory(), bias, y, geometry, then as i32].into();
+    tiles.run(cuda, parts, &y, End { bias: b, columns: g.out_channels, then }, all)?;
     Ok(y)
 }
 
@@ -152,8 +205,11 @@ pub(crate) fn input_gradient(
     let inputs = g.batch * g.input[0] * g.input[1];
     let dx = cuda.allocate(inputs * g.in_channels, DType::F32)?;
     let tiles = Tiles::new(&DATA, precision, inputs, g.in_channels, 1);
+    let parts = tiles.parts(g.kernel[0] * g.kernel[1] * g.out_channels);
+    let (geometry, end) = (Geometry::new(g)?, End::plain(g.in_channels));
     // As above; dx is new.
-    tiles.launch(cuda, 1, &arguments![dy.memory(), w.memory(), &dx, Geometry::new(g)?])?;
+    let all = |dx: &Memory| arguments![dy.memory(), w.memory(), dx, geometry].into();
+    tiles.run(cuda, parts, &dx, end, all)?;
     Ok(dx)
 }
 
@@ -166,25 +222,12 @@ pub(crate) fn kernel_gradient(
 ) -> Result<Memory> {
     let outputs = g.batch * g.output[0] * g.output[1];
     let rows = g.kernel[0] * g.kernel[1] * g.in_channels;
-    let n = rows * g.out_channels;
-    let dw = cuda.allocate(n, DType::F32)?;
-    // As many parts as give every multiprocessor two blocks, each at least 256 outputs long: a part costs
-    // a pass over dw.
+    let dw = cuda.allocate(rows * g.out_channels, DType::F32)?;
     let most = outputs.div_ceil(256).max(1);
     let tiles = Tiles::new(&WEIGHT, precision, rows, g.out_channels, most);
-    let parts = (2 * MULTIPROCESSORS).div_ceil((tiles.grid[0] * tiles.grid[1]).max(1)).clamp(1, most);
-    let partial = match parts {
-        1 => None,
-        _ => Some(cuda.scratch(4 * n * parts)?),
-    };
-    // As above; each part writes its own n floats of `partial`.
-    let all = arguments![x.memory(), dy.memory(), partial.as_ref().unwrap_or(&dw), Geometry::new(g)?];
-    tiles.launch(cuda, parts, &all)?;
-    if let Some(partial) = &partial {
-        let all = arguments![partial, &dw, n as i64, parts as i32];
-        let kernel = Kernel::of("conv2d", "conv2d_weight_parts");
-        // SAFETY: `partial` is parts · n floats, dw is n, new.
-        unsafe { cuda.launch(kernel, Size::elements(n), &all)? };
-    }
+    let (geometry, end) = (Geometry::new(g)?, End::plain(g.out_channels));
+    // As above; dw is new.
+    let all = |dw: &Memory| arguments![x.memory(), dy.memory(), dw, geometry].into();
+    tiles.run(cuda, tiles.parts(outputs), &dw, end, all)?;
     Ok(dw)
 }

@@ -1,6 +1,6 @@
 //! Pooling on a CUDA device: launches of `kernels/pool.cu`.
 
-use crate::cuda::{Cuda, Kernel, Memory, Size, Value, arguments};
+use crate::cuda::{Argument, Cuda, Kernel, Memory, Size, Value, arguments, is_wide};
 use crate::error::{Error, Result};
 use crate::ops::pool::windows::Windows;
 use crate::tensor::{DType, Tensor};
@@ -28,13 +28,25 @@ impl Geometry {
     }
 }
 
-fn kernel(name: &'static str) -> Kernel {
-    Kernel::of("pool", name)
-}
-
 impl Windows {
     fn large(&self) -> bool {
         self.pool[0] * self.pool[1] > 256
+    }
+
+    /// A thread an element, or four channels of one by the second kernel.
+    ///
+    /// # Safety
+    /// [`Cuda::launch`]'s contract.
+    unsafe fn launch(
+        &self,
+        cuda: &Cuda,
+        names: [&'static str; 2],
+        n: usize,
+        all: &[Argument],
+    ) -> Result<()> {
+        let kernel = Kernel::of("pool", names[is_wide(self.channels) as usize]);
+        // SAFETY: the caller's.
+        unsafe { cuda.launch(kernel, Size::vectors(n, self.channels), all) }
     }
 
     /// The maxima, and where they were, if that is wanted.
@@ -51,9 +63,13 @@ impl Windows {
         let places = if positions { Some(cuda.scratch(cell * n)?) } else { None };
         let address = places.as_ref().map_or(0, Memory::address);
         let all = arguments![x.memory(), &y, address, Geometry::new(self)?, n as i64];
-        let name = if self.large() { "pool_max_large" } else { "pool_max" };
         // SAFETY: x has the windows' input shape; y is n floats, the positions n cells or null.
-        unsafe { cuda.launch(kernel(name), Size::elements(n), &all)? };
+        unsafe {
+            match self.large() {
+                true => cuda.launch(Kernel::of("pool", "pool_max_large"), Size::elements(n), &all)?,
+                false => self.launch(cuda, ["pool_max", "pool_max_4"], n, &all)?,
+            }
+        };
         Ok((Tensor::from_memory(y, shape), places))
     }
 
@@ -67,9 +83,14 @@ impl Windows {
         let n = shape.iter().product();
         let dx = cuda.allocate(n, DType::F32)?;
         let all = arguments![dy.memory(), positions, &dx, Geometry::new(self)?, n as i64];
-        let name = if self.large() { "pool_max_large_backward" } else { "pool_max_backward" };
+        let large = Kernel::of("pool", "pool_max_large_backward");
         // SAFETY: dy and the positions have the windows' output shape; dx is n floats, new.
-        unsafe { cuda.launch(kernel(name), Size::elements(n), &all)? };
+        unsafe {
+            match self.large() {
+                true => cuda.launch(large, Size::elements(n), &all)?,
+                false => self.launch(cuda, ["pool_max_backward", "pool_max_backward_4"], n, &all)?,
+            }
+        };
         Ok(Tensor::from_memory(dx, shape))
     }
 
@@ -80,15 +101,15 @@ impl Windows {
         from: &Tensor,
         backward: bool,
     ) -> Result<Tensor> {
-        let (shape, name) = match backward {
-            false => (self.output_shape(), "pool_average"),
-            true => (self.input_shape(), "pool_average_backward"),
+        let (shape, names) = match backward {
+            false => (self.output_shape(), ["pool_average", "pool_average_4"]),
+            true => (self.input_shape(), ["pool_average_backward", "pool_average_backward_4"]),
         };
         let n = shape.iter().product();
         let to = cuda.allocate(n, DType::F32)?;
         let all = arguments![from.memory(), &to, Geometry::new(self)?, n as i64];
         // SAFETY: `from` has the windows' other shape; `to` is n floats, new.
-        unsafe { cuda.launch(kernel(name), Size::elements(n), &all)? };
+        unsafe { self.launch(cuda, names, n, &all)? };
         Ok(Tensor::from_memory(to, shape))
     }
 }

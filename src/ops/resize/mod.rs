@@ -192,15 +192,18 @@ fn on_device(
             .map_err(|_| Error::argument("resize", format!("{size} is too large a size")))?;
     }
     numbers[6] = (method == Method::Nearest) as i32;
-    let (name, shape) = match backward {
-        false => ("resize_forward", geometry.output()),
-        true => ("resize_backward", geometry.input()),
+    let (names, shape) = match backward {
+        false => (["resize_forward", "resize_forward_4"], geometry.output()),
+        true => (["resize_backward", "resize_backward_4"], geometry.input()),
     };
     let count = shape.iter().product();
     let to = cuda.allocate(count, DType::F32)?;
     let all = arguments![from.memory(), &to, DeviceGeometry(numbers), count as i64];
     // SAFETY: `from` has the other shape of the geometry; `to` is `count` floats, new.
-    unsafe { cuda.launch(Kernel::of("resize", name), cuda::Size::elements(count), &all)? };
+    unsafe {
+        let kernel = Kernel::of("resize", names[cuda::is_wide(c) as usize]);
+        cuda.launch(kernel, cuda::Size::vectors(count, c), &all)?;
+    }
     Ok(Tensor::from_memory(to, shape))
 }
 
@@ -209,6 +212,7 @@ pub fn cases() -> Vec<Case> {
         ("up_odd", [2, 3, 5, 3], [7, 11]),
         ("down_odd", [1, 11, 9, 2], [4, 5]),
         ("up_and_down", [1, 9, 4, 5], [3, 9]),
+        ("fours", [2, 3, 4, 8], [7, 6]),
         ("same", [1, 5, 6, 3], [5, 6]),
         ("x4", [1, 6, 7, 21], [24, 28]),
         ("from_1x1", [2, 1, 1, 19], [14, 14]),

@@ -1,19 +1,22 @@
 #!/usr/bin/env python3
-"""Times PyTorch on the CPU on the operators of `atrous bench ops`, under the same names and shapes.
+"""Times PyTorch on the operators of `atrous bench ops`, under the same names and shapes.
 
-    python torch_cpu.py --threads 2 --alloc tuned > torch.jsonl
+    python torch_ops.py --threads 2 --alloc tuned > torch.jsonl
     atrous bench ops --threads 2 --against torch.jsonl
 
 A line of JSON a case and layout: op, shape, layout, alloc, threads, and the medians fwd_ms and fwdbwd_ms. `tuned` makes the C
 library keep large blocks, and asks for huge pages: without it PyTorch takes page faults in every layer of 32 MiB
 and more; optimizers are fused then. Only ratios within one run mean anything: ../cpu_compare.py runs the two in turn.
+
+`--device cuda` times a GPU by its own clock, ten runs asked for one after the other at a time, as `atrous bench ops` does there;
+`--precision tf32` lets convolutions and matrix products round their factors.
 """
 import argparse
 import json
 import os
 import sys
 
-from timing import ALLOCATORS, environment, listed, median_ms
+from timing import ALLOCATORS, environment, listed
 
 # name, batch, channels, side, filters, kernel, stride, padding, dilation, groups; no gradient by the input where the name says so
 CONVOLUTIONS = [
@@ -48,6 +51,8 @@ def main():
     parser.add_argument("--seconds", type=float, default=1.0, help="for one measurement")
     parser.add_argument("--only", type=listed, default=[""], help="cases whose name and shape have one of these in them")
     parser.add_argument("--layouts", type=listed, default=["nchw", "channels_last"])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--precision", choices=["f32", "tf32"], default="f32")
     options = parser.parse_args()
     wanted = environment(options.alloc)
     if wanted != os.environ:
@@ -59,6 +64,16 @@ def main():
 
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
+    device = torch.device(options.device)
+    randn = lambda *size: torch.randn(*size, device=device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.precision == "tf32"
+    torch.backends.cudnn.benchmark = True
+    if options.device == "cuda":
+        from gpu_timing import median_ms
+
+        options.alloc = "tuned"  # PyTorch keeps a GPU's memory; its fused optimizers are asked for below
+    else:
+        from timing import median_ms
     forms = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last, "-": torch.contiguous_format}
 
     def asked(op, shape):
@@ -66,14 +81,15 @@ def main():
 
     def show(op, shape, layout, forward, both):
         line = {"framework": f"torch {torch.__version__}", "op": op, "shape": shape, "layout": layout,
-                "alloc": options.alloc, "threads": options.threads, "fwd_ms": forward, "fwdbwd_ms": both}
+                "alloc": options.alloc, "threads": options.threads, "device": options.device,
+                "precision": options.precision, "fwd_ms": forward, "fwdbwd_ms": both}
         print(json.dumps(line), flush=True)
 
     def measure(op, shape, layout, module, size, of_input=True):
         if not asked(op, shape):
             return
         form = forms[layout]
-        module, x = module().to(memory_format=form), torch.randn(size).contiguous(memory_format=form)
+        module, x = module().to(device, memory_format=form), randn(size).contiguous(memory_format=form)
         with torch.no_grad():
             upstream = torch.randn_like(module(x))
             forward = median_ms(lambda: module(x), options.seconds)
@@ -106,8 +122,8 @@ def main():
             measure(name, f"[{n}] {c} {side}x{side}", layout, module, (n, c, side, side))
         name, shape = "softmax_cross_entropy", "[4] 21 classes 224x224"
         if asked(name, shape):
-            x = torch.randn(4, 21, 224, 224).contiguous(memory_format=forms[layout])
-            target = torch.randint(0, 21, (4, 224, 224))
+            x = randn(4, 21, 224, 224).contiguous(memory_format=forms[layout])
+            target = torch.randint(0, 21, (4, 224, 224), device=device)
             leaf = x.detach().requires_grad_(True)
 
             def cross_entropy():
@@ -120,7 +136,7 @@ def main():
     for n, inputs, outputs in ((10, 25088, 512), (16, 100352, 512)):
         measure("dense", f"[{n}] {inputs}->{outputs}", "-", lambda: nn.Linear(inputs, outputs), (n, inputs))
     if asked("matmul", "1024x1024x1024"):
-        a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+        a, b = randn(1024, 1024), randn(1024, 1024)
         show("matmul", "1024x1024x1024", "-", median_ms(lambda: a @ b, options.seconds), None)
     parts, total = 44, 11_000_000
     quick = options.alloc == "tuned" or None
@@ -133,7 +149,7 @@ def main():
         shape = f"{total} parameters in {parts} tensors"
         if not asked(name, shape):
             continue
-        parameters = [nn.Parameter(torch.randn(total // parts)) for _ in range(parts)]
+        parameters = [nn.Parameter(randn(total // parts)) for _ in range(parts)]
         for parameter in parameters:
             parameter.grad = torch.randn_like(parameter)
         optimizer = make(parameters)
