@@ -26,6 +26,7 @@ Examples:
   atrous bench loader deeplab --need 2000       beside a number of your own
   atrous bench conv2d --ladder                  one operator's kernels on the CPU, from the naive one on
   atrous bench conv2d --ladder --device cuda    the same of the GPU's
+  ATROUS_CUDA_PROFILE=1 atrous bench nets alexnet --device cuda   what each kernel takes (of any command)
 
 Times are medians; percentages are of a loop of multiply-adds and of a stream triad, measured in the same run.
 Machines are noisy: compare within one run. A network runs in a process of its own, so that its memory's peak is its own.
