@@ -302,7 +302,7 @@ fn fast_in_place<A: Activation>(x: &mut [f32]) {
 fn fast<A: Activation>(x: &Tensor) -> Tensor {
     let (input, isa) = (x.values::<f32>(), isa());
     let mut out = Buffer::<f32>::new(input.len());
-    let stream = simd::streams(&out, threads::PASS);
+    let stream = simd::streams_alone(&out, threads::PASS);
     threads::for_each_chunk(&mut out, threads::PASS, |i, out| {
         let input = &input[i * threads::PASS..][..out.len()];
         simd::write(
@@ -331,7 +331,7 @@ fn fast_backward<A: Activation>(y: &Tensor, mut g: Tensor) -> Tensor {
     }
     let gradient = g.values::<f32>();
     let mut out = Buffer::<f32>::new(outputs.len());
-    let stream = simd::streams(&out, threads::PASS);
+    let stream = simd::streams_alone(&out, threads::PASS);
     threads::for_each_chunk(&mut out, threads::PASS, |i, out| {
         let outputs = &outputs[i * threads::PASS..][..out.len()];
         let gradient = &gradient[i * threads::PASS..][..out.len()];

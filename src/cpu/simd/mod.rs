@@ -219,6 +219,24 @@ pub fn streams(out: &[f32], columns: usize) -> bool {
     size_of_val(out) >= LARGE && columns.is_multiple_of(16) && (out.as_ptr() as usize).is_multiple_of(64)
 }
 
+/// The same of a pass that does nothing but read tensors of this size and write one. A server's last cache may have room
+/// for all of them, and what is read next is then found there: 50 MiB through an activation take 2.0 ms instead of 2.5 beside
+/// 480 MiB of it. An eighth of the cache, since others use it, too.
+pub fn streams_alone(out: &[f32], columns: usize) -> bool {
+    size_of_val(out) >= last_cache() / 8 && streams(out, columns)
+}
+
+/// Bytes of the last level of cache, where the system tells them (Linux), or 0.
+fn last_cache() -> usize {
+    static BYTES: LazyLock<usize> = LazyLock::new(|| {
+        let text = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/cache/index3/size");
+        text.ok()
+            .and_then(|text| Some(text.trim().strip_suffix('K')?.parse::<usize>().ok()? << 10))
+            .unwrap_or(0)
+    });
+    *BYTES
+}
+
 /// Compiles a plain loop for every instruction set, for the compiler to vectorise. Mark the
 /// closure `#[inline(always)]`.
 #[inline]
