@@ -9,7 +9,7 @@ use atrous::ladder;
 use atrous::ops::conv2d::with_tile;
 use atrous::ops::{self, Precision, with_precision};
 use atrous::{DType, Device, Error, Tensor, metrics};
-use common::test_device;
+use common::{real_device, test_device};
 use std::collections::BTreeSet;
 
 /// Operators that run on the CPU alone so far, and say so.
@@ -219,8 +219,7 @@ fn all_tiles(device: Device) -> Vec<Vec<u64>> {
 
 #[test]
 fn every_rung_and_every_tile_agrees_on_a_real_device() {
-    if let Ok(name) = std::env::var("ATROUS_TEST_DEVICE") {
-        let device: Device = name.parse().unwrap();
+    if let Some(device) = real_device() {
         let (rungs, tiles) = (climb(device), all_tiles(device));
         assert!(rungs == climb(device) && tiles == all_tiles(device), "other bits in a second run");
         let (rungs, tiles) = (rungs.len(), tiles.len());
@@ -320,8 +319,7 @@ fn graphs_and_accuracies_on_the_emulated_device() {
 
 #[test]
 fn graphs_and_accuracies_on_a_real_device() {
-    if let Ok(name) = std::env::var("ATROUS_TEST_DEVICE") {
-        let device: Device = name.parse().unwrap();
+    if let Some(device) = real_device() {
         replay_on(device);
         others_wait_on(device);
         accuracies_agree_on(device);
@@ -401,11 +399,7 @@ fn a_batch_is_augmented_to_the_same_bits_on_a_device() {
 
 #[test]
 fn every_case_agrees_on_a_real_device() {
-    let Ok(name) = std::env::var("ATROUS_TEST_DEVICE") else {
-        println!("no ATROUS_TEST_DEVICE: no real device was tested");
-        return;
-    };
-    let device: Device = name.parse().unwrap();
+    let Some(device) = real_device() else { return };
     let first = agree(device);
     same_bits(&first, &agree(device), "in a second run");
     println!("{} cases agree on {device}", first.len());

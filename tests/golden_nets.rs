@@ -460,8 +460,8 @@ mod on_device {
     /// All networks in all modes: hours in the emulator, seconds on a GPU.
     #[test]
     fn golden_networks_on_real_device() {
-        if std::env::var("ATROUS_TEST_DEVICE").is_err() {
-            return println!("no ATROUS_TEST_DEVICE: no real device was tested");
+        if crate::common::real_device().is_none() {
+            return;
         }
         let all = "alexnet_150 vgg16_64 vgg16_224 resnet50v2_64 mobilenet_64 mobilenetv2_96 mobilenetv2_256 deeplab_224";
         for name in all.split(' ') {

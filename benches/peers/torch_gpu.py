@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Times PyTorch on a GPU on the networks of `atrous bench nets --device cuda`, under the same names.
 
-    python torch_gpu.py --precision f32 > torch.jsonl
+    python torch_gpu.py --precisions f32 > torch.jsonl
     atrous bench nets --device cuda --against torch.jsonl
 
 A line of JSON a network, precision, layout and mode: the medians infer_ms (a batch), infer1_ms (one picture) and train_ms (a training

@@ -42,13 +42,12 @@ pub fn time(seconds: f64, mut run: impl FnMut() -> Result<()>) -> Result<Timing>
         run()?;
         times.push(start.elapsed().as_secs_f64());
     }
-    times.sort_by(f64::total_cmp);
-    Ok(Timing::of(&times))
+    Ok(Timing::of(times))
 }
 
 impl Timing {
-    /// Of times in rising order.
-    fn of(times: &[f64]) -> Self {
+    fn of(mut times: Vec<f64>) -> Self {
+        times.sort_by(f64::total_cmp);
         let n = times.len();
         Timing { median: times[n / 2], quarters: [times[n / 4], times[3 * n / 4]] }
     }
@@ -68,10 +67,8 @@ pub fn time_on(device: Device, seconds: f64, mut run: impl FnMut() -> Result<()>
     let cuda = Cuda::get(device)?;
     let mut ten = || (0..RUNS).try_for_each(|_| run());
     cuda.timed(&mut ten)?;
-    let mut times =
-        (0..15).map(|_| Ok(cuda.timed(&mut ten)? / RUNS as f64)).collect::<Result<Vec<_>>>()?;
-    times.sort_by(f64::total_cmp);
-    Ok(Timing::of(&times))
+    let times = (0..15).map(|_| Ok(cuda.timed(&mut ten)? / RUNS as f64)).collect::<Result<Vec<_>>>()?;
+    Ok(Timing::of(times))
 }
 
 /// What the machine can do at most, now.

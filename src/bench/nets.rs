@@ -101,20 +101,18 @@ impl Net {
             ("train_ms", milliseconds(train.median)),
             ("train_quarters_ms", train.quarters.map(milliseconds).to_vec().into()),
             ("train_gflop", tenths(gflop)),
-            ("train_percent_fma", tenths(100.0 * rate / machine.fma_gflops)),
-            ("fma_gflops", tenths(machine.fma_gflops)),
-            ("triad_gbps", tenths(machine.triad_gbps)),
-            ("pool_peak_mib", tenths(pool_peak as f64 / (1 << 20) as f64)),
             ("train_rss_mib", json!(train_rss)),
             ("peak_rss_mib", json!(peak_rss_mib())),
         ];
         // The limits, and the pool, are the CPU's.
-        let here = |key: &str| {
-            device == Device::Cpu
-                || !["train_percent_fma", "fma_gflops", "triad_gbps", "pool_peak_mib"].contains(&key)
-        };
-        let all = all.into_iter().filter(|(key, _)| here(key));
-        line.extend(all.map(|(key, value)| (key.to_string(), value)));
+        let of_cpu = [
+            ("train_percent_fma", tenths(100.0 * rate / machine.fma_gflops)),
+            ("fma_gflops", tenths(machine.fma_gflops)),
+            ("triad_gbps", tenths(machine.triad_gbps)),
+            ("pool_peak_mib", tenths(pool_peak as f64 / (1 << 20) as f64)),
+        ];
+        let of_cpu = of_cpu.into_iter().filter(|_| device == Device::Cpu);
+        line.extend(all.into_iter().chain(of_cpu).map(|(key, value)| (key.to_string(), value)));
         Ok(line)
     }
 

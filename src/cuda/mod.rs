@@ -190,6 +190,24 @@ impl Cuda {
         unsafe { self.driver.launch(kernel, size, arguments) }
     }
 
+    /// The same of a pass over n elements by kernels on `kernels/vector.cuh`: the first takes an element a thread, the second
+    /// four channels of one, where they are a multiple of four.
+    ///
+    /// # Safety
+    /// [`Cuda::launch`]'s contract.
+    pub unsafe fn launch_pass(
+        &self,
+        module: &'static str,
+        names: [&'static str; 2],
+        n: usize,
+        channels: usize,
+        arguments: &[Argument],
+    ) -> Result<()> {
+        let (name, threads) = if is_wide(channels) { (names[1], n / 4) } else { (names[0], n) };
+        // SAFETY: passed on to the caller.
+        unsafe { self.launch(Kernel::of(module, name), Size::elements(threads), arguments) }
+    }
+
     /// Seconds that what `run` asks for takes, by the device's own clock.
     pub fn timed(&self, run: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
         self.driver.timed(run)
@@ -312,11 +330,6 @@ impl Size {
     pub fn elements(n: usize) -> Self {
         let blocks = n.div_ceil(THREADS as usize).min(1 << 16) as u32;
         Size { grid: [blocks, 1, 1], block: [THREADS, 1, 1], shared: 0 }
-    }
-
-    /// The same of kernels on `kernels/vector.cuh`: a thread four elements, where it can take four channels.
-    pub fn vectors(n: usize, channels: usize) -> Self {
-        Size::elements(if is_wide(channels) { n / 4 } else { n })
     }
 
     /// A thread a row of f32, in blocks that bring their rows to shared memory where they fit there (48 KiB);

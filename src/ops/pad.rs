@@ -4,7 +4,7 @@
 use crate::autograd::record;
 use crate::cases::{Case, Input, Size};
 use crate::cpu::threads;
-use crate::cuda::{self, Cuda, Kernel, Value, arguments};
+use crate::cuda::{Cuda, Value, arguments};
 use crate::error::{Error, Result};
 use crate::ops::{Route, route};
 use crate::pool::Buffer;
@@ -89,12 +89,11 @@ fn on_device(
         true => (["pad_crop", "pad_crop_4"], inner),
         false => (["pad_place", "pad_place_4"], outer),
     };
-    let (channels, name) = (inner[3], names[cuda::is_wide(inner[3]) as usize]);
     let n = shape.iter().product();
     let to = cuda.allocate(n, DType::F32)?;
     let all = arguments![from.memory(), &to, Border(numbers), n as i64];
     // SAFETY: `from` has the other of the two shapes; `to` is n floats, new.
-    unsafe { cuda.launch(Kernel::of("pad", name), cuda::Size::vectors(n, channels), &all)? };
+    unsafe { cuda.launch_pass("pad", names, n, inner[3], &all)? };
     Ok(Tensor::from_memory(to, shape))
 }
 

@@ -10,17 +10,18 @@ use serde_json::Value;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// The device whose kernels are tested: the one that `ATROUS_TEST_DEVICE` names, else the emulated one in builds that
-/// have it; none, and a line that says so, where there is neither.
-pub fn test_device() -> Option<atrous::Device> {
-    match std::env::var("ATROUS_TEST_DEVICE") {
-        Ok(name) => Some(name.parse().unwrap_or_else(|error| panic!("ATROUS_TEST_DEVICE: {error}"))),
-        Err(_) if cfg!(feature = "emulator") => Some(atrous::Device::Emulated),
-        Err(_) => {
-            println!("no ATROUS_TEST_DEVICE and no emulator: nothing was tested");
-            None
-        }
+/// The device that `ATROUS_TEST_DEVICE` names.
+pub fn real_device() -> Option<atrous::Device> {
+    let name = std::env::var("ATROUS_TEST_DEVICE").ok();
+    if name.is_none() {
+        println!("no ATROUS_TEST_DEVICE: no real device was tested");
     }
+    name.map(|name| name.parse().unwrap_or_else(|error| panic!("ATROUS_TEST_DEVICE: {error}")))
+}
+
+/// The device whose kernels are tested: a real one, else the emulated one in builds that have it.
+pub fn test_device() -> Option<atrous::Device> {
+    real_device().or(cfg!(feature = "emulator").then_some(atrous::Device::Emulated))
 }
 
 /// The root that holds `open/`, `ops/`, `optim/` and `layers/`.

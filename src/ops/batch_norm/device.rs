@@ -17,9 +17,8 @@ type Names = [&'static str; 2];
 /// # Safety
 /// [`Cuda::launch`]'s contract.
 unsafe fn pass(cuda: &Cuda, names: Names, n: usize, channels: usize, all: &[Argument]) -> Result<()> {
-    let name = names[is_wide(channels) as usize];
     // SAFETY: the caller's.
-    unsafe { cuda.launch(kernel(name), Size::vectors(n, channels), all) }
+    unsafe { cuda.launch_pass("batch_norm", names, n, channels, all) }
 }
 
 /// How rows of channels are cut into tiles: at most 1024 of them, each at least 64 rows.

@@ -1,7 +1,7 @@
 //! Depthwise convolution on a CUDA device: launches of `kernels/depthwise_conv2d.cu`.
 
 use super::DepthwiseGeometry;
-use crate::cuda::{Cuda, Kernel, Memory, Size, Value, arguments};
+use crate::cuda::{Cuda, Kernel, Memory, Size, Value, arguments, is_wide};
 use crate::error::{Error, Result};
 use crate::ops::Then;
 use crate::tensor::{DType, Shape, Tensor};
@@ -36,7 +36,7 @@ fn kernel(name: &'static str) -> Kernel {
 
 /// Channels a thread takes: four where they come in fours.
 fn width(g: &DepthwiseGeometry) -> usize {
-    if g.channels.is_multiple_of(4) { 4 } else { 1 }
+    if is_wide(g.channels) { 4 } else { 1 }
 }
 
 /// Neighbouring outputs of a row that a thread makes, its window sliding along: 8 read 30 pixels of a 3×3

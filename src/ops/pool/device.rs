@@ -1,6 +1,6 @@
 //! Pooling on a CUDA device: launches of `kernels/pool.cu`.
 
-use crate::cuda::{Argument, Cuda, Kernel, Memory, Size, Value, arguments, is_wide};
+use crate::cuda::{Cuda, Kernel, Memory, Size, Value, arguments};
 use crate::error::{Error, Result};
 use crate::ops::pool::windows::Windows;
 use crate::tensor::{DType, Tensor};
@@ -33,22 +33,6 @@ impl Windows {
         self.pool[0] * self.pool[1] > 256
     }
 
-    /// A thread an element, or four channels of one by the second kernel.
-    ///
-    /// # Safety
-    /// [`Cuda::launch`]'s contract.
-    unsafe fn launch(
-        &self,
-        cuda: &Cuda,
-        names: [&'static str; 2],
-        n: usize,
-        all: &[Argument],
-    ) -> Result<()> {
-        let kernel = Kernel::of("pool", names[is_wide(self.channels) as usize]);
-        // SAFETY: the caller's.
-        unsafe { cuda.launch(kernel, Size::vectors(n, self.channels), all) }
-    }
-
     /// The maxima, and where they were, if that is wanted.
     pub(super) fn max_on_device(
         &self,
@@ -67,7 +51,7 @@ impl Windows {
         unsafe {
             match self.large() {
                 true => cuda.launch(Kernel::of("pool", "pool_max_large"), Size::elements(n), &all)?,
-                false => self.launch(cuda, ["pool_max", "pool_max_4"], n, &all)?,
+                false => cuda.launch_pass("pool", ["pool_max", "pool_max_4"], n, self.channels, &all)?,
             }
         };
         Ok((Tensor::from_memory(y, shape), places))
@@ -84,11 +68,12 @@ impl Windows {
         let dx = cuda.allocate(n, DType::F32)?;
         let all = arguments![dy.memory(), positions, &dx, Geometry::new(self)?, n as i64];
         let large = Kernel::of("pool", "pool_max_large_backward");
+        let names = ["pool_max_backward", "pool_max_backward_4"];
         // SAFETY: dy and the positions have the windows' output shape; dx is n floats, new.
         unsafe {
             match self.large() {
                 true => cuda.launch(large, Size::elements(n), &all)?,
-                false => self.launch(cuda, ["pool_max_backward", "pool_max_backward_4"], n, &all)?,
+                false => cuda.launch_pass("pool", names, n, self.channels, &all)?,
             }
         };
         Ok(Tensor::from_memory(dx, shape))
@@ -109,7 +94,7 @@ impl Windows {
         let to = cuda.allocate(n, DType::F32)?;
         let all = arguments![from.memory(), &to, Geometry::new(self)?, n as i64];
         // SAFETY: `from` has the windows' other shape; `to` is n floats, new.
-        unsafe { self.launch(cuda, names, n, &all)? };
+        unsafe { cuda.launch_pass("pool", names, n, self.channels, &all)? };
         Ok(Tensor::from_memory(to, shape))
     }
 }

@@ -19,7 +19,7 @@
 
 use crate::autograd::record;
 use crate::cases::{Case, Input, Size};
-use crate::cuda::{self, Cuda, Kernel, Value, arguments};
+use crate::cuda::{Cuda, Value, arguments};
 use crate::error::{Error, Result};
 use crate::ops::{Route, route};
 use crate::pool::Buffer;
@@ -200,10 +200,7 @@ fn on_device(
     let to = cuda.allocate(count, DType::F32)?;
     let all = arguments![from.memory(), &to, DeviceGeometry(numbers), count as i64];
     // SAFETY: `from` has the other shape of the geometry; `to` is `count` floats, new.
-    unsafe {
-        let kernel = Kernel::of("resize", names[cuda::is_wide(c) as usize]);
-        cuda.launch(kernel, cuda::Size::vectors(count, c), &all)?;
-    }
+    unsafe { cuda.launch_pass("resize", names, count, c, &all)? };
     Ok(Tensor::from_memory(to, shape))
 }
 
