@@ -121,12 +121,10 @@ pub fn run(cli: Cli) -> Result<()> {
         return command.run(cli.global.device);
     }
     let _ = DEVICE.set(cli.global.device.require()?);
-    if let Some(count) = cli.global.threads {
-        if count == 0 || count > 4096 {
-            return Err(Error::argument("--threads", format!("expected 1 to 4096, got {count}")));
-        }
-        threads::set(count)?;
+    if let Some(count) = cli.global.threads.filter(|count| !(1..=4096).contains(count)) {
+        return Err(Error::argument("--threads", format!("expected 1 to 4096, got {count}")));
     }
+    threads::set(cli.global.threads)?;
     let precision = cli.global.precision;
     if precision != Precision::F32 && device() == Device::Cpu {
         let message =

@@ -6,6 +6,7 @@ use crate::autograd::on_threads;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::layers::{Along, Layer, Lowered, Run};
+use crate::ops::batch_norm::Statistics;
 use crate::tensor::{DType, Shape, Tensor};
 
 #[derive(Clone)]
@@ -214,6 +215,7 @@ impl Model {
         };
         let last_uses = self.graph.last_uses();
         let mut values: Vec<Option<Tensor>> = vec![None; nodes.len()];
+        let mut statistics: Vec<Option<Statistics>> = nodes.iter().map(|_| None).collect();
         let mut moving = Vec::new();
         let mut logits = None;
         for (i, node) in nodes.iter().enumerate() {
@@ -231,12 +233,16 @@ impl Model {
             }
             let range = self.offsets[i]..self.offsets[i + 1];
             // A frozen batch norm keeps its moving statistics, whatever the others do.
-            let frozen = !self.parameters[range.clone()].iter().any(|p| p.trainable);
-            let run = Run { batch_statistics: run.batch_statistics && !frozen, ..run };
+            let of_batch = |i: usize| {
+                let range = self.offsets[i]..self.offsets[i + 1];
+                run.batch_statistics && self.parameters[range].iter().any(|p| p.trainable)
+            };
+            let run = Run { batch_statistics: of_batch(i), ..run };
             let lowered = match made {
-                Some(output) => Lowered { output, logits: None, moving: None },
+                Some(output) => Lowered { output, logits: None, moving: None, statistics: None },
                 None => {
-                    let Extras { then, onto, last, pooled, depthwise, later } = passes.extras[i];
+                    let Extras { then, onto, last, pooled, depthwise, later, statistics_for } =
+                        passes.extras[i];
                     let onto = onto.and_then(|id| match last {
                         true => values[id.0].take(),
                         false => values[id.0].clone(),
@@ -245,12 +251,15 @@ impl Model {
                         let its = &leaves[self.offsets[i]..self.offsets[i + 1]];
                         nodes[i].layer.convolution(its, passes.extras[i].then)
                     });
-                    let along = Along { then, onto, pooled, depthwise, later };
+                    let known = node.inputs.first().and_then(|id| statistics[id.0].take());
+                    let statistics = statistics_for.is_some_and(|Id(norm)| of_batch(norm));
+                    let along = Along { then, onto, pooled, depthwise, later, statistics, known };
                     node.layer.lower(&node.name, inputs, &leaves[range.clone()], run, along)?
                 }
             };
-            let Lowered { output, logits: raw, moving: statistics } = lowered;
-            if let Some((mean, variance)) = statistics {
+            let Lowered { output, logits: raw, moving: moved, statistics: told } = lowered;
+            statistics[i] = told;
+            if let Some((mean, variance)) = moved {
                 moving.extend([(range.end - 2, mean), (range.end - 1, variance)]);
             }
             logits = raw;

@@ -2,7 +2,8 @@
 //!
 //! A convolution that is followed by an activation alone writes the activation's result; so it is with a sum of two, of
 //! which it makes one, and with a max pooling of 2×2. A 1×1 convolution makes the depthwise one before it, if nobody else
-//! reads that. What is left out between them is never written. Where somebody looks at every layer's output, each is made
+//! reads that. What is left out between them is never written. A convolution in front of a batch norm takes the statistics of
+//! its result while that is in cache. Where somebody looks at every layer's output, each is made
 //! apart.
 
 use super::{Graph, Id};
@@ -24,6 +25,9 @@ pub struct Extras {
     pub depthwise: Option<Id>,
     /// Of that one: it hands on its input as it is.
     pub later: bool,
+    /// The batch norm that alone reads a convolution's result, for which the convolution takes its statistics where the
+    /// batch's are wanted.
+    pub statistics_for: Option<Id>,
 }
 
 /// For each layer.
@@ -50,6 +54,14 @@ impl Passes {
                 }
                 (Layer::Conv2D { kernel: [1, 1], stride: [1, 1], .. }, &[id]) => {
                     passes.separable(graph, &readers, i, id);
+                }
+                (Layer::BatchNormalization { .. }, &[id]) => {
+                    let producer = graph.node(id).layer;
+                    let convolves =
+                        matches!(producer, Layer::Conv2D { .. } | Layer::DepthwiseConv2D { .. });
+                    if convolves && readers[id.0] == 1 && producer.activation() == Activation::Linear {
+                        passes.extras[id.0].statistics_for = Some(Id(i));
+                    }
                 }
                 (Layer::Add, &[a, b]) => passes.sum(graph, &readers, i, [a, b]),
                 (
@@ -150,6 +162,22 @@ mod tests {
         assert_eq!(extras[4], Extras { onto: Some(a), last: true, ..Extras::default() });
         assert_eq!(extras[6], Extras::default());
         assert!(Passes::apart(&g).made_by.iter().all(Option::is_none));
+    }
+
+    #[test]
+    fn a_convolution_tells_the_batch_norm_that_alone_reads_it() {
+        let mut g = Graph::new("norms", "input", [8, 8, 4]);
+        let bn = Layer::BatchNormalization { epsilon: 1e-3, momentum: 0.9 };
+        let conv = Layer::conv2d(4, 3).with_padding(Padding::Same);
+        let a = g.add(conv, &[g.input()]).unwrap();
+        let norm = g.add(bn, &[a]).unwrap();
+        let seen = g.add(Layer::depthwise_conv2d(), &[norm]).unwrap();
+        g.add(bn, &[seen]).unwrap();
+        g.add(Layer::Add, &[seen, seen]).unwrap();
+        let extras = Passes::together(&g).extras;
+        assert_eq!(extras[a.0].statistics_for, Some(norm));
+        assert_eq!(extras.iter().filter(|extras| extras.statistics_for.is_some()).count(), 1);
+        assert!(Passes::apart(&g).extras.iter().all(|extras| extras.statistics_for.is_none()));
     }
 
     #[test]

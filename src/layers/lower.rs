@@ -2,6 +2,8 @@
 
 use super::{Activation, Layer};
 use crate::error::{Error, Result};
+use crate::ops::batch_norm::{Statistics, batch_norm_train_with};
+use crate::ops::depthwise_conv2d::depthwise_conv2d_with_statistics;
 use crate::ops::{self, Conv2dOptions, Convolution, PoolOptions, Then};
 use crate::random::hash_name;
 use crate::tensor::Tensor;
@@ -35,6 +37,8 @@ pub(crate) struct Lowered {
     pub logits: Option<Tensor>,
     /// New values of the layer's moving mean and variance.
     pub moving: Option<(Tensor, Tensor)>,
+    /// A convolution's, of its output.
+    pub statistics: Option<Statistics>,
 }
 
 /// What a layer makes in its own pass, which layers after it would.
@@ -49,6 +53,10 @@ pub(crate) struct Along<'a> {
     pub depthwise: Option<Convolution<'a>>,
     /// Of that one: its reader makes it.
     pub later: bool,
+    /// Whether a convolution should tell the statistics of its result.
+    pub statistics: bool,
+    /// A batch norm's input's, where the convolution before it told them.
+    pub known: Option<Statistics>,
 }
 
 impl Layer {
@@ -82,7 +90,7 @@ impl Layer {
             1 => inputs.remove(0),
             _ => inputs[0].clone(),
         };
-        let mut moving = None;
+        let (mut moving, mut statistics) = (None, None);
         // What a convolution makes in its own pass: its own activation, or that of the layer after it.
         let mut activation = self.activation();
         let own = activation.then();
@@ -97,13 +105,24 @@ impl Layer {
                     (None, None) if along.pooled => {
                         ops::conv2d::conv2d_pooled(&x, kernel, bias, options)?
                     }
+                    (None, None) if along.statistics => {
+                        let (y, told) = ops::conv2d::conv2d_with_statistics(&x, kernel, bias, options)?;
+                        statistics = told;
+                        y
+                    }
                     (None, None) => ops::conv2d(&x, kernel, bias, options)?,
                 }
             }
             Layer::DepthwiseConv2D { .. } if along.later => x,
             Layer::DepthwiseConv2D { .. } => {
                 let Convolution { kernel, bias, options } = self.convolution(parameters, along.then);
-                ops::depthwise_conv2d(&x, kernel, bias, options)?
+                if along.statistics {
+                    let (y, told) = depthwise_conv2d_with_statistics(&x, kernel, bias, options)?;
+                    statistics = told;
+                    y
+                } else {
+                    ops::depthwise_conv2d(&x, kernel, bias, options)?
+                }
             }
             Layer::Dense { .. } => ops::dense(&x, &parameters[0], parameters.get(1))?,
             Layer::BatchNormalization { epsilon, momentum } => {
@@ -114,7 +133,8 @@ impl Layer {
                     ));
                 };
                 if run.batch_statistics {
-                    let normed = ops::batch_norm_train(&x, gamma, beta, epsilon, along.then)?;
+                    let normed =
+                        batch_norm_train_with(along.known, &x, gamma, beta, epsilon, along.then)?;
                     moving = Some(normed.moving(mean, variance, momentum)?);
                     normed.y
                 } else {
@@ -166,6 +186,6 @@ impl Layer {
             Activation::Softmax => ops::softmax(&output)?,
             Activation::Tanh => ops::tanh(&output)?,
         };
-        Ok(Lowered { output, logits, moving })
+        Ok(Lowered { output, logits, moving, statistics })
     }
 }

@@ -142,33 +142,57 @@ impl Tile<'_> {
             let b_step = if B == PANEL { 2 * V::LANES } else { self.b_step };
             let k_step = if ROW_STEP == 1 { self.k_step } else { 1 };
             for &run in self.runs {
-                // (A copy of the sums: kept where they are, the compiler writes them to memory every step.)
-                let mut sums = sum;
                 let mut left = Left::<ROW_STEP>::new(self.a.wrapping_add(run), self.row_step, k_step);
                 for _ in 0..self.steps / UNROLL {
                     for u in 0..UNROLL {
                         prefetch(ahead);
                         ahead = ahead.wrapping_add(self.ahead_step);
-                        left.step::<V, ROWS, WIDTH>(u, b.wrapping_add(u * b_step), &mut sums);
+                        left.step::<V, ROWS, WIDTH>(u, b.wrapping_add(u * b_step), &mut sum);
                     }
                     left.advance(UNROLL);
                     b = b.wrapping_add(UNROLL * b_step);
                 }
                 for _ in 0..self.steps % UNROLL {
-                    left.step::<V, ROWS, WIDTH>(0, b, &mut sums);
+                    left.step::<V, ROWS, WIDTH>(0, b, &mut sum);
                     left.advance(1);
                     b = b.wrapping_add(b_step);
                 }
-                sum = sums;
             }
-            self.write(sum, to);
+            // Large results of few steps, which a first layer's are, go out of the registers.
+            if B == PANEL && ROW_STEP != 1 && self.stream && self.columns == WIDTH * V::LANES {
+                match (self.start, self.then) {
+                    (Start::Zero, Then::Nothing) => {
+                        return write_rows(&sum, to, Start::Zero, Then::Nothing, true);
+                    }
+                    (Start::Bias(bias), Then::Nothing) => {
+                        return write_rows(&sum, to, Start::Bias(bias), Then::Nothing, true);
+                    }
+                    (Start::Bias(bias), Then::Relu6) => {
+                        return write_rows(&sum, to, Start::Bias(bias), Then::Relu6, true);
+                    }
+                    _ => {}
+                }
+            }
+            // Others are put down first: a loop over them is short code, of which there are hundreds of copies. (Rows by
+            // number here and there: were one chosen at run time, all sums would be kept in memory from the beginning, cleared
+            // there by a call and written back after every run.)
+            let mut done = [[V::splat(0.0); WIDTH]; ROWS];
+            macro_rules! rows {
+                ($($row:literal)*) => {
+                    $(if $row < ROWS {
+                        done[$row] = sum[$row];
+                    })*
+                };
+            }
+            rows!(0 1 2 3 4 5 6 7 8 9 10 11 12 13);
+            self.write(&done, to);
         }
     }
 
     #[inline(always)]
     unsafe fn write<V: Vector, const ROWS: usize, const WIDTH: usize>(
         &self,
-        sum: [[V; WIDTH]; ROWS],
+        sum: &[[V; WIDTH]; ROWS],
         to: &[*mut f32; MOST_ROWS],
     ) {
         // What is known when compiling costs nothing a vector: the common cases are compiled each for itself.
@@ -176,72 +200,128 @@ impl Tile<'_> {
             ($(($start:pat, $then:pat, $stream:literal) => ($to_start:expr, $to_then:expr),)*) => {
                 match (self.start, self.then, self.stream) {
                     _ if self.columns < WIDTH * V::LANES => unsafe {
-                        self.write_as::<V, ROWS, WIDTH>(sum, to, self.start, self.then, self.stream, false)
+                        self.write_as::<V, ROWS, WIDTH>(sum, to, self.start, self.then, self.stream)
                     },
                     $(($start, $then, $stream) => unsafe {
-                        self.write_as::<V, ROWS, WIDTH>(sum, to, $to_start, $to_then, $stream, true)
+                        self.write_whole::<V, ROWS, WIDTH>(sum, to, $to_start, $to_then, $stream)
                     },)*
                     (start, then, stream) => unsafe {
-                        self.write_as::<V, ROWS, WIDTH>(sum, to, start, then, stream, true)
+                        self.write_as::<V, ROWS, WIDTH>(sum, to, start, then, stream)
                     },
                 }
             };
         }
         of!(
             (Start::Zero, Then::Nothing, false) => (Start::Zero, Then::Nothing),
-            (Start::Zero, Then::Nothing, true) => (Start::Zero, Then::Nothing),
             (Start::Accumulate, Then::Nothing, false) => (Start::Accumulate, Then::Nothing),
             (Start::Onto(bias), Then::Nothing, false) => (Start::Onto(bias), Then::Nothing),
             (Start::Bias(bias), Then::Nothing, false) => (Start::Bias(bias), Then::Nothing),
-            (Start::Bias(bias), Then::Nothing, true) => (Start::Bias(bias), Then::Nothing),
             (Start::Bias(bias), Then::Relu, false) => (Start::Bias(bias), Then::Relu),
             (Start::Bias(bias), Then::Relu6, false) => (Start::Bias(bias), Then::Relu6),
-            (Start::Bias(bias), Then::Relu6, true) => (Start::Bias(bias), Then::Relu6),
         )
     }
 
     #[inline(always)]
-    unsafe fn write_as<V: Vector, const ROWS: usize, const WIDTH: usize>(
+    unsafe fn write_whole<V: Vector, const ROWS: usize, const WIDTH: usize>(
         &self,
-        sum: [[V; WIDTH]; ROWS],
+        sum: &[[V; WIDTH]; ROWS],
         to: &[*mut f32; MOST_ROWS],
         start: Start,
         then: Then,
         stream: bool,
-        full: bool,
     ) {
-        unsafe {
-            for (sum, &c) in sum.iter().zip(to) {
-                for (half, &sum) in sum.iter().enumerate() {
-                    let at = half * V::LANES;
-                    if full {
-                        let value = match start {
-                            Start::Zero => sum,
-                            Start::Bias(bias) => sum.add(V::load(bias.as_ptr().add(at))),
-                            Start::Accumulate => V::load(c.add(at)).add(sum),
-                            Start::Onto(bias) => {
-                                V::load(c.add(at)).add(sum.add(V::load(bias.as_ptr().add(at))))
-                            }
-                        };
-                        match stream {
-                            true => then.of(value).stream(c.add(at)),
-                            false => then.of(value).store(c.add(at)),
-                        }
-                    } else {
-                        let n = V::LANES.min(self.columns - at);
-                        let value = match start {
-                            Start::Zero => sum,
-                            Start::Bias(bias) => sum.add(V::load_partial(bias.as_ptr().add(at), n)),
-                            Start::Accumulate => V::load_partial(c.add(at), n).add(sum),
-                            Start::Onto(bias) => {
-                                let bias = V::load_partial(bias.as_ptr().add(at), n);
-                                V::load_partial(c.add(at), n).add(sum.add(bias))
-                            }
-                        };
-                        then.of(value).store_partial(c.add(at), n);
+        for (sum, &c) in sum.iter().zip(to) {
+            for (half, &sum) in sum.iter().enumerate() {
+                let at = half * V::LANES;
+                unsafe { write_vector(sum, c.add(at), start, at, then, stream) };
+            }
+        }
+    }
+
+    /// With columns that are not whole vectors.
+    #[inline(always)]
+    unsafe fn write_as<V: Vector, const ROWS: usize, const WIDTH: usize>(
+        &self,
+        sum: &[[V; WIDTH]; ROWS],
+        to: &[*mut f32; MOST_ROWS],
+        start: Start,
+        then: Then,
+        stream: bool,
+    ) {
+        for (sum, &c) in sum.iter().zip(to) {
+            for (half, &sum) in sum.iter().enumerate() {
+                let at = half * V::LANES;
+                let n = V::LANES.min(self.columns - at);
+                unsafe {
+                    if n == V::LANES {
+                        write_vector(sum, c.add(at), start, at, then, stream);
+                        continue;
                     }
+                    let value = match start {
+                        Start::Zero => sum,
+                        Start::Bias(bias) => sum.add(V::load_partial(bias.as_ptr().add(at), n)),
+                        Start::Accumulate => V::load_partial(c.add(at), n).add(sum),
+                        Start::Onto(bias) => {
+                            let bias = V::load_partial(bias.as_ptr().add(at), n);
+                            V::load_partial(c.add(at), n).add(sum.add(bias))
+                        }
+                    };
+                    then.of(value).store_partial(c.add(at), n);
                 }
             }
+        }
+    }
+}
+
+/// Whole vectors of C, row by row as the compiler sees it.
+///
+/// # Safety
+/// As [`write_vector`].
+#[inline(always)]
+unsafe fn write_rows<V: Vector, const ROWS: usize, const WIDTH: usize>(
+    sum: &[[V; WIDTH]; ROWS],
+    to: &[*mut f32; MOST_ROWS],
+    start: Start,
+    then: Then,
+    stream: bool,
+) {
+    macro_rules! rows {
+        ($($row:literal)*) => {
+            $(if $row < ROWS {
+                for (half, &sum) in sum[$row].iter().enumerate() {
+                    let at = half * V::LANES;
+                    unsafe { write_vector(sum, to[$row].add(at), start, at, then, stream) };
+                }
+            })*
+        };
+    }
+    rows!(0 1 2 3 4 5 6 7 8 9 10 11 12 13);
+}
+
+/// A vector of C, which is that of column `at`.
+///
+/// # Safety
+/// Inside [`crate::cpu::simd::dispatch`]; `c` is a vector of C, aligned where it goes past the caches, and biases have one
+/// at `at`.
+#[inline(always)]
+unsafe fn write_vector<V: Vector>(
+    sum: V,
+    c: *mut f32,
+    start: Start,
+    at: usize,
+    then: Then,
+    stream: bool,
+) {
+    unsafe {
+        let value = match start {
+            Start::Zero => sum,
+            Start::Bias(bias) => sum.add(V::load(bias.as_ptr().add(at))),
+            Start::Accumulate => V::load(c).add(sum),
+            Start::Onto(bias) => V::load(c).add(sum.add(V::load(bias.as_ptr().add(at)))),
+        };
+        match stream {
+            true => then.of(value).stream(c),
+            false => then.of(value).store(c),
         }
     }
 }

@@ -6,106 +6,15 @@
 //! The activation after a batch norm costs no pass of its own: forward it is applied to what is written, backward
 //! its slope is known from x, which is read anyway.
 
-use super::{Normal, Statistics};
-use crate::cpu::simd::{self, Isa, Kernel, Vector, dispatch, isa, load, prefetch, store, streams};
+use super::Normal;
+use crate::cpu::simd::{Kernel, Vector, dispatch, isa, load, store, streams};
 use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
 use crate::pool::Buffer;
 use crate::tensor::Tensor;
 
-/// The body for every vector of `channels` elements: from c on, n of them, whole vectors with FULL = true.
-macro_rules! for_each_vector {
-    ($V:ident, $channels:expr, $full:ident, $c:ident, $n:ident, $body:expr) => {
-        let whole = $channels - $channels % $V::LANES;
-        for $c in (0..whole).step_by($V::LANES) {
-            const $full: bool = true;
-            let $n = $V::LANES;
-            $body
-        }
-        if whole < $channels {
-            const $full: bool = false;
-            let ($c, $n) = (whole, $channels - whole);
-            $body
-        }
-    };
-}
-
 /// Rows of a tile: with 64 channels 64 KiB, which stay in L2 between the two passes over them.
 const TILE: usize = 256;
-
-/// Mean and biased variance: each tile in two passes, the tiles merged in order.
-pub fn statistics(isa: Isa, x: &[f32], channels: usize) -> Statistics {
-    /// Means and Σ(x − m)² of some rows, into [mean, M2].
-    struct Tile<'a> {
-        x: &'a [f32],
-        mean: &'a mut [f32],
-        m2: &'a mut [f32],
-    }
-    impl Kernel for Tile<'_> {
-        type Output = ();
-        #[inline(always)]
-        fn run<V: Vector>(self) {
-            let channels = self.mean.len();
-            let (mean, m2) = (self.mean.as_mut_ptr(), self.m2.as_mut_ptr());
-            // SAFETY of both passes: n elements from c on of each of the rows' `channels` elements.
-            // Four rows at a time: a quarter of the loads and stores of sums.
-            for rows in self.x.chunks(4 * channels) {
-                for_each_vector!(V, channels, FULL, c, n, unsafe {
-                    let row = |r: usize| load::<V, FULL>(rows.as_ptr().add(r * channels + c), n);
-                    let sum = match rows.len() / channels {
-                        4 => row(0).add(row(1)).add(row(2).add(row(3))),
-                        3 => row(0).add(row(1)).add(row(2)),
-                        2 => row(0).add(row(1)),
-                        _ => row(0),
-                    };
-                    store::<V, FULL>(load::<V, FULL>(mean.add(c), n).add(sum), mean.add(c), n, false);
-                });
-            }
-            let count = (self.x.len() / channels) as f32;
-            self.mean.iter_mut().for_each(|sum| *sum /= count);
-            for rows in self.x.chunks(4 * channels) {
-                for_each_vector!(V, channels, FULL, c, n, unsafe {
-                    let m = load::<V, FULL>(mean.add(c), n);
-                    let mut sum = load::<V, FULL>(m2.add(c), n);
-                    for r in 0..rows.len() / channels {
-                        let at = rows.as_ptr().add(r * channels + c);
-                        // These rows are in cache; meanwhile, the next tile's come.
-                        prefetch(at.wrapping_add(TILE * channels));
-                        let d = load::<V, FULL>(at, n).sub(m);
-                        sum = d.mul_add(d, sum);
-                    }
-                    store::<V, FULL>(sum, m2.add(c), n, false);
-                });
-            }
-        }
-    }
-    let size = TILE * channels;
-    let mut parts = Buffer::<f32>::filled(x.len().div_ceil(size) * 2 * channels, 0.0);
-    threads::for_each_chunk(&mut parts, 2 * channels, |tile, part| {
-        let (mean, m2) = part.split_at_mut(channels);
-        dispatch(isa, Tile { x: &x[tile * size..x.len().min((tile + 1) * size)], mean, m2 });
-    });
-    let (mut n, mut mean, mut m2) = (0.0, vec![0.0f64; channels], vec![0.0f64; channels]);
-    for (tile, part) in parts.chunks_exact(2 * channels).enumerate() {
-        let count = TILE.min(x.len() / channels - tile * TILE) as f64;
-        let (share, spread) = (count / (n + count), n * count / (n + count));
-        let (part_mean, part_m2) = part.split_at(channels);
-        simd::vectorize(
-            isa,
-            #[inline(always)]
-            || {
-                let sums = mean.iter_mut().zip(&mut m2);
-                for ((mean, m2), (&part_mean, &part_m2)) in sums.zip(part_mean.iter().zip(part_m2)) {
-                    let delta = part_mean as f64 - *mean;
-                    *mean += delta * share;
-                    *m2 += part_m2 as f64 + delta * delta * spread;
-                }
-            },
-        );
-        n += count;
-    }
-    Statistics { mean, variance: m2.into_iter().map(|m2| m2 / n).collect() }
-}
 
 /// [Σ g, Σ g·(x − m)] of each channel. Where the statistics are constants, ∂x = γ·s·g goes into `dx` in the same pass.
 pub fn gradient_sums(

@@ -17,11 +17,32 @@
 //! and M2 = Σ(x − m)² in two passes over data that is still in cache; tiles are merged in order
 //! (Chan, Golub and LeVeque, 1979), in f64. With n = 1 the result is exactly β.
 //!
-//! Bytes bind: training reads x twice and writes y; backward reads x and g twice and writes ∂x
+//! Bytes bind: training reads x twice and writes y, or once where the convolution before it has told the statistics
+//! (`moments.rs`); backward reads x and g twice and writes ∂x
 //! (inference: reads each once).
+
+/// The body for every vector of `channels` elements: from c on, n of them, whole vectors with FULL = true.
+macro_rules! for_each_vector {
+    ($V:ident, $channels:expr, $full:ident, $c:ident, $n:ident, $body:expr) => {
+        let whole = $channels - $channels % $V::LANES;
+        for $c in (0..whole).step_by($V::LANES) {
+            const $full: bool = true;
+            let $n = $V::LANES;
+            $body
+        }
+        if whole < $channels {
+            const $full: bool = false;
+            let ($c, $n) = (whole, $channels - whole);
+            $body
+        }
+    };
+}
 
 mod cpu;
 mod device;
+mod moments;
+
+pub(crate) use moments::{Moments, fill};
 
 use crate::autograd::{Needs, record};
 use crate::cases::{Case, Fill, Input, Size};
@@ -72,6 +93,18 @@ pub fn batch_norm_train(
     epsilon: f64,
     then: Then,
 ) -> Result<BatchNorm> {
+    batch_norm_train_with(None, x, gamma, beta, epsilon, then)
+}
+
+/// The same where the operator that made x has already told its statistics.
+pub(crate) fn batch_norm_train_with(
+    known: Option<Statistics>,
+    x: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    epsilon: f64,
+    then: Then,
+) -> Result<BatchNorm> {
     let route = check(x, &[gamma, beta], epsilon)?;
     let (dtype, channels) = (x.dtype(), x.shape().last_axis());
     let count = x.shape().elements() / channels;
@@ -80,9 +113,10 @@ pub fn batch_norm_train(
     }
     let fused = route.fuses();
     let statistics = match route {
+        Route::Fast if let Some(known) = known => known,
         Route::F64 => Statistics::naive::<f64>(x.values(), channels),
         Route::Reference => Statistics::naive::<f32>(x.values(), channels),
-        Route::Fast => cpu::statistics(isa(), x.values(), channels),
+        Route::Fast => Moments::of(isa(), x.values(), x.shape()).merge(),
         Route::Cuda(cuda) => return train_on_device(cuda, x, [gamma, beta], epsilon, count, then),
     };
     let tensor =
@@ -260,7 +294,8 @@ fn column(sums: &[[f64; 2]], which: usize, dtype: DType) -> Result<Tensor> {
     Ok(Tensor::from_slice(&values, [values.len()])?.to_dtype(dtype))
 }
 
-struct Statistics {
+/// Of each channel of a batch; the variance is the biased one.
+pub(crate) struct Statistics {
     mean: Vec<f64>,
     variance: Vec<f64>,
 }

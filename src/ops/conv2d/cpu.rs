@@ -17,17 +17,21 @@
 //!
 //! Where dilation pushes many taps into the padding, only those that see pixels are multiplied ([`sparse`]).
 
-use super::sparse::{Sparse, offsets, transposed};
+use super::sparse::{ByTap, Sparse, offsets, transposed};
 use super::{Conv2dGeometry, first_layer, picture_gradient};
 use crate::cpu::gemm::{
-    Dense, GridPlace, Matrix, Packed, Patches, Right, Start, gram, matrix_product, product,
+    Dense, GridPlace, Matrix, Packed, Patches, Right, Start, gram, matrix_product, multiply_rows,
+    product,
 };
 use crate::cpu::kept::Weights;
 use crate::cpu::simd::Isa;
 use crate::cpu::winograd::{self, Finish};
+use crate::ops::batch_norm::{Moments, fill};
 use crate::ops::{Then, fast_math};
 use std::sync::Arc;
 
+/// With moments where the kernel [`takes_moments`].
+#[expect(clippy::too_many_arguments, reason = "a convolution's operands and what is made of its result")]
 pub fn forward(
     isa: Isa,
     g: &Conv2dGeometry,
@@ -35,29 +39,38 @@ pub fn forward(
     weights: Weights,
     b: Option<&[f32]>,
     then: Then,
+    moments: Option<&mut Moments>,
     y: &mut [f32],
 ) {
     let w = weights.values;
+    assert!(moments.is_none() || takes_moments(isa, g));
     if let Some(g) = winograd(g).map(fast) {
         return with_winograd(isa, &g, x, weights, Finish { bias: b, then, pool: false }, y);
     }
     if first_layer::fits(isa, g) {
-        return first_layer::forward(isa, g, x, w, b, then, y);
+        return first_layer::forward(isa, g, x, w, b, then, moments, y);
     }
     if let Some(taps) = Sparse::new(g) {
-        let right = Right::matrix(w, g.kernel[0] * g.kernel[1] * g.in_channels, g.out_channels);
-        return taps.convolve(
-            isa,
-            x,
-            Right { taps: offsets(g), inner: g.in_channels, ..right },
-            b,
-            then,
-            y,
-        );
+        let right = || {
+            let all = Right::matrix(w, g.kernel[0] * g.kernel[1] * g.in_channels, g.out_channels);
+            Right { taps: offsets(g), inner: g.in_channels, ..all }
+        };
+        let kernel = by_tap(isa, &taps, weights, pixels(g), "by tap", right);
+        return taps.convolve(isa, x, &kernel, b, then, y);
     }
     let depth = g.kernel[0] * g.kernel[1] * g.in_channels;
     let right = Right::matrix(w, depth, g.out_channels);
     let start = b.map_or(Start::Zero, Start::Bias);
+    if let Some(moments) = moments {
+        /// A task's rows of the product.
+        const ROWS: usize = 256;
+        let panels = pointwise_panels(isa, g, weights);
+        return fill(y, g.out_channels, ROWS, Some(moments), |first, stream, y| {
+            let rows = first..first + y.len() / g.out_channels;
+            let x = &x[rows.start * g.in_channels..rows.end * g.in_channels];
+            multiply_rows(x, &panels, start, then, stream, y);
+        });
+    }
     if is_pointwise(g) {
         return pointwise(isa, g, x, weights, start, then, y);
     }
@@ -65,6 +78,15 @@ pub fn forward(
     let packed = weights.form(pixels(g), ("blocks", isa), || Packed::new(isa, &right));
     // SAFETY: dense rows, one an output pixel.
     unsafe { product(&patches(g, x), &packed, start, then, &place, y) };
+}
+
+/// Whether [`forward`] takes the moments of its result in passing: a first layer, and a 1×1 convolution of so many pixels
+/// that tiles of them are work for a few cores.
+pub fn takes_moments(isa: Isa, g: &Conv2dGeometry) -> bool {
+    const TILES: usize = 64;
+    let shape = g.output_shape();
+    let many = is_pointwise(g) && pixels(g) >= TILES * Moments::tile(&shape);
+    many || (first_layer::fits(isa, g) && Moments::tile_is_whole_rows(&shape))
 }
 
 /// Whether [`forward_pooled`] can.
@@ -132,6 +154,20 @@ pub fn pointwise_panels(isa: Isa, g: &Conv2dGeometry, weights: Weights) -> Arc<P
     weights.form(pixels(g), ("whole", isa), || Packed::whole(isa, &right))
 }
 
+/// What a sparse convolution needs of its kernel.
+fn by_tap<'a>(
+    isa: Isa,
+    taps: &Sparse,
+    weights: Weights,
+    pixels: usize,
+    name: &'static str,
+    right: impl Fn() -> Right<'a>,
+) -> Arc<ByTap> {
+    let make = || taps.pack(isa, right());
+    let kernel = weights.form(pixels, (name, isa), make);
+    if taps.fits(&kernel) { kernel } else { Arc::new(make()) }
+}
+
 /// Of all results.
 fn pixels(g: &Conv2dGeometry) -> usize {
     g.batch * g.output[0] * g.output[1]
@@ -175,9 +211,12 @@ pub fn input_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], weights: Weights
     }
     if let Some(taps) = Sparse::new(&transposed(g)) {
         // The kernel turned by 180°.
-        let turned = offsets(g).into_iter().rev().collect();
-        let right = Right { taps: turned, inner: f, columns: c, stride: f, values: w, transposed: true };
-        return taps.convolve(isa, dy, right, None, Then::Nothing, dx);
+        let right = || {
+            let turned = offsets(g).into_iter().rev().collect();
+            Right { taps: turned, inner: f, columns: c, stride: f, values: w, transposed: true }
+        };
+        let kernel = by_tap(isa, &taps, weights, pixels, "by tap, turned", right);
+        return taps.convolve(isa, dy, &kernel, None, Then::Nothing, dx);
     }
     if is_pointwise(g) {
         let make = || Packed::whole(isa, &Right::transpose(w, f, c));

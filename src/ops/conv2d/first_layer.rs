@@ -2,17 +2,19 @@
 //!
 //! Patches of 3 channels are short runs (a row of a 3×3 window is 9 floats), and copying them costs more than
 //! multiplying them. But neighbouring windows lie 3·stride floats apart, so a register tile can read them where
-//! they are: element (pixel r, k) of a window's row is at r · 3·stride + k. All it takes is a copy of some rows of a
-//! picture with their padding, which every task makes of what it needs, and which stays in its core's cache.
+//! they are: element (pixel r, k) of a window's row is at r · 3·stride + k. Only windows that hang over the picture's edge
+//! are copied, with the padding.
 //!
 //! The kernel's gradient reads the same places with rows and steps exchanged: row k of ∂w sums over pixels that
-//! are 3·stride apart.
+//! are 3·stride apart. It sums over whole rows, and copies them with their padding, some at a time, which stay in the
+//! core's cache.
 
 use super::Conv2dGeometry;
 use crate::cpu::gemm::{APART, KC, PANEL, Packed, Right, Start, Tile, for_each_tile};
-use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, streams};
+use crate::cpu::simd::{Isa, Kernel, Vector, dispatch};
 use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
+use crate::ops::batch_norm::{Moments, fill};
 use crate::pool::Buffer;
 use std::ops::Range;
 
@@ -78,6 +80,54 @@ impl Padded {
     }
 }
 
+/// The windows of a tile's outputs where they hang over the edge: their part of the picture, and zeros.
+struct Edge {
+    values: Buffer<f32>,
+    /// Floats from one row to the next, enough for a tile of the most outputs.
+    row: usize,
+}
+
+impl Edge {
+    fn row(g: &Conv2dGeometry, most: usize) -> usize {
+        ((most - 1) * g.stride[1] + g.kernel[1]) * CHANNELS
+    }
+
+    fn new(g: &Conv2dGeometry, most: usize) -> Self {
+        let row = Self::row(g, most);
+        Edge { values: Buffer::new(g.kernel[0] * row), row }
+    }
+
+    /// Whether the windows of `count` outputs from (y, x) on lie in the picture only in part.
+    #[inline(always)]
+    fn overhangs(g: &Conv2dGeometry, y: usize, x: usize, count: usize) -> bool {
+        let (first, last) = ([y, x], [y, x + count - 1]);
+        (0..2).any(|d| {
+            first[d] * g.stride[d] < g.pad[d]
+                || last[d] * g.stride[d] + g.kernel[d] > g.pad[d] + g.input[d]
+        })
+    }
+
+    /// The windows of `count` outputs from (y, x) on.
+    fn copy(&mut self, g: &Conv2dGeometry, picture: &[f32], y: usize, x: usize, count: usize) -> &[f32] {
+        let (top, left) = (y * g.stride[0], x * g.stride[1]);
+        let right = left + (count - 1) * g.stride[1] + g.kernel[1];
+        // Columns of the picture among them, counted with the padding in front of it.
+        let seen = left.max(g.pad[1])..right.min(g.pad[1] + g.input[1]);
+        for (ky, out) in self.values.chunks_exact_mut(self.row).enumerate() {
+            out.fill(0.0);
+            let row = (top + ky).checked_sub(g.pad[0]).filter(|&row| row < g.input[0]);
+            if let Some(row) = row.filter(|_| !seen.is_empty()) {
+                let from = (row * g.input[1] + seen.start - g.pad[1]) * CHANNELS;
+                let size = seen.len() * CHANNELS;
+                out[(seen.start - left) * CHANNELS..][..size]
+                    .copy_from_slice(&picture[from..from + size]);
+            }
+        }
+        &self.values
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "a convolution's operands and what is made of its result")]
 pub fn forward(
     isa: Isa,
     g: &Conv2dGeometry,
@@ -85,6 +135,7 @@ pub fn forward(
     w: &[f32],
     b: Option<&[f32]>,
     then: Then,
+    moments: Option<&mut Moments>,
     y: &mut [f32],
 ) {
     struct Rows<'a> {
@@ -112,17 +163,17 @@ pub fn forward(
         #[inline(always)]
         fn rows<V: Vector, const STEP: usize>(self) {
             let (g, f, width) = (self.g, self.g.out_channels, 2 * V::LANES);
-            let end = self.first + self.out.len() / (g.output[1] * f);
-            let mut padded = None;
+            let runs = |row: usize| (0..g.kernel[0]).map(|ky| ky * row).collect::<Vec<_>>();
+            let (inside, copied) = (runs(g.input[1] * CHANNELS), runs(Edge::row(g, V::TILE_ROWS)));
+            let share = g.stride[0] * g.input[1] * CHANNELS / g.output[1];
+            let mut edge = Edge::new(g, V::TILE_ROWS);
             for (row, out) in self.out.chunks_exact_mut(g.output[1] * f).enumerate() {
                 let (n, oy) = ((self.first + row) / g.output[0], (self.first + row) % g.output[0]);
-                // The rest of the task's rows, or of the picture's.
-                let rows = oy..g.output[0].min(oy + end - self.first - row);
-                let padded: &Padded = match row == 0 || oy == 0 {
-                    true => padded.insert(Padded::new(g, self.x, n, rows)),
-                    false => padded.as_ref().expect("made for the first row"),
-                };
-                let runs = padded.runs(g.kernel[0], 1);
+                let soon = self
+                    .x
+                    .as_ptr()
+                    .wrapping_add(((n * g.input[0] + (oy + 2) * g.stride[0]) * g.input[1]) * CHANNELS);
+                let picture = &self.x[n * g.input[0] * g.input[1] * CHANNELS..];
                 for panel in 0..f.div_ceil(width) {
                     let column = panel * width;
                     let columns = width.min(f - column);
@@ -130,10 +181,18 @@ pub fn forward(
                         g.output[1],
                         #[inline(always)]
                         |first, count| {
+                            let (a, runs) = match Edge::overhangs(g, oy, first, count) {
+                                false => {
+                                    let (y, x) =
+                                        (oy * g.stride[0] - g.pad[0], first * g.stride[1] - g.pad[1]);
+                                    (picture[(y * g.input[1] + x) * CHANNELS..].as_ptr(), &inside)
+                                }
+                                true => (edge.copy(g, picture, oy, first, count).as_ptr(), &copied),
+                            };
                             let tile = Tile {
                                 steps: g.kernel[1] * CHANNELS,
-                                runs: &runs,
-                                a: padded.window(g, oy, first).as_ptr(),
+                                runs,
+                                a,
                                 row_step: 0,
                                 k_step: 1,
                                 b: self.packed.panel(0, panel).as_ptr(),
@@ -145,12 +204,14 @@ pub fn forward(
                                 },
                                 then: self.then,
                                 stream: self.stream,
-                                ahead: padded.window(g, oy, first).as_ptr(),
-                                ahead_step: 0,
+                                // What the row after the next will read first, a share a tile.
+                                ahead: soon.wrapping_add(first * share),
+                                ahead_step: (count * share)
+                                    .div_ceil(g.kernel[0] * g.kernel[1] * CHANNELS),
                             };
                             let to = out[first * f..(first + count) * f].as_mut_ptr();
-                            // SAFETY: the windows of `count` outputs lie in the padded picture, one STEP after the
-                            // other; the panel has a row for each element of a window; the outputs are borrowed.
+                            // SAFETY: the windows of `count` outputs lie in the picture or in the copy, one STEP after
+                            // the other; the panel has a row for each element of a window; the outputs are borrowed.
                             unsafe {
                                 tile.run::<V, STEP, PANEL>(
                                     count,
@@ -168,10 +229,9 @@ pub fn forward(
     let packed = Packed::new(isa, &Right::matrix(w, depth, g.out_channels));
     let row = g.output[1] * g.out_channels;
     let rows = (threads::PASS / row).max(1);
-    let stream = streams(y, g.out_channels);
-    threads::for_each_chunk(y, rows * row, |i, out| {
-        let packed = &packed;
-        dispatch(isa, Rows { g, x, packed, bias: b, then, stream, first: i * rows, out });
+    fill(y, g.out_channels, rows * g.output[1], moments, |first, stream, out| {
+        let (packed, first) = (&packed, first / g.output[1]);
+        dispatch(isa, Rows { g, x, packed, bias: b, then, stream, first, out });
     });
 }
 

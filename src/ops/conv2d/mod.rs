@@ -28,6 +28,7 @@ use crate::autograd::{Needs, record_all};
 use crate::cpu::kept::Weights;
 use crate::cpu::simd::isa;
 use crate::error::{Error, Result};
+use crate::ops::batch_norm::{Moments, Statistics};
 use crate::ops::{
     Padding, PoolOptions, Route, Then, fast_math, max_pool2d, precision, route, with_fast_math,
 };
@@ -133,6 +134,26 @@ impl Windows {
 /// Convolves pictures [N, H, W, C] with a kernel [kh, kw, C, F] and adds a bias `[F]`; then the options'
 /// activation.
 pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions) -> Result<Tensor> {
+    convolve(x, w, b, options, false).map(|(y, _)| y)
+}
+
+/// [`conv2d`], and the statistics of its result, if its kernel can tell them: for the batch norm that comes after it.
+pub(crate) fn conv2d_with_statistics(
+    x: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    options: Conv2dOptions,
+) -> Result<(Tensor, Option<Statistics>)> {
+    convolve(x, w, b, options, options.then == Then::Nothing)
+}
+
+fn convolve(
+    x: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    options: Conv2dOptions,
+    statistics: bool,
+) -> Result<(Tensor, Option<Statistics>)> {
     let g = Conv2dGeometry::new(x.shape(), w.shape(), options)?;
     if let Some(b) = b
         && b.shape()[..] != [g.out_channels]
@@ -143,13 +164,16 @@ pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions
     let (precision, fast, then) = (precision(), fast_math(), options.then);
     let route_taken = route("conv2d", &inputs)?;
     let fused = route_taken.fuses();
+    let mut moments = None;
     let output = match route_taken {
         Route::F64 => forward::<f64>(&g, x, w, b, reference::forward),
         Route::Reference => forward::<f32>(&g, x, w, b, reference::forward),
         Route::Fast => {
             let kept = (!w.needs_grad()).then(|| w.kept());
+            let wanted = statistics && cpu::takes_moments(isa(), &g);
+            moments = wanted.then(|| Moments::new(isa(), g.output_shape()));
             forward::<f32>(&g, x, w, b, |g, x, values, b, y| {
-                cpu::forward(isa(), g, x, Weights { values, kept }, b, then, y)
+                cpu::forward(isa(), g, x, Weights { values, kept }, b, then, moments.as_mut(), y)
             })
         }
         Route::Cuda(cuda) => {
@@ -201,7 +225,7 @@ pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions
         }
         Ok(all)
     });
-    then.complete(fused, output)
+    Ok((then.complete(fused, output)?, moments.map(Moments::merge)))
 }
 
 /// max_pool2d of 2×2 of conv2d(x, w, b), where no gradient is asked for in one pass: the larger picture is never written.
@@ -255,7 +279,7 @@ fn forward<T: Real>(
     x: &Tensor,
     w: &Tensor,
     b: Option<&Tensor>,
-    kernel: impl Fn(&Conv2dGeometry, &[T], &[T], Option<&[T]>, &mut [T]),
+    kernel: impl FnOnce(&Conv2dGeometry, &[T], &[T], Option<&[T]>, &mut [T]),
 ) -> Tensor {
     let mut out = Buffer::<T>::new(g.output_shape().elements());
     kernel(g, x.values(), w.values(), b.map(|b| b.values()), &mut out);

@@ -2,14 +2,14 @@
 //!
 //! A tap sees pixels for a rectangle of outputs: of 14 outputs with dilation 6, tap 0 for the last eight, tap 1 for all,
 //! tap 2 for the first eight. Each tap adds the product of its pixels, which are read where they lie, with its matrix to
-//! that rectangle; nobody multiplies by padding. The kernel's gradient sums for each tap over the same rectangle.
+//! that rectangle; nobody multiplies by padding, and taps that see none are not looked at. The kernel's gradient sums for each tap over the same rectangle.
 //!
 //! A task has a panel of filters, so that each weight is brought to a core once; the outputs that it adds to again and
 //! again stay in L2 beside the pixels.
 
 use super::Conv2dGeometry;
 use super::cpu::patches;
-use crate::cpu::gemm::{ANY, ONE_RUN, PANEL, Packed, Patches, Right, Start, Tile, for_each_tile, gram};
+use crate::cpu::gemm::{ANY, ONE_RUN, PANEL, Packed, Patches, Right, Start, Tile, gram};
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch};
 use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
@@ -59,12 +59,33 @@ impl<'a> Sparse<'a> {
         (4 * some.product::<usize>() <= 3 * all).then_some(Sparse { g, seen })
     }
 
-    /// y = x * the kernel + b, then the activation. `right` has a tap's matrix after the other.
+    /// The taps that see pixels at all.
+    fn taps(&self) -> Vec<usize> {
+        let sees = |axis: usize, k: usize| !self.seen[axis][k].is_empty();
+        let width = self.g.kernel[1];
+        (0..self.g.kernel[0] * width)
+            .filter(|tap| sees(0, tap / width) && sees(1, tap % width))
+            .collect()
+    }
+
+    /// What it needs of a kernel; `right` has a matrix for each tap.
+    pub fn pack(&self, isa: Isa, mut right: Right) -> ByTap {
+        let taps = self.taps();
+        right.taps = taps.iter().map(|&tap| right.taps[tap]).collect();
+        ByTap { packed: Packed::by_tap(isa, &right), taps }
+    }
+
+    /// Whether that is what was packed: it may have been for pictures of another size.
+    pub fn fits(&self, kernel: &ByTap) -> bool {
+        kernel.taps == self.taps()
+    }
+
+    /// y = x * the kernel + b, then the activation.
     pub fn convolve(
         &self,
         isa: Isa,
         x: &[f32],
-        right: Right,
+        kernel: &ByTap,
         b: Option<&[f32]>,
         then: Then,
         y: &mut [f32],
@@ -80,14 +101,13 @@ impl<'a> Sparse<'a> {
         if y.is_empty() {
             return;
         }
-        let packed = &Packed::by_tap(isa, &right);
-        let panels = packed.panels();
+        let panels = kernel.packed.panels();
         let parts = TASKS.div_ceil(panels).min(g.batch);
         let out = Shared::new(y);
         threads::for_each(panels * parts, |task| {
             let (panel, part) = (task / parts, task % parts);
             let pictures = g.batch * part / parts..g.batch * (part + 1) / parts;
-            dispatch(isa, Task { taps: self, x, packed, panel, pictures, b, then, out });
+            dispatch(isa, Task { taps: self, x, kernel, panel, pictures, b, then, out });
         });
     }
 
@@ -124,6 +144,13 @@ impl<'a> Sparse<'a> {
     }
 }
 
+/// A kernel, as far as it sees pixels.
+pub struct ByTap {
+    packed: Packed,
+    /// Whose matrices these are.
+    taps: Vec<usize>,
+}
+
 /// For each tap of an axis, the outputs for which it lies inside the picture.
 fn seen(g: &Conv2dGeometry, axis: usize) -> Vec<Range<usize>> {
     let outputs = |k: usize| {
@@ -139,7 +166,7 @@ fn seen(g: &Conv2dGeometry, axis: usize) -> Vec<Range<usize>> {
 struct Task<'a> {
     taps: &'a Sparse<'a>,
     x: &'a [f32],
-    packed: &'a Packed,
+    kernel: &'a ByTap,
     panel: usize,
     pictures: Range<usize>,
     b: Option<&'a [f32]>,
@@ -151,7 +178,7 @@ impl Kernel for Task<'_> {
     type Output = ();
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let (g, packed, width) = (self.taps.g, self.packed, 2 * V::LANES);
+        let (g, packed, width) = (self.taps.g, &self.kernel.packed, 2 * V::LANES);
         let column = self.panel * width;
         let columns = width.min(g.out_channels - column);
         let pixel = |n: usize, size: [usize; 2], y: usize, x: usize| (n * size[0] + y) * size[1] + x;
@@ -167,62 +194,75 @@ impl Kernel for Task<'_> {
                 None => row(i).fill(0.0),
             }
         }
-        let blocks = packed.blocks() / (g.kernel[0] * g.kernel[1]);
-        for (ky, rows) in self.taps.seen[0].iter().enumerate() {
-            for (kx, seen) in self.taps.seen[1].iter().enumerate() {
-                let mut channel = 0;
-                for block in 0..blocks {
-                    let block = (ky * g.kernel[1] + kx) * blocks + block;
-                    let (b, steps) = (packed.panel(block, self.panel), packed.steps(block));
-                    for (n, oy) in
-                        self.pictures.clone().flat_map(|n| rows.clone().map(move |oy| (n, oy)))
-                    {
+        let blocks = packed.blocks() / self.kernel.taps.len().max(1);
+        for (at, &tap) in self.kernel.taps.iter().enumerate() {
+            let (ky, kx) = (tap / g.kernel[1], tap % g.kernel[1]);
+            let (rows, columns_seen) = (self.taps.seen[0][ky].clone(), self.taps.seen[1][kx].clone());
+            let down = turns(rows.len(), columns_seen.len(), V::TILE_ROWS);
+            // Lines of outputs, along x or down y; from one output of a line to the next there are so many pixels.
+            let (lines, line) = if down { (columns_seen, rows) } else { (rows, columns_seen) };
+            let step = |width: usize| if down { width } else { 1 };
+            let most = if down { V::TILE_ROWS.div_ceil(2) } else { V::TILE_ROWS };
+            let mut channel = 0;
+            for block in at * blocks..(at + 1) * blocks {
+                let (b, steps) = (packed.panel(block, self.panel), packed.steps(block));
+                for (n, across) in self.pictures.clone().flat_map(|n| lines.clone().map(move |i| (n, i)))
+                {
+                    let tiles = line.len().div_ceil(most);
+                    for tile in 0..tiles {
+                        let first = line.start + line.len() * tile / tiles;
+                        let count = line.start + line.len() * (tile + 1) / tiles - first;
+                        let (oy, ox) = if down { (first, across) } else { (across, first) };
                         let iy = oy + ky * g.dilation[0] - g.pad[0];
-                        for_each_tile::<V>(
-                            seen.len(),
-                            #[inline(always)]
-                            |first, count| {
-                                let ox = seen.start + first;
-                                let ix = ox + kx * g.dilation[1] - g.pad[1];
-                                let at = pixel(n, g.input, iy, ix) * g.in_channels + channel;
-                                let tile = Tile {
-                                    steps,
-                                    runs: ONE_RUN,
-                                    a: self.x[at..].as_ptr(),
-                                    row_step: g.in_channels,
-                                    k_step: 1,
-                                    b: b.as_ptr(),
-                                    b_step: 0,
-                                    columns,
-                                    start: Start::Accumulate,
-                                    then: Then::Nothing,
-                                    stream: false,
-                                    // The pixels of the next row.
-                                    ahead: self.x.as_ptr().wrapping_add(at + g.input[1] * g.in_channels),
-                                    ahead_step: 16,
-                                };
-                                let to = pixel(n, g.output, oy, ox) * g.out_channels + column;
-                                // SAFETY: `count` neighbouring pixels of this row lie in the picture, from `channel` on
-                                // at least `steps` channels each; the panel has as many rows of full width; the
-                                // outputs are this task's alone.
-                                unsafe {
-                                    tile.run::<V, ANY, PANEL>(
-                                        count,
-                                        #[inline(always)]
-                                        |r| self.out.at(to + r * g.out_channels),
-                                    )
-                                };
-                            },
-                        );
+                        let ix = ox + kx * g.dilation[1] - g.pad[1];
+                        let from = pixel(n, g.input, iy, ix) * g.in_channels + channel;
+                        let tile = Tile {
+                            steps,
+                            runs: ONE_RUN,
+                            a: self.x[from..].as_ptr(),
+                            row_step: step(g.input[1]) * g.in_channels,
+                            k_step: 1,
+                            b: b.as_ptr(),
+                            b_step: 0,
+                            columns,
+                            start: Start::Accumulate,
+                            then: Then::Nothing,
+                            stream: false,
+                            // The pixels of the next row.
+                            ahead: self.x.as_ptr().wrapping_add(from + g.input[1] * g.in_channels),
+                            ahead_step: 16,
+                        };
+                        let to = pixel(n, g.output, oy, ox) * g.out_channels + column;
+                        let to_step = step(g.output[1]) * g.out_channels;
+                        // SAFETY: `count` pixels of this line lie in the picture, from `channel` on at least `steps`
+                        // channels each; the panel has as many rows of full width; the outputs are this task's alone.
+                        unsafe {
+                            tile.run::<V, ANY, PANEL>(
+                                count,
+                                #[inline(always)]
+                                |r| self.out.at(to + r * to_step),
+                            )
+                        };
                     }
-                    channel += steps;
                 }
+                channel += steps;
             }
         }
         if self.then != Then::Nothing {
             outputs.for_each(|i| self.then.in_place(row(i)));
         }
     }
+}
+
+/// Whether a rectangle of outputs goes by lines down y: where that takes fewer steps. A tile of two outputs waits for its own
+/// sums as long as one of four computes. (Pixels above each other are a power of two apart at times, and all in the same
+/// places of a cache of 8 or 12 ways: half as many of them a tile.)
+fn turns(rows: usize, columns: usize, most: usize) -> bool {
+    let steps = |lines: usize, line: usize, most: usize| {
+        let tiles = line.div_ceil(most).max(1);
+        lines * tiles * line.div_ceil(tiles).max(4)
+    };
+    steps(columns, rows, most.div_ceil(2)) < steps(rows, columns, most)
 }
 
 #[cfg(test)]
@@ -241,5 +281,16 @@ mod tests {
         assert_eq!(seen(&atrous(18), 1), [14..14, 0..14, 0..0]);
         assert!(Sparse::new(&atrous(1)).is_none());
         assert!(Sparse::new(&transposed(&atrous(6))).is_some());
+        // Of dilation 18 the middle alone is left, of 12 the corners are small.
+        let weights = vec![0.0; 9 * 256];
+        for (dilation, taps) in [(18, vec![4]), (12, (0..9).collect())] {
+            let g = atrous(dilation);
+            let right = Right { taps: offsets(&g), inner: 16, ..Right::matrix(&weights, 9 * 16, 16) };
+            let (sparse, other) = (Sparse::new(&g).unwrap(), atrous(30 - dilation));
+            let packed = sparse.pack(Isa::Portable, right);
+            assert_eq!(packed.taps, taps);
+            assert!(sparse.fits(&packed) && !Sparse::new(&other).unwrap().fits(&packed));
+        }
+        assert!(turns(14, 2, 14) && !turns(14, 8, 14) && !turns(2, 14, 14) && !turns(14, 14, 14));
     }
 }

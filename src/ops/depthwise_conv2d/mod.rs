@@ -18,7 +18,9 @@ pub(crate) use cpu::ByRows;
 
 use crate::autograd::{Needs, record_all};
 use crate::cases::{Case, Input, Size};
+use crate::cpu::simd::isa;
 use crate::error::{Error, Result};
+use crate::ops::batch_norm::{Moments, Statistics};
 use crate::ops::conv2d::{Conv2dOptions, Windows};
 use crate::ops::{Padding, Route, Then, route};
 use crate::pool::Buffer;
@@ -94,6 +96,27 @@ pub fn depthwise_conv2d(
     b: Option<&Tensor>,
     options: Conv2dOptions,
 ) -> Result<Tensor> {
+    convolve(x, w, b, options, false).map(|(y, _)| y)
+}
+
+/// [`depthwise_conv2d`], and the statistics of its result, if its kernel can tell them: for the batch norm that comes after
+/// it.
+pub(crate) fn depthwise_conv2d_with_statistics(
+    x: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    options: Conv2dOptions,
+) -> Result<(Tensor, Option<Statistics>)> {
+    convolve(x, w, b, options, options.then == Then::Nothing)
+}
+
+fn convolve(
+    x: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    options: Conv2dOptions,
+    statistics: bool,
+) -> Result<(Tensor, Option<Statistics>)> {
     let g = DepthwiseGeometry::new(x.shape(), w.shape(), options)?;
     if let Some(b) = b
         && b.shape()[..] != [g.channels]
@@ -104,10 +127,15 @@ pub fn depthwise_conv2d(
     let then = options.then;
     let route_taken = route("depthwise_conv2d", &inputs)?;
     let fused = route_taken.fuses();
+    let mut moments = None;
     let output = match route_taken {
         Route::F64 => reference::forward::<f64>(&g, x, w, b),
         Route::Reference => reference::forward::<f32>(&g, x, w, b),
-        Route::Fast => cpu::forward(&g, x, w, b, then),
+        Route::Fast => {
+            let wanted = statistics && Moments::tile_is_whole_rows(&g.output_shape());
+            moments = wanted.then(|| Moments::new(isa(), g.output_shape()));
+            cpu::forward(&g, x, w, b, then, moments.as_mut())
+        }
         Route::Cuda(cuda) => device::forward(cuda, &g, [x, w], b, then)?,
     };
     let needs = Needs::of([x, w, b.unwrap_or(w)]);
@@ -144,7 +172,7 @@ pub fn depthwise_conv2d(
         }
         Ok(all)
     });
-    then.complete(fused, output)
+    Ok((then.complete(fused, output)?, moments.map(Moments::merge)))
 }
 
 mod reference {

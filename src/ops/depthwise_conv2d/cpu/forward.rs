@@ -1,19 +1,34 @@
 use super::{BLOCK, blocked, pack, rows, strips};
-use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, isa, load, prefetch, store, streams};
+use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, isa, load, prefetch, store};
 use crate::cpu::threads;
 use crate::ops::Then;
+use crate::ops::batch_norm::{Moments, fill};
 use crate::ops::depthwise_conv2d::DepthwiseGeometry;
 use crate::pool::Buffer;
 use crate::tensor::Tensor;
 use std::ops::Range;
 
-pub fn forward(g: &DepthwiseGeometry, x: &Tensor, w: &Tensor, b: Option<&Tensor>, then: Then) -> Tensor {
+pub fn forward(
+    g: &DepthwiseGeometry,
+    x: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    then: Then,
+    moments: Option<&mut Moments>,
+) -> Tensor {
     let by_rows = ByRows::new(isa(), g, x.values(), w.values(), b.map(|b| b.values()), then);
     let mut y = Buffer::<f32>::new(g.output_shape().elements());
-    let width = g.output[1] * g.channels;
-    let rows = rows(g.batch * g.output[0], width);
-    let stream = streams(&y, g.channels);
-    threads::for_each_chunk(&mut y, rows * width, |i, out| by_rows.make(i * rows, stream, out));
+    let count = g.batch * g.output[0];
+    let rows = match moments {
+        None => rows(count, g.output[1] * g.channels),
+        // What is looked at again must be in L2 still.
+        Some(_) => {
+            (threads::PASS / (g.output[1] * g.channels).max(1)).clamp(1, count.div_ceil(16).max(1))
+        }
+    };
+    fill(&mut y, g.channels, rows * g.output[1], moments, |first, stream, out| {
+        by_rows.make(first / g.output[1], stream, out)
+    });
     Tensor::from_buffer(y, g.output_shape())
 }
 
