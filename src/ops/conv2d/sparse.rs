@@ -2,7 +2,8 @@
 //!
 //! A tap sees pixels for a rectangle of outputs: of 14 outputs with dilation 6, tap 0 for the last eight, tap 1 for all,
 //! tap 2 for the first eight. Each tap adds the product of its pixels, which are read where they lie, with its matrix to
-//! that rectangle; nobody multiplies by padding, and taps that see none are not looked at. The kernel's gradient sums for each tap over the same rectangle.
+//! that rectangle; nobody multiplies by padding, and taps that see none are not even packed. The kernel's gradient sums
+//! for each tap over the same rectangle.
 //!
 //! A task has a panel of filters, so that each weight is brought to a core once; the outputs that it adds to again and
 //! again stay in L2 beside the pixels.
