@@ -10,7 +10,7 @@ use std::sync::Once;
 ///
 /// Where each thread has a core, it stays there. Left to itself the system at times woke a thread on the core of the one
 /// that had work for it, and kept them both there for as long as a benchmark took, with the other core idle: one
-/// process in three was half as fast, in loops of about a millisecond.
+/// process in four was half as fast, in loops of about a millisecond.
 pub fn set(threads: Option<usize>) -> Result<()> {
     let cores = affinity::cores();
     rayon::ThreadPoolBuilder::new()
