@@ -3,6 +3,7 @@
 use super::{Activation, Layer};
 use crate::error::{Error, Result};
 use crate::ops::batch_norm::{Statistics, batch_norm_train_with};
+use crate::ops::conv2d::conv2d_with_statistics;
 use crate::ops::depthwise_conv2d::depthwise_conv2d_with_statistics;
 use crate::ops::{self, Conv2dOptions, Convolution, PoolOptions, Then};
 use crate::random::hash_name;
@@ -105,24 +106,21 @@ impl Layer {
                     (None, None) if along.pooled => {
                         ops::conv2d::conv2d_pooled(&x, kernel, bias, options)?
                     }
-                    (None, None) if along.statistics => {
-                        let (y, told) = ops::conv2d::conv2d_with_statistics(&x, kernel, bias, options)?;
-                        statistics = told;
+                    (None, None) => {
+                        let y;
+                        (y, statistics) =
+                            conv2d_with_statistics(&x, kernel, bias, options, along.statistics)?;
                         y
                     }
-                    (None, None) => ops::conv2d(&x, kernel, bias, options)?,
                 }
             }
             Layer::DepthwiseConv2D { .. } if along.later => x,
             Layer::DepthwiseConv2D { .. } => {
                 let Convolution { kernel, bias, options } = self.convolution(parameters, along.then);
-                if along.statistics {
-                    let (y, told) = depthwise_conv2d_with_statistics(&x, kernel, bias, options)?;
-                    statistics = told;
-                    y
-                } else {
-                    ops::depthwise_conv2d(&x, kernel, bias, options)?
-                }
+                let y;
+                (y, statistics) =
+                    depthwise_conv2d_with_statistics(&x, kernel, bias, options, along.statistics)?;
+                y
             }
             Layer::Dense { .. } => ops::dense(&x, &parameters[0], parameters.get(1))?,
             Layer::BatchNormalization { epsilon, momentum } => {

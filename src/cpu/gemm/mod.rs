@@ -40,7 +40,7 @@ use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
 use crate::pool::Buffer;
 use std::ops::Range;
-pub(crate) use tile::{ANY, APART, ONE_RUN, PANEL, Tile, for_each_tile};
+pub(crate) use tile::{ANY, APART, ONE_RUN, PANEL, Tile, for_each_tile, for_each_tile_of};
 
 /// Steps of k a block.
 pub(crate) const KC: usize = 256;

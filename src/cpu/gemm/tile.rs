@@ -45,8 +45,14 @@ pub(crate) const ONE_RUN: &[usize] = &[0];
 /// Calls `f(first, count)` for every tile of rows: as few as there must be, of even size (a tile of two rows takes
 /// nearly as long as one of six).
 #[inline(always)]
-pub(crate) fn for_each_tile<V: Vector>(rows: usize, mut f: impl FnMut(usize, usize)) {
-    let tiles = rows.div_ceil(V::TILE_ROWS);
+pub(crate) fn for_each_tile<V: Vector>(rows: usize, f: impl FnMut(usize, usize)) {
+    for_each_tile_of(V::TILE_ROWS, rows, f);
+}
+
+/// The same with at most so many rows a tile.
+#[inline(always)]
+pub(crate) fn for_each_tile_of(most: usize, rows: usize, mut f: impl FnMut(usize, usize)) {
+    let tiles = rows.div_ceil(most);
     let mut first = 0;
     for tile in 0..tiles {
         let end = rows * (tile + 1) / tiles;
@@ -196,78 +202,62 @@ impl Tile<'_> {
         to: &[*mut f32; MOST_ROWS],
     ) {
         // What is known when compiling costs nothing a vector: the common cases are compiled each for itself.
+        let plain = self.columns == WIDTH * V::LANES && !self.stream;
         macro_rules! of {
-            ($(($start:pat, $then:pat, $stream:literal) => ($to_start:expr, $to_then:expr),)*) => {
-                match (self.start, self.then, self.stream) {
-                    _ if self.columns < WIDTH * V::LANES => unsafe {
-                        self.write_as::<V, ROWS, WIDTH>(sum, to, self.start, self.then, self.stream)
-                    },
-                    $(($start, $then, $stream) => unsafe {
-                        self.write_whole::<V, ROWS, WIDTH>(sum, to, $to_start, $to_then, $stream)
+            ($(($start:pat, $then:pat) => ($to_start:expr, $to_then:expr),)*) => {
+                match (self.start, self.then) {
+                    $(($start, $then) if plain => unsafe {
+                        write_as(sum, to, WIDTH * V::LANES, $to_start, $to_then, false)
                     },)*
-                    (start, then, stream) => unsafe {
-                        self.write_as::<V, ROWS, WIDTH>(sum, to, start, then, stream)
+                    (start, then) => unsafe {
+                        write_as(sum, to, self.columns, start, then, self.stream)
                     },
                 }
             };
         }
         of!(
-            (Start::Zero, Then::Nothing, false) => (Start::Zero, Then::Nothing),
-            (Start::Accumulate, Then::Nothing, false) => (Start::Accumulate, Then::Nothing),
-            (Start::Onto(bias), Then::Nothing, false) => (Start::Onto(bias), Then::Nothing),
-            (Start::Bias(bias), Then::Nothing, false) => (Start::Bias(bias), Then::Nothing),
-            (Start::Bias(bias), Then::Relu, false) => (Start::Bias(bias), Then::Relu),
-            (Start::Bias(bias), Then::Relu6, false) => (Start::Bias(bias), Then::Relu6),
+            (Start::Zero, Then::Nothing) => (Start::Zero, Then::Nothing),
+            (Start::Accumulate, Then::Nothing) => (Start::Accumulate, Then::Nothing),
+            (Start::Onto(bias), Then::Nothing) => (Start::Onto(bias), Then::Nothing),
+            (Start::Bias(bias), Then::Nothing) => (Start::Bias(bias), Then::Nothing),
+            (Start::Bias(bias), Then::Relu) => (Start::Bias(bias), Then::Relu),
+            (Start::Bias(bias), Then::Relu6) => (Start::Bias(bias), Then::Relu6),
         )
     }
+}
 
-    #[inline(always)]
-    unsafe fn write_whole<V: Vector, const ROWS: usize, const WIDTH: usize>(
-        &self,
-        sum: &[[V; WIDTH]; ROWS],
-        to: &[*mut f32; MOST_ROWS],
-        start: Start,
-        then: Then,
-        stream: bool,
-    ) {
-        for (sum, &c) in sum.iter().zip(to) {
-            for (half, &sum) in sum.iter().enumerate() {
-                let at = half * V::LANES;
-                unsafe { write_vector(sum, c.add(at), start, at, then, stream) };
-            }
-        }
-    }
-
-    /// With columns that are not whole vectors.
-    #[inline(always)]
-    unsafe fn write_as<V: Vector, const ROWS: usize, const WIDTH: usize>(
-        &self,
-        sum: &[[V; WIDTH]; ROWS],
-        to: &[*mut f32; MOST_ROWS],
-        start: Start,
-        then: Then,
-        stream: bool,
-    ) {
-        for (sum, &c) in sum.iter().zip(to) {
-            for (half, &sum) in sum.iter().enumerate() {
-                let at = half * V::LANES;
-                let n = V::LANES.min(self.columns - at);
-                unsafe {
-                    if n == V::LANES {
-                        write_vector(sum, c.add(at), start, at, then, stream);
-                        continue;
-                    }
-                    let value = match start {
-                        Start::Zero => sum,
-                        Start::Bias(bias) => sum.add(V::load_partial(bias.as_ptr().add(at), n)),
-                        Start::Accumulate => V::load_partial(c.add(at), n).add(sum),
-                        Start::Onto(bias) => {
-                            let bias = V::load_partial(bias.as_ptr().add(at), n);
-                            V::load_partial(c.add(at), n).add(sum.add(bias))
-                        }
-                    };
-                    then.of(value).store_partial(c.add(at), n);
+/// Rows of C, of so many columns.
+///
+/// # Safety
+/// As [`write_vector`]; `to` has ROWS rows of `columns`.
+#[inline(always)]
+unsafe fn write_as<V: Vector, const ROWS: usize, const WIDTH: usize>(
+    sum: &[[V; WIDTH]; ROWS],
+    to: &[*mut f32; MOST_ROWS],
+    columns: usize,
+    start: Start,
+    then: Then,
+    stream: bool,
+) {
+    for (sum, &c) in sum.iter().zip(to) {
+        for (half, &sum) in sum.iter().enumerate() {
+            let at = half * V::LANES;
+            let n = V::LANES.min(columns - at);
+            unsafe {
+                if n == V::LANES {
+                    write_vector(sum, c.add(at), start, at, then, stream);
+                    continue;
                 }
+                let value = match start {
+                    Start::Zero => sum,
+                    Start::Bias(bias) => sum.add(V::load_partial(bias.as_ptr().add(at), n)),
+                    Start::Accumulate => V::load_partial(c.add(at), n).add(sum),
+                    Start::Onto(bias) => {
+                        let bias = V::load_partial(bias.as_ptr().add(at), n);
+                        V::load_partial(c.add(at), n).add(sum.add(bias))
+                    }
+                };
+                then.of(value).store_partial(c.add(at), n);
             }
         }
     }

@@ -243,12 +243,15 @@ mod tests {
                 for (x, w, stride) in convolutions {
                     let (x, w, options) = (noise(&x), noise(&w), options(stride));
                     let expected = conv2d(&x, &w, None, options).unwrap();
-                    check(conv2d_with_statistics(&x, &w, None, options).unwrap(), expected);
+                    check(conv2d_with_statistics(&x, &w, None, options, true).unwrap(), expected);
                 }
                 for (x, stride) in [([2, 33, 29, 35], 1), ([1, 300, 301, 96], 1), ([3, 40, 41, 16], 2)] {
                     let (x, w, options) = (noise(&x), noise(&[3, 3, x[3], 1]), options(stride));
                     let expected = depthwise_conv2d(&x, &w, None, options).unwrap();
-                    check(depthwise_conv2d_with_statistics(&x, &w, None, options).unwrap(), expected);
+                    check(
+                        depthwise_conv2d_with_statistics(&x, &w, None, options, true).unwrap(),
+                        expected,
+                    );
                 }
             });
             // Not those of few pixels, of rows too long for a tile, and of a kernel that does not offer it.

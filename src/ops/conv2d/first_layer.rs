@@ -88,12 +88,8 @@ struct Edge {
 }
 
 impl Edge {
-    fn row(g: &Conv2dGeometry, most: usize) -> usize {
-        ((most - 1) * g.stride[1] + g.kernel[1]) * CHANNELS
-    }
-
     fn new(g: &Conv2dGeometry, most: usize) -> Self {
-        let row = Self::row(g, most);
+        let row = ((most - 1) * g.stride[1] + g.kernel[1]) * CHANNELS;
         Edge { values: Buffer::new(g.kernel[0] * row), row }
     }
 
@@ -163,10 +159,10 @@ pub fn forward(
         #[inline(always)]
         fn rows<V: Vector, const STEP: usize>(self) {
             let (g, f, width) = (self.g, self.g.out_channels, 2 * V::LANES);
-            let runs = |row: usize| (0..g.kernel[0]).map(|ky| ky * row).collect::<Vec<_>>();
-            let (inside, copied) = (runs(g.input[1] * CHANNELS), runs(Edge::row(g, V::TILE_ROWS)));
-            let share = g.stride[0] * g.input[1] * CHANNELS / g.output[1];
             let mut edge = Edge::new(g, V::TILE_ROWS);
+            let runs = |row: usize| (0..g.kernel[0]).map(|ky| ky * row).collect::<Vec<_>>();
+            let (inside, copied) = (runs(g.input[1] * CHANNELS), runs(edge.row));
+            let share = g.stride[0] * g.input[1] * CHANNELS / g.output[1];
             for (row, out) in self.out.chunks_exact_mut(g.output[1] * f).enumerate() {
                 let (n, oy) = ((self.first + row) / g.output[0], (self.first + row) % g.output[0]);
                 let soon = self

@@ -134,20 +134,11 @@ impl Windows {
 /// Convolves pictures [N, H, W, C] with a kernel [kh, kw, C, F] and adds a bias `[F]`; then the options'
 /// activation.
 pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions) -> Result<Tensor> {
-    convolve(x, w, b, options, false).map(|(y, _)| y)
+    conv2d_with_statistics(x, w, b, options, false).map(|(y, _)| y)
 }
 
-/// [`conv2d`], and the statistics of its result, if its kernel can tell them: for the batch norm that comes after it.
+/// [`conv2d`], and the statistics of its result, if they are wanted and its kernel can tell them: for the batch norm that comes after it.
 pub(crate) fn conv2d_with_statistics(
-    x: &Tensor,
-    w: &Tensor,
-    b: Option<&Tensor>,
-    options: Conv2dOptions,
-) -> Result<(Tensor, Option<Statistics>)> {
-    convolve(x, w, b, options, options.then == Then::Nothing)
-}
-
-fn convolve(
     x: &Tensor,
     w: &Tensor,
     b: Option<&Tensor>,
@@ -170,7 +161,7 @@ fn convolve(
         Route::Reference => forward::<f32>(&g, x, w, b, reference::forward),
         Route::Fast => {
             let kept = (!w.needs_grad()).then(|| w.kept());
-            let wanted = statistics && cpu::takes_moments(isa(), &g);
+            let wanted = statistics && then == Then::Nothing && cpu::takes_moments(isa(), &g);
             moments = wanted.then(|| Moments::new(isa(), g.output_shape()));
             forward::<f32>(&g, x, w, b, |g, x, values, b, y| {
                 cpu::forward(isa(), g, x, Weights { values, kept }, b, then, moments.as_mut(), y)

@@ -10,7 +10,9 @@
 
 use super::Conv2dGeometry;
 use super::cpu::patches;
-use crate::cpu::gemm::{ANY, ONE_RUN, PANEL, Packed, Patches, Right, Start, Tile, gram};
+use crate::cpu::gemm::{
+    ANY, ONE_RUN, PANEL, Packed, Patches, Right, Start, Tile, for_each_tile_of, gram,
+};
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch};
 use crate::cpu::threads::{self, Shared};
 use crate::ops::Then;
@@ -209,42 +211,45 @@ impl Kernel for Task<'_> {
                 let (b, steps) = (packed.panel(block, self.panel), packed.steps(block));
                 for (n, across) in self.pictures.clone().flat_map(|n| lines.clone().map(move |i| (n, i)))
                 {
-                    let tiles = line.len().div_ceil(most);
-                    for tile in 0..tiles {
-                        let first = line.start + line.len() * tile / tiles;
-                        let count = line.start + line.len() * (tile + 1) / tiles - first;
-                        let (oy, ox) = if down { (first, across) } else { (across, first) };
-                        let iy = oy + ky * g.dilation[0] - g.pad[0];
-                        let ix = ox + kx * g.dilation[1] - g.pad[1];
-                        let from = pixel(n, g.input, iy, ix) * g.in_channels + channel;
-                        let tile = Tile {
-                            steps,
-                            runs: ONE_RUN,
-                            a: self.x[from..].as_ptr(),
-                            row_step: step(g.input[1]) * g.in_channels,
-                            k_step: 1,
-                            b: b.as_ptr(),
-                            b_step: 0,
-                            columns,
-                            start: Start::Accumulate,
-                            then: Then::Nothing,
-                            stream: false,
-                            // The pixels of the next row.
-                            ahead: self.x.as_ptr().wrapping_add(from + g.input[1] * g.in_channels),
-                            ahead_step: 16,
-                        };
-                        let to = pixel(n, g.output, oy, ox) * g.out_channels + column;
-                        let to_step = step(g.output[1]) * g.out_channels;
-                        // SAFETY: `count` pixels of this line lie in the picture, from `channel` on at least `steps`
-                        // channels each; the panel has as many rows of full width; the outputs are this task's alone.
-                        unsafe {
-                            tile.run::<V, ANY, PANEL>(
-                                count,
-                                #[inline(always)]
-                                |r| self.out.at(to + r * to_step),
-                            )
-                        };
-                    }
+                    for_each_tile_of(
+                        most,
+                        line.len(),
+                        #[inline(always)]
+                        |first: usize, count: usize| {
+                            let first = line.start + first;
+                            let (oy, ox) = if down { (first, across) } else { (across, first) };
+                            let iy = oy + ky * g.dilation[0] - g.pad[0];
+                            let ix = ox + kx * g.dilation[1] - g.pad[1];
+                            let from = pixel(n, g.input, iy, ix) * g.in_channels + channel;
+                            let tile = Tile {
+                                steps,
+                                runs: ONE_RUN,
+                                a: self.x[from..].as_ptr(),
+                                row_step: step(g.input[1]) * g.in_channels,
+                                k_step: 1,
+                                b: b.as_ptr(),
+                                b_step: 0,
+                                columns,
+                                start: Start::Accumulate,
+                                then: Then::Nothing,
+                                stream: false,
+                                // The pixels of the next row.
+                                ahead: self.x.as_ptr().wrapping_add(from + g.input[1] * g.in_channels),
+                                ahead_step: 16,
+                            };
+                            let to = pixel(n, g.output, oy, ox) * g.out_channels + column;
+                            let to_step = step(g.output[1]) * g.out_channels;
+                            // SAFETY: `count` pixels of this line lie in the picture, from `channel` on at least `steps`
+                            // channels each; the panel has as many rows of full width; the outputs are this task's alone.
+                            unsafe {
+                                tile.run::<V, ANY, PANEL>(
+                                    count,
+                                    #[inline(always)]
+                                    |r| self.out.at(to + r * to_step),
+                                )
+                            };
+                        },
+                    );
                 }
                 channel += steps;
             }

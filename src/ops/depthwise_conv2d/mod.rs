@@ -96,21 +96,12 @@ pub fn depthwise_conv2d(
     b: Option<&Tensor>,
     options: Conv2dOptions,
 ) -> Result<Tensor> {
-    convolve(x, w, b, options, false).map(|(y, _)| y)
+    depthwise_conv2d_with_statistics(x, w, b, options, false).map(|(y, _)| y)
 }
 
-/// [`depthwise_conv2d`], and the statistics of its result, if its kernel can tell them: for the batch norm that comes after
+/// [`depthwise_conv2d`], and the statistics of its result, if they are wanted and its kernel can tell them: for the batch norm that comes after
 /// it.
 pub(crate) fn depthwise_conv2d_with_statistics(
-    x: &Tensor,
-    w: &Tensor,
-    b: Option<&Tensor>,
-    options: Conv2dOptions,
-) -> Result<(Tensor, Option<Statistics>)> {
-    convolve(x, w, b, options, options.then == Then::Nothing)
-}
-
-fn convolve(
     x: &Tensor,
     w: &Tensor,
     b: Option<&Tensor>,
@@ -132,7 +123,8 @@ fn convolve(
         Route::F64 => reference::forward::<f64>(&g, x, w, b),
         Route::Reference => reference::forward::<f32>(&g, x, w, b),
         Route::Fast => {
-            let wanted = statistics && Moments::tile_is_whole_rows(&g.output_shape());
+            let wanted =
+                statistics && then == Then::Nothing && Moments::tile_is_whole_rows(&g.output_shape());
             moments = wanted.then(|| Moments::new(isa(), g.output_shape()));
             cpu::forward(&g, x, w, b, then, moments.as_mut())
         }

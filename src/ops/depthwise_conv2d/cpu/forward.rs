@@ -1,4 +1,4 @@
-use super::{BLOCK, blocked, pack, rows, strips};
+use super::{BLOCK, TASK, blocked, pack, rows, strips};
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, isa, load, prefetch, store};
 use crate::cpu::threads;
 use crate::ops::Then;
@@ -18,14 +18,9 @@ pub fn forward(
 ) -> Tensor {
     let by_rows = ByRows::new(isa(), g, x.values(), w.values(), b.map(|b| b.values()), then);
     let mut y = Buffer::<f32>::new(g.output_shape().elements());
-    let count = g.batch * g.output[0];
-    let rows = match moments {
-        None => rows(count, g.output[1] * g.channels),
-        // What is looked at again must be in L2 still.
-        Some(_) => {
-            (threads::PASS / (g.output[1] * g.channels).max(1)).clamp(1, count.div_ceil(16).max(1))
-        }
-    };
+    // What is looked at again for its moments must be in L2 still.
+    let floats = if moments.is_some() { threads::PASS } else { TASK };
+    let rows = rows(g.batch * g.output[0], g.output[1] * g.channels, floats);
     fill(&mut y, g.channels, rows * g.output[1], moments, |first, stream, out| {
         by_rows.make(first / g.output[1], stream, out)
     });

@@ -2,7 +2,7 @@
 
 #![allow(clippy::needless_range_loop, reason = "taps and pixels of a block are what is counted")]
 
-use super::{BLOCK, blocked, pack, rows, strips, unpack};
+use super::{BLOCK, TASK, blocked, pack, rows, strips, unpack};
 use crate::cpu::simd::{Kernel, Vector, dispatch, isa, load, prefetch, store, streams};
 use crate::cpu::threads::{self, Shared};
 use crate::ops::depthwise_conv2d::DepthwiseGeometry;
@@ -28,7 +28,7 @@ pub fn gradients(
     let packed = w.map(|w| pack(w, c, isa.lanes()));
     let size = c.div_ceil(isa.lanes()) * taps * isa.lanes();
     let (count, outputs) = (g.batch * height, g.batch * g.output[0]);
-    let band = rows(count, width * c);
+    let band = rows(count, width * c, TASK);
     let bands = count.div_ceil(band);
     let mut dx = w.map(|_| Buffer::<f32>::new(count * width * c));
     let mut sums = x.map(|_| Buffer::<f32>::new(bands * size));

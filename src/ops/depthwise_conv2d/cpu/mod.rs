@@ -33,10 +33,12 @@ fn blocked(g: &DepthwiseGeometry) -> bool {
     g.kernel == [3, 3] && g.dilation == [1, 1] && g.stride[0] == g.stride[1] && g.stride[0] <= 2
 }
 
-/// Rows a task, of `count` with `width` floats each: about a mebibyte, so that little is read again at the seams;
-/// fewer where there are few, to share them out.
-fn rows(count: usize, width: usize) -> usize {
-    (4 * threads::PASS / width.max(1)).clamp(1, count.div_ceil(16).max(1))
+/// Floats a task: a mebibyte, so that little is read again at the seams.
+const TASK: usize = 4 * threads::PASS;
+
+/// Rows a task, of `count` with `width` floats each: about `floats` of them; fewer where there are few, to share them out.
+fn rows(count: usize, width: usize, floats: usize) -> usize {
+    (floats / width.max(1)).clamp(1, count.div_ceil(16).max(1))
 }
 
 /// Cuts a row of `width` pixels of `channels` floats into strips of whole blocks, `block` pixels each; what is outside
