@@ -56,13 +56,18 @@ impl Weights<'_> {
         form: Form,
         make: impl FnOnce() -> T,
     ) -> Arc<T> {
+        match self.keeps(pixels) {
+            Some(kept) => kept.get(form, make),
+            None => Arc::new(make()),
+        }
+    }
+
+    /// Where forms that meet so many pixels are kept.
+    pub fn keeps(&self, pixels: usize) -> Option<&Kept> {
         /// Making a form moves 8 bytes a weight, multiplying it with a pixel takes two operations: with so many pixels
         /// they are 5 % of the time where a byte costs as much as 8 operations.
         const FEW: usize = 640;
-        match self.kept {
-            Some(kept) if pixels <= FEW => kept.get(form, make),
-            _ => Arc::new(make()),
-        }
+        self.kept.filter(|_| pixels <= FEW)
     }
 }
 

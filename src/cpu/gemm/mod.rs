@@ -37,6 +37,7 @@ pub use thin::{is_thin, thin};
 
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, streams};
 use crate::cpu::threads::{self, Shared};
+use crate::cpu::turn;
 use crate::ops::Then;
 use crate::pool::Buffer;
 use std::ops::Range;
@@ -81,6 +82,7 @@ impl Place for Dense {
 
 /// The right factor before packing: `taps.len() · inner` rows of `columns` elements. Row k is row
 /// (k mod inner) of the matrix that starts at `taps[k / inner]`, or its column when `transposed`.
+#[derive(Clone)]
 pub struct Right<'a> {
     pub values: &'a [f32],
     pub taps: Vec<usize>,
@@ -104,6 +106,19 @@ impl<'a> Right<'a> {
 
     fn depth(&self) -> usize {
         self.taps.len() * self.inner
+    }
+
+    /// Where step k begins.
+    fn at(&self, k: usize) -> usize {
+        let inner = k % self.inner;
+        self.taps[k / self.inner] + if self.transposed { inner } else { inner * self.stride }
+    }
+
+    /// Blocks of at most KC / 2 steps, none of which has steps of two taps: for convolutions tap by tap. (Few taps are few
+    /// terms; with sums of 256 of them the error was twice that of engines which add up in short runs.)
+    pub fn by_tap(&self) -> Vec<Range<usize>> {
+        let steps = (0..self.taps.len()).map(|tap| tap * self.inner..(tap + 1) * self.inner);
+        steps.flat_map(|steps| cut(steps, KC / 2)).collect()
     }
 }
 
@@ -129,11 +144,9 @@ impl Packed {
         Packed::in_blocks(isa, right, std::iter::once(0..right.depth()).collect())
     }
 
-    /// In blocks of at most KC / 2 steps, none of which has steps of two taps: for convolutions tap by tap. (Few taps are few
-    /// terms; with sums of 256 of them the error was twice that of engines which add up in short runs.)
+    /// In the blocks of [`Right::by_tap`].
     pub fn by_tap(isa: Isa, right: &Right) -> Self {
-        let steps = (0..right.taps.len()).map(|tap| tap * right.inner..(tap + 1) * right.inner);
-        Packed::in_blocks(isa, right, steps.flat_map(|steps| cut(steps, KC / 2)).collect())
+        Packed::in_blocks(isa, right, right.by_tap())
     }
 
     fn in_blocks(isa: Isa, right: &Right, blocks: Vec<Range<usize>>) -> Self {
@@ -153,18 +166,9 @@ impl Packed {
             let at = (block.start * panels + panel * block.len() + steps.start - block.start) * width;
             // SAFETY: inside the panel of the block that the steps belong to; every piece has its own steps.
             let out = unsafe { std::slice::from_raw_parts_mut(shared.at(at), steps.len() * width) };
-            pack_panel(right, steps.start, panel * width, width, out);
+            dispatch(isa, Panel { right, first: steps.start, column: panel * width, width, out });
         });
         Packed { values, columns, width, blocks, isa }
-    }
-
-    /// Blocks of steps, and the steps of one.
-    pub fn blocks(&self) -> usize {
-        self.blocks.len()
-    }
-
-    pub fn steps(&self, block: usize) -> usize {
-        self.blocks[block].len()
     }
 
     fn depth(&self) -> usize {
@@ -189,25 +193,79 @@ fn cut(range: Range<usize>, size: usize) -> Vec<Range<usize>> {
     range.clone().step_by(size).map(|start| start..range.end.min(start + size)).collect()
 }
 
-fn pack_panel(right: &Right, first: usize, column: usize, width: usize, out: &mut [f32]) {
-    let valid = width.min(right.columns - column);
-    let (mut tap, mut inner) = (first / right.inner, first % right.inner);
-    for row in out.chunks_mut(width) {
-        let base = right.taps[tap];
-        if right.transposed {
-            let from = &right.values[base + inner + column * right.stride..];
-            for (i, value) in row[..valid].iter_mut().enumerate() {
-                *value = from[i * right.stride];
+/// Some steps of a panel, from step `first` on: `width` floats of each, from a column on.
+pub(crate) struct Panel<'a> {
+    pub right: &'a Right<'a>,
+    pub first: usize,
+    pub column: usize,
+    pub width: usize,
+    pub out: &'a mut [f32],
+}
+
+impl Kernel for Panel<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Panel { right, width, .. } = self;
+        let valid = width.min(right.columns - self.column);
+        let (mut step, end) = (self.first, self.first + self.out.len() / width);
+        let mut out = self.out;
+        while step < end {
+            // Steps of one tap, as many as are turned at a time.
+            let steps = V::LANES.min(right.inner - step % right.inner).min(end - step);
+            let (rows, rest) = out.split_at_mut(steps * width);
+            match right.transposed {
+                true => {
+                    let from = &right.values[right.at(step) + self.column * right.stride..];
+                    // SAFETY: inside `dispatch`.
+                    unsafe { turn_rows::<V>(from, right.stride, valid, steps, width, rows) }
+                }
+                false => {
+                    let from = &right.values[right.at(step) + self.column..];
+                    for (k, row) in rows.chunks_exact_mut(width).enumerate() {
+                        row[..valid].copy_from_slice(&from[k * right.stride..][..valid]);
+                        row[valid..].fill(0.0);
+                    }
+                }
             }
-        } else {
-            let from = base + inner * right.stride + column;
-            row[..valid].copy_from_slice(&right.values[from..from + valid]);
+            (step, out) = (step + steps, rest);
+        }
+    }
+}
+
+/// `valid` rows of some steps, `stride` apart, into columns: rows of `width` floats, the last of which are zero.
+///
+/// # Safety
+/// Inside [`dispatch`].
+#[inline(always)]
+unsafe fn turn_rows<V: Vector>(
+    from: &[f32],
+    stride: usize,
+    valid: usize,
+    steps: usize,
+    width: usize,
+    to: &mut [f32],
+) {
+    assert!(from.len() >= (valid.max(1) - 1) * stride + steps && valid <= width);
+    let squares = if steps == V::LANES { valid / V::LANES * V::LANES } else { 0 };
+    for column in (0..squares).step_by(V::LANES) {
+        // SAFETY: LANES steps of the rows from `column` on; LANES floats of each column's row.
+        unsafe {
+            let mut square = [V::splat(0.0); turn::ROWS];
+            for (row, vector) in square[..V::LANES].iter_mut().enumerate() {
+                *vector = V::load(from.as_ptr().add((column + row) * stride));
+            }
+            turn::turn_square(&mut square);
+            for (k, vector) in square[..V::LANES].iter().enumerate() {
+                vector.store(to[k * width + column..][..V::LANES].as_mut_ptr());
+            }
+        }
+    }
+    for (k, row) in to.chunks_exact_mut(width).enumerate() {
+        for (column, value) in row[..valid].iter_mut().enumerate().skip(squares) {
+            *value = from[column * stride + k];
         }
         row[valid..].fill(0.0);
-        inner += 1;
-        if inner == right.inner {
-            (tap, inner) = (tap + 1, 0);
-        }
     }
 }
 

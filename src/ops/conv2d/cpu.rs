@@ -17,7 +17,7 @@
 //!
 //! Where dilation pushes many taps into the padding, only those that see pixels are multiplied ([`sparse`]).
 
-use super::sparse::{ByTap, Sparse, offsets, transposed};
+use super::sparse::{ByTap, Sparse, TapMatrices, offsets, transposed};
 use super::{Conv2dGeometry, first_layer, picture_gradient};
 use crate::cpu::gemm::{
     Dense, GridPlace, Matrix, Packed, Patches, Right, Start, gram, matrix_product, multiply_rows,
@@ -51,12 +51,11 @@ pub fn forward(
         return first_layer::forward(isa, g, x, w, b, then, moments, y);
     }
     if let Some(taps) = Sparse::new(g) {
-        let right = || {
-            let all = Right::matrix(w, g.kernel[0] * g.kernel[1] * g.in_channels, g.out_channels);
-            Right { taps: offsets(g), inner: g.in_channels, ..all }
-        };
-        let kernel = by_tap(isa, &taps, weights, pixels(g), "by tap", right);
-        return taps.convolve(isa, x, &kernel, b, then, y);
+        let all = Right::matrix(w, g.kernel[0] * g.kernel[1] * g.in_channels, g.out_channels);
+        let right = Right { taps: offsets(g), inner: g.in_channels, ..all };
+        let kept = by_tap(isa, &taps, weights, pixels(g), "by tap", &right);
+        let kernel = TapMatrices { right, kept: kept.as_deref() };
+        return taps.convolve(isa, x, kernel, b, then, y);
     }
     let depth = g.kernel[0] * g.kernel[1] * g.in_channels;
     let right = Right::matrix(w, depth, g.out_channels);
@@ -154,18 +153,17 @@ pub fn pointwise_panels(isa: Isa, g: &Conv2dGeometry, weights: Weights) -> Arc<P
     weights.form(pixels(g), ("whole", isa), || Packed::whole(isa, &right))
 }
 
-/// What a sparse convolution needs of its kernel.
-fn by_tap<'a>(
+/// What a sparse convolution needs of its kernel, where that is kept.
+fn by_tap(
     isa: Isa,
     taps: &Sparse,
     weights: Weights,
     pixels: usize,
     name: &'static str,
-    right: impl Fn() -> Right<'a>,
-) -> Arc<ByTap> {
-    let make = || taps.pack(isa, right());
-    let kernel = weights.form(pixels, (name, isa), make);
-    if taps.fits(&kernel) { kernel } else { Arc::new(make()) }
+    right: &Right,
+) -> Option<Arc<ByTap>> {
+    let kernel = weights.keeps(pixels)?.get((name, isa), || taps.pack(isa, right.clone()));
+    taps.fits(&kernel).then_some(kernel)
 }
 
 /// Of all results.
@@ -211,12 +209,11 @@ pub fn input_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], weights: Weights
     }
     if let Some(taps) = Sparse::new(&transposed(g)) {
         // The kernel turned by 180°.
-        let right = || {
-            let turned = offsets(g).into_iter().rev().collect();
-            Right { taps: turned, inner: f, columns: c, stride: f, values: w, transposed: true }
-        };
-        let kernel = by_tap(isa, &taps, weights, pixels, "by tap, turned", right);
-        return taps.convolve(isa, dy, &kernel, None, Then::Nothing, dx);
+        let turned = offsets(g).into_iter().rev().collect();
+        let right = Right { taps: turned, inner: f, columns: c, stride: f, values: w, transposed: true };
+        let kept = by_tap(isa, &taps, weights, pixels, "by tap, turned", &right);
+        let kernel = TapMatrices { right, kept: kept.as_deref() };
+        return taps.convolve(isa, dy, kernel, None, Then::Nothing, dx);
     }
     if is_pointwise(g) {
         let make = || Packed::whole(isa, &Right::transpose(w, f, c));

@@ -15,6 +15,7 @@ use super::cpu::Phase;
 use super::first_layer::CHANNELS;
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch};
 use crate::cpu::threads;
+use crate::cpu::turn::{ROWS, turn_square};
 use crate::pool::Buffer;
 
 /// Vectors of pixels a tile, with 32 registers.
@@ -202,18 +203,11 @@ unsafe fn turn<V: Vector>(pixels: &[f32], f: usize, to: &mut [f32], width: usize
         for filter in (0..f).step_by(V::LANES) {
             // SAFETY: pixels below `count`; whole vectors of filters and of a row's pixels.
             unsafe {
-                let mut square = [V::splat(0.0); 16];
+                let mut square = [V::splat(0.0); ROWS];
                 for (lane, row) in square[..V::LANES.min(count - first)].iter_mut().enumerate() {
                     *row = V::load(pixels.as_ptr().add((first + lane) * f + filter));
                 }
-                // Rows i and i + half in turn, as often as it takes to halve their number to one, turn a square.
-                for _ in 0..V::LANES.ilog2() {
-                    let from = square;
-                    for i in 0..V::LANES / 2 {
-                        let (a, b) = from[i].interleave(from[i + V::LANES / 2]);
-                        (square[2 * i], square[2 * i + 1]) = (a, b);
-                    }
-                }
+                turn_square(&mut square);
                 for (lane, row) in square[..V::LANES].iter().enumerate() {
                     row.store(to.as_mut_ptr().add((filter + lane) * width + before + first));
                 }

@@ -5,13 +5,13 @@
 //! that rectangle; nobody multiplies by padding, and taps that see none are not even packed. The kernel's gradient sums
 //! for each tap over the same rectangle.
 //!
-//! A task has a panel of filters, so that each weight is brought to a core once; the outputs that it adds to again and
-//! again stay in L2 beside the pixels.
+//! A task has a panel of filters, so that each weight is brought to a core once, which brings it into order itself unless
+//! that is kept; the outputs that it adds to again and again stay in L2 beside the pixels.
 
 use super::Conv2dGeometry;
 use super::cpu::patches;
 use crate::cpu::gemm::{
-    ANY, ONE_RUN, PANEL, Packed, Patches, Right, Start, Tile, for_each_tile_of, gram,
+    ANY, KC, ONE_RUN, PANEL, Packed, Panel, Patches, Right, Start, Tile, for_each_tile_of, gram,
 };
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch};
 use crate::cpu::threads::{self, Shared};
@@ -71,11 +71,10 @@ impl<'a> Sparse<'a> {
             .collect()
     }
 
-    /// What it needs of a kernel; `right` has a matrix for each tap.
-    pub fn pack(&self, isa: Isa, mut right: Right) -> ByTap {
-        let taps = self.taps();
-        right.taps = taps.iter().map(|&tap| right.taps[tap]).collect();
-        ByTap { packed: Packed::by_tap(isa, &right), taps }
+    /// What it needs of a kernel, in panels, to be kept; `right` has a matrix for each tap.
+    pub fn pack(&self, isa: Isa, right: Right) -> ByTap {
+        let right = self.seen_of(right);
+        ByTap { packed: Packed::by_tap(isa, &right), taps: self.taps() }
     }
 
     /// Whether that is what was packed: it may have been for pictures of another size.
@@ -83,12 +82,17 @@ impl<'a> Sparse<'a> {
         kernel.taps == self.taps()
     }
 
+    /// The matrices of the taps that see pixels.
+    fn seen_of<'b>(&self, right: Right<'b>) -> Right<'b> {
+        Right { taps: self.taps().into_iter().map(|tap| right.taps[tap]).collect(), ..right }
+    }
+
     /// y = x * the kernel + b, then the activation.
     pub fn convolve(
         &self,
         isa: Isa,
         x: &[f32],
-        kernel: &ByTap,
+        kernel: TapMatrices,
         b: Option<&[f32]>,
         then: Then,
         y: &mut [f32],
@@ -104,13 +108,16 @@ impl<'a> Sparse<'a> {
         if y.is_empty() {
             return;
         }
-        let panels = kernel.packed.panels();
+        let (right, taps) = (&self.seen_of(kernel.right), &self.taps());
+        let (kept, blocks) = (kernel.kept.map(|kept| &kept.packed), &right.by_tap());
+        let panels = g.out_channels.div_ceil(2 * isa.lanes());
         let parts = TASKS.div_ceil(panels).min(g.batch);
         let out = Shared::new(y);
         threads::for_each(panels * parts, |task| {
             let (panel, part) = (task / parts, task % parts);
             let pictures = g.batch * part / parts..g.batch * (part + 1) / parts;
-            dispatch(isa, Task { taps: self, x, kernel, panel, pictures, b, then, out });
+            let sparse = self;
+            dispatch(isa, Task { sparse, x, taps, right, blocks, kept, panel, pictures, b, then, out });
         });
     }
 
@@ -147,7 +154,13 @@ impl<'a> Sparse<'a> {
     }
 }
 
-/// A kernel, as far as it sees pixels.
+/// A kernel: a matrix for each tap, and what [`Sparse::pack`] made of them, where it did.
+pub struct TapMatrices<'a> {
+    pub right: Right<'a>,
+    pub kept: Option<&'a ByTap>,
+}
+
+/// A kernel in panels, as far as it sees pixels.
 pub struct ByTap {
     packed: Packed,
     /// Whose matrices these are.
@@ -167,9 +180,13 @@ fn seen(g: &Conv2dGeometry, axis: usize) -> Vec<Range<usize>> {
 
 /// A panel of filters of some pictures.
 struct Task<'a> {
-    taps: &'a Sparse<'a>,
+    sparse: &'a Sparse<'a>,
     x: &'a [f32],
-    kernel: &'a ByTap,
+    /// Those that see pixels; their matrices, and these cut into blocks, as many for each; all panels, where they are kept.
+    taps: &'a [usize],
+    right: &'a Right<'a>,
+    blocks: &'a [Range<usize>],
+    kept: Option<&'a Packed>,
     panel: usize,
     pictures: Range<usize>,
     b: Option<&'a [f32]>,
@@ -181,7 +198,7 @@ impl Kernel for Task<'_> {
     type Output = ();
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let (g, packed, width) = (self.taps.g, &self.kernel.packed, 2 * V::LANES);
+        let (g, right, width) = (self.sparse.g, self.right, 2 * V::LANES);
         let column = self.panel * width;
         let columns = width.min(g.out_channels - column);
         let pixel = |n: usize, size: [usize; 2], y: usize, x: usize| (n * size[0] + y) * size[1] + x;
@@ -197,10 +214,11 @@ impl Kernel for Task<'_> {
                 None => row(i).fill(0.0),
             }
         }
-        let blocks = packed.blocks() / self.kernel.taps.len().max(1);
-        for (at, &tap) in self.kernel.taps.iter().enumerate() {
+        let mut packed = Buffer::<f32>::new(if self.kept.is_some() { 0 } else { KC / 2 * width });
+        let blocks = self.blocks.len() / self.taps.len().max(1);
+        for (at, &tap) in self.taps.iter().enumerate() {
             let (ky, kx) = (tap / g.kernel[1], tap % g.kernel[1]);
-            let (rows, columns_seen) = (self.taps.seen[0][ky].clone(), self.taps.seen[1][kx].clone());
+            let [rows, columns_seen] = [0, 1].map(|axis| self.sparse.seen[axis][[ky, kx][axis]].clone());
             let down = turns(rows.len(), columns_seen.len(), V::TILE_ROWS);
             // Lines of outputs, along x or down y; from one output of a line to the next there are so many pixels.
             let (lines, line) = if down { (columns_seen, rows) } else { (rows, columns_seen) };
@@ -208,7 +226,16 @@ impl Kernel for Task<'_> {
             let most = if down { V::TILE_ROWS.div_ceil(2) } else { V::TILE_ROWS };
             let mut channel = 0;
             for block in at * blocks..(at + 1) * blocks {
-                let (b, steps) = (packed.panel(block, self.panel), packed.steps(block));
+                let Range { start, end } = self.blocks[block];
+                let steps = end - start;
+                let b = match self.kept {
+                    Some(kept) => kept.panel(block, self.panel),
+                    None => {
+                        let out = &mut packed[..steps * width];
+                        Panel { right, first: start, column, width, out }.run::<V>();
+                        &packed[..]
+                    }
+                };
                 for (n, across) in self.pictures.clone().flat_map(|n| lines.clone().map(move |i| (n, i)))
                 {
                     for_each_tile_of(
@@ -274,6 +301,7 @@ fn turns(rows: usize, columns: usize, most: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::simd::supported;
     use crate::ops::{Conv2dOptions, Padding};
 
     #[test]
@@ -298,5 +326,36 @@ mod tests {
             assert!(sparse.fits(&packed) && !Sparse::new(&other).unwrap().fits(&packed));
         }
         assert!(turns(14, 2, 14) && !turns(14, 8, 14) && !turns(2, 14, 14) && !turns(14, 14, 14));
+    }
+
+    /// The panels of a kernel that is kept, and those that a task makes for itself: of 40 filters there is a half panel,
+    /// of 150 channels a block that no vector ends.
+    #[test]
+    fn panels_that_are_kept_and_panels_made_on_the_way_give_the_same_bits() {
+        let options = Conv2dOptions { padding: Padding::Same, dilation: [5; 2], ..Default::default() };
+        let g = Conv2dGeometry::new([2, 9, 8, 150].into(), [3, 3, 150, 40].into(), options).unwrap();
+        let numbers = |n: usize| (0..n).map(|i| (i * i % 29) as f32 - 14.0).collect::<Vec<f32>>();
+        let (x, w) = (numbers(2 * 9 * 8 * 150), numbers(9 * 150 * 40));
+        let sparse = Sparse::new(&g).unwrap();
+        let plain = Right { taps: offsets(&g), inner: 150, ..Right::matrix(&w, 9 * 150, 40) };
+        // The same numbers as [tap, filter, channel].
+        let turned: Vec<f32> =
+            (0..w.len()).map(|i| w[i / 6000 * 6000 + i % 150 * 40 + i / 150 % 40]).collect();
+        let transposed = Right { values: &turned, stride: 150, transposed: true, ..plain.clone() };
+        for isa in supported().into_iter().filter(|&isa| isa != Isa::Reference) {
+            let convolve = |right: &Right, kept: Option<&ByTap>| {
+                let mut y = vec![0.0; 2 * 9 * 8 * 40];
+                let kernel = TapMatrices { right: right.clone(), kept };
+                sparse.convolve(isa, &x, kernel, None, Then::Nothing, &mut y);
+                y
+            };
+            let y = convolve(&plain, None);
+            assert!(y.iter().any(|&y| y != 0.0));
+            for right in [&plain, &transposed] {
+                let kept = sparse.pack(isa, right.clone());
+                assert_eq!(convolve(right, None), y, "{isa:?}");
+                assert_eq!(convolve(right, Some(&kept)), y, "{isa:?}");
+            }
+        }
     }
 }

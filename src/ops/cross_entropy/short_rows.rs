@@ -31,10 +31,20 @@ impl Kernel for ShortRows<'_> {
                 #[inline(always)]
                 |first, [z]| {
                     // Rows that only fill up the last group count as ignored.
-                    let class = |r: usize| self.classes.get(first + r).copied().unwrap_or(IGNORED);
-                    let classes: [u32; ROWS] = std::array::from_fn(class);
-                    let of_class = |r: usize| z.get(classes[r] as usize).map_or(0.0, |z| z[r]);
-                    let chosen: [f32; ROWS] = std::array::from_fn(of_class);
+                    let group = self.classes[first..].first_chunk().copied();
+                    let classes: [u32; ROWS] = group.unwrap_or_else(|| {
+                        let class = |r: usize| self.classes.get(first + r).copied();
+                        std::array::from_fn(|r| class(r).unwrap_or(IGNORED))
+                    });
+                    // (Of an ignored row some element.)
+                    let last = z.len() as u32 - 1;
+                    let at: [u32; ROWS] =
+                        std::array::from_fn(|r| classes[r].min(last) * ROWS as u32 + r as u32);
+                    let mut chosen = [0.0f32; ROWS];
+                    for half in (0..ROWS).step_by(V::LANES) {
+                        let at = at.as_ptr().add(half);
+                        V::gather(z.as_ptr().cast(), at).store(chosen.as_mut_ptr().add(half));
+                    }
                     let mut weight = [1.0f32; ROWS];
                     if let Some(weights) = self.weights {
                         let weights = &weights[first..weights.len().min(first + ROWS)];
