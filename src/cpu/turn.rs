@@ -91,14 +91,9 @@ impl Turn {
             for j in (0..squares).step_by(V::LANES) {
                 // SAFETY: LANES elements of each row from `half` on, and lanes of each column from j on.
                 unsafe {
-                    let mut square = [V::splat(0.0); ROWS];
-                    for (row, vector) in square[..V::LANES].iter_mut().enumerate() {
-                        *vector = V::load(rows.as_ptr().add((half + row) * self.columns + j));
-                    }
-                    turn_square(&mut square);
-                    for (column, vector) in square[..V::LANES].iter().enumerate() {
-                        vector.store(columns[j + column].as_mut_ptr().add(half));
-                    }
+                    let from = rows.as_ptr().add(half * self.columns + j);
+                    let to = columns.as_mut_ptr().cast::<f32>().add(j * ROWS + half);
+                    turn_square::<V>(from, self.columns, V::LANES, to, ROWS);
                 }
             }
             for (j, lanes) in columns.iter_mut().enumerate().skip(squares) {
@@ -125,14 +120,9 @@ impl Turn {
                     let j = j.min(last);
                     // SAFETY: lanes of each column from j on, and LANES elements of each row from `half` on.
                     unsafe {
-                        let mut square = [V::splat(0.0); ROWS];
-                        for (column, vector) in square[..V::LANES].iter_mut().enumerate() {
-                            *vector = V::load(columns[j + column].as_ptr().add(half));
-                        }
-                        turn_square(&mut square);
-                        for (row, vector) in square[..V::LANES].iter().enumerate() {
-                            vector.store(rows.as_mut_ptr().add((half + row) * self.columns + j));
-                        }
+                        let from = columns.as_ptr().cast::<f32>().add(j * ROWS + half);
+                        let to = rows.as_mut_ptr().add(half * self.columns + j);
+                        turn_square::<V>(from, ROWS, V::LANES, to, self.columns);
                     }
                 }
             }
@@ -148,19 +138,36 @@ impl Turn {
     }
 }
 
-/// A square of as many vectors as a vector has lanes.
+/// Turns a square of as many rows as a vector has lanes, of which the first `count` are there and the others zero: from rows
+/// `from_step` floats apart to columns `to_step` floats apart.
 ///
 /// # Safety
-/// Inside [`super::simd::dispatch`] of the vector's instruction set.
+/// Inside [`super::simd::dispatch`] of the vector's instruction set; a vector in each of the `count` rows and in each of
+/// LANES columns.
 #[inline(always)]
-pub unsafe fn turn_square<V: Vector>(square: &mut [V; ROWS]) {
-    // Rows i and i + half in turn, as often as it takes to halve their number to one, turn a square.
-    for _ in 0..V::LANES.ilog2() {
-        let from = *square;
-        for i in 0..V::LANES / 2 {
-            // SAFETY: by the caller's contract.
-            let (a, b) = unsafe { from[i].interleave(from[i + V::LANES / 2]) };
-            (square[2 * i], square[2 * i + 1]) = (a, b);
+pub unsafe fn turn_square<V: Vector>(
+    from: *const f32,
+    from_step: usize,
+    count: usize,
+    to: *mut f32,
+    to_step: usize,
+) {
+    // SAFETY: by the caller's contract.
+    unsafe {
+        let mut square = [V::splat(0.0); ROWS];
+        for (row, vector) in square[..count.min(V::LANES)].iter_mut().enumerate() {
+            *vector = V::load(from.add(row * from_step));
+        }
+        // Rows i and i + half in turn, as often as it takes to halve their number to one, turn a square.
+        for _ in 0..V::LANES.ilog2() {
+            let rows = square;
+            for i in 0..V::LANES / 2 {
+                let (a, b) = rows[i].interleave(rows[i + V::LANES / 2]);
+                (square[2 * i], square[2 * i + 1]) = (a, b);
+            }
+        }
+        for (column, vector) in square[..V::LANES].iter().enumerate() {
+            vector.store(to.add(column * to_step));
         }
     }
 }

@@ -37,7 +37,7 @@ pub use thin::{is_thin, thin};
 
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, streams};
 use crate::cpu::threads::{self, Shared};
-use crate::cpu::turn;
+use crate::cpu::turn::turn_square;
 use crate::ops::Then;
 use crate::pool::Buffer;
 use std::ops::Range;
@@ -82,7 +82,6 @@ impl Place for Dense {
 
 /// The right factor before packing: `taps.len() · inner` rows of `columns` elements. Row k is row
 /// (k mod inner) of the matrix that starts at `taps[k / inner]`, or its column when `transposed`.
-#[derive(Clone)]
 pub struct Right<'a> {
     pub values: &'a [f32],
     pub taps: Vec<usize>,
@@ -248,17 +247,12 @@ unsafe fn turn_rows<V: Vector>(
 ) {
     assert!(from.len() >= (valid.max(1) - 1) * stride + steps && valid <= width);
     let squares = if steps == V::LANES { valid / V::LANES * V::LANES } else { 0 };
+    assert_eq!(to.len(), steps * width);
     for column in (0..squares).step_by(V::LANES) {
-        // SAFETY: LANES steps of the rows from `column` on; LANES floats of each column's row.
+        // SAFETY: LANES steps of the rows from `column` on; LANES floats of each step's row.
         unsafe {
-            let mut square = [V::splat(0.0); turn::ROWS];
-            for (row, vector) in square[..V::LANES].iter_mut().enumerate() {
-                *vector = V::load(from.as_ptr().add((column + row) * stride));
-            }
-            turn::turn_square(&mut square);
-            for (k, vector) in square[..V::LANES].iter().enumerate() {
-                vector.store(to[k * width + column..][..V::LANES].as_mut_ptr());
-            }
+            let from = from.as_ptr().add(column * stride);
+            turn_square::<V>(from, stride, V::LANES, to.as_mut_ptr().add(column), width);
         }
     }
     for (k, row) in to.chunks_exact_mut(width).enumerate() {

@@ -54,7 +54,7 @@ pub fn forward(
         let all = Right::matrix(w, g.kernel[0] * g.kernel[1] * g.in_channels, g.out_channels);
         let right = Right { taps: offsets(g), inner: g.in_channels, ..all };
         let kept = by_tap(isa, &taps, weights, pixels(g), "by tap", &right);
-        let kernel = TapMatrices { right, kept: kept.as_deref() };
+        let kernel = TapMatrices { right: &right, kept: kept.as_deref() };
         return taps.convolve(isa, x, kernel, b, then, y);
     }
     let depth = g.kernel[0] * g.kernel[1] * g.in_channels;
@@ -162,7 +162,7 @@ fn by_tap(
     name: &'static str,
     right: &Right,
 ) -> Option<Arc<ByTap>> {
-    let kernel = weights.keeps(pixels)?.get((name, isa), || taps.pack(isa, right.clone()));
+    let kernel = weights.keeps(pixels)?.get((name, isa), || taps.pack(isa, right));
     taps.fits(&kernel).then_some(kernel)
 }
 
@@ -212,7 +212,7 @@ pub fn input_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], weights: Weights
         let turned = offsets(g).into_iter().rev().collect();
         let right = Right { taps: turned, inner: f, columns: c, stride: f, values: w, transposed: true };
         let kept = by_tap(isa, &taps, weights, pixels, "by tap, turned", &right);
-        let kernel = TapMatrices { right, kept: kept.as_deref() };
+        let kernel = TapMatrices { right: &right, kept: kept.as_deref() };
         return taps.convolve(isa, dy, kernel, None, Then::Nothing, dx);
     }
     if is_pointwise(g) {

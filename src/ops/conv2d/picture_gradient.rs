@@ -15,7 +15,7 @@ use super::cpu::Phase;
 use super::first_layer::CHANNELS;
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch};
 use crate::cpu::threads;
-use crate::cpu::turn::{ROWS, turn_square};
+use crate::cpu::turn::turn_square;
 use crate::pool::Buffer;
 
 /// Vectors of pixels a tile, with 32 registers.
@@ -203,14 +203,9 @@ unsafe fn turn<V: Vector>(pixels: &[f32], f: usize, to: &mut [f32], width: usize
         for filter in (0..f).step_by(V::LANES) {
             // SAFETY: pixels below `count`; whole vectors of filters and of a row's pixels.
             unsafe {
-                let mut square = [V::splat(0.0); ROWS];
-                for (lane, row) in square[..V::LANES.min(count - first)].iter_mut().enumerate() {
-                    *row = V::load(pixels.as_ptr().add((first + lane) * f + filter));
-                }
-                turn_square(&mut square);
-                for (lane, row) in square[..V::LANES].iter().enumerate() {
-                    row.store(to.as_mut_ptr().add((filter + lane) * width + before + first));
-                }
+                let from = pixels.as_ptr().add(first * f + filter);
+                let to = to.as_mut_ptr().add(filter * width + before + first);
+                turn_square::<V>(from, f, count - first, to, width);
             }
         }
     }

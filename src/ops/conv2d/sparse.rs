@@ -72,19 +72,14 @@ impl<'a> Sparse<'a> {
     }
 
     /// What it needs of a kernel, in panels, to be kept; `right` has a matrix for each tap.
-    pub fn pack(&self, isa: Isa, right: Right) -> ByTap {
-        let right = self.seen_of(right);
-        ByTap { packed: Packed::by_tap(isa, &right), taps: self.taps() }
+    pub fn pack(&self, isa: Isa, right: &Right) -> ByTap {
+        let taps = self.taps();
+        ByTap { packed: Packed::by_tap(isa, &only(&taps, right)), taps }
     }
 
     /// Whether that is what was packed: it may have been for pictures of another size.
     pub fn fits(&self, kernel: &ByTap) -> bool {
         kernel.taps == self.taps()
-    }
-
-    /// The matrices of the taps that see pixels.
-    fn seen_of<'b>(&self, right: Right<'b>) -> Right<'b> {
-        Right { taps: self.taps().into_iter().map(|tap| right.taps[tap]).collect(), ..right }
     }
 
     /// y = x * the kernel + b, then the activation.
@@ -108,7 +103,8 @@ impl<'a> Sparse<'a> {
         if y.is_empty() {
             return;
         }
-        let (right, taps) = (&self.seen_of(kernel.right), &self.taps());
+        let taps = &self.taps();
+        let right = &only(taps, kernel.right);
         let (kept, blocks) = (kernel.kept.map(|kept| &kept.packed), &right.by_tap());
         let panels = g.out_channels.div_ceil(2 * isa.lanes());
         let parts = TASKS.div_ceil(panels).min(g.batch);
@@ -156,7 +152,7 @@ impl<'a> Sparse<'a> {
 
 /// A kernel: a matrix for each tap, and what [`Sparse::pack`] made of them, where it did.
 pub struct TapMatrices<'a> {
-    pub right: Right<'a>,
+    pub right: &'a Right<'a>,
     pub kept: Option<&'a ByTap>,
 }
 
@@ -165,6 +161,11 @@ pub struct ByTap {
     packed: Packed,
     /// Whose matrices these are.
     taps: Vec<usize>,
+}
+
+/// The matrices of these taps.
+fn only<'a>(taps: &[usize], right: &Right<'a>) -> Right<'a> {
+    Right { taps: taps.iter().map(|&tap| right.taps[tap]).collect(), ..*right }
 }
 
 /// For each tap of an axis, the outputs for which it lies inside the picture.
@@ -321,7 +322,7 @@ mod tests {
             let g = atrous(dilation);
             let right = Right { taps: offsets(&g), inner: 16, ..Right::matrix(&weights, 9 * 16, 16) };
             let (sparse, other) = (Sparse::new(&g).unwrap(), atrous(30 - dilation));
-            let packed = sparse.pack(Isa::Portable, right);
+            let packed = sparse.pack(Isa::Portable, &right);
             assert_eq!(packed.taps, taps);
             assert!(sparse.fits(&packed) && !Sparse::new(&other).unwrap().fits(&packed));
         }
@@ -341,18 +342,19 @@ mod tests {
         // The same numbers as [tap, filter, channel].
         let turned: Vec<f32> =
             (0..w.len()).map(|i| w[i / 6000 * 6000 + i % 150 * 40 + i / 150 % 40]).collect();
-        let transposed = Right { values: &turned, stride: 150, transposed: true, ..plain.clone() };
+        let taps = offsets(&g);
+        let transposed = Right { values: &turned, taps, stride: 150, transposed: true, ..plain };
         for isa in supported().into_iter().filter(|&isa| isa != Isa::Reference) {
             let convolve = |right: &Right, kept: Option<&ByTap>| {
                 let mut y = vec![0.0; 2 * 9 * 8 * 40];
-                let kernel = TapMatrices { right: right.clone(), kept };
+                let kernel = TapMatrices { right, kept };
                 sparse.convolve(isa, &x, kernel, None, Then::Nothing, &mut y);
                 y
             };
             let y = convolve(&plain, None);
             assert!(y.iter().any(|&y| y != 0.0));
             for right in [&plain, &transposed] {
-                let kept = sparse.pack(isa, right.clone());
+                let kept = sparse.pack(isa, right);
                 assert_eq!(convolve(right, None), y, "{isa:?}");
                 assert_eq!(convolve(right, Some(&kept)), y, "{isa:?}");
             }

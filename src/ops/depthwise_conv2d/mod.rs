@@ -99,8 +99,8 @@ pub fn depthwise_conv2d(
     depthwise_conv2d_with_statistics(x, w, b, options, false).map(|(y, _)| y)
 }
 
-/// [`depthwise_conv2d`], and the statistics of its result, if they are wanted and its kernel can tell them: for the batch norm that comes after
-/// it.
+/// [`depthwise_conv2d`], and the statistics of its result, if they are wanted and its kernel can tell them: for the batch
+/// norm that comes after it.
 pub(crate) fn depthwise_conv2d_with_statistics(
     x: &Tensor,
     w: &Tensor,
