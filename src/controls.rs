@@ -8,7 +8,7 @@
 //! all three.
 
 use crate::cpu::threads;
-use crate::data::{CLASSES, Dataset};
+use crate::data::{CLASSES, Dataset, known_labels};
 use crate::error::Result;
 use crate::linear::{LogisticRegression, colour_histogram};
 use crate::metrics::{self, Control, Interpolation, Interval};
@@ -18,32 +18,39 @@ use std::fmt;
 /// 25 of them.
 const REPEATS: usize = 1000;
 
+/// What the controls learn from: samples of a data set.
+#[derive(Clone, Copy)]
+pub struct Lessons<'a> {
+    pub dataset: &'a dyn Dataset,
+    pub indices: &'a [usize],
+}
+
 /// Mean average precision of a network and of the controls, on the same samples.
 pub struct Controls {
     /// 95 % bootstrap interval over samples.
     pub network: Interval,
     pub map: f64,
     pub shuffled: Control,
-    pub priors: f64,
-    pub histogram: f64,
+    /// None where there was nothing to learn from.
+    pub priors: Option<f64>,
+    pub histogram: Option<f64>,
     pub samples: usize,
+    /// What kind of pictures the samples are, for whoever reads the table.
+    pub kind: &'static str,
 }
 
 impl Controls {
-    /// `probabilities` [val.len(), classes] are the network's, in the order of `val`.
+    /// `probabilities` [val.len(), classes] are the network's, in the order of `val`. Without lessons there are no controls
+    /// that learn.
     pub fn measure(
+        lessons: Option<Lessons>,
         dataset: &dyn Dataset,
-        train: &[usize],
         val: &[usize],
         probabilities: &[f32],
         seed: u64,
     ) -> Result<Self> {
         let columns = CLASSES.len();
-        let flags = |indices: &[usize]| -> Vec<f32> {
-            let labels = |&i: &usize| dataset.labels(i).unwrap_or_default().map(|set| set as u8 as f32);
-            indices.iter().flat_map(labels).collect()
-        };
-        let (train_labels, truth) = (flags(train), flags(val));
+        let truth = flags(dataset, val)?;
         // On a resample a class may have no positive left; the mean runs over those that have.
         let map = |truth: &[f32], scores: &[f32]| -> f64 {
             metrics::mean_average_precision(truth, scores, columns, Interpolation::default())
@@ -63,44 +70,49 @@ impl Controls {
             map(&rows(&truth, order), probabilities)
         })?;
 
-        let mut shares = vec![0.0f32; columns];
-        for row in train_labels.chunks(columns) {
-            shares.iter_mut().zip(row).for_each(|(share, flag)| *share += flag / train.len() as f32);
+        let (mut priors, mut histogram) = (None, None);
+        if let Some(Lessons { dataset: from, indices }) = lessons {
+            let labels = flags(from, indices)?;
+            let mut shares = vec![0.0f32; columns];
+            for row in labels.chunks(columns) {
+                shares
+                    .iter_mut()
+                    .zip(row)
+                    .for_each(|(share, flag)| *share += flag / indices.len() as f32);
+            }
+            priors = Some(map(&truth, &shares.repeat(n)));
+            let features = histograms(dataset, val)?;
+            let inputs = features.first().map_or(0, Vec::len);
+            let lessons = histograms(from, indices)?.concat();
+            let linear = LogisticRegression::fit(&lessons, inputs, &labels, columns, 1.0)?;
+            histogram = Some(map(&truth, &linear.predict(&features.concat())?));
         }
-        let priors = map(&truth, &shares.repeat(n));
-
-        let histograms = |indices: &[usize]| -> Result<Vec<Vec<f32>>> {
-            threads::map(indices.len(), |i| Ok(colour_histogram(&dataset.picture(indices[i])?.rgb)))
-                .into_iter()
-                .collect()
-        };
-        let (train_features, val_features) = (histograms(train)?.concat(), histograms(val)?);
-        let inputs = val_features.first().map_or(0, Vec::len);
-        let linear = LogisticRegression::fit(&train_features, inputs, &train_labels, columns, 1.0)?;
-        let histogram = map(&truth, &linear.predict(&val_features.concat())?);
-
-        Ok(Controls {
-            map: map(&truth, probabilities),
-            network,
-            shuffled,
-            priors,
-            histogram,
-            samples: n,
-        })
+        let map = map(&truth, probabilities);
+        Ok(Controls { map, network, shuffled, priors, histogram, samples: n, kind: "pictures" })
     }
 
     /// True when the lower bound is above every control.
     pub fn passed(&self) -> bool {
-        [self.shuffled.upper, self.priors, self.histogram]
-            .iter()
-            .all(|&control| self.network.low > control)
+        let controls = [Some(self.shuffled.upper), self.priors, self.histogram];
+        controls.into_iter().flatten().all(|control| self.network.low > control)
     }
+}
+
+/// [samples, classes]: 1 where a class is in the picture.
+fn flags(dataset: &dyn Dataset, indices: &[usize]) -> Result<Vec<f32>> {
+    let labels = known_labels(dataset, indices)?;
+    Ok(labels.iter().flat_map(|labels| labels.map(|set| set as u8 as f32)).collect())
+}
+
+fn histograms(dataset: &dyn Dataset, indices: &[usize]) -> Result<Vec<Vec<f32>>> {
+    let histogram = |i: usize| Ok(colour_histogram(&dataset.picture(indices[i])?.rgb));
+    threads::map(indices.len(), histogram).into_iter().collect()
 }
 
 impl fmt::Display for Controls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Interval { low, high, .. } = self.network;
-        writeln!(f, "mean average precision on {} validation pictures", self.samples)?;
+        writeln!(f, "mean average precision on {} {}", self.samples, self.kind)?;
         writeln!(
             f,
             "  network                        {:.3}   (95 % bootstrap {low:.3} to {high:.3})",
@@ -108,8 +120,12 @@ impl fmt::Display for Controls {
         )?;
         let Control { mean, upper } = self.shuffled;
         writeln!(f, "  control: shuffled labels       {mean:.3}   (95 % of shuffles below {upper:.3})")?;
-        writeln!(f, "  control: class priors          {:.3}", self.priors)?;
-        writeln!(f, "  control: colour histogram      {:.3}   (linear model)", self.histogram)?;
+        let learned = |value: Option<f64>| value.map_or("-".into(), |v| format!("{v:.3}"));
+        writeln!(f, "  control: class priors          {}", learned(self.priors))?;
+        writeln!(f, "  control: colour histogram      {}   (linear model)", learned(self.histogram))?;
+        if self.priors.is_none() {
+            writeln!(f, "  (-: learned from training pictures, which are not in this folder)")?;
+        }
         write!(
             f,
             "  the lower bound is {} all controls",

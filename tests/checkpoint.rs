@@ -78,7 +78,7 @@ fn parse(bytes: &[u8]) -> Result<(), String> {
     result
 }
 
-/// The valid checkpoint with its header changed: the file's own, and the run's in its metadata.
+/// The valid checkpoint with its header changed: the file's own, and the run's in its metadata; sealed anew.
 fn with_header(change: impl Fn(&mut Value, &mut Value), tensors: &[u8]) -> Vec<u8> {
     let mut header: Value = serde_json::from_slice(&VALID[8..header_end()]).unwrap();
     let text = header["__metadata__"]["atrous"].as_str().unwrap();
@@ -87,7 +87,9 @@ fn with_header(change: impl Fn(&mut Value, &mut Value), tensors: &[u8]) -> Vec<u
     header["__metadata__"]["atrous"] = run.to_string().into();
     let header = header.to_string();
     let length = (header.len() as u64).to_le_bytes();
-    [&length[..], header.as_bytes(), tensors].concat()
+    let mut bytes = [&length[..], header.as_bytes(), tensors].concat();
+    train::seal(&mut bytes).unwrap();
+    bytes
 }
 
 #[test]
@@ -99,7 +101,7 @@ fn the_checkpoint_that_the_others_damage_is_read() {
 #[test]
 fn numbers_that_only_damage_can_have_written_are_refused() {
     let cases = [
-        ("/version", json!(3), "version 3"),
+        ("/version", json!(4), "version 4"),
         ("/plan/network/name", json!("alexnot"), "`alexnot`"),
         ("/plan/network/size", json!(0), "side"),
         ("/plan/network/size", json!(107), "at least 4×4"),
@@ -127,6 +129,13 @@ fn numbers_that_only_damage_can_have_written_are_refused() {
         ("/position/global_step", json!(1), "the optimizer took 0 steps"),
         ("/optimizer_step", json!(u64::MAX), "the optimizer took"),
         ("/learning_rate", json!(-1.0), "learning_rate"),
+        ("/plan/val_indices", json!([8, 7]), "sample 7 is both trained on and validated on"),
+        ("/plan/samples", json!([{"id": "a", "size": [1, 1], "labels": null}]), "needs number 1"),
+        (
+            "/plan/samples",
+            json!([{"id": "a", "size": [1, 1], "labels": []}, {"id": "a", "size": [2, 1], "labels": []}]),
+            "`a` is among its samples twice",
+        ),
     ];
     for (place, value, wanted) in cases {
         let change = |_: &mut Value, run: &mut Value| *run.pointer_mut(place).unwrap() = value.clone();
@@ -171,6 +180,26 @@ fn a_tensor_of_another_type_or_shape_is_refused_by_name() {
     assert!(error.contains(kernel) && error.contains("[49, 3, 64]"), "{error}");
 }
 
+#[test]
+fn a_weight_that_is_no_number_is_refused_although_the_checksum_is_right() {
+    let mut bytes = VALID.clone();
+    let end = header_end();
+    bytes[end..end + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    assert!(parse(&bytes).unwrap_err().contains("checksum"));
+    train::seal(&mut bytes).unwrap();
+    let error = parse(&bytes).unwrap_err();
+    assert!(error.contains("NaN") && error.contains('/'), "{error}");
+}
+
+#[test]
+fn a_file_without_a_checksum_is_refused() {
+    let mut bytes = VALID.clone();
+    let at = bytes.windows(8).position(|window| window == b"checksum").unwrap();
+    bytes[at] = b'k';
+    assert!(parse(&bytes).unwrap_err().contains("it has no checksum"));
+    assert!(train::seal(&mut bytes).is_err());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -193,12 +222,11 @@ proptest! {
         prop_assert!(parse(&VALID[..(whole as f64 * share) as usize]).is_err());
     }
 
-    /// A changed weight is another weight; a changed header may mean the same. Neither panics.
     #[test]
-    fn a_changed_byte_never_panics(share in 0.0..1.0, byte: u8, in_header in prop::bool::weighted(0.9)) {
+    fn a_changed_byte_is_refused_wherever_it_is(share in 0.0..1.0, byte: u8, in_header in prop::bool::weighted(0.9)) {
         let mut bytes = VALID.clone();
         let whole = if in_header { header_end() } else { VALID.len() };
         bytes[(whole as f64 * share) as usize] = byte;
-        let _ = parse(&bytes);
+        prop_assert_eq!(parse(&bytes).is_ok(), bytes == *VALID);
     }
 }

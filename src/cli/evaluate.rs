@@ -1,16 +1,18 @@
 //! `atrous evaluate`
 
+mod split;
+
 use super::predict::{How, Task, load, predictions, validation_panel};
 use super::progress::bar;
-use super::train::open;
 use atrous::controls::Controls;
-use atrous::data::source::Training;
-use atrous::data::{CLASSES, Labels};
+use atrous::data::{CLASSES, known_labels};
 use atrous::files::{explain, write_atomically};
 use atrous::predict::{MaskOptions, MaskScores, Networks, THRESHOLD, Trained};
 use atrous::thresholds::{Objective, Thresholds};
 use atrous::{Error, Result};
 use clap::Args;
+pub use split::Split;
+use split::{Part, Subjects};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -19,18 +21,26 @@ use std::path::{Path, PathBuf};
 Examples:
   atrous evaluate --data voc --checkpoint result
   atrous evaluate --data voc --checkpoint result --task segment --superpixels
+  atrous evaluate --data other_pictures --checkpoint result --split all
+  atrous evaluate --data voc --checkpoint result --split hard_ones.txt
 
-It scores on the pictures that training kept for validation. A classifier's mean average
-precision stands beside three controls that do not look at shapes; masks are compared at the
-pictures' own size, beside masks of nothing but background. Options that change masks are
-measured beside the plain ones.")]
+It scores on the pictures that training kept for validation, found again by their Ids wherever they stand now; pictures
+that are missing, or are others than they were, are refused by name. With --split all, or a list of Ids, it scores any
+pictures whose truth is known, of any folder, and tells which of them the network was trained on.
+
+A classifier's mean average precision stands beside three controls that do not look at shapes; masks are compared at the
+pictures' own size, beside masks of nothing but background. Options that change masks are measured beside the plain ones.")]
 pub struct Evaluate {
-    /// Folder with the pictures that the networks were trained on
+    /// Folder with pictures whose truth is known
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
     /// A checkpoint, or a folder that `train` or `run` left (of which the best is taken)
     #[arg(long, value_name = "PATH", required = true)]
     checkpoint: Vec<PathBuf>,
+    /// Which pictures: val (those that training kept for validation), all (every one whose truth is known), or a file with
+    /// an Id a line
+    #[arg(long, value_name = "val|all|FILE", default_value = "val")]
+    split: Split,
     /// Which networks to score [default: all there are]
     #[arg(long, value_enum, value_name = "TASK")]
     task: Option<Task>,
@@ -48,35 +58,46 @@ impl Evaluate {
         if let Some(out) = &self.out {
             std::fs::create_dir_all(out).map_err(|error| Error::file(out, explain(&error)))?;
         }
-        evaluate(&networks, &self.data, &self.how, self.out.as_deref())
+        evaluate(&networks, &self.data, &self.split, &self.how, self.out.as_deref())
     }
 }
 
-/// Prints the scores of the networks on their validation pictures, and writes them into a folder.
-pub fn evaluate(networks: &Networks, data: &Path, how: &How, out: Option<&Path>) -> Result<()> {
+/// Prints the scores of the networks on pictures of a folder, and writes them into another.
+pub fn evaluate(
+    networks: &Networks,
+    data: &Path,
+    split: &Split,
+    how: &How,
+    out: Option<&Path>,
+) -> Result<()> {
     let mut report = String::new();
+    let mut shown = None;
     for trained in [&networks.classifier, &networks.segmenter].into_iter().flatten() {
-        let training = open(data, trained.plan.network.segments())?;
-        trained.plan.samples_are_in(training.dataset.len(), &trained.path)?;
-        if trained.plan.val_indices.is_empty() {
+        if *split == Split::Validation && trained.plan.val_indices.is_empty() {
             println!("{}: no pictures were kept for validation", trained.path.display());
             continue;
         }
-        let text = match trained.plan.network.segments() {
-            true => masks(trained, &training, how)?,
-            false => labels(trained, &training, how)?,
-        };
-        println!("{text}");
-        let _ = writeln!(report, "{text}");
+        let subjects = Subjects::of(trained, data, split)?;
+        if let Some(words) = subjects.known_to_the_network() {
+            println!("{}: {words}", trained.path.display());
+            let _ = writeln!(report, "{words}");
+        }
+        for part in subjects.parts() {
+            let text = match trained.plan.network.segments() {
+                true => masks(trained, &subjects, &part, how)?,
+                false => labels(trained, &subjects, &part, how)?,
+            };
+            println!("{text}");
+            let _ = writeln!(report, "{text}");
+        }
+        shown = Some(subjects);
     }
     let Some(out) = out else { return Ok(()) };
     if !report.is_empty() {
         write_atomically(out.join("scores.txt"), |file| file.write_all(report.as_bytes()))?;
     }
-    if let Some(trained) = networks.segmenter.as_ref().or(networks.classifier.as_ref()) {
-        let training = open(data, trained.plan.network.segments())?;
-        let indices = &trained.plan.val_indices;
-        validation_panel(networks, &training.dataset, indices, &out.join("validation.png"))?;
+    if let Some(Subjects { dataset, indices, .. }) = shown {
+        validation_panel(networks, &dataset, &indices, &out.join("validation.png"))?;
     }
     Ok(())
 }
@@ -88,14 +109,15 @@ fn alone(trained: &Trained) -> Result<Networks> {
     Ok(networks)
 }
 
-fn labels(trained: &Trained, training: &Training, how: &How) -> Result<String> {
-    let plan = &trained.plan;
-    let (dataset, val) = (&training.dataset, &plan.val_indices);
-    let predictions = predictions(&alone(trained)?, dataset, val, how)?;
-    let controls =
-        Controls::measure(&**dataset, &plan.train_indices, val, &predictions.probabilities, plan.seed)?;
+fn labels(trained: &Trained, subjects: &Subjects, part: &Part, how: &How) -> Result<String> {
+    let dataset = &subjects.dataset;
+    let predictions = predictions(&alone(trained)?, dataset, &part.indices, how)?;
+    let (probabilities, seed) = (&predictions.probabilities, trained.plan.seed);
+    let lessons = subjects.lessons(&trained.plan);
+    let controls = Controls::measure(lessons, &**dataset, &part.indices, probabilities, seed)?;
+    let controls = Controls { kind: part.kind, ..controls };
     let columns = CLASSES.len();
-    let labels: Vec<Labels> = val.iter().map(|&i| dataset.labels(i).unwrap_or_default()).collect();
+    let labels = known_labels(&**dataset, &part.indices)?;
     let dice =
         |thresholds: &Thresholds| thresholds.score(&labels, &predictions.probabilities, Objective::Dice);
     let at = how.threshold.unwrap_or(THRESHOLD);
@@ -104,22 +126,24 @@ fn labels(trained: &Trained, training: &Training, how: &How) -> Result<String> {
     line += &format!("   (mean over pictures, at {at})");
     if how.threshold.is_none() && trained.thresholds.is_some() {
         let own = dice(&predictions.thresholds)?;
-        line +=
-            &format!("\n  with its own thresholds        {own:.3}   (fitted on these very pictures)");
+        line += &format!("\n  with its own thresholds        {own:.3}");
+        if subjects.split == Split::Validation {
+            line += "   (fitted on these very pictures)";
+        }
     }
     Ok(format!("{controls}\n{line}"))
 }
 
-fn masks(trained: &Trained, training: &Training, how: &How) -> Result<String> {
-    let (dataset, val) = (&training.dataset, &trained.plan.val_indices);
+fn masks(trained: &Trained, subjects: &Subjects, part: &Part, how: &How) -> Result<String> {
+    let (dataset, indices) = (&subjects.dataset, &part.indices[..]);
     let networks = alone(trained)?;
     let measure = |how: &How| {
-        let predictions = predictions(&networks, dataset, val, how)?;
-        let bar = bar(val.len(), "masks");
+        let predictions = predictions(&networks, dataset, indices, how)?;
+        let bar = bar(indices.len(), "masks");
         let mut progress = |done| bar.set_position(done as u64);
-        let scores = MaskScores::measure(&predictions, &**dataset, val, &mut progress)?;
+        let scores = MaskScores::measure(&predictions, &**dataset, indices, &mut progress)?;
         bar.finish_and_clear();
-        Ok::<_, Error>(scores)
+        Ok::<_, Error>(MaskScores { kind: part.kind, ..scores })
     };
     let options = how.masks();
     if options == MaskOptions::default() {

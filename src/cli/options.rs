@@ -282,6 +282,10 @@ impl TrainOptions {
     /// Puts into the plan what was said.
     pub fn apply(&self, plan: &mut Plan) -> Result<()> {
         let o = self;
+        if let Some(preset) = &o.preset {
+            plan.preset.clone_from(preset);
+        }
+        plan.val_fraction = o.val_fraction.or(plan.val_fraction);
         let set = |slot: &mut usize, value: Option<usize>| value.into_iter().for_each(|v| *slot = v);
         if let Some(model) = &o.model {
             plan.network.name.clone_from(model);

@@ -3,7 +3,7 @@
 use super::attack;
 use super::data::{GALLERY, check_or_fail};
 use super::device;
-use super::evaluate::evaluate;
+use super::evaluate::{Split, evaluate};
 use super::options::TaskOptions;
 use super::predict::{How, Task, write_submission};
 use super::train::{Job, open};
@@ -97,35 +97,45 @@ pub struct Pipeline<'a> {
 }
 
 impl Pipeline<'_> {
+    fn job(&self, segments: bool) -> Result<Job> {
+        Ok(Job {
+            data: open(self.data, segments)?,
+            out: self.out.join(if segments { "segment" } else { "classify" }),
+            resume: self.resume,
+            options: self.training.of(segments)?,
+            segments,
+        })
+    }
+
     pub fn run(mut self) -> Result<()> {
         let source = Source::open(self.data)?;
         let task = source.natural_task();
         // Before any work: test pictures that cannot be read show now.
         let test = if source.has_test(task) { Some(source.test(task)?) } else { None };
+        let jobs = [(self.task.classifies(), false), (self.task.segments(), true)];
+        let jobs =
+            jobs.into_iter().filter(|(wanted, _)| *wanted).map(|(_, segments)| self.job(segments));
+        let jobs = jobs.collect::<Result<Vec<Job>>>()?;
+        // The second network's options, weights and masks are looked at before the first one is trained for nothing.
+        jobs.iter().try_for_each(Job::check)?;
         let mut networks = Networks::default();
-        for (wanted, segments, name) in
-            [(self.task.classifies(), false, "classify"), (self.task.segments(), true, "segment")]
-        {
-            if !wanted {
-                continue;
-            }
-            let options = self.training.of(segments)?;
-            // The notebook's masks were scaled up by OpenCV's nearest.
-            self.how.nearest |= segments
-                && options.preset.as_deref() == Some("notebook")
-                && self.how.masks() == Default::default();
-            let out = self.out.join(name);
-            let data = open(self.data, segments)?;
-            Job { data, out: out.clone(), resume: self.resume, options, segments }.run()?;
+        for job in jobs {
+            let out = job.out.clone();
+            job.run()?;
             let [file] = &locate(&out)?[..] else {
                 return Err(Error::file(&out, "expected one network, got several"));
             };
-            networks.add(Trained::load(file)?.to_device(device())?)?;
+            let trained = Trained::load(file)?.to_device(device())?;
+            // The notebook's masks were scaled up by OpenCV's nearest.
+            self.how.nearest |= trained.plan.network.segments()
+                && trained.plan.preset == "notebook"
+                && self.how.masks() == Default::default();
+            networks.add(trained)?;
         }
         let gallery = self.out.join("gallery.png");
         report::gallery(&*open(self.data, false)?.dataset, &gallery, GALLERY)?;
         println!("gallery: {}", gallery.display());
-        evaluate(&networks, self.data, &self.how, Some(self.out))?;
+        evaluate(&networks, self.data, &Split::Validation, &self.how, Some(self.out))?;
         match test {
             Some(test) => {
                 write_submission(&networks, &test, &self.how, &self.out.join("submission.csv"))?;

@@ -5,18 +5,22 @@ use super::options::{Configured, TrainOptions};
 use super::predict::validation_panel;
 use super::progress::{self, interruptible};
 use atrous::data::class_weights::balanced;
+use atrous::data::manifest::{Manifest, Selected};
 use atrous::data::source::{Source, Training};
+use atrous::data::usable::Usable;
 use atrous::data::voc_devkit::Task;
+use atrous::data::{Dataset, known_labels};
 use atrous::files::explain;
 use atrous::graph::Model;
 use atrous::predict::{self, Networks, THRESHOLD, Trained};
 use atrous::random::{Stream, domain};
 use atrous::report;
 use atrous::thresholds::Gain;
-use atrous::train::{self, Pace, Plan, Preset, Trainer};
+use atrous::train::{self, Pace, Plan, Position, Preset, Trainer};
 use atrous::{Error, Result, weights};
 use clap::Args;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 #[derive(Args)]
@@ -86,9 +90,27 @@ pub fn refuse_to_overwrite(out: &Path, resume: bool) -> Result<()> {
     Err(Error::file(path, message))
 }
 
+/// On what a step is computed.
+fn arithmetic() -> String {
+    match device() {
+        atrous::Device::Cpu if atrous::ops::fast_math() => "cpu with --fast-math".into(),
+        atrous::Device::Cpu => "cpu".into(),
+        device => format!("{device} in {}", atrous::ops::precision()),
+    }
+}
+
 impl Job {
+    /// Everything that can be refused is refused, before this job or one before it has worked for nothing.
+    pub fn check(&self) -> Result<()> {
+        let path = checkpoint_path(&self.out);
+        match self.resume && path.exists() {
+            true => self.resumed(&path).map(drop),
+            false => self.begun().map(drop),
+        }
+    }
+
     /// Trains (or goes on training) to the end, and leaves checkpoint and history.
-    pub fn run(self) -> Result<()> {
+    pub fn run(mut self) -> Result<()> {
         let began = Instant::now();
         let path = checkpoint_path(&self.out);
         let workers = self.options.workers.unwrap_or(2);
@@ -102,11 +124,13 @@ impl Job {
         let training = plan.training_loader(dataset, workers);
         let validation = plan.scoring_loader(dataset, plan.val_indices.clone());
         let (all, trainable) = trainer.model.count_parameters();
-        let there = match device() {
-            atrous::Device::Cpu if atrous::ops::fast_math() => ", with --fast-math".into(),
-            atrous::Device::Cpu => String::new(),
-            device => format!(", on {device} in {}", atrous::ops::precision()),
+        let there = match arithmetic() {
+            plain if plain == "cpu" => String::new(),
+            other => format!(", on {other}"),
         };
+        if plan.arithmetic != arithmetic() {
+            println!("the run began on {}: from here on its last digits are others", plan.arithmetic);
+        }
         println!(
             "training {} ({trainable} of {all} parameters) on {} pictures, validating on {}, {} steps an epoch{there}",
             trainer.model.graph.name,
@@ -116,6 +140,9 @@ impl Job {
         );
         let every_steps = Some(self.options.checkpoint_steps.unwrap_or(50)).filter(|&n| n > 0);
         let best = (!plan.val_indices.is_empty()).then(|| self.out.join("best.safetensors"));
+        if plan.val_indices.is_empty() {
+            println!("no picture is left to validate on: the last epoch counts as the best");
+        }
         let pace = Pace { checkpoint: Some(path.clone()), every_steps, best };
         let mut progress = progress::Training::new();
         let result = interruptible(|| {
@@ -139,8 +166,7 @@ impl Job {
     /// What the best epoch's network says of the validation pictures: thresholds, and a panel.
     fn look_back(&self, mut trained: Trained) -> Result<()> {
         let dataset = &self.data.dataset;
-        let notebook = self.options.preset.as_deref() == Some("notebook");
-        if !self.segments && !notebook {
+        if !self.segments && trained.plan.preset != "notebook" {
             let (chosen, gain) = predict::fit_thresholds(&trained.model, &trained.plan, dataset)?;
             if let Some(Gain { before, shared, per_class, .. }) = gain {
                 println!(
@@ -157,31 +183,53 @@ impl Job {
         validation_panel(&networks, dataset, &indices, &self.out.join("panel.png"))
     }
 
-    fn trainer(&self, path: &Path) -> Result<Trainer> {
+    /// The run in the output folder, and its samples in the folder of today.
+    fn resumed(&self, path: &Path) -> Result<(Trainer, Arc<dyn Dataset>)> {
+        let (trainer, saved) = train::load(path)?;
+        saved.plan.network.is_for_voc(path)?;
+        if saved.plan.network.segments() != self.segments {
+            let task = if self.segments { "classify" } else { "segment" };
+            let message = format!("the run is one of `atrous train {task}`: go on with that");
+            return Err(Error::file(path, message));
+        }
+        self.refuse_changes(path, &saved.plan)?;
+        let dataset = saved.plan.find_samples(&self.data.dataset, path)?;
+        Ok((trainer, dataset))
+    }
+
+    /// From here on the data are the run's samples, under the run's numbers.
+    fn trainer(&mut self, path: &Path) -> Result<Trainer> {
         if self.resume && path.exists() {
-            let (trainer, saved) = train::load(path)?;
-            saved.plan.network.is_for_voc(path)?;
-            saved.plan.samples_are_in(self.data.dataset.len(), path)?;
-            self.refuse_changes(path, &saved.plan)?;
-            println!("going on after epoch {}, step {}", saved.position.epoch, saved.position.step);
+            let (trainer, dataset) = self.resumed(path)?;
+            self.data.dataset = dataset;
+            let Position { epoch, step, .. } = trainer.position;
+            println!("going on after epoch {epoch}, step {step}");
             return Ok(trainer);
         }
-        refuse_to_overwrite(&self.out, self.resume)?;
-        let mut plan = self.plan()?;
-        let model = self.model(&mut plan)?;
-        let trainer = Trainer::new(model, plan)?;
+        let Begun { trainer, dataset, words } = self.begun()?;
+        words.iter().for_each(|line| println!("{line}"));
+        self.data.dataset = dataset;
         std::fs::create_dir_all(&self.out).map_err(|error| Error::file(&self.out, explain(&error)))?;
         // Before any work: a folder that cannot be written shows now, not after an epoch.
         train::save(path, &trainer)?;
         Ok(trainer)
     }
 
+    /// A run as the options have it, before its first step.
+    fn begun(&self) -> Result<Begun> {
+        refuse_to_overwrite(&self.out, self.resume)?;
+        let mut words = Vec::new();
+        let (mut plan, dataset) = self.plan(&mut words)?;
+        let model = self.model(&mut plan, &mut words)?;
+        Ok(Begun { trainer: Trainer::new(model, plan)?, dataset, words })
+    }
+
     /// The network, its base from the file with weights where one is named.
-    fn model(&self, plan: &mut Plan) -> Result<Model> {
+    fn model(&self, plan: &mut Plan, words: &mut Vec<String>) -> Result<Model> {
         let Some(path) = &self.options.weights else {
             let model = Model::new(plan.graph()?, plan.seed);
             if !model.graph.base().is_empty() {
-                println!("no --weights: the base of {} begins at random", model.graph.name);
+                words.push(format!("no --weights: the base of {} begins at random", model.graph.name));
             }
             return Ok(model);
         };
@@ -197,12 +245,8 @@ impl Job {
         let heads: Vec<String> = weights::heads(&model.graph).into_iter().map(str::to_string).collect();
         let heads: Vec<&str> = heads.iter().map(String::as_str).collect();
         let report = weights::load(&mut model, &file, &heads)?;
-        println!(
-            "weights: {} of {} numbers from {}",
-            report.matched.len(),
-            report.numbers,
-            path.display()
-        );
+        let (tensors, numbers) = (report.matched.len(), report.numbers);
+        words.push(format!("weights: {tensors} of {numbers} numbers from {}", path.display()));
         Ok(model)
     }
 
@@ -223,37 +267,57 @@ impl Job {
         }
     }
 
-    fn plan(&self) -> Result<Plan> {
+    /// The plan as the options have it, and the samples it numbers.
+    fn plan(&self, words: &mut Vec<String>) -> Result<(Plan, Arc<dyn Dataset>)> {
         let o = &self.options;
         let Preset { mut plan, class_weights } = o.preset(self.segments)?;
         o.apply(&mut plan)?;
-        let dataset = &self.data.dataset;
-        let (train_indices, val_indices) = match (&self.data.val, o.val_fraction) {
-            (Some(val), None) => (self.data.train.clone(), val.clone()),
-            (_, share) => self.split(share.unwrap_or(0.1), plan.seed)?,
+        plan.arithmetic = arithmetic();
+        let mut usable = |indices: &[usize], what: &str| -> Result<Vec<usize>> {
+            let usable = Usable::of(&*self.data.dataset, indices, self.segments)?;
+            let left_out = usable.left_out(self.segments);
+            words.extend(left_out.map(|why| format!("left out of the {what} pictures: {why}")));
+            Ok(usable.indices)
         };
+        let train = usable(&self.data.train, "training")?;
+        let (train, val) = match (&self.data.val, o.val_fraction) {
+            (Some(val), None) => (train, usable(val, "validation")?),
+            (_, share) => self.split(train, share.unwrap_or(0.1), plan.seed)?,
+        };
+        if train.is_empty() {
+            let (what, of) = match self.segments {
+                true => ("a mask with a pixel that is not void", "masks"),
+                false => ("labels (a table's, a class list's, an annotation's or a mask's)", "labels"),
+            };
+            let message = format!(
+                "expected {what} for at least one of {} training pictures, got none: there are no {of} to learn from",
+                self.data.train.len()
+            );
+            return Err(Error::argument("data", message));
+        }
+        let mut used = [&train[..], &val].concat();
+        used.sort_unstable();
+        let numbers =
+            |indices: &[usize]| indices.iter().filter_map(|i| used.binary_search(i).ok()).collect();
+        (plan.train_indices, plan.val_indices) = (numbers(&train), numbers(&val));
+        let all: Vec<usize> = (0..used.len()).collect();
+        let dataset: Arc<dyn Dataset> = Arc::new(Selected::new(self.data.dataset.clone(), used));
+        plan.samples = Manifest::of(&*dataset, &all, self.segments)?;
         if !self.segments && o.class_weights.unwrap_or(class_weights) {
-            let labels = train_indices.iter().filter_map(|&i| dataset.labels(i));
+            let labels = known_labels(&*dataset, &plan.train_indices)?;
             plan.class_weights = Some(balanced(labels).iter().map(|&w| w as f32).collect());
         }
-        Ok(Plan { train_indices, val_indices, ..plan })
+        Ok((plan, dataset))
     }
 
     /// A share of the training pictures, drawn at random, is kept for validation.
-    fn split(&self, share: f64, seed: u64) -> Result<(Vec<usize>, Vec<usize>)> {
+    fn split(&self, usable: Vec<usize>, share: f64, seed: u64) -> Result<(Vec<usize>, Vec<usize>)> {
         if !(0.0..1.0).contains(&share) {
             return Err(Error::argument(
                 "--val-fraction",
                 format!("expected 0 ≤ share < 1, got {share}"),
             ));
         }
-        let usable: Vec<usize> = match self.segments {
-            true => self.data.train.clone(),
-            false => {
-                let known = |&i: &usize| self.data.dataset.labels(i).is_some();
-                self.data.train.iter().copied().filter(known).collect()
-            }
-        };
         if self.segments && self.options.preset.as_deref() == Some("notebook") {
             return Ok(notebook_split(&self.data, usable, share));
         }
@@ -267,7 +331,7 @@ impl Job {
         };
         let val_indices = part(val);
         let train_indices = part(usable.len() - val);
-        if train_indices.is_empty() {
+        if train_indices.is_empty() && !usable.is_empty() {
             let message = format!(
                 "of {} labelled pictures {val} are kept for validation, and none is left to train on",
                 usable.len()
@@ -276,6 +340,13 @@ impl Job {
         }
         Ok((train_indices, val_indices))
     }
+}
+
+/// A run before its first step, the samples it numbers, and what there is to say of both.
+struct Begun {
+    trainer: Trainer,
+    dataset: Arc<dyn Dataset>,
+    words: Vec<String>,
 }
 
 /// As the notebook split its masks: by name, sorted as texts (so that 10 comes before 2), the last

@@ -87,7 +87,13 @@ impl Batch {
     /// What a network is to say of the images: masks where it segments, else labels.
     pub fn targets(&self, segments: bool) -> Result<&Tensor> {
         match (segments, &self.masks) {
-            (false, _) => Ok(&self.labels),
+            (false, _) => match self.labels.values::<f32>().iter().position(|&label| label < 0.0) {
+                None => Ok(&self.labels),
+                Some(at) => {
+                    let sample = self.indices[at / CLASSES.len()];
+                    Err(Error::argument("batch", format!("the labels of sample {sample} are not known")))
+                }
+            },
             (true, Some(masks)) => Ok(masks),
             (true, None) => Err(Error::argument("batch", "it was made without masks")),
         }

@@ -17,12 +17,15 @@ pub mod class_weights;
 pub mod convert;
 pub mod image;
 pub mod loader;
+#[cfg(feature = "checkpoint")]
+pub mod manifest;
 pub mod npy;
 #[cfg(feature = "pictures")]
 pub mod picture_files;
 #[cfg(feature = "pictures")]
 pub mod source;
 pub mod synthetic;
+pub mod usable;
 #[cfg(feature = "pictures")]
 pub mod voc_devkit;
 pub mod voc_npy;
@@ -169,6 +172,12 @@ pub trait Dataset: Send + Sync {
 
     fn picture(&self, index: usize) -> Result<Picture>;
 
+    /// Height and width of the picture. Where that takes less than the whole picture, no more is read.
+    fn size(&self, index: usize) -> Result<[usize; 2]> {
+        let Picture { height, width, .. } = self.picture(index)?;
+        Ok([height, width])
+    }
+
     /// None where there is none.
     fn mask(&self, index: usize) -> Result<Option<Mask>>;
 
@@ -184,6 +193,17 @@ pub trait Dataset: Send + Sync {
             None => !matches!(self.mask(index), Ok(None)),
         }
     }
+}
+
+/// The labels of some samples; an error that names the first whose labels are not known.
+pub fn known_labels(dataset: &dyn Dataset, indices: &[usize]) -> Result<Vec<Labels>> {
+    let labels = |&index: &usize| {
+        dataset.labels(index).ok_or_else(|| {
+            let id = dataset.id(index);
+            Error::argument("labels", format!("those of sample `{}` are not known", id))
+        })
+    };
+    indices.iter().map(labels).collect()
 }
 
 /// An error, with the mask's file, where it is of another size than its picture.

@@ -4,12 +4,14 @@
 //! graph with values for its parameters. Running a model lowers each layer to operators on the
 //! tape; summaries, parameter names and rewrites come from the graph itself.
 
+mod finite;
 mod model;
 mod passes;
 mod rewrite;
 mod summary;
 
 pub use crate::layers::Run;
+pub use finite::not_finite;
 pub use model::{Model, Parameter, Pass};
 pub use rewrite::{
     Live, classify_before_upsampling, fold_batch_norm, fold_frozen_batch_norm, for_inference,

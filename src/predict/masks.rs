@@ -150,6 +150,7 @@ impl Segmenter {
         let x = Tensor::from_slice(&values, [1, size, size, 3])?;
         let x = x.to_device(model.device())?;
         let logits = no_grad(|| model.run(&x, Run::infer()))?.logits.to_device(Device::Cpu)?;
+        model.require_finite(&x, &logits)?;
         let classes = logits.shape().last_axis();
         let at = self.fit.placement(picture.height, picture.width, size);
         if (at.height, at.width) == (size, size) {

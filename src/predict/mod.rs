@@ -26,14 +26,17 @@ pub fn probabilities(
     loader: &Loader,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Vec<f32>> {
-    let model = for_inference(model)?;
+    let original = model;
+    let model = for_inference(original)?;
     let mut all = Vec::new();
     let mut done = 0;
     no_grad(|| {
         for batch in loader.epoch(0, 0)? {
             let batch = batch?;
             let images = batch.images.to_device(model.device())?;
-            let output = model.run(&images, Run::infer())?.output.to_device(Device::Cpu)?;
+            let pass = model.run(&images, Run::infer())?;
+            original.require_finite(&images, &pass.logits)?;
+            let output = pass.output.to_device(Device::Cpu)?;
             all.extend_from_slice(output.values::<f32>());
             done += batch.indices.len();
             progress(done);

@@ -2,7 +2,7 @@
 //! together.
 
 use super::{MaskOptions, Segmenter, probabilities};
-use crate::data::{CLASSES, Dataset, Labels, Mask};
+use crate::data::{CLASSES, Dataset, Labels, Mask, known_labels};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files::explain;
@@ -66,7 +66,7 @@ pub fn fit_thresholds(
     let val = &plan.val_indices;
     let loader = plan.scoring_loader(dataset, val.clone());
     let probabilities = probabilities(model, &loader, &mut |_| {})?;
-    let labels: Vec<Labels> = val.iter().map(|&i| dataset.labels(i).unwrap_or_default()).collect();
+    let labels = known_labels(&**dataset, val)?;
     thresholds::choose(&labels, &probabilities, THRESHOLD, plan.seed)
 }
 

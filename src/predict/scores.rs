@@ -14,6 +14,8 @@ pub struct MaskScores {
     /// The submission's: the mean over pictures of the Dice of all class masks together.
     pub dice: f64,
     pub pictures: usize,
+    /// What kind of pictures they are, for whoever reads the table.
+    pub kind: &'static str,
 }
 
 impl MaskScores {
@@ -40,7 +42,7 @@ impl MaskScores {
         if pictures == 0 {
             return Err(Error::argument("scores", "no picture has a true mask to compare with"));
         }
-        Ok(MaskScores { confusion, dice: dice / pictures as f64, pictures })
+        Ok(MaskScores { confusion, dice: dice / pictures as f64, pictures, kind: "pictures" })
     }
 
     /// (mean IoU, pixel accuracy) of masks that are nothing but background.
@@ -59,7 +61,7 @@ impl fmt::Display for MaskScores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let figure = |value: Result<f64>| value.map_or("-".into(), |v| format!("{v:.3}"));
         let (background, accuracy) = self.all_background();
-        writeln!(f, "masks of {} validation pictures, at their own size", self.pictures)?;
+        writeln!(f, "masks of {} {}, at their own size", self.pictures, self.kind)?;
         writeln!(
             f,
             "  mean IoU         {}   (all background: {background:.3})",

@@ -4,13 +4,15 @@
 //! - `optimizer/<slot>/<path>`: the optimizer's state;
 //! - metadata `atrous`: one JSON text with the rest (one key, because several come out of a map in
 //!   random order, and the same run has to give the same bytes).
+//!
+//! The JSON begins with a checksum over the whole file, so that a bit that flipped on a disk is no weight.
 
 use super::callbacks::Callbacks;
 use super::fit::{Position, Trainer};
 use super::history::History;
 use super::plan::Plan;
 use crate::error::{Error, Result};
-use crate::files::explain;
+use crate::files::{explain, write_atomically};
 use crate::graph::Model;
 use crate::models::Spec;
 use crate::optimizers::Optimizer;
@@ -21,11 +23,14 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 const KEY: &str = "atrous";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// What the metadata says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Saved {
+    /// Of the file: see [`seal`].
+    #[serde(default)]
+    checksum: String,
     version: u32,
     pub plan: Plan,
     pub position: Position,
@@ -46,6 +51,7 @@ impl Saved {
                 "expected a side of 1 to 4096 and 1 to 100000 classes, got {size} and {classes}"
             ));
         }
+        plan.check_samples()?;
         let steps = plan.train_indices.len().div_ceil(plan.batch_size);
         let all = plan.epochs as u64 * steps as u64;
         if position.epoch > plan.epochs || position.step > steps || position.global_step > all {
@@ -63,6 +69,7 @@ impl Saved {
 pub fn save(path: &Path, trainer: &Trainer) -> Result<()> {
     let model = &trainer.model;
     let saved = Saved {
+        checksum: NO_CHECKSUM.into(),
         version: VERSION,
         plan: trainer.plan.clone(),
         position: trainer.position,
@@ -78,7 +85,50 @@ pub fn save(path: &Path, trainer: &Trainer) -> Result<()> {
     let arrays: Vec<(String, Tensor)> = parameters.chain(slots).collect();
     let text = serde_json::to_string(&saved)
         .map_err(|error| Error::file(path, format!("cannot be written: {error}")))?;
-    safetensors::write(path, &arrays, KEY, text)
+    let mut bytes = safetensors::serialize(&arrays, KEY, text)
+        .map_err(|error| Error::file(path, format!("cannot be written: {error}")))?;
+    seal(&mut bytes).map_err(|error| Error::file(path, error))?;
+    write_atomically(path, |out| out.write_all(&bytes))
+}
+
+/// Eight digits in the checksum's place while it is computed.
+const NO_CHECKSUM: &str = "00000000";
+
+/// What stands before the checksum: a key of the JSON, as it looks within the header's JSON. No text can hold it: the
+/// quotes of a text within a text have more backslashes.
+const BEFORE: &[u8] = br#"\"checksum\":\""#;
+
+/// Writes into a checkpoint the checksum of its bytes: CRC-32 of the file with zeros in the checksum's own place. It finds
+/// every flipped bit, and every run of up to 32.
+pub fn seal(bytes: &mut [u8]) -> Result<(), String> {
+    let at = checksum_at(bytes)?;
+    bytes[at..at + NO_CHECKSUM.len()].copy_from_slice(NO_CHECKSUM.as_bytes());
+    let checksum = format!("{:08x}", crc32fast::hash(bytes));
+    bytes[at..at + NO_CHECKSUM.len()].copy_from_slice(checksum.as_bytes());
+    Ok(())
+}
+
+/// An error where the bytes are not those that were sealed.
+fn check_seal(bytes: &[u8]) -> Result<(), String> {
+    let at = checksum_at(bytes)?;
+    let end = at + NO_CHECKSUM.len();
+    let mut hasher = crc32fast::Hasher::new();
+    [&bytes[..at], NO_CHECKSUM.as_bytes(), &bytes[end..]].iter().for_each(|part| hasher.update(part));
+    match format!("{:08x}", hasher.finalize()).as_bytes() == &bytes[at..end] {
+        true => Ok(()),
+        false => {
+            Err("its checksum is wrong: the file was damaged, or changed by another program".into())
+        }
+    }
+}
+
+fn checksum_at(bytes: &[u8]) -> Result<usize, String> {
+    let none = || "it has no checksum".to_owned();
+    let length = bytes.first_chunk().map(|length| u64::from_le_bytes(*length)).ok_or_else(none)?;
+    let header = bytes[8..].get(..usize::try_from(length).map_err(|_| none())?).ok_or_else(none)?;
+    let found = header.windows(BEFORE.len()).position(|window| window == BEFORE).ok_or_else(none)?;
+    let at = 8 + found + BEFORE.len();
+    if at + NO_CHECKSUM.len() > bytes.len() { Err(none()) } else { Ok(at) }
 }
 
 /// Reads what [`save`] wrote: a trainer that goes on from there.
@@ -95,6 +145,7 @@ pub fn parse(bytes: &[u8]) -> Result<(Trainer, Saved), String> {
     if saved.version != VERSION {
         return Err(format!("it has version {}, this program reads {VERSION}", saved.version));
     }
+    check_seal(bytes)?;
     saved.plan.check().map_err(|error| error.to_string())?;
     saved.check()?;
     let graph = saved.plan.graph().map_err(|error| error.to_string())?;
@@ -130,6 +181,7 @@ pub fn parse(bytes: &[u8]) -> Result<(Trainer, Saved), String> {
             more => format!("{first} (and {more} more)"),
         });
     }
+    model.require_usable().map_err(|error| error.to_string())?;
     optimizer.load(saved.optimizer_step, slots).map_err(|error| error.to_string())?;
     let mut trainer = Trainer::at(model, optimizer, saved.plan.clone(), saved.position);
     (trainer.callbacks, trainer.history) = (saved.callbacks, saved.history.clone());

@@ -20,9 +20,10 @@ pub(super) fn accuracy(targets: &Tensor, output: &Tensor) -> Result<f64> {
 
 /// Scores on a loader's samples.
 pub struct Scores {
-    pub loss: f64,
-    /// Categorical accuracy; of a segmentation the pixel accuracy.
-    pub accuracy: f64,
+    /// None where no pixel of a segmentation is to be judged: all masks are void.
+    pub loss: Option<f64>,
+    /// Categorical accuracy; of a segmentation the pixel accuracy, None as the loss is.
+    pub accuracy: Option<f64>,
     /// Of a classifier: mean average precision; None where no class has a positive sample.
     pub map: Option<f64>,
     /// Of a classifier: [samples, classes], in the loader's order.
@@ -35,7 +36,8 @@ pub struct Scores {
 /// Runs the network, rewritten for speed, over a loader in order: no augmentation of its own, no
 /// class weights.
 pub fn evaluate(model: &Model, loss: Loss, loader: &Loader) -> Result<Scores> {
-    let (model, device) = (for_inference(model)?, model.device());
+    let (original, device) = (model, model.device());
+    let model = for_inference(original)?;
     let segments = matches!(loss, Loss::SparseCategoricalCrossentropy { .. });
     let (mut loss_sum, mut accuracy_sum, mut samples) = (0.0, 0.0, 0.0);
     let (mut probabilities, mut labels) = (Vec::new(), Vec::new());
@@ -45,7 +47,9 @@ pub fn evaluate(model: &Model, loss: Loss, loader: &Loader) -> Result<Scores> {
         for batch in loader.epoch(0, 0)? {
             let batch = batch?;
             let n = batch.indices.len() as f64;
-            let pass = model.run(&batch.images.to_device(device)?, Run::infer())?;
+            let images = batch.images.to_device(device)?;
+            let pass = model.run(&images, Run::infer())?;
+            original.require_finite(&images, &pass.logits)?;
             let targets = batch.targets(segments)?;
             loss_sum += n * loss.from_logits(&pass.logits, &targets.to_device(device)?, None)?.item()?;
             let output = pass.output.to_device(Device::Cpu)?;
@@ -71,13 +75,14 @@ pub fn evaluate(model: &Model, loss: Loss, loader: &Loader) -> Result<Scores> {
         return Err(Error::argument("evaluate", "there is no sample to score"));
     }
     let (accuracy, map) = match &confusion {
-        Some(confusion) => (confusion.pixel_accuracy()?, None),
+        Some(confusion) => (confusion.pixel_accuracy().ok(), None),
         None => {
             let map = mean_average_precision(&labels, &probabilities, columns)?;
-            (accuracy_sum / samples, map)
+            (Some(accuracy_sum / samples), map)
         }
     };
-    Ok(Scores { loss: loss_sum / samples, accuracy, map, probabilities, labels, confusion })
+    let loss = accuracy.map(|_| loss_sum / samples);
+    Ok(Scores { loss, accuracy, map, probabilities, labels, confusion })
 }
 
 /// Mean average precision over the classes that occur; None where none does.

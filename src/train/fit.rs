@@ -13,7 +13,7 @@ use crate::graph::{Live, Model, Parameter};
 use crate::optimizers::Optimizer;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where a run stands: the next step, and the sums of the epoch so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -31,6 +31,10 @@ pub struct Position {
     pub accuracy_sum: f64,
     pub samples: usize,
 }
+
+/// What to try where training diverged.
+pub(super) const ADVICE: &str =
+    "a smaller learning rate may help (--learning-rate), or --clip-norm 1, or --warmup 1";
 
 /// How often the state is written: after every epoch, and every so many steps.
 #[derive(Clone, Debug, Default)]
@@ -177,6 +181,8 @@ impl Trainer {
         }
         let warmup = (self.plan.warmup as f64 * steps as f64).round() as u64;
         let all = self.plan.epochs as u64 * steps;
+        let schedule = self.plan.schedule;
+        let factor = |step: u64| schedule.factor(step, warmup, all);
         while self.position.epoch < self.plan.epochs && !self.position.stopped {
             self.freeze();
             let (epoch, step) = (self.position.epoch, self.position.step);
@@ -193,7 +199,7 @@ impl Trainer {
                     return self.interrupted(pace);
                 }
                 let n = batch.indices.len();
-                self.rate_factor = self.plan.schedule.factor(self.position.global_step, warmup, all);
+                self.rate_factor = factor(self.position.global_step);
                 let batch = match &mut change {
                     Some(change) => change(self, batch)?,
                     None => batch,
@@ -216,17 +222,21 @@ impl Trainer {
                     accuracy: self.position.accuracy_sum / samples,
                 });
                 if pace.every_steps.is_some_and(|every| self.position.step.is_multiple_of(every)) {
-                    self.save(pace)?;
+                    self.save(pace.checkpoint.as_deref())?;
                 }
             }
             if stop.is_break() {
                 return self.interrupted(pace);
             }
+            // The rate of the last step, also where a run is taken up after it.
+            self.rate_factor = factor(self.position.global_step.saturating_sub(1));
             let (record, improved) = self.finish_epoch(validation)?;
-            self.save(pace)?;
-            if let (Some(best), true) = (&pace.best, improved) {
-                checkpoint::save(best, self)?;
+            // The best first: where the run is killed between the two, the checkpoint is still before the epoch's end, and
+            // whoever goes on from it writes both again. The other way round the best would be lost.
+            if improved {
+                self.save(pace.best.as_deref())?;
             }
+            self.save(pace.checkpoint.as_deref())?;
             if monitor(Event::EpochEnds(&record)).is_break() {
                 return self.interrupted(pace);
             }
@@ -253,15 +263,15 @@ impl Trainer {
             learning_rate: self.optimizer.learning_rate * self.rate_factor,
             loss: self.position.loss_sum / samples,
             accuracy: self.position.accuracy_sum / samples,
-            val_loss: scores.map(|scores| scores.loss),
-            val_accuracy: scores.map(|scores| scores.accuracy),
+            val_loss: scores.and_then(|scores| scores.loss),
+            val_accuracy: scores.and_then(|scores| scores.accuracy),
             val_map: scores.and_then(|scores| scores.map),
             val_miou: scores.and_then(|scores| scores.confusion.as_ref()?.mean_iou().ok()),
             val_dice: scores.and_then(|scores| scores.confusion.as_ref()?.mean_dice().ok()),
         };
         self.history.epochs.push(record);
         let mut stopped = false;
-        let mut improved = scores.is_none();
+        let mut improved = record.val_loss.is_none();
         if let Some(value) = record.val_loss {
             let verdict = self.callbacks.epoch_ends(
                 record.epoch,
@@ -285,8 +295,8 @@ impl Trainer {
     }
 
     /// A state that cannot be trained on never replaces one that can.
-    fn save(&self, pace: &Pace) -> Result<()> {
-        let Some(path) = &pace.checkpoint else { return Ok(()) };
+    fn save(&self, path: Option<&Path>) -> Result<()> {
+        let Some(path) = path else { return Ok(()) };
         let here = self.model.to_device(Device::Cpu)?;
         let broken =
             |parameter: &&Parameter| !parameter.value.values::<f32>().iter().all(|v| v.is_finite());
@@ -294,8 +304,7 @@ impl Trainer {
             Some(Parameter { path, .. }) => {
                 let Position { epoch, step, .. } = self.position;
                 Err(Error::Diverged(format!(
-                    "after epoch {epoch}, step {step} `{path}` holds numbers that are not finite; \
-                     a smaller learning rate may help"
+                    "after epoch {epoch}, step {step} `{path}` holds numbers that are not finite; {ADVICE}"
                 )))
             }
             None => checkpoint::save(path, self),
@@ -303,7 +312,7 @@ impl Trainer {
     }
 
     fn interrupted(&self, pace: &Pace) -> Result<()> {
-        self.save(pace)?;
+        self.save(pace.checkpoint.as_deref())?;
         let Position { epoch, step, .. } = self.position;
         let at = format!("stopped after epoch {epoch}, step {step}");
         Err(Error::Interrupted(match &pace.checkpoint {

@@ -14,7 +14,7 @@ mod presets;
 mod step;
 
 pub use callbacks::{Callbacks, Plateau, Schedule, Verdict};
-pub use checkpoint::{Saved, load, parse, save};
+pub use checkpoint::{Saved, load, parse, save, seal};
 pub use evaluate::{Scores, evaluate};
 pub use fit::{Change, Event, Monitor, Pace, Position, Trainer};
 pub use history::{Epoch, History};

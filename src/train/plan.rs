@@ -6,6 +6,7 @@ use crate::data::augment::jitter::Jitter;
 use crate::data::augment::{Ranges, Rule as Turn};
 use crate::data::image::{Fit, MaskResize, Preprocess};
 use crate::data::loader::{Loader, Recipe, Sampling};
+use crate::data::manifest::Manifest;
 use crate::data::{Dataset, VOID};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -15,6 +16,7 @@ use crate::ops::CategoricalGradient;
 use crate::optimizers::Rule;
 use crate::weights::Origin;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
@@ -81,8 +83,14 @@ pub struct Unfreeze {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     pub network: Spec,
+    /// The preset that it was made from; empty where it was made otherwise.
+    #[serde(default)]
+    pub preset: String,
     /// Whose padding and epsilon the base has: that of the weights it began with.
     pub origin: Origin,
+    /// On what it began, `cpu` or `cuda in tf32`: elsewhere the last digits are others. Empty where nobody said.
+    #[serde(default)]
+    pub arithmetic: String,
     /// The file those came from; None for a base that began at random.
     pub weights: Option<String>,
     pub epochs: usize,
@@ -133,9 +141,15 @@ pub struct Plan {
     pub patience: Option<usize>,
     pub plateau: Option<Plateau>,
     pub monitor: Watch,
-    /// The training samples, and which samples are kept for validation.
+    /// The share that was asked for of the training samples to validate on; None: the data's own split, or a tenth.
+    #[serde(default)]
+    pub val_fraction: Option<f64>,
+    /// The training samples, and which samples are kept for validation: numbers of `samples`.
     pub train_indices: Vec<usize>,
     pub val_indices: Vec<usize>,
+    /// What the samples are. Empty where nobody said: then numbers are taken as a data set has them.
+    #[serde(default)]
+    pub samples: Manifest,
 }
 
 fn yes() -> bool {
@@ -147,6 +161,8 @@ impl Plan {
     pub fn new(network: Spec) -> Self {
         let segments = network.segments();
         Plan {
+            preset: String::new(),
+            arithmetic: String::new(),
             origin: Origin::default(),
             weights: None,
             epochs: 40,
@@ -176,8 +192,10 @@ impl Plan {
             patience: None,
             plateau: None,
             monitor: Watch::Loss,
+            val_fraction: None,
             train_indices: Vec::new(),
             val_indices: Vec::new(),
+            samples: Manifest::default(),
             network,
         }
     }
@@ -262,14 +280,33 @@ impl Plan {
         }
     }
 
-    /// An error where the plan needs samples that a data set does not have; `path` is the
-    /// checkpoint's.
-    pub fn samples_are_in(&self, known: usize, path: &Path) -> Result<()> {
+    /// The run's samples in a data set, under the numbers of the plan ([`Manifest::find`]); an error where they are not all
+    /// there, or are others. `path` is the checkpoint's.
+    pub fn find_samples(&self, dataset: &Arc<dyn Dataset>, path: &Path) -> Result<Arc<dyn Dataset>> {
+        if !self.samples.samples.is_empty() {
+            return self.samples.find(dataset).map_err(|error| Error::file(path, error));
+        }
+        let known = dataset.len();
         match self.train_indices.iter().chain(&self.val_indices).find(|&&i| i >= known) {
             Some(missing) => {
                 let message = format!("the run needs picture number {missing}, the data has {known}");
                 Err(Error::file(path, message))
             }
+            None => Ok(dataset.clone()),
+        }
+    }
+
+    /// An error where a number is none of the plan's samples, or one is trained on and validated on.
+    pub(super) fn check_samples(&self) -> Result<(), String> {
+        self.samples.check()?;
+        let known = self.samples.samples.len();
+        let mut all = self.train_indices.iter().chain(&self.val_indices);
+        if let (true, Some(missing)) = (known > 0, all.find(|&&i| i >= known)) {
+            return Err(format!("it has {known} samples, and needs number {missing}"));
+        }
+        let train: HashSet<usize> = self.train_indices.iter().copied().collect();
+        match self.val_indices.iter().find(|i| train.contains(i)) {
+            Some(both) => Err(format!("sample {both} is both trained on and validated on")),
             None => Ok(()),
         }
     }

@@ -32,7 +32,7 @@ impl Preset {
             true => vec![Unfreeze { epoch: 0, layers: 0 }],
             false => Vec::new(),
         };
-        let plan = Plan { unfreeze: frozen, ..Plan::new(network) };
+        let plan = Plan { unfreeze: frozen, preset: name.into(), ..Plan::new(network) };
         let name_of = plan.network.name.clone();
         let best = |learning_rate| Plan {
             learning_rate,

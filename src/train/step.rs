@@ -6,7 +6,7 @@
 //! of hundreds.
 
 use super::evaluate::accuracy;
-use super::fit::Trainer;
+use super::fit::{ADVICE, Trainer};
 use super::plan::Plan;
 use crate::cuda::Cuda;
 use crate::cuda::graph::{Graph, Now};
@@ -16,7 +16,7 @@ use crate::data::augment::Warp;
 use crate::data::loader::Batch;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::graph::{Live, Pass, Run};
+use crate::graph::{Live, Parameter, Pass, Run, not_finite};
 use crate::losses::{sample_weights, smooth};
 use crate::metrics;
 use crate::ops::{self, Precision, precision};
@@ -186,7 +186,12 @@ impl Trainer {
             Device::Cpu => {
                 let inputs = Inputs::new(&self.plan, batch)?.warped()?;
                 let (loss, pass) = self.forward(&inputs)?;
-                let value = self.finite(loss.item()?, self.position.epoch, self.position.step)?;
+                let value = loss.item()?;
+                if !value.is_finite() {
+                    let run = Run::train(self.plan.seed, self.position.global_step);
+                    let first = self.model.first_not_finite(&inputs.images, run)?;
+                    return Err(self.diverged(value, self.position.epoch, self.position.step, first));
+                }
                 let right = accuracy(&inputs.targets, &pass.output)?;
                 self.optimizer.begin_step();
                 self.optimizer.descend(&mut self.model, loss, pass, self.plan.clip_norm)?;
@@ -210,20 +215,23 @@ impl Trainer {
             Scores::Known(loss, accuracy) => Ok((loss, accuracy)),
             Scores::OnDevice(scores) => {
                 let scores = scores.to_device(Device::Cpu)?.to_vec_f64();
-                Ok((self.finite(scores[0], epoch, step)?, scores[1]))
+                if !scores[0].is_finite() {
+                    // The step was done with it: what it left in the parameters is all there is to see.
+                    let broken = |p: &&Parameter| !matches!(not_finite(&p.value), Ok(None));
+                    let first = self.model.parameters.iter().find(broken);
+                    let first = first.map(|p| format!("the parameter `{}`", p.path));
+                    return Err(self.diverged(scores[0], epoch, step, first));
+                }
+                Ok((scores[0], scores[1]))
             }
         }
     }
 
-    fn finite(&self, loss: f64, epoch: usize, step: usize) -> Result<f64> {
-        match loss.is_finite() {
-            true => Ok(loss),
-            false => Err(Error::Diverged(format!(
-                "the loss of epoch {}, step {} is {loss}; a smaller learning rate may help",
-                epoch + 1,
-                step + 1
-            ))),
-        }
+    /// `first`: what was the first that is not finite.
+    fn diverged(&self, loss: f64, epoch: usize, step: usize, first: Option<String>) -> Error {
+        let first = first.map_or(String::new(), |first| format!("; not finite first: {first}"));
+        let (epoch, step) = (epoch + 1, step + 1);
+        Error::Diverged(format!("the loss of epoch {epoch}, step {step} is {loss}{first}; {ADVICE}"))
     }
 
     /// Sends the next batch off while the device still works on this one.

@@ -44,10 +44,16 @@ pub fn save(path: &Path, tensors: &[(String, Tensor)], origin: Origin) -> Result
     write(path, tensors, KEY, origin.to_string())
 }
 
-/// Writes tensors as f32, with one text of metadata: complete, or not at all.
+/// Writes [`serialize`]'s file: complete, or not at all.
 pub(crate) fn write(path: &Path, tensors: &[(String, Tensor)], key: &str, text: String) -> Result<()> {
-    let broken =
-        |error: &dyn std::fmt::Display| Error::file(path, format!("cannot be written: {error}"));
+    let file = serialize(tensors, key, text);
+    let file = file.map_err(|error| Error::file(path, format!("cannot be written: {error}")))?;
+    write_atomically(path, |out| out.write_all(&file))
+}
+
+/// A file of tensors as f32, with one text of metadata.
+pub(crate) fn serialize(tensors: &[(String, Tensor)], key: &str, text: String) -> Result<Vec<u8>> {
+    let broken = |error: &dyn std::fmt::Display| Error::argument("safetensors", error);
     let bytes = |tensor: &Tensor| -> Result<Vec<u8>> {
         let here = tensor.to_device(Device::Cpu)?.to_dtype(DType::F32);
         Ok(here.values::<f32>().iter().flat_map(|v| v.to_le_bytes()).collect())
@@ -59,11 +65,10 @@ pub(crate) fn write(path: &Path, tensors: &[(String, Tensor)], key: &str, text: 
     let views = views.collect::<Result<Vec<_>, safetensors::SafeTensorError>>();
     let metadata = HashMap::from([(key.to_owned(), text)]);
     let file = safetensors::serialize(views.map_err(|error| broken(&error))?, Some(metadata));
-    let file = file.map_err(|error| broken(&error))?;
-    write_atomically(path, |out| out.write_all(&file))
+    file.map_err(|error| broken(&error))
 }
 
-/// The text that [`write`] put there under this key, if there is one.
+/// The text that [`serialize`] put there under this key, if there is one.
 pub(crate) fn text(bytes: &[u8], key: &str) -> Result<Option<String>, String> {
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
     Ok(header.metadata().as_ref().and_then(|map| map.get(key)).cloned())

@@ -115,10 +115,10 @@ impl<'a> Experiment<'a> {
         }
         let plan = &contenders[0].trained.plan;
         let training = open(&options.data, segments)?;
-        plan.samples_are_in(training.dataset.len(), &contenders[0].trained.path)?;
+        let learn = plan.find_samples(&training.dataset, &contenders[0].trained.path)?;
         let (dataset, mut indices) = match options.split {
-            Split::Train => (training.dataset.clone(), plan.train_indices.clone()),
-            Split::Validation => (training.dataset.clone(), plan.val_indices.clone()),
+            Split::Train => (learn.clone(), plan.train_indices.clone()),
+            Split::Validation => (learn.clone(), plan.val_indices.clone()),
             Split::Test => {
                 let source = Source::open(&options.data)?;
                 let test = source.test(source.natural_task())?;
@@ -135,7 +135,6 @@ impl<'a> Experiment<'a> {
             let message = format!("there is no picture to attack in `{which}`; give another --split");
             return Err(Error::argument("--split", message));
         }
-        let learn = training.dataset;
         Ok(Experiment { options, methods, contenders, dataset, indices, learn, target, from })
     }
 

@@ -1,0 +1,109 @@
+//! Which samples have a truth to learn from, or to be scored by.
+
+use super::{Dataset, VOID};
+use crate::cpu::threads;
+use crate::error::Result;
+
+/// Which samples a network can learn from or be scored on, and why the others are left out.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Usable {
+    pub indices: Vec<usize>,
+    /// Whose labels are not known, or that have no mask.
+    pub unknown: usize,
+    /// Whose mask is void throughout.
+    pub void: usize,
+}
+
+impl Usable {
+    /// Those whose truth is known: labels, or a mask with a pixel that is to be judged. Reads the masks.
+    pub fn of(dataset: &dyn Dataset, indices: &[usize], masks: bool) -> Result<Self> {
+        let look = |i: usize| -> Result<Truth> {
+            let index = indices[i];
+            Ok(match masks {
+                false if dataset.labels(index).is_some() => Truth::Known,
+                false => Truth::Unknown,
+                true => match dataset.mask(index)? {
+                    None => Truth::Unknown,
+                    Some(mask) if mask.classes.iter().all(|&class| class == VOID) => Truth::Void,
+                    Some(_) => Truth::Known,
+                },
+            })
+        };
+        let mut usable = Usable::default();
+        for (truth, &index) in threads::map(indices.len(), look).into_iter().zip(indices) {
+            match truth? {
+                Truth::Known => usable.indices.push(index),
+                Truth::Unknown => usable.unknown += 1,
+                Truth::Void => usable.void += 1,
+            }
+        }
+        Ok(usable)
+    }
+
+    /// How many are left out and why, in words; None where none is.
+    pub fn left_out(&self, masks: bool) -> Option<String> {
+        let all = self.indices.len() + self.unknown + self.void;
+        let unknown = if masks { "have no mask" } else { "have no labels" };
+        let reasons = [(self.unknown, unknown), (self.void, "have a mask that is void throughout")];
+        let reasons = reasons.into_iter().filter(|(count, _)| *count > 0);
+        let reasons: Vec<String> =
+            reasons.map(|(count, reason)| format!("{count} of {all} {reason}")).collect();
+        (!reasons.is_empty()).then(|| reasons.join(", "))
+    }
+}
+
+enum Truth {
+    Known,
+    Unknown,
+    Void,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{CLASSES, Labels, Mask, Picture};
+
+    /// Samples with such labels and masks.
+    struct Known(Vec<(Option<Labels>, Option<Vec<u8>>)>);
+
+    impl Dataset for Known {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+
+        fn id(&self, index: usize) -> String {
+            index.to_string()
+        }
+
+        fn labels(&self, index: usize) -> Option<Labels> {
+            self.0[index].0
+        }
+
+        fn picture(&self, _: usize) -> Result<Picture> {
+            Picture::new(1, 2, vec![0; 6])
+        }
+
+        fn mask(&self, index: usize) -> Result<Option<Mask>> {
+            self.0[index].1.clone().map(|classes| Mask::new(1, 2, classes)).transpose()
+        }
+    }
+
+    #[test]
+    fn samples_whose_truth_is_not_known_are_counted_and_left_out() {
+        let none = Some([false; CLASSES.len()]);
+        let data = Known(vec![
+            (None, Some(vec![0, 255])),
+            (none, None),
+            (None, Some(vec![255, 255])),
+            (none, Some(vec![3, 3])),
+        ]);
+        let labelled = Usable::of(&data, &[3, 2, 1, 0], false).unwrap();
+        assert_eq!((labelled.indices.as_slice(), labelled.unknown), (&[3, 1][..], 2));
+        assert_eq!(labelled.left_out(false).unwrap(), "2 of 4 have no labels");
+        let masked = Usable::of(&data, &[0, 1, 2, 3], true).unwrap();
+        assert_eq!((masked.indices.as_slice(), masked.unknown, masked.void), (&[0, 3][..], 1, 1));
+        let said = masked.left_out(true).unwrap();
+        assert_eq!(said, "1 of 4 have no mask, 1 of 4 have a mask that is void throughout");
+        assert_eq!(Usable::of(&data, &[3], true).unwrap().left_out(true), None);
+    }
+}
