@@ -158,8 +158,12 @@ fn listed(dataset: &dyn Dataset, path: &Path) -> Result<Vec<usize>> {
             format!("expected `val`, `all`, or a file with an Id a line: {}", explain(&error)),
         )
     })?;
+    // A test picture may have the Id of a training picture; its truth is not known, so it is not meant.
+    let has_truth = |&index: &usize| dataset.labels(index).is_some() || dataset.has_mask(index);
+    let (first, last): (Vec<usize>, Vec<usize>) = (0..dataset.len()).partition(has_truth);
     let mut known: HashMap<String, Vec<usize>> = HashMap::new();
-    (0..dataset.len()).for_each(|index| known.entry(dataset.id(index)).or_default().push(index));
+    first.into_iter().for_each(|index| known.entry(dataset.id(index)).or_default().push(index));
+    last.into_iter().for_each(|index| _ = known.entry(dataset.id(index)).or_insert(vec![index]));
     let mut found = Vec::new();
     let mut seen = HashSet::new();
     for (line, id) in text.split(['\n', '\r']).enumerate() {
