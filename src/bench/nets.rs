@@ -5,7 +5,7 @@ use crate::autograd::no_grad;
 use crate::data::loader::Batch;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::graph::{Model, Run, Summary, for_inference};
+use crate::graph::{Model, Run, for_inference};
 use crate::models::Spec;
 use crate::ops::{precision, sign, sparse_softmax_cross_entropy};
 use crate::pool;
@@ -164,11 +164,10 @@ impl Net {
     /// Arithmetic of a step as the definition counts it: three times the forward pass, less the gradient by the
     /// pictures where nobody asks for it, and less what a frozen base does not do.
     fn gflop(self, model: &Model) -> f64 {
-        let summary = Summary::new(model);
-        let forward = summary.flops() as f64;
-        let head: u64 = summary.rows[model.graph.base().len()..].iter().map(|row| row.flops).sum();
+        let (nodes, forward) = (model.graph.nodes(), model.graph.cost().flops as f64);
+        let head: u64 = nodes[model.graph.base().len()..].iter().map(|node| node.cost.flops).sum();
         let step = match self.trained {
-            Trained::Whole => 3.0 * forward - summary.rows[1].flops as f64,
+            Trained::Whole => 3.0 * forward - nodes[1].cost.flops as f64,
             Trained::Head => forward + 2.0 * head as f64,
             Trained::Pictures => 2.0 * forward,
         };

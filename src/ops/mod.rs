@@ -50,6 +50,7 @@ pub use elementwise::{add, clip, mul, scale, sign, sub};
 pub use fast_math::{fast_math, with_fast_math};
 pub use pad::zero_pad2d;
 pub use padding::Padding;
+pub(crate) use padding::{padded, span};
 pub use pool::{PoolOptions, average_pool2d, global_average_pool, global_max_pool, max_pool2d};
 pub use precision::{Precision, precision, with_precision};
 pub use reduce::{mean, mean_axes, sum, sum_axes};

@@ -106,10 +106,30 @@ impl fmt::Display for OutOfMemory {
     }
 }
 
+fn out_of_memory(bytes: usize) -> ! {
+    std::panic::panic_any(OutOfMemory { bytes, in_use: IN_USE.load(Ordering::Relaxed) })
+}
+
+/// What is left of the memory that there is.
+fn left() -> usize {
+    system::most().saturating_sub(IN_USE.load(Ordering::Relaxed))
+}
+
+/// For buffers that will come to so many bytes.
+///
+/// # Panics
+/// With [`OutOfMemory`], where there is not so much.
+pub fn require(bytes: u64) {
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    if bytes > left() {
+        out_of_memory(bytes);
+    }
+}
+
 /// Memory for so many bytes, its size, and where it is from. None where the system gives no more, or would kill us later
 /// for what it gives now.
 fn take(bytes: usize) -> Option<(NonNull<u8>, usize, Source)> {
-    if bytes > system::most().saturating_sub(IN_USE.load(Ordering::Relaxed)) {
+    if bytes > left() {
         return None;
     }
     if bytes >= LARGE {
@@ -147,9 +167,7 @@ impl<T: Plain> Buffer<T> {
     /// With [`OutOfMemory`], where there is none.
     pub fn new(len: usize) -> Self {
         let bytes = len.saturating_mul(size_of::<T>());
-        let Some((memory, size, source)) = take(bytes) else {
-            std::panic::panic_any(OutOfMemory { bytes, in_use: IN_USE.load(Ordering::Relaxed) });
-        };
+        let Some((memory, size, source)) = take(bytes) else { out_of_memory(bytes) };
         let now = IN_USE.fetch_add(size, Ordering::Relaxed) + size;
         PEAK.fetch_max(now, Ordering::Relaxed);
         if *POISON {
