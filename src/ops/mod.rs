@@ -30,6 +30,8 @@ pub mod reshape;
 pub mod resize;
 pub(crate) mod separable_conv2d;
 pub mod sign_step;
+#[cfg(test)]
+mod sizes;
 pub mod softmax;
 
 pub use activation::{Then, relu, relu6, sigmoid, tanh};
