@@ -41,6 +41,15 @@ pub enum Fill {
     OneHot,
 }
 
+/// Sizes as users and files give them: small ones, and some about where whole numbers of 16 to 64 bits end.
+#[cfg(test)]
+pub(crate) fn any_size() -> impl proptest::strategy::Strategy<Value = usize> {
+    use proptest::prelude::*;
+    let powers =
+        (0u32..64, -2i64..=2).prop_map(|(bits, off)| (1usize << bits).wrapping_add_signed(off as isize));
+    prop_oneof![3 => 0usize..9, 3 => powers, 1 => any::<usize>()]
+}
+
 #[derive(Clone, Debug)]
 pub struct Input {
     pub name: &'static str,

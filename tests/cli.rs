@@ -440,3 +440,63 @@ fn real_pictures_go_through_the_whole_pipeline() {
     let text = fs::read_to_string(result.join("submission.csv")).unwrap();
     assert_eq!(text.lines().count(), 1 + 2 * 16, "{text}");
 }
+
+/// Sizes whose products overflow, or that nobody could have: refused by the flag, with the largest there is.
+#[test]
+fn a_size_beyond_the_largest_is_refused_by_its_flag_with_the_largest_value() {
+    let data = data();
+    let out = tempfile::tempdir().unwrap();
+    let folder = out.path().join("run");
+    let (data, folder) = (data.path().to_str().unwrap(), folder.to_str().unwrap());
+    let refused = |arguments: &[&str]| {
+        let output = Command::new(BINARY).args(arguments).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
+        assert!(error.lines().all(|line| !line.contains("panicked")), "{error}");
+        error
+    };
+    let train = ["train", "classify", "--data", data, "--out", folder, "--threads", "1"];
+    for size in ["4097", "1000000", "4294967296", "18446744073709551615"] {
+        let expected = format!("1 to 4096 pixels a side (`--size`), got {size}");
+        for network in ["alexnet", "vgg16", "deeplabv3plus"] {
+            let error = refused(&["summary", network, "--size", size]);
+            assert!(error.contains(&expected), "{error}");
+        }
+        let error = refused(&[&train[..], &["--model", "mobilenetv2", "--size", size]].concat());
+        assert!(error.contains(&expected), "{error}");
+    }
+    for classes in ["100001", "18446744073709551615"] {
+        let error = refused(&["summary", "alexnet", "--classes", classes]);
+        assert!(error.contains(&format!("1 to 100000 (`--classes`), got {classes}")), "{error}");
+    }
+    let error = refused(&["bench", "nets", "alexnet", "--size", "4097"]);
+    assert!(error.contains("1 to 4096 pixels a side (`--size`), got 4097"), "{error}");
+    for threads in ["0", "1000000", "18446744073709551615"] {
+        let error = refused(&["summary", "alexnet", "--threads", threads]);
+        assert!(error.contains("threads: expected 1 to ") && error.contains("(`--threads`)"), "{error}");
+    }
+    assert!(!Path::new(folder).exists());
+}
+
+/// Layers, parameters and arithmetic need no memory for values that nobody asked for.
+#[test]
+fn the_summary_of_the_largest_pictures_has_exact_numbers() {
+    let text = done(&["summary", "vgg16", "--size", "4096", "--classes", "100000", "--json"]);
+    let table: serde_json::Value = serde_json::from_str(&text).unwrap();
+    // 128 × 128 × 512 features to 512, and 512 to the classes, each with a bias.
+    let base = 14_714_688u64;
+    let head = 128 * 128 * 512 * 512 + 512 + 512 * 100_000 + 100_000;
+    assert_eq!(table["total_params"].as_u64(), Some(base + head));
+    let first = 4096u64 * 4096 * 64 * (2 * 9 * 3 + 1);
+    assert_eq!(table["layers"][1]["flops"].as_u64(), Some(first));
+}
+
+#[test]
+fn an_instruction_set_that_is_unknown_is_not_silently_another_one() {
+    let output = Command::new(BINARY).args(["summary", "alexnet"]).env("ATROUS_ISA", "avx1024").output();
+    let output = output.unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("ATROUS_ISA: expected one of `reference`, `portable`"), "{error}");
+    assert!(error.contains("got `avx1024`"), "{error}");
+}

@@ -5,12 +5,12 @@ use crate::autograd::no_grad;
 use crate::data::loader::Batch;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::graph::{Model, Run, Summary, for_inference};
+use crate::graph::{Model, Run, for_inference};
 use crate::models::Spec;
 use crate::ops::{precision, sign, sparse_softmax_cross_entropy};
-use crate::pool;
+use crate::pool::{self, Buffer};
 use crate::random::{Stream, domain};
-use crate::tensor::Tensor;
+use crate::tensor::{Shape, Tensor};
 use crate::train::{Plan, Preset, Trainer};
 use serde_json::{Map, Value, json};
 
@@ -148,27 +148,27 @@ impl Net {
     fn batch_of_noise(self) -> Result<Batch> {
         let Net { size, batch: n, classes, .. } = self;
         let mut stream = Stream::new(1, &[domain::TEST]);
-        let pixels: Vec<f32> = (0..n * size * size * 3).map(|_| stream.unit()).collect();
-        let flags: Vec<f32> = (0..n * classes).map(|_| (stream.unit() < 0.1) as u8 as f32).collect();
+        let mut filled = |axes: &[usize], value: fn(&mut Stream, usize) -> f32| {
+            let shape = Shape::checked(axes)?;
+            let mut values = Buffer::<f32>::new(shape.elements());
+            values.fill_with(|| value(&mut stream, classes));
+            Ok::<_, Error>(Tensor::from_buffer(values, shape))
+        };
+        let images = filled(&[n, size, size, 3], |stream, _| stream.unit())?;
+        let labels = filled(&[n, classes], |stream, _| (stream.unit() < 0.1) as u8 as f32)?;
         let segments = self.network == "deeplabv3plus";
-        let mut mask = || (0..n * size * size).map(|_| stream.below(classes) as f32).collect::<Vec<_>>();
-        Ok(Batch {
-            images: Tensor::from_slice(&pixels, [n, size, size, 3])?,
-            labels: Tensor::from_slice(&flags, [n, classes])?,
-            warp: None,
-            masks: segments.then(|| Tensor::from_slice(&mask(), [n, size, size])).transpose()?,
-            indices: (0..n).collect(),
-        })
+        let mut masks = || filled(&[n, size, size], |stream, classes| stream.below(classes) as f32);
+        let masks = segments.then(&mut masks).transpose()?;
+        Ok(Batch { images, labels, warp: None, masks, indices: (0..n).collect() })
     }
 
     /// Arithmetic of a step as the definition counts it: three times the forward pass, less the gradient by the
     /// pictures where nobody asks for it, and less what a frozen base does not do.
     fn gflop(self, model: &Model) -> f64 {
-        let summary = Summary::new(model);
-        let forward = summary.flops() as f64;
-        let head: u64 = summary.rows[model.graph.base().len()..].iter().map(|row| row.flops).sum();
+        let (nodes, forward) = (model.graph.nodes(), model.graph.cost().flops as f64);
+        let head: u64 = nodes[model.graph.base().len()..].iter().map(|node| node.cost.flops).sum();
         let step = match self.trained {
-            Trained::Whole => 3.0 * forward - summary.rows[1].flops as f64,
+            Trained::Whole => 3.0 * forward - nodes[1].cost.flops as f64,
             Trained::Head => forward + 2.0 * head as f64,
             Trained::Pictures => 2.0 * forward,
         };

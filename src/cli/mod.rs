@@ -15,8 +15,9 @@ mod summary;
 mod train;
 mod weights;
 
+use atrous::cpu::{simd, threads};
 use atrous::ops::{Precision, with_fast_math, with_precision};
-use atrous::{Device, Error, Result, cpu::threads};
+use atrous::{Device, Error, Result};
 use clap::{Args, Parser, Subcommand};
 use std::sync::OnceLock;
 
@@ -117,14 +118,12 @@ fn device() -> Device {
 }
 
 pub fn run(cli: Cli) -> Result<()> {
+    simd::preferred()?;
+    threads::set(cli.global.threads)?;
     if let Command::Doctor(command) = cli.command {
         return command.run(cli.global.device);
     }
     let _ = DEVICE.set(cli.global.device.require()?);
-    if let Some(count) = cli.global.threads.filter(|count| !(1..=4096).contains(count)) {
-        return Err(Error::argument("--threads", format!("expected 1 to 4096, got {count}")));
-    }
-    threads::set(cli.global.threads)?;
     let precision = cli.global.precision;
     if precision != Precision::F32 && device() == Device::Cpu {
         let message =

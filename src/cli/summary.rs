@@ -1,7 +1,7 @@
 //! `atrous summary`
 
 use atrous::Result;
-use atrous::graph::{self, Model};
+use atrous::graph;
 use atrous::models;
 use clap::Args;
 
@@ -23,10 +23,10 @@ pub struct Summary {
 impl Summary {
     pub fn run(self) -> Result<()> {
         let size = self.size.unwrap_or(models::default_side(&self.model));
-        let model = Model::new(models::by_name(&self.model, size, self.classes)?, 0);
-        let summary = graph::Summary::new(&model);
+        let network = models::by_name(&self.model, size, self.classes)?;
+        let summary = graph::Summary::new(&network);
         if self.json {
-            println!("{:#}", summary.to_json(&model));
+            println!("{:#}", summary.to_json(&network));
         } else {
             println!("{summary}");
         }

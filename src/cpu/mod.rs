@@ -11,3 +11,8 @@ pub mod simd;
 pub mod threads;
 pub mod turn;
 pub mod winograd;
+
+/// The number of elements that axes have, or more than any slice has.
+pub(crate) fn elements(axes: &[usize]) -> usize {
+    axes.iter().fold(1, |all, &length| all.saturating_mul(length))
+}

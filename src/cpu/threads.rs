@@ -3,6 +3,8 @@
 
 use crate::error::{Error, Result};
 use rayon::prelude::*;
+use rayon::{ThreadPoolBuildError, ThreadPoolBuilder};
+use std::num::NonZero;
 use std::sync::Once;
 
 /// Starts the threads of the process: so many, or as many as there are cores for it. May be called once, before any
@@ -13,15 +15,40 @@ use std::sync::Once;
 /// process in four was half as fast, in loops of about a millisecond.
 pub fn set(threads: Option<usize>) -> Result<()> {
     let cores = affinity::cores();
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads.unwrap_or(0))
-        .start_handler(move |index| {
-            if cores.len() == count() {
-                affinity::stay_on(cores[index]);
-            }
-        })
-        .build_global()
-        .map_err(|error| Error::argument("threads", error))
+    let pool = threads.map_or_else(|| Ok(ThreadPoolBuilder::new()), pool_of)?;
+    pool.start_handler(move |index| {
+        if cores.len() == count() {
+            affinity::stay_on(cores[index]);
+        }
+    })
+    .build_global()
+    .map_err(refused)
+}
+
+/// The cores there are for this process.
+fn machine() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+/// Threads at most: beyond a few a core, they do nothing but wait for each other and take memory.
+pub fn most() -> usize {
+    const A_CORE: usize = 16;
+    A_CORE * machine()
+}
+
+/// A pool to be, of so many threads.
+fn pool_of(threads: usize) -> Result<ThreadPoolBuilder> {
+    if !(1..=most()).contains(&threads) {
+        let (most, cores) = (most(), machine());
+        let message =
+            format!("expected 1 to {most} on this machine's {cores} cores (`--threads`), got {threads}");
+        return Err(Error::argument("threads", message));
+    }
+    Ok(ThreadPoolBuilder::new().num_threads(threads))
+}
+
+fn refused(error: ThreadPoolBuildError) -> Error {
+    Error::argument("threads", format!("they cannot be started: {error}; fewer may be (`--threads 1`)"))
 }
 
 /// Starts the threads if nobody has.
@@ -41,10 +68,7 @@ pub fn count() -> usize {
 
 /// Runs `f` with operators on `threads` threads of their own.
 pub fn with<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> Result<R> {
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .map_err(|error| Error::argument("threads", error))?;
+    let pool = pool_of(threads)?.build().map_err(refused)?;
     Ok(pool.install(f))
 }
 
@@ -180,6 +204,16 @@ mod tests {
             assert!(out.iter().enumerate().all(|(i, &v)| v == i as u32 / 10));
             assert_eq!(with(threads, || map(5, |i| i * i)).unwrap(), [0, 1, 4, 9, 16]);
         }
+    }
+
+    #[test]
+    fn more_threads_than_a_few_a_core_are_refused_with_the_largest_number() {
+        for threads in [0, most() + 1, 1 << 40, usize::MAX] {
+            let error = with(threads, || ()).unwrap_err().to_string();
+            let expected = format!("threads: expected 1 to {} on this machine's ", most());
+            assert!(error.starts_with(&expected) && error.ends_with(&threads.to_string()), "{error}");
+        }
+        assert_eq!(with(most(), count).unwrap(), most());
     }
 
     #[cfg(target_os = "linux")]

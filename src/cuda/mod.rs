@@ -335,7 +335,7 @@ impl Size {
     /// A thread a row of f32, in blocks that bring their rows to shared memory where they fit there (48 KiB);
     /// true if they do. For kernels on `kernels/rows.cuh`.
     pub fn rows(rows: usize, columns: usize) -> (Self, bool) {
-        let bytes = THREADS as usize * columns * 4;
+        let bytes = columns.saturating_mul(THREADS as usize * 4);
         let staged = bytes <= 48 << 10;
         (Size { shared: if staged { bytes as u32 } else { 0 }, ..Size::elements(rows) }, staged)
     }

@@ -20,7 +20,8 @@ pub use rewrite::{
 pub use summary::{Row, Summary};
 
 use crate::error::{Error, Result};
-use crate::layers::Layer;
+use crate::layers::{Layer, ParameterSpec};
+use crate::tensor::Shape;
 use std::collections::HashMap;
 
 /// A layer of a graph, by its position.
@@ -34,6 +35,52 @@ pub struct Node {
     pub inputs: Vec<Id>,
     /// Without the batch axis.
     pub output_shape: Vec<usize>,
+    pub parameters: Vec<ParameterSpec>,
+    pub cost: Cost,
+}
+
+/// What a layer comes to, or a network, for one picture forward.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Numbers in all parameters.
+    pub parameters: u64,
+    /// Those that train.
+    pub trainable: u64,
+    /// Of the output in f32; of a network, of all layers'.
+    pub activation_bytes: u64,
+    /// Multiplications and additions.
+    pub flops: u64,
+}
+
+impl Cost {
+    /// None where there is more of something than can be counted; so for [`Cost::plus`].
+    fn of(
+        layer: Layer,
+        input: &[usize],
+        output: &[usize],
+        parameters: &[ParameterSpec],
+    ) -> Option<Self> {
+        let numbers = |trainable: bool| {
+            let wanted = parameters.iter().filter(|spec| spec.trainable || !trainable);
+            // (A layer has four parameters at most, whose sum is no more than there are addresses.)
+            wanted.map(|spec| spec.shape.elements() as u64).sum()
+        };
+        Some(Cost {
+            parameters: numbers(false),
+            trainable: numbers(true),
+            activation_bytes: 4 * Shape::checked(output).ok()?.elements() as u64,
+            flops: layer.flops(input, output)?,
+        })
+    }
+
+    fn plus(self, other: Self) -> Option<Self> {
+        Some(Cost {
+            parameters: self.parameters.checked_add(other.parameters)?,
+            trainable: self.trainable.checked_add(other.trainable)?,
+            activation_bytes: self.activation_bytes.checked_add(other.activation_bytes)?,
+            flops: self.flops.checked_add(other.flops)?,
+        })
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -44,18 +91,24 @@ pub struct Graph {
     counts: HashMap<&'static str, usize>,
     /// How many of the layers are the pre-trained base.
     base: usize,
+    /// Of all layers together.
+    cost: Cost,
 }
 
 impl Graph {
     /// A graph whose input layer, of pictures [height, width, channels], has the given name.
     pub fn new(name: &str, input_name: &str, input: [usize; 3]) -> Self {
+        // (Of what is no shape, the first layer's is an error.)
+        let cost = Cost::of(Layer::Input(input), &[], &input, &[]).unwrap_or_default();
         let node = Node {
             name: input_name.into(),
             layer: Layer::Input(input),
             inputs: Vec::new(),
             output_shape: input.to_vec(),
+            parameters: Vec::new(),
+            cost,
         };
-        Graph { name: name.into(), nodes: vec![node], counts: HashMap::new(), base: 0 }
+        Graph { name: name.into(), nodes: vec![node], counts: HashMap::new(), base: 0, cost }
     }
 
     pub fn input(&self) -> Id {
@@ -73,6 +126,11 @@ impl Graph {
 
     pub fn node(&self, id: Id) -> &Node {
         &self.nodes[id.0]
+    }
+
+    /// What all layers come to.
+    pub fn cost(&self) -> Cost {
+        self.cost
     }
 
     /// The layer of that name.
@@ -110,8 +168,21 @@ impl Graph {
         }
         let shapes: Vec<&[usize]> =
             inputs.iter().map(|id| self.nodes[id.0].output_shape.as_slice()).collect();
+        for shape in &shapes {
+            Shape::checked(shape)?;
+        }
         let output_shape = layer.output_shape(name, &shapes)?;
-        self.nodes.push(Node { name: name.into(), layer, inputs: inputs.to_vec(), output_shape });
+        let input = shapes.first().copied().unwrap_or(&[]);
+        let parameters = layer.parameters(input)?;
+        let uncounted = || {
+            let message =
+                format!("with layer `{name}` its size or arithmetic is more than can be counted");
+            Error::argument("graph", message)
+        };
+        let cost = Cost::of(layer, input, &output_shape, &parameters).ok_or_else(uncounted)?;
+        self.cost = self.cost.plus(cost).ok_or_else(uncounted)?;
+        let (name, inputs) = (name.into(), inputs.to_vec());
+        self.nodes.push(Node { name, layer, inputs, output_shape, parameters, cost });
         Ok(self.output())
     }
 
@@ -134,7 +205,7 @@ impl Graph {
     fn emptied(&self) -> Self {
         let mut graph = self.clone();
         graph.nodes.truncate(1);
-        (graph.base, graph.counts) = (0, HashMap::new());
+        (graph.base, graph.counts, graph.cost) = (0, HashMap::new(), graph.nodes[0].cost);
         graph
     }
 

@@ -7,6 +7,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::layers::{Along, Layer, Lowered, Run};
 use crate::ops::batch_norm::Statistics;
+use crate::pool;
 use crate::tensor::{DType, Shape, Tensor};
 
 #[derive(Clone)]
@@ -39,7 +40,11 @@ pub struct Pass {
 
 impl Model {
     /// A model with parameters as their initializers give them under this seed.
+    ///
+    /// # Panics
+    /// With [`pool::OutOfMemory`] where there is no room for all of them, before the first is made.
     pub fn new(graph: Graph, seed: u64) -> Self {
+        pool::require(graph.cost().parameters.saturating_mul(4));
         Self::with(graph, |path, shape, initializer| initializer.fill(shape, seed, path))
     }
 
@@ -51,8 +56,7 @@ impl Model {
         let (mut parameters, mut offsets) = (Vec::new(), Vec::new());
         for node in graph.nodes() {
             offsets.push(parameters.len());
-            let Some(input) = node.inputs.first() else { continue };
-            for spec in node.layer.parameters(&graph.node(*input).output_shape) {
+            for spec in &node.parameters {
                 let path = format!("{}/{}", node.name, spec.kind);
                 let value = value(&path, spec.shape, spec.initializer);
                 parameters.push(Parameter { path, value, trainable: spec.trainable });
@@ -142,9 +146,7 @@ impl Model {
     }
 
     fn train_layer(&mut self, i: usize, trainable: bool) {
-        let node = &self.graph.nodes()[i];
-        let Some(input) = node.inputs.first() else { return };
-        let specs = node.layer.parameters(&self.graph.node(*input).output_shape);
+        let specs = &self.graph.nodes()[i].parameters;
         let parameters = &mut self.parameters[self.offsets[i]..self.offsets[i + 1]];
         for (parameter, spec) in parameters.iter_mut().zip(specs) {
             parameter.trainable = trainable && spec.trainable;

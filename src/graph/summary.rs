@@ -1,9 +1,9 @@
 //! The table of a network's layers: shapes, parameters, arithmetic, memory.
 
-use super::Model;
 use super::model::join;
+use super::{Cost, Graph, Node};
 #[cfg(feature = "checkpoint")]
-use crate::layers::{Activation, Layer};
+use crate::layers::{Activation, Layer, ParameterSpec};
 use std::fmt;
 
 pub struct Row {
@@ -11,59 +11,29 @@ pub struct Row {
     pub type_name: &'static str,
     /// Without the batch axis.
     pub output_shape: Vec<usize>,
-    pub parameters: usize,
-    pub trainable: usize,
-    /// Forward, for one picture.
-    pub flops: u64,
-    /// f32 output, for one picture.
-    pub activation_bytes: u64,
+    pub cost: Cost,
     pub inputs: Vec<String>,
 }
 
 pub struct Summary {
     pub model: String,
     pub rows: Vec<Row>,
+    /// Of all rows.
+    pub total: Cost,
 }
 
 impl Summary {
-    pub fn new(model: &Model) -> Self {
-        let graph = &model.graph;
-        let row = |i: usize| {
-            let node = &graph.nodes()[i];
-            let count = |trainable_only: bool| {
-                let wanted = model.layer_parameters(i).iter().filter(|p| p.trainable || !trainable_only);
-                wanted.map(|p| p.value.shape().elements()).sum()
-            };
-            let input: &[usize] =
-                node.inputs.first().map_or(&[], |id| graph.node(*id).output_shape.as_slice());
-            Row {
-                name: node.name.clone(),
-                type_name: node.layer.type_name(),
-                output_shape: node.output_shape.clone(),
-                parameters: count(false),
-                trainable: count(true),
-                flops: node.layer.flops(input, &node.output_shape),
-                activation_bytes: 4 * node.output_shape.iter().product::<usize>() as u64,
-                inputs: node.inputs.iter().map(|id| graph.node(*id).name.clone()).collect(),
-            }
+    /// Of a network before any of it is frozen. Its parameters need no values for that.
+    pub fn new(graph: &Graph) -> Self {
+        let row = |node: &Node| Row {
+            name: node.name.clone(),
+            type_name: node.layer.type_name(),
+            output_shape: node.output_shape.clone(),
+            cost: node.cost,
+            inputs: node.inputs.iter().map(|id| graph.node(*id).name.clone()).collect(),
         };
-        Summary { model: graph.name.clone(), rows: (0..graph.nodes().len()).map(row).collect() }
-    }
-
-    pub fn parameters(&self) -> usize {
-        self.rows.iter().map(|row| row.parameters).sum()
-    }
-
-    pub fn trainable(&self) -> usize {
-        self.rows.iter().map(|row| row.trainable).sum()
-    }
-
-    pub fn flops(&self) -> u64 {
-        self.rows.iter().map(|row| row.flops).sum()
-    }
-
-    pub fn activation_bytes(&self) -> u64 {
-        self.rows.iter().map(|row| row.activation_bytes).sum()
+        let rows = graph.nodes().iter().map(row).collect();
+        Summary { model: graph.name.clone(), rows, total: graph.cost() }
     }
 }
 
@@ -94,17 +64,17 @@ impl fmt::Display for Summary {
                 row.name,
                 row.type_name,
                 format!("({})", join(&row.output_shape)),
-                grouped(row.parameters as u64),
-                grouped(row.trainable as u64),
-                row.flops as f64 / 1e6,
-                row.activation_bytes as f64 / 1024.0,
+                grouped(row.cost.parameters),
+                grouped(row.cost.trainable),
+                row.cost.flops as f64 / 1e6,
+                row.cost.activation_bytes as f64 / 1024.0,
             )?;
         }
-        let (all, trainable) = (self.parameters() as u64, self.trainable() as u64);
+        let Cost { parameters: all, trainable, flops, activation_bytes } = self.total;
         writeln!(f, "parameters: {} ({:.1} MiB)", grouped(all), all as f64 * 4.0 / (1 << 20) as f64)?;
         writeln!(f, "trainable: {}, not: {}", grouped(trainable), grouped(all - trainable))?;
-        writeln!(f, "one picture forward: {:.3} GFLOP", self.flops() as f64 / 1e9)?;
-        let mib = self.activation_bytes() as f64 / (1 << 20) as f64;
+        writeln!(f, "one picture forward: {:.3} GFLOP", flops as f64 / 1e9)?;
+        let mib = activation_bytes as f64 / (1 << 20) as f64;
         write!(f, "activations of one picture: {mib:.1} MiB")
     }
 }
@@ -112,7 +82,7 @@ impl fmt::Display for Summary {
 #[cfg(feature = "checkpoint")]
 impl Summary {
     /// The table as JSON: one object a layer, and totals. The batch axis is `null`.
-    pub fn to_json(&self, model: &Model) -> serde_json::Value {
+    pub fn to_json(&self, graph: &Graph) -> serde_json::Value {
         use serde_json::{Value, json};
         let shape = |shape: &[usize]| -> Vec<Option<usize>> {
             [None].into_iter().chain(shape.iter().map(|&n| Some(n))).collect()
@@ -120,32 +90,33 @@ impl Summary {
         let layers: Vec<Value> = self
             .rows
             .iter()
-            .enumerate()
-            .map(|(i, row)| {
-                let weight = |p: &super::Parameter| {
-                    json!({"name": p.path, "shape": p.value.shape().to_vec(), "trainable": p.trainable})
+            .zip(graph.nodes())
+            .map(|(row, node)| {
+                let weight = |spec: &ParameterSpec| {
+                    let path = format!("{}/{}", node.name, spec.kind);
+                    json!({"name": path, "shape": spec.shape.to_vec(), "trainable": spec.trainable})
                 };
                 json!({
                     "name": row.name,
                     "type": row.type_name,
                     "output_shape": shape(&row.output_shape),
-                    "params": row.parameters,
-                    "trainable_params": row.trainable,
-                    "flops": row.flops,
-                    "activation_bytes": row.activation_bytes,
+                    "params": row.cost.parameters,
+                    "trainable_params": row.cost.trainable,
+                    "flops": row.cost.flops,
+                    "activation_bytes": row.cost.activation_bytes,
                     "inputs": row.inputs,
-                    "config": model.graph.nodes()[i].layer.config(),
-                    "weights": model.layer_parameters(i).iter().map(weight).collect::<Vec<_>>(),
+                    "config": node.layer.config(),
+                    "weights": node.parameters.iter().map(weight).collect::<Vec<_>>(),
                 })
             })
             .collect();
         json!({
             "model": self.model,
             "layers": layers,
-            "total_params": self.parameters(),
-            "trainable_params": self.trainable(),
-            "flops": self.flops(),
-            "activation_bytes": self.activation_bytes(),
+            "total_params": self.total.parameters,
+            "trainable_params": self.total.trainable,
+            "flops": self.total.flops,
+            "activation_bytes": self.total.activation_bytes,
         })
     }
 }

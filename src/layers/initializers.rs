@@ -1,6 +1,7 @@
 //! How parameters start, as Keras computes it. The numbers come from this crate's own streams,
 //! one a parameter, named by the parameter's path.
 
+use crate::pool::Buffer;
 use crate::random::{Stream, domain, hash_name};
 use crate::tensor::{Shape, Tensor};
 
@@ -29,27 +30,29 @@ impl Initializer {
     pub fn fill(self, shape: Shape, seed: u64, path: &str) -> Tensor {
         let mut stream = Stream::new(seed, &[domain::INITIALIZER, hash_name(path)]);
         let (fan_in, fan_out) = fans(shape);
-        let values: Vec<f32> = match self {
-            Initializer::Zeros => return Tensor::full(shape, 0.0),
-            Initializer::Ones => return Tensor::full(shape, 1.0),
+        let mut values = Buffer::<f32>::new(shape.elements());
+        match self {
+            Initializer::Zeros => values.fill(0.0),
+            Initializer::Ones => values.fill(1.0),
             Initializer::GlorotUniform => {
                 let limit = (6.0 / (fan_in + fan_out)).sqrt() as f32;
-                (0..shape.elements()).map(|_| stream.uniform(-limit, limit)).collect()
+                values.fill_with(|| stream.uniform(-limit, limit));
             }
             Initializer::HeNormal => {
                 // The standard deviation of a unit normal cut off at ±2.
                 const CUT: f64 = 0.879_625_661_034_239_8;
                 let deviation = ((2.0 / fan_in).sqrt() / CUT) as f32;
-                let mut draw = || loop {
-                    let z = stream.normal();
-                    if z.abs() <= 2.0 {
-                        return z * deviation;
+                values.fill_with(|| {
+                    loop {
+                        let z = stream.normal();
+                        if z.abs() <= 2.0 {
+                            return z * deviation;
+                        }
                     }
-                };
-                (0..shape.elements()).map(|_| draw()).collect()
+                });
             }
-        };
-        Tensor::from_slice(&values, shape).expect("one value an element")
+        }
+        Tensor::from_buffer(values, shape)
     }
 }
 

@@ -1,5 +1,6 @@
 //! From a layer to operators on the tape.
 
+use super::shape::scaled;
 use super::{Activation, Layer};
 use crate::error::{Error, Result};
 use crate::ops::batch_norm::{Statistics, batch_norm_train_with};
@@ -151,7 +152,7 @@ impl Layer {
             Layer::ZeroPadding2D(pad) => ops::zero_pad2d(&x, pad)?,
             Layer::UpSampling2D([fy, fx]) => {
                 let (h, w) = (x.shape()[1], x.shape()[2]);
-                ops::resize(&x, h * fy, w * fx, ops::Method::Bilinear)?
+                ops::resize(&x, scaled(h, fy)?, scaled(w, fx)?, ops::Method::Bilinear)?
             }
             Layer::Flatten => ops::flatten(&x)?,
             Layer::Reshape([h, w, c]) => ops::reshape(&x, [x.shape()[0], h, w, c])?,

@@ -11,6 +11,7 @@ pub use initializers::Initializer;
 pub use lower::Run;
 pub(crate) use lower::{Along, Lowered};
 
+use crate::error::Result;
 use crate::ops::{Padding, Then};
 use crate::tensor::Shape;
 
@@ -257,14 +258,12 @@ impl Layer {
         }
     }
 
-    /// The parameters of a layer fed with tensors of this shape (without the batch axis).
-    pub fn parameters(&self, input: &[usize]) -> Vec<ParameterSpec> {
+    /// The parameters of a layer fed with tensors of this shape (without the batch axis); an error where one could not
+    /// be a tensor.
+    pub fn parameters(&self, input: &[usize]) -> Result<Vec<ParameterSpec>> {
         let channels = input.last().copied().unwrap_or(1);
-        let weight = |kind, shape: &[usize], initializer| ParameterSpec {
-            kind,
-            shape: shape.into(),
-            initializer,
-            trainable: true,
+        let weight = |kind, shape: &[usize], initializer| {
+            Ok(ParameterSpec { kind, shape: Shape::checked(shape)?, initializer, trainable: true })
         };
         let bias = |n: usize| weight("bias", &[n], Initializer::Zeros);
         match *self {
@@ -283,18 +282,17 @@ impl Layer {
             }
             Layer::BatchNormalization { .. } => {
                 let vector = |kind, initializer| weight(kind, &[channels], initializer);
-                let moving = |kind, initializer| ParameterSpec {
-                    trainable: false,
-                    ..weight(kind, &[channels], initializer)
+                let moving = |kind, initializer| {
+                    Ok(ParameterSpec { trainable: false, ..vector(kind, initializer)? })
                 };
-                vec![
-                    vector("gamma", Initializer::Ones),
-                    vector("beta", Initializer::Zeros),
-                    moving("moving_mean", Initializer::Zeros),
-                    moving("moving_variance", Initializer::Ones),
-                ]
+                Ok(vec![
+                    vector("gamma", Initializer::Ones)?,
+                    vector("beta", Initializer::Zeros)?,
+                    moving("moving_mean", Initializer::Zeros)?,
+                    moving("moving_variance", Initializer::Ones)?,
+                ])
             }
-            _ => Vec::new(),
+            _ => Ok(Vec::new()),
         }
     }
 }

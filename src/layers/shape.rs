@@ -2,7 +2,19 @@
 
 use super::Layer;
 use crate::error::{Error, Result};
-use crate::ops::Padding;
+use crate::ops::{Padding, padded, span};
+use crate::tensor::Shape;
+
+/// A side that is upsampled by a whole factor.
+pub(super) fn scaled(side: usize, factor: usize) -> Result<usize> {
+    let message = || format!("expected a side that can be counted, got {side} times {factor}");
+    side.checked_mul(factor).ok_or_else(|| Error::argument("UpSampling2D", message()))
+}
+
+/// A product that is exact, or an error.
+fn product(numbers: &[usize]) -> Option<u64> {
+    numbers.iter().try_fold(1u64, |all, &n| all.checked_mul(n.try_into().ok()?))
+}
 
 impl Layer {
     /// The shape this layer makes of its inputs' shapes; `name` is for the error.
@@ -30,16 +42,17 @@ impl Layer {
             Ok::<_, Error>([fit(h, kernel[0], stride[0])?, fit(w, kernel[1], stride[1])?])
         };
         let span = |kernel: [usize; 2], dilation: [usize; 2]| {
-            [(kernel[0] - 1) * dilation[0] + 1, (kernel[1] - 1) * dilation[1] + 1]
+            Ok::<_, Error>([span(kernel[0], dilation[0])?, span(kernel[1], dilation[1])?])
         };
-        Ok(match *self {
+        let elements = |shape: &[usize]| Shape::checked(shape).map(|shape| shape.elements());
+        let shape = match *self {
             Layer::Input(shape) => shape.to_vec(),
             Layer::Conv2D { filters, kernel, stride, padding, dilation, .. } => {
-                let [h, w] = windows(span(kernel, dilation), stride, padding)?;
+                let [h, w] = windows(span(kernel, dilation)?, stride, padding)?;
                 vec![h, w, filters]
             }
             Layer::DepthwiseConv2D { kernel, stride, padding, dilation, .. } => {
-                let [h, w] = windows(span(kernel, dilation), stride, padding)?;
+                let [h, w] = windows(span(kernel, dilation)?, stride, padding)?;
                 vec![h, w, picture()?[2]]
             }
             Layer::Dense { units, .. } => match one()? {
@@ -52,19 +65,19 @@ impl Layer {
                 vec![h, w, picture()?[2]]
             }
             Layer::GlobalAveragePooling2D | Layer::GlobalMaxPooling2D => vec![picture()?[2]],
-            Layer::ZeroPadding2D([[top, bottom], [left, right]]) => {
+            Layer::ZeroPadding2D([y, x]) => {
                 let [h, w, c] = picture()?;
-                vec![h + top + bottom, w + left + right, c]
+                vec![padded(h, y)?, padded(w, x)?, c]
             }
             Layer::UpSampling2D([fy, fx]) => {
                 let [h, w, c] = picture()?;
-                vec![h * fy, w * fx, c]
+                vec![scaled(h, fy)?, scaled(w, fx)?, c]
             }
-            Layer::Flatten => vec![one()?.iter().product()],
+            Layer::Flatten => vec![elements(one()?)?],
             Layer::Reshape(shape) => {
-                let elements = shape.iter().product::<usize>();
-                if one()?.iter().product::<usize>() != elements {
-                    return Err(wrong(&format!("{elements} elements")));
+                let wanted = elements(&shape)?;
+                if elements(one()?)? != wanted {
+                    return Err(wrong(&format!("{wanted} elements")));
                 }
                 shape.to_vec()
             }
@@ -87,39 +100,41 @@ impl Layer {
                 }
                 let mut shape = inputs[0].to_vec();
                 *shape.last_mut().expect("not empty") =
-                    inputs.iter().map(|shape| shape[shape.len() - 1]).sum();
+                    inputs.iter().fold(0, |sum, shape| sum.saturating_add(shape[shape.len() - 1]));
                 shape
             }
-        })
+        };
+        Shape::checked(&shape)?;
+        Ok(shape)
     }
 
     /// Multiplications and additions for one picture, forward. Element-wise layers count one an
-    /// element, pools one a cell of a window, batch norm two an element.
-    pub fn flops(&self, input: &[usize], output: &[usize]) -> u64 {
-        let elements = output.iter().product::<usize>();
+    /// element, pools one a cell of a window, batch norm two an element. None where there are more than can be counted.
+    pub fn flops(&self, input: &[usize], output: &[usize]) -> Option<u64> {
+        let elements = product(output)?;
         let channels = input.last().copied().unwrap_or(1);
-        let flops = match *self {
+        let of_each = |numbers: &[usize], use_bias: bool| {
+            product(numbers)?.checked_add(use_bias.into())?.checked_mul(elements)
+        };
+        match *self {
             Layer::Input(_)
             | Layer::Flatten
             | Layer::Reshape(_)
             | Layer::ZeroPadding2D(_)
-            | Layer::Concatenate => 0,
-            Layer::Conv2D { kernel, use_bias, .. } => {
-                elements * (2 * kernel[0] * kernel[1] * channels + use_bias as usize)
+            | Layer::Concatenate => Some(0),
+            Layer::Conv2D { kernel: [kh, kw], use_bias, .. } => {
+                of_each(&[2, kh, kw, channels], use_bias)
             }
-            Layer::DepthwiseConv2D { kernel, use_bias, .. } => {
-                elements * (2 * kernel[0] * kernel[1] + use_bias as usize)
-            }
-            Layer::Dense { use_bias, .. } => elements * (2 * channels + use_bias as usize),
+            Layer::DepthwiseConv2D { kernel: [kh, kw], use_bias, .. } => of_each(&[2, kh, kw], use_bias),
+            Layer::Dense { use_bias, .. } => of_each(&[2, channels], use_bias),
             Layer::MaxPooling2D { pool, .. } | Layer::AveragePooling2D { pool, .. } => {
-                elements * pool[0] * pool[1]
+                of_each(&pool, false)
             }
-            Layer::GlobalAveragePooling2D | Layer::GlobalMaxPooling2D => input.iter().product(),
+            Layer::GlobalAveragePooling2D | Layer::GlobalMaxPooling2D => product(input),
             // Two interpolations along x and one along y, three operations each.
-            Layer::UpSampling2D(_) => 9 * elements,
-            Layer::BatchNormalization { .. } => 2 * elements,
-            Layer::Activation(_) | Layer::Dropout(_) | Layer::Add => elements,
-        };
-        flops as u64
+            Layer::UpSampling2D(_) => of_each(&[9], false),
+            Layer::BatchNormalization { .. } => of_each(&[2], false),
+            Layer::Activation(_) | Layer::Dropout(_) | Layer::Add => Some(elements),
+        }
     }
 }

@@ -6,7 +6,9 @@ use crate::error::{Error, Result};
 
 /// The Dice coefficient `2|A ∩ B| / (|A| + |B|)` from three sizes; 1 where both sets are empty.
 pub(crate) fn dice_of_sizes(a: u64, b: u64, both: u64) -> f64 {
-    if a + b == 0 { 1.0 } else { 2.0 * both as f64 / (a + b) as f64 }
+    // (In f64: two sizes of a file's may be more together than whole numbers go.)
+    let sizes = a as f64 + b as f64;
+    if sizes == 0.0 { 1.0 } else { 2.0 * both as f64 / sizes }
 }
 
 /// Dice of two masks or rows of labels: whatever is not zero is a member.
@@ -158,6 +160,14 @@ mod tests {
         assert_eq!(dice(&[0, 1], &[0, 0]).unwrap(), 0.0);
         assert_eq!(dice(&[1, 1, 1, 0], &[0, 1, 0, 0]).unwrap(), 0.5);
         assert!(dice(&[1], &[1, 0]).is_err());
+    }
+
+    #[test]
+    fn sets_whose_sizes_do_not_add_up_in_whole_numbers_have_a_dice_too() {
+        assert_eq!(dice_of_sizes(u64::MAX, u64::MAX, u64::MAX), 1.0);
+        assert_eq!(dice_of_sizes(1 << 63, 1 << 63, 1 << 62), 0.5);
+        assert_eq!(dice_of_sizes(u64::MAX, 1, 0), 0.0);
+        assert_eq!(dice_of_sizes(0, 0, 0), 1.0);
     }
 
     #[test]

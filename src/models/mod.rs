@@ -32,6 +32,12 @@ use std::str::FromStr;
 pub const NAMES: [&str; 6] =
     ["alexnet", "vgg16", "resnet50v2", "mobilenet", "mobilenetv2", "deeplabv3plus"];
 
+/// Sides of pictures at most: what is trained can be saved and read again.
+pub const LARGEST_SIDE: usize = 4096;
+
+/// Classes at most.
+pub const LARGEST_CLASSES: usize = 100_000;
+
 /// What makes classes of a base's features.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
@@ -89,9 +95,22 @@ impl Spec {
         Spec { name: name.into(), size, classes, head: Head::Notebook }
     }
 
-    /// The graph; an error for a name that is unknown, a head the network does not come with, or
-    /// pictures too small for it.
+    /// An error where pictures or classes are none, or more than there are networks for.
+    pub fn check(&self) -> Result<()> {
+        check_side(self.size)?;
+        match self.classes {
+            1..=LARGEST_CLASSES => Ok(()),
+            got => Err(Error::argument(
+                "classes",
+                format!("expected 1 to {LARGEST_CLASSES} (`--classes`), got {got}"),
+            )),
+        }
+    }
+
+    /// The graph; an error for a name that is unknown, a head the network does not come with, sizes that
+    /// [`Spec::check`] refuses, or pictures too small for it.
     pub fn graph(&self) -> Result<Graph> {
+        self.check()?;
         let Spec { size, classes, head, .. } = *self;
         match self.name.as_str() {
             "alexnet" if head == Head::Notebook => alexnet(size, classes),
@@ -149,6 +168,16 @@ pub fn preprocess(name: &str) -> Preprocess {
     }
 }
 
+fn check_side(side: usize) -> Result<()> {
+    match side {
+        1..=LARGEST_SIDE => Ok(()),
+        got => Err(Error::argument(
+            "size",
+            format!("expected pictures of 1 to {LARGEST_SIDE} pixels a side (`--size`), got {got}"),
+        )),
+    }
+}
+
 fn no_head(name: &str, head: Head) -> Error {
     Error::argument("head", format!("`{name}` does not come with the head `{head}`"))
 }
@@ -170,4 +199,28 @@ fn add_head(g: &mut Graph, features: Id, classes: usize, head: Head, notebook: &
         Head::ImageNet => return Err(no_head(&g.name, head)),
     };
     g.chain(features, layers.iter().copied()).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_beyond_the_largest_is_refused_by_every_network_and_the_largest_is_not() {
+        for name in NAMES {
+            let graph = |size, classes| by_name(name, size, classes);
+            for size in [0, LARGEST_SIDE + 1, 1 << 32, usize::MAX] {
+                let error = graph(size, 20).unwrap_err().to_string();
+                assert!(error.contains("1 to 4096 pixels a side (`--size`), got "), "{error}");
+                assert!(error.ends_with(&size.to_string()), "{error}");
+            }
+            for classes in [0, LARGEST_CLASSES + 1, usize::MAX] {
+                let error = graph(224, classes).unwrap_err().to_string();
+                assert!(error.contains("1 to 100000 (`--classes`), got "), "{error}");
+            }
+            let cost = graph(LARGEST_SIDE, LARGEST_CLASSES).unwrap().cost();
+            assert!(cost.flops > 1 << 30 && cost.activation_bytes > 1 << 30, "{name}: {cost:?}");
+        }
+        assert!(attack_generator(LARGEST_SIDE + 1).is_err() && attack_generator(usize::MAX).is_err());
+    }
 }

@@ -30,8 +30,9 @@ pub fn concat(inputs: &[&Tensor], axis: usize) -> Result<Tensor> {
     let shapes: Vec<Shape> = inputs.iter().map(|input| input.shape()).collect();
     let lengths: Vec<usize> = shapes.iter().map(|shape| shape[axis..].iter().product()).collect();
     let mut axes = first.to_vec();
-    axes[axis] = shapes.iter().map(|shape| shape[axis]).sum();
-    let shape = Shape::new(&axes);
+    // (Each is below what a shape may have; of many that is no less.)
+    axes[axis] = shapes.iter().fold(0usize, |sum, shape| sum.saturating_add(shape[axis]));
+    let shape = Shape::checked(&axes)?;
     let output = match one {
         Route::F64 => join::<f64>(inputs, &lengths, shape),
         Route::Cuda(cuda) => device::join(cuda, inputs, &lengths, shape)?,

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::ops::conv2d::{Conv2dGeometry, device};
 use crate::ops::{Route, Then, precision, route};
 use crate::pool::Buffer;
-use crate::tensor::{Real, Tensor};
+use crate::tensor::{Real, Shape, Tensor};
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +49,7 @@ pub fn dense(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
         }
         _ => return Err(Error::shape("dense", "x [N, I] and w [I, O]", format!("{xs} and {ws}"))),
     };
+    Shape::checked(&[g.batch, g.outputs])?;
     if let Some(b) = b
         && b.shape()[..] != [g.outputs]
     {

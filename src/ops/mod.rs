@@ -30,6 +30,8 @@ pub mod reshape;
 pub mod resize;
 pub(crate) mod separable_conv2d;
 pub mod sign_step;
+#[cfg(test)]
+mod sizes;
 pub mod softmax;
 
 pub use activation::{Then, relu, relu6, sigmoid, tanh};
@@ -50,6 +52,7 @@ pub use elementwise::{add, clip, mul, scale, sign, sub};
 pub use fast_math::{fast_math, with_fast_math};
 pub use pad::zero_pad2d;
 pub use padding::Padding;
+pub(crate) use padding::{padded, span};
 pub use pool::{PoolOptions, average_pool2d, global_average_pool, global_max_pool, max_pool2d};
 pub use precision::{Precision, precision, with_precision};
 pub use reduce::{mean, mean_axes, sum, sum_axes};

@@ -6,18 +6,19 @@ use crate::cases::{Case, Input, Size};
 use crate::cpu::threads;
 use crate::cuda::{Cuda, Value, arguments};
 use crate::error::{Error, Result};
-use crate::ops::{Route, route};
+use crate::ops::{Route, padded, route};
 use crate::pool::Buffer;
-use crate::tensor::{DType, Real, Tensor};
+use crate::tensor::{DType, Real, Shape, Tensor};
 
 /// `pad` is [[top, bottom], [left, right]], as Keras' ZeroPadding2D takes it.
 pub fn zero_pad2d(x: &Tensor, pad: [[usize; 2]; 2]) -> Result<Tensor> {
     let Ok([n, h, w, c]) = <[usize; 4]>::try_from(&*x.shape()) else {
         return Err(Error::shape("zero_pad2d", "[N, H, W, C]", x.shape()));
     };
-    let [[top, bottom], [left, right]] = pad;
+    let [[top, _], [left, _]] = pad;
     let inner = [n, h, w, c];
-    let outer = [n, top + h + bottom, left + w + right, c];
+    let outer = [n, padded(h, pad[0])?, padded(w, pad[1])?, c];
+    Shape::checked(&outer)?;
     let output = match route("zero_pad2d", &[x])? {
         Route::F64 => place::<f64>(x, inner, outer, [top, left]),
         Route::Cuda(cuda) => on_device(cuda, x, inner, outer, [top, left], false)?,

@@ -19,6 +19,31 @@ pub enum Padding {
     Cells([usize; 2]),
 }
 
+/// What a window, a stride or a padded axis may be at most: what devices count in, and beyond any picture. Offsets that
+/// kernels make of them and of a tensor's axes stay far from where whole numbers end.
+const LARGEST: usize = i32::MAX as usize;
+
+/// The length of an axis with cells before and after it.
+pub fn padded(n: usize, [before, after]: [usize; 2]) -> Result<usize> {
+    let length = n.checked_add(before).and_then(|length| length.checked_add(after));
+    length.filter(|&length| length <= LARGEST || before + after == 0).ok_or_else(|| {
+        let message = format!("expected at most {LARGEST} cells, got {before} + {n} + {after}");
+        Error::argument("padding", message)
+    })
+}
+
+/// What a kernel of so many taps spans where they are `dilation` cells apart.
+pub fn span(kernel: usize, dilation: usize) -> Result<usize> {
+    let span =
+        kernel.checked_sub(1).filter(|_| dilation > 0).and_then(|gaps| gaps.checked_mul(dilation));
+    span.filter(|&span| span < LARGEST).map(|span| span + 1).ok_or_else(|| {
+        let message = format!(
+            "expected a kernel and a dilation above 0 that span at most {LARGEST} cells, got {kernel} and {dilation}"
+        );
+        Error::argument("padding", message)
+    })
+}
+
 impl Padding {
     /// (number of windows, padded cells before the first cell, padded cells after the last one).
     pub fn resolve(self, n: usize, window: usize, stride: usize) -> Result<(usize, usize, usize)> {
@@ -28,9 +53,18 @@ impl Padding {
                 format!("expected cells, window and stride above 0, got {n}, {window} and {stride}"),
             ));
         }
+        if window > LARGEST || stride > LARGEST {
+            return Err(Error::argument(
+                "padding",
+                format!(
+                    "expected a window and a stride of at most {LARGEST} cells, got {window} and {stride}"
+                ),
+            ));
+        }
         match self {
             Padding::Same => {
                 let windows = n.div_ceil(stride);
+                // The last window begins before the axis ends.
                 let total = ((windows - 1) * stride + window).saturating_sub(n);
                 Ok((windows, total / 2, total - total / 2))
             }
@@ -40,7 +74,8 @@ impl Padding {
             )),
             Padding::Valid => Ok(((n - window) / stride + 1, 0, 0)),
             Padding::Cells([before, after]) => {
-                let (windows, ..) = Padding::Valid.resolve(before + n + after, window, stride)?;
+                let (windows, ..) =
+                    Padding::Valid.resolve(padded(n, [before, after])?, window, stride)?;
                 Ok((windows, before, after))
             }
         }

@@ -3,11 +3,11 @@
 use crate::autograd::record;
 use crate::cases::{Case, Input, Size};
 use crate::error::{Error, Result};
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::{IntoShape, Tensor};
 
 /// `x` under another shape of as many elements.
-pub fn reshape(x: &Tensor, shape: impl Into<Shape>) -> Result<Tensor> {
-    let (from, to) = (x.shape(), shape.into());
+pub fn reshape(x: &Tensor, shape: impl IntoShape) -> Result<Tensor> {
+    let (from, to) = (x.shape(), shape.into_shape()?);
     if from.elements() != to.elements() {
         return Err(Error::shape("reshape", format!("{} elements, for {to}", to.elements()), from));
     }

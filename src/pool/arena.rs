@@ -8,26 +8,35 @@
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
 
-/// Blocks are whole pages.
-const PAGE: usize = 4096;
-
 /// Free ranges: length by address. No two of them touch.
-#[derive(Default)]
 pub struct Arena {
+    /// Blocks are whole pages: what is given back to the system otherwise would take its neighbours' bytes along, or be
+    /// refused. 4 KiB on x86-64; 16 or 64 KiB elsewhere.
+    page: usize,
     free: BTreeMap<usize, usize>,
     /// Where memory has been: the end of the highest range ever lent out, by the start of its stretch.
     tops: Vec<(usize, usize)>,
 }
 
+impl Default for Arena {
+    fn default() -> Self {
+        Arena::of_pages(super::system::page())
+    }
+}
+
 impl Arena {
+    fn of_pages(page: usize) -> Self {
+        Arena { page, free: BTreeMap::new(), tops: Vec::new() }
+    }
+
     /// The size of the block that a request gets.
-    pub fn size(bytes: usize) -> usize {
-        bytes.next_multiple_of(PAGE)
+    pub fn size(&self, bytes: usize) -> usize {
+        bytes.next_multiple_of(self.page)
     }
 
     /// A block of so many whole pages, with unspecified content. None where the system gives no more addresses.
     pub fn allocate(&mut self, size: usize) -> Option<NonNull<u8>> {
-        assert!(size > 0 && size.is_multiple_of(PAGE));
+        assert!(size > 0 && size.is_multiple_of(self.page));
         let start = match self.first_fit(size) {
             Some(start) => start,
             None => {
@@ -101,17 +110,14 @@ impl Arena {
 
 #[cfg(target_os = "linux")]
 mod system {
-    /// A huge page of x86-64 and AArch64: where a kernel goes through a tensor, the 512 small pages of each would cost
+    /// A huge page of x86-64, and of AArch64 with pages of 4 KiB; a multiple of every system's pages. Where a kernel goes through a tensor, the 512 small pages of each would cost
     /// as many page faults once, and misses in the table of translations ever after.
     const HUGE: usize = 2 << 20;
 
     /// New addresses for at least so many bytes: as many as the machine has memory, of which none is taken before it is
     /// written to. They stay for good.
     pub fn stretch(size: usize) -> Option<(usize, usize)> {
-        // SAFETY: a question to the system.
-        let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
-        let memory = usize::try_from(pages).unwrap_or(0).checked_mul(4096)?;
-        map(size.max(memory)).or_else(|| map(size))
+        map(size.max(crate::pool::system::memory()?)).or_else(|| map(size))
     }
 
     fn map(size: usize) -> Option<(usize, usize)> {
@@ -169,7 +175,7 @@ mod tests {
         let (mut now, mut most) = (0, 0);
         for round in 0..4000 {
             if blocks.is_empty() || next(100) < 52 {
-                let size = Arena::size(1 + next(1 << 16));
+                let size = arena.size(1 + next(1 << 16));
                 let memory = arena.allocate(size).unwrap();
                 // SAFETY: `size` bytes of ours.
                 unsafe { memory.as_ptr().write_bytes(round as u8, size) };
@@ -204,13 +210,33 @@ mod tests {
     #[test]
     fn memory_that_was_given_back_is_zeros() {
         let mut arena = Arena::default();
-        let memory = arena.allocate(PAGE).unwrap();
+        let page = arena.size(1);
+        let memory = arena.allocate(page).unwrap();
         // SAFETY: a page of ours.
-        unsafe { memory.as_ptr().write_bytes(7, PAGE) };
-        arena.free(memory, PAGE);
+        unsafe { memory.as_ptr().write_bytes(7, page) };
+        arena.free(memory, page);
         arena.trim();
-        let again = arena.allocate(PAGE).unwrap();
+        let again = arena.allocate(page).unwrap();
         // SAFETY: as above.
         assert_eq!((again, unsafe { *again.as_ptr() }), (memory, 0));
+    }
+
+    #[test]
+    fn what_goes_back_to_the_system_is_whole_pages_however_large_they_are() {
+        assert_eq!(Arena::default().page, super::super::system::page());
+        for page in [4 << 10, 16 << 10, 64 << 10] {
+            let mut arena = Arena::of_pages(page);
+            let blocks: Vec<_> = [1, 5000, page, page + 1]
+                .map(|bytes| arena.size(bytes))
+                .map(|size| (arena.allocate(size).unwrap(), size))
+                .into();
+            for (memory, size) in blocks.into_iter().step_by(2) {
+                arena.free(memory, size);
+            }
+            let whole = |(start, length): (usize, usize)| {
+                start.is_multiple_of(page) && length.is_multiple_of(page)
+            };
+            assert!(arena.held().count() > 0 && arena.held().all(whole), "{page}");
+        }
     }
 }

@@ -5,10 +5,12 @@
 //! size, large ones side by side (`arena.rs`).
 
 mod arena;
+mod system;
 
 use arena::Arena;
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -82,13 +84,60 @@ enum Source {
     FreeList,
 }
 
-/// Memory for so many bytes, its size, and where it is from.
-fn take(bytes: usize) -> (NonNull<u8>, usize, Source) {
-    if bytes >= LARGE
-        && let size = Arena::size(bytes)
-        && let Some(memory) = arena().allocate(size)
-    {
-        return (memory, size, Source::Arena);
+/// What a buffer panics with where there is not so much memory, for whoever catches it (`downcast_ref` of the payload): a
+/// size that nobody could have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfMemory {
+    /// Asked for.
+    pub bytes: usize,
+    /// Lent out already.
+    pub in_use: usize,
+}
+
+impl fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: usize| bytes.div_ceil(1 << 20);
+        write!(
+            f,
+            "out of memory: asked for {} MiB beside {} MiB in use; smaller batches or smaller pictures need less",
+            mib(self.bytes),
+            mib(self.in_use)
+        )
+    }
+}
+
+fn out_of_memory(bytes: usize) -> ! {
+    std::panic::panic_any(OutOfMemory { bytes, in_use: IN_USE.load(Ordering::Relaxed) })
+}
+
+/// What is left of the memory that there is.
+fn left() -> usize {
+    system::most().saturating_sub(IN_USE.load(Ordering::Relaxed))
+}
+
+/// For buffers that will come to so many bytes.
+///
+/// # Panics
+/// With [`OutOfMemory`], where there is not so much.
+pub fn require(bytes: u64) {
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    if bytes > left() {
+        out_of_memory(bytes);
+    }
+}
+
+/// Memory for so many bytes, its size, and where it is from. None where the system gives no more, or would kill us later
+/// for what it gives now.
+fn take(bytes: usize) -> Option<(NonNull<u8>, usize, Source)> {
+    if bytes > left() {
+        return None;
+    }
+    if bytes >= LARGE {
+        let mut arena = arena();
+        let size = arena.size(bytes);
+        if let Some(memory) = arena.allocate(size) {
+            return Some((memory, size, Source::Arena));
+        }
     }
     let class = size_class(bytes);
     // A free block of the class, or of the smallest one above it that is not twice as large: blocks kept for one size
@@ -99,13 +148,12 @@ fn take(bytes: usize) -> (NonNull<u8>, usize, Source) {
         && let Some(Block(memory)) = blocks.pop()
     {
         HELD.fetch_sub(class, Ordering::Relaxed);
-        return (memory, class, Source::FreeList);
+        return Some((memory, class, Source::FreeList));
     }
     drop(free);
     // SAFETY: the layout has a non-zero size.
     let fresh = unsafe { alloc_zeroed(layout(class)) };
-    let memory = NonNull::new(fresh).unwrap_or_else(|| handle_alloc_error(layout(class)));
-    (memory, class, Source::FreeList)
+    Some((NonNull::new(fresh)?, class, Source::FreeList))
 }
 
 fn layout(size: usize) -> Layout {
@@ -114,9 +162,12 @@ fn layout(size: usize) -> Layout {
 
 impl<T: Plain> Buffer<T> {
     /// `len` elements with unspecified content.
+    ///
+    /// # Panics
+    /// With [`OutOfMemory`], where there is none.
     pub fn new(len: usize) -> Self {
-        let bytes = len.checked_mul(size_of::<T>()).expect("size overflows usize");
-        let (memory, size, source) = take(bytes);
+        let bytes = len.saturating_mul(size_of::<T>());
+        let Some((memory, size, source)) = take(bytes) else { out_of_memory(bytes) };
         let now = IN_USE.fetch_add(size, Ordering::Relaxed) + size;
         PEAK.fetch_max(now, Ordering::Relaxed);
         if *POISON {
@@ -232,5 +283,17 @@ mod tests {
         assert!([&a, &b].iter().all(|b| (b.as_ptr() as usize).is_multiple_of(ALIGNMENT)));
         assert_eq!((a[0], a[1000], b[0], b[1000]), (1.0, 5.0, 2.0, 2.0));
         assert!(Buffer::<u8>::new(0).is_empty());
+    }
+
+    #[test]
+    fn what_no_machine_has_is_refused_with_the_size_asked_for() {
+        for (len, bytes) in
+            [(1 << 50, 1 << 53), (usize::MAX / 8, usize::MAX - 7), (usize::MAX, usize::MAX)]
+        {
+            let refused = std::panic::catch_unwind(|| Buffer::<f64>::new(len)).err().unwrap();
+            let error = refused.downcast_ref::<OutOfMemory>().unwrap();
+            assert_eq!(error.bytes, bytes);
+            assert!(error.to_string().starts_with("out of memory: asked for "), "{error}");
+        }
     }
 }

@@ -7,7 +7,7 @@
 mod shape;
 mod storage;
 
-pub use shape::{MAX_RANK, Shape};
+pub use shape::{IntoShape, MAX_RANK, Shape};
 use storage::Held;
 pub use storage::{DType, Real, Storage};
 
@@ -39,9 +39,9 @@ impl Tensor {
         Tensor { shape, storage: Arc::new(Held::new(storage)), node: None }
     }
 
-    /// Copies `values`; an error when their number is not the shape's.
-    pub fn from_slice<T: Real>(values: &[T], shape: impl Into<Shape>) -> Result<Self> {
-        let shape = shape.into();
+    /// Copies `values`; an error when their number is not the shape's, or there is no such shape.
+    pub fn from_slice<T: Real>(values: &[T], shape: impl IntoShape) -> Result<Self> {
+        let shape = shape.into_shape()?;
         if values.len() != shape.elements() {
             return Err(Error::shape(
                 "Tensor::from_slice",
@@ -53,8 +53,8 @@ impl Tensor {
     }
 
     /// Pictures or masks: u8.
-    pub fn from_u8(values: &[u8], shape: impl Into<Shape>) -> Result<Self> {
-        let shape = shape.into();
+    pub fn from_u8(values: &[u8], shape: impl IntoShape) -> Result<Self> {
+        let shape = shape.into_shape()?;
         if values.len() != shape.elements() {
             return Err(Error::shape(
                 "Tensor::from_u8",
@@ -306,6 +306,16 @@ mod tests {
     fn a_wrong_number_of_values_is_an_error_that_says_so() {
         let error = Tensor::from_slice(&[1.0f32; 5], [2, 3]).unwrap_err().to_string();
         assert!(error.contains("6 values for shape [2×3]") && error.ends_with("got 5"), "{error}");
+    }
+
+    #[test]
+    fn values_for_a_shape_that_cannot_be_are_an_error() {
+        // 2³² · 2³² elements would wrap to as many as there are: none.
+        for axes in [&[1usize << 32, 1 << 32][..], &[1, 1, 1, 1, 1]] {
+            assert!(Tensor::from_slice::<f32>(&[], axes).is_err());
+            assert!(Tensor::from_u8(&[], axes).is_err());
+            assert!(crate::ops::reshape(&Tensor::zeros([0]), axes).is_err());
+        }
     }
 
     #[test]

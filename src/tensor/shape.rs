@@ -1,10 +1,16 @@
 //! Lengths of axes.
 
+use crate::error::{Error, Result};
 use std::fmt;
 use std::ops::Deref;
 
 pub const MAX_RANK: usize = 4;
 
+/// Elements at most: of the largest type, as many bytes as a slice can have.
+const MOST: usize = isize::MAX as usize / size_of::<f64>();
+
+/// Lengths of at most [`MAX_RANK`] axes, whose product is no more than memory can be addressed for. So is the product of any
+/// of them, even beside one of length 0: kernels count rows, planes and offsets of a shape without asking again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
     axes: [usize; MAX_RANK],
@@ -12,11 +18,24 @@ pub struct Shape {
 }
 
 impl Shape {
-    pub fn new(axes: &[usize]) -> Self {
-        assert!(axes.len() <= MAX_RANK, "a tensor has at most {MAX_RANK} axes, got {axes:?}");
+    /// An error where there are too many axes, or too many elements: for lengths that come from a user or a file.
+    pub fn checked(axes: &[usize]) -> Result<Self> {
+        if axes.len() > MAX_RANK {
+            return Err(Error::shape("shape", format!("at most {MAX_RANK} axes"), format!("{axes:?}")));
+        }
         let mut shape = Shape { axes: [1; MAX_RANK], rank: axes.len() };
         shape.axes[..axes.len()].copy_from_slice(axes);
-        shape
+        let elements = axes.iter().try_fold(1usize, |all, &length| all.checked_mul(length.max(1)));
+        match elements.is_some_and(|all| all <= MOST) {
+            true => Ok(shape),
+            false => Err(Error::shape("shape", format!("at most {MOST} elements"), shape)),
+        }
+    }
+
+    /// # Panics
+    /// Where [`Shape::checked`] has an error: for lengths that a program made of those of other shapes.
+    pub fn new(axes: &[usize]) -> Self {
+        Shape::checked(axes).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Number of elements; 1 for a scalar (no axes).
@@ -49,6 +68,29 @@ impl From<&[usize]> for Shape {
     }
 }
 
+/// What can be a shape, or an error: see [`Shape::checked`].
+pub trait IntoShape {
+    fn into_shape(self) -> Result<Shape>;
+}
+
+impl IntoShape for Shape {
+    fn into_shape(self) -> Result<Shape> {
+        Ok(self)
+    }
+}
+
+impl<const N: usize> IntoShape for [usize; N] {
+    fn into_shape(self) -> Result<Shape> {
+        Shape::checked(&self)
+    }
+}
+
+impl IntoShape for &[usize] {
+    fn into_shape(self) -> Result<Shape> {
+        Shape::checked(self)
+    }
+}
+
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let axes: Vec<String> = self.iter().map(usize::to_string).collect();
@@ -59,5 +101,41 @@ impl fmt::Display for Shape {
 impl fmt::Debug for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_fifth_axis_and_more_elements_than_addresses_are_errors_that_say_so() {
+        let error = |axes: &[usize]| Shape::checked(axes).unwrap_err().to_string();
+        assert_eq!(error(&[1; 5]), "shape: expected at most 4 axes, got [1, 1, 1, 1, 1]");
+        let most = format!("shape: expected at most {MOST} elements, got ");
+        assert_eq!(error(&[MOST + 1]), format!("{most}[{}]", MOST + 1));
+        // A product that wraps to 0, and one that is 0.
+        for axes in [[1, 1 << 32, 1 << 32, 1], [0, 1 << 32, 1 << 32, 1], [usize::MAX; 4]] {
+            assert!(error(&axes).starts_with(&most), "{}", error(&axes));
+        }
+        assert_eq!(Shape::checked(&[MOST, 1]).unwrap().elements(), MOST);
+        assert_eq!(Shape::checked(&[MOST, 0]).unwrap().elements(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn no_part_of_a_shape_has_a_product_that_wraps(
+            axes in proptest::collection::vec(crate::cases::any_size(), 0..6),
+        ) {
+            if let Ok(shape) = Shape::checked(&axes) {
+                prop_assert_eq!(&shape[..], &axes[..]);
+                for chosen in 0..1 << axes.len() {
+                    let part = axes.iter().enumerate().filter(|(i, _)| chosen >> i & 1 == 1);
+                    let exact: u128 = part.map(|(_, &length)| length as u128).product();
+                    prop_assert!(exact <= MOST as u128);
+                }
+            }
+        }
     }
 }

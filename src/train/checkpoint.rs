@@ -14,7 +14,6 @@ use super::plan::Plan;
 use crate::error::{Error, Result};
 use crate::files::{explain, write_atomically};
 use crate::graph::Model;
-use crate::models::Spec;
 use crate::optimizers::Optimizer;
 use crate::tensor::Tensor;
 use crate::weights::safetensors;
@@ -45,12 +44,7 @@ impl Saved {
     /// tensors are as large as the file shows them to be.
     fn check(&self) -> Result<(), String> {
         let Saved { plan, position, .. } = self;
-        let Spec { size, classes, .. } = &plan.network;
-        if !(1..=4096).contains(size) || !(1..=100_000).contains(classes) {
-            return Err(format!(
-                "expected a side of 1 to 4096 and 1 to 100000 classes, got {size} and {classes}"
-            ));
-        }
+        plan.network.check().map_err(|error| error.to_string())?;
         plan.check_samples()?;
         let steps = plan.train_indices.len().div_ceil(plan.batch_size);
         let all = plan.epochs as u64 * steps as u64;

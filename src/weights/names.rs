@@ -203,8 +203,8 @@ impl<'a> Names<'a> {
     /// The kinds of a layer's parameters, in Keras' order.
     fn kinds(&self, layer: &str) -> Option<Vec<&'static str>> {
         let node = self.graph.node(self.graph.find(layer)?);
-        let input = &self.graph.node(*node.inputs.first()?).output_shape;
-        Some(node.layer.parameters(input).iter().map(|spec| spec.kind).collect())
+        node.inputs.first()?;
+        Some(node.parameters.iter().map(|spec| spec.kind).collect())
     }
 
     fn of_keras(&self, name: &str) -> Meaning {

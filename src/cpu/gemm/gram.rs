@@ -23,7 +23,7 @@ const STEP: usize = BLOCK + 16;
 /// sum, and the partial sums are added in order.
 pub fn gram(isa: Isa, rows: &impl Rows, b: &[f32], columns: usize, out: &mut [f32]) {
     let (count, depth) = (rows.rows(), rows.depth());
-    debug_assert_eq!((b.len(), out.len()), (count * columns, depth * columns));
+    assert_eq!((b.len(), out.len()), (count * columns, depth * columns));
     if out.is_empty() {
         return;
     }

@@ -35,6 +35,7 @@ pub use matrix::{matrix_product, multiply, multiply_rows};
 pub use patches::{GridPlace, Matrix, Patches};
 pub use thin::{is_thin, thin};
 
+use crate::cpu::elements;
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, streams};
 use crate::cpu::threads::{self, Shared};
 use crate::cpu::turn::turn_square;
@@ -151,7 +152,7 @@ impl Packed {
     fn in_blocks(isa: Isa, right: &Right, blocks: Vec<Range<usize>>) -> Self {
         let (columns, width) = (right.columns, 2 * isa.lanes());
         let panels = columns.div_ceil(width);
-        let mut values = Buffer::<f32>::new(right.depth() * panels * width);
+        let mut values = Buffer::<f32>::new(elements(&[right.taps.len(), right.inner, panels, width]));
         let shared = Shared::new(&mut values);
         // A piece is some steps of a panel.
         let pieces: Vec<(usize, Range<usize>)> = (0..blocks.len())

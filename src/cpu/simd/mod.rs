@@ -4,24 +4,58 @@
 //! instruction set: [`dispatch`] runs the body inside a function that has the set's features
 //! enabled, into which everything marked `#[inline(always)]` is inlined.
 
+mod detected;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub use detected::{Avx2, Avx512};
 pub use portable::Portable;
+
+use crate::error::{Error, Result};
 use std::cell::Cell;
+use std::fmt;
 use std::sync::LazyLock;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// An instruction set that this machine has: those that not every machine has hold the proof.
+///
+/// ```
+/// use atrous::cpu::simd::{Isa, supported};
+/// assert_eq!(supported()[..2], [Isa::Reference, Isa::Portable]);
+/// ```
+///
+/// There is no other way to one of them than to ask what is there:
+///
+/// ```compile_fail
+/// use atrous::cpu::simd::{Isa, with_isa};
+/// with_isa(Isa::Avx512, || ());
+/// ```
+///
+/// ```compile_fail
+/// use atrous::cpu::simd::{Avx512, Isa, with_isa};
+/// with_isa(Isa::Avx512(Avx512(())), || ());
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isa {
     /// The naive references, in f32: the truth the others are measured against.
     Reference,
     /// The fast algorithms, in whatever the compiler makes of plain loops.
     Portable,
     /// 8 lanes with fused multiply-add (x86-64, 2013 on).
-    Avx2,
+    Avx2(Avx2),
     /// 16 lanes, 32 registers (x86-64 servers 2017 on, AMD Zen 4 on).
-    Avx512,
+    Avx512(Avx512),
+}
+
+impl fmt::Debug for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Isa::Reference => "Reference",
+            Isa::Portable => "Portable",
+            Isa::Avx2(_) => "Avx2",
+            Isa::Avx512(_) => "Avx512",
+        })
+    }
 }
 
 impl Isa {
@@ -52,47 +86,52 @@ impl Isa {
     }
 }
 
-static BEST: LazyLock<Isa> = LazyLock::new(|| {
-    let best = supported().last().copied().unwrap_or(Isa::Portable);
-    match std::env::var("ATROUS_ISA").as_deref() {
-        Ok("reference") => Isa::Reference,
-        Ok("portable") => Isa::Portable,
-        Ok("avx2") => Isa::Avx2.min(best),
-        _ => best,
-    }
-});
-
 thread_local! {
     static CHOSEN: Cell<Option<Isa>> = const { Cell::new(None) };
 }
 
 /// What this machine can run, slowest first.
 pub fn supported() -> Vec<Isa> {
-    let mut all = vec![Isa::Reference, Isa::Portable];
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            all.push(Isa::Avx2);
-            if is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq")
-            {
-                all.push(Isa::Avx512);
-            }
-        }
+    let proved = [Avx2::detect().map(Isa::Avx2), Avx512::detect().map(Isa::Avx512)];
+    [Isa::Reference, Isa::Portable].into_iter().chain(proved.into_iter().flatten()).collect()
+}
+
+/// What `ATROUS_ISA` asks for (`reference`, `portable`, `avx2` or `avx512`), or the best there is where it is not set. An
+/// error where it asks for what is unknown, or is not here.
+pub fn preferred() -> Result<Isa> {
+    match std::env::var_os("ATROUS_ISA") {
+        Some(wanted) => named(&wanted.to_string_lossy(), &supported()),
+        None => Ok(best()),
     }
-    all
 }
 
-/// What operators called from this thread use: the best there is, unless `ATROUS_ISA` (one of
-/// `reference`, `portable`, `avx2`) or [`with_isa`] says otherwise.
+fn best() -> Isa {
+    supported().last().copied().unwrap_or(Isa::Portable)
+}
+
+fn named(wanted: &str, there: &[Isa]) -> Result<Isa> {
+    let name = |isa: &Isa| format!("{isa:?}").to_lowercase();
+    there.iter().find(|isa| name(isa) == wanted).copied().ok_or_else(|| {
+        let names: Vec<String> = there.iter().map(name).collect();
+        let message =
+            format!("expected one of `{}` on this machine, got `{wanted}`", names.join("`, `"));
+        Error::argument("ATROUS_ISA", message)
+    })
+}
+
+/// What operators called from this thread use: [`preferred`], or the best there is where that is an error, unless
+/// [`with_isa`] says otherwise.
 pub fn isa() -> Isa {
-    CHOSEN.get().unwrap_or(*BEST)
+    static PREFERRED: LazyLock<Isa> = LazyLock::new(|| {
+        preferred().unwrap_or_else(|error| {
+            eprintln!("warning: {error}; using {:?}", best());
+            best()
+        })
+    });
+    CHOSEN.get().unwrap_or_else(|| *PREFERRED)
 }
 
-/// Runs `f` with the operators it calls on this thread held to one instruction set, or to the best
-/// this machine has below it.
+/// Runs `f` with the operators it calls on this thread held to one instruction set.
 pub fn with_isa<R>(isa: Isa, f: impl FnOnce() -> R) -> R {
     struct Restore(Option<Isa>);
     impl Drop for Restore {
@@ -100,15 +139,14 @@ pub fn with_isa<R>(isa: Isa, f: impl FnOnce() -> R) -> R {
             CHOSEN.set(self.0);
         }
     }
-    let best = supported().into_iter().rfind(|&s| s <= isa);
-    let _restore = Restore(CHOSEN.replace(best));
+    let _restore = Restore(CHOSEN.replace(Some(isa)));
     f()
 }
 
 /// Some f32 lanes. All pointers may be unaligned.
 ///
 /// # Safety
-/// Loads and stores touch `LANES` elements (`_partial`: `n`, with n ≤ LANES) at the pointer.
+/// Loads and stores touch `LANES` elements (`_partial`: the first `n` of them, all if there are no more) at the pointer.
 /// Every method must run inside [`dispatch`] of its own instruction set.
 #[allow(clippy::missing_safety_doc, reason = "one contract, above, for all methods")]
 pub trait Vector: Copy + Send + Sync + 'static {
@@ -161,11 +199,12 @@ pub trait Kernel {
 pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     match isa {
         Isa::Reference | Isa::Portable => kernel.run::<Portable>(),
-        // SAFETY: `isa()` and `with_isa` give only what `supported` found on this machine.
+        // SAFETY: the set's proof is made by its detection alone.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { x86::run_avx2(kernel) },
+        Isa::Avx2(_) => unsafe { x86::run_avx2(kernel) },
+        // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { x86::run_avx512(kernel) },
+        Isa::Avx512(_) => unsafe { x86::run_avx512(kernel) },
         #[cfg(not(target_arch = "x86_64"))]
         _ => kernel.run::<Portable>(),
     }
@@ -356,6 +395,22 @@ mod tests {
         for isa in supported() {
             dispatch(isa, Check);
         }
+    }
+
+    #[test]
+    fn an_instruction_set_that_is_not_there_cannot_be_asked_for_by_name_either() {
+        let old = [Isa::Reference, Isa::Portable];
+        assert_eq!(named("portable", &old).unwrap(), Isa::Portable);
+        for wanted in ["avx512", "avx2", "fast", "", "AVX2"] {
+            let error = named(wanted, &old).unwrap_err().to_string();
+            let expected = "expected one of `reference`, `portable` on this machine, got";
+            assert!(error.starts_with(&format!("ATROUS_ISA: {expected} `{wanted}`")), "{error}");
+        }
+        for isa in supported() {
+            assert_eq!(named(&format!("{isa:?}").to_lowercase(), &supported()).unwrap(), isa);
+            assert_eq!(with_isa(isa, super::isa), isa);
+        }
+        assert_eq!(size_of::<Isa>(), 1);
     }
 
     #[test]

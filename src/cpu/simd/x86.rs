@@ -9,10 +9,11 @@ pub struct F32x8(__m256);
 /// Eight ones, then eight zeros: the mask of n lanes starts at 8 - n.
 static MASK: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
+/// The first n lanes, or all.
 #[inline(always)]
 unsafe fn mask(n: usize) -> __m256i {
-    debug_assert!(n <= 8);
-    unsafe { _mm256_loadu_si256(MASK.as_ptr().add(8 - n).cast()) }
+    // SAFETY: eight numbers from a start of at most 8.
+    unsafe { _mm256_loadu_si256(MASK.as_ptr().add(8 - n.min(8)).cast()) }
 }
 
 // SAFETY of the intrinsics below: `dispatch` runs them only where the features are there.
@@ -129,10 +130,10 @@ impl Vector for F32x8 {
 #[derive(Clone, Copy)]
 pub struct F32x16(__m512);
 
+/// The first n lanes, or all.
 #[inline(always)]
 fn bits(n: usize) -> __mmask16 {
-    debug_assert!(n <= 16);
-    ((1u32 << n) - 1) as __mmask16
+    ((1u32 << n.min(16)) - 1) as __mmask16
 }
 
 impl Vector for F32x16 {

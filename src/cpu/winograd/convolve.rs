@@ -2,6 +2,7 @@
 
 use super::transforms::{F2, F4, Transforms, on_both_axes};
 use super::{Geometry, Products, Windows, panel_width, row_step};
+use crate::cpu::elements;
 use crate::cpu::gemm::{ANY, PANEL, Start, Tile, for_each_tile};
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, store, streams};
 use crate::cpu::threads::{self, Shared};
@@ -70,7 +71,7 @@ pub(super) fn transform_kernels_by<F: Transforms<W, O>, const W: usize, const O:
         fn run<V: Vector>(self) {
             let (g, width, products) = (self.g, 2 * V::LANES, self.products);
             let side = g.kernel;
-            assert_eq!(self.w.len(), side * side * g.channels * g.filters);
+            assert_eq!(self.w.len(), elements(&[side, side, g.channels, g.filters]));
             let pieces = (0..g.pieces()).flat_map(|y| (0..g.pieces()).map(move |x| [y, x]));
             for (c, [py, px]) in self.channels.flat_map(|c| pieces.clone().map(move |piece| (c, piece)))
             {
@@ -114,7 +115,7 @@ pub(super) fn transform_kernels_by<F: Transforms<W, O>, const W: usize, const O:
     let products = Products::new(g);
     let width = panel_width(isa);
     let panels = g.filters.div_ceil(width);
-    let mut u = Buffer::<f32>::new(panels * products.count() * g.channels * width);
+    let mut u = Buffer::<f32>::new(elements(&[panels, products.count(), g.channels, width]));
     let (shared, cuts) = (Shared::new(&mut u), g.channels.div_ceil(CHANNELS));
     let products = &products;
     threads::for_each(panels * cuts, |task| {
@@ -161,10 +162,10 @@ pub(super) fn convolve_by<F: Transforms<W, O>, const W: usize, const O: usize>(
 ) {
     assert_eq!((g.tile, g.window()), (O, W));
     let [height, width] = finish.size(g);
-    assert_eq!(y.len(), g.batch * height * width * g.filters);
+    assert_eq!(y.len(), elements(&[g.batch, height, width, g.filters]));
     assert!(finish.bias.is_none_or(|bias| bias.len() == g.filters));
     let (products, panels) = (Products::new(g), g.filters.div_ceil(panel_width(isa)));
-    assert_eq!(u.len(), panels * products.count() * g.channels * panel_width(isa));
+    assert_eq!(u.len(), elements(&[panels, products.count(), g.channels, panel_width(isa)]));
     if y.is_empty() {
         return;
     }

@@ -2,6 +2,7 @@
 
 use super::transforms::{F2, on_both_axes};
 use super::{Geometry, Products, Windows, panel_width, row_step};
+use crate::cpu::elements;
 use crate::cpu::gemm::{ONE_RUN, PANEL, Start, Tile, for_each_tile};
 use crate::cpu::simd::{Isa, Kernel, Vector, dispatch};
 use crate::cpu::threads::{self, Shared};
@@ -21,8 +22,8 @@ const SLAB_BYTES: usize = 512 << 10;
 /// its own [C, F]. The parts, whose number depends on the shape alone, are added in order.
 pub fn kernel_gradient(isa: Isa, g: &Geometry, dy: &[f32], x: &[f32], dw: &mut [f32]) {
     assert_eq!(g.tile, 2);
-    assert_eq!(dw.len(), g.kernel * g.kernel * g.channels * g.filters);
-    assert_eq!(dy.len(), g.batch * g.output[0] * g.output[1] * g.filters);
+    assert_eq!(dw.len(), elements(&[g.kernel, g.kernel, g.channels, g.filters]));
+    assert_eq!(dy.len(), elements(&[g.batch, g.output[0], g.output[1], g.filters]));
     if dw.is_empty() {
         return;
     }

@@ -63,6 +63,7 @@ mod transforms;
 pub use convolve::{Finish, convolve, transform_kernels, turned};
 pub use kernel_gradient::kernel_gradient;
 
+use crate::cpu::elements;
 use crate::cpu::simd::{Isa, Vector};
 use transforms::{F2, Transforms, on_both_axes};
 
@@ -211,7 +212,7 @@ struct Windows<'a> {
 
 impl<'a> Windows<'a> {
     fn new(g: &'a Geometry, x: &'a [f32]) -> Self {
-        assert_eq!(x.len(), g.batch * g.input[0] * g.input[1] * g.channels);
+        assert_eq!(x.len(), elements(&[g.batch, g.input[0], g.input[1], g.channels]));
         Windows { g, x }
     }
 

@@ -30,7 +30,7 @@ use crate::cpu::simd::isa;
 use crate::error::{Error, Result};
 use crate::ops::batch_norm::{Moments, Statistics};
 use crate::ops::{
-    Padding, PoolOptions, Route, Then, fast_math, max_pool2d, precision, route, with_fast_math,
+    Padding, PoolOptions, Route, Then, fast_math, max_pool2d, precision, route, span, with_fast_math,
 };
 use crate::pool::Buffer;
 use crate::tensor::{Real, Shape, Tensor};
@@ -81,6 +81,7 @@ impl Conv2dGeometry {
             return Err(Error::shape("conv2d", expected, kernel));
         }
         let Windows { output, pad } = Windows::new([h, w], [kh, kw], options)?;
+        Shape::checked(&[batch, output[0], output[1], f])?;
         Ok(Conv2dGeometry {
             batch,
             input: [h, w],
@@ -119,11 +120,7 @@ impl Windows {
     pub(crate) fn new(input: [usize; 2], kernel: [usize; 2], options: Conv2dOptions) -> Result<Self> {
         let (mut output, mut pad) = ([0; 2], [0; 2]);
         for axis in 0..2 {
-            if kernel[axis] == 0 || options.dilation[axis] == 0 {
-                let got = format!("kernel {kernel:?} and dilation {:?}", options.dilation);
-                return Err(Error::argument("conv2d", format!("expected sizes above 0, got {got}")));
-            }
-            let span = (kernel[axis] - 1) * options.dilation[axis] + 1;
+            let span = span(kernel[axis], options.dilation[axis])?;
             (output[axis], pad[axis], _) =
                 options.padding.resolve(input[axis], span, options.stride[axis])?;
         }

@@ -46,6 +46,7 @@ impl DepthwiseGeometry {
         match (&x[..], &kernel[..]) {
             (&[batch, h, w, channels], &[kh, kw, kc, 1]) if kc == channels => {
                 let Windows { output, pad } = Windows::new([h, w], [kh, kw], options)?;
+                Shape::checked(&[batch, output[0], output[1], channels])?;
                 Ok(DepthwiseGeometry {
                     batch,
                     input: [h, w],
@@ -70,7 +71,7 @@ impl DepthwiseGeometry {
     }
 
     pub fn flops(&self) -> f64 {
-        2.0 * (self.output_shape().elements() * self.kernel[0] * self.kernel[1]) as f64
+        2.0 * self.output_shape().elements() as f64 * (self.kernel[0] * self.kernel[1]) as f64
     }
 
     /// The input coordinate that tap k of output o reads, if it is inside the picture.

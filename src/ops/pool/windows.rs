@@ -1,9 +1,9 @@
 //! Where the windows lie.
 
 use crate::cpu::threads;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::pool::{PoolOptions, picture};
-use crate::tensor::Tensor;
+use crate::tensor::{Shape, Tensor};
 use std::ops::Range;
 
 /// The geometry: [height, width] each.
@@ -34,6 +34,13 @@ impl Windows {
         let (oh, top, _) = padding.resolve(h, pool[0], stride[0])?;
         let (ow, left, _) = padding.resolve(w, pool[1], stride[1])?;
         let (input, output, before) = ([h, w], [oh, ow], [top, left]);
+        Shape::checked(&[batch, oh, ow, channels])?;
+        // A cell's place in its window is kept in 32 bits.
+        if pool[0].checked_mul(pool[1]).is_none_or(|cells| cells > u32::MAX as usize) {
+            let message =
+                format!("expected windows of at most {} cells, got {}×{}", u32::MAX, pool[0], pool[1]);
+            return Err(Error::argument(op, message));
+        }
         Ok(Windows { batch, channels, input, output, pool, stride, before })
     }
 

@@ -21,6 +21,7 @@ use crate::autograd::record;
 use crate::cases::{Case, Input, Size};
 use crate::cuda::{Cuda, Value, arguments};
 use crate::error::{Error, Result};
+use crate::ops::affine::LONGEST;
 use crate::ops::{Route, route};
 use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Shape, Tensor};
@@ -109,9 +110,11 @@ impl Geometry {
         if h == 0 || w == 0 {
             return Err(Error::shape("resize", "a height and width above zero", shape));
         }
-        let elements = [n, out_h, out_w, c].iter().try_fold(1usize, |m, &d| m.checked_mul(d));
-        if out_h == 0 || out_w == 0 || elements.is_none_or(|e| e > isize::MAX as usize / 8) {
-            let message = format!("expected an output size above zero, got {out_h}×{out_w}");
+        Shape::checked(&[n, out_h, out_w, c])?;
+        // (Further along, coordinates in f32 would miss pixels.)
+        let sides = 1..=LONGEST;
+        if ![h, w, out_h, out_w].iter().all(|side| sides.contains(side)) {
+            let message = format!("expected sides of 1 to {LONGEST}, got {h}×{w} to {out_h}×{out_w}");
             return Err(Error::argument("resize", message));
         }
         Ok(Geometry { n, h, w, c, out_h, out_w })
