@@ -203,6 +203,7 @@ impl Job {
             report.numbers,
             path.display()
         );
+        report.remarks.iter().for_each(|remark| println!("note: {remark}"));
         Ok(model)
     }
 

@@ -6,6 +6,7 @@ use atrous::graph::Model;
 use atrous::models::{self, Head, Spec};
 use atrous::weights::{self, Entry, Report, WeightFile};
 use atrous::{Error, Result, Tensor};
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -59,8 +60,13 @@ struct Network {
     /// What stands on the base: notebook, pooled, imagenet or none [default: none, if there is a base]
     #[arg(long, value_name = "NAME")]
     head: Option<Head>,
-    #[arg(long, value_name = "N", help = "[default: 1000 with --head imagenet, else 20]")]
+    #[arg(long, value_name = "N", value_parser = classes(), help = "[default: 1000 with --head imagenet, else 20]")]
     classes: Option<usize>,
+}
+
+/// As many as a checkpoint may have: more would be a network that no memory holds.
+fn classes() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=100_000)
 }
 
 impl Network {
@@ -202,7 +208,12 @@ fn left_out(report: &Report) -> String {
 fn show(file: &WeightFile) {
     let width = |entry: &Entry| printable(&entry.name).chars().count();
     let width = file.entries.iter().map(width).max().unwrap_or(0).max(6);
-    println!("{:<width$}  {:<9} {:<18} {:>12} {:>12}", "tensor", "type", "shape", "least", "largest");
+    let type_width = file.entries.iter().map(|entry| printable(&entry.dtype).chars().count());
+    let type_width = type_width.max().unwrap_or(0).max(9);
+    println!(
+        "{:<width$}  {:<type_width$} {:<18} {:>12} {:>12}",
+        "tensor", "type", "shape", "least", "largest"
+    );
     let mut numbers = 0;
     for entry in &file.entries {
         let shape = entry.shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
@@ -220,7 +231,10 @@ fn show(file: &WeightFile) {
             _ => Default::default(),
         };
         let (name, dtype) = (printable(&entry.name), printable(&entry.dtype));
-        println!("{name:<width$}  {dtype:<9} {:<18} {least:>12} {largest:>12}", format!("({shape})"));
+        println!(
+            "{name:<width$}  {dtype:<type_width$} {:<18} {least:>12} {largest:>12}",
+            format!("({shape})")
+        );
         numbers += entry.tensor.as_ref().map_or(0, |tensor| tensor.shape().elements());
     }
     let (format, origin, count) = (file.format, file.origin, file.entries.len());

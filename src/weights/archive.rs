@@ -17,7 +17,9 @@ struct Archive {
 }
 
 pub(super) fn format(bytes: &[u8]) -> Format {
-    let keras = |zip: ZipArchive<Cursor<&[u8]>>| zip.index_for_name(WEIGHTS).is_some();
+    let keras = |zip: ZipArchive<Cursor<&[u8]>>| {
+        [WEIGHTS, CONFIG].iter().any(|member| zip.index_for_name(member).is_some())
+    };
     match ZipArchive::new(Cursor::new(bytes)).is_ok_and(keras) {
         true => Format::Keras,
         false => Format::Npz,
@@ -47,7 +49,9 @@ pub(super) fn keras(bytes: Vec<u8>, allowed: usize) -> Result<Contents, String> 
         Some(i) => Ok(Some(archive.member(i)?.1)),
         None => Ok::<_, String>(None),
     };
-    let weights = named(WEIGHTS)?.ok_or_else(|| format!("expected `{WEIGHTS}` in it"))?;
+    let weights = named(WEIGHTS)?.ok_or_else(|| {
+        format!("expected `{WEIGHTS}` in it, got none (in shards, or of another format): save the model in one file")
+    })?;
     let config = named(CONFIG)?.unwrap_or_default();
     hdf5::read(weights, archive.left, &config).map_err(|message| format!("`{WEIGHTS}`: {message}"))
 }

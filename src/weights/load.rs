@@ -6,7 +6,7 @@ use super::{Entry, WeightFile};
 use crate::error::{Error, Result, printable};
 use crate::graph::{Graph, Model};
 use crate::tensor::{Shape, Tensor};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// The layers that stand on a pre-trained base, and that its files do not have; none where there is
 /// no base.
@@ -93,13 +93,21 @@ pub fn compare(
         let prefix = printable(&prefix);
         report.remarks.push(format!("`{prefix}` is taken off the names of {count} tensors"));
     }
-    for (i, parameter) in model.parameters.iter().enumerate() {
-        let layer = parameter.path.rsplit_once('/').map_or("", |(layer, _)| layer);
+    let layers =
+        || model.parameters.iter().map(|p| p.path.rsplit_once('/').map_or("", |(layer, _)| layer));
+    // Of numbered weights the first few are not known to be the first few: all or none of a layer.
+    let numbered = |name: &&str| name.rsplit('/').nth(1) == Some("vars");
+    let counted: HashSet<&str> = layers()
+        .zip(&found)
+        .filter(|(_, name)| name.as_ref().is_some_and(numbered))
+        .map(|(layer, _)| layer)
+        .collect();
+    for (i, (parameter, layer)) in model.parameters.iter().zip(layers()).enumerate() {
         let list = match (&values[i], found[i]) {
             (Some(_), _) => &mut report.matched,
             // Told already, with what is wrong.
             (None, Some(_)) => continue,
-            (None, None) if optional.contains(&layer) => &mut report.left,
+            (None, None) if optional.contains(&layer) && !counted.contains(layer) => &mut report.left,
             (None, None) => &mut report.missing,
         };
         list.push(parameter.path.clone());
@@ -307,6 +315,17 @@ mod tests {
         let text = report.to_string();
         assert!(text.contains("matched         6 tensors, 160 numbers"), "{text}");
         assert!(text.contains("not used        1: classifier.weight"), "{text}");
+    }
+
+    #[test]
+    fn a_numbered_layer_is_whole_or_an_error_even_where_it_may_be_missing() {
+        let three = |i| entry(&format!("layers/conv1_bn/vars/{i}"), &[4], |_| 1.0);
+        // A batch norm without its scale: the first of these is no gamma.
+        let entries = (0..3).map(three).collect();
+        let all = ["conv1", "conv1_bn", "conv_dw_1", "dense"];
+        let error = load(&mut model(), &file(Origin::Keras, entries), &all).unwrap_err().to_string();
+        assert!(error.contains("`conv1_bn/moving_variance` is missing"), "{error}");
+        assert!(load(&mut model(), &file(Origin::Keras, (0..4).map(three).collect()), &all).is_ok());
     }
 
     #[test]
