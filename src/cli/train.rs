@@ -247,6 +247,7 @@ impl Job {
         let report = weights::load(&mut model, &file, &heads)?;
         let (tensors, numbers) = (report.matched.len(), report.numbers);
         words.push(format!("weights: {tensors} of {numbers} numbers from {}", path.display()));
+        words.extend(report.remarks.iter().map(|remark| format!("note: {remark}")));
         Ok(model)
     }
 

@@ -118,6 +118,40 @@ impl Model {
         Ok(model)
     }
 
+    /// What a batch norm adds to the variances that are this parameter; None for all other parameters.
+    pub(crate) fn variance_epsilon(&self, parameter: usize) -> Option<f64> {
+        let layer = self.offsets.partition_point(|&offset| offset <= parameter) - 1;
+        match self.graph.nodes().get(layer)?.layer {
+            Layer::BatchNormalization { epsilon, .. } => {
+                let variance = self.parameters[parameter].path.ends_with("/moving_variance");
+                variance.then_some(epsilon)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a root can be taken of a variance and the epsilon that is added to it, in f32 as in f64.
+    pub(crate) fn is_variance(value: f32, epsilon: f64) -> bool {
+        f64::from(value) + epsilon > 0.0 && value + epsilon as f32 > 0.0
+    }
+
+    /// The first number among the parameters with which nothing can be computed, in words: one that is not
+    /// finite, or a variance that stays no variance when the layer's epsilon is added.
+    pub fn first_unusable(&self) -> Option<String> {
+        self.parameters.iter().enumerate().find_map(|(i, Parameter { path, value, .. })| {
+            let values = value.to_vec_f64();
+            let wrong = |expected: &str, at: usize| {
+                format!("`{path}`: expected {expected}, got {} at {at}", values[at])
+            };
+            if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+                return Some(wrong("finite numbers", at));
+            }
+            let epsilon = self.variance_epsilon(i)?;
+            let at = values.iter().position(|&v| !Self::is_variance(v as f32, epsilon))?;
+            Some(wrong(&format!("variances above −{epsilon}, which is added to them"), at))
+        })
+    }
+
     /// Numbers in all parameters, and in the trainable ones.
     pub fn count_parameters(&self) -> (usize, usize) {
         let count = |trainable_only: bool| {

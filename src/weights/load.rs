@@ -1,38 +1,12 @@
-//! From a file's tensors to a model's parameters, and what was found on the way.
+//! From a file's tensors to a model's parameters.
 
 use super::names::{Layout, Meaning, Names, order};
-use super::{Origin, WeightFile};
-use crate::error::{Error, Result};
+use super::report::{Report, called};
+use super::{Entry, WeightFile};
+use crate::error::{Error, Result, printable};
 use crate::graph::{Graph, Model};
 use crate::tensor::{Shape, Tensor};
-use std::collections::HashMap;
-use std::fmt;
-use std::path::PathBuf;
-
-/// What a file and a model have in common, and what not. The lists are in the model's order, or
-/// the file's.
-#[derive(Debug)]
-pub struct Report {
-    pub path: PathBuf,
-    pub model: String,
-    pub origin: Origin,
-    /// Keras paths of the parameters that the file has.
-    pub matched: Vec<String>,
-    /// Numbers in those.
-    pub numbers: usize,
-    /// Paths of parameters that the file should have, and has not.
-    pub missing: Vec<String>,
-    /// Paths of parameters of optional layers that the file has not: they stay as they are.
-    pub left: Vec<String>,
-    /// Names of tensors that the model has no place for: they are not used.
-    pub unexpected: Vec<String>,
-    /// What is wrong with tensors that the model has a place for, a line each: another shape,
-    /// another element type, values that are not finite, two for one place.
-    pub wrong_shape: Vec<String>,
-    pub wrong_type: Vec<String>,
-    pub not_finite: Vec<String>,
-    pub doubled: Vec<String>,
-}
+use std::collections::{HashMap, HashSet};
 
 /// The layers that stand on a pre-trained base, and that its files do not have; none where there is
 /// no base.
@@ -45,8 +19,8 @@ pub fn heads(graph: &Graph) -> Vec<&str> {
 /// Puts the file's weights into the model, or nothing if anything is wrong with them.
 ///
 /// Every parameter has to be in the file, save those of the `optional` layers (often [`heads`]).
-/// What the file has besides is left out. Wrong shapes, wrong types and values that are not finite
-/// are errors, in optional layers too. The model's padding and epsilon are not touched: its graph
+/// What the file has besides is left out. Wrong shapes, wrong types, values that are not finite and
+/// variances that are none are errors, in optional layers too. The model's padding and epsilon are not touched: its graph
 /// comes from [`Origin::configure`].
 pub fn load(model: &mut Model, file: &WeightFile, optional: &[&str]) -> Result<Report> {
     let (report, values) = compare(model, file, optional)?;
@@ -64,27 +38,25 @@ pub fn compare(
     file: &WeightFile,
     optional: &[&str],
 ) -> Result<(Report, Vec<(usize, Tensor)>)> {
+    let told = |message: String| Error::file(&file.path, message);
+    if let Some(first) = &file.nameless {
+        return Err(told(format!(
+            "expected names of layers, but the file has only numbers, as {} shows (older versions of Keras 3 \
+             write such): save the model as .keras, or its weights again with a newer Keras",
+            called(first)
+        )));
+    }
     let names = Names::new(&model.graph, file.origin)
-        .map_err(|error| Error::file(&file.path, error.to_string().replacen("weights: ", "", 1)))?;
-    let mut report = Report {
-        path: file.path.clone(),
-        model: model.graph.name.clone(),
-        origin: file.origin,
-        matched: Vec::new(),
-        numbers: 0,
-        missing: Vec::new(),
-        left: Vec::new(),
-        unexpected: Vec::new(),
-        wrong_shape: Vec::new(),
-        wrong_type: Vec::new(),
-        not_finite: Vec::new(),
-        doubled: Vec::new(),
-    };
+        .map_err(|error| told(error.to_string().replacen("weights: ", "", 1)))?
+        .wrapped_as(file.entries.iter().map(|entry| entry.name.as_str()))
+        .map_err(told)?;
+    let mut report = Report::new(model, file);
     let places: HashMap<&str, usize> =
         model.parameters.iter().enumerate().map(|(i, p)| (p.path.as_str(), i)).collect();
     // For each parameter the tensor's name, and its values if nothing is wrong with them.
     let mut found: Vec<Option<&str>> = vec![None; model.parameters.len()];
     let mut values: Vec<Option<Tensor>> = vec![None; model.parameters.len()];
+    let mut taken_off: Vec<(String, usize)> = Vec::new();
     for entry in &file.entries {
         let name = &entry.name;
         let (path, layout) = match names.meaning(name) {
@@ -99,49 +71,111 @@ pub fn compare(
             report.unexpected.push(name.clone());
             continue;
         };
+        let off = names.taken_off(name);
+        match taken_off.iter_mut().find(|(known, _)| *known == off) {
+            Some((_, count)) => *count += 1,
+            None => taken_off.push((off, 1)),
+        }
         if let Some(first) = found[place].replace(name) {
-            report.doubled.push(format!("`{first}` and `{name}` are both `{path}`"));
+            report.doubled.push(format!("{} and {} are both `{path}`", called(first), called(name)));
             continue;
         }
-        let expected = model.parameters[place].value.shape();
-        let there = in_file(expected, &path, layout);
-        if !same(&entry.shape, &there) {
-            let (expected, got) = (times(&there), times(&entry.shape));
-            report.wrong_shape.push(format!("`{name}`: expected shape {expected}, got {got}"));
-            continue;
-        }
-        let Some(tensor) = &entry.tensor else {
-            let got = &entry.dtype;
-            report.wrong_type.push(format!("`{name}`: expected float16, 32 or 64, got {got}"));
-            continue;
+        let there = in_file(model.parameters[place].value.shape(), &path, layout);
+        let stored = match usable(entry, &there, model.variance_epsilon(place), &mut report) {
+            Some(stored) => stored,
+            None => continue,
         };
-        let stored = tensor.values::<f32>();
-        if let Some(at) = stored.iter().position(|v| !v.is_finite()) {
-            let count = stored.iter().filter(|v| !v.is_finite()).count();
-            report.not_finite.push(format!(
-                "`{name}`: expected finite numbers, got {} at {:?} ({count} of {} are not finite)",
-                stored[at],
-                index(at, &entry.shape),
-                stored.len()
-            ));
-            continue;
-        }
+        let shape = model.parameters[place].value.shape();
         report.numbers += stored.len();
-        values[place] = Some(turned(stored, expected, &there, &path, layout)?);
+        values[place] = Some(turned(stored, shape, &there, &path, layout)?);
     }
-    for (i, parameter) in model.parameters.iter().enumerate() {
-        let layer = parameter.path.rsplit_once('/').map_or("", |(layer, _)| layer);
+    for (prefix, count) in taken_off.into_iter().filter(|(prefix, _)| !prefix.is_empty()) {
+        let prefix = printable(&prefix);
+        report.remarks.push(format!("`{prefix}` is taken off the names of {count} tensors"));
+    }
+    let layers =
+        || model.parameters.iter().map(|p| p.path.rsplit_once('/').map_or("", |(layer, _)| layer));
+    // Of numbered weights the first few are not known to be the first few: all or none of a layer.
+    let numbered = |name: &&str| name.rsplit('/').nth(1) == Some("vars");
+    let counted: HashSet<&str> = layers()
+        .zip(&found)
+        .filter(|(_, name)| name.as_ref().is_some_and(numbered))
+        .map(|(layer, _)| layer)
+        .collect();
+    for (i, (parameter, layer)) in model.parameters.iter().zip(layers()).enumerate() {
         let list = match (&values[i], found[i]) {
             (Some(_), _) => &mut report.matched,
             // Told already, with what is wrong.
             (None, Some(_)) => continue,
-            (None, None) if optional.contains(&layer) => &mut report.left,
+            (None, None) if optional.contains(&layer) && !counted.contains(layer) => &mut report.left,
             (None, None) => &mut report.missing,
         };
         list.push(parameter.path.clone());
     }
     let values = values.into_iter().enumerate().filter_map(|(i, value)| Some((i, value?)));
     Ok((report, values.collect()))
+}
+
+/// The numbers of an array that has a place, with the shape it must have; or a line in the report that
+/// says what is wrong with it. `epsilon` is what is added to a variance.
+fn usable<'a>(
+    entry: &'a Entry,
+    shape: &[usize],
+    epsilon: Option<f64>,
+    report: &mut Report,
+) -> Option<&'a [f32]> {
+    let name = called(&entry.name);
+    if !same(&entry.shape, shape) {
+        let (expected, got) = (times(shape), times(&entry.shape));
+        report.wrong_shape.push(format!("{name}: expected shape {expected}, got {got}"));
+        return None;
+    }
+    let Some(tensor) = &entry.tensor else {
+        let got = printable(&entry.dtype);
+        report
+            .wrong_type
+            .push(format!("{name}: expected float16, bfloat16, float32 or float64, got {got}"));
+        return None;
+    };
+    let at = |flat: usize| format!("{:?}", index(flat, &entry.shape));
+    let stored = tensor.values::<f32>();
+    if let Some((first, number)) = entry.beyond {
+        let largest = f32::MAX;
+        report.unusable.push(format!(
+            "{name}: expected numbers of at most {largest:e}, which float32 holds, got {number:e} at {}",
+            at(first)
+        ));
+        return None;
+    }
+    let of_all = |count: usize| format!("({count} of {}", stored.len());
+    if let Some(first) = stored.iter().position(|v| !v.is_finite()) {
+        let count = of_all(stored.iter().filter(|v| !v.is_finite()).count());
+        let (got, at) = (stored[first], at(first));
+        let line = format!("{name}: expected finite numbers, got {got} at {at} {count} are not finite)");
+        report.unusable.push(line);
+        return None;
+    }
+    if let Some(epsilon) = epsilon {
+        let none = |v: &f32| !Model::is_variance(*v, epsilon);
+        if let Some(first) = stored.iter().position(|v| none(v)) {
+            let count = of_all(stored.iter().filter(|v| none(v)).count());
+            let (got, at) = (stored[first], at(first));
+            report.unusable.push(format!(
+                "{name}: expected variances above −{epsilon}, which is added to them, got {got} at {at} \
+                 {count} are not)"
+            ));
+            return None;
+        }
+        if let Some(first) = stored.iter().position(|&v| v < 0.0) {
+            let count = of_all(stored.iter().filter(|&&v| v < 0.0).count());
+            let (got, at) = (stored[first], at(first));
+            report.remarks.push(format!(
+                "{name}: a variance is never negative, and this has {got} at {at} {count} are): what \
+                 wrote it may be at fault"
+            ));
+        }
+    }
+    Some(stored)
 }
 
 /// The shape that a parameter of this shape has in the file.
@@ -209,53 +243,9 @@ fn times(shape: &[usize]) -> String {
     format!("[{}]", shape.iter().map(usize::to_string).collect::<Vec<_>>().join("×"))
 }
 
-impl Report {
-    /// An error that tells the first of what is wrong and counts the rest.
-    pub fn check(&self) -> Result<()> {
-        let missing = self.missing.iter().map(|path| format!("`{path}` is missing")).collect::<Vec<_>>();
-        let lists = [&self.wrong_shape, &self.wrong_type, &self.not_finite, &self.doubled, &missing];
-        let count: usize = lists.iter().map(|list| list.len()).sum();
-        let Some(first) = lists.iter().find_map(|list| list.first()) else { return Ok(()) };
-        let mut message = first.clone();
-        if count > 1 {
-            message += &format!(" (and {} more that are wrong or missing)", count - 1);
-        }
-        if self.matched.is_empty() {
-            let unexpected = self.unexpected.first().map_or("", |name| name);
-            message +=
-                &format!("; nothing in it fits `{}`, the first it has is `{unexpected}`", self.model);
-        }
-        Err(Error::file(&self.path, message))
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} from {} ({})", self.model, self.path.display(), self.origin)?;
-        let (matched, numbers) = (self.matched.len(), self.numbers);
-        write!(f, "\n  {:<12} {matched:>4} tensors, {numbers} numbers", "matched")?;
-        let lists = [
-            ("missing", &self.missing),
-            ("not in file", &self.left),
-            ("not used", &self.unexpected),
-            ("wrong shape", &self.wrong_shape),
-            ("wrong type", &self.wrong_type),
-            ("not finite", &self.not_finite),
-            ("doubled", &self.doubled),
-        ];
-        const SHOWN: usize = 6;
-        for (what, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
-            let shown = list.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
-            let more = if list.len() > SHOWN { ", …" } else { "" };
-            write!(f, "\n  {what:<12} {:>4}: {shown}{more}", list.len())?;
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::{Entry, Format};
+    use super::super::{Format, Origin};
     use super::*;
     use crate::layers::Layer;
 
@@ -275,11 +265,12 @@ mod tests {
     fn entry(name: &str, shape: &[usize], value: impl Fn(usize) -> f32) -> Entry {
         let values: Vec<f32> = (0..shape.iter().product()).map(value).collect();
         let tensor = Some(Tensor::from_slice(&values, shape).unwrap());
-        Entry { name: name.into(), dtype: "float32".into(), shape: shape.to_vec(), tensor }
+        Entry { name: name.into(), dtype: "float32".into(), shape: shape.to_vec(), tensor, beyond: None }
     }
 
     fn file(origin: Origin, entries: Vec<Entry>) -> WeightFile {
-        WeightFile { path: "a.npz".into(), format: Format::Npz, origin, entries }
+        let (path, remarks) = ("a.npz".into(), Vec::new());
+        WeightFile { path, format: Format::Npz, origin, entries, remarks, nameless: None }
     }
 
     fn timm() -> WeightFile {
@@ -295,6 +286,7 @@ mod tests {
                 dtype: "int64".into(),
                 shape: vec![],
                 tensor: None,
+                beyond: None,
             },
             entry("blocks.0.0.conv_dw.weight", &[4, 1, 3, 3], number),
             entry("classifier.weight", &[9, 4], number),
@@ -323,6 +315,17 @@ mod tests {
         let text = report.to_string();
         assert!(text.contains("matched         6 tensors, 160 numbers"), "{text}");
         assert!(text.contains("not used        1: classifier.weight"), "{text}");
+    }
+
+    #[test]
+    fn a_numbered_layer_is_whole_or_an_error_even_where_it_may_be_missing() {
+        let three = |i| entry(&format!("layers/conv1_bn/vars/{i}"), &[4], |_| 1.0);
+        // A batch norm without its scale: the first of these is no gamma.
+        let entries = (0..3).map(three).collect();
+        let all = ["conv1", "conv1_bn", "conv_dw_1", "dense"];
+        let error = load(&mut model(), &file(Origin::Keras, entries), &all).unwrap_err().to_string();
+        assert!(error.contains("`conv1_bn/moving_variance` is missing"), "{error}");
+        assert!(load(&mut model(), &file(Origin::Keras, (0..4).map(three).collect()), &all).is_ok());
     }
 
     #[test]
@@ -371,7 +374,10 @@ mod tests {
             "{doubled}"
         );
         let integers = keras(&|entries| (entries[1].tensor, entries[1].dtype) = (None, "int32".into()));
-        assert!(integers.contains("`conv1/bias`: expected float16, 32 or 64, got int32"), "{integers}");
+        assert!(
+            integers.contains("`conv1/bias`: expected float16, bfloat16, float32 or float64, got int32"),
+            "{integers}"
+        );
         let strange = keras(&|entries| entries.iter_mut().for_each(|e| e.name.insert_str(0, "a.")));
         assert!(
             strange.contains("nothing in it fits `net`, the first it has is `a.conv1/kernel`"),

@@ -3,6 +3,7 @@
 //! | file           | written by                                                             |
 //! |----------------|------------------------------------------------------------------------|
 //! | `.h5`          | Keras: weights by layer, whole models (their `model_weights`), and `.weights.h5` of Keras 3 |
+//! | `.keras`       | Keras 3: an archive with such a `.weights.h5` in it                    |
 //! | `.safetensors` | PyTorch, timm, this crate                                              |
 //! | `.npz`         | NumPy                                                                  |
 //!
@@ -12,22 +13,27 @@
 //! batch norm's epsilon, what a picture is multiplied by) is the model's configuration: [`Origin`]
 //! sets it.
 
+mod archive;
 mod float;
 mod hdf5;
+mod keras_config;
 mod load;
 pub mod names;
 mod npz;
 mod origin;
+pub(crate) mod regular;
+mod report;
 pub(crate) mod safetensors;
+mod wrappers;
 
-pub use load::{Report, compare, heads, load};
+pub use load::{compare, heads, load};
 pub use origin::Origin;
+pub use report::Report;
 pub use safetensors::save;
 
-use crate::error::{Error, Result};
-use crate::files::explain;
+use crate::error::{Error, Result, printable};
 use crate::tensor::{MAX_RANK, Tensor};
-use float::Float;
+use float::{Decoded, Float};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -41,11 +47,23 @@ pub struct Entry {
     /// None if the elements are no floating-point numbers, or the axes more than four. Such arrays
     /// (counters, an optimizer's step) are common, and an error only where one is asked for.
     pub tensor: Option<Tensor>,
+    /// The first number that is too large for the f32 of the tensor, where it is infinite; and its place.
+    pub beyond: Option<(usize, f64)>,
+}
+
+/// What a file's format says of its arrays.
+#[derive(Default)]
+struct Contents {
+    entries: Vec<Entry>,
+    origin: Option<Origin>,
+    remarks: Vec<String>,
+    nameless: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     Hdf5,
+    Keras,
     Safetensors,
     Npz,
 }
@@ -54,6 +72,7 @@ impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Format::Hdf5 => "HDF5",
+            Format::Keras => "Keras",
             Format::Safetensors => "safetensors",
             Format::Npz => "npz",
         })
@@ -69,29 +88,37 @@ pub struct WeightFile {
     pub origin: Origin,
     /// In the file's order.
     pub entries: Vec<Entry>,
+    /// What a reader of a report should know of it, a line each.
+    pub remarks: Vec<String>,
+    /// The first array that has a number instead of a name, in a file that does not say which layer it
+    /// belongs to. Such a file can be looked at, and is not loaded: its order is no name.
+    pub nameless: Option<String>,
 }
 
-/// Reads all weights of a file. What it holds, not what it is called, says which format it has.
+/// Reads all weights of a file. What it holds, not what it is called, says which format it has. Only a
+/// regular file of at most 4 GiB is read.
 pub fn read(path: impl AsRef<Path>) -> Result<WeightFile> {
     let path = path.as_ref();
-    let bytes = std::fs::read(path).map_err(|error| Error::file(path, explain(&error)))?;
-    parse(path, bytes).map_err(|message| Error::file(path, message))
+    parse(path, regular::read(path)?).map_err(|message| Error::file(path, message))
 }
 
 /// [`read`] from memory; the error is without the path.
 pub fn parse(path: &Path, bytes: Vec<u8>) -> Result<WeightFile, String> {
     let format = Format::of(path, &bytes)?;
-    let damaged = |message: String| format!("not a usable {format} file: {message}");
-    let (entries, origin) = match format {
-        Format::Hdf5 => (hdf5::read(bytes).map_err(damaged)?, None),
-        Format::Safetensors => safetensors::read(&bytes).map_err(damaged)?,
-        Format::Npz => (npz::read(bytes).map_err(damaged)?, None),
+    let allowed = allowance(bytes.len());
+    let contents = match format {
+        Format::Hdf5 => hdf5::read(bytes, allowed, b""),
+        Format::Keras => archive::keras(bytes, allowed),
+        Format::Safetensors => safetensors::read(&bytes),
+        Format::Npz => archive::npz(bytes, allowed),
     };
+    let damaged = |message: String| format!("not a usable {format} file: {}", printable(&message));
+    let Contents { entries, origin, remarks, nameless } = contents.map_err(damaged)?;
     if entries.is_empty() {
         return Err(format!("expected weights, but this {format} file holds no arrays"));
     }
     let origin = origin.unwrap_or_else(|| Origin::of(entries.iter().map(|entry| entry.name.as_str())));
-    Ok(WeightFile { path: path.to_owned(), format, origin, entries })
+    Ok(WeightFile { path: path.to_owned(), format, origin, entries, remarks, nameless })
 }
 
 impl Format {
@@ -101,7 +128,7 @@ impl Format {
         if bytes.starts_with(b"\x89HDF\r\n\x1a\n") {
             return Ok(Format::Hdf5);
         } else if bytes.starts_with(b"PK") {
-            return Ok(Format::Npz);
+            return Ok(archive::format(bytes));
         } else if bytes.get(8) == Some(&b'{') && header.is_some_and(|n| n <= bytes.len() as u64) {
             return Ok(Format::Safetensors);
         }
@@ -109,10 +136,11 @@ impl Format {
         let expected = match named.to_ascii_lowercase().as_str() {
             "h5" | "hdf5" => "an HDF5 file, as its name says, which starts with \\x89HDF",
             "npz" => "an .npz file, as its name says, which starts with PK",
+            "keras" => "a .keras file, as its name says, which starts with PK",
             "safetensors" => {
                 "a safetensors file, as its name says, which starts with its header's length"
             }
-            _ => "a file of weights: .h5, .safetensors or .npz",
+            _ => "a file of weights: .h5, .keras, .safetensors or .npz",
         };
         let start = &bytes[..bytes.len().min(8)];
         Err(format!(
@@ -138,15 +166,15 @@ fn entry(
     float: Option<Float>,
     bytes: &[u8],
 ) -> Result<Entry, String> {
-    let tensor = match float {
+    let (tensor, beyond) = match float {
         Some(float) if shape.len() <= MAX_RANK => {
-            let values = float.decode(bytes);
+            let Decoded { values, beyond } = float.decode(bytes);
             let tensor = Tensor::from_slice(&values, &shape[..]);
-            Some(tensor.map_err(|error| format!("`{name}`: {error}"))?)
+            (Some(tensor.map_err(|error| format!("`{name}`: {error}"))?), beyond)
         }
-        _ => None,
+        _ => (None, None),
     };
-    Ok(Entry { name, dtype: dtype.to_owned(), shape, tensor })
+    Ok(Entry { name, dtype: dtype.to_owned(), shape, tensor, beyond })
 }
 
 #[cfg(test)]
@@ -162,7 +190,7 @@ mod tests {
         assert!(refused("a.h5", b"hello").contains("expected an HDF5 file"));
         assert!(refused("a.npz", b"").contains("0 bytes"));
         assert!(refused("a.safetensors", b"\xff\xff\xff\xff\0\0\0\0{").contains("header's length"));
-        assert!(refused("a.txt", b"hello\n").contains(".h5, .safetensors or .npz, got 6 bytes"));
+        assert!(refused("a.txt", b"hello\n").contains(".h5, .keras, .safetensors or .npz, got 6 bytes"));
     }
 
     #[test]

@@ -17,6 +17,7 @@
 //! | batch norm | `weight`, `bias`, `running_mean`, `running_var` | `gamma`, `beta`, `moving_mean`, `moving_variance` |
 
 use super::Origin;
+use super::wrappers::Wrapping;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 
@@ -184,6 +185,7 @@ pub enum Meaning {
 pub struct Names<'a> {
     graph: &'a Graph,
     modules: Vec<(String, String)>,
+    wrapping: Wrapping,
 }
 
 impl<'a> Names<'a> {
@@ -192,12 +194,27 @@ impl<'a> Names<'a> {
             Some(base) => base.modules(origin)?,
             None => Vec::new(),
         };
-        Ok(Names { graph, modules })
+        Ok(Names { graph, modules, wrapping: Wrapping::default() })
+    }
+
+    /// Knows them under the prefix that a file has in front of them, too.
+    pub(super) fn wrapped_as<'b>(self, names: impl Iterator<Item = &'b str>) -> Result<Self, String> {
+        let modules = self.modules.iter().map(|(module, _)| module.as_str());
+        let wrapping = Wrapping::of(names, modules)?;
+        Ok(Names { wrapping, ..self })
+    }
+
+    /// What is taken off a name before it is looked up, or nothing.
+    pub(super) fn taken_off(&self, name: &str) -> String {
+        self.wrapping.taken_off(name)
     }
 
     /// Names with slashes are Keras' in files of any origin: [`save`](super::save) writes such.
     pub fn meaning(&self, name: &str) -> Meaning {
-        if name.contains('/') { self.of_keras(name) } else { self.of_torch(name) }
+        match name.contains('/') {
+            true => self.of_keras(name),
+            false => self.of_torch(&self.wrapping.bare(name)),
+        }
     }
 
     /// The kinds of a layer's parameters, in Keras' order.

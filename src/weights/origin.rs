@@ -28,12 +28,12 @@ pub enum Origin {
 const EPSILON: f64 = 1e-5;
 
 impl Origin {
-    /// As the names look. Whoever's names are not PyTorch's counts as Keras.
+    /// As the names look, whatever wraps the network they are from. Whoever's names are not PyTorch's
+    /// counts as Keras.
     pub fn of<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Origin {
         let torch = |name: &str| !name.contains('/') && name.ends_with(".weight");
-        let timm = |name: &str| {
-            ["conv_stem.", "blocks.", "stem.", "stages."].iter().any(|start| name.starts_with(start))
-        };
+        let of_timm = |part: &str| ["conv_stem", "blocks", "stem", "stages"].contains(&part);
+        let timm = |name: &str| name.split('.').any(of_timm);
         match names.clone().any(torch) {
             true if names.clone().any(timm) => Origin::Timm,
             true => Origin::Torchvision,
@@ -206,6 +206,8 @@ mod tests {
         assert_eq!(of(&["conv1/conv1/kernel:0", "conv1_bn/gamma"]), Origin::Keras);
         assert_eq!(of(&["features.0.0.weight", "features.0.1.running_mean"]), Origin::Torchvision);
         assert_eq!(of(&["bn1.weight", "blocks.0.0.conv_dw.weight"]), Origin::Timm);
+        assert_eq!(of(&["module.model.conv_stem.weight", "module.model.bn1.weight"]), Origin::Timm);
+        assert_eq!(of(&["_orig_mod.features.0.0.weight"]), Origin::Torchvision);
         assert_eq!("timm".parse::<Origin>().unwrap(), Origin::Timm);
         assert!("theano".parse::<Origin>().unwrap_err().to_string().contains("`theano`"));
     }

@@ -4,10 +4,10 @@
 //! PyTorch, timm and this crate write it. The metadata `origin` of files written here says where
 //! the weights are from, because their names are Keras' whatever their origin.
 
-use super::float::Float;
-use super::{Entry, Origin, entry};
+use super::float::{BF16, F16, F32, F64};
+use super::{Contents, Origin, entry};
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 use crate::files::write_atomically;
 use crate::tensor::{DType, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -16,27 +16,31 @@ use std::path::Path;
 
 const KEY: &str = "origin";
 
-pub(super) fn read(bytes: &[u8]) -> Result<(Vec<Entry>, Option<Origin>), String> {
-    let origin = match text(bytes, KEY)? {
-        Some(name) => Some(name.parse().map_err(|error: Error| format!("metadata: {error}"))?),
-        None => None,
-    };
+/// Under a key that is so common, other programs write what they like: that is no origin, and no error.
+pub(super) fn read(bytes: &[u8]) -> Result<Contents, String> {
+    let said = text(bytes, KEY)?;
+    let origin: Option<Origin> = said.as_deref().and_then(|name| name.parse().ok());
+    let foreign = said.filter(|_| origin.is_none()).map(|name| {
+        let name = printable(&name);
+        format!("its metadata has the origin `{name}`, which is not known here: the names decide")
+    });
     let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
     let mut views = file.tensors();
     // As they lie in the file: the header has no order.
     views.sort_by(|(a, va), (b, vb)| (va.data().as_ptr(), a).cmp(&(vb.data().as_ptr(), b)));
     let entries = views.into_iter().map(|(name, view)| {
         let (dtype, float) = match view.dtype() {
-            Dtype::F16 => ("float16".to_owned(), Some(Float::F16)),
-            Dtype::BF16 => ("bfloat16".to_owned(), Some(Float::BF16)),
-            Dtype::F32 => ("float32".to_owned(), Some(Float::F32)),
-            Dtype::F64 => ("float64".to_owned(), Some(Float::F64)),
+            Dtype::F16 => (F16.name(), Some(F16)),
+            Dtype::BF16 => (BF16.name(), Some(BF16)),
+            Dtype::F32 => (F32.name(), Some(F32)),
+            Dtype::F64 => (F64.name(), Some(F64)),
             Dtype::I64 => ("int64".to_owned(), None),
             other => (format!("{other:?}").to_lowercase(), None),
         };
         entry(name, &dtype, view.shape().to_vec(), float, view.data())
     });
-    Ok((entries.collect::<Result<_, _>>()?, origin))
+    let entries = entries.collect::<Result<_, _>>()?;
+    Ok(Contents { entries, origin, remarks: foreign.into_iter().collect(), nameless: None })
 }
 
 /// Writes tensors under Keras' names, and where they are from.

@@ -1,13 +1,16 @@
 """Files of weights as Keras, torchvision and timm write them, and what their networks compute.
 
     make_weights.py tiny  tests/golden/weights   the small files kept here    (needs tf_keras, keras)
+    make_weights.py archives tests/golden/weights   .keras files kept here    (needs keras and a backend)
+    make_weights.py older tests/golden/weights      one of Keras 3.0          (needs keras 3.0 and a backend)
     make_weights.py keras FOLDER                 whole bases, some 200 MB     (needs tf_keras, keras)
     make_weights.py torch FOLDER                 the same from PyTorch        (needs torch, torchvision, timm)
 
 Weights are float32 numbers made from a hash of their names. Outputs are computed in float64.
-The ignored tests of `tests/weights.rs` read FOLDER from ATROUS_WEIGHTS.
+The ignored tests of `tests/weights` read FOLDER from ATROUS_WEIGHTS.
 
-Made with tensorflow 2.21, tf_keras 2.21, keras 3.15, torch 2.15, torchvision 0.29, timm 1.0.31.
+Made with tensorflow 2.21, tf_keras 2.21, keras 3.15, torch 2.15, torchvision 0.29, timm 1.0.31;
+archives with keras 3.15 and jax 0.10, the older one with keras 3.0.5 and jax 0.4.38.
 """
 
 import os
@@ -111,6 +114,25 @@ def tiny(folder):
     np.savez_compressed(folder / "tiny_numpy.npz", **arrays)
 
 
+def archives(folder):
+    """As Keras 3 saves models: `tiny`'s numbers, and these as bfloat16."""
+    import keras
+
+    keras_in("float32", keras, tiny_net, 10).save(folder / "tiny_keras3.keras")
+    keras_in("bfloat16", keras, tiny_net, 10).save(folder / "tiny_keras3_bfloat16.keras")
+
+
+def older(folder):
+    """Keras 3.0 numbers variables and writes no names beside them."""
+    import keras
+
+    assert keras.__version__.startswith("3.0."), keras.__version__
+    net = tiny_net(keras, 10)
+    # There a Sequential has no weights before its first call.
+    net(picture(10))
+    fill_keras(net).save(folder / "tiny_keras3_0.keras")
+
+
 def keras_bases(folder):
     import keras
     import tf_keras
@@ -192,9 +214,11 @@ def torch_nets(folder):
         np.savez(folder / f"{name}.npz", **arrays)
 
 
+PARTS = {"tiny": tiny, "archives": archives, "older": older, "keras": keras_bases, "torch": torch_nets}
+
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[1] not in ("tiny", "keras", "torch"):
+    if len(sys.argv) != 3 or sys.argv[1] not in PARTS:
         sys.exit(__doc__)
     out = Path(sys.argv[2])
     out.mkdir(parents=True, exist_ok=True)
-    {"tiny": tiny, "keras": keras_bases, "torch": torch_nets}[sys.argv[1]](out)
+    PARTS[sys.argv[1]](out)
