@@ -6,6 +6,8 @@
 
 use crate::error::{Error, Result};
 use std::fmt;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 pub mod augment;
@@ -174,6 +176,14 @@ pub trait Dataset: Send + Sync {
     fn mask_file(&self, _index: usize) -> Option<PathBuf> {
         None
     }
+
+    /// Is there a mask? Where masks are files, none is read; one that cannot be read is there too.
+    fn has_mask(&self, index: usize) -> bool {
+        match self.mask_file(index) {
+            Some(path) => is_there(&path),
+            None => !matches!(self.mask(index), Ok(None)),
+        }
+    }
 }
 
 /// An error, with the mask's file, where it is of another size than its picture.
@@ -189,9 +199,18 @@ pub(crate) fn mask_fits(
     })
 }
 
+/// Is there anything of this name? A link to nowhere, a folder and what may not be looked at are
+/// there: reading them says what is wrong, where "not there" would leave them out without a word.
+fn is_there(path: &Path) -> bool {
+    match fs::symlink_metadata(path) {
+        Ok(_) => true,
+        Err(error) => !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
+    }
+}
+
 /// The mask in a file, if there is one; an error where a label of it is no class.
 fn mask_if_there(path: &Path, read: impl FnOnce(&Path) -> Result<Mask>) -> Result<Option<Mask>> {
-    if !path.exists() {
+    if !is_there(path) {
         return Ok(None);
     }
     let mask = read(path)?;

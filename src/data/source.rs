@@ -156,4 +156,9 @@ impl Dataset for Joined {
         let (part, index) = self.part(index);
         part.mask_file(index)
     }
+
+    fn has_mask(&self, index: usize) -> bool {
+        let (part, index) = self.part(index);
+        part.has_mask(index)
+    }
 }

@@ -75,6 +75,10 @@ impl Dataset for Synthetic {
     fn mask(&self, index: usize) -> Result<Option<Mask>> {
         Ok(Some(generate(self.seed, self.first + index).mask))
     }
+
+    fn has_mask(&self, _index: usize) -> bool {
+        true
+    }
 }
 
 /// Where [`make`] puts the labels of the test pictures; their masks are in `test/seg`.
