@@ -1,5 +1,6 @@
 //! One error type. Every variant says what was expected, what came, and where.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -39,27 +40,102 @@ impl Error {
     }
 }
 
+/// What a file says, made safe to print: an Id or a tensor's name may hold a terminal's escape sequences,
+/// line ends, or marks that turn the direction of writing round. Those are written out (`\u{1b}`, `\n`);
+/// letters of all scripts stay as they are.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(unprintable) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match unprintable(c) {
+            true => safe.extend(c.escape_default()),
+            false => safe.push(c),
+        }
+    }
+    Cow::Owned(safe)
+}
+
+/// Whether a terminal would act on this character instead of showing it.
+fn unprintable(c: char) -> bool {
+    let separator = matches!(c, '\u{2028}' | '\u{2029}');
+    let direction = matches!(
+        c,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    c.is_control() || separator || direction
+}
+
+/// A message line by line: its own line ends are meant, all else that a file may have put into it is not.
+struct Lines<'a>(&'a str);
+
+impl fmt::Display for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, line) in self.0.split('\n').enumerate() {
+            let end = if i > 0 { "\n" } else { "" };
+            write!(f, "{end}{}", printable(line))?;
+        }
+        Ok(())
+    }
+}
+
+/// Messages and paths quote what files hold and are called: [`printable`] here covers all of them.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |path: &Path| printable(&path.to_string_lossy()).into_owned();
         match self {
-            Error::Shape { op, expected, got } => write!(f, "{op}: expected {expected}, got {got}"),
+            Error::Shape { op, expected, got } => {
+                write!(f, "{op}: expected {}, got {}", Lines(expected), Lines(got))
+            }
             Error::DType { op, expected, got } => {
-                write!(f, "{op}: expected element type {expected}, got {got}")
+                write!(f, "{op}: expected element type {}, got {}", Lines(expected), Lines(got))
             }
-            Error::Argument { what, message } => write!(f, "{what}: {message}"),
-            Error::File { path, message } => write!(f, "{}: {message}", path.display()),
+            Error::Argument { what, message } => write!(f, "{what}: {}", Lines(message)),
+            Error::File { path, message } => write!(f, "{}: {}", shown(path), Lines(message)),
             Error::Row { path, line, column, message } => {
-                write!(f, "{}, line {line}", path.display())?;
+                write!(f, "{}, line {line}", shown(path))?;
                 if let Some(column) = column {
-                    write!(f, ", column `{column}`")?;
+                    write!(f, ", column `{}`", printable(column))?;
                 }
-                write!(f, ": {message}")
+                write!(f, ": {}", Lines(message))
             }
-            Error::Device(message) => write!(f, "device: {message}"),
-            Error::Diverged(message) => write!(f, "training diverged: {message}"),
-            Error::Interrupted(message) => write!(f, "interrupted: {message}"),
+            Error::Device(message) => write!(f, "device: {}", Lines(message)),
+            Error::Diverged(message) => write!(f, "training diverged: {}", Lines(message)),
+            Error::Interrupted(message) => write!(f, "interrupted: {}", Lines(message)),
         }
     }
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escape_sequences_are_written_out_and_letters_of_all_scripts_stay() {
+        assert_eq!(printable("a\x1b[31mred\x07\r\n\u{9b}2J"), r"a\u{1b}[31mred\u{7}\r\n\u{9b}2J");
+        assert_eq!(printable("cat\u{202e}gpj.exe"), r"cat\u{202e}gpj.exe");
+        for plain in ["", "conv1/kernel:0", "Größe 猫 кот قطة 🐈 é", r"back\slash"] {
+            assert!(matches!(printable(plain), Cow::Borrowed(same) if same == plain), "{plain}");
+        }
+    }
+
+    #[test]
+    fn an_error_shows_no_escape_sequence_of_a_file_and_keeps_its_own_lines() {
+        let error =
+            Error::file("a\x1b[2J\n.csv", "expected a name, got `\x1b]0;x\x07`\n  and a second line");
+        assert_eq!(
+            error.to_string(),
+            "a\\u{1b}[2J\\n.csv: expected a name, got `\\u{1b}]0;x\\u{7}`\n  and a second line"
+        );
+        let row = Error::Row {
+            path: "a.csv".into(),
+            line: 2,
+            column: Some("\t".into()),
+            message: "\x1b".into(),
+        };
+        assert_eq!(row.to_string(), r"a.csv, line 2, column `\t`: \u{1b}");
+    }
+}
