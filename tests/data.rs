@@ -10,6 +10,7 @@ use atrous::{DType, Tensor, ops};
 use common::{Array, Npz};
 use proptest::prelude::*;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 mod common;
@@ -250,7 +251,7 @@ fn folder() -> tempfile::TempDir {
         let classes = vec![[1, 5][i]; height * width];
         let picture = Picture::new(height, width, rgb).unwrap();
         voc_npy::write_picture(Split::Train.picture(root, id), &picture).unwrap();
-        voc_npy::write_picture(Split::Test.picture(root, id), &picture).unwrap();
+        voc_npy::write_picture(Split::Test.picture(root, id), &picture.mirrored()).unwrap();
         let mask = Mask::new(height, width, classes).unwrap();
         voc_npy::write_mask(Split::Train.mask(root, id), &mask).unwrap();
     }
@@ -471,7 +472,11 @@ fn everything_wrong_with_a_folder_is_found_in_one_pass() {
 fn a_made_up_folder_is_right_and_holds_the_truth_of_its_test() {
     let dir = tempfile::tempdir().unwrap();
     let calls = std::cell::RefCell::new(Vec::new());
-    synthetic::make(dir.path(), 21, 3, 4, &|done, of| calls.borrow_mut().push((done, of))).unwrap();
+    let progress = |done, of| {
+        calls.borrow_mut().push((done, of));
+        ControlFlow::Continue(())
+    };
+    synthetic::make(dir.path(), 21, 3, 4, &progress).unwrap();
     assert_eq!(*calls.borrow(), [(16, 24), (21, 24), (24, 24)]);
     let report = check::check(dir.path()).unwrap();
     assert!(report.is_fine() && report.notes.is_empty(), "{report}");
@@ -483,5 +488,5 @@ fn a_made_up_folder_is_right_and_holds_the_truth_of_its_test() {
         let made = synthetic::generate(4, synthetic::FIRST_TEST + i);
         assert!(test.picture(i).unwrap() == made.picture);
     }
-    assert!(synthetic::make(dir.path(), 0, 3, 4, &|_, _| {}).is_err());
+    assert!(synthetic::make(dir.path(), 0, 3, 4, &|_, _| ControlFlow::Continue(())).is_err());
 }

@@ -258,7 +258,7 @@ fn a_source_knows_the_layout_and_joins_train_and_val() {
     assert!(
         Source::open(made.path().join("nowhere")).unwrap_err().to_string().contains("no such folder")
     );
-    atrous::data::synthetic::make(made.path(), 4, 2, 1, &|_, _| {}).unwrap();
+    atrous::data::synthetic::make(made.path(), 4, 2, 1, &|_, _| CONTINUE).unwrap();
     let source = Source::open(made.path()).unwrap();
     assert_eq!(source.layout, Layout::VocNpy);
     let training = source.training(Task::Main).unwrap();
@@ -303,7 +303,7 @@ fn devkit_to_npy_keeps_every_pixel_and_label() {
 fn npy_to_devkit_and_back_keeps_masks_and_labels_and_nearly_the_pictures() {
     let out = tempfile::tempdir().unwrap();
     let [made, devkit, back] = ["made", "devkit", "back"].map(|name| out.path().join(name));
-    atrous::data::synthetic::make(&made, 5, 2, 3, &|_, _| {}).unwrap();
+    atrous::data::synthetic::make(&made, 5, 2, 3, &|_, _| CONTINUE).unwrap();
     let done = convert(&made, &devkit, Layout::VocDevkit, &|_, _| CONTINUE).unwrap();
     assert_eq!((done.train, done.test, done.masks), (5, 2, 7));
     let report = check::check(&devkit).unwrap();

@@ -28,9 +28,10 @@ impl Pictures {
             return Err(Error::file(folder, "expected a name that is not taken"));
         }
         let pictures = Pictures { folder };
-        synthetic::make(&pictures.root(Layout::VocNpy), count, 1, 0, &|_, _| {})?;
+        let whole = |_, _| ControlFlow::Continue(());
+        synthetic::make(&pictures.root(Layout::VocNpy), count, 1, 0, &whole)?;
         let [npy, devkit] = [Layout::VocNpy, Layout::VocDevkit].map(|layout| pictures.root(layout));
-        convert(&npy, &devkit, Layout::VocDevkit, &|_, _| ControlFlow::Continue(()))?;
+        convert(&npy, &devkit, Layout::VocDevkit, &whole)?;
         Ok(pictures)
     }
 

@@ -1,7 +1,7 @@
 //! `atrous data make`, `atrous data check`, `atrous data convert`
 
 use super::convert::Convert;
-use super::progress::bar;
+use super::progress::{asked_to_stop, bar, interruptible};
 use super::train::open;
 use atrous::data::{check, synthetic};
 use atrous::report;
@@ -66,17 +66,19 @@ impl Make {
     /// Into a new folder or an empty one: pictures that are there already are worth more than made
     /// up ones.
     fn run(self) -> Result<()> {
-        if std::fs::read_dir(&self.dir).is_ok_and(|mut entries| entries.next().is_some()) {
-            return Err(Error::file(&self.dir, "expected a new or an empty folder, got one with files"));
-        }
         make_with_progress(&self.dir, self.train, self.test, self.seed)
     }
 }
 
 pub fn make_with_progress(dir: &Path, train: usize, test: usize, seed: u64) -> Result<()> {
-    let bar = bar(train + test, "making pictures");
-    synthetic::make(dir, train, test, seed, &|done, _| bar.set_position(done as u64))?;
+    let bar = bar(train.saturating_add(test), "making pictures");
+    let progress = |done, _| {
+        bar.set_position(done as u64);
+        asked_to_stop()
+    };
+    let made = interruptible(|| synthetic::make(dir, train, test, seed, &progress));
     bar.finish_and_clear();
+    made?;
     println!("made {train} training and {test} test pictures in {}", dir.display());
     Ok(())
 }

@@ -50,7 +50,7 @@ impl Demo {
             refuse_to_overwrite(&self.out.join(task), self.resume)?;
         }
         let data = self.out.join("data");
-        if !(self.resume && data.join("test/test_set.csv").exists()) {
+        if !(self.resume && data.join("train/train_set.csv").is_file()) {
             make_with_progress(&data, self.train, self.test, self.seed)?;
         }
         let training = TaskOptions {

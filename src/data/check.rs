@@ -1,14 +1,16 @@
 //! Everything that is wrong with a folder in either layout, found in one pass.
 
+mod contents;
+#[cfg(feature = "pictures")]
+mod devkit;
+
 use crate::cpu::threads;
 use crate::data::voc_npy::{self, Row, Split};
-use crate::data::{CLASSES, Labels, Mask, Picture};
+use crate::data::{CLASSES, Labels, Mask, Picture, id, is_there, read_file};
 #[cfg(feature = "pictures")]
-use crate::data::{picture_files, voc_devkit};
-use crate::error::{Error, Result};
-use crate::files::explain;
-#[cfg(feature = "pictures")]
-use std::collections::HashMap;
+use crate::data::{source::Source, voc_devkit};
+use crate::error::{Error, Result, printable};
+use contents::Contents;
 use std::collections::HashSet;
 use std::fmt;
 use std::fs;
@@ -33,6 +35,8 @@ pub struct Summary {
     pub unlabelled: usize,
     pub pictures: usize,
     pub masks: usize,
+    /// Masks among them in which every pixel is void.
+    pub void: usize,
     /// Rows with each class.
     pub classes: [usize; CLASSES.len()],
     /// Smallest and largest height, and width, of the pictures that could be read.
@@ -43,6 +47,47 @@ pub struct Summary {
 impl Report {
     pub fn is_fine(&self) -> bool {
         self.problems.is_empty()
+    }
+
+    /// Takes a split's summary, and says what is to be known of its masks.
+    fn add(&mut self, summary: Summary) {
+        let Summary { split, masks, void, .. } = &summary;
+        if *void > 0 {
+            let consequence = match void == masks {
+                true => "nothing can be learnt from them or measured with them",
+                false => "they teach and measure nothing",
+            };
+            let note =
+                format!("{void} of {masks} masks of {split} are void (255) throughout: {consequence}");
+            self.notes.push(note);
+        }
+        self.splits.push(summary);
+    }
+
+    /// What a training set without labels is good for.
+    fn judge_labels(&mut self, summary: &Summary, list: &Path) {
+        let Summary { split, rows, unlabelled, masks, .. } = summary;
+        if *rows == 0 || unlabelled < rows {
+            return;
+        }
+        if *masks == 0 {
+            let message =
+                "expected labels or masks to train on, got none: the labels of no picture are known";
+            self.problems.push(Error::file(list, message));
+        } else {
+            let note =
+                format!("the labels of no picture of {split} are known: no classifier can be trained");
+            self.notes.push(note);
+        }
+    }
+
+    fn note_capitals<'a>(&mut self, split: &str, ids: impl Iterator<Item = &'a str>) {
+        let note = |(a, b)| {
+            format!(
+                "{split}: only capitals tell `{a}` from `{b}`: some file systems have one file for both"
+            )
+        };
+        self.notes.extend(id::differ_by_capitals(ids).into_iter().map(note));
     }
 }
 
@@ -55,103 +100,43 @@ pub fn check(root: impl AsRef<Path>) -> Result<Report> {
     }
     let mut report = Report::default();
     #[cfg(feature = "pictures")]
-    if let Some(root) = voc_devkit::locate(root) {
-        check_devkit(&root, &mut report);
+    if let Some(below) = voc_devkit::locate(root) {
+        // A folder in both layouts is in none.
+        report.problems.extend(Source::open(root).err());
+        devkit::check(&below, &mut report);
         return Ok(report);
     }
+    let mut contents = Contents::default();
     for split in [Split::Train, Split::Test] {
         if root.join(split.name()).is_dir() {
-            check_split(root, split, &mut report);
+            check_split(root, split, &mut report, &mut contents);
         } else if split == Split::Train {
             report.problems.push(Error::file(root.join("train"), "expected a folder, got none"));
         } else {
             report.notes.push("there is no `test` folder".to_owned());
         }
     }
+    report.notes.extend(contents.notes());
     Ok(report)
-}
-
-/// Every list of a VOCdevkit folder. Of a list with a line that is wrong only that line is told.
-#[cfg(feature = "pictures")]
-fn check_devkit(root: &Path, report: &mut Report) {
-    use voc_devkit::Task;
-    // Whether the picture can be read, of all that were looked at.
-    let mut listed = HashMap::new();
-    for task in [Task::Segmentation, Task::Main] {
-        for set in ["train", "val", "trainval", "test"] {
-            // The union of two lists is only looked at where they are not there.
-            let parts = ["train", "val"].iter().any(|part| task.has(root, part));
-            if !task.has(root, set) || (set == "trainval" && parts) {
-                continue;
-            }
-            let dataset = match voc_devkit::VocDevkit::survey(root, task, set) {
-                Ok((dataset, problems)) => {
-                    report.problems.extend(problems);
-                    dataset
-                }
-                Err(error) => {
-                    report.problems.push(error);
-                    continue;
-                }
-            };
-            let split = format!("{}, {set}", task.name());
-            let mut summary = Summary { split, rows: dataset.rows.len(), ..Summary::default() };
-            let found = threads::map(dataset.rows.len(), |i| {
-                let mut found = Found::default();
-                // Pictures of both tasks are told about once.
-                if listed.contains_key(&dataset.rows[i].id) {
-                    found.mask = dataset.mask_path(i).is_file();
-                    return found;
-                }
-                match picture_files::read_jpeg(dataset.picture_path(i)) {
-                    Ok(Picture { height, width, .. }) => found.size = Some((height, width)),
-                    Err(error) => found.problems.push(error),
-                }
-                let path = dataset.mask_path(i);
-                let mask = path.is_file().then(|| picture_files::read_mask_png(&path));
-                found.judge(&path, mask, dataset.rows[i].labels);
-                found
-            });
-            for (row, found) in dataset.rows.iter().zip(found) {
-                let readable = found.size.is_some();
-                match listed.get(&row.id) {
-                    Some(&readable) => summary.pictures += readable as usize,
-                    None => _ = listed.insert(row.id.clone(), readable),
-                }
-                summary.add(row.labels, found, report);
-            }
-            report.splits.push(summary);
-        }
-    }
-    if report.splits.is_empty() && report.problems.is_empty() {
-        let message = "expected lists in ImageSets/Main or ImageSets/Segmentation, got none";
-        report.problems.push(Error::file(root, message));
-    }
-    let pictures = fs::read_dir(root.join("JPEGImages")).into_iter().flatten().flatten();
-    let strays = pictures
-        .filter(|entry| {
-            entry.path().file_stem().is_some_and(|id| !listed.contains_key(&*id.to_string_lossy()))
-        })
-        .count();
-    if strays > 0 && report.is_fine() {
-        report.notes.push(format!("{strays} files of JPEGImages are in no list"));
-    }
 }
 
 /// What one row's files are, and what is wrong with them.
 #[derive(Default)]
 struct Found {
     size: Option<(usize, usize)>,
+    /// What its picture's file holds, in short.
+    content: Option<u64>,
     mask: bool,
+    void: bool,
     problems: Vec<Error>,
     note: Option<String>,
 }
 
-fn check_split(root: &Path, split: Split, report: &mut Report) {
+fn check_split(root: &Path, split: Split, report: &mut Report, contents: &mut Contents) {
     let csv = split.csv(root);
-    let (rows, problems) = match fs::read(&csv) {
+    let (rows, problems) = match read_file(&csv) {
         Ok(bytes) => voc_npy::parse_csv(&csv, &bytes),
-        Err(error) => (Vec::new(), vec![Error::file(&csv, explain(&error))]),
+        Err(error) => (Vec::new(), vec![error]),
     };
     let table_is_fine = problems.is_empty();
     report.problems.extend(problems);
@@ -162,8 +147,10 @@ fn check_split(root: &Path, split: Split, report: &mut Report) {
     let mut summary = Summary { split: split.name().to_owned(), rows: rows.len(), ..Summary::default() };
     let found = threads::map(rows.len(), |i| check_row(root, split, &csv, &rows[i]));
     for (row, found) in rows.iter().zip(found) {
+        contents.add(split.name(), &row.id, found.content);
         summary.add(row.labels, found, report);
     }
+    report.note_capitals(split.name(), rows.iter().map(|row| row.id.as_str()));
 
     // Files of rows that are wrong would be called strays only because of that.
     if table_is_fine {
@@ -180,10 +167,16 @@ fn check_split(root: &Path, split: Split, report: &mut Report) {
             report.notes.extend(strays.into_iter().map(note));
         }
     }
-    if split == Split::Train && summary.masks > 0 && summary.masks < summary.rows {
-        report.notes.push(format!("{} of {} rows of train have a mask", summary.masks, summary.rows));
+    if split == Split::Train {
+        if summary.masks > 0 && summary.masks < summary.rows {
+            report.notes.push(format!(
+                "{} of {} pictures of train have a mask: segmentation trains on those",
+                summary.masks, summary.rows
+            ));
+        }
+        report.judge_labels(&summary, &csv);
     }
-    report.splits.push(summary);
+    report.add(summary);
 }
 
 fn check_row(root: &Path, split: Split, csv: &Path, row: &Row) -> Found {
@@ -195,9 +188,10 @@ fn check_row(root: &Path, split: Split, csv: &Path, row: &Row) -> Found {
             Ok(Picture { height, width, .. }) => found.size = Some((height, width)),
             Err(error) => found.problems.push(error),
         }
+        found.content = contents::of(&split.picture(root, &row.id));
     }
     let path = split.mask(root, &row.id);
-    let mask = path.exists().then(|| voc_npy::read_mask(&path));
+    let mask = is_there(&path).then(|| voc_npy::read_mask(&path));
     found.judge(&path, mask, row.labels);
     found
 }
@@ -219,6 +213,7 @@ impl Summary {
             self.pictures += 1;
         }
         self.masks += found.mask as usize;
+        self.void += found.void as usize;
         report.problems.extend(found.problems);
         report.notes.extend(found.note);
     }
@@ -242,12 +237,14 @@ fn check_mask(path: &Path, mask: &Mask, labels: Option<Labels>, found: &mut Foun
         found.problems.push(Error::file(path, message));
         return;
     }
+    found.void = mask.is_void();
     if let Some((height, width)) = found.size
         && let Err(message) = mask.fits(height, width)
     {
         found.problems.push(Error::file(path, message));
     }
-    if let Some(labels) = labels {
+    // A mask that is void throughout does not say that what is labelled is not there.
+    if let Some(labels) = labels.filter(|_| !found.void) {
         let shown = mask.labels();
         let only = |a: &Labels, b: &Labels| {
             let names = (0..CLASSES.len()).filter(|&class| a[class] && !b[class]);
@@ -285,7 +282,7 @@ impl fmt::Display for Report {
                 more => writeln!(f, "  … and {more} more"),
             }
         };
-        list("notes", self.notes.clone())?;
+        list("notes", self.notes.iter().map(|note| printable(note).into_owned()).collect())?;
         list("problems", self.problems.iter().map(Error::to_string).collect())?;
         if self.is_fine() {
             writeln!(f, "nothing is wrong")?;

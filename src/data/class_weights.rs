@@ -14,11 +14,10 @@ pub fn balanced(labels: impl IntoIterator<Item = Labels>) -> [f64; CLASSES.len()
 }
 
 /// How much oftener each sample should be seen: 1 / count of its rarest class, counting every
-/// class of every sample. Samples without a class, or whose labels are not known, are a class of
-/// their own.
+/// class of every sample. Samples without a class are a class of their own; those whose labels are
+/// not known are in none, and weigh as much as the others do in the mean.
 pub fn sample_weights(labels: &[Option<Labels>]) -> Vec<f64> {
-    let classes = |labels: &Option<Labels>| {
-        let labels = labels.unwrap_or_default();
+    let classes = |labels: &Labels| {
         let mut classes: Vec<usize> = (0..CLASSES.len()).filter(|&class| labels[class]).collect();
         if classes.is_empty() {
             classes.push(CLASSES.len());
@@ -26,9 +25,14 @@ pub fn sample_weights(labels: &[Option<Labels>]) -> Vec<f64> {
         classes
     };
     let mut counts = [0usize; CLASSES.len() + 1];
-    labels.iter().flat_map(classes).for_each(|class| counts[class] += 1);
-    let rarest = |labels| classes(labels).into_iter().map(|class| counts[class]).min().unwrap_or(1);
-    labels.iter().map(|labels| 1.0 / rarest(labels) as f64).collect()
+    labels.iter().flatten().flat_map(classes).for_each(|class| counts[class] += 1);
+    let weight = |labels: &Labels| {
+        let rarest = classes(labels).into_iter().map(|class| counts[class]).min();
+        1.0 / rarest.unwrap_or(1) as f64
+    };
+    let known: Vec<f64> = labels.iter().flatten().map(weight).collect();
+    let mean = if known.is_empty() { 1.0 } else { known.iter().sum::<f64>() / known.len() as f64 };
+    labels.iter().map(|labels| labels.as_ref().map_or(mean, weight)).collect()
 }
 
 #[cfg(test)]
@@ -38,9 +42,19 @@ mod tests {
     #[test]
     fn a_sample_weighs_as_its_rarest_class() {
         let with = |classes: &[usize]| Some(std::array::from_fn(|class| classes.contains(&class)));
-        let labels = [with(&[0]), with(&[0, 3]), with(&[0]), with(&[3]), with(&[5]), None, with(&[])];
+        let labels = [with(&[0]), with(&[0, 3]), with(&[0]), with(&[3]), with(&[5]), with(&[])];
         let third = 1.0 / 3.0;
-        assert_eq!(sample_weights(&labels), [third, 0.5, third, 0.5, 1.0, 0.5, 0.5]);
+        assert_eq!(sample_weights(&labels), [third, 0.5, third, 0.5, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn what_is_not_known_is_no_class_and_changes_no_weight() {
+        let with = |classes: &[usize]| Some(std::array::from_fn(|class| classes.contains(&class)));
+        let known = [with(&[0]), with(&[0]), with(&[3]), with(&[])];
+        assert_eq!(sample_weights(&known), [0.5, 0.5, 1.0, 1.0]);
+        let labels = [None, with(&[0]), None, with(&[0]), with(&[3]), with(&[]), None];
+        assert_eq!(sample_weights(&labels), [0.75, 0.5, 0.75, 0.5, 1.0, 1.0, 0.75]);
+        assert_eq!(sample_weights(&[None, None]), [1.0, 1.0]);
     }
 
     #[test]

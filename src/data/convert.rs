@@ -1,22 +1,27 @@
 //! From one layout to the other.
 //!
-//! To npy: `train` becomes the folder's training set followed by its validation set, `test` its
-//! test set; pictures have the JPEGs' decoded pixels, ids stay. To VOCdevkit: ids get the name of
-//! their split before them (both splits may have a `7`), pictures become JPEGs (so their pixels are
-//! no longer quite the same), masks palette PNGs, exact; `ImageSets` get `train` and `test`.
+//! To npy: `train` becomes the pictures of the folder's lists for training followed by those for
+//! validation, `test` those for testing; lists for segmentation come before those of `Main`, and a
+//! picture that both name comes once. Pictures have the JPEGs' decoded pixels, ids stay. To
+//! VOCdevkit: ids get the name of their split before them (both splits may have a `7`), pictures
+//! become JPEGs (so their pixels are no longer quite the same), masks palette PNGs, exact;
+//! `ImageSets` get `train` and `test`. Labels that are not known are the masks' there.
 //!
-//! Everything is written beside the target under a hidden name and moved there at the end: a
-//! conversion that fails leaves nothing.
+//! What the other layout cannot hold is refused before anything is written. Then everything is
+//! written under a hidden name and moved at the end: a conversion that fails leaves nothing.
 
 use crate::cpu::threads;
-use crate::data::picture_files::{write_jpeg, write_mask_png};
+use crate::data::partial::Partial;
+use crate::data::picture_files::{jpeg_holds, write_jpeg, write_mask_png};
 use crate::data::source::{Layout, Source};
 use crate::data::voc_devkit::{self, Task};
 use crate::data::voc_npy::{self, Split};
 use crate::data::{CLASSES, Dataset, Labels, mask_fits};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 use crate::files::{explain, write_atomically};
-use std::fs;
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,15 +46,18 @@ pub fn convert(
     if fs::symlink_metadata(to).is_ok() {
         return Err(Error::file(to, "expected a name that is not taken, got one that is there already"));
     }
-    let task = source.natural_task();
-    let train = source.training(task)?.dataset;
-    let test = if source.has_test(task) { Some(source.test(task)?) } else { None };
+    let (train, test) = source.everything()?;
     let total = train.len() + test.as_ref().map_or(0, |test| test.len());
-
-    let partial = Partial::beside(to)?;
-    let mut done = Converted::default();
     let sets = [(Split::Train, Some(train)), (Split::Test, test)];
-    for (split, dataset) in sets.iter().filter_map(|(split, set)| Some((*split, set.as_ref()?))) {
+    let sets = || sets.iter().filter_map(|(split, set)| Some((*split, set.as_ref()?)));
+    if layout == Layout::VocDevkit {
+        sets().try_for_each(|(split, dataset)| fits_devkit(to, split, &**dataset))?;
+    }
+
+    let partial = Partial::of(to)?;
+    sets().try_for_each(|(split, dataset)| reserve(&partial.path, layout, split, &**dataset))?;
+    let mut done = Converted::default();
+    for (split, dataset) in sets() {
         let before = done.train;
         let count = |n: usize| progress(before + n, total);
         let masks = match layout {
@@ -62,8 +70,68 @@ pub fn convert(
             Split::Test => done.test = dataset.len(),
         }
     }
-    partial.become_whole(to)?;
+    partial.become_whole()?;
     Ok(done)
+}
+
+/// A picture's name in VOCdevkit.
+fn devkit_id(split: Split, id: &str) -> String {
+    format!("{}_{id}", split.name())
+}
+
+/// An error where VOCdevkit cannot hold a picture, before anything is written.
+fn fits_devkit(to: &Path, split: Split, dataset: &dyn Dataset) -> Result<()> {
+    let refused = |i: usize, message: String| {
+        let (split, id) = (split.name(), dataset.id(i));
+        Error::file(to, format!("the {split} picture `{}` does not fit: {message}", printable(&id)))
+    };
+    let ids: HashSet<String> = (0..dataset.len()).map(|i| dataset.id(i)).collect();
+    let sizes = threads::map(dataset.len(), |i| dataset.size(i));
+    for (i, size) in sizes.into_iter().enumerate() {
+        let (height, width) = size?;
+        jpeg_holds(height, width).map_err(|message| refused(i, message))?;
+        if let Some(other) = voc_devkit::without_value(&dataset.id(i)).filter(|id| ids.contains(*id)) {
+            let message = format!(
+                "expected Ids that a list tells apart, got `{}` too, to which a list may add a value",
+                printable(other)
+            );
+            return Err(refused(i, message));
+        }
+    }
+    Ok(())
+}
+
+/// Makes the empty file of every picture and mask: names that the file system does not take, or that
+/// it does not tell apart, show before the work.
+fn reserve(root: &Path, layout: Layout, split: Split, dataset: &dyn Dataset) -> Result<()> {
+    let files = |id: &str| match layout {
+        Layout::VocNpy => [split.picture(root, id), split.mask(root, id)],
+        Layout::VocDevkit => {
+            let id = devkit_id(split, id);
+            [voc_devkit::picture_path(root, &id), voc_devkit::mask_path(root, &id)]
+        }
+    };
+    files("").iter().try_for_each(|path| folder_for(path))?;
+    for i in 0..dataset.len() {
+        let id = dataset.id(i);
+        let wanted = if dataset.has_mask(i) { 2 } else { 1 };
+        for path in &files(&id)[..wanted] {
+            File::create_new(path).map_err(|error| {
+                let message = match error.kind() {
+                    ErrorKind::AlreadyExists => {
+                        "expected Ids that this file system tells apart, got two with one file"
+                            .to_owned()
+                    }
+                    _ => explain(&error),
+                };
+                Error::file(
+                    path,
+                    format!("the {} picture `{}`: {message}", split.name(), printable(&id)),
+                )
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// Calls `write` for every sample, some at a time; true where a mask was written.
@@ -95,8 +163,6 @@ fn to_npy(
     dataset: &Arc<dyn Dataset>,
     count: &dyn Fn(usize) -> ControlFlow<()>,
 ) -> Result<usize> {
-    folder_for(&split.picture(root, ""))?;
-    folder_for(&split.mask(root, ""))?;
     let write = |i: usize| {
         let (id, picture) = (dataset.id(i), dataset.picture(i)?);
         voc_npy::write_picture(split.picture(root, &id), &picture)?;
@@ -118,9 +184,7 @@ fn to_devkit(
     dataset: &Arc<dyn Dataset>,
     count: &dyn Fn(usize) -> ControlFlow<()>,
 ) -> Result<usize> {
-    let name = |i: usize| format!("{}_{}", split.name(), dataset.id(i));
-    folder_for(&voc_devkit::picture_path(root, ""))?;
-    folder_for(&voc_devkit::mask_path(root, ""))?;
+    let name = |i: usize| devkit_id(split, &dataset.id(i));
     let write = |i: usize| {
         let (id, picture) = (name(i), dataset.picture(i)?);
         write_jpeg(voc_devkit::picture_path(root, &id), &picture)?;
@@ -156,36 +220,4 @@ fn to_devkit(
         }
     }
     Ok(masks.iter().filter(|&&mask| mask).count())
-}
-
-/// A folder that is removed again unless it becomes whole.
-struct Partial {
-    path: PathBuf,
-    whole: bool,
-}
-
-impl Partial {
-    fn beside(to: &Path) -> Result<Self> {
-        let name = to.file_name().ok_or_else(|| Error::file(to, "expected a new folder's name"))?;
-        let mut hidden = std::ffi::OsString::from(".");
-        hidden.push(name);
-        hidden.push(format!(".{}.partial", std::process::id()));
-        let path = to.with_file_name(hidden);
-        fs::create_dir_all(&path).map_err(|error| Error::file(&path, explain(&error)))?;
-        Ok(Partial { path, whole: false })
-    }
-
-    fn become_whole(mut self, to: &Path) -> Result<()> {
-        fs::rename(&self.path, to).map_err(|error| Error::file(to, explain(&error)))?;
-        self.whole = true;
-        Ok(())
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        if !self.whole {
-            let _ = fs::remove_dir_all(&self.path);
-        }
-    }
 }

@@ -39,7 +39,7 @@ impl Sample {
         let mask = if masks { dataset.mask(index)? } else { None };
         Ok(Sample {
             id: dataset.id(index),
-            size: dataset.size(index)?,
+            size: dataset.size(index)?.into(),
             labels,
             mask: mask.map(|mask| crc32fast::hash(&mask.classes)),
         })
@@ -109,7 +109,7 @@ impl Manifest {
             self.samples.iter().enumerate().map(|(i, sample)| (sample.id.as_str(), i)).collect();
         let number = |&index: &usize| {
             let Some(&number) = by_id.get(dataset.id(index).as_str()) else { return Ok(None) };
-            Ok((self.samples[number].size == dataset.size(index)?).then_some(number))
+            Ok((self.samples[number].size == <[usize; 2]>::from(dataset.size(index)?)).then_some(number))
         };
         threads::map(indices.len(), |i| number(&indices[i])).into_iter().collect()
     }
@@ -192,7 +192,7 @@ impl Dataset for Selected {
         self.dataset.picture(self.indices[index])
     }
 
-    fn size(&self, index: usize) -> Result<[usize; 2]> {
+    fn size(&self, index: usize) -> Result<(usize, usize)> {
         self.dataset.size(self.indices[index])
     }
 

@@ -4,7 +4,8 @@
 //! ([`synthetic`]). A [`loader::Recipe`] turns one into the numbers a network takes ([`image`],
 //! [`augment`]), and a [`loader::Loader`] does so for whole batches, ahead of time.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
+use crate::files::explain;
 use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
@@ -15,16 +16,19 @@ pub mod check;
 pub mod class_weights;
 #[cfg(feature = "pictures")]
 pub mod convert;
+pub mod id;
 pub mod image;
 pub mod loader;
 #[cfg(feature = "checkpoint")]
 pub mod manifest;
 pub mod npy;
+pub mod partial;
 #[cfg(feature = "pictures")]
 pub mod picture_files;
 #[cfg(feature = "pictures")]
 pub mod source;
 pub mod synthetic;
+pub(crate) mod table;
 pub mod usable;
 #[cfg(feature = "pictures")]
 pub mod voc_devkit;
@@ -105,6 +109,11 @@ impl Mask {
         std::array::from_fn(|class| seen[class + 1])
     }
 
+    /// Is every pixel void? Then it says nothing, not even that there is no object.
+    pub fn is_void(&self) -> bool {
+        self.classes.iter().all(|&class| class == VOID)
+    }
+
     /// The first value that is no class, background or void: (row, column, value).
     pub fn first_unknown(&self) -> Option<(usize, usize, u8)> {
         let unknown = |&class: &u8| class as usize > CLASSES.len() && class != VOID;
@@ -172,10 +181,9 @@ pub trait Dataset: Send + Sync {
 
     fn picture(&self, index: usize) -> Result<Picture>;
 
-    /// Height and width of the picture. Where that takes less than the whole picture, no more is read.
-    fn size(&self, index: usize) -> Result<[usize; 2]> {
-        let Picture { height, width, .. } = self.picture(index)?;
-        Ok([height, width])
+    /// Its picture's height and width, for which a file need not be read whole.
+    fn size(&self, index: usize) -> Result<(usize, usize)> {
+        self.picture(index).map(|picture| (picture.height, picture.width))
     }
 
     /// None where there is none.
@@ -200,7 +208,7 @@ pub fn known_labels(dataset: &dyn Dataset, indices: &[usize]) -> Result<Vec<Labe
     let labels = |&index: &usize| {
         dataset.labels(index).ok_or_else(|| {
             let id = dataset.id(index);
-            Error::argument("labels", format!("those of sample `{}` are not known", id))
+            Error::argument("labels", format!("those of sample `{id}` are not known"))
         })
     };
     indices.iter().map(labels).collect()
@@ -215,7 +223,10 @@ pub(crate) fn mask_fits(
 ) -> Result<()> {
     mask.fits(picture.height, picture.width).map_err(|message| match dataset.mask_file(index) {
         Some(path) => Error::file(path, message),
-        None => Error::argument("mask", format!("of sample `{}`: {message}", dataset.id(index))),
+        None => {
+            let id = dataset.id(index);
+            Error::argument("mask", format!("of sample `{}`: {message}", printable(&id)))
+        }
     })
 }
 
@@ -225,6 +236,16 @@ fn is_there(path: &Path) -> bool {
     match fs::symlink_metadata(path) {
         Ok(_) => true,
         Err(error) => !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
+    }
+}
+
+/// What a file holds. A folder, a pipe or a device in a picture's or a table's place is refused: the
+/// last two may never end.
+fn read_file(path: &Path) -> Result<Vec<u8>> {
+    let unread = |error: std::io::Error| Error::file(path, explain(&error));
+    match fs::metadata(path).map_err(unread)?.is_file() {
+        true => fs::read(path).map_err(unread),
+        false => Err(Error::file(path, "expected a file, got a folder or a device")),
     }
 }
 
@@ -259,6 +280,8 @@ mod tests {
 
     #[test]
     fn void_and_background_are_no_labels() {
+        assert!(Mask::new(1, 2, vec![255, 255]).unwrap().is_void());
+        assert!(!Mask::new(1, 2, vec![255, 0]).unwrap().is_void());
         let mask = Mask::new(1, 4, vec![0, 255, 20, 1]).unwrap();
         let classes: Vec<_> = (0..20).filter(|&class| mask.labels()[class]).collect();
         assert_eq!((classes, mask.first_unknown()), (vec![0, 19], None));

@@ -30,47 +30,150 @@ pub fn parse(bytes: &[u8]) -> Result<Npy<'_>, String> {
     let rest = bytes.strip_prefix(MAGIC).ok_or("expected a .npy file, which starts with \\x93NUMPY")?;
     let truncated = || "expected a header, but the file ends in it".to_owned();
     let (version, rest) = rest.split_at_checked(2).ok_or_else(truncated)?;
-    let width = match version[0] {
-        1 => 2,
-        2 | 3 => 4,
-        major => return Err(format!("expected .npy version 1, 2 or 3, got {major}.{}", version[1])),
+    let width = match version {
+        [1, 0] => 2,
+        [2 | 3, 0] => 4,
+        _ => {
+            let (major, minor) = (version[0], version[1]);
+            return Err(format!("expected .npy version 1.0, 2.0 or 3.0, got {major}.{minor}"));
+        }
     };
     let (length, rest) = rest.split_at_checked(width).ok_or_else(truncated)?;
     let length = length.iter().rev().fold(0usize, |sum, &byte| sum << 8 | byte as usize);
     let (header, data) = rest.split_at_checked(length).ok_or_else(truncated)?;
     let header = std::str::from_utf8(header).map_err(|_| "expected a header in UTF-8")?;
-
-    let descr = value(header, "descr")?;
-    let descr = match descr.strip_prefix('\'').and_then(|d| d.split_once('\'')) {
-        Some((descr, _)) => descr,
-        None => return Err("expected one element type in `descr`, got a structured one".to_owned()),
-    };
-    let fortran_order = value(header, "fortran_order")?;
-    let fortran_order = match (fortran_order.starts_with("True"), fortran_order.starts_with("False")) {
-        (true, _) => true,
-        (_, true) => false,
-        _ => return Err("expected True or False in `fortran_order`".to_owned()),
-    };
-    let shape = value(header, "shape")?;
-    let axes = shape.strip_prefix('(').and_then(|s| s.split_once(')')).map(|(axes, _)| axes);
-    let axes: Vec<&str> = axes.ok_or("expected a tuple in `shape`")?.split(',').map(str::trim).collect();
-    if axes.len() > MAX_RANK {
-        return Err(format!("expected at most {MAX_RANK} axes, got {}", axes.len()));
-    }
-    // A tuple of one ends in a comma, one of none is empty.
-    let axes = axes.into_iter().filter(|axis| !axis.is_empty());
-    let axis = |a: &str| a.parse().map_err(|_| format!("expected whole numbers in `shape`, got `{a}`"));
-    let shape = axes.map(axis).collect::<Result<_, _>>()?;
+    let Header { descr, fortran_order, shape } = Header::parse(header)?;
     Ok(Npy { descr, fortran_order, shape, data })
 }
 
-/// What follows a key of the header's dictionary.
-fn value<'a>(header: &'a str, key: &str) -> Result<&'a str, String> {
-    let quoted = format!("'{key}'");
-    let (_, after) =
-        header.split_once(&quoted).ok_or_else(|| format!("expected `{key}` in the header"))?;
-    let after = after.trim_start().strip_prefix(':');
-    after.map(str::trim_start).ok_or_else(|| format!("expected a value for `{key}` in the header"))
+struct Header<'a> {
+    descr: &'a str,
+    fortran_order: bool,
+    shape: Vec<usize>,
+}
+
+impl<'a> Header<'a> {
+    /// Reads the whole dictionary: what is behind a value, or behind the dictionary, is an error too.
+    fn parse(header: &'a str) -> Result<Self, String> {
+        let mut rest = Rest(header.trim_end_matches([' ', '\n']));
+        let (mut descr, mut fortran_order, mut shape) = (None, None, None);
+        rest.expect("{", "a dictionary as header")?;
+        while !rest.take("}") {
+            let key = rest.text("a key in the header's dictionary")?;
+            rest.expect(":", "`:` behind a key of the header")?;
+            let twice = match key {
+                "descr" => descr.replace(rest.element_type()?).is_some(),
+                "fortran_order" => fortran_order.replace(rest.boolean()?).is_some(),
+                "shape" => shape.replace(rest.tuple()?).is_some(),
+                other => return Err(format!("expected no `{other}` in the header")),
+            };
+            if twice {
+                return Err(format!("expected `{key}` in the header once, got it twice"));
+            }
+            if !rest.take(",") {
+                rest.expect("}", "`,` or `}` behind a value of the header")?;
+                break;
+            }
+        }
+        if !rest.0.is_empty() {
+            return Err(format!("expected the end of the header, got `{}`", rest.shown()));
+        }
+        let missing = |key: &str| format!("expected `{key}` in the header");
+        Ok(Header {
+            descr: descr.ok_or_else(|| missing("descr"))?,
+            fortran_order: fortran_order.ok_or_else(|| missing("fortran_order"))?,
+            shape: shape.ok_or_else(|| missing("shape"))?,
+        })
+    }
+}
+
+/// What of a header has not been read.
+struct Rest<'a>(&'a str);
+
+impl<'a> Rest<'a> {
+    fn take(&mut self, mark: &str) -> bool {
+        let rest = self.0.trim_start();
+        let taken = rest.strip_prefix(mark);
+        self.0 = taken.unwrap_or(rest).trim_start();
+        taken.is_some()
+    }
+
+    fn expect(&mut self, mark: &str, what: &str) -> Result<(), String> {
+        match self.take(mark) {
+            true => Ok(()),
+            false => Err(format!("expected {what}, got `{}`", self.shown())),
+        }
+    }
+
+    /// Its beginning, for a message.
+    fn shown(&self) -> String {
+        self.0.chars().take(20).collect()
+    }
+
+    /// Up to one of the characters, which stays.
+    fn until(&mut self, ends: &[char]) -> &'a str {
+        let (word, rest) = self.0.split_at(self.0.find(ends).unwrap_or(self.0.len()));
+        self.0 = rest;
+        word.trim_end()
+    }
+
+    /// A string in quotes of either kind, without escapes.
+    fn text(&mut self, what: &str) -> Result<&'a str, String> {
+        for quote in ['\'', '"'] {
+            if let Some((text, rest)) =
+                self.0.strip_prefix(quote).and_then(|rest| rest.split_once(quote))
+            {
+                self.0 = rest.trim_start();
+                return Ok(text);
+            }
+        }
+        Err(format!("expected {what}, got `{}`", self.shown()))
+    }
+
+    fn element_type(&mut self) -> Result<&'a str, String> {
+        if self.0.starts_with(['[', '(']) {
+            return Err("expected one element type in `descr`, got a structured one".to_owned());
+        }
+        self.text("an element type in `descr`")
+    }
+
+    fn boolean(&mut self) -> Result<bool, String> {
+        match self.until(&[',', '}']) {
+            "True" => Ok(true),
+            "False" => Ok(false),
+            _ => Err("expected True or False in `fortran_order`".to_owned()),
+        }
+    }
+
+    /// Whole numbers: `()`, `(3,)`, `(3, 4)`; Python 2 wrote `(3L, 4L)`.
+    fn tuple(&mut self) -> Result<Vec<usize>, String> {
+        self.expect("(", "a tuple in `shape`")?;
+        let mut axes = Vec::new();
+        while !self.take(")") {
+            let axis = self.until(&[',', ')']);
+            // `parse` would take a `+` before them.
+            let digits = axis.strip_suffix('L').unwrap_or(axis);
+            let number =
+                digits.parse().ok().filter(|_| digits.starts_with(|c: char| c.is_ascii_digit()));
+            axes.push(number.ok_or_else(|| {
+                let got: String = axis.chars().take(30).collect();
+                format!("expected whole numbers in `shape`, got `{got}`")
+            })?);
+            if axes.len() > MAX_RANK {
+                return Err(format!("expected at most {MAX_RANK} axes, got more"));
+            }
+            // A tuple of one ends in a comma.
+            match (self.take(","), axes.len()) {
+                (true, _) => {}
+                (false, 1) => return Err("expected a tuple in `shape`, got a number".to_owned()),
+                (false, _) => {
+                    self.expect(")", "`)` at the end of `shape`")?;
+                    break;
+                }
+            }
+        }
+        Ok(axes)
+    }
 }
 
 impl Npy<'_> {
@@ -176,6 +279,44 @@ mod tests {
             assert_eq!((npy.descr, npy.row_major(4).unwrap()), ("<f4", bytes));
             assert!(npy.row_major(8).unwrap_err().contains("expected 480 bytes"));
         }
+    }
+
+    #[test]
+    fn a_header_is_read_to_its_last_word() {
+        let file = |dictionary: &str| {
+            let mut file = b"\x93NUMPY\x01\x00".to_vec();
+            file.extend_from_slice(&(dictionary.len() as u16).to_le_bytes());
+            [&file, dictionary.as_bytes(), &[7; 6]].concat()
+        };
+        let read = |dictionary: &str| parse(&file(dictionary)).and_then(|npy| npy.bytes());
+        for right in [
+            "{'descr': '|u1', 'fortran_order': False, 'shape': (2, 3), }  \n",
+            "{\"shape\":(2L,3L,),\"descr\":\"u1\",\"fortran_order\":False}",
+            " { 'descr' : '|u1' , 'fortran_order' : False , 'shape' : ( 6 , ) } ",
+        ] {
+            assert_eq!(read(right).unwrap(), [7; 6], "{right}");
+        }
+        for (wrong, part) in [
+            ("{'descr': '|u1', 'fortran_order': False, 'shape': (2, 3), } 1", "the end of the header"),
+            ("{'descr': '|u1' 'x', 'fortran_order': False, 'shape': (2, 3), }", "got `'x', 'fort"),
+            ("{'descr': '|u1', 'fortran_order': Falsehood, 'shape': (2, 3), }", "True or False"),
+            ("{'descr': '|u1', 'fortran_order': False, 'shape': (2, 3)4, }", "got `4, }`"),
+            ("{'descr': '|u1', 'fortran_order': False, 'shape': (2, , 3), }", "whole numbers"),
+            ("{'descr': '|u1', 'fortran_order': False, 'shape': (2 3), }", "got `2 3`"),
+            ("{'descr': '|u1', 'fortran_order': False, 'shape': (+2, 3), }", "got `+2`"),
+            ("{'descr': '|u1', 'fortran_order': False, 'shape': (6), }", "got a number"),
+            ("{'descr': '|u1', 'fortran_order': False, 'shape': (2, 3), 'shape': (6,), }", "twice"),
+            ("{'descr': '|u1', 'fortran_order': False, 'shape': (2, 3), 'more': 1, }", "no `more`"),
+            ("{'descr': '|u1', 'fortran_order': False, 'shape': (2, 3)", "`,` or `}`"),
+            ("{'descr': '|u1', 'fortran_order': False}", "expected `shape`"),
+            ("", "a dictionary"),
+        ] {
+            let error = read(wrong).expect_err(wrong);
+            assert!(error.contains("expected") && error.contains(part), "{wrong}: {error}");
+        }
+        let mut other = file("{'descr': '|u1', 'fortran_order': False, 'shape': (2, 3), }");
+        other[7] = 3;
+        assert!(parse(&other).unwrap_err().ends_with("got 1.3"));
     }
 
     #[test]

@@ -19,6 +19,9 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 /// claim any number.
 const MOST_PIXELS: usize = 1 << 26;
 
+/// A JPEG file holds no longer side.
+const MOST_SIDE: usize = u16::MAX as usize;
+
 /// Quality of the JPEG files that are written, 1 to 100.
 pub const JPEG_QUALITY: u8 = 95;
 
@@ -66,6 +69,7 @@ pub fn decode_jpeg(bytes: &[u8]) -> Result<Picture, String> {
     }
     let broken = |error| format!("expected a JPEG file that is whole and right, got: {error}");
     let options = DecoderOptions::default().set_strict_mode(true);
+    let options = options.set_max_width(MOST_SIDE).set_max_height(MOST_SIDE);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     decoder.decode_headers().map_err(broken)?;
     let info = decoder.info().ok_or("expected a JPEG file, got one without a header")?;
@@ -158,19 +162,24 @@ pub fn decode_mask_png(bytes: &[u8]) -> Result<Mask, String> {
     Mask::new(height, width, classes).map_err(|error| error.to_string())
 }
 
+/// Can a picture of this size be written as a JPEG that is read again?
+pub fn jpeg_holds(height: usize, width: usize) -> Result<(), String> {
+    if height.max(width) > MOST_SIDE {
+        return Err(format!("expected sides of at most {MOST_SIDE} for a JPEG, got {height}×{width}"));
+    }
+    reasonable(height, width)
+}
+
 /// Writes a picture as a JPEG, whole or not at all; every pixel keeps its colour (4:4:4).
 pub fn write_jpeg(path: impl AsRef<Path>, picture: &Picture) -> Result<()> {
     let path = path.as_ref();
-    let side = |side: usize| {
-        u16::try_from(side)
-            .map_err(|_| Error::file(path, format!("a JPEG's side is at most 65535, got {picture:?}")))
-    };
-    let (height, width) = (side(picture.height)?, side(picture.width)?);
+    let Picture { height, width, .. } = *picture;
+    jpeg_holds(height, width).map_err(|message| Error::file(path, message))?;
     let mut bytes = Vec::new();
     let mut encoder = jpeg_encoder::Encoder::new(&mut bytes, JPEG_QUALITY);
     encoder.set_sampling_factor(jpeg_encoder::SamplingFactor::F_1_1);
     encoder
-        .encode(&picture.rgb, width, height, jpeg_encoder::ColorType::Rgb)
+        .encode(&picture.rgb, width as u16, height as u16, jpeg_encoder::ColorType::Rgb)
         .map_err(|error| Error::file(path, error))?;
     write_atomically(path, |file| file.write_all(&bytes))
 }

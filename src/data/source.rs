@@ -4,6 +4,7 @@ use crate::data::voc_devkit::{self, Task, VocDevkit};
 use crate::data::voc_npy::{Split, VocNpy};
 use crate::data::{Dataset, Labels, Mask, Picture};
 use crate::error::{Error, Result};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -59,7 +60,8 @@ impl Source {
         }
     }
 
-    /// The training set, followed by the validation set where the folder has one of its own.
+    /// The training set, followed by the validation set where the folder has one of its own; an
+    /// error where a picture is in both.
     pub fn training(&self, task: Task) -> Result<Training> {
         let whole = |dataset: Arc<dyn Dataset>| {
             let train = (0..dataset.len()).collect();
@@ -72,14 +74,44 @@ impl Source {
         if !task.has(&self.root, "train") && task.has(&self.root, "trainval") {
             return Ok(whole(Arc::new(open("trainval")?)));
         }
-        let train: Arc<dyn Dataset> = Arc::new(open("train")?);
+        let train = open("train")?;
         if !task.has(&self.root, "val") {
-            return Ok(whole(train));
+            return Ok(whole(Arc::new(train)));
         }
-        let val: Arc<dyn Dataset> = Arc::new(open("val")?);
-        let dataset: Arc<dyn Dataset> = Arc::new(Joined::new(vec![train.clone(), val]));
-        let rest = (train.len()..dataset.len()).collect();
-        Ok(Training { dataset, train: (0..train.len()).collect(), val: Some(rest) })
+        let val = open("val")?;
+        if let Some(shared) = val.shared_with(&train).next() {
+            return Err(shared);
+        }
+        let first = train.len();
+        let dataset: Arc<dyn Dataset> = Arc::new(Joined::new(vec![Arc::new(train), Arc::new(val)]));
+        let rest = (first..dataset.len()).collect();
+        Ok(Training { dataset, train: (0..first).collect(), val: Some(rest) })
+    }
+
+    /// Every picture that lists for training or validation name, those for segmentation first, and
+    /// every one that lists for testing name, if there are such.
+    pub fn everything(&self) -> Result<(Arc<dyn Dataset>, Option<Arc<dyn Dataset>>)> {
+        let tasks: &[Task] = match self.layout {
+            Layout::VocNpy => &[Task::Main],
+            Layout::VocDevkit => &[Task::Segmentation, Task::Main],
+        };
+        let trains = |task: &Task| {
+            let lists = ["train", "trainval"].iter().any(|set| task.has(&self.root, set));
+            self.layout == Layout::VocNpy || lists
+        };
+        let mut training = Vec::new();
+        for &task in tasks.iter().filter(|task| trains(task)) {
+            training.push(self.training(task)?.dataset);
+        }
+        if training.is_empty() {
+            // The error says which lists there are.
+            training.push(self.training(self.natural_task())?.dataset);
+        }
+        let mut test = Vec::new();
+        for &task in tasks.iter().filter(|&&task| self.has_test(task)) {
+            test.push(self.test(task)?);
+        }
+        Ok((each_once(training), (!test.is_empty()).then(|| each_once(test))))
     }
 
     /// The pictures to predict; an error where there are none.
@@ -105,31 +137,36 @@ impl Source {
     }
 }
 
-/// Data sets one after the other.
+/// Data sets one after the other, without the samples whose Ids were there before.
+fn each_once(parts: Vec<Arc<dyn Dataset>>) -> Arc<dyn Dataset> {
+    let mut joined = Joined::new(parts);
+    let mut ids = HashSet::new();
+    joined.samples.retain(|(part, index)| ids.insert(part.id(*index)));
+    Arc::new(joined)
+}
+
+/// Samples of several data sets.
 pub struct Joined {
-    parts: Vec<Arc<dyn Dataset>>,
+    /// Each as a data set and its place there.
+    samples: Vec<(Arc<dyn Dataset>, usize)>,
 }
 
 impl Joined {
+    /// Data sets one after the other.
     pub fn new(parts: Vec<Arc<dyn Dataset>>) -> Self {
-        Joined { parts }
+        let samples = |part: Arc<dyn Dataset>| (0..part.len()).map(move |i| (part.clone(), i));
+        Joined { samples: parts.into_iter().flat_map(samples).collect() }
     }
 
-    fn part(&self, mut index: usize) -> (&dyn Dataset, usize) {
-        let all = index;
-        for part in &self.parts {
-            if index < part.len() {
-                return (&**part, index);
-            }
-            index -= part.len();
-        }
-        panic!("sample {all} of {}", self.len())
+    fn part(&self, index: usize) -> (&dyn Dataset, usize) {
+        let (part, index) = &self.samples[index];
+        (&**part, *index)
     }
 }
 
 impl Dataset for Joined {
     fn len(&self) -> usize {
-        self.parts.iter().map(|part| part.len()).sum()
+        self.samples.len()
     }
 
     fn id(&self, index: usize) -> String {
@@ -145,6 +182,11 @@ impl Dataset for Joined {
     fn picture(&self, index: usize) -> Result<Picture> {
         let (part, index) = self.part(index);
         part.picture(index)
+    }
+
+    fn size(&self, index: usize) -> Result<(usize, usize)> {
+        let (part, index) = self.part(index);
+        part.size(index)
     }
 
     fn mask(&self, index: usize) -> Result<Option<Mask>> {

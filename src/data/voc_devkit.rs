@@ -10,13 +10,19 @@
 //! ```
 //!
 //! Labels come from the class lists where all twenty name the picture, else from its annotation,
-//! else from its mask. What is difficult is in the picture all the same, and counts as such.
+//! else from its mask, unless that is void throughout. What is difficult is in the picture all the same, and counts as such.
+
+mod annotation;
+mod lists;
+
+pub use annotation::read_annotation;
+pub use lists::without_value;
 
 use crate::cpu::threads;
 use crate::data::picture_files::{read_jpeg, read_mask_png};
-use crate::data::{CLASSES, Dataset, Labels, Mask, Picture, mask_if_there};
-use crate::error::{Error, Result};
-use crate::files::explain;
+use crate::data::{CLASSES, Dataset, Labels, Mask, Picture, is_there, mask_if_there};
+use crate::error::{Error, Result, printable};
+use lists::ClassLists;
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -105,7 +111,11 @@ pub struct Row {
 #[derive(Clone, Debug)]
 pub struct VocDevkit {
     root: PathBuf,
+    /// The list that names the pictures.
+    list: PathBuf,
     pub rows: Vec<Row>,
+    /// Pictures that some class lists name and others do not, so that the lists say nothing of them.
+    pub named_in_part: usize,
 }
 
 impl VocDevkit {
@@ -123,16 +133,17 @@ impl VocDevkit {
             Error::file(folder, "expected one folder with JPEGImages and ImageSets, got none or several")
         })?;
         let classes = ClassLists::read(&root, set)?;
-        let (list, lines) = ids(&root, task, set, &classes)?;
+        let (list, ids) = lists::ids(&root, task, set, &classes)?;
+        let named_in_part = ids.iter().filter(|(id, _)| classes.names_in_part(id)).count();
         let masks = task == Task::Segmentation && set != "test";
-        let found = threads::map(lines.len(), |i| -> Result<Row> {
-            let (id, line) = &lines[i];
-            files_exist(&root, &list, id, *line, masks)?;
-            let labels = match classes.labels(id) {
+        let found = threads::map(ids.len(), |i| -> Result<Row> {
+            lists::files_exist(&root, &list, &ids[i], masks)?;
+            let (id, line) = ids[i].clone();
+            let labels = match classes.labels(&id) {
                 Some(labels) => Some(labels),
-                None => elsewhere(&root, id, set)?,
+                None => elsewhere(&root, &id, set)?,
             };
-            Ok(Row { id: id.clone(), labels, line: *line })
+            Ok(Row { id, labels, line })
         });
         let (mut rows, mut problems) = (Vec::new(), Vec::new());
         for row in found {
@@ -141,7 +152,22 @@ impl VocDevkit {
                 Err(error) => problems.push(error),
             }
         }
-        Ok((VocDevkit { root, rows }, problems))
+        Ok((VocDevkit { root, list, rows, named_in_part }, problems))
+    }
+
+    /// The pictures that another set has too, each as an error with its line in this set's list.
+    pub fn shared_with<'a>(&'a self, other: &'a VocDevkit) -> impl Iterator<Item = Error> + 'a {
+        let lines: HashMap<&str, usize> =
+            other.rows.iter().map(|row| (row.id.as_str(), row.line)).collect();
+        self.rows.iter().filter_map(move |row| {
+            let (id, other_line) = (printable(&row.id), lines.get(row.id.as_str())?);
+            let other_list = other.list.display();
+            let message = format!(
+                "expected pictures that are in one set only, got `{id}`, which is in line {other_line} of \
+                 {other_list} too: what is trained on would be validated on"
+            );
+            Some(wrong(&self.list, row.line, message))
+        })
     }
 
     pub fn picture_path(&self, index: usize) -> PathBuf {
@@ -179,174 +205,18 @@ impl Dataset for VocDevkit {
     }
 }
 
-/// The ids of a set and the lines they are in, with the list that holds them.
-fn ids(
-    root: &Path,
-    task: Task,
-    set: &str,
-    classes: &ClassLists,
-) -> Result<(PathBuf, Vec<(String, usize)>)> {
-    let path = task.list(root, set);
-    let (path, lines) = if path.is_file() {
-        let lines = read_list(&path)?;
-        (path, lines)
-    } else if let (Task::Main, Some((path, lines))) = (task, &classes.first) {
-        (path.clone(), lines.clone())
-    } else {
-        let known: Vec<&str> =
-            ["train", "val", "trainval", "test"].into_iter().filter(|set| task.has(root, set)).collect();
-        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        return Err(Error::file(
-            path,
-            format!("expected a list of pictures, got no such file (there are: {known})"),
-        ));
-    };
-    let mut ids = Vec::with_capacity(lines.len());
-    let mut first_line = HashMap::new();
-    for (line, text) in lines {
-        // In some years' lists for `Main` a value follows.
-        let id = text.split_whitespace().next().unwrap_or_default().to_owned();
-        if let Some(message) = id_problem(&id) {
-            return Err(wrong(&path, line, message));
-        }
-        if let Some(first) = first_line.insert(id.clone(), line) {
-            return Err(wrong(&path, line, format!("`{id}` was in line {first} before")));
-        }
-        ids.push((id, line));
-    }
-    match ids.is_empty() {
-        true => Err(Error::file(path, "expected at least one picture, got an empty list")),
-        false => Ok((path, ids)),
-    }
-}
-
-fn id_problem(id: &str) -> Option<String> {
-    let bad = id.contains(['/', '\\', '\0']) || id == "." || id == "..";
-    bad.then(|| format!("expected a file's name without its ending, got `{id}`"))
-}
-
 fn wrong(path: &Path, line: usize, message: impl Into<String>) -> Error {
     Error::Row { path: path.to_owned(), line, column: None, message: message.into() }
-}
-
-/// The lines that are not empty, with their numbers from 1.
-fn read_list(path: &Path) -> Result<Vec<(usize, String)>> {
-    let bytes = fs::read(path).map_err(|error| Error::file(path, explain(&error)))?;
-    let text = String::from_utf8(bytes).map_err(|_| Error::file(path, "expected a list in UTF-8"))?;
-    let lines = text.trim_start_matches('\u{feff}').lines().enumerate();
-    let lines = lines.map(|(i, line)| (i + 1, line.trim().to_owned()));
-    Ok(lines.filter(|(_, line)| !line.is_empty()).collect())
-}
-
-fn files_exist(root: &Path, list: &Path, id: &str, line: usize, masks: bool) -> Result<()> {
-    let there = |what: &str, path: PathBuf| {
-        if path.is_file() {
-            return Ok(());
-        }
-        let path = path.display();
-        Err(wrong(list, line, format!("expected the {what} of `{id}` at {path}, got no such file")))
-    };
-    there("picture", picture_path(root, id))?;
-    if masks { there("mask", mask_path(root, id)) } else { Ok(()) }
-}
-
-/// What the classes' lists say: labels of the pictures that all twenty of them name.
-#[derive(Default)]
-struct ClassLists {
-    labels: HashMap<String, (usize, Labels)>,
-    /// The first class's list and its lines.
-    first: Option<(PathBuf, Vec<(usize, String)>)>,
-}
-
-impl ClassLists {
-    fn read(root: &Path, set: &str) -> Result<Self> {
-        let mut lists = ClassLists::default();
-        // A set for segmentation need not be the one of the same name for classification.
-        let others: &[&str] = if set == "test" { &[] } else { &["trainval", "train", "val"] };
-        let sets = std::iter::once(set).chain(others.iter().copied().filter(|other| *other != set));
-        for one in sets {
-            let paths = CLASSES.map(|class| class_list(root, class, one));
-            let there = paths.iter().filter(|path| path.is_file()).count();
-            if there == 0 {
-                continue;
-            }
-            let mut found: HashMap<String, (usize, Labels)> = HashMap::new();
-            for (class, path) in paths.iter().enumerate() {
-                let lines = read_list(path)?;
-                for (line, text) in &lines {
-                    let mut parts = text.split_whitespace();
-                    let (id, value) = (parts.next().unwrap_or_default(), parts.next());
-                    let set = match value {
-                        Some("1" | "0") => true,
-                        Some("-1") => false,
-                        _ => {
-                            let message = format!("expected an id and 1, 0 or -1, got `{text}`");
-                            return Err(wrong(path, *line, message));
-                        }
-                    };
-                    let (seen, labels) = found.entry(id.to_owned()).or_default();
-                    *seen += 1;
-                    labels[class] = set;
-                }
-                if class == 0 && one == set {
-                    lists.first = Some((path.clone(), lines));
-                }
-            }
-            for (id, row) in found {
-                lists.labels.entry(id).or_insert(row);
-            }
-        }
-        Ok(lists)
-    }
-
-    fn labels(&self, id: &str) -> Option<Labels> {
-        let &(seen, labels) = self.labels.get(id)?;
-        (seen == CLASSES.len()).then_some(labels)
-    }
 }
 
 /// Labels from the annotation, else from the mask, else none.
 fn elsewhere(root: &Path, id: &str, set: &str) -> Result<Option<Labels>> {
     let path = annotation_path(root, id);
     // VOC 2012's annotations of test pictures name people alone (for the layout of their parts).
-    if set != "test" && path.is_file() {
+    if set != "test" && is_there(&path) {
         return read_annotation(&path).map(Some);
     }
     let path = mask_path(root, id);
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let mask = read_mask_png(&path)?;
-    mask.check().map_err(|message| Error::file(path, message))?;
-    Ok(Some(mask.labels()))
-}
-
-/// The classes that an annotation names.
-pub fn read_annotation(path: impl AsRef<Path>) -> Result<Labels> {
-    let path = path.as_ref();
-    let bytes = fs::read(path).map_err(|error| Error::file(path, explain(&error)))?;
-    let text = String::from_utf8(bytes).map_err(|_| Error::file(path, "expected XML in UTF-8"))?;
-    let document = roxmltree::Document::parse(&text)
-        .map_err(|error| Error::file(path, format!("expected XML, got: {error}")))?;
-    let root = document.root_element();
-    if !root.has_tag_name("annotation") {
-        let name = root.tag_name().name();
-        return Err(Error::file(path, format!("expected <annotation>, got <{name}>")));
-    }
-    let mut labels = [false; CLASSES.len()];
-    for object in root.children().filter(|node| node.has_tag_name("object")) {
-        let line = |node: roxmltree::Node<'_, '_>| document.text_pos_at(node.range().start).row as usize;
-        let Some(name) = object.children().find(|node| node.has_tag_name("name")) else {
-            return Err(wrong(path, line(object), "expected a <name> in <object>, got none"));
-        };
-        let text = name.text().unwrap_or_default().trim();
-        match CLASSES.iter().position(|class| *class == text) {
-            Some(class) => labels[class] = true,
-            None => {
-                let message = format!("expected one of VOC's 20 classes in <name>, got `{text}`");
-                return Err(wrong(path, line(name), message));
-            }
-        }
-    }
-    Ok(labels)
+    let mask = mask_if_there(&path, |path| read_mask_png(path))?;
+    Ok(mask.filter(|mask| !mask.is_void()).map(|mask| mask.labels()))
 }

@@ -10,11 +10,13 @@
 //!
 //! `seg` may be missing, whole or in part. Pictures are read when they are asked for.
 
-use crate::data::{CLASSES, Dataset, Labels, Mask, Picture, mask_if_there, npy};
-use crate::error::{Error, Result};
+use crate::data::table::Records;
+use crate::data::{CLASSES, Dataset, Labels, Mask, Picture, id, mask_if_there, npy, read_file};
+use crate::error::{Error, Result, printable};
 use crate::files::{explain, write_atomically};
 use std::collections::HashMap;
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +106,10 @@ impl Dataset for VocNpy {
         read_picture(self.picture_path(index))
     }
 
+    fn size(&self, index: usize) -> Result<(usize, usize)> {
+        read_size(self.picture_path(index))
+    }
+
     fn mask(&self, index: usize) -> Result<Option<Mask>> {
         mask_if_there(&self.mask_path(index), |path| read_mask(path))
     }
@@ -122,18 +128,33 @@ pub(crate) fn picture_exists(root: &Path, split: Split, csv: &Path, row: &Row) -
         path: csv.to_owned(),
         line: row.line,
         column: Some("Id".to_owned()),
-        message: format!("expected the picture of `{}` at {}, got no such file", row.id, path.display()),
+        message: format!(
+            "expected the picture of `{}` at {}, got no such file",
+            printable(&row.id),
+            path.display()
+        ),
     })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|error| Error::file(path, explain(&error)))
+/// Height and width from the beginning of a picture's file. They are what its header says: whether
+/// there are as many pixels is not looked at.
+pub fn read_size(path: impl AsRef<Path>) -> Result<(usize, usize)> {
+    let path = path.as_ref();
+    let mut bytes = Vec::new();
+    let file = File::open(path).and_then(|file| file.take(1 << 16).read_to_end(&mut bytes));
+    file.map_err(|error| Error::file(path, explain(&error)))?;
+    let shape = npy::parse(&bytes).map(|npy| npy.shape);
+    let size = shape.and_then(|shape| match shape[..] {
+        [height, width, 3] => Ok((height, width)),
+        _ => Err(format!("expected shape [height, width, 3], got {shape:?}")),
+    });
+    size.map_err(|message| Error::file(path, message))
 }
 
 /// [height, width, 3] of uint8.
 pub fn read_picture(path: impl AsRef<Path>) -> Result<Picture> {
     let path = path.as_ref();
-    parse_picture(&read(path)?).map_err(|message| Error::file(path, message))
+    parse_picture(&read_file(path)?).map_err(|message| Error::file(path, message))
 }
 
 /// A picture from the bytes of a file.
@@ -149,7 +170,7 @@ pub fn parse_picture(bytes: &[u8]) -> Result<Picture, String> {
 /// [height, width] of uint8.
 pub fn read_mask(path: impl AsRef<Path>) -> Result<Mask> {
     let path = path.as_ref();
-    parse_mask(&read(path)?).map_err(|message| Error::file(path, message))
+    parse_mask(&read_file(path)?).map_err(|message| Error::file(path, message))
 }
 
 /// A mask from the bytes of a file.
@@ -165,7 +186,7 @@ pub fn parse_mask(bytes: &[u8]) -> Result<Mask, String> {
 /// The table of labels, or the first thing that is wrong with it.
 pub fn read_csv(path: impl AsRef<Path>) -> Result<Vec<Row>> {
     let path = path.as_ref();
-    let (rows, problems) = parse_csv(path, &read(path)?);
+    let (rows, problems) = parse_csv(path, &read_file(path)?);
     problems.into_iter().next().map_or(Ok(rows), Err)
 }
 
@@ -180,31 +201,26 @@ pub fn parse_csv(path: &Path, bytes: &[u8]) -> (Vec<Row>, Vec<Error>) {
         message,
     };
     let (mut rows, mut problems) = (Vec::new(), Vec::new());
-    let mut reader = csv::ReaderBuilder::new()
-        .flexible(true)
-        .has_headers(false)
-        .trim(csv::Trim::All)
-        .from_reader(bytes);
-    let mut records = reader.records();
-    let header = match records.next() {
+    let mut records = Records::new(bytes);
+    let (top, header) = match records.next() {
         None => {
             problems.push(wrong(1, None, "expected a header, got an empty file".to_owned()));
             return (rows, problems);
         }
-        Some(Err(error)) => {
-            problems.push(wrong(1, None, error.to_string()));
+        Some((line, Err(message))) => {
+            problems.push(wrong(line, None, message));
             return (rows, problems);
         }
-        Some(Ok(header)) => header,
+        Some((line, Ok(header))) => (line, header),
     };
     let names: Vec<&str> = header.iter().collect();
     let expected = || std::iter::once("Id").chain(CLASSES);
     for name in expected() {
         match names.iter().filter(|&&other| other == name).count() {
-            0 => problems.push(wrong(1, Some(name), "expected this column, got none".to_owned())),
+            0 => problems.push(wrong(top, Some(name), "expected this column, got none".to_owned())),
             1 => {}
             n => problems.push(wrong(
-                1,
+                top,
                 Some(name),
                 format!("expected this column once, got it {n} times"),
             )),
@@ -212,7 +228,7 @@ pub fn parse_csv(path: &Path, bytes: &[u8]) -> (Vec<Row>, Vec<Error>) {
     }
     for name in names.iter().filter(|&&name| !expected().any(|expected| expected == name)) {
         problems.push(wrong(
-            1,
+            top,
             Some(name),
             "expected `Id` and the 20 classes, got this column too".into(),
         ));
@@ -224,16 +240,14 @@ pub fn parse_csv(path: &Path, bytes: &[u8]) -> (Vec<Row>, Vec<Error>) {
     let (id_at, label_at) = (position("Id"), CLASSES.map(position));
 
     let mut first_line = HashMap::new();
-    for record in records {
+    for (line, record) in records {
         let record = match record {
             Ok(record) => record,
-            Err(error) => {
-                let line = error.position().map_or(1, |position| position.line() as usize);
-                problems.push(wrong(line, None, error.to_string()));
+            Err(message) => {
+                problems.push(wrong(line, None, message));
                 continue;
             }
         };
-        let line = record.position().map_or(1, |position| line_of(bytes, position));
         if record.len() != names.len() {
             let message = format!("expected {} fields, got {}", names.len(), record.len());
             problems.push(wrong(line, None, message));
@@ -241,16 +255,11 @@ pub fn parse_csv(path: &Path, bytes: &[u8]) -> (Vec<Row>, Vec<Error>) {
         }
         let before = problems.len();
         let id = &record[id_at];
-        if id.is_empty() {
-            problems.push(wrong(line, Some("Id"), "expected an Id, got an empty field".to_owned()));
-        } else if id.contains(['/', '\\', '\0']) {
-            problems.push(wrong(
-                line,
-                Some("Id"),
-                format!("expected part of a file's name, got `{id}`"),
-            ));
+        if let Err(message) = id::check(id) {
+            problems.push(wrong(line, Some("Id"), message));
         } else if let Some(first) = first_line.insert(id.to_owned(), line) {
-            problems.push(wrong(line, Some("Id"), format!("Id `{id}` was in line {first} before")));
+            let message = format!("Id `{}` was in line {first} before", printable(id));
+            problems.push(wrong(line, Some("Id"), message));
             first_line.insert(id.to_owned(), first);
         }
         let mut values = [0i8; CLASSES.len()];
@@ -277,13 +286,6 @@ pub fn parse_csv(path: &Path, bytes: &[u8]) -> (Vec<Row>, Vec<Error>) {
     (rows, problems)
 }
 
-/// The line of a record: its position is still before the empty lines that were skipped.
-fn line_of(bytes: &[u8], position: &csv::Position) -> usize {
-    let rest = bytes.get(position.byte() as usize..).unwrap_or_default();
-    let skipped = rest.iter().take_while(|&&byte| byte == b'\n' || byte == b'\r');
-    position.line() as usize + skipped.filter(|&&byte| byte == b'\n').count()
-}
-
 /// Writes a picture whole or not at all.
 pub fn write_picture(path: impl AsRef<Path>, picture: &Picture) -> Result<()> {
     let shape = [picture.height, picture.width, 3];
@@ -300,25 +302,25 @@ pub fn write_csv<'a>(
     path: impl AsRef<Path>,
     rows: impl IntoIterator<Item = (&'a str, Option<Labels>)>,
 ) -> Result<()> {
-    let mut text = format!("Id,{}\n", CLASSES.join(","));
-    for (id, labels) in rows {
-        if id.is_empty() || id.contains(['/', '\\', '\0', ',', '"', '\n', '\r']) {
-            return Err(Error::file(
-                path,
-                format!("expected an Id that fits a table and a file's name, got `{id}`"),
-            ));
-        }
-        text.push_str(id);
-        for class in 0..CLASSES.len() {
-            text.push_str(match labels {
-                None => ",-1",
-                Some(labels) if labels[class] => ",1",
-                Some(_) => ",0",
-            });
-        }
-        text.push('\n');
+    let path = path.as_ref();
+    let rows: Vec<(&str, Option<Labels>)> = rows.into_iter().collect();
+    for (id, _) in &rows {
+        id::check(id).map_err(|message| Error::file(path, message))?;
     }
-    write_atomically(path, |file| file.write_all(text.as_bytes()))
+    write_atomically(path, |file| {
+        let mut writer =
+            csv::WriterBuilder::new().terminator(csv::Terminator::Any(b'\n')).from_writer(file);
+        writer.write_record(std::iter::once("Id").chain(CLASSES))?;
+        for (id, labels) in rows {
+            let values = (0..CLASSES.len()).map(|class| match labels {
+                None => "-1",
+                Some(labels) if labels[class] => "1",
+                Some(_) => "0",
+            });
+            writer.write_record(std::iter::once(id).chain(values))?;
+        }
+        writer.flush()
+    })
 }
 
 #[cfg(test)]

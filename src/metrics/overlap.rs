@@ -6,9 +6,9 @@ use crate::error::{Error, Result};
 
 /// The Dice coefficient `2|A ∩ B| / (|A| + |B|)` from three sizes; 1 where both sets are empty.
 pub(crate) fn dice_of_sizes(a: u64, b: u64, both: u64) -> f64 {
-    // (In f64: two sizes of a file's may be more together than whole numbers go.)
-    let sizes = a as f64 + b as f64;
-    if sizes == 0.0 { 1.0 } else { 2.0 * both as f64 / sizes }
+    // Sizes may be a file's claims, and their sum more than fits.
+    let all = a as u128 + b as u128;
+    if all == 0 { 1.0 } else { 2.0 * both as f64 / all as f64 }
 }
 
 /// Dice of two masks or rows of labels: whatever is not zero is a member.

@@ -1,17 +1,17 @@
 //! The csv file: written atomically and as it comes, read with the place of every mistake.
 
 use super::runs::{Runs, shortened};
+use crate::data::table::Records;
 use crate::error::{Error, Result};
 use crate::files::{explain, write_atomically};
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 const HEADER: [&str; 2] = ["Id", "Predicted"];
 const CLASSIFICATION: &str = "_classification";
 const SEGMENTATION: &str = "_segmentation";
-const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// The two rows of one picture.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,38 +95,31 @@ impl Submission {
     }
 
     /// Reads from anything; `path` is what messages call it.
-    pub fn from_reader(reader: impl Read, path: impl AsRef<Path>) -> Result<Self> {
+    pub fn from_reader(mut reader: impl Read, path: impl AsRef<Path>) -> Result<Self> {
         let mut submission = Submission { path: path.as_ref().to_owned(), ..Default::default() };
-        let mut headed = false;
-        // By hand, because no field spans lines and every message should name the right one.
-        for (i, bytes) in BufReader::new(reader).split(b'\n').enumerate() {
-            let bytes = bytes.map_err(|error| Error::file(&submission.path, explain(&error)))?;
-            let text = std::str::from_utf8(&bytes);
-            let text = text.map_err(|_| submission.wrong(i + 1, None, "not UTF-8 text".to_owned()))?;
-            let text = if i == 0 { text.trim_start_matches(BYTE_ORDER_MARK) } else { text };
-            let fields: Vec<&str> = text.trim_end().split(',').map(unquoted).collect();
-            match fields[..] {
-                [""] => {}
-                _ if !headed && fields == HEADER => headed = true,
-                _ if !headed => {
-                    let message =
-                        format!("expected `Id,Predicted`, got `{}`", shortened(text.trim_end()));
-                    return Err(submission.wrong(i + 1, None, message));
-                }
-                [id, code] => {
-                    let runs = code.parse();
-                    let runs =
-                        runs.map_err(|e: Error| submission.wrong(i + 1, Some(1), e.to_string()))?;
-                    submission.push(id.to_owned(), runs, i + 1)?;
-                }
-                _ => {
-                    let message = format!("expected an id and its runs, got {} columns", fields.len());
-                    return Err(submission.wrong(i + 1, None, message));
-                }
-            }
-        }
-        if !headed {
+        let mut bytes = Vec::new();
+        let read = reader.read_to_end(&mut bytes);
+        read.map_err(|error| Error::file(&submission.path, explain(&error)))?;
+        let mut records = Records::new(&bytes);
+        let Some((line, header)) = records.next() else {
             return Err(Error::file(&submission.path, "expected `Id,Predicted`, but the file is empty"));
+        };
+        let header = header.map_err(|message| submission.wrong(line, None, message))?;
+        if header != HEADER[..] {
+            let got = header.iter().collect::<Vec<_>>().join(",");
+            let message = format!("expected `Id,Predicted`, got `{}`", shortened(&got));
+            return Err(submission.wrong(line, None, message));
+        }
+        for (line, record) in records {
+            let record = record.map_err(|message| submission.wrong(line, None, message))?;
+            let [id, code] = [0, 1].map(|column| record.get(column).unwrap_or_default());
+            if record.len() != HEADER.len() {
+                let message = format!("expected an id and its runs, got {} columns", record.len());
+                return Err(submission.wrong(line, None, message));
+            }
+            let runs = code.parse();
+            let runs = runs.map_err(|e: Error| submission.wrong(line, Some(1), e.to_string()))?;
+            submission.push(id.to_owned(), runs, line)?;
         }
         Ok(submission)
     }
@@ -176,11 +169,6 @@ impl Submission {
         let column = column.map(|column| HEADER[column].to_owned());
         Error::Row { path: self.path.clone(), line, column, message }
     }
-}
-
-/// A field without the quotes that some programs put around every field.
-fn unquoted(field: &str) -> &str {
-    field.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(field)
 }
 
 /// Dice of every row, and its means.

@@ -115,7 +115,11 @@ impl Runs {
     /// The label map of `pixels` elements whose class masks these are, stacked. A pixel must not be
     /// in two masks.
     pub fn to_classes(&self, pixels: usize, classes: u8) -> Result<Vec<u8>> {
-        let stacked = self.to_mask(pixels * classes as usize)?;
+        let elements = pixels.checked_mul(classes as usize).ok_or_else(|| {
+            let message = format!("{classes} masks of {pixels} elements are more than there can be");
+            Error::argument("run-length code", message)
+        })?;
+        let stacked = self.to_mask(elements)?;
         let mut labels = vec![0; pixels];
         if pixels == 0 {
             return Ok(labels);
@@ -233,6 +237,16 @@ mod tests {
         let twice: Runs = "1 1 4 1".parse().unwrap();
         let error = twice.to_classes(3, 2).unwrap_err().to_string();
         assert!(error.contains("pixel 0 is in the masks of class 1 and class 2"), "{error}");
+    }
+
+    #[test]
+    fn sizes_that_a_file_claims_do_not_overflow() {
+        let most: Runs = "1 18446744073709551615".parse().unwrap();
+        assert_eq!((most.dice(&most), most.dice(&Runs::default())), (1.0, 0.0));
+        assert_eq!(most.to_string().parse::<Runs>().unwrap(), most);
+        assert!(most.to_mask(4).is_err());
+        let error = Runs::default().to_classes(usize::MAX, 20).unwrap_err().to_string();
+        assert!(error.contains("more than there can be"), "{error}");
     }
 
     #[test]

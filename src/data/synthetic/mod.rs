@@ -7,11 +7,13 @@
 //! ([`draw`]).
 
 use crate::cpu::threads;
+use crate::data::partial::Partial;
 use crate::data::voc_npy::{self, Split};
 use crate::data::{Dataset, Labels, Mask, Picture};
 use crate::error::{Error, Result};
 use crate::files::explain;
 use scene::Scene;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 pub mod classes;
@@ -86,55 +88,70 @@ pub fn truth_csv(root: &Path) -> PathBuf {
     root.join("test").join("truth.csv")
 }
 
-/// Writes a data set in the competition's layout ([`voc_npy`]); `progress(done, of)` is called now
-/// and then. Test labels are not in `test_set.csv` (−1), but in `test/truth.csv`.
+/// Makes a folder, new or empty, with a data set in the competition's layout ([`voc_npy`]), whole or
+/// not at all; `progress(done, of)` is called now and then, and may ask to stop. Test labels are not
+/// in `test_set.csv` (−1), but in `test/truth.csv`. No test pictures, no `test`.
 pub fn make(
     root: &Path,
     train: usize,
     test: usize,
     seed: u64,
-    progress: &dyn Fn(usize, usize),
+    progress: &dyn Fn(usize, usize) -> ControlFlow<()>,
 ) -> Result<()> {
-    if train == 0 || train > FIRST_TEST {
-        return Err(Error::argument(
-            "synthetic",
-            format!("expected at least one training picture, got {train}"),
-        ));
+    if !(1..=FIRST_TEST).contains(&train) || test > FIRST_TEST {
+        let message = format!(
+            "expected 1 to {FIRST_TEST} training pictures and at most as many test pictures, got {train} \
+             and {test}"
+        );
+        return Err(Error::argument("synthetic", message));
     }
-    let mut done = 0;
-    for (split, set) in
-        [(Split::Train, Synthetic::train(seed, train)), (Split::Test, Synthetic::test(seed, test))]
-    {
-        for path in [split.picture(root, ""), split.mask(root, "")] {
-            let folder = path.parent().unwrap_or(root);
-            std::fs::create_dir_all(folder).map_err(|error| Error::file(folder, explain(&error)))?;
-        }
-        let mut labels = Vec::with_capacity(set.len);
-        for start in (0..set.len).step_by(16) {
-            let results = threads::map(16.min(set.len - start), |i| -> Result<Labels> {
-                let sample = generate(seed, set.first + start + i);
-                let id = set.id(start + i);
-                voc_npy::write_picture(split.picture(root, &id), &sample.picture)?;
-                voc_npy::write_mask(split.mask(root, &id), &sample.mask)?;
-                Ok(sample.labels)
-            });
-            for result in results {
-                labels.push(result?);
-            }
-            progress(done + labels.len(), train + test);
-        }
-        done += labels.len();
-        let ids: Vec<String> = (0..set.len).map(|index| set.id(index)).collect();
-        let known = || ids.iter().map(String::as_str).zip(labels.iter().copied().map(Some));
-        match split {
-            Split::Train => voc_npy::write_csv(split.csv(root), known())?,
-            Split::Test => {
-                voc_npy::write_csv(split.csv(root), ids.iter().map(|id| (id.as_str(), None)))?;
-                voc_npy::write_csv(truth_csv(root), known())?;
-            }
-        }
+    let partial = Partial::of(root)?;
+    let count = |done: usize| match progress(done, train + test) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(Error::Interrupted("nothing was made".into())),
+    };
+    let labels = write(&partial.path, Split::Train, Synthetic::train(seed, train), &count)?;
+    voc_npy::write_csv(Split::Train.csv(&partial.path), table(&labels, true))?;
+    if test > 0 {
+        let count = |done: usize| count(train + done);
+        let labels = write(&partial.path, Split::Test, Synthetic::test(seed, test), &count)?;
+        voc_npy::write_csv(Split::Test.csv(&partial.path), table(&labels, false))?;
+        voc_npy::write_csv(truth_csv(&partial.path), table(&labels, true))?;
     }
-    Ok(())
+    partial.become_whole()
+}
+
+/// The pictures and masks of a split; their Ids and labels.
+fn write(
+    root: &Path,
+    split: Split,
+    set: Synthetic,
+    count: &dyn Fn(usize) -> Result<()>,
+) -> Result<Vec<(String, Labels)>> {
+    for path in [split.picture(root, ""), split.mask(root, "")] {
+        let folder = path.parent().unwrap_or(root);
+        std::fs::create_dir_all(folder).map_err(|error| Error::file(folder, explain(&error)))?;
+    }
+    let mut labels = Vec::new();
+    for start in (0..set.len).step_by(16) {
+        let results = threads::map(16.min(set.len - start), |i| -> Result<(String, Labels)> {
+            let sample = generate(set.seed, set.first + start + i);
+            let id = set.id(start + i);
+            voc_npy::write_picture(split.picture(root, &id), &sample.picture)?;
+            voc_npy::write_mask(split.mask(root, &id), &sample.mask)?;
+            Ok((id, sample.labels))
+        });
+        for result in results {
+            labels.push(result?);
+        }
+        count(labels.len())?;
+    }
+    Ok(labels)
+}
+
+/// The rows of a table with the labels, or with none known.
+fn table(labels: &[(String, Labels)], known: bool) -> impl Iterator<Item = (&str, Option<Labels>)> {
+    labels.iter().map(move |(id, labels)| (id.as_str(), known.then_some(*labels)))
 }
 
 #[cfg(test)]
