@@ -18,7 +18,6 @@ LEVELS = [1, 2, 3, 4, 6, 8, 12, 16]
 # What the curves are made with; the rows "each on its own" take more steps.
 CURVE = ["--steps", "7", "--queries", "50"]
 STEPS = ["--steps", "10"]
-PEOPLE = ["--from", "person", "--target", "background"]
 
 
 def attack(options, name, *arguments):
@@ -112,14 +111,16 @@ def alone(options, images):
 
 def masks(options, images):
     away, _ = attack(options, "masks-segpgd", "--task", "segment", "--epsilon", "8/255", *STEPS, *images)
-    people, _ = attack(options, "masks-people", "--task", "segment", "--epsilon", "8/255", *STEPS, *PEOPLE, *images)
-    a, p = away["attacks"][0], people["attacks"][0]
+    source, target = options.turn
+    turn = ["--from", source, "--target", target]
+    turned, _ = attack(options, "masks-turned", "--task", "segment", "--epsilon", "8/255", *STEPS, *turn, *images)
+    a, t = away["attacks"][0], turned["attacks"][0]
     return f"""## Masks, ε = 8/255, {a['pictures']} validation pictures, `{' '.join(STEPS)}`
 
 SegPGD: mean IoU {number(a['score_clean'])} → {number(a['score'])}, after rounding {number(a['score_rounded'])};
 {100 * a['led']:.1f} % of all pixels wrong; SSIM {number(a['mean_ssim'])}; {number(a['seconds_per_picture'])} s a picture.
-`{' '.join(PEOPLE)}`, {p['pictures']} pictures in which the network sees a person: {100 * p['led']:.1f} % of those pixels become
-background, {100 * p['kept']:.1f} % of the others stay what they were.
+`{' '.join(turn)}`, {t['pictures']} pictures in which the network sees {source}: {100 * t['led']:.1f} % of those pixels become
+{target}, {100 * t['kept']:.1f} % of the others stay what they were.
 """
 
 
@@ -142,6 +143,7 @@ def main():
     parser.add_argument("--images", type=int, default=200, help="validation pictures; half as many for masks")
     parser.add_argument("--levels", type=int, nargs="+", default=LEVELS, help="ε·255")
     parser.add_argument("--generator-steps", type=int, default=200)
+    parser.add_argument("--turn", nargs=2, default=["person", "background"], metavar=("FROM", "TO"), help="of masks")
     parser.add_argument("--defences", action="store_true")
     options = parser.parse_args()
     options.data = options.data or options.demo / "data"

@@ -17,7 +17,8 @@ fn refused(arguments: &[&str]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// A data set and both networks, a few steps old.
+/// A data set and both networks, a few steps old; the classifier old enough to be right of some pictures, and to say other
+/// things of others.
 struct Trained {
     _folder: tempfile::TempDir,
     data: String,
@@ -29,10 +30,10 @@ static TRAINED: LazyLock<Trained> = LazyLock::new(|| {
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (data, result) = (path("data"), path("result"));
     done(&["data", "make", &data, "--train", "24", "--test", "3"]);
-    let both = ["--data", &data, "--epochs", "1", "--val-fraction", "0.5", "--batch-size", "4"];
-    for (task, size) in [("classify", "108"), ("segment", "32")] {
+    let both = ["--data", &data, "--val-fraction", "0.5", "--batch-size", "4"];
+    for (task, size, epochs) in [("classify", "108", "10"), ("segment", "32", "1")] {
         let out = format!("{result}/{task}");
-        done(&[&["train", task, "--out", &out, "--size", size][..], &both].concat());
+        done(&[&["train", task, "--out", &out, "--size", size, "--epochs", epochs][..], &both].concat());
     }
     Trained { data, result, _folder: folder }
 });
@@ -155,6 +156,15 @@ fn other_networks_are_shown_the_perturbed_pictures() {
     assert!(printed.contains("as they are"), "{printed}");
     let rows = json(&out)["transfer"].as_array().unwrap().clone();
     assert!(rows.len() == 3 && rows.iter().all(|row| row["right"].as_array().unwrap().len() == 2));
+    // What is right it is asked of the pictures as they are, not of the perturbed ones.
+    let (_kept, out, text) = folder();
+    let far = ["--epsilon", "32/255", "--labels", "predicted"];
+    done(&attack(&text, &[&more[..], &far].concat()));
+    let summary = json(&out);
+    let (first, rows) = (&summary["attacks"][0], &summary["transfer"]);
+    assert_eq!(rows[0]["right"][0], first["clean"]);
+    assert_eq!(rows[1]["right"][0], first["robust_rounded"]);
+    assert!(first["robust_rounded"].as_f64() < first["clean"].as_f64(), "{first}");
 }
 
 #[test]

@@ -32,6 +32,7 @@ pub trait Victim: Sync {
 
 /// A network with its preprocessing in front of it, batch norms folded.
 pub struct Network {
+    name: String,
     model: Model,
     /// Kernel [1, 1, 3, 3] and bias [3] of the preprocessing, None where there is none.
     preprocess: Option<(Tensor, Tensor)>,
@@ -60,7 +61,12 @@ impl Network {
             )),
             None => None,
         };
-        Ok(Network { model, preprocess, exclusive })
+        Ok(Network { name: model.graph.name.clone(), model, preprocess, exclusive })
+    }
+
+    /// The same under another name: two networks may be of one kind.
+    pub fn named(self, name: impl Into<String>) -> Self {
+        Network { name: name.into(), ..self }
     }
 }
 
@@ -86,7 +92,7 @@ impl Victim for Network {
     }
 
     fn name(&self) -> &str {
-        &self.model.graph.name
+        &self.name
     }
 }
 

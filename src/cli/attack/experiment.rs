@@ -43,8 +43,8 @@ impl Contender {
         let first = found.into_iter().find(wanted);
         let trained =
             first.ok_or_else(|| Error::file(path, "there is no network for this --task in it"))?;
-        let victim = Network::new(&trained.model, trained.plan.preprocess)?;
         let name = format!("{} ({})", trained.plan.network.name, path.display());
+        let victim = Network::new(&trained.model, trained.plan.preprocess)?.named(&name);
         Ok(Contender { name, trained, victim })
     }
 
