@@ -17,7 +17,8 @@ fn refused(arguments: &[&str]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// A data set and both networks, a few steps old.
+/// A data set and both networks, a few steps old; the classifier old enough to be right of some pictures, and to say other
+/// things of others.
 struct Trained {
     _folder: tempfile::TempDir,
     data: String,
@@ -29,10 +30,10 @@ static TRAINED: LazyLock<Trained> = LazyLock::new(|| {
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (data, result) = (path("data"), path("result"));
     done(&["data", "make", &data, "--train", "24", "--test", "3"]);
-    let both = ["--data", &data, "--epochs", "1", "--val-fraction", "0.5", "--batch-size", "4"];
-    for (task, size) in [("classify", "108"), ("segment", "32")] {
+    let both = ["--data", &data, "--val-fraction", "0.5", "--batch-size", "4"];
+    for (task, size, epochs) in [("classify", "108", "10"), ("segment", "32", "1")] {
         let out = format!("{result}/{task}");
-        done(&[&["train", task, "--out", &out, "--size", size][..], &both].concat());
+        done(&[&["train", task, "--out", &out, "--size", size, "--epochs", epochs][..], &both].concat());
     }
     Trained { data, result, _folder: folder }
 });
@@ -102,19 +103,24 @@ fn several_attacks_and_sizes_make_a_curve_in_which_pgd_is_never_above_fgsm() {
     let small = ["--steps", "3", "--queries", "10", "--images", "8"];
     done(&attack(&text, &[&more[..], &small].concat()));
     let summary = json(&out);
-    let curve = |name: &str| -> Vec<f64> {
+    let curve = |name: &str, which: &str| -> Vec<f64> {
         let curves = summary["curves"].as_array().unwrap();
         let curve =
             curves.iter().find(|curve| curve["method"] == name).unwrap_or_else(|| panic!("{summary}"));
-        curve["points"].as_array().unwrap().iter().map(|point| point[1].as_f64().unwrap()).collect()
+        curve[which].as_array().unwrap().iter().map(|point| point[1].as_f64().unwrap()).collect()
     };
-    let (fgsm, pgd) = (curve("fgsm"), curve("pgd"));
-    assert!(fgsm.iter().zip(&pgd).all(|(fgsm, pgd)| pgd <= fgsm), "{fgsm:?} {pgd:?}");
-    for name in ["pgd", "mim", "square", "deepfool"] {
-        let curve = curve(name);
-        assert!(curve.len() == 4 && curve.is_sorted_by(|a, b| a >= b), "{name}: {curve:?}");
+    for which in ["points", "so_far"] {
+        let (fgsm, pgd) = (curve("fgsm", which), curve("pgd", which));
+        assert!(fgsm.iter().zip(&pgd).all(|(fgsm, pgd)| pgd <= fgsm), "{fgsm:?} {pgd:?}");
     }
-    assert_eq!(curve("universal").len(), 4);
+    for name in ["fgsm", "pgd", "mim", "square", "deepfool", "universal"] {
+        let (own, best) = (curve(name, "points"), curve(name, "so_far"));
+        assert!(best.len() == 4 && best.is_sorted_by(|a, b| a >= b), "{name}: {best:?}");
+        assert!(
+            own.len() == 4 && own.iter().zip(&best).all(|(own, best)| best <= own),
+            "{name}: {own:?}"
+        );
+    }
     for file in ["curves.png", "curves.svg", "attack.csv"] {
         assert!(fs::metadata(out.join(file)).unwrap().len() > 0, "{file}");
     }
@@ -150,6 +156,15 @@ fn other_networks_are_shown_the_perturbed_pictures() {
     assert!(printed.contains("as they are"), "{printed}");
     let rows = json(&out)["transfer"].as_array().unwrap().clone();
     assert!(rows.len() == 3 && rows.iter().all(|row| row["right"].as_array().unwrap().len() == 2));
+    // What is right it is asked of the pictures as they are, not of the perturbed ones.
+    let (_kept, out, text) = folder();
+    let far = ["--epsilon", "32/255", "--labels", "predicted"];
+    done(&attack(&text, &[&more[..], &far].concat()));
+    let summary = json(&out);
+    let (first, rows) = (&summary["attacks"][0], &summary["transfer"]);
+    assert_eq!(rows[0]["right"][0], first["clean"]);
+    assert_eq!(rows[1]["right"][0], first["robust_rounded"]);
+    assert!(first["robust_rounded"].as_f64() < first["clean"].as_f64(), "{first}");
 }
 
 #[test]
@@ -181,6 +196,20 @@ fn what_makes_no_sense_is_refused_before_any_work() {
         (&["--method", "magic"], "magic"),
         (&["--norm", "l1"], "`l1`"),
         (&["--method", "square", "--norm", "l2"], "linf"),
+        (&["--method", "universal", "--norm", "l2"], "linf"),
+        (&["--method", "pgd,generator", "--norm", "l2"], "linf"),
+        (&["--epsilon", "8"], "expected at most 1"),
+        (&["--epsilon", "8"], "got 8; did you mean 8/255?"),
+        (&["--epsilon", "1/255,16"], "did you mean 16/255?"),
+        (&["--epsilon", "0,03"], "did you mean 3/255?"),
+        (&["--epsilon", "8/255/2"], "expected a number of at least 0"),
+        (&["--epsilon", "inf"], "expected a number of at least 0"),
+        (&["--epsilon", "1e-60"], "expected a number that an f32 tells from 0"),
+        (&["--epsilon", "188", "--norm", "l2"], "expected at most 187.1 at side 108"),
+        (&["--step", "2"], "--step: epsilon: expected at most 1"),
+        (&["--step", "0"], "expected a step above 0"),
+        (&["--method", "square", "--queries", "0"], "expected queries"),
+        (&["--method", "pgd,generator", "--generator-steps", "0"], "at least one step"),
         (&["--preset", "keras"], "there is `notebook`"),
         (&["--preset", "notebook", "--epsilon", "0.1"], "sets method and epsilon"),
         (&["--batch-size", "0"], "at least 1"),
@@ -236,4 +265,156 @@ fn a_stopped_attack_keeps_what_is_done() {
     let rows = fs::read_to_string(out.join("attack.csv")).unwrap().lines().count() - 1;
     assert_eq!(json(&out)["attacks"][0]["pictures"].as_u64(), Some(rows as u64));
     assert!(rows >= 1 && fs::read_dir(&images).unwrap().count() == rows);
+}
+
+/// The rows of one method and ε in `attack.csv`, without what depends on the clock and on smaller ε.
+fn rows_of(out: &Path, method: &str, epsilon: &str) -> Vec<Vec<String>> {
+    let mut reader = csv::Reader::from_path(out.join("attack.csv")).unwrap();
+    let left_out = ["seconds", "success_so_far", "led_so_far"];
+    let names = reader.headers().unwrap().clone();
+    let rows = reader.records().map(Result::unwrap);
+    let wanted = rows.filter(|row| &row[0] == method && &row[1] == epsilon);
+    wanted
+        .map(|row| {
+            let cells = row.iter().zip(&names).filter(|(_, name)| !left_out.contains(name));
+            cells.map(|(cell, _)| cell.to_owned()).collect()
+        })
+        .collect()
+}
+
+const EIGHT: &str = "0.03137255";
+
+#[test]
+fn an_epsilon_has_the_same_rows_alone_in_any_list_and_among_other_methods() {
+    let (_kept, alone, text) = folder();
+    let few = ["--steps", "4", "--images", "6"];
+    done(&attack(&text, &[&few[..], &["--method", "pgd", "--epsilon", "8/255"]].concat()));
+    let expected = rows_of(&alone, "pgd", EIGHT);
+    assert_eq!(expected.len(), 6);
+    let figures = |out: &Path| {
+        let all = json(out)["attacks"].as_array().unwrap().clone();
+        let of = |a: &&Value| {
+            a["method"] == "pgd" && (a["epsilon"].as_f64().unwrap() - 8.0 / 255.0).abs() < 1e-6
+        };
+        let mut found: Vec<Value> = all.iter().filter(of).cloned().collect();
+        assert_eq!(found.len(), 1);
+        let fields = found[0].as_object_mut().unwrap();
+        fields.retain(|name, _| !name.ends_with("so_far") && name != "seconds_per_picture");
+        found.remove(0)
+    };
+    for more in [
+        &["--method", "pgd", "--epsilon", "1/255,8/255"][..],
+        &["--method", "pgd", "--epsilon", "32/255,8/255,8/255,2/255", "--batch-size", "1"],
+        &["--method", "universal,fgsm,pgd,pgd,square", "--queries", "5", "--epsilon", "1/255,8/255"],
+    ] {
+        let (_other, out, text) = folder();
+        done(&attack(&text, &[&few[..], more].concat()));
+        assert_eq!(rows_of(&out, "pgd", EIGHT), expected, "{more:?}");
+        assert_eq!(figures(&out), figures(&alone), "{more:?}");
+        assert!(out.join("panel.png").is_file());
+    }
+}
+
+#[test]
+fn a_perturbed_picture_is_the_same_among_few_pictures_and_many() {
+    let bytes = |more: &[&str]| {
+        let (_kept, out, text) = folder();
+        done(&attack(&text, &[&["--steps", "4"][..], more].concat()));
+        let folder = fs::read_dir(out.join("perturbed/test/img")).unwrap().map(|file| file.unwrap());
+        folder.map(|file| (file.file_name(), fs::read(file.path()).unwrap())).collect::<Vec<_>>()
+    };
+    let mut many = bytes(&["--images", "8", "--batch-size", "8"]);
+    many.sort();
+    for more in [&["--images", "4"][..], &["--images", "5", "--batch-size", "2", "--threads", "1"]] {
+        let few = bytes(more);
+        assert!(few.len() >= 4 && few.iter().all(|one| many.contains(one)), "{more:?}");
+    }
+}
+
+#[test]
+fn a_generator_is_the_same_whatever_it_is_used_at() {
+    let base = ["--method", "generator", "--generator-steps", "2", "--images", "2", "--batch-size", "2"];
+    let file = |epsilons: &str| {
+        let (_kept, out, text) = folder();
+        done(&attack(&text, &[&base[..], &["--epsilon", epsilons]].concat()));
+        (fs::read(out.join("generator.safetensors")).unwrap(), rows_of(&out, "generator", "0.0627451"))
+    };
+    let (alone, rows) = file("16/255");
+    assert_eq!(rows.len(), 2);
+    assert!((alone, rows) == file("1/255,8/255,16/255"));
+}
+
+/// A folder with all that is in another.
+fn copied(from: &str, to: &str) {
+    let status = std::process::Command::new("cp").args(["-r", from, to]).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn ids_with_commas_and_quotes_are_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let data = path("data");
+    copied(&TRAINED.data, &data);
+    let table = format!("{data}/test/test_set.csv");
+    let ids = ["a,b", "the \"second\"", "a third"];
+    let old = fs::read_to_string(&table).unwrap();
+    let mut lines: Vec<String> = old.lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), 1 + ids.len());
+    for (line, id) in lines[1..].iter_mut().zip(ids) {
+        let (was, rest) = line.split_once(',').unwrap();
+        let file = |id: &str| format!("{data}/test/img/test_{id}.npy");
+        fs::rename(file(was), file(id)).unwrap();
+        *line = format!("\"{}\",{rest}", id.replace('"', "\"\""));
+    }
+    fs::write(&table, lines.join("\n") + "\n").unwrap();
+    let run = |data: &str, out: &str, more: &[&str]| {
+        let base = ["attack", "--data", data, "--checkpoint", &TRAINED.result, "--out", out];
+        let test = ["--split", "test", "--labels", "predicted", "--steps", "1"];
+        done(&[&base[..], &test, more].concat());
+        let mut reader = csv::Reader::from_path(Path::new(out).join("attack.csv")).unwrap();
+        reader.records().map(|row| row.unwrap()[2].to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(run(&data, &path("curve"), &["--epsilon", "1/255,8/255"]), [ids, ids].concat());
+    assert_eq!(run(&data, &path("one"), &[]), ids);
+    // The perturbed pictures are a test set: with the training pictures beside it, it is attacked in its turn.
+    let perturbed = path("one/perturbed");
+    copied(&format!("{data}/train"), &perturbed);
+    assert_eq!(run(&perturbed, &path("again"), &[]), ids);
+}
+
+#[test]
+fn a_classifier_that_says_everything_is_told_to_be_untrained() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (network, out) = (path("network"), path("attack"));
+    let train = ["--size", "108", "--epochs", "1", "--learning-rate", "1e-9", "--val-fraction", "0.5"];
+    done(&[&["train", "classify", "--data", &TRAINED.data, "--out", &network][..], &train].concat());
+    // Every probability is near .5; what was fitted to such ones goes.
+    fs::remove_file(Path::new(&network).join("thresholds.json")).unwrap();
+    let base = ["attack", "--data", &TRAINED.data, "--checkpoint", &network, "--out", &out];
+    let printed = done(&[&base[..], &["--steps", "1", "--images", "5"]].concat());
+    assert!(printed.contains("untrained: of 5 of 5 pictures the network says all classes"), "{printed}");
+    let line = printed.lines().find(|line| line.starts_with("pgd")).unwrap();
+    let cells: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(cells[2..7], ["1.000", "-", "-", "-", "-"], "{line}");
+    let first = &json(Path::new(&out))["attacks"][0];
+    assert!(first["robust"].is_null() && first["success"].is_null(), "{first}");
+    assert!(first["doubt"].as_str().unwrap().starts_with("untrained"), "{first}");
+}
+
+#[test]
+fn where_no_picture_is_right_there_is_nothing_to_attack() {
+    let (_kept, out, text) = folder();
+    // Whatever the network says: it is to say what it says already.
+    let (_first, plain, plain_text) = folder();
+    done(&attack(&plain_text, &["--steps", "1", "--images", "1"]));
+    let mut reader = csv::Reader::from_path(plain.join("attack.csv")).unwrap();
+    let row = reader.records().next().unwrap().unwrap();
+    let said = row[4].split(' ').next().unwrap().to_owned();
+    let printed = done(&attack(&text, &["--steps", "1", "--images", "1", "--target", &said]));
+    assert!(printed.contains("nothing to attack") || printed.contains("untrained"), "{printed}");
+    let first = &json(&out)["attacks"][0];
+    assert_eq!(first["clean"].as_f64(), Some(0.0));
+    assert!(first["robust"].is_null() && first["success"].is_null(), "{first}");
 }

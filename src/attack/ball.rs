@@ -63,14 +63,29 @@ impl Ball {
         Ball { norm: Norm::L2, epsilon }
     }
 
-    /// An error where ε is no number of at least 0.
+    /// An error where ε is no number of at least 0, or more than the whole range of pictures.
     pub fn check(&self) -> Result<()> {
-        match self.epsilon >= 0.0 && self.epsilon.is_finite() {
-            true => Ok(()),
-            false => Err(Error::argument(
-                "epsilon",
-                format!("expected a number of at least 0, got {}", self.epsilon),
-            )),
+        let epsilon = self.epsilon;
+        if !(epsilon >= 0.0 && epsilon.is_finite()) {
+            let message = format!("expected a number of at least 0, got {epsilon}");
+            return Err(Error::argument("epsilon", message));
+        }
+        match self.norm == Norm::Linf && epsilon > 1.0 {
+            true => Err(Error::argument("epsilon", beyond("1", epsilon, epsilon <= 255.0))),
+            false => Ok(()),
+        }
+    }
+
+    /// The same for pictures of a side: an error, too, where no two of them are as far apart as ε.
+    pub fn check_for(&self, side: usize) -> Result<()> {
+        self.check()?;
+        let most = 3f64.sqrt() * side as f64;
+        match self.norm == Norm::L2 && self.epsilon as f64 > most {
+            true => {
+                let most = format!("{most:.1} at side {side}");
+                Err(Error::argument("epsilon", beyond(&most, self.epsilon, false)))
+            }
+            false => Ok(()),
         }
     }
 
@@ -141,7 +156,35 @@ impl Ball {
     }
 }
 
+/// An ε in steps of a picture file is what is mostly meant by one above 1.
+fn beyond(most: &str, epsilon: f32, steps: bool) -> String {
+    let asked = if steps { format!("; did you mean {epsilon}/255?") } else { String::new() };
+    format!(
+        "expected at most {most}, the distance of black from white in pictures of 0 to 1, got {epsilon}{asked}"
+    )
+}
+
 /// A tensor's numbers, wherever they are.
 pub(super) fn host(tensor: &Tensor) -> Result<Vec<f32>> {
     Ok(tensor.to_device(Device::Cpu)?.values::<f32>().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epsilon_beyond_the_range_of_pictures_is_asked_about() {
+        let error = |ball: Ball| ball.check_for(100).unwrap_err().to_string();
+        assert!(error(Ball::linf(8.0)).contains("did you mean 8/255?"));
+        assert!(!error(Ball::linf(300.0)).contains("did you mean"));
+        assert!(error(Ball::l2(174.0)).contains("at most 173.2"), "{}", error(Ball::l2(174.0)));
+        for ball in [Ball::linf(0.0), Ball::linf(1.0), Ball::l2(8.0), Ball::l2(173.0)] {
+            ball.check_for(100).unwrap();
+        }
+        for epsilon in [-0.1, f32::NAN, f32::INFINITY] {
+            assert!(error(Ball::linf(epsilon)).contains("at least 0"));
+            assert!(error(Ball::l2(epsilon)).contains("at least 0"));
+        }
+    }
 }

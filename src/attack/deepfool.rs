@@ -35,16 +35,21 @@ impl Default for DeepFool {
 }
 
 impl DeepFool {
+    pub fn check(&self) -> Result<()> {
+        if self.steps == 0 || self.candidates == 0 || !(0.0..=1.0).contains(&self.overshoot) {
+            let message = format!("expected steps, candidates and an overshoot of 0 to 1, got {self:?}");
+            return Err(Error::argument("deepfool", message));
+        }
+        Ok(())
+    }
+
     pub fn perturb(
         &self,
         victim: &dyn Victim,
         pictures: &Pictures,
         objective: &LabelObjective,
     ) -> Result<Attacked> {
-        if self.steps == 0 || self.candidates == 0 || !(0.0..=1.0).contains(&self.overshoot) {
-            let message = format!("expected steps, candidates and an overshoot of 0 to 1, got {self:?}");
-            return Err(Error::argument("deepfool", message));
-        }
+        self.check()?;
         objective.check()?;
         let (mut x, mut standings) = (Vec::new(), Vec::new());
         for i in 0..pictures.len() {

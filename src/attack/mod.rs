@@ -7,9 +7,11 @@
 //! In the order to read it: [`ball`] (what counts as small), [`victim`], [`objective`], [`iterative`] (FGSM, PGD, MIM),
 //! [`masks`] (networks that segment), [`deepfool`], [`square`] (without gradients), [`universal`] (one perturbation for all
 //! pictures), [`measure`] (how visible a perturbation is), [`generator`] (a network that
-//! perturbs), [`trial`] (an attack on many pictures), [`defence`] (what helps).
+//! perturbs), [`trial`] (an attack on many pictures), [`baseline`] (whether there is anything to attack), [`defence`] (what
+//! helps).
 
 pub mod ball;
+pub mod baseline;
 pub mod deepfool;
 pub mod defence;
 pub mod generator;
@@ -26,6 +28,7 @@ pub mod universal;
 pub mod victim;
 
 pub use ball::{Ball, Norm};
+pub use baseline::Doubt;
 pub use deepfool::DeepFool;
 pub use generator::Generator;
 pub use iterative::{Attacked, Iterative};
@@ -34,6 +37,6 @@ pub use measure::Visibility;
 pub use objective::{Goal, LabelObjective, Objective, Standing};
 pub use pictures::Pictures;
 pub use square::Square;
-pub use trial::{Aim, Attack, Subjects, Summary, Trial};
+pub use trial::{Aim, Attack, SoFar, Subjects, Summary, Trial};
 pub use universal::Universal;
 pub use victim::{Network, Victim, gradient, logits, standings};

@@ -1,6 +1,7 @@
 //! An attack on many pictures, and what it comes to.
 
 use super::ball::{Ball, Norm};
+use super::baseline::Doubt;
 use super::deepfool::DeepFool;
 use super::generator::Generator;
 use super::iterative::{Attacked, Iterative};
@@ -17,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::metrics::{Confusion, Interpolation, average_precisions};
 use crate::predict::masks_of;
 use crate::tensor::Tensor;
+use std::collections::HashMap;
 use std::time::Instant;
 
 /// A way to perturb pictures.
@@ -62,6 +64,17 @@ impl Attack {
             (Attack::Universal(universal), _) => universal.perturb(victim, pictures, objective),
             (Attack::Generator(generator), _) => generator.attack(victim, pictures, objective),
         }
+    }
+
+    /// An error where its settings make no sense for pictures of a side.
+    pub fn check(&self, side: usize) -> Result<()> {
+        match self {
+            Attack::Iterative(iterative) => iterative.check()?,
+            Attack::Square(square) => square.check()?,
+            Attack::DeepFool(deepfool) => deepfool.check()?,
+            Attack::Fgsm(_) | Attack::Universal(_) | Attack::Generator(_) => {}
+        }
+        self.ball().map_or(Ok(()), |ball| ball.check_for(side))
     }
 
     /// What it may change, where that is limited.
@@ -139,6 +152,38 @@ impl Trial {
     }
 }
 
+/// What one attack did within each ε so far, from the smallest on: whatever fools a network within a smaller ball is in the
+/// larger ones, too. Each ε is attacked on its own; this is for reporting the best of them beside it.
+#[derive(Clone, Debug, Default)]
+pub struct SoFar(HashMap<usize, Led>);
+
+/// How far one picture was led.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Led {
+    /// The network errs as wished.
+    pub reached: bool,
+    /// See [`Seen::led`].
+    pub share: f64,
+}
+
+impl SoFar {
+    /// The best that is known of a trial's picture, this trial among it.
+    pub fn with(&self, trial: &Trial) -> Led {
+        let now = Led { reached: trial.after.standing.reached, share: trial.after.led };
+        self.0.get(&trial.index).map_or(now, |before| Led {
+            reached: before.reached || now.reached,
+            share: before.share.max(now.share),
+        })
+    }
+
+    pub fn add(&mut self, trials: &[Trial]) {
+        for trial in trials {
+            let best = self.with(trial);
+            self.0.insert(trial.index, best);
+        }
+    }
+}
+
 /// What a network says of each picture.
 pub fn seen(victim: &dyn Victim, x: &Tensor, aim: &Aim) -> Result<Vec<Seen>> {
     let logits = victim::logits(victim, x)?;
@@ -209,16 +254,22 @@ pub fn run(
 pub struct Summary {
     pub pictures: usize,
     /// Share of the pictures of which the network says what it should (or does not say what was wished): as they
-    /// are, attacked, and attacked and rounded to bytes.
+    /// are, attacked, and attacked and rounded to bytes. None where a [`Doubt`] leaves nothing to tell.
     pub clean: f64,
-    pub robust: f64,
-    pub robust_rounded: f64,
-    /// Of the pictures that were right, those that are not any more.
-    pub success: f64,
+    pub robust: Option<f64>,
+    pub robust_rounded: Option<f64>,
+    /// Of the pictures that were right, those that are not any more; None as above.
+    pub success: Option<f64>,
     /// Of masks: the mean share of pixels that are as wished, of those that are to change, and of those that are what
     /// they were, of those that are to stay.
     pub led: f64,
     pub kept: f64,
+    /// The same with the best of this ε and the smaller ones for each picture.
+    pub robust_so_far: Option<f64>,
+    pub success_so_far: Option<f64>,
+    pub led_so_far: f64,
+    /// What the figures do not tell, in words.
+    pub doubt: Option<String>,
     /// Mean average precision of a classifier, mean IoU of masks with the truth; None where it cannot be told.
     pub score_clean: Option<f64>,
     pub score: Option<f64>,
@@ -234,15 +285,22 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Of trials on one data set.
-    pub fn of(trials: &[Trial], dataset: &dyn Dataset, fit: Fit) -> Result<Self> {
+    /// Of trials on one data set, after those with a smaller ε.
+    pub fn of(trials: &[Trial], so_far: &SoFar, dataset: &dyn Dataset, fit: Fit) -> Result<Self> {
         let n = trials.len();
         if n == 0 {
             return Err(Error::argument("attack", "there is no picture to tell of"));
         }
-        let share =
-            |of: &dyn Fn(&Trial) -> bool| trials.iter().filter(|t| of(t)).count() as f64 / n as f64;
-        let right = trials.iter().filter(|t| !t.before.standing.reached).count();
+        let count = |of: &dyn Fn(&Trial) -> bool| trials.iter().filter(|t| of(t)).count() as f64;
+        let was_right = |t: &Trial| !t.before.standing.reached;
+        let right = count(&was_right);
+        let all = trials.iter().map(|t| (&t.before, dataset.labels(t.index)));
+        let doubt = Doubt::in_what_is_said(all);
+        let told = !doubt.as_ref().is_some_and(Doubt::leaves_no_figures);
+        let share = |of: &dyn Fn(&Trial) -> bool| told.then(|| count(of) / n as f64);
+        let of_right = |of: &dyn Fn(&Trial) -> bool| {
+            (told && right > 0.0).then(|| count(&|t| was_right(t) && of(t)) / right)
+        };
         let masks = trials[0].before.mask.is_some();
         let counted: Vec<&Trial> = trials.iter().filter(|t| masks || t.succeeded()).collect();
         let figures = |of: &dyn Fn(&Trial) -> Option<f64>| -> Vec<f64> {
@@ -257,12 +315,16 @@ impl Summary {
         };
         Ok(Summary {
             pictures: n,
-            clean: share(&|t| !t.before.standing.reached),
+            clean: right / n as f64,
             robust: share(&|t| !t.after.standing.reached),
             robust_rounded: share(&|t| !t.rounded.standing.reached),
-            success: trials.iter().filter(|t| t.succeeded()).count() as f64 / right.max(1) as f64,
+            success: of_right(&|t| t.after.standing.reached),
             led: trials.iter().map(|t| t.after.led).sum::<f64>() / n as f64,
             kept: trials.iter().map(|t| t.after.kept).sum::<f64>() / n as f64,
+            robust_so_far: share(&|t| !so_far.with(t).reached),
+            success_so_far: of_right(&|t| so_far.with(t).reached),
+            led_so_far: trials.iter().map(|t| so_far.with(t).share).sum::<f64>() / n as f64,
+            doubt: doubt.map(|doubt| doubt.to_string()),
             score_clean: score(|t| &t.before)?,
             score: score(|t| &t.after)?,
             score_rounded: score(|t| &t.rounded)?,

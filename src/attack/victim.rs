@@ -23,10 +23,16 @@ pub trait Victim: Sync {
 
     /// Whether a picture (or a pixel) is of one class alone: a softmax. Else a sigmoid each.
     fn exclusive(&self) -> bool;
+
+    /// What it is called in messages.
+    fn name(&self) -> &str {
+        "the victim"
+    }
 }
 
 /// A network with its preprocessing in front of it, batch norms folded.
 pub struct Network {
+    name: String,
     model: Model,
     /// Kernel [1, 1, 3, 3] and bias [3] of the preprocessing, None where there is none.
     preprocess: Option<(Tensor, Tensor)>,
@@ -55,7 +61,12 @@ impl Network {
             )),
             None => None,
         };
-        Ok(Network { model, preprocess, exclusive })
+        Ok(Network { name: model.graph.name.clone(), model, preprocess, exclusive })
+    }
+
+    /// The same under another name: two networks may be of one kind.
+    pub fn named(self, name: impl Into<String>) -> Self {
+        Network { name: name.into(), ..self }
     }
 }
 
@@ -78,6 +89,10 @@ impl Victim for Network {
 
     fn exclusive(&self) -> bool {
         self.exclusive
+    }
+
+    fn name(&self) -> &str {
+        &self.name
     }
 }
 
@@ -102,10 +117,28 @@ fn linear(preprocess: Preprocess) -> Option<([f32; 9], [f32; 3])> {
     ((kernel, bias) != (identity, [0.0; 3])).then_some((kernel, bias))
 }
 
-/// The logits of pictures, on the CPU.
+/// The logits of pictures, on the CPU; an error where one is no finite number.
 pub fn logits(victim: &dyn Victim, x: &Tensor) -> Result<Tensor> {
     let x = x.to_device(victim.device())?;
-    no_grad(|| victim.logits(&x.detach()))?.to_device(Device::Cpu)
+    let logits = no_grad(|| victim.logits(&x.detach()))?.to_device(Device::Cpu)?;
+    check_finite(victim, "logits", &logits)?;
+    Ok(logits)
+}
+
+/// A comparison with NaN is false: a network of NaN would err, or resist, in every picture.
+fn check_finite(victim: &dyn Victim, what: &str, values: &Tensor) -> Result<()> {
+    let values = values.to_device(Device::Cpu)?.to_dtype(DType::F32);
+    let values = values.values::<f32>();
+    let bad = values.iter().filter(|v| !v.is_finite()).count();
+    if bad == 0 {
+        return Ok(());
+    }
+    let message = format!(
+        "the {what} of `{}` are not finite ({bad} of {}): its weights are broken; take another checkpoint, or train it again",
+        victim.name(),
+        values.len()
+    );
+    Err(Error::argument("attack", message))
 }
 
 /// The logits of pictures, and the gradient by the pictures of what has the gradient that `upstream` makes of each
@@ -120,6 +153,7 @@ pub fn gradient(
     let output = victim.logits(&leaf)?;
     // An objective reads f32 and writes it, also where a network runs in f64.
     let logits = output.detach().to_device(Device::Cpu)?.to_dtype(DType::F32);
+    check_finite(victim, "logits", &logits)?;
     let each = logits.shape().elements() / logits.shape()[0].max(1);
     let mut up = vec![0.0; logits.shape().elements()];
     let rows = logits.values::<f32>().chunks_exact(each).zip(up.chunks_exact_mut(each));
@@ -128,6 +162,7 @@ pub fn gradient(
     let gradient = output.backward_from(up)?.take(&leaf);
     let gradient = gradient
         .ok_or_else(|| Error::argument("attack", "the victim's logits do not depend on its pictures"))?;
+    check_finite(victim, "gradients by the pictures", &gradient)?;
     Ok((logits, gradient))
 }
 

@@ -146,6 +146,10 @@ impl Victim for Guarded<'_> {
     fn exclusive(&self) -> bool {
         self.classifier.exclusive()
     }
+
+    fn name(&self) -> &str {
+        self.classifier.name()
+    }
 }
 
 /// An objective for what a [`Guarded`] classifier says: reached where `inner` is, by a picture that is

@@ -99,6 +99,10 @@ impl<T: Transform> Victim for Defended<'_, T> {
     fn exclusive(&self) -> bool {
         self.inner.exclusive()
     }
+
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
 }
 
 /// A network that somebody attacks, or is judged by, and what it is to be led to.

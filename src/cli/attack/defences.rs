@@ -59,14 +59,8 @@ struct Subjects {
 }
 
 impl<'a> Defences<'a> {
-    pub fn new(
-        experiment: &'a Experiment<'a>,
-        ball: Ball,
-        steps: usize,
-        epochs: usize,
-        seed: u64,
-    ) -> Self {
-        let attack = Iterative { seed, ..Iterative::pgd(ball, steps) };
+    pub fn new(experiment: &'a Experiment<'a>, ball: Ball, epochs: usize) -> Self {
+        let attack = experiment.pgd(ball);
         let victim = &experiment.contenders[0];
         Defences { experiment, victim, attack, epochs, batches: Vec::new(), rows: Vec::new() }
     }
@@ -117,8 +111,8 @@ impl<'a> Defences<'a> {
     }
 
     /// The training pictures that something is learned from.
-    fn lessons(&self) -> Vec<usize> {
-        self.victim.trained.plan.train_indices.iter().copied().take(LEARN).collect()
+    fn lessons(&self) -> Result<Vec<usize>> {
+        Ok(self.experiment.learners(self.victim)?.into_iter().take(LEARN).collect())
     }
 
     fn judged<A, U>(
@@ -162,7 +156,7 @@ impl<'a> Defences<'a> {
     fn pca(&mut self) -> Result<()> {
         let mut moments = Moments::new(8)?;
         let (side, fit) = (self.victim.victim.side(), self.victim.trained.plan.fit);
-        for chunk in self.lessons().chunks(BATCH) {
+        for chunk in self.lessons()?.chunks(BATCH) {
             moments.add(&Pictures::of(&*self.experiment.learn, chunk, side, fit)?)?;
         }
         for share in [0.99, 0.95] {
@@ -255,7 +249,7 @@ impl<'a> Defences<'a> {
     fn detectors(&mut self) -> Result<()> {
         let victim = &self.victim.victim;
         // Pairs of training pictures, and clean ones apart for the threshold.
-        let lessons = self.lessons();
+        let lessons = self.lessons()?;
         let (pairs, apart) = lessons.split_at(lessons.len() * 3 / 4);
         let attack = Iterative { restarts: 0, ..Iterative::pgd(self.attack.ball, 10) };
         let (mut clean, mut perturbed) = (Vec::new(), Vec::new());

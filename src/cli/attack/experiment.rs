@@ -1,20 +1,21 @@
 //! The victim, its pictures, and what it is to be led to.
 
 use super::defences::Defences;
-use super::methods::Method;
+use super::methods::{Method, Variant};
 use super::output::{Outcome, Report};
+use super::subjects::{self, Known};
 use super::{Attack as Options, Split, Task, Truth, class};
 use crate::cli::device;
 use crate::cli::progress::{bar, going_on};
 use crate::cli::train::open;
 use atrous::attack::generator::Generator;
 use atrous::attack::{
-    self, Aim, Attack, Goal, LabelObjective, MaskObjective, Network, Pictures, Subjects, Summary, Trial,
-    Victim, trial,
+    self, Aim, Attack, Goal, LabelObjective, MaskObjective, Network, Pictures, SoFar, Subjects, Summary,
+    Trial, Victim, trial,
 };
 use atrous::data::image::fit_mask;
 use atrous::data::source::Source;
-use atrous::data::{CLASSES, Dataset, Labels, Mask, Picture, VOID};
+use atrous::data::{CLASSES, Dataset, VOID};
 use atrous::metrics::arg_max;
 use atrous::predict::{THRESHOLD, Trained, locate, masks_of};
 use atrous::{Error, Result};
@@ -42,8 +43,8 @@ impl Contender {
         let first = found.into_iter().find(wanted);
         let trained =
             first.ok_or_else(|| Error::file(path, "there is no network for this --task in it"))?;
-        let victim = Network::new(&trained.model, trained.plan.preprocess)?;
         let name = format!("{} ({})", trained.plan.network.name, path.display());
+        let victim = Network::new(&trained.model, trained.plan.preprocess)?.named(&name);
         Ok(Contender { name, trained, victim })
     }
 
@@ -62,10 +63,13 @@ pub struct Experiment<'a> {
     pub learn: Arc<dyn Dataset>,
     pub target: Option<u8>,
     pub from: Option<u8>,
+    /// What has to be known of a picture.
+    pub known: Option<Known>,
 }
 
 /// Logits beyond the boundary that an attack goes on to: rounding to bytes takes up to a 16th of 8/255 away.
 const MARGIN: f32 = 0.5;
+
 impl<'a> Experiment<'a> {
     pub fn new(options: &'a Options) -> Result<Self> {
         let first = Contender::load(&options.checkpoint, options.task)?;
@@ -97,12 +101,16 @@ impl<'a> Experiment<'a> {
             let message = "they are for classifiers, and train for at least one epoch";
             return Err(Error::argument("--defences", message));
         }
-        let methods = match (&options.method[..], segments) {
+        let mut methods = match (&options.method[..], segments) {
             ([], false) => vec![Method::Pgd],
             ([], true) if target.is_some() => vec![Method::Pgd],
             ([], true) => vec![Method::Segpgd],
             (given, _) => given.to_vec(),
         };
+        methods = (0..methods.len())
+            .filter(|&i| !methods[..i].contains(&methods[i]))
+            .map(|i| methods[i])
+            .collect();
         for &method in &methods {
             let wrong =
                 |message| Err(Error::argument("--method", format!("{}: {message}", method.name())));
@@ -116,7 +124,7 @@ impl<'a> Experiment<'a> {
         let plan = &contenders[0].trained.plan;
         let training = open(&options.data, segments)?;
         let learn = plan.find_samples(&training.dataset, &contenders[0].trained.path)?;
-        let (dataset, mut indices) = match options.split {
+        let (dataset, indices) = match options.split {
             Split::Train => (learn.clone(), plan.train_indices.clone()),
             Split::Validation => (learn.clone(), plan.val_indices.clone()),
             Split::Test => {
@@ -126,16 +134,20 @@ impl<'a> Experiment<'a> {
                 (test, all)
             }
         };
-        if options.images > 0 {
-            indices.truncate(options.images);
-        }
         if indices.is_empty() {
             let which =
                 options.split.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
             let message = format!("there is no picture to attack in `{which}`; give another --split");
             return Err(Error::argument("--split", message));
         }
-        Ok(Experiment { options, methods, contenders, dataset, indices, learn, target, from })
+        let known = match options.labels {
+            Truth::Predicted => None,
+            Truth::True if segments => from.is_none().then_some(Known::Mask),
+            Truth::True => Some(Known::Labels { set: target.is_none() }),
+        };
+        let limit = if options.images > 0 { options.images } else { usize::MAX };
+        let indices = subjects::first_known(known, &*dataset, &indices, limit)?;
+        Ok(Experiment { options, methods, contenders, dataset, indices, learn, target, from, known })
     }
 
     /// What the network should say of samples, as the options have it.
@@ -147,13 +159,7 @@ impl<'a> Experiment<'a> {
         pictures: &Pictures,
         weighted: bool,
     ) -> Result<Aim> {
-        let missing = |index: usize, what: &str| {
-            let message = format!(
-                "picture `{}` has no {what}; give --labels predicted to go by what the network says of it",
-                dataset.id(index)
-            );
-            Error::argument("--labels", message)
-        };
+        let missing = |index: usize, what: &str| subjects::missing(dataset, index, what);
         let predicted = self.options.labels == Truth::Predicted;
         if of.segments() {
             let now = || masks_of(&attack::logits(&of.victim, &pictures.x)?);
@@ -199,51 +205,7 @@ impl<'a> Experiment<'a> {
         Ok(Aim::Labels(objective))
     }
 
-    /// With masks that are to be turned, only pictures that have such pixels.
-    fn subjects_of(&self, contender: &Contender) -> Result<Vec<usize>> {
-        match self.from {
-            None => Ok(self.indices.clone()),
-            Some(_) => self.with_from(contender, &*self.dataset, &self.indices),
-        }
-    }
-
-    /// Those of which the network says that they have pixels of the class to be turned.
-    pub fn with_from(
-        &self,
-        contender: &Contender,
-        dataset: &dyn Dataset,
-        indices: &[usize],
-    ) -> Result<Vec<usize>> {
-        let from = self.from.unwrap_or_default();
-        let mut kept = Vec::new();
-        for chunk in indices.chunks(self.options.batch_size) {
-            let plan = &contender.trained.plan;
-            let pictures = Pictures::of(dataset, chunk, contender.victim.side(), plan.fit)?;
-            let masks = masks_of(&attack::logits(&contender.victim, &pictures.x)?)?;
-            let seen = chunk.iter().zip(masks).filter(|(_, mask)| mask.classes.contains(&from));
-            kept.extend(seen.map(|(&index, _)| index));
-        }
-        match kept.is_empty() {
-            true => {
-                let name = self.options.from.as_deref().unwrap_or_default();
-                let message =
-                    format!("the network sees no pixel of `{name}` in {} pictures", indices.len());
-                Err(Error::argument("--from", message))
-            }
-            false => Ok(kept),
-        }
-    }
-
-    /// What an attack that has to learn learns from: the pictures that the network was trained on.
-    pub fn learners(&self, contender: &Contender) -> Result<Vec<usize>> {
-        let train = &contender.trained.plan.train_indices;
-        match self.from {
-            None => Ok(train.clone()),
-            Some(_) => self.with_from(contender, &*self.learn, train),
-        }
-    }
-
-    fn trials(
+    pub fn trials(
         &self,
         attack: &Attack,
         method: Method,
@@ -278,13 +240,14 @@ impl<'a> Experiment<'a> {
 
     pub fn run(&self, epsilons: &[f32]) -> Result<()> {
         let victim = &self.contenders[0];
-        let mut report =
-            Report::new(self.options, victim, &self.methods, epsilons, self.from.is_some())?;
+        let subjects = self.subjects()?;
         let generator = match self.methods.contains(&Method::Generator) {
-            true => Some(self.generator(epsilons, victim)?),
+            true => Some(self.generator(victim)?),
             false => None,
         };
-        let result = self.measure(epsilons, generator.as_ref(), &mut report);
+        let mut report =
+            Report::new(self.options, victim, &self.methods, epsilons, self.from.is_some())?;
+        let result = self.measure(epsilons, &subjects, generator.as_ref(), &mut report);
         if report.outcomes.is_empty() && !matches!(result, Ok(()) | Err(Error::Interrupted(_))) {
             return result;
         }
@@ -303,6 +266,7 @@ impl<'a> Experiment<'a> {
     fn measure(
         &self,
         epsilons: &[f32],
+        subjects: &[Vec<usize>],
         generator: Option<&Generator>,
         report: &mut Report,
     ) -> Result<()> {
@@ -310,25 +274,14 @@ impl<'a> Experiment<'a> {
         for &method in &self.methods {
             // DeepFool has no ε: one run tells of all.
             let own = method == Method::Deepfool;
-            let all = self.subjects_of(victim)?;
-            // What fools the network within a smaller ε does so within a larger one; attacks that keep their best need
-            // not find it again.
-            let keeps =
-                matches!(method, Method::Pgd | Method::Mim | Method::Square) && !victim.segments();
-            let rising = epsilons.is_sorted();
-            let mut fooled: Vec<Trial> = Vec::new();
+            let mut so_far = SoFar::default();
             let sizes = if own { &epsilons[epsilons.len() - 1..] } else { epsilons };
             for &epsilon in sizes {
+                let variant = Variant::new(method, epsilon);
                 let attack = self.attack(method, epsilon, victim, generator)?;
                 let mut trials = Vec::new();
-                for trial in fooled.drain(..) {
-                    report.keep(&*self.dataset, method, epsilon, &trial)?;
-                    trials.push(trial);
-                }
-                let known = |index: &usize| trials.iter().any(|trial: &Trial| trial.index == *index);
-                let left: Vec<usize> = all.iter().copied().filter(|index| !known(index)).collect();
-                let result = self.trials(&attack, method, victim, &left, &mut |trial| {
-                    report.keep(&*self.dataset, method, epsilon, &trial)?;
+                let result = self.trials(&attack, method, victim, &subjects[0], &mut |trial| {
+                    report.keep(&*self.dataset, variant, &trial, so_far.with(&trial))?;
                     trials.push(trial);
                     Ok(())
                 });
@@ -339,96 +292,27 @@ impl<'a> Experiment<'a> {
                 // A few pictures are no point of a curve.
                 let counts = !interrupted || self.methods.len() == 1 && epsilons.len() == 1;
                 if !trials.is_empty() && counts {
-                    let summary = Summary::of(&trials, &*self.dataset, victim.trained.plan.fit)?;
-                    let outcome = Outcome { method, epsilon: (!own).then_some(epsilon), summary };
-                    report.add(outcome, &trials, own.then_some(epsilons));
+                    let fit = victim.trained.plan.fit;
+                    let summary = Summary::of(&trials, &so_far, &*self.dataset, fit)?;
+                    report.add(Outcome { variant, summary }, &trials, own.then_some(epsilons));
                 }
                 if interrupted {
                     let done = format!("after {} pictures of the last attack", trials.len());
                     return Err(Error::Interrupted(done));
                 }
-                if keeps && rising {
-                    fooled = trials.into_iter().filter(|trial| trial.after.standing.reached).collect();
-                }
+                so_far.add(&trials);
             }
         }
+        let epsilon = epsilons[epsilons.len() - 1];
         if self.contenders.len() > 1 {
-            let epsilon = epsilons[epsilons.len() - 1];
-            report.transfer = Some(self.transfer(self.methods[0], epsilon)?);
+            let by = Variant::new(self.methods[0], epsilon);
+            report.transfer = Some(self.transfer(by, epsilon, subjects, generator)?);
         }
         if self.options.defences {
-            let ball = self.options.ball(epsilons[epsilons.len() - 1]);
-            let (steps, epochs) = (self.options.steps, self.options.defence_epochs);
-            let defences = Defences::new(self, ball, steps, epochs, self.options.seed);
+            let ball = self.options.ball(epsilon);
+            let defences = Defences::new(self, ball, self.options.defence_epochs);
             report.defences = defences.run(&self.options.out)?;
         }
         Ok(())
-    }
-
-    /// Of each network's perturbed pictures (rows), the share that each network (columns) still gets right; first a row of
-    /// the pictures as they are.
-    fn transfer(&self, method: Method, epsilon: f32) -> Result<Vec<(String, Vec<f64>)>> {
-        let mut rows = Vec::new();
-        let judged = |set: &dyn Dataset, source: &[usize]| -> Result<Vec<f64>> {
-            self.contenders.iter().map(|judge| self.judged(judge, set, source)).collect()
-        };
-        rows.push(("as they are".to_owned(), judged(&*self.dataset, &self.indices)?));
-        for contender in &self.contenders {
-            let attack = self.attack(method, epsilon, contender, None)?;
-            let mut set =
-                Perturbed { dataset: &*self.dataset, pictures: Vec::new(), indices: Vec::new() };
-            let all = self.subjects_of(contender)?;
-            self.trials(&attack, method, contender, &all, &mut |trial| {
-                set.indices.push(trial.index);
-                set.pictures.push(trial.perturbed);
-                Ok(())
-            })?;
-            let all: Vec<usize> = (0..set.pictures.len()).collect();
-            rows.push((format!("against {}", contender.name), judged(&set, &all)?));
-        }
-        Ok(rows)
-    }
-
-    /// The share of pictures of which a network says what it should; of pixels, where it segments.
-    fn judged(&self, judge: &Contender, dataset: &dyn Dataset, indices: &[usize]) -> Result<f64> {
-        let mut right = 0.0;
-        for chunk in indices.chunks(self.options.batch_size) {
-            let pictures = Pictures::of(dataset, chunk, judge.victim.side(), judge.trained.plan.fit)?;
-            let aim = self.aim(judge, dataset, chunk, &pictures, false)?;
-            right += trial::seen(&judge.victim, &pictures.x, &aim)?
-                .iter()
-                .map(|seen| 1.0 - seen.led)
-                .sum::<f64>();
-        }
-        Ok(right / indices.len().max(1) as f64)
-    }
-}
-
-/// Perturbed pictures, with the truth of those they were made of.
-struct Perturbed<'a> {
-    dataset: &'a dyn Dataset,
-    pictures: Vec<Picture>,
-    indices: Vec<usize>,
-}
-
-impl Dataset for Perturbed<'_> {
-    fn len(&self) -> usize {
-        self.pictures.len()
-    }
-
-    fn id(&self, index: usize) -> String {
-        self.dataset.id(self.indices[index])
-    }
-
-    fn labels(&self, index: usize) -> Option<Labels> {
-        self.dataset.labels(self.indices[index])
-    }
-
-    fn picture(&self, index: usize) -> Result<Picture> {
-        Ok(self.pictures[index].clone())
-    }
-
-    fn mask(&self, index: usize) -> Result<Option<Mask>> {
-        self.dataset.mask(self.indices[index])
     }
 }

@@ -1,12 +1,16 @@
 //! The ways to perturb that the command knows, and those that have to learn first.
 
+use super::USUAL;
 use super::experiment::{Contender, Experiment};
+use super::output::of_255;
 use crate::cli::device;
 use crate::cli::progress::{asked_to_stop, bar, going_on};
-use atrous::Result;
 use atrous::attack::generator::{About, Generator, Training};
-use atrous::attack::{Aim, Attack, DeepFool, Iterative, Objective, Pictures, Square, Universal, Victim};
+use atrous::attack::{
+    Aim, Attack, Ball, DeepFool, Iterative, Norm, Objective, Pictures, Square, Universal, Victim,
+};
 use atrous::random::{Stream, domain};
+use atrous::{Error, Result};
 use clap::ValueEnum;
 use std::time::Instant;
 
@@ -37,20 +41,89 @@ impl Method {
     }
 }
 
+/// A method at one ε.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Variant {
+    pub method: Method,
+    /// None for a method that has none.
+    pub epsilon: Option<f32>,
+}
+
+impl Variant {
+    pub fn new(method: Method, epsilon: f32) -> Self {
+        Variant { method, epsilon: (method != Method::Deepfool).then_some(epsilon) }
+    }
+
+    /// `pgd, ε = 8/255`
+    pub fn name(self, norm: Norm) -> String {
+        match self.epsilon {
+            Some(epsilon) => format!("{}, ε = {}", self.method.name(), of_255(epsilon, norm)),
+            None => self.method.name().to_owned(),
+        }
+    }
+}
+
 /// Pictures that the universal perturbation learns from, and how often it sees them.
 const LEARN: usize = 320;
 const PASSES: usize = 5;
 
 impl Experiment<'_> {
-    /// The one of the options' file, or one that is trained now, at the ε nearest to 8/255.
-    pub fn generator(&self, epsilons: &[f32], contender: &Contender) -> Result<Generator> {
+    /// An error where an option makes no sense for the victim, before any work.
+    pub fn check(&self, epsilons: &[f32]) -> Result<()> {
+        let side = self.contenders[0].victim.side();
+        if let Some(step) = self.options.step {
+            if step.0 == 0.0 {
+                return Err(Error::argument("--step", "expected a step above 0, got 0"));
+            }
+            let told = |error| Error::argument("--step", error);
+            self.options.ball(step.0).check_for(side).map_err(told)?;
+        }
+        for &epsilon in epsilons {
+            let ball = self.options.ball(epsilon);
+            ball.check_for(side)?;
+            for &method in &self.methods {
+                match method {
+                    Method::Universal => drop(Universal::new(ball, side)?),
+                    Method::Generator if ball.norm != Norm::Linf => {
+                        return Err(Error::argument("--norm", "a generator is for linf alone"));
+                    }
+                    Method::Generator => self.training().check()?,
+                    _ => self.attack(method, epsilon, &self.contenders[0], None)?.check(side)?,
+                }
+            }
+        }
+        if self.methods.len() * epsilons.len() == 1 {
+            self.check_names()?;
+        }
+        Ok(())
+    }
+
+    fn training(&self) -> Training {
+        Training {
+            steps: self.options.generator_steps,
+            batch: self.options.batch_size,
+            seed: self.options.seed,
+            ..Training::default()
+        }
+    }
+
+    /// The one of the options' file, or one that is trained now. It is always trained at the same ε, whichever it is used
+    /// at. The victim's is kept in the output folder.
+    pub fn generator(&self, contender: &Contender) -> Result<Generator> {
+        let side = contender.victim.side();
         if let Some(path) = &self.options.generator {
-            return Generator::load(path)?.to_device(device());
+            let generator = Generator::load(path)?.to_device(device())?;
+            return match generator.side() == side {
+                true => Ok(generator),
+                false => {
+                    let message =
+                        format!("expected a generator of side {side}, got {}", generator.side());
+                    Err(Error::file(path, message))
+                }
+            };
         }
         let plan = &contender.trained.plan;
-        let far = |epsilon: &f32| (epsilon - 8.0 / 255.0).abs();
-        let nearest = epsilons.iter().copied().min_by(|a, b| far(a).total_cmp(&far(b)));
-        let ball = self.options.ball(nearest.unwrap_or(8.0 / 255.0));
+        let ball = Ball::linf(USUAL);
         let goal = match (&self.options.from, &self.options.target) {
             (Some(from), Some(to)) => format!("{from} to {to}"),
             (None, Some(to)) => to.clone(),
@@ -58,19 +131,14 @@ impl Experiment<'_> {
         };
         let about = About { fit: plan.fit, victim: contender.name.clone(), goal };
         let seed = self.options.seed;
-        let mut generator = Generator::new(contender.victim.side(), ball, about, seed)?;
+        let mut generator = Generator::new(side, ball, about, seed)?;
         let samples = self.learners(contender)?;
-        let training = Training {
-            steps: self.options.generator_steps,
-            batch: self.options.batch_size,
-            seed,
-            ..Training::default()
-        };
+        let training = self.training();
         let bar = bar(training.steps, "generator");
         let began = Instant::now();
         let batch = |numbers: &[usize]| -> Result<(Pictures, Box<dyn Objective>)> {
             let indices: Vec<usize> = numbers.iter().map(|&i| samples[i]).collect();
-            let pictures = Pictures::of(&*self.learn, &indices, contender.victim.side(), plan.fit)?;
+            let pictures = Pictures::of(&*self.learn, &indices, side, plan.fit)?;
             let aim = self.aim(contender, &*self.learn, &indices, &pictures, false)?;
             let objective: Box<dyn Objective> = match aim {
                 Aim::Labels(labels) => Box::new(labels),
@@ -85,14 +153,24 @@ impl Experiment<'_> {
                 asked_to_stop()
             })?;
         bar.finish_and_clear();
-        let path = self.options.out.join("generator.safetensors");
-        generator.save(&path)?;
-        println!(
-            "generator: {} ({steps} steps, {:.0} s)",
-            path.display(),
-            began.elapsed().as_secs_f64()
-        );
+        let seconds = began.elapsed().as_secs_f64();
+        if std::ptr::eq(contender, &self.contenders[0]) {
+            let path = self.options.out.join("generator.safetensors");
+            generator.save(&path)?;
+            println!("generator: {} ({steps} steps, {seconds:.0} s)", path.display());
+        }
         Ok(generator)
+    }
+
+    /// PGD as the options have it.
+    pub fn pgd(&self, ball: Ball) -> Iterative {
+        let restarts = self.options.restarts;
+        self.with_options(Iterative { restarts, ..Iterative::pgd(ball, self.options.steps) })
+    }
+
+    fn with_options(&self, iterative: Iterative) -> Iterative {
+        let step = self.options.step.map_or(iterative.step, |step| step.0);
+        Iterative { step, seed: self.options.seed, ..iterative }
     }
 
     pub fn attack(
@@ -103,16 +181,10 @@ impl Experiment<'_> {
         generator: Option<&Generator>,
     ) -> Result<Attack> {
         let (options, ball) = (self.options, self.options.ball(epsilon));
-        let iterative = |iterative: Iterative| {
-            let step = options.step.map_or(iterative.step, |step| step.0);
-            Attack::Iterative(Iterative { step, seed: options.seed, ..iterative })
-        };
+        let iterative = |iterative: Iterative| Attack::Iterative(self.with_options(iterative));
         Ok(match method {
             Method::Fgsm => Attack::Fgsm(ball),
-            Method::Pgd => iterative(Iterative {
-                restarts: options.restarts,
-                ..Iterative::pgd(ball, options.steps)
-            }),
+            Method::Pgd => Attack::Iterative(self.pgd(ball)),
             Method::Segpgd => {
                 iterative(Iterative { restarts: 0, ..Iterative::pgd(ball, options.steps) })
             }
@@ -125,7 +197,7 @@ impl Experiment<'_> {
             Method::Generator => {
                 let own = match generator {
                     Some(generator) => generator.clone(),
-                    None => self.generator(&[epsilon], contender)?,
+                    None => self.generator(contender)?,
                 };
                 // The same perturbation, larger or smaller.
                 Attack::Generator(Box::new(Generator::of(own.model, ball, own.about)?))

@@ -5,6 +5,8 @@ mod experiment;
 mod methods;
 mod output;
 mod panel;
+mod subjects;
+mod transfer;
 
 use super::progress::interruptible;
 use atrous::attack::{Ball, Norm};
@@ -32,7 +34,8 @@ Examples:
 It perturbs pictures by no more than ε, so that the network errs: a classifier says none of the true
 labels any more (or says --target), each pixel of a mask is wrong (or those of --from become
 --target). Perturbations are made at the network's size, on values from 0 to 1; 8/255 means eight of
-the 255 steps of a picture file. It leaves in the output folder: perturbed/ (the pictures, rounded to
+the 255 steps of a picture file. Each ε is attacked on its own: its figures are the same alone and
+among others; `so far` is the best of it and of the smaller ones beside it. It leaves in the output folder: perturbed/ (the pictures, rounded to
 bytes, as a test set that `atrous predict --data` reads), attack.csv (one row a picture),
 summary.json, panel.png; with several ε curves.png and curves.svg. Ctrl-C keeps what is done.")]
 pub struct Attack {
@@ -51,7 +54,7 @@ pub struct Attack {
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     method: Vec<Method>,
     /// How much a value may change (linf), or the root of all squared changes (l2), of pictures from 0 to 1.
-    /// Several with commas make a curve [default: 8/255; 2 for l2]
+    /// Several with commas make a curve, from the smallest on [default: 8/255; 2 for l2]
     #[arg(long, value_name = "E", value_delimiter = ',', allow_hyphen_values = true)]
     epsilon: Vec<Epsilon>,
     /// A curve over eight ε up to twice the usual one, 0 before them
@@ -72,7 +75,8 @@ pub struct Attack {
     /// Times that square asks the network about a picture
     #[arg(long, value_name = "N", default_value_t = 300)]
     queries: usize,
-    /// A generator that was trained before; else one is trained, and left in the output folder
+    /// A generator that was trained before; else one is trained at 8/255, and left in the output folder. At another ε its
+    /// perturbation is made larger or smaller
     #[arg(long, value_name = "FILE")]
     generator: Option<PathBuf>,
     /// Steps of the generator's training
@@ -93,10 +97,10 @@ pub struct Attack {
     /// What counts as right: the true labels (or masks), or what the network says of the picture as it is
     #[arg(long, value_enum, value_name = "WHICH", default_value = "true")]
     labels: Truth,
-    /// Another network that is shown the perturbed pictures; any number of times
+    /// Another network that is shown the pictures that the first method perturbs by the largest ε; any number of times
     #[arg(long, value_name = "PATH")]
     transfer: Vec<PathBuf>,
-    /// Measure defences of a classifier against pgd: bit depth, median, PCA, adversarial training, distillation, detectors.
+    /// Measure defences of a classifier against pgd at the largest ε: bit depth, median, PCA, adversarial training, distillation, detectors.
     /// Trains three networks
     #[arg(long)]
     defences: bool,
@@ -150,11 +154,20 @@ impl FromStr for Epsilon {
             None => number(text),
         };
         match value {
-            Some(value) if value >= 0.0 && value.is_finite() => Ok(Epsilon(value as f32)),
+            // (−0 + 0 is 0.)
+            Some(value) if value >= 0.0 && value.is_finite() => match value as f32 + 0.0 {
+                0.0 if value > 0.0 => {
+                    Err(format!("expected a number that an f32 tells from 0, got `{text}`"))
+                }
+                small => Ok(Epsilon(small)),
+            },
             _ => Err(format!("expected a number of at least 0 like 0.03 or 8/255, got `{text}`")),
         }
     }
 }
+
+/// ε of L∞ where none is given.
+const USUAL: f32 = 8.0 / 255.0;
 
 /// Two to three minutes on two cores with the AlexNet-like network; with 400 and a penalty of .02 its tanh had saturated.
 const GENERATOR_STEPS: usize = 200;
@@ -211,8 +224,8 @@ impl Attack {
         if self.batch_size == 0 {
             return Err(Error::argument("--batch-size", "expected at least 1, got 0"));
         }
-        let usual = if self.norm == Norm::Linf { 8.0 / 255.0 } else { 2.0 };
-        let epsilons: Vec<f32> = match (self.curve, &self.epsilon[..]) {
+        let usual = if self.norm == Norm::Linf { USUAL } else { 2.0 };
+        let mut epsilons: Vec<f32> = match (self.curve, &self.epsilon[..]) {
             // 1, 2, 3, 4, 6, 8, 12 and 16 of 255.
             (true, _) => {
                 [0.0, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0].map(|share| share * usual).to_vec()
@@ -220,7 +233,10 @@ impl Attack {
             (false, []) => vec![usual],
             (false, given) => given.iter().map(|epsilon| epsilon.0).collect(),
         };
+        epsilons.sort_by(f32::total_cmp);
+        epsilons.dedup();
         let experiment = Experiment::new(&self)?;
+        experiment.check(&epsilons)?;
         std::fs::create_dir_all(&self.out).map_err(|error| Error::file(&self.out, explain(&error)))?;
         interruptible(|| experiment.run(&epsilons))
     }

@@ -3,44 +3,77 @@
 use super::Attack as Options;
 use super::defences;
 use super::experiment::Contender;
-use super::methods::Method;
-use atrous::attack::trial::{Seen, robust_within};
+use super::methods::{Method, Variant};
+use super::panel::{Sheet, classes};
+use super::transfer::Transfer;
+use atrous::attack::trial::{Led, Seen, robust_within};
 use atrous::attack::{Norm, Summary, Trial};
 use atrous::data::voc_npy::{self, Split};
 use atrous::data::{CLASSES, Dataset, Labels};
 use atrous::files::{explain, write_atomically};
-use atrous::report::{self, Curve, GridRow, Panel};
+use atrous::report::{self, Curve, Panel};
 use atrous::{Error, Result};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
 pub struct Outcome {
-    pub method: Method,
-    /// None for an attack that has none.
-    pub epsilon: Option<f32>,
+    pub variant: Variant,
     pub summary: Summary,
 }
 
-pub struct Report<'a> {
-    pub options: &'a Options,
-    pub victim: &'a Contender,
-    /// One method and one ε: the pictures are kept.
-    pub whole: bool,
-    pub epsilons: Vec<f32>,
-    pub turned: bool,
-    pub outcomes: Vec<Outcome>,
-    /// By method: (ε, share of pictures that resist, or mean IoU, or share of pixels that follow).
-    pub curves: Vec<(Method, Vec<(f64, f64)>)>,
-    /// By method, of a classifier: (ε, mean average precision).
-    pub scores: Vec<(Method, Vec<(f64, f64)>)>,
-    pub table: String,
-    pub rows: Vec<GridRow>,
-    pub legend: Vec<u8>,
-    /// Of each network's pictures: what each network still gets right.
-    pub transfer: Option<Vec<(String, Vec<f64>)>>,
-    pub defences: Vec<defences::Row>,
-    pub written: Vec<(String, Option<Labels>)>,
+type Points = Vec<(f64, f64)>;
+
+/// A method's figures over ε.
+struct Curves {
+    method: Method,
+    /// The share of pictures that resist, mean IoU, or the share of pixels that follow: of each ε on its own.
+    own: Points,
+    /// The same with the best of each ε and the smaller ones; empty for mean IoU.
+    so_far: Points,
+    /// Of a classifier: mean average precision.
+    score: Points,
 }
+
+pub struct Report<'a> {
+    options: &'a Options,
+    victim: &'a Contender,
+    /// One method and one ε: the pictures are kept.
+    whole: bool,
+    several: bool,
+    turned: bool,
+    pub outcomes: Vec<Outcome>,
+    curves: Vec<Curves>,
+    table: csv::Writer<Vec<u8>>,
+    sheet: Sheet,
+    /// Of each network's pictures: what each network still gets right.
+    pub transfer: Option<Transfer>,
+    pub defences: Vec<defences::Row>,
+    written: Vec<(String, Option<Labels>)>,
+}
+
+const TABLE: &str = "attack.csv";
+
+const COLUMNS: [&str; 19] = [
+    "method",
+    "epsilon",
+    "Id",
+    "truth",
+    "said",
+    "said_attacked",
+    "said_rounded",
+    "right",
+    "success",
+    "success_so_far",
+    "success_rounded",
+    "led",
+    "led_so_far",
+    "kept",
+    "linf",
+    "l2",
+    "psnr",
+    "ssim",
+    "seconds",
+];
 
 impl<'a> Report<'a> {
     pub fn new(
@@ -50,28 +83,23 @@ impl<'a> Report<'a> {
         epsilons: &[f32],
         turned: bool,
     ) -> Result<Self> {
-        let whole = methods.len() == 1 && epsilons.len() == 1;
-        let report = Report {
+        let mut report = Report {
             options,
             victim,
-            whole,
-            epsilons: epsilons.to_vec(),
+            whole: methods.len() == 1 && epsilons.len() == 1,
+            several: epsilons.len() > 1,
             turned,
             outcomes: Vec::new(),
             curves: Vec::new(),
-            scores: Vec::new(),
-            table: "method,epsilon,Id,truth,said,said_attacked,said_rounded,right,success,success_rounded,led,kept,\
-                    linf,l2,psnr,ssim,seconds\n"
-                .into(),
-            rows: Vec::new(),
-            legend: Vec::new(),
+            table: csv::Writer::from_writer(Vec::new()),
+            sheet: Sheet::new(methods, epsilons, options.norm, victim.segments(), turned),
             transfer: None,
             defences: Vec::new(),
             written: Vec::new(),
         };
-        if whole {
-            let folder = report.perturbed();
-            let pictures = folder.join("test/img");
+        report.row(COLUMNS)?;
+        if report.whole {
+            let pictures = report.perturbed().join("test/img");
             std::fs::create_dir_all(&pictures)
                 .map_err(|error| Error::file(&pictures, explain(&error)))?;
         }
@@ -84,55 +112,60 @@ impl<'a> Report<'a> {
         self.options.out.join("perturbed")
     }
 
-    /// Takes what is wanted of one picture.
+    fn row(&mut self, cells: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Result<()> {
+        self.table.write_record(cells).map_err(|error| Error::file(self.options.out.join(TABLE), error))
+    }
+
+    /// Takes what is wanted of one picture; `so_far` is the best of this and of the smaller ε.
     pub fn keep(
         &mut self,
         dataset: &dyn Dataset,
-        method: Method,
-        epsilon: f32,
+        variant: Variant,
         trial: &Trial,
+        so_far: Led,
     ) -> Result<()> {
         let id = dataset.id(trial.index);
         let labels = dataset.labels(trial.index);
-        let said = |seen: &Seen| said(&self.classes(seen));
-        let figure = |value: Option<f64>| value.map_or(String::new(), |v| format!("{v:.5}"));
-        let epsilon_cell =
-            if method == Method::Deepfool { String::new() } else { format!("{epsilon:.6}") };
-        self.table += &format!(
-            "{},{epsilon_cell},{id},{},{},{},{},{},{},{},{:.5},{:.5},{:.6},{:.5},{},{:.5},{:.5}\n",
-            method.name(),
+        let said = |seen: &Seen| said(&classes(seen));
+        let flag = |flag: bool| (flag as u8).to_string();
+        let right = !trial.before.standing.reached;
+        self.row([
+            variant.method.name().to_owned(),
+            variant.epsilon.map_or(String::new(), |epsilon| epsilon.to_string()),
+            id.clone(),
             labels.map_or(String::new(), |labels| said_labels(&labels)),
             said(&trial.before),
             said(&trial.after),
             said(&trial.rounded),
-            !trial.before.standing.reached as u8,
-            trial.succeeded() as u8,
-            (!trial.before.standing.reached && trial.rounded.standing.reached) as u8,
-            trial.after.led,
-            trial.after.kept,
-            trial.visible.linf,
-            trial.visible.l2,
-            figure(trial.visible.psnr),
-            trial.visible.ssim,
-            trial.seconds,
-        );
+            flag(right),
+            flag(trial.succeeded()),
+            flag(right && so_far.reached),
+            flag(right && trial.rounded.standing.reached),
+            format!("{:.5}", trial.after.led),
+            format!("{:.5}", so_far.share),
+            format!("{:.5}", trial.after.kept),
+            format!("{:.6}", trial.visible.linf),
+            format!("{:.5}", trial.visible.l2),
+            trial.visible.psnr.map_or(String::new(), |psnr| format!("{psnr:.5}")),
+            format!("{:.5}", trial.visible.ssim),
+            format!("{:.5}", trial.seconds),
+        ])?;
         if self.whole {
             let path = Split::Test.picture(&self.perturbed(), &id);
             voc_npy::write_picture(path, &trial.perturbed)?;
             self.written.push((id.clone(), labels));
-            self.show_whole(id, labels, trial)
-        } else {
-            self.show_one_of_many(id, labels, method, epsilon, trial)
         }
+        self.sheet.add(&id, labels, variant, trial)
     }
 
     fn heading(&self) -> String {
         match (self.victim.segments(), self.turned) {
             (false, _) => format!(
-                "{:>9} {:>7} {:>7} {:>8} {:>8} {:>7} {:>7} {:>7} {:>7} {:>6} {:>9}",
+                "{:>9} {:>7} {:>7} {:>7} {:>8} {:>8} {:>7} {:>7} {:>7} {:>7} {:>6} {:>9}",
                 "epsilon",
                 "clean",
                 "robust",
+                "so far",
                 "rounded",
                 "success",
                 "mAP",
@@ -143,12 +176,13 @@ impl<'a> Report<'a> {
                 "s/picture"
             ),
             (true, _) => format!(
-                "{:>9} {:>7} {:>7} {:>8} {:>8} {:>8} {:>7} {:>7} {:>6} {:>9}",
+                "{:>9} {:>7} {:>7} {:>8} {:>8} {:>8} {:>8} {:>7} {:>7} {:>6} {:>9}",
                 "epsilon",
                 "mIoU",
                 "mIoU'",
                 "rounded",
                 if self.turned { "turned" } else { "wrong" },
+                "so far",
                 "kept",
                 "mean L∞",
                 "mean L2",
@@ -158,20 +192,54 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// One attack is over: its line, and its points of the curves.
+    /// Takes an attack's figures; `own` are the ε that a method without one is told of.
     pub fn add(&mut self, outcome: Outcome, trials: &[Trial], own: Option<&[f32]>) {
-        let s = &outcome.summary;
+        self.print(&outcome);
+        let Outcome { variant, summary: s } = &outcome;
+        let at = |epsilon: f32| match self.options.norm {
+            Norm::Linf => epsilon as f64 * 255.0,
+            Norm::L2 => epsilon as f64,
+        };
+        let point = |value: Option<f64>| -> Points {
+            value.map(|value| (at(variant.epsilon.unwrap_or_default()), value)).into_iter().collect()
+        };
+        let within = |epsilons: &[f32]| -> Points {
+            // It fools with one perturbation what it fools at all: the best so far is itself.
+            let all = epsilons.iter().filter(|_| s.robust.is_some());
+            all.map(|&e| (at(e), robust_within(trials, self.options.ball(e)))).collect()
+        };
+        let (own, so_far) = match (own, self.victim.segments(), self.turned) {
+            (Some(epsilons), ..) => (within(epsilons), within(epsilons)),
+            (None, false, _) => (point(s.robust), point(s.robust_so_far)),
+            (None, true, true) => (point(Some(s.led)), point(Some(s.led_so_far))),
+            (None, true, false) => (point(s.score), Points::new()),
+        };
+        let score = point(s.score.filter(|_| !self.victim.segments() && variant.epsilon.is_some()));
+        let method = variant.method;
+        match self.curves.iter_mut().find(|curves| curves.method == method) {
+            Some(curves) => {
+                curves.own.extend(own);
+                curves.so_far.extend(so_far);
+                curves.score.extend(score);
+            }
+            None => self.curves.push(Curves { method, own, so_far, score }),
+        }
+        self.outcomes.push(outcome);
+    }
+
+    fn print(&self, Outcome { variant, summary: s }: &Outcome) {
         let number =
             |value: Option<f64>, digits: usize| value.map_or("-".into(), |v| format!("{v:.digits$}"));
-        let epsilon = outcome.epsilon.map_or("-".into(), |epsilon| of_255(epsilon, self.options.norm));
+        let epsilon = variant.epsilon.map_or("-".into(), |epsilon| of_255(epsilon, self.options.norm));
         let line = match self.victim.segments() {
             false => format!(
-                "{:>9} {:>7.3} {:>7.3} {:>8.3} {:>8.3} {:>7} {:>7} {:>7} {:>7} {:>6} {:>9.3}",
+                "{:>9} {:>7.3} {:>7} {:>7} {:>8} {:>8} {:>7} {:>7} {:>7} {:>7} {:>6} {:>9.3}",
                 epsilon,
                 s.clean,
-                s.robust,
-                s.robust_rounded,
-                s.success,
+                number(s.robust, 3),
+                number(s.robust_so_far, 3),
+                number(s.robust_rounded, 3),
+                number(s.success, 3),
                 number(s.score_clean, 3),
                 number(s.score, 3),
                 number(s.median_linf, 4),
@@ -180,12 +248,13 @@ impl<'a> Report<'a> {
                 s.seconds_per_picture
             ),
             true => format!(
-                "{:>9} {:>7} {:>7} {:>8} {:>8.3} {:>8.3} {:>7} {:>7} {:>6} {:>9.3}",
+                "{:>9} {:>7} {:>7} {:>8} {:>8.3} {:>8.3} {:>8.3} {:>7} {:>7} {:>6} {:>9.3}",
                 epsilon,
                 number(s.score_clean, 3),
                 number(s.score, 3),
                 number(s.score_rounded, 3),
                 s.led,
+                s.led_so_far,
                 s.kept,
                 number(s.mean_linf, 4),
                 number(s.mean_l2, 3),
@@ -193,36 +262,15 @@ impl<'a> Report<'a> {
                 s.seconds_per_picture
             ),
         };
-        println!("{:<10} {line}", outcome.method.name());
-        let at = |epsilon: f32| match self.options.norm {
-            Norm::Linf => epsilon as f64 * 255.0,
-            Norm::L2 => epsilon as f64,
-        };
-        let points: Vec<(f64, f64)> = match own {
-            Some(epsilons) => {
-                epsilons.iter().map(|&e| (at(e), robust_within(trials, self.options.ball(e)))).collect()
-            }
-            None => {
-                let value = match (self.victim.segments(), self.turned) {
-                    (false, _) => Some(s.robust),
-                    (true, true) => Some(s.led),
-                    (true, false) => s.score,
-                };
-                value.map(|value| (at(outcome.epsilon.unwrap_or_default()), value)).into_iter().collect()
-            }
-        };
-        if let (false, Some(epsilon), Some(score)) = (self.victim.segments(), outcome.epsilon, s.score) {
-            extend(&mut self.scores, outcome.method, vec![(at(epsilon), score)]);
-        }
-        extend(&mut self.curves, outcome.method, points);
-        self.outcomes.push(outcome);
+        println!("{:<10} {line}", variant.method.name());
     }
 
     /// Writes everything; what was made is printed.
     pub fn write(&mut self, dataset: &dyn Dataset) -> Result<()> {
         let out = &self.options.out;
-        let table = out.join("attack.csv");
-        write_atomically(&table, |file| file.write_all(self.table.as_bytes()))?;
+        let table = out.join(TABLE);
+        self.table.flush().map_err(|error| Error::file(&table, explain(&error)))?;
+        write_atomically(&table, |file| file.write_all(self.table.get_ref()))?;
         println!("every picture: {}", table.display());
         if self.whole {
             let folder = self.perturbed();
@@ -238,43 +286,24 @@ impl<'a> Report<'a> {
                 dataset.len()
             );
         }
-        let headings = self.headings();
-        self.rows.retain(|row| row.cells.len() == headings.len());
-        if !self.rows.is_empty() {
-            let panel = out.join("panel.png");
-            report::grid(&headings, &self.rows, &self.legend, &panel)?;
+        let panel = out.join("panel.png");
+        if self.sheet.write(&panel)? {
             println!("pictures: {}", panel.display());
         }
-        if self.epsilons.len() > 1 && !self.curves.is_empty() {
-            let title = match (self.victim.segments(), self.turned) {
-                (false, _) => "Pictures that resist",
-                (true, true) => "Pixels that follow the wish",
-                (true, false) => "Mean IoU",
-            };
-            let curve = |(method, points): &(Method, Vec<(f64, f64)>)| Curve {
-                name: method.name().into(),
-                points: points.clone(),
-            };
-            let panel = |title: &str, curves: &[(Method, Vec<(f64, f64)>)]| Panel {
-                title: title.into(),
-                curves: curves.iter().map(curve).collect(),
-                log: false,
-            };
-            let mut panels = vec![panel(title, &self.curves)];
-            if !self.scores.is_empty() {
-                panels.push(panel("Mean average precision", &self.scores));
-            }
-            let x = if self.options.norm == Norm::Linf { "ε · 255" } else { "ε (L2)" };
-            for path in report::draw(&panels, x, out)? {
-                println!("curves: {}", path.display());
-            }
+        if self.several {
+            self.draw()?;
         }
-        if let Some(rows) = &self.transfer {
+        if let Some(Transfer { by, rows }) = &self.transfer {
             println!(
-                "what each network (columns, in the rows' order) still gets right of pictures perturbed"
+                "what each network (columns, in the rows' order) still gets right of pictures perturbed by {}",
+                by.name(self.options.norm)
             );
             for (name, values) in rows {
-                let cells: Vec<String> = values.iter().map(|v| format!("{v:>7.3}")).collect();
+                let cell = |value: &Option<f64>| match value {
+                    Some(value) => format!("{value:>7.3}"),
+                    None => format!("{:>7}", "-"),
+                };
+                let cells: Vec<String> = values.iter().map(cell).collect();
                 println!("  {name:<48} {}", cells.join(" "));
             }
         }
@@ -286,20 +315,56 @@ impl<'a> Report<'a> {
         Ok(())
     }
 
+    fn draw(&self) -> Result<()> {
+        let title = match (self.victim.segments(), self.turned) {
+            (false, _) => "Pictures that resist",
+            (true, true) => "Pixels that follow the wish",
+            (true, false) => "Mean IoU",
+        };
+        let panel = |title: &str, points: fn(&Curves) -> &Points| {
+            let some = self.curves.iter().filter(|curves| !points(curves).is_empty());
+            let curve = |curves: &Curves| Curve {
+                name: curves.method.name().into(),
+                points: points(curves).clone(),
+            };
+            Panel { title: title.into(), curves: some.map(curve).collect(), log: false }
+        };
+        let mut panels = vec![
+            panel(&format!("{title}, each ε alone"), |curves| &curves.own),
+            panel(&format!("{title}, best so far"), |curves| &curves.so_far),
+            panel("Mean average precision, each ε alone", |curves| &curves.score),
+        ];
+        panels.retain(|panel| !panel.curves.is_empty());
+        if panels.is_empty() {
+            return Ok(());
+        }
+        let x = if self.options.norm == Norm::Linf { "ε · 255" } else { "ε (L2)" };
+        for path in report::draw(&panels, x, &self.options.out)? {
+            println!("curves: {}", path.display());
+        }
+        Ok(())
+    }
+
     fn json(&self) -> Value {
-        let outcome = |outcome: &Outcome| {
-            let mut fields = json!({ "method": outcome.method.name(), "epsilon": outcome.epsilon });
-            let summary = serde_json::to_value(&outcome.summary).unwrap_or_default();
+        let outcome = |Outcome { variant, summary }: &Outcome| {
+            let mut fields = json!({ "method": variant.method.name(), "epsilon": variant.epsilon });
+            let summary = serde_json::to_value(summary).unwrap_or_default();
             if let (Some(fields), Value::Object(summary)) = (fields.as_object_mut(), summary) {
                 fields.extend(summary);
             }
             fields
         };
-        let curve = |(method, points): &(Method, Vec<(f64, f64)>)| json!({ "method": method.name(), "points": points });
-        let transfer = self.transfer.as_ref().map(|rows| {
-            rows.iter()
-                .map(|(name, values)| json!({ "pictures": name, "right": values }))
-                .collect::<Vec<_>>()
+        let curve = |curves: &Curves| json!({ "method": curves.method.name(), "points": curves.own, "so_far": curves.so_far });
+        let transfer = self.transfer.as_ref().map(|Transfer { by, rows }| {
+            let row = |(name, values): &(String, Vec<Option<f64>>)| {
+                json!({
+                    "pictures": name,
+                    "method": by.method.name(),
+                    "epsilon": by.epsilon,
+                    "right": values,
+                })
+            };
+            rows.iter().map(row).collect::<Vec<_>>()
         });
         json!({
             "victim": self.victim.name,
@@ -316,13 +381,6 @@ impl<'a> Report<'a> {
     }
 }
 
-fn extend(curves: &mut Vec<(Method, Vec<(f64, f64)>)>, method: Method, points: Vec<(f64, f64)>) {
-    match curves.iter_mut().find(|(known, _)| *known == method) {
-        Some((_, known)) => known.extend(points),
-        None => curves.push((method, points)),
-    }
-}
-
 fn said(classes: &[(usize, Option<f32>)]) -> String {
     let one = |&(class, sure): &(usize, Option<f32>)| match sure {
         Some(sure) => format!("{} {sure:.3}", CLASSES[class]),
@@ -336,11 +394,32 @@ fn said_labels(labels: &Labels) -> String {
     set.map(|class| CLASSES[class]).collect::<Vec<_>>().join("; ")
 }
 
-/// `8/255`, where it is a whole number of them; else digits.
+/// `8/255`, where it is a whole number of them; else digits that tell it from every other.
 pub fn of_255(epsilon: f32, norm: Norm) -> String {
-    let steps = epsilon * 255.0;
-    match norm == Norm::Linf && (steps - steps.round()).abs() < 1e-3 {
-        true => format!("{:.0}/255", steps),
-        false => format!("{epsilon:.4}"),
+    let steps = epsilon as f64 * 255.0;
+    let whole = steps.round();
+    // (An f32 is right to 6·10⁻⁸ of itself.)
+    match norm == Norm::Linf && (steps - whole).abs() <= 1e-6 * whole {
+        true => format!("{whole:.0}/255"),
+        false => epsilon.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epsilon_is_named_truly() {
+        let named = |steps: f32| of_255(steps / 255.0, Norm::Linf);
+        for steps in 0..=255 {
+            assert_eq!(named(steps as f32), format!("{steps}/255"));
+        }
+        assert_eq!(of_255(0.055, Norm::Linf), "0.055");
+        assert_eq!(of_255(1e-6, Norm::Linf), "0.000001");
+        assert_eq!(
+            (of_255(2.0, Norm::L2), of_255(8.0 / 255.0, Norm::L2)),
+            ("2".into(), "0.03137255".into())
+        );
     }
 }

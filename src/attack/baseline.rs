@@ -1,0 +1,149 @@
+//! What a network says of pictures as they are: whether there is anything to attack.
+//!
+//! A network that says every class of every picture resists every attack that leads away from labels, and one that is
+//! right nowhere cannot be led anywhere. Their shares of pictures that resist, 1 and 0, say nothing.
+
+use super::trial::Seen;
+use crate::data::{CLASSES, Labels};
+use std::fmt;
+
+/// The share of pictures, and of classes, that counts as nearly all of them.
+const NEARLY: f64 = 0.9;
+/// Fewer pictures may well be alike.
+const ENOUGH: usize = 4;
+
+/// Why an attack's figures tell less than they seem to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// So many pictures, none of which is right as it is.
+    NothingRight { pictures: usize },
+    /// All classes, or nearly so, are said of so many of the pictures.
+    Everything { of: usize, pictures: usize },
+    /// The same is said of so many of the pictures, whose labels differ.
+    TheSame { said: Labels, of: usize, pictures: usize },
+}
+
+impl Doubt {
+    /// In what a network said of pictures before they were perturbed, and their true labels, where they are known.
+    pub fn in_what_is_said<'a>(
+        pictures: impl IntoIterator<Item = (&'a Seen, Option<Labels>)>,
+    ) -> Option<Doubt> {
+        let all: Vec<(&Seen, Option<Labels>)> = pictures.into_iter().collect();
+        let pictures = all.len();
+        let nearly_all = |count: usize| count as f64 >= NEARLY * pictures as f64;
+        let full = |seen: &Seen| {
+            seen.said.iter().filter(|&&said| said).count() as f64 >= NEARLY * CLASSES.len() as f64
+        };
+        let of = all.iter().filter(|(seen, _)| full(seen)).count();
+        if of > 0 && nearly_all(of) {
+            return Some(Doubt::Everything { of, pictures });
+        }
+        if all.iter().all(|(seen, _)| seen.standing.reached) {
+            return (pictures > 0).then_some(Doubt::NothingRight { pictures });
+        }
+        let alike = |said: Labels| all.iter().filter(move |(seen, _)| seen.said == said);
+        let (said, of) = all
+            .iter()
+            .map(|(seen, _)| (seen.said, alike(seen.said).count()))
+            .max_by_key(|&(_, of)| of)?;
+        let mut truths = alike(said).filter_map(|(_, truth)| *truth);
+        let first = truths.next();
+        let differ = truths.any(|truth| Some(truth) != first);
+        (of >= ENOUGH && nearly_all(of) && differ).then_some(Doubt::TheSame { said, of, pictures })
+    }
+
+    /// The shares that resist and that are led astray mean nothing at all.
+    pub fn leaves_no_figures(&self) -> bool {
+        !matches!(self, Doubt::TheSame { .. })
+    }
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Doubt::NothingRight { pictures } => write!(
+                f,
+                "nothing to attack: none of the {pictures} pictures is right before the attack, so that no share of them can \
+                 resist it; train the network for longer, or attack another one or other pictures"
+            ),
+            Doubt::Everything { of, pictures } => write!(
+                f,
+                "untrained: of {of} of {pictures} pictures the network says all classes, or nearly so, and resists whatever \
+                 is done to it; train it for longer, or fit its thresholds"
+            ),
+            Doubt::TheSame { said, of, pictures } => {
+                let names: Vec<&str> =
+                    CLASSES.iter().zip(said).filter(|(_, said)| **said).map(|(&name, _)| name).collect();
+                let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+                write!(
+                    f,
+                    "hardly trained: of {of} of {pictures} pictures the network says the same ({names}), whatever is in \
+                     them; the figures tell of that one answer. Train it for longer"
+                )
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attack::Standing;
+
+    fn seen(said: &[usize], right: bool) -> Seen {
+        let mut labels = [false; CLASSES.len()];
+        said.iter().for_each(|&class| labels[class] = true);
+        Seen {
+            standing: Standing { reached: !right, sure: false, score: 0.0 },
+            said: labels,
+            probabilities: vec![0.5; CLASSES.len()],
+            mask: None,
+            led: 0.0,
+            kept: 1.0,
+        }
+    }
+
+    fn truth(class: usize) -> Option<Labels> {
+        let mut labels = [false; CLASSES.len()];
+        labels[class] = true;
+        Some(labels)
+    }
+
+    fn doubt(all: &[(Seen, Option<Labels>)]) -> Option<Doubt> {
+        Doubt::in_what_is_said(all.iter().map(|(seen, truth)| (seen, *truth)))
+    }
+
+    #[test]
+    fn a_network_that_says_everything_is_untrained() {
+        let every: Vec<usize> = (0..CLASSES.len()).collect();
+        let most = &every[..18];
+        let all = [(seen(&every, true), truth(1)), (seen(most, true), truth(2))];
+        let found = doubt(&all).unwrap();
+        assert_eq!(found, Doubt::Everything { of: 2, pictures: 2 });
+        assert!(found.leaves_no_figures() && found.to_string().starts_with("untrained: of 2 of 2"));
+        let all = [(seen(&every, true), truth(1)), (seen(&every[..17], true), truth(2))];
+        assert_eq!(doubt(&all), None);
+    }
+
+    #[test]
+    fn where_no_picture_is_right_there_is_nothing_to_attack() {
+        let all = [(seen(&[3], false), truth(1)), (seen(&[4], false), None)];
+        let found = doubt(&all).unwrap();
+        assert_eq!(found, Doubt::NothingRight { pictures: 2 });
+        assert!(found.leaves_no_figures() && found.to_string().starts_with("nothing to attack"));
+        assert_eq!(doubt(&[(seen(&[3], true), truth(3)), (seen(&[4], false), truth(1))]), None);
+        assert_eq!(doubt(&[]), None);
+    }
+
+    #[test]
+    fn one_answer_for_pictures_of_all_kinds_is_told() {
+        let one = |class| (seen(&[14], class == 14), truth(class));
+        let found = doubt(&[one(14), one(2), one(14), one(5)]).unwrap();
+        assert!(!found.leaves_no_figures());
+        assert!(found.to_string().contains("of 4 of 4 pictures the network says the same (person)"));
+        // Pictures of one kind, and those of which nobody knows what they are of.
+        assert_eq!(doubt(&[one(14), one(14), one(14), one(14)]), None);
+        let unknown = || (seen(&[14], true), None);
+        assert_eq!(doubt(&[unknown(), unknown(), unknown(), unknown()]), None);
+    }
+}
