@@ -103,7 +103,7 @@ fn check_devkit(root: &Path, report: &mut Report) {
                     found.mask = dataset.mask_path(i).is_file();
                     return found;
                 }
-                match picture_files::read_jpeg(dataset.picture_path(i)) {
+                match picture_files::read_picture(dataset.picture_path(i)) {
                     Ok(Picture { height, width, .. }) => found.size = Some((height, width)),
                     Err(error) => found.problems.push(error),
                 }

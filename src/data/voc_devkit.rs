@@ -13,7 +13,7 @@
 //! else from its mask. What is difficult is in the picture all the same, and counts as such.
 
 use crate::cpu::threads;
-use crate::data::picture_files::{read_jpeg, read_mask_png};
+use crate::data::picture_files::{read_mask_png, read_picture};
 use crate::data::{CLASSES, Dataset, Labels, Mask, Picture, mask_if_there};
 use crate::error::{Error, Result};
 use crate::files::explain;
@@ -167,7 +167,7 @@ impl Dataset for VocDevkit {
     }
 
     fn picture(&self, index: usize) -> Result<Picture> {
-        read_jpeg(self.picture_path(index))
+        read_picture(self.picture_path(index))
     }
 
     fn mask(&self, index: usize) -> Result<Option<Mask>> {
