@@ -7,7 +7,7 @@
 
 use atrous::autograd::no_grad;
 use atrous::data::image::{Fit, fit};
-use atrous::data::picture_files::{read_jpeg, read_png};
+use atrous::data::picture_files::read_picture;
 use atrous::graph::{Model, Run, for_inference};
 use atrous::models::{Head, Spec};
 use atrous::weights::{self, names::Base};
@@ -47,11 +47,7 @@ fn name(weights: &Path, classes: &Path, pictures: &[String]) -> Result<()> {
     let model = for_inference(&model)?;
     let preprocess = file.origin.preprocess(Base::MobileNet);
     for path in pictures {
-        let picture = match Path::new(path).extension().is_some_and(|end| end == "png") {
-            true => read_png(path)?,
-            false => read_jpeg(path)?,
-        };
-        let mut values = fit(&picture, SIDE, Fit::Stretch)?;
+        let mut values = fit(&read_picture(path)?, SIDE, Fit::Stretch)?;
         preprocess.apply(&mut values);
         let x = Tensor::from_slice(&values, [1, SIDE, SIDE, 3])?;
         let output = no_grad(|| model.run(&x, Run::infer()))?.output;

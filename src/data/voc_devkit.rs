@@ -19,7 +19,7 @@ pub use annotation::read_annotation;
 pub use lists::without_value;
 
 use crate::cpu::threads;
-use crate::data::picture_files::{read_jpeg, read_mask_png};
+use crate::data::picture_files::{read_mask_png, read_picture};
 use crate::data::{CLASSES, Dataset, Labels, Mask, Picture, is_there, mask_if_there};
 use crate::error::{Error, Result, printable};
 use lists::ClassLists;
@@ -193,7 +193,7 @@ impl Dataset for VocDevkit {
     }
 
     fn picture(&self, index: usize) -> Result<Picture> {
-        read_jpeg(self.picture_path(index))
+        read_picture(self.picture_path(index))
     }
 
     fn mask(&self, index: usize) -> Result<Option<Mask>> {

@@ -90,7 +90,7 @@ fn check_list(
             found.mask = path.is_file();
             return found;
         }
-        match picture_files::read_jpeg(dataset.picture_path(i)) {
+        match picture_files::read_picture(dataset.picture_path(i)) {
             Ok(Picture { height, width, .. }) => found.size = Some((height, width)),
             Err(error) => found.problems.push(error),
         }

@@ -1,0 +1,123 @@
+//! Picture files: pictures in and out, masks in and out.
+//!
+//! A picture is read by what it is, whatever its name ends in: JPEG, PNG or WebP. It is RGB of 8 bits
+//! then, and upright: what Exif data says of how the camera was held has been done. A mask is a PNG whose pixels say
+//! classes by numbers or by VOC's colours: `masks.rs` has the rules, and refuses where two readings contradict.
+//!
+//! Whatever a file claims, sizes are looked at before memory is taken: more than [`MOST_PIXELS`] are refused, and more
+//! than a file of its length can hold. A file that is cut off is an error, never a picture that is grey in part.
+
+use crate::data::{Mask, Picture};
+use crate::error::{Error, Result};
+use crate::files::{explain, write_atomically};
+use exif::Orientation;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+mod exif;
+mod jpeg;
+mod masks;
+mod palette;
+mod png;
+mod webp;
+
+pub use masks::decode_mask_png;
+pub use palette::voc_palette;
+pub use png::{encode_mask_png, encode_png};
+
+/// More pixels than this are refused before memory is taken for them: a few bytes of a header may
+/// claim any number.
+pub const MOST_PIXELS: usize = 1 << 26;
+
+/// A JPEG file holds no longer side.
+const MOST_SIDE: usize = u16::MAX as usize;
+
+/// Quality of the JPEG files that are written, 1 to 100.
+pub const JPEG_QUALITY: u8 = 95;
+
+fn read<T>(path: &Path, decode: impl FnOnce(&[u8]) -> Result<T, String>) -> Result<T> {
+    let bytes = fs::read(path).map_err(|error| Error::file(path, explain(&error)))?;
+    decode(&bytes).map_err(|message| Error::file(path, message))
+}
+
+/// A picture from a JPEG, PNG or WebP file, upright.
+pub fn read_picture(path: impl AsRef<Path>) -> Result<Picture> {
+    read(path.as_ref(), decode_picture)
+}
+
+/// A mask from a PNG file, by its numbers or by VOC's colours.
+pub fn read_mask_png(path: impl AsRef<Path>) -> Result<Mask> {
+    read(path.as_ref(), decode_mask_png)
+}
+
+fn reasonable(height: usize, width: usize) -> Result<(), String> {
+    if height.checked_mul(width).is_some_and(|pixels| (1..=MOST_PIXELS).contains(&pixels)) {
+        return Ok(());
+    }
+    Err(format!("expected 1 to {MOST_PIXELS} pixels, got {height}×{width}"))
+}
+
+/// What a crate makes of a file. A damaged file may make it panic: that ends here.
+fn guarded<T>(kind: &str, decode: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    let damaged =
+        |_| Err(format!("expected a {kind} file that is whole and right, got one that is damaged"));
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(damaged)
+}
+
+/// RGB, upright, from the bytes of a JPEG, PNG or WebP file.
+pub fn decode_picture(bytes: &[u8]) -> Result<Picture, String> {
+    let (picture, orientation) = match bytes {
+        [0xff, 0xd8, ..] => jpeg::decode(bytes)?,
+        [0x89, b'P', b'N', b'G', ..] => png::decode(bytes)?,
+        [b'R', b'I', b'F', b'F', ..] => webp::decode(bytes)?,
+        _ => {
+            let start: Vec<String> = bytes.iter().take(4).map(|byte| format!("{byte:02X}")).collect();
+            let start = if start.is_empty() { "nothing".to_owned() } else { start.join(" ") };
+            return Err(format!(
+                "expected a JPEG file (FF D8 …), PNG or WebP, got one that starts with {start}"
+            ));
+        }
+    };
+    upright(picture, orientation)
+}
+
+fn upright(picture: Picture, orientation: Orientation) -> Result<Picture, String> {
+    let ([height, width], rgb) = orientation.apply([picture.height, picture.width], 3, picture.rgb);
+    Picture::new(height, width, rgb).map_err(|error| error.to_string())
+}
+
+/// Can a picture of this size be written as a JPEG that is read again?
+pub fn jpeg_holds(height: usize, width: usize) -> Result<(), String> {
+    if height.max(width) > MOST_SIDE {
+        return Err(format!("expected sides of at most {MOST_SIDE} for a JPEG, got {height}×{width}"));
+    }
+    reasonable(height, width)
+}
+
+/// Writes a picture as a JPEG, whole or not at all; every pixel keeps its colour (4:4:4).
+pub fn write_jpeg(path: impl AsRef<Path>, picture: &Picture) -> Result<()> {
+    let path = path.as_ref();
+    let Picture { height, width, .. } = *picture;
+    jpeg_holds(height, width).map_err(|message| Error::file(path, message))?;
+    let mut bytes = Vec::new();
+    let mut encoder = jpeg_encoder::Encoder::new(&mut bytes, JPEG_QUALITY);
+    encoder.set_sampling_factor(jpeg_encoder::SamplingFactor::F_1_1);
+    encoder
+        .encode(&picture.rgb, width as u16, height as u16, jpeg_encoder::ColorType::Rgb)
+        .map_err(|error| Error::file(path, error))?;
+    write_atomically(path, |file| file.write_all(&bytes))
+}
+
+/// Writes a picture as a PNG, whole or not at all.
+pub fn write_png(path: impl AsRef<Path>, picture: &Picture) -> Result<()> {
+    write_atomically(path, |file| encode_png(file, picture))
+}
+
+/// Writes a mask as a PNG in VOC's palette, whole or not at all.
+pub fn write_mask_png(path: impl AsRef<Path>, mask: &Mask) -> Result<()> {
+    write_atomically(path, |file| encode_mask_png(file, mask))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! PNG files.
+
+use super::exif::{self, Orientation};
+use super::{guarded, reasonable};
+use crate::data::{Mask, Picture};
+use png::ColorType;
+use std::io::{self, Cursor, Write};
+
+/// Decoded bytes of one file, at most; and for each byte of the file (DEFLATE packs 258 bytes in two bits, no more).
+const MOST_BYTES: usize = 1 << 28;
+const MOST_PACKED: usize = 1032;
+
+/// What a PNG holds: numbers, and what they stand for.
+pub(super) struct Png {
+    pub(super) height: usize,
+    pub(super) width: usize,
+    pub(super) color: ColorType,
+    pub(super) bits: usize,
+    /// One byte a sample: in full, or (of 16 bits) its high half.
+    pub(super) samples: Vec<u8>,
+    pub(super) palette: Vec<[u8; 3]>,
+    /// The chunk `tRNS`: the palette's opacities, or the one colour that is transparent.
+    pub(super) transparent: Vec<u8>,
+    pub(super) orientation: Orientation,
+}
+
+/// Reads a file if its kind is `accepted`, which is asked before memory is taken for it.
+pub(super) fn read(
+    bytes: &[u8],
+    accepted: impl Fn(ColorType, usize) -> Result<(), String>,
+) -> Result<Png, String> {
+    if !bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+        return Err("expected a PNG file, which starts with \\x89PNG".to_owned());
+    }
+    guarded("PNG", || {
+        let broken = |error| format!("expected a PNG file that is whole and right, got: {error}");
+        let mut decoder = png::Decoder::new(Cursor::new(bytes));
+        decoder.set_transformations(png::Transformations::IDENTITY);
+        let header = decoder.read_header_info().map_err(broken)?;
+        let (height, width) = (header.height as usize, header.width as usize);
+        let (color, bits) = (header.color_type, header.bit_depth as usize);
+        reasonable(height, width)?;
+        accepted(color, bits)?;
+        let size = height * (width * color.samples() * bits).div_ceil(8);
+        if size > MOST_BYTES {
+            return Err(format!(
+                "expected at most {MOST_BYTES} bytes of pixels, got {size} ({height}×{width})"
+            ));
+        }
+        if size > bytes.len().saturating_mul(MOST_PACKED) {
+            let length = bytes.len();
+            return Err(format!(
+                "expected a PNG file that is whole and right, got: {length} bytes, too few for {height}×{width} pixels"
+            ));
+        }
+        let mut reader = decoder.read_info().map_err(broken)?;
+        let size = reader.output_buffer_size().ok_or("expected a picture that fits in memory")?;
+        let mut pixels = vec![0; size];
+        let line = reader.next_frame(&mut pixels).map_err(broken)?.line_size;
+        // The rest of the file is looked at too: whether it is whole, and for Exif data.
+        reader.finish().map_err(broken)?;
+        let info = reader.info();
+        let samples = match bits {
+            8 => pixels,
+            16 => pixels.chunks_exact(2).map(|sample| sample[0]).collect(),
+            // Such samples stand alone. The first is in the highest bits; each row begins in a byte of its own.
+            _ => (0..height * width)
+                .map(|i| {
+                    let column = i % width;
+                    let byte = pixels[i / width * line + column * bits / 8];
+                    byte >> (8 - bits - column * bits % 8) & ((1 << bits) - 1)
+                })
+                .collect(),
+        };
+        let palette = info.palette.as_deref().unwrap_or_default();
+        if color == ColorType::Indexed && (palette.is_empty() || palette.len() % 3 != 0) {
+            let length = palette.len();
+            return Err(format!("expected a palette of three bytes a colour, got {length} bytes"));
+        }
+        Ok(Png {
+            height,
+            width,
+            color,
+            bits,
+            samples,
+            palette: palette.as_chunks().0.to_vec(),
+            transparent: info.trns.as_deref().unwrap_or_default().to_vec(),
+            orientation: exif::orientation(info.exif_metadata.as_deref().unwrap_or_default()),
+        })
+    })
+}
+
+/// The picture as it is stored, and how it is to be turned; what is transparent keeps its colour, and of 16 bits the
+/// higher 8 are taken.
+pub(super) fn decode(bytes: &[u8]) -> Result<(Picture, Orientation), String> {
+    let Png { height, width, color, bits, samples, palette, orientation, .. } =
+        read(bytes, |_, _| Ok(()))?;
+    let rgb = match color {
+        ColorType::Rgb => samples,
+        ColorType::Rgba => {
+            samples.chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect()
+        }
+        ColorType::Grayscale => {
+            let scale = 255 / ((1_u16 << bits.min(8)) - 1) as u8;
+            samples.iter().flat_map(|&value| [value * scale; 3]).collect()
+        }
+        ColorType::GrayscaleAlpha => samples.chunks_exact(2).flat_map(|pixel| [pixel[0]; 3]).collect(),
+        ColorType::Indexed => {
+            let beyond = samples.iter().position(|&number| usize::from(number) >= palette.len());
+            if let Some(at) = beyond {
+                let (count, number, row, column) = (palette.len(), samples[at], at / width, at % width);
+                return Err(format!(
+                    "expected numbers of a palette of {count} colours, got {number} at row {row}, column {column}"
+                ));
+            }
+            samples.iter().flat_map(|&number| palette[usize::from(number)]).collect()
+        }
+    };
+    let picture = Picture::new(height, width, rgb).map_err(|error| error.to_string())?;
+    Ok((picture, orientation))
+}
+
+pub fn encode_png(file: impl Write, picture: &Picture) -> io::Result<()> {
+    let size = [picture.height, picture.width];
+    encode(file, size, ColorType::Rgb, |_| {}, &picture.rgb)
+}
+
+pub fn encode_mask_png(file: impl Write, mask: &Mask) -> io::Result<()> {
+    let palette: Vec<u8> = super::voc_palette().concat();
+    let size = [mask.height, mask.width];
+    encode(file, size, ColorType::Indexed, |encoder| encoder.set_palette(palette), &mask.classes)
+}
+
+fn encode<W: Write>(
+    file: W,
+    size: [usize; 2],
+    color: ColorType,
+    set: impl FnOnce(&mut png::Encoder<'_, W>),
+    values: &[u8],
+) -> io::Result<()> {
+    let [height, width] = size.map(|side| u32::try_from(side).unwrap_or(u32::MAX));
+    let mut encoder = png::Encoder::new(file, width, height);
+    encoder.set_color(color);
+    encoder.set_depth(png::BitDepth::Eight);
+    set(&mut encoder);
+    let write = |encoder: png::Encoder<'_, W>| -> Result<(), png::EncodingError> {
+        let mut writer = encoder.write_header()?;
+        writer.write_image_data(values)?;
+        writer.finish()
+    };
+    // The crate's own conversion would lose the kind of the error (a full disk).
+    write(encoder).map_err(|error| match error {
+        png::EncodingError::IoError(error) => error,
+        error => io::Error::other(error),
+    })
+}
