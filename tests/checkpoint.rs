@@ -130,10 +130,14 @@ fn numbers_that_only_damage_can_have_written_are_refused() {
         ("/optimizer_step", json!(u64::MAX), "the optimizer took"),
         ("/learning_rate", json!(-1.0), "learning_rate"),
         ("/plan/val_indices", json!([8, 7]), "sample 7 is both trained on and validated on"),
-        ("/plan/samples", json!([{"id": "a", "size": [1, 1], "labels": null}]), "needs number 1"),
         (
             "/plan/samples",
-            json!([{"id": "a", "size": [1, 1], "labels": []}, {"id": "a", "size": [2, 1], "labels": []}]),
+            json!([{"id": "a", "size": [1, 1], "pixels": 1, "labels": null}]),
+            "needs number 1",
+        ),
+        (
+            "/plan/samples",
+            json!([{"id": "a", "size": [1, 1], "pixels": 1, "labels": []}, {"id": "a", "size": [2, 1], "pixels": 1, "labels": []}]),
             "`a` is among its samples twice",
         ),
     ];

@@ -174,7 +174,7 @@ impl Job {
                      one fitted a class (on validation pictures they were not fitted on)"
                 );
             }
-            chosen.write(&self.out)?;
+            chosen.write(&self.out, &trained.checksum)?;
             trained.thresholds = Some(chosen);
         }
         let indices = trained.plan.val_indices.clone();

@@ -10,6 +10,7 @@ use crate::graph::Model;
 use crate::submission::Entry;
 use crate::thresholds::{self, Gain, Thresholds};
 use crate::train::{self, Plan};
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,20 +25,28 @@ pub struct Trained {
     /// Of a classifier: the ones that lie beside it.
     pub thresholds: Option<Thresholds>,
     pub path: PathBuf,
+    /// Of the checkpoint's file.
+    pub checksum: String,
 }
 
 impl Trained {
     /// Reads a checkpoint, and `thresholds.json` beside it.
     pub fn load(path: &Path) -> Result<Self> {
-        let (trainer, _) = train::load(path)?;
+        let (trainer, saved) = train::load(path)?;
         let plan = trainer.plan;
         plan.network.is_for_voc(path)?;
         let beside = path.with_file_name(THRESHOLDS);
         let thresholds = match !plan.network.segments() && beside.is_file() {
-            true => Some(Thresholds::read(&beside)?),
+            true => Some(Thresholds::read(&beside, saved.checksum())?),
             false => None,
         };
-        Ok(Trained { model: trainer.model, plan, thresholds, path: path.to_owned() })
+        Ok(Trained {
+            model: trainer.model,
+            plan,
+            thresholds,
+            path: path.to_owned(),
+            checksum: saved.checksum().into(),
+        })
     }
 
     /// The same on another device.
@@ -72,12 +81,26 @@ pub fn fit_thresholds(
 
 const THRESHOLDS: &str = "thresholds.json";
 
+/// Thresholds as their file has them.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    /// The checksum of the checkpoint that they were fitted for.
+    network: String,
+    #[serde(flatten)]
+    thresholds: Thresholds,
+}
+
 impl Thresholds {
-    /// Reads what [`Thresholds::write`] wrote.
-    pub fn read(path: &Path) -> Result<Self> {
+    /// Reads what [`Thresholds::write`] wrote for the network of this checksum; an error where it was for another.
+    pub fn read(path: &Path, network: &str) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, explain(&error)))?;
-        let thresholds: Thresholds =
+        let Stored { network: own, thresholds } =
             serde_json::from_str(&text).map_err(|error| Error::file(path, error))?;
+        if own != network {
+            let message = "these thresholds were fitted for another network than the one beside them; \
+                           take the file away, or train again";
+            return Err(Error::file(path, message));
+        }
         let fine = |t: &f32| (0.0..=1.0).contains(t);
         if thresholds.per_class.len() != CLASSES.len() || !thresholds.per_class.iter().all(fine) {
             let message = format!("expected {} thresholds of 0 to 1", CLASSES.len());
@@ -86,10 +109,11 @@ impl Thresholds {
         Ok(thresholds)
     }
 
-    /// Writes `thresholds.json` into the folder of the network they belong to.
-    pub fn write(&self, folder: &Path) -> Result<()> {
+    /// Writes `thresholds.json` into the folder of the network they belong to, whose checkpoint has this checksum.
+    pub fn write(&self, folder: &Path, network: &str) -> Result<()> {
         let path = folder.join(THRESHOLDS);
-        let text = serde_json::to_string_pretty(self).map_err(|error| Error::file(&path, error))?;
+        let stored = Stored { network: network.to_owned(), thresholds: self.clone() };
+        let text = serde_json::to_string_pretty(&stored).map_err(|error| Error::file(&path, error))?;
         crate::files::write_atomically(&path, |file| writeln!(file, "{text}"))
     }
 }

@@ -40,6 +40,11 @@ pub struct Saved {
 }
 
 impl Saved {
+    /// Of the file it was read from: tells one checkpoint from another.
+    pub fn checksum(&self) -> &str {
+        &self.checksum
+    }
+
     /// An error where a number can only come from damage. What passes makes no memory be asked for:
     /// tensors are as large as the file shows them to be.
     fn check(&self) -> Result<(), String> {
