@@ -50,9 +50,10 @@ fn name(weights: &Path, classes: &Path, pictures: &[String]) -> Result<()> {
         let mut values = fit(&read_picture(path)?, SIDE, Fit::Stretch)?;
         preprocess.apply(&mut values);
         let x = Tensor::from_slice(&values, [1, SIDE, SIDE, 3])?;
-        let output = no_grad(|| model.run(&x, Run::infer()))?.output;
+        let pass = no_grad(|| model.run(&x, Run::infer()))?;
+        model.require_finite(&x, &pass.logits)?;
         let mut ranked: Vec<(f64, &str)> =
-            output.to_vec_f64().into_iter().zip(names.iter().copied()).collect();
+            pass.output.to_vec_f64().into_iter().zip(names.iter().copied()).collect();
         ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
         println!("{path}");
         for (p, name) in &ranked[..SHOWN] {
