@@ -34,8 +34,10 @@ pub fn padded(n: usize, [before, after]: [usize; 2]) -> Result<usize> {
 
 /// What a kernel of so many taps spans where they are `dilation` cells apart.
 pub fn span(kernel: usize, dilation: usize) -> Result<usize> {
-    let span =
-        kernel.checked_sub(1).filter(|_| dilation > 0).and_then(|gaps| gaps.checked_mul(dilation));
+    let span = kernel
+        .checked_sub(1)
+        .filter(|_| (1..=LARGEST).contains(&dilation))
+        .and_then(|gaps| gaps.checked_mul(dilation));
     span.filter(|&span| span < LARGEST).map(|span| span + 1).ok_or_else(|| {
         let message = format!(
             "expected a kernel and a dilation above 0 that span at most {LARGEST} cells, got {kernel} and {dilation}"

@@ -107,16 +107,17 @@ impl Geometry {
         let &[n, h, w, c] = &*shape else {
             return Err(Error::shape("resize", "[N×H×W×C]", shape));
         };
-        if h == 0 || w == 0 {
-            return Err(Error::shape("resize", "a height and width above zero", shape));
-        }
-        Shape::checked(&[n, out_h, out_w, c])?;
         // (Further along, coordinates in f32 would miss pixels.)
         let sides = 1..=LONGEST;
-        if ![h, w, out_h, out_w].iter().all(|side| sides.contains(side)) {
-            let message = format!("expected sides of 1 to {LONGEST}, got {h}×{w} to {out_h}×{out_w}");
+        if !sides.contains(&h) || !sides.contains(&w) {
+            let expected = format!("a height and width above zero, and of at most {LONGEST}");
+            return Err(Error::shape("resize", expected, shape));
+        }
+        if !sides.contains(&out_h) || !sides.contains(&out_w) {
+            let message = format!("expected output sides of 1 to {LONGEST}, got {out_h}×{out_w}");
             return Err(Error::argument("resize", message));
         }
+        Shape::checked(&[n, out_h, out_w, c])?;
         Ok(Geometry { n, h, w, c, out_h, out_w })
     }
 
