@@ -137,7 +137,7 @@ impl Inspect {
         println!("{report}");
         report.check()?;
         if let Some(options) = fuller(spec, &file, &report) {
-            println!("the file has a head, too: {options}");
+            println!("to use more of it: {options}");
         }
         Ok(())
     }
@@ -161,8 +161,8 @@ impl Convert {
         if !report.unexpected.is_empty() {
             println!("left out: {}", left_out(&report));
             match fuller(&spec, &file, &report) {
-                Some(options) => println!("they are a head that this program knows: {options} keeps it"),
-                None => println!("no head of {} that this program knows holds them", spec.name),
+                Some(options) => println!("to keep them: {options}"),
+                None => println!("no head of {} here has a place for all of them", spec.name),
             }
         }
         Ok(())

@@ -18,9 +18,9 @@ struct Described {
 struct Config {
     #[serde(default)]
     name: String,
-    /// What is no list of layers (a wrapper's one layer) has no numbered names.
+    /// Of a network.
     #[serde(default)]
-    layers: serde_json::Value,
+    layers: Vec<Described>,
 }
 
 /// The name of the layer whose variables are in a group, by the group's path: `layers/conv2d_1`. Empty where the
@@ -33,20 +33,18 @@ pub(super) fn layer_names(config: &[u8]) -> HashMap<String, String> {
     names
 }
 
-fn collect(layers: serde_json::Value, group: &str, names: &mut HashMap<String, String>) {
-    let serde_json::Value::Array(layers) = layers else { return };
+fn collect(layers: Vec<Described>, group: &str, names: &mut HashMap<String, String>) {
     let mut used: HashMap<String, usize> = HashMap::new();
-    for layer in layers {
-        let Ok(layer) = serde_json::from_value::<Described>(layer) else { return };
-        let class = snake_case(&layer.class_name);
+    for Described { class_name, config } in layers {
+        let class = snake_case(&class_name);
         let count = used.entry(class.clone()).or_default();
         let path = match *count {
             0 => format!("{group}/{class}"),
             n => format!("{group}/{class}_{n}"),
         };
         *count += 1;
-        collect(layer.config.layers, &format!("{path}/layers"), names);
-        names.insert(path, layer.config.name);
+        collect(config.layers, &format!("{path}/layers"), names);
+        names.insert(path, config.name);
     }
 }
 

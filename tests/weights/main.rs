@@ -278,7 +278,7 @@ fn files_that_hold_no_weights_are_refused_by_name() {
     let wanted = ["nothing.h5", "no such file"];
     refused(&["weights", "inspect", missing.to_str().unwrap()], &wanted);
     refused_file("text.h5", b"<html>404</html>", &["expected an HDF5 file", "<html>40"]);
-    refused_file("model.onnx", b"\x08\x07\x12\x07pytorch", &[".h5, .safetensors or .npz"]);
+    refused_file("model.onnx", b"\x08\x07\x12\x07pytorch", &[".h5, .keras, .safetensors or .npz"]);
     let whole = std::fs::read(small("tiny_keras2.h5")).unwrap();
     let wanted = ["not a usable HDF5 file", "ends too early"];
     refused_file("cut.h5", &whole[..whole.len() / 2], &wanted);
