@@ -215,15 +215,15 @@ fn the_same_picture_under_two_names_is_told() {
         report.notes,
         [
             "1 pictures of Segmentation, train are in Segmentation, test too",
-            "the same picture 2 times: `a` (Segmentation, train), `c` (Segmentation, val): what is trained on is \
-         no measure",
+            "the same picture in 2 files: `a` (Segmentation, train), `c` (Segmentation, val): no two sets \
+         should share one",
         ]
     );
     let dir = npy(&["x", "y"]);
     fs::copy(Split::Train.picture(dir.path(), "x"), Split::Train.picture(dir.path(), "y")).unwrap();
     let report = check::check(dir.path()).unwrap();
     assert!(
-        report.to_string().contains("the same picture 2 times: `x` (train), `y` (train)\n"),
+        report.to_string().contains("the same picture in 2 files: `x` (train), `y` (train)\n"),
         "{report}"
     );
 }

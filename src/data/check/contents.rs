@@ -42,8 +42,8 @@ impl Contents {
             let named: Vec<String> =
                 group.iter().map(|(split, id)| format!("`{id}` ({split})")).collect();
             let apart = group.iter().any(|(split, _)| *split != group[0].0);
-            let leak = if apart { ": what is trained on is no measure" } else { "" };
-            format!("the same picture {} times: {}{leak}", group.len(), named.join(", "))
+            let leak = if apart { ": no two sets should share one" } else { "" };
+            format!("the same picture in {} files: {}{leak}", group.len(), named.join(", "))
         })
     }
 }

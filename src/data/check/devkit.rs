@@ -15,6 +15,8 @@ struct List {
     task: Task,
     set: &'static str,
     dataset: VocDevkit,
+    /// Is nothing wrong with its lines and labels?
+    whole: bool,
 }
 
 /// Every list of a VOCdevkit folder. Of a list with a line that is wrong only that line is told.
@@ -26,7 +28,9 @@ pub(super) fn check(root: &Path, report: &mut Report) {
     for list in &lists {
         let summary = check_list(list, &mut listed, &mut contents, report);
         report.note_capitals(&summary.split, list.ids());
-        if list.is_trained_on(&lists) {
+        if !list.whole {
+            // What is missing may be what is wrong.
+        } else if list.is_trained_on(&lists) {
             report.judge_labels(&summary, &list.task.list(root, list.set));
         } else if list.set == "val" && summary.unlabelled == summary.rows {
             let split = &summary.split;
@@ -37,6 +41,9 @@ pub(super) fn check(root: &Path, report: &mut Report) {
         report.add(summary);
     }
     judge_together(&lists, report);
+    // A file that is wrong may have been read for several lists.
+    let mut told = HashSet::new();
+    report.problems.retain(|problem| told.insert(problem.to_string()));
     report.notes.extend(contents.notes());
     if report.splits.is_empty() && report.problems.is_empty() {
         let message = "expected lists in ImageSets/Main or ImageSets/Segmentation, got none";
@@ -64,8 +71,8 @@ fn read(root: &Path, report: &mut Report) -> Vec<List> {
             }
             match VocDevkit::survey(root, task, set) {
                 Ok((dataset, problems)) => {
+                    lists.push(List { task, set, dataset, whole: problems.is_empty() });
                     report.problems.extend(problems);
-                    lists.push(List { task, set, dataset });
                 }
                 Err(error) => report.problems.push(error),
             }
