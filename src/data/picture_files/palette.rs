@@ -165,8 +165,13 @@ mod tests {
 
     #[test]
     fn palettes_that_contradict_their_numbers_are_refused_by_colour_and_number() {
-        let cases: [(&[u8], Vec<Rgb>, &[u8], &str); 5] = [
-            (&[0, 1, 2], vec![BLACK, [0, 128, 0], [9, 9, 200]], &[], "the colour [9, 9, 200] under 2"),
+        let cases = [
+            (
+                &[0, 1, 2][..],
+                vec![BLACK, [0, 128, 0], [9, 9, 200]],
+                &[][..],
+                "the colour [9, 9, 200] under 2",
+            ),
             (&[0, 1, 2], vec![BLACK, [0, 128, 0], BLACK], &[], "[0, 0, 0] under 0 and 2"),
             (&[0, 1, 9], vec![BLACK, [0, 128, 0]], &[], "the number 9, which has no colour"),
             (&[0, 1], vec![BLACK, [0, 128, 0]], &[255, 7], "transparent colour [0, 128, 0] under 1"),
