@@ -347,6 +347,13 @@ fn sizes_are_looked_at_before_memory_is_taken() {
     // 16384 × 16384.
     let at = webp.windows(4).position(|four| four == b"VP8X").unwrap() + 12;
     webp[at..at + 6].copy_from_slice(&[0xff, 0x3f, 0, 0xff, 0x3f, 0]);
+    // A small canvas around a lossy picture that claims more.
+    let lossy = file("lossy.webp");
+    let canvas = [&b"VP8X\x0a\0\0\0\0\0\0\0"[..], &[16, 0, 0, 12, 0, 0]].concat();
+    let mut larger = [&lossy[..12], &canvas, &lossy[12..]].concat();
+    larger[4] += canvas.len() as u8;
+    assert!(decode_picture(&larger).is_ok());
+    larger[canvas.len() + 26..][..4].copy_from_slice(&[0xff, 0x3f, 0xff, 0x3f]);
     // Half a megabyte may hold 8192 × 8192 pixels of four times 16 bits; as a mask it is refused by its kind.
     let mut wide = png([8192, 8192], 6, 16, false, &[], &[0; 8]);
     wide.resize(600_000, 0);
@@ -354,6 +361,7 @@ fn sizes_are_looked_at_before_memory_is_taken() {
         (jpeg, "expected 1 to 67108864 pixels"),
         (claims, "too few for 8191×8191 pixels"),
         (webp, "expected 1 to 67108864 pixels"),
+        (larger, "expected a WebP of 13×17 pixels, got 16383×16383"),
         (png([1 << 20, 1 << 20], 2, 8, false, &[], &[]), "expected 1 to 67108864 pixels"),
         (png([8000, 8000], 2, 8, false, &[], &[0; 100]), "too few for 8000×8000 pixels"),
         (wide.clone(), "expected at most 268435456 bytes of pixels, got 536870912 (8192×8192)"),

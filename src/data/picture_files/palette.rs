@@ -2,6 +2,8 @@
 
 use super::masks::is_class;
 use crate::data::{CLASSES, VOID};
+use std::collections::HashMap;
+use std::sync::LazyLock;
 
 pub(super) type Rgb = [u8; 3];
 
@@ -21,8 +23,11 @@ fn voc_colour(number: usize) -> Rgb {
 
 /// The class (or background, or void) that VOC's palette shows in this colour.
 pub(super) fn class(colour: Rgb) -> Option<u8> {
-    let numbers = (0..=CLASSES.len() as u8).chain([VOID]);
-    numbers.into_iter().find(|&number| voc_colour(number.into()) == colour)
+    static CLASSES_OF: LazyLock<HashMap<Rgb, u8>> = LazyLock::new(|| {
+        let numbers = (0..=255).filter(|&number| is_class(number));
+        numbers.map(|number| (voc_colour(number.into()), number)).collect()
+    });
+    CLASSES_OF.get(&colour).copied()
 }
 
 /// The class of each number that is used: the number itself, or what its colour says where the palette holds VOC's
