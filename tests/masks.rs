@@ -35,7 +35,9 @@ fn mask(bytes: &[u8]) -> Result<Vec<u8>, String> {
 fn a_palette_png_whose_numbers_go_beyond_its_palette_is_an_error_and_no_panic() {
     // (On the first, of the same kind, the crate `png` panics where it is to look colours up.)
     let known = include_bytes!("pictures/png-palette-panic.png");
-    assert!(decode_picture(known).unwrap_err().starts_with("expected a PNG file that is whole and right"));
+    assert!(
+        decode_picture(known).unwrap_err().starts_with("expected a PNG file that is whole and right")
+    );
     assert!(mask(known).is_err());
     // A palette of 14 bytes.
     let damaged = png([9, 9], 3, 1, false, &[(b"PLTE", vec![7; 14])], &[0; 27]);
