@@ -3,7 +3,7 @@
 //!     cargo run --release --example imagenet -- WEIGHTS CLASSES PICTURE...
 //!
 //! WEIGHTS: MobileNet v1 (α 1, 224 pixels) with its head, .h5 or .safetensors or .npz. CLASSES: a text
-//! file with one class a line, in the head's order. PICTURE: .jpg or .png.
+//! file with one class a line, in the head's order. PICTURE: JPEG, PNG or WebP.
 
 use atrous::autograd::no_grad;
 use atrous::data::image::{Fit, fit};

@@ -1,18 +1,4 @@
-//! Masks in PNG files: which number or colour is which class.
-//!
-//! | the file holds | its classes |
-//! |---|---|
-//! | 8-bit grey | the grey levels are the numbers; where one is no class and all are greys of VOC (0, and 128 for class 7), the colours count |
-//! | a palette that does not contradict its numbers: VOC's, another one's, a grey ramp | the numbers |
-//! | a palette with a colour of VOC (other than black) at another number | the colours, if all that are used are VOC's, opaque and different; else refused |
-//! | a palette of greys at other numbers, all of them possible classes | refused: numbers and greys contradict |
-//! | RGB, RGBA of 8 bits | the colours, if all are VOC's and opaque; else refused |
-//! | grey of 1, 2, 4 bits | refused (1 may stand for class 1, or for white: void), but for nothing but background |
-//! | 16 bits a channel, grey with alpha | refused |
-//!
-//! VOC's colours are those of background, the 20 classes and void (224, 224, 192). Only entries that are used count.
-//! Black at another number is no colour (palettes are filled up with it), nor is what is beyond the palette. Where
-//! numbers count, transparency does not.
+//! Masks in PNG files.
 
 use super::palette::{self, Rgb};
 use super::png::{self, Png};
@@ -20,6 +6,20 @@ use crate::data::{CLASSES, Mask, VOID};
 use ::png::ColorType;
 
 /// Classes from a PNG's bytes, upright; whether numbers are classes is not looked at here.
+///
+/// | the file holds | its classes |
+/// |---|---|
+/// | 8-bit grey | the grey levels are the numbers; where one is no class and all are greys of VOC (0, and 128 for class 7), the colours count |
+/// | a palette that does not contradict its numbers: VOC's, another one's, a grey ramp | the numbers |
+/// | a palette with a colour of VOC (other than black) at another number | the colours, if all that are used are VOC's, opaque and different; else refused |
+/// | a palette of greys at other numbers, all of them possible classes | refused: numbers and greys contradict |
+/// | RGB, RGBA of 8 bits | the colours, if all are VOC's and opaque; else refused |
+/// | grey of 1, 2, 4 bits | refused (1 may stand for class 1, or for white: void), but for nothing but background |
+/// | 16 bits a channel, grey with alpha | refused |
+///
+/// VOC's colours are those of background, the 20 classes and void (224, 224, 192). Only entries that are used count.
+/// Black at another number is no colour (palettes are filled up with it), nor is what is beyond the palette. Where
+/// numbers count, transparency does not.
 pub fn decode_mask_png(bytes: &[u8]) -> Result<Mask, String> {
     let png = png::read(bytes, accepted)?;
     let classes = match (png.color, png.bits) {

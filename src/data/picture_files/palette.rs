@@ -2,6 +2,8 @@
 
 use super::masks::is_class;
 use crate::data::{CLASSES, VOID};
+use std::collections::HashMap;
+use std::sync::LazyLock;
 
 pub(super) type Rgb = [u8; 3];
 
@@ -21,8 +23,11 @@ fn voc_colour(number: usize) -> Rgb {
 
 /// The class (or background, or void) that VOC's palette shows in this colour.
 pub(super) fn class(colour: Rgb) -> Option<u8> {
-    let numbers = (0..=CLASSES.len() as u8).chain([VOID]);
-    numbers.into_iter().find(|&number| voc_colour(number.into()) == colour)
+    static CLASSES_OF: LazyLock<HashMap<Rgb, u8>> = LazyLock::new(|| {
+        let numbers = (0..=255).filter(|&number| is_class(number));
+        numbers.map(|number| (voc_colour(number.into()), number)).collect()
+    });
+    CLASSES_OF.get(&colour).copied()
 }
 
 /// The class of each number that is used: the number itself, or what its colour says where the palette holds VOC's
@@ -165,8 +170,13 @@ mod tests {
 
     #[test]
     fn palettes_that_contradict_their_numbers_are_refused_by_colour_and_number() {
-        let cases: [(&[u8], Vec<Rgb>, &[u8], &str); 5] = [
-            (&[0, 1, 2], vec![BLACK, [0, 128, 0], [9, 9, 200]], &[], "the colour [9, 9, 200] under 2"),
+        let cases = [
+            (
+                &[0, 1, 2][..],
+                vec![BLACK, [0, 128, 0], [9, 9, 200]],
+                &[][..],
+                "the colour [9, 9, 200] under 2",
+            ),
             (&[0, 1, 2], vec![BLACK, [0, 128, 0], BLACK], &[], "[0, 0, 0] under 0 and 2"),
             (&[0, 1, 9], vec![BLACK, [0, 128, 0]], &[], "the number 9, which has no colour"),
             (&[0, 1], vec![BLACK, [0, 128, 0]], &[255, 7], "transparent colour [0, 128, 0] under 1"),

@@ -21,6 +21,14 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Picture, Orientation), String> {
         let (width, height) = decoder.dimensions();
         let (height, width) = (height as usize, width as usize);
         reasonable(height, width)?;
+        // A lossy picture's own header has its size again, for which memory would be taken.
+        if let Some([own_height, own_width]) = lossy_size(bytes)
+            && [own_height, own_width] != [height, width]
+        {
+            return Err(format!(
+                "expected a WebP of {height}×{width} pixels, got {own_height}×{own_width}"
+            ));
+        }
         decoder.set_memory_limit(bytes.len());
         if decoder.is_animated() {
             return Err("expected one picture, got a film (an animated WebP)".to_owned());
@@ -37,4 +45,20 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Picture, Orientation), String> {
         let picture = Picture::new(height, width, values).map_err(|error| error.to_string())?;
         Ok((picture, orientation))
     })
+}
+
+/// Height and width in the header of the lossy picture, if there is one.
+fn lossy_size(bytes: &[u8]) -> Option<[usize; 2]> {
+    let mut at = 12;
+    loop {
+        let head = bytes.get(at..)?.first_chunk::<8>()?;
+        let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+        if head.starts_with(b"VP8 ") {
+            // After three bytes and a mark of three: 14 bits of width and of height.
+            let sides = bytes.get(at + 14..)?.first_chunk::<4>()?;
+            let side = |low: u8, high: u8| usize::from(u16::from_le_bytes([low, high]) & 0x3fff);
+            return Some([side(sides[2], sides[3]), side(sides[0], sides[1])]);
+        }
+        at = at.checked_add(8)?.checked_add(length)?.checked_add(length % 2)?;
+    }
 }

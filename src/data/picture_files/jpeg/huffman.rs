@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn numbers_without_the_highest_bit_are_negative() {
-        let mut bits = Bits::new(&[0b0_1_00_01_10, 0b11_000000], 0);
+        let mut bits = Bits::new(&[0b0100_0110, 0b1100_0000], 0);
         let found: Vec<i32> = [1, 1, 2, 2, 2, 2, 0].map(|n| bits.signed(n).unwrap()).to_vec();
         assert_eq!(found, [-1, 1, -3, -2, 2, 3, 0]);
     }

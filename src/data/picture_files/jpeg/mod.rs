@@ -191,20 +191,25 @@ fn picture(frame: &mut Frame, marks: &Marks) -> Result<Picture, String> {
         for ((plane, ratio), line) in planes.iter().zip(&mut lines) {
             upsample::row(plane, *ratio, y, line);
         }
-        for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
-            let value = |component: usize| lines[component][x];
-            pixel.copy_from_slice(&match colour {
-                Colour::Grey => [value(0); 3],
-                Colour::Rgb => [value(0), value(1), value(2)],
-                Colour::YCbCr => ycbcr([value(0), value(1), value(2)]),
-                Colour::Cmyk => inked([value(0), value(1), value(2)], value(3)),
-                Colour::Ycck => {
-                    inked(ycbcr([value(0), value(1), value(2)]).map(|value| 255 - value), value(3))
-                }
-            });
+        match colour {
+            Colour::Grey => convert(row, &lines, |[grey]| [grey; 3]),
+            Colour::Rgb => convert(row, &lines, |rgb| rgb),
+            Colour::YCbCr => convert(row, &lines, ycbcr),
+            Colour::Cmyk => convert(row, &lines, |[c, m, y, k]| inked([c, m, y], k)),
+            Colour::Ycck => convert(row, &lines, |[y, cb, cr, k]| {
+                inked(ycbcr([y, cb, cr]).map(|value| 255 - value), k)
+            }),
         }
     }
     Picture::new(frame.height, width, rgb).map_err(|error| error.to_string())
+}
+
+/// Writes a row of pixels from a line of each component.
+fn convert<const N: usize>(row: &mut [u8], lines: &[Vec<u8>], rgb: impl Fn([u8; N]) -> [u8; 3]) {
+    let lines: [&[u8]; N] = std::array::from_fn(|component| &lines[component][..row.len() / 3]);
+    for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
+        pixel.copy_from_slice(&rgb(std::array::from_fn(|component| lines[component][x])));
+    }
 }
 
 /// Red, green and blue, rounded as libjpeg does.

@@ -32,7 +32,12 @@ fn eight(read: impl Fn(usize) -> Number) -> [Number; 8] {
         read(5) * fixed(2.053119869) + b + d,
         read(7) * fixed(0.298631336) + a + c,
     ];
-    std::array::from_fn(|i| if i < 4 { even[i] + odd[i] } else { even[7 - i] - odd[7 - i] })
+    let mut all = [Wrapping(0); 8];
+    for i in 0..4 {
+        all[i] = even[i] + odd[i];
+        all[7 - i] = even[i] - odd[i];
+    }
+    all
 }
 
 fn rounded(value: Number, bits: usize) -> Number {
@@ -47,14 +52,19 @@ fn block(coefficients: &[i16; 64], quantization: &[u16; 64]) -> [[u8; 8]; 8] {
         let column = if (1..8).all(|y| coefficients[8 * y + x] == 0) {
             [value(x) << KEPT; 8]
         } else {
-            eight(|y| value(8 * y + x)).map(|sum| rounded(sum, FRACTION - KEPT))
+            let mut column = eight(|y| value(8 * y + x));
+            column.iter_mut().for_each(|sum| *sum = rounded(*sum, FRACTION - KEPT));
+            column
         };
         (0..8).for_each(|y| between[y][x] = column[y]);
     }
-    between.map(|row| {
-        let sums = eight(|x| row[x]);
-        sums.map(|sum| (rounded(sum, FRACTION + KEPT + 3).0.wrapping_add(128)).clamp(0, 255) as u8)
-    })
+    let mut samples = [[0; 8]; 8];
+    for (samples, row) in samples.iter_mut().zip(&between) {
+        for (sample, sum) in samples.iter_mut().zip(eight(|x| row[x])) {
+            *sample = rounded(sum, FRACTION + KEPT + 3).0.wrapping_add(128).clamp(0, 255) as u8;
+        }
+    }
+    samples
 }
 
 /// Samples, row by row.

@@ -36,7 +36,7 @@ pub(super) fn row(plane: &Plane, [high, wide]: [usize; 2], row: usize, out: &mut
 
 /// The second nearest row of a component of half the height.
 fn farther(plane: &Plane, row: usize) -> &[u8] {
-    plane.row(if row % 2 == 0 { (row / 2).saturating_sub(1) } else { row / 2 + 1 })
+    plane.row(if row.is_multiple_of(2) { (row / 2).saturating_sub(1) } else { row / 2 + 1 })
 }
 
 /// Twice as many values as `value` has, divided by 4 times `unit`; `bias` rounds even and odd ones.
