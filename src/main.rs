@@ -1,21 +1,69 @@
 //! The command. Everything it does is in the library; here are the options and the messages.
 
+#[macro_use]
 mod cli;
 
+use atrous::Error;
+use atrous::pool::OutOfMemory;
 use clap::Parser;
+use cli::{Cli, output, signals};
+use std::panic;
 use std::process::ExitCode;
+use std::sync::OnceLock;
+
+/// What was asked for when there was no more memory.
+static NO_MEMORY: OnceLock<OutOfMemory> = OnceLock::new();
 
 fn main() -> ExitCode {
-    match cli::run(cli::Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(atrous::Error::Interrupted(message)) => {
-            eprintln!("{message}");
-            // 128 + SIGINT, as shells report it.
-            ExitCode::from(130)
+    signals::survive_the_limit_of_file_sizes();
+    tell_of_memory_as_of_other_errors();
+    let code = match Cli::try_parse() {
+        Ok(cli) => panic::catch_unwind(|| done(cli)).unwrap_or_else(|_| panicked()),
+        // What was asked for may be help, which is no error.
+        Err(message) => {
+            output::printed(message.print());
+            message.exit_code() as u8
         }
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
+    };
+    match output::finish() {
+        Err(error) if code == 0 => told(&error).into(),
+        _ => code.into(),
     }
+}
+
+/// Runs the command and tells of its error; the exit code.
+fn done(cli: Cli) -> u8 {
+    match cli::run(cli) {
+        Ok(()) => 0,
+        Err(Error::Interrupted(message)) => {
+            output::tell(&message);
+            // 128 + SIGINT, as shells report it.
+            130
+        }
+        Err(error) => told(&error),
+    }
+}
+
+fn told(error: &Error) -> u8 {
+    output::tell(&format!("error: {error}"));
+    1
+}
+
+/// Memory that nobody has is asked for deep inside, by any thread: an error, not a mistake of the
+/// program. That it is told is left to [`panicked`].
+fn tell_of_memory_as_of_other_errors() {
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| match panic.payload().downcast_ref() {
+        Some(&asked) => drop(NO_MEMORY.set(asked)),
+        None => usual(panic),
+    }));
+}
+
+fn panicked() -> u8 {
+    if let Some(asked) = NO_MEMORY.get() {
+        output::tell(&format!("error: {asked}"));
+        return 1;
+    }
+    output::tell(&"this is a mistake in atrous: please report it, with the command and the lines above");
+    101
 }

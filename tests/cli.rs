@@ -260,7 +260,7 @@ fn a_run_goes_from_pictures_to_one_submission_of_both_tasks() {
         assert!(checkpoint(&result.join(task)) == checkpoint(Path::new(&folder)), "{task}");
     }
     let csv = format!("{again}/submission.csv");
-    let predict = ["predict", "--data", data, "--out", &csv, "--checkpoint", again];
+    let predict = ["predict", "--force", "--data", data, "--out", &csv, "--checkpoint", again];
     done(&predict);
     assert_eq!(fs::read_to_string(&csv).unwrap(), submission);
     let evaluate = ["evaluate", "--data", data, "--checkpoint", again, "--out", again];

@@ -1,5 +1,9 @@
 //! One file a subcommand.
 
+// First of all: its macros hold for the modules below.
+#[macro_use]
+pub mod output;
+
 mod attack;
 mod bench;
 mod convert;
@@ -11,6 +15,7 @@ mod options;
 mod predict;
 mod progress;
 mod run;
+pub mod signals;
 mod summary;
 mod train;
 mod weights;

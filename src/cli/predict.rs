@@ -1,10 +1,10 @@
 //! `atrous predict`
 
-use super::device;
 use super::progress::bar;
+use super::{device, output};
 use atrous::data::source::Source;
 use atrous::data::{CLASSES, Dataset};
-use atrous::files::{explain, write_atomically};
+use atrous::files::{check_writable, explain, is_stream, write_atomically};
 use atrous::predict::{MaskOptions, Networks, Predictions, THRESHOLD};
 use atrous::refine::QuickShift;
 use atrous::report::{self, PanelRow};
@@ -21,8 +21,10 @@ Examples:
   atrous predict --data voc --checkpoint result --task segment --flip --scales 0.75,1,1.25
 
 Beside the submission it writes probabilities.csv (one row a picture, one column a class) and
-panel.png (the first pictures with what was predicted). Without a classifier a picture's labels
-are those of its mask; without a network for masks their rows are empty.")]
+panel.png (the first pictures with what was predicted). Files that are there already are not
+overwritten unless --force says so. With `--out -` the submission alone goes to standard output,
+and messages to standard error. Without a classifier a picture's labels are those of its mask;
+without a network for masks their rows are empty.")]
 pub struct Predict {
     /// Folder with test/test_set.csv and test/img/, or in VOCdevkit's layout
     #[arg(long, value_name = "DIR")]
@@ -34,9 +36,12 @@ pub struct Predict {
     /// Which rows to fill [default: all that the checkpoints can]
     #[arg(long, value_enum, value_name = "TASK")]
     task: Option<Task>,
-    /// The file to write
+    /// The file to write; `-` is standard output
     #[arg(long, value_name = "FILE", default_value = "submission.csv")]
     out: PathBuf,
+    /// Overwrite files that are there already
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     how: How,
 }
@@ -114,6 +119,9 @@ impl Predict {
         let networks = load(&self.checkpoint, self.task)?;
         let source = Source::open(&self.data)?;
         let dataset = source.test(source.natural_task())?;
+        if !self.force {
+            Files::of(&self.out, &networks)?.refuse_existing()?;
+        }
         write_submission(&networks, &dataset, &self.how, &self.out)
     }
 }
@@ -152,6 +160,53 @@ pub fn predictions(
 /// How many pictures a panel shows.
 const PANEL: usize = 8;
 
+/// The files that a prediction leaves.
+struct Files {
+    /// None: standard output.
+    submission: Option<PathBuf>,
+    /// What stands beside a submission that is a file.
+    probabilities: Option<PathBuf>,
+    panel: Option<PathBuf>,
+}
+
+impl Files {
+    fn of(out: &Path, networks: &Networks) -> Result<Self> {
+        let stdout = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].map(Path::new).contains(&out);
+        let alone = stdout || is_stream(out);
+        let beside = |name| match out.with_file_name(name) {
+            path if path == out => {
+                let message = format!("{name} is a file that is written beside the submission");
+                Err(Error::argument("--out", message))
+            }
+            path => Ok((!alone).then_some(path)),
+        };
+        Ok(Files {
+            submission: (!stdout).then(|| out.to_owned()),
+            probabilities: beside("probabilities.csv")?.filter(|_| networks.classifier.is_some()),
+            panel: beside("panel.png")?,
+        })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &PathBuf> {
+        [&self.submission, &self.probabilities, &self.panel].into_iter().flatten()
+    }
+
+    fn refuse_existing(&self) -> Result<()> {
+        let there: Vec<_> = self.all().filter(|file| file.is_file() && !is_stream(file)).collect();
+        let Some((first, others)) = there.split_first() else { return Ok(()) };
+        let others: String =
+            others.iter().map(|file| format!(", and so is {}", file.display())).collect();
+        let message =
+            format!("it is there already{others}; overwrite with --force, or choose another --out");
+        Err(Error::file(first, message))
+    }
+
+    /// Before any work.
+    fn check_writable(&self) -> Result<()> {
+        self.all().try_for_each(check_writable)
+    }
+}
+
 /// Predicts every picture, and writes the submission with probabilities and a panel beside it.
 pub fn write_submission(
     networks: &Networks,
@@ -162,21 +217,16 @@ pub fn write_submission(
     if let Some(folder) = out.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|error| Error::file(folder, explain(&error)))?;
     }
+    let files = Files::of(out, networks)?;
+    files.check_writable()?;
+    let stdout = files.submission.is_none().then(output::for_rows);
     let indices: Vec<usize> = (0..dataset.len()).collect();
     let predictions = predictions(networks, dataset, &indices, how)?;
+    if let Some(table) = &files.probabilities {
+        write_probabilities(&predictions, &**dataset, table)?;
+    }
     if networks.classifier.is_some() {
-        let fitted = how.threshold.is_none();
-        let table = out.with_file_name("probabilities.csv");
-        write_probabilities(&predictions, &**dataset, &table)?;
-        match &predictions.thresholds.per_class[..] {
-            [first, rest @ ..] if rest.iter().all(|t| t == first) => println!(
-                "a class is predicted above {first:.3}{}",
-                if fitted && *first != THRESHOLD { ", fitted on the validation pictures" } else { "" }
-            ),
-            _ => println!(
-                "a class is predicted above its own threshold, fitted on the validation pictures"
-            ),
-        }
+        tell_thresholds(&predictions.thresholds.per_class, how.threshold.is_none());
     }
     let bar = bar(predictions.len(), if predictions.segments() { "masks" } else { "writing" });
     let mut rows = Vec::new();
@@ -196,20 +246,38 @@ pub fn write_submission(
         bar.set_position(i as u64 + 1);
         Ok(entry)
     });
-    submission::write(out, entries)?;
+    match stdout {
+        None => submission::write(out, entries)?,
+        Some(stdout) => match submission::write_to(stdout, output::STDOUT, entries) {
+            // Whoever reads the rows has seen enough.
+            Err(_) if output::unread() => return Ok(()),
+            written => written?,
+        },
+    }
     bar.finish_and_clear();
     println!("submission: {} ({} pictures)", out.display(), predictions.len());
-    write_panel(&rows, &out.with_file_name("panel.png"))
+    files.panel.map_or(Ok(()), |panel| write_panel(&rows, &panel))
+}
+
+fn tell_thresholds(per_class: &[f32], fitted: bool) {
+    match per_class {
+        [first, rest @ ..] if rest.iter().all(|t| t == first) => println!(
+            "a class is predicted above {first:.3}{}",
+            if fitted && *first != THRESHOLD { ", fitted on the validation pictures" } else { "" }
+        ),
+        _ => println!("a class is predicted above its own threshold, fitted on the validation pictures"),
+    }
 }
 
 fn write_probabilities(predictions: &Predictions, dataset: &dyn Dataset, path: &Path) -> Result<()> {
     write_atomically(path, |file| {
-        writeln!(file, "Id,{}", CLASSES.join(","))?;
+        let mut table = csv::Writer::from_writer(file);
+        table.write_record(["Id"].iter().chain(&CLASSES))?;
         for (i, row) in predictions.probabilities.chunks(CLASSES.len()).enumerate() {
-            let cells: Vec<String> = row.iter().map(f32::to_string).collect();
-            writeln!(file, "{},{}", dataset.id(i), cells.join(","))?;
+            let id = dataset.id(i);
+            table.write_record([id.to_string()].into_iter().chain(row.iter().map(f32::to_string)))?;
         }
-        Ok(())
+        table.flush()
     })
 }
 

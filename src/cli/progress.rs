@@ -1,10 +1,12 @@
 //! What a person sees while it works: a live line on a terminal, plain lines in a log.
 
+use super::signals;
 use atrous::train::{Epoch, Event};
 use atrous::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
+use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,17 +16,20 @@ static STOP: AtomicBool = AtomicBool::new(false);
 /// Runs `work`, in which the first Ctrl-C (or SIGTERM) asks to stop after the current step. The
 /// second, and any before or after, ends the program at once: there is nothing to save.
 pub fn interruptible<T>(work: impl FnOnce() -> T) -> T {
-    // An error means that a handler is set already, which is what is wanted.
-    let _ = ctrlc::set_handler(|| {
-        if !WORKING.load(Ordering::SeqCst) || STOP.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-        eprintln!("\nstopping after this step; press Ctrl-C again to stop at once");
-    });
+    static LISTENING: Once = Once::new();
+    // Without a listener the first Ctrl-C ends the program: the work itself can be done.
+    LISTENING.call_once(|| drop(signals::on_stop(stop)));
     WORKING.store(true, Ordering::SeqCst);
     let result = work();
     WORKING.store(false, Ordering::SeqCst);
     result
+}
+
+fn stop() {
+    if !WORKING.load(Ordering::SeqCst) || STOP.swap(true, Ordering::SeqCst) {
+        std::process::exit(130);
+    }
+    eprintln!("\nstopping after this step; press Ctrl-C again to stop at once");
 }
 
 /// Break once Ctrl-C was pressed.

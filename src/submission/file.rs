@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::files::{explain, write_atomically};
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 const HEADER: [&str; 2] = ["Id", "Predicted"];
@@ -47,28 +47,53 @@ impl Entry {
 /// error ends the writing, and the file that was there stays.
 pub fn write(path: impl AsRef<Path>, entries: impl IntoIterator<Item = Result<Entry>>) -> Result<()> {
     let mut failed = None;
-    let written = write_atomically(path, |file| {
-        let mut writer =
-            csv::WriterBuilder::new().terminator(csv::Terminator::Any(b'\n')).from_writer(file);
-        writer.write_record(HEADER)?;
-        for entry in entries {
-            match entry {
-                Ok(entry) => {
-                    for (id, runs) in entry.rows() {
-                        writer.write_record([id, runs.to_string()])?;
-                    }
-                }
-                Err(error) => {
-                    failed = Some(error);
-                    return Err(io::Error::other("an entry failed"));
+    let written = write_atomically(path, |file| write_rows(file, entries, &mut failed));
+    failed.map_or(written, Err)
+}
+
+/// Writes the entries to anything; `name` is what messages call it.
+pub fn write_to(
+    writer: impl Write,
+    name: impl AsRef<Path>,
+    entries: impl IntoIterator<Item = Result<Entry>>,
+) -> Result<()> {
+    let mut failed = None;
+    let written = write_rows(writer, entries, &mut failed);
+    let written =
+        written.map_err(|error| Error::file(name, format!("could not be written: {}", explain(&error))));
+    failed.map_or(written, Err)
+}
+
+/// Writes the entries up to the first that is an error, which is then in `failed`.
+fn write_rows(
+    writer: impl Write,
+    entries: impl IntoIterator<Item = Result<Entry>>,
+    failed: &mut Option<Error>,
+) -> io::Result<()> {
+    let mut writer =
+        csv::WriterBuilder::new().terminator(csv::Terminator::Any(b'\n')).from_writer(writer);
+    writer.write_record(HEADER).map_err(io_error)?;
+    for entry in entries {
+        match entry {
+            Ok(entry) => {
+                for (id, runs) in entry.rows() {
+                    writer.write_record([id, runs.to_string()]).map_err(io_error)?;
                 }
             }
+            Err(error) => {
+                *failed = Some(error);
+                return Err(io::Error::other("an entry failed"));
+            }
         }
-        writer.flush()
-    });
-    match failed {
-        Some(error) => Err(error),
-        None => written,
+    }
+    writer.flush()
+}
+
+/// The cause itself: what `From` makes of it has lost its kind.
+fn io_error(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
     }
 }
 
@@ -267,6 +292,24 @@ mod tests {
         let failing = vec![Ok(entries().remove(0)), Err(Error::argument("picture", "is broken"))];
         assert_eq!(write(&path, failing).unwrap_err().to_string(), "picture: is broken");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
+    }
+
+    #[test]
+    fn a_writer_that_fails_is_named_with_the_cause() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let error = write_to(Full, "out", entries().into_iter().map(Ok)).unwrap_err().to_string();
+        assert!(error.starts_with("out: could not be written: the disk is full"), "{error}");
+        let mut rows = Vec::new();
+        write_to(&mut rows, "out", entries().into_iter().map(Ok)).unwrap();
+        assert_eq!(rows.iter().filter(|&&byte| byte == b'\n').count(), 5);
     }
 
     #[test]

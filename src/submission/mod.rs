@@ -7,7 +7,7 @@
 mod file;
 mod runs;
 
-pub use file::{Entry, Score, Submission, score, write};
+pub use file::{Entry, Score, Submission, score, write, write_to};
 pub use runs::{Run, Runs};
 
 use crate::error::{Error, Result};

@@ -2,25 +2,54 @@
 //!
 //! A temporary sibling is written, flushed and synced, then renamed over the old file (one atomic
 //! step on a POSIX file system), then the folder is synced, so that the new name survives a power
-//! cut too. Whatever fails before the rename leaves the old file as it was, and no temporary.
+//! cut too. Whatever fails before the rename leaves the old file as it was, and no temporary; what a
+//! killed process leaves, the next one that writes into the folder removes.
+
+pub mod lock;
+mod temporary;
 
 use crate::error::{Error, Result};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use temporary::Temporary;
 
 /// Calls `write` with a buffered writer and puts what it wrote at `path`.
 ///
-/// What is not a regular file (a pipe, `/dev/stdout`) cannot be replaced and is written directly.
+/// What [cannot be replaced](is_stream) is written to directly.
 pub fn write_atomically(
     path: impl AsRef<Path>,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<()> {
     let path = path.as_ref();
-    let direct = fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir());
-    let done = if direct { write_through(path, write) } else { replace(path, write) };
-    done.map_err(|error| Error::file(path, format!("could not be written: {}", explain(&error))))
+    let done = if is_stream(path) { write_through(path, write) } else { replace(path, write) };
+    done.map_err(|error| cannot_be_written(path, &error))
+}
+
+/// An error where nothing could be written at `path`, so that it shows before the work of which the
+/// result is to go there: the folder is missing or closed, the name is too long, the disk is full.
+pub fn check_writable(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    let tried = if is_stream(path) {
+        // To open a pipe would wait for its reader.
+        if is_pipe(path) { Ok(()) } else { open_stream(path).map(drop) }
+    } else {
+        place(path).and_then(|place| Temporary::beside(&place)).map(drop)
+    };
+    tried.map_err(|error| cannot_be_written(path, &error))
+}
+
+/// Whether what is at the path can be written to but not be replaced: a device, a pipe, or the name
+/// of an open file (`/dev/stderr`, `/dev/fd/3`). It has no siblings either.
+pub fn is_stream(path: impl AsRef<Path>) -> bool {
+    let path = path.as_ref();
+    let special = fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir());
+    let of_system = |there: io::Result<PathBuf>| there.is_ok_and(|there| there.starts_with("/proc"));
+    special || of_system(fs::read_link(path)) || of_system(fs::canonicalize(folder_of(path)))
+}
+
+fn cannot_be_written(path: &Path, error: &io::Error) -> Error {
+    Error::file(path, format!("could not be written: {}", explain(error)))
 }
 
 /// The cause of an input or output error in plain words, with the system's own words behind it.
@@ -35,6 +64,8 @@ pub fn explain(error: &io::Error) -> String {
         ErrorKind::NotADirectory => "a part of the path is a file, not a folder",
         ErrorKind::AlreadyExists => "it is there already, and not a folder",
         ErrorKind::IsADirectory => "it is a folder, not a file",
+        ErrorKind::InvalidFilename => "the name is too long, or not allowed here",
+        ErrorKind::BrokenPipe => "whoever read it has stopped",
         ErrorKind::UnexpectedEof => "the file ends too early",
         _ => return error.to_string(),
     };
@@ -42,25 +73,33 @@ pub fn explain(error: &io::Error) -> String {
 }
 
 fn write_through(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let mut writer = BufWriter::new(OpenOptions::new().write(true).open(path)?);
-    write(&mut writer)?;
-    writer.flush()
+    fill(open_stream(path)?, write).map(drop)
+}
+
+/// What was written to an open file before stays, and what follows goes behind it.
+fn open_stream(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).open(path)
+}
+
+#[cfg(unix)]
+fn is_pipe(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    fs::metadata(path).is_ok_and(|there| there.file_type().is_fifo())
+}
+
+#[cfg(not(unix))]
+fn is_pipe(_path: &Path) -> bool {
+    false
 }
 
 fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    // Behind a symbolic link the file is replaced, not the link.
-    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    if path.is_dir() {
-        return Err(ErrorKind::IsADirectory.into());
-    }
+    let path = &place(path)?;
     let (temporary, file) = Temporary::beside(path)?;
     if let Ok(old) = fs::metadata(path) {
         file.set_permissions(old.permissions())?;
     }
-    let mut writer = BufWriter::with_capacity(1 << 16, file);
-    write(&mut writer)?;
-    writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-    fs::rename(&temporary.path, path)?;
+    fill(file, write)?.sync_all()?;
+    fs::rename(temporary.path(), path)?;
     temporary.keep();
     // The new file is complete and in place. A file system that cannot sync a folder (some network
     // ones) only leaves open which of two complete files a power cut would bring back.
@@ -68,45 +107,64 @@ fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) ->
     Ok(())
 }
 
+/// Where the file is to be: behind a symbolic link the file is replaced, not the link.
+fn place(path: &Path) -> io::Result<PathBuf> {
+    if names_a_folder(path) || path.is_dir() {
+        return Err(ErrorKind::IsADirectory.into());
+    }
+    match fs::canonicalize(path) {
+        // A link to a file that is not there yet. A ring of links is another error.
+        Err(error) if error.kind() == ErrorKind::NotFound => match fs::read_link(path) {
+            Ok(target) => place(&folder_of(path).join(target)),
+            Err(_) => Ok(path.to_owned()),
+        },
+        there => there,
+    }
+}
+
+/// `Path` has no eye for a slash at the end: it would make a file called `out` of `out/`.
+fn names_a_folder(path: &Path) -> bool {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    bytes.ends_with(b"/.") || bytes.last().is_some_and(|&last| std::path::is_separator(last.into()))
+}
+
+/// Lets `write` write into the file.
+///
+/// Of what fails, the file's own error counts: writers on the way (of CSV, of PNG) make others of
+/// it, or forget it.
+fn fill(file: File, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<File> {
+    let mut writer = BufWriter::with_capacity(1 << 16, Watched { file, failed: None });
+    let done = write(&mut writer).and_then(|()| writer.flush());
+    let (Watched { file, failed }, _) = writer.into_parts();
+    failed.map_or(done, Err)?;
+    Ok(file)
+}
+
+/// A file that remembers the first error of writing to it.
+struct Watched {
+    file: File,
+    failed: Option<io::Error>,
+}
+
+impl Write for Watched {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes).inspect_err(|error| {
+            if error.kind() != ErrorKind::Interrupted && self.failed.is_none() {
+                let same = error.raw_os_error().map(io::Error::from_raw_os_error);
+                self.failed = Some(same.unwrap_or_else(|| error.kind().into()));
+            }
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
 fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
-    }
-}
-
-/// A file that is removed again unless it is kept: on errors, and when `write` panics.
-struct Temporary {
-    path: PathBuf,
-    kept: bool,
-}
-
-impl Temporary {
-    fn beside(path: &Path) -> io::Result<(Self, File)> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let name = path.file_name().ok_or_else(|| {
-            io::Error::new(ErrorKind::InvalidInput, "the path does not end in a file's name")
-        })?;
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let mut hidden = std::ffi::OsString::from(".");
-        hidden.push(name);
-        hidden.push(format!(".{}-{count}.tmp", std::process::id()));
-        let path = path.with_file_name(hidden);
-        // A leftover of a process that was killed and had the same number is overwritten.
-        let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path)?;
-        Ok((Temporary { path, kept: false }, file))
-    }
-
-    fn keep(mut self) {
-        self.kept = true;
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if !self.kept {
-            let _ = fs::remove_file(&self.path);
-        }
     }
 }
 
@@ -191,6 +249,8 @@ mod tests {
         let taken = write(folder.path());
         assert!(taken.contains("it is a folder"), "{taken}");
         assert!(write(Path::new("..")).contains("it is a folder"));
+        assert!(write(&folder.path().join("a/")).contains("it is a folder"));
+        assert!(write(&folder.path().join("a/.")).contains("it is a folder"));
         assert!(write(Path::new("")).contains("file's name"));
         assert!(names(folder.path()).is_empty());
     }
@@ -207,14 +267,56 @@ mod tests {
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        symlink("new.txt", folder.path().join("early.txt")).unwrap();
+        write_atomically(folder.path().join("early.txt"), |w| w.write_all(b"x")).unwrap();
+        assert!(fs::symlink_metadata(folder.path().join("early.txt")).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(folder.path().join("new.txt")).unwrap(), "x");
+        symlink("ring", folder.path().join("ring")).unwrap();
+        assert!(write_atomically(folder.path().join("ring"), |w| w.write_all(b"x")).is_err());
     }
 
     #[cfg(unix)]
     #[test]
     fn a_device_is_written_to_and_not_replaced() {
         use std::os::unix::fs::FileTypeExt;
+        check_writable("/dev/null").unwrap();
         write_atomically("/dev/null", |w| w.write_all(b"x")).unwrap();
         assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_files_own_error_is_told_whatever_a_writer_on_the_way_makes_of_it() {
+        let forgets = |w: &mut dyn Write| {
+            let _ = w.write_all(&[b'x'; 200_000]);
+            Ok(())
+        };
+        let renames = |w: &mut dyn Write| {
+            w.write_all(&[b'x'; 200_000]).map_err(|_| io::Error::other("the encoder gave up"))
+        };
+        for error in [write_atomically("/dev/full", forgets), write_atomically("/dev/full", renames)] {
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains("the disk is full") && !error.contains("encoder"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_found_without_writing_it() {
+        let (folder, path) = folder_with_old_file();
+        let long = "n".repeat(256);
+        for (name, wanted) in [
+            ("nowhere/a.txt", "no such file or folder"),
+            ("old.txt/a.txt", "not a folder"),
+            ("new/", "it is a folder"),
+            (&*long, "name is too long"),
+        ] {
+            let error = check_writable(folder.path().join(name)).unwrap_err().to_string();
+            assert!(error.contains("could not be written") && error.contains(wanted), "{name}: {error}");
+        }
+        check_writable(&path).unwrap();
+        check_writable(folder.path().join("new.txt")).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+        assert_eq!(names(folder.path()), ["old.txt"]);
     }
 
     /// Unmounts the file system when the test ends, however it ends.

@@ -1,0 +1,118 @@
+//! What the command prints.
+//!
+//! The standard library's macros panic where nothing can be printed: `| head -1` would end a night of
+//! training. Here stand macros of the same names in their place, for all modules that are declared
+//! below this one, so that nobody has to remember. What cannot be printed is dropped and the work
+//! goes on. A reader that has gone (a pipe that is closed) wanted no more; anything else, such as a
+//! full disk, is an [`error`](finish) when the work is done.
+
+use atrous::error::printable;
+use atrous::files::explain;
+use atrous::{Error, Result};
+use std::fmt;
+use std::io::{self, ErrorKind, Write};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+macro_rules! print {
+    ($($message:tt)*) => { $crate::cli::output::to_stdout(format!($($message)*)) };
+}
+
+macro_rules! println {
+    () => { $crate::cli::output::to_stdout("\n".to_owned()) };
+    ($($message:tt)*) => { $crate::cli::output::to_stdout(format!($($message)*) + "\n") };
+}
+
+macro_rules! eprint {
+    ($($message:tt)*) => { $crate::cli::output::to_stderr(format_args!($($message)*)) };
+}
+
+macro_rules! eprintln {
+    ($($message:tt)*) => { $crate::cli::output::to_stderr(format_args!("{}\n", format_args!($($message)*))) };
+}
+
+/// Why something that was to be printed is not.
+static LOST: OnceLock<String> = OnceLock::new();
+/// Nobody reads standard output any more.
+static UNREAD: AtomicBool = AtomicBool::new(false);
+/// Standard output is for a file's rows alone.
+static FOR_ROWS: AtomicBool = AtomicBool::new(false);
+
+/// What standard output is called in messages.
+pub const STDOUT: &str = "standard output";
+
+pub fn to_stdout(message: String) {
+    let message = shown(&message);
+    match FOR_ROWS.load(Ordering::Relaxed) {
+        true => to_stderr(format_args!("{message}")),
+        false => printed(io::stdout().write_all(message.as_bytes())),
+    }
+}
+
+pub fn to_stderr(message: fmt::Arguments) {
+    // There is no other place to tell it.
+    let _ = io::stderr().write_fmt(message);
+}
+
+/// An error on standard error.
+pub fn tell(error: &impl fmt::Display) {
+    eprintln!("{}", shown(&error.to_string()));
+}
+
+/// A message line by line: its own line ends are meant, what else a file may have put into it is not.
+fn shown(message: &str) -> String {
+    message.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
+/// Standard output, for the rows of a file; from now on messages go to standard error.
+pub fn for_rows() -> impl Write {
+    FOR_ROWS.store(true, Ordering::Relaxed);
+    Rows
+}
+
+/// Whether rows were lost only because their reader has gone.
+pub fn unread() -> bool {
+    UNREAD.load(Ordering::Relaxed)
+}
+
+/// When the work is done: an error where something that was printed has not arrived.
+pub fn finish() -> Result<()> {
+    printed(io::stdout().flush());
+    match LOST.get() {
+        Some(why) => Err(Error::file(STDOUT, format!("could not be written: {why}"))),
+        None => Ok(()),
+    }
+}
+
+/// Remembers, if it failed, that something printed has not arrived.
+pub fn printed(result: io::Result<()>) {
+    if let Err(error) = result {
+        match error.kind() {
+            ErrorKind::BrokenPipe => UNREAD.store(true, Ordering::Relaxed),
+            _ => drop(LOST.set(explain(&error))),
+        }
+    }
+}
+
+struct Rows;
+
+impl Write for Rows {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let gone = |error: &io::Error| error.kind() == ErrorKind::BrokenPipe;
+        io::stdout().write(bytes).inspect_err(|error| UNREAD.store(gone(error), Ordering::Relaxed))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_to_a_terminal_are_printed_as_text() {
+        assert_eq!(shown("\x1b[2J\u{9b}1mé\rä\nb\n"), "\\u{1b}[2J\\u{9b}1mé\\rä\nb\n");
+    }
+}
