@@ -226,3 +226,17 @@ fn what_a_resumed_run_may_not_change_is_refused_by_its_flag() {
     let error = scratch.refused("train segment --data d --out a --resume");
     assert!(error.contains("`atrous train classify`"), "{error}");
 }
+
+#[test]
+fn a_folder_takes_one_training_at_a_time() {
+    let scratch = Scratch::new(10);
+    scratch.classify("a");
+    let lock = atrous::files::lock::FolderLock::acquire(scratch.path("a")).unwrap();
+    let resume = "train classify --data d --out a --resume";
+    let error = scratch.refused(resume);
+    assert!(error.contains(&std::process::id().to_string()), "{error}");
+    let error = scratch.refused("train classify --data d --out a/../a --size 108");
+    assert!(error.contains("is training") || error.contains("process"), "{error}");
+    drop(lock);
+    scratch.done(resume);
+}

@@ -6,7 +6,7 @@ use super::device;
 use super::evaluate::{Split, evaluate};
 use super::options::TaskOptions;
 use super::predict::{How, Task, write_submission};
-use super::train::{Job, open};
+use super::train::{Job, lock, open};
 use atrous::data::source::Source;
 use atrous::predict::{Networks, Trained, locate};
 use atrous::{Error, Result, report};
@@ -108,6 +108,7 @@ impl Pipeline<'_> {
     }
 
     pub fn run(mut self) -> Result<()> {
+        let _lock = lock(self.out)?;
         let source = Source::open(self.data)?;
         let task = source.natural_task();
         // Before any work: test pictures that cannot be read show now.

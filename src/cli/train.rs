@@ -11,6 +11,7 @@ use atrous::data::usable::Usable;
 use atrous::data::voc_devkit::Task;
 use atrous::data::{Dataset, known_labels};
 use atrous::files::explain;
+use atrous::files::lock::FolderLock;
 use atrous::graph::Model;
 use atrous::predict::{self, Networks, THRESHOLD, Trained};
 use atrous::random::{Stream, domain};
@@ -90,6 +91,15 @@ pub fn refuse_to_overwrite(out: &Path, resume: bool) -> Result<()> {
     Err(Error::file(path, message))
 }
 
+/// A folder to work in alone.
+pub fn lock(folder: &Path) -> Result<FolderLock> {
+    let lock = FolderLock::acquire(folder)?;
+    if let Some(why) = lock.unsupported() {
+        println!("note: {} cannot be locked ({why}): let no other run write there", folder.display());
+    }
+    Ok(lock)
+}
+
 /// On what a step is computed.
 fn arithmetic() -> String {
     match device() {
@@ -112,6 +122,7 @@ impl Job {
     /// Trains (or goes on training) to the end, and leaves checkpoint and history.
     pub fn run(mut self) -> Result<()> {
         let began = Instant::now();
+        let _lock = lock(&self.out)?;
         let path = checkpoint_path(&self.out);
         let workers = self.options.workers.unwrap_or(2);
         if !(1..=256).contains(&workers) {
