@@ -64,12 +64,11 @@ fn full() -> Stdio {
     OpenOptions::new().write(true).open("/dev/full").unwrap().into()
 }
 
-/// The files of a folder, hidden ones too.
+/// The files of a folder, hidden ones too; none if it is not there.
 fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -148,10 +147,10 @@ fn signalled(folder: &Path, before: &str, signal: &str, epochs: &str) -> Output 
 fn signals_that_the_parent_ignores_stay_ignored() {
     for signal in ["HUP", "INT", "TERM"] {
         let folder = trained();
-        let output = signalled(folder.path(), &format!("trap '' {signal}; exec"), signal, "4");
+        let output = signalled(folder.path(), &format!("trap '' {signal}; exec"), signal, "20");
         assert!(output.status.success(), "{signal}: {}", text(&output.stderr));
         let history = fs::read_to_string(folder.path().join("run/history.csv")).unwrap();
-        assert_eq!(history.lines().count(), 5);
+        assert_eq!(history.lines().count(), 21);
     }
 }
 
@@ -264,14 +263,14 @@ fn names_as_long_as_they_can_be_are_written_and_others_refused_before_the_work()
     let before = names(folder);
     for (out, wanted) in [
         (&*(longest + "x"), "name is too long"),
-        ("file/s.csv", "not a folder"),
+        ("file/s.csv", "file: it is there already, and not a folder"),
         ("new/", "it is a folder"),
         ("taken", "it is a folder"),
         ("ring", "symbolic links"),
         ("/proc/s.csv", "no such file or folder"),
     ] {
         let output = predict(folder, &["--force", "--out", out]);
-        one_error(&output, &[out, wanted]);
+        one_error(&output, &[wanted]);
         assert!(output.stdout.is_empty(), "{out}: it is found out before the work");
     }
     assert_eq!(names(folder), before);
