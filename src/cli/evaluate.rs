@@ -6,7 +6,7 @@ use super::predict::{How, Task, load, predictions, validation_panel};
 use super::progress::bar;
 use atrous::controls::Controls;
 use atrous::data::{CLASSES, known_labels};
-use atrous::files::{explain, write_atomically};
+use atrous::files::{check_writable, explain, write_atomically};
 use atrous::predict::{MaskOptions, MaskScores, Networks, THRESHOLD, Trained};
 use atrous::thresholds::{Objective, Thresholds};
 use atrous::{Error, Result};
@@ -51,12 +51,17 @@ pub struct Evaluate {
     how: How,
 }
 
+/// What is written into the folder.
+const SCORES: &str = "scores.txt";
+const PANEL: &str = "validation.png";
+
 impl Evaluate {
     pub fn run(self) -> Result<()> {
         self.how.check()?;
         let networks = load(&self.checkpoint, self.task)?;
         if let Some(out) = &self.out {
             std::fs::create_dir_all(out).map_err(|error| Error::file(out, explain(&error)))?;
+            [SCORES, PANEL].iter().try_for_each(|name| check_writable(out.join(name)))?;
         }
         evaluate(&networks, &self.data, &self.split, &self.how, self.out.as_deref())
     }
@@ -94,10 +99,10 @@ pub fn evaluate(
     }
     let Some(out) = out else { return Ok(()) };
     if !report.is_empty() {
-        write_atomically(out.join("scores.txt"), |file| file.write_all(report.as_bytes()))?;
+        write_atomically(out.join(SCORES), |file| file.write_all(report.as_bytes()))?;
     }
     if let Some(Subjects { dataset, indices, .. }) = shown {
-        validation_panel(networks, &dataset, &indices, &out.join("validation.png"))?;
+        validation_panel(networks, &dataset, &indices, &out.join(PANEL))?;
     }
     Ok(())
 }
