@@ -4,6 +4,7 @@ use atrous::weights::{self, WeightFile};
 use safetensors::tensor::{Dtype, TensorView};
 use std::io::Write;
 use std::path::Path;
+use zip::CompressionMethod;
 use zip::write::{SimpleFileOptions, ZipWriter};
 
 fn parse(bytes: Vec<u8>) -> Result<WeightFile, String> {
@@ -24,8 +25,9 @@ fn npy(dtype: &str, shape: &str, numbers: usize) -> Vec<u8> {
 
 fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut zip = ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let deflated = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
     for (name, bytes) in members {
-        zip.start_file(*name, SimpleFileOptions::default()).unwrap();
+        zip.start_file(*name, deflated).unwrap();
         zip.write_all(bytes).unwrap();
     }
     zip.finish().unwrap().into_inner()
