@@ -77,12 +77,7 @@ impl Run {
 
 fn has_masks(data: &Path) -> Result<bool> {
     let training = open(data, false)?;
-    for &index in &training.train {
-        if training.dataset.mask_file(index).is_some_and(|file| file.is_file()) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    Ok(training.train.iter().any(|&index| training.dataset.has_mask(index)))
 }
 
 /// Train, score, predict, submit.
