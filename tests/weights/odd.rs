@@ -329,15 +329,15 @@ fn convert_says_which_tensors_it_leaves_out_and_what_would_keep_them() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (from, to) = (path("a.safetensors"), path("b.safetensors"));
-    keras(Path::new(&from), "mobilenet", Head::ImageNet, 7, |_, _| {});
+    keras(Path::new(&from), "mobilenet", Head::ImageNet, 1000, |_, _| {});
     let convert = ["weights", "convert", &from, "--model", "mobilenet", "--out", &to];
     let output = atrous(&convert);
     let told = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
     assert!(told.contains("left out: `conv_preds/bias`, `conv_preds/kernel`"), "{told}");
-    assert!(told.contains("to keep them: --head imagenet --classes 7"), "{told}");
+    assert!(told.contains("to keep them: --head imagenet --classes 1000"), "{told}");
     assert_eq!(weights::read(&to).unwrap().entries.len(), 135);
-    let output = atrous(&[&convert[..], &["--head", "imagenet", "--classes", "7"]].concat());
+    let output = atrous(&[&convert[..], &["--head", "imagenet"]].concat());
     let told = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && !told.contains("left out"), "{told}");
     assert_eq!(weights::read(&to).unwrap().entries.len(), 137);
