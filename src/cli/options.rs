@@ -25,7 +25,7 @@ pub struct TrainOptions {
     /// What stands on a base: pooled or notebook [default: the preset's]
     #[arg(long, value_name = "NAME")]
     pub head: Option<String>,
-    /// Pre-trained weights of the base: .h5, .safetensors or .npz
+    /// Pre-trained weights of the base: .h5, .keras, .safetensors or .npz
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
     /// How many of the base's last layers train: a number, `all`, a layer's name, or a

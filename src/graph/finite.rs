@@ -4,35 +4,9 @@ use super::{Model, Run};
 use crate::autograd::no_grad;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::layers::Layer;
 use crate::tensor::{DType, Tensor};
 
 impl Model {
-    /// An error that names the first parameter that nothing can be computed with: one that is not finite, or a batch norm's
-    /// variance v for which √(v + ε) is no number.
-    pub fn require_usable(&self) -> Result<()> {
-        for (i, node) in self.graph.nodes().iter().enumerate() {
-            for parameter in self.layer_parameters(i) {
-                let wrong = |value: f64| {
-                    let message = format!("`{}` holds {value}, which cannot be used", parameter.path);
-                    Err(Error::argument("parameters", message))
-                };
-                if let Some(value) = not_finite(&parameter.value)? {
-                    return wrong(value);
-                }
-                if let Layer::BatchNormalization { epsilon, .. } = node.layer
-                    && parameter.path.ends_with("/moving_variance")
-                {
-                    let values = parameter.value.to_device(Device::Cpu)?.to_vec_f64();
-                    if let Some(&value) = values.iter().find(|&&v| v + epsilon <= 0.0) {
-                        return wrong(value);
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// What is the first to hold numbers that are not finite when the network sees these pictures: a parameter, the
     /// pictures, or a layer's output. None where all are finite.
     pub fn first_not_finite(&self, x: &Tensor, run: Run) -> Result<Option<String>> {
@@ -80,7 +54,7 @@ pub fn not_finite(tensor: &Tensor) -> Result<Option<f64>> {
 mod tests {
     use super::*;
     use crate::graph::Graph;
-    use crate::layers::Activation;
+    use crate::layers::{Activation, Layer};
 
     fn network() -> Model {
         let mut graph = Graph::new("small", "input", [4, 4, 3]);

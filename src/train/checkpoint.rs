@@ -12,11 +12,11 @@ use super::fit::{Position, Trainer};
 use super::history::History;
 use super::plan::Plan;
 use crate::error::{Error, Result};
-use crate::files::{explain, write_atomically};
+use crate::files::write_atomically;
 use crate::graph::Model;
 use crate::optimizers::Optimizer;
 use crate::tensor::Tensor;
-use crate::weights::safetensors;
+use crate::weights::{regular, safetensors};
 use ::safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -132,7 +132,7 @@ fn checksum_at(bytes: &[u8]) -> Result<usize, String> {
 
 /// Reads what [`save`] wrote: a trainer that goes on from there.
 pub fn load(path: &Path) -> Result<(Trainer, Saved)> {
-    let bytes = std::fs::read(path).map_err(|error| Error::file(path, explain(&error)))?;
+    let bytes = regular::read(path)?;
     parse(&bytes).map_err(|message| Error::file(path, format!("not a usable checkpoint: {message}")))
 }
 
@@ -180,7 +180,9 @@ pub fn parse(bytes: &[u8]) -> Result<(Trainer, Saved), String> {
             more => format!("{first} (and {more} more)"),
         });
     }
-    model.require_usable().map_err(|error| error.to_string())?;
+    if let Some(unusable) = model.first_unusable() {
+        return Err(unusable);
+    }
     optimizer.load(saved.optimizer_step, slots).map_err(|error| error.to_string())?;
     let mut trainer = Trainer::at(model, optimizer, saved.plan.clone(), saved.position);
     (trainer.callbacks, trainer.history) = (saved.callbacks, saved.history.clone());
