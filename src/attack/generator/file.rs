@@ -5,11 +5,10 @@ use super::{About, Generator};
 use crate::attack::ball::Ball;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::files::explain;
 use crate::graph::Model;
 use crate::models::attack_generator;
 use crate::tensor::Tensor;
-use crate::weights::safetensors;
+use crate::weights::{regular, safetensors};
 use ::safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -63,7 +62,7 @@ impl Generator {
     /// Reads what [`Generator::save`] wrote.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(|error| Error::file(path, explain(&error)))?;
+        let bytes = regular::read(path)?;
         Self::parse(&bytes)
             .map_err(|message| Error::file(path, format!("not a usable generator: {message}")))
     }
