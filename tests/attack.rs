@@ -76,7 +76,7 @@ fn it_leaves_a_test_set_a_table_a_panel_and_a_summary() {
     assert_eq!((first["pictures"].as_u64(), summary["norm"].as_str()), (Some(12), Some("linf")));
     // The perturbed pictures are a test set that can be predicted, and say what the table says after rounding.
     let perturbed = out.join("perturbed");
-    let csv = out.join("submission.csv");
+    let csv = out.with_file_name("submission.csv");
     let predict = ["predict", "--data", perturbed.to_str().unwrap(), "--checkpoint", &TRAINED.result];
     done(&[&predict[..], &["--task", "classify", "--out", csv.to_str().unwrap()]].concat());
     assert_eq!(fs::read_to_string(csv).unwrap().lines().count(), 25);

@@ -287,7 +287,8 @@ fn a_network_whose_logits_are_no_numbers_is_not_attacked() {
         for attack in attacks {
             let aim = Aim::Labels(objective.clone());
             let error = attack.perturb(&victim, &pictures, &aim).err().unwrap().to_string();
-            assert!(error.contains("the logits of `broken` are not finite (40 of 40)"), "{error}");
+            // (The universal one takes picture after picture.)
+            assert!(error.contains("the logits of `broken` are not finite ("), "{error}");
         }
         assert!(trial::seen(&victim, &pictures.x, &Aim::Labels(objective.clone())).is_err());
     }

@@ -37,7 +37,7 @@ impl Trained {
         plan.network.is_for_voc(path)?;
         let beside = path.with_file_name(THRESHOLDS);
         let thresholds = match !plan.network.segments() && beside.is_file() {
-            true => Some(Thresholds::read(&beside, saved.checksum())?),
+            true => Thresholds::read(&beside, saved.checksum())?,
             false => None,
         };
         Ok(Trained {
@@ -91,22 +91,18 @@ struct Stored {
 }
 
 impl Thresholds {
-    /// Reads what [`Thresholds::write`] wrote for the network of this checksum; an error where it was for another.
-    pub fn read(path: &Path, network: &str) -> Result<Self> {
+    /// Reads what [`Thresholds::write`] wrote for the network of this checksum; None where it was for another, as beside a
+    /// run's last checkpoint, whose thresholds were fitted for its best.
+    pub fn read(path: &Path, network: &str) -> Result<Option<Self>> {
         let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, explain(&error)))?;
         let Stored { network: own, thresholds } =
             serde_json::from_str(&text).map_err(|error| Error::file(path, error))?;
-        if own != network {
-            let message = "these thresholds were fitted for another network than the one beside them; \
-                           take the file away, or train again";
-            return Err(Error::file(path, message));
-        }
         let fine = |t: &f32| (0.0..=1.0).contains(t);
         if thresholds.per_class.len() != CLASSES.len() || !thresholds.per_class.iter().all(fine) {
             let message = format!("expected {} thresholds of 0 to 1", CLASSES.len());
             return Err(Error::file(path, message));
         }
-        Ok(thresholds)
+        Ok((own == network).then_some(thresholds))
     }
 
     /// Writes `thresholds.json` into the folder of the network they belong to, whose checkpoint has this checksum.

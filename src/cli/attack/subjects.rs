@@ -154,14 +154,13 @@ const LONGEST: usize = 255;
 fn check_name(id: &str) -> Result<()> {
     let file = voc_npy::Split::Test.picture("".as_ref(), id);
     let length = file.file_name().map_or(0, |name| name.len());
-    let problem = if id.is_empty() || id.contains(['/', '\\', '\0']) {
-        "expected an Id that is part of a file's name".to_owned()
-    } else if length > LONGEST {
-        format!("expected an Id whose file has a name of at most {LONGEST} bytes, not {length}")
-    } else {
-        return Ok(());
+    let fits = match length > LONGEST {
+        true => Err(format!(
+            "expected an Id whose file has a name of at most {LONGEST} bytes, not {length}, got `{id}`"
+        )),
+        false => atrous::data::id::check(id),
     };
-    Err(Error::argument("perturbed", format!("{problem}, got `{}`", id.escape_debug())))
+    fits.map_err(|message| Error::argument("perturbed", message))
 }
 
 #[cfg(test)]

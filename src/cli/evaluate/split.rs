@@ -77,7 +77,7 @@ impl Subjects {
         }
         let dataset = with_test(data, folder.clone())?;
         let wanted = match split {
-            Split::List(path) => listed(&*dataset, path)?,
+            Split::List(path) => listed(&*dataset, path, masks)?,
             _ => (0..dataset.len()).collect(),
         };
         let usable = Usable::of(&*dataset, &wanted, masks)?;
@@ -151,7 +151,7 @@ fn with_test(data: &Path, folder: Arc<dyn Dataset>) -> Result<Arc<dyn Dataset>> 
 }
 
 /// The pictures that a list names, an Id a line.
-fn listed(dataset: &dyn Dataset, path: &Path) -> Result<Vec<usize>> {
+fn listed(dataset: &dyn Dataset, path: &Path, masks: bool) -> Result<Vec<usize>> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Error::file(
             path,
@@ -159,7 +159,10 @@ fn listed(dataset: &dyn Dataset, path: &Path) -> Result<Vec<usize>> {
         )
     })?;
     // A test picture may have the Id of a training picture; its truth is not known, so it is not meant.
-    let has_truth = |&index: &usize| dataset.labels(index).is_some() || dataset.has_mask(index);
+    let has_truth = |&index: &usize| match masks {
+        true => dataset.has_mask(index),
+        false => dataset.labels(index).is_some(),
+    };
     let (first, last): (Vec<usize>, Vec<usize>) = (0..dataset.len()).partition(has_truth);
     let mut known: HashMap<String, Vec<usize>> = HashMap::new();
     first.into_iter().for_each(|index| known.entry(dataset.id(index)).or_default().push(index));
