@@ -24,6 +24,9 @@ pub struct Source {
     pub root: PathBuf,
 }
 
+/// A data set that several hold.
+type Shared = Arc<dyn Dataset>;
+
 /// What there is to learn from.
 #[derive(Clone)]
 pub struct Training {
@@ -90,7 +93,7 @@ impl Source {
 
     /// Every picture that lists for training or validation name, those for segmentation first, and
     /// every one that lists for testing name, if there are such.
-    pub fn everything(&self) -> Result<(Arc<dyn Dataset>, Option<Arc<dyn Dataset>>)> {
+    pub fn everything(&self) -> Result<(Shared, Option<Shared>)> {
         let tasks: &[Task] = match self.layout {
             Layout::VocNpy => &[Task::Main],
             Layout::VocDevkit => &[Task::Segmentation, Task::Main],

@@ -11,6 +11,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::graph::{Live, Model, Parameter};
 use crate::optimizers::Optimizer;
+use crate::pool;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -96,6 +97,11 @@ impl Trainer {
     pub fn new(model: Model, plan: Plan) -> Result<Self> {
         plan.check()?;
         let optimizer = Optimizer::new(plan.rule(), plan.learning_rate)?;
+        // Gradients and the optimizer's state, each of 4 bytes a trainable parameter: where there is no memory for them, that
+        // shows now and not in the first step.
+        let (_, trainable) = model.count_parameters();
+        let copies = 1 + optimizer.rule().slot_names().len();
+        pool::require((trainable * copies) as u64 * 4);
         Ok(Self::at(model, optimizer, plan, Position::default()))
     }
 

@@ -157,7 +157,7 @@ fn usable<'a>(
     }
     if let Some(epsilon) = epsilon {
         let none = |v: &f32| !Model::is_variance(*v, epsilon);
-        if let Some(first) = stored.iter().position(|v| none(v)) {
+        if let Some(first) = stored.iter().position(&none) {
             let count = of_all(stored.iter().filter(|v| none(v)).count());
             let (got, at) = (stored[first], at(first));
             report.unusable.push(format!(

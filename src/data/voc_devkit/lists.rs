@@ -228,7 +228,7 @@ mod tests {
         let expected = vec![(1, "a".to_owned()), (2, "b c".to_owned()), (4, "d".to_owned())];
         for end in ["\n", "\r", "\r\n"] {
             for last in ["", end] {
-                let text = format!("\u{feff}a\n b c \n\nd").replace('\n', end) + last;
+                let text = "\u{feff}a\n b c \n\nd".replace('\n', end) + last;
                 assert_eq!(lines(&text), expected, "{text:?}");
             }
         }
