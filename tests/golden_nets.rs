@@ -6,9 +6,7 @@ mod common;
 
 use atrous::autograd::Gradients;
 use atrous::autograd::no_grad;
-use atrous::graph::{
-    Graph, Live, Model, Pass, Run, Summary, classify_before_upsampling, fold_batch_norm,
-};
+use atrous::graph::{Graph, Live, Model, Pass, Run, classify_before_upsampling, fold_batch_norm};
 use atrous::layers::{Activation, Layer};
 use atrous::models::{Head, Spec};
 use atrous::ops::{self, CategoricalGradient};
@@ -484,7 +482,7 @@ fn golden_layer_tables() {
         tables += 1;
         let expected = json(&file);
         let graph = graph(name);
-        let got = Summary::new(&graph).to_json(&graph);
+        let got = atrous::graph::Summary::new(&graph).to_json(&graph);
         assert_eq!(got["total_params"], expected["total_params"], "{name}");
         assert_eq!(got["trainable_params"], expected["trainable_params_unfrozen"], "{name}");
         if let Some(of_all) = summary.get(name) {
