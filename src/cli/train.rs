@@ -230,6 +230,9 @@ impl Job {
     fn begun(&self) -> Result<Begun> {
         refuse_to_overwrite(&self.out, self.resume)?;
         let mut words = Vec::new();
+        if self.resume {
+            words.push(format!("{} has no run to go on with: a new one begins", self.out.display()));
+        }
         let (mut plan, dataset) = self.plan(&mut words)?;
         let model = self.model(&mut plan, &mut words)?;
         Ok(Begun { trainer: Trainer::new(model, plan)?, dataset, words })
