@@ -41,16 +41,19 @@ pub struct Controls {
 
 impl Controls {
     /// `probabilities` [val.len(), classes] are the network's, in the order of `val`. Without lessons there are no controls
-    /// that learn.
+    /// that learn. None where no class occurs in `val`: there is no precision to take the mean of.
     pub fn measure(
         lessons: Option<Lessons>,
         dataset: &dyn Dataset,
         val: &[usize],
         probabilities: &[f32],
         seed: u64,
-    ) -> Result<Self> {
+    ) -> Result<Option<Self>> {
         let columns = CLASSES.len();
         let truth = flags(dataset, val)?;
+        if !truth.contains(&1.0) {
+            return Ok(None);
+        }
         // On a resample a class may have no positive left; the mean runs over those that have.
         let map = |truth: &[f32], scores: &[f32]| -> f64 {
             metrics::mean_average_precision(truth, scores, columns, Interpolation::default())
@@ -88,7 +91,8 @@ impl Controls {
             histogram = Some(map(&truth, &linear.predict(&features.concat())?));
         }
         let map = map(&truth, probabilities);
-        Ok(Controls { map, network, shuffled, priors, histogram, samples: n, kind: "pictures" })
+        let kind = "pictures";
+        Ok(Some(Controls { map, network, shuffled, priors, histogram, samples: n, kind }))
     }
 
     /// True when the lower bound is above every control.

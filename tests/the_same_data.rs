@@ -228,6 +228,17 @@ fn what_a_resumed_run_may_not_change_is_refused_by_its_flag() {
 }
 
 #[test]
+fn the_best_epoch_of_another_run_is_not_taken_for_the_new_ones() {
+    let scratch = Scratch::new(10);
+    scratch.classify("a");
+    fs::remove_file(scratch.path("a/checkpoint.safetensors")).unwrap();
+    for more in ["--val-fraction 0", "--resume"] {
+        let error = scratch.refused(&format!("train classify --data d --out a --size 108 {more}"));
+        assert!(error.contains("best.safetensors: it is the best epoch of a run"), "{error}");
+    }
+}
+
+#[test]
 fn a_folder_takes_one_training_at_a_time() {
     let scratch = Scratch::new(10);
     scratch.classify("a");
@@ -239,4 +250,58 @@ fn a_folder_takes_one_training_at_a_time() {
     assert!(error.contains("is training") || error.contains("process"), "{error}");
     drop(lock);
     scratch.done(resume);
+}
+
+#[test]
+fn a_run_that_goes_on_with_another_instruction_set_says_so() {
+    let scratch = Scratch::new(10);
+    scratch.classify("a");
+    let resume = ["train", "classify", "--data", "d", "--out", "a", "--resume"];
+    let mut command = Command::new(BINARY);
+    let command = command.current_dir(scratch.0.path()).env("ATROUS_ISA", "portable").args(resume);
+    let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    assert!(said.contains("goes on on cpu (Portable)"), "{said}");
+    assert!(!scratch.done(&resume.join(" ")).contains("goes on on"));
+}
+
+#[test]
+fn what_an_attack_learns_against_another_network_it_learns_from_pictures_of_the_first() {
+    let scratch = Scratch::new(10);
+    scratch.make("e", 30, 1);
+    scratch.classify("a");
+    scratch
+        .done("train classify --size 108 --epochs 1 --batch-size 4 --val-fraction 0.3 --data e --out b");
+    let attack = "attack --data d --checkpoint a --transfer b --method universal --images 2 --steps 1";
+    let (_, said) = scratch.run(&format!("{attack} --labels predicted --out at"));
+    assert!(!said.contains("mistake in atrous"), "{said}");
+}
+
+#[test]
+fn a_run_whose_validation_shows_nothing_is_done_all_the_same() {
+    let scratch = Scratch::new(10);
+    let table = scratch.path("d/train/train_set.csv");
+    let text = fs::read_to_string(&table).unwrap();
+    let run = "run --data d --out r --task classify --classify size=108 --classify epochs=1 --val-fraction 0.1";
+    let header = text.lines().next().unwrap();
+    let none = |line: &str| format!("{},{}", line.split_once(',').unwrap().0, ["0"; 20].join(","));
+    let rows: Vec<String> = text.lines().skip(1).map(none).collect();
+    fs::write(&table, format!("{header}\n{}\n", rows.join("\n"))).unwrap();
+    let said = scratch.done(&format!("{run} --attack-images 1"));
+    for wanted in ["no class is in any of 1 validation pictures", "classify: no attack: "] {
+        assert!(said.contains(wanted), "{wanted}: {said}");
+    }
+    assert!(scratch.path("r/submission.csv").is_file());
+}
+
+#[test]
+fn a_picture_in_two_lists_of_voc_is_scored_once() {
+    let scratch = Scratch::new(10);
+    scratch.done("data convert --from d --to v --layout voc");
+    let segment = "train segment --size 32 --epochs 1 --batch-size 4 --val-fraction 0.3";
+    scratch.done(&format!("{segment} --data v --out s"));
+    let list = scratch.path("v/ImageSets/Segmentation/test.txt");
+    let text = fs::read_to_string(&list).unwrap();
+    fs::write(&list, format!("{text}train_0\n")).unwrap();
+    let all = scratch.done("evaluate --data v --checkpoint s --split all");
+    assert!(all.contains("it was trained on 7, 3 told its best epoch"), "{all}");
 }

@@ -120,7 +120,13 @@ fn labels(trained: &Trained, subjects: &Subjects, part: &Part, how: &How) -> Res
     let (probabilities, seed) = (&predictions.probabilities, trained.plan.seed);
     let lessons = subjects.lessons(&trained.plan);
     let controls = Controls::measure(lessons, &**dataset, &part.indices, probabilities, seed)?;
-    let controls = Controls { kind: part.kind, ..controls };
+    let controls = match controls {
+        Some(controls) => Controls { kind: part.kind, ..controls }.to_string(),
+        None => {
+            let n = part.indices.len();
+            format!("no class is in any of {n} {}: there is no mean average precision", part.kind)
+        }
+    };
     let columns = CLASSES.len();
     let labels = known_labels(&**dataset, &part.indices)?;
     let dice =

@@ -143,8 +143,13 @@ impl Pipeline<'_> {
         if self.attack_images > 0
             && trained.into_iter().flatten().all(|t| !t.plan.val_indices.is_empty())
         {
+            let tasks = [
+                networks.classifier.as_ref().map(|_| "classify"),
+                networks.segmenter.as_ref().map(|_| "segment"),
+            ];
+            let tasks: Vec<&str> = tasks.into_iter().flatten().collect();
             drop(networks);
-            attack::of_run(self.data, self.out, self.attack_images)?;
+            attack::of_run(self.data, self.out, &tasks, self.attack_images)?;
         }
         Ok(())
     }

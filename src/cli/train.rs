@@ -4,6 +4,7 @@ use super::device;
 use super::options::{Configured, TrainOptions};
 use super::predict::validation_panel;
 use super::progress::{self, interruptible};
+use atrous::cpu::simd;
 use atrous::data::class_weights::balanced;
 use atrous::data::manifest::{Manifest, Selected};
 use atrous::data::source::{Source, Training};
@@ -81,14 +82,27 @@ pub fn checkpoint_path(out: &Path) -> PathBuf {
     out.join("checkpoint.safetensors")
 }
 
-/// An error where the folder holds a run that nobody asked to go on with.
+/// The file of its best epoch.
+fn best_path(out: &Path) -> PathBuf {
+    out.join("best.safetensors")
+}
+
+/// An error where the folder holds a run that nobody asked to go on with, or the best epoch of one that nobody can go on
+/// with: it would be taken for the new run's.
 pub fn refuse_to_overwrite(out: &Path, resume: bool) -> Result<()> {
-    let path = checkpoint_path(out);
-    if resume || !path.exists() {
-        return Ok(());
+    let (path, best) = (checkpoint_path(out), best_path(out));
+    match (path.exists(), resume) {
+        (true, true) => Ok(()),
+        (true, false) => {
+            let message = "there is a run already; go on with --resume, or choose another --out";
+            Err(Error::file(path, message))
+        }
+        (false, _) if best.is_file() => {
+            let message = "it is the best epoch of a run whose checkpoint.safetensors is gone; move it away, or choose another --out";
+            Err(Error::file(best, message))
+        }
+        (false, _) => Ok(()),
     }
-    let message = "there is a run already; go on with --resume, or choose another --out";
-    Err(Error::file(path, message))
 }
 
 /// A folder to work in alone.
@@ -103,8 +117,10 @@ pub fn lock(folder: &Path) -> Result<FolderLock> {
 /// On what a step is computed.
 fn arithmetic() -> String {
     match device() {
-        atrous::Device::Cpu if atrous::ops::fast_math() => "cpu with --fast-math".into(),
-        atrous::Device::Cpu => "cpu".into(),
+        atrous::Device::Cpu => {
+            let fast = if atrous::ops::fast_math() { " with --fast-math" } else { "" };
+            format!("cpu ({:?}){fast}", simd::isa())
+        }
         device => format!("{device} in {}", atrous::ops::precision()),
     }
 }
@@ -135,12 +151,15 @@ impl Job {
         let training = plan.training_loader(dataset, workers);
         let validation = plan.scoring_loader(dataset, plan.val_indices.clone());
         let (all, trainable) = trainer.model.count_parameters();
-        let there = match arithmetic() {
-            plain if plain == "cpu" => String::new(),
-            other => format!(", on {other}"),
+        let there = match device() {
+            atrous::Device::Cpu if !atrous::ops::fast_math() => String::new(),
+            _ => format!(", on {}", arithmetic()),
         };
-        if plan.arithmetic != arithmetic() {
-            println!("the run began on {}: from here on its last digits are others", plan.arithmetic);
+        if !plan.arithmetic.is_empty() && plan.arithmetic != arithmetic() {
+            let (before, now) = (&plan.arithmetic, arithmetic());
+            println!(
+                "the run began on {before}, and goes on on {now}: its last digits are others from here on"
+            );
         }
         println!(
             "training {} ({trainable} of {all} parameters) on {} pictures, validating on {}, {} steps an epoch{there}",
@@ -150,7 +169,7 @@ impl Job {
             training.steps()
         );
         let every_steps = Some(self.options.checkpoint_steps.unwrap_or(50)).filter(|&n| n > 0);
-        let best = (!plan.val_indices.is_empty()).then(|| self.out.join("best.safetensors"));
+        let best = (!plan.val_indices.is_empty()).then(|| best_path(&self.out));
         if plan.val_indices.is_empty() {
             println!("no picture is left to validate on: the last epoch counts as the best");
         }
@@ -159,13 +178,15 @@ impl Job {
         let result = interruptible(|| {
             trainer.fit(&training, Some(&validation), &pace, &mut |event| progress.show(event))
         });
-        trainer.history.write(&self.out)?;
+        let history = trainer.history.write(&self.out);
         // A run that failed has its own error to tell; pictures of it would only fill the disk.
         let told = matches!(result, Ok(()) | Err(Error::Interrupted(_)));
         if told && !trainer.history.epochs.is_empty() {
             report::curves(&trainer.history, &self.out)?;
         }
+        // Why the run ended goes before what could not be written of it.
         result?;
+        history?;
         println!("checkpoint: {}{}", path.display(), progress::spent(began));
         drop(trainer);
         if let Some(best) = pace.best.filter(|best| best.is_file()) {
@@ -297,7 +318,15 @@ impl Job {
         let train = usable(&self.data.train, "training")?;
         let (train, val) = match (&self.data.val, o.val_fraction) {
             (Some(val), None) => (train, usable(val, "validation")?),
-            (_, share) => self.split(train, share.unwrap_or(0.1), plan.seed)?,
+            (own, share) => {
+                let own = own.as_ref().map_or(0, Vec::len);
+                if own > 0 {
+                    words.push(format!(
+                        "--val-fraction: the folder's own {own} validation pictures are not used"
+                    ));
+                }
+                self.split(train, share.unwrap_or(0.1), plan.seed)?
+            }
         };
         if train.is_empty() {
             let (what, of) = match self.segments {

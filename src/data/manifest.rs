@@ -29,7 +29,7 @@ pub struct Sample {
     pub size: [usize; 2],
     /// CRC-32 of its pixels.
     pub pixels: u32,
-    /// The numbers of its classes; None where they are not known.
+    /// The numbers of its classes; None where they are not known, or a run learns masks.
     pub labels: Option<Vec<usize>>,
     /// CRC-32 of the mask's classes; None where a run learns no masks, or there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -38,7 +38,8 @@ pub struct Sample {
 
 impl Sample {
     fn of(dataset: &dyn Dataset, index: usize, masks: bool) -> Result<Self> {
-        let labels = dataset.labels(index).map(|labels| classes(&labels));
+        // A run on masks reads no labels: a table that was corrected is not its business.
+        let labels = dataset.labels(index).filter(|_| !masks).map(|labels| classes(&labels));
         let mask = if masks { dataset.mask(index)? } else { None };
         let Picture { height, width, rgb } = dataset.picture(index)?;
         Ok(Sample {

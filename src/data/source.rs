@@ -114,7 +114,8 @@ impl Source {
         for &task in tasks.iter().filter(|&&task| self.has_test(task)) {
             test.push(self.test(task)?);
         }
-        Ok((each_once(training), (!test.is_empty()).then(|| each_once(test))))
+        let once = |parts| -> Arc<dyn Dataset> { Arc::new(Joined::each_once(parts)) };
+        Ok((once(training), (!test.is_empty()).then(|| once(test))))
     }
 
     /// The pictures to predict; an error where there are none.
@@ -140,14 +141,6 @@ impl Source {
     }
 }
 
-/// Data sets one after the other, without the samples whose Ids were there before.
-fn each_once(parts: Vec<Arc<dyn Dataset>>) -> Arc<dyn Dataset> {
-    let mut joined = Joined::new(parts);
-    let mut ids = HashSet::new();
-    joined.samples.retain(|(part, index)| ids.insert(part.id(*index)));
-    Arc::new(joined)
-}
-
 /// Samples of several data sets.
 pub struct Joined {
     /// Each as a data set and its place there.
@@ -159,6 +152,14 @@ impl Joined {
     pub fn new(parts: Vec<Arc<dyn Dataset>>) -> Self {
         let samples = |part: Arc<dyn Dataset>| (0..part.len()).map(move |i| (part.clone(), i));
         Joined { samples: parts.into_iter().flat_map(samples).collect() }
+    }
+
+    /// The same without the samples whose Ids were there before.
+    pub fn each_once(parts: Vec<Arc<dyn Dataset>>) -> Self {
+        let mut joined = Self::new(parts);
+        let mut ids = HashSet::new();
+        joined.samples.retain(|(part, index)| ids.insert(part.id(*index)));
+        joined
     }
 
     fn part(&self, index: usize) -> (&dyn Dataset, usize) {

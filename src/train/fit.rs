@@ -99,7 +99,13 @@ impl Trainer {
         let optimizer = Optimizer::new(plan.rule(), plan.learning_rate)?;
         // Gradients and the optimizer's state, each of 4 bytes a trainable parameter: where there is no memory for them, that
         // shows now and not in the first step.
-        let (_, trainable) = model.count_parameters();
+        let mut largest = model.clone();
+        let base = model.graph.base().len();
+        let epochs = plan.unfreeze.iter().map(|stage| stage.epoch).chain([0]);
+        let stages =
+            epochs.filter(|&epoch| epoch < plan.epochs).map(|epoch| plan.frozen_layers(base, epoch));
+        largest.freeze_first(stages.min().unwrap_or(0));
+        let (_, trainable) = largest.count_parameters();
         let copies = 1 + optimizer.rule().slot_names().len();
         pool::require((trainable * copies) as u64 * 4);
         Ok(Self::at(model, optimizer, plan, Position::default()))
@@ -259,7 +265,8 @@ impl Trainer {
         let samples = self.position.samples.max(1) as f64;
         let scores = match validation {
             Some(loader) if loader.steps() > 0 => {
-                Some(evaluate(&self.model, self.plan.loss()?, loader)?)
+                let scores = evaluate(&self.model, self.plan.loss()?, loader);
+                Some(scores.map_err(|error| self.diverged_after(error))?)
             }
             _ => None,
         };
@@ -298,6 +305,17 @@ impl Trainer {
             ..Position::default()
         };
         Ok((record, improved))
+    }
+
+    /// The validation is the first to see what the epoch's last step has spoiled.
+    fn diverged_after(&self, error: Error) -> Error {
+        match error {
+            Error::Argument { what: "network", message } => {
+                let epoch = self.position.epoch + 1;
+                Error::Diverged(format!("after epoch {epoch}: {message}; {ADVICE}"))
+            }
+            other => other,
+        }
     }
 
     /// A state that cannot be trained on never replaces one that can.

@@ -175,14 +175,11 @@ const GENERATOR_STEPS: usize = 200;
 /// The notebook's ε, of a picture from −1 to 1: half as much from 0 to 1.
 const NOTEBOOK: [f32; 4] = [0.0, 0.055, 0.085, 0.14];
 
-/// Both networks of a run, attacked on some of their validation pictures: `attack/classify` and `attack/segment` in its
-/// folder.
-pub fn of_run(data: &Path, out: &Path, images: usize) -> Result<()> {
-    for name in ["classify", "segment"] {
+/// The networks of a run, by the names of their tasks, attacked on some of their validation pictures: `attack/classify` and
+/// `attack/segment` in its folder.
+pub fn of_run(data: &Path, out: &Path, tasks: &[&str], images: usize) -> Result<()> {
+    for &name in tasks {
         let checkpoint = out.join(name);
-        if !checkpoint.is_dir() {
-            continue;
-        }
         // What else there is to say is the command's default.
         let command = Attack::augment_args(clap::Command::new("attack"));
         let given: [&OsStr; 7] = [
@@ -197,7 +194,13 @@ pub fn of_run(data: &Path, out: &Path, images: usize) -> Result<()> {
         let matches = command.try_get_matches_from(given);
         let attack = matches.and_then(|matches| Attack::from_arg_matches(&matches));
         let attack = attack.map_err(|error| Error::argument("attack", error))?;
-        Attack { images, out: out.join("attack").join(name), ..attack }.run()?;
+        match (Attack { images, out: out.join("attack").join(name), ..attack }.run()) {
+            // Validation pictures that show nothing: the run is done all the same.
+            Err(Error::Argument { what: "--labels" | "--split", message }) => {
+                println!("{name}: no attack: {message}");
+            }
+            done => done?,
+        }
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use atrous::attack::{self, Doubt, Pictures, Victim, trial};
 use atrous::data::{Dataset, VOID, voc_npy};
 use atrous::predict::masks_of;
 use atrous::{Error, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// What has to be known of a picture for it to be attacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,11 +135,35 @@ impl Experiment<'_> {
 
     /// What an attack that has to learn learns from: the pictures that the network was trained on.
     pub fn learners(&self, contender: &Contender) -> Result<Vec<usize>> {
-        let train = &contender.trained.plan.train_indices;
+        let train = self.trained_on(contender)?;
         match self.from {
-            None => first_known(self.known, &*self.learn, train, usize::MAX),
-            Some(_) => self.with_from(contender, &*self.learn, train),
+            None => first_known(self.known, &*self.learn, &train, usize::MAX),
+            Some(_) => self.with_from(contender, &*self.learn, &train),
         }
+    }
+
+    /// The first network's training pictures, under its numbers: of them those that the contender was trained on, too.
+    /// Another run numbers its samples otherwise, so they are told by what they are. All of them where it knows none.
+    fn trained_on(&self, contender: &Contender) -> Result<Vec<usize>> {
+        let first = &self.contenders[0];
+        let all = &first.trained.plan.train_indices;
+        if contender.trained.path == first.trained.path {
+            return Ok(all.clone());
+        }
+        let plan = &contender.trained.plan;
+        let train: HashSet<usize> = plan.train_indices.iter().copied().collect();
+        let numbers = plan.samples.numbers(&*self.learn, all)?;
+        let pairs = all.iter().zip(numbers);
+        let both = pairs.filter(|(_, number)| number.is_some_and(|number| train.contains(&number)));
+        let both: Vec<usize> = both.map(|(&index, _)| index).collect();
+        if both.is_empty() {
+            println!(
+                "{} was trained on other pictures: what learns, learns from {}'s",
+                contender.name, first.name
+            );
+            return Ok(all.clone());
+        }
+        Ok(both)
     }
 
     /// An error where an Id makes no name of a file of perturbed pictures.

@@ -3,7 +3,7 @@
 use crate::cli::train::open;
 use atrous::controls::Lessons;
 use atrous::data::Dataset;
-use atrous::data::source::{Joined, Source};
+use atrous::data::source::{Joined, Layout, Source};
 use atrous::data::usable::Usable;
 use atrous::files::explain;
 use atrous::predict::Trained;
@@ -45,6 +45,8 @@ pub struct Subjects {
     /// Those of them that the network was trained on, and that told its best epoch.
     trained_on: HashSet<usize>,
     validated_on: HashSet<usize>,
+    /// The checkpoint says what its samples are.
+    told: bool,
     /// The run's samples, where they are all in the folder.
     run: Option<Arc<dyn Dataset>>,
 }
@@ -72,6 +74,7 @@ impl Subjects {
                 indices,
                 trained_on: HashSet::new(),
                 validated_on,
+                told: true,
                 run,
             });
         }
@@ -100,7 +103,8 @@ impl Subjects {
         // Whose Ids are there by chance is not the run's folder; then controls have nothing to learn from.
         let run = plan.find_samples(&folder, &trained.path).ok();
         let split = split.clone();
-        Ok(Subjects { split, dataset, indices, trained_on, validated_on, run })
+        let told = !plan.samples.samples.is_empty();
+        Ok(Subjects { split, dataset, indices, trained_on, validated_on, told, run })
     }
 
     /// How many of the pictures the network was trained on, in words; None for the run's own validation.
@@ -110,6 +114,11 @@ impl Subjects {
         }
         let (all, trained, chosen) =
             (self.indices.len(), self.trained_on.len(), self.validated_on.len());
+        if !self.told {
+            return Some(format!(
+                "of {all} pictures it is not known which it was trained on: its checkpoint does not say"
+            ));
+        }
         let new = all - trained - chosen;
         Some(format!(
             "of {all} pictures it was trained on {trained}, {chosen} told its best epoch, {new} are new to it"
@@ -144,9 +153,11 @@ impl Subjects {
 fn with_test(data: &Path, folder: Arc<dyn Dataset>) -> Result<Arc<dyn Dataset>> {
     let source = Source::open(data)?;
     let task = source.natural_task();
-    Ok(match source.has_test(task) {
-        true => Arc::new(Joined::new(vec![folder, source.test(task)?])),
-        false => folder,
+    Ok(match (source.has_test(task), source.layout) {
+        (false, _) => folder,
+        // The competition's test pictures have files, and Ids, of their own; VOC's lists share both.
+        (true, Layout::VocNpy) => Arc::new(Joined::new(vec![folder, source.test(task)?])),
+        (true, Layout::VocDevkit) => Arc::new(Joined::each_once(vec![folder, source.test(task)?])),
     })
 }
 
@@ -169,7 +180,7 @@ fn listed(dataset: &dyn Dataset, path: &Path, masks: bool) -> Result<Vec<usize>>
     last.into_iter().for_each(|index| _ = known.entry(dataset.id(index)).or_insert(vec![index]));
     let mut found = Vec::new();
     let mut seen = HashSet::new();
-    for (line, id) in text.split(['\n', '\r']).enumerate() {
+    for (line, id) in text.replace("\r\n", "\n").split(['\n', '\r']).enumerate() {
         let wrong = |message: String| {
             let path = path.to_owned();
             Err(Error::Row { path, line: line + 1, column: None, message })
