@@ -305,3 +305,34 @@ fn a_picture_in_two_lists_of_voc_is_scored_once() {
     let all = scratch.done("evaluate --data v --checkpoint s --split all");
     assert!(all.contains("it was trained on 7, 3 told its best epoch"), "{all}");
 }
+
+#[test]
+fn validation_pictures_that_are_training_pictures_under_another_id_are_told() {
+    let scratch = Scratch::new(10);
+    assert!(!scratch.classify("a").contains("under another Id"));
+    let picture = |i: usize| scratch.path(&format!("d/train/img/train_{i}.npy"));
+    (1..10).for_each(|i| drop(fs::copy(picture(0), picture(i)).unwrap()));
+    let said = scratch.classify("b");
+    assert!(
+        said.contains("3 of 3 validation pictures are training pictures under another Id (`"),
+        "{said}"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn thresholds_that_are_a_link_to_nowhere_or_a_folder_are_not_the_same_as_none() {
+    let scratch = Scratch::new(10);
+    scratch.classify("a");
+    let thresholds = scratch.path("a/thresholds.json");
+    let predict = "predict --data d --checkpoint a --out x.csv --force";
+    scratch.done(predict);
+    fs::remove_file(&thresholds).unwrap();
+    std::os::unix::fs::symlink("nowhere", &thresholds).unwrap();
+    assert!(scratch.refused(predict).contains("thresholds.json"));
+    fs::remove_file(&thresholds).unwrap();
+    fs::create_dir(&thresholds).unwrap();
+    assert!(scratch.refused(predict).contains("thresholds.json"));
+    fs::remove_dir(&thresholds).unwrap();
+    scratch.done(predict);
+}

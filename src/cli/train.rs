@@ -21,6 +21,7 @@ use atrous::thresholds::Gain;
 use atrous::train::{self, Pace, Plan, Position, Preset, Trainer};
 use atrous::{Error, Result, weights};
 use clap::Args;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -347,6 +348,7 @@ impl Job {
         let all: Vec<usize> = (0..used.len()).collect();
         let dataset: Arc<dyn Dataset> = Arc::new(Selected::new(self.data.dataset.clone(), used));
         plan.samples = Manifest::of(&*dataset, &all, self.segments)?;
+        words.extend(copies(&plan));
         if !self.segments && o.class_weights.unwrap_or(class_weights) {
             let labels = known_labels(&*dataset, &plan.train_indices)?;
             plan.class_weights = Some(balanced(labels).iter().map(|&w| w as f32).collect());
@@ -384,6 +386,22 @@ impl Job {
         }
         Ok((train_indices, val_indices))
     }
+}
+
+/// How many validation pictures are training pictures under another Id, in words; None where none is.
+fn copies(plan: &Plan) -> Option<String> {
+    let samples = &plan.samples.samples;
+    let pixels = |&number: &usize| (samples[number].size, samples[number].pixels);
+    let train: HashMap<_, &usize> = plan.train_indices.iter().map(|i| (pixels(i), i)).collect();
+    let both = plan.val_indices.iter().filter_map(|val| Some((val, *train.get(&pixels(val))?)));
+    let both: Vec<(&usize, &usize)> = both.collect();
+    let &(&val, &of) = both.first()?;
+    let [id, of] = [val, of].map(|number| &samples[number].id);
+    let (copies, all) = (both.len(), plan.val_indices.len());
+    Some(format!(
+        "{copies} of {all} validation pictures are training pictures under another Id (`{id}` is `{of}`): what they \
+         score says nothing of new pictures"
+    ))
 }
 
 /// A run before its first step, the samples it numbers, and what there is to say of both.

@@ -5,11 +5,12 @@ use super::{MaskOptions, Segmenter, probabilities};
 use crate::data::{CLASSES, Dataset, Labels, Mask, known_labels};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::files::explain;
+
 use crate::graph::Model;
 use crate::submission::Entry;
 use crate::thresholds::{self, Gain, Thresholds};
 use crate::train::{self, Plan};
+use crate::weights::regular;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,7 +37,8 @@ impl Trained {
         let plan = trainer.plan;
         plan.network.is_for_voc(path)?;
         let beside = path.with_file_name(THRESHOLDS);
-        let thresholds = match !plan.network.segments() && beside.is_file() {
+        // Whatever stands there is meant: a link to nowhere, a folder or a pipe is an error, not the same as nothing.
+        let thresholds = match !plan.network.segments() && beside.symlink_metadata().is_ok() {
             true => Thresholds::read(&beside, saved.checksum())?,
             false => None,
         };
@@ -94,9 +96,8 @@ impl Thresholds {
     /// Reads what [`Thresholds::write`] wrote for the network of this checksum; None where it was for another, as beside a
     /// run's last checkpoint, whose thresholds were fitted for its best.
     pub fn read(path: &Path, network: &str) -> Result<Option<Self>> {
-        let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, explain(&error)))?;
         let Stored { network: own, thresholds } =
-            serde_json::from_str(&text).map_err(|error| Error::file(path, error))?;
+            serde_json::from_slice(&regular::read(path)?).map_err(|error| Error::file(path, error))?;
         let fine = |t: &f32| (0.0..=1.0).contains(t);
         if thresholds.per_class.len() != CLASSES.len() || !thresholds.per_class.iter().all(fine) {
             let message = format!("expected {} thresholds of 0 to 1", CLASSES.len());

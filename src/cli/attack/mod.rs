@@ -166,6 +166,9 @@ impl FromStr for Epsilon {
     }
 }
 
+/// The most steps, starts, queries or epochs: at a tenth of a second each, more than a day.
+const MOST: usize = 1_000_000;
+
 /// ε of L∞ where none is given.
 const USUAL: f32 = 8.0 / 255.0;
 
@@ -222,6 +225,17 @@ impl Attack {
                     "--preset",
                     format!("`{other}` is unknown; there is `notebook`"),
                 ));
+            }
+        }
+        for (flag, asked) in [
+            ("--steps", self.steps),
+            ("--restarts", self.restarts),
+            ("--queries", self.queries),
+            ("--generator-steps", self.generator_steps),
+            ("--defence-epochs", self.defence_epochs),
+        ] {
+            if asked > MOST {
+                return Err(Error::argument(flag, format!("expected at most {MOST}, got {asked}")));
             }
         }
         if self.batch_size == 0 {
