@@ -311,7 +311,9 @@ fn validation_pictures_that_are_training_pictures_under_another_id_are_told() {
     let scratch = Scratch::new(10);
     assert!(!scratch.classify("a").contains("under another Id"));
     let picture = |i: usize| scratch.path(&format!("d/train/img/train_{i}.npy"));
-    (1..10).for_each(|i| drop(fs::copy(picture(0), picture(i)).unwrap()));
+    for i in 1..10 {
+        fs::copy(picture(0), picture(i)).unwrap();
+    }
     let said = scratch.classify("b");
     assert!(
         said.contains("3 of 3 validation pictures are training pictures under another Id (`"),
