@@ -7,13 +7,21 @@ use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
 impl Model {
+    /// The path of the first parameter that holds a number that is not finite, and the number.
+    pub fn parameter_not_finite(&self) -> Result<Option<(&str, f64)>> {
+        for parameter in &self.parameters {
+            if let Some(value) = not_finite(&parameter.value)? {
+                return Ok(Some((&parameter.path, value)));
+            }
+        }
+        Ok(None)
+    }
+
     /// What is the first to hold numbers that are not finite when the network sees these pictures: a parameter, the
     /// pictures, or a layer's output. None where all are finite.
     pub fn first_not_finite(&self, x: &Tensor, run: Run) -> Result<Option<String>> {
-        for parameter in &self.parameters {
-            if let Some(value) = not_finite(&parameter.value)? {
-                return Ok(Some(format!("the parameter `{}` holds {value}", parameter.path)));
-            }
+        if let Some((path, value)) = self.parameter_not_finite()? {
+            return Ok(Some(format!("the parameter `{path}` holds {value}")));
         }
         let mut first = None;
         no_grad(|| {

@@ -9,7 +9,7 @@ use super::step::{OnDevice, Pending};
 use crate::data::loader::{Batch, Loader, Recipe};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::graph::{Live, Model, Parameter};
+use crate::graph::{Live, Model};
 use crate::optimizers::Optimizer;
 use crate::pool;
 use serde::{Deserialize, Serialize};
@@ -321,11 +321,8 @@ impl Trainer {
     /// A state that cannot be trained on never replaces one that can.
     fn save(&self, path: Option<&Path>) -> Result<()> {
         let Some(path) = path else { return Ok(()) };
-        let here = self.model.to_device(Device::Cpu)?;
-        let broken =
-            |parameter: &&Parameter| !parameter.value.values::<f32>().iter().all(|v| v.is_finite());
-        match here.parameters.iter().find(broken) {
-            Some(Parameter { path, .. }) => {
+        match self.model.parameter_not_finite()? {
+            Some((path, _)) => {
                 let Position { epoch, step, .. } = self.position;
                 Err(Error::Diverged(format!(
                     "after epoch {epoch}, step {step} `{path}` holds numbers that are not finite; {ADVICE}"

@@ -16,7 +16,7 @@ use crate::data::augment::Warp;
 use crate::data::loader::Batch;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::graph::{Live, Parameter, Pass, Run, not_finite};
+use crate::graph::{Live, Pass, Run};
 use crate::losses::{sample_weights, smooth};
 use crate::metrics;
 use crate::ops::{self, Precision, precision};
@@ -217,9 +217,8 @@ impl Trainer {
                 let scores = scores.to_device(Device::Cpu)?.to_vec_f64();
                 if !scores[0].is_finite() {
                     // The step was done with it: what it left in the parameters is all there is to see.
-                    let broken = |p: &&Parameter| !matches!(not_finite(&p.value), Ok(None));
-                    let first = self.model.parameters.iter().find(broken);
-                    let first = first.map(|p| format!("the parameter `{}`", p.path));
+                    let first = self.model.parameter_not_finite()?;
+                    let first = first.map(|(path, _)| format!("the parameter `{path}`"));
                     return Err(self.diverged(scores[0], epoch, step, first));
                 }
                 Ok((scores[0], scores[1]))

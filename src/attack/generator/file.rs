@@ -6,7 +6,7 @@ use crate::attack::ball::Ball;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::graph::Model;
-use crate::models::attack_generator;
+use crate::models::{LARGEST_SIDE, attack_generator};
 use crate::tensor::Tensor;
 use crate::weights::{regular, safetensors};
 use ::safetensors::SafeTensors;
@@ -15,8 +15,6 @@ use std::path::Path;
 
 const KEY: &str = "atrous_generator";
 const VERSION: u32 = 1;
-/// Beyond that it is damage.
-const MOST_SIDE: usize = 4096;
 
 #[derive(Serialize, Deserialize)]
 struct Saved {
@@ -76,8 +74,8 @@ impl Generator {
         if saved.version != VERSION {
             return Err(format!("it has version {}, this program reads {VERSION}", saved.version));
         }
-        if saved.side > MOST_SIDE {
-            return Err(format!("expected a side of at most {MOST_SIDE}, got {}", saved.side));
+        if saved.side > LARGEST_SIDE {
+            return Err(format!("expected a side of at most {LARGEST_SIDE}, got {}", saved.side));
         }
         let graph = attack_generator(saved.side).map_err(|error| error.to_string())?;
         let mut problem = None;
