@@ -4,31 +4,52 @@
 //! nvcc (`$NVCC`, or on the PATH), into the binary, for machines that have a driver and no run-time
 //! compiler. `compute_90` gives PTX, which the driver of a newer device compiles.
 
+use std::path::Path;
+use std::{env, fs};
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    list_sources();
     #[cfg(feature = "cuda")]
     cubins::build();
     #[cfg(feature = "emulator")]
     emulator::build();
 }
 
-#[cfg(any(feature = "cuda", feature = "emulator"))]
-fn sorted(folder: &std::path::Path, extension: &str) -> Vec<String> {
+/// Writes the tables of `src/backend/cuda/kernels.rs`: every kernel file and every header, with its text.
+fn list_sources() {
+    println!("cargo:rerun-if-changed=kernels");
+    println!("cargo:rerun-if-changed=kernels/ladder");
+    let kernels = env::current_dir().expect("cargo runs this in the crate's folder").join("kernels");
+    let table = |names: Vec<String>| -> String {
+        let line = |name: &String| format!("    ({name:?}, include_str!({:?})),\n", kernels.join(name));
+        names.iter().map(line).collect()
+    };
+    let text = format!(
+        "pub(crate) const MODULES: &[(&str, &str)] = &[\n{}];\n#[cfg_attr(not(feature = \"cuda\"), allow(dead_code))]\npub(crate) const HEADERS: &[(&str, &str)] = &[\n{}];\n",
+        table(kernel_files("cu")),
+        table(kernel_files("cuh")),
+    );
+    let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR");
+    fs::write(Path::new(&out).join("kernel_sources.rs"), text).expect("OUT_DIR can be written");
+}
+
+fn sorted(folder: &Path, extension: &str) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("the folder is part of the crate");
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| std::path::Path::new(name).extension().is_some_and(|e| e == extension))
+        .filter(|name| Path::new(name).extension().is_some_and(|e| e == extension))
         .collect();
     names.sort();
     names
 }
 
-/// Every kernel file, the ladder's rungs included, from the folder `kernels` on.
-#[cfg(any(feature = "cuda", feature = "emulator"))]
-fn kernel_files() -> Vec<String> {
-    let kernels = std::path::Path::new("kernels");
-    let rungs = sorted(&kernels.join("ladder"), "cu").into_iter().map(|file| format!("ladder/{file}"));
-    sorted(kernels, "cu").into_iter().chain(rungs).collect()
+/// Every kernel file (or header), the ladder's rungs included, from the folder `kernels` on.
+fn kernel_files(extension: &str) -> Vec<String> {
+    let kernels = Path::new("kernels");
+    let rungs = sorted(&kernels.join("ladder"), extension);
+    let rungs = rungs.into_iter().map(|file| format!("ladder/{file}"));
+    sorted(kernels, extension).into_iter().chain(rungs).collect()
 }
 
 #[cfg(feature = "cuda")]
@@ -46,8 +67,7 @@ mod cubins {
             "/// (module, architecture, machine code)\nstatic CUBINS: &[(&str, &str, &[u8])] = &[\n",
         );
         for architecture in wanted.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-            println!("cargo:rerun-if-changed=kernels");
-            for file in crate::kernel_files() {
+            for file in crate::kernel_files("cu") {
                 let path = compile(&file, architecture, Path::new(&out));
                 let module = file.trim_end_matches(".cu");
                 table += &format!("    ({module:?}, {architecture:?}, include_bytes!({path:?})),\n");
@@ -89,7 +109,6 @@ mod emulator {
     pub fn build() {
         let kernels = Path::new("kernels");
         let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR");
-        println!("cargo:rerun-if-changed=kernels");
         let mut build = cc::Build::new();
         build
             .cpp(true)
@@ -108,7 +127,7 @@ mod emulator {
             }
         }
         // One translation unit a kernel file: their helpers may share names.
-        for file in crate::kernel_files() {
+        for file in crate::kernel_files("cu") {
             let source = fs::read_to_string(kernels.join(&file)).expect("a kernel file is text");
             // Also the name of a linker section.
             let stem = file.trim_end_matches(".cu").replace('/', "_");

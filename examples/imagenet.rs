@@ -8,8 +8,8 @@
 use atrous::autograd::no_grad;
 use atrous::data::image::{Fit, fit};
 use atrous::data::picture_files::read_picture;
-use atrous::graph::{Model, Run, for_inference};
 use atrous::models::{Head, Spec};
+use atrous::nn::{Model, Run, for_inference};
 use atrous::weights::{self, names::Base};
 use atrous::{Error, Result, Tensor};
 use std::path::Path;

@@ -6,7 +6,7 @@
 //   weight    dw [kh*kw*C, F] = transposed patches(x) [kh*kw*C, N*OH*OW] * g [N*OH*OW, F]
 //
 // Rungs 4 (f32) and 5 (tf32, bf16) of the ladder; below them kernels/ladder/conv2d_*.cu. Over rung 3 they add
-// asynchronous 128-bit copies to shared memory ahead of the arithmetic (kernels/product.cuh), tiles of 128x128,
+// asynchronous 128-bit copies to shared memory ahead of the arithmetic (kernels/gemm_mainloop.cuh), tiles of 128x128,
 // and the tensor cores.
 //
 // Arithmetic binds: 2*N*OH*OW*kh*kw*C*F operations for each of the three; an H100 SXM's limits are 67 (f32),
@@ -18,7 +18,7 @@
 // picture with the taps of the block. On a 14x14 map a 3x3 kernel of dilation 18 costs no more than a 1x1.
 
 #include "conv2d.cuh"
-#include "product.cuh"
+#include "gemm_mainloop.cuh"
 
 namespace {
 

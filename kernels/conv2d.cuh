@@ -2,7 +2,7 @@
 #pragma once
 #include "common.cuh"
 
-// Everything about one convolution, as src/ops/conv2d/device.rs has it.
+// Everything about one convolution, as src/ops/conv2d/cuda.rs has it.
 struct Conv2d {
     int batch, height, width, channels;
     int out_height, out_width, filters;

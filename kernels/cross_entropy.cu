@@ -4,7 +4,7 @@
 //
 // Bytes bind: with 21 classes a pixel 84 bytes are read and 84 written.
 
-#include "rows.cuh"
+#include "short_rows.cuh"
 
 // (1 - p)^gamma * loss with loss = -ln p, and its derivative by the loss.
 struct Focused {

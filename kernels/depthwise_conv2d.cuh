@@ -2,7 +2,7 @@
 #pragma once
 #include "common.cuh"
 
-// Everything about one depthwise convolution, as src/ops/depthwise_conv2d/device.rs has it.
+// Everything about one depthwise convolution, as src/ops/depthwise_conv2d/cuda.rs has it.
 struct Depthwise {
     int batch, height, width;
     int out_height, out_width;

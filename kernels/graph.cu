@@ -4,7 +4,7 @@
 
 #include "common.cuh"
 
-// As src/cuda/graph.rs has it.
+// As src/backend/cuda/graph.rs has it.
 struct Now {
     u64 step;
     float rates[2];

@@ -1,4 +1,4 @@
-// Accuracies, so that a training step brings back two numbers and no picture: see src/metrics/labels.rs.
+// Accuracies, so that a training step brings back two numbers and no picture: see src/eval/metrics/labels.rs.
 //
 // Bytes bind: each score is read once.
 

@@ -9,7 +9,7 @@
 static const int MOST = 64;          // parameters a launch: what fits into its 4 KiB of arguments
 static const int SHARE = 256 * 16;   // elements a block
 
-// As src/optimizers/device.rs has it. Blocks first_block[t] to first_block[t + 1] are parameter t's.
+// As src/optimizers/cuda.rs has it. Blocks first_block[t] to first_block[t + 1] are parameter t's.
 struct Parameters {
     float* w[MOST];
     const float* g[MOST];

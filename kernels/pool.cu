@@ -7,7 +7,7 @@
 
 #include "vector.cuh"
 
-// As src/ops/pool/device.rs has it.
+// As src/ops/pool/cuda.rs has it.
 struct Pool {
     int batch, height, width, channels, out_height, out_width;
     int pool_y, pool_x, stride_y, stride_x, before_y, before_x;

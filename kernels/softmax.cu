@@ -1,9 +1,9 @@
 // Softmax over the last axis: see src/ops/softmax.rs.
 //
-// Bytes bind: 8 an element forward, 12 backward. A thread a row (kernels/rows.cuh); rows of more than 47 elements want
+// Bytes bind: 8 an element forward, 12 backward. A thread a row (kernels/short_rows.cuh); rows of more than 47 elements want
 // a warp each, which is a later rung.
 
-#include "rows.cuh"
+#include "short_rows.cuh"
 
 // Dynamic shared memory: ROWS rows, if `staged`.
 extern "C" __global__ void __launch_bounds__(256) softmax_forward(

@@ -9,7 +9,7 @@
 //! consumer has already added its share: a value that is used twice needs no special care. A
 //! node's closure, with all it saved, is dropped as soon as it has run.
 
-use crate::cpu::{simd, threads};
+use crate::backend::cpu::{simd, threads};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops;

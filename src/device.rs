@@ -1,6 +1,6 @@
 //! Where tensors live and operators run. A device is a value, not a type parameter.
 
-use crate::cuda::Cuda;
+use crate::backend::cuda::Cuda;
 use crate::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;

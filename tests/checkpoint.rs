@@ -3,8 +3,8 @@
 
 #![cfg(feature = "checkpoint")]
 
-use atrous::graph::Model;
 use atrous::models::{self, Spec};
+use atrous::nn::Model;
 use atrous::train::{self, Augment, Plan, Trainer};
 use proptest::prelude::*;
 use serde_json::{Value, json};

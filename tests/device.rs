@@ -76,7 +76,7 @@ fn same_bits(before: &[(Case, Results)], after: &[(Case, Results)], how: &str) {
 #[cfg(feature = "emulator")]
 #[test]
 fn every_case_agrees_on_the_emulated_device_in_every_order_of_threads() {
-    use atrous::cuda::emulated::{Order, set_order};
+    use atrous::backend::cuda::emulated::{Order, set_order};
     set_order(Order::Forward);
     let forward = agree(Device::Emulated);
     let (rungs, tiles) = (climb(Device::Emulated), all_tiles(Device::Emulated));
@@ -98,7 +98,7 @@ fn every_case_agrees_on_the_emulated_device_in_every_order_of_threads() {
 #[test]
 #[ignore = "writes a file for kernels/emulator/replay.sh"]
 fn launches_are_recorded() {
-    use atrous::cuda::emulated::record_to;
+    use atrous::backend::cuda::emulated::record_to;
     let path = std::env::var("ATROUS_RECORD").expect("ATROUS_RECORD names a file");
     record_to(Some(path.as_ref())).unwrap();
     let cases = agree(Device::Emulated).len();
@@ -230,7 +230,7 @@ fn every_rung_and_every_tile_agrees_on_a_real_device() {
 /// A captured graph does nothing until it is replayed, and then works on what its inputs hold and on the
 /// numbers it is given; what would freeze a value is refused.
 fn replay_on(device: Device) {
-    use atrous::cuda::graph::{Graph, Now};
+    use atrous::backend::cuda::graph::{Graph, Now};
     let values: Vec<f32> = (0..1000).map(|i| i as f32 / 100.0).collect();
     let x = Tensor::from_slice(&values, [1000]).unwrap().to_device(device).unwrap();
     let dropped = |step| ops::dropout(&x, 0.5, 7, step, 9).unwrap().to_vec_f64();
@@ -256,7 +256,7 @@ fn replay_on(device: Device) {
 
 /// While one thread captures, the others wait with whatever they ask of the device, or its graph would be spoiled.
 fn others_wait_on(device: Device) {
-    use atrous::cuda::graph::{Graph, Now};
+    use atrous::backend::cuda::graph::{Graph, Now};
     let x = Tensor::full([1000], 1.0).to_device(device).unwrap();
     let add = || ops::add(&x, &x);
     let (_, old) = Graph::capture(device, add).unwrap();

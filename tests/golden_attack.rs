@@ -10,10 +10,10 @@ use atrous::attack::{
 };
 use atrous::data::Mask;
 use atrous::data::image::Preprocess;
-use atrous::graph::{Graph, Model};
-use atrous::layers::{Activation, Layer};
 use atrous::models::Head;
 use atrous::models::mobilenet_v2;
+use atrous::nn::layers::{Activation, Layer};
+use atrous::nn::{Graph, Model};
 use atrous::ops::Padding;
 use common::{Gains, Npz, fill, golden, hash_unit, json, numbers, sample_positions, text, variants};
 use serde_json::Value;

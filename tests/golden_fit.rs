@@ -6,11 +6,11 @@
 mod common;
 
 use atrous::autograd::no_grad;
-use atrous::cpu::simd::{Isa, supported, with_isa};
-use atrous::graph::{Graph, Model, Run};
-use atrous::layers::{Activation, Layer};
+use atrous::backend::cpu::simd::{Isa, supported, with_isa};
+use atrous::eval::metrics::{binary_accuracy, categorical_accuracy};
 use atrous::losses::{Loss, sample_weights};
-use atrous::metrics::{binary_accuracy, categorical_accuracy};
+use atrous::nn::layers::{Activation, Layer};
+use atrous::nn::{Graph, Model, Run};
 use atrous::ops::CategoricalGradient;
 use atrous::optimizers::{Group, Optimizer, Rule, Update};
 use atrous::{DType, Shape, Tensor};

@@ -6,11 +6,12 @@ mod common;
 
 use atrous::autograd::Gradients;
 use atrous::autograd::no_grad;
-use atrous::graph::{Graph, Live, Model, Pass, Run, classify_before_upsampling, fold_batch_norm};
-use atrous::layers::{Activation, Layer};
+use atrous::eval::metrics;
 use atrous::models::{Head, Spec};
+use atrous::nn::layers::{Activation, Layer};
+use atrous::nn::{Graph, Live, Model, Pass, Run, classify_before_upsampling, fold_batch_norm};
 use atrous::ops::{self, CategoricalGradient};
-use atrous::{DType, Device, Tensor, losses::Loss, metrics};
+use atrous::{DType, Device, Tensor, losses::Loss};
 use common::{Gains, Npz, fill, hash_unit, input, json, numbers, sample_positions, text, variants};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -482,7 +483,7 @@ fn golden_layer_tables() {
         tables += 1;
         let expected = json(&file);
         let graph = graph(name);
-        let got = atrous::graph::Summary::new(&graph).to_json(&graph);
+        let got = atrous::nn::Summary::new(&graph).to_json(&graph);
         assert_eq!(got["total_params"], expected["total_params"], "{name}");
         assert_eq!(got["trainable_params"], expected["trainable_params_unfrozen"], "{name}");
         if let Some(of_all) = summary.get(name) {

@@ -7,7 +7,7 @@
 
 mod common;
 
-use atrous::cpu::simd::{Isa, supported, with_isa};
+use atrous::backend::cpu::simd::{Isa, supported, with_isa};
 use atrous::ops::{self, Conv2dOptions, Method, Padding, Then};
 use atrous::{DType, Result, Tensor};
 use common::{Array, Npz, files, golden, json, numbers, text};

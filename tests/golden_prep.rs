@@ -3,8 +3,8 @@
 
 mod common;
 
-use atrous::metrics::{self, Confusion};
-use atrous::submission::{self, Entry, Runs};
+use atrous::eval::metrics::{self, Confusion};
+use atrous::predict::submission::{self, Entry, Runs};
 use common::*;
 use serde_json::Value;
 

@@ -6,7 +6,7 @@
 
 mod common;
 
-use atrous::cpu::simd::{Isa, supported, with_isa};
+use atrous::backend::cpu::simd::{Isa, supported, with_isa};
 use atrous::ops::{self, CategoricalGradient, Padding, PoolOptions};
 use atrous::{DType, Result, Tensor};
 

@@ -3,7 +3,7 @@
 //! `ATROUS_NVRTC=require` makes that a failure.
 #![cfg(feature = "cuda")]
 
-use atrous::cuda::compiler;
+use atrous::backend::cuda::compiler;
 
 #[test]
 fn every_kernel_compiles_for_every_architecture() {

@@ -1,8 +1,8 @@
 //! Every case of every operator: all instruction sets against the f64 reference, and the
 //! closed-form gradients against finite differences.
 
+use atrous::backend::cpu::simd::{supported, with_isa};
 use atrous::cases::{self, Case, Size, relative_deviation};
-use atrous::cpu::simd::{supported, with_isa};
 use atrous::{DType, Tensor};
 
 fn tiny() -> impl Iterator<Item = Case> {

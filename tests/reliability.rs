@@ -3,8 +3,8 @@
 #![cfg(feature = "cli")]
 
 use assert_cmd::Command;
-use atrous::graph::Model;
 use atrous::models::{self, Spec};
+use atrous::nn::Model;
 use atrous::train::{self, Augment, Plan, Trainer};
 use std::fs;
 use std::path::{Path, PathBuf};

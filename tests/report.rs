@@ -130,7 +130,9 @@ fn a_gallery_has_a_column_for_each_class_in_its_colour() {
     let mut again = Vec::new();
     for threads in [1, 2] {
         let path = folder.path().join(format!("{threads}.png"));
-        atrous::cpu::threads::with(threads, || report::gallery(&set, &path, 2)).unwrap().unwrap();
+        atrous::backend::cpu::threads::with(threads, || report::gallery(&set, &path, 2))
+            .unwrap()
+            .unwrap();
         again.push(fs::read(path).unwrap());
     }
     assert!(again[0] == again[1]);

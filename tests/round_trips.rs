@@ -6,7 +6,7 @@ use atrous::data::source::{Layout, Source};
 use atrous::data::voc_devkit::Task;
 use atrous::data::voc_npy::{self, Split, VocNpy};
 use atrous::data::{Dataset, Labels, Mask, Picture, check, synthetic};
-use atrous::submission::{self, Entry, Submission};
+use atrous::predict::submission::{self, Entry, Submission};
 use proptest::collection::{hash_set, vec};
 use proptest::prelude::*;
 use std::fs;

@@ -5,13 +5,13 @@
 
 mod common;
 
-use atrous::cpu::threads;
+use atrous::backend::cpu::threads;
 use atrous::data::class_weights::balanced;
 use atrous::data::loader::{Batch, Loader, Recipe};
 use atrous::data::synthetic::Synthetic;
 use atrous::data::{Dataset, Labels, Mask, Picture};
-use atrous::graph::Model;
 use atrous::models::{Head, Spec};
+use atrous::nn::Model;
 use atrous::train::{self, Augment, Event, Pace, Plan, Schedule, Trainer, Unfreeze, evaluate};
 use atrous::{Error, Result, Tensor};
 use std::fs;

@@ -2,11 +2,11 @@
 
 #![cfg(feature = "checkpoint")]
 
-use atrous::controls::Controls;
 use atrous::data::synthetic::Synthetic;
 use atrous::data::{Dataset, Labels, Mask, Picture, VOID};
-use atrous::graph::Model;
+use atrous::eval::baselines::Controls;
 use atrous::models::Spec;
+use atrous::nn::Model;
 use atrous::train::{Pace, Plan, Trainer, evaluate};
 use atrous::{Result, predict};
 use std::ops::ControlFlow::Continue;

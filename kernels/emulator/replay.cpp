@@ -1,7 +1,7 @@
 // Runs recorded launches again, under a sanitizer: `replay FILE`.
 //
 // A sanitizer inside a Rust program is awkward, so the emulated device writes its launches to a file
-// (`atrous::cuda::emulated::record_to`), and this program, built with the same kernels, replays them. Every buffer
+// (`atrous::backend::cuda::emulated::record_to`), and this program, built with the same kernels, replays them. Every buffer
 // has exactly its size, so that AddressSanitizer sees the first byte past the end; ThreadSanitizer takes barriers for
 // the only order there is between a block's threads. After each launch the buffers must hold what they held, bit for
 // bit: a replay that computes something else proves nothing.

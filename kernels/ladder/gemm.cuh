@@ -1,6 +1,6 @@
-// The matrix product on the tiles of product.cuh: rungs 4 and 5.
+// The matrix product on the tiles of gemm_mainloop.cuh: rungs 4 and 5.
 #pragma once
-#include "product.cuh"
+#include "gemm_mainloop.cuh"
 
 namespace {
 

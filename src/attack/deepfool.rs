@@ -14,7 +14,7 @@ use super::pictures::Pictures;
 use super::victim::{self, Victim, rows};
 use crate::Device;
 use crate::error::{Error, Result};
-use crate::metrics::arg_max;
+use crate::eval::metrics::arg_max;
 use crate::tensor::Tensor;
 
 #[derive(Clone, Copy, Debug, PartialEq)]

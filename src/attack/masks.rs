@@ -7,7 +7,7 @@
 use super::objective::{Objective, Standing, cross_entropy, softmax};
 use crate::data::{Mask, VOID};
 use crate::error::{Error, Result};
-use crate::metrics::arg_max;
+use crate::eval::metrics::arg_max;
 
 /// A network for masks led astray.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use crate::data::{CLASSES, Labels};
 use crate::error::{Error, Result};
-use crate::metrics::arg_max;
+use crate::eval::metrics::arg_max;
 
 /// How far an attack is with one picture.
 #[derive(Clone, Copy, Debug, PartialEq)]

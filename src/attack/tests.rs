@@ -6,8 +6,8 @@ use super::*;
 use crate::data::image::{Fit, Preprocess, fit_mask};
 use crate::data::synthetic::Synthetic;
 use crate::data::{Dataset, VOID};
-use crate::graph::{Graph, Model};
-use crate::layers::{Activation, Layer};
+use crate::nn::layers::{Activation, Layer};
+use crate::nn::{Graph, Model};
 use crate::ops::Padding;
 use crate::random::{Stream, domain};
 use crate::tensor::Tensor;
@@ -58,7 +58,7 @@ fn away(victim: &Network, pictures: &Pictures) -> LabelObjective {
     };
     let logits = logits(victim, &pictures.x).unwrap();
     for (truth, row) in objective.truth.iter_mut().zip(logits.values::<f32>().chunks_exact(20)) {
-        truth[crate::metrics::arg_max(row)] = true;
+        truth[crate::eval::metrics::arg_max(row)] = true;
     }
     objective
 }
@@ -322,7 +322,7 @@ fn deepfool_finds_the_nearest_point_of_a_plane() {
     // Each of the 16 pixels has a share of 1/16 in the mean: ‖∂z/∂x‖ = ‖w‖/4.
     let z = logits(&victim, &pictures.x).unwrap();
     let z = z.values::<f32>();
-    let now = crate::metrics::arg_max(z);
+    let now = crate::eval::metrics::arg_max(z);
     let kernel = model.parameter("dense/kernel").unwrap().value.to_vec_f64();
     let w = |class: usize| [0, 1, 2].map(|c| kernel[c * 20 + class]);
     let distance = |class: usize| {

@@ -15,7 +15,7 @@ use super::victim::{self, Victim};
 use crate::data::image::Fit;
 use crate::data::{CLASSES, Dataset, Labels, Mask, Picture};
 use crate::error::{Error, Result};
-use crate::metrics::{Confusion, Interpolation, average_precisions};
+use crate::eval::metrics::{Confusion, Interpolation, average_precisions};
 use crate::predict::masks_of;
 use crate::tensor::Tensor;
 use std::collections::HashMap;

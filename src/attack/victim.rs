@@ -6,8 +6,8 @@ use crate::autograd::no_grad;
 use crate::data::image::Preprocess;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::graph::{Model, Run, for_inference};
-use crate::layers::Activation;
+use crate::nn::layers::Activation;
+use crate::nn::{Model, Run, for_inference};
 use crate::ops::{self, Conv2dOptions};
 use crate::tensor::{DType, Tensor};
 

@@ -3,7 +3,7 @@
 
 use super::nets::Net;
 use super::{tenths, time};
-use crate::cpu::threads;
+use crate::backend::cpu::threads;
 use crate::data::convert::convert;
 use crate::data::loader::Loader;
 use crate::data::source::{Layout, Source, Training};

@@ -13,9 +13,9 @@ mod ops;
 pub use nets::{NETS, Net};
 pub use ops::{Op, ops};
 
-use crate::cpu::simd::{Isa, isa};
-use crate::cpu::{limits, threads};
-use crate::cuda::Cuda;
+use crate::backend::cpu::simd::{Isa, isa};
+use crate::backend::cpu::{limits, threads};
+use crate::backend::cuda::Cuda;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::pool;

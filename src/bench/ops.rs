@@ -2,8 +2,8 @@
 
 use super::{Machine, Timing, milliseconds, tenths, time_on};
 use crate::autograd::{no_grad, on_threads};
+use crate::backend::cpu::simd::{Isa, with_isa};
 use crate::cases::{self, Case, Size};
-use crate::cpu::simd::{Isa, with_isa};
 use crate::device::Device;
 use crate::error::Result;
 use crate::optimizers::{Group, Optimizer, Rule, Update};

@@ -1,7 +1,7 @@
 //! `atrous doctor`
 
-use atrous::cpu::{simd, threads};
-use atrous::cuda;
+use atrous::backend::cpu::{simd, threads};
+use atrous::backend::cuda;
 use atrous::{Device, Error, Result};
 use clap::Args;
 

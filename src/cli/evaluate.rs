@@ -4,11 +4,11 @@ mod split;
 
 use super::predict::{How, Task, load, predictions, validation_panel};
 use super::progress::bar;
-use atrous::controls::Controls;
 use atrous::data::{CLASSES, known_labels};
+use atrous::eval::baselines::Controls;
 use atrous::files::{check_writable, explain, write_atomically};
+use atrous::predict::thresholds::{Objective, Thresholds};
 use atrous::predict::{MaskOptions, MaskScores, Networks, THRESHOLD, Trained};
-use atrous::thresholds::{Objective, Thresholds};
 use atrous::{Error, Result};
 use clap::Args;
 pub use split::Split;

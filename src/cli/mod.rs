@@ -20,7 +20,7 @@ mod summary;
 mod train;
 mod weights;
 
-use atrous::cpu::{simd, threads};
+use atrous::backend::cpu::{simd, threads};
 use atrous::ops::{Precision, with_fast_math, with_precision};
 use atrous::{Device, Error, Result};
 use clap::{Args, Parser, Subcommand};
@@ -141,7 +141,7 @@ pub fn run(cli: Cli) -> Result<()> {
         return Err(Error::argument("--fast-math", message));
     }
     let done = with_precision(precision, || with_fast_math(fast, || command(cli.command)));
-    if let Some(table) = atrous::cuda::profile() {
+    if let Some(table) = atrous::backend::cuda::profile() {
         eprint!("{table}");
     }
     done

@@ -3,8 +3,8 @@
 use atrous::data::CLASSES;
 use atrous::data::image::Fit;
 use atrous::files::explain;
-use atrous::graph::Graph;
 use atrous::models::{self, Spec};
+use atrous::nn::Graph;
 use atrous::train::{Plan, Plateau, Preset, Schedule, Unfreeze, Watch};
 use atrous::{Error, Result};
 use clap::Args;

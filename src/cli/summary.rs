@@ -1,8 +1,8 @@
 //! `atrous summary`
 
 use atrous::Result;
-use atrous::graph;
 use atrous::models;
+use atrous::nn;
 use clap::Args;
 
 #[derive(Args)]
@@ -24,7 +24,7 @@ impl Summary {
     pub fn run(self) -> Result<()> {
         let size = self.size.unwrap_or(models::default_side(&self.model));
         let network = models::by_name(&self.model, size, self.classes)?;
-        let summary = graph::Summary::new(&network);
+        let summary = nn::Summary::new(&network);
         if self.json {
             println!("{:#}", summary.to_json(&network));
         } else {

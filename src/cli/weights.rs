@@ -2,8 +2,8 @@
 
 use atrous::error::printable;
 use atrous::files::explain;
-use atrous::graph::Model;
 use atrous::models::{self, Head, Spec};
+use atrous::nn::Model;
 use atrous::weights::{self, Entry, Report, WeightFile};
 use atrous::{Error, Result, Tensor};
 use clap::builder::RangedU64ValueParser;

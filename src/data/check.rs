@@ -4,7 +4,7 @@ mod contents;
 #[cfg(feature = "pictures")]
 mod devkit;
 
-use crate::cpu::threads;
+use crate::backend::cpu::threads;
 use crate::data::voc_npy::{self, Row, Split};
 use crate::data::{CLASSES, Labels, Mask, Picture, id, is_there, read_file};
 #[cfg(feature = "pictures")]

@@ -10,7 +10,7 @@
 //! What the other layout cannot hold is refused before anything is written. Then everything is
 //! written under a hidden name and moved at the end: a conversion that fails leaves nothing.
 
-use crate::cpu::threads;
+use crate::backend::cpu::threads;
 use crate::data::partial::Partial;
 use crate::data::picture_files::{jpeg_holds, write_jpeg, write_mask_png};
 use crate::data::source::{Layout, Source};

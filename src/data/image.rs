@@ -5,7 +5,7 @@
 //! ⌊(t − w/ratio)/2⌋ from the top and left, on zeros. For some sizes the floor loses a pixel even
 //! on the long side (t = 224: 114, 121, … 491, 498).
 
-use crate::cpu::simd::{self, isa};
+use crate::backend::cpu::simd::{self, isa};
 use crate::data::augment::crop::reduce;
 use crate::data::{CLASSES, Mask, Picture, VOID};
 use crate::error::{Error, Result};

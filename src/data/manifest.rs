@@ -7,7 +7,7 @@
 //! is another.
 
 use super::{CLASSES, Dataset, Labels, Mask, Picture};
-use crate::cpu::threads;
+use crate::backend::cpu::threads;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};

@@ -1,7 +1,7 @@
 //! Which samples have a truth to learn from, or to be scored by.
 
 use super::{Dataset, VOID};
-use crate::cpu::threads;
+use crate::backend::cpu::threads;
 use crate::error::Result;
 
 /// Which samples a network can learn from or be scored on, and why the others are left out.

@@ -18,7 +18,7 @@ mod lists;
 pub use annotation::read_annotation;
 pub use lists::without_value;
 
-use crate::cpu::threads;
+use crate::backend::cpu::threads;
 use crate::data::picture_files::{read_mask_png, read_picture};
 use crate::data::{CLASSES, Dataset, Labels, Mask, Picture, is_there, mask_if_there};
 use crate::error::{Error, Result, printable};

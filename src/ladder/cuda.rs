@@ -1,12 +1,12 @@
 //! The rungs of `kernels/ladder`: each file's header says what its rung adds.
 
 use super::{EPSILON, Run, Rung, Work, unknown};
-use crate::cuda::{self, Argument, Cuda, Kernel, Memory, arguments};
+use crate::backend::cuda::{self, Argument, Cuda, Kernel, Memory, arguments};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::Precision;
-use crate::ops::conv2d::{device as conv2d, with_tile};
-use crate::ops::depthwise_conv2d::device as depthwise;
+use crate::ops::conv2d::{cuda as conv2d, with_tile};
+use crate::ops::depthwise_conv2d::cuda as depthwise;
 use crate::tensor::{DType, Tensor};
 
 /// The operators that have rungs here.

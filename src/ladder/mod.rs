@@ -12,8 +12,8 @@ mod cpu;
 mod cuda;
 
 use crate::autograd::no_grad;
+use crate::backend::cuda::{Cuda, Memory};
 use crate::cases::Input;
-use crate::cuda::{Cuda, Memory};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::conv2d::Conv2dGeometry;

@@ -4,8 +4,8 @@
 //! dense layers of 64 and one sigmoid a class: labels are not exclusive.
 
 use crate::error::Result;
-use crate::graph::Graph;
-use crate::layers::{Activation, Layer};
+use crate::nn::Graph;
+use crate::nn::layers::{Activation, Layer};
 
 /// Pictures [side, side, 3] → `classes` probabilities. Designed for 150 and 20: 777,695 parameters.
 pub fn alexnet(side: usize, classes: usize) -> Result<Graph> {

@@ -5,8 +5,8 @@
 //! It has no batch norm: a picture's perturbation is its own, whatever else is in the batch.
 
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Id};
-use crate::layers::{Activation, Initializer, Layer};
+use crate::nn::layers::{Activation, Initializer, Layer};
+use crate::nn::{Graph, Id};
 use crate::ops::Padding;
 
 /// The smallest pictures there is a generator for.
@@ -62,7 +62,7 @@ fn like(layer: Layer) -> Layer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::{Model, Run};
+    use crate::nn::{Model, Run};
     use crate::tensor::Tensor;
 
     #[test]

@@ -3,12 +3,12 @@
 
 use super::mobilenet;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Id};
-use crate::layers::{Activation, Initializer, Layer};
+use crate::nn::layers::{Activation, Initializer, Layer};
+use crate::nn::{Graph, Id};
 use crate::ops::Padding;
 
 /// Pictures [side, side, 3] in −1..1 → logits [side, side, classes], in Keras' order of layers
-/// (the rewrites make it cheap: [`crate::graph::classify_before_upsampling`]). 7,067,029 parameters
+/// (the rewrites make it cheap: [`crate::nn::classify_before_upsampling`]). 7,067,029 parameters
 /// with 21 classes. `side`: a multiple of 16.
 pub fn deeplab_v3_plus(side: usize, classes: usize) -> Result<Graph> {
     if side == 0 || !side.is_multiple_of(16) {

@@ -3,8 +3,8 @@
 
 use super::{Head, add_head, dense};
 use crate::error::Result;
-use crate::graph::{Graph, Id};
-use crate::layers::{Activation, Layer};
+use crate::nn::layers::{Activation, Layer};
+use crate::nn::{Graph, Id};
 use crate::ops::Padding;
 
 /// Filters and stride of the blocks 1 to 13.

@@ -3,8 +3,8 @@
 
 use super::{Head, add_head, dense};
 use crate::error::Result;
-use crate::graph::{Graph, Id};
-use crate::layers::{Activation, Layer};
+use crate::nn::layers::{Activation, Layer};
+use crate::nn::{Graph, Id};
 use crate::ops::Padding;
 
 const BATCH_NORM: Layer = Layer::BatchNormalization { epsilon: 1e-3, momentum: 0.999 };

@@ -3,8 +3,8 @@
 
 use super::{Head, add_head, dense};
 use crate::error::Result;
-use crate::graph::{Graph, Id};
-use crate::layers::{Activation, Layer};
+use crate::nn::layers::{Activation, Layer};
+use crate::nn::{Graph, Id};
 use crate::ops::Padding;
 
 /// Pictures [side, side, 3], 'caffe' preprocessing → class probabilities. The base has 14,714,688

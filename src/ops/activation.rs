@@ -12,10 +12,10 @@
 //! backward one (in place: the gradient's memory is reused when nobody else holds it).
 
 use crate::autograd::{Needs, record};
+use crate::backend::cpu::simd::{self, isa};
+use crate::backend::cpu::{math, threads};
+use crate::backend::cuda::{Cuda, Kernel, Size, arguments};
 use crate::cases::{self, Case, Fill, Input};
-use crate::cpu::simd::{self, isa};
-use crate::cpu::{math, threads};
-use crate::cuda::{Cuda, Kernel, Size, arguments};
 use crate::error::Result;
 use crate::ops::{Route, route};
 use crate::pool::Buffer;

@@ -11,10 +11,10 @@
 //! the order of the pixels. The matrices have no gradient.
 
 use crate::autograd::record;
+use crate::backend::cpu::simd::{self, Isa, isa};
+use crate::backend::cpu::threads;
+use crate::backend::cuda::{self, Cuda, Kernel, arguments};
 use crate::cases::{Case, Input, Size};
-use crate::cpu::simd::{self, Isa, isa};
-use crate::cpu::threads;
-use crate::cuda::{self, Cuda, Kernel, arguments};
 use crate::error::{Error, Result};
 use crate::ops::{Route, route};
 use crate::pool::{self, Buffer};

@@ -2,8 +2,8 @@
 //! its part of g.
 
 use crate::autograd::{Needs, record_all};
+use crate::backend::cpu::threads;
 use crate::cases::{Case, Input, Size};
-use crate::cpu::threads;
 use crate::error::{Error, Result};
 use crate::ops::{Route, route};
 use crate::pool::Buffer;
@@ -35,7 +35,7 @@ pub fn concat(inputs: &[&Tensor], axis: usize) -> Result<Tensor> {
     let shape = Shape::checked(&axes)?;
     let output = match one {
         Route::F64 => join::<f64>(inputs, &lengths, shape),
-        Route::Cuda(cuda) => device::join(cuda, inputs, &lengths, shape)?,
+        Route::Cuda(cuda) => cuda::join(cuda, inputs, &lengths, shape)?,
         _ => join::<f32>(inputs, &lengths, shape),
     };
     let needs: Vec<bool> = inputs.iter().map(|input| Needs::of([input]).any()).collect();
@@ -49,7 +49,7 @@ pub fn concat(inputs: &[&Tensor], axis: usize) -> Result<Tensor> {
             }
             Ok(Some(match route("concat", &[&g])? {
                 Route::F64 => part::<f64>(&g, outer, from, lengths[i], shapes[i]),
-                Route::Cuda(cuda) => device::part(cuda, &g, outer, from, lengths[i], shapes[i])?,
+                Route::Cuda(cuda) => cuda::part(cuda, &g, outer, from, lengths[i], shapes[i])?,
                 _ => part::<f32>(&g, outer, from, lengths[i], shapes[i]),
             }))
         };
@@ -89,9 +89,9 @@ fn part<T: Real>(g: &Tensor, outer: usize, start: usize, length: usize, shape: S
 }
 
 /// Launches of `kernels/concat.cu`.
-mod device {
+mod cuda {
     use super::*;
-    use crate::cuda::{Cuda, Kernel, Memory, Size, arguments, is_wide};
+    use crate::backend::cuda::{Cuda, Kernel, Memory, Size, arguments, is_wide};
     use crate::tensor::DType;
 
     /// Copies n elements from or to rows: [length, from_row, from_start, to_row, to_start]. In fours, where all are.

@@ -5,13 +5,13 @@
 //! At the batch sizes of training the bytes of w bind, not the arithmetic.
 
 use crate::autograd::{Needs, record_all};
+use crate::backend::cpu::gemm::{Matrix, Right, gram, is_thin, multiply, thin};
+use crate::backend::cpu::product::Product;
+use crate::backend::cpu::simd::isa;
+use crate::backend::cpu::skinny_gemm::times_transpose;
 use crate::cases::{Case, Input, Size};
-use crate::cpu::few_rows::times_transpose;
-use crate::cpu::gemm::{Matrix, Right, gram, is_thin, multiply, thin};
-use crate::cpu::product::Product;
-use crate::cpu::simd::isa;
 use crate::error::{Error, Result};
-use crate::ops::conv2d::{Conv2dGeometry, device};
+use crate::ops::conv2d::{self, Conv2dGeometry};
 use crate::ops::{Route, Then, precision, route};
 use crate::pool::Buffer;
 use crate::tensor::{Real, Shape, Tensor};
@@ -61,9 +61,9 @@ pub fn dense(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
     let output = match route("dense", &inputs)? {
         Route::F64 => reference::forward::<f64>(g, x, w, bias.as_ref()),
         Route::Reference => reference::forward::<f32>(g, x, w, bias.as_ref()),
-        Route::Fast => fast::forward(g, x, w, bias.as_ref()),
+        Route::Fast => cpu::forward(g, x, w, bias.as_ref()),
         Route::Cuda(cuda) => {
-            let y = device::forward(cuda, &g.as_conv2d(), [x, w], b, precision, Then::Nothing)?;
+            let y = conv2d::cuda::forward(cuda, &g.as_conv2d(), [x, w], b, precision, Then::Nothing)?;
             Tensor::from_memory(y, [g.batch, g.outputs])
         }
     };
@@ -76,9 +76,9 @@ pub fn dense(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
             Ok(match route("dense", &[&dy, &w])? {
                 Route::F64 => reference::input_gradient::<f64>(g, &dy, &w),
                 Route::Reference => reference::input_gradient::<f32>(g, &dy, &w),
-                Route::Fast => fast::input_gradient(g, &dy, &w),
+                Route::Fast => cpu::input_gradient(g, &dy, &w),
                 Route::Cuda(cuda) => {
-                    let dx = device::input_gradient(cuda, &g.as_conv2d(), &dy, &w, precision)?;
+                    let dx = conv2d::cuda::input_gradient(cuda, &g.as_conv2d(), &dy, &w, precision)?;
                     Tensor::from_memory(dx, [g.batch, g.inputs])
                 }
             })
@@ -87,9 +87,9 @@ pub fn dense(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
             Ok(match route("dense", &[&dy, &x])? {
                 Route::F64 => reference::kernel_gradient::<f64>(g, &dy, &x),
                 Route::Reference => reference::kernel_gradient::<f32>(g, &dy, &x),
-                Route::Fast => fast::kernel_gradient(g, &dy, &x),
+                Route::Fast => cpu::kernel_gradient(g, &dy, &x),
                 Route::Cuda(cuda) => {
-                    let dw = device::kernel_gradient(cuda, &g.as_conv2d(), &dy, &x, precision)?;
+                    let dw = conv2d::cuda::kernel_gradient(cuda, &g.as_conv2d(), &dy, &x, precision)?;
                     Tensor::from_memory(dw, [g.inputs, g.outputs])
                 }
             })
@@ -150,7 +150,7 @@ mod reference {
     }
 }
 
-mod fast {
+mod cpu {
     use super::*;
 
     pub fn forward(g: DenseGeometry, x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Tensor {

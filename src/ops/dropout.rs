@@ -7,10 +7,10 @@
 //! on every device and at any thread count.
 
 use crate::autograd::record;
+use crate::backend::cpu::simd::{self, isa};
+use crate::backend::cpu::threads;
+use crate::backend::cuda::{self, Cuda, Kernel, arguments, graph};
 use crate::cases::{Case, Input, Size};
-use crate::cpu::simd::{self, isa};
-use crate::cpu::threads;
-use crate::cuda::{self, Cuda, Kernel, arguments, graph};
 use crate::error::{Error, Result};
 use crate::ops::{Route, route};
 use crate::pool::Buffer;

@@ -18,10 +18,10 @@
 //! Bytes bind: an f32 element costs 12 bytes of traffic and one operation.
 
 use crate::autograd::{Needs, record};
+use crate::backend::cpu::simd::{self, isa};
+use crate::backend::cpu::threads;
+use crate::backend::cuda::{Cuda, Kernel, Size, arguments};
 use crate::cases::{self, Case, Fill, Input};
-use crate::cpu::simd::{self, isa};
-use crate::cpu::threads;
-use crate::cuda::{Cuda, Kernel, Size, arguments};
 use crate::error::{Error, Result};
 use crate::ops::{Route, route, sum_axes};
 use crate::pool::Buffer;

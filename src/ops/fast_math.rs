@@ -13,7 +13,7 @@ pub fn fast_math() -> bool {
 
 /// Runs `f` with operators that may take kernels which multiply less and round more, or may not; gradients do as their
 /// forward pass did. So far these are 3×3 convolutions of stride 1, by Winograd's F(4×4, 3×3)
-/// ([`crate::cpu::winograd`]), on the CPU and in f32. What comes out is as independent of the number of threads as ever.
+/// ([`crate::backend::cpu::winograd`]), on the CPU and in f32. What comes out is as independent of the number of threads as ever.
 pub fn with_fast_math<T>(fast: bool, f: impl FnOnce() -> T) -> T {
     struct Back(bool);
     impl Drop for Back {

@@ -3,9 +3,9 @@
 //! Each room holds, in this order: the formula and its gradient; the shape rule; the naive
 //! reference, generic over f32 and f64; the fast CPU kernel; the node on the tape; the cases.
 
+use crate::backend::cpu::simd::{Isa, isa};
+use crate::backend::cuda::Cuda;
 use crate::cases::Case;
-use crate::cpu::simd::{Isa, isa};
-use crate::cuda::Cuda;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};

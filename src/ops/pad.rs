@@ -2,9 +2,9 @@
 //! is g without its border.
 
 use crate::autograd::record;
+use crate::backend::cpu::threads;
+use crate::backend::cuda::{Cuda, Value, arguments};
 use crate::cases::{Case, Input, Size};
-use crate::cpu::threads;
-use crate::cuda::{Cuda, Value, arguments};
 use crate::error::{Error, Result};
 use crate::ops::{Route, padded, route};
 use crate::pool::Buffer;

@@ -8,10 +8,10 @@
 //! and the same bits come out at any thread count.
 
 use crate::autograd::record;
+use crate::backend::cpu::simd::{self, isa};
+use crate::backend::cpu::{math, threads};
+use crate::backend::cuda::{Cuda, Kernel, Size, arguments};
 use crate::cases::{self, Case, Input};
-use crate::cpu::simd::{self, isa};
-use crate::cpu::{math, threads};
-use crate::cuda::{Cuda, Kernel, Size, arguments};
 use crate::error::{Error, Result};
 use crate::ops::{Route, route};
 use crate::pool::Buffer;

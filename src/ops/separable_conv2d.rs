@@ -11,10 +11,10 @@
 use super::depthwise_conv2d::{ByRows, DepthwiseGeometry};
 use super::{Conv2dOptions, Route, Then, conv2d, depthwise_conv2d, route};
 use crate::autograd::Needs;
-use crate::cpu::gemm::{Start, multiply_rows};
-use crate::cpu::kept::Weights;
-use crate::cpu::simd::{isa, streams};
-use crate::cpu::threads;
+use crate::backend::cpu::gemm::{Start, multiply_rows};
+use crate::backend::cpu::kept::Weights;
+use crate::backend::cpu::simd::{isa, streams};
+use crate::backend::cpu::threads;
 use crate::error::Result;
 use crate::ops::conv2d::{Conv2dGeometry, conv2d_onto, cpu::is_pointwise, cpu::pointwise_panels};
 use crate::pool::Buffer;
@@ -150,7 +150,7 @@ fn rows(count: usize, width: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::simd::{Isa, supported, with_isa};
+    use crate::backend::cpu::simd::{Isa, supported, with_isa};
     use crate::ops::Padding;
 
     fn noise(shape: &[usize]) -> Tensor {

@@ -5,8 +5,8 @@
 //! With x = o and step = ε it is FGSM (Goodfellow et al., 2015); repeated with smaller steps PGD (Madry et
 //! al., 2018). Bytes bind: 16 an element, where sign, scale, add and two clips would move 44.
 
+use crate::backend::cuda::{Kernel, Size, arguments};
 use crate::cases::{self, Case, Fill, Input};
-use crate::cuda::{Kernel, Size, arguments};
 use crate::error::{Error, Result};
 use crate::ops::{Route, route};
 use crate::pool::Buffer;

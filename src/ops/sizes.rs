@@ -4,10 +4,10 @@
 use super::conv2d::Conv2dGeometry;
 use super::depthwise_conv2d::DepthwiseGeometry;
 use super::{Conv2dOptions, Method, Padding, PoolOptions, Then};
+use crate::backend::cpu::simd::{supported, with_isa};
 use crate::cases::any_size;
-use crate::cpu::simd::{supported, with_isa};
-use crate::graph::Graph;
-use crate::layers::{Activation, Initializer, Layer};
+use crate::nn::Graph;
+use crate::nn::layers::{Activation, Initializer, Layer};
 use crate::tensor::{Shape, Tensor};
 use proptest::array::{uniform2, uniform3, uniform4};
 use proptest::prelude::*;
@@ -157,7 +157,7 @@ proptest! {
     ) {
         let mut graph = Graph::new("any", "input", input);
         if graph.chain(graph.input(), layers).is_ok() {
-            let of_all = |number: fn(&crate::graph::Node) -> u128| -> u128 {
+            let of_all = |number: fn(&crate::nn::Node) -> u128| -> u128 {
                 graph.nodes().iter().map(number).sum()
             };
             let cost = graph.cost();
@@ -169,7 +169,7 @@ proptest! {
                 node.parameters.iter().map(|spec| spec.shape.elements() as u128).sum()
             }));
             // A table of it can be written.
-            prop_assert!(crate::graph::Summary::new(&graph).to_string().contains("parameters: "));
+            prop_assert!(crate::nn::Summary::new(&graph).to_string().contains("parameters: "));
         }
     }
 }

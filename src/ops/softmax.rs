@@ -5,11 +5,11 @@
 //! To train on, take [`crate::ops::cross_entropy`], which goes from logits to the loss at once.
 
 use crate::autograd::record;
+use crate::backend::cpu::simd::{self, Kernel, Vector, isa};
+use crate::backend::cpu::transpose::{self, Turn};
+use crate::backend::cpu::{math, threads};
+use crate::backend::cuda::{self, Cuda, arguments};
 use crate::cases::{Case, Fill, Input, Size};
-use crate::cpu::simd::{self, Kernel, Vector, isa};
-use crate::cpu::turn::{self, Turn};
-use crate::cpu::{math, threads};
-use crate::cuda::{self, Cuda, arguments};
 use crate::error::{Error, Result};
 use crate::ops::{Route, route};
 use crate::pool::Buffer;
@@ -132,7 +132,7 @@ where
     for<'a> Turned<'a, N>: Kernel<Output = ()>,
 {
     let (shape, isa) = (inputs[0].shape(), isa());
-    let group = turn::ROWS * shape.last_axis();
+    let group = transpose::ROWS * shape.last_axis();
     let piece = (threads::PASS / 4).div_ceil(group) * group;
     let inputs = inputs.map(|input| input.values::<f32>());
     let mut out = Buffer::<f32>::new(shape.elements());
@@ -161,8 +161,8 @@ impl Kernel for Turned<'_, 1> {
                 Some(self.out),
                 #[inline(always)]
                 |_, [x]| {
-                    let scale = turn::exp_and_sum::<V>(x).1.map(|total| 1.0 / total);
-                    turn::scale(x, &scale);
+                    let scale = transpose::exp_and_sum::<V>(x).1.map(|total| 1.0 / total);
+                    transpose::scale(x, &scale);
                 },
             )
         };
@@ -180,12 +180,12 @@ impl Kernel for Turned<'_, 2> {
                 Some(self.out),
                 #[inline(always)]
                 |_, [y, g]| {
-                    let mut dot = [0.0f32; turn::ROWS];
+                    let mut dot = [0.0f32; transpose::ROWS];
                     for (y, g) in y.iter().zip(&*g) {
-                        (0..turn::ROWS).for_each(|r| dot[r] += y[r] * g[r]);
+                        (0..transpose::ROWS).for_each(|r| dot[r] += y[r] * g[r]);
                     }
                     for (y, g) in y.iter_mut().zip(g) {
-                        (0..turn::ROWS).for_each(|r| y[r] *= g[r] - dot[r]);
+                        (0..transpose::ROWS).for_each(|r| y[r] *= g[r] - dot[r]);
                     }
                 },
             )

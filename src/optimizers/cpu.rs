@@ -1,8 +1,8 @@
 //! The rules on the CPU: all parameters of a step in one parallel loop, each in one pass over memory.
 
 use super::{Group, Rule, Update, corrected};
-use crate::cpu::simd::{self, isa};
-use crate::cpu::threads;
+use crate::backend::cpu::simd::{self, isa};
+use crate::backend::cpu::threads;
 use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Tensor};
 

@@ -17,13 +17,13 @@
 //! read once, and what changes is written once.
 
 mod cpu;
-mod device;
+mod cuda;
 
 use crate::autograd::on_threads;
-use crate::cuda::Cuda;
+use crate::backend::cuda::Cuda;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::graph::{Model, Pass};
+use crate::nn::{Model, Pass};
 use crate::tensor::{DType, Tensor};
 use std::fmt;
 use std::str::FromStr;
@@ -223,7 +223,7 @@ impl Optimizer {
             }
         }
         if device != Device::Cpu {
-            return device::update(Cuda::get(device)?, self, updates, clip);
+            return cuda::update(Cuda::get(device)?, self, updates, clip);
         }
         // Gradients are scaled where they are read (Pascanu et al., 2013).
         let shrink = clip.map_or(1.0, |most| {
@@ -343,7 +343,7 @@ fn corrected(learning_rate: f32, step: u64, beta_1: f64, beta_2: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::threads;
+    use crate::backend::cpu::threads;
 
     fn tensor(values: &[f64]) -> Tensor {
         Tensor::from_slice(values, [values.len()]).unwrap()

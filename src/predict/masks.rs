@@ -5,10 +5,10 @@ use crate::data::image::{self, Fit, Nearest, Preprocess, resize_mask};
 use crate::data::{Mask, Picture};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Model, Run, for_inference};
-use crate::metrics::arg_max;
+use crate::eval::metrics::arg_max;
+use crate::nn::{Graph, Model, Run, for_inference};
 use crate::ops::{Method, resize, softmax};
-use crate::refine::{QuickShift, vote_probabilities};
+use crate::predict::quickshift::{QuickShift, vote_probabilities};
 use crate::tensor::Tensor;
 
 /// How masks are made of a network's logits.

@@ -4,8 +4,11 @@
 mod masks;
 #[cfg(feature = "checkpoint")]
 mod networks;
+pub mod quickshift;
 #[cfg(feature = "checkpoint")]
 mod scores;
+pub mod submission;
+pub mod thresholds;
 
 pub use masks::{MaskOptions, Segmenter, masks_of};
 #[cfg(feature = "checkpoint")]
@@ -17,7 +20,7 @@ use crate::autograd::no_grad;
 use crate::data::loader::Loader;
 use crate::device::Device;
 use crate::error::Result;
-use crate::graph::{Model, Run, for_inference};
+use crate::nn::{Model, Run, for_inference};
 
 /// The network's outputs for a loader's samples, in its order: [samples, classes]. `progress` is
 /// told the number of samples done after each batch.

@@ -6,9 +6,9 @@ use crate::data::{CLASSES, Dataset, Labels, Mask, known_labels};
 use crate::device::Device;
 use crate::error::{Error, Result};
 
-use crate::graph::Model;
-use crate::submission::Entry;
-use crate::thresholds::{self, Gain, Thresholds};
+use crate::nn::Model;
+use crate::predict::submission::Entry;
+use crate::predict::thresholds::{self, Gain, Thresholds};
 use crate::train::{self, Plan};
 use crate::weights::regular;
 use serde::{Deserialize, Serialize};

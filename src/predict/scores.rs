@@ -3,8 +3,8 @@
 use super::Predictions;
 use crate::data::{CLASSES, Dataset};
 use crate::error::{Error, Result};
-use crate::metrics::Confusion;
-use crate::submission::Runs;
+use crate::eval::metrics::Confusion;
+use crate::predict::submission::Runs;
 use std::fmt;
 
 /// Masks against the truth.

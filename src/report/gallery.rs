@@ -2,7 +2,7 @@
 
 use super::canvas::{Anchor, Canvas, Surface};
 use super::style::{EMPTY, INK, SOFT, coloured, fitted, palette};
-use crate::cpu::threads;
+use crate::backend::cpu::threads;
 use crate::data::{CLASSES, Dataset, Mask, Picture};
 use crate::error::{Error, Result};
 use std::collections::HashSet;

@@ -12,9 +12,9 @@ use storage::Held;
 pub use storage::{DType, Real, Storage};
 
 use crate::autograd::Node;
-use crate::cpu::kept::Kept;
-use crate::cpu::product::Product;
-use crate::cuda::{Cuda, Memory};
+use crate::backend::cpu::kept::Kept;
+use crate::backend::cpu::product::Product;
+use crate::backend::cuda::{Cuda, Memory};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::pool::{self, Buffer};

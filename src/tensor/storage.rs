@@ -1,8 +1,8 @@
 //! Element types, and the memory of elements.
 
-use crate::cpu::kept::Kept;
-use crate::cpu::product::Product;
-use crate::cuda::Memory;
+use crate::backend::cpu::kept::Kept;
+use crate::backend::cpu::product::Product;
+use crate::backend::cuda::Memory;
 use crate::pool::{Buffer, Plain};
 use std::fmt;
 

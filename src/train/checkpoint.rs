@@ -13,7 +13,7 @@ use super::history::History;
 use super::plan::Plan;
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
-use crate::graph::Model;
+use crate::nn::Model;
 use crate::optimizers::Optimizer;
 use crate::tensor::Tensor;
 use crate::weights::{regular, safetensors};

@@ -5,9 +5,9 @@ use crate::data::VOID;
 use crate::data::loader::Loader;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::graph::{Model, Run, for_inference};
+use crate::eval::metrics::{self, Confusion};
 use crate::losses::Loss;
-use crate::metrics::{self, Confusion};
+use crate::nn::{Model, Run, for_inference};
 use crate::tensor::Tensor;
 
 /// The share of rows whose largest output is at their first label; of pixels, void ones apart, whose

@@ -9,7 +9,7 @@ use super::step::{OnDevice, Pending};
 use crate::data::loader::{Batch, Loader, Recipe};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::graph::{Live, Model};
+use crate::nn::{Live, Model};
 use crate::optimizers::Optimizer;
 use crate::pool;
 use serde::{Deserialize, Serialize};

@@ -4,7 +4,7 @@ use super::names::{Layout, Meaning, Names, order};
 use super::report::{Report, called};
 use super::{Entry, WeightFile};
 use crate::error::{Error, Result, printable};
-use crate::graph::{Graph, Model};
+use crate::nn::{Graph, Model};
 use crate::tensor::{Shape, Tensor};
 use std::collections::{HashMap, HashSet};
 
@@ -247,7 +247,7 @@ fn times(shape: &[usize]) -> String {
 mod tests {
     use super::super::{Format, Origin};
     use super::*;
-    use crate::layers::Layer;
+    use crate::nn::layers::Layer;
 
     fn model() -> Model {
         let mut g = Graph::new("net", "input_1", [6, 6, 3]);

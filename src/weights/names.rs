@@ -19,7 +19,7 @@
 use super::Origin;
 use super::wrappers::Wrapping;
 use crate::error::{Error, Result};
-use crate::graph::Graph;
+use crate::nn::Graph;
 
 /// The networks that pre-trained weights are for, known by the names of their layers, whatever
 /// stands on top of them.
@@ -285,7 +285,7 @@ pub(super) fn order(layout: Layout, kind: &str, rank: usize) -> &'static [usize]
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layers::Layer;
+    use crate::nn::layers::Layer;
     use std::collections::HashSet;
 
     /// The first layers of MobileNet, enough to be known as it.

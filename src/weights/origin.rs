@@ -9,8 +9,8 @@
 use super::names::Base;
 use crate::data::image::Preprocess;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Id};
-use crate::layers::Layer;
+use crate::nn::layers::Layer;
+use crate::nn::{Graph, Id};
 use crate::ops::Padding;
 use std::fmt;
 use std::str::FromStr;

@@ -2,7 +2,7 @@
 
 use super::{Origin, WeightFile};
 use crate::error::{Error, Result, printable};
-use crate::graph::Model;
+use crate::nn::Model;
 use std::fmt;
 use std::path::PathBuf;
 

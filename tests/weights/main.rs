@@ -12,9 +12,9 @@ mod odd;
 mod sizes;
 
 use assert_cmd::Command;
-use atrous::graph::{Graph, Model, Run};
-use atrous::layers::{Activation, Layer};
 use atrous::models::{Head, Spec};
+use atrous::nn::layers::{Activation, Layer};
+use atrous::nn::{Graph, Model, Run};
 use atrous::ops::Padding;
 use atrous::weights::{self, Origin, Report};
 use atrous::{DType, Tensor};

@@ -3,8 +3,8 @@
 
 use super::{Report, SMALL, atrous, inner_weights, refused, small, tiny, torchvision};
 use atrous::Tensor;
-use atrous::graph::Model;
 use atrous::models::{Head, Spec};
+use atrous::nn::Model;
 use atrous::weights::{self, Origin};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};

@@ -15,10 +15,10 @@
 use crate::data::loader::{Batch, Loader};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::graph::{Model, Run, for_inference};
-use crate::layers::Activation;
+use crate::eval::metrics::count_right;
 use crate::losses::Loss;
-use crate::metrics::count_right;
+use crate::nn::layers::Activation;
+use crate::nn::{Model, Run, for_inference};
 use crate::ops::{self, CategoricalGradient};
 use crate::optimizers::Optimizer;
 use crate::tensor::Tensor;
@@ -229,9 +229,9 @@ mod tests {
     use crate::attack::{Ball, Iterative, Network, logits};
     use crate::data::CLASSES;
     use crate::data::image::Preprocess;
-    use crate::graph::Graph;
-    use crate::layers::Layer;
     use crate::models::Spec;
+    use crate::nn::Graph;
+    use crate::nn::layers::Layer;
     use crate::train::Augment;
     use std::ops::ControlFlow::{Break, Continue};
     use std::sync::Arc;

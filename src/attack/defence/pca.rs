@@ -20,7 +20,7 @@
 use super::eigen::{self, Eigen};
 use super::{Transform, on_tape};
 use crate::attack::Pictures;
-use crate::cpu::threads;
+use crate::backend::cpu::threads;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use std::sync::Arc;

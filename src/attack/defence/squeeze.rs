@@ -15,7 +15,7 @@
 //! them needs a little more ε (He et al., WOOT 2017).
 
 use super::{Transform, on_tape};
-use crate::cpu::threads;
+use crate::backend::cpu::threads;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use std::fmt;

@@ -8,8 +8,8 @@ use crate::attack::{Goal, LabelObjective, Pictures};
 use crate::data::image::Fit;
 use crate::data::{CLASSES, Dataset, Labels, Mask, Picture};
 use crate::error::Result;
-use crate::graph::{Graph, Model};
-use crate::layers::{Activation, Layer};
+use crate::nn::layers::{Activation, Layer};
+use crate::nn::{Graph, Model};
 use crate::random::{Stream, domain};
 use crate::tensor::Tensor;
 

@@ -23,7 +23,7 @@ use crate::attack::pictures::Pictures;
 use crate::attack::victim::{Victim, standings_of};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::graph::{Model, Run};
+use crate::nn::{Model, Run};
 use crate::optimizers::{Optimizer, Rule};
 use crate::random::{Stream, domain};
 use crate::tensor::Tensor;

@@ -13,7 +13,7 @@ use atrous::attack::defence::{
 };
 use atrous::attack::{Aim, Ball, Iterative, LabelObjective, Network, Pictures, Victim};
 use atrous::data::CLASSES;
-use atrous::graph::Model;
+use atrous::nn::Model;
 use atrous::ops;
 use atrous::predict::{self, THRESHOLD};
 use atrous::train::{Pace, Plan, Trainer};

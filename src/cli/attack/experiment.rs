@@ -16,7 +16,7 @@ use atrous::attack::{
 use atrous::data::image::fit_mask;
 use atrous::data::source::Source;
 use atrous::data::{CLASSES, Dataset, VOID};
-use atrous::metrics::arg_max;
+use atrous::eval::metrics::arg_max;
 use atrous::predict::{THRESHOLD, Trained, locate, masks_of};
 use atrous::{Error, Result};
 use clap::ValueEnum;

@@ -1,10 +1,10 @@
 //! Which pictures are scored, and what the network has to do with them.
 
 use crate::cli::train::open;
-use atrous::controls::Lessons;
 use atrous::data::Dataset;
 use atrous::data::source::{Joined, Layout, Source};
 use atrous::data::usable::Usable;
+use atrous::eval::baselines::Lessons;
 use atrous::files::explain;
 use atrous::predict::Trained;
 use atrous::train::Plan;

@@ -8,7 +8,7 @@
 //!
 //! with k picture pixels to a pixel of the square, and the square's corner at o.
 
-use crate::cpu::simd::{self, isa};
+use crate::backend::cpu::simd::{self, isa};
 use crate::data::{Mask, Picture, VOID};
 use crate::error::{Error, Result};
 use crate::ops::affine::{Axis, BLOCK, Matrix};

@@ -4,7 +4,7 @@
 //! picture's mean colour (times b) and g the pixel's own grey, .299 R + .587 G + .114 B
 //! (as in torchvision's ColorJitter, in a fixed order).
 
-use crate::cpu::simd::{self, isa};
+use crate::backend::cpu::simd::{self, isa};
 use crate::data::Picture;
 use crate::error::{Error, Result};
 use crate::random::{Stream, domain};

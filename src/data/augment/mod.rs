@@ -9,7 +9,7 @@
 //! The output pixel p takes the input at M'·p ([`affine`](crate::ops::affine())); a flip turns the result
 //! round. The rules differ in o, see [`Rule`].
 
-use crate::cpu::simd::isa;
+use crate::backend::cpu::simd::isa;
 use crate::data::Mask;
 use crate::error::{Error, Result};
 use crate::ops::affine::{self, Matrix};
@@ -17,9 +17,9 @@ use crate::random::{Stream, domain};
 
 pub mod crop;
 pub mod jitter;
-mod there;
+mod on_device;
 
-pub use there::Warp;
+pub use on_device::Warp;
 
 /// How far each parameter may go.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -2,7 +2,7 @@
 
 use super::contents::{self, Contents};
 use super::{Found, Report, Summary};
-use crate::cpu::threads;
+use crate::backend::cpu::threads;
 use crate::data::voc_devkit::{Task, VocDevkit};
 use crate::data::{Picture, is_there, picture_files};
 use crate::error::Error;

@@ -6,7 +6,7 @@
 //! holds one to three objects ([`scene`]), turned, partly hidden or cut off, before clutter
 //! ([`draw`]).
 
-use crate::cpu::threads;
+use crate::backend::cpu::threads;
 use crate::data::partial::Partial;
 use crate::data::voc_npy::{self, Split};
 use crate::data::{Dataset, Labels, Mask, Picture};

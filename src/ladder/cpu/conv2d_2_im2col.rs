@@ -9,9 +9,9 @@
 //!
 //! Reached: 164 GFLOP/s at 3×3 with 64 channels and filters, 250 with 256.
 
-use crate::cpu::gemm::{Dense, Matrix, Packed, Right, Start, product};
-use crate::cpu::simd::isa;
-use crate::cpu::threads;
+use crate::backend::cpu::gemm::{Dense, Matrix, Packed, Right, Start, product};
+use crate::backend::cpu::simd::isa;
+use crate::backend::cpu::threads;
 use crate::error::Result;
 use crate::ladder::Work;
 use crate::ops::Then;

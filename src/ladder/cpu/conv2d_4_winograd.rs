@@ -1,4 +1,4 @@
-//! Convolution, rung 4 of 5: Winograd's F(2×2, 3×3), for 3×3 windows of stride 1 ([`crate::cpu::winograd`]).
+//! Convolution, rung 4 of 5: Winograd's F(2×2, 3×3), for 3×3 windows of stride 1 ([`crate::backend::cpu::winograd`]).
 //!
 //! Adds: windows of 4×4 pixels and the kernels are transformed (sums and halves alone) so that 2×2 outputs cost 16
 //! multiplications a channel and filter instead of 36. GFLOP/s below are the definition's, so they may pass 100 % of
@@ -8,8 +8,8 @@
 //!
 //! Reached: 482 GFLOP/s of the definition's with 64 channels and filters, 501 with 256 (117 %).
 
-use crate::cpu::simd::isa;
-use crate::cpu::winograd::{self, Finish};
+use crate::backend::cpu::simd::isa;
+use crate::backend::cpu::winograd::{self, Finish};
 use crate::error::{Error, Result};
 use crate::ladder::Work;
 use crate::pool::Buffer;

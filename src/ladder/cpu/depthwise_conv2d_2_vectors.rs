@@ -6,8 +6,8 @@
 //!
 //! Reached: 11 GB/s at 32 channels, 112×112, 16 pictures, 21 at 512 channels, 14×14.
 
-use crate::cpu::simd::{isa, vectorize};
-use crate::cpu::threads;
+use crate::backend::cpu::simd::{isa, vectorize};
+use crate::backend::cpu::threads;
 use crate::error::Result;
 use crate::ladder::Work;
 use crate::ops::depthwise_conv2d::DepthwiseGeometry;

@@ -8,8 +8,8 @@
 //!
 //! Reached: 76 GFLOP/s at 1024 (18 %).
 
-use crate::cpu::simd::{isa, vectorize};
-use crate::cpu::threads;
+use crate::backend::cpu::simd::{isa, vectorize};
+use crate::backend::cpu::threads;
 use crate::error::Result;
 use crate::ladder::Work;
 use crate::pool::Buffer;

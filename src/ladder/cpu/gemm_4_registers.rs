@@ -1,4 +1,4 @@
-//! Matrix product, rung 4 of 4: a tile of sums in registers, what the engine runs ([`crate::cpu::gemm`]).
+//! Matrix product, rung 4 of 4: a tile of sums in registers, what the engine runs ([`crate::backend::cpu::gemm`]).
 //!
 //! Adds: 14 rows by two vectors of C (AVX-512; AVX2 has 6 by two) stay in registers, so that the two loads of B in a
 //! step serve 14 rows, and 28 chains of additions hide each other's four cycles: 16 loads for 28 multiply-adds. Rows
@@ -6,8 +6,8 @@
 //!
 //! Reached: 241 GFLOP/s at 1024 (58 %).
 
-use crate::cpu::gemm::{Dense, Matrix, Packed, Right, Start, product};
-use crate::cpu::simd::isa;
+use crate::backend::cpu::gemm::{Dense, Matrix, Packed, Right, Start, product};
+use crate::backend::cpu::simd::isa;
 use crate::error::Result;
 use crate::ladder::Work;
 use crate::ops::Then;

@@ -1,6 +1,6 @@
 //! The rungs of the CPU, one file each, to be read in the order of their numbers.
 //!
-//! Each is a small kernel of its own until the last ones, which are what the operators run ([`crate::cpu`],
+//! Each is a small kernel of its own until the last ones, which are what the operators run ([`crate::backend::cpu`],
 //! [`crate::ops`]). The first are the naive references, on one thread and without vectors of their own; the others
 //! use all threads (`--threads 1` leaves the arithmetic alone) and the machine's instruction set.
 //!
@@ -83,9 +83,9 @@ pub fn rungs(operator: &str) -> Result<Vec<Rung>> {
 mod tests {
     use super::super::{operators, options, real, rungs, tiny};
     use super::*;
+    use crate::backend::cpu::simd::{supported, with_isa};
+    use crate::backend::cpu::threads;
     use crate::cases::relative_deviation;
-    use crate::cpu::simd::{supported, with_isa};
-    use crate::cpu::threads;
     use crate::error::Error;
 
     /// The tiny works, and larger ones of more than a block in each direction.

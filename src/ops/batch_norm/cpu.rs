@@ -7,8 +7,8 @@
 //! its slope is known from x, which is read anyway.
 
 use super::Normal;
-use crate::cpu::simd::{Kernel, Vector, dispatch, isa, load, store, streams};
-use crate::cpu::threads::{self, Shared};
+use crate::backend::cpu::simd::{Kernel, Vector, dispatch, isa, load, store, streams};
+use crate::backend::cpu::threads::{self, Shared};
 use crate::ops::Then;
 use crate::pool::Buffer;
 use crate::tensor::Tensor;

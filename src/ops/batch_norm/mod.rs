@@ -39,15 +39,15 @@ macro_rules! for_each_vector {
 }
 
 mod cpu;
-mod device;
+mod cuda;
 mod moments;
 
 pub(crate) use moments::{Moments, fill};
 
 use crate::autograd::{Needs, record};
+use crate::backend::cpu::simd::{Isa, isa};
+use crate::backend::cuda::Cuda;
 use crate::cases::{Case, Fill, Input, Size};
-use crate::cpu::simd::{Isa, isa};
-use crate::cuda::Cuda;
 use crate::error::{Error, Result};
 use crate::ops::{Route, Then, route};
 use crate::pool::Buffer;
@@ -72,7 +72,7 @@ impl BatchNorm {
         let all = [mean, variance, &self.mean, &self.variance];
         if let Route::Cuda(cuda) = route("batch_norm", &all)? {
             let of_batch = [&self.mean, &self.variance];
-            return device::moving(cuda, [mean, variance], of_batch, momentum, bessel);
+            return cuda::moving(cuda, [mean, variance], of_batch, momentum, bessel);
         }
         let blend = |moving: &Tensor, statistic: &Tensor, factor: f64| -> Result<Tensor> {
             let update =
@@ -156,7 +156,7 @@ fn train_on_device(
     count: usize,
     then: Then,
 ) -> Result<BatchNorm> {
-    let statistics = device::statistics(cuda, x, epsilon)?;
+    let statistics = cuda::statistics(cuda, x, epsilon)?;
     let y = statistics.normalise(cuda, x, [gamma, beta], then)?;
     let (mean, variance) = (statistics.mean.detach(), statistics.variance.detach());
     let needs = Needs::of([x, gamma, beta]);
@@ -178,7 +178,7 @@ fn infer_on_device(
     cuda: &'static Cuda,
     x: &Tensor,
     [gamma, beta]: [&Tensor; 2],
-    statistics: device::Statistics,
+    statistics: cuda::Statistics,
     then: Then,
 ) -> Result<Tensor> {
     let y = statistics.normalise(cuda, x, [gamma, beta], then)?;
@@ -218,7 +218,7 @@ pub fn batch_norm_infer(
     let (route, dtype) = (check(x, &[gamma, beta, mean, variance], epsilon)?, x.dtype());
     let fused = route.fuses();
     if let Route::Cuda(cuda) = route {
-        let statistics = device::given(cuda, mean, variance, epsilon)?;
+        let statistics = cuda::given(cuda, mean, variance, epsilon)?;
         return infer_on_device(cuda, x, [gamma, beta], statistics, then);
     }
     let normal = Normal::new(mean.to_vec_f64(), &variance.to_vec_f64(), epsilon, gamma, beta);

@@ -8,8 +8,8 @@
 //! are the bits.
 
 use super::Statistics;
-use crate::cpu::simd::{self, Isa, Kernel, Vector, dispatch, load, prefetch, store, streams};
-use crate::cpu::threads;
+use crate::backend::cpu::simd::{self, Isa, Kernel, Vector, dispatch, load, prefetch, store, streams};
+use crate::backend::cpu::threads;
 use crate::pool::Buffer;
 use crate::tensor::Shape;
 
@@ -189,7 +189,7 @@ impl Kernel for Tile<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::simd::{supported, with_isa};
+    use crate::backend::cpu::simd::{supported, with_isa};
     use crate::ops::conv2d::conv2d_with_statistics;
     use crate::ops::depthwise_conv2d::depthwise_conv2d_with_statistics;
     use crate::ops::{Conv2dOptions, Padding, conv2d, depthwise_conv2d};

@@ -1,4 +1,4 @@
-//! Convolution as implicit matrix products (see [`crate::cpu::gemm`]).
+//! Convolution as implicit matrix products (see [`crate::backend::cpu::gemm`]).
 //!
 //! | pass | left factor, gathered            | right factor, packed      | result          |
 //! |------|----------------------------------|---------------------------|-----------------|
@@ -13,19 +13,19 @@
 //! 3×3 and 5×5 kernels of stride 1 go through Winograd's F(2×2, 3×3) in all three passes, where there are channels
 //! enough for its products to pay for its transforms; under [`fast_math()`] the first two by F(4×4, 3×3).
 //!
-//! Pictures of three channels have kernels of their own ([`first_layer`], [`picture_gradient`]).
+//! Pictures of three channels have kernels of their own ([`rgb_conv`], [`input_grad_rgb`]).
 //!
 //! Where dilation pushes many taps into the padding, only those that see pixels are multiplied ([`sparse`]).
 
-use super::sparse::{ByTap, Sparse, TapMatrices, offsets, transposed};
-use super::{Conv2dGeometry, first_layer, picture_gradient};
-use crate::cpu::gemm::{
+use super::dilated::{ByTap, Sparse, TapMatrices, offsets, transposed};
+use super::{Conv2dGeometry, input_grad_rgb, rgb_conv};
+use crate::backend::cpu::gemm::{
     Dense, GridPlace, Matrix, Packed, Patches, Right, Start, gram, matrix_product, multiply_rows,
     product,
 };
-use crate::cpu::kept::Weights;
-use crate::cpu::simd::Isa;
-use crate::cpu::winograd::{self, Finish};
+use crate::backend::cpu::kept::Weights;
+use crate::backend::cpu::simd::Isa;
+use crate::backend::cpu::winograd::{self, Finish};
 use crate::ops::batch_norm::{Moments, fill};
 use crate::ops::{Then, fast_math};
 use std::sync::Arc;
@@ -47,8 +47,8 @@ pub fn forward(
     if let Some(g) = winograd(g).map(fast) {
         return with_winograd(isa, &g, x, weights, Finish { bias: b, then, pool: false }, y);
     }
-    if first_layer::fits(isa, g) {
-        return first_layer::forward(isa, g, x, w, b, then, moments, y);
+    if rgb_conv::fits(isa, g) {
+        return rgb_conv::forward(isa, g, x, w, b, then, moments, y);
     }
     if let Some(taps) = Sparse::new(g) {
         let all = Right::matrix(w, g.kernel[0] * g.kernel[1] * g.in_channels, g.out_channels);
@@ -85,7 +85,7 @@ pub fn takes_moments(isa: Isa, g: &Conv2dGeometry) -> bool {
     const TILES: usize = 64;
     let shape = g.output_shape();
     let many = is_pointwise(g) && pixels(g) >= TILES * Moments::tile(&shape);
-    many || (first_layer::fits(isa, g) && Moments::tile_is_whole_rows(&shape))
+    many || (rgb_conv::fits(isa, g) && Moments::tile_is_whole_rows(&shape))
 }
 
 /// Whether [`forward_pooled`] can.
@@ -204,8 +204,8 @@ pub fn input_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], weights: Weights
         let u = weights.form(pixels, (form, isa), make);
         return winograd::convolve(isa, &g, dy, &u, Finish::default(), dx);
     }
-    if picture_gradient::fits(isa, g) {
-        return picture_gradient::run(isa, g, dy, w, dx);
+    if input_grad_rgb::fits(isa, g) {
+        return input_grad_rgb::run(isa, g, dy, w, dx);
     }
     if let Some(taps) = Sparse::new(&transposed(g)) {
         // The kernel turned by 180°.
@@ -263,8 +263,8 @@ pub fn kernel_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], x: &[f32], dw: 
     if let Some(g) = winograd(g) {
         return winograd::kernel_gradient(isa, &g, dy, x, dw);
     }
-    if first_layer::fits(isa, g) {
-        return first_layer::kernel_gradient(isa, g, dy, x, dw);
+    if rgb_conv::fits(isa, g) {
+        return rgb_conv::kernel_gradient(isa, g, dy, x, dw);
     }
     if let Some(taps) = Sparse::new(g) {
         taps.kernel_gradient(isa, dy, x, dw);
@@ -295,7 +295,7 @@ pub(crate) fn patches<'a>(g: &Conv2dGeometry, x: &'a [f32]) -> Patches<'a> {
 }
 
 fn fill_zero(place: &GridPlace, batch: usize, out: &mut [f32]) {
-    use crate::cpu::gemm::Place;
+    use crate::backend::cpu::gemm::Place;
     for row in 0..batch * place.grid[0] * place.grid[1] {
         out[place.offset(row)..][..place.channels].fill(0.0);
     }

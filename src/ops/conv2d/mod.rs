@@ -15,18 +15,18 @@
 
 mod cases;
 pub(crate) mod cpu;
-pub(crate) mod device;
-mod first_layer;
-mod picture_gradient;
+pub(crate) mod cuda;
+mod dilated;
+mod input_grad_rgb;
 mod reference;
-mod sparse;
+mod rgb_conv;
 
 pub use cases::cases;
-pub use device::with_tile;
+pub use cuda::with_tile;
 
 use crate::autograd::{Needs, record_all};
-use crate::cpu::kept::Weights;
-use crate::cpu::simd::isa;
+use crate::backend::cpu::kept::Weights;
+use crate::backend::cpu::simd::isa;
 use crate::error::{Error, Result};
 use crate::ops::batch_norm::{Moments, Statistics};
 use crate::ops::{
@@ -165,7 +165,7 @@ pub(crate) fn conv2d_with_statistics(
             })
         }
         Route::Cuda(cuda) => {
-            Tensor::from_memory(device::forward(cuda, &g, [x, w], b, precision, then)?, g.output_shape())
+            Tensor::from_memory(cuda::forward(cuda, &g, [x, w], b, precision, then)?, g.output_shape())
         }
     };
     let needs = Needs::of([x, w, b.unwrap_or(w)]);
@@ -188,7 +188,7 @@ pub(crate) fn conv2d_with_statistics(
                     with_fast_math(fast, || cpu::input_gradient(isa(), g, dy, w, dx))
                 }),
                 Route::Cuda(cuda) => {
-                    Tensor::from_memory(device::input_gradient(cuda, &g, &dy, &w, precision)?, shape)
+                    Tensor::from_memory(cuda::input_gradient(cuda, &g, &dy, &w, precision)?, shape)
                 }
             })
         });
@@ -201,7 +201,7 @@ pub(crate) fn conv2d_with_statistics(
                     cpu::kernel_gradient(isa(), g, dy, x, dw)
                 }),
                 Route::Cuda(cuda) => {
-                    Tensor::from_memory(device::kernel_gradient(cuda, &g, &dy, &x, precision)?, shape)
+                    Tensor::from_memory(cuda::kernel_gradient(cuda, &g, &dy, &x, precision)?, shape)
                 }
             })
         });
@@ -316,8 +316,8 @@ mod tests {
 
     #[test]
     fn a_sum_in_the_convolutions_pass_is_the_sum_after_it_to_the_bit() {
-        for isa in crate::cpu::simd::supported() {
-            crate::cpu::simd::with_isa(isa, || {
+        for isa in crate::backend::cpu::simd::supported() {
+            crate::backend::cpu::simd::with_isa(isa, || {
                 for (c, f, k) in [(24, 40, 1), (3, 5, 1), (300, 33, 1), (4, 6, 3)] {
                     let (x, w) = (noise(&[2, 5, 7, c]), noise(&[k, k, c, f]));
                     let options = Conv2dOptions { padding: Padding::Same, ..Default::default() };
@@ -343,8 +343,8 @@ mod tests {
 
     #[test]
     fn pooling_in_the_convolutions_pass_is_pooling_after_it_to_the_bit() {
-        for isa in crate::cpu::simd::supported() {
-            crate::cpu::simd::with_isa(isa, || {
+        for isa in crate::backend::cpu::simd::supported() {
+            crate::backend::cpu::simd::with_isa(isa, || {
                 for (h, w, c, f, k) in
                     [(8, 6, 16, 40, 3), (7, 9, 33, 17, 3), (9, 8, 16, 16, 5), (5, 4, 3, 4, 3)]
                 {

@@ -3,7 +3,7 @@
 //! `fast_` ones are there for the losses that segmentation computes on every pixel; the others have
 //! a few hundred elements a step.
 
-use crate::cpu::math;
+use crate::backend::cpu::math;
 use crate::tensor::Real;
 
 /// The class of an ignored row.

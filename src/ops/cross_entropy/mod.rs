@@ -22,23 +22,23 @@
 //! the place where p would have been saved; the backward pass only scales it.
 
 use crate::autograd::{Needs, record};
+use crate::backend::cpu::simd::{self, isa};
+use crate::backend::cpu::threads;
+use crate::backend::cpu::transpose::{self, Turn};
 use crate::cases::{Case, Fill, Input, Size};
-use crate::cpu::simd::{self, isa};
-use crate::cpu::threads;
-use crate::cpu::turn::{self, Turn};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::elementwise::scale_owned;
 use crate::ops::{Route, common_dtype, route};
 use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Shape, Tensor};
-use device::Loss;
+use cuda::Loss;
 use kernels::*;
 use short_rows::ShortRows;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-mod device;
+mod cuda;
 mod kernels;
 mod short_rows;
 
@@ -61,7 +61,7 @@ pub fn binary_cross_entropy(
     let op = "binary_cross_entropy";
     match dense(op, logits, labels)? {
         Route::F64 => rows::<f64>(op, logits, weights, |i, z, d| binary(z, row(labels, z, i), d)),
-        Route::Cuda(cuda) => device::loss(cuda, op, logits, weights, Loss::Binary(labels, 0.0)),
+        Route::Cuda(cuda) => cuda::loss(cuda, op, logits, weights, Loss::Binary(labels, 0.0)),
         _ => rows::<f32>(op, logits, weights, |i, z, d| binary(z, row(labels, z, i), d)),
     }
 }
@@ -87,7 +87,7 @@ pub fn softmax_cross_entropy(
         Route::Reference => {
             rows::<f32>(op, logits, weights, |i, z, d| categorical(z, row(labels, z, i), keras, d))
         }
-        Route::Cuda(cuda) => device::loss(cuda, op, logits, weights, Loss::Categorical(labels, keras)),
+        Route::Cuda(cuda) => cuda::loss(cuda, op, logits, weights, Loss::Categorical(labels, keras)),
         Route::Fast => rows::<f32>(
             op,
             logits,
@@ -112,7 +112,7 @@ pub fn sparse_softmax_cross_entropy(
     let route = route(op, &[logits])?;
     if let Route::Cuda(cuda) = route {
         one_label(op, logits, labels)?;
-        return device::loss(cuda, op, logits, weights, Loss::Sparse(labels, ignore, 0.0));
+        return cuda::loss(cuda, op, logits, weights, Loss::Sparse(labels, ignore, 0.0));
     }
     let classes = classes(op, logits, labels, ignore)?;
     match route {
@@ -143,7 +143,7 @@ pub fn sparse_softmax_cross_entropy(
 pub fn binary_focal_cross_entropy(logits: &Tensor, labels: &Tensor, gamma: f64) -> Result<Tensor> {
     let op = "binary_focal_cross_entropy";
     match dense(op, logits, labels)? {
-        Route::Cuda(cuda) => device::loss(cuda, op, logits, None, Loss::Binary(labels, gamma as f32)),
+        Route::Cuda(cuda) => cuda::loss(cuda, op, logits, None, Loss::Binary(labels, gamma as f32)),
         Route::F64 => {
             rows::<f64>(op, logits, None, |i, z, d| focal_binary(z, row(labels, z, i), gamma, d))
         }
@@ -164,7 +164,7 @@ pub fn sparse_focal_cross_entropy(
     let route = route(op, &[logits])?;
     if let Route::Cuda(cuda) = route {
         one_label(op, logits, labels)?;
-        return device::loss(cuda, op, logits, None, Loss::Sparse(labels, ignore, gamma as f32));
+        return cuda::loss(cuda, op, logits, None, Loss::Sparse(labels, ignore, gamma as f32));
     }
     let classes = classes(op, logits, labels, ignore)?;
     match route {
@@ -181,7 +181,7 @@ pub fn binary_cross_entropy_of_probabilities(
 ) -> Result<Tensor> {
     let (op, p) = ("binary_cross_entropy_of_probabilities", probabilities);
     match dense(op, p, labels)? {
-        Route::Cuda(cuda) => device::loss(cuda, op, p, weights, Loss::RawBinary(labels)),
+        Route::Cuda(cuda) => cuda::loss(cuda, op, p, weights, Loss::RawBinary(labels)),
         Route::F64 => rows::<f64>(op, p, weights, |i, p, d| raw_binary(p, row(labels, p, i), d)),
         _ => rows::<f32>(op, p, weights, |i, p, d| raw_binary(p, row(labels, p, i), d)),
     }
@@ -195,7 +195,7 @@ pub fn categorical_cross_entropy_of_probabilities(
 ) -> Result<Tensor> {
     let (op, p) = ("categorical_cross_entropy_of_probabilities", probabilities);
     match dense(op, p, labels)? {
-        Route::Cuda(cuda) => device::loss(cuda, op, p, weights, Loss::RawCategorical(labels)),
+        Route::Cuda(cuda) => cuda::loss(cuda, op, p, weights, Loss::RawCategorical(labels)),
         Route::F64 => rows::<f64>(op, p, weights, |i, p, d| raw_categorical(p, row(labels, p, i), d)),
         _ => rows::<f32>(op, p, weights, |i, p, d| raw_categorical(p, row(labels, p, i), d)),
     }
@@ -382,7 +382,7 @@ fn pieces<T: Real>(
     let weights = weights.map(|weights| weights.values::<T>());
     let (values, wanted) = (logits.values::<T>(), Needs::of([logits]).any());
     let mut gradient = Buffer::<T>::new(if wanted { shape.elements() } else { 0 });
-    let piece = (threads::PASS / 4).div_ceil(columns).next_multiple_of(turn::ROWS);
+    let piece = (threads::PASS / 4).div_ceil(columns).next_multiple_of(transpose::ROWS);
     let mut gradients = gradient.chunks_mut(piece * columns);
     let mut sums: Vec<_> = (0..n.div_ceil(piece)).map(|_| (0.0, gradients.next())).collect();
     threads::for_each_chunk(&mut sums, 1, |p, sums| {

@@ -1,9 +1,9 @@
 //! Sparse softmax cross-entropy of short rows, sixteen at a time: what segmentation computes on every pixel.
 
 use super::kernels::IGNORED;
-use crate::cpu::math;
-use crate::cpu::simd::{Kernel, Vector};
-use crate::cpu::turn::{ROWS, Turn, exp_and_sum, scale};
+use crate::backend::cpu::math;
+use crate::backend::cpu::simd::{Kernel, Vector};
+use crate::backend::cpu::transpose::{ROWS, Turn, exp_and_sum, scale};
 
 /// Some rows; gives Σ w·L.
 pub(super) struct ShortRows<'a> {

@@ -12,13 +12,13 @@
 //! channels, so every load is contiguous.
 
 mod cpu;
-pub(crate) mod device;
+pub(crate) mod cuda;
 
 pub(crate) use cpu::ByRows;
 
 use crate::autograd::{Needs, record_all};
+use crate::backend::cpu::simd::isa;
 use crate::cases::{Case, Input, Size};
-use crate::cpu::simd::isa;
 use crate::error::{Error, Result};
 use crate::ops::batch_norm::{Moments, Statistics};
 use crate::ops::conv2d::{Conv2dOptions, Windows};
@@ -129,7 +129,7 @@ pub(crate) fn depthwise_conv2d_with_statistics(
             moments = wanted.then(|| Moments::new(isa(), g.output_shape()));
             cpu::forward(&g, x, w, b, then, moments.as_mut())
         }
-        Route::Cuda(cuda) => device::forward(cuda, &g, [x, w], b, then)?,
+        Route::Cuda(cuda) => cuda::forward(cuda, &g, [x, w], b, then)?,
     };
     let needs = Needs::of([x, w, b.unwrap_or(w)]);
     let has_bias = b.is_some();
@@ -155,7 +155,7 @@ pub(crate) fn depthwise_conv2d_with_statistics(
             ],
             Route::Fast => cpu::gradients(&g, &dy, x, w, of_bias),
             Route::Cuda(cuda) => {
-                let (dx, dw) = device::gradients(cuda, &g, &dy, x, w)?;
+                let (dx, dw) = cuda::gradients(cuda, &g, &dy, x, w)?;
                 [dx, dw, sum()?]
             }
         };

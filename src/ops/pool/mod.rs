@@ -11,8 +11,8 @@
 //! row belongs to one thread, which visits the windows over it in a fixed order.
 
 use crate::autograd::{Needs, record};
+use crate::backend::cpu::simd::{Isa, isa};
 use crate::cases::{Case, Fill, Input, Size};
-use crate::cpu::simd::{Isa, isa};
 use crate::error::{Error, Result};
 use crate::ops::padding::Padding;
 use crate::ops::reduce::mean_axes;
@@ -22,9 +22,9 @@ use crate::pool::Plain;
 use crate::tensor::{DType, Tensor};
 use windows::Windows;
 
-mod apart;
-mod device;
-mod fast;
+mod cpu;
+mod cuda;
+mod non_overlapping;
 mod reference;
 mod windows;
 
@@ -222,7 +222,7 @@ pub fn cases() -> Vec<Case> {
 mod tests {
     use super::*;
     use crate::autograd::no_grad;
-    use crate::cpu::simd::{supported, with_isa};
+    use crate::backend::cpu::simd::{supported, with_isa};
 
     #[test]
     fn of_equal_maxima_the_first_in_row_major_order_gets_the_gradient() {

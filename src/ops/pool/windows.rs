@@ -1,6 +1,6 @@
 //! Where the windows lie.
 
-use crate::cpu::threads;
+use crate::backend::cpu::threads;
 use crate::error::{Error, Result};
 use crate::ops::pool::{PoolOptions, picture};
 use crate::tensor::{Shape, Tensor};

@@ -18,16 +18,16 @@
 //! Bytes bind: an output element costs three multiplications and six additions.
 
 use crate::autograd::record;
+use crate::backend::cuda::{Cuda, Value, arguments};
 use crate::cases::{Case, Input, Size};
-use crate::cuda::{Cuda, Value, arguments};
 use crate::error::{Error, Result};
 use crate::ops::affine::LONGEST;
 use crate::ops::{Route, route};
 use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Shape, Tensor};
-pub(crate) use fast::{BilinearRows, nearest_rows};
+pub(crate) use cpu::{BilinearRows, nearest_rows};
 
-mod fast;
+mod cpu;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
@@ -79,14 +79,14 @@ pub fn resize(x: &Tensor, out_h: usize, out_w: usize, method: Method) -> Result<
     let output = match route("resize", &[x])? {
         Route::F64 => reference::<f64>(x, geometry, method),
         Route::Reference => reference::<f32>(x, geometry, method),
-        Route::Fast => fast::forward(x, geometry, method),
+        Route::Fast => cpu::forward(x, geometry, method),
         Route::Cuda(cuda) => on_device(cuda, x, geometry, method, false)?,
     };
     Ok(record("resize", [x], output, move |g| {
         Ok([Some(match route("resize", &[&g])? {
             Route::F64 => reference_backward::<f64>(&g, geometry, method),
             Route::Reference => reference_backward::<f32>(&g, geometry, method),
-            Route::Fast => fast::backward(&g, geometry, method),
+            Route::Fast => cpu::backward(&g, geometry, method),
             Route::Cuda(cuda) => on_device(cuda, &g, geometry, method, true)?,
         })])
     }))
@@ -251,7 +251,7 @@ pub fn cases() -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::{simd, threads};
+    use crate::backend::cpu::{simd, threads};
 
     #[test]
     fn a_size_of_zero_and_a_wrong_rank_are_refused() {

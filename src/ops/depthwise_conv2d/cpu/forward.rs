@@ -1,6 +1,6 @@
 use super::{BLOCK, TASK, blocked, pack, rows, strips};
-use crate::cpu::simd::{Isa, Kernel, Vector, dispatch, isa, load, prefetch, store};
-use crate::cpu::threads;
+use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch, isa, load, prefetch, store};
+use crate::backend::cpu::threads;
 use crate::ops::Then;
 use crate::ops::batch_norm::{Moments, fill};
 use crate::ops::depthwise_conv2d::DepthwiseGeometry;

@@ -21,7 +21,7 @@ pub use forward::{ByRows, forward};
 pub use gradients::gradients;
 
 use super::DepthwiseGeometry;
-use crate::cpu::threads;
+use crate::backend::cpu::threads;
 use crate::pool::Buffer;
 use std::ops::Range;
 

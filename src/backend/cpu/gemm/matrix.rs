@@ -1,0 +1,141 @@
+//! C = A·B with A a plain matrix: a 1×1 convolution, or a dense layer of many rows.
+//!
+//! Nothing of A is copied. A tile's rows are read where they lie, all steps of k in one go, for one panel of B after the
+//! other, so that the rows come into L1 once; meanwhile the next tile's rows are brought near. C is written once.
+
+use super::micro_kernel::{ANY, ONE_RUN, PANEL, Tile, for_each_tile};
+use super::{Dense, KC, Matrix, Packed, Right, Start, even_blocks, product};
+use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch, streams};
+use crate::backend::cpu::threads::{self, Shared};
+use crate::ops::Then;
+use std::ops::Range;
+
+/// Bytes of B that a task goes through for each tile of rows: they come from L2 (1 MiB at least on the processors this is
+/// tuned for) beside the rows.
+const GROUP_BYTES: usize = 768 << 10;
+
+/// C [rows, columns] = A [rows, depth]·B + bias, with B packed for this once.
+pub fn multiply(isa: Isa, a: &[f32], right: &Right, bias: Option<&[f32]>, out: &mut [f32]) {
+    /// So long are rows that 14 of them still fit L2, where each panel reads them again.
+    const LONG: usize = 8 * KC;
+    let start = bias.map_or(Start::Zero, Start::Bias);
+    let (depth, columns) = (right.depth(), right.columns);
+    if depth <= LONG {
+        return matrix_product(a, &Packed::whole(isa, right), start, Then::Nothing, out);
+    }
+    let rows = Matrix::new(a, out.len() / columns.max(1), depth);
+    // SAFETY: dense rows of `columns` elements.
+    unsafe { product(&rows, &Packed::new(isa, right), start, Then::Nothing, &Dense(columns), out) }
+}
+
+/// C [rows, columns] = then(A [rows, depth]·B + start), with B [`Packed::whole`].
+pub fn matrix_product(a: &[f32], right: &Packed, start: Start, then: Then, out: &mut [f32]) {
+    if out.is_empty() {
+        return;
+    }
+    let rows = out.len() / right.columns;
+    let depth = right.depth();
+    assert_eq!((rows * right.columns, rows * depth), (out.len(), a.len()));
+    assert_eq!(right.blocks.len(), 1);
+    let panels = right.panels();
+    let block = even_blocks(rows, right.isa.tile_rows());
+    let blocks = rows.div_ceil(block);
+    // Few rows: more groups than must be, so that there is work for every core.
+    let groups = groups(right).max(16 / blocks).min(panels);
+    let stream = !start.reads_output() && streams(out, right.columns);
+    let shared = Shared::new(out);
+    threads::for_each(groups * blocks, |task| {
+        let (group, b) = (task / blocks, task % blocks);
+        let rows = b * block..rows.min((b + 1) * block);
+        let panels = panels * group / groups..panels * (group + 1) / groups;
+        let a = &a[rows.start * depth..rows.end * depth];
+        // SAFETY: the task's own rows of C.
+        let out = unsafe { shared.at(rows.start * right.columns) };
+        dispatch(right.isa, Block { a, right, start, then, stream, out, rows: rows.len(), panels });
+    });
+}
+
+/// The same of a few rows of C, on this thread. To `stream`, they are aligned (see [`streams`]) and not read.
+pub fn multiply_rows(
+    a: &[f32],
+    right: &Packed,
+    start: Start,
+    then: Then,
+    stream: bool,
+    out: &mut [f32],
+) {
+    let rows = out.len() / right.columns;
+    assert_eq!((rows * right.columns, rows * right.depth()), (out.len(), a.len()));
+    assert_eq!(right.blocks.len(), 1);
+    let (panels, groups, out) = (right.panels(), groups(right), out.as_mut_ptr());
+    for group in 0..groups {
+        let panels = panels * group / groups..panels * (group + 1) / groups;
+        dispatch(right.isa, Block { a, right, start, then, stream, out, rows, panels });
+    }
+}
+
+/// Groups of panels, each of which stays in L2.
+fn groups(right: &Packed) -> usize {
+    let fitting = (GROUP_BYTES / (4 * right.width * right.depth().max(1))).max(1);
+    right.panels().div_ceil(fitting)
+}
+
+/// Some rows of a product, and the columns of some panels.
+struct Block<'a> {
+    /// These rows of A.
+    a: &'a [f32],
+    right: &'a Packed,
+    start: Start<'a>,
+    then: Then,
+    stream: bool,
+    /// Where these rows of C begin, all columns of them.
+    out: *mut f32,
+    rows: usize,
+    panels: Range<usize>,
+}
+
+impl Kernel for Block<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let (right, depth) = (self.right, self.right.depth());
+        for_each_tile::<V>(
+            self.rows,
+            #[inline(always)]
+            |row, count| {
+                let next = self.a.as_ptr().wrapping_add((row + count) * depth);
+                // The next tile's `count · depth` floats, shared out among the steps of all panels.
+                let ahead_step = count.div_ceil(self.panels.len());
+                for panel in self.panels.clone() {
+                    let column = panel * right.width;
+                    let columns = right.width.min(right.columns - column);
+                    let share = (panel - self.panels.start) * ahead_step * depth;
+                    let tile = Tile {
+                        steps: depth,
+                        runs: ONE_RUN,
+                        a: self.a[row * depth..].as_ptr(),
+                        row_step: depth,
+                        k_step: 1,
+                        b: right.panel(0, panel).as_ptr(),
+                        b_step: 0,
+                        columns,
+                        start: self.start.of(column..column + columns),
+                        then: self.then,
+                        stream: self.stream,
+                        ahead: next.wrapping_add(share),
+                        ahead_step,
+                    };
+                    // SAFETY: A has `count` rows of `depth` floats from `row` on, the panel `depth` rows of full
+                    // width; C's rows and columns are this task's alone.
+                    unsafe {
+                        tile.run_inlined::<V, ANY, PANEL>(
+                            count,
+                            #[inline(always)]
+                            |r| self.out.add((row + r) * right.columns + column),
+                        )
+                    };
+                }
+            },
+        );
+    }
+}

@@ -1,0 +1,6 @@
+//! How good predictions are: scores ([`metrics`]), and what a score must beat to mean something
+//! ([`baselines`]).
+
+pub mod baselines;
+pub mod logistic_regression;
+pub mod metrics;

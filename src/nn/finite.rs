@@ -1,0 +1,118 @@
+//! Numbers that are none: where the first one comes from.
+
+use super::{Model, Run};
+use crate::autograd::no_grad;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Tensor};
+
+impl Model {
+    /// The path of the first parameter that holds a number that is not finite, and the number.
+    pub fn parameter_not_finite(&self) -> Result<Option<(&str, f64)>> {
+        for parameter in &self.parameters {
+            if let Some(value) = not_finite(&parameter.value)? {
+                return Ok(Some((&parameter.path, value)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What is the first to hold numbers that are not finite when the network sees these pictures: a parameter, the
+    /// pictures, or a layer's output. None where all are finite.
+    pub fn first_not_finite(&self, x: &Tensor, run: Run) -> Result<Option<String>> {
+        if let Some((path, value)) = self.parameter_not_finite()? {
+            return Ok(Some(format!("the parameter `{path}` holds {value}")));
+        }
+        let mut first = None;
+        no_grad(|| {
+            self.run_edited(x, run, &mut |layer, output| {
+                if first.is_none()
+                    && let Some(value) = not_finite(&output)?
+                {
+                    first = Some(format!("the output of the layer `{layer}` holds {value}"));
+                }
+                Ok(output)
+            })
+        })?;
+        Ok(first)
+    }
+
+    /// An error that names the first layer where what the network makes of pictures, its `logits`, is not finite. (A sigmoid
+    /// makes 1 of an infinite logit: the output does not show it.)
+    pub fn require_finite(&self, x: &Tensor, logits: &Tensor) -> Result<()> {
+        let Some(value) = not_finite(logits)? else { return Ok(()) };
+        let first = self.first_not_finite(x, Run::infer())?;
+        let first = first.map_or(String::new(), |first| format!("; first, {first}"));
+        let message = format!("it makes {value} of these pictures{first}: its weights cannot be used");
+        Err(Error::argument("network", message))
+    }
+}
+
+/// The first number of a tensor that is not finite, wherever it is.
+pub fn not_finite(tensor: &Tensor) -> Result<Option<f64>> {
+    let here = tensor.to_device(Device::Cpu)?;
+    Ok(match here.dtype() {
+        DType::F32 => here.values::<f32>().iter().find(|value| !value.is_finite()).map(|&v| v as f64),
+        DType::F64 => here.values::<f64>().iter().find(|value| !value.is_finite()).copied(),
+        DType::U8 => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::Graph;
+    use crate::nn::layers::{Activation, Layer};
+
+    fn network() -> Model {
+        let mut graph = Graph::new("small", "input", [4, 4, 3]);
+        for layer in [
+            Layer::conv2d(2, 3).with_activation(Activation::Relu),
+            Layer::conv2d(2, 1),
+            Layer::Flatten,
+            Layer::dense(2).with_activation(Activation::Sigmoid),
+        ] {
+            let last = graph.output();
+            graph.add(layer, &[last]).unwrap();
+        }
+        Model::new(graph, 1)
+    }
+
+    fn pictures() -> Tensor {
+        Tensor::from_slice(&[0.5f32; 48], [1, 4, 4, 3]).unwrap()
+    }
+
+    fn check(model: &Model) -> Result<()> {
+        let logits = model.run(&pictures(), Run::infer())?.logits;
+        model.require_finite(&pictures(), &logits)
+    }
+
+    #[test]
+    fn a_sound_network_is_let_through() {
+        check(&network()).unwrap();
+        assert_eq!(network().first_not_finite(&pictures(), Run::infer()).unwrap(), None);
+    }
+
+    #[test]
+    fn the_parameter_that_is_no_number_is_named() {
+        let mut model = network();
+        let name = model.parameters[2].path.clone();
+        let shape = model.parameters[2].value.shape();
+        model.set(&name, Tensor::full(shape, f32::NAN)).unwrap();
+        let error = check(&model).unwrap_err().to_string();
+        assert!(error.contains("NaN") && error.contains(&format!("the parameter `{name}`")), "{error}");
+    }
+
+    #[test]
+    fn the_layer_that_overflows_is_named_although_a_sigmoid_hides_it() {
+        let mut model = network();
+        let name = model.parameters[2].path.clone();
+        let (shape, layer) = (model.parameters[2].value.shape(), name.rsplit_once('/').unwrap().0);
+        model.set(&name, Tensor::full(shape, f32::MAX)).unwrap();
+        let first = model.parameters[0].path.clone();
+        let shape = model.parameters[0].value.shape();
+        model.set(&first, Tensor::full(shape, 1e3f32)).unwrap();
+        let error = check(&model).unwrap_err().to_string();
+        assert!(error.contains(&format!("the output of the layer `{layer}` holds inf")), "{error}");
+    }
+}

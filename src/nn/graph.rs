@@ -1,0 +1,212 @@
+//! The layer graph: a network as data.
+//!
+//! A [`Graph`] is a list of named layers, each after the layers that feed it. A [`Model`] is a
+//! graph with values for its parameters. Running a model lowers each layer to operators on the
+//! tape; summaries, parameter names and rewrites come from the graph itself.
+
+use crate::error::{Error, Result};
+use crate::nn::layers::{Layer, ParameterSpec};
+use crate::tensor::Shape;
+use std::collections::HashMap;
+
+/// A layer of a graph, by its position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Id(pub(crate) usize);
+
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub name: String,
+    pub layer: Layer,
+    pub inputs: Vec<Id>,
+    /// Without the batch axis.
+    pub output_shape: Vec<usize>,
+    pub parameters: Vec<ParameterSpec>,
+    pub cost: Cost,
+}
+
+/// What a layer comes to, or a network, for one picture forward.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Numbers in all parameters.
+    pub parameters: u64,
+    /// Those that train.
+    pub trainable: u64,
+    /// Of the output in f32; of a network, of all layers'.
+    pub activation_bytes: u64,
+    /// Multiplications and additions.
+    pub flops: u64,
+}
+
+impl Cost {
+    /// None where there is more of something than can be counted; so for [`Cost::plus`].
+    fn of(
+        layer: Layer,
+        input: &[usize],
+        output: &[usize],
+        parameters: &[ParameterSpec],
+    ) -> Option<Self> {
+        let numbers = |trainable: bool| {
+            let wanted = parameters.iter().filter(|spec| spec.trainable || !trainable);
+            // (A layer has four parameters at most, whose sum is no more than there are addresses.)
+            wanted.map(|spec| spec.shape.elements() as u64).sum()
+        };
+        Some(Cost {
+            parameters: numbers(false),
+            trainable: numbers(true),
+            activation_bytes: 4 * Shape::checked(output).ok()?.elements() as u64,
+            flops: layer.flops(input, output)?,
+        })
+    }
+
+    fn plus(self, other: Self) -> Option<Self> {
+        Some(Cost {
+            parameters: self.parameters.checked_add(other.parameters)?,
+            trainable: self.trainable.checked_add(other.trainable)?,
+            activation_bytes: self.activation_bytes.checked_add(other.activation_bytes)?,
+            flops: self.flops.checked_add(other.flops)?,
+        })
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Graph {
+    pub name: String,
+    nodes: Vec<Node>,
+    /// How many layers of each type were named by default.
+    counts: HashMap<&'static str, usize>,
+    /// How many of the layers are the pre-trained base.
+    base: usize,
+    /// Of all layers together.
+    cost: Cost,
+}
+
+impl Graph {
+    /// A graph whose input layer, of pictures [height, width, channels], has the given name.
+    pub fn new(name: &str, input_name: &str, input: [usize; 3]) -> Self {
+        // (Of what is no shape, the first layer's is an error.)
+        let cost = Cost::of(Layer::Input(input), &[], &input, &[]).unwrap_or_default();
+        let node = Node {
+            name: input_name.into(),
+            layer: Layer::Input(input),
+            inputs: Vec::new(),
+            output_shape: input.to_vec(),
+            parameters: Vec::new(),
+            cost,
+        };
+        Graph { name: name.into(), nodes: vec![node], counts: HashMap::new(), base: 0, cost }
+    }
+
+    pub fn input(&self) -> Id {
+        Id(0)
+    }
+
+    /// The last layer added: what the network computes.
+    pub fn output(&self) -> Id {
+        Id(self.nodes.len() - 1)
+    }
+
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    pub fn node(&self, id: Id) -> &Node {
+        &self.nodes[id.0]
+    }
+
+    /// What all layers come to.
+    pub fn cost(&self) -> Cost {
+        self.cost
+    }
+
+    /// The layer of that name.
+    pub fn find(&self, name: &str) -> Option<Id> {
+        self.nodes.iter().position(|node| node.name == name).map(Id)
+    }
+
+    /// What has been added so far is the base: what pre-trained weights are for.
+    pub fn end_base(&mut self) {
+        self.base = self.nodes.len();
+    }
+
+    /// The layers of the base; none where a network is trained from scratch as a whole.
+    pub fn base(&self) -> &[Node] {
+        &self.nodes[..self.base]
+    }
+
+    /// Adds a layer under the name Keras would give it: its type, numbered in order of creation.
+    pub fn add(&mut self, layer: Layer, inputs: &[Id]) -> Result<Id> {
+        self.add_as(layer.default_name(), layer, inputs)
+    }
+
+    /// Adds a layer under a name that is numbered in order of creation.
+    pub fn add_as(&mut self, base: &'static str, layer: Layer, inputs: &[Id]) -> Result<Id> {
+        let count = self.counts.entry(base).or_default();
+        let name = if *count == 0 { base.to_string() } else { format!("{base}_{count}") };
+        *count += 1;
+        self.add_named(&name, layer, inputs)
+    }
+
+    /// Adds a layer under a name of its own.
+    pub fn add_named(&mut self, name: &str, layer: Layer, inputs: &[Id]) -> Result<Id> {
+        if self.nodes.iter().any(|node| node.name == name) {
+            return Err(Error::argument("graph", format!("two layers are called `{name}`")));
+        }
+        let shapes: Vec<&[usize]> =
+            inputs.iter().map(|id| self.nodes[id.0].output_shape.as_slice()).collect();
+        for shape in &shapes {
+            Shape::checked(shape)?;
+        }
+        let output_shape = layer.output_shape(name, &shapes)?;
+        let input = shapes.first().copied().unwrap_or(&[]);
+        let parameters = layer.parameters(input)?;
+        let uncounted = || {
+            let message =
+                format!("with layer `{name}` its size or arithmetic is more than can be counted");
+            Error::argument("graph", message)
+        };
+        let cost = Cost::of(layer, input, &output_shape, &parameters).ok_or_else(uncounted)?;
+        self.cost = self.cost.plus(cost).ok_or_else(uncounted)?;
+        let (name, inputs) = (name.into(), inputs.to_vec());
+        self.nodes.push(Node { name, layer, inputs, output_shape, parameters, cost });
+        Ok(self.output())
+    }
+
+    /// Adds layers one after the other, each fed by the one before; the first by `input`.
+    pub fn chain(&mut self, input: Id, layers: impl IntoIterator<Item = Layer>) -> Result<Id> {
+        layers.into_iter().try_fold(input, |last, layer| self.add(layer, &[last]))
+    }
+
+    /// The same with another momentum for its batch norms' moving statistics.
+    pub fn with_batch_norm_momentum(mut self, value: f32) -> Self {
+        for node in &mut self.nodes {
+            if let Layer::BatchNormalization { momentum, .. } = &mut node.layer {
+                *momentum = value.into();
+            }
+        }
+        self
+    }
+
+    /// A graph of the same name and input, with no layers yet.
+    pub(super) fn emptied(&self) -> Self {
+        let mut graph = self.clone();
+        graph.nodes.truncate(1);
+        (graph.base, graph.counts, graph.cost) = (0, HashMap::new(), graph.nodes[0].cost);
+        graph
+    }
+
+    /// For each layer, how many read it.
+    pub(super) fn readers(&self) -> Vec<usize> {
+        let mut readers = vec![0; self.nodes.len()];
+        self.nodes.iter().flat_map(|node| &node.inputs).for_each(|id| readers[id.0] += 1);
+        readers
+    }
+
+    /// For each layer, the last layer that reads it (itself, if none does).
+    pub(super) fn last_uses(&self) -> Vec<usize> {
+        let mut last: Vec<usize> = (0..self.nodes.len()).collect();
+        for (i, node) in self.nodes.iter().enumerate() {
+            node.inputs.iter().for_each(|id| last[id.0] = i);
+        }
+        last
+    }
+}

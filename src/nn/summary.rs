@@ -1,0 +1,173 @@
+//! The table of a network's layers: shapes, parameters, arithmetic, memory.
+
+use super::model::join;
+use super::{Cost, Graph, Node};
+#[cfg(feature = "checkpoint")]
+use crate::nn::layers::{Activation, Layer, ParameterSpec};
+use std::fmt;
+
+pub struct Row {
+    pub name: String,
+    pub type_name: &'static str,
+    /// Without the batch axis.
+    pub output_shape: Vec<usize>,
+    pub cost: Cost,
+    pub inputs: Vec<String>,
+}
+
+pub struct Summary {
+    pub model: String,
+    pub rows: Vec<Row>,
+    /// Of all rows.
+    pub total: Cost,
+}
+
+impl Summary {
+    /// Of a network before any of it is frozen. Its parameters need no values for that.
+    pub fn new(graph: &Graph) -> Self {
+        let row = |node: &Node| Row {
+            name: node.name.clone(),
+            type_name: node.layer.type_name(),
+            output_shape: node.output_shape.clone(),
+            cost: node.cost,
+            inputs: node.inputs.iter().map(|id| graph.node(*id).name.clone()).collect(),
+        };
+        let rows = graph.nodes().iter().map(row).collect();
+        Summary { model: graph.name.clone(), rows, total: graph.cost() }
+    }
+}
+
+/// 1234567 → 1,234,567
+fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.model)?;
+        let header = ("layer", "type", "output shape", "parameters", "trainable", "MFLOP", "KiB");
+        let width = self.rows.iter().map(|row| row.name.len()).max().unwrap_or(0).max(12);
+        let (a, b, c, d, e, g, h) = header;
+        writeln!(f, "{a:<width$}  {b:<20} {c:<18} {d:>12} {e:>12} {g:>10} {h:>9}")?;
+        for row in &self.rows {
+            writeln!(
+                f,
+                "{:<width$}  {:<20} {:<18} {:>12} {:>12} {:>10.2} {:>9.1}",
+                row.name,
+                row.type_name,
+                format!("({})", join(&row.output_shape)),
+                grouped(row.cost.parameters),
+                grouped(row.cost.trainable),
+                row.cost.flops as f64 / 1e6,
+                row.cost.activation_bytes as f64 / 1024.0,
+            )?;
+        }
+        let Cost { parameters: all, trainable, flops, activation_bytes } = self.total;
+        writeln!(f, "parameters: {} ({:.1} MiB)", grouped(all), all as f64 * 4.0 / (1 << 20) as f64)?;
+        writeln!(f, "trainable: {}, not: {}", grouped(trainable), grouped(all - trainable))?;
+        writeln!(f, "one picture forward: {:.3} GFLOP", flops as f64 / 1e9)?;
+        let mib = activation_bytes as f64 / (1 << 20) as f64;
+        write!(f, "activations of one picture: {mib:.1} MiB")
+    }
+}
+
+#[cfg(feature = "checkpoint")]
+impl Summary {
+    /// The table as JSON: one object a layer, and totals. The batch axis is `null`.
+    pub fn to_json(&self, graph: &Graph) -> serde_json::Value {
+        use serde_json::{Value, json};
+        let shape = |shape: &[usize]| -> Vec<Option<usize>> {
+            [None].into_iter().chain(shape.iter().map(|&n| Some(n))).collect()
+        };
+        let layers: Vec<Value> = self
+            .rows
+            .iter()
+            .zip(graph.nodes())
+            .map(|(row, node)| {
+                let weight = |spec: &ParameterSpec| {
+                    let path = format!("{}/{}", node.name, spec.kind);
+                    json!({"name": path, "shape": spec.shape.to_vec(), "trainable": spec.trainable})
+                };
+                json!({
+                    "name": row.name,
+                    "type": row.type_name,
+                    "output_shape": shape(&row.output_shape),
+                    "params": row.cost.parameters,
+                    "trainable_params": row.cost.trainable,
+                    "flops": row.cost.flops,
+                    "activation_bytes": row.cost.activation_bytes,
+                    "inputs": row.inputs,
+                    "config": node.layer.config(),
+                    "weights": node.parameters.iter().map(weight).collect::<Vec<_>>(),
+                })
+            })
+            .collect();
+        json!({
+            "model": self.model,
+            "layers": layers,
+            "total_params": self.total.parameters,
+            "trainable_params": self.total.trainable,
+            "flops": self.total.flops,
+            "activation_bytes": self.total.activation_bytes,
+        })
+    }
+}
+
+#[cfg(feature = "checkpoint")]
+impl Layer {
+    /// The layer's settings under Keras' names.
+    fn config(&self) -> serde_json::Value {
+        use serde_json::json;
+        let padding = |padding| match padding {
+            crate::ops::Padding::Same => "same",
+            crate::ops::Padding::Valid => "valid",
+            crate::ops::Padding::Cells(_) => "explicit",
+        };
+        match *self {
+            Layer::Conv2D {
+                filters,
+                kernel,
+                stride,
+                padding: p,
+                dilation,
+                use_bias,
+                activation,
+                ..
+            } => json!({
+                "filters": filters, "kernel_size": kernel, "strides": stride, "padding": padding(p),
+                "dilation_rate": dilation, "use_bias": use_bias, "activation": activation.name(),
+            }),
+            Layer::DepthwiseConv2D { kernel, stride, padding: p, dilation, use_bias } => json!({
+                "kernel_size": kernel, "strides": stride, "padding": padding(p),
+                "dilation_rate": dilation, "use_bias": use_bias, "activation": "linear",
+                "depth_multiplier": 1,
+            }),
+            Layer::Dense { units, use_bias, activation } => {
+                json!({"units": units, "use_bias": use_bias, "activation": activation.name()})
+            }
+            Layer::BatchNormalization { epsilon, momentum } => {
+                json!({"epsilon": epsilon, "momentum": momentum, "axis": [3]})
+            }
+            Layer::Activation(Activation::Relu6) => json!({"max_value": 6.0}),
+            Layer::Activation(activation) => json!({"activation": activation.name()}),
+            Layer::MaxPooling2D { pool, stride, padding: p }
+            | Layer::AveragePooling2D { pool, stride, padding: p } => {
+                json!({"pool_size": pool, "strides": stride, "padding": padding(p)})
+            }
+            Layer::ZeroPadding2D(pad) => json!({"padding": pad}),
+            Layer::UpSampling2D(size) => json!({"size": size, "interpolation": "bilinear"}),
+            Layer::Dropout(rate) => json!({"rate": rate}),
+            Layer::Concatenate => json!({"axis": -1}),
+            Layer::Reshape(shape) => json!({"target_shape": shape}),
+            _ => json!({}),
+        }
+    }
+}
