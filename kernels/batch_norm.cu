@@ -179,7 +179,7 @@ __device__ __forceinline__ void data_infer(const float* __restrict__ x, const fl
         i64 rest = i;
         const int c = (int)take(rest, channels);
         Floats<V> values = {}, m = {}, b = {};
-        if (after != NOTHING) values = load<V>(x + i), m = load<V>(mean + c), b = load<V>(beta + c);
+        if (after != LINEAR) values = load<V>(x + i), m = load<V>(mean + c), b = load<V>(beta + c);
         const Floats<V> gradients = load<V>(dy + i), s = load<V>(inverse + c), scale = load<V>(gamma + c);
         Floats<V> out;
 #pragma unroll

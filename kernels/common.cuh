@@ -52,16 +52,16 @@ template <class T> __device__ __forceinline__ T block_sum(T value, T* scratch) {
     return total;
 }
 
-// Activations, as src/ops/activation.rs numbers them; the first three an operator can make in its own pass, on its
+// Activations, as src/activation.rs numbers them; the first three an operator can make in its own pass, on its
 // result.
-enum Activation { NOTHING, RELU, RELU6, SIGMOID, TANH };
+enum Activation { LINEAR, RELU, RELU6, SIGMOID, TANH };
 
 // Comparisons, not fmaxf: a NaN stays a NaN.
 __device__ __forceinline__ float activated(int after, float v) {
-    return after == NOTHING ? v : v <= 0.0f ? 0.0f : after == RELU6 && v >= 6.0f ? 6.0f : v;
+    return after == LINEAR ? v : v <= 0.0f ? 0.0f : after == RELU6 && v >= 6.0f ? 6.0f : v;
 }
 
 // The share of the gradient that comes through.
 __device__ __forceinline__ float through(int after, float v, float g) {
-    return after == NOTHING || (v > 0.0f && (after == RELU || v < 6.0f)) ? g : 0.0f;
+    return after == LINEAR || (v > 0.0f && (after == RELU || v < 6.0f)) ? g : 0.0f;
 }

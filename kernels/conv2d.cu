@@ -257,27 +257,27 @@ extern "C" __global__ void __launch_bounds__(128) conv2d_forward_few(
 // grid: [inputs / size, channels / size, parts].
 extern "C" __global__ void __launch_bounds__(256, 2) conv2d_data_f32_large(
     const float* dy, const float* w, float* dx, Conv2d g) {
-    product_of_patches<F32, 128, false>(g, dy, w, nullptr, dx, NOTHING);
+    product_of_patches<F32, 128, false>(g, dy, w, nullptr, dx, LINEAR);
 }
 extern "C" __global__ void __launch_bounds__(128) conv2d_data_f32_small(
     const float* dy, const float* w, float* dx, Conv2d g) {
-    product_of_patches<F32, 64, false>(g, dy, w, nullptr, dx, NOTHING);
+    product_of_patches<F32, 64, false>(g, dy, w, nullptr, dx, LINEAR);
 }
 extern "C" __global__ void __launch_bounds__(256, 2) conv2d_data_tf32_large(
     const float* dy, const float* w, float* dx, Conv2d g) {
-    product_of_patches<TF32, 128, false>(g, dy, w, nullptr, dx, NOTHING);
+    product_of_patches<TF32, 128, false>(g, dy, w, nullptr, dx, LINEAR);
 }
 extern "C" __global__ void __launch_bounds__(128) conv2d_data_tf32_small(
     const float* dy, const float* w, float* dx, Conv2d g) {
-    product_of_patches<TF32, 64, false>(g, dy, w, nullptr, dx, NOTHING);
+    product_of_patches<TF32, 64, false>(g, dy, w, nullptr, dx, LINEAR);
 }
 extern "C" __global__ void __launch_bounds__(256, 2) conv2d_data_bf16_large(
     const float* dy, const float* w, float* dx, Conv2d g) {
-    product_of_patches<BF16, 128, false>(g, dy, w, nullptr, dx, NOTHING);
+    product_of_patches<BF16, 128, false>(g, dy, w, nullptr, dx, LINEAR);
 }
 extern "C" __global__ void __launch_bounds__(128) conv2d_data_bf16_small(
     const float* dy, const float* w, float* dx, Conv2d g) {
-    product_of_patches<BF16, 64, false>(g, dy, w, nullptr, dx, NOTHING);
+    product_of_patches<BF16, 64, false>(g, dy, w, nullptr, dx, LINEAR);
 }
 
 // grid: [kh*kw*C / size, F / size, parts]; partial [parts, kh*kw*C, F].

@@ -276,7 +276,7 @@ __device__ __forceinline__ void fetch_matrix(float* b, const float* __restrict__
 template <class P>
 __device__ __forceinline__ void store_product(const P& product, float* __restrict__ result, int first_row, int rows,
                                               int first_column, int columns, const float* __restrict__ bias = nullptr,
-                                              int after = NOTHING) {
+                                              int after = LINEAR) {
     product.each([&](int row, int column, auto& v) {
         const int N = sizeof(v) / sizeof(float);
         row += first_row, column += first_column;

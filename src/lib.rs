@@ -5,6 +5,7 @@
 //! the kernels share), [`nn`] and [`models`] (networks as named layers), [`losses`], [`optimizers`], [`data`],
 //! `train`, `weights`, [`predict`], [`eval`], [`attack`].
 
+pub mod activation;
 pub mod attack;
 pub mod autograd;
 pub mod backend;
@@ -33,6 +34,7 @@ pub mod train;
 #[cfg(feature = "weights")]
 pub mod weights;
 
+pub use activation::Activation;
 pub use device::Device;
 pub use error::{Error, Result};
 pub use tensor::{DType, Shape, Tensor};

@@ -5,10 +5,11 @@
 mod common;
 
 use atrous::cases::{self, Case, Size, relative_deviation};
+use atrous::eval::metrics;
 use atrous::ladder;
 use atrous::ops::conv2d::with_tile;
 use atrous::ops::{self, Precision, with_precision};
-use atrous::{DType, Device, Error, Tensor, metrics};
+use atrous::{DType, Device, Error, Tensor};
 use common::{real_device, test_device};
 use std::collections::BTreeSet;
 
@@ -124,7 +125,7 @@ fn launches_are_recorded() {
     let x = Tensor::zeros([3]).to_device(Device::Emulated).unwrap().leaf();
     ops::sum(&x).unwrap().backward().unwrap();
     // What no operator's case launches: updates and moving statistics.
-    use atrous::ops::{Then, batch_norm_train};
+    use atrous::ops::batch_norm_train;
     use atrous::optimizers::{Group, Optimizer, Rule, Update};
     let there = |values: &[f32]| {
         Tensor::from_slice(values, [values.len()]).unwrap().to_device(Device::Emulated).unwrap()
@@ -138,7 +139,7 @@ fn launches_are_recorded() {
         optimizer.update(vec![update], Some(1.0)).unwrap();
     }
     let (x, one) = (there(&[3.0, 1.0, 2.0]), there(&[1.0; 3]));
-    let statistics = batch_norm_train(&x, &one, &one, 1e-3, Then::Nothing).unwrap();
+    let statistics = batch_norm_train(&x, &one, &one, 1e-3, Activation::Linear).unwrap();
     statistics.moving(&one, &one, 0.9).unwrap();
     record_to(None).unwrap();
     println!("{cases} cases recorded");

@@ -4,6 +4,7 @@
 mod common;
 
 use atrous::Tensor;
+use atrous::activation::Activation;
 use atrous::attack::{
     Aim, Attack, Ball, DeepFool, Goal, Iterative, LabelObjective, MaskObjective, Network, Norm,
     Objective, Pictures, gradient, iterative::ascent, logits,
@@ -12,7 +13,7 @@ use atrous::data::Mask;
 use atrous::data::image::Preprocess;
 use atrous::models::Head;
 use atrous::models::mobilenet_v2;
-use atrous::nn::layers::{Activation, Layer};
+use atrous::nn::layers::Layer;
 use atrous::nn::{Graph, Model};
 use atrous::ops::Padding;
 use common::{Gains, Npz, fill, golden, hash_unit, json, numbers, sample_positions, text, variants};

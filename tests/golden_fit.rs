@@ -5,11 +5,12 @@
 
 mod common;
 
+use atrous::activation::Activation;
 use atrous::autograd::no_grad;
 use atrous::backend::cpu::simd::{Isa, supported, with_isa};
 use atrous::eval::metrics::{binary_accuracy, categorical_accuracy};
 use atrous::losses::{Loss, sample_weights};
-use atrous::nn::layers::{Activation, Layer};
+use atrous::nn::layers::Layer;
 use atrous::nn::{Graph, Model, Run};
 use atrous::ops::CategoricalGradient;
 use atrous::optimizers::{Group, Optimizer, Rule, Update};

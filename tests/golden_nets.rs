@@ -4,11 +4,12 @@
 
 mod common;
 
+use atrous::activation::Activation;
 use atrous::autograd::Gradients;
 use atrous::autograd::no_grad;
 use atrous::eval::metrics;
 use atrous::models::{Head, Spec};
-use atrous::nn::layers::{Activation, Layer};
+use atrous::nn::layers::Layer;
 use atrous::nn::{Graph, Live, Model, Pass, Run, classify_before_upsampling, fold_batch_norm};
 use atrous::ops::{self, CategoricalGradient};
 use atrous::{DType, Device, Tensor, losses::Loss};

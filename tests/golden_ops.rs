@@ -7,8 +7,9 @@
 
 mod common;
 
+use atrous::activation::Activation;
 use atrous::backend::cpu::simd::{Isa, supported, with_isa};
-use atrous::ops::{self, Conv2dOptions, Method, Padding, Then};
+use atrous::ops::{self, Conv2dOptions, Method, Padding};
 use atrous::{DType, Result, Tensor};
 use common::{Array, Npz, files, golden, json, numbers, text};
 use serde_json::Value;
@@ -184,7 +185,7 @@ fn golden_dense() {
 fn golden_batch_norm() {
     let train = |attrs: &Value, x: &Inputs| {
         let epsilon = attrs["eps"].as_f64().unwrap();
-        ops::batch_norm_train(&x["x"], &x["gamma"], &x["beta"], epsilon, Then::Nothing)
+        ops::batch_norm_train(&x["x"], &x["gamma"], &x["beta"], epsilon, Activation::Linear)
     };
     let run = |attrs: &Value, x: &Inputs| {
         if attrs["training"] == true {
@@ -198,7 +199,7 @@ fn golden_batch_norm() {
             &x["mean"],
             &x["var"],
             epsilon,
-            Then::Nothing,
+            Activation::Linear,
         )
     };
     let statistics = |what: &str, attrs: &Value, x: &Inputs, file: &mut Npz| {

@@ -10,5 +10,5 @@
 // Channels are a multiple of four. `bias` may be null.
 extern "C" __global__ void depthwise_conv2d_2_vectors(const float4* x, const float4* w, const float4* bias, float4* y,
                                                       Depthwise g) {
-    gather<float4>(x, w, bias, y, g, NOTHING);
+    gather<float4>(x, w, bias, y, g, LINEAR);
 }

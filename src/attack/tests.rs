@@ -3,10 +3,11 @@
 use super::masks::MaskObjective;
 use super::trial::{self, Aim, Attack, Seen};
 use super::*;
+use crate::activation::Activation;
 use crate::data::image::{Fit, Preprocess, fit_mask};
 use crate::data::synthetic::Synthetic;
 use crate::data::{Dataset, VOID};
-use crate::nn::layers::{Activation, Layer};
+use crate::nn::layers::Layer;
 use crate::nn::{Graph, Model};
 use crate::ops::Padding;
 use crate::random::{Stream, domain};

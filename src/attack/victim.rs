@@ -2,11 +2,11 @@
 
 use super::ball::host;
 use super::objective::{Objective, Standing};
+use crate::activation::Activation;
 use crate::autograd::no_grad;
 use crate::data::image::Preprocess;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::layers::Activation;
 use crate::nn::{Model, Run, for_inference};
 use crate::ops::{self, Conv2dOptions};
 use crate::tensor::{DType, Tensor};

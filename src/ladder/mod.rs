@@ -11,6 +11,7 @@
 mod cpu;
 mod cuda;
 
+use crate::activation::Activation;
 use crate::autograd::no_grad;
 use crate::backend::cuda::{Cuda, Memory};
 use crate::cases::Input;
@@ -18,7 +19,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::conv2d::Conv2dGeometry;
 use crate::ops::depthwise_conv2d::DepthwiseGeometry;
-use crate::ops::{self, Conv2dOptions, Padding, Precision, Then, with_precision};
+use crate::ops::{self, Conv2dOptions, Padding, Precision, with_precision};
 use crate::tensor::{DType, Shape, Tensor};
 use std::time::Instant;
 
@@ -124,7 +125,9 @@ impl Work {
             "conv2d" => ops::conv2d(&t[0], &t[1], Some(&t[2]), self.options),
             "depthwise_conv2d" => ops::depthwise_conv2d(&t[0], &t[1], Some(&t[2]), self.options),
             "gemm" => ops::dense(&t[0], &t[1], None),
-            "batch_norm" => Ok(ops::batch_norm_train(&t[0], &t[1], &t[2], EPSILON, Then::Nothing)?.y),
+            "batch_norm" => {
+                Ok(ops::batch_norm_train(&t[0], &t[1], &t[2], EPSILON, Activation::Linear)?.y)
+            }
             _ => ops::sum_axes(&t[0], 1..2),
         })
     }
@@ -141,7 +144,7 @@ impl Work {
 /// Padded to the same size.
 fn options(stride: usize, dilation: usize) -> Conv2dOptions {
     let (stride, dilation) = ([stride; 2], [dilation; 2]);
-    Conv2dOptions { stride, padding: Padding::Same, dilation, then: Then::Nothing }
+    Conv2dOptions { stride, padding: Padding::Same, dilation, activation: Activation::Linear }
 }
 
 /// Small ones of odd sizes, for tests.

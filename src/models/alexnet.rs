@@ -3,9 +3,10 @@
 //! Five convolutions without padding, batch norm *after* the activation, three max-pools, two
 //! dense layers of 64 and one sigmoid a class: labels are not exclusive.
 
+use crate::activation::Activation;
 use crate::error::Result;
 use crate::nn::Graph;
-use crate::nn::layers::{Activation, Layer};
+use crate::nn::layers::Layer;
 
 /// Pictures [side, side, 3] → `classes` probabilities. Designed for 150 and 20: 777,695 parameters.
 pub fn alexnet(side: usize, classes: usize) -> Result<Graph> {

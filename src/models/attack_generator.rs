@@ -4,8 +4,9 @@
 //!
 //! It has no batch norm: a picture's perturbation is its own, whatever else is in the batch.
 
+use crate::activation::Activation;
 use crate::error::{Error, Result};
-use crate::nn::layers::{Activation, Initializer, Layer};
+use crate::nn::layers::{Initializer, Layer};
 use crate::nn::{Graph, Id};
 use crate::ops::Padding;
 

@@ -2,8 +2,9 @@
 //! the pictures' size, and a decoder that sharpens its answer with features at 1/4.
 
 use super::mobilenet;
+use crate::activation::Activation;
 use crate::error::{Error, Result};
-use crate::nn::layers::{Activation, Initializer, Layer};
+use crate::nn::layers::{Initializer, Layer};
 use crate::nn::{Graph, Id};
 use crate::ops::Padding;
 

@@ -2,8 +2,9 @@
 //! filters each channel and a 1×1 one that mixes them.
 
 use super::{Head, add_head, dense};
+use crate::activation::Activation;
 use crate::error::Result;
-use crate::nn::layers::{Activation, Layer};
+use crate::nn::layers::Layer;
 use crate::nn::{Graph, Id};
 use crate::ops::Padding;
 

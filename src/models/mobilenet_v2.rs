@@ -2,8 +2,9 @@
 //! channels, filtering them depthwise and narrowing again without an activation.
 
 use super::{Head, add_head, dense};
+use crate::activation::Activation;
 use crate::error::Result;
-use crate::nn::layers::{Activation, Layer};
+use crate::nn::layers::Layer;
 use crate::nn::{Graph, Id};
 use crate::ops::Padding;
 

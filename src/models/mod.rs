@@ -19,10 +19,11 @@ pub use mobilenet_v2::mobilenet_v2;
 pub use resnet50_v2::resnet50_v2;
 pub use vgg16::vgg16;
 
+use crate::activation::Activation;
 use crate::data::CLASSES;
 use crate::data::image::Preprocess;
 use crate::error::{Error, Result};
-use crate::nn::layers::{Activation, Layer};
+use crate::nn::layers::Layer;
 use crate::nn::{Graph, Id};
 use std::fmt;
 use std::path::Path;

@@ -2,8 +2,9 @@
 //! batch norm and ReLU in front of the convolutions, and the stride in the *last* block of a stack.
 
 use super::{Head, add_head, dense};
+use crate::activation::Activation;
 use crate::error::Result;
-use crate::nn::layers::{Activation, Layer};
+use crate::nn::layers::Layer;
 use crate::nn::{Graph, Id};
 
 const BATCH_NORM: Layer = Layer::BatchNormalization { epsilon: 1.001e-5, momentum: 0.99 };

@@ -61,8 +61,9 @@ pub fn not_finite(tensor: &Tensor) -> Result<Option<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::activation::Activation;
     use crate::nn::Graph;
-    use crate::nn::layers::{Activation, Layer};
+    use crate::nn::layers::Layer;
 
     fn network() -> Model {
         let mut graph = Graph::new("small", "input", [4, 4, 3]);

@@ -277,7 +277,7 @@ impl Model {
             let lowered = match made {
                 Some(output) => Lowered { output, logits: None, moving: None, statistics: None },
                 None => {
-                    let Extras { then, onto, last, pooled, depthwise, later, statistics_for } =
+                    let Extras { activation, onto, last, pooled, depthwise, later, statistics_for } =
                         passes.extras[i];
                     let onto = onto.and_then(|id| match last {
                         true => values[id.0].take(),
@@ -285,11 +285,11 @@ impl Model {
                     });
                     let depthwise = depthwise.map(|Id(i)| {
                         let its = &leaves[self.offsets[i]..self.offsets[i + 1]];
-                        nodes[i].layer.convolution(its, passes.extras[i].then)
+                        nodes[i].layer.convolution(its, passes.extras[i].activation)
                     });
                     let known = node.inputs.first().and_then(|id| statistics[id.0].take());
                     let statistics = statistics_for.is_some_and(|Id(norm)| of_batch(norm));
-                    let along = Along { then, onto, pooled, depthwise, later, statistics, known };
+                    let along = Along { activation, onto, pooled, depthwise, later, statistics, known };
                     node.layer.lower(&node.name, inputs, &leaves[range.clone()], run, along)?
                 }
             };

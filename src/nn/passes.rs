@@ -7,14 +7,15 @@
 //! apart.
 
 use super::{Graph, Id};
-use crate::nn::layers::{Activation, Layer};
-use crate::ops::{Padding, Then};
+use crate::activation::Activation;
+use crate::nn::layers::Layer;
+use crate::ops::Padding;
 
 /// What a layer's operator makes along with its result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extras {
     /// The activation, of a batch norm or a convolution.
-    pub then: Then,
+    pub activation: Activation,
     /// The layer that a convolution's result is added to.
     pub onto: Option<Id>,
     /// Whether the sum is the next to read that layer: its memory is free then.
@@ -86,10 +87,14 @@ impl Passes {
         use Layer::{BatchNormalization, Conv2D, DepthwiseConv2D};
         let producer = graph.node(id).layer;
         let can = matches!(producer, BatchNormalization { .. } | Conv2D { .. } | DepthwiseConv2D { .. });
-        let then = activation.then();
         let linear = producer.activation() == Activation::Linear;
-        if can && linear && readers[id.0] == 1 && then != Then::Nothing {
-            self.extras[id.0].then = then;
+        if can
+            && linear
+            && readers[id.0] == 1
+            && activation.is_fusable()
+            && activation != Activation::Linear
+        {
+            self.extras[id.0].activation = activation;
             self.made_by[i] = Some(id);
         }
     }
@@ -125,7 +130,7 @@ impl Passes {
         let conv = self.made_by[id.0].unwrap_or(id);
         let layer = graph.node(conv).layer;
         let own = layer.activation();
-        let can = own == Activation::Linear || own.then() != Then::Nothing;
+        let can = own.is_fusable();
         let alone = readers[id.0] == 1 && readers[conv.0] == 1;
         let Extras { onto, depthwise, .. } = self.extras[conv.0];
         let free = onto.is_none() && depthwise.is_none();
@@ -157,7 +162,10 @@ mod tests {
             made_by.iter().map(|id: &Option<Id>| id.map_or(usize::MAX, |id| id.0)).collect();
         let none = usize::MAX;
         assert_eq!(made, [none, none, 1, 2, none, 4, none, none, none, none]);
-        assert_eq!(extras[1], Extras { then: Then::Relu, pooled: true, ..Extras::default() });
+        assert_eq!(
+            extras[1],
+            Extras { activation: Activation::Relu, pooled: true, ..Extras::default() }
+        );
         // Besides the sum the convolution itself reads a, and nobody after it.
         assert_eq!(extras[4], Extras { onto: Some(a), last: true, ..Extras::default() });
         assert_eq!(extras[6], Extras::default());
@@ -196,9 +204,13 @@ mod tests {
         let sum = g.add(Layer::Add, &[shared, other]).unwrap();
         g.chain(sum, [depthwise, Layer::conv2d(4, 3).with_padding(Padding::Same)]).unwrap();
         let Passes { extras, made_by } = Passes::together(&g);
-        assert_eq!(extras[first.0], Extras { then: Then::Relu, later: true, ..Extras::default() });
+        assert_eq!(
+            extras[first.0],
+            Extras { activation: Activation::Relu, later: true, ..Extras::default() }
+        );
         assert_eq!(made_by[activated.0], Some(first));
-        let expected = Extras { then: Then::Relu, depthwise: Some(first), ..Extras::default() };
+        let expected =
+            Extras { activation: Activation::Relu, depthwise: Some(first), ..Extras::default() };
         assert_eq!(extras[conv.0], expected);
         assert_eq!(made_by[pooled.0], None);
         assert_eq!(extras.iter().filter(|extras| extras.later).count(), 1);

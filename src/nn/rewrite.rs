@@ -1,9 +1,10 @@
 //! Rewrites: other graphs that compute the same.
 
 use super::{Graph, Id, Model, Pass};
+use crate::activation::Activation;
 use crate::device::Device;
 use crate::error::Result;
-use crate::nn::layers::{Activation, Layer};
+use crate::nn::layers::Layer;
 use crate::ops::Padding;
 use crate::tensor::{DType, Tensor};
 use std::collections::{HashMap, HashSet};

@@ -2,8 +2,9 @@
 
 use super::model::join;
 use super::{Cost, Graph, Node};
+use crate::activation::Activation;
 #[cfg(feature = "checkpoint")]
-use crate::nn::layers::{Activation, Layer, ParameterSpec};
+use crate::nn::layers::{Layer, ParameterSpec};
 use std::fmt;
 
 pub struct Row {

@@ -11,13 +11,14 @@
 //! At the kinks the slope is 0, as TensorFlow has it. Bytes bind: 8 a forward element, 12 a
 //! backward one (in place: the gradient's memory is reused when nobody else holds it).
 
+use crate::activation::Activation;
 use crate::autograd::{Needs, record};
 use crate::backend::cpu::simd::{self, isa};
 use crate::backend::cpu::{math, threads};
 use crate::backend::cuda::{Cuda, Kernel, Size, arguments};
 use crate::cases::{self, Case, Fill, Input};
 use crate::error::Result;
-use crate::ops::{Route, route};
+use crate::ops::{Route, route, softmax};
 use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Tensor};
 
@@ -41,63 +42,16 @@ pub fn tanh(x: &Tensor) -> Result<Tensor> {
     activate::<Tanh>(x)
 }
 
-/// [`relu`] in the memory of `x`, where nobody else holds it.
-pub(crate) fn relu_owned(x: Tensor) -> Result<Tensor> {
-    activate_owned::<Relu>(x)
-}
-
-/// [`relu6`] in the memory of `x`, where nobody else holds it.
-pub(crate) fn relu6_owned(x: Tensor) -> Result<Tensor> {
-    activate_owned::<Relu6>(x)
-}
-
-/// The activation that follows a convolution or a batch norm, which a kernel makes in the same pass: y =
-/// f(what it would have been). Kernels know it by this number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Then {
-    #[default]
-    Nothing,
-    Relu,
-    Relu6,
-}
-
-impl Then {
-    /// Of a vector's lanes. (The order of `max` and `min`: a NaN stays a NaN.)
-    ///
-    /// # Safety
-    /// Inside [`simd::dispatch`] of the vector's instruction set.
-    #[inline(always)]
-    pub(crate) unsafe fn of<V: simd::Vector>(self, x: V) -> V {
-        unsafe {
-            match self {
-                Then::Nothing => x,
-                Then::Relu => V::splat(0.0).max(x),
-                Then::Relu6 => V::splat(6.0).min(V::splat(0.0).max(x)),
-            }
-        }
-    }
-
-    /// What of a gradient's lanes comes through, where the activation's input was x: its slope is 1 or 0.
-    ///
-    /// # Safety
-    /// As [`Then::of`].
-    #[inline(always)]
-    pub(crate) unsafe fn back<V: simd::Vector>(self, g: V, x: V) -> V {
-        unsafe {
-            match self {
-                Then::Nothing => g,
-                Then::Relu => g.where_less(V::splat(0.0), x),
-                Then::Relu6 => g.where_less(V::splat(0.0), x).where_less(x, V::splat(6.0)),
-            }
-        }
-    }
-
+impl Activation {
     /// As an operator of its own.
     pub(crate) fn apply(self, x: Tensor) -> Result<Tensor> {
         match self {
-            Then::Nothing => Ok(x),
-            Then::Relu => relu_owned(x),
-            Then::Relu6 => relu6_owned(x),
+            Activation::Linear => Ok(x),
+            Activation::Relu => activate_owned::<Relu>(x),
+            Activation::Relu6 => activate_owned::<Relu6>(x),
+            Activation::Sigmoid => activate_owned::<Sigmoid>(x),
+            Activation::Tanh => activate_owned::<Tanh>(x),
+            Activation::Softmax => softmax(&x),
         }
     }
 
@@ -110,38 +64,29 @@ impl Then {
     }
 
     /// The result, where the operator's kernel made the activation in its pass and a gradient will have to
-    /// know of it ([`Then::through`]).
+    /// know of it ([`Activation::through`]).
     pub(crate) fn made<const N: usize>(
         self,
         fused: bool,
         y: &Tensor,
         needs: &Needs<N>,
     ) -> Option<Tensor> {
-        (self != Then::Nothing && needs.any() && fused).then(|| y.detach())
+        (self != Activation::Linear && needs.any() && fused).then(|| y.detach())
     }
 
     /// What of the gradient g comes through to the operator.
     pub(crate) fn through(self, made: Option<&Tensor>, g: Tensor) -> Result<Tensor> {
         match (self, made) {
-            (Then::Relu, Some(y)) => backward::<Relu>(y, g),
-            (Then::Relu6, Some(y)) => backward::<Relu6>(y, g),
+            (Activation::Relu, Some(y)) => backward::<Relu>(y, g),
+            (Activation::Relu6, Some(y)) => backward::<Relu6>(y, g),
             _ => Ok(g),
-        }
-    }
-
-    /// Of f32 values on the CPU.
-    pub(crate) fn in_place(self, y: &mut [f32]) {
-        match self {
-            Then::Nothing => {}
-            Then::Relu => fast_in_place::<Relu>(y),
-            Then::Relu6 => fast_in_place::<Relu6>(y),
         }
     }
 }
 
-trait Activation: 'static {
+trait Function: 'static {
     const NAME: &'static str;
-    /// Its number in `kernels/common.cuh`; [`Then`]'s, where there is one.
+    /// Its number in `kernels/common.cuh`; [`Activation`]'s.
     const CODE: i32;
     fn value<T: Real>(x: T) -> T;
     /// The same without calls into the C library, for the compiler to vectorise.
@@ -154,7 +99,7 @@ trait Activation: 'static {
 }
 
 struct Relu;
-impl Activation for Relu {
+impl Function for Relu {
     const NAME: &'static str = "relu";
     const CODE: i32 = 1;
     #[inline(always)]
@@ -169,7 +114,7 @@ impl Activation for Relu {
 }
 
 struct Relu6;
-impl Activation for Relu6 {
+impl Function for Relu6 {
     const NAME: &'static str = "relu6";
     const CODE: i32 = 2;
     #[inline(always)]
@@ -185,7 +130,7 @@ impl Activation for Relu6 {
 }
 
 struct Sigmoid;
-impl Activation for Sigmoid {
+impl Function for Sigmoid {
     const NAME: &'static str = "sigmoid";
     const CODE: i32 = 3;
     #[inline(always)]
@@ -203,7 +148,7 @@ impl Activation for Sigmoid {
 }
 
 struct Tanh;
-impl Activation for Tanh {
+impl Function for Tanh {
     const NAME: &'static str = "tanh";
     const CODE: i32 = 4;
     #[inline(always)]
@@ -220,11 +165,11 @@ impl Activation for Tanh {
     }
 }
 
-fn activate<A: Activation>(x: &Tensor) -> Result<Tensor> {
+fn activate<A: Function>(x: &Tensor) -> Result<Tensor> {
     activate_owned::<A>(x.clone())
 }
 
-fn activate_owned<A: Activation>(mut x: Tensor) -> Result<Tensor> {
+fn activate_owned<A: Function>(mut x: Tensor) -> Result<Tensor> {
     let output = match route(A::NAME, &[&x])? {
         Route::F64 => reference::<f64, A>(&x),
         Route::Reference => reference::<f32, A>(&x),
@@ -241,7 +186,7 @@ fn activate_owned<A: Activation>(mut x: Tensor) -> Result<Tensor> {
 }
 
 /// g · slope, from the output.
-fn backward<A: Activation>(y: &Tensor, g: Tensor) -> Result<Tensor> {
+fn backward<A: Function>(y: &Tensor, g: Tensor) -> Result<Tensor> {
     Ok(match route(A::NAME, &[y, &g])? {
         Route::F64 => reference_backward::<f64, A>(y, &g),
         Route::Reference => reference_backward::<f32, A>(y, &g),
@@ -250,13 +195,13 @@ fn backward<A: Activation>(y: &Tensor, g: Tensor) -> Result<Tensor> {
     })
 }
 
-fn reference<T: Real, A: Activation>(x: &Tensor) -> Tensor {
+fn reference<T: Real, A: Function>(x: &Tensor) -> Tensor {
     let mut out = Buffer::<T>::new(x.shape().elements());
     out.iter_mut().zip(x.values::<T>()).for_each(|(y, &x)| *y = A::value(x));
     Tensor::from_buffer(out, x.shape())
 }
 
-fn reference_backward<T: Real, A: Activation>(y: &Tensor, g: &Tensor) -> Tensor {
+fn reference_backward<T: Real, A: Function>(y: &Tensor, g: &Tensor) -> Tensor {
     let mut out = Buffer::<T>::new(y.shape().elements());
     let outputs = y.values::<T>().iter().zip(g.values::<T>());
     out.iter_mut().zip(outputs).for_each(|(d, (&y, &g))| *d = g * A::slope(y));
@@ -264,7 +209,7 @@ fn reference_backward<T: Real, A: Activation>(y: &Tensor, g: &Tensor) -> Tensor 
 }
 
 /// In the memory of `x`, where nobody else holds it.
-fn device<A: Activation>(cuda: &'static Cuda, x: &mut Tensor) -> Result<Tensor> {
+fn device<A: Function>(cuda: &'static Cuda, x: &mut Tensor) -> Result<Tensor> {
     let (n, kernel) = (x.shape().elements(), Kernel::of("activation", "activation_forward"));
     let y = match x.is_unique() {
         true => x.detach(),
@@ -276,7 +221,7 @@ fn device<A: Activation>(cuda: &'static Cuda, x: &mut Tensor) -> Result<Tensor> 
     Ok(y)
 }
 
-fn device_backward<A: Activation>(cuda: &'static Cuda, y: &Tensor, mut g: Tensor) -> Result<Tensor> {
+fn device_backward<A: Function>(cuda: &'static Cuda, y: &Tensor, mut g: Tensor) -> Result<Tensor> {
     let (n, kernel) = (g.shape().elements(), Kernel::of("activation", "activation_backward"));
     let d = match g.is_unique() {
         true => g.detach(),
@@ -288,7 +233,7 @@ fn device_backward<A: Activation>(cuda: &'static Cuda, y: &Tensor, mut g: Tensor
     Ok(d)
 }
 
-fn fast_in_place<A: Activation>(x: &mut [f32]) {
+fn fast_in_place<A: Function>(x: &mut [f32]) {
     let isa = isa();
     threads::for_each_chunk(x, threads::PASS, |_, x| {
         simd::vectorize(
@@ -299,7 +244,7 @@ fn fast_in_place<A: Activation>(x: &mut [f32]) {
     });
 }
 
-fn fast<A: Activation>(x: &Tensor) -> Tensor {
+fn fast<A: Function>(x: &Tensor) -> Tensor {
     let (input, isa) = (x.values::<f32>(), isa());
     let mut out = Buffer::<f32>::new(input.len());
     let stream = simd::streams_alone(&out, threads::PASS);
@@ -316,7 +261,7 @@ fn fast<A: Activation>(x: &Tensor) -> Tensor {
     Tensor::from_buffer(out, x.shape())
 }
 
-fn fast_backward<A: Activation>(y: &Tensor, mut g: Tensor) -> Tensor {
+fn fast_backward<A: Function>(y: &Tensor, mut g: Tensor) -> Tensor {
     let (outputs, isa) = (y.values::<f32>(), isa());
     if g.is_unique() {
         threads::for_each_chunk(g.values_mut::<f32>(), threads::PASS, |i, g| {
@@ -382,6 +327,33 @@ pub fn cases() -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_no_kernel_makes_in_its_pass_is_made_after_it() {
+        use crate::ops::{Conv2dOptions, batch_norm_infer, conv2d, depthwise_conv2d};
+        let fill = |shape: &[usize]| {
+            let values: Vec<f32> = (0..shape.iter().product()).map(|i| (i as f32 * 0.7).sin()).collect();
+            Tensor::from_slice(&values, shape).unwrap()
+        };
+        let (x, w, d, c) = (fill(&[1, 4, 4, 3]), fill(&[3, 3, 3, 3]), fill(&[3, 3, 3, 1]), fill(&[3]));
+        let made = |activation| {
+            let options = Conv2dOptions { activation, ..Conv2dOptions::default() };
+            let variance = Tensor::full([3], 1.0);
+            [
+                conv2d(&x, &w, None, options).unwrap(),
+                depthwise_conv2d(&x, &d, None, options).unwrap(),
+                batch_norm_infer(&x, &c, &c, &c, &variance, 1e-3, activation).unwrap(),
+            ]
+        };
+        let alone: [fn(&Tensor) -> Result<Tensor>; 3] = [sigmoid, tanh, softmax];
+        for (activation, alone) in
+            [Activation::Sigmoid, Activation::Tanh, Activation::Softmax].into_iter().zip(alone)
+        {
+            for (y, plain) in made(activation).iter().zip(made(Activation::Linear)) {
+                assert_eq!(y.to_vec_f64(), alone(&plain).unwrap().to_vec_f64(), "{activation:?}");
+            }
+        }
+    }
 
     #[test]
     fn the_slope_at_a_kink_is_zero() {

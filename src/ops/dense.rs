@@ -4,6 +4,7 @@
 //!
 //! At the batch sizes of training the bytes of w bind, not the arithmetic.
 
+use crate::activation::Activation;
 use crate::autograd::{Needs, record_all};
 use crate::backend::cpu::gemm::{Matrix, Right, gram, is_thin, multiply, thin};
 use crate::backend::cpu::product::Product;
@@ -12,7 +13,7 @@ use crate::backend::cpu::skinny_gemm::times_transpose;
 use crate::cases::{Case, Input, Size};
 use crate::error::{Error, Result};
 use crate::ops::conv2d::{self, Conv2dGeometry};
-use crate::ops::{Route, Then, precision, route};
+use crate::ops::{Route, precision, route};
 use crate::pool::Buffer;
 use crate::tensor::{Real, Shape, Tensor};
 
@@ -63,7 +64,8 @@ pub fn dense(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
         Route::Reference => reference::forward::<f32>(g, x, w, bias.as_ref()),
         Route::Fast => cpu::forward(g, x, w, bias.as_ref()),
         Route::Cuda(cuda) => {
-            let y = conv2d::cuda::forward(cuda, &g.as_conv2d(), [x, w], b, precision, Then::Nothing)?;
+            let y =
+                conv2d::cuda::forward(cuda, &g.as_conv2d(), [x, w], b, precision, Activation::Linear)?;
             Tensor::from_memory(y, [g.batch, g.outputs])
         }
     };

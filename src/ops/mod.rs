@@ -34,8 +34,7 @@ pub mod sign_step;
 mod sizes;
 pub mod softmax;
 
-pub use activation::{Then, relu, relu6, sigmoid, tanh};
-pub(crate) use activation::{relu_owned, relu6_owned};
+pub use activation::{relu, relu6, sigmoid, tanh};
 pub use affine::affine;
 pub use batch_norm::{BatchNorm, batch_norm_infer, batch_norm_train};
 pub use concat::concat;
@@ -100,7 +99,7 @@ pub(crate) enum Route {
 }
 
 impl Route {
-    /// Whether an operator makes the activation after it ([`Then`]) in its own pass.
+    /// Whether an operator makes the activation after it ([`Activation`]) in its own pass.
     pub(crate) fn fuses(&self) -> bool {
         matches!(self, Route::Fast | Route::Cuda(_))
     }

@@ -9,7 +9,8 @@
 //! and they are never written to memory.
 
 use super::depthwise_conv2d::{ByRows, DepthwiseGeometry};
-use super::{Conv2dOptions, Route, Then, conv2d, depthwise_conv2d, route};
+use super::{Conv2dOptions, Route, conv2d, depthwise_conv2d, route};
+use crate::activation::Activation;
 use crate::autograd::Needs;
 use crate::backend::cpu::gemm::{Start, multiply_rows};
 use crate::backend::cpu::kept::Weights;
@@ -75,7 +76,7 @@ impl Plan {
         let fits = biased(depth, of_depth.channels) && biased(point, of_point.out_channels);
         // A sum is made in the summand's memory. That must not be x's: other rows still read it.
         let added = onto.as_deref_mut().is_none_or(|onto| {
-            let plain = point.options.then == Then::Nothing;
+            let plain = point.options.activation == Activation::Linear;
             plain && onto.is_unique() && onto.shape() == of_point.output_shape()
         });
         let onto = onto.as_deref();
@@ -118,17 +119,17 @@ impl Plan {
         stream: bool,
         y: &mut [f32],
     ) {
-        let (isa, then) = (isa(), depth.options.then);
+        let (isa, activation) = (isa(), depth.options.activation);
         let weights = Weights { values: point.kernel.values(), kept: Some(point.kernel.kept()) };
         let panels = pointwise_panels(isa, &self.point, weights);
         let bias = depth.bias.map(|bias| bias.values());
-        let by_rows = ByRows::new(isa, &self.depth, x.values(), depth.kernel.values(), bias, then);
+        let by_rows = ByRows::new(isa, &self.depth, x.values(), depth.kernel.values(), bias, activation);
         let band = self.rows * self.depth.output[1];
         threads::for_each_chunk(y, band * self.point.out_channels, |i, y| {
             let pixels = y.len() / self.point.out_channels;
             let mut between = Buffer::<f32>::new(pixels * self.depth.channels);
             by_rows.make(i * self.rows, false, &mut between);
-            multiply_rows(&between, &panels, start, point.options.then, stream, y);
+            multiply_rows(&between, &panels, start, point.options.activation, stream, y);
         });
     }
 }
@@ -159,8 +160,8 @@ mod tests {
         Tensor::from_slice(&values, shape).unwrap()
     }
 
-    fn options(stride: usize, padding: Padding, then: Then) -> Conv2dOptions {
-        Conv2dOptions { stride: [stride; 2], padding, then, ..Default::default() }
+    fn options(stride: usize, padding: Padding, activation: Activation) -> Conv2dOptions {
+        Conv2dOptions { stride: [stride; 2], padding, activation, ..Default::default() }
     }
 
     /// One after the other.
@@ -172,19 +173,19 @@ mod tests {
 
     #[test]
     fn in_one_pass_the_bits_are_those_of_the_operators_apart() {
+        use Activation::{Linear, Relu, Relu6};
         use Padding::{Cells, Same, Valid};
-        use Then::{Nothing, Relu, Relu6};
         let cases = [
-            ([2, 100, 91, 35], 50, 1, Same, [Relu, Nothing]),
-            ([1, 300, 203, 40], 16, 2, Cells([0, 1]), [Relu6, Nothing]),
+            ([2, 100, 91, 35], 50, 1, Same, [Relu, Linear]),
+            ([1, 300, 203, 40], 16, 2, Cells([0, 1]), [Relu6, Linear]),
             ([3, 67, 44, 96], 24, 1, Valid, [Relu6, Relu6]),
-            ([2, 185, 130, 48], 33, 2, Same, [Nothing, Relu]),
+            ([2, 185, 130, 48], 33, 2, Same, [Linear, Relu]),
             // More panels of the product than one group.
-            ([2, 17, 20, 1030], 300, 1, Same, [Relu, Nothing]),
+            ([2, 17, 20, 1030], 300, 1, Same, [Relu, Linear]),
         ];
         for isa in supported() {
             with_isa(isa, || {
-                for (shape, filters, stride, padding, [between, then]) in cases {
+                for (shape, filters, stride, padding, [between, activation]) in cases {
                     let (x, c) = (noise(&shape), shape[3]);
                     let (v, w) = (noise(&[3, 3, c, 1]), noise(&[1, 1, c, filters]));
                     let biases = [noise(&[c]), noise(&[filters])];
@@ -193,7 +194,7 @@ mod tests {
                         let options_of_depth = options(stride, padding, between);
                         let depth =
                             Convolution { kernel: &v, bias: of_depth, options: options_of_depth };
-                        let options = options(1, Valid, then);
+                        let options = options(1, Valid, activation);
                         let point = Convolution { kernel: &w, bias: of_point, options };
                         let plans = |onto| Plan::new(&x, depth, point, onto).is_some();
                         assert_eq!(plans(None), isa != Isa::Reference, "{shape:?}");
@@ -212,7 +213,10 @@ mod tests {
                         }
                         let mut onto = noise(&expected.shape());
                         let sum = apart(&x, depth, point, Some(&onto));
-                        assert_eq!(plans(Some(&mut onto)), then == Nothing && isa != Isa::Reference);
+                        assert_eq!(
+                            plans(Some(&mut onto)),
+                            activation == Linear && isa != Isa::Reference
+                        );
                         // Held by somebody else, its memory stays as it is.
                         for onto in [onto.clone(), onto] {
                             let got = separable_conv2d(x.clone(), depth, point, Some(onto)).unwrap();
@@ -227,7 +231,7 @@ mod tests {
     #[test]
     fn a_gradient_a_small_picture_and_what_reads_its_own_sum_are_computed_apart() {
         let (v, w) = (noise(&[3, 3, 64, 1]), noise(&[1, 1, 64, 64]));
-        let same = options(1, Padding::Same, Then::Nothing);
+        let same = options(1, Padding::Same, Activation::Linear);
         let depth = Convolution { kernel: &v, bias: None, options: same };
         let point = Convolution { kernel: &w, bias: None, options: same };
         let x = noise(&[4, 100, 50, 64]);
@@ -249,7 +253,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused_as_by_the_operators() {
         let x = noise(&[4, 100, 50, 64]);
-        let same = options(1, Padding::Same, Then::Nothing);
+        let same = options(1, Padding::Same, Activation::Linear);
         let (v, w) = (noise(&[3, 3, 64, 1]), noise(&[1, 1, 64, 8]));
         let refused = |kernel: &Tensor, bias: Option<&Tensor>| {
             let depth = Convolution { kernel: &v, bias: None, options: same };

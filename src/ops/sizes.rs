@@ -3,11 +3,12 @@
 
 use super::conv2d::Conv2dGeometry;
 use super::depthwise_conv2d::DepthwiseGeometry;
-use super::{Conv2dOptions, Method, Padding, PoolOptions, Then};
+use super::{Conv2dOptions, Method, Padding, PoolOptions};
+use crate::activation::Activation;
 use crate::backend::cpu::simd::{supported, with_isa};
 use crate::cases::any_size;
 use crate::nn::Graph;
-use crate::nn::layers::{Activation, Initializer, Layer};
+use crate::nn::layers::{Initializer, Layer};
 use crate::tensor::{Shape, Tensor};
 use proptest::array::{uniform2, uniform3, uniform4};
 use proptest::prelude::*;
@@ -23,7 +24,7 @@ fn any_options() -> impl Strategy<Value = Conv2dOptions> {
         stride,
         padding,
         dilation,
-        then: Then::Nothing,
+        activation: Activation::Linear,
     })
 }
 

@@ -12,8 +12,9 @@ mod odd;
 mod sizes;
 
 use assert_cmd::Command;
+use atrous::activation::Activation;
 use atrous::models::{Head, Spec};
-use atrous::nn::layers::{Activation, Layer};
+use atrous::nn::layers::Layer;
 use atrous::nn::{Graph, Model, Run};
 use atrous::ops::Padding;
 use atrous::weights::{self, Origin, Report};

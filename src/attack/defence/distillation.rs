@@ -12,12 +12,12 @@
 //! own; an attacker who knows T divides the logits by it ([`super::Cooled`]) and has the gradients of an
 //! ordinary network back.
 
+use crate::activation::Activation;
 use crate::data::loader::{Batch, Loader};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::eval::metrics::count_right;
 use crate::losses::Loss;
-use crate::nn::layers::Activation;
 use crate::nn::{Model, Run, for_inference};
 use crate::ops::{self, CategoricalGradient};
 use crate::optimizers::Optimizer;

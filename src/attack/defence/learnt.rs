@@ -6,12 +6,13 @@
 //! [`super::detector`].
 
 use super::detector::{Detector, scores, threshold};
+use crate::activation::Activation;
 use crate::attack::victim::{Network, Victim, rows};
 use crate::data::image::Preprocess;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::losses::Loss;
-use crate::nn::layers::{Activation, Initializer, Layer};
+use crate::nn::layers::{Initializer, Layer};
 use crate::nn::{Graph, Model, Run};
 use crate::ops::{self, Padding};
 use crate::optimizers::{Optimizer, Rule};

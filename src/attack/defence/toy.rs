@@ -4,11 +4,12 @@
 //! can turn round, and a stronger square in one corner, which it cannot. Plain training uses both
 //! (Tsipras et al., 2019, have such a set to show what adversarial training changes).
 
+use crate::activation::Activation;
 use crate::attack::{Goal, LabelObjective, Pictures};
 use crate::data::image::Fit;
 use crate::data::{CLASSES, Dataset, Labels, Mask, Picture};
 use crate::error::Result;
-use crate::nn::layers::{Activation, Layer};
+use crate::nn::layers::Layer;
 use crate::nn::{Graph, Model};
 use crate::random::{Stream, domain};
 use crate::tensor::Tensor;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::activation::Activation;
 use crate::attack::masks::MaskObjective;
 use crate::attack::objective::{Goal, LabelObjective};
 use crate::attack::victim::Network;
@@ -8,7 +9,7 @@ use crate::data::synthetic::Synthetic;
 use crate::data::{CLASSES, Labels, Mask};
 use crate::eval::metrics::arg_max;
 use crate::nn::Graph;
-use crate::nn::layers::{Activation, Initializer, Layer};
+use crate::nn::layers::{Initializer, Layer};
 use crate::random::{Stream, domain};
 use crate::tensor::DType;
 use std::ops::ControlFlow;

@@ -1,6 +1,7 @@
 //! What several operators share on the CPU: instruction sets, threads, matrix products,
 //! Winograd's convolution, short rows.
 
+mod activation;
 pub mod gemm;
 pub mod kept;
 pub mod limits;

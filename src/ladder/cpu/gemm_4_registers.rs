@@ -6,11 +6,11 @@
 //!
 //! Reached: 241 GFLOP/s at 1024 (58 %).
 
+use crate::activation::Activation;
 use crate::backend::cpu::gemm::{Dense, Matrix, Packed, Right, Start, product};
 use crate::backend::cpu::simd::isa;
 use crate::error::Result;
 use crate::ladder::Work;
-use crate::ops::Then;
 use crate::pool::Buffer;
 use crate::tensor::Tensor;
 
@@ -21,6 +21,6 @@ pub fn run(work: &Work, t: &[Tensor]) -> Result<Tensor> {
     let mut c = Buffer::<f32>::new(m * n);
     let rows = Matrix::new(a, m, k);
     // SAFETY: dense rows of n elements in a buffer of m · n.
-    unsafe { product(&rows, &right, Start::Zero, Then::Nothing, &Dense(n), &mut c) };
+    unsafe { product(&rows, &right, Start::Zero, Activation::Linear, &Dense(n), &mut c) };
     Ok(Tensor::from_buffer(c, work.output))
 }

@@ -1,12 +1,13 @@
 //! From a layer to operators on the tape.
 
+use super::Layer;
 use super::shape::scaled;
-use super::{Activation, Layer};
+use crate::activation::Activation;
 use crate::error::{Error, Result};
 use crate::ops::batch_norm::{Statistics, batch_norm_train_with};
 use crate::ops::conv2d::conv2d_with_statistics;
 use crate::ops::depthwise_conv2d::depthwise_conv2d_with_statistics;
-use crate::ops::{self, Conv2dOptions, Convolution, PoolOptions, Then};
+use crate::ops::{self, Conv2dOptions, Convolution, PoolOptions};
 use crate::random::hash_name;
 use crate::tensor::Tensor;
 
@@ -46,7 +47,7 @@ pub(crate) struct Lowered {
 /// What a layer makes in its own pass, which layers after it would.
 pub(crate) struct Along<'a> {
     /// The activation, of a batch norm or a convolution.
-    pub then: Then,
+    pub activation: Activation,
     /// What a convolution's result is added to.
     pub onto: Option<Tensor>,
     /// Whether a convolution's result is max pooled, 2×2.
@@ -63,15 +64,19 @@ pub(crate) struct Along<'a> {
 
 impl Layer {
     /// A convolution, depthwise or not, with `then` after it if it has no activation of its own.
-    pub(crate) fn convolution<'a>(&self, parameters: &'a [Tensor], then: Then) -> Convolution<'a> {
+    pub(crate) fn convolution<'a>(
+        &self,
+        parameters: &'a [Tensor],
+        activation: Activation,
+    ) -> Convolution<'a> {
         let (Layer::Conv2D { stride, padding, dilation, .. }
         | Layer::DepthwiseConv2D { stride, padding, dilation, .. }) = *self
         else {
             unreachable!("a {} is no convolution", self.type_name())
         };
-        let own = self.activation().then();
-        let then = if own == Then::Nothing { then } else { own };
-        let options = Conv2dOptions { stride, padding, dilation, then };
+        let own = self.activation().split().0;
+        let activation = if own == Activation::Linear { activation } else { own };
+        let options = Conv2dOptions { stride, padding, dilation, activation };
         Convolution { kernel: &parameters[0], bias: parameters.get(1), options }
     }
 
@@ -95,11 +100,11 @@ impl Layer {
         let (mut moving, mut statistics) = (None, None);
         // What a convolution makes in its own pass: its own activation, or that of the layer after it.
         let mut activation = self.activation();
-        let own = activation.then();
+        let own = activation.split().0;
         let output = match *self {
             Layer::Input(_) => x,
             Layer::Conv2D { .. } => {
-                let this = self.convolution(parameters, along.then);
+                let this = self.convolution(parameters, along.activation);
                 let Convolution { kernel, bias, options } = this;
                 match (along.depthwise, along.onto) {
                     (Some(first), onto) => ops::separable_conv2d(x, first, this, onto)?,
@@ -117,7 +122,8 @@ impl Layer {
             }
             Layer::DepthwiseConv2D { .. } if along.later => x,
             Layer::DepthwiseConv2D { .. } => {
-                let Convolution { kernel, bias, options } = self.convolution(parameters, along.then);
+                let Convolution { kernel, bias, options } =
+                    self.convolution(parameters, along.activation);
                 let y;
                 (y, statistics) =
                     depthwise_conv2d_with_statistics(&x, kernel, bias, options, along.statistics)?;
@@ -133,11 +139,11 @@ impl Layer {
                 };
                 if run.batch_statistics {
                     let normed =
-                        batch_norm_train_with(along.known, &x, gamma, beta, epsilon, along.then)?;
+                        batch_norm_train_with(along.known, &x, gamma, beta, epsilon, along.activation)?;
                     moving = Some(normed.moving(mean, variance, momentum)?);
                     normed.y
                 } else {
-                    ops::batch_norm_infer(&x, gamma, beta, mean, variance, epsilon, along.then)?
+                    ops::batch_norm_infer(&x, gamma, beta, mean, variance, epsilon, along.activation)?
                 }
             }
             Layer::Activation(_) => x,
@@ -172,19 +178,14 @@ impl Layer {
                 ops::concat(&inputs, x.shape().len() - 1)?
             }
         };
-        if own != Then::Nothing && matches!(self, Layer::Conv2D { .. } | Layer::DepthwiseConv2D { .. }) {
+        if own != Activation::Linear
+            && matches!(self, Layer::Conv2D { .. } | Layer::DepthwiseConv2D { .. })
+        {
             activation = Activation::Linear;
         }
         let probabilities = matches!(activation, Activation::Sigmoid | Activation::Softmax);
         let logits = probabilities.then(|| output.clone());
-        let output = match activation {
-            Activation::Linear => output,
-            Activation::Relu => ops::relu_owned(output)?,
-            Activation::Relu6 => ops::relu6_owned(output)?,
-            Activation::Sigmoid => ops::sigmoid(&output)?,
-            Activation::Softmax => ops::softmax(&output)?,
-            Activation::Tanh => ops::tanh(&output)?,
-        };
+        let output = activation.apply(output)?;
         Ok(Lowered { output, logits, moving, statistics })
     }
 }

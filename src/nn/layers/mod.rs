@@ -11,41 +11,10 @@ pub use initializers::Initializer;
 pub use lower::Run;
 pub(crate) use lower::{Along, Lowered};
 
+use crate::activation::Activation;
 use crate::error::Result;
-use crate::ops::{Padding, Then};
+use crate::ops::Padding;
 use crate::tensor::Shape;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    Linear,
-    Relu,
-    Relu6,
-    Sigmoid,
-    Softmax,
-    Tanh,
-}
-
-impl Activation {
-    /// As what a convolution or a batch norm can make in its own pass; Nothing for the others.
-    pub(crate) fn then(self) -> Then {
-        match self {
-            Activation::Relu => Then::Relu,
-            Activation::Relu6 => Then::Relu6,
-            _ => Then::Nothing,
-        }
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Activation::Linear => "linear",
-            Activation::Relu => "relu",
-            Activation::Relu6 => "relu6",
-            Activation::Sigmoid => "sigmoid",
-            Activation::Softmax => "softmax",
-            Activation::Tanh => "tanh",
-        }
-    }
-}
 
 /// `[y, x]` on each axis, as everywhere.
 #[derive(Clone, Copy, Debug, PartialEq)]

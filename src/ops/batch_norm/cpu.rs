@@ -7,9 +7,9 @@
 //! its slope is known from x, which is read anyway.
 
 use super::Normal;
+use crate::activation::Activation;
 use crate::backend::cpu::simd::{Kernel, Vector, dispatch, isa, load, store, streams};
 use crate::backend::cpu::threads::{self, Shared};
-use crate::ops::Then;
 use crate::pool::Buffer;
 use crate::tensor::Tensor;
 
@@ -21,14 +21,14 @@ pub fn gradient_sums(
     x: &[f32],
     dy: &[f32],
     normal: &Normal,
-    then: Then,
+    activation: Activation,
     dx: Option<&mut [f32]>,
 ) -> Vec<[f64; 2]> {
     struct Sums<'a> {
         x: &'a [f32],
         dy: &'a [f32],
         constants: &'a [Vec<f32>; 3],
-        then: Then,
+        activation: Activation,
         sums: &'a mut [f32],
         dx: Option<*mut f32>,
         stream: bool,
@@ -53,7 +53,7 @@ pub fn gradient_sums(
                     let (mut sum, mut centred_sum) = (at(plain), at(centred));
                     for row in (0..x.len()).step_by(channels) {
                         let from_mean = at(&x[row..]).sub(m);
-                        let g = self.then.back(at(&g[row..]), from_mean.mul(a).add(b));
+                        let g = self.activation.backward_lanes(at(&g[row..]), from_mean.mul(a).add(b));
                         sum = sum.add(g);
                         centred_sum = g.mul_add(from_mean, centred_sum);
                         if let Some(dx) = dx {
@@ -78,7 +78,7 @@ pub fn gradient_sums(
         let (x, dy) = (&x[start..end], &dy[start..end]);
         // SAFETY: each tile has its own rows of ∂x.
         let dx = dx.map(|dx| unsafe { dx.at(start) });
-        dispatch(isa, Sums { x, dy, constants: &constants, then, sums, dx, stream });
+        dispatch(isa, Sums { x, dy, constants: &constants, activation, sums, dx, stream });
     });
     let mut sums = vec![[0.0f64; 2]; channels];
     for part in parts.chunks_exact(2 * channels) {
@@ -95,11 +95,11 @@ fn f32s(normal: &Normal) -> [Vec<f32>; 3] {
 }
 
 /// then(γ·s·(x − m) + β)
-pub fn normalise(x: &Tensor, normal: &Normal, then: Then) -> Tensor {
+pub fn normalise(x: &Tensor, normal: &Normal, activation: Activation) -> Tensor {
     struct Rows<'a> {
         x: &'a [f32],
         constants: &'a [Vec<f32>; 3],
-        then: Then,
+        activation: Activation,
         stream: bool,
         y: &'a mut [f32],
     }
@@ -114,7 +114,7 @@ pub fn normalise(x: &Tensor, normal: &Normal, then: Then) -> Tensor {
                 // alignment.
                 for_each_vector!(V, channels, FULL, c, n, unsafe {
                     let at = |values: &[f32]| load::<V, FULL>(values.as_ptr().add(c), n);
-                    let value = self.then.of(at(x).sub(at(m)).mul(at(a)).add(at(b)));
+                    let value = self.activation.forward_lanes(at(x).sub(at(m)).mul(at(a)).add(at(b)));
                     store::<V, FULL>(value, y.as_mut_ptr().add(c), n, self.stream);
                 });
             }
@@ -125,7 +125,7 @@ pub fn normalise(x: &Tensor, normal: &Normal, then: Then) -> Tensor {
     let (piece, stream) = (piece(normal.mean.len()), streams(&y, normal.mean.len()));
     threads::for_each_chunk(&mut y, piece, |i, y| {
         let x = &input[i * piece..][..y.len()];
-        dispatch(isa, Rows { x, constants: &constants, then, stream, y });
+        dispatch(isa, Rows { x, constants: &constants, activation, stream, y });
     });
     Tensor::from_buffer(y, x.shape())
 }
@@ -136,14 +136,14 @@ pub fn input_gradient(
     x: &Tensor,
     normal: &Normal,
     constants: &[[f64; 3]],
-    then: Then,
+    activation: Activation,
 ) -> Tensor {
     struct Rows<'a> {
         g: &'a [f32],
         x: &'a [f32],
         normal: &'a [Vec<f32>; 3],
         constants: &'a [Vec<f32>; 3],
-        then: Then,
+        activation: Activation,
         stream: bool,
         dx: &'a mut [f32],
     }
@@ -160,7 +160,8 @@ pub fn input_gradient(
                 for_each_vector!(V, channels, FULL, c, n, unsafe {
                     let at = |values: &[f32]| load::<V, FULL>(values.as_ptr().add(c), n);
                     let from_mean = at(x).sub(at(mean));
-                    let g = self.then.back(at(g), from_mean.mul(at(scale)).add(at(beta)));
+                    let g =
+                        self.activation.backward_lanes(at(g), from_mean.mul(at(scale)).add(at(beta)));
                     let value = g.sub(at(g_mean)).mul_add(at(a), at(b).mul(from_mean));
                     store::<V, FULL>(value, dx.as_mut_ptr().add(c), n, self.stream);
                 });
@@ -175,7 +176,7 @@ pub fn input_gradient(
     threads::for_each_chunk(&mut dx, piece, |i, dx| {
         let (g, x) = (&g[i * piece..][..dx.len()], &input[i * piece..][..dx.len()]);
         let (normal, constants) = (&normal_constants, &constants);
-        dispatch(isa, Rows { g, x, normal, constants, then, stream, dx });
+        dispatch(isa, Rows { g, x, normal, constants, activation, stream, dx });
     });
     Tensor::from_buffer(dx, x.shape())
 }

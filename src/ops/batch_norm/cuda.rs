@@ -1,8 +1,8 @@
 //! Batch normalisation on a CUDA device: launches of `kernels/batch_norm.cu`.
 
+use crate::activation::Activation;
 use crate::backend::cuda::{Argument, Cuda, Kernel, Memory, Size, arguments, is_wide};
 use crate::error::{Error, Result};
-use crate::ops::Then;
 use crate::tensor::{DType, Tensor};
 
 fn kernel(name: &'static str) -> Kernel {
@@ -117,12 +117,12 @@ impl Statistics {
         cuda: &'static Cuda,
         x: &Tensor,
         [gamma, beta]: [&Tensor; 2],
-        then: Then,
+        activation: Activation,
     ) -> Result<Tensor> {
         let (n, channels) = (x.shape().elements(), x.shape().last_axis());
         let y = cuda.allocate(n, DType::F32)?;
         let (mean, inverse) = (self.mean.memory(), self.inverse.memory());
-        let (gamma, beta, after) = (gamma.memory(), beta.memory(), then as i32);
+        let (gamma, beta, after) = (gamma.memory(), beta.memory(), activation as i32);
         let all =
             arguments![x.memory(), gamma, beta, mean, inverse, &y, n as i64, channels as i32, after];
         let names = ["batch_norm_apply", "batch_norm_apply_4"];
@@ -138,7 +138,7 @@ impl Statistics {
         x: &Tensor,
         dy: &Tensor,
         [gamma, beta]: [&Tensor; 2],
-        then: Then,
+        activation: Activation,
     ) -> Result<(Tensor, Tensor)> {
         let channels = x.shape().last_axis();
         let tiles = Tiles::new(cuda, x.shape().elements() / channels, channels)?;
@@ -155,7 +155,7 @@ impl Statistics {
             tiles.rows as i64,
             channels as i32,
             tiles.length as i64,
-            then as i32,
+            activation as i32,
         ];
         let names = ["batch_norm_gradient_tiles", "batch_norm_gradient_tiles_4"];
         // SAFETY: x and dy are rows · channels floats, the vectors are one a channel; each block writes
@@ -175,7 +175,7 @@ impl Statistics {
         dy: &Tensor,
         [gamma, beta]: [&Tensor; 2],
         [dgamma, dbeta]: [&Tensor; 2],
-        then: Then,
+        activation: Activation,
     ) -> Result<Tensor> {
         let (n, channels) = (x.shape().elements(), x.shape().last_axis());
         let dx = cuda.allocate(n, DType::F32)?;
@@ -192,7 +192,7 @@ impl Statistics {
             n as i64,
             channels as i32,
             (n / channels) as f32,
-            then as i32,
+            activation as i32,
         ];
         // SAFETY: x and dy are n floats, the vectors are one a channel; dx is n floats, new.
         unsafe { pass(cuda, ["batch_norm_data", "batch_norm_data_4"], n, channels, &all)? };
@@ -206,7 +206,7 @@ impl Statistics {
         x: Option<&Tensor>,
         dy: &Tensor,
         [gamma, beta]: [&Tensor; 2],
-        then: Then,
+        activation: Activation,
     ) -> Result<Tensor> {
         let (n, channels) = (dy.shape().elements(), dy.shape().last_axis());
         let dx = cuda.allocate(n, DType::F32)?;
@@ -220,7 +220,7 @@ impl Statistics {
             &dx,
             n as i64,
             channels as i32,
-            then as i32,
+            activation as i32,
         ];
         let names = ["batch_norm_data_infer", "batch_norm_data_infer_4"];
         // SAFETY: dy is n floats, and x where it is there and looked at; the vectors are one a channel;

@@ -44,12 +44,13 @@ mod moments;
 
 pub(crate) use moments::{Moments, fill};
 
+use crate::activation::Activation;
 use crate::autograd::{Needs, record};
 use crate::backend::cpu::simd::{Isa, isa};
 use crate::backend::cuda::Cuda;
 use crate::cases::{Case, Fill, Input, Size};
 use crate::error::{Error, Result};
-use crate::ops::{Route, Then, route};
+use crate::ops::{Route, route};
 use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Tensor};
 
@@ -91,9 +92,11 @@ pub fn batch_norm_train(
     gamma: &Tensor,
     beta: &Tensor,
     epsilon: f64,
-    then: Then,
+    activation: Activation,
 ) -> Result<BatchNorm> {
-    batch_norm_train_with(None, x, gamma, beta, epsilon, then)
+    let (fused, after) = activation.split();
+    let normed = batch_norm_train_with(None, x, gamma, beta, epsilon, fused)?;
+    Ok(BatchNorm { y: after.apply(normed.y)?, ..normed })
 }
 
 /// The same where the operator that made x has already told its statistics.
@@ -103,7 +106,7 @@ pub(crate) fn batch_norm_train_with(
     gamma: &Tensor,
     beta: &Tensor,
     epsilon: f64,
-    then: Then,
+    activation: Activation,
 ) -> Result<BatchNorm> {
     let route = check(x, &[gamma, beta], epsilon)?;
     let (dtype, channels) = (x.dtype(), x.shape().last_axis());
@@ -117,13 +120,13 @@ pub(crate) fn batch_norm_train_with(
         Route::F64 => Statistics::naive::<f64>(x.values(), channels),
         Route::Reference => Statistics::naive::<f32>(x.values(), channels),
         Route::Fast => Moments::of(isa(), x.values(), x.shape()).merge(),
-        Route::Cuda(cuda) => return train_on_device(cuda, x, [gamma, beta], epsilon, count, then),
+        Route::Cuda(cuda) => return train_on_device(cuda, x, [gamma, beta], epsilon, count, activation),
     };
     let tensor =
         |values: &[f64]| Ok::<_, Error>(Tensor::from_slice(values, [channels])?.to_dtype(dtype));
     let (mean, variance) = (tensor(&statistics.mean)?, tensor(&statistics.variance)?);
     let normal = Normal::new(statistics.mean, &statistics.variance, epsilon, gamma, beta);
-    let then_here = if fused { then } else { Then::Nothing };
+    let then_here = if fused { activation } else { Activation::Linear };
     let y = normalise(x, &normal, then_here);
     let needs = Needs::of([x, gamma, beta]);
     let saved = needs.any().then(|| x.detach());
@@ -145,7 +148,7 @@ pub(crate) fn batch_norm_train_with(
         });
         Ok([dx, Some(column(&sums, 1, dtype)?), Some(column(&sums, 0, dtype)?)])
     });
-    Ok(BatchNorm { y: then.complete(fused, y)?, mean, variance, count })
+    Ok(BatchNorm { y: activation.complete(fused, y)?, mean, variance, count })
 }
 
 fn train_on_device(
@@ -154,19 +157,19 @@ fn train_on_device(
     [gamma, beta]: [&Tensor; 2],
     epsilon: f64,
     count: usize,
-    then: Then,
+    activation: Activation,
 ) -> Result<BatchNorm> {
     let statistics = cuda::statistics(cuda, x, epsilon)?;
-    let y = statistics.normalise(cuda, x, [gamma, beta], then)?;
+    let y = statistics.normalise(cuda, x, [gamma, beta], activation)?;
     let (mean, variance) = (statistics.mean.detach(), statistics.variance.detach());
     let needs = Needs::of([x, gamma, beta]);
     let saved = needs.any().then(|| (x.detach(), gamma.detach(), beta.detach()));
     let y = record("batch_norm", [x, gamma, beta], y, move |dy| {
         let (x, gamma, beta) = saved.expect("saved when an input needs a gradient");
-        let (dgamma, dbeta) = statistics.gradients(cuda, &x, &dy, [&gamma, &beta], then)?;
+        let (dgamma, dbeta) = statistics.gradients(cuda, &x, &dy, [&gamma, &beta], activation)?;
         let sums = [&dgamma, &dbeta];
         let dx = match needs.0[0] {
-            true => Some(statistics.data_train(cuda, &x, &dy, [&gamma, &beta], sums, then)?),
+            true => Some(statistics.data_train(cuda, &x, &dy, [&gamma, &beta], sums, activation)?),
             false => None,
         };
         Ok([dx, Some(dgamma), Some(dbeta)])
@@ -179,25 +182,25 @@ fn infer_on_device(
     x: &Tensor,
     [gamma, beta]: [&Tensor; 2],
     statistics: cuda::Statistics,
-    then: Then,
+    activation: Activation,
 ) -> Result<Tensor> {
-    let y = statistics.normalise(cuda, x, [gamma, beta], then)?;
+    let y = statistics.normalise(cuda, x, [gamma, beta], activation)?;
     let needs = Needs::of([x, gamma, beta]);
     let of_vectors = needs.0[1] || needs.0[2];
     // An activation's gradient is known from x.
-    let saved_x = (of_vectors || (needs.any() && then != Then::Nothing)).then(|| x.detach());
+    let saved_x = (of_vectors || (needs.any() && activation != Activation::Linear)).then(|| x.detach());
     let (gamma_values, beta_values) = (gamma.detach(), beta.detach());
     Ok(record("batch_norm", [x, gamma, beta], y, move |dy| {
         let scale_shift = [&gamma_values, &beta_values];
         let (dgamma, dbeta) = match &saved_x {
             Some(x) if of_vectors => {
-                let (dgamma, dbeta) = statistics.gradients(cuda, x, &dy, scale_shift, then)?;
+                let (dgamma, dbeta) = statistics.gradients(cuda, x, &dy, scale_shift, activation)?;
                 (Some(dgamma), Some(dbeta))
             }
             _ => (None, None),
         };
         let dx = match needs.0[0] {
-            true => Some(statistics.data_infer(cuda, saved_x.as_ref(), &dy, scale_shift, then)?),
+            true => Some(statistics.data_infer(cuda, saved_x.as_ref(), &dy, scale_shift, activation)?),
             false => None,
         };
         Ok([dx, dgamma, dbeta])
@@ -213,21 +216,32 @@ pub fn batch_norm_infer(
     mean: &Tensor,
     variance: &Tensor,
     epsilon: f64,
-    then: Then,
+    activation: Activation,
+) -> Result<Tensor> {
+    let (fused, after) = activation.split();
+    after.apply(infer(x, [gamma, beta], [mean, variance], epsilon, fused)?)
+}
+
+fn infer(
+    x: &Tensor,
+    [gamma, beta]: [&Tensor; 2],
+    [mean, variance]: [&Tensor; 2],
+    epsilon: f64,
+    activation: Activation,
 ) -> Result<Tensor> {
     let (route, dtype) = (check(x, &[gamma, beta, mean, variance], epsilon)?, x.dtype());
     let fused = route.fuses();
     if let Route::Cuda(cuda) = route {
         let statistics = cuda::given(cuda, mean, variance, epsilon)?;
-        return infer_on_device(cuda, x, [gamma, beta], statistics, then);
+        return infer_on_device(cuda, x, [gamma, beta], statistics, activation);
     }
     let normal = Normal::new(mean.to_vec_f64(), &variance.to_vec_f64(), epsilon, gamma, beta);
-    let then_here = if fused { then } else { Then::Nothing };
+    let then_here = if fused { activation } else { Activation::Linear };
     let y = normalise(x, &normal, then_here);
     let needs = Needs::of([x, gamma, beta]);
     // An activation's gradient is known from x.
     let of_vectors = needs.0[1] || needs.0[2];
-    let saved_x = (of_vectors || (needs.any() && then_here != Then::Nothing)).then(|| x.detach());
+    let saved_x = (of_vectors || (needs.any() && then_here != Activation::Linear)).then(|| x.detach());
     let y = record("batch_norm", [x, gamma, beta], y, move |dy| {
         let (dx, sums) = match &saved_x {
             // All of them in one pass, where there is a kernel for it.
@@ -251,7 +265,7 @@ pub fn batch_norm_infer(
         let (dgamma, dbeta) = (share(1)?, share(0)?);
         Ok([dx, dgamma, dbeta])
     });
-    then.complete(fused, y)
+    activation.complete(fused, y)
 }
 
 fn check(x: &Tensor, vectors: &[&Tensor], epsilon: f64) -> Result<Route> {
@@ -323,7 +337,7 @@ fn gradient_sums(
     x: &Tensor,
     dy: &Tensor,
     normal: &Normal,
-    then: Then,
+    activation: Activation,
     dx: Option<&mut [f32]>,
 ) -> Vec<[f64; 2]> {
     let mut sums = match x.dtype() {
@@ -331,7 +345,7 @@ fn gradient_sums(
         _ if isa() == Isa::Reference => {
             return sums_naive::<f32>(x.values(), dy.values(), &normal.mean, &normal.inverse);
         }
-        _ => cpu::gradient_sums(x.values(), dy.values(), normal, then, dx),
+        _ => cpu::gradient_sums(x.values(), dy.values(), normal, activation, dx),
     };
     sums.iter_mut().zip(&normal.inverse).for_each(|(sum, s)| sum[1] *= s);
     sums
@@ -349,7 +363,7 @@ fn sums_naive<T: Real>(x: &[T], dy: &[T], mean: &[f64], inverse: &[f64]) -> Vec<
 }
 
 /// then(γ·s·(x − m) + β): the difference first, so that a value that is its channel's mean gives exactly β.
-fn normalise(x: &Tensor, normal: &Normal, then: Then) -> Tensor {
+fn normalise(x: &Tensor, normal: &Normal, activation: Activation) -> Tensor {
     if x.dtype() == DType::F64 {
         let [a, m, b] = normal.constants();
         let input = x.values::<f64>();
@@ -360,7 +374,7 @@ fn normalise(x: &Tensor, normal: &Normal, then: Then) -> Tensor {
         }
         return Tensor::from_buffer(y, x.shape());
     }
-    cpu::normalise(x, normal, then)
+    cpu::normalise(x, normal, activation)
 }
 
 /// ∂x = a·(g − ḡ) + b·(x − m) with the constants [a, ḡ, b] of each channel, g as it comes through the activation.
@@ -369,7 +383,7 @@ fn input_gradient(
     x: &Tensor,
     normal: &Normal,
     constants: &[[f64; 3]],
-    then: Then,
+    activation: Activation,
 ) -> Tensor {
     if x.dtype() == DType::F64 {
         let (g, input) = (dy.values::<f64>(), x.values::<f64>());
@@ -381,19 +395,19 @@ fn input_gradient(
         }
         return Tensor::from_buffer(out, x.shape());
     }
-    cpu::input_gradient(dy, x, normal, constants, then)
+    cpu::input_gradient(dy, x, normal, constants, activation)
 }
 
 pub fn cases() -> Vec<Case> {
-    let train_then = |name: &str, size, shape: &[usize], then| {
+    let train_then = |name: &str, size, shape: &[usize], activation| {
         let c = shape[shape.len() - 1];
         let inputs = vec![Input::new("x", shape), Input::new("gamma", [c]), Input::new("beta", [c])];
         Case::new("batch_norm", format!("train_{name}"), size, inputs, move |t| {
-            Ok(batch_norm_train(&t[0], &t[1], &t[2], 1e-3, then)?.y)
+            Ok(batch_norm_train(&t[0], &t[1], &t[2], 1e-3, activation)?.y)
         })
     };
-    let train = |name: &str, size, shape: &[usize]| train_then(name, size, shape, Then::Nothing);
-    let infer_then = |name: &str, size, shape: &[usize], then| {
+    let train = |name: &str, size, shape: &[usize]| train_then(name, size, shape, Activation::Linear);
+    let infer_then = |name: &str, size, shape: &[usize], activation| {
         let c = shape[shape.len() - 1];
         let vector = |name| Input::new(name, [c]);
         let inputs = vec![
@@ -404,10 +418,10 @@ pub fn cases() -> Vec<Case> {
             vector("variance").fill(Fill::Uniform(0.5, 1.5)).constant(),
         ];
         Case::new("batch_norm", format!("infer_{name}"), size, inputs, move |t| {
-            batch_norm_infer(&t[0], &t[1], &t[2], &t[3], &t[4], 1e-3, then)
+            batch_norm_infer(&t[0], &t[1], &t[2], &t[3], &t[4], 1e-3, activation)
         })
     };
-    let infer = |name: &str, size, shape: &[usize]| infer_then(name, size, shape, Then::Nothing);
+    let infer = |name: &str, size, shape: &[usize]| infer_then(name, size, shape, Activation::Linear);
     // The sixth of a unit: of the values that come out, some are above 6.
     let relu6 = |mut case: Case| {
         case.inputs[1].fill = Fill::Uniform(4.0, 9.0);
@@ -425,10 +439,10 @@ pub fn cases() -> Vec<Case> {
         train("rank_2", Size::Tiny, &[9, 5]),
         offset,
         train("fours", Size::Tiny, &[3, 9, 11, 132]),
-        train_then("relu_2x5x3x6", Size::Tiny, &[2, 5, 3, 6], Then::Relu),
-        relu6(train_then("relu6_fours", Size::Tiny, &[3, 5, 7, 12], Then::Relu6)),
-        infer_then("relu_2x5x3x6", Size::Tiny, &[2, 5, 3, 6], Then::Relu),
-        relu6(infer_then("relu6_fours", Size::Tiny, &[3, 5, 7, 12], Then::Relu6)),
+        train_then("relu_2x5x3x6", Size::Tiny, &[2, 5, 3, 6], Activation::Relu),
+        relu6(train_then("relu6_fours", Size::Tiny, &[3, 5, 7, 12], Activation::Relu6)),
+        infer_then("relu_2x5x3x6", Size::Tiny, &[2, 5, 3, 6], Activation::Relu),
+        relu6(infer_then("relu6_fours", Size::Tiny, &[3, 5, 7, 12], Activation::Relu6)),
         infer("2x5x3x6", Size::Tiny, &[2, 5, 3, 6]),
         infer("many_tiles", Size::Tiny, &[3, 17, 19, 33]),
         train("64_112_n16", Size::Real, &[16, 112, 112, 64]).peer("batch_norm_train", "[16] 64 112x112"),
@@ -444,7 +458,8 @@ mod tests {
     fn one_value_a_channel_gives_exactly_beta() {
         let x = Tensor::from_slice(&[3.0f32, -7.3], [1, 2]).unwrap();
         let beta = Tensor::from_slice(&[0.27f32, -1.1], [2]).unwrap();
-        let normed = batch_norm_train(&x, &Tensor::full([2], 1.3), &beta, 1e-3, Then::Nothing).unwrap();
+        let normed =
+            batch_norm_train(&x, &Tensor::full([2], 1.3), &beta, 1e-3, Activation::Linear).unwrap();
         assert_eq!(normed.y.to_vec_f64(), beta.to_vec_f64());
         let (mean, variance) =
             normed.moving(&Tensor::zeros([2]), &Tensor::full([2], 1.0), 0.99).unwrap();
@@ -456,7 +471,7 @@ mod tests {
     fn the_moving_variance_is_bessel_corrected() {
         let x = Tensor::from_slice(&[0.0f64, 2.0], [2, 1]).unwrap();
         let one = Tensor::from_slice(&[1.0f64], [1]).unwrap();
-        let normed = batch_norm_train(&x, &one, &one, 1e-3, Then::Nothing).unwrap();
+        let normed = batch_norm_train(&x, &one, &one, 1e-3, Activation::Linear).unwrap();
         let zero = Tensor::from_slice(&[0.0f64], [1]).unwrap();
         let (_, variance) = normed.moving(&zero, &zero, 0.5).unwrap();
         // The biased variance is 1, the corrected one 2; half of it is taken over.
@@ -467,10 +482,11 @@ mod tests {
     fn vectors_of_another_length_are_refused() {
         let x = Tensor::zeros([2, 3]);
         assert!(
-            batch_norm_train(&x, &Tensor::zeros([2]), &Tensor::zeros([3]), 1e-3, Then::Nothing).is_err()
+            batch_norm_train(&x, &Tensor::zeros([2]), &Tensor::zeros([3]), 1e-3, Activation::Linear)
+                .is_err()
         );
         assert!(
-            batch_norm_train(&x, &Tensor::zeros([3]), &Tensor::zeros([3]), f64::NAN, Then::Nothing)
+            batch_norm_train(&x, &Tensor::zeros([3]), &Tensor::zeros([3]), f64::NAN, Activation::Linear)
                 .is_err()
         );
     }

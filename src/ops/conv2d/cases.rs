@@ -1,7 +1,7 @@
 use super::{Conv2dGeometry, Conv2dOptions, conv2d};
+use crate::activation::Activation;
 use crate::cases::{Case, Input, Size};
 use crate::ops::Padding::{self, Cells, Same, Valid};
-use crate::ops::Then;
 
 struct Layer {
     name: &'static str,
@@ -12,7 +12,7 @@ struct Layer {
     padding: Padding,
     dilation: [usize; 2],
     bias: bool,
-    then: Then,
+    activation: Activation,
 }
 
 fn layer(
@@ -30,7 +30,7 @@ fn layer(
         padding,
         dilation: [1, 1],
         bias: true,
-        then: Then::Nothing,
+        activation: Activation::Linear,
     }
 }
 
@@ -40,8 +40,8 @@ impl Layer {
         self
     }
 
-    fn then(mut self, then: Then) -> Self {
-        self.then = then;
+    fn then(mut self, activation: Activation) -> Self {
+        self.activation = activation;
         self
     }
 
@@ -51,8 +51,8 @@ impl Layer {
     }
 
     fn case(self, size: Size) -> Case {
-        let Layer { x, kernel: [kh, kw, f], stride, padding, dilation, then, .. } = self;
-        let options = Conv2dOptions { stride, padding, dilation, then };
+        let Layer { x, kernel: [kh, kw, f], stride, padding, dilation, activation, .. } = self;
+        let options = Conv2dOptions { stride, padding, dilation, activation };
         let kernel = [kh, kw, x[3], f];
         let g = Conv2dGeometry::new(x.into(), kernel.into(), options).expect("a valid case");
         let mut inputs = vec![Input::new("x", x), Input::new("w", kernel)];
@@ -69,9 +69,9 @@ pub fn cases() -> Vec<Case> {
         layer("3x3_valid", [2, 9, 8, 3], [3, 3, 5], 1, Valid),
         layer("3x3_same", [2, 7, 9, 3], [3, 3, 4], 1, Same),
         layer("3x3_same_wide", [1, 6, 5, 33], [3, 3, 37], 1, Same),
-        layer("3x3_relu", [2, 5, 6, 7], [3, 3, 9], 1, Same).then(Then::Relu),
-        layer("3x3_relu6", [1, 6, 5, 65], [3, 3, 20], 1, Same).then(Then::Relu6),
-        layer("3x3_few_relu", [2, 5, 6, 3], [3, 3, 8], 2, Same).then(Then::Relu),
+        layer("3x3_relu", [2, 5, 6, 7], [3, 3, 9], 1, Same).then(Activation::Relu),
+        layer("3x3_relu6", [1, 6, 5, 65], [3, 3, 20], 1, Same).then(Activation::Relu6),
+        layer("3x3_few_relu", [2, 5, 6, 3], [3, 3, 8], 2, Same).then(Activation::Relu),
         layer("3x3_s2_same_even", [1, 8, 10, 3], [3, 3, 4], 2, Same),
         layer("3x3_s2_same_odd", [2, 7, 9, 5], [3, 3, 4], 2, Same),
         layer("3x3_padded_1_1", [1, 6, 7, 17], [3, 3, 18], 1, Cells([1, 1])),
@@ -101,17 +101,17 @@ pub fn cases() -> Vec<Case> {
         layer("3x3_d6_whole_steps", [1, 14, 14, 32], [3, 3, 48], 1, Same).dilated(6),
         layer("3x3_s2_whole_steps", [2, 9, 8, 16], [3, 3, 80], 2, Same).without_bias(),
         // First layers: whole vectors of filters, padding, odd sides, one picture and several.
-        layer("7x7_first_layer_relu", [1, 23, 37, 3], [7, 7, 48], 1, Valid).then(Then::Relu),
-        layer("3x3_s2_first_layer_relu6", [2, 18, 21, 3], [3, 3, 32], 2, Same).then(Then::Relu6),
+        layer("7x7_first_layer_relu", [1, 23, 37, 3], [7, 7, 48], 1, Valid).then(Activation::Relu),
+        layer("3x3_s2_first_layer_relu6", [2, 18, 21, 3], [3, 3, 32], 2, Same).then(Activation::Relu6),
         layer("7x7_s2_first_layer_same", [3, 13, 11, 3], [7, 7, 16], 2, Same).without_bias(),
         layer("3x3_first_layer_unread_edge", [1, 16, 9, 3], [3, 3, 16], 2, Valid),
         // For Winograd's method: odd sides, tails of channels, several tasks and blocks of k.
-        layer("3x3_odd_sides_relu", [2, 7, 9, 17], [3, 3, 19], 1, Same).then(Then::Relu),
-        layer("3x3_valid_wide_relu6", [1, 12, 11, 45], [3, 3, 33], 1, Valid).then(Then::Relu6),
+        layer("3x3_odd_sides_relu", [2, 7, 9, 17], [3, 3, 19], 1, Same).then(Activation::Relu),
+        layer("3x3_valid_wide_relu6", [1, 12, 11, 45], [3, 3, 33], 1, Valid).then(Activation::Relu6),
         layer("3x3_two_blocks", [1, 6, 5, 270], [3, 3, 40], 1, Same).without_bias(),
         layer("3x3_many_tiles", [3, 23, 37, 16], [3, 3, 16], 1, Same),
         // 5×5 in pieces that share windows.
-        layer("5x5_valid_tails_relu", [2, 11, 9, 17], [5, 5, 19], 1, Valid).then(Then::Relu),
+        layer("5x5_valid_tails_relu", [2, 11, 9, 17], [5, 5, 19], 1, Valid).then(Activation::Relu),
         layer("5x5_same_odd", [1, 9, 12, 40], [5, 5, 35], 1, Same),
         layer("3x3_d4_blocks_of_a_tap", [1, 7, 6, 270], [3, 3, 20], 1, Same).dilated(4),
         layer("many_rows_and_blocks", [1, 31, 23, 19], [4, 4, 35], 1, Valid),

@@ -19,6 +19,7 @@
 
 use super::dilated::{ByTap, Sparse, TapMatrices, offsets, transposed};
 use super::{Conv2dGeometry, input_grad_rgb, rgb_conv};
+use crate::activation::Activation;
 use crate::backend::cpu::gemm::{
     Dense, GridPlace, Matrix, Packed, Patches, Right, Start, gram, matrix_product, multiply_rows,
     product,
@@ -27,7 +28,7 @@ use crate::backend::cpu::kept::Weights;
 use crate::backend::cpu::simd::Isa;
 use crate::backend::cpu::winograd::{self, Finish};
 use crate::ops::batch_norm::{Moments, fill};
-use crate::ops::{Then, fast_math};
+use crate::ops::fast_math;
 use std::sync::Arc;
 
 /// With moments where the kernel [`takes_moments`].
@@ -38,24 +39,24 @@ pub fn forward(
     x: &[f32],
     weights: Weights,
     b: Option<&[f32]>,
-    then: Then,
+    activation: Activation,
     moments: Option<&mut Moments>,
     y: &mut [f32],
 ) {
     let w = weights.values;
     assert!(moments.is_none() || takes_moments(isa, g));
     if let Some(g) = winograd(g).map(fast) {
-        return with_winograd(isa, &g, x, weights, Finish { bias: b, then, pool: false }, y);
+        return with_winograd(isa, &g, x, weights, Finish { bias: b, activation, pool: false }, y);
     }
     if rgb_conv::fits(isa, g) {
-        return rgb_conv::forward(isa, g, x, w, b, then, moments, y);
+        return rgb_conv::forward(isa, g, x, w, b, activation, moments, y);
     }
     if let Some(taps) = Sparse::new(g) {
         let all = Right::matrix(w, g.kernel[0] * g.kernel[1] * g.in_channels, g.out_channels);
         let right = Right { taps: offsets(g), inner: g.in_channels, ..all };
         let kept = by_tap(isa, &taps, weights, pixels(g), "by tap", &right);
         let kernel = TapMatrices { right: &right, kept: kept.as_deref() };
-        return taps.convolve(isa, x, kernel, b, then, y);
+        return taps.convolve(isa, x, kernel, b, activation, y);
     }
     let depth = g.kernel[0] * g.kernel[1] * g.in_channels;
     let right = Right::matrix(w, depth, g.out_channels);
@@ -67,16 +68,16 @@ pub fn forward(
         return fill(y, g.out_channels, ROWS, Some(moments), |first, stream, y| {
             let rows = first..first + y.len() / g.out_channels;
             let x = &x[rows.start * g.in_channels..rows.end * g.in_channels];
-            multiply_rows(x, &panels, start, then, stream, y);
+            multiply_rows(x, &panels, start, activation, stream, y);
         });
     }
     if is_pointwise(g) {
-        return pointwise(isa, g, x, weights, start, then, y);
+        return pointwise(isa, g, x, weights, start, activation, y);
     }
     let place = Dense(g.out_channels);
     let packed = weights.form(pixels(g), ("blocks", isa), || Packed::new(isa, &right));
     // SAFETY: dense rows, one an output pixel.
-    unsafe { product(&patches(g, x), &packed, start, then, &place, y) };
+    unsafe { product(&patches(g, x), &packed, start, activation, &place, y) };
 }
 
 /// Whether [`forward`] takes the moments of its result in passing: a first layer, and a 1×1 convolution of so many pixels
@@ -100,11 +101,11 @@ pub fn forward_pooled(
     x: &[f32],
     weights: Weights,
     b: Option<&[f32]>,
-    then: Then,
+    activation: Activation,
     y: &mut [f32],
 ) {
     let g = winograd(g).map(fast).expect("the caller asked whether it pools");
-    with_winograd(isa, &g, x, weights, Finish { bias: b, then, pool: true }, y);
+    with_winograd(isa, &g, x, weights, Finish { bias: b, activation, pool: true }, y);
 }
 
 /// y + the convolution, of a 1×1 kernel ([`is_pointwise`]), in y's memory.
@@ -116,7 +117,7 @@ pub fn forward_onto(
     b: Option<&[f32]>,
     y: &mut [f32],
 ) {
-    pointwise(isa, g, x, weights, b.map_or(Start::Accumulate, Start::Onto), Then::Nothing, y);
+    pointwise(isa, g, x, weights, b.map_or(Start::Accumulate, Start::Onto), Activation::Linear, y);
 }
 
 fn with_winograd(
@@ -140,10 +141,10 @@ fn pointwise(
     x: &[f32],
     weights: Weights,
     start: Start,
-    then: Then,
+    activation: Activation,
     y: &mut [f32],
 ) {
-    matrix_product(x, &pointwise_panels(isa, g, weights), start, then, y);
+    matrix_product(x, &pointwise_panels(isa, g, weights), start, activation, y);
 }
 
 /// The right factor of a kernel that [`is_pointwise`].
@@ -213,12 +214,12 @@ pub fn input_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], weights: Weights
         let right = Right { taps: turned, inner: f, columns: c, stride: f, values: w, transposed: true };
         let kept = by_tap(isa, &taps, weights, pixels, "by tap, turned", &right);
         let kernel = TapMatrices { right: &right, kept: kept.as_deref() };
-        return taps.convolve(isa, dy, kernel, None, Then::Nothing, dx);
+        return taps.convolve(isa, dy, kernel, None, Activation::Linear, dx);
     }
     if is_pointwise(g) {
         let make = || Packed::whole(isa, &Right::transpose(w, f, c));
         let packed = weights.form(pixels, ("whole, transposed", isa), make);
-        return matrix_product(dy, &packed, Start::Zero, Then::Nothing, dx);
+        return matrix_product(dy, &packed, Start::Zero, Activation::Linear, dx);
     }
     for py in 0..g.stride[0].min(g.input[0]) {
         for px in 0..g.stride[1].min(g.input[1]) {
@@ -253,7 +254,9 @@ pub fn input_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], weights: Weights
                 continue;
             }
             // SAFETY: the grid's points are distinct pixels of the input.
-            unsafe { product(&rows, &Packed::new(isa, &right), Start::Zero, Then::Nothing, &place, dx) };
+            unsafe {
+                product(&rows, &Packed::new(isa, &right), Start::Zero, Activation::Linear, &place, dx)
+            };
         }
     }
 }

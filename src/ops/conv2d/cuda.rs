@@ -2,9 +2,10 @@
 //! convolutions of pictures of one pixel.
 
 use super::Conv2dGeometry;
+use crate::activation::Activation;
 use crate::backend::cuda::{Argument, Cuda, Kernel, Memory, Size, Value, arguments};
 use crate::error::{Error, Result};
-use crate::ops::{Precision, Then};
+use crate::ops::Precision;
 use crate::tensor::{DType, Tensor};
 use std::cell::Cell;
 
@@ -125,7 +126,7 @@ impl Tiles {
             n as i64,
             end.columns as i32,
             parts as i32,
-            end.then as i32,
+            end.activation as i32,
         ];
         let kernel = Kernel::of("conv2d", "conv2d_parts");
         // SAFETY: `partial` is parts · n floats, the result is n, new, the bias `columns`.
@@ -137,12 +138,12 @@ impl Tiles {
 struct End<'a> {
     bias: Option<&'a Tensor>,
     columns: usize,
-    then: Then,
+    activation: Activation,
 }
 
 impl End<'_> {
     fn plain(columns: usize) -> Self {
-        End { bias: None, columns, then: Then::Nothing }
+        End { bias: None, columns, activation: Activation::Linear }
     }
 }
 
@@ -172,7 +173,7 @@ pub(crate) fn forward(
     [x, w]: [&Tensor; 2],
     b: Option<&Tensor>,
     precision: Precision,
-    then: Then,
+    activation: Activation,
 ) -> Result<Memory> {
     let outputs = g.batch * g.output[0] * g.output[1];
     let y = cuda.allocate(outputs * g.out_channels, DType::F32)?;
@@ -190,8 +191,9 @@ pub(crate) fn forward(
     };
     let geometry = Geometry::new(g)?;
     // The shape rule made the sizes of x, w and b those of the geometry; y is new.
-    let all = |y: &Memory| arguments![x.memory(), w.memory(), bias, y, geometry, then as i32].into();
-    tiles.run(cuda, parts, &y, End { bias: b, columns: g.out_channels, then }, all)?;
+    let all =
+        |y: &Memory| arguments![x.memory(), w.memory(), bias, y, geometry, activation as i32].into();
+    tiles.run(cuda, parts, &y, End { bias: b, columns: g.out_channels, activation }, all)?;
     Ok(y)
 }
 

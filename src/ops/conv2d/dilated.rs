@@ -10,12 +10,12 @@
 
 use super::Conv2dGeometry;
 use super::cpu::patches;
+use crate::activation::Activation;
 use crate::backend::cpu::gemm::{
     ANY, KC, ONE_RUN, PANEL, Packed, Panel, Patches, Right, Start, Tile, for_each_tile_of, gram,
 };
 use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch};
 use crate::backend::cpu::threads::{self, Shared};
-use crate::ops::Then;
 use crate::pool::Buffer;
 use std::ops::Range;
 
@@ -89,7 +89,7 @@ impl<'a> Sparse<'a> {
         x: &[f32],
         kernel: TapMatrices,
         b: Option<&[f32]>,
-        then: Then,
+        activation: Activation,
         y: &mut [f32],
     ) {
         /// Tasks there should be, for a few cores.
@@ -113,7 +113,10 @@ impl<'a> Sparse<'a> {
             let (panel, part) = (task / parts, task % parts);
             let pictures = g.batch * part / parts..g.batch * (part + 1) / parts;
             let sparse = self;
-            dispatch(isa, Task { sparse, x, taps, right, blocks, kept, panel, pictures, b, then, out });
+            dispatch(
+                isa,
+                Task { sparse, x, taps, right, blocks, kept, panel, pictures, b, activation, out },
+            );
         });
     }
 
@@ -191,7 +194,7 @@ struct Task<'a> {
     panel: usize,
     pictures: Range<usize>,
     b: Option<&'a [f32]>,
-    then: Then,
+    activation: Activation,
     out: Shared<f32>,
 }
 
@@ -259,7 +262,7 @@ impl Kernel for Task<'_> {
                                 b_step: 0,
                                 columns,
                                 start: Start::Accumulate,
-                                then: Then::Nothing,
+                                activation: Activation::Linear,
                                 stream: false,
                                 // The pixels of the next row.
                                 ahead: self.x.as_ptr().wrapping_add(from + g.input[1] * g.in_channels),
@@ -282,8 +285,9 @@ impl Kernel for Task<'_> {
                 channel += steps;
             }
         }
-        if self.then != Then::Nothing {
-            outputs.for_each(|i| self.then.in_place(row(i)));
+        if self.activation != Activation::Linear {
+            // SAFETY: the vectors are those this kernel was dispatched with.
+            outputs.for_each(|i| unsafe { self.activation.in_place_lanes::<V>(row(i)) });
         }
     }
 }
@@ -348,7 +352,7 @@ mod tests {
             let convolve = |right: &Right, kept: Option<&ByTap>| {
                 let mut y = vec![0.0; 2 * 9 * 8 * 40];
                 let kernel = TapMatrices { right, kept };
-                sparse.convolve(isa, &x, kernel, None, Then::Nothing, &mut y);
+                sparse.convolve(isa, &x, kernel, None, Activation::Linear, &mut y);
                 y
             };
             let y = convolve(&plain, None);

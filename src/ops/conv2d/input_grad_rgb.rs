@@ -290,7 +290,7 @@ mod tests {
                 stride: [stride; 2],
                 padding,
                 dilation: [1, 1],
-                then: Default::default(),
+                activation: Default::default(),
             };
             let g = Conv2dGeometry::new(x.into(), [kh, kw, 3, f].into(), options).unwrap();
             let value = |i: usize| ((i * 7919 + 13) % 1009) as f64 / 504.5 - 1.0;

@@ -24,13 +24,14 @@ mod rgb_conv;
 pub use cases::cases;
 pub use cuda::with_tile;
 
+use crate::activation::Activation;
 use crate::autograd::{Needs, record_all};
 use crate::backend::cpu::kept::Weights;
 use crate::backend::cpu::simd::isa;
 use crate::error::{Error, Result};
 use crate::ops::batch_norm::{Moments, Statistics};
 use crate::ops::{
-    Padding, PoolOptions, Route, Then, fast_math, max_pool2d, precision, route, span, with_fast_math,
+    Padding, PoolOptions, Route, fast_math, max_pool2d, precision, route, span, with_fast_math,
 };
 use crate::pool::Buffer;
 use crate::tensor::{Real, Shape, Tensor};
@@ -41,12 +42,17 @@ pub struct Conv2dOptions {
     pub padding: Padding,
     pub dilation: [usize; 2],
     /// The activation of the result.
-    pub then: Then,
+    pub activation: Activation,
 }
 
 impl Default for Conv2dOptions {
     fn default() -> Self {
-        Conv2dOptions { stride: [1, 1], padding: Padding::Valid, dilation: [1, 1], then: Then::Nothing }
+        Conv2dOptions {
+            stride: [1, 1],
+            padding: Padding::Valid,
+            dilation: [1, 1],
+            activation: Activation::Linear,
+        }
     }
 }
 
@@ -131,7 +137,9 @@ impl Windows {
 /// Convolves pictures [N, H, W, C] with a kernel [kh, kw, C, F] and adds a bias `[F]`; then the options'
 /// activation.
 pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions) -> Result<Tensor> {
-    conv2d_with_statistics(x, w, b, options, false).map(|(y, _)| y)
+    let (fused, after) = options.activation.split();
+    let (y, _) = conv2d_with_statistics(x, w, b, Conv2dOptions { activation: fused, ..options }, false)?;
+    after.apply(y)
 }
 
 /// [`conv2d`], and the statistics of its result, if they are wanted and its kernel can tell them: for the batch norm that comes after it.
@@ -149,7 +157,7 @@ pub(crate) fn conv2d_with_statistics(
         return Err(Error::shape("conv2d", format!("a bias of [{}]", g.out_channels), b.shape()));
     }
     let inputs: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
-    let (precision, fast, then) = (precision(), fast_math(), options.then);
+    let (precision, fast, activation) = (precision(), fast_math(), options.activation);
     let route_taken = route("conv2d", &inputs)?;
     let fused = route_taken.fuses();
     let mut moments = None;
@@ -158,15 +166,16 @@ pub(crate) fn conv2d_with_statistics(
         Route::Reference => forward::<f32>(&g, x, w, b, reference::forward),
         Route::Fast => {
             let kept = (!w.needs_grad()).then(|| w.kept());
-            let wanted = statistics && then == Then::Nothing && cpu::takes_moments(isa(), &g);
+            let wanted = statistics && activation == Activation::Linear && cpu::takes_moments(isa(), &g);
             moments = wanted.then(|| Moments::new(isa(), g.output_shape()));
             forward::<f32>(&g, x, w, b, |g, x, values, b, y| {
-                cpu::forward(isa(), g, x, Weights { values, kept }, b, then, moments.as_mut(), y)
+                cpu::forward(isa(), g, x, Weights { values, kept }, b, activation, moments.as_mut(), y)
             })
         }
-        Route::Cuda(cuda) => {
-            Tensor::from_memory(cuda::forward(cuda, &g, [x, w], b, precision, then)?, g.output_shape())
-        }
+        Route::Cuda(cuda) => Tensor::from_memory(
+            cuda::forward(cuda, &g, [x, w], b, precision, activation)?,
+            g.output_shape(),
+        ),
     };
     let needs = Needs::of([x, w, b.unwrap_or(w)]);
     let has_bias = b.is_some();
@@ -174,9 +183,9 @@ pub(crate) fn conv2d_with_statistics(
     let saved_w = needs.0[0].then(|| w.detach());
     let constant = !w.needs_grad();
     let kernel_shape = w.shape();
-    let made = then.made(fused, &output, &needs);
+    let made = activation.made(fused, &output, &needs);
     let output = record_all("conv2d", &inputs, output, move |dy| {
-        let dy = then.through(made.as_ref(), dy)?;
+        let dy = activation.through(made.as_ref(), dy)?;
         let dx = saved_w.map(|w| {
             let shape = g.input_shape();
             Ok(match route("conv2d", &[&dy, &w])? {
@@ -213,7 +222,7 @@ pub(crate) fn conv2d_with_statistics(
         }
         Ok(all)
     });
-    Ok((then.complete(fused, output)?, moments.map(Moments::merge)))
+    Ok((activation.complete(fused, output)?, moments.map(Moments::merge)))
 }
 
 /// max_pool2d of 2×2 of conv2d(x, w, b), where no gradient is asked for in one pass: the larger picture is never written.
@@ -235,7 +244,7 @@ pub(crate) fn conv2d_pooled(
     let mut y = Buffer::<f32>::new(g.batch * height * width * g.out_channels);
     let weights = Weights { values: w.values(), kept: Some(w.kept()) };
     let bias = b.map(|b| b.values());
-    cpu::forward_pooled(isa(), &g, x.values(), weights, bias, options.then, &mut y);
+    cpu::forward_pooled(isa(), &g, x.values(), weights, bias, options.activation, &mut y);
     Ok(Tensor::from_buffer(y, [g.batch, height, width, g.out_channels]))
 }
 
@@ -251,7 +260,7 @@ pub(crate) fn conv2d_onto(
     let g = Conv2dGeometry::new(x.shape(), w.shape(), options)?;
     let inputs: Vec<&Tensor> = [x, w, &onto].into_iter().chain(b).collect();
     let fast = matches!(route("conv2d", &inputs)?, Route::Fast) && cpu::is_pointwise(&g);
-    let fits = onto.shape() == g.output_shape() && options.then == Then::Nothing;
+    let fits = onto.shape() == g.output_shape() && options.activation == Activation::Linear;
     let biased = b.is_none_or(|b| b.shape()[..] == [g.out_channels]);
     let constant = !Needs::of([x, w, &onto, b.unwrap_or(w)]).any();
     if !(fast && fits && biased && constant && onto.is_unique()) {
@@ -348,12 +357,13 @@ mod tests {
                 for (h, w, c, f, k) in
                     [(8, 6, 16, 40, 3), (7, 9, 33, 17, 3), (9, 8, 16, 16, 5), (5, 4, 3, 4, 3)]
                 {
-                    for (padding, then) in [(Padding::Same, Then::Relu), (Padding::Valid, Then::Nothing)]
+                    for (padding, activation) in
+                        [(Padding::Same, Activation::Relu), (Padding::Valid, Activation::Linear)]
                     {
                         if padding == Padding::Valid && h.min(w) < k {
                             continue;
                         }
-                        let options = Conv2dOptions { padding, then, ..Default::default() };
+                        let options = Conv2dOptions { padding, activation, ..Default::default() };
                         let (x, kernel, b) = (noise(&[2, h, w, c]), noise(&[k, k, c, f]), noise(&[f]));
                         let pool = PoolOptions { pool: [2; 2], stride: [2; 2], padding: Padding::Valid };
                         let plain = conv2d(&x, &kernel, Some(&b), options).unwrap();

@@ -10,10 +10,10 @@
 //! core's cache.
 
 use super::Conv2dGeometry;
+use crate::activation::Activation;
 use crate::backend::cpu::gemm::{APART, KC, PANEL, Packed, Right, Start, Tile, for_each_tile};
 use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch};
 use crate::backend::cpu::threads::{self, Shared};
-use crate::ops::Then;
 use crate::ops::batch_norm::{Moments, fill};
 use crate::pool::Buffer;
 use std::ops::Range;
@@ -130,7 +130,7 @@ pub fn forward(
     x: &[f32],
     w: &[f32],
     b: Option<&[f32]>,
-    then: Then,
+    activation: Activation,
     moments: Option<&mut Moments>,
     y: &mut [f32],
 ) {
@@ -139,7 +139,7 @@ pub fn forward(
         x: &'a [f32],
         packed: &'a Packed,
         bias: Option<&'a [f32]>,
-        then: Then,
+        activation: Activation,
         stream: bool,
         /// The first row, counted through all pictures.
         first: usize,
@@ -198,7 +198,7 @@ pub fn forward(
                                     Some(bias) => Start::Bias(&bias[column..column + columns]),
                                     None => Start::Zero,
                                 },
-                                then: self.then,
+                                activation: self.activation,
                                 stream: self.stream,
                                 // What the row after the next will read first, a share a tile.
                                 ahead: soon.wrapping_add(first * share),
@@ -227,7 +227,7 @@ pub fn forward(
     let rows = (threads::PASS / row).max(1);
     fill(y, g.out_channels, rows * g.output[1], moments, |first, stream, out| {
         let (packed, first) = (&packed, first / g.output[1]);
-        dispatch(isa, Rows { g, x, packed, bias: b, then, stream, first, out });
+        dispatch(isa, Rows { g, x, packed, bias: b, activation, stream, first, out });
     });
 }
 
@@ -280,7 +280,7 @@ pub fn kernel_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], x: &[f32], dw: 
                                     b_step: f,
                                     columns: width.min(f - column),
                                     start: Start::Accumulate,
-                                    then: Then::Nothing,
+                                    activation: Activation::Linear,
                                     stream: false,
                                     ahead: window.as_ptr(),
                                     ahead_step: 0,

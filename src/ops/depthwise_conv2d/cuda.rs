@@ -1,9 +1,9 @@
 //! Depthwise convolution on a CUDA device: launches of `kernels/depthwise_conv2d.cu`.
 
 use super::DepthwiseGeometry;
+use crate::activation::Activation;
 use crate::backend::cuda::{Cuda, Kernel, Memory, Size, Value, arguments, is_wide};
 use crate::error::{Error, Result};
-use crate::ops::Then;
 use crate::tensor::{DType, Shape, Tensor};
 
 /// `struct Depthwise` of the kernels.
@@ -48,7 +48,7 @@ pub fn forward(
     g: &DepthwiseGeometry,
     [x, w]: [&Tensor; 2],
     b: Option<&Tensor>,
-    then: Then,
+    activation: Activation,
 ) -> Result<Tensor> {
     let y = cuda.allocate(g.output_shape().elements(), DType::F32)?;
     let wide = width(g) == 4;
@@ -62,7 +62,8 @@ pub fn forward(
         (_, _, false) => "depthwise_forward",
     };
     let bias = b.map_or(0, |b| b.memory().address());
-    let mut all = arguments![x.memory(), w.memory(), bias, &y, Geometry::new(g)?, then as i32].to_vec();
+    let mut all =
+        arguments![x.memory(), w.memory(), bias, &y, Geometry::new(g)?, activation as i32].to_vec();
     let mut threads = g.output_shape().elements() / width(g);
     if slides && g.stride[0] <= 2 {
         all.push((RUN as i32).into());

@@ -16,13 +16,14 @@ pub(crate) mod cuda;
 
 pub(crate) use cpu::ByRows;
 
+use crate::activation::Activation;
 use crate::autograd::{Needs, record_all};
 use crate::backend::cpu::simd::isa;
 use crate::cases::{Case, Input, Size};
 use crate::error::{Error, Result};
 use crate::ops::batch_norm::{Moments, Statistics};
 use crate::ops::conv2d::{Conv2dOptions, Windows};
-use crate::ops::{Padding, Route, Then, route};
+use crate::ops::{Padding, Route, route};
 use crate::pool::Buffer;
 use crate::tensor::{Real, Shape, Tensor};
 
@@ -97,7 +98,10 @@ pub fn depthwise_conv2d(
     b: Option<&Tensor>,
     options: Conv2dOptions,
 ) -> Result<Tensor> {
-    depthwise_conv2d_with_statistics(x, w, b, options, false).map(|(y, _)| y)
+    let (fused, after) = options.activation.split();
+    let options = Conv2dOptions { activation: fused, ..options };
+    let (y, _) = depthwise_conv2d_with_statistics(x, w, b, options, false)?;
+    after.apply(y)
 }
 
 /// [`depthwise_conv2d`], and the statistics of its result, if they are wanted and its kernel can tell them: for the batch
@@ -116,7 +120,7 @@ pub(crate) fn depthwise_conv2d_with_statistics(
         return Err(Error::shape("depthwise_conv2d", format!("a bias of [{}]", g.channels), b.shape()));
     }
     let inputs: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
-    let then = options.then;
+    let activation = options.activation;
     let route_taken = route("depthwise_conv2d", &inputs)?;
     let fused = route_taken.fuses();
     let mut moments = None;
@@ -124,20 +128,21 @@ pub(crate) fn depthwise_conv2d_with_statistics(
         Route::F64 => reference::forward::<f64>(&g, x, w, b),
         Route::Reference => reference::forward::<f32>(&g, x, w, b),
         Route::Fast => {
-            let wanted =
-                statistics && then == Then::Nothing && Moments::tile_is_whole_rows(&g.output_shape());
+            let wanted = statistics
+                && activation == Activation::Linear
+                && Moments::tile_is_whole_rows(&g.output_shape());
             moments = wanted.then(|| Moments::new(isa(), g.output_shape()));
-            cpu::forward(&g, x, w, b, then, moments.as_mut())
+            cpu::forward(&g, x, w, b, activation, moments.as_mut())
         }
-        Route::Cuda(cuda) => cuda::forward(cuda, &g, [x, w], b, then)?,
+        Route::Cuda(cuda) => cuda::forward(cuda, &g, [x, w], b, activation)?,
     };
     let needs = Needs::of([x, w, b.unwrap_or(w)]);
     let has_bias = b.is_some();
     let saved_x = needs.0[1].then(|| x.detach());
     let saved_w = needs.0[0].then(|| w.detach());
-    let made = then.made(fused, &output, &needs);
+    let made = activation.made(fused, &output, &needs);
     let output = record_all("depthwise_conv2d", &inputs, output, move |dy| {
-        let dy = then.through(made.as_ref(), dy)?;
+        let dy = activation.through(made.as_ref(), dy)?;
         let (x, w) = (saved_x.as_ref(), saved_w.as_ref());
         let all: Vec<&Tensor> = [Some(&dy), x, w].into_iter().flatten().collect();
         let of_bias = needs.0[2] && has_bias;
@@ -165,7 +170,7 @@ pub(crate) fn depthwise_conv2d_with_statistics(
         }
         Ok(all)
     });
-    Ok((then.complete(fused, output)?, moments.map(Moments::merge)))
+    Ok((activation.complete(fused, output)?, moments.map(Moments::merge)))
 }
 
 mod reference {
@@ -231,23 +236,28 @@ mod reference {
 }
 
 pub fn cases() -> Vec<Case> {
-    let case_then =
-        |name: &str, size, x: [usize; 4], k: usize, (stride, padding, dilation), bias: bool, then| {
-            let (stride, dilation) = ([stride; 2], [dilation; 2]);
-            let options = Conv2dOptions { stride, padding, dilation, then };
-            let kernel = [k, k, x[3], 1];
-            let g = DepthwiseGeometry::new(x.into(), kernel.into(), options).expect("a valid case");
-            let mut inputs = vec![Input::new("x", x), Input::new("w", kernel)];
-            if bias {
-                inputs.push(Input::new("b", [x[3]]));
-            }
-            Case::new("depthwise_conv2d", name, size, inputs, move |t| {
-                depthwise_conv2d(&t[0], &t[1], t.get(2), options)
-            })
-            .flops(g.flops())
-        };
+    let case_then = |name: &str,
+                     size,
+                     x: [usize; 4],
+                     k: usize,
+                     (stride, padding, dilation),
+                     bias: bool,
+                     activation| {
+        let (stride, dilation) = ([stride; 2], [dilation; 2]);
+        let options = Conv2dOptions { stride, padding, dilation, activation };
+        let kernel = [k, k, x[3], 1];
+        let g = DepthwiseGeometry::new(x.into(), kernel.into(), options).expect("a valid case");
+        let mut inputs = vec![Input::new("x", x), Input::new("w", kernel)];
+        if bias {
+            inputs.push(Input::new("b", [x[3]]));
+        }
+        Case::new("depthwise_conv2d", name, size, inputs, move |t| {
+            depthwise_conv2d(&t[0], &t[1], t.get(2), options)
+        })
+        .flops(g.flops())
+    };
     let case = |name: &str, size, x, k, stride, padding, dilation, bias| {
-        case_then(name, size, x, k, (stride, padding, dilation), bias, Then::Nothing)
+        case_then(name, size, x, k, (stride, padding, dilation), bias, Activation::Linear)
     };
     use Padding::{Cells, Same, Valid};
     use Size::{Real, Tiny};
@@ -263,9 +273,9 @@ pub fn cases() -> Vec<Case> {
         case("3x3_d2", Tiny, [1, 9, 8, 17], 3, 1, Same, 2, false),
         case("5x5_s2", Tiny, [1, 11, 10, 16], 5, 2, Same, 1, false),
         case("many_bands", Tiny, [2, 21, 5, 3], 3, 1, Same, 1, false),
-        case_then("3x3_relu", Tiny, [2, 7, 6, 8], 3, (1, Same, 1), true, Then::Relu),
-        case_then("3x3_s2_relu6", Tiny, [1, 7, 6, 5], 3, (2, Same, 1), true, Then::Relu6),
-        case_then("3x3_d2_relu", Tiny, [1, 7, 6, 4], 3, (1, Same, 2), true, Then::Relu),
+        case_then("3x3_relu", Tiny, [2, 7, 6, 8], 3, (1, Same, 1), true, Activation::Relu),
+        case_then("3x3_s2_relu6", Tiny, [1, 7, 6, 5], 3, (2, Same, 1), true, Activation::Relu6),
+        case_then("3x3_d2_relu", Tiny, [1, 7, 6, 4], 3, (1, Same, 2), true, Activation::Relu),
         case("3x3_fours", Tiny, [2, 11, 13, 132], 3, 1, Same, 1, true),
         case("3x3_s2_fours", Tiny, [2, 9, 12, 8], 3, 2, Same, 1, true),
         case("3x3_d3_fours", Tiny, [1, 9, 8, 12], 3, 1, Same, 3, false),

@@ -2,9 +2,9 @@
 
 use super::micro_kernel::{ONE_RUN, PANEL, Tile, for_each_tile};
 use super::{KC, Rows, Start};
+use crate::activation::Activation;
 use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch, streams};
 use crate::backend::cpu::threads::{self, Shared};
-use crate::ops::Then;
 use crate::pool::Buffer;
 
 /// Rows of C a task: 16 tiles of AVX-512.
@@ -137,7 +137,7 @@ impl<R: Rows> Kernel for Task<'_, R> {
                             b_step: 0,
                             columns,
                             start,
-                            then: Then::Nothing,
+                            activation: Activation::Linear,
                             stream: self.stream,
                             ahead: match share < a_next {
                                 true => a.wrapping_add(a_next + share),

@@ -5,9 +5,9 @@
 
 use super::micro_kernel::{ANY, ONE_RUN, PANEL, Tile, for_each_tile};
 use super::{Dense, KC, Matrix, Packed, Right, Start, even_blocks, product};
+use crate::activation::Activation;
 use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch, streams};
 use crate::backend::cpu::threads::{self, Shared};
-use crate::ops::Then;
 use std::ops::Range;
 
 /// Bytes of B that a task goes through for each tile of rows: they come from L2 (1 MiB at least on the processors this is
@@ -21,15 +21,15 @@ pub fn multiply(isa: Isa, a: &[f32], right: &Right, bias: Option<&[f32]>, out: &
     let start = bias.map_or(Start::Zero, Start::Bias);
     let (depth, columns) = (right.depth(), right.columns);
     if depth <= LONG {
-        return matrix_product(a, &Packed::whole(isa, right), start, Then::Nothing, out);
+        return matrix_product(a, &Packed::whole(isa, right), start, Activation::Linear, out);
     }
     let rows = Matrix::new(a, out.len() / columns.max(1), depth);
     // SAFETY: dense rows of `columns` elements.
-    unsafe { product(&rows, &Packed::new(isa, right), start, Then::Nothing, &Dense(columns), out) }
+    unsafe { product(&rows, &Packed::new(isa, right), start, Activation::Linear, &Dense(columns), out) }
 }
 
 /// C [rows, columns] = then(A [rows, depth]·B + start), with B [`Packed::whole`].
-pub fn matrix_product(a: &[f32], right: &Packed, start: Start, then: Then, out: &mut [f32]) {
+pub fn matrix_product(a: &[f32], right: &Packed, start: Start, activation: Activation, out: &mut [f32]) {
     if out.is_empty() {
         return;
     }
@@ -51,7 +51,10 @@ pub fn matrix_product(a: &[f32], right: &Packed, start: Start, then: Then, out: 
         let a = &a[rows.start * depth..rows.end * depth];
         // SAFETY: the task's own rows of C.
         let out = unsafe { shared.at(rows.start * right.columns) };
-        dispatch(right.isa, Block { a, right, start, then, stream, out, rows: rows.len(), panels });
+        dispatch(
+            right.isa,
+            Block { a, right, start, activation, stream, out, rows: rows.len(), panels },
+        );
     });
 }
 
@@ -60,7 +63,7 @@ pub fn multiply_rows(
     a: &[f32],
     right: &Packed,
     start: Start,
-    then: Then,
+    activation: Activation,
     stream: bool,
     out: &mut [f32],
 ) {
@@ -70,7 +73,7 @@ pub fn multiply_rows(
     let (panels, groups, out) = (right.panels(), groups(right), out.as_mut_ptr());
     for group in 0..groups {
         let panels = panels * group / groups..panels * (group + 1) / groups;
-        dispatch(right.isa, Block { a, right, start, then, stream, out, rows, panels });
+        dispatch(right.isa, Block { a, right, start, activation, stream, out, rows, panels });
     }
 }
 
@@ -86,7 +89,7 @@ struct Block<'a> {
     a: &'a [f32],
     right: &'a Packed,
     start: Start<'a>,
-    then: Then,
+    activation: Activation,
     stream: bool,
     /// Where these rows of C begin, all columns of them.
     out: *mut f32,
@@ -120,7 +123,7 @@ impl Kernel for Block<'_> {
                         b_step: 0,
                         columns,
                         start: self.start.of(column..column + columns),
-                        then: self.then,
+                        activation: self.activation,
                         stream: self.stream,
                         ahead: next.wrapping_add(share),
                         ahead_step,

@@ -1,8 +1,8 @@
 //! The innermost loop: a tile of C in registers.
 
 use super::Start;
+use crate::activation::Activation;
 use crate::backend::cpu::simd::{Kernel, Vector, prefetch};
-use crate::ops::Then;
 
 /// One tile: up to `V::TILE_ROWS` rows and two vectors of columns, over `runs` runs of `steps` steps of k.
 pub(crate) struct Tile<'a> {
@@ -21,7 +21,7 @@ pub(crate) struct Tile<'a> {
     pub columns: usize,
     pub start: Start<'a>,
     /// The activation of what is written.
-    pub then: Then,
+    pub activation: Activation,
     /// Whether whole vectors go past the caches ([`crate::backend::cpu::simd::streams`]).
     pub stream: bool,
     /// What will be read soon is brought near meanwhile, so many floats a step.
@@ -166,15 +166,15 @@ impl Tile<'_> {
             }
             // Large results of few steps, which a first layer's are, go out of the registers.
             if B == PANEL && ROW_STEP != 1 && self.stream && self.columns == WIDTH * V::LANES {
-                match (self.start, self.then) {
-                    (Start::Zero, Then::Nothing) => {
-                        return write_rows(&sum, to, Start::Zero, Then::Nothing, true);
+                match (self.start, self.activation) {
+                    (Start::Zero, Activation::Linear) => {
+                        return write_rows(&sum, to, Start::Zero, Activation::Linear, true);
                     }
-                    (Start::Bias(bias), Then::Nothing) => {
-                        return write_rows(&sum, to, Start::Bias(bias), Then::Nothing, true);
+                    (Start::Bias(bias), Activation::Linear) => {
+                        return write_rows(&sum, to, Start::Bias(bias), Activation::Linear, true);
                     }
-                    (Start::Bias(bias), Then::Relu6) => {
-                        return write_rows(&sum, to, Start::Bias(bias), Then::Relu6, true);
+                    (Start::Bias(bias), Activation::Relu6) => {
+                        return write_rows(&sum, to, Start::Bias(bias), Activation::Relu6, true);
                     }
                     _ => {}
                 }
@@ -204,24 +204,24 @@ impl Tile<'_> {
         // What is known when compiling costs nothing a vector: the common cases are compiled each for itself.
         let plain = self.columns == WIDTH * V::LANES && !self.stream;
         macro_rules! of {
-            ($(($start:pat, $then:pat) => ($to_start:expr, $to_then:expr),)*) => {
-                match (self.start, self.then) {
-                    $(($start, $then) if plain => unsafe {
+            ($(($start:pat, $activation:pat) => ($to_start:expr, $to_then:expr),)*) => {
+                match (self.start, self.activation) {
+                    $(($start, $activation) if plain => unsafe {
                         write_as(sum, to, WIDTH * V::LANES, $to_start, $to_then, false)
                     },)*
-                    (start, then) => unsafe {
-                        write_as(sum, to, self.columns, start, then, self.stream)
+                    (start, activation) => unsafe {
+                        write_as(sum, to, self.columns, start, activation, self.stream)
                     },
                 }
             };
         }
         of!(
-            (Start::Zero, Then::Nothing) => (Start::Zero, Then::Nothing),
-            (Start::Accumulate, Then::Nothing) => (Start::Accumulate, Then::Nothing),
-            (Start::Onto(bias), Then::Nothing) => (Start::Onto(bias), Then::Nothing),
-            (Start::Bias(bias), Then::Nothing) => (Start::Bias(bias), Then::Nothing),
-            (Start::Bias(bias), Then::Relu) => (Start::Bias(bias), Then::Relu),
-            (Start::Bias(bias), Then::Relu6) => (Start::Bias(bias), Then::Relu6),
+            (Start::Zero, Activation::Linear) => (Start::Zero, Activation::Linear),
+            (Start::Accumulate, Activation::Linear) => (Start::Accumulate, Activation::Linear),
+            (Start::Onto(bias), Activation::Linear) => (Start::Onto(bias), Activation::Linear),
+            (Start::Bias(bias), Activation::Linear) => (Start::Bias(bias), Activation::Linear),
+            (Start::Bias(bias), Activation::Relu) => (Start::Bias(bias), Activation::Relu),
+            (Start::Bias(bias), Activation::Relu6) => (Start::Bias(bias), Activation::Relu6),
         )
     }
 }
@@ -236,7 +236,7 @@ unsafe fn write_as<V: Vector, const ROWS: usize, const WIDTH: usize>(
     to: &[*mut f32; MOST_ROWS],
     columns: usize,
     start: Start,
-    then: Then,
+    activation: Activation,
     stream: bool,
 ) {
     for (sum, &c) in sum.iter().zip(to) {
@@ -245,7 +245,7 @@ unsafe fn write_as<V: Vector, const ROWS: usize, const WIDTH: usize>(
             let n = V::LANES.min(columns - at);
             unsafe {
                 if n == V::LANES {
-                    write_vector(sum, c.add(at), start, at, then, stream);
+                    write_vector(sum, c.add(at), start, at, activation, stream);
                     continue;
                 }
                 let value = match start {
@@ -257,7 +257,7 @@ unsafe fn write_as<V: Vector, const ROWS: usize, const WIDTH: usize>(
                         V::load_partial(c.add(at), n).add(sum.add(bias))
                     }
                 };
-                then.of(value).store_partial(c.add(at), n);
+                activation.forward_lanes(value).store_partial(c.add(at), n);
             }
         }
     }
@@ -272,7 +272,7 @@ unsafe fn write_rows<V: Vector, const ROWS: usize, const WIDTH: usize>(
     sum: &[[V; WIDTH]; ROWS],
     to: &[*mut f32; MOST_ROWS],
     start: Start,
-    then: Then,
+    activation: Activation,
     stream: bool,
 ) {
     macro_rules! rows {
@@ -280,7 +280,7 @@ unsafe fn write_rows<V: Vector, const ROWS: usize, const WIDTH: usize>(
             $(if $row < ROWS {
                 for (half, &sum) in sum[$row].iter().enumerate() {
                     let at = half * V::LANES;
-                    unsafe { write_vector(sum, to[$row].add(at), start, at, then, stream) };
+                    unsafe { write_vector(sum, to[$row].add(at), start, at, activation, stream) };
                 }
             })*
         };
@@ -299,7 +299,7 @@ unsafe fn write_vector<V: Vector>(
     c: *mut f32,
     start: Start,
     at: usize,
-    then: Then,
+    activation: Activation,
     stream: bool,
 ) {
     unsafe {
@@ -310,8 +310,8 @@ unsafe fn write_vector<V: Vector>(
             Start::Onto(bias) => V::load(c).add(sum.add(V::load(bias.as_ptr().add(at)))),
         };
         match stream {
-            true => then.of(value).stream(c),
-            false => then.of(value).store(c),
+            true => activation.forward_lanes(value).stream(c),
+            false => activation.forward_lanes(value).store(c),
         }
     }
 }

@@ -35,11 +35,11 @@ pub use matrix::{matrix_product, multiply, multiply_rows};
 pub use patches::{GridPlace, Matrix, Patches};
 pub use thin::{is_thin, thin};
 
+use crate::activation::Activation;
 use crate::backend::cpu::elements;
 use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch, streams};
 use crate::backend::cpu::threads::{self, Shared};
 use crate::backend::cpu::transpose::turn_square;
-use crate::ops::Then;
 use crate::pool::Buffer;
 pub(crate) use micro_kernel::{ANY, APART, ONE_RUN, PANEL, Tile, for_each_tile, for_each_tile_of};
 use std::ops::Range;
@@ -308,7 +308,7 @@ pub unsafe fn product(
     rows: &impl Rows,
     right: &Packed,
     start: Start,
-    then: Then,
+    activation: Activation,
     place: &impl Place,
     out: &mut [f32],
 ) {
@@ -316,7 +316,7 @@ pub unsafe fn product(
         rows: &'a R,
         right: &'a Packed,
         start: Start<'a>,
-        then: Then,
+        activation: Activation,
         place: &'a P,
         stream: bool,
         out: Shared<f32>,
@@ -369,7 +369,7 @@ pub unsafe fn product(
                                 b_step: 0,
                                 columns,
                                 start,
-                                then: if i == last { self.then } else { Then::Nothing },
+                                activation: if i == last { self.activation } else { Activation::Linear },
                                 stream: self.stream,
                                 // The next panel, a share a tile.
                                 ahead: b
@@ -410,7 +410,7 @@ pub unsafe fn product(
                 Start::Bias(bias) => out.copy_from_slice(bias),
                 Start::Accumulate | Start::Onto(_) => {}
             }
-            then.in_place(out);
+            activation.in_place(right.isa, out);
         }
         return;
     }
@@ -428,7 +428,7 @@ pub unsafe fn product(
         let panels = c * cut..right.panels().min((c + 1) * cut);
         dispatch(
             right.isa,
-            Block { rows, right, start, then, place, stream, out: shared, range, panels },
+            Block { rows, right, start, activation, place, stream, out: shared, range, panels },
         );
     });
 }

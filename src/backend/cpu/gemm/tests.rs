@@ -53,7 +53,9 @@ fn products_agree_with_the_naive_sum_on_odd_sizes() {
             let rows = Matrix::new(&a, m, k);
             let packed = Packed::new(isa, &Right::matrix(&b, k, n));
             // SAFETY: dense rows of n elements in a buffer of m · n.
-            unsafe { product(&rows, &packed, Start::Bias(&bias), Then::Nothing, &Dense(n), &mut c) };
+            unsafe {
+                product(&rows, &packed, Start::Bias(&bias), Activation::Linear, &Dense(n), &mut c)
+            };
             let mut expected = naive(m, k, n, |i, p| a[i * k + p], &b);
             expected.iter_mut().enumerate().for_each(|(i, e)| *e += bias[i % n] as f64);
             close(&c, &expected, &format!("{isa:?} {m}×{k}×{n}"));
@@ -61,7 +63,7 @@ fn products_agree_with_the_naive_sum_on_odd_sizes() {
             let transposed: Vec<f32> = (0..n * k).map(|i| b[i % k * n + i / k]).collect();
             let packed = Packed::new(isa, &Right::transpose(&transposed, k, n));
             // SAFETY: as above.
-            unsafe { product(&rows, &packed, Start::Accumulate, Then::Nothing, &Dense(n), &mut c) };
+            unsafe { product(&rows, &packed, Start::Accumulate, Activation::Linear, &Dense(n), &mut c) };
             let product = naive(m, k, n, |i, p| a[i * k + p], &b);
             expected.iter_mut().zip(product).for_each(|(e, p)| *e += p);
             close(&c, &expected, "accumulated");
@@ -93,7 +95,7 @@ fn the_thread_count_changes_no_bit() {
         let rows = Matrix::new(&a, m, k);
         let packed = Packed::new(isa, &Right::matrix(&b[..k * n], k, n));
         // SAFETY: dense rows of n elements in a buffer of m · n.
-        unsafe { product(&rows, &packed, Start::Zero, Then::Nothing, &Dense(n), &mut c) };
+        unsafe { product(&rows, &packed, Start::Zero, Activation::Linear, &Dense(n), &mut c) };
         gram(isa, &rows, &b[..m * n], n, &mut d);
         (c, d)
     };

@@ -7,9 +7,9 @@
 //! Its gradients are [`crate::backend::cpu::skinny_gemm`].
 
 use super::{APART, KC, ONE_RUN, ROW, Start, Tile, for_each_tile};
+use crate::activation::Activation;
 use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch, prefetch};
 use crate::backend::cpu::threads::{self, Shared};
-use crate::ops::Then;
 use crate::pool::Buffer;
 use std::ops::Range;
 
@@ -90,7 +90,7 @@ pub fn thin(
                                 b_step: b.1,
                                 columns,
                                 start: Start::Accumulate,
-                                then: Then::Nothing,
+                                activation: Activation::Linear,
                                 stream: false,
                                 ahead: gathered.as_ptr(),
                                 ahead_step: 0,

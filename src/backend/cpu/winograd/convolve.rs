@@ -2,11 +2,11 @@
 
 use super::transforms::{F2, F4, Transforms, on_both_axes};
 use super::{Geometry, Products, Windows, panel_width, row_step};
+use crate::activation::Activation;
 use crate::backend::cpu::elements;
 use crate::backend::cpu::gemm::{ANY, PANEL, Start, Tile, for_each_tile};
 use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch, store, streams};
 use crate::backend::cpu::threads::{self, Shared};
-use crate::ops::Then;
 use crate::pool::Buffer;
 use std::ops::Range;
 
@@ -130,7 +130,7 @@ pub(super) fn transform_kernels_by<F: Transforms<W, O>, const W: usize, const O:
 #[derive(Clone, Copy, Default)]
 pub struct Finish<'a> {
     pub bias: Option<&'a [f32]>,
-    pub then: Then,
+    pub activation: Activation,
     /// Of each square of 2×2 outputs, of which a tile has one or four, the largest alone is written: max pooling of
     /// that stride, which drops an odd row and column.
     pub pool: bool,
@@ -314,7 +314,7 @@ impl Kernel for Multiply<'_> {
                             b_step: 0,
                             columns,
                             start: if block == 0 { Start::Zero } else { Start::Accumulate },
-                            then: Then::Nothing,
+                            activation: Activation::Linear,
                             stream: false,
                             ahead: next.wrapping_add(share + part.start * ahead_step),
                             ahead_step,
@@ -366,7 +366,7 @@ impl<F: Transforms<W, O>, const W: usize, const O: usize> Task<'_, F, W, O> {
                 #[inline(always)]
                 |m| self.method.outputs(m),
             );
-            let Finish { bias, then, pool } = self.finish;
+            let Finish { bias, activation, pool } = self.finish;
             let size = self.finish.size(g);
             let bias = match bias {
                 Some(bias) => V::load_partial(bias[f..f + lanes].as_ptr(), lanes),
@@ -378,9 +378,11 @@ impl<F: Transforms<W, O>, const W: usize, const O: usize> Task<'_, F, W, O> {
                         if 2 * py + 1 >= height || 2 * px + 1 >= width {
                             continue;
                         }
-                        let mut best = then.of(y[2 * py][2 * px].add(bias));
+                        let mut best = activation.forward_lanes(y[2 * py][2 * px].add(bias));
                         for (dy, dx) in [(0, 1), (1, 0), (1, 1)] {
-                            best = then.of(y[2 * py + dy][2 * px + dx].add(bias)).max(best);
+                            best = activation
+                                .forward_lanes(y[2 * py + dy][2 * px + dx].add(bias))
+                                .max(best);
                         }
                         let pixel = (n * size[0] + oy / 2 + py) * size[1] + ox / 2 + px;
                         self.write(best, pixel, f, lanes);
@@ -394,7 +396,7 @@ impl<F: Transforms<W, O>, const W: usize, const O: usize> Task<'_, F, W, O> {
                         continue;
                     }
                     let pixel = (n * size[0] + oy + dy) * size[1] + ox + dx;
-                    self.write(then.of(y[dy][dx].add(bias)), pixel, f, lanes);
+                    self.write(activation.forward_lanes(y[dy][dx].add(bias)), pixel, f, lanes);
                 }
             }
         }

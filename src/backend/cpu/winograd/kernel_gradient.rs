@@ -2,11 +2,11 @@
 
 use super::transforms::{F2, on_both_axes};
 use super::{Geometry, Products, Windows, panel_width, row_step};
+use crate::activation::Activation;
 use crate::backend::cpu::elements;
 use crate::backend::cpu::gemm::{ONE_RUN, PANEL, Start, Tile, for_each_tile};
 use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch};
 use crate::backend::cpu::threads::{self, Shared};
-use crate::ops::Then;
 use crate::pool::Buffer;
 use std::ops::Range;
 
@@ -182,7 +182,7 @@ impl Part<'_> {
                                 b_step: 0,
                                 columns,
                                 start,
-                                then: Then::Nothing,
+                                activation: Activation::Linear,
                                 stream: false,
                                 ahead: b,
                                 ahead_step: 0,

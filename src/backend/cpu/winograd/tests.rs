@@ -1,8 +1,9 @@
 use super::*;
+use crate::activation::Activation;
 use crate::backend::cpu::simd::{isa, supported};
 use crate::backend::cpu::threads;
 use crate::ops::Padding::{Same, Valid};
-use crate::ops::{Conv2dOptions, Then, conv2d, with_fast_math};
+use crate::ops::{Conv2dOptions, conv2d, with_fast_math};
 use crate::random::{Stream, domain};
 use crate::{DType, Tensor};
 
@@ -98,7 +99,7 @@ fn tiles_of_4x4_agree_with_the_definition_and_so_does_what_is_made_of_them() {
             let plain = convolved(isa, &g, [&x, &w], Finish::default());
             let [off, _] = errors(&plain, &expected);
             assert!(off < 5e-6, "{isa:?}, {:?}, {pad:?}: off by {off:e}", g.input);
-            let finish = Finish { bias: Some(&bias), then: Then::Relu, pool: false };
+            let finish = Finish { bias: Some(&bias), activation: Activation::Relu, pool: false };
             let finished = convolved(isa, &g, [&x, &w], finish);
             for (i, (&got, &y)) in finished.iter().zip(&plain).enumerate() {
                 assert_eq!(got, (y + bias[i % filters]).max(0.0), "{isa:?}, {:?} at {i}", g.input);

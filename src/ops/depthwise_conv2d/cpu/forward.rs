@@ -1,7 +1,7 @@
 use super::{BLOCK, TASK, blocked, pack, rows, strips};
+use crate::activation::Activation;
 use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch, isa, load, prefetch, store};
 use crate::backend::cpu::threads;
-use crate::ops::Then;
 use crate::ops::batch_norm::{Moments, fill};
 use crate::ops::depthwise_conv2d::DepthwiseGeometry;
 use crate::pool::Buffer;
@@ -13,10 +13,10 @@ pub fn forward(
     x: &Tensor,
     w: &Tensor,
     b: Option<&Tensor>,
-    then: Then,
+    activation: Activation,
     moments: Option<&mut Moments>,
 ) -> Tensor {
-    let by_rows = ByRows::new(isa(), g, x.values(), w.values(), b.map(|b| b.values()), then);
+    let by_rows = ByRows::new(isa(), g, x.values(), w.values(), b.map(|b| b.values()), activation);
     let mut y = Buffer::<f32>::new(g.output_shape().elements());
     // What is looked at again for its moments must be in L2 still.
     let floats = if moments.is_some() { threads::PASS } else { TASK };
@@ -35,7 +35,7 @@ pub struct ByRows<'a> {
     /// As [`pack`] lays them out.
     w: Buffer<f32>,
     bias: Option<&'a [f32]>,
-    then: Then,
+    activation: Activation,
     /// A row of zeros, for where a window looks past the picture.
     none: Buffer<f32>,
 }
@@ -47,23 +47,23 @@ impl<'a> ByRows<'a> {
         x: &'a [f32],
         w: &[f32],
         bias: Option<&'a [f32]>,
-        then: Then,
+        activation: Activation,
     ) -> Self {
         assert_eq!(x.len(), g.batch * g.input[0] * g.input[1] * g.channels);
         assert_eq!(w.len(), g.kernel[0] * g.kernel[1] * g.channels);
         assert!(bias.is_none_or(|bias| bias.len() == g.channels));
         let w = pack(w, g.channels, isa.lanes());
         let none = Buffer::filled(g.input[1] * g.channels, 0.0);
-        ByRows { isa, g, x, w, bias, then, none }
+        ByRows { isa, g, x, w, bias, activation, none }
     }
 
     /// As many rows of outputs as fill `out`, from `first` on, counted through all pictures. To `stream`, `out` is aligned
     /// (see [`streams`]).
     pub fn make(&self, first: usize, stream: bool, out: &mut [f32]) {
-        let ByRows { g, x, bias, then, .. } = *self;
+        let ByRows { g, x, bias, activation, .. } = *self;
         assert!(first * g.output[1] * g.channels + out.len() <= g.output_shape().elements());
         let (w, none) = (&self.w, &self.none);
-        dispatch(self.isa, Forward { g, x, w, bias, then, stream, none, first, out });
+        dispatch(self.isa, Forward { g, x, w, bias, activation, stream, none, first, out });
     }
 }
 
@@ -73,7 +73,7 @@ struct Forward<'a> {
     x: &'a [f32],
     w: &'a [f32],
     bias: Option<&'a [f32]>,
-    then: Then,
+    activation: Activation,
     stream: bool,
     none: &'a [f32],
     /// The first row, counted through all pictures.
@@ -214,7 +214,7 @@ impl Forward<'_> {
                 }
             }
             for (o, sum) in sums.into_iter().enumerate() {
-                store::<V, FULL>(self.then.of(sum), out.add(o * c), lanes, self.stream);
+                store::<V, FULL>(self.activation.forward_lanes(sum), out.add(o * c), lanes, self.stream);
             }
         }
     }
@@ -251,7 +251,7 @@ impl Forward<'_> {
                 let pixel = load::<V, FULL>(self.x.as_ptr().add(pixel + i), lanes);
                 sum = pixel.mul_add(V::load(w.add(tap * V::LANES)), sum);
             }
-            store::<V, FULL>(self.then.of(sum), out.add(i), lanes, self.stream);
+            store::<V, FULL>(self.activation.forward_lanes(sum), out.add(i), lanes, self.stream);
         }
     }
 }

@@ -1,0 +1,49 @@
+//! The activations that layers have, and operators make in the pass that writes their result.
+
+/// y = f(x), element by element; softmax along the last axis. Formulas and gradients: [`crate::ops::activation`].
+///
+/// Kernels know an activation by its number here (`kernels/common.cuh` has the same).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// x
+    #[default]
+    Linear,
+    /// max(x, 0)
+    Relu,
+    /// min(max(x, 0), 6)
+    Relu6,
+    /// 1 / (1 + e⁻ˣ)
+    Sigmoid,
+    /// tanh x
+    Tanh,
+    /// eˣ / Σ eˣ
+    Softmax,
+}
+
+impl Activation {
+    /// Its name in Keras.
+    pub fn name(self) -> &'static str {
+        match self {
+            Activation::Linear => "linear",
+            Activation::Relu => "relu",
+            Activation::Relu6 => "relu6",
+            Activation::Sigmoid => "sigmoid",
+            Activation::Tanh => "tanh",
+            Activation::Softmax => "softmax",
+        }
+    }
+
+    /// Whether a convolution or a batch norm makes it in the pass that writes its own result: a comparison or two, which
+    /// such a pass has time for while it waits for memory.
+    pub fn is_fusable(self) -> bool {
+        matches!(self, Activation::Linear | Activation::Relu | Activation::Relu6)
+    }
+
+    /// The part that kernels make in their own pass, and the part that is left for a pass of its own.
+    pub(crate) fn split(self) -> (Self, Self) {
+        match self.is_fusable() {
+            true => (self, Activation::Linear),
+            false => (Activation::Linear, self),
+        }
+    }
+}
