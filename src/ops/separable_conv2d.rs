@@ -18,7 +18,7 @@ use crate::backend::cpu::simd::streams;
 use crate::backend::cpu::threads;
 use crate::context::isa;
 use crate::error::Result;
-use crate::ops::conv2d::{Conv2dGeometry, conv2d_onto, cpu::is_pointwise, cpu::pointwise_panels};
+use crate::ops::conv2d::{Conv2dGeometry, algorithm::is_pointwise, conv2d_onto, cpu::pointwise_panels};
 use crate::pool::Buffer;
 use crate::tensor::Tensor;
 

@@ -13,6 +13,7 @@
 //!
 //! Arithmetic binds: 2 · outputs · kh · kw · C operations each for y, ∂x and ∂w.
 
+pub(crate) mod algorithm;
 mod cases;
 pub(crate) mod cpu;
 pub(crate) mod cuda;
@@ -21,6 +22,7 @@ mod input_grad_rgb;
 mod reference;
 mod rgb_conv;
 
+pub use algorithm::{Algorithm, Choice, Pass, choose};
 pub use cases::cases;
 
 use crate::activation::Activation;
@@ -231,7 +233,7 @@ pub(crate) fn conv2d_pooled(
 ) -> Result<Tensor> {
     let g = Conv2dGeometry::new(x.shape(), w.shape(), options)?;
     let inputs: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
-    let fast = matches!(route("conv2d", &inputs)?, Route::Fast) && cpu::pools(&g);
+    let fast = matches!(route("conv2d", &inputs)?, Route::Fast) && cpu::pools(isa(), &g);
     let biased = b.is_none_or(|b| b.shape()[..] == [g.out_channels]);
     if !(fast && biased) || Needs::of([x, w, b.unwrap_or(w)]).any() {
         let pool = PoolOptions { pool: [2; 2], stride: [2; 2], padding: Padding::Valid };
@@ -256,7 +258,7 @@ pub(crate) fn conv2d_onto(
 ) -> Result<Tensor> {
     let g = Conv2dGeometry::new(x.shape(), w.shape(), options)?;
     let inputs: Vec<&Tensor> = [x, w, &onto].into_iter().chain(b).collect();
-    let fast = matches!(route("conv2d", &inputs)?, Route::Fast) && cpu::is_pointwise(&g);
+    let fast = matches!(route("conv2d", &inputs)?, Route::Fast) && algorithm::is_pointwise(&g);
     let fits = onto.shape() == g.output_shape() && options.activation == Activation::Linear;
     let biased = b.is_none_or(|b| b.shape()[..] == [g.out_channels]);
     let constant = !Needs::of([x, w, &onto, b.unwrap_or(w)]).any();
