@@ -4,8 +4,7 @@
 use super::Conv2dGeometry;
 use crate::activation::Activation;
 use crate::backend::cuda::{Argument, Cuda, Kernel, Memory, Size, Value, arguments};
-use crate::context::Context;
-use crate::context::Precision;
+use crate::context::{Context, Precision};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
