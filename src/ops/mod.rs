@@ -21,6 +21,7 @@ pub mod dense;
 pub mod depthwise_conv2d;
 pub mod dropout;
 pub mod elementwise;
+pub mod operators;
 pub mod pad;
 pub mod padding;
 pub mod pool;
