@@ -16,6 +16,7 @@ pub mod precision;
 pub(crate) mod separable_conv2d;
 #[cfg(test)]
 mod sizes;
+pub(crate) mod unary;
 
 pub use fast_math::{fast_math, with_fast_math};
 pub use padding::Padding;
@@ -53,6 +54,7 @@ operators! {
     depthwise_conv2d { depthwise_conv2d }
     dropout { dropout }
     elementwise { add, clip, mul, scale, sign, sub }
+    functions { abs, exp, ln, neg, recip, sqrt, square }
     pad { zero_pad2d }
     pool { PoolOptions, average_pool2d, global_average_pool, global_max_pool, max_pool2d }
     reduce { mean, mean_axes, sum, sum_axes }
