@@ -20,7 +20,8 @@
     FUNCTION(11, /* square */ x * x, s + s)                                                                        \
     FUNCTION(12, /* recip */ 1.0f / x, -(s * s))                                                                   \
     FUNCTION(13, /* abs */ fabsf(x), sign(s))                                                                      \
-    FUNCTION(14, /* neg */ -x, -1.0f)
+    FUNCTION(14, /* neg */ -x, -1.0f)                                                                              \
+    FUNCTION(15, /* leaky_relu */ x > 0.0f ? x : x * p, s > 0.0f ? 1.0f : p)
 
 namespace {
 

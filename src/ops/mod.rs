@@ -55,6 +55,7 @@ operators! {
     dropout { dropout }
     elementwise { add, clip, mul, scale, sign, sub }
     functions { abs, exp, ln, neg, recip, sqrt, square }
+    leaky_relu { leaky_relu }
     pad { zero_pad2d }
     pool { PoolOptions, average_pool2d, global_average_pool, global_max_pool, max_pool2d }
     reduce { mean, mean_axes, sum, sum_axes }
