@@ -17,6 +17,7 @@ pub mod domain {
     pub const BOOTSTRAP: u64 = 6;
     pub const TEST: u64 = 7;
     pub const ATTACK: u64 = 8;
+    pub const TENSOR: u64 = 9;
 }
 
 const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];

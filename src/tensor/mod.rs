@@ -4,6 +4,8 @@
 //! There are no strides and no views. Cloning and reshaping share the memory; everything else is
 //! an operator in [`crate::ops`].
 
+mod constructors;
+mod display;
 mod gradient;
 mod node;
 mod shape;
@@ -19,7 +21,6 @@ use crate::backend::cpu::kept::Kept;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::pool::{self, Buffer};
-use std::fmt;
 use std::sync::Arc;
 
 #[derive(Clone)]
@@ -38,46 +39,6 @@ impl Tensor {
     pub(crate) fn from_storage(storage: Storage, shape: Shape) -> Self {
         assert_eq!(storage.len(), shape.elements(), "buffer length against shape {shape}");
         Tensor { shape, storage: Arc::new(Held::new(storage)), node: None }
-    }
-
-    /// Copies `values`; an error when their number is not the shape's, or there is no such shape.
-    pub fn from_slice<T: Real>(values: &[T], shape: impl IntoShape) -> Result<Self> {
-        let shape = shape.into_shape()?;
-        if values.len() != shape.elements() {
-            return Err(Error::shape(
-                "Tensor::from_slice",
-                format!("{} values for shape {shape}", shape.elements()),
-                values.len(),
-            ));
-        }
-        Ok(Self::from_buffer(Buffer::from_slice(values), shape))
-    }
-
-    /// Pictures or masks: u8.
-    pub fn from_u8(values: &[u8], shape: impl IntoShape) -> Result<Self> {
-        let shape = shape.into_shape()?;
-        if values.len() != shape.elements() {
-            return Err(Error::shape(
-                "Tensor::from_u8",
-                format!("{} values for shape {shape}", shape.elements()),
-                values.len(),
-            ));
-        }
-        Ok(Self::from_storage(Storage::U8(Buffer::from_slice(values)), shape))
-    }
-
-    pub fn full(shape: impl Into<Shape>, value: f32) -> Self {
-        let shape = shape.into();
-        Self::from_buffer(Buffer::filled(shape.elements(), value), shape)
-    }
-
-    pub fn zeros(shape: impl Into<Shape>) -> Self {
-        Self::full(shape, 0.0)
-    }
-
-    /// A tensor without axes.
-    pub fn scalar<T: Real>(value: T) -> Self {
-        Self::from_buffer(Buffer::from_slice(&[value]), [])
     }
 
     pub fn shape(&self) -> Shape {
@@ -222,13 +183,6 @@ impl Tensor {
 
     pub fn needs_grad(&self) -> bool {
         self.node.is_some()
-    }
-}
-
-impl fmt::Debug for Tensor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let first: Vec<f64> = self.to_vec_f64().into_iter().take(6).collect();
-        write!(f, "Tensor{} {:?} {first:?}…", self.shape, self.dtype())
     }
 }
 

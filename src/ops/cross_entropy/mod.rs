@@ -245,7 +245,7 @@ fn one_label(op: &'static str, logits: &Tensor, labels: &Tensor) -> Result<(usiz
     };
     let with_one = labels.shape().split_last() == Some((&1, leading));
     if *labels.shape() != *leading && !with_one {
-        let expected = format!("labels of shape {}", Shape::new(leading));
+        let expected = format!("labels of shape {}", Shape::of(leading));
         return Err(Error::shape(op, expected, labels.shape()));
     }
     if labels.device() != logits.device() {
