@@ -258,10 +258,7 @@ mod tests {
     #[test]
     fn more_than_a_thousand_elements_are_summarised() {
         let many = Tensor::arange(0.0, 1001.0, 1.0).unwrap();
-        assert_eq!(
-            many.to_string(),
-            "[   0.    1.    2. ...  998.  999. 1000.]"
-        );
+        assert_eq!(many.to_string(), "[   0.    1.    2. ...  998.  999. 1000.]");
         let text = Tensor::zeros([40, 40]).to_string();
         let row = "[0. 0. 0. ... 0. 0. 0.]";
         assert_eq!(text, format!("[{row}\n {row}\n {row}\n ...\n {row}\n {row}\n {row}]"));
