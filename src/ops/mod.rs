@@ -20,6 +20,7 @@ pub mod dense;
 pub mod depthwise_conv2d;
 pub mod dropout;
 pub mod elementwise;
+pub(crate) mod epilogue;
 pub mod fast_math;
 pub mod pad;
 pub mod padding;
@@ -38,6 +39,7 @@ pub use activation::{relu, relu6, sigmoid, tanh};
 pub use affine::affine;
 pub use batch_norm::{BatchNorm, batch_norm_infer, batch_norm_train};
 pub use concat::concat;
+pub(crate) use conv2d::Convolution;
 pub use conv2d::{Conv2dOptions, conv2d};
 pub use cross_entropy::{
     CategoricalGradient, binary_cross_entropy, binary_cross_entropy_of_probabilities,
@@ -48,6 +50,7 @@ pub use dense::dense;
 pub use depthwise_conv2d::depthwise_conv2d;
 pub use dropout::dropout;
 pub use elementwise::{add, clip, mul, scale, sign, sub};
+pub(crate) use epilogue::Epilogue;
 pub use fast_math::{fast_math, with_fast_math};
 pub use pad::zero_pad2d;
 pub use padding::Padding;
@@ -57,7 +60,6 @@ pub use precision::{Precision, precision, with_precision};
 pub use reduce::{mean, mean_axes, sum, sum_axes};
 pub use reshape::{flatten, reshape};
 pub use resize::{Method, resize};
-pub(crate) use separable_conv2d::{Convolution, separable_conv2d};
 pub use sign_step::{Bounds, sign_step};
 pub use softmax::softmax;
 

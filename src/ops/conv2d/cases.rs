@@ -1,4 +1,4 @@
-use super::{Conv2dGeometry, Conv2dOptions, conv2d};
+use super::{Conv2dGeometry, Conv2dOptions, Convolution, conv2d_fused};
 use crate::activation::Activation;
 use crate::cases::{Case, Input, Size};
 use crate::ops::Padding::{self, Cells, Same, Valid};
@@ -52,15 +52,18 @@ impl Layer {
 
     fn case(self, size: Size) -> Case {
         let Layer { x, kernel: [kh, kw, f], stride, padding, dilation, activation, .. } = self;
-        let options = Conv2dOptions { stride, padding, dilation, activation };
+        let options = Conv2dOptions { stride, padding, dilation };
         let kernel = [kh, kw, x[3], f];
         let g = Conv2dGeometry::new(x.into(), kernel.into(), options).expect("a valid case");
         let mut inputs = vec![Input::new("x", x), Input::new("w", kernel)];
         if self.bias {
             inputs.push(Input::new("b", [f]));
         }
-        Case::new("conv2d", self.name, size, inputs, move |t| conv2d(&t[0], &t[1], t.get(2), options))
-            .flops(g.flops())
+        Case::new("conv2d", self.name, size, inputs, move |t| {
+            let convolution = Convolution { kernel: &t[1], bias: t.get(2), options };
+            Ok(conv2d_fused(&t[0], convolution, activation.into())?.y)
+        })
+        .flops(g.flops())
     }
 }
 
