@@ -8,7 +8,8 @@
 //! the network's plan.
 
 use crate::activation::Activation;
-use crate::backend::cpu::simd::{Isa, isa};
+use crate::backend::cpu::simd::Isa;
+use crate::context::isa;
 use crate::error::Result;
 use crate::ops::batch_norm::Statistics;
 use crate::ops::{Padding, PoolOptions, Route, add, max_pool2d};

@@ -8,7 +8,7 @@
 //! for, nobody needs that result but the product: a task makes as many rows of it as fit L2 and multiplies them there,
 //! and they are never written to memory.
 
-use super::conv2d::{Conv2dGeometry, Convolution, conv2d_fused, cpu};
+use super::conv2d::{Conv2dGeometry, Convolution, algorithm, conv2d_fused, cpu};
 use super::depthwise_conv2d::{ByRows, DepthwiseGeometry, depthwise_conv2d_fused};
 use super::epilogue::{Epilogue, Setting};
 use super::route;
@@ -16,8 +16,9 @@ use crate::activation::Activation;
 use crate::autograd::Needs;
 use crate::backend::cpu::gemm::{Start, multiply_rows};
 use crate::backend::cpu::kept::Weights;
-use crate::backend::cpu::simd::{isa, streams};
+use crate::backend::cpu::simd::streams;
 use crate::backend::cpu::threads;
+use crate::context::isa;
 use crate::error::Result;
 use crate::pool::Buffer;
 use crate::tensor::Tensor;
@@ -60,7 +61,7 @@ pub(crate) fn fuses_separable(
     point: &Conv2dGeometry,
 ) -> std::result::Result<usize, &'static str> {
     setting.unrecorded_on_cpu()?;
-    if !cpu::is_pointwise(point) {
+    if !algorithm::is_pointwise(point) {
         return Err("the convolution after it is not 1×1");
     }
     let [height, width] = depth.output;
@@ -166,7 +167,8 @@ fn rows(count: usize, width: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::cpu::simd::{Isa, supported, with_isa};
+    use crate::backend::cpu::simd::{Isa, supported};
+    use crate::context::with_isa;
     use crate::ops::{Conv2dOptions, Padding, conv2d, depthwise_conv2d};
 
     fn noise(shape: &[usize]) -> Tensor {

@@ -13,6 +13,7 @@
 //!
 //! Arithmetic binds: 2 · outputs · kh · kw · C operations each for y, ∂x and ∂w.
 
+pub(crate) mod algorithm;
 mod cases;
 pub(crate) mod cpu;
 pub(crate) mod cuda;
@@ -21,17 +22,17 @@ mod input_grad_rgb;
 mod reference;
 mod rgb_conv;
 
+pub use algorithm::{Algorithm, Choice, Pass, choose};
 pub use cases::cases;
-pub use cuda::with_tile;
 
 use crate::activation::Activation;
 use crate::autograd::{Needs, record_all};
 use crate::backend::cpu::kept::Weights;
-use crate::backend::cpu::simd::isa;
+use crate::context::{fast_math, isa, precision, with_fast_math};
 use crate::error::{Error, Result};
 use crate::ops::batch_norm::Moments;
 use crate::ops::epilogue::{Epilogue, Fusable, Fused, Setting};
-use crate::ops::{Padding, Route, fast_math, precision, route, span, with_fast_math};
+use crate::ops::{Padding, Route, route, span};
 use crate::pool::Buffer;
 use crate::tensor::{Real, Shape, Tensor};
 
@@ -195,7 +196,7 @@ impl Conv2dGeometry {
     /// y + residual, in the residual's memory: the sum of a block that ends with a 1×1 convolution.
     pub(crate) fn fuses_residual(&self, setting: Setting) -> Fusable {
         setting.unrecorded_on_cpu()?;
-        match cpu::is_pointwise(self) {
+        match algorithm::is_pointwise(self) {
             true => Ok(()),
             false => Err("only a 1×1 convolution adds to what is there"),
         }
@@ -203,8 +204,7 @@ impl Conv2dGeometry {
 
     /// The largest of each 2×2 outputs: the larger picture is never written.
     pub(crate) fn fuses_pool(&self, setting: Setting) -> Fusable {
-        setting.unrecorded_on_cpu()?;
-        match cpu::pools(self) {
+        match cpu::pools(setting.unrecorded_on_cpu()?, self) {
             true => Ok(()),
             false => Err("only Winograd's tiles hold whole squares of outputs"),
         }
@@ -376,7 +376,7 @@ mod tests {
     #[test]
     fn a_sum_in_the_convolutions_pass_is_the_sum_after_it_to_the_bit() {
         for isa in crate::backend::cpu::simd::supported() {
-            crate::backend::cpu::simd::with_isa(isa, || {
+            crate::context::with_isa(isa, || {
                 for (c, f, k) in [(24, 40, 1), (3, 5, 1), (300, 33, 1), (4, 6, 3)] {
                     let (x, w) = (noise(&[2, 5, 7, c]), noise(&[k, k, c, f]));
                     let options = Conv2dOptions { padding: Padding::Same, ..Default::default() };
@@ -403,7 +403,7 @@ mod tests {
     #[test]
     fn pooling_in_the_convolutions_pass_is_pooling_after_it_to_the_bit() {
         for isa in crate::backend::cpu::simd::supported() {
-            crate::backend::cpu::simd::with_isa(isa, || {
+            crate::context::with_isa(isa, || {
                 for (h, w, c, f, k) in
                     [(8, 6, 16, 40, 3), (7, 9, 33, 17, 3), (9, 8, 16, 16, 5), (5, 4, 3, 4, 3)]
                 {
