@@ -198,18 +198,21 @@ mod tests {
 
     #[test]
     fn what_no_kernel_makes_in_its_pass_is_made_after_it() {
-        use crate::ops::{Conv2dOptions, batch_norm_infer, conv2d, depthwise_conv2d};
+        use crate::ops::conv2d::{Convolution, conv2d_fused};
+        use crate::ops::depthwise_conv2d::depthwise_conv2d_fused;
+        use crate::ops::{Conv2dOptions, batch_norm_infer};
         let fill = |shape: &[usize]| {
             let values: Vec<f32> = (0..shape.iter().product()).map(|i| (i as f32 * 0.7).sin()).collect();
             Tensor::from_slice(&values, shape).unwrap()
         };
         let (x, w, d, c) = (fill(&[1, 4, 4, 3]), fill(&[3, 3, 3, 3]), fill(&[3, 3, 3, 1]), fill(&[3]));
-        let made = |activation| {
-            let options = Conv2dOptions { activation, ..Conv2dOptions::default() };
+        let made = |activation: Activation| {
+            let options = Conv2dOptions::default();
+            let by = |kernel| Convolution { kernel, bias: None, options };
             let variance = Tensor::full([3], 1.0);
             [
-                conv2d(&x, &w, None, options).unwrap(),
-                depthwise_conv2d(&x, &d, None, options).unwrap(),
+                conv2d_fused(&x, by(&w), activation.into()).unwrap().y,
+                depthwise_conv2d_fused(&x, by(&d), activation.into()).unwrap().y,
                 batch_norm_infer(&x, &c, &c, &c, &variance, 1e-3, activation).unwrap(),
             ]
         };

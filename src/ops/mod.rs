@@ -11,13 +11,15 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
+pub(crate) mod epilogue;
 pub mod padding;
 pub(crate) mod separable_conv2d;
 pub(crate) mod unary;
 
+pub(crate) use conv2d::Convolution;
+pub(crate) use epilogue::Epilogue;
 pub use padding::Padding;
 pub(crate) use padding::{padded, span};
-pub(crate) use separable_conv2d::{Convolution, separable_conv2d};
 
 /// A line an operator: its module, and what of it is called `ops::…`. Its cases join those of all.
 ///
