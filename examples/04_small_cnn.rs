@@ -11,11 +11,11 @@ use images::{Images, NAMES, accuracy};
 /// [N, 48, 48, 3] to logits [N, classes]: three times a convolution and a pool, so that pixels become fewer
 /// and features more; then the mean of every feature, and a layer that weighs them.
 fn network(x: &Tensor, [w1, b1, w2, b2, w3, b3, w4, b4]: &[Tensor; 8]) -> Result<Tensor> {
-    let convolution = Conv2dOptions::default().same().activation(Activation::Relu);
+    let convolution = Conv2dOptions::default().same();
     let pool = PoolOptions::new(2);
-    let x = x.conv2d(w1, b1, convolution)?.max_pool2d(pool)?;
-    let x = x.conv2d(w2, b2, convolution)?.max_pool2d(pool)?;
-    let x = x.conv2d(w3, b3, convolution)?.max_pool2d(pool)?;
+    let x = x.conv2d(w1, b1, convolution)?.relu()?.max_pool2d(pool)?;
+    let x = x.conv2d(w2, b2, convolution)?.relu()?.max_pool2d(pool)?;
+    let x = x.conv2d(w3, b3, convolution)?.relu()?.max_pool2d(pool)?;
     x.global_average_pool()?.dense(w4, b4)
 }
 

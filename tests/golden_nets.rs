@@ -11,7 +11,7 @@ use atrous::eval::metrics;
 use atrous::models::{Head, Spec};
 use atrous::nn::layers::Layer;
 use atrous::nn::{Graph, Live, Model, Pass, Run, classify_before_upsampling, fold_batch_norm};
-use atrous::ops::{self, CategoricalGradient};
+use atrous::ops::{self, CategoricalGradient, PoolOptions};
 use atrous::{DType, Device, Tensor, losses::Loss};
 use common::{Gains, Npz, fill, hash_unit, input, json, numbers, sample_positions, text, variants};
 use serde_json::Value;
@@ -166,7 +166,7 @@ fn replay_deciding_as_f64(net: &Value, model: &Model, mode: &str) -> Replay {
     };
     let mut nudges = Nudges::new();
     for node in model.graph.nodes() {
-        if let Layer::MaxPooling2D { pool: [size, _], stride: [step, _], .. } = node.layer {
+        if let Layer::MaxPooling2D(PoolOptions { pool: [size, _], stride: [step, _], .. }) = node.layer {
             let before = model.graph.node(node.inputs[0]);
             let (coarse, exact) = (&coarse.layers[&before.name], &exact[&before.name]);
             let scale = absmax(exact);

@@ -144,7 +144,7 @@ impl Work {
 /// Padded to the same size.
 fn options(stride: usize, dilation: usize) -> Conv2dOptions {
     let (stride, dilation) = ([stride; 2], [dilation; 2]);
-    Conv2dOptions { stride, padding: Padding::Same, dilation, activation: Activation::Linear }
+    Conv2dOptions { stride, padding: Padding::Same, dilation }
 }
 
 /// Small ones of odd sizes, for tests.

@@ -24,9 +24,7 @@ pub fn deeplab_v3_plus(side: usize, classes: usize) -> Result<Graph> {
     let cells = side / 16;
 
     // The pyramid. Convolutions are created in this order, which gives their names.
-    let average =
-        Layer::AveragePooling2D { pool: [cells; 2], stride: [cells; 2], padding: Padding::Valid };
-    let pooled = g.add(average, &[high])?;
+    let pooled = g.add(Layer::average_pooling2d(cells), &[high])?;
     let he = |layer: Layer| layer.with_padding(Padding::Same).with_initializer(Initializer::HeNormal);
     let block = |filters, kernel| he(Layer::conv2d(filters, kernel)).with_bias(false);
     let pooled = convolution_block(g, pooled, he(Layer::conv2d(256, 1)))?;

@@ -4,11 +4,12 @@
 use super::{Head, add_head, dense};
 use crate::activation::Activation;
 use crate::error::Result;
-use crate::nn::layers::Layer;
+use crate::nn::layers::{BatchNormalization, Layer};
 use crate::nn::{Graph, Id};
 use crate::ops::Padding;
 
-const BATCH_NORM: Layer = Layer::BatchNormalization { epsilon: 1e-3, momentum: 0.999 };
+const BATCH_NORM: Layer =
+    Layer::BatchNormalization(BatchNormalization { epsilon: 1e-3, momentum: 0.999 });
 const RELU6: Layer = Layer::Activation(Activation::Relu6);
 
 /// Output channels and stride of the blocks 1 to 16.

@@ -4,10 +4,11 @@
 use super::{Head, add_head, dense};
 use crate::activation::Activation;
 use crate::error::Result;
-use crate::nn::layers::Layer;
+use crate::nn::layers::{BatchNormalization, Layer};
 use crate::nn::{Graph, Id};
 
-const BATCH_NORM: Layer = Layer::BatchNormalization { epsilon: 1.001e-5, momentum: 0.99 };
+const BATCH_NORM: Layer =
+    Layer::BatchNormalization(BatchNormalization { epsilon: 1.001e-5, momentum: 0.99 });
 const RELU: Layer = Layer::Activation(Activation::Relu);
 
 /// Pictures [side, side, 3] in −1..1 → class probabilities. The base has 23,564,800 parameters;

@@ -5,7 +5,7 @@
 //! tape; summaries, parameter names and rewrites come from the graph itself.
 
 use crate::error::{Error, Result};
-use crate::nn::layers::{Layer, ParameterSpec};
+use crate::nn::layers::{BatchNormalization, Layer, ParameterSpec};
 use crate::tensor::Shape;
 use std::collections::HashMap;
 
@@ -179,7 +179,7 @@ impl Graph {
     /// The same with another momentum for its batch norms' moving statistics.
     pub fn with_batch_norm_momentum(mut self, value: f32) -> Self {
         for node in &mut self.nodes {
-            if let Layer::BatchNormalization { momentum, .. } = &mut node.layer {
+            if let Layer::BatchNormalization(BatchNormalization { momentum, .. }) = &mut node.layer {
                 *momentum = value.into();
             }
         }

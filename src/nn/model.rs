@@ -5,7 +5,8 @@ use super::{Graph, Id};
 use crate::context::on_threads;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::layers::{Along, Layer, Lowered, Run};
+use crate::nn::layers::{self, BatchNormalization, Forward, Layer, LayerOutput, Run};
+use crate::ops::Epilogue;
 use crate::ops::batch_norm::Statistics;
 use crate::pool;
 use crate::tensor::{DType, Shape, Tensor};
@@ -122,7 +123,7 @@ impl Model {
     pub(crate) fn variance_epsilon(&self, parameter: usize) -> Option<f64> {
         let layer = self.offsets.partition_point(|&offset| offset <= parameter) - 1;
         match self.graph.nodes().get(layer)?.layer {
-            Layer::BatchNormalization { epsilon, .. } => {
+            Layer::BatchNormalization(BatchNormalization { epsilon, .. }) => {
                 let variance = self.parameters[parameter].path.ends_with("/moving_variance");
                 variance.then_some(epsilon)
             }
@@ -173,7 +174,7 @@ impl Model {
     /// worse than the ones a base comes with.
     pub fn freeze_batch_norms(&mut self) {
         for i in 0..self.graph.base().len() {
-            if matches!(self.graph.nodes()[i].layer, Layer::BatchNormalization { .. }) {
+            if matches!(self.graph.nodes()[i].layer, Layer::BatchNormalization(_)) {
                 self.train_layer(i, false);
             }
         }
@@ -274,10 +275,12 @@ impl Model {
                 run.batch_statistics && self.parameters[range].iter().any(|p| p.trainable)
             };
             let run = Run { batch_statistics: of_batch(i), ..run };
-            let lowered = match made {
-                Some(output) => Lowered { output, logits: None, moving: None, statistics: None },
+            let made =
+                made.or_else(|| if passes.extras[i].later { inputs.first().cloned() } else { None });
+            let result: LayerOutput = match made {
+                Some(output) => output.into(),
                 None => {
-                    let Extras { activation, onto, last, pooled, depthwise, later, statistics_for } =
+                    let Extras { activation, onto, last, pooled, depthwise, statistics_for, .. } =
                         passes.extras[i];
                     let onto = onto.and_then(|id| match last {
                         true => values[id.0].take(),
@@ -285,15 +288,23 @@ impl Model {
                     });
                     let depthwise = depthwise.map(|Id(i)| {
                         let its = &leaves[self.offsets[i]..self.offsets[i + 1]];
-                        nodes[i].layer.convolution(its, passes.extras[i].activation)
+                        let Layer::DepthwiseConv2D(layer) = nodes[i].layer else { unreachable!() };
+                        (layers::convolution(its, layer.options()), passes.extras[i].activation)
                     });
                     let known = node.inputs.first().and_then(|id| statistics[id.0].take());
                     let statistics = statistics_for.is_some_and(|Id(norm)| of_batch(norm));
-                    let along = Along { activation, onto, pooled, depthwise, later, statistics, known };
-                    node.layer.lower(&node.name, inputs, &leaves[range.clone()], run, along)?
+                    let forward = Forward {
+                        name: &node.name,
+                        parameters: &leaves[range.clone()],
+                        run,
+                        epilogue: Epilogue { residual: onto, activation, pool: pooled, statistics },
+                        depthwise,
+                        statistics: known,
+                    };
+                    node.layer.forward(inputs, forward)?
                 }
             };
-            let Lowered { output, logits: raw, moving: moved, statistics: told } = lowered;
+            let LayerOutput { output, logits: raw, moving: moved, statistics: told } = result;
             statistics[i] = told;
             if let Some((mean, variance)) = moved {
                 moving.extend([(range.end - 2, mean), (range.end - 1, variance)]);

@@ -8,8 +8,8 @@
 
 use super::{Graph, Id};
 use crate::activation::Activation;
-use crate::nn::layers::Layer;
-use crate::ops::Padding;
+use crate::nn::layers::{Conv2D, Layer};
+use crate::ops::{Padding, PoolOptions};
 
 /// What a layer's operator makes along with its result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,20 +53,23 @@ impl Passes {
                 (Layer::Activation(activation), &[id]) => {
                     passes.activation(graph, &readers, i, id, activation);
                 }
-                (Layer::Conv2D { kernel: [1, 1], stride: [1, 1], .. }, &[id]) => {
+                (Layer::Conv2D(Conv2D { kernel: [1, 1], stride: [1, 1], .. }), &[id]) => {
                     passes.separable(graph, &readers, i, id);
                 }
-                (Layer::BatchNormalization { .. }, &[id]) => {
+                (Layer::BatchNormalization(_), &[id]) => {
                     let producer = graph.node(id).layer;
-                    let convolves =
-                        matches!(producer, Layer::Conv2D { .. } | Layer::DepthwiseConv2D { .. });
+                    let convolves = matches!(producer, Layer::Conv2D(_) | Layer::DepthwiseConv2D(_));
                     if convolves && readers[id.0] == 1 && producer.activation() == Activation::Linear {
                         passes.extras[id.0].statistics_for = Some(Id(i));
                     }
                 }
                 (Layer::Add, &[a, b]) => passes.sum(graph, &readers, i, [a, b]),
                 (
-                    Layer::MaxPooling2D { pool: [2, 2], stride: [2, 2], padding: Padding::Valid },
+                    Layer::MaxPooling2D(PoolOptions {
+                        pool: [2, 2],
+                        stride: [2, 2],
+                        padding: Padding::Valid,
+                    }),
                     &[id],
                 ) => passes.pool(graph, &readers, i, id),
                 _ => {}
@@ -84,9 +87,11 @@ impl Passes {
         id: Id,
         activation: Activation,
     ) {
-        use Layer::{BatchNormalization, Conv2D, DepthwiseConv2D};
         let producer = graph.node(id).layer;
-        let can = matches!(producer, BatchNormalization { .. } | Conv2D { .. } | DepthwiseConv2D { .. });
+        let can = matches!(
+            producer,
+            Layer::BatchNormalization(_) | Layer::Conv2D(_) | Layer::DepthwiseConv2D(_)
+        );
         let linear = producer.activation() == Activation::Linear;
         if can
             && linear
@@ -103,7 +108,7 @@ impl Passes {
     fn separable(&mut self, graph: &Graph, readers: &[usize], i: usize, id: Id) {
         let depthwise = self.made_by[id.0].unwrap_or(id);
         let alone = readers[id.0] == 1 && readers[depthwise.0] == 1;
-        if matches!(graph.node(depthwise).layer, Layer::DepthwiseConv2D { .. }) && alone {
+        if matches!(graph.node(depthwise).layer, Layer::DepthwiseConv2D(_)) && alone {
             self.extras[depthwise.0].later = true;
             self.extras[i].depthwise = Some(depthwise);
         }
@@ -113,7 +118,8 @@ impl Passes {
     fn sum(&mut self, graph: &Graph, readers: &[usize], i: usize, [a, b]: [Id; 2]) {
         for (conv, other) in [(a, b), (b, a)] {
             let layer = graph.node(conv).layer;
-            let pointwise = matches!(layer, Layer::Conv2D { kernel: [1, 1], stride: [1, 1], .. });
+            let pointwise =
+                matches!(layer, Layer::Conv2D(Conv2D { kernel: [1, 1], stride: [1, 1], .. }));
             let linear = layer.activation() == Activation::Linear;
             if pointwise && linear && readers[conv.0] == 1 && other.0 < conv.0 {
                 let after = &graph.nodes()[conv.0 + 1..];
@@ -134,7 +140,7 @@ impl Passes {
         let alone = readers[id.0] == 1 && readers[conv.0] == 1;
         let Extras { onto, depthwise, .. } = self.extras[conv.0];
         let free = onto.is_none() && depthwise.is_none();
-        if matches!(layer, Layer::Conv2D { .. }) && can && alone && free {
+        if matches!(layer, Layer::Conv2D(_)) && can && alone && free {
             self.extras[conv.0].pooled = true;
             self.made_by[i] = Some(id);
         }
@@ -144,6 +150,7 @@ impl Passes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::layers::BatchNormalization;
 
     #[test]
     fn what_nobody_else_reads_is_made_along() {
@@ -175,7 +182,7 @@ mod tests {
     #[test]
     fn a_convolution_tells_the_batch_norm_that_alone_reads_it() {
         let mut g = Graph::new("norms", "input", [8, 8, 4]);
-        let bn = Layer::BatchNormalization { epsilon: 1e-3, momentum: 0.9 };
+        let bn = Layer::BatchNormalization(BatchNormalization { epsilon: 1e-3, momentum: 0.9 });
         let conv = Layer::conv2d(4, 3).with_padding(Padding::Same);
         let a = g.add(conv, &[g.input()]).unwrap();
         let norm = g.add(bn, &[a]).unwrap();

@@ -4,7 +4,7 @@ use super::{Graph, Id, Model, Pass};
 use crate::activation::Activation;
 use crate::device::Device;
 use crate::error::Result;
-use crate::nn::layers::Layer;
+use crate::nn::layers::{BatchNormalization, Conv2D, DepthwiseConv2D, Layer};
 use crate::ops::Padding;
 use crate::tensor::{DType, Tensor};
 use std::collections::{HashMap, HashSet};
@@ -33,14 +33,12 @@ fn fold_where(model: &Model, wanted: impl Fn(usize, usize) -> bool) -> Result<Mo
     let folds: HashMap<usize, usize> = nodes
         .iter()
         .enumerate()
-        .filter(|(_, node)| matches!(node.layer, Layer::BatchNormalization { .. }))
+        .filter(|(_, node)| matches!(node.layer, Layer::BatchNormalization(_)))
         .map(|(i, node)| (i, node.inputs[0].0))
         .filter(|&(i, producer)| {
             let layer = &nodes[producer].layer;
-            let folding = matches!(
-                layer,
-                Layer::Conv2D { .. } | Layer::DepthwiseConv2D { .. } | Layer::Dense { .. }
-            );
+            let folding =
+                matches!(layer, Layer::Conv2D(_) | Layer::DepthwiseConv2D(_) | Layer::Dense(_));
             let linear = layer.activation() == Activation::Linear;
             folding && linear && readers[producer] == 1 && wanted(i, producer)
         })
@@ -84,13 +82,13 @@ pub fn classify_before_upsampling(model: &Model, observed: &[&str]) -> Result<Mo
         .iter()
         .enumerate()
         .filter_map(|(i, node)| match node.layer {
-            Layer::Conv2D {
+            Layer::Conv2D(Conv2D {
                 filters,
                 kernel: [1, 1],
                 stride: [1, 1],
                 activation: Activation::Linear,
                 ..
-            } => Some((i, node.inputs[0].0, filters)),
+            }) => Some((i, node.inputs[0].0, filters)),
             _ => None,
         })
         .filter(|&(i, up, filters)| {
@@ -126,8 +124,10 @@ pub fn pad_within_convolutions(model: &Model, observed: &[&str]) -> Result<Model
     let gone: HashMap<usize, [usize; 2]> = nodes
         .iter()
         .filter_map(|node| match node.layer {
-            Layer::Conv2D { padding: Padding::Valid, .. }
-            | Layer::DepthwiseConv2D { padding: Padding::Valid, .. } => Some(node.inputs[0].0),
+            Layer::Conv2D(Conv2D { padding: Padding::Valid, .. })
+            | Layer::DepthwiseConv2D(DepthwiseConv2D { padding: Padding::Valid, .. }) => {
+                Some(node.inputs[0].0)
+            }
             _ => None,
         })
         .filter_map(|zeros| match nodes[zeros].layer {
@@ -254,7 +254,9 @@ fn fold(
     values: &mut HashMap<String, (Tensor, bool)>,
 ) -> Result<()> {
     let nodes = model.graph.nodes();
-    let Layer::BatchNormalization { epsilon, .. } = nodes[norm].layer else { return Ok(()) };
+    let Layer::BatchNormalization(BatchNormalization { epsilon, .. }) = nodes[norm].layer else {
+        return Ok(());
+    };
     let of = |i: usize, k: usize| model.layer_parameters(i)[k].value.to_vec_f64();
     let (gamma, beta, mean, variance) = (of(norm, 0), of(norm, 1), of(norm, 2), of(norm, 3));
     let factor: Vec<f64> =
@@ -292,7 +294,7 @@ mod tests {
     /// after an activation, and one whose convolution feeds two layers.
     fn network() -> Model {
         let mut g = Graph::new("mixed", "input", [9, 9, 3]);
-        let bn = Layer::BatchNormalization { epsilon: 1e-3, momentum: 0.9 };
+        let bn = Layer::BatchNormalization(BatchNormalization { epsilon: 1e-3, momentum: 0.9 });
         let conv = Layer::conv2d(5, 3)
             .with_padding(Padding::Same)
             .with_bias(false)

@@ -22,7 +22,7 @@
 #![warn(missing_docs)]
 
 use crate::error::Result;
-use crate::ops::{add, mul, scale, sub};
+use crate::ops::{add, mul, neg, scale, sub};
 use crate::tensor::Tensor;
 use std::ops::{Add, Mul, Neg, Sub};
 
@@ -131,7 +131,7 @@ macro_rules! operator {
 
 operator!(Add::add, add, |x, c| add(x, &beside(c, x)?), |c, x: &Tensor| add(x, &beside(c, x)?));
 operator!(Sub::sub, sub, |x, c| sub(x, &beside(c, x)?), |c, x: &Tensor| {
-    add(&scale(x, -1.0)?, &beside(c, x)?)
+    add(&neg(x)?, &beside(c, x)?)
 });
 operator!(Mul::mul, mul, scale, |c, x: &Tensor| scale(x, c));
 
@@ -139,7 +139,7 @@ impl Neg for Tensor {
     type Output = Result<Tensor>;
 
     fn neg(self) -> Result<Tensor> {
-        scale(&self, -1.0)
+        neg(&self)
     }
 }
 
@@ -147,7 +147,7 @@ impl Neg for &Tensor {
     type Output = Result<Tensor>;
 
     fn neg(self) -> Result<Tensor> {
-        scale(self, -1.0)
+        neg(self)
     }
 }
 

@@ -9,7 +9,7 @@
 use super::names::Base;
 use crate::data::image::Preprocess;
 use crate::error::{Error, Result};
-use crate::nn::layers::Layer;
+use crate::nn::layers::{BatchNormalization, Conv2D, DepthwiseConv2D, Layer};
 use crate::nn::{Graph, Id};
 use crate::ops::Padding;
 use std::fmt;
@@ -82,14 +82,15 @@ impl Origin {
             let mut layer = node.layer;
             if i < graph.base().len() {
                 match &mut layer {
-                    Layer::BatchNormalization { epsilon, .. } => *epsilon = EPSILON,
+                    Layer::BatchNormalization(BatchNormalization { epsilon, .. }) => *epsilon = EPSILON,
                     Layer::ZeroPadding2D(pad) => {
                         let mut readers = nodes.iter().filter(|reader| reader.inputs.contains(&Id(i)));
                         if let Some(kernel) = readers.find_map(|reader| strided(&reader.layer)) {
                             *pad = around(kernel);
                         }
                     }
-                    Layer::Conv2D { padding, .. } | Layer::DepthwiseConv2D { padding, .. } => {
+                    Layer::Conv2D(Conv2D { padding, .. })
+                    | Layer::DepthwiseConv2D(DepthwiseConv2D { padding, .. }) => {
                         if let (Padding::Same, Some(kernel)) = (*padding, strided(&node.layer)) {
                             *padding = Padding::Valid;
                             let pad = Layer::ZeroPadding2D(around(kernel));
@@ -111,7 +112,8 @@ impl Origin {
 /// The window of a convolution whose stride is above 1 and for which padding matters.
 fn strided(layer: &Layer) -> Option<[usize; 2]> {
     match *layer {
-        Layer::Conv2D { kernel, stride, .. } | Layer::DepthwiseConv2D { kernel, stride, .. } => {
+        Layer::Conv2D(Conv2D { kernel, stride, .. })
+        | Layer::DepthwiseConv2D(DepthwiseConv2D { kernel, stride, .. }) => {
             (stride != [1, 1] && kernel != [1, 1]).then_some(kernel)
         }
         _ => None,
@@ -179,11 +181,14 @@ mod tests {
         };
         let both = Layer::ZeroPadding2D([[1, 1], [1, 1]]);
         assert_eq!((layer("conv1_pad"), layer("conv_pad_2")), (both, both));
-        assert!(matches!(layer("conv1"), Layer::Conv2D { padding: Padding::Valid, .. }));
-        assert!(matches!(layer("conv_dw_1"), Layer::DepthwiseConv2D { padding: Padding::Same, .. }));
-        assert!(matches!(layer("conv2d"), Layer::Conv2D { padding: Padding::Same, .. }));
+        assert!(matches!(layer("conv1"), Layer::Conv2D(Conv2D { padding: Padding::Valid, .. })));
+        assert!(matches!(
+            layer("conv_dw_1"),
+            Layer::DepthwiseConv2D(DepthwiseConv2D { padding: Padding::Same, .. })
+        ));
+        assert!(matches!(layer("conv2d"), Layer::Conv2D(Conv2D { padding: Padding::Same, .. })));
         let epsilon = |name| match layer(name) {
-            Layer::BatchNormalization { epsilon, .. } => epsilon,
+            Layer::BatchNormalization(BatchNormalization { epsilon, .. }) => epsilon,
             other => panic!("{other:?}"),
         };
         assert_eq!((epsilon("conv1_bn"), epsilon("batch_normalization")), (1e-5, 1e-3));

@@ -154,8 +154,9 @@ mod tests {
     use super::super::toy::{EPSILON, SIDE, Toy, linear_model, objective, pictures};
     use super::*;
     use crate::attack::Ball;
+    use crate::data::transforms::Augment;
     use crate::models::Spec;
-    use crate::train::{Augment, Event, Plan, Schedule};
+    use crate::train::{Event, Plan, Schedule};
     use std::ops::ControlFlow::{Break, Continue};
     use std::sync::Arc;
 

@@ -51,6 +51,7 @@ use crate::backend::cuda::Cuda;
 use crate::cases::{Case, Fill, Input, Size};
 use crate::context::isa;
 use crate::error::{Error, Result};
+use crate::ops::epilogue::Epilogue;
 use crate::ops::{Route, route};
 use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Tensor};
@@ -95,17 +96,27 @@ pub fn batch_norm_train(
     epsilon: f64,
     activation: Activation,
 ) -> Result<BatchNorm> {
-    let (fused, after) = activation.split();
-    let normed = batch_norm_train_with(None, x, gamma, beta, epsilon, fused)?;
-    Ok(BatchNorm { y: after.apply(normed.y)?, ..normed })
+    batch_norm_train_fused(None, x, [gamma, beta], epsilon, activation.into())
 }
 
-/// The same where the operator that made x has already told its statistics.
-pub(crate) fn batch_norm_train_with(
+/// The same and what its epilogue makes of the result; x's statistics are `known` where the operator that made it has told
+/// them.
+pub(crate) fn batch_norm_train_fused(
     known: Option<Statistics>,
     x: &Tensor,
-    gamma: &Tensor,
-    beta: &Tensor,
+    scale_shift: [&Tensor; 2],
+    epsilon: f64,
+    mut epilogue: Epilogue,
+) -> Result<BatchNorm> {
+    let activation = epilogue.take_activation();
+    let normed = train(known, x, scale_shift, epsilon, activation)?;
+    Ok(BatchNorm { y: epilogue.apply(normed.y)?, ..normed })
+}
+
+fn train(
+    known: Option<Statistics>,
+    x: &Tensor,
+    [gamma, beta]: [&Tensor; 2],
     epsilon: f64,
     activation: Activation,
 ) -> Result<BatchNorm> {
@@ -219,8 +230,19 @@ pub fn batch_norm_infer(
     epsilon: f64,
     activation: Activation,
 ) -> Result<Tensor> {
-    let (fused, after) = activation.split();
-    after.apply(infer(x, [gamma, beta], [mean, variance], epsilon, fused)?)
+    batch_norm_infer_fused(x, [gamma, beta], [mean, variance], epsilon, activation.into())
+}
+
+/// [`batch_norm_infer`], and what its epilogue makes of the result.
+pub(crate) fn batch_norm_infer_fused(
+    x: &Tensor,
+    scale_shift: [&Tensor; 2],
+    statistics: [&Tensor; 2],
+    epsilon: f64,
+    mut epilogue: Epilogue,
+) -> Result<Tensor> {
+    let activation = epilogue.take_activation();
+    epilogue.apply(infer(x, scale_shift, statistics, epsilon, activation)?)
 }
 
 fn infer(
