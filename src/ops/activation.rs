@@ -13,10 +13,11 @@
 
 use crate::activation::Activation;
 use crate::autograd::{Needs, record};
-use crate::backend::cpu::simd::{self, isa};
+use crate::backend::cpu::simd;
 use crate::backend::cpu::{math, threads};
 use crate::backend::cuda::{Cuda, Kernel, Size, arguments};
 use crate::cases::{self, Case, Fill, Input};
+use crate::context::isa;
 use crate::error::Result;
 use crate::ops::{Route, route, softmax};
 use crate::pool::Buffer;

@@ -18,10 +18,11 @@
 //! Bytes bind: an f32 element costs 12 bytes of traffic and one operation.
 
 use crate::autograd::{Needs, record};
-use crate::backend::cpu::simd::{self, isa};
+use crate::backend::cpu::simd;
 use crate::backend::cpu::threads;
 use crate::backend::cuda::{Cuda, Kernel, Size, arguments};
 use crate::cases::{self, Case, Fill, Input};
+use crate::context::isa;
 use crate::error::{Error, Result};
 use crate::ops::{Route, route, sum_axes};
 use crate::pool::Buffer;
@@ -97,23 +98,6 @@ pub fn clip(a: &Tensor, low: f64, high: f64) -> Result<Tensor> {
 /// −1, 0 or 1; the sign of ±0 is 0. Its gradient is zero, so it leaves the tape.
 pub fn sign(a: &Tensor) -> Result<Tensor> {
     map(a.detach(), "sign", Sign)
-}
-
-/// Ones where `a` has elements, of its type and on its device.
-pub(crate) fn ones_like(a: &Tensor) -> Result<Tensor> {
-    match route("ones_like", &[a])? {
-        Route::Cuda(cuda) => {
-            let n = a.shape().elements();
-            let y = cuda.allocate(n, DType::F32)?;
-            let all = arguments![&y, n as i64, 1.0f32];
-            // SAFETY: y is n floats, new.
-            unsafe {
-                cuda.launch(Kernel::of("elementwise", "elementwise_fill"), Size::elements(n), &all)?
-            };
-            Ok(Tensor::from_memory(y, a.shape()))
-        }
-        _ => Ok(Tensor::full(a.shape(), 1.0).to_dtype(a.dtype())),
-    }
 }
 
 /// How the right operand is laid over the left one.
@@ -367,32 +351,6 @@ fn map(mut x: Tensor, op: &'static str, f: impl Map) -> Result<Tensor> {
             Tensor::from_buffer(out, x.shape())
         }
     })
-}
-
-/// sum + share, into the memory of `sum` when nobody else sees it: how the tape adds gradients.
-pub(crate) fn accumulate(mut sum: Tensor, share: &Tensor) -> Result<Tensor> {
-    if sum.shape() != share.shape() || sum.dtype() != DType::F32 || !sum.is_unique() {
-        return add(&sum, share);
-    }
-    if let Route::Cuda(cuda) = route("accumulate", &[&sum, share])? {
-        let n = sum.shape().elements();
-        let kernel = Kernel::of(MODULE, "elementwise_accumulate");
-        // SAFETY: both are n floats, and nobody else holds the sum.
-        unsafe {
-            cuda.launch(kernel, Size::elements(n), &arguments![sum.memory(), share.memory(), n as i64])?
-        };
-        return Ok(sum);
-    }
-    let (share, isa) = (share.values::<f32>(), isa());
-    threads::for_each_chunk(sum.values_mut::<f32>(), threads::PASS, |i, sum| {
-        let share = &share[i * threads::PASS..][..sum.len()];
-        simd::vectorize(
-            isa,
-            #[inline(always)]
-            || sum.iter_mut().zip(share).for_each(|(s, &x)| *s += x),
-        );
-    });
-    Ok(sum)
 }
 
 pub fn cases() -> Vec<Case> {

@@ -3,9 +3,10 @@
 //! Each room holds, in this order: the formula and its gradient; the shape rule; the naive
 //! reference, generic over f32 and f64; the fast CPU kernel; the node on the tape; the cases.
 
-use crate::backend::cpu::simd::{Isa, isa};
+use crate::backend::cpu::simd::Isa;
 use crate::backend::cuda::Cuda;
 use crate::cases::Case;
+use crate::context::isa;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
@@ -20,18 +21,14 @@ pub mod dense;
 pub mod depthwise_conv2d;
 pub mod dropout;
 pub mod elementwise;
-pub mod fast_math;
 pub mod pad;
 pub mod padding;
 pub mod pool;
-pub mod precision;
 pub mod reduce;
 pub mod reshape;
 pub mod resize;
 pub(crate) mod separable_conv2d;
 pub mod sign_step;
-#[cfg(test)]
-mod sizes;
 pub mod softmax;
 
 pub use activation::{relu, relu6, sigmoid, tanh};
@@ -48,12 +45,10 @@ pub use dense::dense;
 pub use depthwise_conv2d::depthwise_conv2d;
 pub use dropout::dropout;
 pub use elementwise::{add, clip, mul, scale, sign, sub};
-pub use fast_math::{fast_math, with_fast_math};
 pub use pad::zero_pad2d;
 pub use padding::Padding;
 pub(crate) use padding::{padded, span};
 pub use pool::{PoolOptions, average_pool2d, global_average_pool, global_max_pool, max_pool2d};
-pub use precision::{Precision, precision, with_precision};
 pub use reduce::{mean, mean_axes, sum, sum_axes};
 pub use reshape::{flatten, reshape};
 pub use resize::{Method, resize};

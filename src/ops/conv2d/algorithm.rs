@@ -93,7 +93,7 @@ pub struct Choice<A = Algorithm> {
 }
 
 /// The algorithm of a pass and the reason for it. `fast_math`: whether the forward pass may round more
-/// ([`crate::ops::fast_math()`]).
+/// ([`crate::context::fast_math()`]).
 pub fn choose(pass: Pass, isa: Isa, g: &Conv2dGeometry, fast_math: bool) -> Choice {
     let algorithm = algorithm(pass, isa, g, fast_math);
     Choice { algorithm, reason: reason(pass, g, algorithm) }

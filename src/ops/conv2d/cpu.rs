@@ -23,8 +23,8 @@ use crate::backend::cpu::gemm::{
 use crate::backend::cpu::kept::Weights;
 use crate::backend::cpu::simd::Isa;
 use crate::backend::cpu::winograd::{self, Finish};
+use crate::context::fast_math;
 use crate::ops::batch_norm::{Moments, fill};
-use crate::ops::fast_math;
 use std::sync::Arc;
 
 /// With moments where the kernel [`takes_moments`].

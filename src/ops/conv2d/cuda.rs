@@ -4,10 +4,9 @@
 use super::{Choice, Conv2dGeometry, Pass};
 use crate::activation::Activation;
 use crate::backend::cuda::{Argument, Cuda, Kernel, Memory, Size, Value, arguments};
+use crate::context::{Context, Precision};
 use crate::error::{Error, Result};
-use crate::ops::Precision;
 use crate::tensor::{DType, Tensor};
-use std::cell::Cell;
 use std::fmt;
 
 /// `struct Conv2d` of the kernels.
@@ -54,23 +53,6 @@ impl Geometry {
 /// Multiprocessors of the largest device (an H100 has 132): with fewer blocks than these some of them idle.
 const MULTIPROCESSORS: usize = 132;
 
-thread_local! {
-    static TILE: Cell<Option<usize>> = const { Cell::new(None) };
-}
-
-/// Runs `f` with convolutions on a device in tiles of this size, 64 or 128, whatever suits their shapes:
-/// for tests and benchmarks.
-pub fn with_tile<T>(size: usize, f: impl FnOnce() -> T) -> T {
-    struct Back(Option<usize>);
-    impl Drop for Back {
-        fn drop(&mut self) {
-            TILE.set(self.0);
-        }
-    }
-    let _back = Back(TILE.replace(Some(size)));
-    f()
-}
-
 /// A pass as a matrix product: which kernel makes its result, and how the work is cut up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tiles {
@@ -91,7 +73,7 @@ impl Tiles {
         if pass == Pass::Forward && has_few_channels(g) {
             return Tiles { kernel: "conv2d_forward_few", size: 64, grid: grid(64), split_k: 1 };
         }
-        let small = match TILE.get() {
+        let small = match Context::current().conv_tile {
             Some(size) => size <= 64,
             None => columns <= 64 || rows <= 64 || blocks_at_most(pass, g, 128) < MULTIPROCESSORS,
         };
