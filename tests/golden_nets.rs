@@ -10,7 +10,7 @@ use atrous::context::no_grad;
 use atrous::eval::metrics;
 use atrous::models::{Head, Spec};
 use atrous::nn::layers::Layer;
-use atrous::nn::{Graph, Live, Model, Pass, Run, classify_before_upsampling, fold_batch_norm};
+use atrous::nn::{Graph, Model, Pass, Run, TrainingGraph, classify_before_upsampling, fold_batch_norm};
 use atrous::ops::{self, CategoricalGradient, PoolOptions};
 use atrous::{DType, Device, Tensor, losses::Loss};
 use common::{Gains, Npz, fill, hash_unit, input, json, numbers, sample_positions, text, variants};
@@ -381,9 +381,8 @@ fn check(net: &Value, arrays: &mut Npz, mode: &str, dtype: DType, device: Device
 fn rewritten_logits(model: &Model, x: &Tensor, mode: &str) -> Tensor {
     let x = x.detach();
     if mode == "train" {
-        let mut model = model.clone();
         let run = Run { batch_statistics: true, gradients: false, dropout: None };
-        return Live::new(&model).unwrap().run(&mut model, &x, run).unwrap().logits;
+        return TrainingGraph::new(model).unwrap().run(model, &x, run).unwrap().logits;
     }
     let device = model.device();
     let folded = fold_batch_norm(&model.to_device(Device::Cpu).unwrap(), &[]).unwrap();

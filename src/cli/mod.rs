@@ -128,6 +128,9 @@ pub fn run(cli: Cli) -> Result<()> {
     if let Command::Doctor(command) = cli.command {
         return command.run(cli.global.device);
     }
+    if let Command::Summary(command) = cli.command {
+        return with_fast_math(cli.global.fast_math, || command.run(cli.global.device));
+    }
     let _ = DEVICE.set(cli.global.device.require()?);
     let precision = cli.global.precision;
     if precision != Precision::F32 && device() == Device::Cpu {
@@ -157,8 +160,7 @@ fn command(command: Command) -> Result<()> {
         Command::Predict(command) => command.run(),
         Command::Attack(command) => command.run(),
         Command::Bench(command) => command.run(device()),
-        Command::Doctor(_) => Ok(()),
-        Command::Summary(command) => command.run(),
+        Command::Doctor(_) | Command::Summary(_) => Ok(()),
         Command::Data(command) => command.run(),
         Command::Weights(command) => command.run(),
     }

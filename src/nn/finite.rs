@@ -1,6 +1,7 @@
 //! Numbers that are none: where the first one comes from.
 
-use super::{Model, Run};
+use super::Model;
+use super::layers::Run;
 use crate::context::no_grad;
 use crate::device::Device;
 use crate::error::{Error, Result};

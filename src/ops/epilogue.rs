@@ -10,10 +10,11 @@
 use crate::activation::Activation;
 use crate::backend::cpu::simd::Isa;
 use crate::context::isa;
+use crate::device::Device;
 use crate::error::Result;
 use crate::ops::batch_norm::Statistics;
 use crate::ops::{Padding, PoolOptions, Route, add, max_pool2d};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// The pooling that an epilogue can make: the largest of each square of 2×2.
 pub(crate) const POOL: PoolOptions =
@@ -89,6 +90,17 @@ pub(crate) enum Kernels {
     Reference,
     Cpu(Isa),
     Cuda,
+}
+
+impl Kernels {
+    /// Those that operators of this tensor run on.
+    pub fn of(x: &Tensor) -> Self {
+        match (x.device(), x.dtype(), isa()) {
+            (Device::Cuda(_) | Device::Emulated, ..) => Kernels::Cuda,
+            (Device::Cpu, DType::F32, isa) if isa != Isa::Reference => Kernels::Cpu(isa),
+            (Device::Cpu, ..) => Kernels::Reference,
+        }
+    }
 }
 
 /// What decides, besides its geometry, which epilogues an operator's kernels make.

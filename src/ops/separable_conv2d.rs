@@ -15,7 +15,7 @@ use super::route;
 use crate::activation::Activation;
 use crate::autograd::Needs;
 use crate::backend::cpu::gemm::{Start, multiply_rows};
-use crate::backend::cpu::kept::Weights;
+use crate::backend::cpu::prepack::WeightView;
 use crate::backend::cpu::simd::streams;
 use crate::backend::cpu::threads;
 use crate::context::isa;
@@ -135,7 +135,7 @@ impl Bands {
     ) {
         let Separable { depthwise, between, pointwise } = layers;
         let isa = isa();
-        let weights = Weights { values: pointwise.kernel.values(), kept: Some(pointwise.kernel.kept()) };
+        let weights = WeightView { values: pointwise.kernel.values(), cache: pointwise.cache() };
         let panels = cpu::pointwise_panels(isa, &self.point, weights);
         let bias = depthwise.bias.map(|bias| bias.values());
         let kernel = depthwise.kernel.values();
@@ -186,7 +186,7 @@ mod tests {
         bias: Option<&'a Tensor>,
         options: Conv2dOptions,
     ) -> Convolution<'a> {
-        Convolution { kernel, bias, options }
+        Convolution::new(kernel, bias, options)
     }
 
     /// One after the other.

@@ -15,7 +15,6 @@ pub use shape::{IntoShape, MAX_RANK, Shape};
 use storage::Held;
 pub use storage::{DType, DeviceMemory, Real, Storage};
 
-use crate::backend::cpu::kept::Kept;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::pool::{self, Buffer};
@@ -140,9 +139,9 @@ impl Tensor {
         self.as_slice().expect("the operator's entry checks the element type")
     }
 
-    /// Other forms of these values.
-    pub(crate) fn kept(&self) -> &Kept {
-        &self.storage.kept
+    /// Which values these are: others, or the same written anew, have another version.
+    pub(crate) fn version(&self) -> u64 {
+        self.storage.version
     }
 
     /// The elements for writing, copied first if another tensor shares them.
@@ -152,10 +151,7 @@ impl Tensor {
             self.storage = Arc::new(Held::new(copy));
         }
         Arc::get_mut(&mut self.storage)
-            .and_then(|held| {
-                held.kept.clear();
-                T::slice_of_mut(&mut held.values)
-            })
+            .and_then(|held| T::slice_of_mut(held.values_mut()))
             .expect("the operator's entry checks the element type")
     }
 

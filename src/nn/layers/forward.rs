@@ -1,10 +1,12 @@
 //! What a layer is given to run, and what it gives.
 
 use crate::activation::Activation;
+use crate::backend::cpu::prepack::PrepackCache;
 use crate::error::{Error, Result};
 use crate::ops::batch_norm::Statistics;
 use crate::ops::{Convolution, Epilogue};
 use crate::tensor::Tensor;
+use std::sync::Arc;
 
 /// How a pass through the network behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub(crate) struct Forward<'a> {
     pub name: &'a str,
     /// In the order of [`super::Layer::parameters`].
     pub parameters: &'a [Tensor],
+    /// Where layouts of the first of them are kept.
+    pub prepack: Option<&'a Arc<PrepackCache>>,
     pub run: Run,
     /// What the layer makes in its own pass, which layers after it would.
     pub epilogue: Epilogue,

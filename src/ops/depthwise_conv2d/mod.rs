@@ -102,7 +102,7 @@ pub fn depthwise_conv2d(
     b: Option<&Tensor>,
     options: Conv2dOptions,
 ) -> Result<Tensor> {
-    let convolution = Convolution { kernel: w, bias: b, options };
+    let convolution = Convolution::new(w, b, options);
     Ok(depthwise_conv2d_fused(x, convolution, Epilogue::default())?.y)
 }
 
@@ -112,7 +112,7 @@ pub(crate) fn depthwise_conv2d_fused(
     convolution: Convolution,
     mut epilogue: Epilogue,
 ) -> Result<Fused> {
-    let Convolution { kernel: w, bias: b, options } = convolution;
+    let Convolution { kernel: w, bias: b, options, .. } = convolution;
     let g = DepthwiseGeometry::new(x.shape(), w.shape(), options)?;
     convolution.check_bias("depthwise_conv2d", g.channels)?;
     let inputs: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
@@ -272,7 +272,7 @@ pub fn cases() -> Vec<Case> {
             inputs.push(Input::new("b", [x[3]]));
         }
         Case::new("depthwise_conv2d", name, size, inputs, move |t| {
-            let convolution = Convolution { kernel: &t[1], bias: t.get(2), options };
+            let convolution = Convolution::new(&t[1], t.get(2), options);
             Ok(depthwise_conv2d_fused(&t[0], convolution, activation.into())?.y)
         })
         .flops(g.flops())

@@ -1,0 +1,164 @@
+//! Running a graph: its plan, step by step.
+
+use super::graph::{Graph, Id};
+use super::layers::{Forward, Layer, LayerOutput, Run, convolution};
+use super::parameters::{Binding, Bindings, Parameter};
+use super::plan::{Fusion, PlanCache, Step, Target};
+use crate::autograd::Needs;
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::ops::batch_norm::Statistics;
+use crate::ops::epilogue::{Epilogue, Kernels};
+use crate::tensor::Tensor;
+
+/// What one pass through a network leaves.
+pub struct Pass {
+    pub output: Tensor,
+    /// What the last layer's sigmoid or softmax was applied to; else the output.
+    pub logits: Tensor,
+    /// The parameters as this pass used them: leaves of the tape where they have a gradient.
+    pub leaves: Vec<Tensor>,
+    /// New values of moving statistics, by parameter.
+    pub moving: Vec<(usize, Tensor)>,
+}
+
+/// Sees every layer's output, and gives what goes on in its place.
+pub(crate) type Edit<'a> = dyn FnMut(&str, Tensor) -> Result<Tensor> + 'a;
+
+/// A graph, where its parameters are, and the plans that were made for it.
+#[derive(Clone, Copy)]
+pub(crate) struct Network<'a> {
+    pub graph: &'a Graph,
+    pub bindings: &'a Bindings,
+    pub store: &'a [Parameter],
+    pub plans: &'a PlanCache,
+}
+
+/// A pass under way: what is known so far.
+struct Progress {
+    leaves: Vec<Tensor>,
+    /// By layer: outputs that somebody still reads.
+    values: Vec<Option<Tensor>>,
+    /// By batch norm: what the convolution before it told of its input.
+    statistics: Vec<Option<Statistics>>,
+    moving: Vec<(usize, Tensor)>,
+    logits: Option<Tensor>,
+}
+
+impl Network<'_> {
+    /// Runs the network on images [N, H, W, C]. With `edit`, each layer is a step of its own.
+    pub fn run(&self, x: &Tensor, run: Run, mut edit: Option<&mut Edit>) -> Result<Pass> {
+        self.check(x)?;
+        let plan = self.plans.get(self.graph, self.target(x, run, edit.is_some()));
+        let nodes = self.graph.nodes();
+        let leaf = |parameter: &Parameter| match run.gradients && parameter.trainable {
+            true => parameter.value.leaf(),
+            false => parameter.value.clone(),
+        };
+        let mut progress = Progress {
+            leaves: self.store.iter().map(leaf).collect(),
+            values: vec![None; nodes.len()],
+            statistics: nodes.iter().map(|_| None).collect(),
+            moving: Vec::new(),
+            logits: None,
+        };
+        for step in &plan.steps {
+            let output = self.step(step, x, run, &mut progress)?;
+            let output = match &mut edit {
+                Some(edit) => edit(&self.graph.node(step.output).name, output)?,
+                None => output,
+            };
+            let unread = step.frees.contains(&step.output);
+            progress.values[step.output.0] = (!unread).then_some(output);
+        }
+        let Progress { leaves, mut values, moving, logits, .. } = progress;
+        let output = values[self.graph.output().0].take();
+        let output = output.ok_or_else(|| Error::argument("model", "no step made its output"))?;
+        Ok(Pass { logits: logits.unwrap_or_else(|| output.clone()), output, leaves, moving })
+    }
+
+    fn step(&self, step: &Step, x: &Tensor, run: Run, progress: &mut Progress) -> Result<Tensor> {
+        let node = self.graph.node(step.layer);
+        let Progress { leaves, values, statistics, moving, logits } = progress;
+        let inputs: Vec<Tensor> = match node.layer {
+            Layer::Input(_) => vec![x.clone()],
+            _ => step.inputs.iter().filter_map(|id| values[id.0].clone()).collect(),
+        };
+        let residual = step.fusion.residual.and_then(|id| values[id.0].clone());
+        // What is read for the last time is given away: the tape holds what its gradients need and no more, and an
+        // activation or a sum can work in place.
+        step.frees.iter().for_each(|id| values[id.0] = None);
+        let Fusion { activation, pool, .. } = step.fusion;
+        let told_to = step.fusion.statistics;
+        let epilogue = Epilogue { residual, activation, pool, statistics: told_to.is_some() };
+        let (parameters, of_depthwise);
+        parameters = self.parameters(step.layer, leaves);
+        let depthwise = match step.fusion.depthwise {
+            Some((id, between)) => match self.graph.node(id).layer {
+                Layer::DepthwiseConv2D(layer) => {
+                    of_depthwise = self.parameters(id, leaves);
+                    Some((convolution(&of_depthwise, layer.options()), between))
+                }
+                _ => None,
+            },
+            None => None,
+        };
+        let forward = Forward {
+            name: &node.name,
+            parameters: &parameters,
+            prepack: self.bindings.of(step.layer.0).first().map(|b| &b.parameter(self.store).prepack),
+            run: Run { batch_statistics: step.batch_statistics, ..run },
+            epilogue,
+            depthwise,
+            statistics: statistics[step.layer.0].take(),
+        };
+        let LayerOutput { output, logits: raw, moving: moved, statistics: told } =
+            node.layer.forward(inputs, forward)?;
+        if let Some(norm) = told_to {
+            statistics[norm.0] = told;
+        }
+        if let Some((mean, variance)) = moved {
+            let ids: Vec<usize> =
+                self.bindings.of(step.layer.0).iter().filter_map(|b| Some(b.stored()?.0)).collect();
+            if let [.., at_mean, at_variance] = ids[..] {
+                moving.extend([(at_mean, mean), (at_variance, variance)]);
+            }
+        }
+        *logits = raw;
+        Ok(output)
+    }
+
+    /// A layer's, as this pass uses them.
+    fn parameters(&self, layer: Id, leaves: &[Tensor]) -> Vec<Tensor> {
+        let all = self.bindings.of(layer.0).iter();
+        all.map(|binding| match binding.stored() {
+            Some(id) => leaves[id.0].clone(),
+            None => binding.parameter(self.store).value.clone(),
+        })
+        .collect()
+    }
+
+    fn target(&self, x: &Tensor, run: Run, observed: bool) -> Target {
+        let trains =
+            |layer: &[Binding]| layer.iter().any(|binding| binding.parameter(self.store).trainable);
+        Target {
+            kernels: Kernels::of(x),
+            input: x.shape(),
+            input_gradient: Needs::of([x]).any(),
+            gradients: run.gradients && Context::current().recording,
+            batch_statistics: run.batch_statistics,
+            trains: self.bindings.layers().map(trains).collect(),
+            observed,
+        }
+    }
+
+    fn check(&self, x: &Tensor) -> Result<()> {
+        let expected = &self.graph.node(self.graph.input()).output_shape;
+        if x.shape().len() == 4 && x.shape()[1..] == expected[..] {
+            return Ok(());
+        }
+        let sides = expected.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+        let expected = format!("pictures [N, {sides}] for `{}`", self.graph.name);
+        Err(Error::shape("model", expected, x.shape()))
+    }
+}
