@@ -39,25 +39,6 @@ extern "C" __global__ void elementwise_accumulate(const float* sum, const float*
     }
 }
 
-enum Map { SCALE, CLIP, INSIDE, SIGN };
-
-// y[i] = f(x[i]), f with constants p and q. Comparisons, not fminf: a NaN stays a NaN.
-extern "C" __global__ void elementwise_map(const float* __restrict__ x, float* __restrict__ y, i64 n, int f,
-                                           float p, float q) {
-    const i64 stride = (i64)gridDim.x * blockDim.x;
-    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
-        const float v = x[i];
-        float r;
-        switch (f) {
-        case SCALE: r = v * p; break;
-        case CLIP: r = v < p ? p : v > q ? q : v; break;
-        case INSIDE: r = v >= p && v <= q ? 1.0f : 0.0f; break;
-        default: r = v > 0.0f ? 1.0f : v < 0.0f ? -1.0f : v * 0.0f; break;
-        }
-        y[i] = r;
-    }
-}
-
 extern "C" __global__ void elementwise_fill(float* __restrict__ y, i64 n, float value) {
     const i64 stride = (i64)gridDim.x * blockDim.x;
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) y[i] = value;

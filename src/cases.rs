@@ -8,7 +8,7 @@
 use crate::device::Device;
 use crate::error::Result;
 use crate::random::{Stream, domain, hash_name};
-use crate::tensor::{DType, Shape, Tensor};
+use crate::tensor::{DType, IntoShape, Shape, Tensor};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
@@ -59,8 +59,12 @@ pub struct Input {
 
 impl Input {
     /// Uniform in [-1, 1], differentiable.
-    pub fn new(name: &'static str, shape: impl Into<Shape>) -> Self {
-        Input { name, shape: shape.into(), fill: Fill::Uniform(-1.0, 1.0), differentiable: true }
+    ///
+    /// # Panics
+    /// Where that is no shape: cases are written by hand.
+    pub fn new(name: &'static str, shape: impl IntoShape) -> Self {
+        let shape = shape.into_shape().unwrap_or_else(|error| panic!("{name}: {error}"));
+        Input { name, shape, fill: Fill::Uniform(-1.0, 1.0), differentiable: true }
     }
 
     pub fn fill(mut self, fill: Fill) -> Self {

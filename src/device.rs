@@ -1,11 +1,15 @@
 //! Where tensors live and operators run. A device is a value, not a type parameter.
 
+#![warn(missing_docs)]
+
 use crate::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
 
+/// A place for tensors. Its name is `cpu`, `cuda:0`, `emulated` (`cuda` is the first of them).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
+    /// All cores of the CPU, through rayon's pool.
     Cpu,
     /// The n-th CUDA device.
     Cuda(usize),

@@ -1,12 +1,17 @@
 //! One error type. Every variant says what was expected, what came, and where.
 
+#![warn(missing_docs)]
+
 use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+/// What this crate's functions return: [`Error`] where no other error is named.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What can go wrong. As text it says where, what was expected and what came.
 #[derive(Debug)]
+#[allow(missing_docs)] // Fields are called what they are.
 pub enum Error {
     /// An operator was handed tensors whose shapes do not fit together.
     Shape { op: &'static str, expected: String, got: String },
@@ -27,14 +32,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// [`Error::Shape`]: `op: expected …, got …`.
     pub fn shape(op: &'static str, expected: impl fmt::Display, got: impl fmt::Display) -> Self {
         Error::Shape { op, expected: expected.to_string(), got: got.to_string() }
     }
 
+    /// [`Error::Argument`]: `what: message`.
     pub fn argument(what: &'static str, message: impl fmt::Display) -> Self {
         Error::Argument { what, message: message.to_string() }
     }
 
+    /// [`Error::File`]: `path: message`.
     pub fn file(path: impl AsRef<Path>, message: impl fmt::Display) -> Self {
         Error::File { path: path.as_ref().to_owned(), message: message.to_string() }
     }

@@ -1,5 +1,7 @@
 //! Losses by their Keras names, and the weights of samples.
 
+#![warn(missing_docs)]
+
 use crate::error::{Error, Result};
 use crate::ops::{self, CategoricalGradient, common_dtype};
 use crate::tensor::{DType, Real, Tensor};
@@ -13,15 +15,23 @@ pub enum Loss {
     BinaryCrossentropy,
     /// One of the classes, by a row of flags: a softmax. `gradient` says what to train with where
     /// a row has several flags; without it such a row is an error.
-    CategoricalCrossentropy { gradient: Option<CategoricalGradient> },
+    CategoricalCrossentropy {
+        /// None: a row has one flag.
+        gradient: Option<CategoricalGradient>,
+    },
     /// One of the classes, by its number. Samples with the label `ignore` count for nothing.
-    SparseCategoricalCrossentropy { ignore: Option<i64> },
+    SparseCategoricalCrossentropy {
+        /// The label of what belongs to no class (void pixels).
+        ignore: Option<i64>,
+    },
 }
 
 impl Loss {
+    /// Keras' names, in the order of the variants.
     pub const NAMES: [&'static str; 3] =
         ["binary_crossentropy", "categorical_crossentropy", "sparse_categorical_crossentropy"];
 
+    /// Keras' name.
     pub fn name(&self) -> &'static str {
         match self {
             Loss::BinaryCrossentropy => Loss::NAMES[0],
@@ -30,7 +40,9 @@ impl Loss {
         }
     }
 
-    /// Σᵢ wᵢLᵢ / N: a scalar on the tape.
+    /// Σᵢ wᵢLᵢ / N over the N samples (rows, pixels): a scalar on the tape. `logits` are `[..., classes]`;
+    /// `labels` flags of their shape, or class numbers `[...]`; `sample_weights` `[N]`, of the logits' type.
+    /// An error where they are not.
     pub fn from_logits(
         &self,
         logits: &Tensor,

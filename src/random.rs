@@ -5,18 +5,30 @@
 //! the next, so any thread, on any device, in any order, computes the same numbers. Streams are
 //! named by what they are for, e.g. `Stream::new(seed, &[domain::AUGMENT, epoch, sample])`.
 
+#![warn(missing_docs)]
+
 use rand::rand_core::{Infallible, TryRng};
 
 /// The first label of a stream: what its numbers are used for.
 pub mod domain {
+    /// A network's first weights.
     pub const INITIALIZER: u64 = 1;
+    /// The order of samples.
     pub const SHUFFLE: u64 = 2;
+    /// Changes of images in training.
     pub const AUGMENT: u64 = 3;
+    /// Which elements dropout zeroes.
     pub const DROPOUT: u64 = 4;
+    /// Images that are made up.
     pub const SYNTHETIC: u64 = 5;
+    /// Samples drawn again, for intervals of scores.
     pub const BOOTSTRAP: u64 = 6;
+    /// Inputs of tests and gradient checks.
     pub const TEST: u64 = 7;
+    /// Where attacks begin.
     pub const ATTACK: u64 = 8;
+    /// `Tensor::rand`, `Tensor::randn`.
+    pub const TENSOR: u64 = 9;
 }
 
 const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];

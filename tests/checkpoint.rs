@@ -3,9 +3,10 @@
 
 #![cfg(feature = "checkpoint")]
 
+use atrous::data::transforms::Augment;
 use atrous::models::{self, Spec};
 use atrous::nn::Model;
-use atrous::train::{self, Augment, Plan, Trainer};
+use atrous::train::{self, Plan, Trainer};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::alloc::{GlobalAlloc, Layout, System};

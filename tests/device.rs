@@ -366,7 +366,8 @@ fn resized_and_warped_pictures_have_the_cpus_bits() {
 fn a_batch_is_augmented_to_the_same_bits_on_a_device() {
     use atrous::data::augment::{Ranges, Rule};
     use atrous::data::image::{Preprocess, resize_with_pad, resize_with_pad_of};
-    use atrous::data::loader::{Recipe, batch};
+    use atrous::data::loader::batch;
+    use atrous::data::transforms::Recipe;
     use atrous::data::{Dataset, synthetic::Synthetic};
     let Some(tested) = test_device() else { return };
     let data = Synthetic::train(5, 4);

@@ -183,7 +183,7 @@ fn run(fit: &Fit, dtype: DType) -> Worst {
         let what = format!("metric of epoch {epoch}");
         worst.see_values(&what, &[metric], &history_metric.values[epoch..][..1]);
     }
-    assert_eq!(optimizer.step(), 9);
+    assert_eq!(optimizer.steps(), 9);
     for parameter in &model.parameters {
         let expected = file.get(&parameter.path.replace('/', "__"));
         assert_eq!(parameter.value.shape()[..], expected.shape[..], "{}", parameter.path);

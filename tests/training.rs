@@ -7,12 +7,14 @@ mod common;
 
 use atrous::backend::cpu::threads;
 use atrous::data::class_weights::balanced;
-use atrous::data::loader::{Batch, Loader, Recipe};
+use atrous::data::loader::{Batch, Loader};
 use atrous::data::synthetic::Synthetic;
+use atrous::data::transforms::Augment;
+use atrous::data::transforms::Recipe;
 use atrous::data::{Dataset, Labels, Mask, Picture};
 use atrous::models::{Head, Spec};
 use atrous::nn::Model;
-use atrous::train::{self, Augment, Event, Pace, Plan, Schedule, Trainer, Unfreeze, evaluate};
+use atrous::train::{self, Event, Pace, Plan, Schedule, Trainer, Unfreeze, evaluate};
 use atrous::{Error, Result, Tensor};
 use std::fs;
 use std::ops::ControlFlow::{self, Break, Continue};

@@ -2,11 +2,12 @@
 #![cfg(feature = "pictures")]
 
 use atrous::data::convert::convert;
-use atrous::data::loader::{Recipe, batch};
+use atrous::data::loader::batch;
 use atrous::data::picture_files::{
     decode_mask_png, decode_picture, read_mask_png, write_jpeg, write_mask_png, write_png,
 };
 use atrous::data::source::{Layout, Source};
+use atrous::data::transforms::Recipe;
 use atrous::data::voc_devkit::{self, Task, VocDevkit, read_annotation};
 use atrous::data::voc_npy::{Split, VocNpy};
 use atrous::data::{CLASSES, Dataset, Labels, Mask, Picture, check};

@@ -54,7 +54,7 @@ impl Comparison {
                 if let [a, b, c, rest @ ..] = &input.shape[..]
                     && [*a, *b, *c] == [n, h, w]
                 {
-                    input.shape = Shape::new(&[&[few, small[0], small[1]], rest].concat());
+                    input.shape = Shape::of(&[&[few, small[0], small[1]], rest].concat());
                 }
             }
             shape = shape.replace(&format!("[{n}]"), &format!("[{few}]"));

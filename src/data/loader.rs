@@ -4,11 +4,12 @@
 //! (seed, epoch), a sample's augmentation is keyed by (seed, epoch, sample). So the number of
 //! workers changes nothing, and an epoch can be taken up at any step.
 
-use crate::data::augment::crop::{self, Crop, Fill};
-use crate::data::augment::jitter::{Colour, Jitter};
-use crate::data::augment::{self, Parameters, Ranges, Rule, Warp};
+use crate::data::augment::crop;
+use crate::data::augment::jitter::Colour;
+use crate::data::augment::{self, Parameters, Warp};
 use crate::data::class_weights::sample_weights;
-use crate::data::image::{self, Fit, MaskResize, Preprocess};
+use crate::data::image;
+use crate::data::transforms::Recipe;
 use crate::data::{CLASSES, Dataset, VOID, mask_fits};
 use crate::error::{Error, Result};
 use crate::pool::Buffer;
@@ -18,56 +19,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-
-/// How a sample becomes numbers.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Recipe {
-    /// Height and width of the network's input.
-    pub size: usize,
-    /// How a picture becomes a square where it is not cropped.
-    pub fit: Fit,
-    /// Where it is: the square laid on the picture at random, its affine parameters multiplied in.
-    pub crop: Option<Crop>,
-    /// What a crop sees beside the picture.
-    pub fill: Fill,
-    pub augment: Option<(Ranges, Rule)>,
-    /// Leave the affine warp of what is not cropped, and the preprocessing, to the batch's taker
-    /// ([`Batch::warp`]): a device does it faster, to the same bits.
-    pub warp_later: bool,
-    pub jitter: Option<Jitter>,
-    /// Average over boxes before a picture shrinks by more than 2. TensorFlow's resize does not.
-    pub antialias: bool,
-    pub preprocess: Preprocess,
-    /// Read masks too, for segmentation.
-    pub masks: bool,
-    /// Crops take the nearest label, whatever this says of resizing.
-    pub mask_resize: MaskResize,
-}
-
-impl Recipe {
-    /// Pictures padded to a square, 0 to 1, nothing random.
-    pub fn plain(size: usize) -> Self {
-        Recipe {
-            size,
-            fit: Fit::Pad,
-            crop: None,
-            fill: Fill::BLACK,
-            augment: None,
-            warp_later: false,
-            jitter: None,
-            antialias: false,
-            preprocess: Preprocess::Unit,
-            masks: false,
-            mask_resize: MaskResize::Nearest,
-        }
-    }
-
-    pub fn check(&self) -> Result<()> {
-        self.augment.map_or(Ok(()), |(ranges, _)| ranges.check())?;
-        self.crop.map_or(Ok(()), |crop| crop.check())?;
-        self.jitter.map_or(Ok(()), |jitter| jitter.check())
-    }
-}
 
 #[derive(Clone, Debug)]
 pub struct Batch {

@@ -1,7 +1,7 @@
 //! Pictures, masks and labels: where they come from and how they become batches.
 //!
 //! A [`Dataset`] hands out pictures as they are on disk ([`voc_npy`]) or as they are made up
-//! ([`synthetic`]). A [`loader::Recipe`] turns one into the numbers a network takes ([`image`],
+//! ([`synthetic`]). A [`transforms::Recipe`] turns one into the numbers a network takes ([`image`],
 //! [`augment`]), and a [`loader::Loader`] does so for whole batches, ahead of time.
 
 use crate::error::{Error, Result, printable};
@@ -29,6 +29,7 @@ pub mod picture_files;
 pub mod source;
 pub mod synthetic;
 pub(crate) mod table;
+pub mod transforms;
 pub mod usable;
 #[cfg(feature = "pictures")]
 pub mod voc_devkit;

@@ -24,7 +24,8 @@ use crate::backend::cuda::{Cuda, Kernel, Size, arguments};
 use crate::cases::{self, Case, Fill, Input};
 use crate::context::isa;
 use crate::error::{Error, Result};
-use crate::ops::{Route, route, sum_axes};
+use crate::ops::unary::{self, Saves, Unary};
+use crate::ops::{Route, functions, route, sum_axes};
 use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Tensor};
 
@@ -71,13 +72,12 @@ pub fn mul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 
 /// c · a
 pub fn scale(a: &Tensor, factor: f64) -> Result<Tensor> {
-    let output = scale_owned(a.detach(), factor)?;
-    Ok(record("scale", [a], output, move |g| Ok([Some(scale_owned(g, factor)?)])))
+    unary::apply(a, Scale(factor))
 }
 
 /// c · a off the tape, in the memory of `a` where nobody else holds it.
 pub(crate) fn scale_owned(a: Tensor, factor: f64) -> Result<Tensor> {
-    map(a, "scale", Scale(factor))
+    unary::map(a, Scale(factor))
 }
 
 /// min(max(a, low), high)
@@ -85,19 +85,29 @@ pub fn clip(a: &Tensor, low: f64, high: f64) -> Result<Tensor> {
     if low > high || low.is_nan() || high.is_nan() {
         return Err(Error::argument("clip", format!("expected low ≤ high, got {low} and {high}")));
     }
-    let output = map(a.detach(), "clip", Clip { low, high })?;
-    let needs = Needs::of([a]);
-    let saved = needs.any().then(|| a.detach());
-    Ok(record("clip", [a], output, move |g| {
-        let inside =
-            map(saved.expect("saved when the input needs a gradient"), "clip", Inside { low, high })?;
-        Ok([Some(mul(&g, &inside)?)])
-    }))
+    unary::apply(a, Clip { low, high })
 }
 
 /// −1, 0 or 1; the sign of ±0 is 0. Its gradient is zero, so it leaves the tape.
 pub fn sign(a: &Tensor) -> Result<Tensor> {
-    map(a.detach(), "sign", Sign)
+    unary::map(a.detach(), Sign)
+}
+
+impl Tensor {
+    /// `factor` · x of each element.
+    pub fn scale(&self, factor: f64) -> Result<Tensor> {
+        scale(self, factor)
+    }
+
+    /// min(max(x, low), high) of each element; the gradient passes where low ≤ x ≤ high. An error unless low ≤ high.
+    pub fn clip(&self, low: f64, high: f64) -> Result<Tensor> {
+        clip(self, low, high)
+    }
+
+    /// −1, 0 or 1 of each element, off the tape: the gradient is zero.
+    pub fn sign(&self) -> Result<Tensor> {
+        sign(self)
+    }
 }
 
 /// How the right operand is laid over the left one.
@@ -231,22 +241,23 @@ fn fold(g: &Tensor, period: usize) -> Result<Tensor> {
     })
 }
 
-/// A function of one element.
-trait Map: Copy + Sync {
-    fn apply<T: Real>(self, x: T) -> T;
-    /// Which it is, and its constants, for `elementwise_map`.
-    fn on_device(self) -> (i32, f64, f64);
-}
-
+/// c · x; the slope is c.
 #[derive(Clone, Copy)]
-struct Scale(f64);
-impl Map for Scale {
+pub(crate) struct Scale(pub f64);
+impl Unary for Scale {
+    const NAME: &'static str = "scale";
+    const CODE: i32 = 5;
+    const SAVES: Saves = Saves::Nothing;
     #[inline(always)]
-    fn apply<T: Real>(self, x: T) -> T {
+    fn value<T: Real>(self, x: T) -> T {
         x * T::from_f64(self.0)
     }
-    fn on_device(self) -> (i32, f64, f64) {
-        (0, self.0, 0.0)
+    #[inline(always)]
+    fn slope<T: Real>(self, _: T) -> T {
+        T::from_f64(self.0)
+    }
+    fn constants(self) -> [f64; 2] {
+        [self.0, 0.0]
     }
 }
 
@@ -255,9 +266,12 @@ struct Clip {
     low: f64,
     high: f64,
 }
-impl Map for Clip {
+impl Unary for Clip {
+    const NAME: &'static str = "clip";
+    const CODE: i32 = 6;
+    const SAVES: Saves = Saves::Input;
     #[inline(always)]
-    fn apply<T: Real>(self, x: T) -> T {
+    fn value<T: Real>(self, x: T) -> T {
         // Comparisons, not `max`: a NaN stays a NaN.
         let (low, high) = (T::from_f64(self.low), T::from_f64(self.high));
         if x < low {
@@ -268,89 +282,30 @@ impl Map for Clip {
             x
         }
     }
-    fn on_device(self) -> (i32, f64, f64) {
-        (1, self.low, self.high)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Inside {
-    low: f64,
-    high: f64,
-}
-impl Map for Inside {
     #[inline(always)]
-    fn apply<T: Real>(self, x: T) -> T {
+    fn slope<T: Real>(self, x: T) -> T {
         let inside = x >= T::from_f64(self.low) && x <= T::from_f64(self.high);
         if inside { T::ONE } else { T::ZERO }
     }
-    fn on_device(self) -> (i32, f64, f64) {
-        (2, self.low, self.high)
+    fn constants(self) -> [f64; 2] {
+        [self.low, self.high]
     }
 }
 
 #[derive(Clone, Copy)]
 struct Sign;
-impl Map for Sign {
+impl Unary for Sign {
+    const NAME: &'static str = "sign";
+    const CODE: i32 = 7;
+    const SAVES: Saves = Saves::Nothing;
     #[inline(always)]
-    fn apply<T: Real>(self, x: T) -> T {
-        if x > T::ZERO {
-            T::ONE
-        } else if x < T::ZERO {
-            -T::ONE
-        } else {
-            x * T::ZERO
-        }
+    fn value<T: Real>(self, x: T) -> T {
+        functions::sign(x)
     }
-    fn on_device(self) -> (i32, f64, f64) {
-        (3, 0.0, 0.0)
+    #[inline(always)]
+    fn slope<T: Real>(self, _: T) -> T {
+        T::ZERO
     }
-}
-
-/// Applies a function to every element (off the tape), in the memory of `x` where nobody else holds it.
-fn map(mut x: Tensor, op: &'static str, f: impl Map) -> Result<Tensor> {
-    let plain = |x: &Tensor| {
-        let x = x.values::<f64>();
-        let mut out = Buffer::<f64>::new(x.len());
-        out.iter_mut().zip(x).for_each(|(y, &x)| *y = f.apply(x));
-        out
-    };
-    Ok(match route(op, &[&x])? {
-        Route::F64 => Tensor::from_buffer(plain(&x), x.shape()),
-        Route::Cuda(cuda) => {
-            let n = x.shape().elements();
-            let y = cuda.allocate(n, DType::F32)?;
-            let (which, p, q) = f.on_device();
-            let all = arguments![x.memory(), &y, n as i64, which, p as f32, q as f32];
-            // SAFETY: x and y are n floats; y is new.
-            unsafe { cuda.launch(Kernel::of(MODULE, "elementwise_map"), Size::elements(n), &all)? };
-            Tensor::from_memory(y, x.shape())
-        }
-        _ if x.is_unique() => {
-            let isa = isa();
-            threads::for_each_chunk(x.values_mut::<f32>(), threads::PASS, |_, x| {
-                simd::vectorize(
-                    isa,
-                    #[inline(always)]
-                    || x.iter_mut().for_each(|x| *x = f.apply(*x)),
-                );
-            });
-            x
-        }
-        _ => {
-            let (input, isa) = (x.values::<f32>(), isa());
-            let mut out = Buffer::<f32>::new(input.len());
-            threads::for_each_chunk(&mut out, threads::PASS, |i, out| {
-                let input = &input[i * threads::PASS..][..out.len()];
-                simd::vectorize(
-                    isa,
-                    #[inline(always)]
-                    || out.iter_mut().zip(input).for_each(|(y, &x)| *y = f.apply(x)),
-                );
-            });
-            Tensor::from_buffer(out, x.shape())
-        }
-    })
 }
 
 pub fn cases() -> Vec<Case> {

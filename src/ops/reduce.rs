@@ -69,7 +69,7 @@ fn reduce(op: &'static str, x: &Tensor, axes: Range<usize>, mean: bool) -> Resul
         Route::Fast => view.columns(x.values()),
         Route::Cuda(cuda) => view.device(cuda, x)?,
     };
-    let kept = Shape::new(&[&shape[..axes.start], &shape[axes.end..]].concat());
+    let kept = Shape::of(&[&shape[..axes.start], &shape[axes.end..]].concat());
     let output = output.with_shape(kept);
     Ok(record(op, [x], output, move |g| {
         let d = match route(op, &[&g])? {

@@ -33,8 +33,8 @@ pub struct Trained {
 impl Trained {
     /// Reads a checkpoint, and `thresholds.json` beside it.
     pub fn load(path: &Path) -> Result<Self> {
-        let (trainer, saved) = train::load(path)?;
-        let plan = trainer.plan;
+        let (model, saved) = train::load_network(path)?;
+        let plan = saved.plan.clone();
         plan.network.is_for_voc(path)?;
         let beside = path.with_file_name(THRESHOLDS);
         // Whatever stands there is meant: a link to nowhere, a folder or a pipe is an error, not the same as nothing.
@@ -42,13 +42,7 @@ impl Trained {
             true => Thresholds::read(&beside, saved.checksum())?,
             false => None,
         };
-        Ok(Trained {
-            model: trainer.model,
-            plan,
-            thresholds,
-            path: path.to_owned(),
-            checksum: saved.checksum().into(),
-        })
+        Ok(Trained { model, plan, thresholds, path: path.to_owned(), checksum: saved.checksum().into() })
     }
 
     /// The same on another device.

@@ -14,9 +14,9 @@ mod presets;
 mod step;
 
 pub use callbacks::{Callbacks, Plateau, Schedule, Verdict};
-pub use checkpoint::{Saved, load, parse, save, seal};
+pub use checkpoint::{Saved, load, load_network, parse, save, seal};
 pub use evaluate::{Scores, evaluate};
 pub use fit::{Change, Event, Monitor, Pace, Position, Trainer};
 pub use history::{Epoch, History};
-pub use plan::{Augment, Plan, Unfreeze, Watch};
+pub use plan::{Plan, Unfreeze, Watch};
 pub use presets::Preset;

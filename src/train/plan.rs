@@ -1,12 +1,10 @@
 //! What decides a run's bits, beside the data.
 
 use super::callbacks::{Plateau, Schedule};
-use crate::data::augment::crop::{Crop, Fill};
-use crate::data::augment::jitter::Jitter;
-use crate::data::augment::{Ranges, Rule as Turn};
 use crate::data::image::{Fit, MaskResize, Preprocess};
-use crate::data::loader::{Loader, Recipe, Sampling};
+use crate::data::loader::{Loader, Sampling};
 use crate::data::manifest::Manifest;
+use crate::data::transforms::{Augment, Recipe};
 use crate::data::{Dataset, VOID};
 use crate::error::{Error, Result};
 use crate::losses::Loss;
@@ -17,49 +15,8 @@ use crate::optimizers::Rule;
 use crate::weights::Origin;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
-use std::fmt;
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::Arc;
-
-/// How training pictures differ from time to time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Augment {
-    /// Not at all.
-    None,
-    /// Left and right.
-    Flip,
-    /// Keras' generator as the notebook set it: rotation, shear, zoom, flip.
-    #[default]
-    Keras,
-    /// A part of the picture at a random scale, flipped or not.
-    Crop,
-    /// A crop, with brightness, contrast and saturation changed.
-    Colour,
-}
-
-impl Augment {
-    pub const NAMES: [&'static str; 5] = ["none", "flip", "keras", "crop", "colour"];
-}
-
-impl fmt::Display for Augment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Augment::NAMES[*self as usize])
-    }
-}
-
-impl FromStr for Augment {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        let all = [Augment::None, Augment::Flip, Augment::Keras, Augment::Crop, Augment::Colour];
-        all.into_iter().find(|augment| augment.to_string() == name).ok_or_else(|| {
-            let known = Augment::NAMES.join("`, `");
-            Error::argument("augment", format!("`{name}` is none of `{known}`"))
-        })
-    }
-}
 
 /// What tells which epoch is the best, and when there is no more to gain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -362,21 +319,7 @@ impl Plan {
 
     /// How samples are trained on.
     pub fn training_recipe(&self) -> Recipe {
-        let recipe = self.scoring_recipe();
-        let crop = if self.network.segments() { Crop::SEGMENT } else { Crop::CLASSIFY };
-        let crop = Recipe {
-            crop: Some(crop),
-            fill: Fill::MEAN,
-            augment: Some((Ranges::FLIP, Turn::default())),
-            ..recipe
-        };
-        match self.augment {
-            Augment::None => recipe,
-            Augment::Flip => Recipe { augment: Some((Ranges::FLIP, Turn::default())), ..recipe },
-            Augment::Keras => Recipe { augment: Some((Ranges::default(), Turn::default())), ..recipe },
-            Augment::Crop => crop,
-            Augment::Colour => Recipe { jitter: Some(Jitter::MILD), ..crop },
-        }
+        self.scoring_recipe().augmented(self.augment)
     }
 
     pub fn sampling(&self) -> Sampling {

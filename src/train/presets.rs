@@ -1,8 +1,9 @@
 //! Recipes by name: the plan a network is trained by where nothing else is said.
 
 use super::callbacks::{Plateau, Schedule};
-use super::plan::{Augment, Plan, Unfreeze, Watch};
+use super::plan::{Plan, Unfreeze, Watch};
 use crate::data::image::Preprocess;
+use crate::data::transforms::Augment;
 use crate::error::{Error, Result};
 use crate::models::{Head, Spec};
 

@@ -154,8 +154,9 @@ mod tests {
     use super::super::toy::{EPSILON, SIDE, Toy, linear_model, objective, pictures};
     use super::*;
     use crate::attack::Ball;
+    use crate::data::transforms::Augment;
     use crate::models::Spec;
-    use crate::train::{Augment, Event, Plan, Schedule};
+    use crate::train::{Event, Plan, Schedule};
     use std::ops::ControlFlow::{Break, Continue};
     use std::sync::Arc;
 
@@ -213,7 +214,7 @@ mod tests {
         let [clean, attacked] = errors(&robust);
         assert!(clean < 0.05 && attacked < 0.3, "{clean} {attacked}");
         // Optimizer and history are the trainer's own.
-        assert_eq!((robust.history.epochs.len(), robust.optimizer.step()), (20, 120));
+        assert_eq!((robust.history.epochs.len(), robust.optimizer.steps()), (20, 120));
     }
 
     #[test]

@@ -229,10 +229,10 @@ mod tests {
     use crate::attack::{Ball, Iterative, Network, logits};
     use crate::data::CLASSES;
     use crate::data::image::Preprocess;
+    use crate::data::transforms::Augment;
     use crate::models::Spec;
     use crate::nn::Graph;
     use crate::nn::layers::Layer;
-    use crate::train::Augment;
     use std::ops::ControlFlow::{Break, Continue};
     use std::sync::Arc;
 

@@ -473,6 +473,24 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
+impl Tensor {
+    /// [`batch_norm_train`] without an activation: `[..., C]` normalised by its own statistics, which come along.
+    pub fn batch_norm_train(&self, gamma: &Tensor, beta: &Tensor, epsilon: f64) -> Result<BatchNorm> {
+        batch_norm_train(self, gamma, beta, epsilon, Activation::Linear)
+    }
+
+    /// [`batch_norm_infer`] without an activation: `[..., C]` normalised by given statistics `[C]`.
+    pub fn batch_norm_infer(
+        &self,
+        gamma: &Tensor,
+        beta: &Tensor,
+        [mean, variance]: [&Tensor; 2],
+        epsilon: f64,
+    ) -> Result<Tensor> {
+        batch_norm_infer(self, gamma, beta, mean, variance, epsilon, Activation::Linear)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

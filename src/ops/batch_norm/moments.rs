@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn tiles_are_whole_rows_of_pixels() {
-        let tile = |shape: &[usize]| Moments::tile(&shape.into());
+        let tile = |shape: &[usize]| Moments::tile(&Shape::of(shape));
         assert_eq!(tile(&[16, 112, 112, 64]), 112);
         assert_eq!(tile(&[1, 28, 28, 3]), 56);
         assert_eq!(tile(&[1, 7, 300, 3]), 300);

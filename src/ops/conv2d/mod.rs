@@ -50,6 +50,29 @@ impl Default for Conv2dOptions {
     }
 }
 
+/// The same with one of them changed; the number is for both axes.
+impl Conv2dOptions {
+    /// Cells from window to window.
+    pub fn stride(self, stride: usize) -> Self {
+        Conv2dOptions { stride: [stride; 2], ..self }
+    }
+
+    /// Where the windows lie.
+    pub fn padding(self, padding: Padding) -> Self {
+        Conv2dOptions { padding, ..self }
+    }
+
+    /// [`Padding::Same`]: with stride 1 the output is as large as the input.
+    pub fn same(self) -> Self {
+        self.padding(Padding::Same)
+    }
+
+    /// Cells from tap to tap.
+    pub fn dilation(self, dilation: usize) -> Self {
+        Conv2dOptions { dilation: [dilation; 2], ..self }
+    }
+}
+
 /// Everything a kernel needs to know about one convolution; `[y, x]` on each axis.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -352,6 +375,27 @@ fn gradient<T: Real>(
     let mut out = Buffer::<T>::new(shape.elements());
     kernel(g, dy.values(), factor.values(), &mut out);
     Tensor::from_buffer(out, shape)
+}
+
+impl Tensor {
+    /// [`conv2d`] of `[N, H, W, C]` with a kernel `[kh, kw, C, F]` and a bias `[F]` or `None`: `[N, H', W', F]`.
+    ///
+    /// ```
+    /// use atrous::{Tensor, ops::Conv2dOptions};
+    ///
+    /// let (x, w) = (Tensor::ones([1, 4, 4, 1]), Tensor::ones([3, 3, 1, 2]));
+    /// let y = x.conv2d(&w, None, Conv2dOptions::default().stride(2).same())?;
+    /// assert_eq!(y.shape()[..], [1, 2, 2, 2]);
+    /// # Ok::<(), atrous::Error>(())
+    /// ```
+    pub fn conv2d<'a>(
+        &self,
+        w: &Tensor,
+        b: impl Into<Option<&'a Tensor>>,
+        options: Conv2dOptions,
+    ) -> Result<Tensor> {
+        conv2d(self, w, b.into(), options)
+    }
 }
 
 #[cfg(test)]

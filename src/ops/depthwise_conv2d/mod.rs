@@ -311,6 +311,18 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
+impl Tensor {
+    /// [`depthwise_conv2d`] of `[N, H, W, C]` with a kernel `[kh, kw, C, 1]` and a bias `[C]` or `None`: `[N, H', W', C]`.
+    pub fn depthwise_conv2d<'a>(
+        &self,
+        w: &Tensor,
+        b: impl Into<Option<&'a Tensor>>,
+        options: Conv2dOptions,
+    ) -> Result<Tensor> {
+        depthwise_conv2d(self, w, b.into(), options)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,122 @@
+//! From a sample to the numbers that a network takes: what of the picture, at which size, changed how.
+//!
+//! Training, scoring and prediction each have theirs of one set of settings, so that a network sees pictures as it learnt
+//! to see them.
+
+use super::augment::crop::{Crop, Fill};
+use super::augment::jitter::Jitter;
+use super::augment::{Ranges, Rule};
+use super::image::{Fit, MaskResize, Preprocess};
+use crate::error::{Error, Result};
+use std::fmt;
+use std::str::FromStr;
+
+/// How training pictures differ from time to time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "weights",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "lowercase")
+)]
+pub enum Augment {
+    /// Not at all.
+    None,
+    /// Left and right.
+    Flip,
+    /// Keras' generator as the notebook set it: rotation, shear, zoom, flip.
+    #[default]
+    Keras,
+    /// A part of the picture at a random scale, flipped or not.
+    Crop,
+    /// A crop, with brightness, contrast and saturation changed.
+    Colour,
+}
+
+impl Augment {
+    pub const NAMES: [&'static str; 5] = ["none", "flip", "keras", "crop", "colour"];
+}
+
+impl fmt::Display for Augment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Augment::NAMES[*self as usize])
+    }
+}
+
+impl FromStr for Augment {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let all = [Augment::None, Augment::Flip, Augment::Keras, Augment::Crop, Augment::Colour];
+        all.into_iter().find(|augment| augment.to_string() == name).ok_or_else(|| {
+            let known = Augment::NAMES.join("`, `");
+            Error::argument("augment", format!("`{name}` is none of `{known}`"))
+        })
+    }
+}
+
+/// How a sample becomes numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Recipe {
+    /// Height and width of the network's input.
+    pub size: usize,
+    /// How a picture becomes a square where it is not cropped.
+    pub fit: Fit,
+    /// Where it is: the square laid on the picture at random, its affine parameters multiplied in.
+    pub crop: Option<Crop>,
+    /// What a crop sees beside the picture.
+    pub fill: Fill,
+    pub augment: Option<(Ranges, Rule)>,
+    /// Leave the affine warp of what is not cropped, and the preprocessing, to the batch's taker
+    /// ([`Batch::warp`]): a device does it faster, to the same bits.
+    pub warp_later: bool,
+    pub jitter: Option<Jitter>,
+    /// Average over boxes before a picture shrinks by more than 2. TensorFlow's resize does not.
+    pub antialias: bool,
+    pub preprocess: Preprocess,
+    /// Read masks too, for segmentation.
+    pub masks: bool,
+    /// Crops take the nearest label, whatever this says of resizing.
+    pub mask_resize: MaskResize,
+}
+
+impl Recipe {
+    /// Pictures padded to a square, 0 to 1, nothing random.
+    pub fn plain(size: usize) -> Self {
+        Recipe {
+            size,
+            fit: Fit::Pad,
+            crop: None,
+            fill: Fill::BLACK,
+            augment: None,
+            warp_later: false,
+            jitter: None,
+            antialias: false,
+            preprocess: Preprocess::Unit,
+            masks: false,
+            mask_resize: MaskResize::Nearest,
+        }
+    }
+
+    pub fn check(&self) -> Result<()> {
+        self.augment.map_or(Ok(()), |(ranges, _)| ranges.check())?;
+        self.crop.map_or(Ok(()), |crop| crop.check())?;
+        self.jitter.map_or(Ok(()), |jitter| jitter.check())
+    }
+
+    /// The same, made random for training. A crop is of the size that suits masks where there are masks.
+    pub fn augmented(self, augment: Augment) -> Self {
+        let crop = Recipe {
+            crop: Some(if self.masks { Crop::SEGMENT } else { Crop::CLASSIFY }),
+            fill: Fill::MEAN,
+            augment: Some((Ranges::FLIP, Rule::default())),
+            ..self
+        };
+        match augment {
+            Augment::None => self,
+            Augment::Flip => Recipe { augment: Some((Ranges::FLIP, Rule::default())), ..self },
+            Augment::Keras => Recipe { augment: Some((Ranges::default(), Rule::default())), ..self },
+            Augment::Crop => crop,
+            Augment::Colour => Recipe { jitter: Some(Jitter::MILD), ..crop },
+        }
+    }
+}
