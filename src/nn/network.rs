@@ -2,11 +2,13 @@
 
 use super::graph::{Graph, Id};
 use super::layers::{Forward, Layer, LayerOutput, Run, convolution};
-use super::parameters::{Binding, Bindings, Parameter};
+use super::parameters::{Binding, Bindings, ParamId, Parameter};
 use super::plan::{Fusion, PlanCache, Step, Target};
+use crate::activation::Activation;
 use crate::autograd::Needs;
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::ops::Convolution;
 use crate::ops::batch_norm::Statistics;
 use crate::ops::epilogue::{Epilogue, Kernels};
 use crate::tensor::Tensor;
@@ -79,53 +81,59 @@ impl Network<'_> {
 
     fn step(&self, step: &Step, x: &Tensor, run: Run, progress: &mut Progress) -> Result<Tensor> {
         let node = self.graph.node(step.layer);
-        let Progress { leaves, values, statistics, moving, logits } = progress;
-        let inputs: Vec<Tensor> = match node.layer {
+        let inputs = match node.layer {
             Layer::Input(_) => vec![x.clone()],
-            _ => step.inputs.iter().filter_map(|id| values[id.0].clone()).collect(),
+            _ => step.inputs.iter().filter_map(|id| progress.values[id.0].clone()).collect(),
         };
-        let residual = step.fusion.residual.and_then(|id| values[id.0].clone());
+        let Fusion { activation, pool, statistics, .. } = step.fusion;
+        let residual = step.fusion.residual.and_then(|id| progress.values[id.0].clone());
+        let epilogue = Epilogue { residual, activation, pool, statistics: statistics.is_some() };
         // What is read for the last time is given away: the tape holds what its gradients need and no more, and an
         // activation or a sum can work in place.
-        step.frees.iter().for_each(|id| values[id.0] = None);
-        let Fusion { activation, pool, .. } = step.fusion;
-        let told_to = step.fusion.statistics;
-        let epilogue = Epilogue { residual, activation, pool, statistics: told_to.is_some() };
-        let (parameters, of_depthwise);
-        parameters = self.parameters(step.layer, leaves);
-        let depthwise = match step.fusion.depthwise {
-            Some((id, between)) => match self.graph.node(id).layer {
-                Layer::DepthwiseConv2D(layer) => {
-                    of_depthwise = self.parameters(id, leaves);
-                    Some((convolution(&of_depthwise, layer.options()), between))
-                }
-                _ => None,
-            },
-            None => None,
-        };
+        step.frees.iter().for_each(|id| progress.values[id.0] = None);
+        let parameters = self.parameters(step.layer, &progress.leaves);
+        let of_depthwise = step.fusion.depthwise.map(|(id, _)| self.parameters(id, &progress.leaves));
+        let weight = self.bindings.of(step.layer.0).first();
         let forward = Forward {
             name: &node.name,
             parameters: &parameters,
-            prepack: self.bindings.of(step.layer.0).first().map(|b| &b.parameter(self.store).prepack),
+            prepack: weight.map(|weight| &weight.parameter(self.store).prepack),
             run: Run { batch_statistics: step.batch_statistics, ..run },
             epilogue,
-            depthwise,
-            statistics: statistics[step.layer.0].take(),
+            depthwise: of_depthwise.as_deref().and_then(|its| self.depthwise(step, its)),
+            statistics: progress.statistics[step.layer.0].take(),
         };
-        let LayerOutput { output, logits: raw, moving: moved, statistics: told } =
+        let LayerOutput { output, logits, moving, statistics: told } =
             node.layer.forward(inputs, forward)?;
-        if let Some(norm) = told_to {
-            statistics[norm.0] = told;
+        if let Some(norm) = statistics {
+            progress.statistics[norm.0] = told;
         }
-        if let Some((mean, variance)) = moved {
-            let ids: Vec<usize> =
-                self.bindings.of(step.layer.0).iter().filter_map(|b| Some(b.stored()?.0)).collect();
-            if let [.., at_mean, at_variance] = ids[..] {
-                moving.extend([(at_mean, mean), (at_variance, variance)]);
-            }
-        }
-        *logits = raw;
+        progress.moving.extend(moving.into_iter().flat_map(|moving| self.moving(step.layer, moving)));
+        progress.logits = logits;
         Ok(output)
+    }
+
+    /// The depthwise convolution that a step makes before its own.
+    fn depthwise<'a>(
+        &self,
+        step: &Step,
+        parameters: &'a [Tensor],
+    ) -> Option<(Convolution<'a>, Activation)> {
+        let (id, between) = step.fusion.depthwise?;
+        match self.graph.node(id).layer {
+            Layer::DepthwiseConv2D(layer) => Some((convolution(parameters, layer.options()), between)),
+            _ => None,
+        }
+    }
+
+    /// New moving statistics of a batch norm, whose last two parameters they are, with these' places.
+    fn moving(&self, norm: Id, (mean, variance): (Tensor, Tensor)) -> Vec<(usize, Tensor)> {
+        match self.bindings.of(norm.0) {
+            [.., Binding::Stored(ParamId(a)), Binding::Stored(ParamId(b))] => {
+                vec![(*a, mean), (*b, variance)]
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// A layer's, as this pass uses them.
