@@ -18,8 +18,8 @@ pub struct Summary {
     /// Classes [default: VOC's 20; with the background 21 for deeplabv3plus]
     #[arg(long, value_name = "N")]
     classes: Option<usize>,
-    /// The steps that compute it on `--device`: what is fused, what is not and why, and which algorithm each convolution
-    /// takes
+    /// The steps that compute it on `--device`: what is fused, what is not and why, and which algorithm each
+    /// convolution takes
     #[arg(long, value_name = "PASS", num_args = 0..=1, default_missing_value = "inference")]
     plan: Option<PlanFor>,
     /// Images at once, for `--plan` [default: 1; in training 16]

@@ -18,8 +18,8 @@ impl Model {
         Ok(None)
     }
 
-    /// What is the first to hold numbers that are not finite when the network sees these pictures: a parameter, the
-    /// pictures, or a layer's output. None where all are finite.
+    /// What is the first to hold numbers that are not finite when the network sees these pictures: a
+    /// parameter, the pictures, or a layer's output. None where all are finite.
     pub fn first_not_finite(&self, x: &Tensor, run: Run) -> Result<Option<String>> {
         if let Some((path, value)) = self.parameter_not_finite()? {
             return Ok(Some(format!("the parameter `{path}` holds {value}")));
@@ -38,8 +38,8 @@ impl Model {
         Ok(first)
     }
 
-    /// An error that names the first layer where what the network makes of pictures, its `logits`, is not finite. (A sigmoid
-    /// makes 1 of an infinite logit: the output does not show it.)
+    /// An error that names the first layer where what the network makes of pictures, its `logits`, is not
+    /// finite. (A sigmoid makes 1 of an infinite logit: the output does not show it.)
     pub fn require_finite(&self, x: &Tensor, logits: &Tensor) -> Result<()> {
         let Some(value) = not_finite(logits)? else { return Ok(()) };
         let first = self.first_not_finite(x, Run::infer())?;

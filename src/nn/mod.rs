@@ -7,7 +7,6 @@ mod model;
 mod network;
 mod parameters;
 mod plan;
-mod plan_table;
 mod rewrite;
 mod summary;
 #[cfg(test)]
@@ -20,7 +19,7 @@ pub use layers::Run;
 pub use model::Model;
 pub use network::Pass;
 pub use parameters::{ParamId, Parameter};
-pub use plan_table::{ChosenAlgorithm, PlanTable, PlannedStep, Purpose, UnfusedLayer};
+pub use plan::{ChosenAlgorithm, PlanTable, PlannedStep, Purpose, UnfusedLayer};
 pub use rewrite::{
     classify_before_upsampling, fold_batch_norm, fold_frozen_batch_norm, for_inference,
     pad_within_convolutions,

@@ -14,7 +14,8 @@ use crate::tensor::{DType, Shape, Tensor};
 #[derive(Clone)]
 pub struct Model {
     pub graph: Graph,
-    /// The store: what is a [`ParamId`] is a place in it. A model's own graph has them in the order of its layers.
+    /// The store: what is a [`ParamId`] is a place in it. A model's own graph has them in the order of its
+    /// layers.
     pub parameters: Vec<Parameter>,
     bindings: Bindings,
     plans: PlanCache,

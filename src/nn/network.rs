@@ -88,8 +88,8 @@ impl Network<'_> {
         let Fusion { activation, pool, statistics, .. } = step.fusion;
         let residual = step.fusion.residual.and_then(|id| progress.values[id.0].clone());
         let epilogue = Epilogue { residual, activation, pool, statistics: statistics.is_some() };
-        // What is read for the last time is given away: the tape holds what its gradients need and no more, and an
-        // activation or a sum can work in place.
+        // What is read for the last time is given away: the tape holds what its gradients need and no more,
+        // and an activation or a sum can work in place.
         step.frees.iter().for_each(|id| progress.values[id.0] = None);
         let parameters = self.parameters(step.layer, &progress.leaves);
         let of_depthwise = step.fusion.depthwise.map(|(id, _)| self.parameters(id, &progress.leaves));

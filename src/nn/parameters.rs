@@ -73,7 +73,8 @@ impl Bindings {
         Bindings(nodes.map(|node| ids.by_ref().take(node.parameters.len()).collect()).collect())
     }
 
-    /// With the values that the store has now. Those of a device stay on it: only what is folded comes to the CPU.
+    /// With the values that the store has now. Those of a device stay on it: only what is folded comes to the
+    /// CPU.
     pub fn new(sources: &[Vec<Source>], store: &[Parameter]) -> Result<Self> {
         let bind = |source: &Source| {
             Ok(match source {
@@ -125,8 +126,8 @@ impl Fold {
 
     fn kernel(&self, store: &[Parameter]) -> Result<Parameter> {
         let (kernel, factor) = (&store[self.kernel.0], self.factor(store));
-        // The last axis holds the outputs; of a depthwise kernel [kh, kw, C, 1] the third does, which is the fastest
-        // moving one all the same.
+        // The last axis holds the outputs; of a depthwise kernel [kh, kw, C, 1] the third does, which is the
+        // fastest moving one all the same.
         let values = kernel.value.to_vec_f64();
         let scaled: Vec<f64> =
             values.iter().enumerate().map(|(i, w)| w * factor[i % factor.len()]).collect();

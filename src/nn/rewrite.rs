@@ -213,8 +213,8 @@ impl Rewrite {
         })
     }
 
-    /// The graph layer by layer as `place` adds them: it gets a layer's position and what feeds it in the new graph, and says
-    /// what stands for it there.
+    /// The graph layer by layer as `place` adds them: it gets a layer's position and what feeds it in the new
+    /// graph, and says what stands for it there.
     fn rebuilt(&self, mut place: impl FnMut(&mut Rebuilt, usize, &[Id]) -> Result<Id>) -> Result<Self> {
         let mut new = Rebuilt { of: self, graph: self.graph.emptied(), sources: vec![Vec::new()] };
         let mut ids: Vec<Id> = vec![new.graph.input()];

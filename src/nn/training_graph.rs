@@ -12,9 +12,9 @@ use crate::error::Result;
 use crate::tensor::Tensor;
 
 /// The rewritten graph of a model for training: see [`super::fold_frozen_batch_norm`],
-/// [`super::classify_before_upsampling`] and [`super::pad_within_convolutions`]. It runs on the model's own parameters;
-/// constants with frozen batch norms in them are all that it holds itself. It is of the model as it was made: when other
-/// layers train, or frozen ones have other values, there must be a new one.
+/// [`super::classify_before_upsampling`] and [`super::pad_within_convolutions`]. It runs on the model's own
+/// parameters; constants with frozen batch norms in them are all that it holds itself. It is of the model as
+/// it was made: when other layers train, or frozen ones have other values, there must be a new one.
 pub struct TrainingGraph {
     graph: Graph,
     bindings: Bindings,
@@ -28,7 +28,8 @@ impl TrainingGraph {
         Ok(TrainingGraph { graph: rewrite.graph, bindings, plans: PlanCache::default() })
     }
 
-    /// Runs the model it was made for: leaves and moving statistics of the pass are numbered as the model's parameters are.
+    /// Runs the model it was made for: leaves and moving statistics of the pass are numbered as the model's
+    /// parameters are.
     pub fn run(&self, model: &Model, x: &Tensor, run: Run) -> Result<Pass> {
         let TrainingGraph { graph, bindings, plans } = self;
         let network = Network { graph, bindings, store: &model.parameters, plans };

@@ -2,10 +2,10 @@
 //!
 //! y = max_pool(activation(operator(x) + residual))
 //!
-//! A result that goes to memory and comes back for a comparison or a sum costs more than either. Each operator that takes an
-//! [`Epilogue`] has one fused entry, which is total: what its kernels do not make in their own pass, plain operators make
-//! after it, with the same bits. What they do make is asked for before anything runs ([`Setting`]): by the entry, and by
-//! the network's plan.
+//! A result that goes to memory and comes back for a comparison or a sum costs more than either. Each
+//! operator that takes an [`Epilogue`] has one fused entry, which is total: what its kernels do not make in
+//! their own pass, plain operators make after it, with the same bits. What they do make is asked for before
+//! anything runs ([`Setting`]): by the entry, and by the network's plan.
 
 use crate::activation::Activation;
 use crate::backend::cpu::simd::Isa;
@@ -52,7 +52,8 @@ impl From<Tensor> for Fused {
 }
 
 impl Epilogue {
-    /// The activation that the operator's kernel makes in its pass; what is left is in the epilogue. (A sum comes before it.)
+    /// The activation that the operator's kernel makes in its pass; what is left is in the epilogue. (A sum
+    /// comes before it.)
     pub fn take_activation(&mut self) -> Activation {
         if self.residual.is_some() {
             return Activation::Linear;

@@ -1,9 +1,10 @@
 //! What is made of a weight once and used again: its packed panels, its transform.
 //!
-//! A network that predicts one image after the other multiplies each weight with a few hundred pixels, and bringing the
-//! weights into the order in which kernels read them would cost as much as that. So who owns a weight keeps a cache of such
-//! layouts beside it and hands it to the operator. Every change of a tensor's values gives them another version
-//! (`Tensor::version`), and layouts are of one version: what is old is never served.
+//! A network that predicts one image after the other multiplies each weight with a few hundred pixels, and
+//! bringing the weights into the order in which kernels read them would cost as much as that. So who owns a
+//! weight keeps a cache of such layouts beside it and hands it to the operator. Every change of a tensor's
+//! values gives them another version (`Tensor::version`), and layouts are of one version: what is old is
+//! never served.
 
 use crate::backend::cpu::simd::Isa;
 use std::any::Any;
@@ -48,8 +49,8 @@ impl PrepackCache {
         if let Some(made) = of_version().find(key) {
             return made;
         }
-        // Not under the lock: making is a parallel loop, whose thread may take up other work while it waits, and come by
-        // here again.
+        // Not under the lock: making is a parallel loop, whose thread may take up other work while it waits,
+        // and come by here again.
         let made = Arc::new(make());
         let mut layouts = of_version();
         if layouts.find::<T>(key).is_none() {
@@ -93,11 +94,11 @@ impl WeightView<'_> {
     }
 }
 
-/// Whether weights that meet so many pixels are worth the memory of another layout of them: of many pixels, making it is
-/// little of the work.
+/// Whether weights that meet so many pixels are worth the memory of another layout of them: of many pixels,
+/// making it is little of the work.
 fn pays(pixels: usize) -> bool {
-    /// Making a layout moves 8 bytes a weight, multiplying it with a pixel takes two operations: with so many pixels they
-    /// are 5 % of the time where a byte costs as much as 8 operations.
+    /// Making a layout moves 8 bytes a weight, multiplying it with a pixel takes two operations: with so many
+    /// pixels they are 5 % of the time where a byte costs as much as 8 operations.
     const FEW: usize = 640;
     pixels <= FEW
 }

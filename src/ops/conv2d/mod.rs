@@ -378,7 +378,8 @@ fn gradient<T: Real>(
 }
 
 impl Tensor {
-    /// [`conv2d`] of `[N, H, W, C]` with a kernel `[kh, kw, C, F]` and a bias `[F]` or `None`: `[N, H', W', F]`.
+    /// [`conv2d`] of `[N, H, W, C]` with a kernel `[kh, kw, C, F]` and a bias `[F]` or `None`: `[N, H', W',
+    /// F]`.
     ///
     /// ```
     /// use atrous::{Tensor, ops::Conv2dOptions};

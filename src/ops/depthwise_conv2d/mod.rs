@@ -312,7 +312,8 @@ pub fn cases() -> Vec<Case> {
 }
 
 impl Tensor {
-    /// [`depthwise_conv2d`] of `[N, H, W, C]` with a kernel `[kh, kw, C, 1]` and a bias `[C]` or `None`: `[N, H', W', C]`.
+    /// [`depthwise_conv2d`] of `[N, H, W, C]` with a kernel `[kh, kw, C, 1]` and a bias `[C]` or `None`: `[N,
+    /// H', W', C]`.
     pub fn depthwise_conv2d<'a>(
         &self,
         w: &Tensor,

@@ -1,14 +1,14 @@
 //! A plan as people and programs read it: `atrous summary NET --plan`.
 
-use super::graph::{Graph, Id, Node};
-use super::layers::Layer;
-use super::plan::{Fusion, Plan, Step, Target, geometry};
-use super::rewrite::Rewrite;
+use super::{Fusion, Plan, Step, Target, geometry};
 use crate::activation::Activation;
 use crate::backend::cpu::simd::Isa;
 use crate::context::{fast_math, isa};
 use crate::device::Device;
 use crate::error::Result;
+use crate::nn::graph::{Graph, Id, Node};
+use crate::nn::layers::Layer;
+use crate::nn::rewrite::Rewrite;
 use crate::ops::conv2d::{Conv2dGeometry, Pass, choose};
 use crate::ops::epilogue::Kernels;
 use crate::tensor::Shape;
@@ -77,8 +77,8 @@ pub struct ChosenAlgorithm {
 }
 
 impl PlanTable {
-    /// The plan of a network, none of which is frozen, for so many images at once. Its parameters need no values for that,
-    /// and the device need not be there.
+    /// The plan of a network, none of which is frozen, for so many images at once. Its parameters need no
+    /// values for that, and the device need not be there.
     pub fn new(graph: &Graph, device: Device, purpose: Purpose, batch: usize) -> Result<Self> {
         let rewrite = match purpose {
             Purpose::Inference => Rewrite::for_inference(graph)?,
