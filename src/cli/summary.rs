@@ -6,9 +6,10 @@ use atrous::{Device, Result};
 use clap::{Args, ValueEnum};
 
 #[derive(Args)]
-#[command(
-    after_help = "Examples:\n  atrous summary alexnet --json\n  atrous summary mobilenetv2 --plan train --batch 16"
-)]
+#[command(after_help = "\
+Examples:
+  atrous summary alexnet --json
+  atrous summary mobilenetv2 --plan train --batch 16")]
 pub struct Summary {
     /// The network: alexnet, vgg16, resnet50v2, mobilenet, mobilenetv2, deeplabv3plus
     model: String,
