@@ -5,7 +5,7 @@
 //! WEIGHTS: MobileNet v1 (α 1, 224 pixels) with its head, .h5 or .safetensors or .npz. CLASSES: a text
 //! file with one class a line, in the head's order. PICTURE: JPEG, PNG or WebP.
 
-use atrous::autograd::no_grad;
+use atrous::context::no_grad;
 use atrous::data::image::{Fit, fit};
 use atrous::data::picture_files::read_picture;
 use atrous::models::{Head, Spec};

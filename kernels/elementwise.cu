@@ -30,12 +30,12 @@ extern "C" __global__ void elementwise_binary_same(const float4* __restrict__ a,
     }
 }
 
-// sum[i] += share[i]: how the tape adds gradients.
-extern "C" __global__ void elementwise_accumulate(float* __restrict__ sum, const float* __restrict__ share,
+// out[i] = sum[i] + share[i], where out may be sum: how the tape adds gradients.
+extern "C" __global__ void elementwise_accumulate(const float* sum, const float* __restrict__ share, float* out,
                                                   i64 n) {
     const i64 stride = (i64)gridDim.x * blockDim.x;
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
-        sum[i] += share[i];
+        out[i] = sum[i] + share[i];
     }
 }
 

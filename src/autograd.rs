@@ -9,76 +9,22 @@
 //! consumer has already added its share: a value that is used twice needs no special care. A
 //! node's closure, with all it saved, is dropped as soon as it has run.
 
-use crate::backend::cpu::{simd, threads};
-use crate::device::Device;
+use crate::backend::accumulate::{accumulate, ones_like};
+use crate::backend::cpu::low_rank;
+use crate::context::{Context, on_threads};
 use crate::error::{Error, Result};
-use crate::ops;
-use crate::tensor::Tensor;
-use std::cell::Cell;
+use crate::tensor::{Gradient, Node, Tensor};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-/// Takes the gradient of the output, gives one gradient per input (None where none is needed).
-type Backward = Box<dyn FnOnce(Tensor) -> Result<Vec<Option<Tensor>>> + Send>;
-
-pub(crate) struct Node {
-    id: u64,
-    op: &'static str,
-    inputs: Vec<Option<Arc<Node>>>,
-    /// None for a leaf, and for a node whose backward has run.
-    backward: Mutex<Option<Backward>>,
-}
-
-static NEXT_ID: AtomicU64 = AtomicU64::new(0);
-
-impl Node {
-    pub(crate) fn leaf() -> Arc<Self> {
-        Self::new("leaf", Vec::new(), None)
-    }
-
-    fn new(op: &'static str, inputs: Vec<Option<Arc<Node>>>, backward: Option<Backward>) -> Arc<Self> {
-        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Node { id, op, inputs, backward: Mutex::new(backward) })
-    }
-}
-
-thread_local! {
-    static RECORDING: Cell<bool> = const { Cell::new(true) };
-}
-
-/// Runs `f` without recording: no operator in it makes a node or saves anything.
-pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
-    recorded(false, f)
-}
-
-fn recorded<R>(recording: bool, f: impl FnOnce() -> R) -> R {
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            RECORDING.set(self.0);
-        }
-    }
-    let _restore = Restore(RECORDING.replace(recording));
-    f()
-}
-
-/// Runs operators of a device. Those of the CPU run on one of its threads ([`threads::enter`]), recording, with the
-/// instructions and by the kernels that this thread would.
-pub(crate) fn on_threads<R: Send>(device: Device, f: impl FnOnce() -> R + Send) -> R {
-    if device != Device::Cpu {
-        return f();
-    }
-    let (recording, isa, fast) = (RECORDING.get(), simd::isa(), ops::fast_math());
-    threads::enter(|| simd::with_isa(isa, || ops::with_fast_math(fast, || recorded(recording, f))))
-}
+pub use crate::context::no_grad;
 
 /// Which inputs need a gradient. An operator computes no other, and saves nothing for it.
 pub(crate) struct Needs<const N: usize>(pub [bool; N]);
 
 impl<const N: usize> Needs<N> {
     pub(crate) fn of(inputs: [&Tensor; N]) -> Self {
-        let recording = RECORDING.get();
+        let recording = Context::current().recording;
         Needs(inputs.map(|input| recording && input.needs_grad()))
     }
 
@@ -108,7 +54,19 @@ pub(crate) fn record_all(
     output: Tensor,
     backward: impl FnOnce(Tensor) -> Result<Vec<Option<Tensor>>> + Send + 'static,
 ) -> Tensor {
-    if !RECORDING.get() || inputs.iter().all(|input| !input.needs_grad()) {
+    record_gradients(op, inputs, output, move |gradient| {
+        Ok(backward(gradient)?.into_iter().map(|share| share.map(Gradient::Dense)).collect())
+    })
+}
+
+/// [`record_all`] for gradients that need not be tensors.
+pub(crate) fn record_gradients(
+    op: &'static str,
+    inputs: &[&Tensor],
+    output: Tensor,
+    backward: impl FnOnce(Tensor) -> Result<Vec<Option<Gradient>>> + Send + 'static,
+) -> Tensor {
+    if !Context::current().recording || inputs.iter().all(|input| !input.needs_grad()) {
         return output;
     }
     let nodes = inputs.iter().map(|input| input.node.clone()).collect();
@@ -119,15 +77,24 @@ pub(crate) fn record_all(
 
 /// The gradients of a loss by the leaves it was computed from.
 #[derive(Default)]
-pub struct Gradients(HashMap<u64, Tensor>);
+pub struct Gradients(HashMap<u64, Gradient>);
 
 impl Gradients {
     /// None if the loss does not depend on the leaf.
     pub fn get(&self, leaf: &Tensor) -> Option<&Tensor> {
-        self.0.get(&leaf.node.as_ref()?.id)
+        Some(match self.0.get(&leaf.node.as_ref()?.id)? {
+            Gradient::Dense(gradient) => gradient,
+            Gradient::LowRank(factors) => low_rank::dense(factors),
+        })
     }
 
+    /// [`Gradients::get`], for keeps.
     pub fn take(&mut self, leaf: &Tensor) -> Option<Tensor> {
+        self.take_as_it_is(leaf).map(low_rank::into_dense)
+    }
+
+    /// The gradient in the form in which the operator left it.
+    pub fn take_as_it_is(&mut self, leaf: &Tensor) -> Option<Gradient> {
         self.0.remove(&leaf.node.as_ref()?.id)
     }
 }
@@ -138,7 +105,7 @@ impl Tensor {
         if self.shape().elements() != 1 {
             return Err(Error::shape("backward", "a loss of one element", self.shape()));
         }
-        self.backward_from(ops::elementwise::ones_like(self)?)
+        self.backward_from(ones_like(self)?)
     }
 
     /// Gradients of sum(self · upstream): `upstream` is the gradient of some later loss.
@@ -158,27 +125,29 @@ impl Tensor {
 /// From a node to the leaves it depends on.
 fn walk(root: Arc<Node>, upstream: Tensor) -> Result<Gradients> {
     let mut gradients = Gradients::default();
-    let mut pending = BTreeMap::from([(root.id, (root, upstream))]);
+    let mut pending = BTreeMap::from([(root.id, (root, Gradient::Dense(upstream)))]);
     no_grad(|| {
         while let Some((id, (node, gradient))) = pending.pop_last() {
             if node.inputs.is_empty() {
                 gradients.0.insert(id, gradient);
                 continue;
             }
-            let backward = node.backward.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let backward = backward.ok_or_else(|| {
+            let backward = node.take_backward().ok_or_else(|| {
                 Error::argument(node.op, "backward ran through this value before and freed it")
             })?;
-            let shares = backward(gradient)?;
+            let shares = backward(low_rank::into_dense(gradient))?;
             debug_assert_eq!(shares.len(), node.inputs.len(), "{}", node.op);
             for (input, share) in node.inputs.iter().zip(shares) {
                 let (Some(input), Some(share)) = (input, share) else { continue };
-                match pending.remove(&input.id) {
+                let sum = match pending.remove(&input.id) {
                     // The first share is kept as it is; only further ones are added.
-                    None => pending.insert(input.id, (input.clone(), share)),
-                    Some((_, sum)) => pending
-                        .insert(input.id, (input.clone(), ops::elementwise::accumulate(sum, &share)?)),
+                    None => share,
+                    Some((_, sum)) => {
+                        let [sum, share] = [sum, share].map(low_rank::into_dense);
+                        accumulate(sum, &share)?.into()
+                    }
                 };
+                pending.insert(input.id, (input.clone(), sum));
             }
         }
         Ok(gradients)

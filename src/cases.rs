@@ -7,7 +7,6 @@
 
 use crate::device::Device;
 use crate::error::Result;
-use crate::ops;
 use crate::random::{Stream, domain, hash_name};
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -208,7 +207,7 @@ impl Case {
 
     /// sum(output · upstream) in f64, at given values of the inputs.
     fn probe(&self, inputs: &[Tensor]) -> Result<f64> {
-        let output = crate::autograd::no_grad(|| (self.run)(inputs))?;
+        let output = crate::context::no_grad(|| (self.run)(inputs))?;
         let upstream = self.upstream(&output).to_vec_f64();
         Ok(output.to_vec_f64().iter().zip(upstream).map(|(y, g)| y * g).sum())
     }
@@ -261,9 +260,4 @@ pub fn relative_deviation(got: &Tensor, expected: &Tensor) -> f64 {
         if deviation.is_nan() { f64::INFINITY } else { m.max(deviation) }
     };
     got.iter().zip(&expected).fold(0.0, worst)
-}
-
-/// Every case of every operator.
-pub fn all() -> Vec<Case> {
-    ops::cases()
 }

@@ -1,6 +1,5 @@
 //! Where tensors live and operators run. A device is a value, not a type parameter.
 
-use crate::backend::cuda::Cuda;
 use crate::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
@@ -13,25 +12,6 @@ pub enum Device {
     /// The CUDA kernels compiled as C++ and run on the CPU: a device of its own name, so that no
     /// result of it passes for hardware.
     Emulated,
-}
-
-impl Device {
-    /// An error that says why, where this build or this machine does not have the device.
-    pub fn require(self) -> Result<Self> {
-        match self {
-            Device::Cpu => Ok(self),
-            other => Cuda::get(other).map(|_| self),
-        }
-    }
-
-    /// Waits until the device has done all it was asked for; an error where something went wrong on
-    /// the way.
-    pub fn synchronize(self) -> Result<()> {
-        match self {
-            Device::Cpu => Ok(()),
-            other => Cuda::get(other)?.synchronize(),
-        }
-    }
 }
 
 impl fmt::Display for Device {
@@ -74,6 +54,5 @@ mod tests {
         for bad in ["gpu", "cuda:", "cuda:x", ""] {
             assert!(bad.parse::<Device>().is_err());
         }
-        assert!(Device::Cuda(99).require().unwrap_err().to_string().contains("`cuda"));
     }
 }

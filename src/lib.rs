@@ -12,6 +12,7 @@ pub mod backend;
 #[cfg(feature = "checkpoint")]
 pub mod bench;
 pub mod cases;
+pub mod context;
 pub mod data;
 pub mod device;
 pub mod error;

@@ -196,6 +196,16 @@ fn the_summary_counts_the_parameters() {
 }
 
 #[test]
+fn a_network_that_labels_pixels_has_the_background_as_a_class_of_its_own() {
+    let parameters = |arguments: &[&str]| -> serde_json::Value {
+        let json: serde_json::Value = serde_json::from_str(&done(arguments)).unwrap();
+        json["total_params"].clone()
+    };
+    assert_eq!(parameters(&["summary", "deeplabv3plus", "--json"]), 7_067_029);
+    assert_eq!(parameters(&["summary", "deeplabv3plus", "--classes", "20", "--json"]), 7_066_772);
+}
+
+#[test]
 fn what_is_not_known_is_refused_by_name() {
     let cases: [(&[&str], i32, &str); 7] = [
         (&["train", "classify", "--data", "a", "--out", "b", "--epoch", "3"], 2, "--epoch"),

@@ -4,11 +4,11 @@
 
 mod common;
 
-use atrous::cases::{self, Case, Size, relative_deviation};
+use atrous::cases::{Case, Size, relative_deviation};
+use atrous::context::{Precision, with_conv_tile, with_precision};
 use atrous::eval::metrics;
 use atrous::ladder;
-use atrous::ops::conv2d::with_tile;
-use atrous::ops::{self, Precision, with_precision};
+use atrous::ops;
 use atrous::{DType, Device, Error, Tensor};
 use common::{real_device, test_device};
 use std::collections::BTreeSet;
@@ -33,7 +33,7 @@ impl Results {
 /// must be the known ones, and refuse with an error that says so.
 fn agree(device: Device) -> Vec<(Case, Results)> {
     let (mut missing, mut agreeing, mut wrong) = (BTreeSet::new(), Vec::new(), Vec::new());
-    for case in cases::all().into_iter().filter(|case| case.size == Size::Tiny) {
+    for case in atrous::ops::cases().into_iter().filter(|case| case.size == Size::Tiny) {
         let name = case.full_name();
         let (output, gradients) = match case.forward_backward_on(device) {
             Ok(results) => results,
@@ -104,12 +104,13 @@ fn launches_are_recorded() {
     record_to(Some(path.as_ref())).unwrap();
     let cases = agree(Device::Emulated).len();
     climb(Device::Emulated);
-    let widest = cases::all().into_iter().find(|case| case.full_name() == "conv2d/3x3_same_wide");
+    let widest =
+        atrous::ops::cases().into_iter().find(|case| case.full_name() == "conv2d/3x3_same_wide");
     let widest = widest.expect("conv2d has it");
     for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
         for tile in [64, 128] {
             let run = || with_precision(precision, || widest.forward_backward_on(Device::Emulated));
-            with_tile(tile, run).unwrap();
+            with_conv_tile(tile, run).unwrap();
         }
     }
     replay_on(Device::Emulated);
@@ -135,7 +136,7 @@ fn launches_are_recorded() {
         let mut optimizer = Optimizer::new(rule, 0.01).unwrap();
         optimizer.begin_step();
         let (parameter, gradient) = (&mut there(&[1.0; 77]), there(&[0.5; 77]));
-        let update = Update { index: 0, parameter, gradient, group: Group::Head };
+        let update = Update { index: 0, parameter, gradient: gradient.into(), group: Group::Head };
         optimizer.update(vec![update], Some(1.0)).unwrap();
     }
     let (x, one) = (there(&[3.0, 1.0, 2.0]), there(&[1.0; 3]));
@@ -186,7 +187,7 @@ fn climb(device: Device) -> Vec<Vec<u64>> {
 /// bits of each.
 fn all_tiles(device: Device) -> Vec<Vec<u64>> {
     let (mut every, mut wrong) = (Vec::new(), Vec::new());
-    for case in cases::all() {
+    for case in atrous::ops::cases() {
         if case.size != Size::Tiny || !["conv2d", "dense"].contains(&case.op) {
             continue;
         }
@@ -199,7 +200,7 @@ fn all_tiles(device: Device) -> Vec<Vec<u64>> {
             }
             for tile in [64, 128] {
                 let run = || with_precision(precision, || case.forward_backward_on(device));
-                let (output, got) = with_tile(tile, run).unwrap();
+                let (output, got) = with_conv_tile(tile, run).unwrap();
                 let all = [(&output, &expected)].into_iter();
                 let all = all.chain(got.iter().flatten().zip(gradients.iter().flatten()));
                 for (got, expected) in all {
@@ -287,7 +288,7 @@ fn others_wait_on(device: Device) {
 }
 
 fn accuracies_agree_on(device: Device) {
-    let case = cases::all().into_iter().find(|case| case.full_name() == "softmax/21_classes");
+    let case = atrous::ops::cases().into_iter().find(|case| case.full_name() == "softmax/21_classes");
     let scores: Vec<f32> = match case {
         Some(case) => case.tensors(DType::F32)[0].as_slice().unwrap().to_vec(),
         None => (0..21 * 500).map(|i| ((i * 7919) % 1009) as f32).collect(),
@@ -348,7 +349,7 @@ fn precisions_round_as_they_say() {
 fn resized_and_warped_pictures_have_the_cpus_bits() {
     let Some(device) = test_device() else { return };
     let mut compared = 0;
-    for case in cases::all() {
+    for case in atrous::ops::cases() {
         if case.size == Size::Tiny && ["resize", "affine"].contains(&case.op) {
             let (there, _) = case.forward_backward_on(device).unwrap();
             let (here, _) = case.forward_backward(DType::F32).unwrap();
@@ -449,7 +450,12 @@ fn optimizers_take_the_same_steps_on_a_device() {
             let kept = before.to_vec_f64();
             let update = |(index, parameter)| {
                 let group = if index % 3 == 0 { Group::Base } else { Group::Head };
-                Update { index, parameter, gradient: tensor(step * 100 + index, sizes[index]), group }
+                Update {
+                    index,
+                    parameter,
+                    gradient: tensor(step * 100 + index, sizes[index]).into(),
+                    group,
+                }
             };
             let updates = all.iter_mut().enumerate().map(update).collect();
             // Once the gradients are clipped, once they are short enough as they are.

@@ -6,8 +6,8 @@
 mod common;
 
 use atrous::activation::Activation;
-use atrous::autograd::no_grad;
-use atrous::backend::cpu::simd::{Isa, supported, with_isa};
+use atrous::backend::cpu::simd::{Isa, supported};
+use atrous::context::{no_grad, with_isa};
 use atrous::eval::metrics::{binary_accuracy, categorical_accuracy};
 use atrous::losses::{Loss, sample_weights};
 use atrous::nn::layers::Layer;
@@ -168,7 +168,8 @@ fn run(fit: &Fit, dtype: DType) -> Worst {
                 match gradients.get(leaf).cloned() {
                     Some(gradient) => {
                         let parameter = &mut parameter.value;
-                        updates.push(Update { index, parameter, gradient, group: Group::Head });
+                        let (gradient, group) = (gradient.into(), Group::Head);
+                        updates.push(Update { index, parameter, gradient, group });
                     }
                     None => assert!(!parameter.trainable, "{} has no gradient", parameter.path),
                 }

@@ -6,7 +6,7 @@ mod common;
 
 use atrous::activation::Activation;
 use atrous::autograd::Gradients;
-use atrous::autograd::no_grad;
+use atrous::context::no_grad;
 use atrous::eval::metrics;
 use atrous::models::{Head, Spec};
 use atrous::nn::layers::Layer;

@@ -8,7 +8,8 @@
 mod common;
 
 use atrous::activation::Activation;
-use atrous::backend::cpu::simd::{Isa, supported, with_isa};
+use atrous::backend::cpu::simd::{Isa, supported};
+use atrous::context::with_isa;
 use atrous::ops::{self, Conv2dOptions, Method, Padding};
 use atrous::{DType, Result, Tensor};
 use common::{Array, Npz, files, golden, json, numbers, text};

@@ -27,7 +27,7 @@ fn deviation(golden: &Value, case: &str, key: &str, rule: Rule, rate: f32, dtype
     for (gradient, expected) in steps.iter().zip(expected) {
         optimizer.begin_step();
         let (parameter, gradient) = (&mut weights, tensor(gradient));
-        let update = Update { index: 0, parameter, gradient, group: Group::Head };
+        let update = Update { index: 0, parameter, gradient: gradient.into(), group: Group::Head };
         optimizer.update(vec![update], None).unwrap();
         for (got, expected) in weights.to_vec_f64().iter().zip(numbers(expected)) {
             worst = worst.max((got - expected).abs());

@@ -6,7 +6,8 @@
 
 mod common;
 
-use atrous::backend::cpu::simd::{Isa, supported, with_isa};
+use atrous::backend::cpu::simd::{Isa, supported};
+use atrous::context::with_isa;
 use atrous::ops::{self, CategoricalGradient, Padding, PoolOptions};
 use atrous::{DType, Result, Tensor};
 

@@ -1,17 +1,18 @@
 //! Every case of every operator: all instruction sets against the f64 reference, and the
 //! closed-form gradients against finite differences.
 
-use atrous::backend::cpu::simd::{supported, with_isa};
-use atrous::cases::{self, Case, Size, relative_deviation};
+use atrous::backend::cpu::simd::supported;
+use atrous::cases::{Case, Size, relative_deviation};
+use atrous::context::with_isa;
 use atrous::{DType, Tensor};
 
 fn tiny() -> impl Iterator<Item = Case> {
-    cases::all().into_iter().filter(|case| case.size == Size::Tiny)
+    atrous::ops::cases().into_iter().filter(|case| case.size == Size::Tiny)
 }
 
 #[test]
 fn names_are_unique() {
-    let mut names: Vec<String> = cases::all().iter().map(Case::full_name).collect();
+    let mut names: Vec<String> = atrous::ops::cases().iter().map(Case::full_name).collect();
     let before = names.len();
     names.sort();
     names.dedup();

@@ -441,8 +441,8 @@ fn a_run_on_a_device_has_the_cpus_losses_and_repeats_its_bits() {
 #[test]
 fn every_network_steps_on_a_device() {
     use atrous::Device;
+    use atrous::context::{Precision, with_precision};
     use atrous::data::loader::batch;
-    use atrous::ops::{Precision, with_precision};
     let Some(tested) = common::test_device() else { return };
     let dataset: Arc<dyn Dataset> = Arc::new(Synthetic::train(5, 4));
     let plan = |name: &str, size| Plan {

@@ -23,7 +23,7 @@ use super::iterative::Attacked;
 use super::objective::Objective;
 use super::pictures::Pictures;
 use super::victim::{self, Victim};
-use crate::autograd::no_grad;
+use crate::context::no_grad;
 use crate::data::image::Fit;
 use crate::device::Device;
 use crate::error::{Error, Result};

@@ -3,7 +3,7 @@
 use super::ball::host;
 use super::objective::{Objective, Standing};
 use crate::activation::Activation;
-use crate::autograd::no_grad;
+use crate::context::no_grad;
 use crate::data::image::Preprocess;
 use crate::device::Device;
 use crate::error::{Error, Result};

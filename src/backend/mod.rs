@@ -1,4 +1,39 @@
 //! What kernels run on: the CPU's instruction sets, threads and matrix products, and CUDA devices.
 
+pub mod accumulate;
 pub mod cpu;
 pub mod cuda;
+
+use crate::device::Device;
+use crate::error::Result;
+use cuda::Cuda;
+
+impl Device {
+    /// An error that says why, where this build or this machine does not have the device.
+    pub fn require(self) -> Result<Self> {
+        match self {
+            Device::Cpu => Ok(self),
+            other => Cuda::get(other).map(|_| self),
+        }
+    }
+
+    /// Waits until the device has done all it was asked for; an error where something went wrong on
+    /// the way.
+    pub fn synchronize(self) -> Result<()> {
+        match self {
+            Device::Cpu => Ok(()),
+            other => Cuda::get(other)?.synchronize(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_not_there_is_refused_by_name() {
+        assert!(Device::Cuda(99).require().unwrap_err().to_string().contains("`cuda"));
+        assert_eq!(Device::Cpu.require().unwrap(), Device::Cpu);
+    }
+}

@@ -15,7 +15,7 @@
 //! (Wellons' `lowbias32`, all modulo 2³²) as (h >> 8) / 2²³ − 1, which f32 holds exactly; a label is h modulo the
 //! number of classes. A loss begins its gradients with 1.
 
-use crate::cases::{self, Case, Fill, Input, Size};
+use crate::cases::{Case, Fill, Input, Size};
 use crate::device::Device;
 use crate::error::Result;
 use crate::tensor::{DType, Shape, Tensor};
@@ -39,7 +39,7 @@ pub struct Comparison {
 pub fn comparisons() -> Vec<Comparison> {
     // These round nothing.
     let compared = |case: &Case| case.size == Size::Real && !["relu", "relu6"].contains(&case.op);
-    cases::all().into_iter().filter(compared).filter_map(Comparison::new).collect()
+    crate::ops::cases().into_iter().filter(compared).filter_map(Comparison::new).collect()
 }
 
 impl Comparison {

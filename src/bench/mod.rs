@@ -13,9 +13,10 @@ mod ops;
 pub use nets::{NETS, Net};
 pub use ops::{Op, ops};
 
-use crate::backend::cpu::simd::{Isa, isa};
+use crate::backend::cpu::simd::Isa;
 use crate::backend::cpu::{limits, threads};
 use crate::backend::cuda::Cuda;
+use crate::context::isa;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::pool;

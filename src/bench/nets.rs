@@ -1,13 +1,13 @@
 //! Whole networks: an inference batch and a training step.
 
 use super::{Machine, Timing, milliseconds, peak_rss_mib, tenths, time};
-use crate::autograd::no_grad;
+use crate::context::{no_grad, precision};
 use crate::data::loader::Batch;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::models::Spec;
 use crate::nn::{Model, Run, for_inference};
-use crate::ops::{precision, sign, sparse_softmax_cross_entropy};
+use crate::ops::{sign, sparse_softmax_cross_entropy};
 use crate::pool::{self, Buffer};
 use crate::random::{Stream, domain};
 use crate::tensor::{Shape, Tensor};

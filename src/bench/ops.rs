@@ -1,9 +1,9 @@
 //! The `real` cases of the operators, and the optimizers.
 
 use super::{Machine, Timing, milliseconds, tenths, time_on};
-use crate::autograd::{no_grad, on_threads};
-use crate::backend::cpu::simd::{Isa, with_isa};
-use crate::cases::{self, Case, Size};
+use crate::backend::cpu::simd::Isa;
+use crate::cases::{Case, Size};
+use crate::context::{no_grad, on_threads, with_isa};
 use crate::device::Device;
 use crate::error::Result;
 use crate::optimizers::{Group, Optimizer, Rule, Update};
@@ -19,7 +19,7 @@ pub enum Op {
 
 /// Everything there is to time.
 pub fn ops() -> Vec<Op> {
-    let cases = cases::all().into_iter().filter(|case| case.size == Size::Real);
+    let cases = crate::ops::cases().into_iter().filter(|case| case.size == Size::Real);
     let optimizers = Rule::NAMES.into_iter().map(Op::Optimizer);
     cases.map(|case| Op::Case(Box::new(case))).chain(optimizers).collect()
 }
@@ -134,7 +134,7 @@ fn measure_optimizer(rule: &str, device: Device, line: &mut Map<String, Value>) 
         let updates = pairs.map(|(index, (parameter, gradient))| Update {
             index,
             parameter,
-            gradient: gradient.clone(),
+            gradient: gradient.clone().into(),
             group: Group::default(),
         });
         optimizer.update(updates.collect(), None)

@@ -23,7 +23,7 @@ impl Doctor {
         }
         line("threads", threads::count().to_string());
         let known: Vec<String> = simd::supported().iter().map(|isa| format!("{isa:?}")).collect();
-        line("instruction sets", format!("{} (in use: {:?})", known.join(", "), simd::isa()));
+        line("instruction sets", format!("{} (in use: {:?})", known.join(", "), atrous::context::isa()));
         if let Some(kib) = of_proc("/proc/meminfo", "MemTotal").and_then(kilobytes) {
             let free = of_proc("/proc/meminfo", "MemAvailable").and_then(kilobytes).unwrap_or(0);
             line("memory", format!("{} MiB, {} MiB of it free", kib / 1024, free / 1024));

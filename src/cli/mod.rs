@@ -21,7 +21,7 @@ mod train;
 mod weights;
 
 use atrous::backend::cpu::{simd, threads};
-use atrous::ops::{Precision, with_fast_math, with_precision};
+use atrous::context::{Precision, with_fast_math, with_precision};
 use atrous::{Device, Error, Result};
 use clap::{Args, Parser, Subcommand};
 use std::sync::OnceLock;
@@ -108,9 +108,9 @@ enum Train {
 /// The global options as this program was given them, for a process of its own.
 fn global_arguments() -> Vec<String> {
     let mut arguments = vec!["--device".into(), device().to_string()];
-    arguments.extend(["--precision".into(), atrous::ops::precision().to_string()]);
+    arguments.extend(["--precision".into(), atrous::context::precision().to_string()]);
     arguments.extend(["--threads".into(), threads::count().to_string()]);
-    arguments.extend(atrous::ops::fast_math().then(|| "--fast-math".into()));
+    arguments.extend(atrous::context::fast_math().then(|| "--fast-math".into()));
     arguments
 }
 

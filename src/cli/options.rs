@@ -1,6 +1,5 @@
 //! Training options: from the command line, else from `--config FILE.toml`, else the default.
 
-use atrous::data::CLASSES;
 use atrous::data::image::Fit;
 use atrous::files::explain;
 use atrous::models::{self, Spec};
@@ -264,8 +263,8 @@ impl TrainOptions {
     pub fn preset(&self, segments: bool) -> Result<Preset> {
         let default = if segments { "deeplabv3plus" } else { "alexnet" };
         let name = self.model.as_deref().unwrap_or(default);
-        let classes = CLASSES.len() + segments as usize;
-        let spec = Spec::new(name, self.size.unwrap_or(models::default_side(name)), classes);
+        let size = self.size.unwrap_or(models::default_side(name));
+        let spec = Spec::new(name, size, models::default_classes(name));
         spec.graph()?;
         if spec.segments() != segments {
             let (is, command) = match segments {

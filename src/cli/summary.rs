@@ -13,8 +13,9 @@ pub struct Summary {
     /// Side of the pictures [default: the network's own]
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
-    #[arg(long, default_value_t = 20, value_name = "N")]
-    classes: usize,
+    /// Classes [default: VOC's 20; with the background 21 for deeplabv3plus]
+    #[arg(long, value_name = "N")]
+    classes: Option<usize>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -23,7 +24,8 @@ pub struct Summary {
 impl Summary {
     pub fn run(self) -> Result<()> {
         let size = self.size.unwrap_or(models::default_side(&self.model));
-        let network = models::by_name(&self.model, size, self.classes)?;
+        let classes = self.classes.unwrap_or(models::default_classes(&self.model));
+        let network = models::by_name(&self.model, size, classes)?;
         let summary = nn::Summary::new(&network);
         if self.json {
             println!("{:#}", summary.to_json(&network));

@@ -4,7 +4,6 @@ use super::device;
 use super::options::{Configured, TrainOptions};
 use super::predict::validation_panel;
 use super::progress::{self, interruptible};
-use atrous::backend::cpu::simd;
 use atrous::data::class_weights::balanced;
 use atrous::data::manifest::{Manifest, Selected};
 use atrous::data::source::{Source, Training};
@@ -119,10 +118,10 @@ pub fn lock(folder: &Path) -> Result<FolderLock> {
 fn arithmetic() -> String {
     match device() {
         atrous::Device::Cpu => {
-            let fast = if atrous::ops::fast_math() { " with --fast-math" } else { "" };
-            format!("cpu ({:?}){fast}", simd::isa())
+            let fast = if atrous::context::fast_math() { " with --fast-math" } else { "" };
+            format!("cpu ({:?}){fast}", atrous::context::isa())
         }
-        device => format!("{device} in {}", atrous::ops::precision()),
+        device => format!("{device} in {}", atrous::context::precision()),
     }
 }
 
@@ -153,7 +152,7 @@ impl Job {
         let validation = plan.scoring_loader(dataset, plan.val_indices.clone());
         let (all, trainable) = trainer.model.count_parameters();
         let there = match device() {
-            atrous::Device::Cpu if !atrous::ops::fast_math() => String::new(),
+            atrous::Device::Cpu if !atrous::context::fast_math() => String::new(),
             _ => format!(", on {}", arithmetic()),
         };
         if !plan.arithmetic.is_empty() && plan.arithmetic != arithmetic() {

@@ -60,7 +60,8 @@ struct Network {
     /// What stands on the base: notebook, pooled, imagenet or none [default: none, if there is a base]
     #[arg(long, value_name = "NAME")]
     head: Option<Head>,
-    #[arg(long, value_name = "N", value_parser = classes(), help = "[default: 1000 with --head imagenet, else 20]")]
+    /// [default: 1000 with --head imagenet; else VOC's 20, with the background 21 for deeplabv3plus]
+    #[arg(long, value_name = "N", value_parser = classes())]
     classes: Option<usize>,
 }
 
@@ -73,7 +74,10 @@ impl Network {
     fn spec(&self, name: &str) -> Spec {
         let whole = name == "alexnet" || name == "deeplabv3plus";
         let head = self.head.unwrap_or(if whole { Head::Notebook } else { Head::None });
-        let classes = self.classes.unwrap_or(if head == Head::ImageNet { 1000 } else { 20 });
+        let classes = self.classes.unwrap_or(match head {
+            Head::ImageNet => 1000,
+            _ => models::default_classes(name),
+        });
         Spec { name: name.to_owned(), size: models::default_side(name), classes, head }
     }
 }

@@ -5,7 +5,8 @@
 //! ⌊(t − w/ratio)/2⌋ from the top and left, on zeros. For some sizes the floor loses a pixel even
 //! on the long side (t = 224: 114, 121, … 491, 498).
 
-use crate::backend::cpu::simd::{self, isa};
+use crate::backend::cpu::simd;
+use crate::context::isa;
 use crate::data::augment::crop::reduce;
 use crate::data::{CLASSES, Mask, Picture, VOID};
 use crate::error::{Error, Result};
@@ -306,7 +307,7 @@ mod tests {
         for (height, width) in [(20, 33), (97, 71), (53, 140), (1, 1)] {
             let expected = ops::resize(&x, height, width, Method::Bilinear).unwrap();
             for isa in simd::supported() {
-                let got = simd::with_isa(isa, || resize(&picture, height, width)).unwrap();
+                let got = crate::context::with_isa(isa, || resize(&picture, height, width)).unwrap();
                 assert_eq!(Some(&got[..]), expected.as_slice::<f32>(), "{isa:?} {height}×{width}");
             }
         }

@@ -2,10 +2,10 @@
 
 use super::{EPSILON, Run, Rung, Work, unknown};
 use crate::backend::cuda::{self, Argument, Cuda, Kernel, Memory, arguments};
+use crate::context::{Precision, with_conv_tile};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::ops::Precision;
-use crate::ops::conv2d::{cuda as conv2d, with_tile};
+use crate::ops::conv2d::cuda as conv2d;
 use crate::ops::depthwise_conv2d::cuda as depthwise;
 use crate::tensor::{DType, Tensor};
 
@@ -35,12 +35,12 @@ pub fn rungs(operator: &str) -> Result<Vec<Rung>> {
                 let size = cuda::Size::grid([rows.div_ceil(64), f.div_ceil(64), 1], [256, 1, 1])?;
                 conv(cuda, work, t, "3_implicit_gemm", size)
             }),
-            rung(4, "cp_async, tile of 64", F32, |_, work, t| with_tile(64, || used(work, t))),
-            rung(4, "cp_async, tile of 128", F32, |_, work, t| with_tile(128, || used(work, t))),
-            rung(5, "mma, tile of 64", Tf32, |_, work, t| with_tile(64, || used(work, t))),
-            rung(5, "mma, tile of 128", Tf32, |_, work, t| with_tile(128, || used(work, t))),
-            rung(5, "mma, tile of 64", Bf16, |_, work, t| with_tile(64, || used(work, t))),
-            rung(5, "mma, tile of 128", Bf16, |_, work, t| with_tile(128, || used(work, t))),
+            rung(4, "cp_async, tile of 64", F32, |_, work, t| with_conv_tile(64, || used(work, t))),
+            rung(4, "cp_async, tile of 128", F32, |_, work, t| with_conv_tile(128, || used(work, t))),
+            rung(5, "mma, tile of 64", Tf32, |_, work, t| with_conv_tile(64, || used(work, t))),
+            rung(5, "mma, tile of 128", Tf32, |_, work, t| with_conv_tile(128, || used(work, t))),
+            rung(5, "mma, tile of 64", Bf16, |_, work, t| with_conv_tile(64, || used(work, t))),
+            rung(5, "mma, tile of 128", Bf16, |_, work, t| with_conv_tile(128, || used(work, t))),
         ],
         "depthwise_conv2d" => vec![
             rung(1, "naive", F32, |cuda, work, t| dw(cuda, work, t, "1_naive", 1)),

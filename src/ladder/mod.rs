@@ -12,14 +12,14 @@ mod cpu;
 mod cuda;
 
 use crate::activation::Activation;
-use crate::autograd::no_grad;
 use crate::backend::cuda::{Cuda, Memory};
 use crate::cases::Input;
+use crate::context::{Precision, no_grad, with_precision};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::conv2d::Conv2dGeometry;
 use crate::ops::depthwise_conv2d::DepthwiseGeometry;
-use crate::ops::{self, Conv2dOptions, Padding, Precision, with_precision};
+use crate::ops::{self, Conv2dOptions, Padding};
 use crate::tensor::{DType, Shape, Tensor};
 use std::time::Instant;
 

@@ -130,8 +130,7 @@ impl Spec {
 
     /// An error, naming the file the network is from, where it is for other classes than VOC's.
     pub fn is_for_voc(&self, path: &Path) -> Result<()> {
-        // A network for masks has the background as a class of its own.
-        let classes = CLASSES.len() + self.segments() as usize;
+        let classes = default_classes(&self.name);
         if self.classes == classes {
             return Ok(());
         }
@@ -141,8 +140,12 @@ impl Spec {
 
     /// True for a network that labels every pixel.
     pub fn segments(&self) -> bool {
-        self.name == "deeplabv3plus"
+        segments(&self.name)
     }
+}
+
+fn segments(name: &str) -> bool {
+    name == "deeplabv3plus"
 }
 
 /// A network with the notebook's head, by its name, for pictures of the given side and this many
@@ -158,6 +161,12 @@ pub fn default_side(name: &str) -> usize {
         "mobilenetv2" => 256,
         _ => 224,
     }
+}
+
+/// The classes of VOC as a network of this name tells them apart: 20; a network that labels every pixel has the
+/// background as one more.
+pub fn default_classes(name: &str) -> usize {
+    CLASSES.len() + segments(name) as usize
 }
 
 /// The range of pixel values that a network's pre-trained weights expect.

@@ -1,7 +1,7 @@
 //! Numbers that are none: where the first one comes from.
 
 use super::{Model, Run};
-use crate::autograd::no_grad;
+use crate::context::no_grad;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};

@@ -7,6 +7,8 @@ mod model;
 mod passes;
 mod rewrite;
 mod summary;
+#[cfg(test)]
+mod tests;
 
 pub use finite::not_finite;
 pub use graph::{Cost, Graph, Id, Node};

@@ -2,7 +2,7 @@
 
 use super::passes::{Extras, Passes};
 use super::{Graph, Id};
-use crate::autograd::on_threads;
+use crate::context::on_threads;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nn::layers::{Along, Layer, Lowered, Run};

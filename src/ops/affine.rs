@@ -11,10 +11,11 @@
 //! the order of the pixels. The matrices have no gradient.
 
 use crate::autograd::record;
-use crate::backend::cpu::simd::{self, Isa, isa};
+use crate::backend::cpu::simd::{self, Isa};
 use crate::backend::cpu::threads;
 use crate::backend::cuda::{self, Cuda, Kernel, arguments};
 use crate::cases::{Case, Input, Size};
+use crate::context::isa;
 use crate::error::{Error, Result};
 use crate::ops::{Route, route};
 use crate::pool::{self, Buffer};

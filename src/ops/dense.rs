@@ -5,17 +5,17 @@
 //! At the batch sizes of training the bytes of w bind, not the arithmetic.
 
 use crate::activation::Activation;
-use crate::autograd::{Needs, record_all};
+use crate::autograd::{Needs, record_gradients};
 use crate::backend::cpu::gemm::{Matrix, Right, gram, is_thin, multiply, thin};
-use crate::backend::cpu::product::Product;
-use crate::backend::cpu::simd::isa;
+use crate::backend::cpu::low_rank;
 use crate::backend::cpu::skinny_gemm::times_transpose;
 use crate::cases::{Case, Input, Size};
+use crate::context::{isa, precision};
 use crate::error::{Error, Result};
 use crate::ops::conv2d::{self, Conv2dGeometry};
-use crate::ops::{Route, precision, route};
+use crate::ops::{Route, route};
 use crate::pool::Buffer;
-use crate::tensor::{Real, Shape, Tensor};
+use crate::tensor::{Gradient, LowRankGrad, Real, Shape, Tensor};
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +73,7 @@ pub fn dense(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
     let has_bias = b.is_some();
     let saved_x = needs.0[1].then(|| x.detach());
     let saved_w = needs.0[0].then(|| w.detach());
-    Ok(record_all("dense", &inputs, output, move |dy| {
+    Ok(record_gradients("dense", &inputs, output, move |dy| {
         let dx = saved_w.map(|w| {
             Ok(match route("dense", &[&dy, &w])? {
                 Route::F64 => reference::input_gradient::<f64>(g, &dy, &w),
@@ -87,20 +87,20 @@ pub fn dense(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
         });
         let dw = saved_x.map(|x| {
             Ok(match route("dense", &[&dy, &x])? {
-                Route::F64 => reference::kernel_gradient::<f64>(g, &dy, &x),
-                Route::Reference => reference::kernel_gradient::<f32>(g, &dy, &x),
+                Route::F64 => reference::kernel_gradient::<f64>(g, &dy, &x).into(),
+                Route::Reference => reference::kernel_gradient::<f32>(g, &dy, &x).into(),
                 Route::Fast => cpu::kernel_gradient(g, &dy, &x),
                 Route::Cuda(cuda) => {
                     let dw = conv2d::cuda::kernel_gradient(cuda, &g.as_conv2d(), &dy, &x, precision)?;
-                    Tensor::from_memory(dw, [g.inputs, g.outputs])
+                    Tensor::from_memory(dw, [g.inputs, g.outputs]).into()
                 }
             })
         });
-        let (dx, dw) = (dx.transpose()?, dw.transpose()?);
-        let mut all = vec![dx, dw];
+        let (dx, dw): (Option<Tensor>, Option<Gradient>) = (dx.transpose()?, dw.transpose()?);
+        let mut all = vec![dx.map(Gradient::Dense), dw];
         if has_bias {
             let db = needs.0[2].then(|| crate::ops::reduce::sum_axes(&dy, 0..1)).transpose()?;
-            all.push(db);
+            all.push(db.map(Gradient::Dense));
         }
         Ok(all)
     }))
@@ -178,14 +178,14 @@ mod cpu {
         Tensor::from_buffer(dx, [g.batch, g.inputs])
     }
 
-    pub fn kernel_gradient(g: DenseGeometry, dy: &Tensor, x: &Tensor) -> Tensor {
-        if is_thin(isa(), g.batch) {
-            return Tensor::from_product(Product::new(isa(), x, dy));
+    pub fn kernel_gradient(g: DenseGeometry, dy: &Tensor, x: &Tensor) -> Gradient {
+        if is_thin(isa(), g.batch) && low_rank::holds(g.batch) {
+            return Gradient::LowRank(LowRankGrad::new(x, dy));
         }
         let mut dw = Buffer::<f32>::new(g.inputs * g.outputs);
         let rows = Matrix::new(x.values(), g.batch, g.inputs);
         gram(isa(), &rows, dy.values(), g.outputs, &mut dw);
-        Tensor::from_buffer(dw, [g.inputs, g.outputs])
+        Tensor::from_buffer(dw, [g.inputs, g.outputs]).into()
     }
 }
 

@@ -7,10 +7,11 @@
 //! on every device and at any thread count.
 
 use crate::autograd::record;
-use crate::backend::cpu::simd::{self, isa};
+use crate::backend::cpu::simd;
 use crate::backend::cpu::threads;
 use crate::backend::cuda::{self, Cuda, Kernel, arguments, graph};
 use crate::cases::{Case, Input, Size};
+use crate::context::isa;
 use crate::error::{Error, Result};
 use crate::ops::{Route, route};
 use crate::pool::Buffer;

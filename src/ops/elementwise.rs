@@ -18,10 +18,11 @@
 //! Bytes bind: an f32 element costs 12 bytes of traffic and one operation.
 
 use crate::autograd::{Needs, record};
-use crate::backend::cpu::simd::{self, isa};
+use crate::backend::cpu::simd;
 use crate::backend::cpu::threads;
 use crate::backend::cuda::{Cuda, Kernel, Size, arguments};
 use crate::cases::{self, Case, Fill, Input};
+use crate::context::isa;
 use crate::error::{Error, Result};
 use crate::ops::unary::{self, Saves, Unary};
 use crate::ops::{Route, functions, route, sum_axes};
@@ -106,23 +107,6 @@ impl Tensor {
     /// −1, 0 or 1 of each element, off the tape: the gradient is zero.
     pub fn sign(&self) -> Result<Tensor> {
         sign(self)
-    }
-}
-
-/// Ones where `a` has elements, of its type and on its device.
-pub(crate) fn ones_like(a: &Tensor) -> Result<Tensor> {
-    match route("ones_like", &[a])? {
-        Route::Cuda(cuda) => {
-            let n = a.shape().elements();
-            let y = cuda.allocate(n, DType::F32)?;
-            let all = arguments![&y, n as i64, 1.0f32];
-            // SAFETY: y is n floats, new.
-            unsafe {
-                cuda.launch(Kernel::of("elementwise", "elementwise_fill"), Size::elements(n), &all)?
-            };
-            Ok(Tensor::from_memory(y, a.shape()))
-        }
-        _ => Ok(Tensor::full(a.shape(), 1.0).to_dtype(a.dtype())),
     }
 }
 
@@ -322,32 +306,6 @@ impl Unary for Sign {
     fn slope<T: Real>(self, _: T) -> T {
         T::ZERO
     }
-}
-
-/// sum + share, into the memory of `sum` when nobody else sees it: how the tape adds gradients.
-pub(crate) fn accumulate(mut sum: Tensor, share: &Tensor) -> Result<Tensor> {
-    if sum.shape() != share.shape() || sum.dtype() != DType::F32 || !sum.is_unique() {
-        return add(&sum, share);
-    }
-    if let Route::Cuda(cuda) = route("accumulate", &[&sum, share])? {
-        let n = sum.shape().elements();
-        let kernel = Kernel::of(MODULE, "elementwise_accumulate");
-        // SAFETY: both are n floats, and nobody else holds the sum.
-        unsafe {
-            cuda.launch(kernel, Size::elements(n), &arguments![sum.memory(), share.memory(), n as i64])?
-        };
-        return Ok(sum);
-    }
-    let (share, isa) = (share.values::<f32>(), isa());
-    threads::for_each_chunk(sum.values_mut::<f32>(), threads::PASS, |i, sum| {
-        let share = &share[i * threads::PASS..][..sum.len()];
-        simd::vectorize(
-            isa,
-            #[inline(always)]
-            || sum.iter_mut().zip(share).for_each(|(s, &x)| *s += x),
-        );
-    });
-    Ok(sum)
 }
 
 pub fn cases() -> Vec<Case> {

@@ -110,7 +110,8 @@ pub fn cases() -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::cpu::simd::{supported, with_isa};
+    use crate::backend::cpu::simd::supported;
+    use crate::context::with_isa;
 
     #[test]
     fn limits_are_infinite_and_what_has_no_value_is_a_nan_in_every_instruction_set() {

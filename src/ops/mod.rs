@@ -3,25 +3,20 @@
 //! Each module holds, in this order: the formula and its gradient; the shape rule; the naive
 //! reference, generic over f32 and f64; the fast CPU kernel; the node on the tape; the cases.
 
-use crate::backend::cpu::simd::{Isa, isa};
+use crate::backend::cpu::simd::Isa;
 use crate::backend::cuda::Cuda;
 use crate::cases::Case;
+use crate::context::isa;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
-pub mod fast_math;
 pub mod padding;
-pub mod precision;
 pub(crate) mod separable_conv2d;
-#[cfg(test)]
-mod sizes;
 pub(crate) mod unary;
 
-pub use fast_math::{fast_math, with_fast_math};
 pub use padding::Padding;
 pub(crate) use padding::{padded, span};
-pub use precision::{Precision, precision, with_precision};
 pub(crate) use separable_conv2d::{Convolution, separable_conv2d};
 
 /// A line an operator: its module, and what of it is called `ops::…`. Its cases join those of all.

@@ -8,10 +8,11 @@
 //! and the same bits come out at any thread count.
 
 use crate::autograd::record;
-use crate::backend::cpu::simd::{self, isa};
+use crate::backend::cpu::simd;
 use crate::backend::cpu::{math, threads};
 use crate::backend::cuda::{Cuda, Kernel, Size, arguments};
 use crate::cases::{self, Case, Input};
+use crate::context::isa;
 use crate::error::{Error, Result};
 use crate::ops::{Route, route};
 use crate::pool::Buffer;

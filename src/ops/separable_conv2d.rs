@@ -14,10 +14,11 @@ use crate::activation::Activation;
 use crate::autograd::Needs;
 use crate::backend::cpu::gemm::{Start, multiply_rows};
 use crate::backend::cpu::kept::Weights;
-use crate::backend::cpu::simd::{isa, streams};
+use crate::backend::cpu::simd::streams;
 use crate::backend::cpu::threads;
+use crate::context::isa;
 use crate::error::Result;
-use crate::ops::conv2d::{Conv2dGeometry, conv2d_onto, cpu::is_pointwise, cpu::pointwise_panels};
+use crate::ops::conv2d::{Conv2dGeometry, algorithm::is_pointwise, conv2d_onto, cpu::pointwise_panels};
 use crate::pool::Buffer;
 use crate::tensor::Tensor;
 
@@ -151,7 +152,8 @@ fn rows(count: usize, width: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::cpu::simd::{Isa, supported, with_isa};
+    use crate::backend::cpu::simd::{Isa, supported};
+    use crate::context::with_isa;
     use crate::ops::Padding;
 
     fn noise(shape: &[usize]) -> Tensor {

@@ -5,11 +5,12 @@
 //! To train on, take [`crate::ops::cross_entropy`], which goes from logits to the loss at once.
 
 use crate::autograd::record;
-use crate::backend::cpu::simd::{self, Kernel, Vector, isa};
+use crate::backend::cpu::simd::{self, Kernel, Vector};
 use crate::backend::cpu::transpose::{self, Turn};
 use crate::backend::cpu::{math, threads};
 use crate::backend::cuda::{self, Cuda, arguments};
 use crate::cases::{Case, Fill, Input, Size};
+use crate::context::isa;
 use crate::error::{Error, Result};
 use crate::ops::{Route, route};
 use crate::pool::Buffer;

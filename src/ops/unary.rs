@@ -7,10 +7,11 @@
 //! Bytes bind: 8 a forward element, 12 a backward one (8 where the slope is the same everywhere).
 
 use crate::autograd::{Needs, record};
-use crate::backend::cpu::simd::{self, isa};
+use crate::backend::cpu::simd;
 use crate::backend::cpu::threads;
 use crate::backend::cuda::{Cuda, Kernel, Size, arguments};
 use crate::cases::{self, Case, Fill, Input};
+use crate::context::isa;
 use crate::error::Result;
 use crate::ops::elementwise::Scale;
 use crate::ops::{Route, add, route};
@@ -238,7 +239,8 @@ pub(crate) fn cases(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::cpu::simd::{supported, with_isa};
+    use crate::backend::cpu::simd::supported;
+    use crate::context::with_isa;
     use crate::ops::{abs, exp, scale};
 
     #[test]

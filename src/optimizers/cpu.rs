@@ -1,16 +1,17 @@
 //! The rules on the CPU: all parameters of a step in one parallel loop, each in one pass over memory.
 
 use super::{Group, Rule, Update, corrected};
-use crate::backend::cpu::simd::{self, isa};
-use crate::backend::cpu::threads;
+use crate::backend::cpu::simd;
+use crate::backend::cpu::{low_rank, threads};
+use crate::context::isa;
 use crate::pool::Buffer;
-use crate::tensor::{DType, Real, Tensor};
+use crate::tensor::{DType, Gradient, LowRankGrad, Real, Tensor};
 
 /// One parameter to change.
 struct Item<'a> {
     parameter: &'a mut Tensor,
     slots: &'a mut [Tensor],
-    gradient: Tensor,
+    gradient: Gradient,
     group: Group,
 }
 
@@ -62,9 +63,15 @@ pub(super) fn sum_of_squares(updates: &[Update]) -> f64 {
         };
         threads::map(pieces.len(), piece).into_iter().sum()
     }
-    let square = |Update { gradient, .. }: &Update| match gradient.dtype() {
-        DType::F64 => pieces(gradient.values::<f64>()),
-        _ => pieces(gradient.values::<f32>()),
+    let square = |Update { gradient, .. }: &Update| {
+        let gradient = match gradient {
+            Gradient::Dense(gradient) => gradient,
+            Gradient::LowRank(factors) => low_rank::dense(factors),
+        };
+        match gradient.dtype() {
+            DType::F64 => pieces(gradient.values::<f64>()),
+            _ => pieces(gradient.values::<f32>()),
+        }
     };
     updates.iter().map(square).sum()
 }
@@ -171,16 +178,52 @@ struct Piece<'a, T, const SLOTS: usize> {
     rate: T,
     w: &'a mut [T],
     slots: [&'a mut [T]; SLOTS],
-    gradient: &'a Tensor,
+    gradient: Elements<'a, T>,
     /// Where in the parameter they begin.
     start: usize,
 }
 
-/// How many elements of a parameter a piece has: of a gradient that is a product whole rows.
-fn piece_size(gradient: &Tensor) -> usize {
-    match gradient.product().map(|product| product.width().max(1)) {
-        Some(width) => (PIECE / width).max(1) * width,
-        None => PIECE,
+/// A gradient's elements, or the factors of which a piece multiplies its own: the whole is never in memory.
+#[derive(Clone, Copy)]
+enum Elements<'a, T> {
+    Dense(&'a [T]),
+    LowRank(&'a LowRankGrad),
+}
+
+impl<'a, T: Real> Elements<'a, T> {
+    fn of(gradient: &'a Gradient) -> Self {
+        match gradient {
+            Gradient::Dense(gradient) => Elements::Dense(gradient.values()),
+            // (Clipping has multiplied them out. Factors are of f32, as their parameters.)
+            Gradient::LowRank(factors) => match factors.dense.get() {
+                Some(dense) => Elements::Dense(dense.values()),
+                None => Elements::LowRank(factors),
+            },
+        }
+    }
+
+    /// How many elements of a parameter a piece has: of factors whole rows.
+    fn piece_size(self) -> usize {
+        match self {
+            Elements::Dense(_) => PIECE,
+            Elements::LowRank(factors) => {
+                let width = factors.shape()[1].max(1);
+                (PIECE / width).max(1) * width
+            }
+        }
+    }
+
+    /// Calls `f` with so many elements from `start` on.
+    fn with<R>(self, start: usize, count: usize, f: impl FnOnce(&[T]) -> R) -> R {
+        match self {
+            Elements::Dense(all) => f(&all[start..][..count]),
+            Elements::LowRank(factors) => {
+                let mut rows = Buffer::<f32>::new(count);
+                low_rank::rows(factors, start / factors.shape()[1].max(1), &mut rows);
+                f(T::slice_of(&f32::into_storage(rows))
+                    .expect("factors are of f32, as their parameters"))
+            }
+        }
     }
 }
 
@@ -193,7 +236,8 @@ fn pass<T: Real, const SLOTS: usize>(
     let (isa, shrink) = (isa(), T::from_f64(step.shrink));
     let mut pieces = Vec::new();
     for Item { parameter, slots, gradient, group } in &mut items {
-        let (rate, size) = (T::from_f64(step.rate(*group)), piece_size(gradient));
+        let (rate, gradient) = (T::from_f64(step.rate(*group)), Elements::of(gradient));
+        let size = gradient.piece_size();
         let mut slots = slots.iter_mut().map(|slot| slot.values_mut::<T>().chunks_mut(size));
         let mut slots: [_; SLOTS] =
             std::array::from_fn(|_| slots.next().expect("as many slots as the rule has names"));
@@ -206,21 +250,13 @@ fn pass<T: Real, const SLOTS: usize>(
     threads::for_each_chunk(&mut pieces, 1, |_, pieces| {
         let piece = &mut pieces[0];
         let (start, count) = (piece.start, piece.w.len());
-        // Rows of a product are multiplied out here: the whole of it is never in memory.
-        let made = piece.gradient.product().map(|product| {
-            let mut rows = Buffer::<f32>::new(count);
-            product.rows(start / product.width(), &mut rows);
-            f32::into_storage(rows)
+        piece.gradient.with(start, count, |g| {
+            simd::vectorize(
+                isa,
+                #[inline(always)]
+                || piece.run(g, shrink, &f),
+            )
         });
-        let g = match &made {
-            Some(made) => T::slice_of(made).expect("products are of f32, as their parameters"),
-            None => &piece.gradient.values::<T>()[start..][..count],
-        };
-        simd::vectorize(
-            isa,
-            #[inline(always)]
-            || piece.run(g, shrink, &f),
-        );
     });
 }
 

@@ -3,7 +3,7 @@
 use super::{Group, Optimizer, Rule, Update};
 use crate::backend::cuda::{Argument, Cuda, Kernel, Memory, Size, Value, arguments, graph};
 use crate::error::{Error, Result};
-use crate::tensor::DType;
+use crate::tensor::{DType, Gradient};
 
 /// The kernels' `MOST` and `SHARE`.
 const MOST: usize = 64;
@@ -88,6 +88,9 @@ pub(super) fn update(
             *address = slot.memory().address();
         }
         let length = parameter.shape().elements();
+        let Gradient::Dense(gradient) = gradient else {
+            return Err(Error::Device("gradients in factors are the CPU's".into()));
+        };
         let (parameter, gradient) = (parameter.memory().address(), gradient.memory().address());
         if length > 0 {
             all.push(One { parameter, gradient, slots, length, group: *group });

@@ -19,12 +19,12 @@
 mod cpu;
 mod cuda;
 
-use crate::autograd::on_threads;
 use crate::backend::cuda::Cuda;
+use crate::context::on_threads;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nn::{Model, Pass};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Gradient, Shape, Tensor};
 use std::fmt;
 use std::str::FromStr;
 
@@ -139,8 +139,21 @@ pub enum Group {
 pub struct Update<'a> {
     pub index: usize,
     pub parameter: &'a mut Tensor,
-    pub gradient: Tensor,
+    pub gradient: Gradient,
     pub group: Group,
+}
+
+fn kind(tensor: &Tensor) -> (Shape, DType, Device) {
+    (tensor.shape(), tensor.dtype(), tensor.device())
+}
+
+impl Gradient {
+    fn kind(&self) -> (Shape, DType, Device) {
+        match self {
+            Gradient::Dense(tensor) => kind(tensor),
+            Gradient::LowRank(factors) => (factors.shape(), DType::F32, Device::Cpu),
+        }
+    }
 }
 
 /// A rule with its state. Parameters are told apart by their position in the network.
@@ -203,21 +216,21 @@ impl Optimizer {
                 let zero = |_: &&str| Tensor::zeros(shape).to_dtype(dtype).to_device(parameter.device());
                 *slots = self.rule.slot_names().iter().map(zero).collect::<Result<_>>()?;
             }
-            let others = slots.iter().chain([&*gradient]);
-            if let Some(elsewhere) = others.clone().chain([&**parameter]).find(|t| t.device() != device)
+            let others = slots.iter().map(kind).chain([gradient.kind()]);
+            if let Some((.., elsewhere)) =
+                others.clone().chain([kind(parameter)]).find(|k| k.2 != device)
             {
                 return Err(Error::Device(format!(
-                    "parameters of one step are on one device: parameter {index} is on `{}`, others on \
-                     `{device}`",
-                    elsewhere.device()
+                    "parameters of one step are on one device: parameter {index} is on `{elsewhere}`, \
+                     others on `{device}`"
                 )));
             }
-            for other in others {
-                if other.shape() != shape || other.dtype() != dtype || dtype == DType::U8 {
+            for (other, of, _) in others {
+                if other != shape || of != dtype || dtype == DType::U8 {
                     return Err(Error::shape(
                         "optimizer",
                         format!("a gradient and state of shape {shape} {dtype:?} at parameter {index}"),
-                        format!("{} {:?}", other.shape(), other.dtype()),
+                        format!("{other} {of:?}"),
                     ));
                 }
             }
@@ -245,7 +258,7 @@ impl Optimizer {
         clip: Option<f32>,
     ) -> Result<()> {
         let mut gradients = loss.backward()?;
-        let gradients = pass.leaves.iter().map(|leaf| gradients.take(leaf)).collect();
+        let gradients = pass.leaves.iter().map(|leaf| gradients.take_as_it_is(leaf)).collect();
         let moving = pass.moving;
         // The leaves share the parameters' memory: gone, the parameters can change in place.
         drop((pass.leaves, pass.output, pass.logits, loss));
@@ -257,7 +270,7 @@ impl Optimizer {
     pub fn move_model(
         &mut self,
         model: &mut Model,
-        gradients: Vec<Option<Tensor>>,
+        gradients: Vec<Option<impl Into<Gradient>>>,
         moving: Vec<(usize, Tensor)>,
         clip: Option<f32>,
     ) -> Result<()> {
@@ -265,7 +278,7 @@ impl Optimizer {
         let parameters = model.parameters.iter_mut().zip(gradients).enumerate();
         let updates = parameters.filter_map(|(index, (parameter, gradient))| {
             let group = if index < base { Group::Base } else { Group::Head };
-            Some(Update { index, parameter: &mut parameter.value, gradient: gradient?, group })
+            Some(Update { index, parameter: &mut parameter.value, gradient: gradient?.into(), group })
         });
         self.update(updates.collect(), clip)?;
         model.update_moving(moving)
@@ -351,7 +364,7 @@ mod tests {
 
     fn update(optimizer: &mut Optimizer, index: usize, w: &mut Tensor, g: &Tensor) -> Result<()> {
         let group = Group::Head;
-        optimizer.update(vec![Update { index, parameter: w, gradient: g.clone(), group }], None)
+        optimizer.update(vec![Update { index, parameter: w, gradient: g.clone().into(), group }], None)
     }
 
     fn rules() -> Vec<Rule> {
@@ -437,7 +450,7 @@ mod tests {
         let twice = [&mut w, &mut other].map(|parameter| Update {
             index: 0,
             parameter,
-            gradient: gradient.clone(),
+            gradient: gradient.clone().into(),
             group,
         });
         assert!(adam.update(twice.into(), None).is_err());

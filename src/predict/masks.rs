@@ -1,6 +1,6 @@
 //! A class for every pixel of pictures of any size.
 
-use crate::autograd::no_grad;
+use crate::context::no_grad;
 use crate::data::image::{self, Fit, Nearest, Preprocess, resize_mask};
 use crate::data::{Mask, Picture};
 use crate::device::Device;

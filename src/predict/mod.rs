@@ -16,7 +16,7 @@ pub use networks::{Networks, Prediction, Predictions, THRESHOLD, Trained, fit_th
 #[cfg(feature = "checkpoint")]
 pub use scores::MaskScores;
 
-use crate::autograd::no_grad;
+use crate::context::no_grad;
 use crate::data::loader::Loader;
 use crate::device::Device;
 use crate::error::Result;

@@ -15,8 +15,9 @@
 //! answer.
 
 use crate::backend::cpu::math;
-use crate::backend::cpu::simd::{Isa, isa, vectorize};
+use crate::backend::cpu::simd::{Isa, vectorize};
 use crate::backend::cpu::threads;
+use crate::context::isa;
 use crate::data::{Mask, Picture, VOID};
 use crate::error::{Error, Result};
 use crate::eval::metrics::arg_max;

@@ -4,17 +4,18 @@
 //! There are no strides and no views. Cloning and reshaping share the memory; everything else is
 //! an operator in [`crate::ops`].
 
+mod gradient;
+mod node;
 mod shape;
 mod storage;
 
+pub use gradient::{Gradient, LowRankGrad};
+pub(crate) use node::Node;
 pub use shape::{IntoShape, MAX_RANK, Shape};
 use storage::Held;
-pub use storage::{DType, Real, Storage};
+pub use storage::{DType, DeviceMemory, Real, Storage};
 
-use crate::autograd::Node;
 use crate::backend::cpu::kept::Kept;
-use crate::backend::cpu::product::Product;
-use crate::backend::cuda::{Cuda, Memory};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::pool::{self, Buffer};
@@ -34,7 +35,7 @@ impl Tensor {
         Self::from_storage(T::into_storage(buffer), shape.into())
     }
 
-    fn from_storage(storage: Storage, shape: Shape) -> Self {
+    pub(crate) fn from_storage(storage: Storage, shape: Shape) -> Self {
         assert_eq!(storage.len(), shape.elements(), "buffer length against shape {shape}");
         Tensor { shape, storage: Arc::new(Held::new(storage)), node: None }
     }
@@ -87,85 +88,39 @@ impl Tensor {
         self.storage.values.dtype()
     }
 
-    /// [height, width] of a product.
-    pub(crate) fn from_product(product: Product) -> Self {
-        let shape = [product.height(), product.width()];
-        Self::from_storage(Storage::Product(Box::new(product)), shape.into())
-    }
-
-    /// The factors, as long as nobody has asked for the elements.
-    pub(crate) fn product(&self) -> Option<&Product> {
-        match &self.storage.values {
-            Storage::Product(product) if !product.is_multiplied() => Some(product),
-            _ => None,
-        }
-    }
-
-    /// Takes over memory of a device, of as many elements as the shape has.
-    pub(crate) fn from_memory(memory: Memory, shape: impl Into<Shape>) -> Self {
-        Self::from_storage(Storage::Device(memory), shape.into())
-    }
-
     pub fn device(&self) -> Device {
         match &self.storage.values {
-            Storage::Device(memory) => memory.cuda.device,
+            Storage::Device(memory) => memory.device(),
             _ => Device::Cpu,
         }
     }
 
-    /// The same values on another device (off the tape). Waits for them, where they come back to the
-    /// CPU.
-    pub fn to_device(&self, device: Device) -> Result<Self> {
-        let storage = match &self.storage.values {
-            _ if device == self.device() => return Ok(self.detach()),
-            Storage::Device(memory) => {
-                let cpu = match memory.dtype() {
-                    DType::U8 => {
-                        let mut buffer = Buffer::<u8>::new(memory.len());
-                        memory.download(&mut buffer)?;
-                        Storage::U8(buffer)
-                    }
-                    _ => {
-                        let mut buffer = Buffer::<f32>::new(memory.len());
-                        memory.download(pool::bytes_mut(&mut buffer))?;
-                        Storage::F32(buffer)
-                    }
-                };
-                match device {
-                    Device::Cpu => cpu,
-                    _ => return Self::from_storage(cpu, self.shape).to_device(device),
-                }
+    /// Where the elements are and of what type.
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.storage.values
+    }
+
+    /// The storage of a tensor that nobody else holds; None where somebody does.
+    pub(crate) fn into_storage(self) -> Option<Storage> {
+        Arc::try_unwrap(self.storage).ok().map(|held| held.values)
+    }
+
+    /// The same values in the CPU's memory (off the tape). Waits for those of a device.
+    pub(crate) fn on_cpu(&self) -> Result<Self> {
+        let Storage::Device(memory) = &self.storage.values else { return Ok(self.detach()) };
+        let storage = match memory.dtype() {
+            DType::U8 => {
+                let mut buffer = Buffer::<u8>::new(memory.len());
+                memory.download(&mut buffer)?;
+                Storage::U8(buffer)
             }
-            Storage::F32(_) | Storage::Product(_) => {
-                let values = self.values::<f32>();
-                let bytes = pool::bytes(values);
-                Storage::Device(Cuda::get(device)?.upload(bytes, values.len(), DType::F32)?)
-            }
-            Storage::U8(buffer) => {
-                Storage::Device(Cuda::get(device)?.upload(buffer, buffer.len(), DType::U8)?)
-            }
-            Storage::F64(_) => {
-                return Err(Error::Device(format!("f64 runs on the CPU, not on `{device}`")));
+            _ => {
+                let mut buffer = Buffer::<f32>::new(memory.len());
+                memory.download(pool::bytes_mut(&mut buffer))?;
+                Storage::F32(buffer)
             }
         };
         Ok(Self::from_storage(storage, self.shape))
-    }
-
-    /// The memory of a tensor that is on a device, for kernels: the operator's entry has checked.
-    pub(crate) fn memory(&self) -> &Memory {
-        match &self.storage.values {
-            Storage::Device(memory) => memory,
-            _ => panic!("the operator's entry checks the device"),
-        }
-    }
-
-    /// The memory of a result that nobody else holds.
-    pub(crate) fn into_memory(self) -> Result<Memory> {
-        match Arc::try_unwrap(self.storage).map(|held| held.values) {
-            Ok(Storage::Device(memory)) => Ok(memory),
-            Ok(_) => Err(Error::Device("`cpu` is no CUDA device".into())),
-            Err(_) => Err(Error::argument("into_memory", "somebody else holds this tensor")),
-        }
     }
 
     /// The elements, if they are of type T, in the CPU's memory.
@@ -204,40 +159,19 @@ impl Tensor {
             .expect("the operator's entry checks the element type")
     }
 
-    /// Copies the memory where somebody else sees it, so that it may be overwritten.
-    pub(crate) fn make_unique(&mut self) -> Result<()> {
-        if !self.is_unique() {
-            let memory = self.memory();
-            let copy = memory.cuda.copied(memory)?;
-            *self = Tensor::from_memory(copy, self.shape);
-        }
-        Ok(())
-    }
-
-    /// Puts the values of another tensor of this device into this one's own memory.
-    pub(crate) fn overwrite(&mut self, values: &Tensor) -> Result<()> {
-        assert_eq!((self.shape, self.dtype()), (values.shape, values.dtype()));
-        self.make_unique()?;
-        let memory = self.memory();
-        memory.cuda.copy(values.memory(), memory)
-    }
-
     /// True when nobody else sees this memory, so that it may be overwritten.
     pub(crate) fn is_unique(&mut self) -> bool {
         Arc::get_mut(&mut self.storage).is_some()
     }
 
     /// The elements as f64, whatever the type. Those of a device are fetched; a device that fails
-    /// meanwhile is a panic here, and an error of [`Tensor::to_device`].
+    /// meanwhile is a panic here, and an error of `Tensor::to_device`.
     pub fn to_vec_f64(&self) -> Vec<f64> {
         match &self.storage.values {
             Storage::Device(memory) => {
-                let here = self.to_device(Device::Cpu);
-                here.unwrap_or_else(|error| panic!("{:?}: {error}", memory.cuda.device)).to_vec_f64()
+                self.on_cpu().unwrap_or_else(|error| panic!("{}: {error}", memory.device())).to_vec_f64()
             }
-            Storage::F32(_) | Storage::Product(_) => {
-                self.values::<f32>().iter().map(|&v| v as f64).collect()
-            }
+            Storage::F32(buffer) => buffer.iter().map(|&v| v as f64).collect(),
             Storage::F64(buffer) => buffer.to_vec(),
             Storage::U8(buffer) => buffer.iter().map(|&v| v as f64).collect(),
         }
@@ -246,7 +180,7 @@ impl Tensor {
     /// The value of a one-element tensor.
     pub fn item(&self) -> Result<f64> {
         match self.storage.values.len() {
-            1 => Ok(self.to_device(Device::Cpu)?.to_vec_f64()[0]),
+            1 => Ok(self.on_cpu()?.to_vec_f64()[0]),
             n => Err(Error::shape("item", "one element", n)),
         }
     }

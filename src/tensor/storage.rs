@@ -1,9 +1,10 @@
 //! Element types, and the memory of elements.
 
 use crate::backend::cpu::kept::Kept;
-use crate::backend::cpu::product::Product;
-use crate::backend::cuda::Memory;
+use crate::device::Device;
+use crate::error::Result;
 use crate::pool::{Buffer, Plain};
+use std::any::Any;
 use std::fmt;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +52,7 @@ pub trait Real:
 }
 
 macro_rules! real {
-    ($type:ident, $variant:ident, $product:expr) => {
+    ($type:ident, $variant:ident) => {
         impl Real for $type {
             const DTYPE: DType = DType::$variant;
             const ZERO: Self = 0.0;
@@ -99,12 +100,10 @@ macro_rules! real {
             fn slice_of(storage: &Storage) -> Option<&[Self]> {
                 match storage {
                     Storage::$variant(buffer) => Some(buffer),
-                    Storage::Product(product) => $product(product),
                     _ => None,
                 }
             }
             fn slice_of_mut(storage: &mut Storage) -> Option<&mut [Self]> {
-                storage.multiply_out();
                 match storage {
                     Storage::$variant(buffer) => Some(buffer),
                     _ => None,
@@ -116,26 +115,25 @@ macro_rules! real {
         }
     };
 }
-real!(f32, F32, multiplied);
-real!(f64, F64, no_product);
-
-fn multiplied(product: &Product) -> Option<&[f32]> {
-    Some(product.values())
-}
-
-/// Products are of f32.
-fn no_product(_: &Product) -> Option<&[f64]> {
-    None
-}
+real!(f32, F32);
+real!(f64, F64);
 
 pub enum Storage {
     F32(Buffer<f32>),
     F64(Buffer<f64>),
     U8(Buffer<u8>),
-    /// f32, multiplied out when somebody asks for them.
-    Product(Box<Product>),
     /// Of another device than the CPU.
-    Device(Memory),
+    Device(Box<dyn DeviceMemory>),
+}
+
+/// Memory of another device than the CPU, as its backend holds it.
+pub trait DeviceMemory: Any + Send + Sync {
+    fn device(&self) -> Device;
+    fn dtype(&self) -> DType;
+    /// Elements.
+    fn len(&self) -> usize;
+    /// Waits for what is still to be computed, and copies the bytes of all elements to the CPU's memory.
+    fn download(&self, to: &mut [u8]) -> Result<()>;
 }
 
 /// Values, and other forms of them.
@@ -151,19 +149,9 @@ impl Held {
 }
 
 impl Storage {
-    /// Makes a [`Storage::Product`] plain values.
-    fn multiply_out(&mut self) {
-        if let Storage::Product(_) = self {
-            let product = std::mem::replace(self, Storage::U8(Buffer::new(0)));
-            if let Storage::Product(product) = product {
-                *self = Storage::F32(product.into_values());
-            }
-        }
-    }
-
     pub(super) fn dtype(&self) -> DType {
         match self {
-            Storage::F32(_) | Storage::Product(_) => DType::F32,
+            Storage::F32(_) => DType::F32,
             Storage::F64(_) => DType::F64,
             Storage::U8(_) => DType::U8,
             Storage::Device(memory) => memory.dtype(),
@@ -175,7 +163,6 @@ impl Storage {
             Storage::F32(buffer) => buffer.len(),
             Storage::F64(buffer) => buffer.len(),
             Storage::U8(buffer) => buffer.len(),
-            Storage::Product(product) => product.height() * product.width(),
             Storage::Device(memory) => memory.len(),
         }
     }

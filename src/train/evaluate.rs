@@ -1,6 +1,6 @@
 //! Scores of a network on samples whose truth is known.
 
-use crate::autograd::no_grad;
+use crate::context::no_grad;
 use crate::data::VOID;
 use crate::data::loader::Loader;
 use crate::device::Device;

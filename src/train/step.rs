@@ -11,6 +11,7 @@ use super::plan::Plan;
 use crate::backend::cuda::Cuda;
 use crate::backend::cuda::graph::{Graph, Now};
 use crate::backend::cuda::staging::Staging;
+use crate::context::{Precision, precision};
 use crate::data::VOID;
 use crate::data::augment::Warp;
 use crate::data::loader::Batch;
@@ -19,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::eval::metrics;
 use crate::losses::{sample_weights, smooth};
 use crate::nn::{Live, Pass, Run};
-use crate::ops::{self, Precision, precision};
+use crate::ops;
 use crate::optimizers::Group;
 use crate::tensor::Tensor;
 

@@ -17,7 +17,7 @@
 
 use crate::attack::objective::softplus;
 use crate::attack::{Objective, Standing, Victim, victim};
-use crate::autograd::no_grad;
+use crate::context::no_grad;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops;

@@ -1,8 +1,9 @@
 //! What this machine can do at most, measured: a loop of multiply-adds in registers, and a stream
 //! triad over arrays far larger than the last cache. Benchmarks state percentages of these.
 
-use super::simd::{Kernel, Vector, dispatch, isa};
+use super::simd::{Kernel, Vector, dispatch};
 use super::threads;
+use crate::context::isa;
 use crate::pool::Buffer;
 use std::hint::black_box;
 use std::time::Instant;

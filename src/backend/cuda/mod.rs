@@ -20,6 +20,7 @@ mod kernels;
 #[cfg(feature = "cuda")]
 mod real;
 pub(crate) mod staging;
+mod tensor;
 
 pub(crate) use driver::{Driver, Kernel, Stage};
 

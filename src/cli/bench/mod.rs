@@ -5,7 +5,7 @@ mod ladder;
 mod loader;
 
 use atrous::bench::{Machine, NETS, Net, Peers, ops};
-use atrous::ops::fast_math;
+use atrous::context::fast_math;
 use atrous::{Device, Error, Result};
 use clap::Args;
 use serde_json::{Map, Value};

@@ -8,7 +8,8 @@
 //!
 //! with k picture pixels to a pixel of the square, and the square's corner at o.
 
-use crate::backend::cpu::simd::{self, isa};
+use crate::backend::cpu::simd;
+use crate::context::isa;
 use crate::data::{Mask, Picture, VOID};
 use crate::error::{Error, Result};
 use crate::ops::affine::{Axis, BLOCK, Matrix};
@@ -446,9 +447,11 @@ mod tests {
             for isa in simd::supported() {
                 let fill = Fill::Colour([1.0, 2.0, 3.0]);
                 let [got, edge] = [fill, Fill::Edge].map(|fill| {
-                    simd::with_isa(isa, || sample(&picture, &matrix, 71, fill, antialias, double))
+                    crate::context::with_isa(isa, || {
+                        sample(&picture, &matrix, 71, fill, antialias, double)
+                    })
                 });
-                let labels = simd::with_isa(isa, || sample_mask(&mask, &matrix, 71));
+                let labels = crate::context::with_isa(isa, || sample_mask(&mask, &matrix, 71));
                 for i in 0..71 * 71 {
                     let at = place(&matrix, i / 71, i % 71);
                     let expected =

@@ -4,7 +4,8 @@
 //! picture's mean colour (times b) and g the pixel's own grey, .299 R + .587 G + .114 B
 //! (as in torchvision's ColorJitter, in a fixed order).
 
-use crate::backend::cpu::simd::{self, isa};
+use crate::backend::cpu::simd;
+use crate::context::isa;
 use crate::data::Picture;
 use crate::error::{Error, Result};
 use crate::random::{Stream, domain};
@@ -181,7 +182,7 @@ mod tests {
             pixels.chunks_exact(3).flat_map(|p| colour.of([p[0], p[1], p[2]])).collect();
         for isa in simd::supported() {
             let mut got = pixels.clone();
-            simd::with_isa(isa, || colour.apply(&mut got));
+            crate::context::with_isa(isa, || colour.apply(&mut got));
             assert!(got.iter().zip(&expected).all(|(g, e)| g.to_bits() == e.to_bits()), "{isa:?}");
         }
         let rgb: Vec<u8> = (0..41 * 53 * 3).map(|i| (i * 131 % 256) as u8).collect();

@@ -9,7 +9,7 @@
 //! The output pixel p takes the input at M'·p ([`affine`](crate::ops::affine())); a flip turns the result
 //! round. The rules differ in o, see [`Rule`].
 
-use crate::backend::cpu::simd::isa;
+use crate::context::isa;
 use crate::data::Mask;
 use crate::error::{Error, Result};
 use crate::ops::affine::{self, Matrix};

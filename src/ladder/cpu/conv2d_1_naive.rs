@@ -9,7 +9,8 @@
 //!
 //! Reached: 16 GFLOP/s at 3×3, 256 channels, 28×28 (4 % of what the two cores can do).
 
-use crate::backend::cpu::simd::{Isa, with_isa};
+use crate::backend::cpu::simd::Isa;
+use crate::context::with_isa;
 use crate::error::Result;
 use crate::ladder::Work;
 use crate::tensor::Tensor;

@@ -11,8 +11,8 @@
 
 use crate::activation::Activation;
 use crate::backend::cpu::gemm::{Dense, Matrix, Packed, Right, Start, product};
-use crate::backend::cpu::simd::isa;
 use crate::backend::cpu::threads;
+use crate::context::isa;
 use crate::error::Result;
 use crate::ladder::Work;
 use crate::ops::conv2d::Conv2dGeometry;

@@ -9,7 +9,7 @@
 
 use crate::activation::Activation;
 use crate::backend::cpu::gemm::{Dense, Packed, Right, Start, product};
-use crate::backend::cpu::simd::isa;
+use crate::context::isa;
 use crate::error::Result;
 use crate::ladder::Work;
 use crate::ops::conv2d::cpu::patches;

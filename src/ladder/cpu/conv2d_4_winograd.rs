@@ -8,8 +8,8 @@
 //!
 //! Reached: 482 GFLOP/s of the definition's with 64 channels and filters, 501 with 256 (117 %).
 
-use crate::backend::cpu::simd::isa;
 use crate::backend::cpu::winograd::{self, Finish};
+use crate::context::isa;
 use crate::error::{Error, Result};
 use crate::ladder::Work;
 use crate::pool::Buffer;

@@ -6,8 +6,9 @@
 //!
 //! Reached: 11 GB/s at 32 channels, 112×112, 16 pictures, 21 at 512 channels, 14×14.
 
-use crate::backend::cpu::simd::{isa, vectorize};
+use crate::backend::cpu::simd::vectorize;
 use crate::backend::cpu::threads;
+use crate::context::isa;
 use crate::error::Result;
 use crate::ladder::Work;
 use crate::ops::depthwise_conv2d::DepthwiseGeometry;

@@ -8,8 +8,9 @@
 //!
 //! Reached: 76 GFLOP/s at 1024 (18 %).
 
-use crate::backend::cpu::simd::{isa, vectorize};
+use crate::backend::cpu::simd::vectorize;
 use crate::backend::cpu::threads;
+use crate::context::isa;
 use crate::error::Result;
 use crate::ladder::Work;
 use crate::pool::Buffer;

@@ -9,8 +9,9 @@
 //! Reached: 100 GFLOP/s at 1024 (24 %).
 
 use crate::backend::cpu::gemm::{KC, Packed, Right};
-use crate::backend::cpu::simd::{Kernel, Vector, dispatch, isa};
+use crate::backend::cpu::simd::{Kernel, Vector, dispatch};
 use crate::backend::cpu::threads;
+use crate::context::isa;
 use crate::error::Result;
 use crate::ladder::Work;
 use crate::pool::Buffer;

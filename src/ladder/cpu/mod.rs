@@ -23,9 +23,9 @@ mod gemm_3_packed;
 mod gemm_4_registers;
 
 use super::{Run, Rung, Work, unknown};
+use crate::context::Precision;
 use crate::device::Device;
 use crate::error::Result;
-use crate::ops::Precision;
 use crate::tensor::Tensor;
 
 /// The operators that have rungs here.
@@ -83,9 +83,10 @@ pub fn rungs(operator: &str) -> Result<Vec<Rung>> {
 mod tests {
     use super::super::{operators, options, real, rungs, tiny};
     use super::*;
-    use crate::backend::cpu::simd::{supported, with_isa};
+    use crate::backend::cpu::simd::supported;
     use crate::backend::cpu::threads;
     use crate::cases::relative_deviation;
+    use crate::context::with_isa;
     use crate::error::Error;
 
     /// The tiny works, and larger ones of more than a block in each direction.

@@ -8,8 +8,9 @@
 
 use super::Normal;
 use crate::activation::Activation;
-use crate::backend::cpu::simd::{Kernel, Vector, dispatch, isa, load, store, streams};
+use crate::backend::cpu::simd::{Kernel, Vector, dispatch, load, store, streams};
 use crate::backend::cpu::threads::{self, Shared};
+use crate::context::isa;
 use crate::pool::Buffer;
 use crate::tensor::Tensor;
 

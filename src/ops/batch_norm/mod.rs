@@ -46,9 +46,10 @@ pub(crate) use moments::{Moments, fill};
 
 use crate::activation::Activation;
 use crate::autograd::{Needs, record};
-use crate::backend::cpu::simd::{Isa, isa};
+use crate::backend::cpu::simd::Isa;
 use crate::backend::cuda::Cuda;
 use crate::cases::{Case, Fill, Input, Size};
+use crate::context::isa;
 use crate::error::{Error, Result};
 use crate::ops::{Route, route};
 use crate::pool::Buffer;

@@ -189,7 +189,8 @@ impl Kernel for Tile<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::cpu::simd::{supported, with_isa};
+    use crate::backend::cpu::simd::supported;
+    use crate::context::with_isa;
     use crate::ops::conv2d::conv2d_with_statistics;
     use crate::ops::depthwise_conv2d::depthwise_conv2d_with_statistics;
     use crate::ops::{Conv2dOptions, Padding, conv2d, depthwise_conv2d};

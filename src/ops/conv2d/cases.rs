@@ -50,14 +50,26 @@ impl Layer {
         self
     }
 
+    fn options(&self) -> Conv2dOptions {
+        let Layer { stride, padding, dilation, activation, .. } = *self;
+        Conv2dOptions { stride, padding, dilation, activation }
+    }
+
+    /// [kh, kw, C, F]
+    fn kernel(&self) -> [usize; 4] {
+        let [kh, kw, f] = self.kernel;
+        [kh, kw, self.x[3], f]
+    }
+
+    fn geometry(&self) -> Conv2dGeometry {
+        Conv2dGeometry::new(self.x.into(), self.kernel().into(), self.options()).expect("a valid case")
+    }
+
     fn case(self, size: Size) -> Case {
-        let Layer { x, kernel: [kh, kw, f], stride, padding, dilation, activation, .. } = self;
-        let options = Conv2dOptions { stride, padding, dilation, activation };
-        let kernel = [kh, kw, x[3], f];
-        let g = Conv2dGeometry::new(x.into(), kernel.into(), options).expect("a valid case");
-        let mut inputs = vec![Input::new("x", x), Input::new("w", kernel)];
+        let (options, g) = (self.options(), self.geometry());
+        let mut inputs = vec![Input::new("x", self.x), Input::new("w", self.kernel())];
         if self.bias {
-            inputs.push(Input::new("b", [f]));
+            inputs.push(Input::new("b", [g.out_channels]));
         }
         Case::new("conv2d", self.name, size, inputs, move |t| conv2d(&t[0], &t[1], t.get(2), options))
             .flops(g.flops())
@@ -65,7 +77,24 @@ impl Layer {
 }
 
 pub fn cases() -> Vec<Case> {
-    let tiny = [
+    let tiny = tiny().into_iter().map(|layer| layer.case(Size::Tiny));
+    let real = real().into_iter().map(|(layer, [op, shape])| {
+        let mut case = layer.case(Size::Real).peer(op, shape);
+        case.inputs[0].differentiable = !op.ends_with("no_input_grad");
+        case
+    });
+    tiny.chain(real).collect()
+}
+
+/// What the cases convolve.
+#[cfg(test)]
+pub(super) fn geometries() -> Vec<Conv2dGeometry> {
+    let real = real().into_iter().map(|(layer, _)| layer);
+    tiny().into_iter().chain(real).map(|layer| layer.geometry()).collect()
+}
+
+fn tiny() -> Vec<Layer> {
+    vec![
         layer("3x3_valid", [2, 9, 8, 3], [3, 3, 5], 1, Valid),
         layer("3x3_same", [2, 7, 9, 3], [3, 3, 4], 1, Same),
         layer("3x3_same_wide", [1, 6, 5, 33], [3, 3, 37], 1, Same),
@@ -115,9 +144,12 @@ pub fn cases() -> Vec<Case> {
         layer("5x5_same_odd", [1, 9, 12, 40], [5, 5, 35], 1, Same),
         layer("3x3_d4_blocks_of_a_tap", [1, 7, 6, 270], [3, 3, 20], 1, Same).dilated(4),
         layer("many_rows_and_blocks", [1, 31, 23, 19], [4, 4, 35], 1, Valid),
-    ];
-    // [operator, shape] as the peers' scripts name them; in training a first layer's pictures have no gradient.
-    let real = [
+    ]
+}
+
+/// With [operator, shape] as the peers' scripts name them; in training a first layer's pictures have no gradient.
+fn real() -> Vec<(Layer, [&'static str; 2])> {
+    vec![
         (
             layer("7x7_3_64_150_n16", [16, 150, 150, 3], [7, 7, 64], 1, Valid),
             ["conv7x7_valid_first_layer_no_input_grad", "[16] 3->64 150x150"],
@@ -186,12 +218,5 @@ pub fn cases() -> Vec<Case> {
             layer("3x3_d18_512_256_14_n4", [4, 14, 14, 512], [3, 3, 256], 1, Same).dilated(18),
             ["atrous3x3_d18", "[4] 512->256 14x14"],
         ),
-    ];
-    let tiny = tiny.into_iter().map(|layer| layer.case(Size::Tiny));
-    let real = real.into_iter().map(|(layer, [op, shape])| {
-        let mut case = layer.case(Size::Real).peer(op, shape);
-        case.inputs[0].differentiable = !op.ends_with("no_input_grad");
-        case
-    });
-    tiny.chain(real).collect()
+    ]
 }

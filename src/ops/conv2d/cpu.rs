@@ -10,15 +10,11 @@
 //! modulo the stride are reached through the same subset of taps, so each phase is a dense
 //! convolution of its own, and no multiplication by a zero is ever made.
 //!
-//! 3×3 and 5×5 kernels of stride 1 go through Winograd's F(2×2, 3×3) in all three passes, where there are channels
-//! enough for its products to pay for its transforms; under [`fast_math()`] the first two by F(4×4, 3×3).
-//!
-//! Pictures of three channels have kernels of their own ([`rgb_conv`], [`input_grad_rgb`]).
-//!
-//! Where dilation pushes many taps into the padding, only those that see pixels are multiplied ([`sparse`]).
+//! Other algorithms take less time where they fit: [`super::algorithm`] says which, and each pass is a match on its answer.
 
+use super::algorithm::{algorithm, is_pointwise, winograd_geometry};
 use super::dilated::{ByTap, Sparse, TapMatrices, offsets, transposed};
-use super::{Conv2dGeometry, input_grad_rgb, rgb_conv};
+use super::{Algorithm, Conv2dGeometry, Pass, input_grad_rgb, rgb_conv};
 use crate::activation::Activation;
 use crate::backend::cpu::gemm::{
     Dense, GridPlace, Matrix, Packed, Patches, Right, Start, gram, matrix_product, multiply_rows,
@@ -27,8 +23,8 @@ use crate::backend::cpu::gemm::{
 use crate::backend::cpu::kept::Weights;
 use crate::backend::cpu::simd::Isa;
 use crate::backend::cpu::winograd::{self, Finish};
+use crate::context::fast_math;
 use crate::ops::batch_norm::{Moments, fill};
-use crate::ops::fast_math;
 use std::sync::Arc;
 
 /// With moments where the kernel [`takes_moments`].
@@ -43,41 +39,54 @@ pub fn forward(
     moments: Option<&mut Moments>,
     y: &mut [f32],
 ) {
-    let w = weights.values;
     assert!(moments.is_none() || takes_moments(isa, g));
-    if let Some(g) = winograd(g).map(fast) {
-        return with_winograd(isa, &g, x, weights, Finish { bias: b, activation, pool: false }, y);
+    match algorithm(Pass::Forward, isa, g, fast_math()) {
+        Algorithm::Winograd { .. } => {
+            with_winograd(isa, g, x, weights, Finish { bias: b, activation, pool: false }, y)
+        }
+        Algorithm::DirectRgb => rgb_conv::forward(isa, g, x, weights.values, b, activation, moments, y),
+        Algorithm::Dilated => {
+            let all = Right::matrix(weights.values, window(g), g.out_channels);
+            let right = Right { taps: offsets(g), inner: g.in_channels, ..all };
+            let taps = Sparse::new(g);
+            let kept = by_tap(isa, &taps, weights, pixels(g), "by tap", &right);
+            let kernel = TapMatrices { right: &right, kept: kept.as_deref() };
+            taps.convolve(isa, x, kernel, b, activation, y);
+        }
+        Algorithm::PointwiseGemm => {
+            let panels = pointwise_panels(isa, g, weights);
+            let start = b.map_or(Start::Zero, Start::Bias);
+            match moments {
+                Some(moments) => pointwise_with_moments(g, x, &panels, start, activation, moments, y),
+                None => matrix_product(x, &panels, start, activation, y),
+            }
+        }
+        Algorithm::ImplicitGemm => {
+            let right = Right::matrix(weights.values, window(g), g.out_channels);
+            let packed = weights.form(pixels(g), ("blocks", isa), || Packed::new(isa, &right));
+            let (start, place) = (b.map_or(Start::Zero, Start::Bias), Dense(g.out_channels));
+            // SAFETY: dense rows, one an output pixel.
+            unsafe { product(&patches(g, x), &packed, start, activation, &place, y) };
+        }
     }
-    if rgb_conv::fits(isa, g) {
-        return rgb_conv::forward(isa, g, x, w, b, activation, moments, y);
-    }
-    if let Some(taps) = Sparse::new(g) {
-        let all = Right::matrix(w, g.kernel[0] * g.kernel[1] * g.in_channels, g.out_channels);
-        let right = Right { taps: offsets(g), inner: g.in_channels, ..all };
-        let kept = by_tap(isa, &taps, weights, pixels(g), "by tap", &right);
-        let kernel = TapMatrices { right: &right, kept: kept.as_deref() };
-        return taps.convolve(isa, x, kernel, b, activation, y);
-    }
-    let depth = g.kernel[0] * g.kernel[1] * g.in_channels;
-    let right = Right::matrix(w, depth, g.out_channels);
-    let start = b.map_or(Start::Zero, Start::Bias);
-    if let Some(moments) = moments {
-        /// A task's rows of the product.
-        const ROWS: usize = 256;
-        let panels = pointwise_panels(isa, g, weights);
-        return fill(y, g.out_channels, ROWS, Some(moments), |first, stream, y| {
-            let rows = first..first + y.len() / g.out_channels;
-            let x = &x[rows.start * g.in_channels..rows.end * g.in_channels];
-            multiply_rows(x, &panels, start, activation, stream, y);
-        });
-    }
-    if is_pointwise(g) {
-        return pointwise(isa, g, x, weights, start, activation, y);
-    }
-    let place = Dense(g.out_channels);
-    let packed = weights.form(pixels(g), ("blocks", isa), || Packed::new(isa, &right));
-    // SAFETY: dense rows, one an output pixel.
-    unsafe { product(&patches(g, x), &packed, start, activation, &place, y) };
+}
+
+fn pointwise_with_moments(
+    g: &Conv2dGeometry,
+    x: &[f32],
+    panels: &Packed,
+    start: Start,
+    activation: Activation,
+    moments: &mut Moments,
+    y: &mut [f32],
+) {
+    /// A task's rows of the product.
+    const ROWS: usize = 256;
+    fill(y, g.out_channels, ROWS, Some(moments), |first, stream, y| {
+        let rows = first..first + y.len() / g.out_channels;
+        let x = &x[rows.start * g.in_channels..rows.end * g.in_channels];
+        multiply_rows(x, panels, start, activation, stream, y);
+    });
 }
 
 /// Whether [`forward`] takes the moments of its result in passing: a first layer, and a 1×1 convolution of so many pixels
@@ -85,13 +94,16 @@ pub fn forward(
 pub fn takes_moments(isa: Isa, g: &Conv2dGeometry) -> bool {
     const TILES: usize = 64;
     let shape = g.output_shape();
-    let many = is_pointwise(g) && pixels(g) >= TILES * Moments::tile(&shape);
-    many || (rgb_conv::fits(isa, g) && Moments::tile_is_whole_rows(&shape))
+    match algorithm(Pass::Forward, isa, g, fast_math()) {
+        Algorithm::PointwiseGemm => pixels(g) >= TILES * Moments::tile(&shape),
+        Algorithm::DirectRgb => Moments::tile_is_whole_rows(&shape),
+        Algorithm::Winograd { .. } | Algorithm::Dilated | Algorithm::ImplicitGemm => false,
+    }
 }
 
 /// Whether [`forward_pooled`] can.
-pub fn pools(g: &Conv2dGeometry) -> bool {
-    winograd(g).is_some()
+pub fn pools(isa: Isa, g: &Conv2dGeometry) -> bool {
+    matches!(algorithm(Pass::Forward, isa, g, fast_math()), Algorithm::Winograd { .. })
 }
 
 /// The largest of each square of 2×2 outputs, in the pass that makes them.
@@ -104,8 +116,8 @@ pub fn forward_pooled(
     activation: Activation,
     y: &mut [f32],
 ) {
-    let g = winograd(g).map(fast).expect("the caller asked whether it pools");
-    with_winograd(isa, &g, x, weights, Finish { bias: b, activation, pool: true }, y);
+    assert!(pools(isa, g));
+    with_winograd(isa, g, x, weights, Finish { bias: b, activation, pool: true }, y);
 }
 
 /// y + the convolution, of a 1×1 kernel ([`is_pointwise`]), in y's memory.
@@ -117,34 +129,23 @@ pub fn forward_onto(
     b: Option<&[f32]>,
     y: &mut [f32],
 ) {
-    pointwise(isa, g, x, weights, b.map_or(Start::Accumulate, Start::Onto), Activation::Linear, y);
+    let start = b.map_or(Start::Accumulate, Start::Onto);
+    matrix_product(x, &pointwise_panels(isa, g, weights), start, Activation::Linear, y);
 }
 
 fn with_winograd(
     isa: Isa,
-    g: &winograd::Geometry,
+    g: &Conv2dGeometry,
     x: &[f32],
     weights: Weights,
     finish: Finish,
     y: &mut [f32],
 ) {
-    let pixels = g.batch * g.output[0] * g.output[1];
+    let pixels = pixels(g);
+    let g = &winograd_geometry(Pass::Forward, g, fast_math());
     let form = if g.tile == 4 { "winograd, 4×4" } else { "winograd" };
     let make = || winograd::transform_kernels(isa, g, weights.values);
     winograd::convolve(isa, g, x, &weights.form(pixels, (form, isa), make), finish, y);
-}
-
-/// Of a kernel that [`is_pointwise`].
-fn pointwise(
-    isa: Isa,
-    g: &Conv2dGeometry,
-    x: &[f32],
-    weights: Weights,
-    start: Start,
-    activation: Activation,
-    y: &mut [f32],
-) {
-    matrix_product(x, &pointwise_panels(isa, g, weights), start, activation, y);
 }
 
 /// The right factor of a kernel that [`is_pointwise`].
@@ -164,7 +165,7 @@ fn by_tap(
     right: &Right,
 ) -> Option<Arc<ByTap>> {
     let kernel = weights.keeps(pixels)?.get((name, isa), || taps.pack(isa, right));
-    taps.fits(&kernel).then_some(kernel)
+    taps.holds(&kernel).then_some(kernel)
 }
 
 /// Of all results.
@@ -172,55 +173,46 @@ fn pixels(g: &Conv2dGeometry) -> usize {
     g.batch * g.output[0] * g.output[1]
 }
 
-/// The same as a convolution for Winograd's method, where that is faster.
-fn winograd(g: &Conv2dGeometry) -> Option<winograd::Geometry> {
-    let side = g.kernel[0];
-    let fits = matches!(g.kernel, [3, 3] | [5, 5]) && g.stride == [1, 1] && g.dilation == [1, 1];
-    // Fewer channels make products too small to pay for the transforms.
-    let pays = g.in_channels.min(g.out_channels) >= 16 && g.output.iter().all(|&side| side >= 4);
-    (fits && pays && g.pad.iter().all(|&pad| pad < side)).then_some(winograd::Geometry {
-        batch: g.batch,
-        input: g.input,
-        channels: g.in_channels,
-        output: g.output,
-        filters: g.out_channels,
-        kernel: side,
-        pad: g.pad,
-        tile: 2,
-    })
-}
-
-/// The same with larger tiles where the user allows them and they pay. (The kernel's gradient has none.)
-fn fast(g: winograd::Geometry) -> winograd::Geometry {
-    if fast_math() { g.with_large_tiles() } else { g }
+/// Values a window has.
+fn window(g: &Conv2dGeometry) -> usize {
+    g.kernel[0] * g.kernel[1] * g.in_channels
 }
 
 pub fn input_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], weights: Weights, dx: &mut [f32]) {
     let (c, f) = (g.in_channels, g.out_channels);
-    let (w, size, pixels) = (weights.values, c * f, g.batch * g.input[0] * g.input[1]);
-    if let Some(g) = winograd(g) {
-        let g = fast(g.transposed());
-        let form = if g.tile == 4 { "winograd, 4×4, turned" } else { "winograd, turned" };
-        let make = || winograd::transform_kernels(isa, &g, &winograd::turned(w, c, f));
-        let u = weights.form(pixels, (form, isa), make);
-        return winograd::convolve(isa, &g, dy, &u, Finish::default(), dx);
+    let (w, pixels) = (weights.values, g.batch * g.input[0] * g.input[1]);
+    match algorithm(Pass::InputGrad, isa, g, fast_math()) {
+        Algorithm::Winograd { .. } => {
+            let g = winograd_geometry(Pass::InputGrad, g, fast_math());
+            let form = if g.tile == 4 { "winograd, 4×4, turned" } else { "winograd, turned" };
+            let make = || winograd::transform_kernels(isa, &g, &winograd::turned(w, c, f));
+            let u = weights.form(pixels, (form, isa), make);
+            winograd::convolve(isa, &g, dy, &u, Finish::default(), dx);
+        }
+        Algorithm::DirectRgb => input_grad_rgb::run(isa, g, dy, w, dx),
+        Algorithm::Dilated => {
+            // The kernel turned by 180°.
+            let turned = offsets(g).into_iter().rev().collect();
+            let right =
+                Right { taps: turned, inner: f, columns: c, stride: f, values: w, transposed: true };
+            let transposed = transposed(g);
+            let taps = Sparse::new(&transposed);
+            let kept = by_tap(isa, &taps, weights, pixels, "by tap, turned", &right);
+            let kernel = TapMatrices { right: &right, kept: kept.as_deref() };
+            taps.convolve(isa, dy, kernel, None, Activation::Linear, dx);
+        }
+        Algorithm::PointwiseGemm => {
+            let make = || Packed::whole(isa, &Right::transpose(w, f, c));
+            let packed = weights.form(pixels, ("whole, transposed", isa), make);
+            matrix_product(dy, &packed, Start::Zero, Activation::Linear, dx);
+        }
+        Algorithm::ImplicitGemm => input_gradient_by_phases(isa, g, dy, w, dx),
     }
-    if input_grad_rgb::fits(isa, g) {
-        return input_grad_rgb::run(isa, g, dy, w, dx);
-    }
-    if let Some(taps) = Sparse::new(&transposed(g)) {
-        // The kernel turned by 180°.
-        let turned = offsets(g).into_iter().rev().collect();
-        let right = Right { taps: turned, inner: f, columns: c, stride: f, values: w, transposed: true };
-        let kept = by_tap(isa, &taps, weights, pixels, "by tap, turned", &right);
-        let kernel = TapMatrices { right: &right, kept: kept.as_deref() };
-        return taps.convolve(isa, dy, kernel, None, Activation::Linear, dx);
-    }
-    if is_pointwise(g) {
-        let make = || Packed::whole(isa, &Right::transpose(w, f, c));
-        let packed = weights.form(pixels, ("whole, transposed", isa), make);
-        return matrix_product(dy, &packed, Start::Zero, Activation::Linear, dx);
-    }
+}
+
+/// One product for each phase of the stride.
+fn input_gradient_by_phases(isa: Isa, g: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+    let (c, f) = (g.in_channels, g.out_channels);
     for py in 0..g.stride[0].min(g.input[0]) {
         for px in 0..g.stride[1].min(g.input[1]) {
             let phases = [Phase::new(g, 0, py), Phase::new(g, 1, px)];
@@ -242,7 +234,7 @@ pub fn input_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], weights: Weights
                 taps: [phases[0].taps.len(), phases[1].taps.len()],
                 tap_step: [phases[0].tap_step, phases[1].tap_step],
             };
-            let tap = |ky: &usize, kx: &usize| (ky * g.kernel[1] + kx) * size;
+            let tap = |ky: &usize, kx: &usize| (ky * g.kernel[1] + kx) * c * f;
             let taps: Vec<usize> = phases[0]
                 .taps
                 .iter()
@@ -263,24 +255,16 @@ pub fn input_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], weights: Weights
 
 pub fn kernel_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], x: &[f32], dw: &mut [f32]) {
     let (c, f) = (g.in_channels, g.out_channels);
-    if let Some(g) = winograd(g) {
-        return winograd::kernel_gradient(isa, &g, dy, x, dw);
+    match algorithm(Pass::KernelGrad, isa, g, fast_math()) {
+        Algorithm::Winograd { .. } => {
+            let g = winograd_geometry(Pass::KernelGrad, g, fast_math());
+            winograd::kernel_gradient(isa, &g, dy, x, dw);
+        }
+        Algorithm::DirectRgb => rgb_conv::kernel_gradient(isa, g, dy, x, dw),
+        Algorithm::Dilated => Sparse::new(g).kernel_gradient(isa, dy, x, dw),
+        Algorithm::PointwiseGemm => gram(isa, &Matrix::new(x, x.len() / c, c), dy, f, dw),
+        Algorithm::ImplicitGemm => gram(isa, &patches(g, x), dy, f, dw),
     }
-    if rgb_conv::fits(isa, g) {
-        return rgb_conv::kernel_gradient(isa, g, dy, x, dw);
-    }
-    if let Some(taps) = Sparse::new(g) {
-        taps.kernel_gradient(isa, dy, x, dw);
-    } else if is_pointwise(g) {
-        gram(isa, &Matrix::new(x, x.len() / c, c), dy, f, dw);
-    } else {
-        gram(isa, &patches(g, x), dy, f, dw);
-    }
-}
-
-/// A 1×1 convolution that reads every pixel once: a plain matrix product.
-pub fn is_pointwise(g: &Conv2dGeometry) -> bool {
-    g.kernel == [1, 1] && g.stride == [1, 1] && g.pad == [0, 0]
 }
 
 pub(crate) fn patches<'a>(g: &Conv2dGeometry, x: &'a [f32]) -> Patches<'a> {

@@ -4,10 +4,9 @@
 use super::Conv2dGeometry;
 use crate::activation::Activation;
 use crate::backend::cuda::{Argument, Cuda, Kernel, Memory, Size, Value, arguments};
+use crate::context::{Context, Precision};
 use crate::error::{Error, Result};
-use crate::ops::Precision;
 use crate::tensor::{DType, Tensor};
-use std::cell::Cell;
 
 /// `struct Conv2d` of the kernels.
 #[repr(C)]
@@ -53,23 +52,6 @@ impl Geometry {
 /// Multiprocessors of the largest device (an H100 has 132): with fewer blocks than these some of them idle.
 const MULTIPROCESSORS: usize = 132;
 
-thread_local! {
-    static TILE: Cell<Option<usize>> = const { Cell::new(None) };
-}
-
-/// Runs `f` with convolutions on a device in tiles of this size, 64 or 128, whatever suits their shapes:
-/// for tests and benchmarks.
-pub fn with_tile<T>(size: usize, f: impl FnOnce() -> T) -> T {
-    struct Back(Option<usize>);
-    impl Drop for Back {
-        fn drop(&mut self) {
-            TILE.set(self.0);
-        }
-    }
-    let _back = Back(TILE.replace(Some(size)));
-    f()
-}
-
 /// Which kernel makes a [rows, columns] result, and how many of its blocks cover it: tiles of 128×128
 /// where they keep every multiprocessor busy, else of 64×64.
 struct Tiles {
@@ -83,7 +65,7 @@ impl Tiles {
     fn new(names: &Names, precision: Precision, rows: usize, columns: usize, parts: usize) -> Self {
         let grid = |size: usize| [rows.div_ceil(size), columns.div_ceil(size)];
         let blocks = grid(128)[0] * grid(128)[1] * parts;
-        let small = match TILE.get() {
+        let small = match Context::current().conv_tile {
             Some(size) => size <= 64,
             None => columns <= 64 || rows <= 64 || blocks < MULTIPROCESSORS,
         };

@@ -44,22 +44,30 @@ pub struct Sparse<'a> {
 }
 
 impl<'a> Sparse<'a> {
-    /// Where it saves more than a quarter of the products. None where nearly all taps see pixels, where there are too
-    /// few channels for a product a tap to be efficient, or where padding is more than windows reach.
-    pub fn new(g: &'a Conv2dGeometry) -> Option<Self> {
-        let span = [0, 1].map(|axis| g.dilation[axis] * (g.kernel[axis] - 1));
-        if g.dilation == [1, 1]
-            || g.stride != [1, 1]
-            || g.in_channels < 16
-            || g.pad[0] > span[0]
-            || g.pad[1] > span[1]
-        {
-            return None;
+    /// Of a convolution of stride 1, whose padding is no more than its windows reach.
+    pub fn new(g: &'a Conv2dGeometry) -> Self {
+        assert!(Self::fits(g));
+        Sparse { g, seen: [0, 1].map(|axis| seen(g, axis)) }
+    }
+
+    fn fits(g: &Conv2dGeometry) -> bool {
+        g.stride == [1, 1] && (0..2).all(|axis| g.pad[axis] <= g.dilation[axis] * (g.kernel[axis] - 1))
+    }
+
+    /// Whether it saves more than a quarter of the products. Not where nearly all taps see pixels, nor where there are too
+    /// few channels for a product a tap to be efficient.
+    pub fn pays(g: &Conv2dGeometry) -> bool {
+        if g.dilation == [1, 1] || g.in_channels < 16 || !Self::fits(g) {
+            return false;
         }
-        let seen = [0, 1].map(|axis| seen(g, axis));
-        let some = seen.iter().map(|taps| taps.iter().map(Range::len).sum::<usize>());
-        let all = g.kernel[0] * g.kernel[1] * g.output[0] * g.output[1];
-        (4 * some.product::<usize>() <= 3 * all).then_some(Sparse { g, seen })
+        let [seen, all] = Self::places(g);
+        4 * seen <= 3 * all
+    }
+
+    /// In how many places of a picture's outputs a tap sees a pixel, of how many.
+    pub fn places(g: &Conv2dGeometry) -> [usize; 2] {
+        let along = |axis| seen(g, axis).iter().map(Range::len).sum::<usize>();
+        [along(0) * along(1), g.kernel[0] * g.kernel[1] * g.output[0] * g.output[1]]
     }
 
     /// The taps that see pixels at all.
@@ -78,7 +86,7 @@ impl<'a> Sparse<'a> {
     }
 
     /// Whether that is what was packed: it may have been for pictures of another size.
-    pub fn fits(&self, kernel: &ByTap) -> bool {
+    pub fn holds(&self, kernel: &ByTap) -> bool {
         kernel.taps == self.taps()
     }
 
@@ -318,17 +326,16 @@ mod tests {
         };
         assert_eq!(seen(&atrous(6), 0), [6..14, 0..14, 0..8]);
         assert_eq!(seen(&atrous(18), 1), [14..14, 0..14, 0..0]);
-        assert!(Sparse::new(&atrous(1)).is_none());
-        assert!(Sparse::new(&transposed(&atrous(6))).is_some());
+        assert!(!Sparse::pays(&atrous(1)) && Sparse::pays(&transposed(&atrous(6))));
         // Of dilation 18 the middle alone is left, of 12 the corners are small.
         let weights = vec![0.0; 9 * 256];
         for (dilation, taps) in [(18, vec![4]), (12, (0..9).collect())] {
             let g = atrous(dilation);
             let right = Right { taps: offsets(&g), inner: 16, ..Right::matrix(&weights, 9 * 16, 16) };
-            let (sparse, other) = (Sparse::new(&g).unwrap(), atrous(30 - dilation));
+            let (sparse, other) = (Sparse::new(&g), atrous(30 - dilation));
             let packed = sparse.pack(Isa::Portable, &right);
             assert_eq!(packed.taps, taps);
-            assert!(sparse.fits(&packed) && !Sparse::new(&other).unwrap().fits(&packed));
+            assert!(sparse.holds(&packed) && !Sparse::new(&other).holds(&packed));
         }
         assert!(turns(14, 2, 14) && !turns(14, 8, 14) && !turns(2, 14, 14) && !turns(14, 14, 14));
     }
@@ -341,7 +348,7 @@ mod tests {
         let g = Conv2dGeometry::new([2, 9, 8, 150].into(), [3, 3, 150, 40].into(), options).unwrap();
         let numbers = |n: usize| (0..n).map(|i| (i * i % 29) as f32 - 14.0).collect::<Vec<f32>>();
         let (x, w) = (numbers(2 * 9 * 8 * 150), numbers(9 * 150 * 40));
-        let sparse = Sparse::new(&g).unwrap();
+        let sparse = Sparse::new(&g);
         let plain = Right { taps: offsets(&g), inner: 150, ..Right::matrix(&w, 9 * 150, 40) };
         // The same numbers as [tap, filter, channel].
         let turned: Vec<f32> =

@@ -13,6 +13,7 @@
 //!
 //! Arithmetic binds: 2 · outputs · kh · kw · C operations each for y, ∂x and ∂w.
 
+pub(crate) mod algorithm;
 mod cases;
 pub(crate) mod cpu;
 pub(crate) mod cuda;
@@ -21,18 +22,16 @@ mod input_grad_rgb;
 mod reference;
 mod rgb_conv;
 
+pub use algorithm::{Algorithm, Choice, Pass, choose};
 pub use cases::cases;
-pub use cuda::with_tile;
 
 use crate::activation::Activation;
 use crate::autograd::{Needs, record_all};
 use crate::backend::cpu::kept::Weights;
-use crate::backend::cpu::simd::isa;
+use crate::context::{fast_math, isa, precision, with_fast_math};
 use crate::error::{Error, Result};
 use crate::ops::batch_norm::{Moments, Statistics};
-use crate::ops::{
-    Padding, PoolOptions, Route, fast_math, max_pool2d, precision, route, span, with_fast_math,
-};
+use crate::ops::{Padding, PoolOptions, Route, max_pool2d, route, span};
 use crate::pool::Buffer;
 use crate::tensor::{Real, Shape, Tensor};
 
@@ -234,7 +233,7 @@ pub(crate) fn conv2d_pooled(
 ) -> Result<Tensor> {
     let g = Conv2dGeometry::new(x.shape(), w.shape(), options)?;
     let inputs: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
-    let fast = matches!(route("conv2d", &inputs)?, Route::Fast) && cpu::pools(&g);
+    let fast = matches!(route("conv2d", &inputs)?, Route::Fast) && cpu::pools(isa(), &g);
     let biased = b.is_none_or(|b| b.shape()[..] == [g.out_channels]);
     if !(fast && biased) || Needs::of([x, w, b.unwrap_or(w)]).any() {
         let pool = PoolOptions { pool: [2; 2], stride: [2; 2], padding: Padding::Valid };
@@ -259,7 +258,7 @@ pub(crate) fn conv2d_onto(
 ) -> Result<Tensor> {
     let g = Conv2dGeometry::new(x.shape(), w.shape(), options)?;
     let inputs: Vec<&Tensor> = [x, w, &onto].into_iter().chain(b).collect();
-    let fast = matches!(route("conv2d", &inputs)?, Route::Fast) && cpu::is_pointwise(&g);
+    let fast = matches!(route("conv2d", &inputs)?, Route::Fast) && algorithm::is_pointwise(&g);
     let fits = onto.shape() == g.output_shape() && options.activation == Activation::Linear;
     let biased = b.is_none_or(|b| b.shape()[..] == [g.out_channels]);
     let constant = !Needs::of([x, w, &onto, b.unwrap_or(w)]).any();
@@ -326,7 +325,7 @@ mod tests {
     #[test]
     fn a_sum_in_the_convolutions_pass_is_the_sum_after_it_to_the_bit() {
         for isa in crate::backend::cpu::simd::supported() {
-            crate::backend::cpu::simd::with_isa(isa, || {
+            crate::context::with_isa(isa, || {
                 for (c, f, k) in [(24, 40, 1), (3, 5, 1), (300, 33, 1), (4, 6, 3)] {
                     let (x, w) = (noise(&[2, 5, 7, c]), noise(&[k, k, c, f]));
                     let options = Conv2dOptions { padding: Padding::Same, ..Default::default() };
@@ -353,7 +352,7 @@ mod tests {
     #[test]
     fn pooling_in_the_convolutions_pass_is_pooling_after_it_to_the_bit() {
         for isa in crate::backend::cpu::simd::supported() {
-            crate::backend::cpu::simd::with_isa(isa, || {
+            crate::context::with_isa(isa, || {
                 for (h, w, c, f, k) in
                     [(8, 6, 16, 40, 3), (7, 9, 33, 17, 3), (9, 8, 16, 16, 5), (5, 4, 3, 4, 3)]
                 {

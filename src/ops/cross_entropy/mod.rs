@@ -22,10 +22,11 @@
 //! the place where p would have been saved; the backward pass only scales it.
 
 use crate::autograd::{Needs, record};
-use crate::backend::cpu::simd::{self, isa};
+use crate::backend::cpu::simd;
 use crate::backend::cpu::threads;
 use crate::backend::cpu::transpose::{self, Turn};
 use crate::cases::{Case, Fill, Input, Size};
+use crate::context::isa;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::elementwise::scale_owned;

@@ -18,8 +18,8 @@ pub(crate) use cpu::ByRows;
 
 use crate::activation::Activation;
 use crate::autograd::{Needs, record_all};
-use crate::backend::cpu::simd::isa;
 use crate::cases::{Case, Input, Size};
+use crate::context::isa;
 use crate::error::{Error, Result};
 use crate::ops::batch_norm::{Moments, Statistics};
 use crate::ops::conv2d::{Conv2dOptions, Windows};

@@ -1,7 +1,8 @@
 //! The fast kernels: vectors run over the channels, threads over rows.
 
-use crate::backend::cpu::simd::{self, isa};
+use crate::backend::cpu::simd;
 use crate::backend::cpu::threads;
+use crate::context::isa;
 use crate::ops::pool::Position;
 use crate::ops::pool::windows::{Cells, Windows};
 use crate::pool::Buffer;

@@ -11,8 +11,9 @@
 //! row belongs to one thread, which visits the windows over it in a fixed order.
 
 use crate::autograd::{Needs, record};
-use crate::backend::cpu::simd::{Isa, isa};
+use crate::backend::cpu::simd::Isa;
 use crate::cases::{Case, Fill, Input, Size};
+use crate::context::isa;
 use crate::error::{Error, Result};
 use crate::ops::padding::Padding;
 use crate::ops::reduce::mean_axes;
@@ -221,8 +222,9 @@ pub fn cases() -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::autograd::no_grad;
-    use crate::backend::cpu::simd::{supported, with_isa};
+    use crate::backend::cpu::simd::supported;
+    use crate::context::no_grad;
+    use crate::context::with_isa;
 
     #[test]
     fn of_equal_maxima_the_first_in_row_major_order_gets_the_gradient() {

@@ -1,8 +1,9 @@
 //! The gradient of max pooling where windows lie side by side: a cell is in one window at most, so each is written
 //! once, and of each window g and the position of its maximum are read once.
 
-use crate::backend::cpu::simd::{Kernel, Vector, dispatch, isa, store, streams};
+use crate::backend::cpu::simd::{Kernel, Vector, dispatch, store, streams};
 use crate::backend::cpu::threads::{self, Shared};
+use crate::context::isa;
 use crate::ops::pool::windows::Windows;
 use crate::pool::Buffer;
 use crate::tensor::Tensor;

@@ -1,8 +1,9 @@
 //! The fast kernels: vectors run over the channels, threads over blocks of rows.
 
 use super::{Geometry, Method, Tap};
-use crate::backend::cpu::simd::{self, Kernel, Vector, isa, store};
+use crate::backend::cpu::simd::{self, Kernel, Vector, store};
 use crate::backend::cpu::threads;
+use crate::context::isa;
 use crate::pool::Buffer;
 use crate::tensor::Tensor;
 use std::ops::Range;

@@ -280,10 +280,10 @@ mod tests {
         let values: Vec<f32> = (0..2 * 37 * 23 * 5).map(|i| (i as f32 * 0.7).sin() * 255.0).collect();
         let x = Tensor::from_slice(&values, [2, 37, 23, 5]).unwrap();
         let run = || resize(&x, 61, 17, Method::Bilinear).unwrap();
-        let expected = simd::with_isa(simd::Isa::Reference, run);
+        let expected = crate::context::with_isa(simd::Isa::Reference, run);
         for isa in simd::supported() {
             for threads in [1, 2, 3] {
-                let got = threads::with(threads, || simd::with_isa(isa, run)).unwrap();
+                let got = threads::with(threads, || crate::context::with_isa(isa, run)).unwrap();
                 assert_eq!(
                     got.as_slice::<f32>(),
                     expected.as_slice::<f32>(),

@@ -1,5 +1,6 @@
 use super::*;
-use crate::backend::cpu::simd::{supported, with_isa};
+use crate::backend::cpu::simd::supported;
+use crate::context::with_isa;
 use crate::data::synthetic;
 use crate::random::{Stream, domain};
 

@@ -90,7 +90,7 @@ fn the_thread_count_changes_no_bit() {
     let (m, k, n) = (500, 700, 90);
     let (a, b) = (random(m * k, 1), random(k.max(m) * n, 2));
     let run = || {
-        let isa = crate::backend::cpu::simd::isa();
+        let isa = crate::context::isa();
         let (mut c, mut d) = (vec![0.0; m * n], vec![0.0; k * n]);
         let rows = Matrix::new(&a, m, k);
         let packed = Packed::new(isa, &Right::matrix(&b[..k * n], k, n));

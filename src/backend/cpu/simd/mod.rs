@@ -13,7 +13,6 @@ pub use detected::{Avx2, Avx512};
 pub use portable::Portable;
 
 use crate::error::{Error, Result};
-use std::cell::Cell;
 use std::fmt;
 use std::sync::LazyLock;
 
@@ -27,12 +26,14 @@ use std::sync::LazyLock;
 /// There is no other way to one of them than to ask what is there:
 ///
 /// ```compile_fail
-/// use atrous::backend::cpu::simd::{Isa, with_isa};
+/// use atrous::backend::cpu::simd::Isa;
+/// use atrous::context::with_isa;
 /// with_isa(Isa::Avx512, || ());
 /// ```
 ///
 /// ```compile_fail
-/// use atrous::backend::cpu::simd::{Avx512, Isa, with_isa};
+/// use atrous::backend::cpu::simd::{Avx512, Isa};
+/// use atrous::context::with_isa;
 /// with_isa(Isa::Avx512(Avx512(())), || ());
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,10 +87,6 @@ impl Isa {
     }
 }
 
-thread_local! {
-    static CHOSEN: Cell<Option<Isa>> = const { Cell::new(None) };
-}
-
 /// What this machine can run, slowest first.
 pub fn supported() -> Vec<Isa> {
     let proved = [Avx2::detect().map(Isa::Avx2), Avx512::detect().map(Isa::Avx512)];
@@ -119,28 +116,15 @@ fn named(wanted: &str, there: &[Isa]) -> Result<Isa> {
     })
 }
 
-/// What operators called from this thread use: [`preferred`], or the best there is where that is an error, unless
-/// [`with_isa`] says otherwise.
-pub fn isa() -> Isa {
+/// [`preferred`], or the best there is, with a warning, where that is an error.
+pub(crate) fn default() -> Isa {
     static PREFERRED: LazyLock<Isa> = LazyLock::new(|| {
         preferred().unwrap_or_else(|error| {
             eprintln!("warning: {error}; using {:?}", best());
             best()
         })
     });
-    CHOSEN.get().unwrap_or_else(|| *PREFERRED)
-}
-
-/// Runs `f` with the operators it calls on this thread held to one instruction set.
-pub fn with_isa<R>(isa: Isa, f: impl FnOnce() -> R) -> R {
-    struct Restore(Option<Isa>);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            CHOSEN.set(self.0);
-        }
-    }
-    let _restore = Restore(CHOSEN.replace(Some(isa)));
-    f()
+    *PREFERRED
 }
 
 /// Some f32 lanes. All pointers may be unaligned.
@@ -192,7 +176,7 @@ pub trait Kernel {
     fn run<V: Vector>(self) -> Self::Output;
 }
 
-/// Runs a kernel in the given instruction set (an operator reads [`isa`] once, at its entry, and
+/// Runs a kernel in the given instruction set (an operator reads `context::isa` once, at its entry, and
 /// hands it to the threads). [`Isa::Reference`] runs the portable body: operators with a reference
 /// of their own have branched off before.
 #[inline]
@@ -333,6 +317,7 @@ pub fn write(isa: Isa, out: &mut [f32], stream: bool, f: impl Fn(usize, &mut [f3
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::context::{self, isa, with_isa};
 
     struct Check;
     impl Kernel for Check {
@@ -408,7 +393,7 @@ mod tests {
         }
         for isa in supported() {
             assert_eq!(named(&format!("{isa:?}").to_lowercase(), &supported()).unwrap(), isa);
-            assert_eq!(with_isa(isa, super::isa), isa);
+            assert_eq!(with_isa(isa, context::isa), isa);
         }
         assert_eq!(size_of::<Isa>(), 1);
     }

@@ -28,7 +28,7 @@
 //!
 //! The transforms only add, subtract and halve, so rounding stays near the direct sum's.
 //!
-//! **F(4×4, 3×3)** is taken where [`crate::ops::fast_math()`] says so and it pays. A tile of 4×4 outputs reads a window of
+//! **F(4×4, 3×3)** is taken where [`crate::context::fast_math()`] says so and it pays. A tile of 4×4 outputs reads a window of
 //! 6×6, and 36 multiplications do for the 16 · 9 = 144 of the definition. The same formula holds with longer matrices.
 //! They interpolate a product of polynomials at points: at 0, ±1 and ∞ for F(2×2), at two more for F(4×4), where Lavin
 //! and Gray take 0, ±1, ±2 and ∞. Here all points are multiplied by √½, which makes them 0, ±p, ±q and ∞ with p = √½

@@ -1,9 +1,10 @@
 use super::*;
 use crate::activation::Activation;
-use crate::backend::cpu::simd::{isa, supported};
+use crate::backend::cpu::simd::supported;
 use crate::backend::cpu::threads;
+use crate::context::{isa, with_fast_math};
 use crate::ops::Padding::{Same, Valid};
-use crate::ops::{Conv2dOptions, conv2d, with_fast_math};
+use crate::ops::{Conv2dOptions, conv2d};
 use crate::random::{Stream, domain};
 use crate::{DType, Tensor};
 

@@ -1,7 +1,8 @@
 use super::{BLOCK, TASK, blocked, pack, rows, strips};
 use crate::activation::Activation;
-use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch, isa, load, prefetch, store};
+use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch, load, prefetch, store};
 use crate::backend::cpu::threads;
+use crate::context::isa;
 use crate::ops::batch_norm::{Moments, fill};
 use crate::ops::depthwise_conv2d::DepthwiseGeometry;
 use crate::pool::Buffer;

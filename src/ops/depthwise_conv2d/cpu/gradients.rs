@@ -3,8 +3,9 @@
 #![allow(clippy::needless_range_loop, reason = "taps and pixels of a block are what is counted")]
 
 use super::{BLOCK, TASK, blocked, pack, rows, strips, unpack};
-use crate::backend::cpu::simd::{Kernel, Vector, dispatch, isa, load, prefetch, store, streams};
+use crate::backend::cpu::simd::{Kernel, Vector, dispatch, load, prefetch, store, streams};
 use crate::backend::cpu::threads::{self, Shared};
+use crate::context::isa;
 use crate::ops::depthwise_conv2d::DepthwiseGeometry;
 use crate::pool::Buffer;
 use crate::tensor::Tensor;

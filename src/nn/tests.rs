@@ -1,14 +1,15 @@
 //! Sizes as users and files give them, through everything that makes sizes of sizes: an error or what is right, never a
 //! panic or a product that wraps.
 
-use super::conv2d::Conv2dGeometry;
-use super::depthwise_conv2d::DepthwiseGeometry;
-use super::{Conv2dOptions, Method, Padding, PoolOptions};
 use crate::activation::Activation;
-use crate::backend::cpu::simd::{supported, with_isa};
+use crate::backend::cpu::simd::supported;
 use crate::cases::any_size;
+use crate::context::with_isa;
 use crate::nn::Graph;
 use crate::nn::layers::{Initializer, Layer};
+use crate::ops::conv2d::Conv2dGeometry;
+use crate::ops::depthwise_conv2d::DepthwiseGeometry;
+use crate::ops::{self, Conv2dOptions, Method, Padding, PoolOptions};
 use crate::tensor::{Shape, Tensor};
 use proptest::array::{uniform2, uniform3, uniform4};
 use proptest::prelude::*;
@@ -127,25 +128,25 @@ proptest! {
             }
         };
         let options = PoolOptions { pool, stride, padding };
-        agree(super::max_pool2d(&x, options), Layer::MaxPooling2D { pool, stride, padding });
-        agree(super::average_pool2d(&x, options), Layer::AveragePooling2D { pool, stride, padding });
-        agree(super::zero_pad2d(&x, pad), Layer::ZeroPadding2D(pad));
-        agree(super::flatten(&x), Layer::Flatten);
-        if let Ok(y) = super::reshape(&x, [0, to[0], to[1], to[2]]) {
+        agree(ops::max_pool2d(&x, options), Layer::MaxPooling2D { pool, stride, padding });
+        agree(ops::average_pool2d(&x, options), Layer::AveragePooling2D { pool, stride, padding });
+        agree(ops::zero_pad2d(&x, pad), Layer::ZeroPadding2D(pad));
+        agree(ops::flatten(&x), Layer::Flatten);
+        if let Ok(y) = ops::reshape(&x, [0, to[0], to[1], to[2]]) {
             prop_assert_eq!(&y.shape()[1..], &to);
         }
         // (Further along, each side's places would take much memory.)
         if let [height @ ..1000, width @ ..1000, _] = to {
             for method in [Method::Bilinear, Method::Nearest] {
-                if let Ok(y) = super::resize(&x, height, width, method) {
+                if let Ok(y) = ops::resize(&x, height, width, method) {
                     prop_assert_eq!(&y.shape()[..], &[0, height, width, sides[2]]);
                 }
             }
         } else {
-            prop_assert!(super::resize(&none_of([1 << 25, 1, 0]).unwrap(), to[0], to[1], Method::Nearest).is_err());
+            prop_assert!(ops::resize(&none_of([1 << 25, 1, 0]).unwrap(), to[0], to[1], Method::Nearest).is_err());
         }
         if let Some(other) = none_of([sides[0], sides[1], to[2]])
-            && let Ok(both) = super::concat(&[&x, &other], 3)
+            && let Ok(both) = ops::concat(&[&x, &other], 3)
         {
             prop_assert_eq!(both.shape()[3] as u128, sides[2] as u128 + to[2] as u128);
         }
@@ -181,7 +182,7 @@ fn what_is_too_large_says_what_and_how_large_it_may_be() {
     let x = Tensor::zeros([1, 4, 4, 1]);
     let w = Tensor::zeros([3, 3, 1, 1]);
     let options = Conv2dOptions::default();
-    let conv = |options| error(super::conv2d(&x, &w, None, options));
+    let conv = |options| error(ops::conv2d(&x, &w, None, options));
     // (3 − 1) · 2⁶³ + 1 wraps to 1, a window that fits; usize::MAX cells before make the axis shorter.
     let wide = Conv2dOptions { dilation: [1 << 63; 2], ..options };
     assert!(
@@ -193,11 +194,11 @@ fn what_is_too_large_says_what_and_how_large_it_may_be() {
     assert!(conv(around).contains("at most 2147483647 cells, got 18446744073709551615 + 4 + 0"));
     let far = Conv2dOptions { stride: [1, usize::MAX], ..options };
     assert!(conv(far).contains("a stride of at most 2147483647 cells"));
-    let pad = error(super::zero_pad2d(&x, [[usize::MAX - 3, 0], [0, 0]]));
+    let pad = error(ops::zero_pad2d(&x, [[usize::MAX - 3, 0], [0, 0]]));
     assert!(pad.contains("at most 2147483647 cells"), "{pad}");
     let pool = PoolOptions { pool: [1 << 17; 2], stride: [1; 2], padding: Padding::Same };
-    assert!(error(super::max_pool2d(&x, pool)).contains("windows of at most 4294967295 cells"));
-    assert!(error(super::resize(&x, 1 << 25, 1, Method::Nearest)).contains("sides of 1 to 16777216"));
+    assert!(error(ops::max_pool2d(&x, pool)).contains("windows of at most 4294967295 cells"));
+    assert!(error(ops::resize(&x, 1 << 25, 1, Method::Nearest)).contains("sides of 1 to 16777216"));
     let scaled = Layer::UpSampling2D([1 << 63, 1]).output_shape("up", &[&[4, 4, 1]]);
     assert!(scaled.unwrap_err().to_string().contains("got 4 times 9223372036854775808"));
 }
@@ -209,19 +210,19 @@ fn a_stride_beyond_the_picture_leaves_one_window_in_every_instruction_set() {
     let options = Conv2dOptions { stride: [i32::MAX as usize; 2], ..Conv2dOptions::default() };
     for isa in supported() {
         with_isa(isa, || {
-            let y = super::conv2d(&x, &w, None, options).unwrap();
+            let y = ops::conv2d(&x, &w, None, options).unwrap();
             assert_eq!((y.shape()[..].to_vec(), y.to_vec_f64()), (vec![2, 1, 1, 7], vec![90.0; 14]));
-            let gradients = super::sum(&y).unwrap().backward().unwrap();
+            let gradients = ops::sum(&y).unwrap().backward().unwrap();
             assert_eq!(gradients.get(&x).unwrap().to_vec_f64(), [7.0; 90]);
             let pool = PoolOptions { pool: [3; 2], stride: options.stride, padding: Padding::Same };
             let gradient = |y: &Tensor| {
                 assert_eq!(y.to_vec_f64(), [2.0; 10]);
-                let gradients = super::sum(y).unwrap().backward().unwrap();
+                let gradients = ops::sum(y).unwrap().backward().unwrap();
                 gradients.get(&x).unwrap().values::<f32>().to_vec()
             };
-            let of_max = gradient(&super::max_pool2d(&x, pool).unwrap());
+            let of_max = gradient(&ops::max_pool2d(&x, pool).unwrap());
             assert_eq!(of_max.iter().sum::<f32>(), 10.0);
-            let of_average = gradient(&super::average_pool2d(&x, pool).unwrap());
+            let of_average = gradient(&ops::average_pool2d(&x, pool).unwrap());
             assert_eq!(of_average, [1.0 / 9.0; 90]);
         });
     }

@@ -1,0 +1,81 @@
+//! A gradient in two factors ([`LowRankGrad`]) multiplied out, some rows at a time or all.
+
+use super::skinny_gemm::{MOST, TransposeTimes};
+use crate::context::isa;
+use crate::pool::Buffer;
+use crate::tensor::{Gradient, LowRankGrad, Tensor};
+
+/// Whether factors of so many rows may stay factors.
+pub fn holds(rows: usize) -> bool {
+    rows <= MOST
+}
+
+fn product(factors: &LowRankGrad) -> TransposeTimes<'_> {
+    let shape = factors.shape();
+    let (a, b) = (factors.x.values(), factors.g.values());
+    TransposeTimes { isa: isa(), a, count: shape[0], b, columns: shape[1] }
+}
+
+/// Multiplies as many rows as fit `out`, from `first` on.
+pub fn rows(factors: &LowRankGrad, first: usize, out: &mut [f32]) {
+    product(factors).rows(first, out);
+}
+
+/// All elements, multiplied out at the first call.
+pub fn dense(factors: &LowRankGrad) -> &Tensor {
+    if let Some(dense) = factors.dense.get() {
+        return dense;
+    }
+    // Not inside `get_or_init`: the loop's thread may take up other work while it waits, and come by here again.
+    let dense = multiply(factors);
+    factors.dense.get_or_init(|| dense)
+}
+
+/// A gradient as a tensor.
+pub fn into_dense(gradient: Gradient) -> Tensor {
+    match gradient {
+        Gradient::Dense(tensor) => tensor,
+        Gradient::LowRank(mut factors) => {
+            let made = factors.dense.take();
+            made.unwrap_or_else(|| multiply(&factors))
+        }
+    }
+}
+
+fn multiply(factors: &LowRankGrad) -> Tensor {
+    let mut out = Buffer::<f32>::new(factors.shape().elements());
+    product(factors).all(&mut out);
+    Tensor::from_buffer(out, factors.shape())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::simd::supported;
+    use crate::context::with_isa;
+
+    #[test]
+    fn rows_are_the_whole_products_to_the_bit() {
+        let fill = |n: usize, m: usize| {
+            let values: Vec<f32> = (0..n * m).map(|i| (i as f32 * 0.37).sin()).collect();
+            Tensor::from_slice(&values, [n, m]).unwrap()
+        };
+        let (x, g) = (fill(9, 201), fill(9, 37));
+        for isa in supported() {
+            with_isa(isa, || {
+                let factors = LowRankGrad::new(&x, &g);
+                for range in [0..7, 5..40, 100..201, 201..201] {
+                    let mut some = vec![f32::NAN; range.len() * 37];
+                    rows(&factors, range.start, &mut some);
+                    assert!(factors.dense.get().is_none() || range.start > 0);
+                    let all = dense(&factors).values::<f32>();
+                    assert_eq!(some, all[range.start * 37..range.end * 37], "{isa:?} {range:?}");
+                }
+                let all = dense(&factors).to_vec_f64();
+                let fresh = Gradient::LowRank(LowRankGrad::new(&x, &g));
+                assert_eq!(into_dense(fresh).to_vec_f64(), all);
+                assert_eq!(into_dense(Gradient::LowRank(factors)).to_vec_f64(), all);
+            });
+        }
+    }
+}

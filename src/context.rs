@@ -1,0 +1,186 @@
+//! How the operators that a thread calls compute: on the tape or off it, by which instructions, how exactly.
+//!
+//! Every setting holds for a scope of one thread ([`no_grad`], [`with_isa`], …); [`Context::current`] captures all of
+//! them, so that work handed to another thread ([`on_threads`]) goes by the same.
+
+use crate::backend::cpu::simd::{self, Isa};
+use crate::backend::cpu::threads;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use std::cell::Cell;
+use std::fmt;
+use std::str::FromStr;
+
+/// With how many bits a CUDA device multiplies matrices (convolutions and dense layers). Values are stored, and sums are
+/// made, in f32 whatever the precision; so are statistics, losses and weights. The CPU multiplies in f32 always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// 24 bits of mantissa, on the CUDA cores.
+    #[default]
+    F32,
+    /// Factors rounded to 11 bits of mantissa, on the tensor cores.
+    Tf32,
+    /// Factors rounded to 8 bits of mantissa, on the tensor cores.
+    Bf16,
+}
+
+impl Precision {
+    /// The names that are parsed and displayed, in the order of the variants.
+    pub const NAMES: [&'static str; 3] = ["f32", "tf32", "bf16"];
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Precision::NAMES[*self as usize])
+    }
+}
+
+impl FromStr for Precision {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let all = [Precision::F32, Precision::Tf32, Precision::Bf16];
+        all.into_iter().find(|precision| precision.to_string() == name).ok_or_else(|| {
+            let names = Precision::NAMES.join("`, `");
+            Error::argument("precision", format!("`{name}` is none of `{names}`"))
+        })
+    }
+}
+
+/// All settings of a thread.
+#[derive(Clone, Copy)]
+pub(crate) struct Context {
+    /// Whether operators put their results on the tape.
+    pub recording: bool,
+    /// None: the best this machine has, or what `ATROUS_ISA` asks for.
+    isa: Option<Isa>,
+    pub fast_math: bool,
+    pub precision: Precision,
+    /// Of a device's convolutions, 64 or 128; None: whichever suits their shapes.
+    pub conv_tile: Option<usize>,
+}
+
+thread_local! {
+    static CURRENT: Cell<Context> = const {
+        Cell::new(Context {
+            recording: true,
+            isa: None,
+            fast_math: false,
+            precision: Precision::F32,
+            conv_tile: None,
+        })
+    };
+}
+
+impl Context {
+    /// That of this thread, now.
+    pub fn current() -> Self {
+        CURRENT.get()
+    }
+
+    /// Runs `f` in this context.
+    pub fn scope<R>(self, f: impl FnOnce() -> R) -> R {
+        struct Restore(Context);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                CURRENT.set(self.0);
+            }
+        }
+        let _restore = Restore(CURRENT.replace(self));
+        f()
+    }
+}
+
+/// Runs `f` without recording: no operator in it makes a node or saves anything.
+pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
+    Context { recording: false, ..Context::current() }.scope(f)
+}
+
+/// The instruction set of operators called from this thread: [`simd::preferred`], or the best there is where that is an
+/// error, unless [`with_isa`] says otherwise. (An operator asks once, at its entry, and hands it to its threads.)
+pub fn isa() -> Isa {
+    Context::current().isa.unwrap_or_else(simd::default)
+}
+
+/// Runs `f` with the operators it calls on this thread held to one instruction set.
+pub fn with_isa<R>(isa: Isa, f: impl FnOnce() -> R) -> R {
+    Context { isa: Some(isa), ..Context::current() }.scope(f)
+}
+
+/// Whether the operators this thread runs now may multiply less for more rounding.
+pub fn fast_math() -> bool {
+    Context::current().fast_math
+}
+
+/// Runs `f` with operators that may take kernels which multiply less and round more, or may not; gradients do as their
+/// forward pass did. So far these are 3×3 convolutions of stride 1, by Winograd's F(4×4, 3×3)
+/// ([`crate::backend::cpu::winograd`]), on the CPU and in f32. What comes out is as independent of the number of threads
+/// as ever.
+pub fn with_fast_math<R>(fast_math: bool, f: impl FnOnce() -> R) -> R {
+    Context { fast_math, ..Context::current() }.scope(f)
+}
+
+/// That of the operators this thread runs now.
+pub fn precision() -> Precision {
+    Context::current().precision
+}
+
+/// Runs `f` with operators in this precision; gradients have the one their forward pass had.
+pub fn with_precision<R>(precision: Precision, f: impl FnOnce() -> R) -> R {
+    Context { precision, ..Context::current() }.scope(f)
+}
+
+/// Runs `f` with convolutions on a device in tiles of this size, 64 or 128, whatever suits their shapes: for tests and
+/// benchmarks.
+pub fn with_conv_tile<R>(size: usize, f: impl FnOnce() -> R) -> R {
+    Context { conv_tile: Some(size), ..Context::current() }.scope(f)
+}
+
+/// Runs operators of a device. Those of the CPU run on one of its threads ([`threads::enter`]), in this thread's context.
+pub(crate) fn on_threads<R: Send>(device: Device, f: impl FnOnce() -> R + Send) -> R {
+    if device != Device::Cpu {
+        return f();
+    }
+    let context = Context::current();
+    threads::enter(|| context.scope(f))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn precision_is_the_scope_s_and_its_names_round_trip() {
+        for name in Precision::NAMES {
+            assert_eq!(name.parse::<Precision>().unwrap().to_string(), name);
+        }
+        assert!("f16".parse::<Precision>().unwrap_err().to_string().contains("bf16"));
+        with_precision(Precision::Bf16, || {
+            assert_eq!(with_precision(Precision::Tf32, precision), Precision::Tf32);
+            assert_eq!(precision(), Precision::Bf16);
+        });
+        assert_eq!(precision(), Precision::F32);
+    }
+
+    #[test]
+    fn every_setting_is_the_scope_s_and_goes_along_to_the_threads() {
+        let seen = || {
+            let Context { recording, fast_math, precision, conv_tile, .. } = Context::current();
+            (recording, isa(), fast_math, precision, conv_tile)
+        };
+        let before = seen();
+        assert_eq!(before.0, true);
+        let within = || (seen(), on_threads(Device::Cpu, seen));
+        let all = || with_conv_tile(64, || with_precision(Precision::Tf32, within));
+        let (here, there) = no_grad(|| with_isa(Isa::Portable, || with_fast_math(true, all)));
+        assert_eq!(here, (false, Isa::Portable, true, Precision::Tf32, Some(64)));
+        assert_eq!(there, here);
+        assert_eq!((seen(), on_threads(Device::Cpu, seen)), (before, before));
+    }
+
+    #[test]
+    fn a_scope_that_panics_leaves_the_settings_as_they_were() {
+        let panicked = std::panic::catch_unwind(|| with_fast_math(true, || panic!("in the scope")));
+        assert!(panicked.is_err() && !fast_math());
+    }
+}

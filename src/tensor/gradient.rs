@@ -1,0 +1,41 @@
+//! Gradients as the tape hands them on.
+
+use super::{Shape, Tensor};
+use std::sync::OnceLock;
+
+/// The gradient of a loss by one tensor.
+pub enum Gradient {
+    Dense(Tensor),
+    /// In its factors, until somebody asks for its elements.
+    LowRank(LowRankGrad),
+}
+
+impl From<Tensor> for Gradient {
+    fn from(tensor: Tensor) -> Self {
+        Gradient::Dense(tensor)
+    }
+}
+
+/// xᵀ·g with x [rows, height] and g [rows, width], both f32 in the CPU's memory: [height, width], of rank `rows` at most.
+///
+/// The gradient of a dense layer's weights is one, with a row of x and of g a sample: 16 rows say what 100352 × 512
+/// numbers would. Written out, those are 205 MB, written once and read once again by the optimizer, beside the weights
+/// that it reads and writes anyway. So the gradient stays in its factors: an optimizer multiplies a few rows at a time,
+/// which stay in L2 (`backend/cpu/low_rank.rs`), and anybody else gets all of it when they ask for its elements.
+pub struct LowRankGrad {
+    pub(crate) x: Tensor,
+    pub(crate) g: Tensor,
+    /// All elements, once somebody has asked for them.
+    pub(crate) dense: OnceLock<Tensor>,
+}
+
+impl LowRankGrad {
+    pub(crate) fn new(x: &Tensor, g: &Tensor) -> Self {
+        assert_eq!(x.shape()[0], g.shape()[0]);
+        LowRankGrad { x: x.detach(), g: g.detach(), dense: OnceLock::new() }
+    }
+
+    pub fn shape(&self) -> Shape {
+        [self.x.shape().last_axis(), self.g.shape().last_axis()].into()
+    }
+}
