@@ -11,6 +11,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
+pub(crate) mod binary;
 pub mod padding;
 pub(crate) mod separable_conv2d;
 pub(crate) mod unary;
@@ -48,12 +49,13 @@ operators! {
     dense { dense }
     depthwise_conv2d { depthwise_conv2d }
     dropout { dropout }
-    elementwise { add, clip, mul, scale, sign, sub }
+    elementwise { add, clip, div, maximum, minimum, mul, scale, sign, sub }
+    extremes { argmax, max, max_axes, max_keepdim, min, min_axes, min_keepdim }
     functions { abs, exp, ln, neg, recip, sqrt, square }
     leaky_relu { leaky_relu }
     pad { zero_pad2d }
     pool { PoolOptions, average_pool2d, global_average_pool, global_max_pool, max_pool2d }
-    reduce { mean, mean_axes, sum, sum_axes }
+    reduce { Axes, mean, mean_axes, mean_keepdim, sum, sum_axes, sum_keepdim }
     reshape { flatten, reshape }
     resize { Method, resize }
     sign_step { Bounds, sign_step }
