@@ -387,7 +387,7 @@ fn device_gradient<F: Binary>(
 }
 
 /// The sum of g over the axes along which an operand of this shape was broadcast.
-fn unbroadcast(g: Tensor, shape: Shape) -> Result<Tensor> {
+pub(crate) fn unbroadcast(g: Tensor, shape: Shape) -> Result<Tensor> {
     if g.shape() == shape {
         return Ok(g);
     }

@@ -14,6 +14,7 @@ use crate::tensor::{DType, Tensor};
 pub(crate) mod binary;
 pub mod padding;
 pub(crate) mod separable_conv2d;
+pub(crate) mod strided;
 pub(crate) mod unary;
 
 pub use padding::Padding;
@@ -53,12 +54,15 @@ operators! {
     extremes { argmax, max, max_axes, max_keepdim, min, min_axes, min_keepdim }
     functions { abs, exp, ln, neg, recip, sqrt, square }
     leaky_relu { leaky_relu }
+    matmul { matmul }
     pad { zero_pad2d }
+    permute { permute, transpose }
     pool { PoolOptions, average_pool2d, global_average_pool, global_max_pool, max_pool2d }
     reduce { Axes, mean, mean_axes, mean_keepdim, sum, sum_axes, sum_keepdim }
     reshape { flatten, reshape }
     resize { Method, resize }
     sign_step { Bounds, sign_step }
+    slice { slice }
     softmax { softmax }
 }
 
