@@ -53,6 +53,7 @@ operators! {
     elementwise { add, clip, div, maximum, minimum, mul, scale, sign, sub }
     extremes { argmax, max, max_axes, max_keepdim, min, min_axes, min_keepdim }
     functions { abs, exp, ln, neg, recip, sqrt, square }
+    group_norm { group_norm }
     leaky_relu { leaky_relu }
     matmul { matmul }
     pad { zero_pad2d }
