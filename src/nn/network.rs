@@ -170,3 +170,80 @@ impl Network<'_> {
         Err(Error::shape("model", expected, x.shape()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::autograd::no_grad;
+    use crate::models::by_name;
+    use crate::nn::{Model, TrainingGraph, for_inference};
+    use crate::ops::{self, Padding};
+
+    fn noise(shape: [usize; 4]) -> Tensor {
+        let n: usize = shape.iter().product();
+        let values: Vec<f32> = (0..n).map(|i| (i as f32 * 0.7).sin()).collect();
+        Tensor::from_slice(&values, shape).unwrap()
+    }
+
+    #[test]
+    fn fused_steps_give_the_bits_of_layers_one_by_one() {
+        for (name, side) in [("mobilenetv2", 64), ("alexnet", 120)] {
+            let model = Model::new(by_name(name, side, 20).unwrap(), 3);
+            let folded = for_inference(&model).unwrap();
+            let x = noise([2, side, side, 3]);
+            for (model, run) in
+                [(&folded, Run::infer()), (&model, Run::infer()), (&model, Run::train(1, 2))]
+            {
+                let fused = model.run(&x, run).unwrap();
+                let alone = model.run_observed(&x, run, &mut |_, _| {}).unwrap();
+                assert_eq!(fused.logits.values::<f32>(), alone.logits.values::<f32>(), "{name}");
+                assert_eq!(fused.output.values::<f32>(), alone.output.values::<f32>(), "{name}");
+                assert_eq!(fused.moving.len(), alone.moving.len());
+                for ((i, a), (j, b)) in fused.moving.iter().zip(&alone.moving) {
+                    assert!(i == j && a.values::<f32>() == b.values::<f32>(), "{name}");
+                }
+            }
+        }
+    }
+
+    /// A network whose convolutions meet few pixels, so that layouts of their weights are kept.
+    fn few_pixels() -> Graph {
+        let mut g = Graph::new("small", "input", [8, 8, 16]);
+        let conv = |filters, kernel| Layer::conv2d(filters, kernel).with_padding(Padding::Same);
+        let layers = [conv(32, 3), conv(16, 1), conv(16, 3).with_dilation(6), conv(4, 3)];
+        g.chain(g.input(), layers).unwrap();
+        g
+    }
+
+    #[test]
+    fn layouts_of_old_weights_are_not_used_with_new_ones() {
+        let x = noise([1, 8, 8, 16]).leaf();
+        let run = |model: &Model| {
+            let y = model.run(&x, Run::infer()).unwrap().output;
+            let gradient = ops::sum(&y).unwrap().backward().unwrap().get(&x).unwrap().to_vec_f64();
+            let alone = no_grad(|| model.run(&x, Run::infer())).unwrap().output;
+            (y.to_vec_f64(), alone.to_vec_f64(), gradient)
+        };
+        let (mut model, other) = (Model::new(few_pixels(), 1), Model::new(few_pixels(), 2));
+        let first = run(&model);
+        assert!(run(&model) == first && first != run(&other));
+        for parameter in &other.parameters {
+            model.set(&parameter.path, parameter.value.clone()).unwrap();
+        }
+        assert!(run(&model) == run(&other));
+        for parameter in &mut model.parameters {
+            parameter.value.values_mut::<f32>().iter_mut().for_each(|w| *w *= 2.0);
+        }
+        let fresh = Model::with(few_pixels(), |path, _, _| model.parameter(path).unwrap().value.clone());
+        assert!(run(&model) == run(&fresh) && run(&model) != run(&other));
+    }
+
+    #[test]
+    fn a_training_graph_holds_no_parameter_of_its_model() {
+        let mut model = Model::new(by_name("mobilenetv2", 32, 20).unwrap(), 3);
+        model.freeze_first(model.graph.base().len());
+        let graph = TrainingGraph::new(&model).unwrap();
+        graph.run(&model, &noise([2, 32, 32, 3]), Run::train(1, 0)).unwrap();
+        assert!(model.parameters.iter_mut().all(|parameter| parameter.value.is_unique()));
+    }
+}
