@@ -209,4 +209,45 @@ mod tests {
         }
         assert!((Tensor::from_u8(&[1], [1]).unwrap() + 1.0).is_err());
     }
+
+    #[test]
+    fn methods_compute_what_their_functions_do() {
+        use crate::activation::Activation;
+        use crate::ops::{self, Conv2dOptions, Method, PoolOptions};
+        let same = |by_method: Result<Tensor>, by_function: Result<Tensor>| {
+            let (a, b) = (by_method.unwrap(), by_function.unwrap());
+            assert_eq!((a.shape(), a.to_vec_f64()), (b.shape(), b.to_vec_f64()));
+        };
+        let (x, c) = (Tensor::randn([2, 6, 5, 3], 1), Tensor::randn([3], 2));
+        let options = Conv2dOptions::default().stride(2).same();
+        let w = Tensor::randn([3, 3, 3, 3], 3);
+        same(x.conv2d(&w, &c, options), ops::conv2d(&x, &w, Some(&c), options));
+        same(x.conv2d(&w, None, options), ops::conv2d(&x, &w, None, options));
+        let w = Tensor::randn([3, 3, 3, 1], 4);
+        same(x.depthwise_conv2d(&w, &c, options), ops::depthwise_conv2d(&x, &w, Some(&c), options));
+        let pool = PoolOptions::new(2);
+        same(x.max_pool2d(pool), ops::max_pool2d(&x, pool));
+        same(x.average_pool2d(pool), ops::average_pool2d(&x, pool));
+        same(x.global_max_pool(), ops::global_max_pool(&x));
+        same(x.global_average_pool(), ops::global_average_pool(&x));
+        same(x.resize(3, 9, Method::Nearest), ops::resize(&x, 3, 9, Method::Nearest));
+        let turns = [[[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]; 2];
+        same(x.affine(&turns), ops::affine(&x, &turns));
+        same(x.dropout(0.5, 7), ops::dropout(&x, 0.5, 7, 0, 0));
+        let (linear, one) = (Activation::Linear, Tensor::ones([3]));
+        same(
+            x.batch_norm_train(&one, &c, 1e-3).map(|norm| norm.y),
+            ops::batch_norm_train(&x, &one, &c, 1e-3, linear).map(|norm| norm.y),
+        );
+        same(
+            x.batch_norm_infer(&one, &c, [&c, &one], 1e-3),
+            ops::batch_norm_infer(&x, &one, &c, &c, &one, 1e-3, linear),
+        );
+        let (rows, w) = (Tensor::randn([2, 4], 5), Tensor::randn([4, 3], 6));
+        same(rows.dense(&w, &c), ops::dense(&rows, &w, Some(&c)));
+        let flags = Tensor::from([[0.0f32, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]);
+        let numbers = Tensor::from([1.0f32, 3.0]);
+        same(rows.binary_cross_entropy(&flags), ops::binary_cross_entropy(&rows, &flags, None));
+        same(rows.softmax_cross_entropy(&flags), rows.sparse_softmax_cross_entropy(&numbers));
+    }
 }
