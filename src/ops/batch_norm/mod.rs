@@ -333,8 +333,8 @@ fn column(sums: &[[f64; 2]], which: usize, dtype: DType) -> Result<Tensor> {
 
 /// Of each channel of a batch; the variance is the biased one.
 pub(crate) struct Statistics {
-    mean: Vec<f64>,
-    variance: Vec<f64>,
+    pub(crate) mean: Vec<f64>,
+    pub(crate) variance: Vec<f64>,
 }
 
 impl Statistics {

@@ -11,9 +11,11 @@
 //! Bytes bind: 2·kh·kw operations for each 4-byte value read and written. Vectors run along the
 //! channels, so every load is contiguous.
 
+mod algorithm;
 mod cpu;
 pub(crate) mod cuda;
 
+pub use algorithm::{Algorithm, choose};
 pub(crate) use cpu::ByRows;
 
 use crate::activation::Activation;
