@@ -1,4 +1,4 @@
-//! `+ − *` and the unary minus between tensors, references to them, results of earlier operators, and
+//! `+ − * /` and the unary minus between tensors, references to them, results of earlier operators, and
 //! numbers.
 //!
 //! An operator's output is a [`Result`], for shapes may not fit together, and a `Result` may stand where a
@@ -22,9 +22,9 @@
 #![warn(missing_docs)]
 
 use crate::error::Result;
-use crate::ops::{add, mul, neg, scale, sub};
+use crate::ops::{add, div, mul, neg, scale, sub};
 use crate::tensor::Tensor;
-use std::ops::{Add, Mul, Neg, Sub};
+use std::ops::{Add, Div, Mul, Neg, Sub};
 
 /// What an operator takes at its right: a tensor, a reference to one, the result of an operator, or a number.
 pub trait Operand {
@@ -130,10 +130,9 @@ macro_rules! operator {
 }
 
 operator!(Add::add, add, |x, c| add(x, &beside(c, x)?), |c, x: &Tensor| add(x, &beside(c, x)?));
-operator!(Sub::sub, sub, |x, c| sub(x, &beside(c, x)?), |c, x: &Tensor| {
-    add(&neg(x)?, &beside(c, x)?)
-});
+operator!(Sub::sub, sub, |x, c| sub(x, &beside(c, x)?), |c, x: &Tensor| sub(&beside(c, x)?, x));
 operator!(Mul::mul, mul, scale, |c, x: &Tensor| scale(x, c));
+operator!(Div::div, div, |x, c| div(x, &beside(c, x)?), |c, x: &Tensor| div(&beside(c, x)?, x));
 
 impl Neg for Tensor {
     type Output = Result<Tensor>;
@@ -176,6 +175,9 @@ mod tests {
         assert_eq!(values(&a + 1.0f32), [2.0, 3.0]);
         assert_eq!(values(1.0 - &a), [0.0, -1.0]);
         assert_eq!(values(2.0 * a.clone()), [2.0, 4.0]);
+        assert_eq!(values(&b / &a), [10.0, 10.0]);
+        assert_eq!(values(((&b + &a).unwrap() / 2.0).unwrap() - 0.5), [5.0, 10.5]);
+        assert_eq!(values(2.0 / &a), [2.0, 1.0]);
         assert_eq!(values(-&a), values(-a));
     }
 
@@ -191,10 +193,10 @@ mod tests {
     #[test]
     fn gradients_flow_through_every_operator_and_both_sides_of_it() {
         let [a, b] = pair().map(|x| x.leaf());
-        let y = (2.0 - ((&a * &b - &a) * &b).unwrap()).unwrap();
+        let y = (2.0 - ((&a * &b - &a) * &b).unwrap() + (8.0 / &a).unwrap()).unwrap();
         let gradients = y.backward_from(Tensor::ones([2])).unwrap();
-        // y = 2 − ab² + ab
-        assert_eq!(gradients.get(&a).unwrap().to_vec_f64(), [-100.0 + 10.0, -400.0 + 20.0]);
+        // y = 2 − ab² + ab + 8/a
+        assert_eq!(gradients.get(&a).unwrap().to_vec_f64(), [-100.0 + 10.0 - 8.0, -400.0 + 20.0 - 2.0]);
         assert_eq!(gradients.get(&b).unwrap().to_vec_f64(), [-20.0 + 1.0, -80.0 + 2.0]);
     }
 

@@ -253,7 +253,7 @@ impl Optimizer {
     /// let mut x = Tensor::from([4.0f32, -2.0]).leaf();
     /// let mut sgd = Optimizer::sgd(0.25, 0.0)?;
     /// for _ in 0..2 {
-    ///     let loss = atrous::ops::sum(&(&x * &x)?)?;
+    ///     let loss = (&x * &x)?.sum()?;
     ///     sgd.step([&mut x], &loss.backward()?)?;
     /// }
     /// assert_eq!(x.to_vec_f64(), [1.0, -0.5]);
