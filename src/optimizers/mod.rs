@@ -253,7 +253,7 @@ impl Optimizer {
     /// let mut x = Tensor::from([4.0f32, -2.0]).leaf();
     /// let mut sgd = Optimizer::sgd(0.25, 0.0)?;
     /// for _ in 0..2 {
-    ///     let loss = atrous::ops::sum(&(&x * &x)?)?;
+    ///     let loss = (&x * &x)?.sum()?;
     ///     sgd.step([&mut x], &loss.backward()?)?;
     /// }
     /// assert_eq!(x.to_vec_f64(), [1.0, -0.5]);
@@ -555,7 +555,7 @@ mod tests {
 
     #[test]
     fn a_step_without_leaves_or_gradients_is_refused_and_counts_for_nothing() {
-        let mut sgd = Optimizer::sgd(0.1, 0.0).unwrap();
+        let mut sgd = Optimizer::sgd(0.125, 0.0).unwrap();
         let mut x = tensor(&[1.0]).leaf();
         let gradients = sum(&mul(&x, &x).unwrap()).unwrap().backward().unwrap();
         let error = sgd.step([&mut x, &mut tensor(&[1.0])], &gradients).unwrap_err().to_string();
@@ -564,7 +564,7 @@ mod tests {
         assert!(error.contains("of none of them"), "{error}");
         assert_eq!((sgd.steps(), x.to_vec_f64()), (0, vec![1.0]));
         sgd.step([&mut x], &gradients).unwrap();
-        assert_eq!((sgd.steps(), x.to_vec_f64()), (1, vec![0.8]));
+        assert_eq!((sgd.steps(), x.to_vec_f64()), (1, vec![0.75]));
         // The second parameter of this name is another one.
         let mut other = tensor(&[1.0, 2.0]).leaf();
         let gradients = sum(&other).unwrap().backward().unwrap();

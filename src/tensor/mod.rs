@@ -28,7 +28,8 @@ use std::sync::Arc;
 ///
 /// A clone shares the memory (and the place on the tape). How tensors are made: [`Tensor::from_slice`],
 /// [`Tensor::zeros`], [`Tensor::randn`], …, and `Tensor::from` for arrays and numbers. What is done with
-/// them: the methods here, `+ − *`, and the functions of [`crate::ops`], where formulas and gradients stand.
+/// them: the methods here, `+ − * /`, and the functions of [`crate::ops`], where formulas and gradients
+/// stand.
 #[derive(Clone)]
 pub struct Tensor {
     shape: Shape,
