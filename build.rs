@@ -154,7 +154,8 @@ mod emulator {
             };
             Some(rest.split_once('(')?.0.trim())
         });
-        let listed = source.lines().filter_map(|line| Some(line.strip_prefix("KERNEL(")?.split_once(',')?.0));
+        let listed =
+            source.lines().filter_map(|line| Some(line.strip_prefix("KERNEL(")?.split_once(',')?.0));
         // What the macro itself declares has no name yet.
         let is_name = |name: &&str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         declared.chain(listed).filter(is_name).collect()

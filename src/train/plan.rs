@@ -8,7 +8,7 @@ use crate::data::image::{Fit, MaskResize, Preprocess};
 use crate::data::loader::{Loader, Recipe, Sampling};
 use crate::data::manifest::Manifest;
 use crate::data::{Dataset, VOID};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, names};
 use crate::losses::Loss;
 use crate::models::Spec;
 use crate::nn::Graph;
@@ -17,9 +17,7 @@ use crate::optimizers::Rule;
 use crate::weights::Origin;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
-use std::fmt;
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::Arc;
 
 /// How training pictures differ from time to time.
@@ -39,27 +37,7 @@ pub enum Augment {
     Colour,
 }
 
-impl Augment {
-    pub const NAMES: [&'static str; 5] = ["none", "flip", "keras", "crop", "colour"];
-}
-
-impl fmt::Display for Augment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Augment::NAMES[*self as usize])
-    }
-}
-
-impl FromStr for Augment {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        let all = [Augment::None, Augment::Flip, Augment::Keras, Augment::Crop, Augment::Colour];
-        all.into_iter().find(|augment| augment.to_string() == name).ok_or_else(|| {
-            let known = Augment::NAMES.join("`, `");
-            Error::argument("augment", format!("`{name}` is none of `{known}`"))
-        })
-    }
-}
+names! { "augment" Augment { None: "none", Flip: "flip", Keras: "keras", Crop: "crop", Colour: "colour" } }
 
 /// What tells which epoch is the best, and when there is no more to gain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
