@@ -42,11 +42,44 @@ impl Error {
         Error::Argument { what, message: message.to_string() }
     }
 
+    /// A name that is none of those there are.
+    pub fn unknown(what: &'static str, name: &str, known: &[&str]) -> Self {
+        Error::argument(what, format!("`{name}` is none of `{}`", known.join("`, `")))
+    }
+
     /// [`Error::File`]: `path: message`.
     pub fn file(path: impl AsRef<Path>, message: impl fmt::Display) -> Self {
         Error::File { path: path.as_ref().to_owned(), message: message.to_string() }
     }
 }
+
+/// The names of an enum without fields, for `Display` and `FromStr`: `names! { "what it is" Type { Variant: "name" } }`.
+macro_rules! names {
+    ($what:literal $type:ident { $($variant:ident: $name:literal),* }) => {
+        impl $type {
+            /// The names that are parsed and displayed, in the order of the variants.
+            pub const NAMES: [&'static str; [$($name),*].len()] = [$($name),*];
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(match self { $($type::$variant => $name,)* })
+            }
+        }
+
+        impl std::str::FromStr for $type {
+            type Err = $crate::error::Error;
+
+            fn from_str(name: &str) -> $crate::error::Result<Self> {
+                match name {
+                    $($name => Ok($type::$variant),)*
+                    _ => Err($crate::error::Error::unknown($what, name, &Self::NAMES)),
+                }
+            }
+        }
+    };
+}
+pub(crate) use names;
 
 /// What a file says, made safe to print: an Id or a tensor's name may hold a terminal's escape sequences,
 /// line ends, or marks that turn the direction of writing round. Those are written out (`\u{1b}`, `\n`);

@@ -92,9 +92,8 @@ impl FromStr for Loss {
             Loss::CategoricalCrossentropy { gradient: None },
             Loss::SparseCategoricalCrossentropy { ignore: None },
         ];
-        all.into_iter().find(|loss| loss.name() == name).ok_or_else(|| {
-            Error::argument("loss", format!("`{name}` is none of `{}`", Loss::NAMES.join("`, `")))
-        })
+        let found = all.into_iter().find(|loss| loss.name() == name);
+        found.ok_or_else(|| Error::unknown("loss", name, &Loss::NAMES))
     }
 }
 

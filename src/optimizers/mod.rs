@@ -146,9 +146,8 @@ impl FromStr for Rule {
 
     fn from_str(name: &str) -> Result<Self> {
         let all = [Rule::sgd(0.0), Rule::rmsprop(0.0), Rule::adam()];
-        all.into_iter().find(|rule| rule.name() == name).ok_or_else(|| {
-            Error::argument("optimizer", format!("`{name}` is none of `{}`", Rule::NAMES.join("`, `")))
-        })
+        let found = all.into_iter().find(|rule| rule.name() == name);
+        found.ok_or_else(|| Error::unknown("optimizer", name, &Rule::NAMES))
     }
 }
 
