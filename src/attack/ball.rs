@@ -19,7 +19,7 @@ pub enum Norm {
 }
 
 impl Norm {
-    pub const NAMES: [&'static str; 2] = ["linf", "l2"];
+    pub(crate) const NAMES: [&'static str; 2] = ["linf", "l2"];
 
     /// Of one picture's perturbation.
     pub fn of(self, x: &[f32], origin: &[f32]) -> f64 {
@@ -64,7 +64,7 @@ impl Ball {
     }
 
     /// An error where ε is no number of at least 0, or more than the whole range of pictures.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let epsilon = self.epsilon;
         if !(epsilon >= 0.0 && epsilon.is_finite()) {
             let message = format!("expected a number of at least 0, got {epsilon}");
@@ -111,7 +111,7 @@ impl Ball {
     }
 
     /// Brings one picture into the ball around its original, and into 0 to 1.
-    pub fn project(&self, x: &mut [f32], origin: &[f32]) {
+    pub(crate) fn project(&self, x: &mut [f32], origin: &[f32]) {
         match self.norm {
             Norm::Linf => {
                 for (x, &o) in x.iter_mut().zip(origin) {
@@ -132,7 +132,12 @@ impl Ball {
     }
 
     /// A perturbation to begin with: uniform in the ball of L∞; in that of L2 uniform in direction and volume.
-    pub fn random(&self, origin: &[f32], inside: Option<&[f32]>, stream: &mut Stream) -> Vec<f32> {
+    pub(crate) fn random(
+        &self,
+        origin: &[f32],
+        inside: Option<&[f32]>,
+        stream: &mut Stream,
+    ) -> Vec<f32> {
         let within = |i: usize| inside.is_none_or(|inside| inside[i] > 0.0);
         let mut x = origin.to_vec();
         match self.norm {

@@ -53,7 +53,7 @@ impl Doubt {
     }
 
     /// The shares that resist and that are led astray mean nothing at all.
-    pub fn leaves_no_figures(&self) -> bool {
+    pub(crate) fn leaves_no_figures(&self) -> bool {
         !matches!(self, Doubt::TheSame { .. })
     }
 }

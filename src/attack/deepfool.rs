@@ -35,7 +35,7 @@ impl Default for DeepFool {
 }
 
 impl DeepFool {
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.steps == 0 || self.candidates == 0 || !(0.0..=1.0).contains(&self.overshoot) {
             let message = format!("expected steps, candidates and an overshoot of 0 to 1, got {self:?}");
             return Err(Error::argument("deepfool", message));

@@ -111,7 +111,7 @@ impl Generator {
     }
 
     /// The perturbed pictures, and what a network makes of them.
-    pub fn attack(
+    pub(crate) fn attack(
         &self,
         victim: &dyn Victim,
         pictures: &Pictures,

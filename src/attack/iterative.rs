@@ -58,7 +58,7 @@ impl Iterative {
         Iterative { ball, step, steps, momentum: Some(1.0), restarts: 0, seed: 0 }
     }
 
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         self.ball.check()?;
         if self.steps == 0 || !(self.step >= 0.0 && self.step.is_finite()) {
             let message =

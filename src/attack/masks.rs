@@ -60,7 +60,7 @@ impl MaskObjective {
     }
 
     /// Of a wish: of the pixels that are to stay, those that do.
-    pub fn kept(&self, picture: usize, logits: &[f32]) -> f64 {
+    pub(crate) fn kept(&self, picture: usize, logits: &[f32]) -> f64 {
         let goal = &self.goal[picture].classes;
         let Some(turned) = &self.turned else { return 1.0 };
         let width = logits.len() / goal.len();
@@ -72,11 +72,6 @@ impl MaskObjective {
             same += (arg_max(row) == class as usize) as usize;
         }
         same as f64 / all.max(1) as f64
-    }
-
-    /// What each pixel was wished to be (or is, where it is to be wrong).
-    pub fn goal(&self, picture: usize) -> &Mask {
-        &self.goal[picture]
     }
 }
 

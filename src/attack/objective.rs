@@ -16,7 +16,7 @@ pub struct Standing {
 }
 
 impl Standing {
-    pub fn is_better_than(&self, other: &Standing) -> bool {
+    pub(crate) fn is_better_than(&self, other: &Standing) -> bool {
         (self.reached, self.score) > (other.reached, other.score)
     }
 }
@@ -94,7 +94,7 @@ impl LabelObjective {
     }
 
     /// Of sigmoids: the logit above which a class is said to be there.
-    pub fn boundary(&self, class: usize) -> f64 {
+    pub(crate) fn boundary(&self, class: usize) -> f64 {
         let p = (self.thresholds[class] as f64).clamp(1e-6, 1.0 - 1e-6);
         (p / (1.0 - p)).ln()
     }

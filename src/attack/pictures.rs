@@ -59,7 +59,7 @@ impl Pictures {
     }
 
     /// Those of these numbers.
-    pub fn some(&self, numbers: &[usize]) -> Result<Self> {
+    pub(crate) fn some(&self, numbers: &[usize]) -> Result<Self> {
         Ok(Pictures {
             x: rows(&self.x, numbers)?,
             inside: self.inside.as_ref().map(|inside| rows(inside, numbers)).transpose()?,
@@ -91,7 +91,7 @@ impl Pictures {
     }
 
     /// The values of one picture, without what is around it: [height, width, 3].
-    pub fn own(&self, i: usize) -> Vec<f32> {
+    pub(crate) fn own(&self, i: usize) -> Vec<f32> {
         let (at, side) = (self.places[i], self.side());
         let row = |y: usize| &self.values(i)[(y * side + at.left) * 3..][..at.width * 3];
         (at.top..at.top + at.height).flat_map(row).copied().collect()

@@ -28,7 +28,7 @@ impl Square {
         Square { ball, queries, share: 0.8, seed: 0 }
     }
 
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         self.ball.check()?;
         if self.ball.norm != Norm::Linf {
             return Err(Error::argument("norm", "the square attack is for linf alone"));

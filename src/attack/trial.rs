@@ -78,7 +78,7 @@ impl Attack {
     }
 
     /// What it may change, where that is limited.
-    pub fn ball(&self) -> Option<Ball> {
+    pub(crate) fn ball(&self) -> Option<Ball> {
         match self {
             Attack::Fgsm(ball) => Some(*ball),
             Attack::Iterative(iterative) => Some(iterative.ball),
@@ -103,7 +103,7 @@ pub struct Subjects<'a> {
 
 impl Subjects<'_> {
     /// Batches of sample numbers, their pictures and what is wanted of them.
-    pub fn batches(&self) -> impl Iterator<Item = Result<(&[usize], Pictures, Aim)>> {
+    pub(crate) fn batches(&self) -> impl Iterator<Item = Result<(&[usize], Pictures, Aim)>> {
         self.indices.chunks(self.batch.max(1)).map(|indices| {
             let pictures = Pictures::of(self.dataset, indices, self.side, self.fit)?;
             let aim = (self.aim)(indices, &pictures)?;

@@ -66,7 +66,7 @@ impl Universal {
     }
 
     /// The pictures with it added.
-    pub fn added(&self, pictures: &Pictures) -> Result<Tensor> {
+    fn added(&self, pictures: &Pictures) -> Result<Tensor> {
         if pictures.side() != self.side {
             return Err(Error::shape(
                 "universal",

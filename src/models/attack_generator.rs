@@ -11,7 +11,7 @@ use crate::nn::{Graph, Id};
 use crate::ops::Padding;
 
 /// The smallest pictures there is a generator for.
-pub const LEAST_SIDE: usize = 8;
+const LEAST_SIDE: usize = 8;
 
 const WIDTH: usize = 48;
 const BLOCKS: usize = 2;

@@ -58,7 +58,7 @@ pub enum Head {
 }
 
 impl Head {
-    pub const NAMES: [&'static str; 4] = ["notebook", "pooled", "imagenet", "none"];
+    pub(crate) const NAMES: [&'static str; 4] = ["notebook", "pooled", "imagenet", "none"];
 }
 
 impl fmt::Display for Head {
@@ -97,7 +97,7 @@ impl Spec {
     }
 
     /// An error where pictures or classes are none, or more than there are networks for.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         check_side(self.size)?;
         match self.classes {
             1..=LARGEST_CLASSES => Ok(()),

@@ -46,7 +46,7 @@ impl MaskScores {
     }
 
     /// (mean IoU, pixel accuracy) of masks that are nothing but background.
-    pub fn all_background(&self) -> (f64, f64) {
+    fn all_background(&self) -> (f64, f64) {
         let truth = |class: usize| -> u64 {
             (0..self.confusion.classes()).map(|predicted| self.confusion.count(class, predicted)).sum()
         };

@@ -24,7 +24,7 @@ use crate::random::{Stream, domain};
 use serde::{Deserialize, Serialize};
 
 /// A class with fewer positives takes the shared threshold.
-pub const FEW: usize = 3;
+const FEW: usize = 3;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "checkpoint", derive(Serialize, Deserialize), serde(rename_all = "lowercase"))]
@@ -92,7 +92,7 @@ impl Thresholds {
 }
 
 /// Fits on all folds but one and scores on that one, for each fold in turn.
-pub fn cross_validated(
+pub(crate) fn cross_validated(
     labels: &[Labels],
     probabilities: &[f32],
     objective: Objective,
@@ -134,7 +134,7 @@ pub fn cross_validated(
 /// The thresholds to use: `before` for all classes, one fitted for all, or one fitted for each,
 /// whichever has the best Dice on pictures it was not fitted on. Of fewer than 5 pictures
 /// nothing is learned.
-pub fn choose(
+pub(crate) fn choose(
     labels: &[Labels],
     probabilities: &[f32],
     before: f32,

@@ -4,9 +4,9 @@
 //! Everything is drawn here, letters too ([`font`]), so that it looks the same on every machine.
 //! Masks are in VOC's palette, void in cream.
 
-pub mod canvas;
+mod canvas;
 mod curves;
-pub mod font;
+mod font;
 mod gallery;
 mod grid;
 mod legend;

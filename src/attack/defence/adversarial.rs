@@ -37,7 +37,7 @@ impl Adversarial {
         Adversarial { attack, share: 0.5, seed }
     }
 
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         self.attack.check()?;
         match (0.0..=1.0).contains(&self.share) {
             true => Ok(()),
@@ -78,7 +78,7 @@ impl Adversarial {
     /// The batch with a share of its pictures perturbed against the trainer's present weights, batch
     /// norms with their moving statistics. Which ones depends on seed and step; pictures without a known
     /// label are left as they are, and so is every bit of those that are not perturbed.
-    pub fn perturbed(&self, trainer: &Trainer, mut batch: Batch) -> Result<Batch> {
+    pub(crate) fn perturbed(&self, trainer: &Trainer, mut batch: Batch) -> Result<Batch> {
         let n = batch.indices.len();
         if batch.warp.is_some() {
             return Err(Error::argument(

@@ -55,7 +55,7 @@ pub fn scores(detector: &dyn Detector, device: Device, x: &Tensor) -> Result<Vec
 
 /// The lowest threshold above which there are no more than this share of clean pictures. An error
 /// without scores, or with a share that is not from 0 to below 1.
-pub fn threshold(clean: &[f64], false_alarms: f64) -> Result<f64> {
+pub(crate) fn threshold(clean: &[f64], false_alarms: f64) -> Result<f64> {
     check("threshold", clean)?;
     if !(0.0..1.0).contains(&false_alarms) {
         let message = format!("expected a share of 0 to below 1, got {false_alarms}");
@@ -69,7 +69,7 @@ pub fn threshold(clean: &[f64], false_alarms: f64) -> Result<f64> {
 
 /// The area under the ROC curve: how often a perturbed picture has a higher score than a clean one, ties
 /// counting half (Mann and Whitney's U over both numbers; Hanley and McNeil, 1982).
-pub fn auc(clean: &[f64], perturbed: &[f64]) -> Result<f64> {
+fn auc(clean: &[f64], perturbed: &[f64]) -> Result<f64> {
     check("auc", clean)?;
     check("auc", perturbed)?;
     let mut sorted = clean.to_vec();

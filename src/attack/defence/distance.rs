@@ -43,7 +43,7 @@ impl<'a> Distance<'a> {
     }
 
     /// The distances of pictures [N, side, side, 3].
-    pub fn scores(&self, x: &Tensor) -> Result<Vec<f64>> {
+    pub(crate) fn scores(&self, x: &Tensor) -> Result<Vec<f64>> {
         scores(self, self.classifier.device(), x)
     }
 

@@ -49,7 +49,7 @@ impl Distillation {
         Distillation { temperature, teacher_temperature: 1.0 }
     }
 
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         for temperature in [self.temperature, self.teacher_temperature] {
             if !(1.0..=1000.0).contains(&temperature) {
                 let message = format!("expected 1 to 1000, got {temperature}");

@@ -15,7 +15,7 @@ const MOST_SWEEPS: usize = 60;
 
 /// A = Σ λᵢ vᵢvᵢᵀ
 #[derive(Clone, Debug)]
-pub struct Eigen {
+pub(crate) struct Eigen {
     /// λ, falling.
     pub values: Vec<f64>,
     /// Row i is the unit vector of value i; its largest component is above zero. [n, n]
@@ -24,7 +24,7 @@ pub struct Eigen {
 
 /// Of a symmetric matrix, n×n row by row; an error where it is not symmetric, or holds numbers that are
 /// not finite.
-pub fn symmetric(matrix: &[f64], n: usize) -> Result<Eigen> {
+pub(crate) fn symmetric(matrix: &[f64], n: usize) -> Result<Eigen> {
     const OP: &str = "eigen";
     if n == 0 || matrix.len() != n * n {
         return Err(Error::shape(OP, format!("a matrix of {n}×{n}, n above zero"), matrix.len()));

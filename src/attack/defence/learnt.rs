@@ -66,7 +66,7 @@ pub struct Lesson {
 /// Pictures [side, side, 3] of −1 to 1 → the probability that they were perturbed: three convolutions
 /// 3×3 of 16, 32 and 64 filters, the last two of stride 2, the mean of each filter, a dense layer.
 /// 23,649 parameters, whatever the side, which is at least 4.
-pub fn graph(side: usize) -> Result<Graph> {
+fn graph(side: usize) -> Result<Graph> {
     if side < 4 {
         return Err(Error::argument("detector", format!("expected a side of at least 4, got {side}")));
     }
@@ -96,7 +96,7 @@ pub struct Learnt {
 impl Learnt {
     /// A detector of such a network, which takes pictures of −1 to 1; the threshold is that of its
     /// logit: 0 is a probability of ½.
-    pub fn new(model: Model, threshold: f32) -> Result<Self> {
+    pub(crate) fn new(model: Model, threshold: f32) -> Result<Self> {
         let network = Network::new(&model, PREPROCESS)?;
         Ok(Learnt { model, network, threshold })
     }
@@ -153,7 +153,7 @@ impl Learnt {
     }
 
     /// The logits of pictures [N, side, side, 3].
-    pub fn scores(&self, x: &Tensor) -> Result<Vec<f64>> {
+    pub(crate) fn scores(&self, x: &Tensor) -> Result<Vec<f64>> {
         scores(self, self.network.device(), x)
     }
 }

@@ -18,7 +18,7 @@ pub mod detector;
 pub mod distance;
 #[cfg(feature = "checkpoint")]
 pub mod distillation;
-pub mod eigen;
+mod eigen;
 pub mod learnt;
 pub mod pca;
 pub mod squeeze;
@@ -118,7 +118,7 @@ impl<'a> Party<'a> {
     }
 
     /// How far pictures [N, side, side, 3] are on their way to what the objective wishes.
-    pub fn judge(&self, x: &Tensor) -> Result<Attacked> {
+    pub(crate) fn judge(&self, x: &Tensor) -> Result<Attacked> {
         let standings = victim::standings(self.victim, x, self.objective)?;
         Ok(Attacked { x: x.to_device(Device::Cpu)?, standings })
     }

@@ -25,9 +25,6 @@ use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// The side of blocks where nothing else is asked for, as in JPEG.
-pub const BLOCK: usize = 8;
-
 /// Larger blocks' covariance would take minutes to decompose.
 const MOST: usize = 16;
 
@@ -347,7 +344,7 @@ mod tests {
     #[test]
     fn it_keeps_clean_pictures_and_takes_noise_away() {
         let clean = pictures(32, Fit::Stretch);
-        let pca = Pca::fit(&clean, BLOCK, Keep::Share(0.95)).unwrap();
+        let pca = Pca::fit(&clean, 8, Keep::Share(0.95)).unwrap();
         let (k, explained) = (pca.components(), pca.explained());
         assert!(explained[k - 1] >= 0.95 && (k == 1 || explained[k - 2] < 0.95));
         assert!(k < 150, "{k} of 192");

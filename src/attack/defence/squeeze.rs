@@ -35,7 +35,7 @@ impl Squeeze {
     /// means, is not here).
     pub const PHOTOGRAPHS: [Squeeze; 2] = [Squeeze::Bits(5), Squeeze::Median(2)];
 
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         match *self {
             Squeeze::Bits(bits) if !(1..=8).contains(&bits) => {
                 Err(Error::argument("bit_depth", format!("expected 1 to 8 bits, got {bits}")))
@@ -91,7 +91,7 @@ impl FromStr for Squeeze {
 
 /// Pictures [N, H, W, 3] of 0 to 1 rounded to 2ᵇ levels, b from 1 to 8; the gradient passes straight
 /// through.
-pub fn bit_depth(x: &Tensor, bits: u32) -> Result<Tensor> {
+fn bit_depth(x: &Tensor, bits: u32) -> Result<Tensor> {
     Squeeze::Bits(bits).check()?;
     let levels = ((1u32 << bits) - 1) as f32;
     on_tape("bit_depth", x, |x, _| {
@@ -101,7 +101,7 @@ pub fn bit_depth(x: &Tensor, bits: u32) -> Result<Tensor> {
 }
 
 /// The median of each window of `size`×`size` (2 or 3) of pictures [N, H, W, 3].
-pub fn median(x: &Tensor, size: usize) -> Result<Tensor> {
+fn median(x: &Tensor, size: usize) -> Result<Tensor> {
     Squeeze::Median(size).check()?;
     on_tape("median", x, |x, [_, h, w, _]| {
         let each = h * w * 3;

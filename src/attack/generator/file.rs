@@ -66,7 +66,7 @@ impl Generator {
     }
 
     /// [`Generator::load`] from memory; the error is without the path.
-    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let arrays = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
         let text = safetensors::text(bytes, KEY)?;
         let text = text.ok_or_else(|| format!("it has no `{KEY}` metadata, so it is none"))?;

@@ -27,7 +27,7 @@ pub fn categorical_accuracy(truth: &[f32], predicted: &[f32], columns: usize) ->
 /// How many rows count, and in how many of those the largest score is the right one. The truth is a row of
 /// flags as long as the scores', of which the first of the largest counts, or a class, of which `ignore` does
 /// not count.
-pub fn count_right(
+pub(crate) fn count_right(
     truth: &[f32],
     scores: &[f32],
     columns: usize,

@@ -21,7 +21,7 @@ pub fn labels_from_probabilities(row: &[f32], threshold: f32) -> Vec<u8> {
 }
 
 /// The same with a threshold for each class.
-pub fn labels_from_probabilities_by_class(row: &[f32], thresholds: &[f32]) -> Result<Vec<u8>> {
+pub(crate) fn labels_from_probabilities_by_class(row: &[f32], thresholds: &[f32]) -> Result<Vec<u8>> {
     if row.len() != thresholds.len() {
         let expected = format!("{} thresholds, one a class", row.len());
         return Err(Error::shape("labels_from_probabilities_by_class", expected, thresholds.len()));

@@ -61,26 +61,22 @@ impl Runs {
         }
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = Run> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Run> {
         self.0.iter().copied()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The number of ones.
-    pub fn ones(&self) -> u64 {
+    pub(crate) fn ones(&self) -> u64 {
         self.0.iter().map(|run| run.length).sum()
     }
 
     /// The position behind the last one.
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.0.last().map_or(0, |run| run.end())
     }
 
     /// The ones that both have.
-    pub fn intersection(&self, other: &Runs) -> u64 {
+    pub(crate) fn intersection(&self, other: &Runs) -> u64 {
         let (mut a, mut b) = (self.iter().peekable(), other.iter().peekable());
         let mut both = 0;
         while let (Some(&x), Some(&y)) = (a.peek(), b.peek()) {
