@@ -15,8 +15,8 @@ const BINS: usize = 4;
 /// Newton's method doubles the right digits each step; this many are never needed.
 const MOST_STEPS: usize = 50;
 
-/// The shares of a picture's pixels (RGB, interleaved) in each of the `BINS³` boxes of the colour
-/// cube, blue fastest. All zero for a picture without pixels.
+/// The shares of an image's pixels (RGB, interleaved) in each of the `BINS³` boxes of the colour
+/// cube, blue fastest. All zero for an image without pixels.
 pub(crate) fn colour_histogram(rgb: &[u8]) -> Vec<f32> {
     let mut counts = vec![0u64; BINS * BINS * BINS];
     let bin = |value: u8| value as usize * BINS / 256;

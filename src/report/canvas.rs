@@ -1,4 +1,4 @@
-//! What pictures are drawn on: pixels, or SVG. Lengths are in points; a [`Canvas`] has a number of
+//! What images are drawn on: pixels, or SVG. Lengths are in points; a [`Canvas`] has a number of
 //! pixels to the point.
 
 use super::font;
@@ -8,6 +8,7 @@ use crate::files::write_atomically;
 use std::fmt::Write;
 use std::path::Path;
 
+/// Red, green and blue, in bytes.
 pub(crate) type Rgb = [u8; 3];
 
 /// Where a text's given point is.
@@ -18,6 +19,7 @@ pub(crate) enum Anchor {
     End,
 }
 
+/// Something to draw on: lengths in points from the upper left corner, y downwards.
 pub(crate) trait Surface {
     fn rectangle(&mut self, x: f64, y: f64, width: f64, height: f64, colour: Rgb);
 
@@ -36,11 +38,11 @@ pub(crate) struct Canvas {
     pixels: Vec<u8>,
 }
 
-/// The most pixels a picture of this module may have: 192 MiB of memory.
+/// The most pixels an image of this module may have: 192 MiB of memory.
 const MOST: f64 = (64 << 20) as f64;
 
 impl Canvas {
-    /// White. An error where it would be too large to be looked at.
+    /// A white canvas; an error where it would be too large to be looked at.
     pub(crate) fn new(width: f64, height: f64, scale: f64) -> Result<Self> {
         let (w, h) = ((width * scale).ceil().max(1.0), (height * scale).ceil().max(1.0));
         if !width.is_finite() || !height.is_finite() || w * h > MOST {
@@ -51,7 +53,7 @@ impl Canvas {
         Ok(Canvas { width, height, scale, pixels: vec![255; width * height * 3] })
     }
 
-    /// A picture fitted into a box, in the middle of it; the mean of the pixels that fall on one.
+    /// An image fitted into a box, in the middle of it; the mean of the pixels that fall on one.
     pub(crate) fn picture(&mut self, x: f64, y: f64, width: f64, height: f64, picture: &Picture) {
         let (w, h) = (picture.width as f64, picture.height as f64);
         let ratio = (width / w).min(height / h);
@@ -202,7 +204,8 @@ impl Svg {
         write_atomically(path, |file| {
             writeln!(
                 file,
-                r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" font-family="Helvetica, Arial, sans-serif">"#
+                "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
+                 width=\"{width}\" height=\"{height}\" font-family=\"Helvetica, Arial, sans-serif\">"
             )?;
             writeln!(file, r##"<rect width="100%" height="100%" fill="#ffffff"/>"##)?;
             writeln!(file, "{body}</svg>")
@@ -242,7 +245,8 @@ impl Surface for Svg {
         let stroke = hex(colour);
         let _ = writeln!(
             self.body,
-            r#"<path d="{path}" fill="none" stroke="{stroke}" stroke-width="{width}" stroke-linecap="round" stroke-linejoin="round"/>"#
+            "<path d=\"{path}\" fill=\"none\" stroke=\"{stroke}\" stroke-width=\"{width}\" \
+             stroke-linecap=\"round\" stroke-linejoin=\"round\"/>"
         );
     }
 
@@ -255,7 +259,8 @@ impl Surface for Svg {
         let (fill, text) = (hex(colour), escaped(text));
         let _ = writeln!(
             self.body,
-            r#"<text x="{x:.2}" y="{y:.2}" font-size="{size}" text-anchor="{anchor}" fill="{fill}">{text}</text>"#
+            "<text x=\"{x:.2}\" y=\"{y:.2}\" font-size=\"{size}\" text-anchor=\"{anchor}\" \
+             fill=\"{fill}\">{text}</text>"
         );
     }
 }

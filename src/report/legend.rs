@@ -1,4 +1,4 @@
-//! What the colours of masks mean, below pictures.
+//! What the colours of masks mean, below images.
 
 use super::canvas::{Anchor, Canvas, Surface};
 use super::style::{INK, palette};

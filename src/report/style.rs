@@ -1,4 +1,4 @@
-//! Colours that all pictures share.
+//! Colours that all images share.
 
 use super::canvas::Rgb;
 use crate::data::picture_files::voc_palette;

@@ -1,6 +1,6 @@
-//! Pictures and a network for the tests of defences, small enough to train in a moment.
+//! Images and a network for the tests of defences, small enough to train in a moment.
 //!
-//! A picture of class 0 or 1 has two marks: a faint chessboard over all of it, which an ε of [`EPSILON`]
+//! An image of class 0 or 1 has two marks: a faint chessboard over all of it, which an ε of [`EPSILON`]
 //! can turn round, and a stronger square in one corner, which it cannot. Plain training uses both
 //! (Tsipras et al., 2019, have such a set to show what adversarial training changes).
 
@@ -17,7 +17,7 @@ use crate::tensor::Tensor;
 pub(crate) const SIDE: usize = 16;
 pub(crate) const EPSILON: f32 = 12.0 / 255.0;
 
-/// What a pixel of class 0 has beside grey, in steps of a picture file; one of class 1 has the opposite.
+/// What a pixel of class 0 has beside grey, in steps of an image file; one of class 1 has the opposite.
 fn mark(pixel: usize) -> f32 {
     let (y, x) = (pixel / SIDE, pixel % SIDE);
     let board = if (x + y).is_multiple_of(2) { 5.0 } else { -5.0 };
@@ -89,7 +89,7 @@ pub(crate) fn linear_model() -> Model {
     Model::with(g, |_, shape, _| Tensor::zeros(shape))
 }
 
-/// The linear network as plain training with Adam has it, for pictures of −1 to 1: every value counts
+/// The linear network as plain training with Adam has it, for images of −1 to 1: every value counts
 /// alike, in the direction that tells the classes apart. Logits are about ±15.
 pub(crate) fn sharp_model() -> Model {
     let mut model = linear_model();
