@@ -1,8 +1,8 @@
-//! A network that makes perturbations of pictures: down to a quarter of their size, a few residual blocks there, and up
-//! again (after Johnson, Alahi and Fei-Fei, "Perceptual Losses for Real-Time Style Transfer", ECCV 2016, which Poursaeed
-//! et al., "Generative Adversarial Perturbations", CVPR 2018, took over).
+//! A network that makes perturbations of images: down to a quarter of their size, a few residual blocks
+//! there, and up again (after Johnson, Alahi and Fei-Fei, "Perceptual Losses for Real-Time Style Transfer",
+//! ECCV 2016, which Poursaeed et al., "Generative Adversarial Perturbations", CVPR 2018, took over).
 //!
-//! It has no batch norm: a picture's perturbation is its own, whatever else is in the batch.
+//! It has no batch norm: an image's perturbation is its own, whatever else is in the batch.
 
 use crate::activation::Activation;
 use crate::error::{Error, Result};
@@ -10,16 +10,18 @@ use crate::nn::layers::{Initializer, Layer};
 use crate::nn::{Graph, Id};
 use crate::ops::Padding;
 
-/// The smallest pictures there is a generator for.
-pub const LEAST_SIDE: usize = 8;
+/// The smallest images there is a generator for.
+const LEAST_SIDE: usize = 8;
 
 const WIDTH: usize = 48;
 const BLOCKS: usize = 2;
 
-/// Pictures [side, side, 3] in −1..1 → as many values in −1..1.
+/// Images [side, side, 3] in −1..1 → as many values in −1..1. An error for a side below 8 or above
+/// [`super::LARGEST_SIDE`].
 ///
-/// Two strides of 2 need sides that are multiples of 4: zeros around the picture make it one, and the last convolution
-/// takes them away again. With d cells too many its kernel is 3 + d wide, on one cell of padding.
+/// Two strides of 2 need sides that are multiples of 4: zeros around the image make it one, and the last
+/// convolution takes them away again. With d cells too many its kernel is 3 + d wide, on one cell of
+/// padding.
 pub fn attack_generator(side: usize) -> Result<Graph> {
     if side < LEAST_SIDE {
         let message = format!("expected pictures of at least {LEAST_SIDE} pixels a side, got {side}");

@@ -1,5 +1,5 @@
-//! From pictures to probabilities ([`probabilities`]), to masks ([`Segmenter`]), and to what a
-//! submission says of a picture (`Predictions`).
+//! From images to probabilities ([`probabilities`]), to masks ([`Segmenter`]), and to what a submission
+//! says of an image (`Predictions`).
 
 mod masks;
 #[cfg(feature = "checkpoint")]
@@ -23,7 +23,8 @@ use crate::error::Result;
 use crate::nn::{Model, Run, for_inference};
 
 /// The network's outputs for a loader's samples, in its order: [samples, classes]. `progress` is
-/// told the number of samples done after each batch.
+/// told the number of samples done after each batch. An error where an image cannot be read, or a logit is
+/// not finite.
 pub fn probabilities(
     model: &Model,
     loader: &Loader,

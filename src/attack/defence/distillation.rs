@@ -29,7 +29,7 @@ use crate::train::{Epoch, Event, Monitor, Plan};
 pub struct Distillation {
     /// T: 1 to 1000; Papernot et al. used up to 100.
     pub temperature: f32,
-    /// That of the teacher's probabilities: 1 of a network that was trained as usual, T of one that was
+    /// That of the teacher's probabilities: 1 for a network that was trained as usual, T for one that was
     /// [trained hot](Self::train_teacher), as Papernot et al. did. (The teacher's logits over T where it
     /// was not trained so would teach the student the teacher's own logits, and hide nothing.)
     pub teacher_temperature: f32,
@@ -44,12 +44,12 @@ enum Truth<'a> {
 }
 
 impl Distillation {
-    /// From a teacher that was trained as usual.
+    /// Distillation at T from a teacher that was trained as usual, whose temperature is 1.
     pub fn new(temperature: f32) -> Self {
         Distillation { temperature, teacher_temperature: 1.0 }
     }
 
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         for temperature in [self.temperature, self.teacher_temperature] {
             if !(1.0..=1000.0).contains(&temperature) {
                 let message = format!("expected 1 to 1000, got {temperature}");
@@ -65,6 +65,9 @@ impl Distillation {
     /// if it asks to stop, that is an error, and the student has the weights it had then. The gradient
     /// by z is 1/T of what it is at a temperature of 1, which plain SGD needs a higher rate for and Adam
     /// does not.
+    ///
+    /// An error for temperatures out of range, for networks of other outputs than each other's, for a
+    /// network that segments and for a loss that is not finite ([`Error::Diverged`]).
     pub fn train_student(
         &self,
         teacher: &Model,
@@ -83,7 +86,8 @@ impl Distillation {
         self.train(student, plan, training, monitor, truth)
     }
 
-    /// Trains a teacher on the labels, at the same temperature as its student.
+    /// Trains a teacher on the labels, at the same temperature as its student; errors as in
+    /// [`Distillation::train_student`].
     pub fn train_teacher(
         &self,
         teacher: &mut Model,

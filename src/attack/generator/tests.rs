@@ -14,7 +14,7 @@ use crate::random::{Stream, domain};
 use crate::tensor::DType;
 use std::ops::ControlFlow;
 
-/// Of every generator in these tests.
+/// The ε of every generator in these tests.
 pub(super) const ABOUT: Words = Words { victim: "a small network", goal: "dog" };
 
 #[derive(Clone, Copy)]
@@ -170,7 +170,8 @@ fn what_does_not_fit_is_refused() {
     assert!(training.run(&mut generator(SIDE, 0.0), &victim, 1, never, go).is_err());
 }
 
-/// The network's weights are as they began, so that its classes mean nothing and little carries over to other pictures.
+/// The network's weights are as they began, so that its classes mean nothing and little carries over to
+/// other images.
 #[test]
 fn a_trained_generator_beats_noise() {
     let epsilon = 16.0 / 255.0;
