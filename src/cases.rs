@@ -79,7 +79,7 @@ impl Input {
     }
 
     /// The values this input has in the case of the given name.
-    pub fn sample(&self, case: &str) -> Vec<f32> {
+    pub(crate) fn sample(&self, case: &str) -> Vec<f32> {
         let n = self.shape.elements();
         let mut stream = Stream::new(hash_name(case), &[domain::TEST, hash_name(self.name)]);
         match self.fill {
@@ -143,7 +143,7 @@ impl Case {
         Case { op, name, size, inputs, run, flops: 0.0, tolerance: 1e-5, peer: None, surrogate: false }
     }
 
-    pub fn flops(mut self, flops: f64) -> Self {
+    pub(crate) fn flops(mut self, flops: f64) -> Self {
         self.flops = flops;
         self
     }
@@ -153,12 +153,12 @@ impl Case {
         self
     }
 
-    pub fn peer(mut self, op: &'static str, shape: &'static str) -> Self {
+    pub(crate) fn peer(mut self, op: &'static str, shape: &'static str) -> Self {
         self.peer = Some([op, shape]);
         self
     }
 
-    pub fn surrogate(mut self) -> Self {
+    pub(crate) fn surrogate(mut self) -> Self {
         self.surrogate = true;
         self
     }
@@ -194,7 +194,7 @@ impl Case {
     }
 
     /// The gradient of a made-up later loss by the output: fixed random numbers.
-    pub fn upstream(&self, output: &Tensor) -> Tensor {
+    pub(crate) fn upstream(&self, output: &Tensor) -> Tensor {
         let values = Input::new("upstream", output.shape()).sample(&self.full_name());
         let upstream = Tensor::from_slice(&values, output.shape()).expect("one value an element");
         upstream.to_dtype(output.dtype())

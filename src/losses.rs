@@ -19,7 +19,7 @@ pub enum Loss {
 }
 
 impl Loss {
-    pub const NAMES: [&'static str; 3] =
+    pub(crate) const NAMES: [&'static str; 3] =
         ["binary_crossentropy", "categorical_crossentropy", "sparse_categorical_crossentropy"];
 
     pub fn name(&self) -> &'static str {

@@ -22,11 +22,11 @@ use crate::tensor::{DType, Shape, Tensor};
 use serde_json::{Map, Value, json};
 
 /// Pictures in a case, at most.
-pub const BATCH: usize = 4;
+pub(crate) const BATCH: usize = 4;
 /// Height and width of pictures, at most.
-pub const SIDE: usize = 56;
+pub(crate) const SIDE: usize = 56;
 /// The error that a result has if it is the true one, rounded to f32: nobody goes below it.
-pub const ROUNDING: f64 = 1.0 / (1 << 25) as f64;
+pub(crate) const ROUNDING: f64 = 1.0 / (1 << 25) as f64;
 
 /// A case to compare, with its name in a peer's lines.
 pub struct Comparison {

@@ -34,7 +34,7 @@ pub struct Timing {
 }
 
 /// Times `run` after two runs to warm up: 15 times, or as often as fits in `seconds`, but thrice at least.
-pub fn time(seconds: f64, mut run: impl FnMut() -> Result<()>) -> Result<Timing> {
+pub(crate) fn time(seconds: f64, mut run: impl FnMut() -> Result<()>) -> Result<Timing> {
     run()?;
     run()?;
     let (begin, mut times) = (Instant::now(), Vec::new());
@@ -56,7 +56,11 @@ impl Timing {
 
 /// The same of work for a device, which is waited for. On a GPU by its own clock, ten runs asked for one after
 /// the other each time: what counts is the work, or the asking where that takes longer.
-pub fn time_on(device: Device, seconds: f64, mut run: impl FnMut() -> Result<()>) -> Result<Timing> {
+pub(crate) fn time_on(
+    device: Device,
+    seconds: f64,
+    mut run: impl FnMut() -> Result<()>,
+) -> Result<Timing> {
     const RUNS: usize = 10;
     if !matches!(device, Device::Cuda(_)) {
         return time(seconds, || {
@@ -119,7 +123,8 @@ pub struct Peers(BTreeMap<(String, String), f64>);
 
 impl Peers {
     /// The times that are compared.
-    pub const TIMES: [&'static str; 5] = ["fwd_ms", "fwdbwd_ms", "infer_ms", "infer1_ms", "train_ms"];
+    pub(crate) const TIMES: [&'static str; 5] =
+        ["fwd_ms", "fwdbwd_ms", "infer_ms", "infer1_ms", "train_ms"];
 
     /// Reads lines of JSON as `benches/peers` and `atrous bench --save` write them. Lines without a name are passed over.
     pub fn read(path: &Path) -> Result<Self> {

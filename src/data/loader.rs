@@ -218,7 +218,7 @@ impl Loader {
     }
 
     /// The samples of each step of an epoch.
-    pub fn order(&self, epoch: u64) -> Vec<Vec<usize>> {
+    pub(crate) fn order(&self, epoch: u64) -> Vec<Vec<usize>> {
         let order = match self.sampling {
             Sampling::Sequential => self.indices.clone(),
             Sampling::Shuffle => {

@@ -91,7 +91,7 @@ impl Manifest {
 
     /// The run's samples in a data set, under the run's numbers. An error where one is missing there, is there twice, or is
     /// no longer what it was.
-    pub fn find(&self, dataset: &Arc<dyn Dataset>) -> Result<Arc<dyn Dataset>> {
+    pub(crate) fn find(&self, dataset: &Arc<dyn Dataset>) -> Result<Arc<dyn Dataset>> {
         let known = Known::new(&**dataset);
         let there = self.samples.iter().map(|sample| known.index(&sample.id));
         let there: Vec<Option<usize>> = there.collect();
@@ -125,7 +125,7 @@ impl Manifest {
     }
 
     /// An error where an Id stands there twice: which of the two a number means could not be told.
-    pub fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let mut seen = HashSet::new();
         match self.samples.iter().find(|sample| !seen.insert(&sample.id)) {
             Some(sample) => Err(format!("`{}` is among its samples twice", sample.id)),

@@ -21,8 +21,8 @@ pub mod image;
 pub mod loader;
 #[cfg(feature = "checkpoint")]
 pub mod manifest;
-pub mod npy;
-pub mod partial;
+pub(crate) mod npy;
+pub(crate) mod partial;
 #[cfg(feature = "pictures")]
 pub mod picture_files;
 #[cfg(feature = "pictures")]
@@ -111,19 +111,19 @@ impl Mask {
     }
 
     /// Is every pixel void? Then it says nothing, not even that there is no object.
-    pub fn is_void(&self) -> bool {
+    pub(crate) fn is_void(&self) -> bool {
         self.classes.iter().all(|&class| class == VOID)
     }
 
     /// The first value that is no class, background or void: (row, column, value).
-    pub fn first_unknown(&self) -> Option<(usize, usize, u8)> {
+    pub(crate) fn first_unknown(&self) -> Option<(usize, usize, u8)> {
         let unknown = |&class: &u8| class as usize > CLASSES.len() && class != VOID;
         let at = self.classes.iter().position(unknown)?;
         Some((at / self.width, at % self.width, self.classes[at]))
     }
 
     /// What is wrong with the first value that is no class, if there is one.
-    pub fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         match self.first_unknown() {
             None => Ok(()),
             Some((y, x, value)) => {
@@ -262,7 +262,7 @@ fn mask_if_there(path: &Path, read: impl FnOnce(&Path) -> Result<Mask>) -> Resul
 
 /// The position of the first label that is set: the class that a picture counts as where only one
 /// can be (class weights, categorical accuracy).
-pub fn first_label(labels: &Labels) -> Option<usize> {
+pub(crate) fn first_label(labels: &Labels) -> Option<usize> {
     labels.iter().position(|&set| set)
 }
 

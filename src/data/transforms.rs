@@ -33,7 +33,7 @@ pub enum Augment {
 }
 
 impl Augment {
-    pub const NAMES: [&'static str; 5] = ["none", "flip", "keras", "crop", "colour"];
+    pub(crate) const NAMES: [&'static str; 5] = ["none", "flip", "keras", "crop", "colour"];
 }
 
 impl fmt::Display for Augment {

@@ -16,7 +16,7 @@ mod annotation;
 mod lists;
 
 pub use annotation::read_annotation;
-pub use lists::without_value;
+pub(crate) use lists::without_value;
 
 use crate::backend::cpu::threads;
 use crate::data::picture_files::{read_mask_png, read_picture};
@@ -37,7 +37,7 @@ pub enum Task {
 }
 
 impl Task {
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Task::Main => "Main",
             Task::Segmentation => "Segmentation",
@@ -50,7 +50,7 @@ impl Task {
     }
 
     /// Is there a list of this set? Of `Main`, the classes' lists are enough.
-    pub fn has(self, root: &Path, set: &str) -> bool {
+    pub(crate) fn has(self, root: &Path, set: &str) -> bool {
         let by_class = || self == Task::Main && class_list(root, CLASSES[0], set).is_file();
         self.list(root, set).is_file() || by_class()
     }
@@ -127,7 +127,7 @@ impl VocDevkit {
     }
 
     /// The pictures of a set that all is right with, and what is wrong with the others.
-    pub fn survey(folder: impl AsRef<Path>, task: Task, set: &str) -> Result<(Self, Vec<Error>)> {
+    pub(crate) fn survey(folder: impl AsRef<Path>, task: Task, set: &str) -> Result<(Self, Vec<Error>)> {
         let folder = folder.as_ref();
         let root = locate(folder).ok_or_else(|| {
             Error::file(folder, "expected one folder with JPEGImages and ImageSets, got none or several")
@@ -156,7 +156,7 @@ impl VocDevkit {
     }
 
     /// The pictures that another set has too, each as an error with its line in this set's list.
-    pub fn shared_with<'a>(&'a self, other: &'a VocDevkit) -> impl Iterator<Item = Error> + 'a {
+    pub(crate) fn shared_with<'a>(&'a self, other: &'a VocDevkit) -> impl Iterator<Item = Error> + 'a {
         let lines: HashMap<&str, usize> =
             other.rows.iter().map(|row| (row.id.as_str(), row.line)).collect();
         self.rows.iter().filter_map(move |row| {
@@ -170,11 +170,11 @@ impl VocDevkit {
         })
     }
 
-    pub fn picture_path(&self, index: usize) -> PathBuf {
+    pub(crate) fn picture_path(&self, index: usize) -> PathBuf {
         picture_path(&self.root, &self.rows[index].id)
     }
 
-    pub fn mask_path(&self, index: usize) -> PathBuf {
+    pub(crate) fn mask_path(&self, index: usize) -> PathBuf {
         mask_path(&self.root, &self.rows[index].id)
     }
 }

@@ -80,11 +80,11 @@ impl VocNpy {
         Ok(VocNpy { root, split, rows })
     }
 
-    pub fn picture_path(&self, index: usize) -> PathBuf {
+    pub(crate) fn picture_path(&self, index: usize) -> PathBuf {
         self.split.picture(&self.root, &self.rows[index].id)
     }
 
-    pub fn mask_path(&self, index: usize) -> PathBuf {
+    pub(crate) fn mask_path(&self, index: usize) -> PathBuf {
         self.split.mask(&self.root, &self.rows[index].id)
     }
 }

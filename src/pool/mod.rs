@@ -119,7 +119,7 @@ fn left() -> usize {
 ///
 /// # Panics
 /// With [`OutOfMemory`], where there is not so much.
-pub fn require(bytes: u64) {
+pub(crate) fn require(bytes: u64) {
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     if bytes > left() {
         out_of_memory(bytes);
@@ -165,7 +165,7 @@ impl<T: Plain> Buffer<T> {
     ///
     /// # Panics
     /// With [`OutOfMemory`], where there is none.
-    pub fn new(len: usize) -> Self {
+    pub(crate) fn new(len: usize) -> Self {
         let bytes = len.saturating_mul(size_of::<T>());
         let Some((memory, size, source)) = take(bytes) else { out_of_memory(bytes) };
         let now = IN_USE.fetch_add(size, Ordering::Relaxed) + size;
@@ -177,13 +177,13 @@ impl<T: Plain> Buffer<T> {
         Buffer { memory, len, size, source, kind: PhantomData }
     }
 
-    pub fn from_slice(values: &[T]) -> Self {
+    pub(crate) fn from_slice(values: &[T]) -> Self {
         let mut buffer = Self::new(values.len());
         buffer.copy_from_slice(values);
         buffer
     }
 
-    pub fn filled(len: usize, value: T) -> Self {
+    pub(crate) fn filled(len: usize, value: T) -> Self {
         let mut buffer = Self::new(len);
         buffer.fill(value);
         buffer

@@ -89,7 +89,7 @@ pub enum Schedule {
 
 impl Schedule {
     /// The factor on the rate at step `step` of `steps`, of which the first `warmup` climb linearly.
-    pub fn factor(self, step: u64, warmup: u64, steps: u64) -> f32 {
+    pub(crate) fn factor(self, step: u64, warmup: u64, steps: u64) -> f32 {
         if step < warmup {
             return ((step + 1) as f64 / warmup as f64) as f32;
         }

@@ -41,7 +41,7 @@ pub struct Saved {
 
 impl Saved {
     /// Of the file it was read from: tells one checkpoint from another.
-    pub fn checksum(&self) -> &str {
+    pub(crate) fn checksum(&self) -> &str {
         &self.checksum
     }
 
@@ -137,7 +137,7 @@ pub fn load(path: &Path) -> Result<(Trainer, Saved)> {
 }
 
 /// Reads the network alone, for those who predict: the optimizer's state, twice its size, stays where it is.
-pub fn load_network(path: &Path) -> Result<(Model, Saved)> {
+pub(crate) fn load_network(path: &Path) -> Result<(Model, Saved)> {
     let bytes = regular::read(path)?;
     let network = || {
         let file = File::open(&bytes)?;

@@ -165,7 +165,7 @@ impl Trainer {
 
     /// [`Trainer::fit`] on what `change` makes of each batch. For a resumed run to go on with the same bits, that may
     /// depend on the batch and on the trainer alone.
-    pub fn fit_changed(
+    pub(crate) fn fit_changed(
         &mut self,
         training: &Loader,
         validation: Option<&Loader>,

@@ -158,7 +158,7 @@ impl Plan {
     }
 
     /// An error where a setting is out of range.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let wrong = |what, message: String| Err(Error::argument(what, message));
         if !(1..=1 << 24).contains(&self.epochs) || !(1..=1 << 16).contains(&self.batch_size) {
             let message = format!(
@@ -322,7 +322,7 @@ impl Plan {
         self.scoring_recipe().augmented(self.augment)
     }
 
-    pub fn sampling(&self) -> Sampling {
+    pub(crate) fn sampling(&self) -> Sampling {
         match (self.balanced, self.shuffle) {
             (true, _) => Sampling::Balanced,
             (false, true) => Sampling::Shuffle,
@@ -331,7 +331,7 @@ impl Plan {
     }
 
     /// How many of the base's layers are frozen in an epoch (counted from 0).
-    pub fn frozen_layers(&self, base: usize, epoch: usize) -> usize {
+    pub(crate) fn frozen_layers(&self, base: usize, epoch: usize) -> usize {
         let last = self.unfreeze.iter().rev().find(|unfreeze| unfreeze.epoch <= epoch);
         match (last, self.unfreeze.is_empty()) {
             (Some(unfreeze), _) => base.saturating_sub(unfreeze.layers),

@@ -49,7 +49,7 @@ impl Base {
         known.into_iter().find(|(_, first)| has(first)).map(|(base, _)| base)
     }
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Base::Vgg16 => "VGG16",
             Base::ResNet50V2 => "ResNet50V2",
@@ -163,7 +163,7 @@ fn blocks(stages: &[usize]) -> impl Iterator<Item = String> {
 
 /// How a tensor of a file is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
+pub(crate) enum Layout {
     /// As here: HWIO, \[in, out\].
     Keras,
     /// OIHW, \[out, in\].
@@ -172,7 +172,7 @@ pub enum Layout {
 
 /// What a name in a file means.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Meaning {
+pub(crate) enum Meaning {
     /// The parameter with this Keras path.
     Parameter(String, Layout),
     /// No weight of a layer: an optimizer's state, a counter of steps.
@@ -182,14 +182,14 @@ pub enum Meaning {
 }
 
 /// Knows the parameters of a graph by the names of an origin.
-pub struct Names<'a> {
+pub(crate) struct Names<'a> {
     graph: &'a Graph,
     modules: Vec<(String, String)>,
     wrapping: Wrapping,
 }
 
 impl<'a> Names<'a> {
-    pub fn new(graph: &'a Graph, origin: Origin) -> Result<Self> {
+    pub(crate) fn new(graph: &'a Graph, origin: Origin) -> Result<Self> {
         let modules = match Base::of(graph) {
             Some(base) => base.modules(origin)?,
             None => Vec::new(),
@@ -210,7 +210,7 @@ impl<'a> Names<'a> {
     }
 
     /// Names with slashes are Keras' in files of any origin: [`save`](super::save) writes such.
-    pub fn meaning(&self, name: &str) -> Meaning {
+    pub(crate) fn meaning(&self, name: &str) -> Meaning {
         match name.contains('/') {
             true => self.of_keras(name),
             false => self.of_torch(&self.wrapping.bare(name)),

@@ -30,7 +30,7 @@ const EPSILON: f64 = 1e-5;
 impl Origin {
     /// As the names look, whatever wraps the network they are from. Whoever's names are not PyTorch's
     /// counts as Keras.
-    pub fn of<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Origin {
+    pub(crate) fn of<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Origin {
         let torch = |name: &str| !name.contains('/') && name.ends_with(".weight");
         let of_timm = |part: &str| ["conv_stem", "blocks", "stem", "stages"].contains(&part);
         let timm = |name: &str| name.split('.').any(of_timm);
@@ -41,7 +41,7 @@ impl Origin {
         }
     }
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Origin::Keras => "keras",
             Origin::Torchvision => "torchvision",

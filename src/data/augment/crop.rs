@@ -46,7 +46,14 @@ impl Crop {
     }
 
     /// Drawn for one sample of one epoch: the same whoever asks, and when.
-    pub fn draw(&self, [h, w]: [usize; 2], size: usize, seed: u64, epoch: u64, sample: u64) -> Matrix {
+    pub(crate) fn draw(
+        &self,
+        [h, w]: [usize; 2],
+        size: usize,
+        seed: u64,
+        epoch: u64,
+        sample: u64,
+    ) -> Matrix {
         // The last label keeps these numbers apart from the affine parameters'.
         let mut stream = Stream::new(seed, &[domain::AUGMENT, epoch, sample, 1]);
         let mut between = |low: f64, high: f64| low + (high - low) * stream.unit() as f64;
@@ -76,7 +83,7 @@ impl Crop {
 }
 
 /// The matrix that applies `inner` first.
-pub fn compose(outer: &Matrix, inner: &Matrix) -> Matrix {
+pub(crate) fn compose(outer: &Matrix, inner: &Matrix) -> Matrix {
     outer.map(|[a, b, c]| {
         let column = |j: usize| a * inner[0][j] + b * inner[1][j];
         [column(0), column(1), column(2) + c]
@@ -114,14 +121,14 @@ fn place(matrix: &Matrix, row: usize, column: usize) -> [f64; 2] {
 }
 
 /// How many pixels of the picture come to one of the result, along a side.
-pub fn shrinkage(matrix: &Matrix) -> f64 {
+pub(crate) fn shrinkage(matrix: &Matrix) -> f64 {
     (matrix[0][0] * matrix[1][1] - matrix[0][1] * matrix[1][0]).abs().sqrt()
 }
 
 /// The picture seen through the matrix, [size, size, 3], bilinear, values 0 to 255 that went
 /// through `colour` where they are the picture's own. With `antialias`, a picture that shrinks by
 /// more than 2 is averaged over boxes before.
-pub fn sample(
+pub(crate) fn sample(
     picture: &Picture,
     matrix: &Matrix,
     size: usize,
@@ -201,7 +208,7 @@ fn blend(rgb: &[u8], width: usize, rows: &Axis, columns: &Axis, out: &mut [f32])
 }
 
 /// The mask seen through the matrix: of each place the nearest label, void beside the mask.
-pub fn sample_mask(mask: &Mask, matrix: &Matrix, size: usize) -> Mask {
+pub(crate) fn sample_mask(mask: &Mask, matrix: &Matrix, size: usize) -> Mask {
     let whole = [mask.height, mask.width];
     let mut classes = vec![VOID; size * size];
     simd::vectorize(
@@ -236,7 +243,7 @@ pub fn sample_mask(mask: &Mask, matrix: &Matrix, size: usize) -> Mask {
 
 /// The picture `factor` times smaller, each pixel the mean of a box (at the far edges of the part
 /// of it that is there).
-pub fn reduce(picture: &Picture, factor: usize) -> Picture {
+pub(crate) fn reduce(picture: &Picture, factor: usize) -> Picture {
     let factor = factor.max(1);
     let (height, width) = (picture.height.div_ceil(factor), picture.width.div_ceil(factor));
     let mut rgb = Vec::with_capacity(height * width * 3);

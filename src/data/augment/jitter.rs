@@ -30,7 +30,7 @@ impl Jitter {
     }
 
     /// Drawn for one sample of one epoch: the same whoever asks, and when.
-    pub fn draw(&self, picture: &Picture, seed: u64, epoch: u64, sample: u64) -> Colour {
+    pub(crate) fn draw(&self, picture: &Picture, seed: u64, epoch: u64, sample: u64) -> Colour {
         // The last label keeps these numbers apart from those of crops.
         let mut stream = Stream::new(seed, &[domain::AUGMENT, epoch, sample, 2]);
         let mut about_one = |range: f32| stream.uniform(1.0 - range, 1.0 + range);
@@ -83,11 +83,12 @@ pub struct Colour {
 }
 
 impl Colour {
-    pub const IDENTITY: Self = Colour { brightness: 1.0, contrast: 1.0, saturation: 1.0, middle: 0.0 };
+    pub(crate) const IDENTITY: Self =
+        Colour { brightness: 1.0, contrast: 1.0, saturation: 1.0, middle: 0.0 };
 
     /// In place, on any number of RGB pixels of 0 to 255.
     #[allow(clippy::needless_range_loop, reason = "a pixel is one place of three channels")]
-    pub fn apply(&self, rgb: &mut [f32]) {
+    pub(crate) fn apply(&self, rgb: &mut [f32]) {
         /// Pixels whose channels lie apart for a moment, so that vectors hold one channel.
         const BLOCK: usize = 16;
         if *self == Self::IDENTITY {

@@ -77,7 +77,7 @@ impl Parameters {
         Parameters { theta: 0.0, shear: 0.0, zx: 1.0, zy: 1.0, flip_horizontal: false };
 
     /// Drawn for one sample of one epoch: the same whoever asks, and when.
-    pub fn draw(ranges: &Ranges, seed: u64, epoch: u64, sample: u64) -> Self {
+    pub(crate) fn draw(ranges: &Ranges, seed: u64, epoch: u64, sample: u64) -> Self {
         let mut stream = Stream::new(seed, &[domain::AUGMENT, epoch, sample]);
         let mut within = |range: f64| (2.0 * stream.unit() as f64 - 1.0) * range;
         Parameters {
@@ -138,7 +138,7 @@ pub fn warp(x: &[f32], [h, w, channels]: [usize; 3], matrix: &Matrix) -> Vec<f32
 }
 
 /// The mask seen through the same matrix; no label is blended.
-pub fn warp_mask(mask: &Mask, matrix: &Matrix) -> Mask {
+pub(crate) fn warp_mask(mask: &Mask, matrix: &Matrix) -> Mask {
     let mut classes = vec![0; mask.classes.len()];
     affine::warp_nearest(isa(), &mask.classes, [mask.height, mask.width], matrix, &mut classes);
     Mask { classes, ..*mask }

@@ -21,7 +21,7 @@ pub struct Warp {
 const BYTES: usize = 48;
 
 impl Warp {
-    pub fn new(matrices: &[Matrix], preprocess: Preprocess) -> Result<Self> {
+    pub(crate) fn new(matrices: &[Matrix], preprocess: Preprocess) -> Result<Self> {
         let numbers = matrices.iter().flatten().flatten();
         let bytes: Vec<u8> = numbers.flat_map(|number| number.to_ne_bytes()).collect();
         Ok(Warp { matrices: Tensor::from_u8(&bytes, [matrices.len(), BYTES])?, preprocess })

@@ -34,7 +34,7 @@ pub const MOST_PIXELS: usize = 1 << 26;
 const MOST_SIDE: usize = u16::MAX as usize;
 
 /// Quality of the JPEG files that are written, 1 to 100.
-pub const JPEG_QUALITY: u8 = 95;
+pub(crate) const JPEG_QUALITY: u8 = 95;
 
 fn read<T>(path: &Path, decode: impl FnOnce(&[u8]) -> Result<T, String>) -> Result<T> {
     let bytes = fs::read(path).map_err(|error| Error::file(path, explain(&error)))?;
@@ -88,7 +88,7 @@ fn upright(picture: Picture, orientation: Orientation) -> Result<Picture, String
 }
 
 /// Can a picture of this size be written as a JPEG that is read again?
-pub fn jpeg_holds(height: usize, width: usize) -> Result<(), String> {
+pub(crate) fn jpeg_holds(height: usize, width: usize) -> Result<(), String> {
     if height.max(width) > MOST_SIDE {
         return Err(format!("expected sides of at most {MOST_SIDE} for a JPEG, got {height}×{width}"));
     }

@@ -1,10 +1,9 @@
 //! A data set that is made up: VOC-like pictures with exact masks, as many as one wants, the same
 //! from the same seed. Everything in this crate can be tried with it where there is no data.
 //!
-//! Each of VOC's twenty classes has a silhouette ([`classes`]) and a texture ([`texture`]) of its
-//! own; colours are drawn alike for all, so that a histogram of colours says little. A picture
-//! holds one to three objects ([`scene`]), turned, partly hidden or cut off, before clutter
-//! ([`draw`]).
+//! Each of VOC's twenty classes has a silhouette (`classes.rs`) and a texture (`texture.rs`) of its
+//! own; colours are drawn alike for all, so that a histogram of colours says little. An image holds
+//! one to three objects (`scene.rs`), turned, partly hidden or cut off, before clutter (`draw.rs`).
 
 use crate::backend::cpu::threads;
 use crate::data::partial::Partial;
@@ -16,11 +15,11 @@ use scene::Scene;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-pub mod classes;
-pub mod draw;
-pub mod outline;
-pub mod scene;
-pub mod texture;
+mod classes;
+mod draw;
+mod outline;
+mod scene;
+mod texture;
 
 /// Test pictures are numbered from here, so that they are never among the training pictures.
 pub const FIRST_TEST: usize = 1_000_000_000;
