@@ -4,13 +4,16 @@ use crate::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
 
+/// Where a tensor's elements are, and where operators on it run. Parsed from and printed as `cpu`,
+/// `cuda:N` (`cuda` is the first) and `emulated`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
+    /// The host: memory of the process, all its threads, the best instruction set it has.
     Cpu,
-    /// The n-th CUDA device.
+    /// The n-th CUDA device, counted from 0. Needs the feature `cuda`.
     Cuda(usize),
     /// The CUDA kernels compiled as C++ and run on the CPU: a device of its own name, so that no
-    /// result of it passes for hardware.
+    /// result of it passes for hardware. Needs the feature `emulator`.
     Emulated,
 }
 

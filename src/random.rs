@@ -9,14 +9,23 @@ use rand::rand_core::{Infallible, TryRng};
 
 /// The first label of a stream: what its numbers are used for.
 pub mod domain {
+    /// Initial values of parameters.
     pub const INITIALIZER: u64 = 1;
+    /// The order of samples in an epoch.
     pub const SHUFFLE: u64 = 2;
+    /// Augmentation of one sample in one epoch.
     pub const AUGMENT: u64 = 3;
+    /// Masks of dropout.
     pub const DROPOUT: u64 = 4;
+    /// Scenes and pixels of the synthetic data set.
     pub const SYNTHETIC: u64 = 5;
+    /// Resampling and splitting of samples that are scored.
     pub const BOOTSTRAP: u64 = 6;
+    /// Inputs of tests, cases and benchmarks.
     pub const TEST: u64 = 7;
+    /// Random starts and proposals of attacks.
     pub const ATTACK: u64 = 8;
+    /// Random tensors that a caller asks for (`Tensor::randn`).
     pub const TENSOR: u64 = 9;
 }
 

@@ -31,7 +31,9 @@ pub(crate) const ROUNDING: f64 = 1.0 / (1 << 25) as f64;
 /// A case to compare, with its name in a peer's lines.
 pub struct Comparison {
     case: Case,
+    /// The operator's name in the scripts of `benches/peers`.
     pub op: &'static str,
+    /// The shape's name there, with the smaller batch and sides: `[4] 64->64 56x56`.
     pub shape: String,
 }
 

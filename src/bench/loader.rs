@@ -40,6 +40,7 @@ impl Pictures {
         self.folder.join(name(layout))
     }
 
+    /// The training samples of the folder in one layout.
     pub fn training(&self, layout: Layout) -> Result<Training> {
         let source = Source::open(self.root(layout))?;
         source.training(source.natural_task())
@@ -61,10 +62,12 @@ pub fn name(layout: Layout) -> &'static str {
     }
 }
 
-/// A network and how its pictures are changed.
+/// A network and how its images are augmented.
 #[derive(Clone, Copy, Debug)]
 pub struct Feed {
+    /// Decides size, batch and the rate that is needed.
     pub net: Net,
+    /// Decides the cost of an image.
     pub augment: Augment,
 }
 
@@ -80,7 +83,7 @@ pub fn feeds() -> Result<Vec<Feed>> {
     all.into_iter().map(|(net, augment)| Ok(Feed { net: Net::find(net)?, augment })).collect()
 }
 
-/// Pictures a second.
+/// Images a second.
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
     /// One thread, files to pixels (and masks).
@@ -102,6 +105,8 @@ impl Feed {
         Ok(self.net.batch as f64 / self.net.training_step(device)?.median)
     }
 
+    /// Measures reading and loading for some two seconds each; an error where an image cannot be
+    /// read.
     pub fn rates(&self, training: &Training, workers: usize) -> Result<Rates> {
         let plan = Plan { augment: self.augment, ..self.net.plan()? };
         let (dataset, recipe) = (&training.dataset, plan.training_recipe());

@@ -25,11 +25,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-/// Seconds.
+/// How long one run took, in seconds, over several runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
+    /// The middle one of the sorted times.
     pub median: f64,
-    /// The first and the third quarter.
+    /// First and third quartile: how noisy the machine was.
     pub quarters: [f64; 2],
 }
 
@@ -76,16 +77,22 @@ pub(crate) fn time_on(
     Ok(Timing::of(times))
 }
 
-/// What the machine can do at most, now.
+/// Limits of the CPU, measured now: the roofline that percentages refer to.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine {
+    /// The instruction set that kernels use.
     pub isa: Isa,
+    /// Threads that kernels use.
     pub threads: usize,
+    /// Multiply-adds from registers on all threads, in 10⁹ operations a second (two to a
+    /// multiply-add).
     pub fma_gflops: f64,
+    /// Bandwidth of memory in 10⁹ bytes a second, by the STREAM triad a = b + s·c.
     pub triad_gbps: f64,
 }
 
 impl Machine {
+    /// Measures both limits, best of five; takes some seconds, and gives the pool's memory back.
     pub fn measure() -> Self {
         let machine = Machine {
             isa: isa(),

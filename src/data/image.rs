@@ -14,12 +14,16 @@ use crate::ops;
 use crate::ops::resize::{BilinearRows, Method, Tap, nearest_rows};
 use crate::tensor::Tensor;
 
-/// Where a picture lies in the square it was fitted into.
+/// Where an image lies in the square it was fitted into, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placement {
+    /// Rows of the resized image.
     pub height: usize,
+    /// Columns of the resized image.
     pub width: usize,
+    /// Rows of padding above it.
     pub top: usize,
+    /// Columns of padding to the left of it.
     pub left: usize,
 }
 

@@ -18,12 +18,14 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Manifest {
+    /// A plan's indices are positions in this list.
     pub samples: Vec<Sample>,
 }
 
 /// What tells a sample from another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
+    /// The name in tables, unique within a manifest.
     pub id: String,
     /// Height and width of the picture.
     pub size: [usize; 2],

@@ -61,14 +61,17 @@ pub fn class_list(root: &Path, class: &str, set: &str) -> PathBuf {
     Task::Main.list(root, &format!("{class}_{set}"))
 }
 
+/// `JPEGImages/{id}.jpg`
 pub fn picture_path(root: &Path, id: &str) -> PathBuf {
     root.join("JPEGImages").join(format!("{id}.jpg"))
 }
 
+/// `SegmentationClass/{id}.png`
 pub fn mask_path(root: &Path, id: &str) -> PathBuf {
     root.join("SegmentationClass").join(format!("{id}.png"))
 }
 
+/// `Annotations/{id}.xml`
 pub fn annotation_path(root: &Path, id: &str) -> PathBuf {
     root.join("Annotations").join(format!("{id}.xml"))
 }
@@ -100,10 +103,11 @@ pub fn locate(folder: impl AsRef<Path>) -> Option<PathBuf> {
 /// One line of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
+    /// The file name of the image, without `.jpg`.
     pub id: String,
-    /// None: not known.
+    /// None where neither lists, annotation nor mask say them.
     pub labels: Option<Labels>,
-    /// Where it is in its list, from 1.
+    /// Its line in the list, from 1.
     pub line: usize,
 }
 
@@ -113,6 +117,7 @@ pub struct VocDevkit {
     root: PathBuf,
     /// The list that names the pictures.
     list: PathBuf,
+    /// In the order of the list.
     pub rows: Vec<Row>,
     /// Pictures that some class lists name and others do not, so that the lists say nothing of them.
     pub named_in_part: usize,

@@ -25,12 +25,13 @@ use std::time::Instant;
 
 /// One kernel, or the few that make one result.
 pub struct Rung {
+    /// Its place on the ladder, from 1, the naive kernel.
     pub number: usize,
     /// As its file is named, without the operator.
     pub name: &'static str,
-    /// To the rung before, in a line.
+    /// What it adds to the rung before, in a line.
     pub adds: &'static str,
-    /// Of its factors; values and sums are f32.
+    /// Precision of the factors; values and sums are f32.
     pub precision: Precision,
     run: Run,
 }
@@ -43,10 +44,13 @@ enum Run {
 
 /// What a ladder's rungs all compute.
 pub struct Work {
+    /// The operator, as `ops` names it; `gemm` is the matrix product.
     pub operator: &'static str,
-    /// `3x3_256_56_n4`
+    /// Its shape in short: `3x3_256_56_n4`.
     pub name: String,
+    /// In the order of the operator's parameters.
     pub inputs: Vec<Input>,
+    /// Shape of the result.
     pub output: Shape,
     /// Multiplications and additions, as the definition counts them.
     pub flops: f64,

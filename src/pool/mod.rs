@@ -234,14 +234,18 @@ pub(crate) fn bytes_mut<T: Plain>(values: &mut [T]) -> &mut [u8] {
     unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
 }
 
-/// Bytes: lent out now, the most ever lent out, kept for reuse.
+/// Memory of the pool, in bytes, over all threads of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
+    /// Lent out to tensors now.
     pub in_use: usize,
+    /// The most that was ever lent out at once.
     pub peak: usize,
+    /// Given back by tensors and kept for the next ones.
     pub held: usize,
 }
 
+/// How much memory tensors on the CPU hold now, held at most, and have left in the pool.
 pub fn usage() -> Usage {
     Usage {
         in_use: IN_USE.load(Ordering::Relaxed),

@@ -31,9 +31,13 @@ pub struct Saved {
     #[serde(default)]
     checksum: String,
     version: u32,
+    /// What the run was started with.
     pub plan: Plan,
+    /// Where it goes on.
     pub position: Position,
+    /// Best values and how long ago they were.
     pub callbacks: Callbacks,
+    /// The epochs completed.
     pub history: History,
     optimizer_step: u64,
     learning_rate: f32,

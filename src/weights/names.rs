@@ -25,9 +25,13 @@ use crate::nn::Graph;
 /// stands on top of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Base {
+    /// Simonyan and Zisserman, 2014: 13 convolutions in five blocks.
     Vgg16,
+    /// He et al., "Identity Mappings in Deep Residual Networks", 2016.
     ResNet50V2,
+    /// Howard et al., 2017: depthwise separable convolutions. The base of DeepLabV3+ here, too.
     MobileNet,
+    /// Sandler et al., 2018: inverted residuals.
     MobileNetV2,
 }
 
@@ -38,6 +42,7 @@ const MOBILENET: [usize; 5] = [1, 2, 2, 6, 2];
 const MOBILENET_V2: [usize; 7] = [1, 2, 3, 4, 3, 3, 1];
 
 impl Base {
+    /// The base of a graph, by a layer that only it has; None where there is none (AlexNet).
     pub fn of(graph: &Graph) -> Option<Base> {
         let has = |name: &str| graph.find(name).is_some();
         let known = [

@@ -15,12 +15,16 @@ use crate::ops::Padding;
 use std::fmt;
 use std::str::FromStr;
 
+/// The framework whose conventions weights follow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
+    /// `keras.applications`, and whatever has Keras' names.
     #[default]
     Keras,
+    /// `torchvision.models`.
     Torchvision,
+    /// The library timm (PyTorch Image Models).
     Timm,
 }
 

@@ -254,20 +254,23 @@ fn driver_of(device: Device) -> Result<Box<dyn Driver>> {
     }
 }
 
-/// What the driver sees.
+/// The driver and devices that [`devices`] found on this machine.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// The CUDA version it speaks: (13, 0).
+    /// CUDA version the driver supports, (major, minor), e.g. (13, 0).
     pub driver: (i32, i32),
+    /// All CUDA devices, in the driver's order: `devices[n]` is `Device::Cuda(n)`.
     pub devices: Vec<DeviceInfo>,
 }
 
+/// A CUDA device as its driver describes it.
 #[derive(Clone, Debug)]
 pub struct DeviceInfo {
+    /// The product's name, e.g. `NVIDIA H100`.
     pub name: String,
-    /// Compute capability: (9, 0).
+    /// Compute capability, (major, minor), e.g. (9, 0).
     pub generation: (i32, i32),
-    /// Bytes.
+    /// Memory of the whole device, in bytes.
     pub memory: usize,
 }
 
@@ -416,14 +419,17 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// Elements (not bytes) that it holds.
     pub fn len(&self) -> usize {
         self.len
     }
 
+    /// Whether it holds no element.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
+    /// Element type: f32 or u8, the two that devices take.
     pub fn dtype(&self) -> DType {
         self.dtype
     }

@@ -20,18 +20,31 @@ use crate::random::{Stream, domain};
 pub enum Crop {
     /// Proportions kept; a picture `low` to `high` times as large as the one that just fits into
     /// the square. A smaller one lies anywhere in the square, of a larger one any part is seen.
-    Scale { low: f64, high: f64 },
+    Scale {
+        /// Smallest scale, at least .05.
+        low: f64,
+        /// Largest scale, at most 20.
+        high: f64,
+    },
     /// A part of `low` to `high` of the picture's area, its width 1/`ratio` to `ratio` of its
     /// height, stretched to the square (Inception's, and torchvision's RandomResizedCrop).
-    Area { low: f64, high: f64, ratio: f64 },
+    Area {
+        /// Smallest share of the area, at least .01.
+        low: f64,
+        /// Largest share of the area, at most 1.
+        high: f64,
+        /// Most elongated part, 1 to 10: width by height is between 1/`ratio` and `ratio`.
+        ratio: f64,
+    },
 }
 
 impl Crop {
-    /// DeepLab's.
+    /// DeepLab's: half to twice the size that just fits.
     pub const SEGMENT: Self = Crop::Scale { low: 0.5, high: 2.0 };
     /// Milder than ImageNet's, whose parts of .08 often miss the object.
     pub const CLASSIFY: Self = Crop::Area { low: 0.25, high: 1.0, ratio: 4.0 / 3.0 };
 
+    /// An error where a bound is out of its range or `low` is above `high`.
     pub fn check(&self) -> Result<()> {
         let (fine, expected) = match *self {
             Crop::Scale { low, high } => {
@@ -90,7 +103,7 @@ pub(crate) fn compose(outer: &Matrix, inner: &Matrix) -> Matrix {
     })
 }
 
-/// What is seen beside the picture.
+/// What a crop sees beside the image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fill {
     /// Its nearest pixel.

@@ -10,11 +10,14 @@ use crate::data::Picture;
 use crate::error::{Error, Result};
 use crate::random::{Stream, domain};
 
-/// How far each factor may be from 1.
+/// How far each factor may be from 1: 0.3 draws from [0.7, 1.3).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Jitter {
+    /// Range of b, 0 (never changed) to 1.
     pub brightness: f32,
+    /// Range of c, 0 to 1.
     pub contrast: f32,
+    /// Range of s, 0 to 1.
     pub saturation: f32,
 }
 
@@ -22,6 +25,7 @@ impl Jitter {
     /// Weather and cameras, not another scene.
     pub const MILD: Self = Jitter { brightness: 0.3, contrast: 0.3, saturation: 0.3 };
 
+    /// An error where a range is not 0 to 1.
     pub fn check(&self) -> Result<()> {
         if [self.brightness, self.contrast, self.saturation].iter().all(|r| (0.0..=1.0).contains(r)) {
             return Ok(());
@@ -72,13 +76,16 @@ fn grey([r, g, b]: [f32; 3]) -> f32 {
     0.299 * r + 0.587 * g + 0.114 * b
 }
 
-/// What is done to one picture.
+/// The factors drawn for one image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Colour {
+    /// The factor b on all channels.
     pub brightness: f32,
+    /// The factor c on the distance from `middle`.
     pub contrast: f32,
+    /// The factor s on the distance from the pixel's own grey.
     pub saturation: f32,
-    /// The grey that contrast leaves alone.
+    /// The grey m, 0 to 255, that contrast leaves alone.
     pub middle: f32,
 }
 

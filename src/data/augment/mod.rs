@@ -21,7 +21,7 @@ mod on_device;
 
 pub use on_device::Warp;
 
-/// How far each parameter may go.
+/// How far each affine parameter may go: Keras' `ImageDataGenerator` arguments of these names.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ranges {
     /// Degrees, to either side.
@@ -45,6 +45,7 @@ impl Ranges {
     /// Half of the pictures are flipped, and nothing else.
     pub const FLIP: Self = Ranges { rotation: 0.0, shear: 0.0, zoom: 0.0, horizontal_flip: true };
 
+    /// An error unless rotation is 0 to 180°, shear below 90° and zoom below 1.
     pub fn check(&self) -> Result<()> {
         let fine = (0.0..=180.0).contains(&self.rotation)
             && (0.0..90.0).contains(&self.shear)
@@ -58,21 +59,23 @@ impl Ranges {
     }
 }
 
-/// What is done to one picture.
+/// The affine change of one image: what [`matrix`] makes a matrix of.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Parameters {
-    /// Degrees.
+    /// Rotation in degrees.
     pub theta: f64,
-    /// Degrees.
+    /// Shear in degrees.
     pub shear: f64,
-    /// Zoom of rows; above 1 the picture shrinks.
+    /// Zoom of rows, a factor; above 1 the image shrinks.
     pub zx: f64,
-    /// Zoom of columns.
+    /// Zoom of columns, likewise.
     pub zy: f64,
+    /// Left and right change places, after all else.
     pub flip_horizontal: bool,
 }
 
 impl Parameters {
+    /// Leaves an image as it is.
     pub const IDENTITY: Self =
         Parameters { theta: 0.0, shear: 0.0, zx: 1.0, zy: 1.0, flip_horizontal: false };
 
@@ -90,7 +93,7 @@ impl Parameters {
     }
 }
 
-/// Whose matrix.
+/// About which centre rotation, shear and zoom act: Keras changed its mind twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rule {
     /// About the true centre, ((h − 1)/2, (w − 1)/2).

@@ -120,11 +120,14 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Picture, Orientation), String> {
     Ok((picture, orientation))
 }
 
+/// Writes a PNG of 8-bit RGB; an error is the writer's own (a full disk).
 pub fn encode_png(file: impl Write, picture: &Picture) -> io::Result<()> {
     let size = [picture.height, picture.width];
     encode(file, size, ColorType::Rgb, |_| {}, &picture.rgb)
 }
 
+/// Writes a palette PNG as VOC has its masks: each pixel is the class, the palette is
+/// [`voc_palette`](super::voc_palette).
 pub fn encode_mask_png(file: impl Write, mask: &Mask) -> io::Result<()> {
     let palette: Vec<u8> = super::voc_palette().concat();
     let size = [mask.height, mask.width];

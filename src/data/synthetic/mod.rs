@@ -24,10 +24,14 @@ mod texture;
 /// Test pictures are numbered from here, so that they are never among the training pictures.
 pub const FIRST_TEST: usize = 1_000_000_000;
 
+/// A scene that was drawn, and what is true of it.
 #[derive(Clone, Debug)]
 pub struct Sample {
+    /// RGB, 200 to 500 pixels a side, as VOC's images have.
     pub picture: Picture,
+    /// The exact class of each pixel; void (255) along the outlines, as in VOC.
     pub mask: Mask,
+    /// The classes of the objects in it.
     pub labels: Labels,
 }
 
@@ -47,10 +51,12 @@ pub struct Synthetic {
 }
 
 impl Synthetic {
+    /// The first `len` images of the endless set.
     pub fn train(seed: u64, len: usize) -> Self {
         Synthetic { seed, first: 0, len }
     }
 
+    /// `len` images from number [`FIRST_TEST`] on.
     pub fn test(seed: u64, len: usize) -> Self {
         Synthetic { seed, first: FIRST_TEST, len }
     }
