@@ -148,9 +148,9 @@ fn first_maxima(a: &[f64], b: &[f64], shape: &[usize], size: usize, step: usize)
     differ
 }
 
-/// Gradients in f32, with those few ReLU and maximum decisions taken as in f64 that rounding takes differently:
-/// one such decision moves gradients by 1e-3, which says nothing about the kernels. There may be
-/// a handful at most, each on a value that rounding explains.
+/// Gradients in f32, with those few ReLU and maximum decisions taken as in f64 that rounding takes
+/// differently: one such decision moves gradients by 1e-3, which says nothing about the kernels. There
+/// may be a handful at most, each on a value that rounding explains.
 fn replay_deciding_as_f64(net: &Value, model: &Model, mode: &str) -> Replay {
     let model = with_separate_activations(model);
     let coarse = replay(net, &model, mode, DType::F32, &Nudges::new());
@@ -463,7 +463,8 @@ mod on_device {
         if crate::common::real_device().is_none() {
             return;
         }
-        let all = "alexnet_150 vgg16_64 vgg16_224 resnet50v2_64 mobilenet_64 mobilenetv2_96 mobilenetv2_256 deeplab_224";
+        let all = "alexnet_150 vgg16_64 vgg16_224 resnet50v2_64 mobilenet_64 \
+                   mobilenetv2_96 mobilenetv2_256 deeplab_224";
         for name in all.split(' ') {
             golden_on_device(name, &["infer", "train"]);
         }

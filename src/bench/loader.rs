@@ -1,5 +1,6 @@
-//! Whether pictures come as fast as a network takes them: reading, decoding, resizing and augmentation alone, on
-//! made-up pictures of VOC's sizes in both layouts, beside the training step that waits for them.
+//! Whether pictures come as fast as a network takes them: reading, decoding, resizing and augmentation
+//! alone, on made-up pictures of VOC's sizes in both layouts, beside the training step that waits for
+//! them.
 
 use super::nets::Net;
 use super::{tenths, time};
@@ -49,7 +50,8 @@ impl Pictures {
 
 impl Drop for Pictures {
     fn drop(&mut self) {
-        // Made-up pictures that cannot be removed now are the system's to remove with its other temporary files.
+        // Made-up pictures that cannot be removed now are the system's to remove with its other
+        // temporary files.
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

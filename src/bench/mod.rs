@@ -1,8 +1,8 @@
 //! Timings of operators and networks: medians, beside the limits of the machine measured in the same run.
 //!
-//! Each result is a line of JSON under the names that `benches/peers` gives the same work in other engines, so that
-//! the two sides can be put side by side ([`Peers`]). Machines are noisy: compare ratios within one run, never
-//! milliseconds of two.
+//! Each result is a line of JSON under the names that `benches/peers` gives the same work in other
+//! engines, so that the two sides can be put side by side ([`Peers`]). Machines are noisy: compare
+//! ratios within one run, never milliseconds of two.
 
 pub mod accuracy;
 #[cfg(feature = "pictures")]
@@ -55,8 +55,8 @@ impl Timing {
     }
 }
 
-/// The same of work for a device, which is waited for. On a GPU by its own clock, ten runs asked for one after
-/// the other each time: what counts is the work, or the asking where that takes longer.
+/// The same of work for a device, which is waited for. On a GPU by its own clock, ten runs asked for one
+/// after the other each time: what counts is the work, or the asking where that takes longer.
 pub(crate) fn time_on(
     device: Device,
     seconds: f64,
@@ -124,8 +124,9 @@ pub fn peak_rss_mib() -> Option<f64> {
     Some((kib / 102.4).round() / 10.0)
 }
 
-/// What other engines, or other runs, took and how far off they were: by name of the work and of the number, the best
-/// of their configurations; of a configuration that was measured several times, the median.
+/// What other engines, or other runs, took and how far off they were: by name of the work and of the
+/// number, the best of their configurations; of a configuration that was measured several times, the
+/// median.
 pub struct Peers(BTreeMap<(String, String), f64>);
 
 impl Peers {
@@ -133,7 +134,8 @@ impl Peers {
     pub(crate) const TIMES: [&'static str; 5] =
         ["fwd_ms", "fwdbwd_ms", "infer_ms", "infer1_ms", "train_ms"];
 
-    /// Reads lines of JSON as `benches/peers` and `atrous bench --save` write them. Lines without a name are passed over.
+    /// Reads lines of JSON as `benches/peers` and `atrous bench --save` write them. Lines without a name
+    /// are passed over.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, error))?;
         let mut times: BTreeMap<(String, String), BTreeMap<String, Vec<f64>>> = BTreeMap::new();

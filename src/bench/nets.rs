@@ -166,8 +166,8 @@ impl Net {
         Ok(Batch { images, labels, warp: None, masks, indices: (0..n).collect() })
     }
 
-    /// Arithmetic of a step as the definition counts it: three times the forward pass, less the gradient by the
-    /// pictures where nobody asks for it, and less what a frozen base does not do.
+    /// Arithmetic of a step as the definition counts it: three times the forward pass, less the gradient
+    /// by the pictures where nobody asks for it, and less what a frozen base does not do.
     fn gflop(self, model: &Model) -> f64 {
         let (nodes, forward) = (model.graph.nodes(), model.graph.cost().flops as f64);
         let head: u64 = nodes[model.graph.base().len()..].iter().map(|node| node.cost.flops).sum();

@@ -1,7 +1,7 @@
 //! From a sample to the numbers that a network takes: what of the picture, at which size, changed how.
 //!
-//! Training, scoring and prediction each have theirs of one set of settings, so that a network sees pictures as it learnt
-//! to see them.
+//! Training, scoring and prediction each have theirs of one set of settings, so that a network sees
+//! pictures as it learnt to see them.
 
 use super::augment::crop::{Crop, Fill};
 use super::augment::jitter::Jitter;

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Labels come from the class lists where all twenty name the picture, else from its annotation,
-//! else from its mask, unless that is void throughout. What is difficult is in the picture all the same, and counts as such.
+//! else from its mask, unless that is void throughout. What is difficult is in the picture all the same,
+//! and counts as such.
 
 mod annotation;
 mod lists;

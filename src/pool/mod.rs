@@ -1,8 +1,8 @@
 //! The buffer pool: memory that tensors give back is handed to the next tensors.
 //!
 //! A training step allocates the same sizes over and over. Given back to the system, each large
-//! block costs a page fault per 4 KiB when it is touched again; kept, it costs nothing. Small blocks are kept by
-//! size, large ones side by side (`arena.rs`).
+//! block costs a page fault per 4 KiB when it is touched again; kept, it costs nothing. Small blocks are
+//! kept by size, large ones side by side (`arena.rs`).
 
 mod arena;
 mod system;
@@ -84,8 +84,8 @@ enum Source {
     FreeList,
 }
 
-/// What a buffer panics with where there is not so much memory, for whoever catches it (`downcast_ref` of the payload): a
-/// size that nobody could have.
+/// What a buffer panics with where there is not so much memory, for whoever catches it (`downcast_ref`
+/// of the payload): a size that nobody could have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory {
     /// Asked for.
@@ -99,7 +99,8 @@ impl fmt::Display for OutOfMemory {
         let mib = |bytes: usize| bytes.div_ceil(1 << 20);
         write!(
             f,
-            "out of memory: asked for {} MiB beside {} MiB in use; smaller batches or smaller pictures need less",
+            "out of memory: asked for {} MiB beside {} MiB in use; smaller batches or \
+             smaller pictures need less",
             mib(self.bytes),
             mib(self.in_use)
         )
@@ -126,8 +127,8 @@ pub(crate) fn require(bytes: u64) {
     }
 }
 
-/// Memory for so many bytes, its size, and where it is from. None where the system gives no more, or would kill us later
-/// for what it gives now.
+/// Memory for so many bytes, its size, and where it is from. None where the system gives no more, or
+/// would kill us later for what it gives now.
 fn take(bytes: usize) -> Option<(NonNull<u8>, usize, Source)> {
     if bytes > left() {
         return None;
@@ -140,8 +141,8 @@ fn take(bytes: usize) -> Option<(NonNull<u8>, usize, Source)> {
         }
     }
     let class = size_class(bytes);
-    // A free block of the class, or of the smallest one above it that is not twice as large: blocks kept for one size
-    // alone would add up to more than all that are ever lent out together.
+    // A free block of the class, or of the smallest one above it that is not twice as large: blocks kept
+    // for one size alone would add up to more than all that are ever lent out together.
     let mut free = free_list();
     let mut fitting = free.range_mut(class..2 * class).filter(|(_, blocks)| !blocks.is_empty());
     if let Some((&class, blocks)) = fitting.next()

@@ -97,12 +97,12 @@ pub fn save(path: &Path, trainer: &Trainer) -> Result<()> {
 /// Eight digits in the checksum's place while it is computed.
 const NO_CHECKSUM: &str = "00000000";
 
-/// What stands before the checksum: a key of the JSON, as it looks within the header's JSON. No text can hold it: the
-/// quotes of a text within a text have more backslashes.
+/// What stands before the checksum: a key of the JSON, as it looks within the header's JSON. No text can
+/// hold it: the quotes of a text within a text have more backslashes.
 const BEFORE: &[u8] = br#"\"checksum\":\""#;
 
-/// Writes into a checkpoint the checksum of its bytes: CRC-32 of the file with zeros in the checksum's own place. It finds
-/// every flipped bit, and every run of up to 32.
+/// Writes into a checkpoint the checksum of its bytes: CRC-32 of the file with zeros in the checksum's
+/// own place. It finds every flipped bit, and every run of up to 32.
 pub fn seal(bytes: &mut [u8]) -> Result<(), String> {
     let at = checksum_at(bytes)?;
     bytes[at..at + NO_CHECKSUM.len()].copy_from_slice(NO_CHECKSUM.as_bytes());

@@ -127,8 +127,8 @@ impl Trainer {
     pub fn new(model: Model, plan: Plan) -> Result<Self> {
         plan.check()?;
         let optimizer = Optimizer::new(plan.rule(), plan.learning_rate)?;
-        // Gradients and the optimizer's state, each of 4 bytes a trainable parameter: where there is no memory for them, that
-        // shows now and not in the first step.
+        // Gradients and the optimizer's state, each of 4 bytes a trainable parameter: where there is no
+        // memory for them, that shows now and not in the first step.
         let mut largest = model.clone();
         let base = model.graph.base().len();
         let epochs = plan.unfreeze.iter().map(|stage| stage.epoch).chain([0]);
@@ -192,8 +192,8 @@ impl Trainer {
         self.run(training, validation, pace, monitor, None)
     }
 
-    /// [`Trainer::fit`] on what `change` makes of each batch. For a resumed run to go on with the same bits, that may
-    /// depend on the batch and on the trainer alone.
+    /// [`Trainer::fit`] on what `change` makes of each batch. For a resumed run to go on with the same
+    /// bits, that may depend on the batch and on the trainer alone.
     pub(crate) fn fit_changed(
         &mut self,
         training: &Loader,
@@ -273,8 +273,9 @@ impl Trainer {
             // The rate of the last step, also where a run is taken up after it.
             self.rate_factor = factor(self.position.global_step.saturating_sub(1));
             let (record, improved) = self.finish_epoch(validation)?;
-            // The best first: where the run is killed between the two, the checkpoint is still before the epoch's end, and
-            // whoever goes on from it writes both again. The other way round the best would be lost.
+            // The best first: where the run is killed between the two, the checkpoint is still before
+            // the epoch's end, and whoever goes on from it writes both again. The other way round the
+            // best would be lost.
             if improved {
                 self.save(pace.best.as_deref())?;
             }

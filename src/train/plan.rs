@@ -48,7 +48,8 @@ pub struct Plan {
     pub preset: String,
     /// Whose padding and epsilon the base has: that of the weights it began with.
     pub origin: Origin,
-    /// On what it began, `cpu` or `cuda in tf32`: elsewhere the last digits are others. Empty where nobody said.
+    /// On what it began, `cpu` or `cuda in tf32`: elsewhere the last digits are others. Empty where
+    /// nobody said.
     #[serde(default)]
     pub arithmetic: String,
     /// The file those came from; None for a base that began at random.
@@ -112,7 +113,8 @@ pub struct Plan {
     pub plateau: Option<Plateau>,
     /// By what the best epoch is chosen.
     pub monitor: Watch,
-    /// The share that was asked for of the training samples to validate on; None: the data's own split, or a tenth.
+    /// The share that was asked for of the training samples to validate on; None: the data's own split,
+    /// or a tenth.
     #[serde(default)]
     pub val_fraction: Option<f64>,
     /// The samples to train on: numbers of `samples`, or of the data set where those are empty.
@@ -252,8 +254,8 @@ impl Plan {
         }
     }
 
-    /// The run's samples in a data set, under the numbers of the plan ([`Manifest::find`]); an error where they are not all
-    /// there, or are others. `path` is the checkpoint's.
+    /// The run's samples in a data set, under the numbers of the plan ([`Manifest::find`]); an error
+    /// where they are not all there, or are others. `path` is the checkpoint's.
     pub fn find_samples(&self, dataset: &Arc<dyn Dataset>, path: &Path) -> Result<Arc<dyn Dataset>> {
         if !self.samples.samples.is_empty() {
             return self.samples.find(dataset).map_err(|error| Error::file(path, error));

@@ -1,11 +1,12 @@
 //! Pre-trained weights, from the files that people have.
 //!
-//! | file           | written by                                                             |
-//! |----------------|------------------------------------------------------------------------|
-//! | `.h5`          | Keras: weights by layer, whole models (their `model_weights`), and `.weights.h5` of Keras 3 |
-//! | `.keras`       | Keras 3: an archive with such a `.weights.h5` in it                    |
-//! | `.safetensors` | PyTorch, timm, this crate                                              |
-//! | `.npz`         | NumPy                                                                  |
+//! | file           | written by                                                              |
+//! |----------------|-------------------------------------------------------------------------|
+//! | `.h5`          | Keras: weights by layer, whole models (their `model_weights`)           |
+//! | `.weights.h5`  | Keras 3                                                                 |
+//! | `.keras`       | Keras 3: an archive with such a `.weights.h5` in it                     |
+//! | `.safetensors` | PyTorch, timm, this crate                                               |
+//! | `.npz`         | NumPy                                                                   |
 //!
 //! [`read`] gives the tensors under the names they have in the file. [`load`] puts them into a
 //! [`Model`](crate::nn::Model) by the name tables of [`names`], transposed where the file's

@@ -9,12 +9,13 @@
 //! **torchvision and timm.** A module and a tensor of it, `features.1.conv.0.0.weight`; the tables
 //! of [`Base::modules`] give each module its Keras layer. Tensors are turned round:
 //!
-//! | layer     | there                  | here                            |
-//! |-----------|------------------------|---------------------------------|
-//! | Conv2D    | `weight` \[O, I, h, w\] | `kernel` \[h, w, I, O\]          |
-//! | depthwise | `weight` \[C, 1, h, w\] | `depthwise_kernel` \[h, w, C, 1\] |
-//! | Dense     | `weight` \[O, I\]       | `kernel` \[I, O\]                |
-//! | batch norm | `weight`, `bias`, `running_mean`, `running_var` | `gamma`, `beta`, `moving_mean`, `moving_variance` |
+//! | layer      | there                         | here                              |
+//! |------------|-------------------------------|-----------------------------------|
+//! | Conv2D     | `weight` \[O, I, h, w\]       | `kernel` \[h, w, I, O\]           |
+//! | depthwise  | `weight` \[C, 1, h, w\]       | `depthwise_kernel` \[h, w, C, 1\] |
+//! | Dense      | `weight` \[O, I\]             | `kernel` \[I, O\]                 |
+//! | batch norm | `weight`, `bias`              | `gamma`, `beta`                   |
+//! |            | `running_mean`, `running_var` | `moving_mean`, `moving_variance`  |
 
 use super::Origin;
 use super::wrappers::Wrapping;

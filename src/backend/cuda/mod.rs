@@ -161,8 +161,8 @@ impl Cuda {
         idle
     }
 
-    /// Waits while another thread captures: in the middle of a capture the driver must not be asked for anything else of
-    /// the same stream, not even to wait. Nobody who holds a turn may ask for another.
+    /// Waits while another thread captures: in the middle of a capture the driver must not be asked for
+    /// anything else of the same stream, not even to wait. Nobody who holds a turn may ask for another.
     fn turn(&self) -> Option<RwLockReadGuard<'_, ()>> {
         let mine = graph::is_capturing(self);
         (!mine).then(|| self.turn.read().unwrap_or_else(PoisonError::into_inner))
@@ -191,8 +191,8 @@ impl Cuda {
         unsafe { self.driver.launch(kernel, size, arguments) }
     }
 
-    /// The same of a pass over n elements by kernels on `kernels/vector.cuh`: the first takes an element a thread, the second
-    /// four channels of one, where they are a multiple of four.
+    /// The same of a pass over n elements by kernels on `kernels/vector.cuh`: the first takes an element
+    /// a thread, the second four channels of one, where they are a multiple of four.
     ///
     /// # Safety
     /// [`Cuda::launch`]'s contract.
@@ -221,9 +221,9 @@ impl Cuda {
     }
 }
 
-/// With `ATROUS_CUDA_PROFILE=1`, a table of what the devices did so far: each kernel, how often it was launched, and
-/// its time by the device's own clock, the longest first. Nothing else runs beside a kernel then, and nothing is
-/// captured, so the sum is more than the time of a run without it.
+/// With `ATROUS_CUDA_PROFILE=1`, a table of what the devices did so far: each kernel, how often it was
+/// launched, and its time by the device's own clock, the longest first. Nothing else runs beside a
+/// kernel then, and nothing is captured, so the sum is more than the time of a run without it.
 pub fn profile() -> Option<String> {
     let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut rows: Vec<_> = open.iter().flat_map(|cuda| cuda.driver.profile()).collect();

@@ -191,7 +191,8 @@ pub(crate) fn sample(
     out
 }
 
-/// A block of pixels between four neighbours each: these are fetched one by one, and blended in vectors of a channel.
+/// A block of pixels between four neighbours each: these are fetched one by one, and blended in vectors
+/// of a channel.
 #[inline(always)]
 fn blend(rgb: &[u8], width: usize, rows: &Axis, columns: &Axis, out: &mut [f32]) {
     let mut values = [[[0u8; BLOCK]; 3]; 4];

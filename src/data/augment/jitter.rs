@@ -127,7 +127,8 @@ impl Colour {
     #[inline(always)]
     fn of(&self, pixel: [f32; 3]) -> [f32; 3] {
         let toward = |from: f32, x: f32, factor: f32| (from + factor * (x - from)).clamp(0.0, 255.0);
-        // (Loops, not `map`: the library's closures might not be inlined into the instruction set of the caller.)
+        // (Loops, not `map`: the library's closures might not be inlined into the instruction set of the
+        // caller.)
         let mut x = pixel;
         for x in &mut x {
             *x = (self.brightness * *x).clamp(0.0, 255.0);

@@ -1,11 +1,13 @@
 //! Picture files: pictures in and out, masks in and out.
 //!
 //! A picture is read by what it is, whatever its name ends in: JPEG, PNG or WebP. It is RGB of 8 bits
-//! then, and upright: what Exif data says of how the camera was held has been done. A mask is a PNG whose pixels say
-//! classes by numbers or by VOC's colours ([`decode_mask_png`] has the rules); where two readings contradict it is refused.
+//! then, and upright: what Exif data says of how the camera was held has been done. A mask is a PNG
+//! whose pixels say classes by numbers or by VOC's colours ([`decode_mask_png`] has the rules); where
+//! two readings contradict it is refused.
 //!
-//! Whatever a file claims, sizes are looked at before memory is taken: more than [`MOST_PIXELS`] are refused, and more
-//! than a file of its length can hold. A file that is cut off is an error, never a picture that is grey in part.
+//! Whatever a file claims, sizes are looked at before memory is taken: more than [`MOST_PIXELS`] are
+//! refused, and more than a file of its length can hold. A file that is cut off is an error, never a
+//! picture that is grey in part.
 
 use crate::data::{Mask, Picture};
 use crate::error::{Error, Result};
