@@ -18,8 +18,8 @@ fn data() -> TempDir {
     folder
 }
 
-/// A small run: two epochs of twenty steps at the smallest side the network takes, saved every step. (With five an epoch was over
-/// before a busy machine had sent it a signal.)
+/// A small run: two epochs of twenty steps at the smallest side the network takes, saved every step.
+/// (With five an epoch was over before a busy machine had sent it a signal.)
 fn small<'a>(data: &'a str, out: &'a str) -> Vec<&'a str> {
     let mut arguments = vec!["train", "classify", "--data", data, "--out", out, "--size", "108"];
     arguments.extend(["--epochs", "2", "--batch-size", "1", "--val-fraction", "0"]);

@@ -531,7 +531,8 @@ mod on_device {
         if crate::common::real_device().is_none() {
             return;
         }
-        let all = "alexnet_150 vgg16_64 vgg16_224 resnet50v2_64 mobilenet_64 mobilenetv2_96 mobilenetv2_256 deeplab_224";
+        let all = "alexnet_150 vgg16_64 vgg16_224 resnet50v2_64 mobilenet_64 \
+                   mobilenetv2_96 mobilenetv2_256 deeplab_224";
         for name in all.split(' ') {
             golden_on_device(name, &["infer", "train"]);
         }

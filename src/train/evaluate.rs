@@ -24,12 +24,14 @@ pub struct Scores {
     pub loss: Option<f64>,
     /// Categorical accuracy; of a segmentation the pixel accuracy, None as the loss is.
     pub accuracy: Option<f64>,
-    /// Of a classifier: mean average precision; None where no class has a positive sample.
+    /// A classifier's mean average precision; None where no class has a positive sample.
     pub map: Option<f64>,
-    /// Of a classifier: [samples, classes], in the loader's order.
+    /// A classifier's output, `[samples, classes]`, in the loader's order; empty for a
+    /// segmentation.
     pub probabilities: Vec<f32>,
+    /// The truth to `probabilities`, of the same shape: 0 or 1.
     pub labels: Vec<f32>,
-    /// Of a segmentation: truth against prediction, pixel by pixel at the network's size.
+    /// A segmentation's truth against prediction, pixel by pixel at the network's size.
     pub confusion: Option<Confusion>,
 }
 

@@ -10,7 +10,9 @@ use crate::models::{Head, Spec};
 /// A plan without samples, and whether classes are weighed by how rare they are.
 #[derive(Clone, Debug)]
 pub struct Preset {
+    /// Complete but for the samples.
     pub plan: Plan,
+    /// Whether rare classes weigh more in the loss.
     pub class_weights: bool,
 }
 
