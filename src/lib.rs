@@ -50,7 +50,7 @@
 //! let features = Layer::conv2d(4, 3).with_activation(Activation::Relu);
 //! graph.chain(graph.input(), [features, Layer::GlobalAveragePooling2D, Layer::dense(2)])?;
 //! let model = Model::new(graph, 1);
-//! let pass = model.run(&Tensor::rand([5, 8, 8, 3], 7), Run::infer())?;
+//! let pass = model.run(&Tensor::rand([5, 8, 8, 3], 7), Mode::infer())?;
 //! assert_eq!(pass.output.shape()[..], [5, 2]);
 //! # Ok::<(), Error>(())
 //! ```

@@ -11,7 +11,7 @@ use atrous::eval::metrics;
 use atrous::models::{Head, Spec};
 use atrous::nn::layers::Layer;
 use atrous::nn::{
-    Graph, Model, Node, Pass, Run, TrainingGraph, classify_before_upsampling, fold_batch_norm,
+    ForwardOutput, Graph, Mode, Model, Node, TrainingGraph, classify_before_upsampling, fold_batch_norm,
 };
 use atrous::ops::{self, CategoricalGradient, PoolOptions};
 use atrous::{DType, Device, Tensor, losses::Loss};
@@ -159,7 +159,7 @@ fn exact_layers(net: &Value, model: &Model, mode: &str) -> HashMap<String, Vec<f
         layers.insert(name.to_string(), output.to_vec_f64());
     };
     let model = model.to_device(Device::Cpu).unwrap().to_dtype(DType::F64);
-    let run = Run { batch_statistics: mode == "train", gradients: false, dropout: None };
+    let run = Mode { batch_statistics: mode == "train", gradients: false, dropout: None };
     no_grad(|| model.run_observed(&x, run, observe)).unwrap();
     layers
 }
@@ -277,7 +277,7 @@ fn pixel_labels(net: &Value) -> Tensor {
 }
 
 struct Replay {
-    pass: Pass,
+    pass: ForwardOutput,
     layers: HashMap<String, Vec<f64>>,
     loss: f64,
     gradients: Gradients,
@@ -302,7 +302,7 @@ fn replay(net: &Value, model: &Model, mode: &str, dtype: DType, nudges: Nudges) 
     let labels = there(labels);
     let weights =
         net.get("sw").map(|weights| there(Tensor::from_slice(&numbers(weights), [rows]).unwrap()));
-    let run = Run { batch_statistics: mode == "train", gradients: true, dropout: None };
+    let run = Mode { batch_statistics: mode == "train", gradients: true, dropout: None };
     let mut layers = HashMap::new();
     let pass = model
         .run_edited(&x, run, &mut |name, output| {
@@ -450,7 +450,7 @@ fn check(net: &Value, arrays: &mut Npz, mode: &str, dtype: DType, device: Device
 fn rewritten_logits(model: &Model, x: &Tensor, mode: &str) -> Tensor {
     let x = x.detach();
     if mode == "train" {
-        let run = Run { batch_statistics: true, gradients: false, dropout: None };
+        let run = Mode { batch_statistics: true, gradients: false, dropout: None };
         return TrainingGraph::new(model).unwrap().run(model, &x, run).unwrap().logits;
     }
     let device = model.device();
@@ -460,7 +460,7 @@ fn rewritten_logits(model: &Model, x: &Tensor, mode: &str) -> Tensor {
     // AlexNet's batch norms stand behind activations: nothing to fold them into.
     assert_eq!(before.1 < before.0, has_norms && !model.graph.name.starts_with("alexnet"));
     let rewritten = classify_before_upsampling(&folded, &[]).unwrap().to_device(device).unwrap();
-    rewritten.run(&x, Run::infer()).unwrap().logits
+    rewritten.run(&x, Mode::infer()).unwrap().logits
 }
 
 fn golden(name: &str, dtype: DType) {
@@ -639,7 +639,7 @@ fn golden_fgsm() {
         let (shape, clean) = input(&net);
         let probabilities = |values: &[f32]| {
             let x = Tensor::from_slice(values, &shape[..]).unwrap();
-            no_grad(|| model.run(&x, Run::infer())).unwrap().output.to_vec_f64()
+            no_grad(|| model.run(&x, Mode::infer())).unwrap().output.to_vec_f64()
         };
         for (got, expected) in probabilities(&clean).iter().zip(numbers(&golden["probs_clean"])) {
             close("clean probability", *got, expected, 1e-5, 1.0);
@@ -650,7 +650,7 @@ fn golden_fgsm() {
                 row[golden["classes"][label].as_u64().unwrap() as usize] = 1.0;
             }
             let x = Tensor::from_slice(&clean, &shape[..]).unwrap().leaf();
-            let pass = model.run(&x, Run::infer()).unwrap();
+            let pass = model.run(&x, Mode::infer()).unwrap();
             let row = Tensor::from_slice(&row, [1, 20]).unwrap();
             let loss = Loss::CategoricalCrossentropy { gradient: Some(CategoricalGradient::Keras) }
                 .from_logits(&pass.logits, &row, None)

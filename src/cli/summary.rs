@@ -38,7 +38,11 @@ enum PlanFor {
 }
 
 impl Summary {
-    /// The device need not be there.
+    /// Whether it tells of a device that need not be there.
+    pub fn is_of_any_device(&self) -> bool {
+        self.plan.is_some()
+    }
+
     pub fn run(self, device: Device) -> Result<()> {
         let size = self.size.unwrap_or(models::default_side(&self.model));
         let classes = self.classes.unwrap_or(models::default_classes(&self.model));

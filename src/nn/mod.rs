@@ -15,9 +15,9 @@ mod training_graph;
 
 pub use finite::not_finite;
 pub use graph::{Cost, Graph, Id, Node};
-pub use layers::Run;
+pub use layers::Mode;
 pub use model::Model;
-pub use network::Pass;
+pub use network::ForwardOutput;
 pub use parameters::{ParamId, Parameter};
 pub use plan::{ChosenAlgorithm, PlanTable, PlannedStep, Purpose, UnfusedLayer};
 pub use rewrite::{

@@ -1,8 +1,8 @@
 //! A graph with values for its parameters.
 
 use super::graph::Graph;
-use super::layers::{BatchNormalization, Initializer, Layer, Run};
-use super::network::{Edit, Network, Pass};
+use super::layers::{BatchNormalization, Initializer, Layer, Mode};
+use super::network::{Edit, ForwardOutput, Network};
 use super::parameters::{Binding, Bindings, ParamId, Parameter, find};
 use super::plan::PlanCache;
 use crate::context::on_threads;
@@ -197,18 +197,18 @@ impl Model {
     }
 
     /// Runs the network on images [N, H, W, C].
-    pub fn run(&self, x: &Tensor, run: Run) -> Result<Pass> {
-        on_threads(x.device(), || self.network().run(x, run, None))
+    pub fn run(&self, x: &Tensor, mode: Mode) -> Result<ForwardOutput> {
+        on_threads(x.device(), || self.network().run(x, mode, None))
     }
 
     /// [`Model::run`], showing every layer's output as soon as it is there.
     pub fn run_observed(
         &self,
         x: &Tensor,
-        run: Run,
+        mode: Mode,
         observe: &mut dyn FnMut(&str, &Tensor),
-    ) -> Result<Pass> {
-        self.run_edited(x, run, &mut |name, output| {
+    ) -> Result<ForwardOutput> {
+        self.run_edited(x, mode, &mut |name, output| {
             observe(name, &output);
             Ok(output)
         })
@@ -216,7 +216,7 @@ impl Model {
 
     /// [`Model::run`], where what `edit` makes of a layer's output goes on in its place: to see
     /// what follows from a feature, take it away.
-    pub fn run_edited(&self, x: &Tensor, run: Run, edit: &mut Edit) -> Result<Pass> {
-        self.network().run(x, run, Some(edit))
+    pub fn run_edited(&self, x: &Tensor, mode: Mode, edit: &mut Edit) -> Result<ForwardOutput> {
+        self.network().run(x, mode, Some(edit))
     }
 }

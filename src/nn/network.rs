@@ -1,7 +1,7 @@
 //! Running a graph: its plan, step by step.
 
 use super::graph::{Graph, Id};
-use super::layers::{Forward, Layer, LayerOutput, Run, convolution};
+use super::layers::{Forward, Layer, LayerOutput, Mode, convolution};
 use super::parameters::{Binding, Bindings, ParamId, Parameter};
 use super::plan::{Fusion, PlanCache, Step, Target};
 use crate::activation::Activation;
@@ -14,7 +14,7 @@ use crate::ops::epilogue::{Epilogue, Kernels};
 use crate::tensor::Tensor;
 
 /// What one pass through a network leaves.
-pub struct Pass {
+pub struct ForwardOutput {
     pub output: Tensor,
     /// What the last layer's sigmoid or softmax was applied to; else the output.
     pub logits: Tensor,
@@ -49,11 +49,11 @@ struct Progress {
 
 impl Network<'_> {
     /// Runs the network on images [N, H, W, C]. With `edit`, each layer is a step of its own.
-    pub fn run(&self, x: &Tensor, run: Run, mut edit: Option<&mut Edit>) -> Result<Pass> {
+    pub fn run(&self, x: &Tensor, mode: Mode, mut edit: Option<&mut Edit>) -> Result<ForwardOutput> {
         self.check(x)?;
-        let plan = self.plans.get(self.graph, self.target(x, run, edit.is_some()));
+        let plan = self.plans.get(self.graph, self.target(x, mode, edit.is_some()));
         let nodes = self.graph.nodes();
-        let leaf = |parameter: &Parameter| match run.gradients && parameter.trainable {
+        let leaf = |parameter: &Parameter| match mode.gradients && parameter.trainable {
             true => parameter.value.leaf(),
             false => parameter.value.clone(),
         };
@@ -65,7 +65,7 @@ impl Network<'_> {
             logits: None,
         };
         for step in &plan.steps {
-            let output = self.step(step, x, run, &mut progress)?;
+            let output = self.step(step, x, mode, &mut progress)?;
             let output = match &mut edit {
                 Some(edit) => edit(&self.graph.node(step.output).name, output)?,
                 None => output,
@@ -76,10 +76,10 @@ impl Network<'_> {
         let Progress { leaves, mut values, moving, logits, .. } = progress;
         let output = values[self.graph.output().0].take();
         let output = output.ok_or_else(|| Error::argument("model", "no step made its output"))?;
-        Ok(Pass { logits: logits.unwrap_or_else(|| output.clone()), output, leaves, moving })
+        Ok(ForwardOutput { logits: logits.unwrap_or_else(|| output.clone()), output, leaves, moving })
     }
 
-    fn step(&self, step: &Step, x: &Tensor, run: Run, progress: &mut Progress) -> Result<Tensor> {
+    fn step(&self, step: &Step, x: &Tensor, mode: Mode, progress: &mut Progress) -> Result<Tensor> {
         let node = self.graph.node(step.layer);
         let inputs = match node.layer {
             Layer::Input(_) => vec![x.clone()],
@@ -98,7 +98,7 @@ impl Network<'_> {
             name: &node.name,
             parameters: &parameters,
             prepack: weight.map(|weight| &weight.parameter(self.store).prepack),
-            run: Run { batch_statistics: step.batch_statistics, ..run },
+            mode: Mode { batch_statistics: step.batch_statistics, ..mode },
             epilogue,
             depthwise: of_depthwise.as_deref().and_then(|its| self.depthwise(step, its)),
             statistics: progress.statistics[step.layer.0].take(),
@@ -146,15 +146,15 @@ impl Network<'_> {
         .collect()
     }
 
-    fn target(&self, x: &Tensor, run: Run, observed: bool) -> Target {
+    fn target(&self, x: &Tensor, mode: Mode, observed: bool) -> Target {
         let trains =
             |layer: &[Binding]| layer.iter().any(|binding| binding.parameter(self.store).trainable);
         Target {
             kernels: Kernels::of(x),
             input: x.shape(),
             input_gradient: Needs::of([x]).any(),
-            gradients: run.gradients && Context::current().recording,
-            batch_statistics: run.batch_statistics,
+            gradients: mode.gradients && Context::current().recording,
+            batch_statistics: mode.batch_statistics,
             trains: self.bindings.layers().map(trains).collect(),
             observed,
         }
@@ -192,7 +192,7 @@ mod tests {
             let folded = for_inference(&model).unwrap();
             let x = noise([2, side, side, 3]);
             for (model, run) in
-                [(&folded, Run::infer()), (&model, Run::infer()), (&model, Run::train(1, 2))]
+                [(&folded, Mode::infer()), (&model, Mode::infer()), (&model, Mode::train(1, 2))]
             {
                 let fused = model.run(&x, run).unwrap();
                 let alone = model.run_observed(&x, run, &mut |_, _| {}).unwrap();
@@ -219,9 +219,9 @@ mod tests {
     fn layouts_of_old_weights_are_not_used_with_new_ones() {
         let x = noise([1, 8, 8, 16]).leaf();
         let run = |model: &Model| {
-            let y = model.run(&x, Run::infer()).unwrap().output;
+            let y = model.run(&x, Mode::infer()).unwrap().output;
             let gradient = ops::sum(&y).unwrap().backward().unwrap().get(&x).unwrap().to_vec_f64();
-            let alone = no_grad(|| model.run(&x, Run::infer())).unwrap().output;
+            let alone = no_grad(|| model.run(&x, Mode::infer())).unwrap().output;
             (y.to_vec_f64(), alone.to_vec_f64(), gradient)
         };
         let (mut model, other) = (Model::new(few_pixels(), 1), Model::new(few_pixels(), 2));
@@ -243,7 +243,7 @@ mod tests {
         let mut model = Model::new(by_name("mobilenetv2", 32, 20).unwrap(), 3);
         model.freeze_first(model.graph.base().len());
         let graph = TrainingGraph::new(&model).unwrap();
-        graph.run(&model, &noise([2, 32, 32, 3]), Run::train(1, 0)).unwrap();
+        graph.run(&model, &noise([2, 32, 32, 3]), Mode::train(1, 0)).unwrap();
         assert!(model.parameters.iter_mut().all(|parameter| parameter.value.is_unique()));
     }
 }

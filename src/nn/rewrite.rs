@@ -252,8 +252,8 @@ impl Rebuilt<'_> {
 mod tests {
     use super::*;
     use crate::cases::{Input, relative_deviation};
-    use crate::nn::Run;
-    use crate::nn::{Pass, TrainingGraph};
+    use crate::nn::Mode;
+    use crate::nn::{ForwardOutput, TrainingGraph};
     use crate::ops::Padding;
     use crate::tensor::{DType, Tensor};
 
@@ -302,8 +302,8 @@ mod tests {
                     .count()
             };
             assert_eq!((norms(&model), norms(&folded)), (5, 2));
-            let expected = model.run(&x, Run::infer()).unwrap().output;
-            let got = folded.run(&x, Run::infer()).unwrap().output;
+            let expected = model.run(&x, Mode::infer()).unwrap().output;
+            let got = folded.run(&x, Mode::infer()).unwrap().output;
             let deviation = relative_deviation(&got, &expected);
             assert!(deviation < tolerance, "{dtype:?}: {deviation:e}");
         }
@@ -326,8 +326,8 @@ mod tests {
         let names: Vec<&str> = rewritten.graph.nodes().iter().map(|node| node.name.as_str()).collect();
         assert_eq!(names, ["input", "conv2d", "conv2d_1", "up_sampling2d"]);
         let x = picture([2, 5, 4, 3]);
-        let expected = model.run(&x, Run::infer()).unwrap().output;
-        let got = rewritten.run(&x, Run::infer()).unwrap().output;
+        let expected = model.run(&x, Mode::infer()).unwrap().output;
+        let got = rewritten.run(&x, Mode::infer()).unwrap().output;
         assert!(relative_deviation(&got, &expected) < 1e-14);
         let kept = classify_before_upsampling(&model, &["conv2d_1"]).unwrap();
         assert_eq!(kept.graph.nodes()[3].name, "conv2d_1");
@@ -367,8 +367,8 @@ mod tests {
         // What has unequal sides or two readers stays.
         assert_eq!((zeros_in(&model), zeros_in(&rewritten)), (4, 2));
         let x = picture([2, 8, 9, 3]);
-        let expected = model.run(&x, Run::infer()).unwrap().output;
-        let got = rewritten.run(&x, Run::infer()).unwrap().output;
+        let expected = model.run(&x, Mode::infer()).unwrap().output;
+        let got = rewritten.run(&x, Mode::infer()).unwrap().output;
         assert!(relative_deviation(&got, &expected) < 1e-14);
         for parameter in &model.parameters {
             let same = rewritten.parameter(&parameter.path).unwrap();
@@ -385,8 +385,8 @@ mod tests {
         assert!(fold_frozen_batch_norm(&model).unwrap().graph.find("batch_normalization").is_none());
         let training = TrainingGraph::new(&model).unwrap();
         let x = picture([2, 9, 9, 3]);
-        let run = Run { dropout: None, ..Run::train(1, 0) };
-        let of = |pass: &Pass| {
+        let run = Mode { dropout: None, ..Mode::train(1, 0) };
+        let of = |pass: &ForwardOutput| {
             let loss = crate::ops::sum(&crate::ops::mul(&pass.output, &pass.output).unwrap()).unwrap();
             let gradients = loss.backward().unwrap();
             let all = pass.leaves.iter().map(|leaf| gradients.get(leaf).cloned());

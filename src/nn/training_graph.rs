@@ -1,9 +1,9 @@
 //! A model's graph as a training step runs it.
 
 use super::graph::Graph;
-use super::layers::Run;
+use super::layers::Mode;
 use super::model::Model;
-use super::network::{Network, Pass};
+use super::network::{ForwardOutput, Network};
 use super::parameters::Bindings;
 use super::plan::PlanCache;
 use super::rewrite::Rewrite;
@@ -30,9 +30,9 @@ impl TrainingGraph {
 
     /// Runs the model it was made for: leaves and moving statistics of the pass are numbered as the model's
     /// parameters are.
-    pub fn run(&self, model: &Model, x: &Tensor, run: Run) -> Result<Pass> {
+    pub fn run(&self, model: &Model, x: &Tensor, mode: Mode) -> Result<ForwardOutput> {
         let TrainingGraph { graph, bindings, plans } = self;
         let network = Network { graph, bindings, store: &model.parameters, plans };
-        on_threads(x.device(), || network.run(x, run, None))
+        on_threads(x.device(), || network.run(x, mode, None))
     }
 }

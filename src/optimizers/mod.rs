@@ -26,7 +26,7 @@ use crate::backend::cuda::Cuda;
 use crate::context::on_threads;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::{Model, Pass};
+use crate::nn::{ForwardOutput, Model};
 use crate::tensor::{DType, Gradient, Shape, Tensor};
 use std::fmt;
 use std::str::FromStr;
@@ -348,7 +348,7 @@ impl Optimizer {
         &mut self,
         model: &mut Model,
         loss: Tensor,
-        pass: Pass,
+        pass: ForwardOutput,
         clip: Option<f32>,
     ) -> Result<()> {
         let mut gradients = loss.backward()?;

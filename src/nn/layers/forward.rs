@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// How a pass through the network behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
+pub struct Mode {
     /// Batch norm uses the batch's own statistics (and moves the moving ones).
     pub batch_statistics: bool,
     /// Trainable parameters are leaves of the tape.
@@ -19,15 +19,15 @@ pub struct Run {
     pub dropout: Option<(u64, u64)>,
 }
 
-impl Run {
+impl Mode {
     /// Moving statistics, no dropout, no gradients by parameters.
     pub fn infer() -> Self {
-        Run { batch_statistics: false, gradients: false, dropout: None }
+        Mode { batch_statistics: false, gradients: false, dropout: None }
     }
 
     /// Batch statistics, gradients, dropout keyed by (seed, step).
     pub fn train(seed: u64, step: u64) -> Self {
-        Run { batch_statistics: true, gradients: true, dropout: Some((seed, step)) }
+        Mode { batch_statistics: true, gradients: true, dropout: Some((seed, step)) }
     }
 }
 
@@ -39,7 +39,7 @@ pub(crate) struct Forward<'a> {
     pub parameters: &'a [Tensor],
     /// Where layouts of the first of them are kept.
     pub prepack: Option<&'a Arc<PrepackCache>>,
-    pub run: Run,
+    pub mode: Mode,
     /// What the layer makes in its own pass, which layers after it would.
     pub epilogue: Epilogue,
     /// The depthwise convolution that a 1×1 convolution makes before itself, and the activation between them.

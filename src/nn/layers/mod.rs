@@ -33,7 +33,7 @@ pub use conv2d::Conv2D;
 pub(crate) use conv2d::convolution;
 pub use dense::Dense;
 pub use depthwise_conv2d::DepthwiseConv2D;
-pub use forward::Run;
+pub use forward::Mode;
 pub(crate) use forward::{Forward, LayerOutput};
 pub use initializers::Initializer;
 pub use refused::Refused;
