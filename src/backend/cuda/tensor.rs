@@ -16,7 +16,7 @@ impl DeviceMemory for Memory {
         Memory::dtype(self)
     }
 
-    fn len(&self) -> usize {
+    fn elements(&self) -> usize {
         Memory::len(self)
     }
 
