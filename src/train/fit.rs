@@ -1,11 +1,12 @@
 //! The training loop.
 
 use super::callbacks::Callbacks;
+use super::captured::OnDevice;
 use super::checkpoint;
 use super::evaluate::evaluate;
 use super::history::{Epoch, History};
 use super::plan::{Plan, Watch};
-use super::step::{OnDevice, Pending};
+use super::step::Pending;
 use crate::data::loader::{Batch, Loader};
 use crate::data::transforms::Recipe;
 use crate::device::Device;

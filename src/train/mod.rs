@@ -5,6 +5,7 @@
 //! that was killed goes on as if nothing had been.
 
 mod callbacks;
+mod captured;
 mod checkpoint;
 mod evaluate;
 mod fit;
