@@ -23,7 +23,9 @@ pub struct Warp {
 const BYTES: usize = 48;
 
 impl Warp {
-    pub(crate) fn new(matrices: &[Matrix], preprocess: Preprocess) -> Result<Self> {
+    /// A warp by one matrix for each sample, followed by the preprocessing. An error where there is
+    /// no sample.
+    pub fn new(matrices: &[Matrix], preprocess: Preprocess) -> Result<Self> {
         let numbers = matrices.iter().flatten().flatten();
         let bytes: Vec<u8> = numbers.flat_map(|number| number.to_ne_bytes()).collect();
         Ok(Warp { matrices: Tensor::from_u8(&bytes, [matrices.len(), BYTES])?, preprocess })
