@@ -1,14 +1,15 @@
 //! Where tensors live and operators run. A device is a value, not a type parameter.
 
+#![warn(missing_docs)]
+
 use crate::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
 
-/// Where a tensor's elements are, and where operators on it run. Parsed from and printed as `cpu`,
-/// `cuda:N` (`cuda` is the first) and `emulated`.
+/// A place for tensors. Its name is `cpu`, `cuda:0`, `emulated` (`cuda` is the first of them).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
-    /// The host: memory of the process, all its threads, the best instruction set it has.
+    /// All cores of the CPU, through rayon's pool.
     Cpu,
     /// The n-th CUDA device, counted from 0. Needs the feature `cuda`.
     Cuda(usize),

@@ -1,5 +1,7 @@
 //! One error type. Every variant says what was expected, what came, and where.
 
+#![warn(missing_docs)]
+
 use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -63,14 +65,19 @@ pub enum Error {
 }
 
 impl Error {
-    /// An [`Error::Shape`]; `expected` and `got` are shapes or words.
+    /// [`Error::Shape`]: `op: expected …, got …`.
     pub fn shape(op: &'static str, expected: impl fmt::Display, got: impl fmt::Display) -> Self {
         Error::Shape { op, expected: expected.to_string(), got: got.to_string() }
     }
 
-    /// An [`Error::Argument`] about the setting `what`.
+    /// [`Error::Argument`]: `what: message`.
     pub fn argument(what: &'static str, message: impl fmt::Display) -> Self {
         Error::Argument { what, message: message.to_string() }
+    }
+
+    /// A name that is none of those there are.
+    pub(crate) fn unknown(what: &'static str, name: &str, known: &[&str]) -> Self {
+        Error::argument(what, format!("`{name}` is none of `{}`", known.join("`, `")))
     }
 
     /// An [`Error::File`]; the message does not repeat the path.
@@ -78,6 +85,34 @@ impl Error {
         Error::File { path: path.as_ref().to_owned(), message: message.to_string() }
     }
 }
+
+/// The names of an enum without fields, for `Display` and `FromStr`: `names! { "what it is" Type { Variant: "name" } }`.
+macro_rules! names {
+    ($what:literal $type:ident { $($variant:ident: $name:literal),* }) => {
+        impl $type {
+            /// The names that are parsed and displayed, in the order of the variants.
+            pub const NAMES: [&'static str; [$($name),*].len()] = [$($name),*];
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(match self { $($type::$variant => $name,)* })
+            }
+        }
+
+        impl std::str::FromStr for $type {
+            type Err = $crate::error::Error;
+
+            fn from_str(name: &str) -> $crate::error::Result<Self> {
+                match name {
+                    $($name => Ok($type::$variant),)*
+                    _ => Err($crate::error::Error::unknown($what, name, &Self::NAMES)),
+                }
+            }
+        }
+    };
+}
+pub(crate) use names;
 
 /// What a file says, made safe to print: an Id or a tensor's name may hold a terminal's escape sequences,
 /// line ends, or marks that turn the direction of writing round. Those are written out (`\u{1b}`, `\n`);

@@ -1,5 +1,7 @@
 //! Losses by their Keras names, and the weights of samples.
 
+#![warn(missing_docs)]
+
 use crate::error::{Error, Result};
 use crate::ops::{self, CategoricalGradient, common_dtype};
 use crate::tensor::{DType, Real, Tensor};
@@ -38,12 +40,9 @@ impl Loss {
         }
     }
 
-    /// The mean loss Σᵢ wᵢLᵢ / N, a scalar on the tape.
-    ///
-    /// `logits`: `[N, classes]`, or `[N, H, W, classes]` with sparse labels. `labels`: flags or
-    /// probabilities of the logits' shape; sparse ones are class numbers without the last axis.
-    /// `sample_weights`: wᵢ, one for each row; None is 1 everywhere. An error where shapes, types
-    /// or labels do not fit.
+    /// Σᵢ wᵢLᵢ / N over the N samples (rows, pixels): a scalar on the tape. `logits` are `[..., classes]`;
+    /// `labels` flags of their shape, or class numbers `[...]`; `sample_weights` `[N]`, of the logits' type.
+    /// An error where they are not.
     pub fn from_logits(
         &self,
         logits: &Tensor,
@@ -95,9 +94,8 @@ impl FromStr for Loss {
             Loss::CategoricalCrossentropy { gradient: None },
             Loss::SparseCategoricalCrossentropy { ignore: None },
         ];
-        all.into_iter().find(|loss| loss.name() == name).ok_or_else(|| {
-            Error::argument("loss", format!("`{name}` is none of `{}`", Loss::NAMES.join("`, `")))
-        })
+        let found = all.into_iter().find(|loss| loss.name() == name);
+        found.ok_or_else(|| Error::unknown("loss", name, &Loss::NAMES))
     }
 }
 

@@ -5,6 +5,8 @@
 //! the next, so any thread, on any device, in any order, computes the same numbers. Streams are
 //! named by what they are for, e.g. `Stream::new(seed, &[domain::AUGMENT, epoch, sample])`.
 
+#![warn(missing_docs)]
+
 use rand::rand_core::{Infallible, TryRng};
 
 /// The first label of a stream: what its numbers are used for.

@@ -196,6 +196,20 @@ fn the_summary_counts_the_parameters() {
 }
 
 #[test]
+fn the_plan_says_what_each_step_makes_and_why_it_makes_no_more() {
+    let plan = done(&["summary", "mobilenetv2", "--plan", "--batch", "16"]);
+    assert!(plan.contains("inference of 16×256×256×3 on cpu, "), "{plan}");
+    assert!(plan.contains("residual `block_1_project") && plan.contains("1×1 GEMM"), "{plan}");
+    // The device need not be there.
+    let plan = done(&["summary", "mobilenetv2", "--plan", "train", "--device", "cuda", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&plan).unwrap();
+    let steps = json["plan"]["steps"].as_array().unwrap();
+    let reasons = steps.iter().flat_map(|step| step["not_fused"].as_array().unwrap());
+    assert!(reasons.clone().count() > 0 && reasons.clone().all(|reason| reason["why"].is_string()));
+    assert_eq!(json["plan"]["device"], "cuda:0");
+}
+
+#[test]
 fn a_network_that_labels_pixels_has_the_background_as_a_class_of_its_own() {
     let parameters = |arguments: &[&str]| -> serde_json::Value {
         let json: serde_json::Value = serde_json::from_str(&done(arguments)).unwrap();

@@ -6,7 +6,7 @@ use crate::data::loader::Batch;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::models::Spec;
-use crate::nn::{Model, Run, for_inference};
+use crate::nn::{Mode, Model, for_inference};
 use crate::ops::{sign, sparse_softmax_cross_entropy};
 use crate::pool::{self, Buffer};
 use crate::random::{Stream, domain};
@@ -84,7 +84,7 @@ impl Net {
             let images = Net { batch, ..self }.batch_of_noise()?.images;
             time(4.0, || {
                 let images = images.to_device(device)?;
-                no_grad(|| folded.run(&images, Run::infer()))?;
+                no_grad(|| folded.run(&images, Mode::infer()))?;
                 device.synchronize()
             })
         };
@@ -133,7 +133,7 @@ impl Net {
         let labels = Tensor::zeros([self.batch]).to_device(device)?;
         time(4.0, || {
             let images = batch.images.to_device(device)?.leaf();
-            let logits = folded.run(&images, Run::infer())?.logits;
+            let logits = folded.run(&images, Mode::infer())?.logits;
             let loss = sparse_softmax_cross_entropy(&logits, &labels, None, None)?;
             let gradients = loss.backward()?;
             if let Some(gradient) = gradients.get(&images) {

@@ -128,7 +128,10 @@ pub fn run(cli: Cli) -> Result<()> {
     if let Command::Doctor(command) = cli.command {
         return command.run(cli.global.device);
     }
-    let _ = DEVICE.set(cli.global.device.require()?);
+    let _ = DEVICE.set(match &cli.command {
+        Command::Summary(summary) if summary.is_of_any_device() => cli.global.device,
+        _ => cli.global.device.require()?,
+    });
     let precision = cli.global.precision;
     if precision != Precision::F32 && device() == Device::Cpu {
         let message =
@@ -158,7 +161,7 @@ fn command(command: Command) -> Result<()> {
         Command::Attack(command) => command.run(),
         Command::Bench(command) => command.run(device()),
         Command::Doctor(_) => Ok(()),
-        Command::Summary(command) => command.run(),
+        Command::Summary(command) => command.run(device()),
         Command::Data(command) => command.run(),
         Command::Weights(command) => command.run(),
     }

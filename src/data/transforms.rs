@@ -7,9 +7,7 @@ use super::augment::crop::{Crop, Fill};
 use super::augment::jitter::Jitter;
 use super::augment::{Ranges, Rule};
 use super::image::{Fit, MaskResize, Preprocess};
-use crate::error::{Error, Result};
-use std::fmt;
-use std::str::FromStr;
+use crate::error::{Result, names};
 
 /// How training images differ from time to time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,27 +30,7 @@ pub enum Augment {
     Colour,
 }
 
-impl Augment {
-    pub(crate) const NAMES: [&'static str; 5] = ["none", "flip", "keras", "crop", "colour"];
-}
-
-impl fmt::Display for Augment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Augment::NAMES[*self as usize])
-    }
-}
-
-impl FromStr for Augment {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        let all = [Augment::None, Augment::Flip, Augment::Keras, Augment::Crop, Augment::Colour];
-        all.into_iter().find(|augment| augment.to_string() == name).ok_or_else(|| {
-            let known = Augment::NAMES.join("`, `");
-            Error::argument("augment", format!("`{name}` is none of `{known}`"))
-        })
-    }
-}
+names! { "augment" Augment { None: "none", Flip: "flip", Keras: "keras", Crop: "crop", Colour: "colour" } }
 
 /// How a sample becomes numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -78,7 +78,7 @@ pub fn save(path: &Path, trainer: &Trainer) -> Result<()> {
         position: trainer.position,
         callbacks: trainer.callbacks,
         history: trainer.history.clone(),
-        optimizer_step: trainer.optimizer.step(),
+        optimizer_step: trainer.optimizer.steps(),
         learning_rate: trainer.optimizer.learning_rate,
     };
     let parameters = model.parameters.iter().map(|p| (format!("model/{}", p.path), p.value.clone()));

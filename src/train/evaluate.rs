@@ -7,7 +7,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::eval::metrics::{self, Confusion};
 use crate::losses::Loss;
-use crate::nn::{Model, Run, for_inference};
+use crate::nn::{Mode, Model, for_inference};
 use crate::tensor::Tensor;
 
 /// The share of rows whose largest output is at their first label; of pixels, void ones apart, whose
@@ -50,7 +50,7 @@ pub fn evaluate(model: &Model, loss: Loss, loader: &Loader) -> Result<Scores> {
             let batch = batch?;
             let n = batch.indices.len() as f64;
             let images = batch.images.to_device(device)?;
-            let pass = model.run(&images, Run::infer())?;
+            let pass = model.run(&images, Mode::infer())?;
             original.require_finite(&images, &pass.logits)?;
             let targets = batch.targets(segments)?;
             loss_sum += n * loss.from_logits(&pass.logits, &targets.to_device(device)?, None)?.item()?;

@@ -10,7 +10,7 @@ use crate::data::loader::{Batch, Loader};
 use crate::data::transforms::Recipe;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::{Live, Model};
+use crate::nn::{Model, TrainingGraph};
 use crate::optimizers::Optimizer;
 use crate::pool;
 use serde::{Deserialize, Serialize};
@@ -70,8 +70,8 @@ pub struct Trainer {
     pub(super) rate_factor: f32,
     /// On a device, ask for every kernel of a step one by one, and capture no graph.
     pub eager: bool,
-    /// The model as a step runs it, for as long as the same layers train.
-    pub(super) live: Option<Live>,
+    /// The model's graph as a step runs it, for as long as the same layers train.
+    pub(super) training_graph: Option<TrainingGraph>,
     /// What steps keep on a device, for as long.
     pub(super) there: Option<OnDevice>,
     /// A step that was begun and not waited for.
@@ -152,7 +152,7 @@ impl Trainer {
             history: History::default(),
             rate_factor: 1.0,
             eager: false,
-            live: None,
+            training_graph: None,
             there: None,
             pending: None,
         };
@@ -165,7 +165,7 @@ impl Trainer {
     pub fn to_device(&mut self, device: Device) -> Result<()> {
         self.model = self.model.to_device(device)?;
         self.optimizer.to_device(device)?;
-        (self.live, self.there) = (None, None);
+        (self.training_graph, self.there) = (None, None);
         Ok(())
     }
 
@@ -178,7 +178,7 @@ impl Trainer {
             self.model.freeze_batch_norms();
         }
         if self.model.parameters.iter().map(|p| p.trainable).ne(before) {
-            (self.live, self.there) = (None, None);
+            (self.training_graph, self.there) = (None, None);
         }
     }
 

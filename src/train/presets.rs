@@ -25,8 +25,7 @@ impl Preset {
     /// that it can stay as it is. An error where there is no such preset.
     pub fn new(name: &str, mut network: Spec, pretrained: bool) -> Result<Self> {
         if !Preset::NAMES.contains(&name) {
-            let known = Preset::NAMES.join("`, `");
-            return Err(Error::argument("preset", format!("`{name}` is none of `{known}`")));
+            return Err(Error::unknown("preset", name, &Preset::NAMES));
         }
         let scratch = network.name == "alexnet";
         if name == "best" && !(scratch || network.segments()) {

@@ -78,7 +78,10 @@ impl Tensor {
         if !self.is_unique() {
             let memory = self.memory();
             let copy = memory.cuda.copied(memory)?;
+            // The same leaf of the tape, if it is one.
+            let node = self.node.take();
             *self = Tensor::from_memory(copy, self.shape());
+            self.node = node;
         }
         Ok(())
     }
