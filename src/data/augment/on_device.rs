@@ -23,8 +23,7 @@ pub struct Warp {
 const BYTES: usize = 48;
 
 impl Warp {
-    /// A warp by one matrix for each sample, followed by the preprocessing. An error where there is
-    /// no sample.
+    /// A warp by one matrix for each sample, followed by the preprocessing.
     pub fn new(matrices: &[Matrix], preprocess: Preprocess) -> Result<Self> {
         let numbers = matrices.iter().flatten().flatten();
         let bytes: Vec<u8> = numbers.flat_map(|number| number.to_ne_bytes()).collect();
