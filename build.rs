@@ -142,20 +142,22 @@ mod emulator {
         build.compile("atrous_emulated");
     }
 
-    /// The names of the functions that are declared `extern "C" __global__ void NAME(`, whatever
-    /// stands between.
+    /// The names of a file's kernels: of the functions declared `extern "C" __global__ void NAME(`, whatever
+    /// stands between, and of the lines `KERNEL(NAME, ...` of files that have such a macro.
     fn kernel_names(source: &str) -> Vec<&str> {
-        let declared = source.split("extern \"C\" __global__ void").skip(1);
-        declared
-            .filter_map(|rest| {
-                let rest = rest.trim_start();
-                // Launch bounds are in parentheses, too.
-                let rest = match rest.strip_prefix("__launch_bounds__(") {
-                    Some(bounds) => bounds.split_once(')')?.1.trim_start(),
-                    None => rest,
-                };
-                Some(rest.split_once('(')?.0.trim())
-            })
-            .collect()
+        let declared = source.split("extern \"C\" __global__ void").skip(1).filter_map(|rest| {
+            let rest = rest.trim_start();
+            // Launch bounds are in parentheses, too.
+            let rest = match rest.strip_prefix("__launch_bounds__(") {
+                Some(bounds) => bounds.split_once(')')?.1.trim_start(),
+                None => rest,
+            };
+            Some(rest.split_once('(')?.0.trim())
+        });
+        let listed =
+            source.lines().filter_map(|line| Some(line.strip_prefix("KERNEL(")?.split_once(',')?.0));
+        // What the macro itself declares has no name yet.
+        let is_name = |name: &&str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        declared.chain(listed).filter(is_name).collect()
     }
 }

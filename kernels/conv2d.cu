@@ -221,32 +221,23 @@ __device__ __forceinline__ void product_of_weights(const Conv2d& g, const float*
 
 }  // namespace
 
+// A kernel a line: of a pass, in a precision, in tiles of 128×128 or 64×64. (Two large blocks share a multiprocessor.)
+#define BOUNDS_128 __launch_bounds__(256, 2)
+#define BOUNDS_64 __launch_bounds__(128)
+#define KERNEL(name, pass, precision, size) extern "C" __global__ void BOUNDS_##size name pass(precision, size)
+
 // grid: [outputs / size, filters / size, parts]; `bias` may be null; `after`: the activation made in the same pass. Of
 // several parts y is their sums, [parts, outputs, filters], without bias and activation.
-extern "C" __global__ void __launch_bounds__(256, 2) conv2d_forward_f32_large(
-    const float* x, const float* w, const float* bias, float* y, Conv2d g, int after) {
-    product_of_patches<F32, 128, true>(g, x, w, bias, y, after);
-}
-extern "C" __global__ void __launch_bounds__(128) conv2d_forward_f32_small(
-    const float* x, const float* w, const float* bias, float* y, Conv2d g, int after) {
-    product_of_patches<F32, 64, true>(g, x, w, bias, y, after);
-}
-extern "C" __global__ void __launch_bounds__(256, 2) conv2d_forward_tf32_large(
-    const float* x, const float* w, const float* bias, float* y, Conv2d g, int after) {
-    product_of_patches<TF32, 128, true>(g, x, w, bias, y, after);
-}
-extern "C" __global__ void __launch_bounds__(128) conv2d_forward_tf32_small(
-    const float* x, const float* w, const float* bias, float* y, Conv2d g, int after) {
-    product_of_patches<TF32, 64, true>(g, x, w, bias, y, after);
-}
-extern "C" __global__ void __launch_bounds__(256, 2) conv2d_forward_bf16_large(
-    const float* x, const float* w, const float* bias, float* y, Conv2d g, int after) {
-    product_of_patches<BF16, 128, true>(g, x, w, bias, y, after);
-}
-extern "C" __global__ void __launch_bounds__(128) conv2d_forward_bf16_small(
-    const float* x, const float* w, const float* bias, float* y, Conv2d g, int after) {
-    product_of_patches<BF16, 64, true>(g, x, w, bias, y, after);
-}
+#define FORWARD(precision, size) \
+    (const float* x, const float* w, const float* bias, float* y, Conv2d g, int after) { \
+        product_of_patches<precision, size, true>(g, x, w, bias, y, after); \
+    }
+KERNEL(conv2d_forward_f32_large, FORWARD, F32, 128)
+KERNEL(conv2d_forward_f32_small, FORWARD, F32, 64)
+KERNEL(conv2d_forward_tf32_large, FORWARD, TF32, 128)
+KERNEL(conv2d_forward_tf32_small, FORWARD, TF32, 64)
+KERNEL(conv2d_forward_bf16_large, FORWARD, BF16, 128)
+KERNEL(conv2d_forward_bf16_small, FORWARD, BF16, 64)
 
 // Fewer than 16 channels. grid: [outputs / 64, filters / 64].
 extern "C" __global__ void __launch_bounds__(128) conv2d_forward_few(
@@ -255,56 +246,28 @@ extern "C" __global__ void __launch_bounds__(128) conv2d_forward_few(
 }
 
 // grid: [inputs / size, channels / size, parts].
-extern "C" __global__ void __launch_bounds__(256, 2) conv2d_data_f32_large(
-    const float* dy, const float* w, float* dx, Conv2d g) {
-    product_of_patches<F32, 128, false>(g, dy, w, nullptr, dx, LINEAR);
-}
-extern "C" __global__ void __launch_bounds__(128) conv2d_data_f32_small(
-    const float* dy, const float* w, float* dx, Conv2d g) {
-    product_of_patches<F32, 64, false>(g, dy, w, nullptr, dx, LINEAR);
-}
-extern "C" __global__ void __launch_bounds__(256, 2) conv2d_data_tf32_large(
-    const float* dy, const float* w, float* dx, Conv2d g) {
-    product_of_patches<TF32, 128, false>(g, dy, w, nullptr, dx, LINEAR);
-}
-extern "C" __global__ void __launch_bounds__(128) conv2d_data_tf32_small(
-    const float* dy, const float* w, float* dx, Conv2d g) {
-    product_of_patches<TF32, 64, false>(g, dy, w, nullptr, dx, LINEAR);
-}
-extern "C" __global__ void __launch_bounds__(256, 2) conv2d_data_bf16_large(
-    const float* dy, const float* w, float* dx, Conv2d g) {
-    product_of_patches<BF16, 128, false>(g, dy, w, nullptr, dx, LINEAR);
-}
-extern "C" __global__ void __launch_bounds__(128) conv2d_data_bf16_small(
-    const float* dy, const float* w, float* dx, Conv2d g) {
-    product_of_patches<BF16, 64, false>(g, dy, w, nullptr, dx, LINEAR);
-}
+#define DATA(precision, size) \
+    (const float* dy, const float* w, float* dx, Conv2d g) { \
+        product_of_patches<precision, size, false>(g, dy, w, nullptr, dx, LINEAR); \
+    }
+KERNEL(conv2d_data_f32_large, DATA, F32, 128)
+KERNEL(conv2d_data_f32_small, DATA, F32, 64)
+KERNEL(conv2d_data_tf32_large, DATA, TF32, 128)
+KERNEL(conv2d_data_tf32_small, DATA, TF32, 64)
+KERNEL(conv2d_data_bf16_large, DATA, BF16, 128)
+KERNEL(conv2d_data_bf16_small, DATA, BF16, 64)
 
 // grid: [kh*kw*C / size, F / size, parts]; partial [parts, kh*kw*C, F].
-extern "C" __global__ void __launch_bounds__(256, 2) conv2d_weight_f32_large(
-    const float* x, const float* dy, float* partial, Conv2d g) {
-    product_of_weights<F32, 128>(g, x, dy, partial);
-}
-extern "C" __global__ void __launch_bounds__(128) conv2d_weight_f32_small(
-    const float* x, const float* dy, float* partial, Conv2d g) {
-    product_of_weights<F32, 64>(g, x, dy, partial);
-}
-extern "C" __global__ void __launch_bounds__(256, 2) conv2d_weight_tf32_large(
-    const float* x, const float* dy, float* partial, Conv2d g) {
-    product_of_weights<TF32, 128>(g, x, dy, partial);
-}
-extern "C" __global__ void __launch_bounds__(128) conv2d_weight_tf32_small(
-    const float* x, const float* dy, float* partial, Conv2d g) {
-    product_of_weights<TF32, 64>(g, x, dy, partial);
-}
-extern "C" __global__ void __launch_bounds__(256, 2) conv2d_weight_bf16_large(
-    const float* x, const float* dy, float* partial, Conv2d g) {
-    product_of_weights<BF16, 128>(g, x, dy, partial);
-}
-extern "C" __global__ void __launch_bounds__(128) conv2d_weight_bf16_small(
-    const float* x, const float* dy, float* partial, Conv2d g) {
-    product_of_weights<BF16, 64>(g, x, dy, partial);
-}
+#define WEIGHT(precision, size) \
+    (const float* x, const float* dy, float* partial, Conv2d g) { \
+        product_of_weights<precision, size>(g, x, dy, partial); \
+    }
+KERNEL(conv2d_weight_f32_large, WEIGHT, F32, 128)
+KERNEL(conv2d_weight_f32_small, WEIGHT, F32, 64)
+KERNEL(conv2d_weight_tf32_large, WEIGHT, TF32, 128)
+KERNEL(conv2d_weight_tf32_small, WEIGHT, TF32, 64)
+KERNEL(conv2d_weight_bf16_large, WEIGHT, BF16, 128)
+KERNEL(conv2d_weight_bf16_small, WEIGHT, BF16, 64)
 
 // result[i] = f(the sum over parts of partial[part, i], in double, + the bias of its column, if there is one).
 extern "C" __global__ void conv2d_parts(const float* __restrict__ partial, const float* __restrict__ bias,

@@ -14,8 +14,8 @@ for file in *.cu ladder/*.cu; do
     name=$(basename "$file" .cu)
     {
         printf '#define ATROUS_UNIT "%s"\n#include "%s"\n' "$name" "$file"
-        grep -oE 'extern "C" __global__ void (__launch_bounds__\([0-9, ]+\) )?[a-z0-9_]+' "$file" |
-            awk '{ print "ATROUS_KERNEL(" $NF ");" }'
+        grep -oE '^KERNEL\([a-z0-9_]+|extern "C" __global__ void (__launch_bounds__\([0-9, ]+\) )?[a-z0-9_]+' "$file" |
+            awk -F '[ (]' '{ print "ATROUS_KERNEL(" $NF ");" }'
     } >"$out/$name.cpp"
 done
 

@@ -2,12 +2,10 @@
 //! Euclidean one (L2), and within 0 to 1.
 
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, names};
 use crate::ops::{self, Bounds};
 use crate::random::Stream;
 use crate::tensor::Tensor;
-use std::fmt;
-use std::str::FromStr;
 
 /// How large a perturbation is: what ε limits. By name `linf` or `l2`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,8 +18,6 @@ pub enum Norm {
 }
 
 impl Norm {
-    pub(crate) const NAMES: [&'static str; 2] = ["linf", "l2"];
-
     /// The norm of one image's perturbation x − origin, computed in f64.
     pub fn of(self, x: &[f32], origin: &[f32]) -> f64 {
         let changes = x.iter().zip(origin).map(|(&x, &o)| x as f64 - o as f64);
@@ -32,21 +28,7 @@ impl Norm {
     }
 }
 
-impl fmt::Display for Norm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Norm::NAMES[*self as usize])
-    }
-}
-
-impl FromStr for Norm {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        [Norm::Linf, Norm::L2].into_iter().find(|norm| norm.to_string() == name).ok_or_else(|| {
-            Error::argument("norm", format!("`{name}` is none of `{}`", Norm::NAMES.join("`, `")))
-        })
-    }
-}
+names! { "norm" Norm { Linf: "linf", L2: "l2" } }
 
 /// All perturbations of at most ε, in units of images from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -28,7 +28,7 @@ use crate::data::image::Fit;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::models::attack_generator;
-use crate::nn::{Model, Pass, Run};
+use crate::nn::{ForwardOutput, Mode, Model};
 use crate::ops;
 use crate::tensor::Tensor;
 use std::fmt;
@@ -112,7 +112,7 @@ impl Generator {
         let device = self.model.device();
         let x = pictures.x.to_device(device)?;
         let inside = pictures.inside.as_ref().map(|inside| inside.to_device(device)).transpose()?;
-        let (y, _) = no_grad(|| perturbed(&self.model, self.ball, &x, inside.as_ref(), Run::infer()))?;
+        let (y, _) = no_grad(|| perturbed(&self.model, self.ball, &x, inside.as_ref(), Mode::infer()))?;
         y.to_device(Device::Cpu)
     }
 
@@ -146,8 +146,8 @@ fn perturbed(
     ball: Ball,
     x: &Tensor,
     inside: Option<&Tensor>,
-    run: Run,
-) -> Result<(Tensor, Pass)> {
+    run: Mode,
+) -> Result<(Tensor, ForwardOutput)> {
     let one = Tensor::full([1], 1.0).to_dtype(x.dtype()).to_device(x.device())?;
     let pass = model.run(&ops::sub(&ops::scale(x, 2.0)?, &one)?, run)?;
     let mut change = ops::scale(&pass.output, ball.epsilon.into())?;

@@ -7,7 +7,7 @@ use crate::context::no_grad;
 use crate::data::image::Preprocess;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::{Model, Run, for_inference};
+use crate::nn::{Mode, Model, for_inference};
 use crate::ops::{self, Conv2dOptions};
 use crate::tensor::{DType, Tensor};
 
@@ -78,7 +78,7 @@ impl Victim for Network {
             Some((kernel, bias)) => ops::conv2d(x, kernel, Some(bias), Conv2dOptions::default())?,
             None => x.clone(),
         };
-        Ok(self.model.run(&x, Run::infer())?.logits)
+        Ok(self.model.run(&x, Mode::infer())?.logits)
     }
 
     fn side(&self) -> usize {

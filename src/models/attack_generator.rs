@@ -65,7 +65,7 @@ fn like(layer: Layer) -> Layer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::{Model, Run};
+    use crate::nn::{Mode, Model};
     use crate::tensor::Tensor;
 
     #[test]
@@ -73,7 +73,7 @@ mod tests {
         for side in [8, 15, 37, 38, 150] {
             let model = Model::new(attack_generator(side).unwrap(), 1);
             let shape = [1, side, side, 3];
-            let output = model.run(&Tensor::full(shape, 0.3), Run::infer()).unwrap().output;
+            let output = model.run(&Tensor::full(shape, 0.3), Mode::infer()).unwrap().output;
             assert_eq!(output.shape()[..], shape);
             assert!(output.values::<f32>().iter().all(|v| v.abs() <= 1.0));
         }
@@ -88,7 +88,7 @@ mod tests {
             let model = Model::new(attack_generator(side).unwrap(), 1);
             let of = |values: &[f32]| {
                 let x = Tensor::from_slice(values, [1, side, side, 3]).unwrap();
-                model.run(&x, Run::infer()).unwrap().output.values::<f32>().to_vec()
+                model.run(&x, Mode::infer()).unwrap().output.values::<f32>().to_vec()
             };
             let mut values = vec![0.0; side * side * 3];
             let before = of(&values);

@@ -22,12 +22,10 @@ pub use vgg16::vgg16;
 use crate::activation::Activation;
 use crate::data::CLASSES;
 use crate::data::image::Preprocess;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, names};
 use crate::nn::layers::Layer;
 use crate::nn::{Graph, Id};
-use std::fmt;
 use std::path::Path;
-use std::str::FromStr;
 
 /// The networks' names, as [`Spec::name`] and the command line take them.
 pub const NAMES: [&str; 6] =
@@ -57,26 +55,7 @@ pub enum Head {
     None,
 }
 
-impl Head {
-    pub(crate) const NAMES: [&'static str; 4] = ["notebook", "pooled", "imagenet", "none"];
-}
-
-impl fmt::Display for Head {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Head::NAMES[*self as usize])
-    }
-}
-
-impl FromStr for Head {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        let all = [Head::Notebook, Head::Pooled, Head::ImageNet, Head::None];
-        all.into_iter().find(|head| head.to_string() == name).ok_or_else(|| {
-            Error::argument("head", format!("`{name}` is none of `{}`", Head::NAMES.join("`, `")))
-        })
-    }
-}
+names! { "head" Head { Notebook: "notebook", Pooled: "pooled", ImageNet: "imagenet", None: "none" } }
 
 /// Which network, for which images and classes: enough to build its graph again.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,9 +11,12 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
+pub(crate) mod binary;
 pub(crate) mod epilogue;
+pub mod operators;
 pub mod padding;
 pub(crate) mod separable_conv2d;
+pub(crate) mod strided;
 pub(crate) mod unary;
 
 pub(crate) use conv2d::Convolution;
@@ -50,15 +53,20 @@ operators! {
     dense { dense }
     depthwise_conv2d { depthwise_conv2d }
     dropout { dropout }
-    elementwise { add, clip, mul, scale, sign, sub }
+    elementwise { add, clip, div, maximum, minimum, mul, scale, sign, sub }
+    extremes { argmax, max, max_axes, max_keepdim, min, min_axes, min_keepdim }
     functions { abs, exp, ln, neg, recip, sqrt, square }
+    group_norm { group_norm }
     leaky_relu { leaky_relu }
+    matmul { matmul }
     pad { zero_pad2d }
+    permute { permute, transpose }
     pool { PoolOptions, average_pool2d, global_average_pool, global_max_pool, max_pool2d }
-    reduce { mean, mean_axes, sum, sum_axes }
+    reduce { Axes, mean, mean_axes, mean_keepdim, sum, sum_axes, sum_keepdim }
     reshape { flatten, reshape }
     resize { Method, resize }
     sign_step { Bounds, sign_step }
+    slice { slice }
     softmax { softmax }
 }
 

@@ -6,7 +6,7 @@ use crate::data::{Mask, Picture};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::eval::metrics::arg_max;
-use crate::nn::{Graph, Model, Run, for_inference};
+use crate::nn::{Graph, Mode, Model, for_inference};
 use crate::ops::{Method, resize, softmax};
 use crate::predict::quickshift::{QuickShift, vote_probabilities};
 use crate::tensor::Tensor;
@@ -150,7 +150,7 @@ impl Segmenter {
         self.preprocess.apply(&mut values);
         let x = Tensor::from_slice(&values, [1, size, size, 3])?;
         let x = x.to_device(model.device())?;
-        let logits = no_grad(|| model.run(&x, Run::infer()))?.logits.to_device(Device::Cpu)?;
+        let logits = no_grad(|| model.run(&x, Mode::infer()))?.logits.to_device(Device::Cpu)?;
         model.require_finite(&x, &logits)?;
         let classes = logits.shape().last_axis();
         let at = self.fit.placement(picture.height, picture.width, size);

@@ -17,8 +17,8 @@
 
 use crate::data::{CLASSES, Labels};
 use crate::error::{Error, Result};
-use crate::eval::metrics::{arg_max, overlap::dice_of_sizes};
-use crate::predict::submission::labels_from_probabilities_by_class;
+use crate::eval::metrics::overlap::{dice_of_members, dice_of_sizes};
+use crate::predict::submission::{labels_from_probabilities_by_class, or_most_probable};
 use crate::random::{Stream, domain};
 #[cfg(feature = "checkpoint")]
 use serde::{Deserialize, Serialize};
@@ -371,17 +371,8 @@ fn halfway(low: f32, high: f32) -> f32 {
     if middle < high { middle } else { low }
 }
 
-fn or_most_probable(row: &[f32], mut over: Vec<bool>) -> Vec<bool> {
-    if !over.contains(&true) && !over.is_empty() {
-        over[arg_max(row)] = true;
-    }
-    over
-}
-
 fn dice(truth: &[bool], predicted: &[bool]) -> f64 {
-    let size = |set: &[bool]| set.iter().filter(|&&member| member).count() as u64;
-    let both = truth.iter().zip(predicted).filter(|&(&a, &b)| a && b).count() as u64;
-    dice_of_sizes(size(truth), size(predicted), both)
+    dice_of_members(truth.iter().copied().zip(predicted.iter().copied()))
 }
 
 #[cfg(test)]

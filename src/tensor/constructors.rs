@@ -1,17 +1,18 @@
 //! Where tensors come from: values of one's own, constants, ranges, random numbers.
 //!
 //! What is not given as values is f32, in the CPU's memory and off the tape; [`Tensor::to_dtype`],
-//! [`Tensor::to_device`] and [`Tensor::leaf`] make it something else. Shapes that a program writes down are arrays of at
-//! most four lengths, which the compiler checks; shapes that a user or a file gives go through [`Shape::checked`], or to
-//! [`Tensor::from_slice`], which have an error for what is no shape.
+//! [`Tensor::to_device`] and [`Tensor::leaf`] make it something else. Shapes that a program writes down are
+//! arrays of at most four lengths, which the compiler checks; shapes that a user or a file gives go through
+//! [`Shape::checked`], or to [`Tensor::from_slice`], which have an error for what is no shape.
 
-use super::{DType, IntoShape, Real, Shape, Storage, Tensor};
+use super::{IntoShape, Real, Shape, Storage, Tensor};
 use crate::error::{Error, Result};
 use crate::pool::Buffer;
 use crate::random::{Stream, domain};
 
 impl Tensor {
-    /// Copies `values`, in row-major order; an error when their number is not the shape's, or there is no such shape.
+    /// Copies `values`, in row-major order; an error when their number is not the shape's, or there is no
+    /// such shape.
     ///
     /// ```
     /// use atrous::Tensor;
@@ -26,7 +27,8 @@ impl Tensor {
         Ok(Self::from_buffer(Buffer::from_slice(values), shape))
     }
 
-    /// Copies bytes, for images and masks: u8, in which no operator computes. Errors as [`Tensor::from_slice`].
+    /// Copies bytes, for images and masks: u8, in which no operator computes. Errors as
+    /// [`Tensor::from_slice`].
     pub fn from_u8(values: &[u8], shape: impl IntoShape) -> Result<Self> {
         let shape = as_many("Tensor::from_u8", values.len(), shape)?;
         Ok(Self::from_storage(Storage::U8(Buffer::from_slice(values)), shape))
@@ -40,7 +42,8 @@ impl Tensor {
     /// All elements `value`, f32.
     ///
     /// # Panics
-    /// With [`crate::pool::OutOfMemory`] where there is no memory for so many elements, as everything that makes tensors.
+    /// With [`crate::pool::OutOfMemory`] where there is no memory for so many elements, as everything that
+    /// makes tensors.
     pub fn full(shape: impl Into<Shape>, value: f32) -> Self {
         let shape = shape.into();
         Self::from_buffer(Buffer::filled(shape.elements(), value), shape)
@@ -56,31 +59,6 @@ impl Tensor {
         Self::full(shape, 1.0)
     }
 
-    /// As many elements of this value as `self` has, of its type and on its device; an error where a device fails.
-    pub fn full_like(&self, value: f64) -> Result<Self> {
-        let filled = match self.dtype() {
-            DType::F32 => Self::full(self.shape(), value as f32),
-            DType::F64 => {
-                Self::from_buffer(Buffer::filled(self.shape().elements(), value), self.shape())
-            }
-            DType::U8 => {
-                let buffer = Buffer::filled(self.shape().elements(), value as u8);
-                Self::from_storage(Storage::U8(buffer), self.shape())
-            }
-        };
-        filled.to_device(self.device())
-    }
-
-    /// [`Tensor::full_like`] with zeros.
-    pub fn zeros_like(&self) -> Result<Self> {
-        self.full_like(0.0)
-    }
-
-    /// [`Tensor::full_like`] with ones.
-    pub fn ones_like(&self) -> Result<Self> {
-        self.full_like(1.0)
-    }
-
     /// `[n, n]`: 1 on the diagonal, 0 elsewhere.
     ///
     /// ```
@@ -93,8 +71,8 @@ impl Tensor {
         eye
     }
 
-    /// `[⌈(end − start)/step⌉]`: start, start + step, … below `end` (above it, where the step is negative). An error for a
-    /// step of 0, and for what is not finite.
+    /// `[⌈(end − start)/step⌉]`: start, start + step, … below `end` (above it, where the step is negative).
+    /// An error for a step of 0, and for what is not finite.
     ///
     /// ```
     /// # use atrous::Tensor;
@@ -148,8 +126,8 @@ impl Tensor {
         Self::made(shape.into(), |_| stream.uniform(low, high))
     }
 
-    /// Normal with mean 0 and variance 1: the same numbers for the same seed (on other systems up to what their ln and
-    /// cos round otherwise).
+    /// Normal with mean 0 and variance 1: the same numbers for the same seed (on other systems up to what
+    /// their ln and cos round otherwise).
     pub fn randn(shape: impl Into<Shape>, seed: u64) -> Self {
         let mut stream = Stream::new(seed, &[domain::TENSOR, 1]);
         Self::made(shape.into(), |_| stream.normal())
@@ -201,6 +179,7 @@ impl<T: Real, const A: usize, const B: usize, const C: usize> From<[[[T; C]; B];
 
 #[cfg(test)]
 mod tests {
+    use super::super::DType;
     use super::*;
     use approx::assert_relative_eq;
 

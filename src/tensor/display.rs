@@ -1,8 +1,9 @@
 //! Tensors in words: as NumPy prints arrays.
 //!
-//! Rows stand under each other and columns are aligned; numbers have at most four digits after the point (`{:.2}` asks for
-//! two) and no zeros at their end; all are written with an exponent where one is 10⁸ or more, smaller than 10⁻⁴, or a
-//! thousand times as large as another. Of more than a thousand elements the first and last three of each axis are shown.
+//! Rows stand under each other and columns are aligned; numbers have at most four digits after the point
+//! (`{:.2}` asks for two) and no zeros at their end; all are written with an exponent where one is 10⁸ or
+//! more, smaller than 10⁻⁴, or a thousand times as large as another. Of more than a thousand elements the
+//! first and last three of each axis are shown.
 
 use super::{DType, Tensor};
 use crate::device::Device;
@@ -19,7 +20,7 @@ const PRECISION: usize = 4;
 
 impl fmt::Display for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let here = match self.to_device(Device::Cpu) {
+        let here = match self.on_cpu() {
             Ok(here) => here,
             Err(error) => return write!(f, "({error})"),
         };
@@ -74,8 +75,8 @@ fn shown(axes: &[usize], summarised: bool) -> Vec<usize> {
     })
 }
 
-/// The words in as many brackets as there are axes. `indent` is the column of the first word, `width` what is left of a
-/// line when the brackets behind it are counted.
+/// The words in as many brackets as there are axes. `indent` is the column of the first word, `width` what is
+/// left of a line when the brackets behind it are counted.
 fn nested(
     axes: &[usize],
     summarised: bool,

@@ -4,6 +4,8 @@
 //! There are no strides and no views. Cloning and reshaping share the memory; everything else is
 //! an operator in [`crate::ops`].
 
+#![warn(missing_docs)]
+
 mod constructors;
 mod display;
 mod gradient;
@@ -17,12 +19,17 @@ pub use shape::{IntoShape, MAX_RANK, Shape};
 use storage::Held;
 pub use storage::{DType, DeviceMemory, Real, Storage};
 
-use crate::backend::cpu::kept::Kept;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::pool::{self, Buffer};
 use std::sync::Arc;
 
+/// An array of at most four axes, on a device, which operators may record on the tape.
+///
+/// A clone shares the memory (and the place on the tape). How tensors are made: [`Tensor::from_slice`],
+/// [`Tensor::zeros`], [`Tensor::randn`], …, and `Tensor::from` for arrays and numbers. What is done with
+/// them: the methods here, `+ − * /`, and the functions of [`crate::ops`], where formulas and gradients
+/// stand.
 #[derive(Clone)]
 pub struct Tensor {
     shape: Shape,
@@ -41,14 +48,17 @@ impl Tensor {
         Tensor { shape, storage: Arc::new(Held::new(storage)), node: None }
     }
 
+    /// Lengths of the axes.
     pub fn shape(&self) -> Shape {
         self.shape
     }
 
+    /// Type of the elements.
     pub fn dtype(&self) -> DType {
         self.storage.values.dtype()
     }
 
+    /// Where the elements are.
     pub fn device(&self) -> Device {
         match &self.storage.values {
             Storage::Device(memory) => memory.device(),
@@ -71,12 +81,12 @@ impl Tensor {
         let Storage::Device(memory) = &self.storage.values else { return Ok(self.detach()) };
         let storage = match memory.dtype() {
             DType::U8 => {
-                let mut buffer = Buffer::<u8>::new(memory.len());
+                let mut buffer = Buffer::<u8>::new(memory.elements());
                 memory.download(&mut buffer)?;
                 Storage::U8(buffer)
             }
             _ => {
-                let mut buffer = Buffer::<f32>::new(memory.len());
+                let mut buffer = Buffer::<f32>::new(memory.elements());
                 memory.download(pool::bytes_mut(&mut buffer))?;
                 Storage::F32(buffer)
             }
@@ -89,6 +99,7 @@ impl Tensor {
         T::slice_of(&self.storage.values)
     }
 
+    /// The elements, if they are bytes in the CPU's memory.
     pub fn as_u8(&self) -> Option<&[u8]> {
         match &self.storage.values {
             Storage::U8(buffer) => Some(buffer),
@@ -101,9 +112,9 @@ impl Tensor {
         self.as_slice().expect("the operator's entry checks the element type")
     }
 
-    /// Other forms of these values.
-    pub(crate) fn kept(&self) -> &Kept {
-        &self.storage.kept
+    /// Which values these are: others, or the same written anew, have another version.
+    pub(crate) fn version(&self) -> u64 {
+        self.storage.version
     }
 
     /// The elements for writing, copied first if another tensor shares them.
@@ -113,10 +124,7 @@ impl Tensor {
             self.storage = Arc::new(Held::new(copy));
         }
         Arc::get_mut(&mut self.storage)
-            .and_then(|held| {
-                held.kept.clear();
-                T::slice_of_mut(&mut held.values)
-            })
+            .and_then(|held| T::slice_of_mut(held.values_mut()))
             .expect("the operator's entry checks the element type")
     }
 
@@ -181,6 +189,7 @@ impl Tensor {
         Tensor { node: Some(Node::leaf()), ..self.detach() }
     }
 
+    /// Whether it is on the tape: a leaf, or made of one by operators that recorded.
     pub fn needs_grad(&self) -> bool {
         self.node.is_some()
     }

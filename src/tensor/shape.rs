@@ -10,8 +10,9 @@ pub const MAX_RANK: usize = 4;
 /// Elements at most: of the largest type, as many bytes as a slice can have.
 const MOST: usize = isize::MAX as usize / size_of::<f64>();
 
-/// Lengths of at most [`MAX_RANK`] axes, whose product is no more than memory can be addressed for. So is the product of any
-/// of them, even beside one of length 0: kernels count rows, planes and offsets of a shape without asking again.
+/// Lengths of at most [`MAX_RANK`] axes, whose product is no more than memory can be addressed for. So is the
+/// product of any of them, even beside one of length 0: kernels count rows, planes and offsets of a shape
+/// without asking again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
     axes: [usize; MAX_RANK],
@@ -19,7 +20,8 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// An error where there are too many axes, or too many elements: for lengths that come from a user or a file.
+    /// An error where there are too many axes, or too many elements: for lengths that come from a user or a
+    /// file.
     pub fn checked(axes: &[usize]) -> Result<Self> {
         if axes.len() > MAX_RANK {
             return Err(Error::shape("shape", format!("at most {MAX_RANK} axes"), format!("{axes:?}")));
@@ -59,8 +61,8 @@ impl Deref for Shape {
     }
 }
 
-/// What can be a shape, or an error (see [`Shape::checked`]): a [`Shape`], an array, slice or vector of lengths, or one
-/// length for one axis.
+/// What can be a shape, or an error (see [`Shape::checked`]): a [`Shape`], an array, slice or vector of
+/// lengths, or one length for one axis.
 ///
 /// ```
 /// use atrous::tensor::IntoShape;

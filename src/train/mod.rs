@@ -14,7 +14,8 @@ mod presets;
 mod step;
 
 pub use callbacks::{Callbacks, Plateau, Schedule, Verdict};
-pub use checkpoint::{Saved, load, load_network, parse, save, seal};
+pub(crate) use checkpoint::load_network;
+pub use checkpoint::{Saved, load, parse, save, seal};
 pub use evaluate::{Scores, evaluate};
 pub use fit::{Change, Event, Monitor, Pace, Position, Trainer};
 pub use history::{Epoch, History};

@@ -15,12 +15,16 @@ use crate::ops::Padding;
 use std::fmt;
 use std::str::FromStr;
 
+/// The framework whose conventions weights follow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
+    /// `keras.applications`, and whatever has Keras' names.
     #[default]
     Keras,
+    /// `torchvision.models`.
     Torchvision,
+    /// The library timm (PyTorch Image Models).
     Timm,
 }
 
@@ -30,7 +34,7 @@ const EPSILON: f64 = 1e-5;
 impl Origin {
     /// As the names look, whatever wraps the network they are from. Whoever's names are not PyTorch's
     /// counts as Keras.
-    pub fn of<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Origin {
+    pub(crate) fn of<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Origin {
         let torch = |name: &str| !name.contains('/') && name.ends_with(".weight");
         let of_timm = |part: &str| ["conv_stem", "blocks", "stem", "stages"].contains(&part);
         let timm = |name: &str| name.split('.').any(of_timm);
@@ -41,7 +45,7 @@ impl Origin {
         }
     }
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Origin::Keras => "keras",
             Origin::Torchvision => "torchvision",

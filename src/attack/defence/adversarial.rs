@@ -214,7 +214,7 @@ mod tests {
         let [clean, attacked] = errors(&robust);
         assert!(clean < 0.05 && attacked < 0.3, "{clean} {attacked}");
         // Optimizer and history are the trainer's own.
-        assert_eq!((robust.history.epochs.len(), robust.optimizer.step()), (20, 120));
+        assert_eq!((robust.history.epochs.len(), robust.optimizer.steps()), (20, 120));
     }
 
     #[test]

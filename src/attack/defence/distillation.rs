@@ -18,7 +18,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::eval::metrics::count_right;
 use crate::losses::Loss;
-use crate::nn::{Model, Run, for_inference};
+use crate::nn::{Mode, Model, for_inference};
 use crate::ops::{self, CategoricalGradient};
 use crate::optimizers::Optimizer;
 use crate::tensor::Tensor;
@@ -129,7 +129,7 @@ impl Distillation {
                 let n = batch.indices.len();
                 factor = plan.schedule.factor(done, warmup, plan.epochs as u64 * steps as u64);
                 optimizer.factors = [factor, factor * plan.base_rate];
-                let run = Run::train(plan.seed, done);
+                let run = Mode::train(plan.seed, done);
                 let (loss, accuracy) = self.step(model, &mut optimizer, plan, &batch, &truth, run)?;
                 if !loss.is_finite() {
                     let at = format!("epoch {}, step {}", epoch + 1, step + 1);
@@ -171,7 +171,7 @@ impl Distillation {
         plan: &Plan,
         batch: &Batch,
         truth: &Truth,
-        run: Run,
+        run: Mode,
     ) -> Result<(f64, f64)> {
         let device = model.device();
         let images = batch.images.to_device(device)?;
@@ -216,7 +216,7 @@ fn head(model: &Model) -> Activation {
 
 /// What a network says of prepared pictures at a temperature, [N, classes], on the CPU.
 fn probabilities(model: &Model, images: &Tensor, temperature: f32) -> Result<Tensor> {
-    let logits = model.run(images, Run::infer())?.logits.detach();
+    let logits = model.run(images, Mode::infer())?.logits.detach();
     let cooled = ops::scale(&logits, 1.0 / temperature as f64)?;
     let probabilities = match head(model) {
         Activation::Softmax => ops::softmax(&cooled)?,
@@ -319,7 +319,7 @@ mod tests {
         let soft = |model: &Model| probabilities(model, &batch.images, T).unwrap().to_vec_f64();
         let apart: f64 = soft(&teacher).iter().zip(soft(&student)).map(|(a, b)| (a - b).abs()).sum();
         assert!(apart / (32.0 * CLASSES.len() as f64) < 0.1, "{apart}");
-        let output = student.run(&batch.images, Run::infer()).unwrap().output;
+        let output = student.run(&batch.images, Mode::infer()).unwrap().output;
         let (all, right) =
             count_right(batch.labels.values(), output.values(), CLASSES.len(), f32::NAN).unwrap();
         assert_eq!(all, right);

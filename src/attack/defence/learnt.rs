@@ -13,7 +13,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::losses::Loss;
 use crate::nn::layers::{Initializer, Layer};
-use crate::nn::{Graph, Model, Run};
+use crate::nn::{Graph, Mode, Model};
 use crate::ops::{self, Padding};
 use crate::optimizers::{Optimizer, Rule};
 use crate::random::{Stream, domain};
@@ -194,7 +194,7 @@ fn step(
     let x = ops::concat(&[&rows(clean, pairs)?, &rows(perturbed, pairs)?], 0)?;
     let labels: Vec<f32> = (0..2 * pairs.len()).map(|i| (i >= pairs.len()) as u8 as f32).collect();
     let targets = Tensor::from_slice(&labels, [labels.len(), 1])?.to_device(device)?;
-    let run = Run { dropout: None, ..Run::train(0, 0) };
+    let run = Mode { dropout: None, ..Mode::train(0, 0) };
     // As PREPROCESS has it.
     let x = ops::add(&ops::scale(&x, 2.0)?, &Tensor::full([1], -1.0))?;
     let pass = model.run(&x.to_device(device)?, run)?;

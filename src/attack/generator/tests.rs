@@ -276,7 +276,7 @@ struct Exact(Model);
 
 impl Victim for Exact {
     fn logits(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.0.run(x, Run::infer())?.logits)
+        Ok(self.0.run(x, Mode::infer())?.logits)
     }
 
     fn side(&self) -> usize {
@@ -308,7 +308,7 @@ fn a_steps_gradients_are_those_of_the_loss() {
     };
     // The loss as it is written, with nothing of the step in it.
     let loss = |model: &Model| {
-        let (y, _) = no_grad(|| perturbed(model, ball, &x, inside.as_ref(), Run::infer())).unwrap();
+        let (y, _) = no_grad(|| perturbed(model, ball, &x, inside.as_ref(), Mode::infer())).unwrap();
         let logits = no_grad(|| victim.logits(&y)).unwrap().to_vec_f64();
         let (y, x) = (y.to_vec_f64(), x.to_vec_f64());
         let each = SIDE * SIDE * 3;

@@ -24,7 +24,7 @@ use crate::attack::pictures::Pictures;
 use crate::attack::victim::{Victim, standings_of};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::{Model, Run};
+use crate::nn::{Mode, Model};
 use crate::optimizers::{Optimizer, Rule};
 use crate::random::{Stream, domain};
 use crate::tensor::Tensor;
@@ -157,7 +157,7 @@ impl Training {
         let there = |tensor: &Tensor| tensor.to_dtype(dtype).to_device(device);
         let x = there(&pictures.x)?;
         let inside = pictures.inside.as_ref().map(there).transpose()?;
-        let (y, pass) = perturbed(model, ball, &x, inside.as_ref(), Run::train(self.seed, 0))?;
+        let (y, pass) = perturbed(model, ball, &x, inside.as_ref(), Mode::train(self.seed, 0))?;
         let numbers: Vec<usize> = (0..pictures.len()).collect();
         let (logits, gradient) =
             ascent(victim, &y.detach(), &numbers, objective, done, inside.as_ref())?;

@@ -126,7 +126,7 @@ pub fn tanh(x: f32) -> f32 {
 
 /// Folds a row in sixteen lanes, then the lanes by halves: the same order on every machine.
 #[inline(always)]
-fn fold<T: Real>(row: &[T], start: T, f: impl Fn(T, T) -> T) -> T {
+pub fn fold<T: Real>(row: &[T], start: T, f: impl Fn(T, T) -> T) -> T {
     let mut lanes = [start; 16];
     let (blocks, rest) = row.as_chunks::<16>();
     for block in blocks {

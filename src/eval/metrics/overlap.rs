@@ -11,15 +11,24 @@ pub(crate) fn dice_of_sizes(a: u64, b: u64, both: u64) -> f64 {
     if all == 0 { 1.0 } else { 2.0 * both as f64 / all as f64 }
 }
 
+/// Dice of two sets: of each element, whether it is a member of the one and of the other.
+pub(crate) fn dice_of_members(members: impl Iterator<Item = (bool, bool)>) -> f64 {
+    let [mut a, mut b, mut both] = [0; 3];
+    for (of_a, of_b) in members {
+        a += u64::from(of_a);
+        b += u64::from(of_b);
+        both += u64::from(of_a && of_b);
+    }
+    dice_of_sizes(a, b, both)
+}
+
 /// The Dice coefficient of two masks or rows of labels: whatever is not zero is a member. An error where
 /// one is longer.
 pub fn dice(truth: &[u8], predicted: &[u8]) -> Result<f64> {
     if truth.len() != predicted.len() {
         return Err(Error::shape("dice", format!("{} elements", truth.len()), predicted.len()));
     }
-    let size = |set: &[u8]| set.iter().filter(|&&v| v != 0).count() as u64;
-    let both = truth.iter().zip(predicted).filter(|&(&a, &b)| a != 0 && b != 0).count();
-    Ok(dice_of_sizes(size(truth), size(predicted), both as u64))
+    Ok(dice_of_members(truth.iter().zip(predicted).map(|(&a, &b)| (a != 0, b != 0))))
 }
 
 /// Dice of two label maps as the competition scores them: the planes of class `1..=classes`,

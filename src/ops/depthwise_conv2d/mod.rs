@@ -11,9 +11,11 @@
 //! Bytes bind: 2·kh·kw operations for each 4-byte value read and written. Vectors run along the
 //! channels, so every load is contiguous.
 
+mod algorithm;
 mod cpu;
 pub(crate) mod cuda;
 
+pub use algorithm::{Algorithm, choose};
 pub(crate) use cpu::ByRows;
 
 use crate::activation::Activation;
@@ -102,7 +104,7 @@ pub fn depthwise_conv2d(
     b: Option<&Tensor>,
     options: Conv2dOptions,
 ) -> Result<Tensor> {
-    let convolution = Convolution { kernel: w, bias: b, options };
+    let convolution = Convolution::new(w, b, options);
     Ok(depthwise_conv2d_fused(x, convolution, Epilogue::default())?.y)
 }
 
@@ -112,7 +114,7 @@ pub(crate) fn depthwise_conv2d_fused(
     convolution: Convolution,
     mut epilogue: Epilogue,
 ) -> Result<Fused> {
-    let Convolution { kernel: w, bias: b, options } = convolution;
+    let Convolution { kernel: w, bias: b, options, .. } = convolution;
     let g = DepthwiseGeometry::new(x.shape(), w.shape(), options)?;
     convolution.check_bias("depthwise_conv2d", g.channels)?;
     let inputs: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
@@ -272,7 +274,7 @@ pub fn cases() -> Vec<Case> {
             inputs.push(Input::new("b", [x[3]]));
         }
         Case::new("depthwise_conv2d", name, size, inputs, move |t| {
-            let convolution = Convolution { kernel: &t[1], bias: t.get(2), options };
+            let convolution = Convolution::new(&t[1], t.get(2), options);
             Ok(depthwise_conv2d_fused(&t[0], convolution, activation.into())?.y)
         })
         .flops(g.flops())
@@ -309,6 +311,19 @@ pub fn cases() -> Vec<Case> {
         case("3x3_s2_96_128_n16", Real, [16, 128, 128, 96], 3, 2, Same, 1, true)
             .peer("depthwise3x3_s2", "[16] 96->96 128x128"),
     ]
+}
+
+impl Tensor {
+    /// [`depthwise_conv2d`] of `[N, H, W, C]` with a kernel `[kh, kw, C, 1]` and a bias `[C]` or `None`: `[N,
+    /// H', W', C]`.
+    pub fn depthwise_conv2d<'a>(
+        &self,
+        w: &Tensor,
+        b: impl Into<Option<&'a Tensor>>,
+        options: Conv2dOptions,
+    ) -> Result<Tensor> {
+        depthwise_conv2d(self, w, b.into(), options)
+    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::eval::metrics::arg_max;
 ///
 /// "Over" is strict, and among several equally probable classes the first is taken.
 pub fn labels_from_probabilities(row: &[f32], threshold: f32) -> Vec<u8> {
-    or_most_probable(row, row.iter().map(|&p| (p > threshold) as u8).collect())
+    or_most_probable(row, row.iter().map(|&p| u8::from(p > threshold)).collect())
 }
 
 /// [`labels_from_probabilities`] with a threshold for each class.
@@ -27,12 +27,13 @@ pub(crate) fn labels_from_probabilities_by_class(row: &[f32], thresholds: &[f32]
         let expected = format!("{} thresholds, one a class", row.len());
         return Err(Error::shape("labels_from_probabilities_by_class", expected, thresholds.len()));
     }
-    Ok(or_most_probable(row, row.iter().zip(thresholds).map(|(p, t)| (p > t) as u8).collect()))
+    Ok(or_most_probable(row, row.iter().zip(thresholds).map(|(p, t)| u8::from(p > t)).collect()))
 }
 
-fn or_most_probable(row: &[f32], mut labels: Vec<u8>) -> Vec<u8> {
-    if !row.is_empty() && labels.iter().all(|&label| label == 0) {
-        labels[arg_max(row)] = 1;
+/// These labels of a picture with such probabilities; where none is set, the most probable.
+pub(super) fn or_most_probable<T: From<bool> + PartialEq>(row: &[f32], mut labels: Vec<T>) -> Vec<T> {
+    if !row.is_empty() && !labels.contains(&true.into()) {
+        labels[arg_max(row)] = true.into();
     }
     labels
 }

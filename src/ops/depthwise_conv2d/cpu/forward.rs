@@ -1,10 +1,10 @@
-use super::{BLOCK, TASK, blocked, pack, rows, strips};
+use super::{BLOCK, TASK, pack, rows, strips};
 use crate::activation::Activation;
 use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch, load, prefetch, store};
 use crate::backend::cpu::threads;
 use crate::context::isa;
 use crate::ops::batch_norm::{Moments, fill};
-use crate::ops::depthwise_conv2d::DepthwiseGeometry;
+use crate::ops::depthwise_conv2d::{Algorithm, DepthwiseGeometry};
 use crate::pool::Buffer;
 use crate::tensor::Tensor;
 use std::ops::Range;
@@ -87,9 +87,9 @@ impl Kernel for Forward<'_> {
     #[inline(always)]
     fn run<V: Vector>(mut self) {
         let g = self.g;
-        let blocks = match blocked(g) {
-            true => self.interior(),
-            false => 0..0,
+        let blocks = match Algorithm::of(g) {
+            Algorithm::Sliding => self.interior(),
+            Algorithm::PerTap => 0..0,
         };
         let mut taps = Vec::new();
         for strip in strips(g.output[1], &blocks, BLOCK, g.stride[1] * g.channels) {

@@ -2,11 +2,11 @@
 
 #![allow(clippy::needless_range_loop, reason = "taps and pixels of a block are what is counted")]
 
-use super::{BLOCK, TASK, blocked, pack, rows, strips, unpack};
+use super::{BLOCK, TASK, pack, rows, strips, unpack};
 use crate::backend::cpu::simd::{Kernel, Vector, dispatch, load, prefetch, store, streams};
 use crate::backend::cpu::threads::{self, Shared};
 use crate::context::isa;
-use crate::ops::depthwise_conv2d::DepthwiseGeometry;
+use crate::ops::depthwise_conv2d::{Algorithm, DepthwiseGeometry};
 use crate::pool::Buffer;
 use crate::tensor::Tensor;
 use std::ops::Range;
@@ -171,9 +171,9 @@ impl Backward<'_> {
     #[inline(always)]
     fn strips<V: Vector, const DX: bool, const DW: bool>(&self) {
         let g = self.g;
-        let blocks = match blocked(g) {
-            true => self.interior(),
-            false => 0..0,
+        let blocks = match Algorithm::of(g) {
+            Algorithm::Sliding => self.interior(),
+            Algorithm::PerTap => 0..0,
         };
         let mut taps = Vec::new();
         for strip in strips(g.input[1], &blocks, BLOCK * g.stride[1], g.channels) {

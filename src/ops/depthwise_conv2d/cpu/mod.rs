@@ -20,18 +20,12 @@ mod gradients;
 pub use forward::{ByRows, forward};
 pub use gradients::gradients;
 
-use super::DepthwiseGeometry;
 use crate::backend::cpu::threads;
 use crate::pool::Buffer;
 use std::ops::Range;
 
 /// Outputs, or pixels of ∂x, a block. With the 9 weights (and, backward, 9 sums) they fit AVX-512's registers.
 const BLOCK: usize = 4;
-
-/// Whether a convolution goes block by block.
-fn blocked(g: &DepthwiseGeometry) -> bool {
-    g.kernel == [3, 3] && g.dilation == [1, 1] && g.stride[0] == g.stride[1] && g.stride[0] <= 2
-}
 
 /// Floats a task: a mebibyte, so that little is read again at the seams.
 const TASK: usize = 4 * threads::PASS;
