@@ -45,7 +45,8 @@ impl Error {
     }
 }
 
-/// The names of an enum without fields, for `Display` and `FromStr`: `names! { "what it is" Type { Variant: "name" } }`.
+/// The names of an enum without fields, for `Display` and `FromStr`:
+/// `names! { "what it is" Type { Variant: "name" } }`.
 macro_rules! names {
     ($what:literal $type:ident { $($variant:ident: $name:literal),* }) => {
         impl $type {

@@ -223,8 +223,8 @@ impl Decisions<'_> {
     }
 }
 
-/// Elements that a ReLU (with a second kink at `six`) passes in one and not in the other, how far apart they are, and the
-/// step that takes `got` beyond the kink, to the side where `exact` is.
+/// Elements that a ReLU (with a second kink at `six`) passes in one and not in the other, how far apart they
+/// are, and the step that takes `got` beyond the kink, to the side where `exact` is.
 fn kinks_as(exact: &[f64], got: &[f64], six: f64) -> Vec<(usize, f64, f32)> {
     let passes = |v: f64| v > 0.0 && v < six;
     let wrong = (0..got.len()).filter(|&i| passes(got[i]) != passes(exact[i]));
@@ -238,8 +238,8 @@ fn kinks_as(exact: &[f64], got: &[f64], six: f64) -> Vec<(usize, f64, f32)> {
     wrong.map(step).collect()
 }
 
-/// The elements that are the first maximum of a window in `exact`, but not in `got`; how much smaller the other is there;
-/// and the step that makes each the largest in `got`.
+/// The elements that are the first maximum of a window in `exact`, but not in `got`; how much smaller the other
+/// is there; and the step that makes each the largest in `got`.
 fn maxima_as(
     exact: &[f64],
     got: &[f64],
@@ -296,7 +296,8 @@ struct Replay {
     x: Tensor,
 }
 
-/// What is added to single elements of a layer's output, by the layer's name and that output: (element, difference).
+/// What is added to single elements of a layer's output, by the layer's name and that output:
+/// (element, difference).
 type Nudges<'a> = &'a mut dyn FnMut(&str, &[f64]) -> Vec<(usize, f32)>;
 
 fn replay(net: &Value, model: &Model, mode: &str, dtype: DType, nudges: Nudges) -> Replay {
