@@ -1,5 +1,7 @@
 //! The activations that layers have, and operators make in the pass that writes their result.
 
+#![warn(missing_docs)]
+
 /// y = f(x), element by element; softmax along the last axis. Formulas and gradients: [`crate::ops::activation`].
 ///
 /// Kernels know an activation by its number here (`kernels/common.cuh` has the same).

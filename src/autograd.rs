@@ -9,7 +9,12 @@
 //! consumer has already added its share: a value that is used twice needs no special care. A
 //! node's closure, with all it saved, is dropped as soon as it has run.
 
-use crate::backend::accumulate::{accumulate, ones_like};
+#![warn(missing_docs)]
+
+mod check;
+mod function;
+
+use crate::backend::accumulate::accumulate;
 use crate::backend::cpu::low_rank;
 use crate::context::{Context, on_threads};
 use crate::error::{Error, Result};
@@ -18,6 +23,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 pub use crate::context::no_grad;
+pub use check::check_gradients;
+pub use function::Function;
 
 /// Which inputs need a gradient. An operator computes no other, and saves nothing for it.
 pub(crate) struct Needs<const N: usize>(pub [bool; N]);
@@ -93,6 +100,11 @@ impl Gradients {
         self.take_as_it_is(leaf).map(low_rank::into_dense)
     }
 
+    /// [`Gradients::get`], in the form in which the operator left it.
+    pub(crate) fn get_as_it_is(&self, leaf: &Tensor) -> Option<&Gradient> {
+        self.0.get(&leaf.node.as_ref()?.id)
+    }
+
     /// The gradient in the form in which the operator left it.
     pub fn take_as_it_is(&mut self, leaf: &Tensor) -> Option<Gradient> {
         self.0.remove(&leaf.node.as_ref()?.id)
@@ -105,7 +117,7 @@ impl Tensor {
         if self.shape().elements() != 1 {
             return Err(Error::shape("backward", "a loss of one element", self.shape()));
         }
-        self.backward_from(ones_like(self)?)
+        self.backward_from(self.ones_like()?)
     }
 
     /// Gradients of sum(self · upstream): `upstream` is the gradient of some later loss.

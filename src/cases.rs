@@ -8,8 +8,9 @@
 use crate::device::Device;
 use crate::error::Result;
 use crate::random::{Stream, domain, hash_name};
-use crate::tensor::{DType, Shape, Tensor};
+use crate::tensor::{DType, IntoShape, Shape, Tensor};
 
+/// What a case is for, which decides how large it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
     /// For tests, on every machine: odd sizes, channel tails, edges.
@@ -21,13 +22,18 @@ pub enum Size {
 /// What the elements of an input are.
 #[derive(Clone, Debug)]
 pub enum Fill {
+    /// Uniform between these two.
     Uniform(f32, f32),
     /// Uniform in the range, but nowhere within `margin` of one of the points: for functions with
     /// kinks, whose finite differences mean nothing there.
     Avoiding {
+        /// Lowest value.
         low: f32,
+        /// Highest value, itself excluded.
         high: f32,
+        /// The kinks to keep away from.
         points: &'static [f32],
+        /// How far, at least.
         margin: f32,
     },
     /// All different, evenly spaced in [-1, 1] and shuffled: no two compete for a maximum.
@@ -49,20 +55,31 @@ pub(crate) fn any_size() -> impl proptest::strategy::Strategy<Value = usize> {
     prop_oneof![3 => 0usize..9, 3 => powers, 1 => any::<usize>()]
 }
 
+/// One input of a case: its shape and how its values are drawn, not the values themselves.
 #[derive(Clone, Debug)]
 pub struct Input {
+    /// The parameter's name in the operator's signature: `x`, `w`, `labels`. It is part of the
+    /// seed.
     pub name: &'static str,
+    /// One to four axes, in the operator's order (NHWC for images).
     pub shape: Shape,
+    /// How its elements are drawn; always the same ones for the same case and name.
     pub fill: Fill,
+    /// Whether the operator has a gradient by it.
     pub differentiable: bool,
 }
 
 impl Input {
     /// Uniform in [-1, 1], differentiable.
-    pub fn new(name: &'static str, shape: impl Into<Shape>) -> Self {
-        Input { name, shape: shape.into(), fill: Fill::Uniform(-1.0, 1.0), differentiable: true }
+    ///
+    /// # Panics
+    /// Where that is no shape: cases are written by hand.
+    pub fn new(name: &'static str, shape: impl IntoShape) -> Self {
+        let shape = shape.into_shape().unwrap_or_else(|error| panic!("{name}: {error}"));
+        Input { name, shape, fill: Fill::Uniform(-1.0, 1.0), differentiable: true }
     }
 
+    /// Draws the elements in another way.
     pub fn fill(mut self, fill: Fill) -> Self {
         self.fill = fill;
         self
@@ -75,7 +92,7 @@ impl Input {
     }
 
     /// The values this input has in the case of the given name.
-    pub fn sample(&self, case: &str) -> Vec<f32> {
+    pub(crate) fn sample(&self, case: &str) -> Vec<f32> {
         let n = self.shape.elements();
         let mut stream = Stream::new(hash_name(case), &[domain::TEST, hash_name(self.name)]);
         match self.fill {
@@ -109,10 +126,16 @@ impl Input {
 
 type Run = Box<dyn Fn(&[Tensor]) -> Result<Tensor> + Send + Sync>;
 
+/// An operator on inputs of given shapes: what agreement, gradient checks, device checks and
+/// benchmarks run.
 pub struct Case {
+    /// The operator, as `ops` names it.
     pub op: &'static str,
+    /// Tells the operator's cases apart: `3x3_same`.
     pub name: String,
+    /// Whether tests or benchmarks run it.
     pub size: Size,
+    /// In the order of the operator's parameters.
     pub inputs: Vec<Input>,
     /// The operator on these inputs, through the tape.
     pub run: Run,
@@ -128,6 +151,7 @@ pub struct Case {
 }
 
 impl Case {
+    /// A case with a tolerance of 1e-5, no count of operations and no peer.
     pub fn new(
         op: &'static str,
         name: impl Into<String>,
@@ -139,22 +163,23 @@ impl Case {
         Case { op, name, size, inputs, run, flops: 0.0, tolerance: 1e-5, peer: None, surrogate: false }
     }
 
-    pub fn flops(mut self, flops: f64) -> Self {
+    pub(crate) fn flops(mut self, flops: f64) -> Self {
         self.flops = flops;
         self
     }
 
+    /// Allows another deviation from the reference, as a fraction of its largest absolute value.
     pub fn tolerance(mut self, tolerance: f64) -> Self {
         self.tolerance = tolerance;
         self
     }
 
-    pub fn peer(mut self, op: &'static str, shape: &'static str) -> Self {
+    pub(crate) fn peer(mut self, op: &'static str, shape: &'static str) -> Self {
         self.peer = Some([op, shape]);
         self
     }
 
-    pub fn surrogate(mut self) -> Self {
+    pub(crate) fn surrogate(mut self) -> Self {
         self.surrogate = true;
         self
     }
@@ -190,7 +215,7 @@ impl Case {
     }
 
     /// The gradient of a made-up later loss by the output: fixed random numbers.
-    pub fn upstream(&self, output: &Tensor) -> Tensor {
+    pub(crate) fn upstream(&self, output: &Tensor) -> Tensor {
         let values = Input::new("upstream", output.shape()).sample(&self.full_name());
         let upstream = Tensor::from_slice(&values, output.shape()).expect("one value an element");
         upstream.to_dtype(output.dtype())

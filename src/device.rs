@@ -1,16 +1,20 @@
 //! Where tensors live and operators run. A device is a value, not a type parameter.
 
+#![warn(missing_docs)]
+
 use crate::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
 
+/// A place for tensors. Its name is `cpu`, `cuda:0`, `emulated` (`cuda` is the first of them).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
+    /// All cores of the CPU, through rayon's pool.
     Cpu,
-    /// The n-th CUDA device.
+    /// The n-th CUDA device, counted from 0. Needs the feature `cuda`.
     Cuda(usize),
     /// The CUDA kernels compiled as C++ and run on the CPU: a device of its own name, so that no
-    /// result of it passes for hardware.
+    /// result of it passes for hardware. Needs the feature `emulator`.
     Emulated,
 }
 

@@ -1,23 +1,61 @@
 //! One error type. Every variant says what was expected, what came, and where.
 
+#![warn(missing_docs)]
+
 use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+/// A `Result` whose error is [`Error`] unless another is named.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What went wrong: its text says what was expected, what came instead, and where.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Error {
     /// An operator was handed tensors whose shapes do not fit together.
-    Shape { op: &'static str, expected: String, got: String },
+    Shape {
+        /// The operator, as `ops` names it.
+        op: &'static str,
+        /// The shapes it takes.
+        expected: String,
+        /// The shapes it was given.
+        got: String,
+    },
     /// An operator was handed a tensor of an element type it does not take.
-    DType { op: &'static str, expected: String, got: String },
+    DType {
+        /// The operator, as `ops` names it.
+        op: &'static str,
+        /// The element types it takes.
+        expected: String,
+        /// The element types it was given.
+        got: String,
+    },
     /// A setting (stride, rate, threshold, name) is outside what is meaningful.
-    Argument { what: &'static str, message: String },
+    Argument {
+        /// The setting or the function it belongs to, e.g. `augment`.
+        what: &'static str,
+        /// The value it had, and those it may have.
+        message: String,
+    },
     /// A file or folder could not be read or written, or does not hold what it should.
-    File { path: PathBuf, message: String },
+    File {
+        /// As it was asked for.
+        path: PathBuf,
+        /// What the system said, or what was expected in the file.
+        message: String,
+    },
     /// One row (1-based, header included) of a table is wrong.
-    Row { path: PathBuf, line: usize, column: Option<String>, message: String },
+    Row {
+        /// The table's file.
+        path: PathBuf,
+        /// Counted from 1, header included, as editors do.
+        line: usize,
+        /// The header of the column, where the fault lies in one.
+        column: Option<String>,
+        /// What was expected there and what came.
+        message: String,
+    },
     /// The device that was asked for is not there.
     Device(String),
     /// Training produced something that cannot go on (a loss that is not a number).
@@ -27,19 +65,22 @@ pub enum Error {
 }
 
 impl Error {
+    /// [`Error::Shape`]: `op: expected …, got …`.
     pub fn shape(op: &'static str, expected: impl fmt::Display, got: impl fmt::Display) -> Self {
         Error::Shape { op, expected: expected.to_string(), got: got.to_string() }
     }
 
+    /// [`Error::Argument`]: `what: message`.
     pub fn argument(what: &'static str, message: impl fmt::Display) -> Self {
         Error::Argument { what, message: message.to_string() }
     }
 
     /// A name that is none of those there are.
-    pub fn unknown(what: &'static str, name: &str, known: &[&str]) -> Self {
+    pub(crate) fn unknown(what: &'static str, name: &str, known: &[&str]) -> Self {
         Error::argument(what, format!("`{name}` is none of `{}`", known.join("`, `")))
     }
 
+    /// An [`Error::File`]; the message does not repeat the path.
     pub fn file(path: impl AsRef<Path>, message: impl fmt::Display) -> Self {
         Error::File { path: path.as_ref().to_owned(), message: message.to_string() }
     }

@@ -1,9 +1,86 @@
-//! A deep-learning engine written from scratch, small enough to be read.
+//! A deep-learning engine written from scratch, small enough to be read: tensors, automatic differentiation,
+//! the operators of convolutional networks with their kernels for CPUs and NVIDIA GPUs, and a pipeline from
+//! images to a submission.
 //!
-//! In the order to read it: [`tensor`] (a shape and shared memory), [`autograd`] (the tape),
-//! [`ops`] (one module an operator: formula, reference, fast kernel, gradient, cases), [`backend`] (what
-//! the kernels share), [`nn`] and [`models`] (networks as named layers), [`losses`], [`optimizers`], [`data`],
-//! `train`, `weights`, [`predict`], [`eval`], [`attack`].
+//! Four steps lead from an array to a network that learns. Each block runs as it stands; `examples/` has
+//! longer ones, numbered.
+//!
+//! # 1. Tensors
+//!
+//! A [`Tensor`] is a [`Shape`] of at most four axes and shared memory. Operators are methods (and functions,
+//! in [`ops`]), and `+ − * /`; each gives a [`Result`], for shapes may not fit together.
+//!
+//! ```
+//! use atrous::prelude::*;
+//!
+//! let a = Tensor::from([[1.0f32, 2.0], [3.0, 4.0]]);
+//! let y = (2.0 * &a + Tensor::ones([2]))?.relu()?;
+//! assert_eq!(y.to_string(), "[[3. 5.]\n [7. 9.]]");
+//!
+//! let image = Tensor::rand([1, 8, 8, 3], 7); // sample, row, column, channel
+//! let kernel = Tensor::randn([3, 3, 3, 16], 8); // row, column, channel in, channel out
+//! let features = image.conv2d(&kernel, None, Conv2dOptions::default().same())?;
+//! assert_eq!(features.shape()[..], [1, 8, 8, 16]);
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! # 2. Gradients
+//!
+//! [`Tensor::leaf`] says what gradients are wanted by; [`Tensor::backward`] gives them ([`autograd`]). A
+//! differentiable operator of one's own is an [`autograd::Function`].
+//!
+//! ```
+//! # use atrous::prelude::*;
+//! let x = Tensor::from([2.0f32, 3.0]).leaf();
+//! let loss = (&x * &x)?.sum()?;
+//! let gradients = loss.backward()?;
+//! assert_eq!(gradients.get(&x).unwrap().to_string(), "[4. 6.]");
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! # 3. Networks
+//!
+//! A network may be any function of tensors and leaves. As a [`nn::Graph`] of named layers it knows its
+//! parameters, can be summed up, saved, given Keras' or PyTorch's weights, and rewritten into a faster one
+//! ([`nn`]); [`models`] has six.
+//!
+//! ```
+//! # use atrous::prelude::*;
+//! let mut graph = Graph::new("small", "input", [8, 8, 3]);
+//! let features = Layer::conv2d(4, 3).with_activation(Activation::Relu);
+//! graph.chain(graph.input(), [features, Layer::GlobalAveragePooling2D, Layer::dense(2)])?;
+//! let model = Model::new(graph, 1);
+//! let pass = model.run(&Tensor::rand([5, 8, 8, 3], 7), Mode::infer())?;
+//! assert_eq!(pass.output.shape()[..], [5, 2]);
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! # 4. Training
+//!
+//! An [`optimizers::Optimizer`] moves leaves by gradients. This is all of a training loop; `train` has one
+//! with batches, schedules, checkpoints and resumption, and the command `atrous` runs it.
+//!
+//! ```
+//! # use atrous::prelude::*;
+//! let x = Tensor::from([[0.0f32, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]);
+//! let y = Tensor::from([[0.0f32], [1.0], [1.0], [1.0]]); // x₁ or x₂
+//! let mut parameters = [Tensor::zeros([2, 1]).leaf(), Tensor::zeros([1]).leaf()];
+//! let mut adam = Optimizer::adam(0.1)?;
+//! for _ in 0..100 {
+//!     let loss = x.dense(&parameters[0], &parameters[1])?.binary_cross_entropy(&y)?;
+//!     adam.step(&mut parameters, &loss.backward()?)?;
+//! }
+//! let logits = x.dense(&parameters[0], &parameters[1])?.to_vec_f64();
+//! assert!(logits[0] < 0.0 && logits[1..].iter().all(|&logit| logit > 0.0));
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! # To read it
+//!
+//! In this order: [`tensor`] (a shape and shared memory), [`autograd`] (the tape), [`ops`] (one module an
+//! operator: formula, reference, fast kernel, gradient, cases), [`backend`] (what the kernels share), [`nn`]
+//! and [`models`] (networks as named layers), [`losses`], [`optimizers`], [`data`], `train`, `weights`,
+//! [`predict`], [`eval`], [`attack`].
 
 pub mod activation;
 pub mod attack;
@@ -26,6 +103,7 @@ pub mod ops;
 pub mod optimizers;
 pub mod pool;
 pub mod predict;
+pub mod prelude;
 pub mod random;
 #[cfg(feature = "report")]
 pub mod report;

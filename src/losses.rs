@@ -1,5 +1,7 @@
 //! Losses by their Keras names, and the weights of samples.
 
+#![warn(missing_docs)]
+
 use crate::error::{Error, Result};
 use crate::ops::{self, CategoricalGradient, common_dtype};
 use crate::tensor::{DType, Real, Tensor};
@@ -13,15 +15,23 @@ pub enum Loss {
     BinaryCrossentropy,
     /// One of the classes, by a row of flags: a softmax. `gradient` says what to train with where
     /// a row has several flags; without it such a row is an error.
-    CategoricalCrossentropy { gradient: Option<CategoricalGradient> },
+    CategoricalCrossentropy {
+        /// The gradient of rows with several flags; None: such rows are errors.
+        gradient: Option<CategoricalGradient>,
+    },
     /// One of the classes, by its number. Samples with the label `ignore` count for nothing.
-    SparseCategoricalCrossentropy { ignore: Option<i64> },
+    SparseCategoricalCrossentropy {
+        /// The label that counts for nothing (255, void, in VOC's masks); None: every label is a class.
+        ignore: Option<i64>,
+    },
 }
 
 impl Loss {
-    pub const NAMES: [&'static str; 3] =
+    pub(crate) const NAMES: [&'static str; 3] =
         ["binary_crossentropy", "categorical_crossentropy", "sparse_categorical_crossentropy"];
 
+    /// Keras' name, e.g. `binary_crossentropy`: what [`Display`](fmt::Display) prints and `parse`
+    /// reads.
     pub fn name(&self) -> &'static str {
         match self {
             Loss::BinaryCrossentropy => Loss::NAMES[0],
@@ -30,7 +40,9 @@ impl Loss {
         }
     }
 
-    /// Σᵢ wᵢLᵢ / N: a scalar on the tape.
+    /// Σᵢ wᵢLᵢ / N over the N samples (rows, pixels): a scalar on the tape. `logits` are `[..., classes]`;
+    /// `labels` flags of their shape, or class numbers `[...]`; `sample_weights` `[N]`, of the logits' type.
+    /// An error where they are not.
     pub fn from_logits(
         &self,
         logits: &Tensor,
@@ -50,7 +62,9 @@ impl Loss {
 }
 
 impl Loss {
-    /// The focal form with the given γ; an error where there is none.
+    /// The focal form (Lin et al., "Focal Loss for Dense Object Detection", 2017), the mean of (1 −
+    /// p)^γ times the cross-entropy. Shapes as in [`from_logits`](Loss::from_logits). An error for
+    /// categorical cross-entropy, which has no focal form here.
     pub fn focal_from_logits(&self, logits: &Tensor, labels: &Tensor, gamma: f32) -> Result<Tensor> {
         match *self {
             Loss::BinaryCrossentropy => ops::binary_focal_cross_entropy(logits, labels, gamma as f64),

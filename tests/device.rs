@@ -256,7 +256,8 @@ fn replay_on(device: Device) {
     assert!(Graph::capture(device, || ops::add(&x, &x)).is_ok());
 }
 
-/// While one thread captures, the others wait with whatever they ask of the device, or its graph would be spoiled.
+/// While one thread captures, the others wait with whatever they ask of the device, or its graph would
+/// be spoiled.
 fn others_wait_on(device: Device) {
     use atrous::backend::cuda::graph::{Graph, Now};
     let x = Tensor::full([1000], 1.0).to_device(device).unwrap();
@@ -366,7 +367,8 @@ fn resized_and_warped_pictures_have_the_cpus_bits() {
 fn a_batch_is_augmented_to_the_same_bits_on_a_device() {
     use atrous::data::augment::{Ranges, Rule};
     use atrous::data::image::{Preprocess, resize_with_pad, resize_with_pad_of};
-    use atrous::data::loader::{Recipe, batch};
+    use atrous::data::loader::batch;
+    use atrous::data::transforms::Recipe;
     use atrous::data::{Dataset, synthetic::Synthetic};
     let Some(tested) = test_device() else { return };
     let data = Synthetic::train(5, 4);

@@ -10,8 +10,10 @@ use atrous::context::no_grad;
 use atrous::eval::metrics;
 use atrous::models::{Head, Spec};
 use atrous::nn::layers::Layer;
-use atrous::nn::{Graph, Live, Model, Node, Pass, Run, classify_before_upsampling, fold_batch_norm};
-use atrous::ops::{self, CategoricalGradient};
+use atrous::nn::{
+    ForwardOutput, Graph, Mode, Model, Node, TrainingGraph, classify_before_upsampling, fold_batch_norm,
+};
+use atrous::ops::{self, CategoricalGradient, PoolOptions};
 use atrous::{DType, Device, Tensor, losses::Loss};
 use common::{Gains, Npz, fill, hash_unit, input, json, numbers, sample_positions, text, variants};
 use serde_json::Value;
@@ -171,7 +173,7 @@ fn exact_layers(net: &Value, model: &Model, mode: &str) -> HashMap<String, Vec<f
         layers.insert(name.to_string(), output.to_vec_f64());
     };
     let model = model.to_device(Device::Cpu).unwrap().to_dtype(DType::F64);
-    let run = Run { batch_statistics: mode == "train", gradients: false, dropout: None };
+    let run = Mode { batch_statistics: mode == "train", gradients: false, dropout: None };
     no_grad(|| model.run_observed(&x, run, observe)).unwrap();
     layers
 }
@@ -198,7 +200,7 @@ impl Decisions<'_> {
         let mut nudges = Vec::new();
         for reader in self.graph.nodes().iter().filter(node) {
             let wrong = match reader.layer {
-                Layer::MaxPooling2D { pool: [size, _], stride: [step, _], .. } => {
+                Layer::MaxPooling2D(PoolOptions { pool: [size, _], stride: [step, _], .. }) => {
                     let shape = &self.graph.node(reader.inputs[0]).output_shape;
                     maxima_as(exact, output, shape, size, step)
                 }
@@ -289,7 +291,7 @@ fn pixel_labels(net: &Value) -> Tensor {
 }
 
 struct Replay {
-    pass: Pass,
+    pass: ForwardOutput,
     layers: HashMap<String, Vec<f64>>,
     loss: f64,
     gradients: Gradients,
@@ -315,7 +317,7 @@ fn replay(net: &Value, model: &Model, mode: &str, dtype: DType, nudges: Nudges) 
     let labels = there(labels);
     let weights =
         net.get("sw").map(|weights| there(Tensor::from_slice(&numbers(weights), [rows]).unwrap()));
-    let run = Run { batch_statistics: mode == "train", gradients: true, dropout: None };
+    let run = Mode { batch_statistics: mode == "train", gradients: true, dropout: None };
     let mut layers = HashMap::new();
     let pass = model
         .run_edited(&x, run, &mut |name, output| {
@@ -449,9 +451,8 @@ fn check(net: &Value, arrays: &mut Npz, mode: &str, dtype: DType, device: Device
 fn rewritten_logits(model: &Model, x: &Tensor, mode: &str) -> Tensor {
     let x = x.detach();
     if mode == "train" {
-        let mut model = model.clone();
-        let run = Run { batch_statistics: true, gradients: false, dropout: None };
-        return Live::new(&model).unwrap().run(&mut model, &x, run).unwrap().logits;
+        let run = Mode { batch_statistics: true, gradients: false, dropout: None };
+        return TrainingGraph::new(model).unwrap().run(model, &x, run).unwrap().logits;
     }
     let device = model.device();
     let folded = fold_batch_norm(&model.to_device(Device::Cpu).unwrap(), &[]).unwrap();
@@ -460,7 +461,7 @@ fn rewritten_logits(model: &Model, x: &Tensor, mode: &str) -> Tensor {
     // AlexNet's batch norms stand behind activations: nothing to fold them into.
     assert_eq!(before.1 < before.0, has_norms && !model.graph.name.starts_with("alexnet"));
     let rewritten = classify_before_upsampling(&folded, &[]).unwrap().to_device(device).unwrap();
-    rewritten.run(&x, Run::infer()).unwrap().logits
+    rewritten.run(&x, Mode::infer()).unwrap().logits
 }
 
 fn golden(name: &str, dtype: DType) {
@@ -531,7 +532,8 @@ mod on_device {
         if crate::common::real_device().is_none() {
             return;
         }
-        let all = "alexnet_150 vgg16_64 vgg16_224 resnet50v2_64 mobilenet_64 mobilenetv2_96 mobilenetv2_256 deeplab_224";
+        let all = "alexnet_150 vgg16_64 vgg16_224 resnet50v2_64 mobilenet_64 \
+                   mobilenetv2_96 mobilenetv2_256 deeplab_224";
         for name in all.split(' ') {
             golden_on_device(name, &["infer", "train"]);
         }
@@ -638,7 +640,7 @@ fn golden_fgsm() {
         let (shape, clean) = input(&net);
         let probabilities = |values: &[f32]| {
             let x = Tensor::from_slice(values, &shape[..]).unwrap();
-            no_grad(|| model.run(&x, Run::infer())).unwrap().output.to_vec_f64()
+            no_grad(|| model.run(&x, Mode::infer())).unwrap().output.to_vec_f64()
         };
         for (got, expected) in probabilities(&clean).iter().zip(numbers(&golden["probs_clean"])) {
             close("clean probability", *got, expected, 1e-5, 1.0);
@@ -649,7 +651,7 @@ fn golden_fgsm() {
                 row[golden["classes"][label].as_u64().unwrap() as usize] = 1.0;
             }
             let x = Tensor::from_slice(&clean, &shape[..]).unwrap().leaf();
-            let pass = model.run(&x, Run::infer()).unwrap();
+            let pass = model.run(&x, Mode::infer()).unwrap();
             let row = Tensor::from_slice(&row, [1, 20]).unwrap();
             let loss = Loss::CategoricalCrossentropy { gradient: Some(CategoricalGradient::Keras) }
                 .from_logits(&pass.logits, &row, None)

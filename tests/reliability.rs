@@ -3,9 +3,10 @@
 #![cfg(feature = "cli")]
 
 use assert_cmd::Command;
+use atrous::data::transforms::Augment;
 use atrous::models::{self, Spec};
 use atrous::nn::Model;
-use atrous::train::{self, Augment, Plan, Trainer};
+use atrous::train::{self, Plan, Trainer};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;

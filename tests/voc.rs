@@ -2,11 +2,12 @@
 #![cfg(feature = "pictures")]
 
 use atrous::data::convert::convert;
-use atrous::data::loader::{Recipe, batch};
+use atrous::data::loader::batch;
 use atrous::data::picture_files::{
     decode_mask_png, decode_picture, read_mask_png, write_jpeg, write_mask_png, write_png,
 };
 use atrous::data::source::{Layout, Source};
+use atrous::data::transforms::Recipe;
 use atrous::data::voc_devkit::{self, Task, VocDevkit, read_annotation};
 use atrous::data::voc_npy::{Split, VocNpy};
 use atrous::data::{CLASSES, Dataset, Labels, Mask, Picture, check};
@@ -365,7 +366,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn changed_files_never_panic(changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+    fn changed_files_never_panic(
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
         for mut file in valid_files() {
             for (at, byte) in &changes {
                 let at = at.index(file.len());

@@ -8,17 +8,36 @@ use crate::error::{Error, Result};
 use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Tensor};
 
-/// Ones where `a` has elements, of its type and on its device.
-pub(crate) fn ones_like(a: &Tensor) -> Result<Tensor> {
-    if a.device() == Device::Cpu {
-        return Ok(Tensor::full(a.shape(), 1.0).to_dtype(a.dtype()));
+impl Tensor {
+    /// As many elements of this value as `self` has, of its type and on its device; an error where a device fails.
+    pub fn full_like(&self, value: f64) -> Result<Self> {
+        let (shape, n) = (self.shape(), self.shape().elements());
+        match (self.device(), self.dtype()) {
+            (Device::Cpu, DType::F32) => Ok(Tensor::full(shape, value as f32)),
+            (Device::Cpu, DType::F64) => Ok(Tensor::from_buffer(Buffer::filled(n, value), shape)),
+            (device, DType::U8) => Tensor::from_u8(&vec![value as u8; n], shape)?.to_device(device),
+            (device, _) => {
+                let cuda = Cuda::get(device)?;
+                let y = cuda.allocate(n, DType::F32)?;
+                let kernel = Kernel::of("elementwise", "elementwise_fill");
+                // SAFETY: y is n floats, new.
+                unsafe {
+                    cuda.launch(kernel, Size::elements(n), &arguments![&y, n as i64, value as f32])?
+                };
+                Ok(Tensor::from_memory(y, shape))
+            }
+        }
     }
-    let (cuda, n) = (Cuda::get(a.device())?, a.shape().elements());
-    let y = cuda.allocate(n, DType::F32)?;
-    let kernel = Kernel::of("elementwise", "elementwise_fill");
-    // SAFETY: y is n floats, new.
-    unsafe { cuda.launch(kernel, Size::elements(n), &arguments![&y, n as i64, 1.0f32])? };
-    Ok(Tensor::from_memory(y, a.shape()))
+
+    /// [`Tensor::full_like`] with zeros.
+    pub fn zeros_like(&self) -> Result<Self> {
+        self.full_like(0.0)
+    }
+
+    /// [`Tensor::full_like`] with ones.
+    pub fn ones_like(&self) -> Result<Self> {
+        self.full_like(1.0)
+    }
 }
 
 /// sum + share, of one shape, type and device, into the memory of `sum` when nobody else sees it.

@@ -1,5 +1,6 @@
-//! Whether pictures come as fast as a network takes them: reading, decoding, resizing and augmentation alone, on
-//! made-up pictures of VOC's sizes in both layouts, beside the training step that waits for them.
+//! Whether pictures come as fast as a network takes them: reading, decoding, resizing and augmentation
+//! alone, on made-up pictures of VOC's sizes in both layouts, beside the training step that waits for
+//! them.
 
 use super::nets::Net;
 use super::{tenths, time};
@@ -8,9 +9,10 @@ use crate::data::convert::convert;
 use crate::data::loader::Loader;
 use crate::data::source::{Layout, Source, Training};
 use crate::data::synthetic;
+use crate::data::transforms::Augment;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::train::{Augment, Plan};
+use crate::train::Plan;
 use serde_json::{Map, Value, json};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -39,6 +41,7 @@ impl Pictures {
         self.folder.join(name(layout))
     }
 
+    /// The training samples of the folder in one layout.
     pub fn training(&self, layout: Layout) -> Result<Training> {
         let source = Source::open(self.root(layout))?;
         source.training(source.natural_task())
@@ -47,7 +50,8 @@ impl Pictures {
 
 impl Drop for Pictures {
     fn drop(&mut self) {
-        // Made-up pictures that cannot be removed now are the system's to remove with its other temporary files.
+        // Made-up pictures that cannot be removed now are the system's to remove with its other
+        // temporary files.
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
@@ -60,10 +64,12 @@ pub fn name(layout: Layout) -> &'static str {
     }
 }
 
-/// A network and how its pictures are changed.
+/// A network and how its images are augmented.
 #[derive(Clone, Copy, Debug)]
 pub struct Feed {
+    /// Decides size, batch and the rate that is needed.
     pub net: Net,
+    /// Decides the cost of an image.
     pub augment: Augment,
 }
 
@@ -79,7 +85,7 @@ pub fn feeds() -> Result<Vec<Feed>> {
     all.into_iter().map(|(net, augment)| Ok(Feed { net: Net::find(net)?, augment })).collect()
 }
 
-/// Pictures a second.
+/// Images a second.
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
     /// One thread, files to pixels (and masks).
@@ -101,6 +107,8 @@ impl Feed {
         Ok(self.net.batch as f64 / self.net.training_step(device)?.median)
     }
 
+    /// Measures reading and loading for some two seconds each; an error where an image cannot be
+    /// read.
     pub fn rates(&self, training: &Training, workers: usize) -> Result<Rates> {
         let plan = Plan { augment: self.augment, ..self.net.plan()? };
         let (dataset, recipe) = (&training.dataset, plan.training_recipe());

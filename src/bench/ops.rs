@@ -13,7 +13,9 @@ use std::time::Instant;
 
 /// Work to time, with its name here; its peers' name is in the line that comes out.
 pub enum Op {
+    /// Forward and backward pass of an operator on a `real` case.
     Case(Box<Case>),
+    /// One update by the rule of this name.
     Optimizer(&'static str),
 }
 
@@ -25,6 +27,7 @@ pub fn ops() -> Vec<Op> {
 }
 
 impl Op {
+    /// `conv2d/3x3_same` or `optimizer/adam`.
     pub fn name(&self) -> String {
         match self {
             Op::Case(case) => case.full_name(),

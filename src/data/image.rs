@@ -14,12 +14,16 @@ use crate::ops;
 use crate::ops::resize::{BilinearRows, Method, Tap, nearest_rows};
 use crate::tensor::Tensor;
 
-/// Where a picture lies in the square it was fitted into.
+/// Where an image lies in the square it was fitted into, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placement {
+    /// Rows of the resized image.
     pub height: usize,
+    /// Columns of the resized image.
     pub width: usize,
+    /// Rows of padding above it.
     pub top: usize,
+    /// Columns of padding to the left of it.
     pub left: usize,
 }
 
@@ -35,7 +39,7 @@ pub enum Fit {
 }
 
 impl Fit {
-    pub fn placement(self, height: usize, width: usize, size: usize) -> Placement {
+    pub(crate) fn placement(self, height: usize, width: usize, size: usize) -> Placement {
         match self {
             Fit::Pad => padded(height, width, size),
             Fit::Stretch => Placement { height: size, width: size, top: 0, left: 0 },
@@ -93,7 +97,7 @@ pub fn fit(picture: &Picture, size: usize, fit: Fit) -> Result<Vec<f32>> {
 
 /// As [`fit`], with something done to the pixels before zeros come around them. With `antialias`, a
 /// picture that shrinks by more than 2 is averaged over boxes before, which TensorFlow does not do.
-pub fn fit_changed(
+pub(crate) fn fit_changed(
     picture: &Picture,
     size: usize,
     fit: Fit,
@@ -221,11 +225,11 @@ pub enum Preprocess {
 }
 
 /// ImageNet's mean colour, in the order of Caffe: blue, green, red.
-pub const CAFFE_MEAN: [f32; 3] = [103.939, 116.779, 123.68];
+pub(crate) const CAFFE_MEAN: [f32; 3] = [103.939, 116.779, 123.68];
 
 /// ImageNet's mean colour and its deviation, of values from 0 to 1: red, green, blue.
-pub const TORCH_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-pub const TORCH_DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
+pub(crate) const TORCH_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+pub(crate) const TORCH_DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
 
 impl Preprocess {
     /// In place, on any number of RGB pixels.

@@ -4,11 +4,12 @@
 //! (seed, epoch), a sample's augmentation is keyed by (seed, epoch, sample). So the number of
 //! workers changes nothing, and an epoch can be taken up at any step.
 
-use crate::data::augment::crop::{self, Crop, Fill};
-use crate::data::augment::jitter::{Colour, Jitter};
-use crate::data::augment::{self, Parameters, Ranges, Rule, Warp};
+use crate::data::augment::crop;
+use crate::data::augment::jitter::Colour;
+use crate::data::augment::{self, Parameters, Warp};
 use crate::data::class_weights::sample_weights;
-use crate::data::image::{self, Fit, MaskResize, Preprocess};
+use crate::data::image;
+use crate::data::transforms::Recipe;
 use crate::data::{CLASSES, Dataset, VOID, mask_fits};
 use crate::error::{Error, Result};
 use crate::pool::Buffer;
@@ -19,72 +20,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-/// How a sample becomes numbers.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Recipe {
-    /// Height and width of the network's input.
-    pub size: usize,
-    /// How a picture becomes a square where it is not cropped.
-    pub fit: Fit,
-    /// Where it is: the square laid on the picture at random, its affine parameters multiplied in.
-    pub crop: Option<Crop>,
-    /// What a crop sees beside the picture.
-    pub fill: Fill,
-    pub augment: Option<(Ranges, Rule)>,
-    /// Leave the affine warp of what is not cropped, and the preprocessing, to the batch's taker
-    /// ([`Batch::warp`]): a device does it faster, to the same bits.
-    pub warp_later: bool,
-    pub jitter: Option<Jitter>,
-    /// Average over boxes before a picture shrinks by more than 2. TensorFlow's resize does not.
-    pub antialias: bool,
-    pub preprocess: Preprocess,
-    /// Read masks too, for segmentation.
-    pub masks: bool,
-    /// Crops take the nearest label, whatever this says of resizing.
-    pub mask_resize: MaskResize,
-}
-
-impl Recipe {
-    /// Pictures padded to a square, 0 to 1, nothing random.
-    pub fn plain(size: usize) -> Self {
-        Recipe {
-            size,
-            fit: Fit::Pad,
-            crop: None,
-            fill: Fill::BLACK,
-            augment: None,
-            warp_later: false,
-            jitter: None,
-            antialias: false,
-            preprocess: Preprocess::Unit,
-            masks: false,
-            mask_resize: MaskResize::Nearest,
-        }
-    }
-
-    pub fn check(&self) -> Result<()> {
-        self.augment.map_or(Ok(()), |(ranges, _)| ranges.check())?;
-        self.crop.map_or(Ok(()), |crop| crop.check())?;
-        self.jitter.map_or(Ok(()), |jitter| jitter.check())
-    }
-}
-
+/// Some samples as tensors on the CPU, f32: what one step trains on or one pass scores.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// [N, size, size, 3]
+    /// `[N, size, size, 3]`, preprocessed, unless `warp` is still to be done.
     pub images: Tensor,
-    /// [N, 20]: 0 or 1, and −1 in the rows of samples whose labels are not known.
+    /// `[N, 20]`: 0 or 1, and −1 in the rows of samples whose labels are not known.
     pub labels: Tensor,
-    /// [N, size, size], if the recipe wants them: the class of each pixel, 0 to 20, 255 void.
+    /// `[N, size, size]`, if the recipe wants them: the class of each pixel, 0 to 20, 255 void.
     pub masks: Option<Tensor>,
-    /// What is still to be done to pictures and masks; mostly nothing.
+    /// The affine warp of images and masks that is left to a device; None where they are complete.
     pub warp: Option<Warp>,
     /// The samples' numbers in the data set.
     pub indices: Vec<usize>,
 }
 
 impl Batch {
-    /// What a network is to say of the images: masks where it segments, else labels.
+    /// What a network is to say of the images: masks where it segments, else labels. An error where
+    /// labels are not known, or the recipe wanted no masks.
     pub fn targets(&self, segments: bool) -> Result<&Tensor> {
         match (segments, &self.masks) {
             (false, _) => match self.labels.values::<f32>().iter().position(|&label| label < 0.0) {
@@ -221,17 +174,23 @@ pub enum Sampling {
 /// What to load, and how.
 #[derive(Clone)]
 pub struct Loader {
+    /// Where the samples come from; shared with the worker threads.
     pub dataset: Arc<dyn Dataset>,
-    /// The samples of an epoch.
+    /// Numbers in the data set of the samples of an epoch.
     pub indices: Vec<usize>,
+    /// How a sample becomes numbers.
     pub recipe: Recipe,
+    /// Samples in a batch, above zero.
     pub batch_size: usize,
+    /// The order of an epoch, and how often a sample comes.
     pub sampling: Sampling,
     /// Leave out a last batch that is not full.
     pub drop_last: bool,
+    /// Decides order and augmentation, together with the epoch.
     pub seed: u64,
+    /// Threads that make batches, above zero. Their number changes no bit.
     pub workers: usize,
-    /// Batches that may be finished and not yet taken.
+    /// Batches that may be finished and not yet taken, above zero.
     pub prefetch: usize,
 }
 
@@ -267,7 +226,7 @@ impl Loader {
     }
 
     /// The samples of each step of an epoch.
-    pub fn order(&self, epoch: u64) -> Vec<Vec<usize>> {
+    pub(crate) fn order(&self, epoch: u64) -> Vec<Vec<usize>> {
         let order = match self.sampling {
             Sampling::Sequential => self.indices.clone(),
             Sampling::Shuffle => {

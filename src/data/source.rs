@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// How a folder is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// The competition's tables and `.npy` files ([`voc_npy`](crate::data::voc_npy)).
@@ -19,6 +20,7 @@ pub enum Layout {
 /// A folder whose layout is known; nothing else in it has been looked at.
 #[derive(Clone, Debug)]
 pub struct Source {
+    /// Which of the two it is.
     pub layout: Layout,
     /// The folder that the layout begins in, which may be below the one that was named.
     pub root: PathBuf,
@@ -30,8 +32,9 @@ type Shared = Arc<dyn Dataset>;
 /// What there is to learn from.
 #[derive(Clone)]
 pub struct Training {
+    /// The training set, followed by the validation set where the folder has one.
     pub dataset: Arc<dyn Dataset>,
-    /// The samples to train on; those that are left are for validation.
+    /// Numbers of the samples to train on.
     pub train: Vec<usize>,
     /// The folder's own choice for validation; None where it makes none, and a share of the
     /// training samples should be kept.
@@ -39,6 +42,8 @@ pub struct Training {
 }
 
 impl Source {
+    /// Recognizes the layout by the names in the folder. An error where they are those of neither
+    /// layout, or of both.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         if !folder.is_dir() {

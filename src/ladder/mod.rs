@@ -5,8 +5,9 @@
 //! | `cpu` | `src/ladder/cpu`, one a rung | conv2d, depthwise_conv2d, gemm |
 //! | `cuda` | `kernels/ladder`, one a rung | those, batch_norm and reduce |
 //!
-//! Each file's header says what its rung adds to the one before, and what would bind it. Here each is a [`Rung`]
-//! that runs on a [`Work`], so that all are tested alike, and timed side by side (`atrous bench conv2d --ladder`).
+//! Each file's header says what its rung adds to the one before, and what would bind it. Here each is a
+//! [`Rung`] that runs on a [`Work`], so that all are tested alike, and timed side by side (`atrous bench
+//! conv2d --ladder`).
 
 mod cpu;
 mod cuda;
@@ -25,12 +26,13 @@ use std::time::Instant;
 
 /// One kernel, or the few that make one result.
 pub struct Rung {
+    /// Its place on the ladder, from 1, the naive kernel.
     pub number: usize,
     /// As its file is named, without the operator.
     pub name: &'static str,
-    /// To the rung before, in a line.
+    /// What it adds to the rung before, in a line.
     pub adds: &'static str,
-    /// Of its factors; values and sums are f32.
+    /// Precision of the factors; values and sums are f32.
     pub precision: Precision,
     run: Run,
 }
@@ -43,10 +45,13 @@ enum Run {
 
 /// What a ladder's rungs all compute.
 pub struct Work {
+    /// The operator, as `ops` names it; `gemm` is the matrix product.
     pub operator: &'static str,
-    /// `3x3_256_56_n4`
+    /// Its shape in short: `3x3_256_56_n4`.
     pub name: String,
+    /// In the order of the operator's parameters.
     pub inputs: Vec<Input>,
+    /// Shape of the result.
     pub output: Shape,
     /// Multiplications and additions, as the definition counts them.
     pub flops: f64,
@@ -144,7 +149,7 @@ impl Work {
 /// Padded to the same size.
 fn options(stride: usize, dilation: usize) -> Conv2dOptions {
     let (stride, dilation) = ([stride; 2], [dilation; 2]);
-    Conv2dOptions { stride, padding: Padding::Same, dilation, activation: Activation::Linear }
+    Conv2dOptions { stride, padding: Padding::Same, dilation }
 }
 
 /// Small ones of odd sizes, for tests.
@@ -240,8 +245,8 @@ fn unknown(operator: &str, device: Device) -> Error {
     let known = |device| operators(device).join("`, `");
     let message = match operators(Device::Cuda(0)).contains(&operator) && device == Device::Cpu {
         true => format!(
-            "`{operator}` has no rungs on the CPU, where `{}` have; --device cuda (or emulated) runs those of its \
-             CUDA kernels",
+            "`{operator}` has no rungs on the CPU, where `{}` have; --device cuda (or emulated) runs those \
+             of its CUDA kernels",
             known(Device::Cpu)
         ),
         false => format!("`{operator}` has none; those that have are `{}`", known(device)),
@@ -265,8 +270,8 @@ impl Rung {
         }
     }
 
-    /// Seconds of one run: the median of `times` after one to warm up. On the CPU of fewer where they would take
-    /// too long, and of a single one of seconds there is no other.
+    /// Seconds of one run: the median of `times` after one to warm up. On the CPU of fewer where they
+    /// would take too long, and of a single one of seconds there is no other.
     pub fn seconds(&self, work: &Work, inputs: &[Tensor], times: usize) -> Result<f64> {
         let run = || self.run(work, inputs).map(drop);
         let once = || match self.run {

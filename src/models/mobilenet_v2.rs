@@ -4,11 +4,12 @@
 use super::{Head, add_head, dense};
 use crate::activation::Activation;
 use crate::error::Result;
-use crate::nn::layers::Layer;
+use crate::nn::layers::{BatchNormalization, Layer};
 use crate::nn::{Graph, Id};
 use crate::ops::Padding;
 
-const BATCH_NORM: Layer = Layer::BatchNormalization { epsilon: 1e-3, momentum: 0.999 };
+const BATCH_NORM: Layer =
+    Layer::BatchNormalization(BatchNormalization { epsilon: 1e-3, momentum: 0.999 });
 const RELU6: Layer = Layer::Activation(Activation::Relu6);
 
 /// Output channels and stride of the blocks 1 to 16.
@@ -31,7 +32,8 @@ const BLOCKS: [(usize, usize); 16] = [
     (320, 1),
 ];
 
-/// Pictures [side, side, 3] in −1..1 → class probabilities. The base has 2,257,984 parameters.
+/// Images [side, side, 3] in −1..1 → class probabilities. The base has 2,257,984 parameters.
+/// An error for [`Head::ImageNet`].
 pub fn mobilenet_v2(side: usize, classes: usize, head: Head) -> Result<Graph> {
     let mut g = Graph::new("mobilenetv2", "input_1", [side, side, 3]);
     let features = base(&mut g)?;

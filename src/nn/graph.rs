@@ -5,7 +5,7 @@
 //! tape; summaries, parameter names and rewrites come from the graph itself.
 
 use crate::error::{Error, Result};
-use crate::nn::layers::{Layer, ParameterSpec};
+use crate::nn::layers::{BatchNormalization, Layer, ParameterSpec};
 use crate::tensor::Shape;
 use std::collections::HashMap;
 
@@ -179,7 +179,7 @@ impl Graph {
     /// The same with another momentum for its batch norms' moving statistics.
     pub fn with_batch_norm_momentum(mut self, value: f32) -> Self {
         for node in &mut self.nodes {
-            if let Layer::BatchNormalization { momentum, .. } = &mut node.layer {
+            if let Layer::BatchNormalization(BatchNormalization { momentum, .. }) = &mut node.layer {
                 *momentum = value.into();
             }
         }
@@ -199,14 +199,5 @@ impl Graph {
         let mut readers = vec![0; self.nodes.len()];
         self.nodes.iter().flat_map(|node| &node.inputs).for_each(|id| readers[id.0] += 1);
         readers
-    }
-
-    /// For each layer, the last layer that reads it (itself, if none does).
-    pub(super) fn last_uses(&self) -> Vec<usize> {
-        let mut last: Vec<usize> = (0..self.nodes.len()).collect();
-        for (i, node) in self.nodes.iter().enumerate() {
-            node.inputs.iter().for_each(|id| last[id.0] = i);
-        }
-        last
     }
 }

@@ -1,10 +1,8 @@
 //! The table of a network's layers: shapes, parameters, arithmetic, memory.
 
-use super::model::join;
-use super::{Cost, Graph, Node};
-use crate::activation::Activation;
+use super::graph::{Cost, Graph, Node};
 #[cfg(feature = "checkpoint")]
-use crate::nn::layers::{Layer, ParameterSpec};
+use crate::nn::layers::ParameterSpec;
 use std::fmt;
 
 pub struct Row {
@@ -38,6 +36,11 @@ impl Summary {
     }
 }
 
+/// (224, 224, 3)
+fn shape(axes: &[usize]) -> String {
+    format!("({})", axes.iter().map(usize::to_string).collect::<Vec<_>>().join(", "))
+}
+
 /// 1234567 → 1,234,567
 fn grouped(n: u64) -> String {
     let digits = n.to_string();
@@ -64,7 +67,7 @@ impl fmt::Display for Summary {
                 "{:<width$}  {:<20} {:<18} {:>12} {:>12} {:>10.2} {:>9.1}",
                 row.name,
                 row.type_name,
-                format!("({})", join(&row.output_shape)),
+                shape(&row.output_shape),
                 grouped(row.cost.parameters),
                 grouped(row.cost.trainable),
                 row.cost.flops as f64 / 1e6,
@@ -119,56 +122,5 @@ impl Summary {
             "flops": self.total.flops,
             "activation_bytes": self.total.activation_bytes,
         })
-    }
-}
-
-#[cfg(feature = "checkpoint")]
-impl Layer {
-    /// The layer's settings under Keras' names.
-    fn config(&self) -> serde_json::Value {
-        use serde_json::json;
-        let padding = |padding| match padding {
-            crate::ops::Padding::Same => "same",
-            crate::ops::Padding::Valid => "valid",
-            crate::ops::Padding::Cells(_) => "explicit",
-        };
-        match *self {
-            Layer::Conv2D {
-                filters,
-                kernel,
-                stride,
-                padding: p,
-                dilation,
-                use_bias,
-                activation,
-                ..
-            } => json!({
-                "filters": filters, "kernel_size": kernel, "strides": stride, "padding": padding(p),
-                "dilation_rate": dilation, "use_bias": use_bias, "activation": activation.name(),
-            }),
-            Layer::DepthwiseConv2D { kernel, stride, padding: p, dilation, use_bias } => json!({
-                "kernel_size": kernel, "strides": stride, "padding": padding(p),
-                "dilation_rate": dilation, "use_bias": use_bias, "activation": "linear",
-                "depth_multiplier": 1,
-            }),
-            Layer::Dense { units, use_bias, activation } => {
-                json!({"units": units, "use_bias": use_bias, "activation": activation.name()})
-            }
-            Layer::BatchNormalization { epsilon, momentum } => {
-                json!({"epsilon": epsilon, "momentum": momentum, "axis": [3]})
-            }
-            Layer::Activation(Activation::Relu6) => json!({"max_value": 6.0}),
-            Layer::Activation(activation) => json!({"activation": activation.name()}),
-            Layer::MaxPooling2D { pool, stride, padding: p }
-            | Layer::AveragePooling2D { pool, stride, padding: p } => {
-                json!({"pool_size": pool, "strides": stride, "padding": padding(p)})
-            }
-            Layer::ZeroPadding2D(pad) => json!({"padding": pad}),
-            Layer::UpSampling2D(size) => json!({"size": size, "interpolation": "bilinear"}),
-            Layer::Dropout(rate) => json!({"rate": rate}),
-            Layer::Concatenate => json!({"axis": -1}),
-            Layer::Reshape(shape) => json!({"target_shape": shape}),
-            _ => json!({}),
-        }
     }
 }

@@ -1,12 +1,12 @@
-//! Sizes as users and files give them, through everything that makes sizes of sizes: an error or what is right, never a
-//! panic or a product that wraps.
+//! Sizes as users and files give them, through everything that makes sizes of sizes: an error or what is
+//! right, never a panic or a product that wraps.
 
 use crate::activation::Activation;
 use crate::backend::cpu::simd::supported;
 use crate::cases::any_size;
 use crate::context::with_isa;
 use crate::nn::Graph;
-use crate::nn::layers::{Initializer, Layer};
+use crate::nn::layers::{Conv2D, DepthwiseConv2D, Initializer, Layer};
 use crate::ops::conv2d::Conv2dGeometry;
 use crate::ops::depthwise_conv2d::DepthwiseGeometry;
 use crate::ops::{self, Conv2dOptions, Method, Padding, PoolOptions};
@@ -21,37 +21,31 @@ fn any_padding() -> impl Strategy<Value = Padding> {
 
 fn any_options() -> impl Strategy<Value = Conv2dOptions> {
     let sizes = (uniform2(any_size()), any_padding(), uniform2(any_size()));
-    sizes.prop_map(|(stride, padding, dilation)| Conv2dOptions {
-        stride,
-        padding,
-        dilation,
-        activation: Activation::Linear,
-    })
+    sizes.prop_map(|(stride, padding, dilation)| Conv2dOptions { stride, padding, dilation })
 }
 
 fn any_layer() -> impl Strategy<Value = Layer> {
     let windows = || (uniform2(any_size()), uniform2(any_size()), any_padding());
     let convolution = || (any_size(), windows(), uniform2(any_size()));
+    let pools = || windows().prop_map(|(pool, stride, padding)| PoolOptions { pool, stride, padding });
     prop_oneof![
-        convolution().prop_map(|(filters, (kernel, stride, padding), dilation)| Layer::Conv2D {
-            filters,
-            kernel,
-            stride,
-            padding,
-            dilation,
-            use_bias: true,
-            activation: Activation::Linear,
-            initializer: Initializer::HeNormal,
+        convolution().prop_map(|(filters, (kernel, stride, padding), dilation)| {
+            Layer::Conv2D(Conv2D {
+                filters,
+                kernel,
+                stride,
+                padding,
+                dilation,
+                use_bias: true,
+                activation: Activation::Linear,
+                initializer: Initializer::HeNormal,
+            })
         }),
-        convolution().prop_map(|(_, (kernel, stride, padding), dilation)| Layer::DepthwiseConv2D {
-            kernel,
-            stride,
-            padding,
-            dilation,
-            use_bias: true,
+        convolution().prop_map(|(_, (kernel, stride, padding), dilation)| {
+            Layer::DepthwiseConv2D(DepthwiseConv2D { kernel, stride, padding, dilation, use_bias: true })
         }),
-        windows().prop_map(|(pool, stride, padding)| Layer::MaxPooling2D { pool, stride, padding }),
-        windows().prop_map(|(pool, stride, padding)| Layer::AveragePooling2D { pool, stride, padding }),
+        pools().prop_map(Layer::MaxPooling2D),
+        pools().prop_map(Layer::AveragePooling2D),
         uniform2(uniform2(any_size())).prop_map(Layer::ZeroPadding2D),
         uniform2(any_size()).prop_map(Layer::UpSampling2D),
         uniform3(any_size()).prop_map(Layer::Reshape),
@@ -95,7 +89,7 @@ proptest! {
             return Ok(());
         };
         let expected = |axis: usize| {
-            let Conv2dOptions { stride, padding, dilation, .. } = options;
+            let Conv2dOptions { stride, padding, dilation } = options;
             windows(x[1 + axis], w[axis], stride[axis], dilation[axis], padding)
         };
         if let Ok(g) = Conv2dGeometry::new(x, w, options) {
@@ -128,8 +122,8 @@ proptest! {
             }
         };
         let options = PoolOptions { pool, stride, padding };
-        agree(ops::max_pool2d(&x, options), Layer::MaxPooling2D { pool, stride, padding });
-        agree(ops::average_pool2d(&x, options), Layer::AveragePooling2D { pool, stride, padding });
+        agree(ops::max_pool2d(&x, options), Layer::MaxPooling2D(options));
+        agree(ops::average_pool2d(&x, options), Layer::AveragePooling2D(options));
         agree(ops::zero_pad2d(&x, pad), Layer::ZeroPadding2D(pad));
         agree(ops::flatten(&x), Layer::Flatten);
         if let Ok(y) = ops::reshape(&x, [0, to[0], to[1], to[2]]) {

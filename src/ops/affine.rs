@@ -344,6 +344,13 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
+impl Tensor {
+    /// [`affine`] of `[N, H, W, C]`, by a matrix a sample: of the same shape.
+    pub fn affine(&self, matrices: &[Matrix]) -> Result<Tensor> {
+        affine(self, matrices)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

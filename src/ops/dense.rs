@@ -209,6 +209,14 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
+impl Tensor {
+    /// [`dense`]: x·w + b of `[N, inputs]` with weights `[inputs, outputs]` and a bias `[outputs]` or `None`:
+    /// `[N, outputs]`.
+    pub fn dense<'a>(&self, w: &Tensor, b: impl Into<Option<&'a Tensor>>) -> Result<Tensor> {
+        dense(self, w, b.into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,83 +1,147 @@
-//! Element by element: add, sub, mul, scale, clip, sign.
+//! Element by element: add, sub, mul, div, maximum, minimum of two tensors, broadcast as in NumPy; scale, clip, sign of one.
 //!
-//! The right operand of `add`, `sub` and `mul` has the left one's shape, or is a vector over its
-//! last axis (channels), or has one element. With y = a ∘ b and g = ∂L/∂y:
+//! With y = f(a, b) and g = ∂L/∂y:
 //!
-//! | op    | y                 | ∂L/∂a                | ∂L/∂b  |
-//! |-------|-------------------|----------------------|--------|
-//! | add   | a + b             | g                    | Σ g    |
-//! | sub   | a − b             | g                    | −Σ g   |
-//! | mul   | a · b             | g · b                | Σ g·a  |
-//! | scale | c · a             | c · g                |        |
-//! | clip  | min(max(a, l), h) | g where l ≤ a ≤ h    |        |
-//! | sign  | −1, 0, 1          | 0                    |        |
+//! | op      | y                 | ∂L/∂a                            | ∂L/∂b                    |
+//! |---------|-------------------|----------------------------------|--------------------------|
+//! | add     | a + b             | g                                | g                        |
+//! | sub     | a − b             | g                                | −g                       |
+//! | mul     | a · b             | g · b                            | g · a                    |
+//! | div     | a / b             | g / b                            | −(g / b) · (a / b)       |
+//! | maximum | a or b            | g where a > b, g/2 where a = b   | the same, the other way  |
+//! | minimum | a or b            | g where a < b, g/2 where a = b   | the same, the other way  |
+//! | scale   | c · a             | c · g                            |                          |
+//! | clip    | min(max(a, l), h) | g where l ≤ a ≤ h                |                          |
+//! | sign    | −1, 0, 1          | 0                                |                          |
 //!
-//! Σ runs over the elements that one element of b was used for. `clip` passes the gradient at its
-//! bounds, as TensorFlow's `clip_by_value` does.
+//! An operand that was broadcast gets the sum over the elements that it was used for. Where a maximum has two, both get half,
+//! as in PyTorch and JAX (TensorFlow gives all to a); where one is a NaN, y is. `clip` passes the gradient at its bounds, as
+//! TensorFlow's `clip_by_value` does.
 //!
-//! Bytes bind: an f32 element costs 12 bytes of traffic and one operation.
+//! Loops, tape and launches: [`crate::ops::binary`] and [`crate::ops::unary`].
 
-use crate::autograd::{Needs, record};
-use crate::backend::cpu::simd;
-use crate::backend::cpu::threads;
-use crate::backend::cuda::{Cuda, Kernel, Size, arguments};
 use crate::cases::{self, Case, Fill, Input};
-use crate::context::isa;
 use crate::error::{Error, Result};
-use crate::ops::{Route, route, sum_axes};
-use crate::pool::Buffer;
-use crate::tensor::{DType, Real, Tensor};
+use crate::ops::binary::{self, Binary};
+use crate::ops::functions;
+use crate::ops::unary::{self, Saves, Unary};
+use crate::tensor::{Real, Tensor};
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Binary {
-    Add,
-    Sub,
-    Mul,
+/// Functions of two numbers: name, number, what the gradients are made of, value, gradients.
+macro_rules! functions {
+    ($($(#[$doc:meta])* $op:ident $code:literal $uses:tt $function:ident:
+        |$a:ident, $b:ident| $value:expr, |$g:ident, $p:ident, $q:ident| $gradients:expr;)*) => {$(
+        #[derive(Clone, Copy)]
+        struct $function;
+
+        impl Binary for $function {
+            const NAME: &'static str = stringify!($op);
+            const CODE: i32 = $code;
+            const USES: [[bool; 2]; 2] = $uses;
+
+            #[inline(always)]
+            fn value<T: Real>(self, $a: T, $b: T) -> T {
+                $value
+            }
+
+            #[inline(always)]
+            fn gradients<T: Real>(self, $g: T, $p: T, $q: T) -> [T; 2] {
+                $gradients
+            }
+        }
+
+        $(#[$doc])*
+        ///
+        /// Broadcast as in NumPy: axes, from the last one on, are equal or 1; else an error.
+        pub fn $op(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+            binary::apply(a, b, $function)
+        }
+
+        impl Tensor {
+            $(#[$doc])*
+            ///
+            /// Broadcast as in NumPy: axes, from the last one on, are equal or 1; else an error.
+            pub fn $op(&self, b: &Tensor) -> Result<Tensor> {
+                $op(self, b)
+            }
+        }
+    )*};
 }
 
-impl Binary {
-    fn name(self) -> &'static str {
-        match self {
-            Binary::Add => "add",
-            Binary::Sub => "sub",
-            Binary::Mul => "mul",
-        }
-    }
+/// Both gradients are g, but for a factor.
+const NOTHING: [[bool; 2]; 2] = [[false; 2]; 2];
+/// Both are made of both.
+const BOTH: [[bool; 2]; 2] = [[true; 2]; 2];
+/// That of one is made of the other.
+const OTHER: [[bool; 2]; 2] = [[false, true], [true, false]];
 
+functions! {
+    /// a + b, element by element.
+    add 0 NOTHING Add: |a, b| a + b, |g, _a, _b| [g, g];
+    /// a − b, element by element.
+    sub 1 NOTHING Sub: |a, b| a - b, |g, _a, _b| [g, -g];
+    /// a · b, element by element.
+    mul 2 OTHER Mul: |a, b| a * b, |g, a, b| [g * b, g * a];
+    /// a / b, element by element: as IEEE 754 has it where b is 0.
+    div 3 DIV Div: |a, b| a / b, |g, a, b| [g / b, -(g / b) * (a / b)];
+    /// The larger of a and b, element by element; a NaN where either is one.
+    maximum 4 BOTH Maximum: |a, b| larger(a, b), |g, a, b| [share(g, b < a, a == b), share(g, a < b, a == b)];
+    /// The smaller of a and b, element by element; a NaN where either is one.
+    minimum 5 BOTH Minimum: |a, b| -larger(-a, -b), |g, a, b| [share(g, a < b, a == b), share(g, b < a, a == b)];
+}
+
+/// 1/b has no a in it.
+const DIV: [[bool; 2]; 2] = [[false, true], [true, true]];
+
+/// The larger one, or a NaN.
+#[inline(always)]
+pub(crate) fn larger<T: Real>(a: T, b: T) -> T {
+    if a > b {
+        a
+    } else if b >= a {
+        b
+    } else {
+        a + b
+    }
+}
+
+/// What of the gradient goes to one of two.
+#[inline(always)]
+fn share<T: Real>(g: T, is_first: bool, is_equal: bool) -> T {
+    if is_first {
+        g
+    } else if is_equal {
+        g * T::from_f64(0.5)
+    } else {
+        T::ZERO
+    }
+}
+
+/// 1 where two are equal, else 0; off the tape ([`binary::map`]).
+#[derive(Clone, Copy)]
+pub(crate) struct Equal;
+impl Binary for Equal {
+    const NAME: &'static str = "equal";
+    const CODE: i32 = 6;
+    const USES: [[bool; 2]; 2] = NOTHING;
     #[inline(always)]
-    fn apply<T: Real>(self, a: T, b: T) -> T {
-        match self {
-            Binary::Add => a + b,
-            Binary::Sub => a - b,
-            Binary::Mul => a * b,
-        }
+    fn value<T: Real>(self, a: T, b: T) -> T {
+        if a == b { T::ONE } else { T::ZERO }
     }
-}
-
-/// a + b
-pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    binary(Binary::Add, a, b)
-}
-
-/// a − b
-pub fn sub(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    binary(Binary::Sub, a, b)
-}
-
-/// a · b
-pub fn mul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    binary(Binary::Mul, a, b)
+    #[inline(always)]
+    fn gradients<T: Real>(self, _: T, _: T, _: T) -> [T; 2] {
+        [T::ZERO; 2]
+    }
 }
 
 /// c · a
 pub fn scale(a: &Tensor, factor: f64) -> Result<Tensor> {
-    let output = scale_owned(a.detach(), factor)?;
-    Ok(record("scale", [a], output, move |g| Ok([Some(scale_owned(g, factor)?)])))
+    unary::apply(a, Scale(factor))
 }
 
 /// c · a off the tape, in the memory of `a` where nobody else holds it.
 pub(crate) fn scale_owned(a: Tensor, factor: f64) -> Result<Tensor> {
-    map(a, "scale", Scale(factor))
+    unary::map(a, Scale(factor))
 }
 
 /// min(max(a, low), high)
@@ -85,168 +149,48 @@ pub fn clip(a: &Tensor, low: f64, high: f64) -> Result<Tensor> {
     if low > high || low.is_nan() || high.is_nan() {
         return Err(Error::argument("clip", format!("expected low ≤ high, got {low} and {high}")));
     }
-    let output = map(a.detach(), "clip", Clip { low, high })?;
-    let needs = Needs::of([a]);
-    let saved = needs.any().then(|| a.detach());
-    Ok(record("clip", [a], output, move |g| {
-        let inside =
-            map(saved.expect("saved when the input needs a gradient"), "clip", Inside { low, high })?;
-        Ok([Some(mul(&g, &inside)?)])
-    }))
+    unary::apply(a, Clip { low, high })
 }
 
 /// −1, 0 or 1; the sign of ±0 is 0. Its gradient is zero, so it leaves the tape.
 pub fn sign(a: &Tensor) -> Result<Tensor> {
-    map(a.detach(), "sign", Sign)
+    unary::map(a.detach(), Sign)
 }
 
-/// How the right operand is laid over the left one.
-fn period(op: &'static str, a: &Tensor, b: &Tensor) -> Result<usize> {
-    let (left, right) = (a.shape(), b.shape());
-    if left == right {
-        return Ok(left.elements());
+impl Tensor {
+    /// `factor` · x of each element.
+    pub fn scale(&self, factor: f64) -> Result<Tensor> {
+        scale(self, factor)
     }
-    match right.elements() {
-        1 => Ok(1),
-        n if right.len() == 1 && n == left.last_axis() => Ok(n),
-        _ => Err(Error::shape(
-            op,
-            format!("a right operand of shape {left}, [{}] or one element", left.last_axis()),
-            right,
-        )),
+
+    /// min(max(x, low), high) of each element; the gradient passes where low ≤ x ≤ high. An error unless low ≤ high.
+    pub fn clip(&self, low: f64, high: f64) -> Result<Tensor> {
+        clip(self, low, high)
+    }
+
+    /// −1, 0 or 1 of each element, off the tape: the gradient is zero.
+    pub fn sign(&self) -> Result<Tensor> {
+        sign(self)
     }
 }
 
-fn binary(op: Binary, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    let period = period(op.name(), a, b)?;
-    let output = match route(op.name(), &[a, b])? {
-        Route::F64 => reference::<f64>(op, a, b, period),
-        Route::Reference => reference::<f32>(op, a, b, period),
-        Route::Fast => fast(op, a, b, period),
-        Route::Cuda(cuda) => device(cuda, op, a, b, period)?,
-    };
-    let needs = Needs::of([a, b]);
-    let saved_a = (needs.0[1] && op == Binary::Mul).then(|| a.detach());
-    let saved_b = (needs.0[0] && op == Binary::Mul).then(|| b.detach());
-    let shape = b.shape();
-    Ok(record(op.name(), [a, b], output, move |g| {
-        let for_b = match (needs.0[1], &saved_a) {
-            (false, _) => None,
-            (true, None) => Some(fold(&g, period)?.with_shape(shape)),
-            (true, Some(a)) => Some(fold(&mul(&g, a)?, period)?.with_shape(shape)),
-        };
-        let for_b = match for_b {
-            Some(share) if op == Binary::Sub => Some(scale(&share, -1.0)?),
-            other => other,
-        };
-        let for_a = match (needs.0[0], saved_b) {
-            (false, _) => None,
-            (true, None) => Some(g),
-            (true, Some(b)) => Some(mul(&g, &b)?),
-        };
-        Ok([for_a, for_b])
-    }))
-}
-
-fn reference<T: Real>(op: Binary, a: &Tensor, b: &Tensor, period: usize) -> Tensor {
-    let (left, right) = (a.values::<T>(), b.values::<T>());
-    let mut out = Buffer::<T>::new(left.len());
-    for (i, y) in out.iter_mut().enumerate() {
-        *y = op.apply(left[i], right[i % period]);
-    }
-    Tensor::from_buffer(out, a.shape())
-}
-
-fn fast(op: Binary, a: &Tensor, b: &Tensor, period: usize) -> Tensor {
-    let (left, right, isa) = (a.values::<f32>(), b.values::<f32>(), isa());
-    let mut out = Buffer::<f32>::new(left.len());
-    let same = period == left.len();
-    // Pieces of whole periods, so that every piece starts at the right operand's first element.
-    let whole = if same { threads::PASS } else { (threads::PASS / period).max(1) * period };
-    let stream = same && simd::streams(&out, whole);
-    threads::for_each_chunk(&mut out, whole, |i, out| {
-        let left = &left[i * whole..][..out.len()];
-        simd::write(
-            isa,
-            out,
-            stream,
-            #[inline(always)]
-            |at, out| {
-                if same {
-                    let pairs = left[at..].iter().zip(&right[i * whole + at..]);
-                    out.iter_mut().zip(pairs).for_each(|(y, (&a, &b))| *y = op.apply(a, b));
-                } else {
-                    for (out, left) in out.chunks_mut(period).zip(left.chunks(period)) {
-                        out.iter_mut()
-                            .zip(left)
-                            .zip(right)
-                            .for_each(|((y, &a), &b)| *y = op.apply(a, b));
-                    }
-                }
-            },
-        );
-    });
-    Tensor::from_buffer(out, a.shape())
-}
-
-const MODULE: &str = "elementwise";
-
-fn device(cuda: &'static Cuda, op: Binary, a: &Tensor, b: &Tensor, period: usize) -> Result<Tensor> {
-    let n = a.shape().elements();
-    let y = cuda.allocate(n, DType::F32)?;
-    let (left, right) = (a.memory(), b.memory());
-    if n == period && n.is_multiple_of(4) {
-        let (kernel, size) = (Kernel::of(MODULE, "elementwise_binary_same"), Size::elements(n / 4));
-        // SAFETY: all three are n floats, that is n/4 vectors of four; y is new.
-        unsafe { cuda.launch(kernel, size, &arguments![left, right, &y, (n / 4) as i64, op as i32])? };
-    } else {
-        let (kernel, size) = (Kernel::of(MODULE, "elementwise_binary"), Size::elements(n));
-        let all = arguments![left, right, &y, n as i64, period as i64, op as i32];
-        // SAFETY: a and y are n floats, b is `period`; y is new.
-        unsafe { cuda.launch(kernel, size, &all)? };
-    }
-    Ok(Tensor::from_memory(y, a.shape()))
-}
-
-/// Sums every `period`-th element: [period] from any multiple of it, in order, in f64.
-fn fold(g: &Tensor, period: usize) -> Result<Tensor> {
-    fn run<T: Real>(g: &[T], period: usize) -> Buffer<T> {
-        let mut sums = vec![0.0f64; period];
-        for row in g.chunks(period) {
-            sums.iter_mut().zip(row).for_each(|(sum, &g)| *sum += g.to_f64());
-        }
-        let sums: Vec<T> = sums.into_iter().map(T::from_f64).collect();
-        Buffer::from_slice(&sums)
-    }
-    if period == g.shape().elements() {
-        return Ok(g.detach());
-    }
-    Ok(match route("fold", &[g])? {
-        Route::F64 => Tensor::from_buffer(run::<f64>(g.values(), period), [period]),
-        Route::Cuda(_) => {
-            let rows = g.shape().elements() / period;
-            sum_axes(&g.with_shape([rows, period].into()), 0..1)?
-        }
-        _ => Tensor::from_buffer(run::<f32>(g.values(), period), [period]),
-    })
-}
-
-/// A function of one element.
-trait Map: Copy + Sync {
-    fn apply<T: Real>(self, x: T) -> T;
-    /// Which it is, and its constants, for `elementwise_map`.
-    fn on_device(self) -> (i32, f64, f64);
-}
-
+/// c · x; the slope is c.
 #[derive(Clone, Copy)]
-struct Scale(f64);
-impl Map for Scale {
+pub(crate) struct Scale(pub f64);
+impl Unary for Scale {
+    const NAME: &'static str = "scale";
+    const CODE: i32 = 5;
+    const SAVES: Saves = Saves::Nothing;
     #[inline(always)]
-    fn apply<T: Real>(self, x: T) -> T {
+    fn value<T: Real>(self, x: T) -> T {
         x * T::from_f64(self.0)
     }
-    fn on_device(self) -> (i32, f64, f64) {
-        (0, self.0, 0.0)
+    #[inline(always)]
+    fn slope<T: Real>(self, _: T) -> T {
+        T::from_f64(self.0)
+    }
+    fn constants(self) -> [f64; 2] {
+        [self.0, 0.0]
     }
 }
 
@@ -255,9 +199,12 @@ struct Clip {
     low: f64,
     high: f64,
 }
-impl Map for Clip {
+impl Unary for Clip {
+    const NAME: &'static str = "clip";
+    const CODE: i32 = 6;
+    const SAVES: Saves = Saves::Input;
     #[inline(always)]
-    fn apply<T: Real>(self, x: T) -> T {
+    fn value<T: Real>(self, x: T) -> T {
         // Comparisons, not `max`: a NaN stays a NaN.
         let (low, high) = (T::from_f64(self.low), T::from_f64(self.high));
         if x < low {
@@ -268,112 +215,73 @@ impl Map for Clip {
             x
         }
     }
-    fn on_device(self) -> (i32, f64, f64) {
-        (1, self.low, self.high)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Inside {
-    low: f64,
-    high: f64,
-}
-impl Map for Inside {
     #[inline(always)]
-    fn apply<T: Real>(self, x: T) -> T {
+    fn slope<T: Real>(self, x: T) -> T {
         let inside = x >= T::from_f64(self.low) && x <= T::from_f64(self.high);
         if inside { T::ONE } else { T::ZERO }
     }
-    fn on_device(self) -> (i32, f64, f64) {
-        (2, self.low, self.high)
+    fn constants(self) -> [f64; 2] {
+        [self.low, self.high]
     }
 }
 
 #[derive(Clone, Copy)]
 struct Sign;
-impl Map for Sign {
+impl Unary for Sign {
+    const NAME: &'static str = "sign";
+    const CODE: i32 = 7;
+    const SAVES: Saves = Saves::Nothing;
     #[inline(always)]
-    fn apply<T: Real>(self, x: T) -> T {
-        if x > T::ZERO {
-            T::ONE
-        } else if x < T::ZERO {
-            -T::ONE
-        } else {
-            x * T::ZERO
-        }
+    fn value<T: Real>(self, x: T) -> T {
+        functions::sign(x)
     }
-    fn on_device(self) -> (i32, f64, f64) {
-        (3, 0.0, 0.0)
+    #[inline(always)]
+    fn slope<T: Real>(self, _: T) -> T {
+        T::ZERO
     }
-}
-
-/// Applies a function to every element (off the tape), in the memory of `x` where nobody else holds it.
-fn map(mut x: Tensor, op: &'static str, f: impl Map) -> Result<Tensor> {
-    let plain = |x: &Tensor| {
-        let x = x.values::<f64>();
-        let mut out = Buffer::<f64>::new(x.len());
-        out.iter_mut().zip(x).for_each(|(y, &x)| *y = f.apply(x));
-        out
-    };
-    Ok(match route(op, &[&x])? {
-        Route::F64 => Tensor::from_buffer(plain(&x), x.shape()),
-        Route::Cuda(cuda) => {
-            let n = x.shape().elements();
-            let y = cuda.allocate(n, DType::F32)?;
-            let (which, p, q) = f.on_device();
-            let all = arguments![x.memory(), &y, n as i64, which, p as f32, q as f32];
-            // SAFETY: x and y are n floats; y is new.
-            unsafe { cuda.launch(Kernel::of(MODULE, "elementwise_map"), Size::elements(n), &all)? };
-            Tensor::from_memory(y, x.shape())
-        }
-        _ if x.is_unique() => {
-            let isa = isa();
-            threads::for_each_chunk(x.values_mut::<f32>(), threads::PASS, |_, x| {
-                simd::vectorize(
-                    isa,
-                    #[inline(always)]
-                    || x.iter_mut().for_each(|x| *x = f.apply(*x)),
-                );
-            });
-            x
-        }
-        _ => {
-            let (input, isa) = (x.values::<f32>(), isa());
-            let mut out = Buffer::<f32>::new(input.len());
-            threads::for_each_chunk(&mut out, threads::PASS, |i, out| {
-                let input = &input[i * threads::PASS..][..out.len()];
-                simd::vectorize(
-                    isa,
-                    #[inline(always)]
-                    || out.iter_mut().zip(input).for_each(|(y, &x)| *y = f.apply(x)),
-                );
-            });
-            Tensor::from_buffer(out, x.shape())
-        }
-    })
 }
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     type Op = fn(&Tensor, &Tensor) -> Result<Tensor>;
-    for (op, f) in [("add", add as Op), ("sub", sub as Op), ("mul", mul as Op)] {
-        for (name, right) in
-            [("same", &[2, 5, 3, 7][..]), ("channels", &[7][..]), ("one", &[1][..]), ("scalar", &[][..])]
-        {
-            let inputs = vec![Input::new("a", [2, 5, 3, 7]), Input::new("b", right)];
-            cases.push(Case::new(op, name, cases::Size::Tiny, inputs, move |t| f(&t[0], &t[1])));
+    let all: [(&str, Op); 6] = [
+        ("add", add),
+        ("sub", sub),
+        ("mul", mul),
+        ("div", div),
+        ("maximum", maximum),
+        ("minimum", minimum),
+    ];
+    for (op, f) in all {
+        // A quotient's denominator is kept from 0.
+        let points: &[f32] = if op == "div" { &[0.0] } else { &[] };
+        let right = Fill::Avoiding { low: -1.0, high: 1.0, points, margin: 0.3 };
+        for (name, left, shape, size) in [
+            ("same", &[2, 5, 3, 7][..], &[2, 5, 3, 7][..], cases::Size::Tiny),
+            ("channels", &[2, 5, 3, 7], &[7], cases::Size::Tiny),
+            ("one", &[2, 5, 3, 7], &[1], cases::Size::Tiny),
+            ("scalar", &[2, 5, 3, 7], &[], cases::Size::Tiny),
+            // A multiple of four: vectors on devices.
+            ("same_60", &[3, 20], &[3, 20], cases::Size::Tiny),
+            ("16x112x112x64", &[16, 112, 112, 64], &[16, 112, 112, 64], cases::Size::Real),
+            ("left_channels", &[8], &[2, 5, 8], cases::Size::Tiny),
+            ("pixels", &[2, 5, 3, 7], &[2, 5, 3, 1], cases::Size::Tiny),
+            ("pictures", &[2, 5, 3, 8], &[2, 1, 1, 8], cases::Size::Tiny),
+            ("outer", &[5, 1], &[1, 9], cases::Size::Tiny),
+            ("both_ways", &[2, 1, 3, 1], &[1, 4, 1, 8], cases::Size::Tiny),
+            ("by_picture_16x112x112x64", &[16, 112, 112, 64], &[16, 1, 1, 64], cases::Size::Real),
+        ] {
+            let inputs = vec![Input::new("a", left), Input::new("b", shape).fill(right.clone())];
+            cases.push(Case::new(op, name, size, inputs, move |t| f(&t[0], &t[1])));
         }
-        // A multiple of four: vectors on devices.
-        let inputs = vec![Input::new("a", [3, 20]), Input::new("b", [3, 20])];
-        cases.push(Case::new(op, "same_60", cases::Size::Tiny, inputs, move |t| f(&t[0], &t[1])));
-        let inputs = vec![Input::new("a", [16, 112, 112, 64]), Input::new("b", [16, 112, 112, 64])];
-        cases.push(Case::new(op, "16x112x112x64", cases::Size::Real, inputs, move |t| f(&t[0], &t[1])));
     }
     // Longer than one piece of a parallel pass, and no multiple of it.
     let long = || vec![Input::new("a", [3, 23001]), Input::new("b", [23001])];
     cases.push(Case::new("mul", "pieces", cases::Size::Tiny, long(), |t| mul(&t[0], &t[1])));
     let long = || vec![Input::new("a", [2, 70003]), Input::new("b", [70003])];
     cases.push(Case::new("add", "long_period", cases::Size::Tiny, long(), |t| add(&t[0], &t[1])));
+    let long = || vec![Input::new("a", [2, 1, 35003]), Input::new("b", [1, 2, 1])];
+    cases.push(Case::new("div", "pieces", cases::Size::Tiny, long(), |t| div(&t[0], &t[1])));
     let inputs = vec![Input::new("a", [2, 9])];
     cases.push(Case::new("mul", "with_itself", cases::Size::Tiny, inputs, |t| mul(&t[0], &t[0])));
     let inputs = vec![Input::new("a", [3, 11])];
@@ -398,6 +306,33 @@ mod tests {
         assert!(clip(&Tensor::zeros([2]), 1.0, 0.0).is_err());
         assert!(add(&Tensor::zeros([2]), &Tensor::scalar(1.0f64)).is_err());
         assert!(sign(&Tensor::from_u8(&[1], [1]).unwrap()).is_err());
+    }
+
+    #[test]
+    fn equal_ones_share_the_gradient_of_a_maximum_and_a_nan_stays_one() {
+        let leaf = |values: &[f32]| Tensor::from_slice(values, [values.len()]).unwrap().leaf();
+        let (a, b) = (leaf(&[1.0, 2.0, 3.0]), leaf(&[3.0, 2.0, 1.0]));
+        for (f, of_a) in
+            [(maximum as fn(&Tensor, &Tensor) -> _, [0.0, 2.0, 4.0]), (minimum, [4.0, 2.0, 0.0])]
+        {
+            let gradients = f(&a, &b).unwrap().backward_from(Tensor::full([3], 4.0)).unwrap();
+            assert_eq!(gradients.get(&a).unwrap().to_vec_f64(), of_a);
+            let of_b: Vec<f64> = of_a.iter().rev().copied().collect();
+            assert_eq!(gradients.get(&b).unwrap().to_vec_f64(), of_b);
+            let nan = leaf(&[f32::NAN; 3]);
+            assert!(f(&a, &nan).unwrap().to_vec_f64().iter().all(|y| y.is_nan()));
+            assert!(f(&nan, &a).unwrap().to_vec_f64().iter().all(|y| y.is_nan()));
+        }
+        assert_eq!(
+            maximum(&leaf(&[-1.0]), &leaf(&[f32::INFINITY])).unwrap().to_vec_f64(),
+            [f64::INFINITY]
+        );
+    }
+
+    #[test]
+    fn a_quotient_by_zero_is_infinite() {
+        let y = div(&Tensor::full([2], 1.0), &Tensor::zeros([1])).unwrap();
+        assert_eq!(y.to_vec_f64(), [f64::INFINITY; 2]);
     }
 
     #[test]

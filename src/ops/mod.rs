@@ -1,6 +1,6 @@
-//! The registry: one room an operator.
+//! The registry: one module an operator, one line a module (`operators!`).
 //!
-//! Each room holds, in this order: the formula and its gradient; the shape rule; the naive
+//! Each module holds, in this order: the formula and its gradient; the shape rule; the naive
 //! reference, generic over f32 and f64; the fast CPU kernel; the node on the tape; the cases.
 
 use crate::backend::cpu::simd::Isa;
@@ -11,75 +11,63 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
-pub mod activation;
-pub mod affine;
-pub mod batch_norm;
-pub mod concat;
-pub mod conv2d;
-pub mod cross_entropy;
-pub mod dense;
-pub mod depthwise_conv2d;
-pub mod dropout;
-pub mod elementwise;
-pub mod pad;
+pub(crate) mod binary;
+pub(crate) mod epilogue;
+pub mod operators;
 pub mod padding;
-pub mod pool;
-pub mod reduce;
-pub mod reshape;
-pub mod resize;
 pub(crate) mod separable_conv2d;
-pub mod sign_step;
-pub mod softmax;
+pub(crate) mod strided;
+pub(crate) mod unary;
 
-pub use activation::{relu, relu6, sigmoid, tanh};
-pub use affine::affine;
-pub use batch_norm::{BatchNorm, batch_norm_infer, batch_norm_train};
-pub use concat::concat;
-pub use conv2d::{Conv2dOptions, conv2d};
-pub use cross_entropy::{
-    CategoricalGradient, binary_cross_entropy, binary_cross_entropy_of_probabilities,
-    binary_focal_cross_entropy, categorical_cross_entropy_of_probabilities, softmax_cross_entropy,
-    sparse_focal_cross_entropy, sparse_softmax_cross_entropy,
-};
-pub use dense::dense;
-pub use depthwise_conv2d::depthwise_conv2d;
-pub use dropout::dropout;
-pub use elementwise::{add, clip, mul, scale, sign, sub};
-pub use pad::zero_pad2d;
+pub(crate) use conv2d::Convolution;
+pub(crate) use epilogue::Epilogue;
 pub use padding::Padding;
 pub(crate) use padding::{padded, span};
-pub use pool::{PoolOptions, average_pool2d, global_average_pool, global_max_pool, max_pool2d};
-pub use reduce::{mean, mean_axes, sum, sum_axes};
-pub use reshape::{flatten, reshape};
-pub use resize::{Method, resize};
-pub(crate) use separable_conv2d::{Convolution, separable_conv2d};
-pub use sign_step::{Bounds, sign_step};
-pub use softmax::softmax;
 
-/// The cases of all operators.
-pub fn cases() -> Vec<Case> {
-    [
-        activation::cases(),
-        affine::cases(),
-        batch_norm::cases(),
-        concat::cases(),
-        conv2d::cases(),
-        cross_entropy::cases(),
-        dense::cases(),
-        depthwise_conv2d::cases(),
-        dropout::cases(),
-        elementwise::cases(),
-        pad::cases(),
-        pool::cases(),
-        reduce::cases(),
-        reshape::cases(),
-        resize::cases(),
-        sign_step::cases(),
-        softmax::cases(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+/// A line an operator: its module, and what of it is called `ops::…`. Its cases join those of all.
+///
+/// (rustfmt does not look for modules into a macro: `cargo fmt -- src/ops/*.rs src/ops/*/mod.rs` names them.)
+macro_rules! operators {
+    ($($module:ident { $($export:ident),* })*) => {
+        $(pub mod $module;)*
+        $(pub use $module::{$($export),*};)*
+
+        /// The cases of all operators.
+        pub fn cases() -> Vec<Case> {
+            [$($module::cases()),*].into_iter().flatten().collect()
+        }
+    };
+}
+
+operators! {
+    activation { relu, relu6, sigmoid, tanh }
+    affine { affine }
+    batch_norm { BatchNorm, batch_norm_infer, batch_norm_train }
+    concat { concat }
+    conv2d { Conv2dOptions, conv2d }
+    cross_entropy {
+        CategoricalGradient, binary_cross_entropy, binary_cross_entropy_of_probabilities,
+        binary_focal_cross_entropy, categorical_cross_entropy_of_probabilities, softmax_cross_entropy,
+        sparse_focal_cross_entropy, sparse_softmax_cross_entropy
+    }
+    dense { dense }
+    depthwise_conv2d { depthwise_conv2d }
+    dropout { dropout }
+    elementwise { add, clip, div, maximum, minimum, mul, scale, sign, sub }
+    extremes { argmax, max, max_axes, max_keepdim, min, min_axes, min_keepdim }
+    functions { abs, exp, ln, neg, recip, sqrt, square }
+    group_norm { group_norm }
+    leaky_relu { leaky_relu }
+    matmul { matmul }
+    pad { zero_pad2d }
+    permute { permute, transpose }
+    pool { PoolOptions, average_pool2d, global_average_pool, global_max_pool, max_pool2d }
+    reduce { Axes, mean, mean_axes, mean_keepdim, sum, sum_axes, sum_keepdim }
+    reshape { flatten, reshape }
+    resize { Method, resize }
+    sign_step { Bounds, sign_step }
+    slice { slice }
+    softmax { softmax }
 }
 
 /// Where and how an operator computes.

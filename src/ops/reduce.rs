@@ -1,11 +1,12 @@
-//! Sums and means, over all elements or over neighbouring axes.
+//! Sums and means, over all elements or over any set of axes.
 //!
 //! y = s · Σ x with s = 1, or 1/n for a mean of n elements; ∂L/∂x = s · g for every x that went
 //! into y.
 //!
 //! The order of additions depends on the shape alone: short runs are added in vectors of f32, and
 //! the runs' sums in f64. So a sum over a million elements is as exact as one over a few dozen,
-//! and the same bits come out at any thread count.
+//! and the same bits come out at any thread count. Axes that are no neighbours are summed one run of neighbours after the
+//! other, the last run first.
 
 use crate::autograd::record;
 use crate::backend::cpu::simd;
@@ -19,66 +20,194 @@ use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Shape, Tensor};
 use std::ops::Range;
 
+/// Which axes a reduction goes over: a range of neighbours (`1..3`), or a list in any order (`[0, 2]`).
+pub trait Axes {
+    /// True of each axis of the shape that is reduced. An error where there is no such axis, or one is named twice.
+    fn reduced(self, op: &'static str, shape: Shape) -> Result<Vec<bool>>;
+}
+
+impl Axes for Range<usize> {
+    fn reduced(self, op: &'static str, shape: Shape) -> Result<Vec<bool>> {
+        match self.start <= self.end && self.end <= shape.len() {
+            true => Ok((0..shape.len()).map(|axis| self.contains(&axis)).collect()),
+            false => Err(Error::shape(op, format!("axes {self:?}"), shape)),
+        }
+    }
+}
+
+impl Axes for &[usize] {
+    fn reduced(self, op: &'static str, shape: Shape) -> Result<Vec<bool>> {
+        let mut reduced = vec![false; shape.len()];
+        for &axis in self {
+            match reduced.get_mut(axis) {
+                None => return Err(Error::shape(op, format!("axes {self:?}"), shape)),
+                Some(true) => {
+                    return Err(Error::argument(op, format!("expected different axes, got {self:?}")));
+                }
+                Some(axis) => *axis = true,
+            }
+        }
+        Ok(reduced)
+    }
+}
+
+impl<const N: usize> Axes for [usize; N] {
+    fn reduced(self, op: &'static str, shape: Shape) -> Result<Vec<bool>> {
+        self[..].reduced(op, shape)
+    }
+}
+
 /// The sum of all elements: a scalar.
 pub fn sum(x: &Tensor) -> Result<Tensor> {
-    reduce("sum", x, 0..x.shape().len(), false)
+    reduce("sum", x, 0..x.shape().len(), false, false)
 }
 
 /// The mean of all elements: a scalar.
 pub fn mean(x: &Tensor) -> Result<Tensor> {
-    reduce("mean", x, 0..x.shape().len(), true)
+    reduce("mean", x, 0..x.shape().len(), true, false)
 }
 
-/// The sum over a range of neighbouring axes, which the result does not have any more.
-pub fn sum_axes(x: &Tensor, axes: Range<usize>) -> Result<Tensor> {
-    reduce("sum_axes", x, axes, false)
+/// The sum over these axes, which the result does not have any more.
+pub fn sum_axes(x: &Tensor, axes: impl Axes) -> Result<Tensor> {
+    reduce("sum_axes", x, axes, false, false)
 }
 
-/// The mean over a range of neighbouring axes, which the result does not have any more.
-pub fn mean_axes(x: &Tensor, axes: Range<usize>) -> Result<Tensor> {
-    reduce("mean_axes", x, axes, true)
+/// The mean over these axes, which the result does not have any more.
+pub fn mean_axes(x: &Tensor, axes: impl Axes) -> Result<Tensor> {
+    reduce("mean_axes", x, axes, true, false)
+}
+
+/// The sum over these axes, which have length 1 in the result.
+pub fn sum_keepdim(x: &Tensor, axes: impl Axes) -> Result<Tensor> {
+    reduce("sum_keepdim", x, axes, false, true)
+}
+
+/// The mean over these axes, which have length 1 in the result.
+pub fn mean_keepdim(x: &Tensor, axes: impl Axes) -> Result<Tensor> {
+    reduce("mean_keepdim", x, axes, true, true)
+}
+
+impl Tensor {
+    /// The sum of all elements: a scalar.
+    pub fn sum(&self) -> Result<Tensor> {
+        sum(self)
+    }
+
+    /// The mean of all elements: a scalar; NaN of none.
+    pub fn mean(&self) -> Result<Tensor> {
+        mean(self)
+    }
+
+    /// The sum over these axes (`1..3`, `[0, 2]`), which the result does not have any more.
+    pub fn sum_axes(&self, axes: impl Axes) -> Result<Tensor> {
+        sum_axes(self, axes)
+    }
+
+    /// The mean over these axes (`1..3`, `[0, 2]`), which the result does not have any more.
+    pub fn mean_axes(&self, axes: impl Axes) -> Result<Tensor> {
+        mean_axes(self, axes)
+    }
+
+    /// The sum over these axes, which have length 1 in the result: it broadcasts with `self`.
+    pub fn sum_keepdim(&self, axes: impl Axes) -> Result<Tensor> {
+        sum_keepdim(self, axes)
+    }
+
+    /// The mean over these axes, which have length 1 in the result: it broadcasts with `self`.
+    pub fn mean_keepdim(&self, axes: impl Axes) -> Result<Tensor> {
+        mean_keepdim(self, axes)
+    }
+}
+
+fn reduce(op: &'static str, x: &Tensor, axes: impl Axes, mean: bool, keepdim: bool) -> Result<Tensor> {
+    let shape = x.shape();
+    let reduced = axes.reduced(op, shape)?;
+    let views = View::runs(&shape, &reduced, mean);
+    let mut output = x.detach();
+    for view in &views {
+        output = view.sum(op, &output)?;
+    }
+    let output = output.with_shape(left_over(&shape, &reduced, keepdim));
+    Ok(record(op, [x], output, move |g| {
+        let mut d = g;
+        for view in views.iter().rev() {
+            d = view.backward(op, &d)?;
+        }
+        Ok([Some(d.with_shape(shape))])
+    }))
+}
+
+/// Sums off the tape over the axes that are marked: [`sum_axes`].
+pub(crate) fn sum_where(x: &Tensor, reduced: &[bool]) -> Result<Tensor> {
+    let mut output = x.detach();
+    for view in View::runs(&x.shape(), reduced, false) {
+        output = view.sum("sum_axes", &output)?;
+    }
+    Ok(output.with_shape(left_over(&x.shape(), reduced, false)))
+}
+
+/// The axes that are not reduced, and with `keepdim` the others with length 1.
+pub(crate) fn left_over(shape: &Shape, reduced: &[bool], keepdim: bool) -> Shape {
+    let axes = shape.iter().zip(reduced).filter(|(_, reduced)| keepdim || !**reduced);
+    let axes: Vec<usize> = axes.map(|(&length, &reduced)| if reduced { 1 } else { length }).collect();
+    Shape::of(&axes)
 }
 
 /// x as [outer, reduced, inner].
-#[derive(Clone, Copy)]
-struct View {
-    outer: usize,
-    reduced: usize,
-    inner: usize,
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View {
+    pub outer: usize,
+    pub reduced: usize,
+    pub inner: usize,
     /// What the sums are multiplied by.
-    factor: f64,
+    pub factor: f64,
 }
 
-fn reduce(op: &'static str, x: &Tensor, axes: Range<usize>, mean: bool) -> Result<Tensor> {
-    let shape = x.shape();
-    if axes.start > axes.end || axes.end > shape.len() {
-        return Err(Error::shape(op, format!("axes {axes:?}"), shape));
+impl View {
+    /// One for each run of neighbouring axes that are reduced, to be applied in this order: the last run first.
+    pub(crate) fn runs(shape: &Shape, reduced: &[bool], mean: bool) -> Vec<View> {
+        let product = |axes: &[usize]| axes.iter().product::<usize>();
+        let mut lengths = shape.to_vec();
+        let mut views = Vec::new();
+        let mut end = shape.len();
+        while end > 0 {
+            let start = (0..end).rev().find(|&axis| !reduced[axis]).map_or(0, |axis| axis + 1);
+            if start < end {
+                let reduced = product(&lengths[start..end]);
+                views.push(View {
+                    outer: product(&lengths[..start]),
+                    reduced,
+                    inner: product(&lengths[end..]),
+                    factor: if mean { 1.0 / reduced as f64 } else { 1.0 },
+                });
+                lengths.drain(start..end);
+            }
+            end = start.saturating_sub(1);
+        }
+        if views.is_empty() {
+            views.push(View { outer: product(&lengths), reduced: 1, inner: 1, factor: 1.0 });
+        }
+        views
     }
-    let product = |axes: &[usize]| axes.iter().product::<usize>();
-    let reduced = product(&shape[axes.clone()]);
-    let view = View {
-        outer: product(&shape[..axes.start]),
-        reduced,
-        inner: product(&shape[axes.end..]),
-        factor: if mean { 1.0 / reduced as f64 } else { 1.0 },
-    };
-    let output = match route(op, &[x])? {
-        Route::F64 => view.reference::<f64>(x.values()),
-        Route::Reference => view.reference::<f32>(x.values()),
-        Route::Fast if view.inner == 1 => view.rows(x.values()),
-        Route::Fast => view.columns(x.values()),
-        Route::Cuda(cuda) => view.device(cuda, x)?,
-    };
-    let kept = Shape::new(&[&shape[..axes.start], &shape[axes.end..]].concat());
-    let output = output.with_shape(kept);
-    Ok(record(op, [x], output, move |g| {
-        let d = match route(op, &[&g])? {
-            Route::F64 => view.spread::<f64>(g.values()),
-            Route::Cuda(cuda) => view.device_spread(cuda, &g)?,
-            _ => view.spread::<f32>(g.values()),
-        };
-        Ok([Some(d.with_shape(shape))])
-    }))
+
+    fn sum(&self, op: &'static str, x: &Tensor) -> Result<Tensor> {
+        Ok(match route(op, &[x])? {
+            Route::F64 => self.reference::<f64>(x.values()),
+            Route::Reference => self.reference::<f32>(x.values()),
+            Route::Fast if self.inner == 1 => self.rows(x.values()),
+            Route::Fast => self.columns(x.values()),
+            Route::Cuda(cuda) => self.device(cuda, x)?,
+        })
+    }
+
+    /// Every g to all the elements that were summed.
+    fn backward(&self, op: &'static str, g: &Tensor) -> Result<Tensor> {
+        Ok(match route(op, &[g])? {
+            Route::F64 => self.spread::<f64>(g.values()),
+            Route::Cuda(cuda) => self.device_spread(cuda, g)?,
+            _ => self.spread::<f32>(g.values()),
+        })
+    }
 }
 
 /// Elements added in f32 before their sum is added in f64.
@@ -214,7 +343,6 @@ impl View {
         Ok(Tensor::from_memory(d, [n]))
     }
 
-    /// The backward pass: every g to all the elements that were summed.
     fn spread<T: Real>(&self, g: &[T]) -> Tensor {
         let View { outer, reduced, inner, factor } = *self;
         let factor = T::from_f64(factor);
@@ -273,6 +401,18 @@ pub fn cases() -> Vec<Case> {
             cases.push(Case::new(op, name, size, inputs, move |t| f(&t[0], axes.clone())));
         }
     }
+    for (name, shape, axes) in [
+        ("apart", &[3, 5, 7, 11][..], &[0, 2][..]),
+        ("apart_too", &[3, 5, 7, 12], &[3, 1]),
+        ("ends", &[4, 5, 8], &[2, 0]),
+    ] {
+        let inputs = || vec![Input::new("x", shape)];
+        let tiny = cases::Size::Tiny;
+        cases.push(Case::new("sum_axes", name, tiny, inputs(), move |t| sum_axes(&t[0], axes)));
+        cases.push(Case::new("mean_axes", name, tiny, inputs(), move |t| mean_axes(&t[0], axes)));
+        cases.push(Case::new("sum_keepdim", name, tiny, inputs(), move |t| sum_keepdim(&t[0], axes)));
+        cases.push(Case::new("mean_keepdim", name, tiny, inputs(), move |t| mean_keepdim(&t[0], axes)));
+    }
     cases
 }
 
@@ -304,6 +444,13 @@ mod tests {
     fn axes_that_are_not_there_are_refused_and_empty_ones_sum_to_zero() {
         let error = sum_axes(&Tensor::zeros([2, 3]), 1..3).unwrap_err().to_string();
         assert_eq!(error, "sum_axes: expected axes 1..3, got [2×3]");
+        let x = Tensor::zeros([2, 3]);
+        let error = x.sum_axes([0, 2]).unwrap_err().to_string();
+        assert_eq!(error, "sum_axes: expected axes [0, 2], got [2×3]");
+        let error = x.mean_axes([1, 1]).unwrap_err().to_string();
+        assert_eq!(error, "mean_axes: expected different axes, got [1, 1]");
+        assert_eq!(x.sum_keepdim([0, 1]).unwrap().shape()[..], [1, 1]);
+        assert_eq!(x.sum_axes([]).unwrap().shape()[..], [2, 3]);
         assert_eq!(sum_axes(&Tensor::zeros([0, 3]), 0..1).unwrap().to_vec_f64(), [0.0; 3]);
         assert_eq!(sum(&Tensor::zeros([0])).unwrap().item().unwrap(), 0.0);
         assert!(mean(&Tensor::zeros([0])).unwrap().item().unwrap().is_nan());

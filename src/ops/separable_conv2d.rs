@@ -2,110 +2,124 @@
 //!
 //! `x [N, H, W, C], v [kh, kw, C, 1], w [1, 1, C, F] → y [N, OH, OW, F]`:
 //!
-//! y(n, oy, ox, f) = b(f) + Σ_c d(n, oy, ox, c) · w(c, f), with d = then(the depthwise convolution of x by v).
+//! y(n, oy, ox, f) = b(f) + Σ_c d(n, oy, ox, c) · w(c, f), with d = activation(the depthwise convolution of x
+//! by v).
 //!
-//! The depthwise convolution is bound by bytes, and its result is as large as what it reads. Where no gradient is asked
-//! for, nobody needs that result but the product: a task makes as many rows of it as fit L2 and multiplies them there,
-//! and they are never written to memory.
+//! The depthwise convolution is bound by bytes, and its result is as large as what it reads. Where no
+//! gradient is asked for, nobody needs that result but the product: a task makes as many rows of it as fit L2
+//! and multiplies them there, and they are never written to memory.
 
-use super::depthwise_conv2d::{ByRows, DepthwiseGeometry};
-use super::{Conv2dOptions, Route, conv2d, depthwise_conv2d, route};
+use super::conv2d::{Conv2dGeometry, Convolution, algorithm, conv2d_fused, cpu};
+use super::depthwise_conv2d::{ByRows, DepthwiseGeometry, depthwise_conv2d_fused};
+use super::epilogue::{Epilogue, Setting};
+use super::route;
 use crate::activation::Activation;
 use crate::autograd::Needs;
 use crate::backend::cpu::gemm::{Start, multiply_rows};
-use crate::backend::cpu::kept::Weights;
+use crate::backend::cpu::prepack::WeightView;
 use crate::backend::cpu::simd::streams;
 use crate::backend::cpu::threads;
 use crate::context::isa;
 use crate::error::Result;
-use crate::ops::conv2d::{Conv2dGeometry, algorithm::is_pointwise, conv2d_onto, cpu::pointwise_panels};
 use crate::pool::Buffer;
 use crate::tensor::Tensor;
 
-/// One of the two.
+/// The two convolutions, and the activation between them.
 #[derive(Clone, Copy)]
-pub(crate) struct Convolution<'a> {
-    pub kernel: &'a Tensor,
-    pub bias: Option<&'a Tensor>,
-    pub options: Conv2dOptions,
+pub(crate) struct Separable<'a> {
+    pub depthwise: Convolution<'a>,
+    pub between: Activation,
+    pub pointwise: Convolution<'a>,
 }
 
-/// The 1×1 convolution `point` of the depthwise convolution `depth` of x [N, H, W, C]; the sum of that and `onto` where
-/// there is one. x is given away. The same bits as of the operators one after the other.
+/// The separable convolution of x [N, H, W, C], which is given away, and what its epilogue makes of the
+/// result. The same bits as of the operators one after the other.
 ///
 /// # Errors
 /// Theirs.
-pub(crate) fn separable_conv2d(
+pub(crate) fn separable_conv2d_fused(
     x: Tensor,
-    depth: Convolution,
-    point: Convolution,
-    mut onto: Option<Tensor>,
+    layers: Separable,
+    mut epilogue: Epilogue,
 ) -> Result<Tensor> {
-    if let Some(plan) = Plan::new(&x, depth, point, onto.as_mut()) {
-        return Ok(plan.run(&x, depth, point, onto));
+    if let Some(bands) = Bands::new(&x, layers, epilogue.residual.as_mut()) {
+        let residual = epilogue.residual.take();
+        let activation = match residual {
+            Some(_) => Activation::Linear,
+            None => epilogue.take_activation(),
+        };
+        return epilogue.apply(bands.run(&x, layers, activation, residual));
     }
-    let between = depthwise_conv2d(&x, depth.kernel, depth.bias, depth.options)?;
+    let d = depthwise_conv2d_fused(&x, layers.depthwise, layers.between.into())?.y;
     drop(x);
-    let Convolution { kernel, bias, options } = point;
-    match onto {
-        Some(onto) => conv2d_onto(&between, kernel, bias, options, onto),
-        None => conv2d(&between, kernel, bias, options),
+    Ok(conv2d_fused(&d, layers.pointwise, epilogue)?.y)
+}
+
+/// Whether the two are made in one pass: how many rows of pixels a task makes, or why not.
+pub(crate) fn fuses_separable(
+    setting: Setting,
+    depth: &DepthwiseGeometry,
+    point: &Conv2dGeometry,
+) -> std::result::Result<usize, &'static str> {
+    setting.unrecorded_on_cpu()?;
+    if !algorithm::is_pointwise(point) {
+        return Err("the convolution after it is not 1×1");
     }
+    let [height, width] = depth.output;
+    rows(depth.batch * height, width * depth.channels)
+        .ok_or("what lies between stays in the caches anyway")
 }
 
 /// How the two are computed together.
-struct Plan {
+struct Bands {
     depth: DepthwiseGeometry,
     point: Conv2dGeometry,
     /// Rows of pixels a task, counted through all pictures.
     rows: usize,
 }
 
-impl Plan {
+impl Bands {
     /// None where they are computed apart; so is what does not fit, for the operators to refuse.
-    fn new(
-        x: &Tensor,
-        depth: Convolution,
-        point: Convolution,
-        mut onto: Option<&mut Tensor>,
-    ) -> Option<Self> {
-        let of_depth = DepthwiseGeometry::new(x.shape(), depth.kernel.shape(), depth.options).ok()?;
-        let between = of_depth.output_shape();
-        let of_point = Conv2dGeometry::new(between, point.kernel.shape(), point.options).ok()?;
-        let biased =
-            |by: Convolution, channels| by.bias.is_none_or(|bias| bias.shape()[..] == [channels]);
-        let fits = biased(depth, of_depth.channels) && biased(point, of_point.out_channels);
-        // A sum is made in the summand's memory. That must not be x's: other rows still read it.
-        let added = onto.as_deref_mut().is_none_or(|onto| {
-            let plain = point.options.activation == Activation::Linear;
-            plain && onto.is_unique() && onto.shape() == of_point.output_shape()
-        });
-        let onto = onto.as_deref();
-        let all = [x, depth.kernel, point.kernel].into_iter();
-        let all: Vec<&Tensor> = all.chain(depth.bias).chain(point.bias).chain(onto).collect();
-        let constant = all.iter().all(|tensor| !Needs::of([*tensor]).any());
-        let fast = matches!(route("conv2d", &all), Ok(Route::Fast)) && is_pointwise(&of_point);
-        if !(fits && added && constant && fast) {
-            return None;
-        }
-        let [height, width] = of_depth.output;
-        let rows = rows(of_depth.batch * height, width * of_depth.channels)?;
-        Some(Plan { depth: of_depth, point: of_point, rows })
+    fn new(x: &Tensor, layers: Separable, mut residual: Option<&mut Tensor>) -> Option<Self> {
+        let Separable { depthwise, between, pointwise } = layers;
+        let depth =
+            DepthwiseGeometry::new(x.shape(), depthwise.kernel.shape(), depthwise.options).ok()?;
+        let kernel = pointwise.kernel.shape();
+        let point = Conv2dGeometry::new(depth.output_shape(), kernel, pointwise.options).ok()?;
+        depthwise.check_bias("depthwise_conv2d", depth.channels).ok()?;
+        pointwise.check_bias("conv2d", point.out_channels).ok()?;
+        // A sum is made in the residual's memory. That must not be x's: other rows still read it.
+        let fits = residual
+            .as_deref_mut()
+            .is_none_or(|residual| residual.is_unique() && residual.shape() == point.output_shape());
+        let kernels = [x, depthwise.kernel, pointwise.kernel].into_iter();
+        let all = kernels.chain(depthwise.bias).chain(pointwise.bias).chain(residual.as_deref());
+        let all: Vec<&Tensor> = all.collect();
+        let recorded = all.iter().any(|tensor| Needs::of([*tensor]).any());
+        let setting = Setting::new(&route("conv2d", &all).ok()?, recorded);
+        let rows = fuses_separable(setting, &depth, &point).ok()?;
+        (fits && between.is_fusable()).then_some(Bands { depth, point, rows })
     }
 
-    fn run(&self, x: &Tensor, depth: Convolution, point: Convolution, onto: Option<Tensor>) -> Tensor {
-        let bias = point.bias.map(|bias| bias.values());
-        match onto {
-            Some(mut onto) => {
+    fn run(
+        &self,
+        x: &Tensor,
+        layers: Separable,
+        activation: Activation,
+        residual: Option<Tensor>,
+    ) -> Tensor {
+        let bias = layers.pointwise.bias.map(|bias| bias.values());
+        match residual {
+            Some(mut residual) => {
                 let start = bias.map_or(Start::Accumulate, Start::Onto);
-                self.write(x, depth, point, start, false, onto.values_mut());
-                onto.detach()
+                self.write(x, layers, start, activation, false, residual.values_mut());
+                residual.detach()
             }
             None => {
                 let start = bias.map_or(Start::Zero, Start::Bias);
                 let mut y = Buffer::<f32>::new(self.point.output_shape().elements());
                 let stream = streams(&y, self.point.out_channels);
-                self.write(x, depth, point, start, stream, &mut y);
+                self.write(x, layers, start, activation, stream, &mut y);
                 Tensor::from_buffer(y, self.point.output_shape())
             }
         }
@@ -114,23 +128,25 @@ impl Plan {
     fn write(
         &self,
         x: &Tensor,
-        depth: Convolution,
-        point: Convolution,
+        layers: Separable,
         start: Start,
+        activation: Activation,
         stream: bool,
         y: &mut [f32],
     ) {
-        let (isa, activation) = (isa(), depth.options.activation);
-        let weights = Weights { values: point.kernel.values(), kept: Some(point.kernel.kept()) };
-        let panels = pointwise_panels(isa, &self.point, weights);
-        let bias = depth.bias.map(|bias| bias.values());
-        let by_rows = ByRows::new(isa, &self.depth, x.values(), depth.kernel.values(), bias, activation);
+        let Separable { depthwise, between, pointwise } = layers;
+        let isa = isa();
+        let weights = WeightView { values: pointwise.kernel.values(), cache: pointwise.cache() };
+        let panels = cpu::pointwise_panels(isa, &self.point, weights);
+        let bias = depthwise.bias.map(|bias| bias.values());
+        let kernel = depthwise.kernel.values();
+        let by_rows = ByRows::new(isa, &self.depth, x.values(), kernel, bias, between);
         let band = self.rows * self.depth.output[1];
         threads::for_each_chunk(y, band * self.point.out_channels, |i, y| {
             let pixels = y.len() / self.point.out_channels;
             let mut between = Buffer::<f32>::new(pixels * self.depth.channels);
             by_rows.make(i * self.rows, false, &mut between);
-            multiply_rows(&between, &panels, start, point.options.activation, stream, y);
+            multiply_rows(&between, &panels, start, activation, stream, y);
         });
     }
 }
@@ -154,7 +170,7 @@ mod tests {
     use super::*;
     use crate::backend::cpu::simd::{Isa, supported};
     use crate::context::with_isa;
-    use crate::ops::Padding;
+    use crate::ops::{Conv2dOptions, Padding, conv2d, depthwise_conv2d};
 
     fn noise(shape: &[usize]) -> Tensor {
         let n: usize = shape.iter().product();
@@ -162,15 +178,41 @@ mod tests {
         Tensor::from_slice(&values, shape).unwrap()
     }
 
-    fn options(stride: usize, padding: Padding, activation: Activation) -> Conv2dOptions {
-        Conv2dOptions { stride: [stride; 2], padding, activation, ..Default::default() }
+    fn options(stride: usize, padding: Padding) -> Conv2dOptions {
+        Conv2dOptions { stride: [stride; 2], padding, ..Default::default() }
+    }
+
+    fn convolution<'a>(
+        kernel: &'a Tensor,
+        bias: Option<&'a Tensor>,
+        options: Conv2dOptions,
+    ) -> Convolution<'a> {
+        Convolution::new(kernel, bias, options)
     }
 
     /// One after the other.
-    fn apart(x: &Tensor, depth: Convolution, point: Convolution, onto: Option<&Tensor>) -> Tensor {
-        let between = depthwise_conv2d(x, depth.kernel, depth.bias, depth.options).unwrap();
-        let y = conv2d(&between, point.kernel, point.bias, point.options).unwrap();
-        onto.map_or(y.clone(), |onto| crate::ops::add(&y, onto).unwrap())
+    fn apart(
+        x: &Tensor,
+        layers: Separable,
+        activation: Activation,
+        residual: Option<&Tensor>,
+    ) -> Tensor {
+        let Separable { depthwise: depth, between, pointwise: point } = layers;
+        let d = depthwise_conv2d(x, depth.kernel, depth.bias, depth.options).unwrap();
+        let d = between.apply(d).unwrap();
+        let y = conv2d(&d, point.kernel, point.bias, point.options).unwrap();
+        let y = residual.map_or(y.clone(), |residual| crate::ops::add(&y, residual).unwrap());
+        activation.apply(y).unwrap()
+    }
+
+    fn fused(
+        x: &Tensor,
+        layers: Separable,
+        activation: Activation,
+        residual: Option<Tensor>,
+    ) -> Result<Tensor> {
+        let epilogue = Epilogue { activation, residual, ..Epilogue::default() };
+        separable_conv2d_fused(x.clone(), layers, epilogue)
     }
 
     #[test]
@@ -193,17 +235,17 @@ mod tests {
                     let biases = [noise(&[c]), noise(&[filters])];
                     for bias in [true, false] {
                         let [of_depth, of_point] = biases.each_ref().map(|b| bias.then_some(b));
-                        let options_of_depth = options(stride, padding, between);
-                        let depth =
-                            Convolution { kernel: &v, bias: of_depth, options: options_of_depth };
-                        let options = options(1, Valid, activation);
-                        let point = Convolution { kernel: &w, bias: of_point, options };
-                        let plans = |onto| Plan::new(&x, depth, point, onto).is_some();
-                        assert_eq!(plans(None), isa != Isa::Reference, "{shape:?}");
-                        let expected = apart(&x, depth, point, None);
+                        let layers = Separable {
+                            depthwise: convolution(&v, of_depth, options(stride, padding)),
+                            between,
+                            pointwise: convolution(&w, of_point, options(1, Valid)),
+                        };
+                        let fuses = |residual| Bands::new(&x, layers, residual).is_some();
+                        assert_eq!(fuses(None), isa != Isa::Reference, "{shape:?}");
+                        let expected = apart(&x, layers, activation, None);
                         for threads in [1, 3] {
                             let got = threads::with(threads, || {
-                                with_isa(isa, || separable_conv2d(x.clone(), depth, point, None))
+                                with_isa(isa, || fused(&x, layers, activation, None))
                             });
                             let got = got.unwrap().unwrap();
                             assert_eq!(got.shape(), expected.shape());
@@ -213,15 +255,12 @@ mod tests {
                                 "{isa:?} {shape:?}"
                             );
                         }
-                        let mut onto = noise(&expected.shape());
-                        let sum = apart(&x, depth, point, Some(&onto));
-                        assert_eq!(
-                            plans(Some(&mut onto)),
-                            activation == Linear && isa != Isa::Reference
-                        );
+                        let mut residual = noise(&expected.shape());
+                        let sum = apart(&x, layers, activation, Some(&residual));
+                        assert_eq!(fuses(Some(&mut residual)), isa != Isa::Reference);
                         // Held by somebody else, its memory stays as it is.
-                        for onto in [onto.clone(), onto] {
-                            let got = separable_conv2d(x.clone(), depth, point, Some(onto)).unwrap();
+                        for residual in [residual.clone(), residual] {
+                            let got = fused(&x, layers, activation, Some(residual)).unwrap();
                             assert_eq!(got.values::<f32>(), sum.values::<f32>(), "{isa:?} {shape:?}");
                         }
                     }
@@ -233,34 +272,33 @@ mod tests {
     #[test]
     fn a_gradient_a_small_picture_and_what_reads_its_own_sum_are_computed_apart() {
         let (v, w) = (noise(&[3, 3, 64, 1]), noise(&[1, 1, 64, 64]));
-        let same = options(1, Padding::Same, Activation::Linear);
-        let depth = Convolution { kernel: &v, bias: None, options: same };
-        let point = Convolution { kernel: &w, bias: None, options: same };
+        let same = options(1, Padding::Same);
+        let (depthwise, pointwise) = (convolution(&v, None, same), convolution(&w, None, same));
+        let layers = Separable { depthwise, between: Activation::Linear, pointwise };
         let x = noise(&[4, 100, 50, 64]);
-        let plans = |x: &Tensor, depth, onto| Plan::new(x, depth, point, onto).is_some();
-        assert!(plans(&x, depth, None));
+        let fuses = |x: &Tensor, layers, residual| Bands::new(x, layers, residual).is_some();
+        assert!(fuses(&x, layers, None));
         let leaf = v.leaf();
-        assert!(!plans(&x, Convolution { kernel: &leaf, ..depth }, None));
-        let y =
-            separable_conv2d(x.clone(), Convolution { kernel: &leaf, ..depth }, point, None).unwrap();
-        assert!(y.needs_grad());
-        assert!(!plans(&noise(&[1, 14, 14, 64]), depth, None));
+        let trained = Separable { depthwise: convolution(&leaf, None, same), ..layers };
+        assert!(!fuses(&x, trained, None));
+        assert!(fused(&x, trained, Activation::Linear, None).unwrap().needs_grad());
+        assert!(!fuses(&noise(&[1, 14, 14, 64]), layers, None));
         let mut itself = x.clone();
-        assert!(!plans(&x, depth, Some(&mut itself)));
-        let expected = apart(&x, depth, point, Some(&x));
-        let sum = separable_conv2d(x, depth, point, Some(itself)).unwrap();
+        assert!(!fuses(&x, layers, Some(&mut itself)));
+        let expected = apart(&x, layers, Activation::Linear, Some(&x));
+        let sum = fused(&x, layers, Activation::Linear, Some(itself)).unwrap();
         assert_eq!(sum.values::<f32>(), expected.values::<f32>());
     }
 
     #[test]
     fn what_does_not_fit_is_refused_as_by_the_operators() {
         let x = noise(&[4, 100, 50, 64]);
-        let same = options(1, Padding::Same, Activation::Linear);
+        let same = options(1, Padding::Same);
         let (v, w) = (noise(&[3, 3, 64, 1]), noise(&[1, 1, 64, 8]));
         let refused = |kernel: &Tensor, bias: Option<&Tensor>| {
-            let depth = Convolution { kernel: &v, bias: None, options: same };
-            let point = Convolution { kernel, bias, options: same };
-            separable_conv2d(x.clone(), depth, point, None).unwrap_err().to_string()
+            let (depthwise, pointwise) = (convolution(&v, None, same), convolution(kernel, bias, same));
+            let layers = Separable { depthwise, between: Activation::Linear, pointwise };
+            fused(&x, layers, Activation::Linear, None).unwrap_err().to_string()
         };
         assert!(refused(&noise(&[1, 1, 63, 8]), None).contains("64 input channels"));
         assert!(refused(&w, Some(&noise(&[9]))).contains("bias of [8]"));

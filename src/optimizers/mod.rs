@@ -16,14 +16,17 @@
 //! A parameter is one pass over memory, whatever the rule: it, its gradient and its state are each
 //! read once, and what changes is written once.
 
+#![warn(missing_docs)]
+
 mod cpu;
 mod cuda;
 
+use crate::autograd::Gradients;
 use crate::backend::cuda::Cuda;
 use crate::context::on_threads;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::{Model, Pass};
+use crate::nn::{ForwardOutput, Model};
 use crate::tensor::{DType, Gradient, Shape, Tensor};
 use std::fmt;
 use std::str::FromStr;
@@ -31,12 +34,35 @@ use std::str::FromStr;
 /// A rule and its constants.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rule {
-    Sgd { momentum: f64 },
-    RmsProp { rho: f64, momentum: f64, epsilon: f64, epsilon_inside: bool },
-    Adam { beta_1: f64, beta_2: f64, epsilon: f64 },
+    /// Gradient descent; μ of the table is `momentum` (0: none).
+    Sgd {
+        /// μ
+        momentum: f64,
+    },
+    /// Tieleman and Hinton, 2012.
+    RmsProp {
+        /// ρ
+        rho: f64,
+        /// μ
+        momentum: f64,
+        /// ε
+        epsilon: f64,
+        /// Whether ε is added to v, or to its root.
+        epsilon_inside: bool,
+    },
+    /// Kingma and Ba, 2015.
+    Adam {
+        /// β₁
+        beta_1: f64,
+        /// β₂
+        beta_2: f64,
+        /// ε
+        epsilon: f64,
+    },
 }
 
 impl Rule {
+    /// Their names, in the order of the variants.
     pub const NAMES: [&'static str; 3] = ["sgd", "rmsprop", "adam"];
 
     /// Keras' constants.
@@ -64,6 +90,7 @@ impl Rule {
         }
     }
 
+    /// One of [`Rule::NAMES`].
     pub fn name(&self) -> &'static str {
         match self {
             Rule::Sgd { .. } => Rule::NAMES[0],
@@ -136,9 +163,13 @@ pub enum Group {
 
 /// A parameter that is to change, by its position in the network, and its gradient.
 pub struct Update<'a> {
+    /// Its position, by which its state is found again.
     pub index: usize,
+    /// What changes: f32 or f64, on any device.
     pub parameter: &'a mut Tensor,
+    /// Of the parameter's shape, type and device.
     pub gradient: Gradient,
+    /// Which learning rate it has.
     pub group: Group,
 }
 
@@ -169,6 +200,8 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
+    /// An optimizer that has made no step. An error for rates out of their range and a learning rate that is
+    /// negative or not finite.
     pub fn new(rule: Rule, learning_rate: f32) -> Result<Self> {
         rule.check()?;
         if !(learning_rate >= 0.0 && learning_rate.is_finite()) {
@@ -178,13 +211,74 @@ impl Optimizer {
         Ok(Optimizer { rule, learning_rate, factors: [1.0; 2], step: 0, slots: Vec::new() })
     }
 
+    /// Its rule.
     pub fn rule(&self) -> Rule {
         self.rule
     }
 
+    /// [`Rule::sgd`] at this learning rate; errors as [`Optimizer::new`].
+    pub fn sgd(learning_rate: f32, momentum: f64) -> Result<Self> {
+        Self::new(Rule::sgd(momentum), learning_rate)
+    }
+
+    /// [`Rule::rmsprop`] without momentum, at this learning rate; errors as [`Optimizer::new`].
+    pub fn rmsprop(learning_rate: f32) -> Result<Self> {
+        Self::new(Rule::rmsprop(0.0), learning_rate)
+    }
+
+    /// [`Rule::adam`] at this learning rate; errors as [`Optimizer::new`].
+    pub fn adam(learning_rate: f32) -> Result<Self> {
+        Self::new(Rule::adam(), learning_rate)
+    }
+
     /// Steps begun so far.
-    pub fn step(&self) -> u64 {
+    pub fn steps(&self) -> u64 {
         self.step
+    }
+
+    /// One step of a training loop of one's own: changes the parameters, which are leaves ([`Tensor::leaf`])
+    /// and stay the same leaves, by the gradients of a loss. Those that the loss does not depend on stay as
+    /// they are.
+    ///
+    /// State (momentum, means) is kept by position: every step is to name the same parameters in the same
+    /// order.
+    ///
+    /// An error for a parameter that is no leaf, for gradients of none of them (a loss of other tensors), and
+    /// for those of another shape, type or device.
+    ///
+    /// ```
+    /// use atrous::{Tensor, optimizers::Optimizer};
+    ///
+    /// let mut x = Tensor::from([4.0f32, -2.0]).leaf();
+    /// let mut sgd = Optimizer::sgd(0.25, 0.0)?;
+    /// for _ in 0..2 {
+    ///     let loss = (&x * &x)?.sum()?;
+    ///     sgd.step([&mut x], &loss.backward()?)?;
+    /// }
+    /// assert_eq!(x.to_vec_f64(), [1.0, -0.5]);
+    /// # Ok::<(), atrous::Error>(())
+    /// ```
+    pub fn step<'a>(
+        &mut self,
+        parameters: impl IntoIterator<Item = &'a mut Tensor>,
+        gradients: &Gradients,
+    ) -> Result<()> {
+        let mut updates = Vec::new();
+        for (index, parameter) in parameters.into_iter().enumerate() {
+            if !parameter.needs_grad() {
+                let message = format!("expected leaves (`Tensor::leaf`), got none at parameter {index}");
+                return Err(Error::argument("optimizer", message));
+            }
+            if let Some(gradient) = gradients.get_as_it_is(parameter).cloned() {
+                updates.push(Update { index, parameter, gradient, group: Group::Head });
+            }
+        }
+        if updates.is_empty() {
+            let message = "expected gradients by these parameters, got those of a loss of none of them";
+            return Err(Error::argument("optimizer", message));
+        }
+        self.begin_step();
+        self.update(updates, None).inspect_err(|_| self.step -= 1)
     }
 
     /// Counts a step. To be called before its updates.
@@ -248,12 +342,13 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Moves a model by a loss's gradients, and its statistics by what its pass found: the loss is of this pass.
+    /// Moves a model by a loss's gradients, and its statistics by what its pass found: the loss is of this
+    /// pass.
     pub fn descend(
         &mut self,
         model: &mut Model,
         loss: Tensor,
-        pass: Pass,
+        pass: ForwardOutput,
         clip: Option<f32>,
     ) -> Result<()> {
         let mut gradients = loss.backward()?;
@@ -264,8 +359,8 @@ impl Optimizer {
         self.move_model(model, gradients, moving, clip)
     }
 
-    /// [`Optimizer::descend`] with gradients that are known, one a parameter. Nobody should hold the pass's leaves any
-    /// more.
+    /// [`Optimizer::descend`] with gradients that are known, one a parameter. Nobody should hold the pass's
+    /// leaves any more.
     pub fn move_model(
         &mut self,
         model: &mut Model,
@@ -314,7 +409,7 @@ impl Optimizer {
         self.slots.iter_mut().flatten()
     }
 
-    /// Puts back what [`Optimizer::step`] and [`Optimizer::slots`] gave.
+    /// Puts back what [`Optimizer::steps`] and [`Optimizer::slots`] gave.
     pub fn load(
         &mut self,
         step: u64,
@@ -356,6 +451,7 @@ fn corrected(learning_rate: f32, step: u64, beta_1: f64, beta_2: f64) -> f64 {
 mod tests {
     use super::*;
     use crate::backend::cpu::threads;
+    use crate::ops::{mul, sum};
 
     fn tensor(values: &[f64]) -> Tensor {
         Tensor::from_slice(values, [values.len()]).unwrap()
@@ -427,12 +523,56 @@ mod tests {
                 first.slots().map(|(i, name, t)| (i, name.to_owned(), t.clone())).collect();
             assert_eq!(saved.len(), rule.slot_names().len());
             let mut second = Optimizer::new(rule, 0.01).unwrap();
-            second.load(first.step(), saved).unwrap();
+            second.load(first.steps(), saved).unwrap();
             let mut other = w.clone();
             step(&mut first, &mut w, 3);
             step(&mut second, &mut other, 3);
             assert_eq!(w.to_vec_f64(), other.to_vec_f64());
         }
+    }
+
+    #[test]
+    fn a_loop_of_one_s_own_changes_its_leaves_as_updates_would() {
+        let target = tensor(&[1.0, 2.0]);
+        for rule in rules() {
+            let mut own = Optimizer::new(rule, 0.01).unwrap();
+            let mut parameters = [tensor(&[0.5, -1.0]).leaf(), tensor(&[3.0, 3.0]).leaf()];
+            let unused = parameters[1].clone();
+            let mut other = Optimizer::new(rule, 0.01).unwrap();
+            let mut expected = parameters[0].detach();
+            for _ in 0..3 {
+                let loss = sum(&mul(&parameters[0], &target).unwrap()).unwrap();
+                own.step(&mut parameters, &loss.backward().unwrap()).unwrap();
+                other.begin_step();
+                update(&mut other, 0, &mut expected, &target).unwrap();
+            }
+            assert_eq!(parameters[0].to_vec_f64(), expected.to_vec_f64());
+            assert_eq!(parameters[1].to_vec_f64(), unused.to_vec_f64());
+            assert_eq!(own.steps(), 3);
+        }
+    }
+
+    #[test]
+    fn a_step_without_leaves_or_gradients_is_refused_and_counts_for_nothing() {
+        let mut sgd = Optimizer::sgd(0.125, 0.0).unwrap();
+        let mut x = tensor(&[1.0]).leaf();
+        let gradients = sum(&mul(&x, &x).unwrap()).unwrap().backward().unwrap();
+        let error = sgd.step([&mut x, &mut tensor(&[1.0])], &gradients).unwrap_err().to_string();
+        assert!(error.ends_with("got none at parameter 1"), "{error}");
+        let error = sgd.step([&mut tensor(&[1.0]).leaf()], &gradients).unwrap_err().to_string();
+        assert!(error.contains("of none of them"), "{error}");
+        assert_eq!((sgd.steps(), x.to_vec_f64()), (0, vec![1.0]));
+        sgd.step([&mut x], &gradients).unwrap();
+        assert_eq!((sgd.steps(), x.to_vec_f64()), (1, vec![0.75]));
+        // The second parameter of this name is another one.
+        let mut other = tensor(&[1.0, 2.0]).leaf();
+        let gradients = sum(&other).unwrap().backward().unwrap();
+        let mut adam = Optimizer::adam(0.1).unwrap();
+        adam.step([&mut other], &gradients).unwrap();
+        let mut another = tensor(&[1.0]).leaf();
+        let gradients = sum(&another).unwrap().backward().unwrap();
+        assert!(adam.step([&mut another], &gradients).is_err());
+        assert_eq!(adam.steps(), 1);
     }
 
     #[test]

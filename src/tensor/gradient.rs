@@ -4,7 +4,9 @@ use super::{Shape, Tensor};
 use std::sync::OnceLock;
 
 /// The gradient of a loss by one tensor.
+#[derive(Clone)]
 pub enum Gradient {
+    /// All elements.
     Dense(Tensor),
     /// In its factors, until somebody asks for its elements.
     LowRank(LowRankGrad),
@@ -22,6 +24,7 @@ impl From<Tensor> for Gradient {
 /// numbers would. Written out, those are 205 MB, written once and read once again by the optimizer, beside the weights
 /// that it reads and writes anyway. So the gradient stays in its factors: an optimizer multiplies a few rows at a time,
 /// which stay in L2 (`backend/cpu/low_rank.rs`), and anybody else gets all of it when they ask for its elements.
+#[derive(Clone)]
 pub struct LowRankGrad {
     pub(crate) x: Tensor,
     pub(crate) g: Tensor,
@@ -35,6 +38,7 @@ impl LowRankGrad {
         LowRankGrad { x: x.detach(), g: g.detach(), dense: OnceLock::new() }
     }
 
+    /// [height, width] of the product.
     pub fn shape(&self) -> Shape {
         [self.x.shape().last_axis(), self.g.shape().last_axis()].into()
     }

@@ -4,6 +4,10 @@
 //! There are no strides and no views. Cloning and reshaping share the memory; everything else is
 //! an operator in [`crate::ops`].
 
+#![warn(missing_docs)]
+
+mod constructors;
+mod display;
 mod gradient;
 mod node;
 mod shape;
@@ -15,13 +19,17 @@ pub use shape::{IntoShape, MAX_RANK, Shape};
 use storage::Held;
 pub use storage::{DType, DeviceMemory, Real, Storage};
 
-use crate::backend::cpu::kept::Kept;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::pool::{self, Buffer};
-use std::fmt;
 use std::sync::Arc;
 
+/// An array of at most four axes, on a device, which operators may record on the tape.
+///
+/// A clone shares the memory (and the place on the tape). How tensors are made: [`Tensor::from_slice`],
+/// [`Tensor::zeros`], [`Tensor::randn`], …, and `Tensor::from` for arrays and numbers. What is done with
+/// them: the methods here, `+ − * /`, and the functions of [`crate::ops`], where formulas and gradients
+/// stand.
 #[derive(Clone)]
 pub struct Tensor {
     shape: Shape,
@@ -40,54 +48,17 @@ impl Tensor {
         Tensor { shape, storage: Arc::new(Held::new(storage)), node: None }
     }
 
-    /// Copies `values`; an error when their number is not the shape's, or there is no such shape.
-    pub fn from_slice<T: Real>(values: &[T], shape: impl IntoShape) -> Result<Self> {
-        let shape = shape.into_shape()?;
-        if values.len() != shape.elements() {
-            return Err(Error::shape(
-                "Tensor::from_slice",
-                format!("{} values for shape {shape}", shape.elements()),
-                values.len(),
-            ));
-        }
-        Ok(Self::from_buffer(Buffer::from_slice(values), shape))
-    }
-
-    /// Pictures or masks: u8.
-    pub fn from_u8(values: &[u8], shape: impl IntoShape) -> Result<Self> {
-        let shape = shape.into_shape()?;
-        if values.len() != shape.elements() {
-            return Err(Error::shape(
-                "Tensor::from_u8",
-                format!("{} values for shape {shape}", shape.elements()),
-                values.len(),
-            ));
-        }
-        Ok(Self::from_storage(Storage::U8(Buffer::from_slice(values)), shape))
-    }
-
-    pub fn full(shape: impl Into<Shape>, value: f32) -> Self {
-        let shape = shape.into();
-        Self::from_buffer(Buffer::filled(shape.elements(), value), shape)
-    }
-
-    pub fn zeros(shape: impl Into<Shape>) -> Self {
-        Self::full(shape, 0.0)
-    }
-
-    /// A tensor without axes.
-    pub fn scalar<T: Real>(value: T) -> Self {
-        Self::from_buffer(Buffer::from_slice(&[value]), [])
-    }
-
+    /// Lengths of the axes.
     pub fn shape(&self) -> Shape {
         self.shape
     }
 
+    /// Type of the elements.
     pub fn dtype(&self) -> DType {
         self.storage.values.dtype()
     }
 
+    /// Where the elements are.
     pub fn device(&self) -> Device {
         match &self.storage.values {
             Storage::Device(memory) => memory.device(),
@@ -128,6 +99,7 @@ impl Tensor {
         T::slice_of(&self.storage.values)
     }
 
+    /// The elements, if they are bytes in the CPU's memory.
     pub fn as_u8(&self) -> Option<&[u8]> {
         match &self.storage.values {
             Storage::U8(buffer) => Some(buffer),
@@ -140,9 +112,9 @@ impl Tensor {
         self.as_slice().expect("the operator's entry checks the element type")
     }
 
-    /// Other forms of these values.
-    pub(crate) fn kept(&self) -> &Kept {
-        &self.storage.kept
+    /// Which values these are: others, or the same written anew, have another version.
+    pub(crate) fn version(&self) -> u64 {
+        self.storage.version
     }
 
     /// The elements for writing, copied first if another tensor shares them.
@@ -152,10 +124,7 @@ impl Tensor {
             self.storage = Arc::new(Held::new(copy));
         }
         Arc::get_mut(&mut self.storage)
-            .and_then(|held| {
-                held.kept.clear();
-                T::slice_of_mut(&mut held.values)
-            })
+            .and_then(|held| T::slice_of_mut(held.values_mut()))
             .expect("the operator's entry checks the element type")
     }
 
@@ -220,15 +189,9 @@ impl Tensor {
         Tensor { node: Some(Node::leaf()), ..self.detach() }
     }
 
+    /// Whether it is on the tape: a leaf, or made of one by operators that recorded.
     pub fn needs_grad(&self) -> bool {
         self.node.is_some()
-    }
-}
-
-impl fmt::Debug for Tensor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let first: Vec<f64> = self.to_vec_f64().into_iter().take(6).collect();
-        write!(f, "Tensor{} {:?} {first:?}…", self.shape, self.dtype())
     }
 }
 

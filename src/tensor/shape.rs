@@ -1,16 +1,18 @@
-//! Lengths of axes.
+//! Lengths of axes: [`Shape`], and what can become one.
 
 use crate::error::{Error, Result};
 use std::fmt;
 use std::ops::Deref;
 
+/// Axes at most.
 pub const MAX_RANK: usize = 4;
 
 /// Elements at most: of the largest type, as many bytes as a slice can have.
 const MOST: usize = isize::MAX as usize / size_of::<f64>();
 
-/// Lengths of at most [`MAX_RANK`] axes, whose product is no more than memory can be addressed for. So is the product of any
-/// of them, even beside one of length 0: kernels count rows, planes and offsets of a shape without asking again.
+/// Lengths of at most [`MAX_RANK`] axes, whose product is no more than memory can be addressed for. So is the
+/// product of any of them, even beside one of length 0: kernels count rows, planes and offsets of a shape
+/// without asking again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
     axes: [usize; MAX_RANK],
@@ -18,7 +20,8 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// An error where there are too many axes, or too many elements: for lengths that come from a user or a file.
+    /// An error where there are too many axes, or too many elements: for lengths that come from a user or a
+    /// file.
     pub fn checked(axes: &[usize]) -> Result<Self> {
         if axes.len() > MAX_RANK {
             return Err(Error::shape("shape", format!("at most {MAX_RANK} axes"), format!("{axes:?}")));
@@ -32,9 +35,11 @@ impl Shape {
         }
     }
 
+    /// The same for lengths that a program made of those of other shapes.
+    ///
     /// # Panics
-    /// Where [`Shape::checked`] has an error: for lengths that a program made of those of other shapes.
-    pub fn new(axes: &[usize]) -> Self {
+    /// Where [`Shape::checked`] has an error.
+    pub(crate) fn of(axes: &[usize]) -> Self {
         Shape::checked(axes).unwrap_or_else(|error| panic!("{error}"))
     }
 
@@ -56,20 +61,20 @@ impl Deref for Shape {
     }
 }
 
-impl<const N: usize> From<[usize; N]> for Shape {
-    fn from(axes: [usize; N]) -> Self {
-        Shape::new(&axes)
-    }
-}
-
-impl From<&[usize]> for Shape {
-    fn from(axes: &[usize]) -> Self {
-        Shape::new(axes)
-    }
-}
-
-/// What can be a shape, or an error: see [`Shape::checked`].
+/// What can be a shape, or an error (see [`Shape::checked`]): a [`Shape`], an array, slice or vector of
+/// lengths, or one length for one axis.
+///
+/// ```
+/// use atrous::tensor::IntoShape;
+///
+/// assert_eq!([2, 3].into_shape()?.elements(), 6);
+/// assert_eq!(vec![2, 3].into_shape()?, [2, 3].into_shape()?);
+/// assert_eq!(6.into_shape()?, [6].into_shape()?);
+/// assert!([1usize; 5][..].into_shape().is_err());
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub trait IntoShape {
+    /// An error where there are too many axes, or more elements than memory has addresses.
     fn into_shape(self) -> Result<Shape>;
 }
 
@@ -79,9 +84,9 @@ impl IntoShape for Shape {
     }
 }
 
-impl<const N: usize> IntoShape for [usize; N] {
+impl IntoShape for usize {
     fn into_shape(self) -> Result<Shape> {
-        Shape::checked(&self)
+        Shape::checked(&[self])
     }
 }
 
@@ -90,6 +95,36 @@ impl IntoShape for &[usize] {
         Shape::checked(self)
     }
 }
+
+impl IntoShape for &Vec<usize> {
+    fn into_shape(self) -> Result<Shape> {
+        Shape::checked(self)
+    }
+}
+
+impl IntoShape for Vec<usize> {
+    fn into_shape(self) -> Result<Shape> {
+        Shape::checked(&self)
+    }
+}
+
+/// Arrays of as many lengths as a shape has axes at most: a fifth axis is an error of the compiler.
+macro_rules! from_array {
+    ($($axes:literal)*) => {$(
+        impl From<[usize; $axes]> for Shape {
+            fn from(axes: [usize; $axes]) -> Self {
+                Shape::of(&axes)
+            }
+        }
+
+        impl IntoShape for [usize; $axes] {
+            fn into_shape(self) -> Result<Shape> {
+                Shape::checked(&self)
+            }
+        }
+    )*};
+}
+from_array!(0 1 2 3 4);
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,12 +1,13 @@
 //! Element types, and the memory of elements.
 
-use crate::backend::cpu::kept::Kept;
 use crate::device::Device;
 use crate::error::Result;
 use crate::pool::{Buffer, Plain};
 use std::any::Any;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Types of elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DType {
     /// The working type.
@@ -33,21 +34,37 @@ pub trait Real:
     + std::ops::MulAssign
     + std::iter::Sum
 {
+    /// The type, as a value.
     const DTYPE: DType;
+    /// 0
     const ZERO: Self;
+    /// 1
     const ONE: Self;
+    /// Rounded to this type.
     fn from_f64(value: f64) -> Self;
+    /// As it is.
     fn to_f64(self) -> f64;
+    /// eˣ
     fn exp(self) -> Self;
+    /// The natural logarithm.
     fn ln(self) -> Self;
+    /// √x
     fn sqrt(self) -> Self;
+    /// The hyperbolic tangent.
     fn tanh(self) -> Self;
+    /// |x|
     fn abs(self) -> Self;
+    /// The larger one; the other one of a NaN.
     fn max(self, other: Self) -> Self;
+    /// The smaller one; the other one of a NaN.
     fn min(self, other: Self) -> Self;
+    /// The largest whole number that is not above x.
     fn floor(self) -> Self;
+    /// The elements, if they are of this type and in the CPU's memory.
     fn slice_of(storage: &Storage) -> Option<&[Self]>;
+    /// [`Real::slice_of`], for writing.
     fn slice_of_mut(storage: &mut Storage) -> Option<&mut [Self]>;
+    /// A buffer as a tensor's memory.
     fn into_storage(buffer: Buffer<Self>) -> Storage;
 }
 
@@ -118,9 +135,13 @@ macro_rules! real {
 real!(f32, F32);
 real!(f64, F64);
 
+/// The memory of a tensor.
 pub enum Storage {
+    /// In the CPU's memory.
     F32(Buffer<f32>),
+    /// In the CPU's memory.
     F64(Buffer<f64>),
+    /// In the CPU's memory.
     U8(Buffer<u8>),
     /// Of another device than the CPU.
     Device(Box<dyn DeviceMemory>),
@@ -128,7 +149,9 @@ pub enum Storage {
 
 /// Memory of another device than the CPU, as its backend holds it.
 pub trait DeviceMemory: Any + Send + Sync {
+    /// Whose it is.
     fn device(&self) -> Device;
+    /// Type of the elements.
     fn dtype(&self) -> DType;
     /// Elements.
     fn len(&self) -> usize;
@@ -136,16 +159,27 @@ pub trait DeviceMemory: Any + Send + Sync {
     fn download(&self, to: &mut [u8]) -> Result<()>;
 }
 
-/// Values, and other forms of them.
+/// Values, and which they are: no two that were ever written have the same version.
 pub(super) struct Held {
     pub values: Storage,
-    pub kept: Kept,
+    pub version: u64,
 }
 
 impl Held {
     pub fn new(values: Storage) -> Self {
-        Held { values, kept: Kept::default() }
+        Held { values, version: next_version() }
     }
+
+    /// For writing.
+    pub fn values_mut(&mut self) -> &mut Storage {
+        self.version = next_version();
+        &mut self.values
+    }
+}
+
+fn next_version() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Storage {

@@ -25,11 +25,14 @@ pub struct Verdict {
     pub stop: bool,
 }
 
-/// Halve (or so) the learning rate where the watched value does not fall any more.
+/// Lower the learning rate where the watched value no longer falls (Keras' `ReduceLROnPlateau`).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plateau {
+    /// Epochs without a fall of at least 1e-4 before the rate is lowered.
     pub patience: usize,
+    /// What the rate is multiplied by then, below 1.
     pub factor: f32,
+    /// The lowest rate.
     pub floor: f32,
 }
 
@@ -81,6 +84,7 @@ impl Callbacks {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
+    /// The plan's rate throughout.
     #[default]
     Constant,
     /// Half a cosine from the full rate to 1 % of it (Loshchilov and Hutter, 2017).
@@ -89,7 +93,7 @@ pub enum Schedule {
 
 impl Schedule {
     /// The factor on the rate at step `step` of `steps`, of which the first `warmup` climb linearly.
-    pub fn factor(self, step: u64, warmup: u64, steps: u64) -> f32 {
+    pub(crate) fn factor(self, step: u64, warmup: u64, steps: u64) -> f32 {
         if step < warmup {
             return ((step + 1) as f64 / warmup as f64) as f32;
         }

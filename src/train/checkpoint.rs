@@ -31,9 +31,13 @@ pub struct Saved {
     #[serde(default)]
     checksum: String,
     version: u32,
+    /// What the run was started with.
     pub plan: Plan,
+    /// Where it goes on.
     pub position: Position,
+    /// Best values and how long ago they were.
     pub callbacks: Callbacks,
+    /// The epochs completed.
     pub history: History,
     optimizer_step: u64,
     learning_rate: f32,
@@ -41,7 +45,7 @@ pub struct Saved {
 
 impl Saved {
     /// Of the file it was read from: tells one checkpoint from another.
-    pub fn checksum(&self) -> &str {
+    pub(crate) fn checksum(&self) -> &str {
         &self.checksum
     }
 
@@ -74,7 +78,7 @@ pub fn save(path: &Path, trainer: &Trainer) -> Result<()> {
         position: trainer.position,
         callbacks: trainer.callbacks,
         history: trainer.history.clone(),
-        optimizer_step: trainer.optimizer.step(),
+        optimizer_step: trainer.optimizer.steps(),
         learning_rate: trainer.optimizer.learning_rate,
     };
     let parameters = model.parameters.iter().map(|p| (format!("model/{}", p.path), p.value.clone()));
@@ -93,12 +97,12 @@ pub fn save(path: &Path, trainer: &Trainer) -> Result<()> {
 /// Eight digits in the checksum's place while it is computed.
 const NO_CHECKSUM: &str = "00000000";
 
-/// What stands before the checksum: a key of the JSON, as it looks within the header's JSON. No text can hold it: the
-/// quotes of a text within a text have more backslashes.
+/// What stands before the checksum: a key of the JSON, as it looks within the header's JSON. No text can
+/// hold it: the quotes of a text within a text have more backslashes.
 const BEFORE: &[u8] = br#"\"checksum\":\""#;
 
-/// Writes into a checkpoint the checksum of its bytes: CRC-32 of the file with zeros in the checksum's own place. It finds
-/// every flipped bit, and every run of up to 32.
+/// Writes into a checkpoint the checksum of its bytes: CRC-32 of the file with zeros in the checksum's
+/// own place. It finds every flipped bit, and every run of up to 32.
 pub fn seal(bytes: &mut [u8]) -> Result<(), String> {
     let at = checksum_at(bytes)?;
     bytes[at..at + NO_CHECKSUM.len()].copy_from_slice(NO_CHECKSUM.as_bytes());
@@ -133,58 +137,102 @@ fn checksum_at(bytes: &[u8]) -> Result<usize, String> {
 /// Reads what [`save`] wrote: a trainer that goes on from there.
 pub fn load(path: &Path) -> Result<(Trainer, Saved)> {
     let bytes = regular::read(path)?;
-    parse(&bytes).map_err(|message| Error::file(path, format!("not a usable checkpoint: {message}")))
+    parse(&bytes).map_err(|message| unusable(path, message))
+}
+
+/// Reads the network alone, for those who predict: the optimizer's state, twice its size, stays where it is.
+pub(crate) fn load_network(path: &Path) -> Result<(Model, Saved)> {
+    let bytes = regular::read(path)?;
+    let network = || {
+        let file = File::open(&bytes)?;
+        let model = file.network()?;
+        Ok((model, file.saved))
+    };
+    network().map_err(|message| unusable(path, message))
+}
+
+fn unusable(path: &Path, message: String) -> Error {
+    Error::file(path, format!("not a usable checkpoint: {message}"))
 }
 
 /// [`load`] from memory; the error is without the path.
 pub fn parse(bytes: &[u8]) -> Result<(Trainer, Saved), String> {
-    let text = safetensors::text(bytes, KEY)?;
-    let text = text.ok_or_else(|| format!("it has no `{KEY}` metadata, so atrous did not write it"))?;
-    let saved: Saved = serde_json::from_str(&text).map_err(|error| format!("metadata: {error}"))?;
-    if saved.version != VERSION {
-        return Err(format!("it has version {}, this program reads {VERSION}", saved.version));
-    }
-    check_seal(bytes)?;
-    saved.plan.check().map_err(|error| error.to_string())?;
-    saved.check()?;
-    let graph = saved.plan.graph().map_err(|error| error.to_string())?;
-    let arrays = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
-    let mut problems = Vec::new();
-    let mut read = |name: &str, shape: &[usize]| -> Tensor {
-        match safetensors::f32_tensor(&arrays, name, shape) {
-            Ok(tensor) => tensor,
-            Err(problem) => {
-                problems.push(problem);
-                Tensor::zeros([0])
-            }
-        }
-    };
-    let model = Model::with(graph, |path, shape, _| read(&format!("model/{path}"), &shape));
-    let mut optimizer =
-        Optimizer::new(saved.plan.rule(), saved.learning_rate).map_err(|error| error.to_string())?;
-    let mut slots = Vec::new();
-    for (index, parameter) in model.parameters.iter().enumerate() {
-        // What has been frozen so far has no state yet: that is made at its first update.
-        let named = |slot: &&str| format!("optimizer/{slot}/{}", parameter.path);
-        let names = optimizer.rule().slot_names();
-        let known = names.iter().any(|slot| arrays.tensor(&named(slot)).is_ok());
-        let needed = saved.optimizer_step > 0 && parameter.trainable && saved.plan.unfreeze.is_empty();
-        let frozen = saved.plan.freeze_batch_norm && !known;
-        for slot in names.iter().filter(|_| known || (needed && !frozen)) {
-            slots.push((index, slot.to_string(), read(&named(slot), &parameter.value.shape())));
-        }
-    }
-    if let [first, rest @ ..] = &problems[..] {
-        return Err(match rest.len() {
-            0 => first.clone(),
-            more => format!("{first} (and {more} more)"),
-        });
-    }
-    if let Some(unusable) = model.first_unusable() {
-        return Err(unusable);
-    }
-    optimizer.load(saved.optimizer_step, slots).map_err(|error| error.to_string())?;
+    let file = File::open(bytes)?;
+    let model = file.network()?;
+    let optimizer = file.optimizer(&model)?;
+    let saved = file.saved;
     let mut trainer = Trainer::at(model, optimizer, saved.plan.clone(), saved.position);
     (trainer.callbacks, trainer.history) = (saved.callbacks, saved.history.clone());
     Ok((trainer, saved))
+}
+
+/// A checkpoint whose metadata is sound.
+struct File<'a> {
+    saved: Saved,
+    arrays: SafeTensors<'a>,
+}
+
+impl<'a> File<'a> {
+    fn open(bytes: &'a [u8]) -> Result<Self, String> {
+        let text = safetensors::text(bytes, KEY)?;
+        let text =
+            text.ok_or_else(|| format!("it has no `{KEY}` metadata, so atrous did not write it"))?;
+        let saved: Saved = serde_json::from_str(&text).map_err(|error| format!("metadata: {error}"))?;
+        if saved.version != VERSION {
+            return Err(format!("it has version {}, this program reads {VERSION}", saved.version));
+        }
+        check_seal(bytes)?;
+        saved.plan.check().map_err(|error| error.to_string())?;
+        saved.check()?;
+        let arrays = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+        Ok(File { saved, arrays })
+    }
+
+    fn network(&self) -> Result<Model, String> {
+        let graph = self.saved.plan.graph().map_err(|error| error.to_string())?;
+        let mut problems = Vec::new();
+        let model = Model::with(graph, |path, shape, _| {
+            let read = safetensors::f32_tensor(&self.arrays, &format!("model/{path}"), &shape);
+            read.unwrap_or_else(|problem| {
+                problems.push(problem);
+                Tensor::zeros([0])
+            })
+        });
+        first_of(problems)?;
+        model.first_unusable().map_or(Ok(model), Err)
+    }
+
+    fn optimizer(&self, model: &Model) -> Result<Optimizer, String> {
+        let File { saved, arrays } = self;
+        let mut optimizer =
+            Optimizer::new(saved.plan.rule(), saved.learning_rate).map_err(|error| error.to_string())?;
+        let (mut slots, mut problems) = (Vec::new(), Vec::new());
+        for (index, parameter) in model.parameters.iter().enumerate() {
+            // What has been frozen so far has no state yet: that is made at its first update.
+            let named = |slot: &&str| format!("optimizer/{slot}/{}", parameter.path);
+            let names = optimizer.rule().slot_names();
+            let known = names.iter().any(|slot| arrays.tensor(&named(slot)).is_ok());
+            let needed =
+                saved.optimizer_step > 0 && parameter.trainable && saved.plan.unfreeze.is_empty();
+            let frozen = saved.plan.freeze_batch_norm && !known;
+            for slot in names.iter().filter(|_| known || (needed && !frozen)) {
+                match safetensors::f32_tensor(arrays, &named(slot), &parameter.value.shape()) {
+                    Ok(tensor) => slots.push((index, slot.to_string(), tensor)),
+                    Err(problem) => problems.push(problem),
+                }
+            }
+        }
+        first_of(problems)?;
+        optimizer.load(saved.optimizer_step, slots).map_err(|error| error.to_string())?;
+        Ok(optimizer)
+    }
+}
+
+/// An error where there are problems: the first, and how many more.
+fn first_of(problems: Vec<String>) -> Result<(), String> {
+    match &problems[..] {
+        [] => Ok(()),
+        [first] => Err(first.clone()),
+        [first, rest @ ..] => Err(format!("{first} (and {} more)", rest.len())),
+    }
 }

@@ -14,9 +14,10 @@ mod presets;
 mod step;
 
 pub use callbacks::{Callbacks, Plateau, Schedule, Verdict};
+pub(crate) use checkpoint::load_network;
 pub use checkpoint::{Saved, load, parse, save, seal};
 pub use evaluate::{Scores, evaluate};
 pub use fit::{Change, Event, Monitor, Pace, Position, Trainer};
 pub use history::{Epoch, History};
-pub use plan::{Augment, Plan, Unfreeze, Watch};
+pub use plan::{Plan, Unfreeze, Watch};
 pub use presets::Preset;

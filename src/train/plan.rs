@@ -1,14 +1,12 @@
 //! What decides a run's bits, beside the data.
 
 use super::callbacks::{Plateau, Schedule};
-use crate::data::augment::crop::{Crop, Fill};
-use crate::data::augment::jitter::Jitter;
-use crate::data::augment::{Ranges, Rule as Turn};
 use crate::data::image::{Fit, MaskResize, Preprocess};
-use crate::data::loader::{Loader, Recipe, Sampling};
+use crate::data::loader::{Loader, Sampling};
 use crate::data::manifest::Manifest;
+use crate::data::transforms::{Augment, Recipe};
 use crate::data::{Dataset, VOID};
-use crate::error::{Error, Result, names};
+use crate::error::{Error, Result};
 use crate::losses::Loss;
 use crate::models::Spec;
 use crate::nn::Graph;
@@ -19,25 +17,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-
-/// How training pictures differ from time to time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Augment {
-    /// Not at all.
-    None,
-    /// Left and right.
-    Flip,
-    /// Keras' generator as the notebook set it: rotation, shear, zoom, flip.
-    #[default]
-    Keras,
-    /// A part of the picture at a random scale, flipped or not.
-    Crop,
-    /// A crop, with brightness, contrast and saturation changed.
-    Colour,
-}
-
-names! { "augment" Augment { None: "none", Flip: "flip", Keras: "keras", Crop: "crop", Colour: "colour" } }
 
 /// What tells which epoch is the best, and when there is no more to gain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,34 +32,43 @@ pub enum Watch {
 /// From this epoch on (counted from 0), so many of the base's last layers train too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unfreeze {
+    /// The first epoch of the stage, counted from 0.
     pub epoch: usize,
+    /// Layers of the base, counted from its end.
     pub layers: usize,
 }
 
 /// What decides a run's bits, beside the data. A run is resumed under the plan it began with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
+    /// Architecture, input size, classes and head.
     pub network: Spec,
     /// The preset that it was made from; empty where it was made otherwise.
     #[serde(default)]
     pub preset: String,
     /// Whose padding and epsilon the base has: that of the weights it began with.
     pub origin: Origin,
-    /// On what it began, `cpu` or `cuda in tf32`: elsewhere the last digits are others. Empty where nobody said.
+    /// On what it began, `cpu` or `cuda in tf32`: elsewhere the last digits are others. Empty where
+    /// nobody said.
     #[serde(default)]
     pub arithmetic: String,
     /// The file those came from; None for a base that began at random.
     pub weights: Option<String>,
+    /// Passes over the training samples.
     pub epochs: usize,
+    /// Samples of a step.
     pub batch_size: usize,
+    /// The full rate, before schedule and plateaus.
     pub learning_rate: f32,
     /// Times the rate for the layers of the base.
     pub base_rate: f32,
+    /// How the rate falls within the run.
     pub schedule: Schedule,
     /// Epochs in which the rate climbs to its full height.
     pub warmup: f32,
     /// `adam`, `sgd`, `rmsprop`
     pub optimizer: String,
+    /// Of `sgd` and `rmsprop`, 0 to below 1; `adam` has its own.
     pub momentum: f64,
     /// Gradients together no longer than this.
     pub clip_norm: Option<f32>,
@@ -91,9 +79,13 @@ pub struct Plan {
     pub label_smoothing: f32,
     /// γ of the focal loss (Lin et al., 2017): 0 is cross-entropy.
     pub focal: f32,
+    /// Decides initial weights, order, augmentation and dropout.
     pub seed: u64,
+    /// The range of values that the network is given.
     pub preprocess: Preprocess,
+    /// How images become squares where they are not cropped.
     pub fit: Fit,
+    /// How training images are changed at random.
     pub augment: Augment,
     /// Masks resized as the notebook did.
     pub blended_masks: bool,
@@ -117,13 +109,17 @@ pub struct Plan {
     pub batch_norm_momentum: Option<f32>,
     /// Epochs without a better validation after which the run ends.
     pub patience: Option<usize>,
+    /// When to lower the rate; None: never.
     pub plateau: Option<Plateau>,
+    /// By what the best epoch is chosen.
     pub monitor: Watch,
-    /// The share that was asked for of the training samples to validate on; None: the data's own split, or a tenth.
+    /// The share that was asked for of the training samples to validate on; None: the data's own split,
+    /// or a tenth.
     #[serde(default)]
     pub val_fraction: Option<f64>,
-    /// The training samples, and which samples are kept for validation: numbers of `samples`.
+    /// The samples to train on: numbers of `samples`, or of the data set where those are empty.
     pub train_indices: Vec<usize>,
+    /// The samples that are only scored, after each epoch; none is trained on.
     pub val_indices: Vec<usize>,
     /// What the samples are. Empty where nobody said: then numbers are taken as a data set has them.
     #[serde(default)]
@@ -179,7 +175,7 @@ impl Plan {
     }
 
     /// An error where a setting is out of range.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let wrong = |what, message: String| Err(Error::argument(what, message));
         if !(1..=1 << 24).contains(&self.epochs) || !(1..=1 << 16).contains(&self.batch_size) {
             let message = format!(
@@ -258,8 +254,8 @@ impl Plan {
         }
     }
 
-    /// The run's samples in a data set, under the numbers of the plan ([`Manifest::find`]); an error where they are not all
-    /// there, or are others. `path` is the checkpoint's.
+    /// The run's samples in a data set, under the numbers of the plan ([`Manifest::find`]); an error
+    /// where they are not all there, or are others. `path` is the checkpoint's.
     pub fn find_samples(&self, dataset: &Arc<dyn Dataset>, path: &Path) -> Result<Arc<dyn Dataset>> {
         if !self.samples.samples.is_empty() {
             return self.samples.find(dataset).map_err(|error| Error::file(path, error));
@@ -297,6 +293,8 @@ impl Plan {
         }
     }
 
+    /// The loss by its name, with Keras' gradient for rows of several flags, and void pixels
+    /// ignored. An error where there is no such loss.
     pub fn loss(&self) -> Result<Loss> {
         Ok(match self.loss.parse()? {
             Loss::CategoricalCrossentropy { .. } => {
@@ -340,24 +338,10 @@ impl Plan {
 
     /// How samples are trained on.
     pub fn training_recipe(&self) -> Recipe {
-        let recipe = self.scoring_recipe();
-        let crop = if self.network.segments() { Crop::SEGMENT } else { Crop::CLASSIFY };
-        let crop = Recipe {
-            crop: Some(crop),
-            fill: Fill::MEAN,
-            augment: Some((Ranges::FLIP, Turn::default())),
-            ..recipe
-        };
-        match self.augment {
-            Augment::None => recipe,
-            Augment::Flip => Recipe { augment: Some((Ranges::FLIP, Turn::default())), ..recipe },
-            Augment::Keras => Recipe { augment: Some((Ranges::default(), Turn::default())), ..recipe },
-            Augment::Crop => crop,
-            Augment::Colour => Recipe { jitter: Some(Jitter::MILD), ..crop },
-        }
+        self.scoring_recipe().augmented(self.augment)
     }
 
-    pub fn sampling(&self) -> Sampling {
+    pub(crate) fn sampling(&self) -> Sampling {
         match (self.balanced, self.shuffle) {
             (true, _) => Sampling::Balanced,
             (false, true) => Sampling::Shuffle,
@@ -366,7 +350,7 @@ impl Plan {
     }
 
     /// How many of the base's layers are frozen in an epoch (counted from 0).
-    pub fn frozen_layers(&self, base: usize, epoch: usize) -> usize {
+    pub(crate) fn frozen_layers(&self, base: usize, epoch: usize) -> usize {
         let last = self.unfreeze.iter().rev().find(|unfreeze| unfreeze.epoch <= epoch);
         match (last, self.unfreeze.is_empty()) {
             (Some(unfreeze), _) => base.saturating_sub(unfreeze.layers),

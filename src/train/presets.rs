@@ -1,15 +1,18 @@
 //! Recipes by name: the plan a network is trained by where nothing else is said.
 
 use super::callbacks::{Plateau, Schedule};
-use super::plan::{Augment, Plan, Unfreeze, Watch};
+use super::plan::{Plan, Unfreeze, Watch};
 use crate::data::image::Preprocess;
+use crate::data::transforms::Augment;
 use crate::error::{Error, Result};
 use crate::models::{Head, Spec};
 
 /// A plan without samples, and whether classes are weighed by how rare they are.
 #[derive(Clone, Debug)]
 pub struct Preset {
+    /// Complete but for the samples.
     pub plan: Plan,
+    /// Whether rare classes weigh more in the loss.
     pub class_weights: bool,
 }
 

@@ -19,7 +19,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::eval::metrics;
 use crate::losses::{sample_weights, smooth};
-use crate::nn::{Live, Pass, Run};
+use crate::nn::{ForwardOutput, Mode, TrainingGraph};
 use crate::ops;
 use crate::optimizers::Group;
 use crate::tensor::Tensor;
@@ -91,7 +91,7 @@ enum Scores {
 }
 
 /// What a trainer keeps on a device between steps. A step that fails leaves none of it: a graph reads memory of
-/// [`Trainer::live`], too.
+/// [`Trainer::training_graph`], too.
 pub(super) struct OnDevice {
     /// Under which steps look as they do.
     plan: Plan,
@@ -189,7 +189,7 @@ impl Trainer {
                 let (loss, pass) = self.forward(&inputs)?;
                 let value = loss.item()?;
                 if !value.is_finite() {
-                    let run = Run::train(self.plan.seed, self.position.global_step);
+                    let run = Mode::train(self.plan.seed, self.position.global_step);
                     let first = self.model.first_not_finite(&inputs.images, run)?;
                     return Err(self.diverged(value, self.position.epoch, self.position.step, first));
                 }
@@ -323,14 +323,14 @@ impl Trainer {
         Ok(scores)
     }
 
-    fn forward(&mut self, inputs: &Inputs) -> Result<(Tensor, Pass)> {
-        let mut live = match self.live.take() {
-            Some(live) => live,
-            None => Live::new(&self.model)?,
+    fn forward(&mut self, inputs: &Inputs) -> Result<(Tensor, ForwardOutput)> {
+        let graph = match self.training_graph.take() {
+            Some(graph) => graph,
+            None => TrainingGraph::new(&self.model)?,
         };
-        let run = Run::train(self.plan.seed, self.position.global_step);
-        let pass = live.run(&mut self.model, &inputs.images, run)?;
-        self.live = Some(live);
+        let run = Mode::train(self.plan.seed, self.position.global_step);
+        let graph = self.training_graph.insert(graph);
+        let pass = graph.run(&self.model, &inputs.images, run)?;
         let (loss, targets) = (self.plan.loss()?, &inputs.targets);
         let loss = match self.plan.focal > 0.0 {
             true => loss.focal_from_logits(&pass.logits, targets, self.plan.focal)?,

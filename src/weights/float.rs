@@ -3,6 +3,8 @@
 //! How many bytes a number has does not say what it is: float16 and bfloat16 have two both, and HDF5
 //! lets a file have types of its own. What says it is where the bits of sign, exponent and mantissa lie.
 
+use half::{bf16, f16};
+
 /// A run of bits: the place of the lowest, and how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bits {
@@ -97,6 +99,10 @@ impl Float {
         let mut beyond = None;
         let values = match self {
             F32 => bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
+            F16 => bytes.as_chunks().0.iter().map(|&bytes| f16::from_le_bytes(bytes).to_f32()).collect(),
+            BF16 => {
+                bytes.as_chunks().0.iter().map(|&bytes| bf16::from_le_bytes(bytes).to_f32()).collect()
+            }
             _ => {
                 let one = |(at, bytes): (usize, &[u8])| {
                     let word = bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
@@ -165,6 +171,20 @@ mod tests {
             assert_eq!(value(F16, bits), expected, "{bits:04x}");
         }
         assert!(value(F16, 0x7e00).is_nan() && value(F16, 0x8000).is_sign_negative());
+    }
+
+    #[test]
+    fn every_half_is_the_number_that_its_parts_say() {
+        for float in [F16, BF16] {
+            let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+            for (word, got) in float.decode(&bytes).values.into_iter().enumerate() {
+                let expected = float.value(word as u64) as f32;
+                assert!(
+                    got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan(),
+                    "{word:04x}"
+                );
+            }
+        }
     }
 
     #[test]

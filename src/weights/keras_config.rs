@@ -23,8 +23,8 @@ struct Config {
     layers: Vec<Described>,
 }
 
-/// The name of the layer whose variables are in a group, by the group's path: `layers/conv2d_1`. Empty where the
-/// description says nothing.
+/// The name of the layer whose variables are in a group, by the group's path: `layers/conv2d_1`. Empty
+/// where the description says nothing.
 pub(super) fn layer_names(config: &[u8]) -> HashMap<String, String> {
     let mut names = HashMap::new();
     if let Ok(network) = serde_json::from_slice::<Described>(config) {

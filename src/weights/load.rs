@@ -20,8 +20,8 @@ pub fn heads(graph: &Graph) -> Vec<&str> {
 ///
 /// Every parameter has to be in the file, save those of the `optional` layers (often [`heads`]).
 /// What the file has besides is left out. Wrong shapes, wrong types, values that are not finite and
-/// variances that are none are errors, in optional layers too. The model's padding and epsilon are not touched: its graph
-/// comes from [`Origin::configure`](super::Origin::configure).
+/// variances that are none are errors, in optional layers too. The model's padding and epsilon are not
+/// touched: its graph comes from [`Origin::configure`](super::Origin::configure).
 pub fn load(model: &mut Model, file: &WeightFile, optional: &[&str]) -> Result<Report> {
     let (report, values) = compare(model, file, optional)?;
     report.check()?;

@@ -9,18 +9,22 @@
 use super::names::Base;
 use crate::data::image::Preprocess;
 use crate::error::{Error, Result};
-use crate::nn::layers::Layer;
+use crate::nn::layers::{BatchNormalization, Conv2D, DepthwiseConv2D, Layer};
 use crate::nn::{Graph, Id};
 use crate::ops::Padding;
 use std::fmt;
 use std::str::FromStr;
 
+/// The framework whose conventions weights follow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
+    /// `keras.applications`, and whatever has Keras' names.
     #[default]
     Keras,
+    /// `torchvision.models`.
     Torchvision,
+    /// The library timm (PyTorch Image Models).
     Timm,
 }
 
@@ -30,7 +34,7 @@ const EPSILON: f64 = 1e-5;
 impl Origin {
     /// As the names look, whatever wraps the network they are from. Whoever's names are not PyTorch's
     /// counts as Keras.
-    pub fn of<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Origin {
+    pub(crate) fn of<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Origin {
         let torch = |name: &str| !name.contains('/') && name.ends_with(".weight");
         let of_timm = |part: &str| ["conv_stem", "blocks", "stem", "stages"].contains(&part);
         let timm = |name: &str| name.split('.').any(of_timm);
@@ -41,7 +45,7 @@ impl Origin {
         }
     }
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Origin::Keras => "keras",
             Origin::Torchvision => "torchvision",
@@ -82,14 +86,15 @@ impl Origin {
             let mut layer = node.layer;
             if i < graph.base().len() {
                 match &mut layer {
-                    Layer::BatchNormalization { epsilon, .. } => *epsilon = EPSILON,
+                    Layer::BatchNormalization(BatchNormalization { epsilon, .. }) => *epsilon = EPSILON,
                     Layer::ZeroPadding2D(pad) => {
                         let mut readers = nodes.iter().filter(|reader| reader.inputs.contains(&Id(i)));
                         if let Some(kernel) = readers.find_map(|reader| strided(&reader.layer)) {
                             *pad = around(kernel);
                         }
                     }
-                    Layer::Conv2D { padding, .. } | Layer::DepthwiseConv2D { padding, .. } => {
+                    Layer::Conv2D(Conv2D { padding, .. })
+                    | Layer::DepthwiseConv2D(DepthwiseConv2D { padding, .. }) => {
                         if let (Padding::Same, Some(kernel)) = (*padding, strided(&node.layer)) {
                             *padding = Padding::Valid;
                             let pad = Layer::ZeroPadding2D(around(kernel));
@@ -111,7 +116,8 @@ impl Origin {
 /// The window of a convolution whose stride is above 1 and for which padding matters.
 fn strided(layer: &Layer) -> Option<[usize; 2]> {
     match *layer {
-        Layer::Conv2D { kernel, stride, .. } | Layer::DepthwiseConv2D { kernel, stride, .. } => {
+        Layer::Conv2D(Conv2D { kernel, stride, .. })
+        | Layer::DepthwiseConv2D(DepthwiseConv2D { kernel, stride, .. }) => {
             (stride != [1, 1] && kernel != [1, 1]).then_some(kernel)
         }
         _ => None,
@@ -179,11 +185,14 @@ mod tests {
         };
         let both = Layer::ZeroPadding2D([[1, 1], [1, 1]]);
         assert_eq!((layer("conv1_pad"), layer("conv_pad_2")), (both, both));
-        assert!(matches!(layer("conv1"), Layer::Conv2D { padding: Padding::Valid, .. }));
-        assert!(matches!(layer("conv_dw_1"), Layer::DepthwiseConv2D { padding: Padding::Same, .. }));
-        assert!(matches!(layer("conv2d"), Layer::Conv2D { padding: Padding::Same, .. }));
+        assert!(matches!(layer("conv1"), Layer::Conv2D(Conv2D { padding: Padding::Valid, .. })));
+        assert!(matches!(
+            layer("conv_dw_1"),
+            Layer::DepthwiseConv2D(DepthwiseConv2D { padding: Padding::Same, .. })
+        ));
+        assert!(matches!(layer("conv2d"), Layer::Conv2D(Conv2D { padding: Padding::Same, .. })));
         let epsilon = |name| match layer(name) {
-            Layer::BatchNormalization { epsilon, .. } => epsilon,
+            Layer::BatchNormalization(BatchNormalization { epsilon, .. }) => epsilon,
             other => panic!("{other:?}"),
         };
         assert_eq!((epsilon("conv1_bn"), epsilon("batch_normalization")), (1e-5, 1e-3));

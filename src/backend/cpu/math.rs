@@ -69,9 +69,27 @@ pub fn ln(x: f32) -> f32 {
 /// [`ln`] of a finite number that is no less than the smallest with all its digits; of others it means nothing.
 #[inline(always)]
 pub fn ln_normal(x: f32) -> f32 {
+    ln_times_two_to(x, 0.0)
+}
+
+/// [`ln`] in selections instead of branches, for the compiler to vectorise.
+#[inline(always)]
+pub fn ln_everywhere(x: f32) -> f32 {
+    // Numbers too small for 24 bits: ln x = ln (x · 2²⁴) − 24 · ln 2.
+    let small = x < f32::MIN_POSITIVE;
+    let y = ln_times_two_to(if small { x * 16_777_216.0 } else { x }, if small { -24.0 } else { 0.0 });
+    // ∞ and NaN stay what they are.
+    let y = if x < f32::INFINITY { y } else { x };
+    let y = if x == 0.0 { f32::NEG_INFINITY } else { y };
+    if x < 0.0 { f32::NAN } else { y }
+}
+
+/// ln (x · 2ᵏ) of a finite number that is no less than the smallest with all its digits.
+#[inline(always)]
+fn ln_times_two_to(x: f32, k: f32) -> f32 {
     // x = m · 2ⁿ with m in [√½, √2).
     let shifted = x.to_bits().wrapping_sub(std::f32::consts::FRAC_1_SQRT_2.to_bits());
-    let n = (shifted as i32 >> 23) as f32;
+    let n = (shifted as i32 >> 23) as f32 + k;
     let m = f32::from_bits((shifted & 0x007f_ffff) + std::f32::consts::FRAC_1_SQRT_2.to_bits()) - 1.0;
     let z = m * m;
     let p = 7.037_683_629_2e-2 * m - 1.151_461_031_0e-1;
@@ -108,7 +126,7 @@ pub fn tanh(x: f32) -> f32 {
 
 /// Folds a row in sixteen lanes, then the lanes by halves: the same order on every machine.
 #[inline(always)]
-fn fold<T: Real>(row: &[T], start: T, f: impl Fn(T, T) -> T) -> T {
+pub fn fold<T: Real>(row: &[T], start: T, f: impl Fn(T, T) -> T) -> T {
     let mut lanes = [start; 16];
     let (blocks, rest) = row.as_chunks::<16>();
     for block in blocks {
@@ -206,6 +224,21 @@ mod tests {
         assert!(worst_ulps(0.6, 1.5, ln, f64::ln) < 2.0);
         assert_eq!((ln(1.0), ln(0.0), ln(f32::INFINITY)), (0.0, f32::NEG_INFINITY, f32::INFINITY));
         assert!(ln(-1.0).is_nan() && ln(f32::NAN).is_nan() && ln(1e-42) < -96.0);
+    }
+
+    #[test]
+    fn ln_without_branches_is_the_same_to_the_bit_and_as_exact_of_the_smallest() {
+        for bits in (0..=f32::INFINITY.to_bits()).step_by(4099) {
+            let x = f32::from_bits(bits);
+            match x < f32::MIN_POSITIVE {
+                true => assert!((ln_everywhere(x) - x.ln()).abs() <= 1e-5 || x == 0.0, "{x}"),
+                false => assert_eq!(ln_everywhere(x), ln(x), "{x}"),
+            }
+        }
+        assert!(worst_ulps(1e-44, 1e-38, ln_everywhere, f64::ln) < 2.0);
+        let ends = [f32::INFINITY, 0.0, -0.0].map(ln_everywhere);
+        assert_eq!(ends, [f32::INFINITY, f32::NEG_INFINITY, f32::NEG_INFINITY]);
+        assert!([-1.0, -1e-42, f32::NEG_INFINITY, f32::NAN].iter().all(|&x| ln_everywhere(x).is_nan()));
     }
 
     #[test]

@@ -26,8 +26,8 @@ impl DeviceMemory for Memory {
 }
 
 impl Tensor {
-    /// The same values on another device (off the tape). Waits for them, where they come back to the CPU. An error where
-    /// there is no such device, or it does not hold the element type.
+    /// The same values on another device (off the tape). Waits for them, where they come back to the
+    /// CPU. An error where there is no such device, or it does not hold the element type.
     pub fn to_device(&self, device: Device) -> Result<Self> {
         if device == self.device() {
             return Ok(self.detach());
@@ -78,7 +78,10 @@ impl Tensor {
         if !self.is_unique() {
             let memory = self.memory();
             let copy = memory.cuda.copied(memory)?;
+            // The same leaf of the tape, if it is one.
+            let node = self.node.take();
             *self = Tensor::from_memory(copy, self.shape());
+            self.node = node;
         }
         Ok(())
     }

@@ -21,7 +21,7 @@ mod on_device;
 
 pub use on_device::Warp;
 
-/// How far each parameter may go.
+/// How far each affine parameter may go: Keras' `ImageDataGenerator` arguments of these names.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ranges {
     /// Degrees, to either side.
@@ -45,6 +45,7 @@ impl Ranges {
     /// Half of the pictures are flipped, and nothing else.
     pub const FLIP: Self = Ranges { rotation: 0.0, shear: 0.0, zoom: 0.0, horizontal_flip: true };
 
+    /// An error unless rotation is 0 to 180°, shear below 90° and zoom below 1.
     pub fn check(&self) -> Result<()> {
         let fine = (0.0..=180.0).contains(&self.rotation)
             && (0.0..90.0).contains(&self.shear)
@@ -58,26 +59,28 @@ impl Ranges {
     }
 }
 
-/// What is done to one picture.
+/// The affine change of one image: what [`matrix`] makes a matrix of.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Parameters {
-    /// Degrees.
+    /// Rotation in degrees.
     pub theta: f64,
-    /// Degrees.
+    /// Shear in degrees.
     pub shear: f64,
-    /// Zoom of rows; above 1 the picture shrinks.
+    /// Zoom of rows, a factor; above 1 the image shrinks.
     pub zx: f64,
-    /// Zoom of columns.
+    /// Zoom of columns, likewise.
     pub zy: f64,
+    /// Left and right change places, after all else.
     pub flip_horizontal: bool,
 }
 
 impl Parameters {
+    /// Leaves an image as it is.
     pub const IDENTITY: Self =
         Parameters { theta: 0.0, shear: 0.0, zx: 1.0, zy: 1.0, flip_horizontal: false };
 
     /// Drawn for one sample of one epoch: the same whoever asks, and when.
-    pub fn draw(ranges: &Ranges, seed: u64, epoch: u64, sample: u64) -> Self {
+    pub(crate) fn draw(ranges: &Ranges, seed: u64, epoch: u64, sample: u64) -> Self {
         let mut stream = Stream::new(seed, &[domain::AUGMENT, epoch, sample]);
         let mut within = |range: f64| (2.0 * stream.unit() as f64 - 1.0) * range;
         Parameters {
@@ -90,7 +93,7 @@ impl Parameters {
     }
 }
 
-/// Whose matrix.
+/// About which centre rotation, shear and zoom act: Keras changed its mind twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rule {
     /// About the true centre, ((h − 1)/2, (w − 1)/2).
@@ -138,7 +141,7 @@ pub fn warp(x: &[f32], [h, w, channels]: [usize; 3], matrix: &Matrix) -> Vec<f32
 }
 
 /// The mask seen through the same matrix; no label is blended.
-pub fn warp_mask(mask: &Mask, matrix: &Matrix) -> Mask {
+pub(crate) fn warp_mask(mask: &Mask, matrix: &Matrix) -> Mask {
     let mut classes = vec![0; mask.classes.len()];
     affine::warp_nearest(isa(), &mask.classes, [mask.height, mask.width], matrix, &mut classes);
     Mask { classes, ..*mask }

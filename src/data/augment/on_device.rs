@@ -10,18 +10,20 @@ use crate::ops::affine::Matrix;
 use crate::ops::{Route, affine, route};
 use crate::tensor::{DType, Tensor};
 
-/// What is still to be done to a batch's pictures (and masks): its samples' matrices, and what comes after.
+/// What is still to be done to a batch's images and masks: the samples' affine matrices, and the
+/// preprocessing after them.
 #[derive(Clone, Debug)]
 pub struct Warp {
-    /// Six doubles a sample, as bytes, [N, 48]: they go to a device as they are.
+    /// Six f64 for each sample, as bytes, `[N, 48]`: they go to a device as they are.
     pub matrices: Tensor,
+    /// What comes after the warp, on values of 0 to 255.
     pub preprocess: Preprocess,
 }
 
 const BYTES: usize = 48;
 
 impl Warp {
-    pub fn new(matrices: &[Matrix], preprocess: Preprocess) -> Result<Self> {
+    pub(crate) fn new(matrices: &[Matrix], preprocess: Preprocess) -> Result<Self> {
         let numbers = matrices.iter().flatten().flatten();
         let bytes: Vec<u8> = numbers.flat_map(|number| number.to_ne_bytes()).collect();
         Ok(Warp { matrices: Tensor::from_u8(&bytes, [matrices.len(), BYTES])?, preprocess })

@@ -1,4 +1,7 @@
 use super::*;
+use crate::data::augment::crop::Crop;
+use crate::data::augment::jitter::Jitter;
+use crate::data::augment::{Ranges, Rule};
 use crate::data::{Labels, Mask, Picture};
 use std::sync::atomic::{AtomicUsize, Ordering};
 

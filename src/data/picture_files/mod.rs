@@ -1,11 +1,13 @@
 //! Picture files: pictures in and out, masks in and out.
 //!
 //! A picture is read by what it is, whatever its name ends in: JPEG, PNG or WebP. It is RGB of 8 bits
-//! then, and upright: what Exif data says of how the camera was held has been done. A mask is a PNG whose pixels say
-//! classes by numbers or by VOC's colours ([`decode_mask_png`] has the rules); where two readings contradict it is refused.
+//! then, and upright: what Exif data says of how the camera was held has been done. A mask is a PNG
+//! whose pixels say classes by numbers or by VOC's colours ([`decode_mask_png`] has the rules); where
+//! two readings contradict it is refused.
 //!
-//! Whatever a file claims, sizes are looked at before memory is taken: more than [`MOST_PIXELS`] are refused, and more
-//! than a file of its length can hold. A file that is cut off is an error, never a picture that is grey in part.
+//! Whatever a file claims, sizes are looked at before memory is taken: more than [`MOST_PIXELS`] are
+//! refused, and more than a file of its length can hold. A file that is cut off is an error, never a
+//! picture that is grey in part.
 
 use crate::data::{Mask, Picture};
 use crate::error::{Error, Result};
@@ -34,7 +36,7 @@ pub const MOST_PIXELS: usize = 1 << 26;
 const MOST_SIDE: usize = u16::MAX as usize;
 
 /// Quality of the JPEG files that are written, 1 to 100.
-pub const JPEG_QUALITY: u8 = 95;
+pub(crate) const JPEG_QUALITY: u8 = 95;
 
 fn read<T>(path: &Path, decode: impl FnOnce(&[u8]) -> Result<T, String>) -> Result<T> {
     let bytes = fs::read(path).map_err(|error| Error::file(path, explain(&error)))?;
@@ -88,7 +90,7 @@ fn upright(picture: Picture, orientation: Orientation) -> Result<Picture, String
 }
 
 /// Can a picture of this size be written as a JPEG that is read again?
-pub fn jpeg_holds(height: usize, width: usize) -> Result<(), String> {
+pub(crate) fn jpeg_holds(height: usize, width: usize) -> Result<(), String> {
     if height.max(width) > MOST_SIDE {
         return Err(format!("expected sides of at most {MOST_SIDE} for a JPEG, got {height}×{width}"));
     }

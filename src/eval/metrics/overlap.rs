@@ -22,7 +22,8 @@ pub(crate) fn dice_of_members(members: impl Iterator<Item = (bool, bool)>) -> f6
     dice_of_sizes(a, b, both)
 }
 
-/// Dice of two masks or rows of labels: whatever is not zero is a member.
+/// The Dice coefficient of two masks or rows of labels: whatever is not zero is a member. An error where
+/// one is longer.
 pub fn dice(truth: &[u8], predicted: &[u8]) -> Result<f64> {
     if truth.len() != predicted.len() {
         return Err(Error::shape("dice", format!("{} elements", truth.len()), predicted.len()));
@@ -31,7 +32,7 @@ pub fn dice(truth: &[u8], predicted: &[u8]) -> Result<f64> {
 }
 
 /// Dice of two label maps as the competition scores them: the planes of class `1..=classes`,
-/// stacked. Background (0) and void (over `classes`) are in no plane.
+/// stacked. Background (0) and void (over `classes`) are in no plane. An error where one is larger.
 pub fn dice_of_classes(truth: &[u8], predicted: &[u8], classes: u8) -> Result<f64> {
     if truth.len() != predicted.len() {
         let expected = format!("{} pixels", truth.len());
@@ -52,16 +53,17 @@ pub struct Confusion {
 }
 
 impl Confusion {
-    /// Pixels whose true label is `ignored` (VOC's void, 255) are not counted.
+    /// Nothing counted yet. Pixels whose true label is `ignored` (VOC's void, 255) will not be.
     pub fn new(classes: usize, ignored: Option<u8>) -> Self {
         Confusion { classes, ignored, counts: vec![0; classes * classes] }
     }
 
-    /// VOC's: background and the twenty classes, void not counted.
+    /// The one for VOC: background and the twenty classes, void not counted.
     pub fn voc() -> Self {
         Confusion::new(CLASSES.len() + 1, Some(VOID))
     }
 
+    /// How many classes are told apart, background among them.
     pub fn classes(&self) -> usize {
         self.classes
     }
@@ -71,7 +73,8 @@ impl Confusion {
         self.counts[truth * self.classes + predicted]
     }
 
-    /// Counts one more pair of maps; on an error nothing of it is counted.
+    /// Counts one more pair of maps, flat. An error for maps that differ in size and labels that are
+    /// no class; nothing of them is counted then.
     pub fn add(&mut self, truth: &[u8], predicted: &[u8]) -> Result<()> {
         same_length("confusion", truth, predicted)?;
         let mut counts = vec![0u64; self.counts.len()];
@@ -93,7 +96,7 @@ impl Confusion {
         Ok(())
     }
 
-    /// Takes over the counts of another part of the same pictures.
+    /// Adds the counts of another part of the same images; an error where classes differ in number.
     pub fn merge(&mut self, other: &Confusion) -> Result<()> {
         if self.classes != other.classes {
             let expected = format!("{} classes", self.classes);
@@ -103,7 +106,7 @@ impl Confusion {
         Ok(())
     }
 
-    /// The share of counted pixels that are right.
+    /// The share of counted pixels that are right, 0 to 1; an error where none was counted.
     pub fn pixel_accuracy(&self) -> Result<f64> {
         let total: u64 = self.counts.iter().sum();
         if total == 0 {
@@ -140,12 +143,14 @@ impl Confusion {
         (0..self.classes).map(of_class).collect()
     }
 
-    /// The mean over the classes that are in one of the maps, background among them.
+    /// The mean IoU over the classes that are in one of the maps, background among them; an error where no
+    /// pixel was counted.
     pub fn mean_iou(&self) -> Result<f64> {
         mean_of_present("mean IoU", self.iou())
     }
 
-    /// The mean over the classes that are in one of the maps, background among them.
+    /// The mean Dice over the classes that are in one of the maps, background among them; an error where no
+    /// pixel was counted.
     pub fn mean_dice(&self) -> Result<f64> {
         mean_of_present("mean Dice", self.dice())
     }

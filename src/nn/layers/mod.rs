@@ -1,64 +1,61 @@
 //! Layers: what a network is declared with. Names, defaults and initializers are Keras'.
 //!
-//! A layer says what parameters it has, what shape it makes, what it costs, and how it is lowered
-//! to operators. What it is called and what feeds it is the graph's ([`crate::nn`]).
+//! A layer is one file: its settings, its parameters, the shape it makes, what it costs, how it runs, and how
+//! Keras writes it down ([`LayerType`]). What it is called and what feeds it is the graph's ([`crate::nn`]).
+//!
+//! A new one is a file here, a variant of [`Layer`] and a line in [`Layer::with`].
 
+mod activation;
+mod add;
+mod average_pooling2d;
+mod batch_normalization;
+mod builders;
+mod concatenate;
+mod conv2d;
+mod dense;
+mod depthwise_conv2d;
+mod dropout;
+mod flatten;
+mod forward;
+mod global_average_pooling2d;
+mod global_max_pooling2d;
 mod initializers;
-mod lower;
+mod input;
+mod max_pooling2d;
+mod refused;
+mod reshape;
 mod shape;
+mod up_sampling2d;
+mod zero_padding2d;
 
+pub use batch_normalization::BatchNormalization;
+pub use conv2d::Conv2D;
+pub(crate) use conv2d::convolution;
+pub use dense::Dense;
+pub use depthwise_conv2d::DepthwiseConv2D;
+pub use forward::Mode;
+pub(crate) use forward::{Forward, LayerOutput};
 pub use initializers::Initializer;
-pub use lower::Run;
-pub(crate) use lower::{Along, Lowered};
+pub use refused::Refused;
 
 use crate::activation::Activation;
 use crate::error::Result;
-use crate::ops::Padding;
-use crate::tensor::Shape;
+use crate::ops::PoolOptions;
+use crate::tensor::{Shape, Tensor};
+use shape::Shapes;
 
 /// `[y, x]` on each axis, as everywhere.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Layer {
-    /// Pictures [height, width, channels].
+    /// Images [height, width, channels].
     Input([usize; 3]),
-    Conv2D {
-        filters: usize,
-        kernel: [usize; 2],
-        stride: [usize; 2],
-        padding: Padding,
-        dilation: [usize; 2],
-        use_bias: bool,
-        /// Applied to the result; kept apart from it where it makes probabilities of logits.
-        activation: Activation,
-        initializer: Initializer,
-    },
-    DepthwiseConv2D {
-        kernel: [usize; 2],
-        stride: [usize; 2],
-        padding: Padding,
-        dilation: [usize; 2],
-        use_bias: bool,
-    },
-    Dense {
-        units: usize,
-        use_bias: bool,
-        activation: Activation,
-    },
-    BatchNormalization {
-        epsilon: f64,
-        momentum: f64,
-    },
+    Conv2D(Conv2D),
+    DepthwiseConv2D(DepthwiseConv2D),
+    Dense(Dense),
+    BatchNormalization(BatchNormalization),
     Activation(Activation),
-    MaxPooling2D {
-        pool: [usize; 2],
-        stride: [usize; 2],
-        padding: Padding,
-    },
-    AveragePooling2D {
-        pool: [usize; 2],
-        stride: [usize; 2],
-        padding: Padding,
-    },
+    MaxPooling2D(PoolOptions),
+    AveragePooling2D(PoolOptions),
     GlobalAveragePooling2D,
     GlobalMaxPooling2D,
     /// [[top, bottom], [left, right]]
@@ -66,202 +63,130 @@ pub enum Layer {
     /// Bilinear, by whole factors.
     UpSampling2D([usize; 2]),
     Flatten,
-    /// To pictures [height, width, channels] of as many elements.
+    /// To images [height, width, channels] of as many elements.
     Reshape([usize; 3]),
+    /// The share of elements that are dropped.
     Dropout(f32),
     Add,
     Concatenate,
+    /// A layer that was told what it cannot be: an error where it is added to a graph.
+    Refused(Refused),
+}
+
+/// What a layer says of itself. Nothing has a default: a new layer answers all of it.
+///
+/// Shapes are without the batch axis.
+pub(crate) trait LayerType {
+    /// Keras' class name.
+    fn type_name(&self) -> &'static str;
+
+    /// The name Keras gives the first layer of this type: `conv2d`, then `conv2d_1`, …
+    fn default_name(&self) -> &'static str;
+
+    /// What it holds when its (first) input has this shape; an error where a parameter could not be a tensor.
+    fn parameters(&self, input: &[usize]) -> Result<Vec<ParameterSpec>>;
+
+    /// The shape it makes of its inputs' shapes.
+    fn output_shape(&self, inputs: &Shapes) -> Result<Vec<usize>>;
+
+    /// Multiplications and additions for one image, forward. Element-wise layers count one an element, pools
+    /// one a cell of a window, batch norm two an element. None where there are more than can be counted.
+    fn flops(&self, input: &[usize], output: &[usize]) -> Option<u64>;
+
+    /// Its operators on the tape. Inputs are given away: an activation overwrites one that nobody else holds.
+    fn forward(&self, inputs: Vec<Tensor>, forward: Forward) -> Result<LayerOutput>;
+
+    /// Its settings under Keras' names.
+    #[cfg(feature = "checkpoint")]
+    fn config(&self) -> serde_json::Value;
 }
 
 impl Layer {
-    /// A convolution with stride 1, valid padding, a bias, no activation and Glorot's initializer.
-    pub fn conv2d(filters: usize, kernel: usize) -> Self {
-        Layer::Conv2D {
-            filters,
-            kernel: [kernel; 2],
-            stride: [1, 1],
-            padding: Padding::Valid,
-            dilation: [1, 1],
-            use_bias: true,
-            activation: Activation::Linear,
-            initializer: Initializer::GlorotUniform,
+    /// Calls `f` with the layer's own type.
+    fn with<R>(&self, f: impl FnOnce(&dyn LayerType) -> R) -> R {
+        match *self {
+            Layer::Input(shape) => f(&input::Input(shape)),
+            Layer::Conv2D(layer) => f(&layer),
+            Layer::DepthwiseConv2D(layer) => f(&layer),
+            Layer::Dense(layer) => f(&layer),
+            Layer::BatchNormalization(layer) => f(&layer),
+            Layer::Activation(activation) => f(&activation),
+            Layer::MaxPooling2D(windows) => f(&max_pooling2d::MaxPooling2D(windows)),
+            Layer::AveragePooling2D(windows) => f(&average_pooling2d::AveragePooling2D(windows)),
+            Layer::GlobalAveragePooling2D => f(&global_average_pooling2d::GlobalAveragePooling2D),
+            Layer::GlobalMaxPooling2D => f(&global_max_pooling2d::GlobalMaxPooling2D),
+            Layer::ZeroPadding2D(cells) => f(&zero_padding2d::ZeroPadding2D(cells)),
+            Layer::UpSampling2D(factors) => f(&up_sampling2d::UpSampling2D(factors)),
+            Layer::Flatten => f(&flatten::Flatten),
+            Layer::Reshape(shape) => f(&reshape::Reshape(shape)),
+            Layer::Dropout(rate) => f(&dropout::Dropout(rate)),
+            Layer::Add => f(&add::Add),
+            Layer::Concatenate => f(&concatenate::Concatenate),
+            Layer::Refused(refused) => f(&refused),
         }
     }
 
-    /// A 3×3 depthwise convolution with stride 1, same padding and no bias, as the MobileNets have.
-    pub fn depthwise_conv2d() -> Self {
-        Layer::DepthwiseConv2D {
-            kernel: [3, 3],
-            stride: [1, 1],
-            padding: Padding::Same,
-            dilation: [1, 1],
-            use_bias: false,
-        }
+    /// Keras' class name.
+    pub fn type_name(&self) -> &'static str {
+        self.with(|layer| layer.type_name())
     }
 
-    pub fn dense(units: usize) -> Self {
-        Layer::Dense { units, use_bias: true, activation: Activation::Linear }
+    /// The name Keras gives the first layer of this type: `conv2d`, then `conv2d_1`, …
+    pub fn default_name(&self) -> &'static str {
+        self.with(|layer| layer.default_name())
     }
 
-    /// The layer with another stride, on both axes.
-    pub fn with_stride(mut self, steps: usize) -> Self {
-        if let Layer::Conv2D { stride, .. }
-        | Layer::DepthwiseConv2D { stride, .. }
-        | Layer::MaxPooling2D { stride, .. }
-        | Layer::AveragePooling2D { stride, .. } = &mut self
-        {
-            *stride = [steps; 2];
-        }
-        self
+    /// The parameters of a layer fed with tensors of this shape (without the batch axis); an error where one
+    /// could not be a tensor.
+    pub fn parameters(&self, input: &[usize]) -> Result<Vec<ParameterSpec>> {
+        self.with(|layer| layer.parameters(input))
     }
 
-    /// The layer with another padding.
-    pub fn with_padding(mut self, rule: Padding) -> Self {
-        if let Layer::Conv2D { padding, .. }
-        | Layer::DepthwiseConv2D { padding, .. }
-        | Layer::MaxPooling2D { padding, .. }
-        | Layer::AveragePooling2D { padding, .. } = &mut self
-        {
-            *padding = rule;
-        }
-        self
+    /// The shape this layer makes of its inputs' shapes, without the batch axis; `name` is for the error.
+    pub fn output_shape(&self, name: &str, inputs: &[&[usize]]) -> Result<Vec<usize>> {
+        let inputs = Shapes { layer: self.type_name(), name, all: inputs };
+        let shape = self.with(|layer| layer.output_shape(&inputs))?;
+        Shape::checked(&shape)?;
+        Ok(shape)
     }
 
-    /// The convolution with its taps this far apart, on both axes.
-    pub fn with_dilation(mut self, steps: usize) -> Self {
-        if let Layer::Conv2D { dilation, .. } | Layer::DepthwiseConv2D { dilation, .. } = &mut self {
-            *dilation = [steps; 2];
-        }
-        self
+    /// Multiplications and additions for one image, forward. None where there are more than can be counted.
+    pub fn flops(&self, input: &[usize], output: &[usize]) -> Option<u64> {
+        self.with(|layer| layer.flops(input, output))
     }
 
-    pub fn with_bias(mut self, wanted: bool) -> Self {
-        if let Layer::Conv2D { use_bias, .. }
-        | Layer::DepthwiseConv2D { use_bias, .. }
-        | Layer::Dense { use_bias, .. } = &mut self
-        {
-            *use_bias = wanted;
-        }
-        self
+    /// Applies the layer to its inputs.
+    pub(crate) fn forward(&self, inputs: Vec<Tensor>, forward: Forward) -> Result<LayerOutput> {
+        self.with(|layer| layer.forward(inputs, forward))
     }
 
-    pub fn with_activation(mut self, wanted: Activation) -> Self {
-        if let Layer::Conv2D { activation, .. } | Layer::Dense { activation, .. } = &mut self {
-            *activation = wanted;
-        }
-        self
-    }
-
-    pub fn with_initializer(mut self, wanted: Initializer) -> Self {
-        if let Layer::Conv2D { initializer, .. } = &mut self {
-            *initializer = wanted;
-        }
-        self
+    /// The layer's settings under Keras' names.
+    #[cfg(feature = "checkpoint")]
+    pub(crate) fn config(&self) -> serde_json::Value {
+        self.with(|layer| layer.config())
     }
 
     /// What is applied to the layer's result; an activation layer's own.
     pub fn activation(&self) -> Activation {
         match *self {
-            Layer::Conv2D { activation, .. }
-            | Layer::Dense { activation, .. }
+            Layer::Conv2D(Conv2D { activation, .. })
+            | Layer::Dense(Dense { activation, .. })
             | Layer::Activation(activation) => activation,
-            _ => Activation::Linear,
-        }
-    }
-
-    /// Keras' defaults: ε 1e-3, momentum 0.99.
-    pub fn batch_normalization() -> Self {
-        Layer::BatchNormalization { epsilon: 1e-3, momentum: 0.99 }
-    }
-
-    /// A pool whose stride is its size, valid padding.
-    pub fn max_pooling2d(pool: usize) -> Self {
-        Layer::MaxPooling2D { pool: [pool; 2], stride: [pool; 2], padding: Padding::Valid }
-    }
-
-    /// Keras' class name.
-    pub fn type_name(&self) -> &'static str {
-        match self {
-            Layer::Input(_) => "InputLayer",
-            Layer::Conv2D { .. } => "Conv2D",
-            Layer::DepthwiseConv2D { .. } => "DepthwiseConv2D",
-            Layer::Dense { .. } => "Dense",
-            Layer::BatchNormalization { .. } => "BatchNormalization",
-            Layer::Activation(Activation::Relu6) => "ReLU",
-            Layer::Activation(_) => "Activation",
-            Layer::MaxPooling2D { .. } => "MaxPooling2D",
-            Layer::AveragePooling2D { .. } => "AveragePooling2D",
-            Layer::GlobalAveragePooling2D => "GlobalAveragePooling2D",
-            Layer::GlobalMaxPooling2D => "GlobalMaxPooling2D",
-            Layer::ZeroPadding2D(_) => "ZeroPadding2D",
-            Layer::UpSampling2D(_) => "UpSampling2D",
-            Layer::Flatten => "Flatten",
-            Layer::Reshape(_) => "Reshape",
-            Layer::Dropout(_) => "Dropout",
-            Layer::Add => "Add",
-            Layer::Concatenate => "Concatenate",
-        }
-    }
-
-    /// The name Keras gives the first layer of this type: `conv2d`, then `conv2d_1`, …
-    pub fn default_name(&self) -> &'static str {
-        match self {
-            Layer::Input(_) => "input",
-            Layer::Conv2D { .. } => "conv2d",
-            Layer::DepthwiseConv2D { .. } => "depthwise_conv2d",
-            Layer::Dense { .. } => "dense",
-            Layer::BatchNormalization { .. } => "batch_normalization",
-            Layer::Activation(Activation::Relu6) => "re_lu",
-            Layer::Activation(_) => "activation",
-            Layer::MaxPooling2D { .. } => "max_pooling2d",
-            Layer::AveragePooling2D { .. } => "average_pooling2d",
-            Layer::GlobalAveragePooling2D => "global_average_pooling2d",
-            Layer::GlobalMaxPooling2D => "global_max_pooling2d",
-            Layer::ZeroPadding2D(_) => "zero_padding2d",
-            Layer::UpSampling2D(_) => "up_sampling2d",
-            Layer::Flatten => "flatten",
-            Layer::Reshape(_) => "reshape",
-            Layer::Dropout(_) => "dropout",
-            Layer::Add => "add",
-            Layer::Concatenate => "concatenate",
-        }
-    }
-
-    /// The parameters of a layer fed with tensors of this shape (without the batch axis); an error where one could not
-    /// be a tensor.
-    pub fn parameters(&self, input: &[usize]) -> Result<Vec<ParameterSpec>> {
-        let channels = input.last().copied().unwrap_or(1);
-        let weight = |kind, shape: &[usize], initializer| {
-            Ok(ParameterSpec { kind, shape: Shape::checked(shape)?, initializer, trainable: true })
-        };
-        let bias = |n: usize| weight("bias", &[n], Initializer::Zeros);
-        match *self {
-            Layer::Conv2D { filters, kernel: [kh, kw], use_bias, initializer, .. } => {
-                let kernel = weight("kernel", &[kh, kw, channels, filters], initializer);
-                [kernel].into_iter().chain(use_bias.then(|| bias(filters))).collect()
-            }
-            Layer::DepthwiseConv2D { kernel: [kh, kw], use_bias, .. } => {
-                let shape = [kh, kw, channels, 1];
-                let kernel = weight("depthwise_kernel", &shape, Initializer::GlorotUniform);
-                [kernel].into_iter().chain(use_bias.then(|| bias(channels))).collect()
-            }
-            Layer::Dense { units, use_bias, .. } => {
-                let kernel = weight("kernel", &[channels, units], Initializer::GlorotUniform);
-                [kernel].into_iter().chain(use_bias.then(|| bias(units))).collect()
-            }
-            Layer::BatchNormalization { .. } => {
-                let vector = |kind, initializer| weight(kind, &[channels], initializer);
-                let moving = |kind, initializer| {
-                    Ok(ParameterSpec { trainable: false, ..vector(kind, initializer)? })
-                };
-                Ok(vec![
-                    vector("gamma", Initializer::Ones)?,
-                    vector("beta", Initializer::Zeros)?,
-                    moving("moving_mean", Initializer::Zeros)?,
-                    moving("moving_variance", Initializer::Ones)?,
-                ])
-            }
-            _ => Ok(Vec::new()),
+            Layer::Input(_)
+            | Layer::DepthwiseConv2D(_)
+            | Layer::BatchNormalization(_)
+            | Layer::MaxPooling2D(_)
+            | Layer::AveragePooling2D(_)
+            | Layer::GlobalAveragePooling2D
+            | Layer::GlobalMaxPooling2D
+            | Layer::ZeroPadding2D(_)
+            | Layer::UpSampling2D(_)
+            | Layer::Flatten
+            | Layer::Reshape(_)
+            | Layer::Dropout(_)
+            | Layer::Add
+            | Layer::Concatenate
+            | Layer::Refused(_) => Activation::Linear,
         }
     }
 }
@@ -275,4 +200,17 @@ pub struct ParameterSpec {
     pub initializer: Initializer,
     /// False for moving statistics.
     pub trainable: bool,
+}
+
+impl ParameterSpec {
+    /// A trainable one; an error where there is no such shape.
+    fn weight(kind: &'static str, shape: &[usize], initializer: Initializer) -> Result<Self> {
+        Ok(ParameterSpec { kind, shape: Shape::checked(shape)?, initializer, trainable: true })
+    }
+
+    /// A kernel, and a bias of `outputs` numbers where there is one.
+    fn kernel_and_bias(kernel: Result<Self>, bias: bool, outputs: usize) -> Result<Vec<Self>> {
+        let bias = bias.then(|| Self::weight("bias", &[outputs], Initializer::Zeros));
+        [kernel].into_iter().chain(bias).collect()
+    }
 }

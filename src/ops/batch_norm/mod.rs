@@ -17,9 +17,8 @@
 //! and M2 = Σ(x − m)² in two passes over data that is still in cache; tiles are merged in order
 //! (Chan, Golub and LeVeque, 1979), in f64. With n = 1 the result is exactly β.
 //!
-//! Bytes bind: training reads x twice and writes y, or once where the convolution before it has told the statistics
-//! (`moments.rs`); backward reads x and g twice and writes ∂x
-//! (inference: reads each once).
+//! Bytes bind: training reads x twice and writes y, or once where the convolution before it has told the
+//! statistics (`moments.rs`); backward reads x and g twice and writes ∂x (inference: reads each once).
 
 /// The body for every vector of `channels` elements: from c on, n of them, whole vectors with FULL = true.
 macro_rules! for_each_vector {
@@ -51,6 +50,7 @@ use crate::backend::cuda::Cuda;
 use crate::cases::{Case, Fill, Input, Size};
 use crate::context::isa;
 use crate::error::{Error, Result};
+use crate::ops::epilogue::Epilogue;
 use crate::ops::{Route, route};
 use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Tensor};
@@ -95,17 +95,27 @@ pub fn batch_norm_train(
     epsilon: f64,
     activation: Activation,
 ) -> Result<BatchNorm> {
-    let (fused, after) = activation.split();
-    let normed = batch_norm_train_with(None, x, gamma, beta, epsilon, fused)?;
-    Ok(BatchNorm { y: after.apply(normed.y)?, ..normed })
+    batch_norm_train_fused(None, x, [gamma, beta], epsilon, activation.into())
 }
 
-/// The same where the operator that made x has already told its statistics.
-pub(crate) fn batch_norm_train_with(
+/// The same and what its epilogue makes of the result; x's statistics are `known` where the operator that
+/// made it has told them.
+pub(crate) fn batch_norm_train_fused(
     known: Option<Statistics>,
     x: &Tensor,
-    gamma: &Tensor,
-    beta: &Tensor,
+    scale_shift: [&Tensor; 2],
+    epsilon: f64,
+    mut epilogue: Epilogue,
+) -> Result<BatchNorm> {
+    let activation = epilogue.take_activation();
+    let normed = train(known, x, scale_shift, epsilon, activation)?;
+    Ok(BatchNorm { y: epilogue.apply(normed.y)?, ..normed })
+}
+
+fn train(
+    known: Option<Statistics>,
+    x: &Tensor,
+    [gamma, beta]: [&Tensor; 2],
     epsilon: f64,
     activation: Activation,
 ) -> Result<BatchNorm> {
@@ -219,8 +229,19 @@ pub fn batch_norm_infer(
     epsilon: f64,
     activation: Activation,
 ) -> Result<Tensor> {
-    let (fused, after) = activation.split();
-    after.apply(infer(x, [gamma, beta], [mean, variance], epsilon, fused)?)
+    batch_norm_infer_fused(x, [gamma, beta], [mean, variance], epsilon, activation.into())
+}
+
+/// [`batch_norm_infer`], and what its epilogue makes of the result.
+pub(crate) fn batch_norm_infer_fused(
+    x: &Tensor,
+    scale_shift: [&Tensor; 2],
+    statistics: [&Tensor; 2],
+    epsilon: f64,
+    mut epilogue: Epilogue,
+) -> Result<Tensor> {
+    let activation = epilogue.take_activation();
+    epilogue.apply(infer(x, scale_shift, statistics, epsilon, activation)?)
 }
 
 fn infer(
@@ -311,8 +332,8 @@ fn column(sums: &[[f64; 2]], which: usize, dtype: DType) -> Result<Tensor> {
 
 /// Of each channel of a batch; the variance is the biased one.
 pub(crate) struct Statistics {
-    mean: Vec<f64>,
-    variance: Vec<f64>,
+    pub(crate) mean: Vec<f64>,
+    pub(crate) variance: Vec<f64>,
 }
 
 impl Statistics {
@@ -378,7 +399,8 @@ fn normalise(x: &Tensor, normal: &Normal, activation: Activation) -> Tensor {
     cpu::normalise(x, normal, activation)
 }
 
-/// ∂x = a·(g − ḡ) + b·(x − m) with the constants [a, ḡ, b] of each channel, g as it comes through the activation.
+/// ∂x = a·(g − ḡ) + b·(x − m) with the constants [a, ḡ, b] of each channel, g as it comes through the
+/// activation.
 fn input_gradient(
     dy: &Tensor,
     x: &Tensor,
@@ -449,6 +471,25 @@ pub fn cases() -> Vec<Case> {
         train("64_112_n16", Size::Real, &[16, 112, 112, 64]).peer("batch_norm_train", "[16] 64 112x112"),
         infer("64_112_n16", Size::Real, &[16, 112, 112, 64]),
     ]
+}
+
+impl Tensor {
+    /// [`batch_norm_train`] without an activation: `[..., C]` normalised by its own statistics, which come
+    /// along.
+    pub fn batch_norm_train(&self, gamma: &Tensor, beta: &Tensor, epsilon: f64) -> Result<BatchNorm> {
+        batch_norm_train(self, gamma, beta, epsilon, Activation::Linear)
+    }
+
+    /// [`batch_norm_infer`] without an activation: `[..., C]` normalised by given statistics `[C]`.
+    pub fn batch_norm_infer(
+        &self,
+        gamma: &Tensor,
+        beta: &Tensor,
+        [mean, variance]: [&Tensor; 2],
+        epsilon: f64,
+    ) -> Result<Tensor> {
+        batch_norm_infer(self, gamma, beta, mean, variance, epsilon, Activation::Linear)
+    }
 }
 
 #[cfg(test)]

@@ -191,8 +191,9 @@ mod tests {
     use super::*;
     use crate::backend::cpu::simd::supported;
     use crate::context::with_isa;
-    use crate::ops::conv2d::conv2d_with_statistics;
-    use crate::ops::depthwise_conv2d::depthwise_conv2d_with_statistics;
+    use crate::ops::conv2d::{Convolution, conv2d_fused};
+    use crate::ops::depthwise_conv2d::depthwise_conv2d_fused;
+    use crate::ops::epilogue::{Epilogue, Fused};
     use crate::ops::{Conv2dOptions, Padding, conv2d, depthwise_conv2d};
     use crate::tensor::Tensor;
 
@@ -204,7 +205,7 @@ mod tests {
 
     #[test]
     fn tiles_are_whole_rows_of_pixels() {
-        let tile = |shape: &[usize]| Moments::tile(&shape.into());
+        let tile = |shape: &[usize]| Moments::tile(&Shape::of(shape));
         assert_eq!(tile(&[16, 112, 112, 64]), 112);
         assert_eq!(tile(&[1, 28, 28, 3]), 56);
         assert_eq!(tile(&[1, 7, 300, 3]), 300);
@@ -232,7 +233,7 @@ mod tests {
                 ..Conv2dOptions::default()
             };
             let mut told = 0;
-            let mut check = |(y, statistics): (Tensor, Option<Statistics>), expected: Tensor| {
+            let mut check = |Fused { y, statistics }: Fused, expected: Tensor| {
                 assert_eq!(y.values::<f32>(), expected.values::<f32>());
                 if let Some(Statistics { mean, variance }) = statistics {
                     let apart = Moments::of(isa, y.values(), y.shape()).merge();
@@ -240,19 +241,19 @@ mod tests {
                     told += 1;
                 }
             };
+            let told_along = || Epilogue { statistics: true, ..Epilogue::default() };
             with_isa(isa, || {
                 for (x, w, stride) in convolutions {
                     let (x, w, options) = (noise(&x), noise(&w), options(stride));
                     let expected = conv2d(&x, &w, None, options).unwrap();
-                    check(conv2d_with_statistics(&x, &w, None, options, true).unwrap(), expected);
+                    let convolution = Convolution::new(&w, None, options);
+                    check(conv2d_fused(&x, convolution, told_along()).unwrap(), expected);
                 }
                 for (x, stride) in [([2, 33, 29, 35], 1), ([1, 300, 301, 96], 1), ([3, 40, 41, 16], 2)] {
                     let (x, w, options) = (noise(&x), noise(&[3, 3, x[3], 1]), options(stride));
                     let expected = depthwise_conv2d(&x, &w, None, options).unwrap();
-                    check(
-                        depthwise_conv2d_with_statistics(&x, &w, None, options, true).unwrap(),
-                        expected,
-                    );
+                    let convolution = Convolution::new(&w, None, options);
+                    check(depthwise_conv2d_fused(&x, convolution, told_along()).unwrap(), expected);
                 }
             });
             // Not those of few pixels, of rows too long for a tile, and of a kernel that does not offer it.

@@ -1,4 +1,4 @@
-use super::{Conv2dGeometry, Conv2dOptions, conv2d};
+use super::{Conv2dGeometry, Conv2dOptions, Convolution, conv2d_fused};
 use crate::activation::Activation;
 use crate::cases::{Case, Input, Size};
 use crate::ops::Padding::{self, Cells, Same, Valid};
@@ -51,8 +51,8 @@ impl Layer {
     }
 
     fn options(&self) -> Conv2dOptions {
-        let Layer { stride, padding, dilation, activation, .. } = *self;
-        Conv2dOptions { stride, padding, dilation, activation }
+        let Layer { stride, padding, dilation, .. } = *self;
+        Conv2dOptions { stride, padding, dilation }
     }
 
     /// [kh, kw, C, F]
@@ -66,13 +66,16 @@ impl Layer {
     }
 
     fn case(self, size: Size) -> Case {
-        let (options, g) = (self.options(), self.geometry());
+        let (options, activation, g) = (self.options(), self.activation, self.geometry());
         let mut inputs = vec![Input::new("x", self.x), Input::new("w", self.kernel())];
         if self.bias {
             inputs.push(Input::new("b", [g.out_channels]));
         }
-        Case::new("conv2d", self.name, size, inputs, move |t| conv2d(&t[0], &t[1], t.get(2), options))
-            .flops(g.flops())
+        Case::new("conv2d", self.name, size, inputs, move |t| {
+            let convolution = Convolution::new(&t[1], t.get(2), options);
+            Ok(conv2d_fused(&t[0], convolution, activation.into())?.y)
+        })
+        .flops(g.flops())
     }
 }
 

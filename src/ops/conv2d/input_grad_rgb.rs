@@ -286,12 +286,7 @@ mod tests {
             ([1, 16, 9, 3], [3, 3, 16], 2, Valid),
         ];
         for (x, [kh, kw, f], stride, padding) in cases {
-            let options = Conv2dOptions {
-                stride: [stride; 2],
-                padding,
-                dilation: [1, 1],
-                activation: Default::default(),
-            };
+            let options = Conv2dOptions { stride: [stride; 2], padding, ..Default::default() };
             let g = Conv2dGeometry::new(x.into(), [kh, kw, 3, f].into(), options).unwrap();
             let value = |i: usize| ((i * 7919 + 13) % 1009) as f64 / 504.5 - 1.0;
             let dy: Vec<f64> = (0..x[0] * g.output[0] * g.output[1] * f).map(value).collect();

@@ -27,31 +27,49 @@ pub use cases::cases;
 
 use crate::activation::Activation;
 use crate::autograd::{Needs, record_all};
-use crate::backend::cpu::kept::Weights;
+use crate::backend::cpu::prepack::{PrepackCache, WeightView};
 use crate::context::{fast_math, isa, precision, with_fast_math};
 use crate::error::{Error, Result};
-use crate::ops::batch_norm::{Moments, Statistics};
-use crate::ops::{Padding, PoolOptions, Route, max_pool2d, route, span};
+use crate::ops::batch_norm::Moments;
+use crate::ops::epilogue::{Epilogue, Fusable, Fused, Setting};
+use crate::ops::{Padding, Route, route, span};
 use crate::pool::Buffer;
 use crate::tensor::{Real, Shape, Tensor};
+use std::sync::Arc;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv2dOptions {
     pub stride: [usize; 2],
     pub padding: Padding,
     pub dilation: [usize; 2],
-    /// The activation of the result.
-    pub activation: Activation,
 }
 
 impl Default for Conv2dOptions {
     fn default() -> Self {
-        Conv2dOptions {
-            stride: [1, 1],
-            padding: Padding::Valid,
-            dilation: [1, 1],
-            activation: Activation::Linear,
-        }
+        Conv2dOptions { stride: [1, 1], padding: Padding::Valid, dilation: [1, 1] }
+    }
+}
+
+/// The same with one of them changed; the number is for both axes.
+impl Conv2dOptions {
+    /// Cells from window to window.
+    pub fn stride(self, stride: usize) -> Self {
+        Conv2dOptions { stride: [stride; 2], ..self }
+    }
+
+    /// Where the windows lie.
+    pub fn padding(self, padding: Padding) -> Self {
+        Conv2dOptions { padding, ..self }
+    }
+
+    /// [`Padding::Same`]: with stride 1 the output is as large as the input.
+    pub fn same(self) -> Self {
+        self.padding(Padding::Same)
+    }
+
+    /// Cells from tap to tap.
+    pub fn dilation(self, dilation: usize) -> Self {
+        Conv2dOptions { dilation: [dilation; 2], ..self }
     }
 }
 
@@ -133,42 +151,133 @@ impl Windows {
     }
 }
 
-/// Convolves pictures [N, H, W, C] with a kernel [kh, kw, C, F] and adds a bias `[F]`; then the options'
-/// activation.
-pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions) -> Result<Tensor> {
-    let (fused, after) = options.activation.split();
-    let (y, _) = conv2d_with_statistics(x, w, b, Conv2dOptions { activation: fused, ..options }, false)?;
-    after.apply(y)
+/// A convolution's operands besides its pictures: conv2d's, or depthwise_conv2d's.
+#[derive(Clone, Copy)]
+pub(crate) struct Convolution<'a> {
+    pub kernel: &'a Tensor,
+    pub bias: Option<&'a Tensor>,
+    pub options: Conv2dOptions,
+    /// Where layouts of the kernel may be kept: its owner's.
+    pub prepack: Option<&'a Arc<PrepackCache>>,
 }
 
-/// [`conv2d`], and the statistics of its result, if they are wanted and its kernel can tell them: for the batch norm that comes after it.
-pub(crate) fn conv2d_with_statistics(
-    x: &Tensor,
-    w: &Tensor,
-    b: Option<&Tensor>,
-    options: Conv2dOptions,
-    statistics: bool,
-) -> Result<(Tensor, Option<Statistics>)> {
-    let g = Conv2dGeometry::new(x.shape(), w.shape(), options)?;
-    if let Some(b) = b
-        && b.shape()[..] != [g.out_channels]
-    {
-        return Err(Error::shape("conv2d", format!("a bias of [{}]", g.out_channels), b.shape()));
+impl<'a> Convolution<'a> {
+    /// Without a place for layouts of the kernel.
+    pub(crate) fn new(kernel: &'a Tensor, bias: Option<&'a Tensor>, options: Conv2dOptions) -> Self {
+        Convolution { kernel, bias, options, prepack: None }
     }
+
+    /// Where layouts of the kernel are kept: nowhere while it trains, for it changes in each step.
+    pub(crate) fn cache(&self) -> Option<(&'a PrepackCache, u64)> {
+        let cache = self.prepack.filter(|_| !self.kernel.needs_grad())?;
+        Some((cache, self.kernel.version()))
+    }
+
+    /// An error where the bias is not of one number a channel of the result.
+    pub(crate) fn check_bias(&self, op: &'static str, channels: usize) -> Result<()> {
+        match self.bias {
+            Some(bias) if bias.shape()[..] != [channels] => {
+                Err(Error::shape(op, format!("a bias of [{channels}]"), bias.shape()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Which of x, kernel and bias need a gradient.
+    pub(crate) fn needs(&self, x: &Tensor) -> Needs<3> {
+        Needs::of([x, self.kernel, self.bias.unwrap_or(self.kernel)])
+    }
+}
+
+/// Convolves pictures [N, H, W, C] with a kernel [kh, kw, C, F] and adds a bias `[F]`.
+///
+/// # Errors
+/// Where shapes, types or devices do not fit together.
+pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions) -> Result<Tensor> {
+    let convolution = Convolution::new(w, b, options);
+    Ok(conv2d_fused(x, convolution, Epilogue::default())?.y)
+}
+
+/// [`conv2d`], and what its epilogue makes of the result: in the kernel's pass where it can.
+pub(crate) fn conv2d_fused(
+    x: &Tensor,
+    convolution: Convolution,
+    mut epilogue: Epilogue,
+) -> Result<Fused> {
+    let Convolution { kernel, bias, options, .. } = convolution;
+    let g = Conv2dGeometry::new(x.shape(), kernel.shape(), options)?;
+    convolution.check_bias("conv2d", g.out_channels)?;
+    let inputs: Vec<&Tensor> = [x, kernel].into_iter().chain(bias).chain(&epilogue.residual).collect();
+    let route = route("conv2d", &inputs)?;
+    let setting = Setting::new(&route, inputs.iter().any(|input| Needs::of([*input]).any()));
+    let in_its_memory = |residual: &mut Tensor| {
+        let fits = residual.shape() == g.output_shape() && g.fuses_residual(setting).is_ok();
+        fits && residual.is_unique()
+    };
+    if let Some(residual) = epilogue.residual.take_if(in_its_memory) {
+        let y = add_to(residual, &g, x, convolution);
+        return Ok(epilogue.apply(y)?.into());
+    }
+    let activation = epilogue.take_activation();
+    if epilogue.only_pools() && g.fuses_pool(setting).is_ok() {
+        return Ok(pooled(&g, x, convolution, activation).into());
+    }
+    let plain = activation == Activation::Linear && epilogue.is_empty();
+    let statistics = plain && epilogue.statistics && g.fuses_statistics(setting).is_ok();
+    let Fused { y, statistics } = convolve(g, route, x, convolution, activation, statistics)?;
+    Ok(Fused { y: epilogue.apply(y)?, statistics })
+}
+
+/// What [`conv2d_fused`] makes in its kernel's pass, and why not.
+impl Conv2dGeometry {
+    /// y + residual, in the residual's memory: the sum of a block that ends with a 1×1 convolution.
+    pub(crate) fn fuses_residual(&self, setting: Setting) -> Fusable {
+        setting.unrecorded_on_cpu()?;
+        match algorithm::is_pointwise(self) {
+            true => Ok(()),
+            false => Err("only a 1×1 convolution adds to what is there"),
+        }
+    }
+
+    /// The largest of each 2×2 outputs: the larger picture is never written.
+    pub(crate) fn fuses_pool(&self, setting: Setting) -> Fusable {
+        match cpu::pools(setting.unrecorded_on_cpu()?, self) {
+            true => Ok(()),
+            false => Err("only Winograd's tiles hold whole squares of outputs"),
+        }
+    }
+
+    /// Statistics of its result, for the batch norm after it.
+    pub(crate) fn fuses_statistics(&self, setting: Setting) -> Fusable {
+        match cpu::takes_moments(setting.on_cpu()?, self) {
+            true => Ok(()),
+            false => Err("its kernel does not make whole rows of pixels, or has too few"),
+        }
+    }
+}
+
+/// The convolution itself; an activation that kernels fuse, and statistics where they take them.
+fn convolve(
+    g: Conv2dGeometry,
+    route_taken: Route,
+    x: &Tensor,
+    convolution: Convolution,
+    activation: Activation,
+    statistics: bool,
+) -> Result<Fused> {
+    let Convolution { kernel: w, bias: b, .. } = convolution;
     let inputs: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
-    let (precision, fast, activation) = (precision(), fast_math(), options.activation);
-    let route_taken = route("conv2d", &inputs)?;
+    let (precision, fast) = (precision(), fast_math());
     let fused = route_taken.fuses();
-    let mut moments = None;
+    let mut moments = statistics.then(|| Moments::new(isa(), g.output_shape()));
     let output = match route_taken {
         Route::F64 => forward::<f64>(&g, x, w, b, reference::forward),
         Route::Reference => forward::<f32>(&g, x, w, b, reference::forward),
         Route::Fast => {
-            let kept = (!w.needs_grad()).then(|| w.kept());
-            let wanted = statistics && activation == Activation::Linear && cpu::takes_moments(isa(), &g);
-            moments = wanted.then(|| Moments::new(isa(), g.output_shape()));
+            let cache = convolution.cache();
             forward::<f32>(&g, x, w, b, |g, x, values, b, y| {
-                cpu::forward(isa(), g, x, Weights { values, kept }, b, activation, moments.as_mut(), y)
+                let weights = WeightView { values, cache };
+                cpu::forward(isa(), g, x, weights, b, activation, moments.as_mut(), y)
             })
         }
         Route::Cuda(cuda) => Tensor::from_memory(
@@ -176,11 +285,11 @@ pub(crate) fn conv2d_with_statistics(
             g.output_shape(),
         ),
     };
-    let needs = Needs::of([x, w, b.unwrap_or(w)]);
+    let needs = convolution.needs(x);
     let has_bias = b.is_some();
     let saved_x = needs.0[1].then(|| x.detach());
     let saved_w = needs.0[0].then(|| w.detach());
-    let constant = !w.needs_grad();
+    let prepack = convolution.prepack.filter(|_| !w.needs_grad()).cloned();
     let kernel_shape = w.shape();
     let made = activation.made(fused, &output, &needs);
     let output = record_all("conv2d", &inputs, output, move |dy| {
@@ -191,8 +300,8 @@ pub(crate) fn conv2d_with_statistics(
                 Route::F64 => gradient::<f64>(shape, &dy, &w, &g, reference::input_gradient),
                 Route::Reference => gradient::<f32>(shape, &dy, &w, &g, reference::input_gradient),
                 Route::Fast => gradient::<f32>(shape, &dy, &w, &g, |g, dy, values, dx| {
-                    let kept = constant.then(|| w.kept());
-                    let w = Weights { values, kept };
+                    let cache = prepack.as_deref().map(|cache| (cache, w.version()));
+                    let w = WeightView { values, cache };
                     with_fast_math(fast, || cpu::input_gradient(isa(), g, dy, w, dx))
                 }),
                 Route::Cuda(cuda) => {
@@ -221,53 +330,26 @@ pub(crate) fn conv2d_with_statistics(
         }
         Ok(all)
     });
-    Ok((activation.complete(fused, output)?, moments.map(Moments::merge)))
+    Ok(Fused { y: activation.complete(fused, output)?, statistics: moments.map(Moments::merge) })
 }
 
-/// max_pool2d of 2×2 of conv2d(x, w, b), where no gradient is asked for in one pass: the larger picture is never written.
-pub(crate) fn conv2d_pooled(
-    x: &Tensor,
-    w: &Tensor,
-    b: Option<&Tensor>,
-    options: Conv2dOptions,
-) -> Result<Tensor> {
-    let g = Conv2dGeometry::new(x.shape(), w.shape(), options)?;
-    let inputs: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
-    let fast = matches!(route("conv2d", &inputs)?, Route::Fast) && cpu::pools(isa(), &g);
-    let biased = b.is_none_or(|b| b.shape()[..] == [g.out_channels]);
-    if !(fast && biased) || Needs::of([x, w, b.unwrap_or(w)]).any() {
-        let pool = PoolOptions { pool: [2; 2], stride: [2; 2], padding: Padding::Valid };
-        return max_pool2d(&conv2d(x, w, b, options)?, pool);
-    }
+/// The pooled convolution, where [`Conv2dGeometry::fuses_pool`].
+fn pooled(g: &Conv2dGeometry, x: &Tensor, convolution: Convolution, activation: Activation) -> Tensor {
+    let Convolution { kernel: w, bias, .. } = convolution;
     let [height, width] = g.output.map(|side| side / 2);
     let mut y = Buffer::<f32>::new(g.batch * height * width * g.out_channels);
-    let weights = Weights { values: w.values(), kept: Some(w.kept()) };
-    let bias = b.map(|b| b.values());
-    cpu::forward_pooled(isa(), &g, x.values(), weights, bias, options.activation, &mut y);
-    Ok(Tensor::from_buffer(y, [g.batch, height, width, g.out_channels]))
+    let weights = WeightView { values: w.values(), cache: convolution.cache() };
+    cpu::forward_pooled(isa(), g, x.values(), weights, bias.map(|b| b.values()), activation, &mut y);
+    Tensor::from_buffer(y, [g.batch, height, width, g.out_channels])
 }
 
-/// `onto` + conv2d(x, w, b), in the memory of `onto` where nobody else holds it and no gradient is asked for: the
-/// residual sum of a block that ends with a 1×1 convolution, without a pass of its own.
-pub(crate) fn conv2d_onto(
-    x: &Tensor,
-    w: &Tensor,
-    b: Option<&Tensor>,
-    options: Conv2dOptions,
-    mut onto: Tensor,
-) -> Result<Tensor> {
-    let g = Conv2dGeometry::new(x.shape(), w.shape(), options)?;
-    let inputs: Vec<&Tensor> = [x, w, &onto].into_iter().chain(b).collect();
-    let fast = matches!(route("conv2d", &inputs)?, Route::Fast) && algorithm::is_pointwise(&g);
-    let fits = onto.shape() == g.output_shape() && options.activation == Activation::Linear;
-    let biased = b.is_none_or(|b| b.shape()[..] == [g.out_channels]);
-    let constant = !Needs::of([x, w, &onto, b.unwrap_or(w)]).any();
-    if !(fast && fits && biased && constant && onto.is_unique()) {
-        return crate::ops::add(&conv2d(x, w, b, options)?, &onto);
-    }
-    let weights = Weights { values: w.values(), kept: Some(w.kept()) };
-    cpu::forward_onto(isa(), &g, x.values(), weights, b.map(|b| b.values()), onto.values_mut());
-    Ok(onto.detach())
+/// `residual` + the convolution, in the memory of the residual, where [`Conv2dGeometry::fuses_residual`].
+fn add_to(mut residual: Tensor, g: &Conv2dGeometry, x: &Tensor, convolution: Convolution) -> Tensor {
+    let Convolution { kernel: w, bias, .. } = convolution;
+    let weights = WeightView { values: w.values(), cache: convolution.cache() };
+    let bias = bias.map(|b| b.values());
+    cpu::forward_onto(isa(), g, x.values(), weights, bias, residual.values_mut());
+    residual.detach()
 }
 
 fn forward<T: Real>(
@@ -295,9 +377,33 @@ fn gradient<T: Real>(
     Tensor::from_buffer(out, shape)
 }
 
+impl Tensor {
+    /// [`conv2d`] of `[N, H, W, C]` with a kernel `[kh, kw, C, F]` and a bias `[F]` or `None`: `[N, H', W',
+    /// F]`.
+    ///
+    /// ```
+    /// use atrous::{Tensor, ops::Conv2dOptions};
+    ///
+    /// let (x, w) = (Tensor::ones([1, 4, 4, 1]), Tensor::ones([3, 3, 1, 2]));
+    /// let y = x.conv2d(&w, None, Conv2dOptions::default().stride(2).same())?;
+    /// assert_eq!(y.shape()[..], [1, 2, 2, 2]);
+    /// # Ok::<(), atrous::Error>(())
+    /// ```
+    pub fn conv2d<'a>(
+        &self,
+        w: &Tensor,
+        b: impl Into<Option<&'a Tensor>>,
+        options: Conv2dOptions,
+    ) -> Result<Tensor> {
+        conv2d(self, w, b.into(), options)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::epilogue::POOL;
+    use crate::ops::max_pool2d;
 
     fn noise(shape: &[usize]) -> Tensor {
         let n: usize = shape.iter().product();
@@ -322,6 +428,11 @@ mod tests {
         assert!(bad(Tensor::scalar(1.0f64), None, options).contains("conv2d"));
     }
 
+    fn added(x: &Tensor, convolution: Convolution, residual: Tensor) -> Result<Tensor> {
+        let epilogue = Epilogue { residual: Some(residual), ..Epilogue::default() };
+        Ok(conv2d_fused(x, convolution, epilogue)?.y)
+    }
+
     #[test]
     fn a_sum_in_the_convolutions_pass_is_the_sum_after_it_to_the_bit() {
         for isa in crate::backend::cpu::simd::supported() {
@@ -333,9 +444,10 @@ mod tests {
                         let onto = noise(&[2, 5, 7, f]);
                         let plain = conv2d(&x, &w, b.as_ref(), options).unwrap();
                         let expected = crate::ops::add(&plain, &onto).unwrap();
+                        let convolution = Convolution::new(&w, b.as_ref(), options);
                         // Held by somebody else, its memory stays as it is.
-                        let shared = conv2d_onto(&x, &w, b.as_ref(), options, onto.clone()).unwrap();
-                        let alone = conv2d_onto(&x, &w, b.as_ref(), options, onto).unwrap();
+                        let shared = added(&x, convolution, onto.clone()).unwrap();
+                        let alone = added(&x, convolution, onto).unwrap();
                         assert_eq!(shared.values::<f32>(), expected.values::<f32>());
                         assert_eq!(alone.values::<f32>(), expected.values::<f32>());
                     }
@@ -343,10 +455,9 @@ mod tests {
             });
         }
         let (x, w) = (noise(&[1, 2, 2, 3]), noise(&[1, 1, 3, 4]).leaf());
-        let y = conv2d_onto(&x, &w, None, Conv2dOptions::default(), noise(&[1, 2, 2, 4])).unwrap();
-        assert!(y.needs_grad());
-        let (onto, options) = (noise(&[1, 2, 3, 4]), Conv2dOptions::default());
-        assert!(conv2d_onto(&x, &w, None, options, onto).is_err());
+        let convolution = Convolution::new(&w, None, Conv2dOptions::default());
+        assert!(added(&x, convolution, noise(&[1, 2, 2, 4])).unwrap().needs_grad());
+        assert!(added(&x, convolution, noise(&[1, 2, 3, 4])).is_err());
     }
 
     #[test]
@@ -362,18 +473,22 @@ mod tests {
                         if padding == Padding::Valid && h.min(w) < k {
                             continue;
                         }
-                        let options = Conv2dOptions { padding, activation, ..Default::default() };
+                        let options = Conv2dOptions { padding, ..Default::default() };
                         let (x, kernel, b) = (noise(&[2, h, w, c]), noise(&[k, k, c, f]), noise(&[f]));
-                        let pool = PoolOptions { pool: [2; 2], stride: [2; 2], padding: Padding::Valid };
                         let plain = conv2d(&x, &kernel, Some(&b), options).unwrap();
                         if plain.shape()[1].min(plain.shape()[2]) < 2 {
                             continue;
                         }
-                        let expected = max_pool2d(&plain, pool).unwrap();
-                        let got = conv2d_pooled(&x, &kernel, Some(&b), options).unwrap();
+                        let expected = max_pool2d(&activation.apply(plain).unwrap(), POOL).unwrap();
+                        let convolution = Convolution::new(&kernel, Some(&b), options);
+                        let pooled = |x: &Tensor| {
+                            let epilogue = Epilogue { activation, pool: true, ..Epilogue::default() };
+                            conv2d_fused(x, convolution, epilogue).unwrap().y
+                        };
+                        let got = pooled(&x);
                         assert_eq!(got.shape(), expected.shape());
                         assert_eq!(got.values::<f32>(), expected.values::<f32>(), "{isa:?} {h} {w} {c}");
-                        let leaf = conv2d_pooled(&x.leaf(), &kernel, Some(&b), options).unwrap();
+                        let leaf = pooled(&x.leaf());
                         assert!(leaf.needs_grad() && leaf.values::<f32>() == expected.values::<f32>());
                     }
                 }

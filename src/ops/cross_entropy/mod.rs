@@ -245,7 +245,7 @@ fn one_label(op: &'static str, logits: &Tensor, labels: &Tensor) -> Result<(usiz
     };
     let with_one = labels.shape().split_last() == Some((&1, leading));
     if *labels.shape() != *leading && !with_one {
-        let expected = format!("labels of shape {}", Shape::new(leading));
+        let expected = format!("labels of shape {}", Shape::of(leading));
         return Err(Error::shape(op, expected, labels.shape()));
     }
     if labels.device() != logits.device() {
@@ -477,6 +477,25 @@ pub fn cases() -> Vec<Case> {
             raw_categorical,
         ),
     ]
+}
+
+/// The mean losses of rows of logits (what is in front of the sigmoid or softmax): scalars on the tape. The functions have
+/// weights of samples besides.
+impl Tensor {
+    /// [`binary_cross_entropy`] of logits and labels `[N, ...]` from 0 to 1: any number of classes at once.
+    pub fn binary_cross_entropy(&self, labels: &Tensor) -> Result<Tensor> {
+        binary_cross_entropy(self, labels, None)
+    }
+
+    /// [`softmax_cross_entropy`] of logits and labels `[..., classes]`: a row of flags with one class each.
+    pub fn softmax_cross_entropy(&self, labels: &Tensor) -> Result<Tensor> {
+        softmax_cross_entropy(self, labels, None, None)
+    }
+
+    /// [`sparse_softmax_cross_entropy`] of logits `[..., classes]` and labels `[...]`: the number of a class each.
+    pub fn sparse_softmax_cross_entropy(&self, labels: &Tensor) -> Result<Tensor> {
+        sparse_softmax_cross_entropy(self, labels, None, None)
+    }
 }
 
 #[cfg(test)]

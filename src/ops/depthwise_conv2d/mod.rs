@@ -19,12 +19,13 @@ pub use algorithm::{Algorithm, choose};
 pub(crate) use cpu::ByRows;
 
 use crate::activation::Activation;
-use crate::autograd::{Needs, record_all};
+use crate::autograd::record_all;
 use crate::cases::{Case, Input, Size};
 use crate::context::isa;
 use crate::error::{Error, Result};
-use crate::ops::batch_norm::{Moments, Statistics};
-use crate::ops::conv2d::{Conv2dOptions, Windows};
+use crate::ops::batch_norm::Moments;
+use crate::ops::conv2d::{Conv2dOptions, Convolution, Windows};
+use crate::ops::epilogue::{Epilogue, Fusable, Fused, Setting};
 use crate::ops::{Padding, Route, route};
 use crate::pool::Buffer;
 use crate::tensor::{Real, Shape, Tensor};
@@ -93,52 +94,71 @@ impl DepthwiseGeometry {
     }
 }
 
-/// Convolves each channel of x [N, H, W, C] with its own window of w [kh, kw, C, 1].
+/// Convolves each channel of x [N, H, W, C] with its own window of w [kh, kw, C, 1], and adds a bias [C].
+///
+/// # Errors
+/// Where shapes, types or devices do not fit together.
 pub fn depthwise_conv2d(
     x: &Tensor,
     w: &Tensor,
     b: Option<&Tensor>,
     options: Conv2dOptions,
 ) -> Result<Tensor> {
-    let (fused, after) = options.activation.split();
-    let options = Conv2dOptions { activation: fused, ..options };
-    let (y, _) = depthwise_conv2d_with_statistics(x, w, b, options, false)?;
-    after.apply(y)
+    let convolution = Convolution::new(w, b, options);
+    Ok(depthwise_conv2d_fused(x, convolution, Epilogue::default())?.y)
 }
 
-/// [`depthwise_conv2d`], and the statistics of its result, if they are wanted and its kernel can tell them: for the batch
-/// norm that comes after it.
-pub(crate) fn depthwise_conv2d_with_statistics(
+/// [`depthwise_conv2d`], and what its epilogue makes of the result: in the kernel's pass where it can.
+pub(crate) fn depthwise_conv2d_fused(
     x: &Tensor,
-    w: &Tensor,
-    b: Option<&Tensor>,
-    options: Conv2dOptions,
-    statistics: bool,
-) -> Result<(Tensor, Option<Statistics>)> {
+    convolution: Convolution,
+    mut epilogue: Epilogue,
+) -> Result<Fused> {
+    let Convolution { kernel: w, bias: b, options, .. } = convolution;
     let g = DepthwiseGeometry::new(x.shape(), w.shape(), options)?;
-    if let Some(b) = b
-        && b.shape()[..] != [g.channels]
-    {
-        return Err(Error::shape("depthwise_conv2d", format!("a bias of [{}]", g.channels), b.shape()));
-    }
+    convolution.check_bias("depthwise_conv2d", g.channels)?;
     let inputs: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
-    let activation = options.activation;
-    let route_taken = route("depthwise_conv2d", &inputs)?;
+    let route = route("depthwise_conv2d", &inputs)?;
+    let needs = convolution.needs(x);
+    let activation = epilogue.take_activation();
+    let plain = activation == Activation::Linear && epilogue.is_empty();
+    let told = g.fuses_statistics(Setting::new(&route, needs.any())).is_ok();
+    let statistics = plain && epilogue.statistics && told;
+    let Fused { y, statistics } = convolve(g, route, x, convolution, activation, statistics)?;
+    Ok(Fused { y: epilogue.apply(y)?, statistics })
+}
+
+impl DepthwiseGeometry {
+    /// Whether its kernel takes statistics of its result in passing, for the batch norm after it.
+    pub(crate) fn fuses_statistics(&self, setting: Setting) -> Fusable {
+        setting.on_cpu()?;
+        match Moments::tile_is_whole_rows(&self.output_shape()) {
+            true => Ok(()),
+            false => Err("its rows of pixels are too long for a tile of the statistics"),
+        }
+    }
+}
+
+/// The convolution itself; an activation that kernels fuse, and statistics where they take them.
+fn convolve(
+    g: DepthwiseGeometry,
+    route_taken: Route,
+    x: &Tensor,
+    convolution: Convolution,
+    activation: Activation,
+    statistics: bool,
+) -> Result<Fused> {
+    let Convolution { kernel: w, bias: b, .. } = convolution;
+    let inputs: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
     let fused = route_taken.fuses();
-    let mut moments = None;
+    let mut moments = statistics.then(|| Moments::new(isa(), g.output_shape()));
     let output = match route_taken {
         Route::F64 => reference::forward::<f64>(&g, x, w, b),
         Route::Reference => reference::forward::<f32>(&g, x, w, b),
-        Route::Fast => {
-            let wanted = statistics
-                && activation == Activation::Linear
-                && Moments::tile_is_whole_rows(&g.output_shape());
-            moments = wanted.then(|| Moments::new(isa(), g.output_shape()));
-            cpu::forward(&g, x, w, b, activation, moments.as_mut())
-        }
+        Route::Fast => cpu::forward(&g, x, w, b, activation, moments.as_mut()),
         Route::Cuda(cuda) => cuda::forward(cuda, &g, [x, w], b, activation)?,
     };
-    let needs = Needs::of([x, w, b.unwrap_or(w)]);
+    let needs = convolution.needs(x);
     let has_bias = b.is_some();
     let saved_x = needs.0[1].then(|| x.detach());
     let saved_w = needs.0[0].then(|| w.detach());
@@ -172,7 +192,7 @@ pub(crate) fn depthwise_conv2d_with_statistics(
         }
         Ok(all)
     });
-    Ok((activation.complete(fused, output)?, moments.map(Moments::merge)))
+    Ok(Fused { y: activation.complete(fused, output)?, statistics: moments.map(Moments::merge) })
 }
 
 mod reference {
@@ -244,9 +264,9 @@ pub fn cases() -> Vec<Case> {
                      k: usize,
                      (stride, padding, dilation),
                      bias: bool,
-                     activation| {
+                     activation: Activation| {
         let (stride, dilation) = ([stride; 2], [dilation; 2]);
-        let options = Conv2dOptions { stride, padding, dilation, activation };
+        let options = Conv2dOptions { stride, padding, dilation };
         let kernel = [k, k, x[3], 1];
         let g = DepthwiseGeometry::new(x.into(), kernel.into(), options).expect("a valid case");
         let mut inputs = vec![Input::new("x", x), Input::new("w", kernel)];
@@ -254,7 +274,8 @@ pub fn cases() -> Vec<Case> {
             inputs.push(Input::new("b", [x[3]]));
         }
         Case::new("depthwise_conv2d", name, size, inputs, move |t| {
-            depthwise_conv2d(&t[0], &t[1], t.get(2), options)
+            let convolution = Convolution::new(&t[1], t.get(2), options);
+            Ok(depthwise_conv2d_fused(&t[0], convolution, activation.into())?.y)
         })
         .flops(g.flops())
     };
@@ -290,6 +311,19 @@ pub fn cases() -> Vec<Case> {
         case("3x3_s2_96_128_n16", Real, [16, 128, 128, 96], 3, 2, Same, 1, true)
             .peer("depthwise3x3_s2", "[16] 96->96 128x128"),
     ]
+}
+
+impl Tensor {
+    /// [`depthwise_conv2d`] of `[N, H, W, C]` with a kernel `[kh, kw, C, 1]` and a bias `[C]` or `None`: `[N,
+    /// H', W', C]`.
+    pub fn depthwise_conv2d<'a>(
+        &self,
+        w: &Tensor,
+        b: impl Into<Option<&'a Tensor>>,
+        options: Conv2dOptions,
+    ) -> Result<Tensor> {
+        depthwise_conv2d(self, w, b.into(), options)
+    }
 }
 
 #[cfg(test)]

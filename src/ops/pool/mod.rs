@@ -219,6 +219,28 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
+impl Tensor {
+    /// [`max_pool2d`] of `[N, H, W, C]`: `[N, H', W', C]`.
+    pub fn max_pool2d(&self, options: PoolOptions) -> Result<Tensor> {
+        max_pool2d(self, options)
+    }
+
+    /// [`average_pool2d`] of `[N, H, W, C]`: `[N, H', W', C]`.
+    pub fn average_pool2d(&self, options: PoolOptions) -> Result<Tensor> {
+        average_pool2d(self, options)
+    }
+
+    /// [`global_max_pool`] of `[N, H, W, C]`: `[N, C]`.
+    pub fn global_max_pool(&self) -> Result<Tensor> {
+        global_max_pool(self)
+    }
+
+    /// [`global_average_pool`] of `[N, H, W, C]`: `[N, C]`.
+    pub fn global_average_pool(&self) -> Result<Tensor> {
+        global_average_pool(self)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -248,6 +248,13 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
+impl Tensor {
+    /// [`resize`] of `[N, H, W, C]`: `[N, height, width, C]`.
+    pub fn resize(&self, height: usize, width: usize, method: Method) -> Result<Tensor> {
+        resize(self, height, width, method)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

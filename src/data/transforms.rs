@@ -1,0 +1,105 @@
+//! From a sample to the numbers that a network takes: what of the picture, at which size, changed how.
+//!
+//! Training, scoring and prediction each have theirs of one set of settings, so that a network sees
+//! pictures as it learnt to see them.
+
+use super::augment::crop::{Crop, Fill};
+use super::augment::jitter::Jitter;
+use super::augment::{Ranges, Rule};
+use super::image::{Fit, MaskResize, Preprocess};
+use crate::error::{Result, names};
+
+/// How training pictures differ from time to time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "weights",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "lowercase")
+)]
+pub enum Augment {
+    /// Not at all.
+    None,
+    /// Left and right.
+    Flip,
+    /// Keras' generator as the notebook set it: rotation, shear, zoom, flip.
+    #[default]
+    Keras,
+    /// A part of the picture at a random scale, flipped or not.
+    Crop,
+    /// A crop, with brightness, contrast and saturation changed.
+    Colour,
+}
+
+names! { "augment" Augment { None: "none", Flip: "flip", Keras: "keras", Crop: "crop", Colour: "colour" } }
+
+/// How a sample becomes numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Recipe {
+    /// Height and width of the network's input.
+    pub size: usize,
+    /// How a picture becomes a square where it is not cropped.
+    pub fit: Fit,
+    /// A random crop in place of the fit, its affine parameters multiplied in.
+    pub crop: Option<Crop>,
+    /// What a crop sees beside the picture.
+    pub fill: Fill,
+    /// Random affine parameters, and the centre they act about; None: no affine warp.
+    pub augment: Option<(Ranges, Rule)>,
+    /// Leave the affine warp of what is not cropped, and the preprocessing, to the batch's taker
+    /// ([`Batch::warp`]): a device does it faster, to the same bits.
+    pub warp_later: bool,
+    /// Random brightness, contrast and saturation; None: colours stay.
+    pub jitter: Option<Jitter>,
+    /// Average over boxes before a picture shrinks by more than 2. TensorFlow's resize does not.
+    pub antialias: bool,
+    /// What makes of 0 to 255 the range that the network expects.
+    pub preprocess: Preprocess,
+    /// Read masks too, for segmentation.
+    pub masks: bool,
+    /// Crops take the nearest label, whatever this says of resizing.
+    pub mask_resize: MaskResize,
+}
+
+impl Recipe {
+    /// Images padded to `[size, size, 3]`, 0 to 1, nothing random, no masks.
+    pub fn plain(size: usize) -> Self {
+        Recipe {
+            size,
+            fit: Fit::Pad,
+            crop: None,
+            fill: Fill::BLACK,
+            augment: None,
+            warp_later: false,
+            jitter: None,
+            antialias: false,
+            preprocess: Preprocess::Unit,
+            masks: false,
+            mask_resize: MaskResize::Nearest,
+        }
+    }
+
+    /// An error where a range of augmentation, crop or jitter is out of bounds.
+    pub fn check(&self) -> Result<()> {
+        self.augment.map_or(Ok(()), |(ranges, _)| ranges.check())?;
+        self.crop.map_or(Ok(()), |crop| crop.check())?;
+        self.jitter.map_or(Ok(()), |jitter| jitter.check())
+    }
+
+    /// This recipe made random for training. A crop has the range of sizes that suits masks where
+    /// there are masks.
+    pub fn augmented(self, augment: Augment) -> Self {
+        let crop = Recipe {
+            crop: Some(if self.masks { Crop::SEGMENT } else { Crop::CLASSIFY }),
+            fill: Fill::MEAN,
+            augment: Some((Ranges::FLIP, Rule::default())),
+            ..self
+        };
+        match augment {
+            Augment::None => self,
+            Augment::Flip => Recipe { augment: Some((Ranges::FLIP, Rule::default())), ..self },
+            Augment::Keras => Recipe { augment: Some((Ranges::default(), Rule::default())), ..self },
+            Augment::Crop => crop,
+            Augment::Colour => Recipe { jitter: Some(Jitter::MILD), ..crop },
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! A layer that was told what it cannot be: `Layer::Flatten.with_activation(Relu)`.
+
+use super::{Forward, LayerOutput, LayerType, ParameterSpec, Shapes};
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// Which layer, and what it does not have.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Refused {
+    pub layer: &'static str,
+    pub setting: &'static str,
+}
+
+impl Refused {
+    fn error(&self, name: &str) -> Error {
+        let Refused { layer, setting } = self;
+        Error::argument("layer", format!("expected a layer with {setting}, got a {layer} (`{name}`)"))
+    }
+}
+
+impl LayerType for Refused {
+    fn type_name(&self) -> &'static str {
+        self.layer
+    }
+
+    fn default_name(&self) -> &'static str {
+        "refused"
+    }
+
+    fn parameters(&self, _: &[usize]) -> Result<Vec<ParameterSpec>> {
+        Err(self.error(self.default_name()))
+    }
+
+    fn output_shape(&self, inputs: &Shapes) -> Result<Vec<usize>> {
+        Err(self.error(inputs.name))
+    }
+
+    fn flops(&self, _: &[usize], _: &[usize]) -> Option<u64> {
+        None
+    }
+
+    fn forward(&self, _: Vec<Tensor>, forward: Forward) -> Result<LayerOutput> {
+        Err(self.error(forward.name))
+    }
+
+    #[cfg(feature = "checkpoint")]
+    fn config(&self) -> serde_json::Value {
+        serde_json::json!({})
+    }
+}

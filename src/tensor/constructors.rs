@@ -1,0 +1,255 @@
+//! Where tensors come from: values of one's own, constants, ranges, random numbers.
+//!
+//! What is not given as values is f32, in the CPU's memory and off the tape; [`Tensor::to_dtype`],
+//! [`Tensor::to_device`] and [`Tensor::leaf`] make it something else. Shapes that a program writes down are
+//! arrays of at most four lengths, which the compiler checks; shapes that a user or a file gives go through
+//! [`Shape::checked`], or to [`Tensor::from_slice`], which have an error for what is no shape.
+
+use super::{IntoShape, Real, Shape, Storage, Tensor};
+use crate::error::{Error, Result};
+use crate::pool::Buffer;
+use crate::random::{Stream, domain};
+
+impl Tensor {
+    /// Copies `values`, in row-major order; an error when their number is not the shape's, or there is no
+    /// such shape.
+    ///
+    /// ```
+    /// use atrous::Tensor;
+    ///
+    /// let x = Tensor::from_slice(&[1.0f32, 2.0, 3.0, 4.0], [2, 2])?;
+    /// assert_eq!(x.to_string(), "[[1. 2.]\n [3. 4.]]");
+    /// assert!(Tensor::from_slice(&[1.0f32], [2, 2]).is_err());
+    /// # Ok::<(), atrous::Error>(())
+    /// ```
+    pub fn from_slice<T: Real>(values: &[T], shape: impl IntoShape) -> Result<Self> {
+        let shape = as_many("Tensor::from_slice", values.len(), shape)?;
+        Ok(Self::from_buffer(Buffer::from_slice(values), shape))
+    }
+
+    /// Copies bytes, for images and masks: u8, in which no operator computes. Errors as
+    /// [`Tensor::from_slice`].
+    pub fn from_u8(values: &[u8], shape: impl IntoShape) -> Result<Self> {
+        let shape = as_many("Tensor::from_u8", values.len(), shape)?;
+        Ok(Self::from_storage(Storage::U8(Buffer::from_slice(values)), shape))
+    }
+
+    /// A tensor without axes, of one element.
+    pub fn scalar<T: Real>(value: T) -> Self {
+        Self::from_buffer(Buffer::from_slice(&[value]), [])
+    }
+
+    /// All elements `value`, f32.
+    ///
+    /// # Panics
+    /// With [`crate::pool::OutOfMemory`] where there is no memory for so many elements, as everything that
+    /// makes tensors.
+    pub fn full(shape: impl Into<Shape>, value: f32) -> Self {
+        let shape = shape.into();
+        Self::from_buffer(Buffer::filled(shape.elements(), value), shape)
+    }
+
+    /// All elements 0, f32. See [`Tensor::full`].
+    pub fn zeros(shape: impl Into<Shape>) -> Self {
+        Self::full(shape, 0.0)
+    }
+
+    /// All elements 1, f32. See [`Tensor::full`].
+    pub fn ones(shape: impl Into<Shape>) -> Self {
+        Self::full(shape, 1.0)
+    }
+
+    /// `[n, n]`: 1 on the diagonal, 0 elsewhere.
+    ///
+    /// ```
+    /// # use atrous::Tensor;
+    /// assert_eq!(Tensor::eye(2).to_string(), "[[1. 0.]\n [0. 1.]]");
+    /// ```
+    pub fn eye(n: usize) -> Self {
+        let mut eye = Self::zeros([n, n]);
+        eye.values_mut::<f32>().iter_mut().step_by(n + 1).for_each(|x| *x = 1.0);
+        eye
+    }
+
+    /// `[⌈(end − start)/step⌉]`: start, start + step, … below `end` (above it, where the step is negative).
+    /// An error for a step of 0, and for what is not finite.
+    ///
+    /// ```
+    /// # use atrous::Tensor;
+    /// assert_eq!(Tensor::arange(0.0, 5.0, 2.0)?.to_string(), "[0. 2. 4.]");
+    /// # Ok::<(), atrous::Error>(())
+    /// ```
+    pub fn arange(start: f32, end: f32, step: f32) -> Result<Self> {
+        let [start, end, step] = [start, end, step].map(f64::from);
+        let count = ((end - start) / step).ceil();
+        if !count.is_finite() || step == 0.0 {
+            let message =
+                format!("expected finite bounds and a step other than 0, got {start}, {end}, {step}");
+            return Err(Error::argument("Tensor::arange", message));
+        }
+        let shape = (count.max(0.0) as usize).into_shape()?;
+        Ok(Self::made(shape, |i| (start + i as f64 * step) as f32))
+    }
+
+    /// `[count]`: evenly spaced from `start` to `end`, both included. An error for what is not finite.
+    ///
+    /// ```
+    /// # use atrous::Tensor;
+    /// assert_eq!(Tensor::linspace(0.0, 1.0, 5)?.to_string(), "[0.   0.25 0.5  0.75 1.  ]");
+    /// # Ok::<(), atrous::Error>(())
+    /// ```
+    pub fn linspace(start: f32, end: f32, count: usize) -> Result<Self> {
+        let [start, end] = [start, end].map(f64::from);
+        if !(start.is_finite() && end.is_finite()) {
+            let message = format!("expected finite bounds, got {start} and {end}");
+            return Err(Error::argument("Tensor::linspace", message));
+        }
+        let gaps = count.saturating_sub(1).max(1) as f64;
+        Ok(Self::made(count.into_shape()?, |i| (start + (end - start) * (i as f64 / gaps)) as f32))
+    }
+
+    /// Uniform in [0, 1): the same numbers for the same seed, on every machine.
+    ///
+    /// ```
+    /// # use atrous::Tensor;
+    /// let [a, b] = [7, 7].map(|seed| Tensor::rand([2, 3], seed));
+    /// assert_eq!(a.to_vec_f64(), b.to_vec_f64());
+    /// ```
+    pub fn rand(shape: impl Into<Shape>, seed: u64) -> Self {
+        let mut stream = Stream::new(seed, &[domain::TENSOR, 0]);
+        Self::made(shape.into(), |_| stream.unit())
+    }
+
+    /// Uniform in [low, high); see [`Tensor::rand`].
+    pub fn rand_uniform(shape: impl Into<Shape>, low: f32, high: f32, seed: u64) -> Self {
+        let mut stream = Stream::new(seed, &[domain::TENSOR, 0]);
+        Self::made(shape.into(), |_| stream.uniform(low, high))
+    }
+
+    /// Normal with mean 0 and variance 1: the same numbers for the same seed (on other systems up to what
+    /// their ln and cos round otherwise).
+    pub fn randn(shape: impl Into<Shape>, seed: u64) -> Self {
+        let mut stream = Stream::new(seed, &[domain::TENSOR, 1]);
+        Self::made(shape.into(), |_| stream.normal())
+    }
+
+    /// Elements as a function of their position gives them, asked in order.
+    fn made(shape: Shape, mut value: impl FnMut(usize) -> f32) -> Self {
+        let mut buffer = Buffer::new(shape.elements());
+        buffer.iter_mut().enumerate().for_each(|(i, x)| *x = value(i));
+        Self::from_buffer(buffer, shape)
+    }
+}
+
+/// The shape, if it has so many elements.
+fn as_many(what: &'static str, values: usize, shape: impl IntoShape) -> Result<Shape> {
+    let shape = shape.into_shape()?;
+    match values == shape.elements() {
+        true => Ok(shape),
+        false => {
+            Err(Error::shape(what, format!("{} values for shape {shape}", shape.elements()), values))
+        }
+    }
+}
+
+/// Values as they are written down, in nested arrays: `Tensor::from([[1.0f32, 2.0], [3.0, 4.0]])`.
+impl<T: Real> From<T> for Tensor {
+    fn from(value: T) -> Self {
+        Tensor::scalar(value)
+    }
+}
+
+impl<T: Real, const A: usize> From<[T; A]> for Tensor {
+    fn from(values: [T; A]) -> Self {
+        Tensor::from_buffer(Buffer::from_slice(&values), [A])
+    }
+}
+
+impl<T: Real, const A: usize, const B: usize> From<[[T; B]; A]> for Tensor {
+    fn from(values: [[T; B]; A]) -> Self {
+        Tensor::from_buffer(Buffer::from_slice(values.as_flattened()), [A, B])
+    }
+}
+
+impl<T: Real, const A: usize, const B: usize, const C: usize> From<[[[T; C]; B]; A]> for Tensor {
+    fn from(values: [[[T; C]; B]; A]) -> Self {
+        Tensor::from_buffer(Buffer::from_slice(values.as_flattened().as_flattened()), [A, B, C])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::DType;
+    use super::*;
+    use approx::assert_relative_eq;
+
+    #[test]
+    fn ranges_have_their_ends_where_numpy_has_them() {
+        let range = |a, b, step| Tensor::arange(a, b, step).unwrap().to_vec_f64();
+        assert_eq!(range(1.0, 4.0, 1.0), [1.0, 2.0, 3.0]);
+        assert_eq!(range(0.0, 1.0, 0.25), [0.0, 0.25, 0.5, 0.75]);
+        assert_eq!(range(2.0, -1.0, -1.5), [2.0, 0.5]);
+        assert!(range(1.0, 0.0, 1.0).is_empty());
+        assert_eq!(Tensor::linspace(-1.0, 1.0, 3).unwrap().to_vec_f64(), [-1.0, 0.0, 1.0]);
+        assert_eq!(Tensor::linspace(3.0, 9.0, 1).unwrap().to_vec_f64(), [3.0]);
+    }
+
+    #[test]
+    fn ranges_without_an_end_are_errors() {
+        for (a, b, step) in
+            [(0.0, 1.0, 0.0), (0.0, f32::NAN, 1.0), (0.0, f32::INFINITY, 1.0), (0.0, 0.0, 0.0)]
+        {
+            assert!(Tensor::arange(a, b, step).is_err(), "{a} {b} {step}");
+        }
+        assert!(Tensor::arange(0.0, f32::MAX, f32::MIN_POSITIVE).is_err());
+        assert!(Tensor::linspace(f32::NAN, 1.0, 2).is_err());
+        assert!(Tensor::linspace(0.0, 1.0, usize::MAX).is_err());
+    }
+
+    #[test]
+    fn random_numbers_are_their_seed_and_nothing_else() {
+        let x = Tensor::rand([2, 3], 1).to_vec_f64();
+        // Philox 4x32-10 in another language: 24 bits of the stream's first words.
+        let words =
+            [4_470_551, 4_931_315, 8_907_696, 8_098_736].map(|word| word as f64 / (1 << 24) as f64);
+        assert_eq!(x[..4], words);
+        assert_eq!(x, Tensor::rand([6], 1).to_vec_f64());
+        let normal = Tensor::randn([2], 1).to_vec_f64();
+        assert_relative_eq!(
+            normal[..],
+            [0.933_482_629_756_939_5, -0.824_171_667_903_864_4],
+            epsilon = 1e-6
+        );
+        let scaled = Tensor::rand_uniform([6], -2.0, 2.0, 1).to_vec_f64();
+        for (u, v) in x.iter().zip(scaled) {
+            assert_relative_eq!(v, 4.0 * u - 2.0, epsilon = 1e-6);
+        }
+        let z = Tensor::randn([20_000], 3).to_vec_f64();
+        let mean = z.iter().sum::<f64>() / z.len() as f64;
+        let variance = z.iter().map(|z| z * z).sum::<f64>() / z.len() as f64;
+        assert_relative_eq!(mean, 0.0, epsilon = 0.03);
+        assert_relative_eq!(variance, 1.0, epsilon = 0.04);
+    }
+
+    #[test]
+    fn arrays_become_tensors_of_as_many_axes() {
+        assert_eq!(Tensor::from(2.0f64).shape().len(), 0);
+        assert_eq!(Tensor::from([1.0f32, 2.0]).shape()[..], [2]);
+        assert_eq!(Tensor::from([[1.0f32, 2.0, 3.0]; 2]).shape()[..], [2, 3]);
+        let x = Tensor::from([[[1.0f64], [2.0]], [[3.0], [4.0]]]);
+        assert_eq!((&x.shape()[..], x.to_vec_f64()), (&[2, 2, 1][..], vec![1.0, 2.0, 3.0, 4.0]));
+    }
+
+    #[test]
+    fn what_is_like_another_has_its_shape_and_type() {
+        let x = Tensor::from([[1.0f64, 2.0]]).ones_like().unwrap();
+        assert_eq!(
+            (x.dtype(), &x.shape()[..], x.to_vec_f64()),
+            (DType::F64, &[1, 2][..], vec![1.0, 1.0])
+        );
+        let bytes = Tensor::from_u8(&[1, 2], [2]).unwrap().full_like(7.0).unwrap();
+        assert_eq!(bytes.as_u8().unwrap(), [7, 7]);
+        assert_eq!(Tensor::eye(3).to_vec_f64(), [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
+        assert_eq!(Tensor::eye(0).shape()[..], [0, 0]);
+    }
+}
