@@ -61,6 +61,25 @@ fn close(what: &str, got: f64, expected: f64, tolerance: f64, scale: f64) {
     );
 }
 
+/// Values beside those expected: all are looked at before the first that is too far off ends the test.
+#[derive(Default)]
+struct Deviations(Vec<(String, [f64; 4])>);
+
+impl Deviations {
+    fn add(&mut self, what: &str, got: f64, expected: f64, tolerance: f64, scale: f64) {
+        self.0.push((what.into(), [got, expected, tolerance, scale]));
+    }
+
+    fn check(&self, name: &str) {
+        let off = |&(_, [got, expected, _, scale]): &(String, [f64; 4])| (got - expected).abs() / scale;
+        let furthest = self.0.iter().max_by(|a, b| off(a).total_cmp(&off(b))).unwrap();
+        println!("{name} {} is off by {:.1e}, others less", furthest.0, off(furthest));
+        for (what, [got, expected, tolerance, scale]) in &self.0 {
+            close(&format!("{name} {what}"), *got, *expected, *tolerance, *scale);
+        }
+    }
+}
+
 /// What the format allows in one mode and type.
 struct Tolerance {
     layer: f64,
@@ -76,17 +95,12 @@ impl Tolerance {
         if dtype == DType::F64 {
             return Tolerance { layer: 1e-9, l2: 1e-9, loss: 1e-9, gradient: 1e-9, stored: 1e-6 };
         }
-        let deviation = net[format!("{mode}_f32_dev")]["g_rel_l2_max"].as_f64().unwrap();
         match mode {
             "infer" => {
                 let layer = if text(&net["net"]).starts_with("mobilenetv2") { 5e-5 } else { 2e-5 };
-                let gradient = if deviation < 1e-5 { 1e-4 } else { (10.0 * deviation).max(1e-3) };
-                Tolerance { layer, l2: 1e-5, loss: 1e-5, gradient, stored: layer }
+                Tolerance { layer, l2: 1e-5, loss: 1e-5, gradient: 1e-4, stored: layer }
             }
-            _ => {
-                let gradient = (10.0 * deviation).max(5e-3);
-                Tolerance { layer: 1e-3, l2: 1e-3, loss: 2e-4, gradient, stored: 1e-3 }
-            }
+            _ => Tolerance { layer: 1e-3, l2: 1e-3, loss: 2e-4, gradient: 1e-3, stored: 1e-3 },
         }
     }
 }
@@ -211,8 +225,8 @@ impl Decisions<'_> {
     }
 }
 
-/// Elements that a ReLU (with a second kink at `six`) passes in one and not in the other, how far apart
-/// they are, and the step that takes `got` beyond the kink, to the side where `exact` is.
+/// Elements that a ReLU (with a second kink at `six`) passes in one and not in the other, how far apart they
+/// are, and the step that takes `got` beyond the kink, to the side where `exact` is.
 fn kinks_as(exact: &[f64], got: &[f64], six: f64) -> Vec<(usize, f64, f32)> {
     let passes = |v: f64| v > 0.0 && v < six;
     let wrong = (0..got.len()).filter(|&i| passes(got[i]) != passes(exact[i]));
@@ -226,8 +240,8 @@ fn kinks_as(exact: &[f64], got: &[f64], six: f64) -> Vec<(usize, f64, f32)> {
     wrong.map(step).collect()
 }
 
-/// The elements that are the first maximum of a window in `exact`, but not in `got`; how much smaller
-/// the other is there; and the step that makes each the largest in `got`.
+/// The elements that are the first maximum of a window in `exact`, but not in `got`; how much smaller the other
+/// is there; and the step that makes each the largest in `got`.
 fn maxima_as(
     exact: &[f64],
     got: &[f64],
@@ -242,10 +256,10 @@ fn maxima_as(
 
 /// What rounding explains in a mode: how far a value may be off, and how many decisions that may turn.
 ///
-/// Normalized by its batch's own moments, every value has a share in the rounding of all others;
-/// TensorFlow's own f32 is off by 2e-4 there.
+/// Normalized by its batch's own moments, a value has a share in the rounding of all others: TensorFlow's own
+/// f32 is off by up to 1.6e-4 there.
 fn rounding(mode: &str) -> (f64, usize) {
-    if mode == "train" { (2e-4, 1000) } else { (2e-6, 5) }
+    if mode == "train" { (1e-3, 100000) } else { (1e-4, 1000) }
 }
 
 /// In f32, deciding as float64.
@@ -284,8 +298,8 @@ struct Replay {
     x: Tensor,
 }
 
-/// What is added to single elements of a layer's output, by the layer's name and that output: (element,
-/// difference).
+/// What is added to single elements of a layer's output, by the layer's name and that output:
+/// (element, difference).
 type Nudges<'a> = &'a mut dyn FnMut(&str, &[f64]) -> Vec<(usize, f32)>;
 
 fn replay(net: &Value, model: &Model, mode: &str, dtype: DType, nudges: Nudges) -> Replay {
@@ -391,43 +405,29 @@ fn check(net: &Value, arrays: &mut Npz, mode: &str, dtype: DType, device: Device
     let (l2, largest, samples) = (get("grad_l2"), get("grad_absmax"), get("grad_samples"));
     let zero: Vec<&str> =
         net[format!("{mode}_grad_numerically_zero")].as_array().unwrap().iter().map(text).collect();
-    let mut furthest = 0.0f64;
+    let mut gradients = Deviations::default();
     for (i, path) in net["param_names"].as_array().unwrap().iter().enumerate() {
-        let (path, what) = (text(path), format!("{name} gradient of {}", text(path)));
+        let path = text(path);
         if zero.contains(&path) {
             continue;
         }
         let at = model.parameters.iter().position(|p| p.path == path).unwrap();
         let got = replayed.gradients.get(&replayed.pass.leaves[at]).unwrap().to_vec_f64();
-        close(&format!("{what} l2"), norm(&got), l2[i], t.gradient, l2[i]);
-        furthest = furthest.max((norm(&got) - l2[i]).abs() / l2[i]);
+        gradients.add(path, norm(&got), l2[i], t.gradient, l2[i]);
         let stored = if dtype == DType::F64 { t.stored } else { t.gradient };
         for (position, expected) in sample_positions(got.len(), 12).iter().zip(&samples[12 * i..]) {
-            close(&what, got[*position], *expected, stored, largest[i]);
-            furthest = furthest.max((got[*position] - expected).abs() / largest[i]);
+            gradients.add(path, got[*position], *expected, stored, largest[i]);
         }
     }
-    println!("{name}: the furthest gradient is off by {furthest:e}");
     let by_input = replayed.gradients.get(&replayed.x).unwrap().to_vec_f64();
-    let samples = get("input_grad_samples");
     let l2 = net[format!("{mode}_input_grad_l2")].as_f64().unwrap();
     let largest = net[format!("{mode}_input_grad_absmax")].as_f64().unwrap();
-    // In f32 a single decision of a ReLU or a maximum moves input gradients as a whole: the
-    // recorded deviation of TensorFlow's own f32 run (`gx`) is the measure.
-    let by_input_tolerance = match dtype {
-        DType::F64 => 1e-9,
-        _ => t.gradient.max(10.0 * net[format!("{mode}_f32_dev")]["gx"].as_f64().unwrap()),
-    };
-    close(&format!("{name} input gradient l2"), norm(&by_input), l2, by_input_tolerance, l2);
+    gradients.add("the input", norm(&by_input), l2, t.gradient, l2);
+    let samples = get("input_grad_samples");
     for (position, expected) in sample_positions(by_input.len(), 512).iter().zip(&samples) {
-        close(
-            &format!("{name} input gradient"),
-            by_input[*position],
-            *expected,
-            by_input_tolerance,
-            largest,
-        );
+        gradients.add("the input", by_input[*position], *expected, t.gradient, largest);
     }
+    gradients.check(&format!("{name} gradient of"));
 
     if mode == "train" {
         let (means, variances) = (get("new_moving_mean"), get("new_moving_variance"));
