@@ -9,7 +9,7 @@ use atrous::context::{Precision, with_conv_tile, with_precision};
 use atrous::eval::metrics;
 use atrous::ladder;
 use atrous::ops;
-use atrous::{Activation, DType, Device, Error, Tensor};
+use atrous::{DType, Device, Error, Tensor};
 use common::{real_device, test_device};
 use std::collections::BTreeSet;
 
