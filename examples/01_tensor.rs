@@ -15,11 +15,13 @@ fn main() -> Result<()> {
     let noise = Tensor::randn([2, 3], 7);
     println!("noise\n{noise}\n");
 
-    // + − and * go element by element. A vector goes along the last axis, a number everywhere. Every operator
-    // can fail, for shapes may not fit, so each expression ends in a `?`.
-    let y = (2.0 * &a + &row)?;
-    println!("2a + row\n{y}\n");
-    println!("all of it: sum {}, mean {}\n", ops::sum(&y)?, ops::mean(&y)?);
+    // + − * and / go element by element. A row goes along all rows, a column along all columns, a number
+    // everywhere. Every operator can fail, for shapes may not fit, so each expression ends in a `?`.
+    let column = a.mean_keepdim([1])?;
+    println!("2a + row\n{}\n", (2.0 * &a + &row)?);
+    println!("a, less the mean of its row\n{}\n", (&a - column)?);
+    println!("a · aᵀ\n{}\n", a.matmul(&a.transpose(0, 1)?)?);
+    println!("of all elements: sum {}, mean {}\n", a.sum()?, a.mean()?);
 
     // What does not fit is an error that says what was expected; nothing panics.
     if let Err(error) = &a + &Tensor::zeros([4]) {

@@ -20,10 +20,8 @@ fn main() -> Result<()> {
     // of, and `backward` does what was done by hand.
     let mut w = Tensor::from(w).leaf();
     let mut b = Tensor::from(b).leaf();
-    let loss_of = |w: &Tensor, b: &Tensor| -> Result<Tensor> {
-        let difference = (w * x + b - Tensor::from(target))?;
-        &difference * &difference
-    };
+    let loss_of =
+        |w: &Tensor, b: &Tensor| -> Result<Tensor> { (w * x + b - Tensor::from(target))?.square() };
     let loss = loss_of(&w, &b)?;
     let gradients = loss.backward()?;
     let by = |leaf| gradients.get(leaf).map_or(0.0, |gradient| gradient.item().unwrap_or(f64::NAN));

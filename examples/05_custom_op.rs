@@ -48,7 +48,7 @@ impl Function<1> for Binarize {
 fn main() -> Result<()> {
     let x = Tensor::from([-100.0f32, -1.0, 0.5, 100.0]).leaf();
     let y = Softplus.apply([&x])?;
-    let gradients = ops::sum(&y)?.backward()?;
+    let gradients = y.sum()?.backward()?;
     println!("softplus({x})\n       = {y}");
     println!("slopes   {}", gradients.get(&x).map(Tensor::to_string).unwrap_or_default());
 
@@ -67,7 +67,7 @@ fn main() -> Result<()> {
     let mut sgd = Optimizer::sgd(0.05, 0.0)?;
     for step in 0..=3 {
         let difference = (x.dense(&Binarize.apply([&w])?, None)? - &target)?;
-        let loss = ops::mean(&(&difference * &difference)?)?;
+        let loss = difference.square()?.mean()?;
         println!("step {step}: loss {loss}, weights {}", ops::flatten(&w.sign()?)?);
         sgd.step([&mut w], &loss.backward()?)?;
     }

@@ -44,7 +44,7 @@ fn main() -> Result<()> {
         let mut values = fit(&image, SIDE, Fit::Stretch)?;
         file.origin.preprocess(Base::MobileNet).apply(&mut values);
         let x = Tensor::from_slice(&values, [1, SIDE, SIDE, 3])?;
-        let probabilities = no_grad(|| model.run(&x, Run::infer()))?.output.to_vec_f64();
+        let probabilities = no_grad(|| model.run(&x, Mode::infer()))?.output.to_vec_f64();
         let mut ranked: Vec<(f64, &String)> = probabilities.into_iter().zip(&classes).collect();
         ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
         println!("{name}");

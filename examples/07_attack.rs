@@ -26,7 +26,7 @@ fn network() -> Result<Model> {
 /// far as the gradient tells.
 fn fgsm(model: &Model, x: &Tensor, y: &Tensor, epsilon: f64) -> Result<Tensor> {
     let x = x.leaf();
-    let loss = model.run(&x, Run::infer())?.logits.sparse_softmax_cross_entropy(y)?;
+    let loss = model.run(&x, Mode::infer())?.logits.sparse_softmax_cross_entropy(y)?;
     let gradients = loss.backward()?;
     let gradient =
         gradients.get(&x).ok_or(Error::argument("fgsm", "the loss does not depend on the image"))?;
@@ -42,7 +42,7 @@ fn main() -> Result<()> {
         let batches = training.shuffled(16, epoch);
         for chosen in &batches {
             let (x, y) = training.batch(chosen)?;
-            let pass = model.run(&x, Run::train(1, adam.steps()))?;
+            let pass = model.run(&x, Mode::train(1, adam.steps()))?;
             let loss = pass.logits.sparse_softmax_cross_entropy(&y)?;
             sum += loss.item()?;
             adam.begin_step();
@@ -56,7 +56,7 @@ fn main() -> Result<()> {
         let epsilon = steps as f64 / 255.0;
         let attacked = fgsm(&model, &x, &y, epsilon)?;
         let noise = (&x + epsilon * Tensor::randn(x.shape(), 3).sign()?)?.clip(0.0, 1.0)?;
-        let [by_attack, by_noise] = [attacked, noise].map(|x| no_grad(|| model.run(&x, Run::infer())));
+        let [by_attack, by_noise] = [attacked, noise].map(|x| no_grad(|| model.run(&x, Mode::infer())));
         println!(
             "every pixel {steps}/255 off: accuracy {:.3}, at random {:.3}",
             accuracy(&by_attack?.logits, &y),

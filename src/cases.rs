@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::random::{Stream, domain, hash_name};
 use crate::tensor::{DType, IntoShape, Shape, Tensor};
 
+/// What a case is for, which decides how large it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
     /// For tests, on every machine: odd sizes, channel tails, edges.
@@ -21,18 +22,23 @@ pub enum Size {
 /// What the elements of an input are.
 #[derive(Clone, Debug)]
 pub enum Fill {
+    /// Uniform between these two.
     Uniform(f32, f32),
     /// Uniform in the range, but nowhere within `margin` of one of the points: for functions with
     /// kinks, whose finite differences mean nothing there.
     Avoiding {
+        /// Lowest value.
         low: f32,
+        /// Highest value, itself excluded.
         high: f32,
+        /// The kinks to keep away from.
         points: &'static [f32],
+        /// How far, at least.
         margin: f32,
     },
     /// All different, evenly spaced in [-1, 1] and shuffled: no two compete for a maximum.
     Distinct,
-    /// Whole numbers 0..n, as floats.
+    /// Whole numbers 0..n, as floats: class numbers.
     Labels(usize),
     /// Rows along the last axis with each element 1 with this probability, else 0.
     Flags(f32),
@@ -49,11 +55,17 @@ pub(crate) fn any_size() -> impl proptest::strategy::Strategy<Value = usize> {
     prop_oneof![3 => 0usize..9, 3 => powers, 1 => any::<usize>()]
 }
 
+/// One input of a case: its shape and how its values are drawn, not the values themselves.
 #[derive(Clone, Debug)]
 pub struct Input {
+    /// The parameter's name in the operator's signature: `x`, `w`, `labels`. It is part of the
+    /// seed.
     pub name: &'static str,
+    /// One to four axes, in the operator's order (NHWC for images).
     pub shape: Shape,
+    /// How its elements are drawn; always the same ones for the same case and name.
     pub fill: Fill,
+    /// Whether the operator has a gradient by it.
     pub differentiable: bool,
 }
 
@@ -67,6 +79,7 @@ impl Input {
         Input { name, shape, fill: Fill::Uniform(-1.0, 1.0), differentiable: true }
     }
 
+    /// Draws the elements in another way.
     pub fn fill(mut self, fill: Fill) -> Self {
         self.fill = fill;
         self
@@ -79,7 +92,7 @@ impl Input {
     }
 
     /// The values this input has in the case of the given name.
-    pub fn sample(&self, case: &str) -> Vec<f32> {
+    pub(crate) fn sample(&self, case: &str) -> Vec<f32> {
         let n = self.shape.elements();
         let mut stream = Stream::new(hash_name(case), &[domain::TEST, hash_name(self.name)]);
         match self.fill {
@@ -113,10 +126,16 @@ impl Input {
 
 type Run = Box<dyn Fn(&[Tensor]) -> Result<Tensor> + Send + Sync>;
 
+/// An operator on inputs of given shapes: what agreement, gradient checks, device checks and
+/// benchmarks run.
 pub struct Case {
+    /// The operator, as `ops` names it.
     pub op: &'static str,
+    /// Tells the operator's cases apart: `3x3_same`.
     pub name: String,
+    /// Whether tests or benchmarks run it.
     pub size: Size,
+    /// In the order of the operator's parameters.
     pub inputs: Vec<Input>,
     /// The operator on these inputs, through the tape.
     pub run: Run,
@@ -132,6 +151,7 @@ pub struct Case {
 }
 
 impl Case {
+    /// A case with a tolerance of 1e-5, no count of operations and no peer.
     pub fn new(
         op: &'static str,
         name: impl Into<String>,
@@ -143,27 +163,28 @@ impl Case {
         Case { op, name, size, inputs, run, flops: 0.0, tolerance: 1e-5, peer: None, surrogate: false }
     }
 
-    pub fn flops(mut self, flops: f64) -> Self {
+    pub(crate) fn flops(mut self, flops: f64) -> Self {
         self.flops = flops;
         self
     }
 
+    /// Allows another deviation from the reference, as a fraction of its largest absolute value.
     pub fn tolerance(mut self, tolerance: f64) -> Self {
         self.tolerance = tolerance;
         self
     }
 
-    pub fn peer(mut self, op: &'static str, shape: &'static str) -> Self {
+    pub(crate) fn peer(mut self, op: &'static str, shape: &'static str) -> Self {
         self.peer = Some([op, shape]);
         self
     }
 
-    pub fn surrogate(mut self) -> Self {
+    pub(crate) fn surrogate(mut self) -> Self {
         self.surrogate = true;
         self
     }
 
-    /// `conv2d/3x3_same`
+    /// Operator and name: `conv2d/3x3_same`. It is part of the inputs' seed.
     pub fn full_name(&self) -> String {
         format!("{}/{}", self.op, self.name)
     }
@@ -194,13 +215,14 @@ impl Case {
     }
 
     /// The gradient of a made-up later loss by the output: fixed random numbers.
-    pub fn upstream(&self, output: &Tensor) -> Tensor {
+    pub(crate) fn upstream(&self, output: &Tensor) -> Tensor {
         let values = Input::new("upstream", output.shape()).sample(&self.full_name());
         let upstream = Tensor::from_slice(&values, output.shape()).expect("one value an element");
         upstream.to_dtype(output.dtype())
     }
 
-    /// Output and gradients (None for constants) in the given type.
+    /// Output and gradients (None for constants) on the CPU in the given type: f64 is the naive
+    /// reference. An error where the operator refuses the inputs.
     pub fn forward_backward(&self, dtype: DType) -> Result<(Tensor, Vec<Option<Tensor>>)> {
         let inputs = self.tensors(dtype);
         let output = (self.run)(&inputs)?;
@@ -247,7 +269,7 @@ impl Case {
         Ok(worst)
     }
 
-    /// Bytes of all inputs and the output, each touched once, in f32.
+    /// Bytes that have to move at least: all inputs and the output, each touched once, in f32.
     pub fn least_bytes(&self, output: &Tensor) -> f64 {
         let elements = |shape: Shape| shape.elements() as f64;
         4.0 * (self.inputs.iter().map(|i| elements(i.shape)).sum::<f64>() + elements(output.shape()))

@@ -6,10 +6,8 @@
 use crate::backend::cpu::simd::{self, Isa};
 use crate::backend::cpu::threads;
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::names;
 use std::cell::Cell;
-use std::fmt;
-use std::str::FromStr;
 
 /// With how many bits a CUDA device multiplies matrices (convolutions and dense layers). Values are stored, and sums are
 /// made, in f32 whatever the precision; so are statistics, losses and weights. The CPU multiplies in f32 always.
@@ -24,28 +22,7 @@ pub enum Precision {
     Bf16,
 }
 
-impl Precision {
-    /// The names that are parsed and displayed, in the order of the variants.
-    pub const NAMES: [&'static str; 3] = ["f32", "tf32", "bf16"];
-}
-
-impl fmt::Display for Precision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Precision::NAMES[*self as usize])
-    }
-}
-
-impl FromStr for Precision {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        let all = [Precision::F32, Precision::Tf32, Precision::Bf16];
-        all.into_iter().find(|precision| precision.to_string() == name).ok_or_else(|| {
-            let names = Precision::NAMES.join("`, `");
-            Error::argument("precision", format!("`{name}` is none of `{names}`"))
-        })
-    }
-}
+names! { "precision" Precision { F32: "f32", Tf32: "tf32", Bf16: "bf16" } }
 
 /// All settings of a thread.
 #[derive(Clone, Copy)]
@@ -169,7 +146,7 @@ mod tests {
             (recording, isa(), fast_math, precision, conv_tile)
         };
         let before = seen();
-        assert_eq!(before.0, true);
+        assert!(before.0);
         let within = || (seen(), on_threads(Device::Cpu, seen));
         let all = || with_conv_tile(64, || with_precision(Precision::Tf32, within));
         let (here, there) = no_grad(|| with_isa(Isa::Portable, || with_fast_math(true, all)));

@@ -11,10 +11,10 @@ use std::str::FromStr;
 pub enum Device {
     /// All cores of the CPU, through rayon's pool.
     Cpu,
-    /// The n-th CUDA device.
+    /// The n-th CUDA device, counted from 0. Needs the feature `cuda`.
     Cuda(usize),
     /// The CUDA kernels compiled as C++ and run on the CPU: a device of its own name, so that no
-    /// result of it passes for hardware.
+    /// result of it passes for hardware. Needs the feature `emulator`.
     Emulated,
 }
 

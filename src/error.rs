@@ -6,28 +6,61 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// What this crate's functions return: [`Error`] where no other error is named.
+/// A `Result` whose error is [`Error`] unless another is named.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong. As text it says where, what was expected and what came.
+/// What went wrong: its text says what was expected, what came instead, and where.
 #[derive(Debug)]
-#[allow(missing_docs)] // Fields are called what they are.
+#[non_exhaustive]
 pub enum Error {
     /// An operator was handed tensors whose shapes do not fit together.
-    Shape { op: &'static str, expected: String, got: String },
+    Shape {
+        /// The operator, as `ops` names it.
+        op: &'static str,
+        /// The shapes it takes.
+        expected: String,
+        /// The shapes it was given.
+        got: String,
+    },
     /// An operator was handed a tensor of an element type it does not take.
-    DType { op: &'static str, expected: String, got: String },
+    DType {
+        /// The operator, as `ops` names it.
+        op: &'static str,
+        /// The element types it takes.
+        expected: String,
+        /// The element types it was given.
+        got: String,
+    },
     /// A setting (stride, rate, threshold, name) is outside what is meaningful.
-    Argument { what: &'static str, message: String },
+    Argument {
+        /// The setting or the function it belongs to, e.g. `augment`.
+        what: &'static str,
+        /// The value it had, and those it may have.
+        message: String,
+    },
     /// A file or folder could not be read or written, or does not hold what it should.
-    File { path: PathBuf, message: String },
+    File {
+        /// As it was asked for.
+        path: PathBuf,
+        /// What the system said, or what was expected in the file.
+        message: String,
+    },
     /// One row (1-based, header included) of a table is wrong.
-    Row { path: PathBuf, line: usize, column: Option<String>, message: String },
+    Row {
+        /// The table's file.
+        path: PathBuf,
+        /// Counted from 1, header included, as editors do.
+        line: usize,
+        /// The header of the column, where the fault lies in one.
+        column: Option<String>,
+        /// What was expected there and what came.
+        message: String,
+    },
     /// The device that was asked for is not there.
     Device(String),
     /// Training produced something that cannot go on (a loss that is not a number).
     Diverged(String),
-    /// The user asked to stop; what was done so far is saved.
+    /// The user asked to stop; the text says what is kept of the work.
     Interrupted(String),
 }
 
@@ -42,11 +75,45 @@ impl Error {
         Error::Argument { what, message: message.to_string() }
     }
 
-    /// [`Error::File`]: `path: message`.
+    /// A name that is none of those there are.
+    pub(crate) fn unknown(what: &'static str, name: &str, known: &[&str]) -> Self {
+        Error::argument(what, format!("`{name}` is none of `{}`", known.join("`, `")))
+    }
+
+    /// An [`Error::File`]; the message does not repeat the path.
     pub fn file(path: impl AsRef<Path>, message: impl fmt::Display) -> Self {
         Error::File { path: path.as_ref().to_owned(), message: message.to_string() }
     }
 }
+
+/// The names of an enum without fields, for `Display` and `FromStr`:
+/// `names! { "what it is" Type { Variant: "name" } }`.
+macro_rules! names {
+    ($what:literal $type:ident { $($variant:ident: $name:literal),* }) => {
+        impl $type {
+            /// The names that are parsed and displayed, in the order of the variants.
+            pub const NAMES: [&'static str; [$($name),*].len()] = [$($name),*];
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(match self { $($type::$variant => $name,)* })
+            }
+        }
+
+        impl std::str::FromStr for $type {
+            type Err = $crate::error::Error;
+
+            fn from_str(name: &str) -> $crate::error::Result<Self> {
+                match name {
+                    $($name => Ok($type::$variant),)*
+                    _ => Err($crate::error::Error::unknown($what, name, &Self::NAMES)),
+                }
+            }
+        }
+    };
+}
+pub(crate) use names;
 
 /// What a file says, made safe to print: an Id or a tensor's name may hold a terminal's escape sequences,
 /// line ends, or marks that turn the direction of writing round. Those are written out (`\u{1b}`, `\n`);

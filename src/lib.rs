@@ -8,13 +8,13 @@
 //! # 1. Tensors
 //!
 //! A [`Tensor`] is a [`Shape`] of at most four axes and shared memory. Operators are methods (and functions,
-//! in [`ops`]), and `+ − *`; each gives a [`Result`], for shapes may not fit together.
+//! in [`ops`]), and `+ − * /`; each gives a [`Result`], for shapes may not fit together.
 //!
 //! ```
 //! use atrous::prelude::*;
 //!
 //! let a = Tensor::from([[1.0f32, 2.0], [3.0, 4.0]]);
-//! let y = (2.0 * &a + Tensor::ones([2]))?;
+//! let y = (2.0 * &a + Tensor::ones([2]))?.relu()?;
 //! assert_eq!(y.to_string(), "[[3. 5.]\n [7. 9.]]");
 //!
 //! let image = Tensor::rand([1, 8, 8, 3], 7); // sample, row, column, channel
@@ -32,7 +32,7 @@
 //! ```
 //! # use atrous::prelude::*;
 //! let x = Tensor::from([2.0f32, 3.0]).leaf();
-//! let loss = atrous::ops::sum(&(&x * &x)?)?;
+//! let loss = (&x * &x)?.sum()?;
 //! let gradients = loss.backward()?;
 //! assert_eq!(gradients.get(&x).unwrap().to_string(), "[4. 6.]");
 //! # Ok::<(), Error>(())
@@ -50,7 +50,7 @@
 //! let features = Layer::conv2d(4, 3).with_activation(Activation::Relu);
 //! graph.chain(graph.input(), [features, Layer::GlobalAveragePooling2D, Layer::dense(2)])?;
 //! let model = Model::new(graph, 1);
-//! let pass = model.run(&Tensor::rand([5, 8, 8, 3], 7), Run::infer())?;
+//! let pass = model.run(&Tensor::rand([5, 8, 8, 3], 7), Mode::infer())?;
 //! assert_eq!(pass.output.shape()[..], [5, 2]);
 //! # Ok::<(), Error>(())
 //! ```

@@ -16,22 +16,22 @@ pub enum Loss {
     /// One of the classes, by a row of flags: a softmax. `gradient` says what to train with where
     /// a row has several flags; without it such a row is an error.
     CategoricalCrossentropy {
-        /// None: a row has one flag.
+        /// The gradient of rows with several flags; None: such rows are errors.
         gradient: Option<CategoricalGradient>,
     },
     /// One of the classes, by its number. Samples with the label `ignore` count for nothing.
     SparseCategoricalCrossentropy {
-        /// The label of what belongs to no class (void pixels).
+        /// The label that counts for nothing (255, void, in VOC's masks); None: every label is a class.
         ignore: Option<i64>,
     },
 }
 
 impl Loss {
-    /// Keras' names, in the order of the variants.
-    pub const NAMES: [&'static str; 3] =
+    pub(crate) const NAMES: [&'static str; 3] =
         ["binary_crossentropy", "categorical_crossentropy", "sparse_categorical_crossentropy"];
 
-    /// Keras' name.
+    /// Keras' name, e.g. `binary_crossentropy`: what [`Display`](fmt::Display) prints and `parse`
+    /// reads.
     pub fn name(&self) -> &'static str {
         match self {
             Loss::BinaryCrossentropy => Loss::NAMES[0],
@@ -62,7 +62,9 @@ impl Loss {
 }
 
 impl Loss {
-    /// The focal form with the given γ; an error where there is none.
+    /// The focal form (Lin et al., "Focal Loss for Dense Object Detection", 2017), the mean of (1 −
+    /// p)^γ times the cross-entropy. Shapes as in [`from_logits`](Loss::from_logits). An error for
+    /// categorical cross-entropy, which has no focal form here.
     pub fn focal_from_logits(&self, logits: &Tensor, labels: &Tensor, gamma: f32) -> Result<Tensor> {
         match *self {
             Loss::BinaryCrossentropy => ops::binary_focal_cross_entropy(logits, labels, gamma as f64),
@@ -92,9 +94,8 @@ impl FromStr for Loss {
             Loss::CategoricalCrossentropy { gradient: None },
             Loss::SparseCategoricalCrossentropy { ignore: None },
         ];
-        all.into_iter().find(|loss| loss.name() == name).ok_or_else(|| {
-            Error::argument("loss", format!("`{name}` is none of `{}`", Loss::NAMES.join("`, `")))
-        })
+        let found = all.into_iter().find(|loss| loss.name() == name);
+        found.ok_or_else(|| Error::unknown("loss", name, &Loss::NAMES))
     }
 }
 

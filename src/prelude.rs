@@ -11,7 +11,7 @@ pub use crate::device::Device;
 pub use crate::error::{Error, Result};
 pub use crate::losses::Loss;
 pub use crate::nn::layers::Layer;
-pub use crate::nn::{Graph, Model, Run};
+pub use crate::nn::{Graph, Mode, Model};
 pub use crate::ops::{Conv2dOptions, Padding, PoolOptions};
 pub use crate::optimizers::{Optimizer, Rule};
 pub use crate::tensor::{DType, IntoShape, Shape, Tensor};

@@ -11,23 +11,23 @@ use rand::rand_core::{Infallible, TryRng};
 
 /// The first label of a stream: what its numbers are used for.
 pub mod domain {
-    /// A network's first weights.
+    /// Initial values of parameters.
     pub const INITIALIZER: u64 = 1;
-    /// The order of samples.
+    /// The order of samples in an epoch.
     pub const SHUFFLE: u64 = 2;
-    /// Changes of images in training.
+    /// Augmentation of one sample in one epoch.
     pub const AUGMENT: u64 = 3;
-    /// Which elements dropout zeroes.
+    /// Masks of dropout.
     pub const DROPOUT: u64 = 4;
-    /// Images that are made up.
+    /// Scenes and pixels of the synthetic data set.
     pub const SYNTHETIC: u64 = 5;
-    /// Samples drawn again, for intervals of scores.
+    /// Resampling and splitting of samples that are scored.
     pub const BOOTSTRAP: u64 = 6;
-    /// Inputs of tests and gradient checks.
+    /// Inputs of tests, cases and benchmarks.
     pub const TEST: u64 = 7;
-    /// Where attacks begin.
+    /// Random starts and proposals of attacks.
     pub const ATTACK: u64 = 8;
-    /// `Tensor::rand`, `Tensor::randn`.
+    /// Random tensors that a caller asks for (`Tensor::randn`).
     pub const TENSOR: u64 = 9;
 }
 
@@ -36,7 +36,7 @@ const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 
 /// Ten rounds of Philox on a 128-bit counter under a 64-bit key.
 #[inline(always)]
-pub fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
+pub(crate) fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for _ in 0..10 {
         let a = MULTIPLIER[0] as u64 * counter[0] as u64;
         let b = MULTIPLIER[1] as u64 * counter[2] as u64;
@@ -53,7 +53,7 @@ pub fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
 
 /// 24 random bits as a float in [0, 1): every value is a multiple of 2^-24.
 #[inline(always)]
-pub fn unit_f32(bits: u32) -> f32 {
+pub(crate) fn unit_f32(bits: u32) -> f32 {
     (bits >> 8) as f32 * (1.0 / (1 << 24) as f32)
 }
 
@@ -85,7 +85,7 @@ impl Stream {
 
     /// The four numbers of one block: random access, for kernels.
     #[inline(always)]
-    pub fn block(&self, index: u64) -> [u32; 4] {
+    pub(crate) fn block(&self, index: u64) -> [u32; 4] {
         let [low, high] = split(index);
         philox([low, high, self.id[0], self.id[1]], self.key)
     }

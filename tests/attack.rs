@@ -17,8 +17,8 @@ fn refused(arguments: &[&str]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// A data set and both networks, a few steps old; the classifier old enough to be right of some pictures, and to say other
-/// things of others.
+/// A data set and both networks, a few steps old; the classifier old enough to be right of some
+/// pictures, and to say other things of others.
 struct Trained {
     _folder: tempfile::TempDir,
     data: String,
@@ -74,7 +74,8 @@ fn it_leaves_a_test_set_a_table_a_panel_and_a_summary() {
     let number = |key: &str| first[key].as_f64().unwrap();
     assert!(number("robust") <= number("clean") && number("robust") <= number("robust_rounded") + 1e-9);
     assert_eq!((first["pictures"].as_u64(), summary["norm"].as_str()), (Some(12), Some("linf")));
-    // The perturbed pictures are a test set that can be predicted, and say what the table says after rounding.
+    // The perturbed pictures are a test set that can be predicted, and say what the table says after
+    // rounding.
     let perturbed = out.join("perturbed");
     let csv = out.with_file_name("submission.csv");
     let predict = ["predict", "--data", perturbed.to_str().unwrap(), "--checkpoint", &TRAINED.result];
@@ -377,7 +378,8 @@ fn ids_with_commas_and_quotes_are_read_back() {
     };
     assert_eq!(run(&data, &path("curve"), &["--epsilon", "1/255,8/255"]), [ids, ids].concat());
     assert_eq!(run(&data, &path("one"), &[]), ids);
-    // The perturbed pictures are a test set: with the training pictures beside it, it is attacked in its turn.
+    // The perturbed pictures are a test set: with the training pictures beside it, it is attacked in its
+    // turn.
     let perturbed = path("one/perturbed");
     copied(&format!("{data}/train"), &perturbed);
     assert_eq!(run(&perturbed, &path("again"), &[]), ids);

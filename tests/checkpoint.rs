@@ -138,7 +138,10 @@ fn numbers_that_only_damage_can_have_written_are_refused() {
         ),
         (
             "/plan/samples",
-            json!([{"id": "a", "size": [1, 1], "pixels": 1, "labels": []}, {"id": "a", "size": [2, 1], "pixels": 1, "labels": []}]),
+            json!([
+                {"id": "a", "size": [1, 1], "pixels": 1, "labels": []},
+                {"id": "a", "size": [2, 1], "pixels": 1, "labels": []}
+            ]),
             "`a` is among its samples twice",
         ),
     ];
@@ -206,7 +209,11 @@ fn a_file_without_a_checksum_is_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 1000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn random_bytes_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
@@ -228,7 +235,11 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_byte_is_refused_wherever_it_is(share in 0.0..1.0, byte: u8, in_header in prop::bool::weighted(0.9)) {
+    fn a_changed_byte_is_refused_wherever_it_is(
+        share in 0.0..1.0,
+        byte: u8,
+        in_header in prop::bool::weighted(0.9),
+    ) {
         let mut bytes = VALID.clone();
         let whole = if in_header { header_end() } else { VALID.len() };
         bytes[(whole as f64 * share) as usize] = byte;

@@ -18,8 +18,8 @@ fn data() -> TempDir {
     folder
 }
 
-/// A small run: two epochs of twenty steps at the smallest side the network takes, saved every step. (With five an epoch was over
-/// before a busy machine had sent it a signal.)
+/// A small run: two epochs of twenty steps at the smallest side the network takes, saved every step.
+/// (With five an epoch was over before a busy machine had sent it a signal.)
 fn small<'a>(data: &'a str, out: &'a str) -> Vec<&'a str> {
     let mut arguments = vec!["train", "classify", "--data", data, "--out", out, "--size", "108"];
     arguments.extend(["--epochs", "2", "--batch-size", "1", "--val-fraction", "0"]);
@@ -193,6 +193,20 @@ fn the_summary_counts_the_parameters() {
         serde_json::from_str(&done(&["summary", "alexnet", "--json"])).unwrap();
     assert_eq!(json["total_params"], 777_695);
     assert_eq!(json["layers"][1]["flops"], 2 * 144 * 144 * 64 * 147 + 144 * 144 * 64);
+}
+
+#[test]
+fn the_plan_says_what_each_step_makes_and_why_it_makes_no_more() {
+    let plan = done(&["summary", "mobilenetv2", "--plan", "--batch", "16"]);
+    assert!(plan.contains("inference of 16×256×256×3 on cpu, "), "{plan}");
+    assert!(plan.contains("residual `block_1_project") && plan.contains("1×1 GEMM"), "{plan}");
+    // The device need not be there.
+    let plan = done(&["summary", "mobilenetv2", "--plan", "train", "--device", "cuda", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&plan).unwrap();
+    let steps = json["plan"]["steps"].as_array().unwrap();
+    let reasons = steps.iter().flat_map(|step| step["not_fused"].as_array().unwrap());
+    assert!(reasons.clone().count() > 0 && reasons.clone().all(|reason| reason["why"].is_string()));
+    assert_eq!(json["plan"]["device"], "cuda:0");
 }
 
 #[test]

@@ -391,7 +391,11 @@ fn parse_everything(bytes: &[u8]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 1000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
@@ -399,7 +403,10 @@ proptest! {
     }
 
     #[test]
-    fn random_text_in_a_header_never_panics(header in "[ -~]{0,80}", data in proptest::collection::vec(any::<u8>(), 0..64)) {
+    fn random_text_in_a_header_never_panics(
+        header in "[ -~]{0,80}",
+        data in proptest::collection::vec(any::<u8>(), 0..64),
+    ) {
         parse_everything(&npy("'|u1'", &header, &data))?;
         parse_everything(&npy(&header, "(2, 2, 3)", &data))?;
     }

@@ -322,7 +322,10 @@ fn an_annotation_is_read_whole_or_refused() {
     let cat = "<object><name>cat</name></object>";
     for right in [
         format!("<annotation>{cat}</annotation>"),
-        format!("\u{feff}<?xml version=\"1.0\"?><!-- one --><annotation verified=\"yes\">{cat}</annotation>\n"),
+        format!(
+            "\u{feff}<?xml version=\"1.0\"?><!-- one --><annotation verified=\"yes\">{cat}\
+             </annotation>\n"
+        ),
         "<annotation><object><name> <![CDATA[cat]]>\n</name></object></annotation>".to_owned(),
         "<annotation><object><part><name>head</name></part><name>c<!-- -->at</name></object></annotation>"
             .to_owned(),

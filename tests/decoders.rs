@@ -1,5 +1,6 @@
-//! Pictures of many encoders' settings, decoded here and by libjpeg-turbo, libpng and libwebp: `djpeg`, `pngtopnm` and
-//! `dwebp` (Debian: libjpeg-turbo-progs, netpbm, webp). Each test prints a line with what it found.
+//! Pictures of many encoders' settings, decoded here and by libjpeg-turbo, libpng and libwebp: `djpeg`,
+//! `pngtopnm` and `dwebp` (Debian: libjpeg-turbo-progs, netpbm, webp). Each test prints a line with what
+//! it found.
 #![cfg(feature = "pictures")]
 
 use atrous::data::Picture;

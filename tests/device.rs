@@ -256,7 +256,8 @@ fn replay_on(device: Device) {
     assert!(Graph::capture(device, || ops::add(&x, &x)).is_ok());
 }
 
-/// While one thread captures, the others wait with whatever they ask of the device, or its graph would be spoiled.
+/// While one thread captures, the others wait with whatever they ask of the device, or its graph would
+/// be spoiled.
 fn others_wait_on(device: Device) {
     use atrous::backend::cuda::graph::{Graph, Now};
     let x = Tensor::full([1000], 1.0).to_device(device).unwrap();

@@ -1,12 +1,13 @@
-//! The house has floors: what is below knows nothing of what is above. So a reader meets no circle, and the lower floors
-//! can be read alone.
+//! The house has floors: what is below knows nothing of what is above. So a reader meets no circle, and
+//! the lower floors can be read alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// From the ground up. A module may use those before it, and itself; a path belongs to the longest entry that it begins
-/// with. (The command, `main.rs` and `cli`, stands on top of the library and sees its public face alone.)
+/// From the ground up. A module may use those before it, and itself; a path belongs to the longest entry
+/// that it begins with. (The command, `main.rs` and `cli`, stands on top of the library and sees its
+/// public face alone.)
 const FLOORS: &[&str] = &[
     "error",
     "device",
@@ -80,8 +81,8 @@ fn modules() -> BTreeMap<String, String> {
     all
 }
 
-/// The text up to its test module, comments taken out. (Some files are a test module as a whole: see `cfg(test)` in the
-/// file above them.)
+/// The text up to its test module, comments taken out. (Some files are a test module as a whole: see
+/// `cfg(test)` in the file above them.)
 fn without_tests(text: &str) -> String {
     let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
     code.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n")

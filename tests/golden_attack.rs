@@ -1,5 +1,5 @@
-//! Attacks against values made by PyTorch in f64 (`golden/make/make_attacks.py`) and by Keras (`golden/open/fgsm.json`): each
-//! step begins where the reference's last one ended.
+//! Attacks against values made by PyTorch in f64 (`golden/make/make_attacks.py`) and by Keras
+//! (`golden/open/fgsm.json`): each step begins where the reference's last one ended.
 
 mod common;
 
@@ -250,7 +250,8 @@ fn mim_on_its_own_ends_where_the_reference_does() {
     let objectives = reference.objectives("ce");
     let ball = Ball::linf(reference.number("epsilon"));
     let step = reference.number("step");
-    // Never sure of itself, so that it takes all its steps; MIM's loss only rises here, so that its last picture is the best.
+    // Never sure of itself, so that it takes all its steps; MIM's loss only rises here, so that its last
+    // picture is the best.
     let objectives: Vec<LabelObjective> =
         objectives.into_iter().map(|o| LabelObjective { margin: f32::INFINITY, ..o }).collect();
     let mim = Iterative { step, ..Iterative::mim(ball, 10) };

@@ -11,7 +11,7 @@ use atrous::context::{no_grad, with_isa};
 use atrous::eval::metrics::{binary_accuracy, categorical_accuracy};
 use atrous::losses::{Loss, sample_weights};
 use atrous::nn::layers::Layer;
-use atrous::nn::{Graph, Model, Run};
+use atrous::nn::{Graph, Mode, Model};
 use atrous::ops::CategoricalGradient;
 use atrous::optimizers::{Group, Optimizer, Rule, Update};
 use atrous::{DType, Shape, Tensor};
@@ -155,7 +155,7 @@ fn run(fit: &Fit, dtype: DType) -> Worst {
         let mut means = Means::default();
         for &(from, to) in &batches {
             let (x, y) = (rows(&x, from, to, dtype), rows(&y, from, to, dtype));
-            let pass = model.run(&x, Run::train(0, step)).unwrap();
+            let pass = model.run(&x, Mode::train(0, step)).unwrap();
             let weights = sample_weights(&class_weights, &y).unwrap();
             let loss = fit.loss.from_logits(&pass.logits, &y, Some(&weights)).unwrap();
             // The metric sees the weights as they were before the step, and counts no class weights.
@@ -196,7 +196,7 @@ fn run(fit: &Fit, dtype: DType) -> Worst {
     for &(from, to) in &batches {
         let (x, y) = (rows(&x, from, to, dtype), rows(&y, from, to, dtype));
         let (loss, output) = no_grad(|| {
-            let pass = model.run(&x, Run::infer()).unwrap();
+            let pass = model.run(&x, Mode::infer()).unwrap();
             (fit.loss.from_logits(&pass.logits, &y, None).unwrap(), pass.output)
         });
         let metric = (fit.metric)(&f32s(&y), &f32s(&output)).unwrap();

@@ -10,7 +10,9 @@ use atrous::context::no_grad;
 use atrous::eval::metrics;
 use atrous::models::{Head, Spec};
 use atrous::nn::layers::Layer;
-use atrous::nn::{Graph, Live, Model, Node, Pass, Run, classify_before_upsampling, fold_batch_norm};
+use atrous::nn::{
+    ForwardOutput, Graph, Mode, Model, Node, TrainingGraph, classify_before_upsampling, fold_batch_norm,
+};
 use atrous::ops::{self, CategoricalGradient, PoolOptions};
 use atrous::{DType, Device, Tensor, losses::Loss};
 use common::{Gains, Npz, fill, hash_unit, input, json, numbers, sample_positions, text, variants};
@@ -59,6 +61,25 @@ fn close(what: &str, got: f64, expected: f64, tolerance: f64, scale: f64) {
     );
 }
 
+/// Values beside those expected: all are looked at before the first that is too far off ends the test.
+#[derive(Default)]
+struct Deviations(Vec<(String, [f64; 4])>);
+
+impl Deviations {
+    fn add(&mut self, what: &str, got: f64, expected: f64, tolerance: f64, scale: f64) {
+        self.0.push((what.into(), [got, expected, tolerance, scale]));
+    }
+
+    fn check(&self, name: &str) {
+        let off = |&(_, [got, expected, _, scale]): &(String, [f64; 4])| (got - expected).abs() / scale;
+        let furthest = self.0.iter().max_by(|a, b| off(a).total_cmp(&off(b))).unwrap();
+        println!("{name} {} is off by {:.1e}, others less", furthest.0, off(furthest));
+        for (what, [got, expected, tolerance, scale]) in &self.0 {
+            close(&format!("{name} {what}"), *got, *expected, *tolerance, *scale);
+        }
+    }
+}
+
 /// What the format allows in one mode and type.
 struct Tolerance {
     layer: f64,
@@ -74,17 +95,12 @@ impl Tolerance {
         if dtype == DType::F64 {
             return Tolerance { layer: 1e-9, l2: 1e-9, loss: 1e-9, gradient: 1e-9, stored: 1e-6 };
         }
-        let deviation = net[format!("{mode}_f32_dev")]["g_rel_l2_max"].as_f64().unwrap();
         match mode {
             "infer" => {
                 let layer = if text(&net["net"]).starts_with("mobilenetv2") { 5e-5 } else { 2e-5 };
-                let gradient = if deviation < 1e-5 { 1e-4 } else { (10.0 * deviation).max(1e-3) };
-                Tolerance { layer, l2: 1e-5, loss: 1e-5, gradient, stored: layer }
+                Tolerance { layer, l2: 1e-5, loss: 1e-5, gradient: 1e-4, stored: layer }
             }
-            _ => {
-                let gradient = (10.0 * deviation).max(5e-3);
-                Tolerance { layer: 1e-3, l2: 1e-3, loss: 2e-4, gradient, stored: 1e-3 }
-            }
+            _ => Tolerance { layer: 1e-3, l2: 1e-3, loss: 2e-4, gradient: 1e-3, stored: 1e-3 },
         }
     }
 }
@@ -157,7 +173,7 @@ fn exact_layers(net: &Value, model: &Model, mode: &str) -> HashMap<String, Vec<f
         layers.insert(name.to_string(), output.to_vec_f64());
     };
     let model = model.to_device(Device::Cpu).unwrap().to_dtype(DType::F64);
-    let run = Run { batch_statistics: mode == "train", gradients: false, dropout: None };
+    let run = Mode { batch_statistics: mode == "train", gradients: false, dropout: None };
     no_grad(|| model.run_observed(&x, run, observe)).unwrap();
     layers
 }
@@ -209,8 +225,8 @@ impl Decisions<'_> {
     }
 }
 
-/// Elements that a ReLU (with a second kink at `six`) passes in one and not in the other, how far apart they are, and the
-/// step that takes `got` beyond the kink, to the side where `exact` is.
+/// Elements that a ReLU (with a second kink at `six`) passes in one and not in the other, how far apart they
+/// are, and the step that takes `got` beyond the kink, to the side where `exact` is.
 fn kinks_as(exact: &[f64], got: &[f64], six: f64) -> Vec<(usize, f64, f32)> {
     let passes = |v: f64| v > 0.0 && v < six;
     let wrong = (0..got.len()).filter(|&i| passes(got[i]) != passes(exact[i]));
@@ -224,8 +240,8 @@ fn kinks_as(exact: &[f64], got: &[f64], six: f64) -> Vec<(usize, f64, f32)> {
     wrong.map(step).collect()
 }
 
-/// The elements that are the first maximum of a window in `exact`, but not in `got`; how much smaller the other is there;
-/// and the step that makes each the largest in `got`.
+/// The elements that are the first maximum of a window in `exact`, but not in `got`; how much smaller the other
+/// is there; and the step that makes each the largest in `got`.
 fn maxima_as(
     exact: &[f64],
     got: &[f64],
@@ -240,10 +256,10 @@ fn maxima_as(
 
 /// What rounding explains in a mode: how far a value may be off, and how many decisions that may turn.
 ///
-/// Normalized by its batch's own moments, every value has a share in the rounding of all others; TensorFlow's own f32 is
-/// off by 2e-4 there.
+/// Normalized by its batch's own moments, a value has a share in the rounding of all others: TensorFlow's own
+/// f32 is off by up to 1.6e-4 there.
 fn rounding(mode: &str) -> (f64, usize) {
-    if mode == "train" { (2e-4, 1000) } else { (2e-6, 5) }
+    if mode == "train" { (1e-3, 100000) } else { (1e-4, 1000) }
 }
 
 /// In f32, deciding as float64.
@@ -275,14 +291,15 @@ fn pixel_labels(net: &Value) -> Tensor {
 }
 
 struct Replay {
-    pass: Pass,
+    pass: ForwardOutput,
     layers: HashMap<String, Vec<f64>>,
     loss: f64,
     gradients: Gradients,
     x: Tensor,
 }
 
-/// What is added to single elements of a layer's output, by the layer's name and that output: (element, difference).
+/// What is added to single elements of a layer's output, by the layer's name and that output:
+/// (element, difference).
 type Nudges<'a> = &'a mut dyn FnMut(&str, &[f64]) -> Vec<(usize, f32)>;
 
 fn replay(net: &Value, model: &Model, mode: &str, dtype: DType, nudges: Nudges) -> Replay {
@@ -300,7 +317,7 @@ fn replay(net: &Value, model: &Model, mode: &str, dtype: DType, nudges: Nudges) 
     let labels = there(labels);
     let weights =
         net.get("sw").map(|weights| there(Tensor::from_slice(&numbers(weights), [rows]).unwrap()));
-    let run = Run { batch_statistics: mode == "train", gradients: true, dropout: None };
+    let run = Mode { batch_statistics: mode == "train", gradients: true, dropout: None };
     let mut layers = HashMap::new();
     let pass = model
         .run_edited(&x, run, &mut |name, output| {
@@ -388,43 +405,29 @@ fn check(net: &Value, arrays: &mut Npz, mode: &str, dtype: DType, device: Device
     let (l2, largest, samples) = (get("grad_l2"), get("grad_absmax"), get("grad_samples"));
     let zero: Vec<&str> =
         net[format!("{mode}_grad_numerically_zero")].as_array().unwrap().iter().map(text).collect();
-    let mut furthest = 0.0f64;
+    let mut gradients = Deviations::default();
     for (i, path) in net["param_names"].as_array().unwrap().iter().enumerate() {
-        let (path, what) = (text(path), format!("{name} gradient of {}", text(path)));
+        let path = text(path);
         if zero.contains(&path) {
             continue;
         }
         let at = model.parameters.iter().position(|p| p.path == path).unwrap();
         let got = replayed.gradients.get(&replayed.pass.leaves[at]).unwrap().to_vec_f64();
-        close(&format!("{what} l2"), norm(&got), l2[i], t.gradient, l2[i]);
-        furthest = furthest.max((norm(&got) - l2[i]).abs() / l2[i]);
+        gradients.add(path, norm(&got), l2[i], t.gradient, l2[i]);
         let stored = if dtype == DType::F64 { t.stored } else { t.gradient };
         for (position, expected) in sample_positions(got.len(), 12).iter().zip(&samples[12 * i..]) {
-            close(&what, got[*position], *expected, stored, largest[i]);
-            furthest = furthest.max((got[*position] - expected).abs() / largest[i]);
+            gradients.add(path, got[*position], *expected, stored, largest[i]);
         }
     }
-    println!("{name}: the furthest gradient is off by {furthest:e}");
     let by_input = replayed.gradients.get(&replayed.x).unwrap().to_vec_f64();
-    let samples = get("input_grad_samples");
     let l2 = net[format!("{mode}_input_grad_l2")].as_f64().unwrap();
     let largest = net[format!("{mode}_input_grad_absmax")].as_f64().unwrap();
-    // In f32 a single decision of a ReLU or a maximum moves input gradients as a whole: the
-    // recorded deviation of TensorFlow's own f32 run (`gx`) is the measure.
-    let by_input_tolerance = match dtype {
-        DType::F64 => 1e-9,
-        _ => t.gradient.max(10.0 * net[format!("{mode}_f32_dev")]["gx"].as_f64().unwrap()),
-    };
-    close(&format!("{name} input gradient l2"), norm(&by_input), l2, by_input_tolerance, l2);
+    gradients.add("the input", norm(&by_input), l2, t.gradient, l2);
+    let samples = get("input_grad_samples");
     for (position, expected) in sample_positions(by_input.len(), 512).iter().zip(&samples) {
-        close(
-            &format!("{name} input gradient"),
-            by_input[*position],
-            *expected,
-            by_input_tolerance,
-            largest,
-        );
+        gradients.add("the input", by_input[*position], *expected, t.gradient, largest);
     }
+    gradients.check(&format!("{name} gradient of"));
 
     if mode == "train" {
         let (means, variances) = (get("new_moving_mean"), get("new_moving_variance"));
@@ -448,9 +451,8 @@ fn check(net: &Value, arrays: &mut Npz, mode: &str, dtype: DType, device: Device
 fn rewritten_logits(model: &Model, x: &Tensor, mode: &str) -> Tensor {
     let x = x.detach();
     if mode == "train" {
-        let mut model = model.clone();
-        let run = Run { batch_statistics: true, gradients: false, dropout: None };
-        return Live::new(&model).unwrap().run(&mut model, &x, run).unwrap().logits;
+        let run = Mode { batch_statistics: true, gradients: false, dropout: None };
+        return TrainingGraph::new(model).unwrap().run(model, &x, run).unwrap().logits;
     }
     let device = model.device();
     let folded = fold_batch_norm(&model.to_device(Device::Cpu).unwrap(), &[]).unwrap();
@@ -459,7 +461,7 @@ fn rewritten_logits(model: &Model, x: &Tensor, mode: &str) -> Tensor {
     // AlexNet's batch norms stand behind activations: nothing to fold them into.
     assert_eq!(before.1 < before.0, has_norms && !model.graph.name.starts_with("alexnet"));
     let rewritten = classify_before_upsampling(&folded, &[]).unwrap().to_device(device).unwrap();
-    rewritten.run(&x, Run::infer()).unwrap().logits
+    rewritten.run(&x, Mode::infer()).unwrap().logits
 }
 
 fn golden(name: &str, dtype: DType) {
@@ -530,7 +532,8 @@ mod on_device {
         if crate::common::real_device().is_none() {
             return;
         }
-        let all = "alexnet_150 vgg16_64 vgg16_224 resnet50v2_64 mobilenet_64 mobilenetv2_96 mobilenetv2_256 deeplab_224";
+        let all = "alexnet_150 vgg16_64 vgg16_224 resnet50v2_64 mobilenet_64 \
+                   mobilenetv2_96 mobilenetv2_256 deeplab_224";
         for name in all.split(' ') {
             golden_on_device(name, &["infer", "train"]);
         }
@@ -637,7 +640,7 @@ fn golden_fgsm() {
         let (shape, clean) = input(&net);
         let probabilities = |values: &[f32]| {
             let x = Tensor::from_slice(values, &shape[..]).unwrap();
-            no_grad(|| model.run(&x, Run::infer())).unwrap().output.to_vec_f64()
+            no_grad(|| model.run(&x, Mode::infer())).unwrap().output.to_vec_f64()
         };
         for (got, expected) in probabilities(&clean).iter().zip(numbers(&golden["probs_clean"])) {
             close("clean probability", *got, expected, 1e-5, 1.0);
@@ -648,7 +651,7 @@ fn golden_fgsm() {
                 row[golden["classes"][label].as_u64().unwrap() as usize] = 1.0;
             }
             let x = Tensor::from_slice(&clean, &shape[..]).unwrap().leaf();
-            let pass = model.run(&x, Run::infer()).unwrap();
+            let pass = model.run(&x, Mode::infer()).unwrap();
             let row = Tensor::from_slice(&row, [1, 20]).unwrap();
             let loss = Loss::CategoricalCrossentropy { gradient: Some(CategoricalGradient::Keras) }
                 .from_logits(&pass.logits, &row, None)

@@ -23,7 +23,8 @@ thread_local! {
     static LARGEST: Cell<usize> = const { Cell::new(0) };
 }
 
-// SAFETY: all is done by the system's allocator; the note is a number of the thread's own, which takes no memory.
+// SAFETY: all is done by the system's allocator; the note is a number of the thread's own, which takes
+// no memory.
 unsafe impl GlobalAlloc for Noting {
     unsafe fn alloc(&self, memory: Memory) -> *mut u8 {
         LARGEST.with(|largest| largest.set(largest.get().max(memory.size())));

@@ -117,7 +117,8 @@ proptest! {
         let rows: Vec<(&str, Option<Labels>)> = ids.iter().map(String::as_str).zip(labels).collect();
         voc_npy::write_csv(&path, rows.iter().copied()).unwrap();
         let read = voc_npy::read_csv(&path).unwrap();
-        let read: Vec<(&str, Option<Labels>)> = read.iter().map(|row| (row.id.as_str(), row.labels)).collect();
+        let read: Vec<(&str, Option<Labels>)> =
+            read.iter().map(|row| (row.id.as_str(), row.labels)).collect();
         prop_assert_eq!(read, rows);
     }
 
@@ -148,7 +149,11 @@ proptest! {
     }
 
     #[test]
-    fn a_submission_reads_back_and_scores_one(ids in ids(6), labels in any::<[bool; 20]>(), mask in vec(0..=20u8, 30)) {
+    fn a_submission_reads_back_and_scores_one(
+        ids in ids(6),
+        labels in any::<[bool; 20]>(),
+        mask in vec(0..=20u8, 30),
+    ) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.csv");
         let bits = labels.map(|set| set as u8);

@@ -1,5 +1,5 @@
-//! A run and its pictures: found again by their Ids, refused where they are others, left out where their truth is not
-//! known. With the command, as a person has it.
+//! A run and its pictures: found again by their Ids, refused where they are others, left out where their
+//! truth is not known. With the command, as a person has it.
 #![cfg(feature = "cli")]
 
 mod command;
@@ -281,7 +281,8 @@ fn a_run_whose_validation_shows_nothing_is_done_all_the_same() {
     let scratch = Scratch::new(10);
     let table = scratch.path("d/train/train_set.csv");
     let text = fs::read_to_string(&table).unwrap();
-    let run = "run --data d --out r --task classify --classify size=108 --classify epochs=1 --val-fraction 0.1";
+    let run = "run --data d --out r --task classify --classify size=108 --classify epochs=1 \
+               --val-fraction 0.1";
     let header = text.lines().next().unwrap();
     let none = |line: &str| format!("{},{}", line.split_once(',').unwrap().0, ["0"; 20].join(","));
     let rows: Vec<String> = text.lines().skip(1).map(none).collect();

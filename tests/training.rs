@@ -377,9 +377,10 @@ fn a_segmentation_run_stops_resumes_and_ends_with_the_same_bytes() {
     assert!(expected == fs::read(&path).unwrap(), "the resumed run ended otherwise");
 }
 
-/// Whole runs through the CUDA kernels: the CPU's losses; a checkpoint that goes on on either device; the same
-/// bytes when every kernel is asked for one by one instead of replayed from a captured graph, and in a second
-/// run. The last batch is smaller, the rate changes from step to step, and dropout draws.
+/// Whole runs through the CUDA kernels: the CPU's losses; a checkpoint that goes on on either device;
+/// the same bytes when every kernel is asked for one by one instead of replayed from a captured graph,
+/// and in a second run. The last batch is smaller, the rate changes from step to step, and dropout
+/// draws.
 #[test]
 fn a_run_on_a_device_has_the_cpus_losses_and_repeats_its_bits() {
     use atrous::Device;
@@ -483,9 +484,10 @@ fn every_network_steps_on_a_device() {
             assert!((a - b).abs() <= 1e-3 * a.abs(), "{name}: {here:?} and {there:?}");
         }
         if name == "alexnet" {
-            // The first loss, and those after updates: a sum in another order moves an activation by 1e-7, which
-            // rounds some factors the other way, and two updates make percents of a loss's move of it. The same
-            // roundings were less than 1e-3, 1.2e-3 and (on an H100) 1.8e-3 off in three orders of summation.
+            // The first loss, and those after updates: a sum in another order moves an activation by
+            // 1e-7, which rounds some factors the other way, and two updates make percents of a loss's
+            // move of it. The same roundings were less than 1e-3, 1.2e-3 and (on an H100) 1.8e-3 off in
+            // three orders of summation.
             for (precision, first, later) in
                 [(Precision::Tf32, 1e-3, 3e-3), (Precision::Bf16, 1e-2, 1e-2)]
             {

@@ -1,27 +1,24 @@
-//! What counts as small: all pictures within ε of the original, by the largest change (L∞) or the Euclidean one (L2),
-//! and within 0 to 1.
+//! What counts as small: all images within ε of the original, by the largest change (L∞) or the
+//! Euclidean one (L2), and within 0 to 1.
 
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, names};
 use crate::ops::{self, Bounds};
 use crate::random::Stream;
 use crate::tensor::Tensor;
-use std::fmt;
-use std::str::FromStr;
 
+/// How large a perturbation is: what ε limits. By name `linf` or `l2`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Norm {
     /// The largest change of a value.
     #[default]
     Linf,
-    /// The root of the sum of squared changes, of a whole picture.
+    /// The root of the sum of squared changes, of a whole image.
     L2,
 }
 
 impl Norm {
-    pub const NAMES: [&'static str; 2] = ["linf", "l2"];
-
-    /// Of one picture's perturbation.
+    /// The norm of one image's perturbation x − origin, computed in f64.
     pub fn of(self, x: &[f32], origin: &[f32]) -> f64 {
         let changes = x.iter().zip(origin).map(|(&x, &o)| x as f64 - o as f64);
         match self {
@@ -31,40 +28,30 @@ impl Norm {
     }
 }
 
-impl fmt::Display for Norm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Norm::NAMES[*self as usize])
-    }
-}
+names! { "norm" Norm { Linf: "linf", L2: "l2" } }
 
-impl FromStr for Norm {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        [Norm::Linf, Norm::L2].into_iter().find(|norm| norm.to_string() == name).ok_or_else(|| {
-            Error::argument("norm", format!("`{name}` is none of `{}`", Norm::NAMES.join("`, `")))
-        })
-    }
-}
-
-/// All perturbations of at most ε, in units of pictures from 0 to 1.
+/// All perturbations of at most ε, in units of images from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ball {
+    /// What is limited.
     pub norm: Norm,
+    /// The most it may be: 8/255 is eight steps of an image file. 0 allows no change.
     pub epsilon: f32,
 }
 
 impl Ball {
+    /// No value changes by more than ε.
     pub fn linf(epsilon: f32) -> Self {
         Ball { norm: Norm::Linf, epsilon }
     }
 
+    /// The squared changes of an image sum to at most ε².
     pub fn l2(epsilon: f32) -> Self {
         Ball { norm: Norm::L2, epsilon }
     }
 
-    /// An error where ε is no number of at least 0, or more than the whole range of pictures.
-    pub fn check(&self) -> Result<()> {
+    /// An error where ε is no number of at least 0, or more than the whole range of images.
+    pub(crate) fn check(&self) -> Result<()> {
         let epsilon = self.epsilon;
         if !(epsilon >= 0.0 && epsilon.is_finite()) {
             let message = format!("expected a number of at least 0, got {epsilon}");
@@ -76,7 +63,8 @@ impl Ball {
         }
     }
 
-    /// The same for pictures of a side: an error, too, where no two of them are as far apart as ε.
+    /// An error where ε is no number of at least 0, or more than the distance of any two images
+    /// [side, side, 3].
     pub fn check_for(&self, side: usize) -> Result<()> {
         self.check()?;
         let most = 3f64.sqrt() * side as f64;
@@ -89,7 +77,8 @@ impl Ball {
         }
     }
 
-    /// One step of length `size` up the gradient and back into the ball: its signs for L∞, its direction for L2.
+    /// One step of length `size` up the gradient and back into the ball: along the gradient's signs for
+    /// L∞, along its direction for L2. All are [N, side, side, 3]; `origin` is the ball's centre.
     pub fn step(&self, x: &Tensor, gradient: &Tensor, origin: &Tensor, size: f32) -> Result<Tensor> {
         if self.norm == Norm::Linf {
             let bounds = Bounds { epsilon: self.epsilon, low: 0.0, high: 1.0 };
@@ -110,8 +99,8 @@ impl Ball {
         Tensor::from_slice(&y, x.shape())?.to_device(device)
     }
 
-    /// Brings one picture into the ball around its original, and into 0 to 1.
-    pub fn project(&self, x: &mut [f32], origin: &[f32]) {
+    /// Brings one image into the ball around its original, and into 0 to 1.
+    pub(crate) fn project(&self, x: &mut [f32], origin: &[f32]) {
         match self.norm {
             Norm::Linf => {
                 for (x, &o) in x.iter_mut().zip(origin) {
@@ -131,8 +120,14 @@ impl Ball {
         }
     }
 
-    /// A perturbation to begin with: uniform in the ball of L∞; in that of L2 uniform in direction and volume.
-    pub fn random(&self, origin: &[f32], inside: Option<&[f32]>, stream: &mut Stream) -> Vec<f32> {
+    /// A perturbation to begin with: uniform in the ball of L∞; in that of L2 uniform in direction and
+    /// volume. Values whose `inside` is 0 stay as they are.
+    pub(crate) fn random(
+        &self,
+        origin: &[f32],
+        inside: Option<&[f32]>,
+        stream: &mut Stream,
+    ) -> Vec<f32> {
         let within = |i: usize| inside.is_none_or(|inside| inside[i] > 0.0);
         let mut x = origin.to_vec();
         match self.norm {
@@ -156,11 +151,12 @@ impl Ball {
     }
 }
 
-/// An ε in steps of a picture file is what is mostly meant by one above 1.
+/// An ε in steps of an image file is what is mostly meant by one above 1.
 fn beyond(most: &str, epsilon: f32, steps: bool) -> String {
     let asked = if steps { format!("; did you mean {epsilon}/255?") } else { String::new() };
     format!(
-        "expected at most {most}, the distance of black from white in pictures of 0 to 1, got {epsilon}{asked}"
+        "expected at most {most}, the distance of black from white in pictures of 0 to 1, \
+         got {epsilon}{asked}"
     )
 }
 

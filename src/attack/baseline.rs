@@ -1,30 +1,47 @@
-//! What a network says of pictures as they are: whether there is anything to attack.
+//! What a network says of images as they are: whether there is anything to attack.
 //!
-//! A network that says every class of every picture resists every attack that leads away from labels, and one that is
-//! right nowhere cannot be led anywhere. Their shares of pictures that resist, 1 and 0, say nothing.
+//! A network that says every class of every image resists every attack that leads away from labels,
+//! and one that is right nowhere cannot be led anywhere. Their shares of images that resist, 1 and 0,
+//! say nothing.
 
 use super::trial::Seen;
 use crate::data::{CLASSES, Labels};
 use std::fmt;
 
-/// The share of pictures, and of classes, that counts as nearly all of them.
+/// The share of images, and of classes, that counts as nearly all of them.
 const NEARLY: f64 = 0.9;
-/// Fewer pictures may well be alike.
+/// Fewer images may well be alike.
 const ENOUGH: usize = 4;
 
 /// Why an attack's figures tell less than they seem to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Doubt {
-    /// So many pictures, none of which is right as it is.
-    NothingRight { pictures: usize },
-    /// All classes, or nearly so, are said of so many of the pictures.
-    Everything { of: usize, pictures: usize },
-    /// The same is said of so many of the pictures, whose labels differ.
-    TheSame { said: Labels, of: usize, pictures: usize },
+    /// The network is right about no image before the attack.
+    NothingRight {
+        /// How many images were looked at.
+        pictures: usize,
+    },
+    /// All classes, or nearly so, are said of nearly all images.
+    Everything {
+        /// The images of which that is so.
+        of: usize,
+        /// How many images were looked at.
+        pictures: usize,
+    },
+    /// One answer is given for nearly all images, whose labels differ.
+    TheSame {
+        /// That answer.
+        said: Labels,
+        /// The images it is given for.
+        of: usize,
+        /// How many images were looked at.
+        pictures: usize,
+    },
 }
 
 impl Doubt {
-    /// In what a network said of pictures before they were perturbed, and their true labels, where they are known.
+    /// The doubt there is in what a network said of images before they were perturbed, given their true
+    /// labels, where they are known.
     pub fn in_what_is_said<'a>(
         pictures: impl IntoIterator<Item = (&'a Seen, Option<Labels>)>,
     ) -> Option<Doubt> {
@@ -53,7 +70,7 @@ impl Doubt {
     }
 
     /// The shares that resist and that are led astray mean nothing at all.
-    pub fn leaves_no_figures(&self) -> bool {
+    pub(crate) fn leaves_no_figures(&self) -> bool {
         !matches!(self, Doubt::TheSame { .. })
     }
 }
@@ -63,13 +80,14 @@ impl fmt::Display for Doubt {
         match self {
             Doubt::NothingRight { pictures } => write!(
                 f,
-                "nothing to attack: none of the {pictures} pictures is right before the attack, so that no share of them can \
-                 resist it; train the network for longer, or attack another one or other pictures"
+                "nothing to attack: none of the {pictures} pictures is right before the attack, so that \
+                 no share of them can resist it; train the network for longer, or attack another one or \
+                 other pictures"
             ),
             Doubt::Everything { of, pictures } => write!(
                 f,
-                "untrained: of {of} of {pictures} pictures the network says all classes, or nearly so, and resists whatever \
-                 is done to it; train it for longer, or fit its thresholds"
+                "untrained: of {of} of {pictures} pictures the network says all classes, or nearly so, \
+                 and resists whatever is done to it; train it for longer, or fit its thresholds"
             ),
             Doubt::TheSame { said, of, pictures } => {
                 let names: Vec<&str> =
@@ -77,8 +95,8 @@ impl fmt::Display for Doubt {
                 let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
                 write!(
                     f,
-                    "hardly trained: of {of} of {pictures} pictures the network says the same ({names}), whatever is in \
-                     them; the figures tell of that one answer. Train it for longer"
+                    "hardly trained: of {of} of {pictures} pictures the network says the same ({names}), \
+                     whatever is in them; the figures tell of that one answer. Train it for longer"
                 )
             }
         }

@@ -1,12 +1,13 @@
 //! DeepFool (Moosavi-Dezfooli, Fawzi and Frossard, 2016): how little is enough?
 //!
-//! Where a class boundary is a plane, the nearest point of it is known: with f the margin by which the true class leads
-//! another and w the margin's gradient, it lies at −f·w/‖w‖². A network's boundary is bent, so the step is repeated, to the
-//! nearest of the boundaries as they seem from each new point, until the network errs. The sum of the steps, made 2 % longer,
-//! is the perturbation. There is no ε: its length is the measure.
+//! Where a class boundary is a plane, the nearest point of it is known: with f the margin by which the
+//! true class leads another and w the margin's gradient, it lies at −f·w/‖w‖². A network's boundary is
+//! bent, so the step is repeated, to the nearest of the boundaries as they seem from each new point,
+//! until the network errs. The sum of the steps, made 2 % longer, is the perturbation. There is no ε: its
+//! length is the measure.
 //!
-//! Of sigmoids there is one plane a label: the step takes the true label that leads by most below its threshold (or the
-//! wished one above).
+//! With sigmoids there is one plane a label: the step takes the true label that leads by most below its
+//! threshold (or the wished one above).
 
 use super::iterative::Attacked;
 use super::objective::{Goal, LabelObjective, Objective};
@@ -17,13 +18,15 @@ use crate::error::{Error, Result};
 use crate::eval::metrics::arg_max;
 use crate::tensor::Tensor;
 
+/// The attack's settings; [`DeepFool::default`] has the authors'.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DeepFool {
-    /// How much longer than needed the perturbation is made, so that the boundary is behind it.
+    /// By which share the perturbation is made longer than needed, 0 to 1, so that the boundary is
+    /// behind it.
     pub overshoot: f32,
-    /// Steps at most.
+    /// Steps at most, above 0.
     pub steps: usize,
-    /// Of a softmax: only the likeliest so many other classes are tried.
+    /// With a softmax only this many other classes are tried, the likeliest.
     pub candidates: usize,
 }
 
@@ -35,7 +38,7 @@ impl Default for DeepFool {
 }
 
 impl DeepFool {
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.steps == 0 || self.candidates == 0 || !(0.0..=1.0).contains(&self.overshoot) {
             let message = format!("expected steps, candidates and an overshoot of 0 to 1, got {self:?}");
             return Err(Error::argument("deepfool", message));
@@ -43,6 +46,8 @@ impl DeepFool {
         Ok(())
     }
 
+    /// Perturbs each image by itself until the network errs. An error for settings out of range and an
+    /// objective that [`LabelObjective::check`] refuses.
     pub fn perturb(
         &self,
         victim: &dyn Victim,
@@ -87,7 +92,7 @@ impl DeepFool {
             if objective.standing(i, logits).reached {
                 break;
             }
-            // A copy of the picture for each boundary: one pass gives all gradients.
+            // A copy of the image for each boundary: one pass gives all gradients.
             let planes = self.planes(i, logits, objective);
             let copies: Vec<f32> = planes.iter().flat_map(|_| x.iter().copied()).collect();
             let copies = Tensor::from_slice(&copies, [planes.len(), side, side, 3])?;

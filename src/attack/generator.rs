@@ -1,14 +1,14 @@
-//! A network that attacks a network: it is trained once, and then perturbs any picture in one pass forward, without the
-//! victim and without gradients (Baluja and Fischer, "Adversarial Transformation Networks", AAAI 2018; Poursaeed et al.,
-//! "Generative Adversarial Perturbations", CVPR 2018).
+//! A network that attacks a network: it is trained once, and then perturbs any image in one pass forward,
+//! without the victim and without gradients (Baluja and Fischer, "Adversarial Transformation Networks",
+//! AAAI 2018; Poursaeed et al., "Generative Adversarial Perturbations", CVPR 2018).
 //!
-//! With x in 0 to 1, the network G ([`crate::models::attack_generator`]), which ends in a tanh, and m, which is 1 inside the
-//! picture and 0 around it:
+//! With x in 0 to 1, the network G ([`crate::models::attack_generator`]), which ends in a tanh, and m,
+//! which is 1 inside the image and 0 around it:
 //!
 //! x′ = clip(x + ε·m·G(2x − 1), 0, 1)
 //!
-//! A tanh is at most 1, so x′ is in the L∞ ball of ε whatever G's weights are. What it is trained for is an [`Objective`],
-//! as with every attack: [`Training`].
+//! A tanh is at most 1, so x′ is in the L∞ ball of ε whatever G's weights are. What it is trained for is
+//! an [`Objective`], as with every attack: [`Training`].
 
 #[cfg(feature = "checkpoint")]
 mod file;
@@ -28,7 +28,7 @@ use crate::data::image::Fit;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::models::attack_generator;
-use crate::nn::{Model, Pass, Run};
+use crate::nn::{ForwardOutput, Mode, Model};
 use crate::ops;
 use crate::tensor::Tensor;
 use std::fmt;
@@ -37,7 +37,7 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
 pub struct About {
-    /// How pictures are fitted into its square.
+    /// How images are fitted into its square.
     pub fit: Fit,
     /// The network it was trained against.
     pub victim: String,
@@ -45,11 +45,13 @@ pub struct About {
     pub goal: String,
 }
 
+/// A network that perturbs images, and what it was trained for.
 #[derive(Clone)]
 pub struct Generator {
     /// [side, side, 3] in −1..1 → as many values in −1..1.
     pub model: Model,
     ball: Ball,
+    /// What it was trained for.
     pub about: About,
     /// Steps of training so far.
     pub steps: u64,
@@ -62,13 +64,14 @@ impl fmt::Debug for Generator {
 }
 
 impl Generator {
-    /// One that is still to be trained.
+    /// A generator that is still to be trained, its weights drawn from `seed`. An error for a ball that is
+    /// not of L∞, and for a side below 8 or above [`crate::models::LARGEST_SIDE`].
     pub fn new(side: usize, ball: Ball, about: About, seed: u64) -> Result<Self> {
         Self::of(Model::new(attack_generator(side)?, seed), ball, about)
     }
 
-    /// Of a network of one's own. An error where it does not make perturbations of pictures, and for a ball that is not
-    /// of L∞.
+    /// A generator with a network of one's own. An error where that does not make [side, side, 3] of
+    /// [side, side, 3], and for a ball that is not of L∞.
     pub fn of(model: Model, ball: Ball, about: About) -> Result<Self> {
         ball.check()?;
         if ball.norm != Norm::Linf {
@@ -87,31 +90,34 @@ impl Generator {
         }
     }
 
+    /// What it may change at most, of L∞.
     pub fn ball(&self) -> Ball {
         self.ball
     }
 
-    /// Height and width of its pictures.
+    /// Height and width of its images, in pixels.
     pub fn side(&self) -> usize {
         self.model.graph.nodes()[0].output_shape[0]
     }
 
+    /// Moves the network's parameters to a device; an error where that cannot take
+    /// them.
     pub fn to_device(self, device: Device) -> Result<Self> {
         Ok(Generator { model: self.model.to_device(device)?, ..self })
     }
 
-    /// The perturbed pictures, [N, side, side, 3], on the CPU.
+    /// The perturbed images, [N, side, side, 3], 0 to 1, on the CPU; an error for images of another side.
     pub fn perturb(&self, pictures: &Pictures) -> Result<Tensor> {
         self.check_side("pictures", pictures.side())?;
         let device = self.model.device();
         let x = pictures.x.to_device(device)?;
         let inside = pictures.inside.as_ref().map(|inside| inside.to_device(device)).transpose()?;
-        let (y, _) = no_grad(|| perturbed(&self.model, self.ball, &x, inside.as_ref(), Run::infer()))?;
+        let (y, _) = no_grad(|| perturbed(&self.model, self.ball, &x, inside.as_ref(), Mode::infer()))?;
         y.to_device(Device::Cpu)
     }
 
-    /// The perturbed pictures, and what a network makes of them.
-    pub fn attack(
+    /// The perturbed images, and what a network makes of them.
+    pub(crate) fn attack(
         &self,
         victim: &dyn Victim,
         pictures: &Pictures,
@@ -140,8 +146,8 @@ fn perturbed(
     ball: Ball,
     x: &Tensor,
     inside: Option<&Tensor>,
-    run: Run,
-) -> Result<(Tensor, Pass)> {
+    run: Mode,
+) -> Result<(Tensor, ForwardOutput)> {
     let one = Tensor::full([1], 1.0).to_dtype(x.dtype()).to_device(x.device())?;
     let pass = model.run(&ops::sub(&ops::scale(x, 2.0)?, &one)?, run)?;
     let mut change = ops::scale(&pass.output, ball.epsilon.into())?;

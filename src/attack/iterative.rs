@@ -1,15 +1,16 @@
 //! Attacks that follow the gradient's sign: FGSM, PGD, MIM.
 //!
 //! - **FGSM** (Goodfellow, Shlens and Szegedy, 2015): one step, x + ε·sign(∂L/∂x).
-//! - **PGD** (Madry et al., 2018): many smaller ones, each followed by a projection into the ball; from several random
-//!   points of it, since a loss has many hills.
-//! - **MIM** (Dong et al., 2018): the gradients, each divided by its mean size, are summed with a momentum μ, and the sum's
-//!   sign is followed. What it finds carries over to other networks more often.
+//! - **PGD** (Madry et al., 2018): many smaller ones, each followed by a projection into the ball; from
+//!   several random points of it, since a loss has many hills.
+//! - **MIM** (Dong et al., 2018): the gradients, each divided by its mean size, are summed with a momentum
+//!   μ, and the sum's sign is followed. What it finds carries over to other networks more often.
 //!
 //! In a ball of L2 the step goes along the gradient, not its sign.
 //!
-//! The best picture of all steps is kept, and one that errs as wished (by its margin) leaves the batch: what is left of
-//! the work is for those that still resist. PGD's first start is FGSM's picture, so it never does worse.
+//! The best image of all steps is kept, and one that errs as wished (by its margin) leaves the batch: what
+//! is left of the work is for those that still resist. PGD's first start is FGSM's image, so it never does
+//! worse.
 
 use super::ball::{Ball, host};
 use super::objective::{Objective, Standing};
@@ -23,25 +24,32 @@ use crate::tensor::Tensor;
 
 /// What an attack made of a batch.
 pub struct Attacked {
-    /// [N, side, side, 3], on the CPU.
+    /// The perturbed images, [N, side, side, 3], 0 to 1, on the CPU.
     pub x: Tensor,
+    /// How far each of them is led.
     pub standings: Vec<Standing>,
 }
 
+/// The settings of such an attack.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Iterative {
+    /// What it may change.
     pub ball: Ball,
-    /// Length of a step.
+    /// Length of a step, in the ball's norm and units.
     pub step: f32,
+    /// Steps from each start, above 0.
     pub steps: usize,
-    /// MIM's μ: how much of the sum of gradients stays from step to step. None: no sum.
+    /// MIM's μ, 0 to 10: how much of the sum of gradients stays from step to step. None: no sum.
     pub momentum: Option<f32>,
-    /// Starts at random points of the ball, after the one from FGSM's picture; 0: one from the original.
+    /// Starts at random points of the ball, after the one from FGSM's image; 0: one from the original.
     pub restarts: usize,
+    /// Draws the random starts.
     pub seed: u64,
 }
 
 impl Iterative {
+    /// One step of ε from the original, as Goodfellow et al. have it; an image that it makes no worse for
+    /// the network stays as it was (unlike in [`Iterative::one_step`]).
     pub fn fgsm(ball: Ball) -> Self {
         Iterative { ball, step: ball.epsilon, steps: 1, momentum: None, restarts: 0, seed: 0 }
     }
@@ -58,7 +66,7 @@ impl Iterative {
         Iterative { ball, step, steps, momentum: Some(1.0), restarts: 0, seed: 0 }
     }
 
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         self.ball.check()?;
         if self.steps == 0 || !(self.step >= 0.0 && self.step.is_finite()) {
             let message =
@@ -73,7 +81,7 @@ impl Iterative {
         }
     }
 
-    /// FGSM as it is: the picture after the one step, better or not.
+    /// FGSM as it is: the image after the one step of ε, better or not.
     pub fn one_step(
         ball: Ball,
         victim: &dyn Victim,
@@ -89,7 +97,8 @@ impl Iterative {
         Ok(Attacked { x, standings })
     }
 
-    /// The best pictures of all starts and steps.
+    /// The best images of all starts and steps. An error for settings out of range, and where the victim
+    /// gives logits or gradients that are not finite.
     pub fn perturb(
         &self,
         victim: &dyn Victim,
@@ -115,7 +124,7 @@ impl Iterative {
                     let each = pictures.values(i).len();
                     &inside.values::<f32>()[i * each..][..each]
                 });
-                // By what is in the picture, so that a picture's perturbation does not depend on its batch.
+                // By what is in the image, so that its perturbation does not depend on its batch.
                 let own = hash(pictures.values(i));
                 let mut stream = Stream::new(self.seed, &[domain::ATTACK, restart as u64, own]);
                 self.ball.random(pictures.values(i), inside, &mut stream)
@@ -127,7 +136,7 @@ impl Iterative {
         best.done(pictures)
     }
 
-    /// Steps from a start, for the pictures that are not where they should be.
+    /// Steps from a start, for the images that are not where they should be.
     fn climb(
         &self,
         start: &Tensor,
@@ -163,7 +172,10 @@ impl Iterative {
     }
 }
 
-/// Logits, and the gradient of the objective's loss where pictures may change.
+/// The logits of images, and the gradient of the objective's loss by them, 0 where `inside` is.
+///
+/// Row i of `x`, [N, side, side, 3], is image `numbers[i]` of the objective; `done` is the share of the
+/// attack's steps that are over.
 pub fn ascent(
     victim: &dyn Victim,
     x: &Tensor,
@@ -180,14 +192,14 @@ pub fn ascent(
     }
 }
 
-/// A number of its own for each picture.
+/// FNV-1a over the bits of an image's values: a number of its own for each.
 pub(super) fn hash(values: &[f32]) -> u64 {
     values
         .iter()
         .fold(0xcbf2_9ce4_8422_2325, |h, v| (h ^ v.to_bits() as u64).wrapping_mul(0x100_0000_01b3))
 }
 
-/// The pictures that are still on their way, and where they are.
+/// The images that are still on their way, and where they are.
 struct Moving {
     numbers: Vec<usize>,
     x: Tensor,
@@ -209,7 +221,7 @@ impl Moving {
         Ok(())
     }
 
-    /// μ·sum + gradient / mean|gradient|, of each picture.
+    /// μ·sum + gradient / mean|gradient|, for each image.
     fn accumulate(&mut self, gradient: &Tensor, momentum: f32) -> Result<Tensor> {
         let g = host(gradient)?;
         let sum = self.sum.get_or_insert_with(|| vec![0.0; g.len()]);
@@ -241,7 +253,7 @@ impl Moving {
     }
 }
 
-/// The best that was seen of each picture.
+/// The best that was seen of each image.
 struct Best {
     x: Vec<f32>,
     standings: Vec<Standing>,
@@ -265,7 +277,7 @@ impl Best {
         }
     }
 
-    /// Pictures, each by its number.
+    /// Images, each by its number.
     fn consider(&mut self, numbers: &[usize], x: &Tensor, standings: Vec<Standing>) -> Result<()> {
         let x = x.to_device(Device::Cpu)?;
         let each = x.shape().elements() / numbers.len().max(1);

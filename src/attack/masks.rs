@@ -1,8 +1,9 @@
 //! Networks that segment, led astray: every pixel has a say.
 //!
-//! Untargeted, the loss is the pixels' mean cross-entropy. Most of its gradient soon comes from pixels that are wrong
-//! already, which is wasted: **SegPGD** (Gu et al., ECCV 2022) weighs the right ones by 1 − λ and the wrong ones by λ, with λ
-//! rising from 0 to ½ over the steps. Targeted, a wish is given for every pixel, and the cross-entropy with it falls.
+//! Untargeted, the loss is the pixels' mean cross-entropy. Most of its gradient soon comes from pixels
+//! that are wrong already, which is wasted: **SegPGD** (Gu et al., ECCV 2022) weighs the right ones by
+//! 1 − λ and the wrong ones by λ, with λ rising from 0 to ½ over the steps. Targeted, a wish is given for
+//! every pixel, and the cross-entropy with it falls.
 
 use super::objective::{Objective, Standing, cross_entropy, softmax};
 use crate::data::{Mask, VOID};
@@ -12,21 +13,22 @@ use crate::eval::metrics::arg_max;
 /// A network for masks led astray.
 #[derive(Clone, Debug)]
 pub struct MaskObjective {
-    /// What each pixel of each picture is taken for, or wished to be; void ones have no say.
+    /// What each pixel of each image is taken for, or wished to be; void ones have no say.
     goal: Vec<Mask>,
-    /// Of a wish: the pixels that are to change. All others are to stay.
+    /// With a wish, the pixels that are to change. All others are to stay.
     turned: Option<Vec<Vec<bool>>>,
     /// Untargeted: weigh right and wrong pixels as SegPGD does.
     pub weighted: bool,
 }
 
 impl MaskObjective {
-    /// Away from the truth, at the network's size.
+    /// Away from the truth, masks at the network's size; `weighted` as [`MaskObjective::weighted`].
     pub fn untargeted(truth: Vec<Mask>, weighted: bool) -> Self {
         MaskObjective { goal: truth, turned: None, weighted }
     }
 
-    /// `now` is what the network says of each picture. An error where no pixel is there to be turned.
+    /// To turn the pixels of class `from` into `to` and leave the others as they are. `now` is what the
+    /// network says of each image. An error where no pixel is there to be turned.
     pub fn turn(mut now: Vec<Mask>, from: u8, to: u8) -> Result<Self> {
         let turned: Vec<Vec<bool>> =
             now.iter().map(|mask| mask.classes.iter().map(|&class| class == from).collect()).collect();
@@ -41,7 +43,8 @@ impl MaskObjective {
         Ok(MaskObjective { goal: now, turned: Some(turned), weighted: false })
     }
 
-    /// Of the pixels that have a say, those that err; of a wish, those to be turned that are.
+    /// The share of the pixels with a say that err; with a wish, of those to be turned, that are. `logits`
+    /// [height, width, classes]; 0 to 1.
     pub fn share(&self, picture: usize, logits: &[f32]) -> f64 {
         let goal = &self.goal[picture].classes;
         let width = logits.len() / goal.len();
@@ -59,8 +62,8 @@ impl MaskObjective {
         led as f64 / all.max(1) as f64
     }
 
-    /// Of a wish: of the pixels that are to stay, those that do.
-    pub fn kept(&self, picture: usize, logits: &[f32]) -> f64 {
+    /// With a wish, the share of the pixels that are to stay that do; without one, 1.
+    pub(crate) fn kept(&self, picture: usize, logits: &[f32]) -> f64 {
         let goal = &self.goal[picture].classes;
         let Some(turned) = &self.turned else { return 1.0 };
         let width = logits.len() / goal.len();
@@ -73,16 +76,11 @@ impl MaskObjective {
         }
         same as f64 / all.max(1) as f64
     }
-
-    /// What each pixel was wished to be (or is, where it is to be wrong).
-    pub fn goal(&self, picture: usize) -> &Mask {
-        &self.goal[picture]
-    }
 }
 
 impl Objective for MaskObjective {
-    /// Reached where every pixel errs, or where all follow a wish: an attack goes on to its last step. The score is the
-    /// share of them that do; of a wish, less those that were to stay and do not.
+    /// Reached where every pixel errs, or where all follow a wish: an attack goes on to its last step. The
+    /// score is the share of them that do; with a wish, less those that were to stay and do not.
     fn standing(&self, picture: usize, logits: &[f32]) -> Standing {
         let goal = &self.goal[picture].classes;
         let width = logits.len() / goal.len();
@@ -91,7 +89,7 @@ impl Objective for MaskObjective {
             Some(_) => share + self.kept(picture, logits),
             None => share,
         };
-        // Of pictures with as many wrong pixels the one with the higher loss.
+        // With as many wrong pixels, the image with the higher loss is the better one.
         let sign = if self.turned.is_some() { -1.0 } else { 1.0 };
         let pixels = logits.chunks_exact(width).zip(goal).filter(|(_, class)| **class != VOID);
         let loss: f64 = pixels.map(|(row, &class)| cross_entropy(row, class as usize)).sum();

@@ -3,20 +3,22 @@
 use super::ball::Norm;
 use crate::error::{Error, Result};
 
-/// Of one picture beside its original, both of 0 to 1.
+/// How far one image is from its original, both of 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize))]
 pub struct Visibility {
+    /// The largest change of a value.
     pub linf: f64,
+    /// The root of the sum of squared changes.
     pub l2: f64,
     /// Peak signal-to-noise ratio in dB: 10·log₁₀(1 / mean squared change). None where nothing changed.
     pub psnr: Option<f64>,
-    /// Structural similarity: 1 for the same picture.
+    /// Structural similarity ([`ssim`]): 1 for the same image.
     pub ssim: f64,
 }
 
 impl Visibility {
-    /// Of pictures [height, width, 3].
+    /// Measures images [height, width, 3]; an error where they are not of that size.
     pub fn of(x: &[f32], origin: &[f32], height: usize, width: usize) -> Result<Self> {
         let l2 = Norm::L2.of(x, origin);
         let mean_square = l2 * l2 / x.len().max(1) as f64;
@@ -37,10 +39,13 @@ const DEVIATION: f64 = 1.5;
 const C1: f64 = 1e-4;
 const C2: f64 = 9e-4;
 
-/// Structural similarity (Wang, Bovik, Sheikh and Simoncelli, 2004), the mean over the channels and over all windows that
-/// lie inside. With the window's means μ, variances σ² and covariance:
+/// Structural similarity (Wang, Bovik, Sheikh and Simoncelli, 2004), the mean over the channels and over
+/// all windows that lie inside. With the window's means μ, variances σ² and covariance:
 ///
 /// (2μ_xμ_y + C₁)(2σ_xy + C₂) / ((μ_x² + μ_y² + C₁)(σ_x² + σ_y² + C₂))
+///
+/// Images are [height, width, 3], 0 to 1; an error where they are not of that size. The window is a
+/// Gaussian of 11×11 with a deviation of 1.5, or as large as the image where that is smaller.
 pub fn ssim(x: &[f32], y: &[f32], height: usize, width: usize) -> Result<f64> {
     if height == 0 || width == 0 || x.len() != height * width * 3 || y.len() != x.len() {
         let got = format!("{} and {}", x.len(), y.len());
@@ -92,14 +97,14 @@ fn blur(plane: &[f64], width: usize, rows: &[f64], columns: &[f64]) -> Vec<f64> 
 }
 
 /// The middle of sorted numbers; None of none.
-pub fn median(values: &[f64]) -> Option<f64> {
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let n = sorted.len();
     (n > 0).then(|| (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0)
 }
 
-pub fn mean(values: &[f64]) -> Option<f64> {
+pub(crate) fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 

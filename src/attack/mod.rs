@@ -1,14 +1,15 @@
 //! Small perturbations that make networks err, what they cost, and what helps against them.
 //!
-//! Pictures are [N, side, side, 3] with values of 0 to 1, whatever a network's weights expect: a [`Victim`] has its
-//! preprocessing inside, so that an ε of 8/255 means eight of the 255 steps of a picture file. What a network is to be
-//! led to is an [`Objective`]: a loss of its logits that the attack raises, and a verdict.
+//! Images are [N, side, side, 3] with values of 0 to 1, whatever a network's weights expect: a [`Victim`]
+//! has its preprocessing inside, so that an ε of 8/255 means eight of the 255 steps of an image file. What
+//! a network is to be led to is an [`Objective`]: a loss of its logits that the attack raises, and a
+//! verdict.
 //!
-//! In the order to read it: [`ball`] (what counts as small), [`victim`], [`objective`], [`iterative`] (FGSM, PGD, MIM),
-//! [`masks`] (networks that segment), [`deepfool`], [`square`] (without gradients), [`universal`] (one perturbation for all
-//! pictures), [`measure`] (how visible a perturbation is), [`generator`] (a network that
-//! perturbs), [`trial`] (an attack on many pictures), [`baseline`] (whether there is anything to attack), [`defence`] (what
-//! helps).
+//! In the order to read it: [`ball`] (what counts as small), [`victim`], [`objective`], [`iterative`]
+//! (FGSM, PGD, MIM), [`masks`] (networks that segment), [`deepfool`], [`square`] (without gradients),
+//! [`universal`] (one perturbation for all images), [`measure`] (how visible a perturbation is),
+//! [`generator`] (a network that perturbs), [`trial`] (an attack on many images), [`baseline`] (whether
+//! there is anything to attack), [`defence`] (what helps).
 
 pub mod ball;
 pub mod baseline;

@@ -1,63 +1,67 @@
-//! What a network is to be led to: a loss of a picture's logits that rises, and whether it is reached.
+//! What a network is to be led to: a loss of an image's logits that rises, and whether it is reached.
 
 use crate::data::{CLASSES, Labels};
 use crate::error::{Error, Result};
 use crate::eval::metrics::arg_max;
 
-/// How far an attack is with one picture.
+/// How far an attack is with one image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Standing {
     /// The network errs as wished.
     pub reached: bool,
     /// It does so by a margin, if one is asked for: the attack need not go on.
     pub sure: bool,
-    /// Of two pictures that both reach it, or both do not, the one with more of this is kept.
+    /// Between two perturbations that both reach it, or both do not, the one with more of this is kept.
     pub score: f64,
 }
 
 impl Standing {
-    pub fn is_better_than(&self, other: &Standing) -> bool {
+    pub(crate) fn is_better_than(&self, other: &Standing) -> bool {
         (self.reached, self.score) > (other.reached, other.score)
     }
 }
 
-/// For a batch of pictures, each by its number in it.
+/// What a network is to be led to, for a batch of images, each by its number in it. Logits are those of
+/// one image: [classes], or [height, width, classes] of a network that segments.
 pub trait Objective: Sync {
+    /// Whether these logits are what is wished, and how near they are to it.
     fn standing(&self, picture: usize, logits: &[f32]) -> Standing;
 
-    /// ∂loss/∂logits of the loss that is to rise. `done` is the share of the attack's steps that are over.
+    /// Fills `gradient`, as long as `logits`, with ∂loss/∂logits of the loss that is to rise. `done` is the
+    /// share of the attack's steps that are over, 0 to 1.
     fn upstream(&self, picture: usize, logits: &[f32], done: f32, gradient: &mut [f32]);
 }
 
 /// What a classifier is to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goal {
-    /// Anything else: of a softmax another class, of sigmoids none of the true labels.
+    /// Anything else: with a softmax another class, with sigmoids none of the true labels.
     Untargeted,
-    /// This class: of a softmax as the likeliest, of sigmoids above its threshold.
+    /// This class: with a softmax as the likeliest, with sigmoids above its threshold.
     Targeted(usize),
 }
 
 /// A classifier led astray.
 #[derive(Clone, Debug)]
 pub struct LabelObjective {
-    /// The true labels of each picture.
+    /// The true labels of each image.
     pub truth: Vec<Labels>,
+    /// What it is to say instead.
     pub goal: Goal,
-    /// A softmax: a picture is of one class, its first label.
+    /// A softmax: an image is of one class, its first label.
     pub exclusive: bool,
-    /// Of sigmoids: a class is said to be there above this, one a class.
+    /// With sigmoids, a class is said to be there above this probability, one a class.
     pub thresholds: Vec<f32>,
-    /// How many logits beyond the boundary an attack goes on to (Carlini and Wagner's κ), so that the perturbation survives
-    /// being rounded to bytes.
+    /// How many logits beyond the boundary an attack goes on to (Carlini and Wagner's κ), so that the
+    /// perturbation survives being rounded to bytes.
     pub margin: f32,
-    /// Of sigmoids, untargeted: raise the loss of all classes (Keras' binary cross-entropy), as far as others are put in
-    /// the picture. Else of the true ones alone, which is what success asks for.
+    /// With sigmoids, untargeted: raise the loss of all classes (Keras' binary cross-entropy), as far as
+    /// others are put in the image. Else of the true ones alone, which is what success asks for.
     pub all_classes: bool,
 }
 
 impl LabelObjective {
-    /// An error where a picture has no label, or the class is unknown.
+    /// An error where an image has no label to lead away from, or the target is no class.
     pub fn check(&self) -> Result<()> {
         let classes = self.thresholds.len();
         if let Goal::Targeted(class) = self.goal
@@ -93,8 +97,8 @@ impl LabelObjective {
         labels
     }
 
-    /// Of sigmoids: the logit above which a class is said to be there.
-    pub fn boundary(&self, class: usize) -> f64 {
+    /// The logit above which a class is said to be there, with sigmoids.
+    pub(crate) fn boundary(&self, class: usize) -> f64 {
         let p = (self.thresholds[class] as f64).clamp(1e-6, 1.0 - 1e-6);
         (p / (1.0 - p)).ln()
     }
@@ -180,8 +184,9 @@ impl Objective for LabelObjective {
         gradient.fill(0.0);
         let truth = &self.truth[picture];
         match (self.exclusive, self.goal) {
-            // The cross-entropy of a class: p − y; it is to rise for the true class, to fall for the wished one. Without a
-            // label that is p: the loss is 0, and the step follows what the network says already.
+            // The cross-entropy of a class: p − y; it is to rise for the true class, to fall for the
+            // wished one. Without a label that is p: the loss is 0, and the step follows what the network
+            // says already.
             (true, goal) => {
                 let (class, sign) = match goal {
                     Goal::Untargeted => (self.true_class(picture), 1.0),

@@ -1,4 +1,4 @@
-//! Pictures as a network sees them, 0 to 1, and back to bytes.
+//! Images as a network sees them, 0 to 1, and back to bytes.
 
 use super::ball::{Ball, Norm};
 use super::victim::rows;
@@ -7,19 +7,21 @@ use crate::data::{Dataset, Picture};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
-/// A batch of pictures fitted into a square. What the fit puts around them is not theirs: no attack changes it.
+/// A batch of images fitted into a square. What the fit puts around them is not theirs: no attack
+/// changes it.
 #[derive(Clone)]
 pub struct Pictures {
     /// [N, side, side, 3], 0 to 1
     pub x: Tensor,
-    /// 1 where a value belongs to its picture, of the same shape; None where all do.
+    /// 1 where a value belongs to its image, 0 around it, of the same shape; None where all do.
     pub inside: Option<Tensor>,
-    /// Where each picture lies in its square.
+    /// Where each image lies in its square, in pixels.
     pub places: Vec<Placement>,
 }
 
 impl Pictures {
-    /// Of a data set, in the order of `indices`.
+    /// Reads images of a data set, in the order of `indices`. An error where one cannot be read, or there
+    /// is none.
     pub fn of(dataset: &dyn Dataset, indices: &[usize], side: usize, fit: Fit) -> Result<Self> {
         let (mut values, mut places) = (Vec::new(), Vec::new());
         for &index in indices {
@@ -51,15 +53,15 @@ impl Pictures {
         Ok(Pictures { x: Tensor::from_slice(&values, shape)?, inside, places })
     }
 
-    /// Pictures [N, side, side, 3] of 0 to 1 that fill their squares.
+    /// Images [N, side, side, 3] of 0 to 1 that fill their squares.
     pub fn whole(x: Tensor) -> Self {
         let (n, side) = (x.shape()[0], x.shape()[1]);
         let place = Placement { height: side, width: side, top: 0, left: 0 };
         Pictures { x, inside: None, places: vec![place; n] }
     }
 
-    /// Those of these numbers.
-    pub fn some(&self, numbers: &[usize]) -> Result<Self> {
+    /// The images of these numbers.
+    pub(crate) fn some(&self, numbers: &[usize]) -> Result<Self> {
         Ok(Pictures {
             x: rows(&self.x, numbers)?,
             inside: self.inside.as_ref().map(|inside| rows(inside, numbers)).transpose()?,
@@ -67,45 +69,49 @@ impl Pictures {
         })
     }
 
+    /// The number of images.
     pub fn len(&self) -> usize {
         self.places.len()
     }
 
+    /// Whether there is no image.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
 
+    /// Height and width of the squares, in pixels.
     pub fn side(&self) -> usize {
         self.x.shape()[1]
     }
 
-    /// The values of one picture's square.
+    /// The values of one image's square, [side, side, 3], 0 to 1.
     pub fn values(&self, i: usize) -> &[f32] {
         let each = self.side() * self.side() * 3;
         &self.x.values::<f32>()[i * each..][..each]
     }
 
-    /// Other values for the same pictures.
+    /// These images with other values, [N, side, side, 3].
     pub fn with(&self, x: Tensor) -> Self {
         Pictures { x, inside: self.inside.clone(), places: self.places.clone() }
     }
 
-    /// The values of one picture, without what is around it: [height, width, 3].
-    pub fn own(&self, i: usize) -> Vec<f32> {
+    /// The values of one image, without what is around it: [height, width, 3].
+    pub(crate) fn own(&self, i: usize) -> Vec<f32> {
         let (at, side) = (self.places[i], self.side());
         let row = |y: usize| &self.values(i)[(y * side + at.left) * 3..][..at.width * 3];
         (at.top..at.top + at.height).flat_map(row).copied().collect()
     }
 
-    /// One picture in bytes, without what is around it.
+    /// One image in bytes, without what is around it.
     pub fn picture(&self, i: usize) -> Result<Picture> {
         let at = self.places[i];
         let bytes = self.own(i).iter().map(|&v| (v * 255.0).round().clamp(0.0, 255.0) as u8).collect();
         Picture::new(at.height, at.width, bytes)
     }
 
-    /// The values as a picture file keeps them, in steps of 1/255: the nearest, or of L∞ the nearest inside the ball
-    /// around the original (there is one from ε = .5/255 on; below that a picture stays as near as it can).
+    /// The values as an image file keeps them, in steps of 1/255: the nearest, or with L∞ the nearest inside
+    /// the ball around the original (there is one from ε = .5/255 on; below that an image stays as near as
+    /// it can).
     pub fn rounded(&self, origin: &Pictures, ball: Option<Ball>) -> Result<Self> {
         let round = |(&x, &o): (&f32, &f32)| {
             let nearest = (x * 255.0).round().clamp(0.0, 255.0);

@@ -1,8 +1,8 @@
 //! The Square attack (Andriushchenko et al., 2020): without gradients, by asking the network.
 //!
-//! It begins with vertical stripes of ±ε. Each query changes a square at a random place to +ε or −ε, a sign a channel, and
-//! keeps the change where the loss rises. The squares are large at first, a share p = .8 of the picture, and p is halved at
-//! fixed parts of the queries. For L∞ alone.
+//! It begins with vertical stripes of ±ε. Each query changes a square at a random place to +ε or −ε, a sign
+//! a channel, and keeps the change where the loss rises. The squares are large at first, a share p = .8 of
+//! the image, and p is halved at fixed parts of the queries. For L∞ alone.
 
 use super::iterative::Attacked;
 use super::objective::{Objective, Standing};
@@ -13,22 +13,26 @@ use crate::error::{Error, Result};
 use crate::random::{Stream, domain};
 use crate::tensor::Tensor;
 
+/// The attack's settings.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Square {
+    /// What it may change, of L∞.
     pub ball: Ball,
-    /// Times the network is asked about a picture.
+    /// Times the network is asked about an image, above 0.
     pub queries: usize,
-    /// The share of a picture that the first square has.
+    /// The share of an image's pixels that the first square has: above 0, at most 1.
     pub share: f32,
+    /// Draws stripes, places and signs.
     pub seed: u64,
 }
 
 impl Square {
+    /// The authors' first share of 0.8.
     pub fn new(ball: Ball, queries: usize) -> Self {
         Square { ball, queries, share: 0.8, seed: 0 }
     }
 
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         self.ball.check()?;
         if self.ball.norm != Norm::Linf {
             return Err(Error::argument("norm", "the square attack is for linf alone"));
@@ -43,7 +47,7 @@ impl Square {
         Ok(())
     }
 
-    /// The share of the picture at a query: halved at these parts of all, as the authors have it for 10,000.
+    /// The share of the image at a query: halved at these parts of all, as the authors have it for 10,000.
     fn share_at(&self, query: usize) -> f32 {
         let at = query * 10_000 / self.queries;
         let halvings =
@@ -51,6 +55,8 @@ impl Square {
         self.share / (1u32 << halvings) as f32
     }
 
+    /// The best images that the queries found; those that err as wished are asked about no more. An error
+    /// for settings out of range and a ball that is not of L∞.
     pub fn perturb(
         &self,
         victim: &dyn Victim,

@@ -105,7 +105,8 @@ proptest! {
                 prop_assert!(x.iter().all(|v| (0.0..=1.0).contains(v)));
                 // Beyond ε by no more than the rounding of numbers near 1.
                 let far = norm.of(x, origin);
-                prop_assert!(far <= ball.epsilon as f64 * (1.0 + 1e-5) + 1e-6, "{attack:?}: {far} of {}", ball.epsilon);
+                let most = ball.epsilon as f64 * (1.0 + 1e-5) + 1e-6;
+                prop_assert!(far <= most, "{attack:?}: {far} of {}", ball.epsilon);
                 if let Some(inside) = &pictures.inside {
                     let around = inside.values::<f32>()[i * x.len()..].iter().zip(x.iter().zip(origin));
                     prop_assert!(around.into_iter().all(|(&inside, (x, o))| inside > 0.0 || x == o));

@@ -1,4 +1,4 @@
-//! An attack on many pictures, and what it comes to.
+//! An attack on many images, and what it comes to.
 
 use super::ball::{Ball, Norm};
 use super::baseline::Doubt;
@@ -21,25 +21,34 @@ use crate::tensor::Tensor;
 use std::collections::HashMap;
 use std::time::Instant;
 
-/// A way to perturb pictures.
+/// A way to perturb images, with its settings.
 #[derive(Clone, Debug)]
 pub enum Attack {
+    /// One step of ε ([`Iterative::one_step`]).
     Fgsm(Ball),
+    /// PGD, MIM: steps along the gradient's sign.
     Iterative(Iterative),
+    /// The least change that leads a classifier astray; no ε.
     DeepFool(DeepFool),
+    /// Queries, no gradients.
     Square(Square),
+    /// One perturbation for all images, found before.
     Universal(Universal),
+    /// A network that perturbs, trained before.
     Generator(Box<Generator>),
 }
 
 /// What the victim's answers are compared with.
 #[derive(Clone, Debug)]
 pub enum Aim {
+    /// A classifier's, with labels.
     Labels(LabelObjective),
+    /// Those of a network that segments, with masks.
     Masks(MaskObjective),
 }
 
 impl Aim {
+    /// The objective of either kind.
     pub fn objective(&self) -> &dyn Objective {
         match self {
             Aim::Labels(objective) => objective,
@@ -49,6 +58,8 @@ impl Aim {
 }
 
 impl Attack {
+    /// Perturbs a batch of images, which `aim` numbers alike. An error for settings out of range, for
+    /// DeepFool on masks, and where the victim gives numbers that are not finite.
     pub fn perturb(&self, victim: &dyn Victim, pictures: &Pictures, aim: &Aim) -> Result<Attacked> {
         let objective = aim.objective();
         match (self, aim) {
@@ -66,7 +77,7 @@ impl Attack {
         }
     }
 
-    /// An error where its settings make no sense for pictures of a side.
+    /// An error where its settings make no sense for images of a side.
     pub fn check(&self, side: usize) -> Result<()> {
         match self {
             Attack::Iterative(iterative) => iterative.check()?,
@@ -78,7 +89,7 @@ impl Attack {
     }
 
     /// What it may change, where that is limited.
-    pub fn ball(&self) -> Option<Ball> {
+    pub(crate) fn ball(&self) -> Option<Ball> {
         match self {
             Attack::Fgsm(ball) => Some(*ball),
             Attack::Iterative(iterative) => Some(iterative.ball),
@@ -90,20 +101,25 @@ impl Attack {
     }
 }
 
-/// The pictures of an experiment.
+/// The images of an experiment.
 pub struct Subjects<'a> {
+    /// Where they are read from.
     pub dataset: &'a dyn Dataset,
+    /// Which of its samples.
     pub indices: &'a [usize],
+    /// Height and width that the network takes, in pixels.
     pub side: usize,
+    /// How images are brought to that size.
     pub fit: Fit,
     /// What the network is to be led to, for a batch of samples.
     pub aim: &'a dyn Fn(&[usize], &Pictures) -> Result<Aim>,
+    /// Images that are attacked together.
     pub batch: usize,
 }
 
 impl Subjects<'_> {
-    /// Batches of sample numbers, their pictures and what is wanted of them.
-    pub fn batches(&self) -> impl Iterator<Item = Result<(&[usize], Pictures, Aim)>> {
+    /// Batches of sample numbers, their images and what is wanted of them.
+    pub(crate) fn batches(&self) -> impl Iterator<Item = Result<(&[usize], Pictures, Aim)>> {
         self.indices.chunks(self.batch.max(1)).map(|indices| {
             let pictures = Pictures::of(self.dataset, indices, self.side, self.fit)?;
             let aim = (self.aim)(indices, &pictures)?;
@@ -112,36 +128,42 @@ impl Subjects<'_> {
     }
 }
 
-/// What a network says of one picture.
+/// What a network says of one image.
 #[derive(Clone, Debug)]
 pub struct Seen {
+    /// How far it is led.
     pub standing: Standing,
     /// The classes that are said to be there.
     pub said: Labels,
-    /// Of a classifier, one a class.
+    /// A classifier's, one a class; empty for masks.
     pub probabilities: Vec<f32>,
-    /// Of a network that segments, at its own size.
+    /// What a network that segments says, at its own size; None for a classifier.
     pub mask: Option<Mask>,
-    /// Share of a mask's pixels that are as wished, of those that are to change; of a classifier 1 where it is reached.
+    /// The share of a mask's pixels that are as wished, among those that are to change; for a classifier 1
+    /// where its goal is reached, else 0.
     pub led: f64,
-    /// Share of a mask's pixels that are what they were, of those that are to stay.
+    /// The share of a mask's pixels that are what they were, among those that are to stay; else 1.
     pub kept: f64,
 }
 
-/// One picture, before and after.
+/// One image, before and after.
 #[derive(Clone, Debug)]
 pub struct Trial {
     /// Its number in the data set.
     pub index: usize,
+    /// What the network says of it as it is.
     pub before: Seen,
+    /// What it says of the perturbed image.
     pub after: Seen,
-    /// After the perturbed picture's values were rounded to bytes.
+    /// What it says after the perturbed image's values were rounded to bytes.
     pub rounded: Seen,
-    /// Of the perturbation, not rounded.
+    /// How visible the perturbation is, before rounding.
     pub visible: Visibility,
+    /// What the attack took, its batch's time over the images in it.
     pub seconds: f64,
-    /// The picture as the network saw it, and the perturbed one, in bytes.
+    /// The image as the network saw it, in bytes.
     pub original: Picture,
+    /// The perturbed image, in bytes.
     pub perturbed: Picture,
 }
 
@@ -152,12 +174,13 @@ impl Trial {
     }
 }
 
-/// What one attack did within each ε so far, from the smallest on: whatever fools a network within a smaller ball is in the
-/// larger ones, too. Each ε is attacked on its own; this is for reporting the best of them beside it.
+/// What one attack did within each ε so far, from the smallest on: whatever fools a network within a smaller
+/// ball is in the larger ones, too. Each ε is attacked on its own; this is for reporting the best of them
+/// beside it.
 #[derive(Clone, Debug, Default)]
 pub struct SoFar(HashMap<usize, Led>);
 
-/// How far one picture was led.
+/// How far one image was led.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Led {
     /// The network errs as wished.
@@ -167,7 +190,7 @@ pub struct Led {
 }
 
 impl SoFar {
-    /// The best that is known of a trial's picture, this trial among it.
+    /// The best that is known of a trial's image, this trial among it.
     pub fn with(&self, trial: &Trial) -> Led {
         let now = Led { reached: trial.after.standing.reached, share: trial.after.led };
         self.0.get(&trial.index).map_or(now, |before| Led {
@@ -176,6 +199,7 @@ impl SoFar {
         })
     }
 
+    /// Takes note of the trials within one ε.
     pub fn add(&mut self, trials: &[Trial]) {
         for trial in trials {
             let best = self.with(trial);
@@ -184,7 +208,7 @@ impl SoFar {
     }
 }
 
-/// What a network says of each picture.
+/// What a network says of each image of [N, side, side, 3], 0 to 1; an error where a logit is not finite.
 pub fn seen(victim: &dyn Victim, x: &Tensor, aim: &Aim) -> Result<Vec<Seen>> {
     let logits = victim::logits(victim, x)?;
     let each = logits.shape().elements() / x.shape()[0].max(1);
@@ -217,7 +241,8 @@ pub fn seen(victim: &dyn Victim, x: &Tensor, aim: &Aim) -> Result<Vec<Seen>> {
     }
 }
 
-/// Attacks all pictures; each is given to `done` as soon as it is there, which may end the experiment with an error.
+/// Attacks all images; each is given to `done` as soon as it is there, which may end the experiment with
+/// an error. An error, too, for no images, and where [`Attack::perturb`] has one.
 pub fn run(
     attack: &Attack,
     victim: &dyn Victim,
@@ -252,40 +277,57 @@ pub fn run(
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize))]
 pub struct Summary {
+    /// How many images were attacked.
     pub pictures: usize,
-    /// Share of the pictures of which the network says what it should (or does not say what was wished): as they
-    /// are, attacked, and attacked and rounded to bytes. None where a [`Doubt`] leaves nothing to tell.
+    /// The share of images of which the network says what it should (or does not say what was wished), as
+    /// they are.
     pub clean: f64,
+    /// That share of the perturbed images; None where a [`Doubt`] leaves nothing to tell.
     pub robust: Option<f64>,
+    /// That share of the perturbed images rounded to bytes; None as in `robust`.
     pub robust_rounded: Option<f64>,
-    /// Of the pictures that were right, those that are not any more; None as above.
+    /// The share of the images that were right that are not any more; None as in `robust`, and where none
+    /// was right.
     pub success: Option<f64>,
-    /// Of masks: the mean share of pixels that are as wished, of those that are to change, and of those that are what
-    /// they were, of those that are to stay.
+    /// The mean of [`Seen::led`] over the perturbed images.
     pub led: f64,
+    /// The mean of [`Seen::kept`] over the perturbed images.
     pub kept: f64,
-    /// The same with the best of this ε and the smaller ones for each picture.
+    /// `robust` with the best of this ε and the smaller ones for each image.
     pub robust_so_far: Option<f64>,
+    /// `success` with the best of this ε and the smaller ones for each image.
     pub success_so_far: Option<f64>,
+    /// `led` with the best of this ε and the smaller ones for each image.
     pub led_so_far: f64,
     /// What the figures do not tell, in words.
     pub doubt: Option<String>,
-    /// Mean average precision of a classifier, mean IoU of masks with the truth; None where it cannot be told.
+    /// Mean average precision of a classifier, mean IoU of masks with the truth, of the images as they are;
+    /// None where it cannot be told.
     pub score_clean: Option<f64>,
+    /// That score of the perturbed images.
     pub score: Option<f64>,
+    /// That score of the perturbed images rounded to bytes.
     pub score_rounded: Option<f64>,
-    /// Of a classifier's successful perturbations, of all of masks'.
+    /// The mean of [`Visibility::linf`] over a classifier's successful perturbations, or over all of masks';
+    /// None where there are none. So are the next five.
     pub mean_linf: Option<f64>,
+    /// The median of the largest changes.
     pub median_linf: Option<f64>,
+    /// The mean Euclidean change of an image.
     pub mean_l2: Option<f64>,
+    /// The median Euclidean change of an image.
     pub median_l2: Option<f64>,
+    /// The mean peak signal-to-noise ratio, in dB.
     pub mean_psnr: Option<f64>,
+    /// The mean structural similarity.
     pub mean_ssim: Option<f64>,
+    /// What the attack took for an image, in the mean.
     pub seconds_per_picture: f64,
 }
 
 impl Summary {
-    /// Of trials on one data set, after those with a smaller ε.
+    /// Sums up trials on one data set, after those with a smaller ε. An error for no trials, and where a
+    /// true mask cannot be read.
     pub fn of(trials: &[Trial], so_far: &SoFar, dataset: &dyn Dataset, fit: Fit) -> Result<Self> {
         let n = trials.len();
         if n == 0 {
@@ -371,7 +413,7 @@ fn mean_iou(
     Ok(confusion.mean_iou().ok())
 }
 
-/// The share of pictures that resist perturbations of at most ε, for one attack that has no ε of its own.
+/// The share of images that resist perturbations of at most ε, for one attack that has no ε of its own.
 pub fn robust_within(trials: &[Trial], ball: Ball) -> f64 {
     let small = |t: &Trial| match ball.norm {
         Norm::Linf => t.visible.linf <= ball.epsilon as f64,

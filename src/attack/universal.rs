@@ -1,7 +1,9 @@
-//! One perturbation for all pictures (Moosavi-Dezfooli et al., 2017), found by stochastic gradients (Shafahi et al., 2020).
+//! One perturbation for all images (Moosavi-Dezfooli et al., 2017), found by stochastic gradients (Shafahi
+//! et al., 2020).
 //!
-//! δ ← clip(δ + step·sign(Σ ∂L(xᵢ + δ)/∂δ), −ε, ε) over batches of pictures. A picture that errs as wished has no say any
-//! more: those that resist are what is left to learn from. It needs no gradient of the picture it is put on.
+//! δ ← clip(δ + step·sign(Σ ∂L(xᵢ + δ)/∂δ), −ε, ε) over batches of images. An image that errs as wished has
+//! no say any more: those that resist are what is left to learn from. It needs no gradient of the image it
+//! is put on.
 
 use super::ball::{Ball, Norm, host};
 use super::iterative::{Attacked, ascent};
@@ -11,9 +13,10 @@ use super::victim::{self, Victim, standings_of};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
-/// A perturbation that fits any picture of its side.
+/// A perturbation that fits any image of its side.
 #[derive(Clone, Debug)]
 pub struct Universal {
+    /// What it may change at most, of L∞.
     pub ball: Ball,
     /// [side, side, 3]
     delta: Vec<f32>,
@@ -21,6 +24,8 @@ pub struct Universal {
 }
 
 impl Universal {
+    /// No perturbation yet, for images [side, side, 3]. An error for an ε out of range and a ball that is
+    /// not of L∞.
     pub fn new(ball: Ball, side: usize) -> Result<Self> {
         ball.check()?;
         match ball.norm {
@@ -29,12 +34,13 @@ impl Universal {
         }
     }
 
-    /// [side, side, 3], −ε to ε
+    /// The perturbation, [side, side, 3], −ε to ε.
     pub fn delta(&self) -> &[f32] {
         &self.delta
     }
 
-    /// One step on a batch of pictures; gives the share of them that erred as wished before it.
+    /// One step of `size` (in units of images from 0 to 1) on a batch of images; gives the share of them
+    /// that erred as wished before it. An error for images of another side.
     pub fn step(
         &mut self,
         victim: &dyn Victim,
@@ -65,8 +71,8 @@ impl Universal {
         Ok(led as f64 / all.len() as f64)
     }
 
-    /// The pictures with it added.
-    pub fn added(&self, pictures: &Pictures) -> Result<Tensor> {
+    /// The images with it added.
+    fn added(&self, pictures: &Pictures) -> Result<Tensor> {
         if pictures.side() != self.side {
             return Err(Error::shape(
                 "universal",
@@ -84,6 +90,7 @@ impl Universal {
         Tensor::from_slice(&x, pictures.x.shape())
     }
 
+    /// The images with it added, and what the network makes of them; an error for images of another side.
     pub fn perturb(
         &self,
         victim: &dyn Victim,
@@ -96,7 +103,7 @@ impl Universal {
     }
 }
 
-/// The objective of those pictures that have not reached it.
+/// The objective of those images that have not reached it.
 struct Resisting<'a>(&'a dyn Objective);
 
 impl Objective for Resisting<'_> {

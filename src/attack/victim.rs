@@ -1,4 +1,4 @@
-//! What is attacked: logits as a function of pictures from 0 to 1, and their gradients.
+//! What is attacked: logits as a function of images from 0 to 1, and their gradients.
 
 use super::ball::host;
 use super::objective::{Objective, Standing};
@@ -7,21 +7,22 @@ use crate::context::no_grad;
 use crate::data::image::Preprocess;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::{Model, Run, for_inference};
+use crate::nn::{Mode, Model, for_inference};
 use crate::ops::{self, Conv2dOptions};
 use crate::tensor::{DType, Tensor};
 
 /// A network as an attacker sees it.
 pub trait Victim: Sync {
-    /// Pictures [N, side, side, 3], 0 to 1 → logits [N, …, classes], on the tape where the pictures are.
+    /// Images [N, side, side, 3], 0 to 1 → logits [N, …, classes], on the tape where the images are.
     fn logits(&self, x: &Tensor) -> Result<Tensor>;
 
-    /// Height and width of the pictures.
+    /// Height and width of the images, in pixels.
     fn side(&self) -> usize;
 
+    /// Where it runs: images are brought there.
     fn device(&self) -> Device;
 
-    /// Whether a picture (or a pixel) is of one class alone: a softmax. Else a sigmoid each.
+    /// Whether an image (or a pixel) is of one class alone: a softmax. Else a sigmoid each.
     fn exclusive(&self) -> bool;
 
     /// What it is called in messages.
@@ -40,18 +41,19 @@ pub struct Network {
 }
 
 impl Network {
-    /// A classifier, or a network that segments.
+    /// A classifier, or a network that segments, rewritten for inference; `preprocess` is what its weights
+    /// expect of pixel values.
     pub fn new(model: &Model, preprocess: Preprocess) -> Result<Self> {
         Self::as_it_is(&for_inference(model)?, preprocess)
     }
 
-    /// The same with its layers as they are declared. Folding rounds otherwise: where a ReLU stands on a knife's edge, that
-    /// changes the signs of some gradients of small size.
+    /// [`Network::new`] with the layers as they are declared. Folding rounds otherwise: where a ReLU stands
+    /// on a knife's edge, that changes the signs of some gradients of small size.
     pub fn as_it_is(model: &Model, preprocess: Preprocess) -> Result<Self> {
         let last = &model.graph.nodes()[model.graph.nodes().len() - 1];
         let exclusive = last.layer.activation() != Activation::Sigmoid;
         let mut model = model.clone();
-        // An attack asks for the gradient by the pictures and for no other.
+        // An attack asks for the gradient by the images and for no other.
         model.parameters.iter_mut().for_each(|parameter| parameter.trainable = false);
         let device = model.device();
         let preprocess = match linear(preprocess) {
@@ -64,7 +66,7 @@ impl Network {
         Ok(Network { name: model.graph.name.clone(), model, preprocess, exclusive })
     }
 
-    /// The same under another name: two networks may be of one kind.
+    /// This network under another name: two networks may be of one kind.
     pub fn named(self, name: impl Into<String>) -> Self {
         Network { name: name.into(), ..self }
     }
@@ -76,7 +78,7 @@ impl Victim for Network {
             Some((kernel, bias)) => ops::conv2d(x, kernel, Some(bias), Conv2dOptions::default())?,
             None => x.clone(),
         };
-        Ok(self.model.run(&x, Run::infer())?.logits)
+        Ok(self.model.run(&x, Mode::infer())?.logits)
     }
 
     fn side(&self) -> usize {
@@ -96,8 +98,8 @@ impl Victim for Network {
     }
 }
 
-/// The preprocessing of values from 0 to 1 as a 1×1 convolution, [in, out] and [out]: each kind of it is linear in a
-/// pixel. None for the identity.
+/// The preprocessing of values from 0 to 1 as a 1×1 convolution, [in, out] and [out]: each kind of it is
+/// linear in a pixel. None for the identity.
 fn linear(preprocess: Preprocess) -> Option<([f32; 9], [f32; 3])> {
     let of = |mut pixel: [f32; 3]| {
         preprocess.apply(&mut pixel);
@@ -117,7 +119,8 @@ fn linear(preprocess: Preprocess) -> Option<([f32; 9], [f32; 3])> {
     ((kernel, bias) != (identity, [0.0; 3])).then_some((kernel, bias))
 }
 
-/// The logits of pictures, on the CPU; an error where one is no finite number.
+/// The logits of images [N, side, side, 3], on the CPU and without a tape; an error where one is no finite
+/// number.
 pub fn logits(victim: &dyn Victim, x: &Tensor) -> Result<Tensor> {
     let x = x.to_device(victim.device())?;
     let logits = no_grad(|| victim.logits(&x.detach()))?.to_device(Device::Cpu)?;
@@ -125,7 +128,7 @@ pub fn logits(victim: &dyn Victim, x: &Tensor) -> Result<Tensor> {
     Ok(logits)
 }
 
-/// A comparison with NaN is false: a network of NaN would err, or resist, in every picture.
+/// A comparison with NaN is false: a network of NaN would err, or resist, in every image.
 fn check_finite(victim: &dyn Victim, what: &str, values: &Tensor) -> Result<()> {
     let values = values.to_device(Device::Cpu)?.to_dtype(DType::F32);
     let values = values.values::<f32>();
@@ -134,15 +137,17 @@ fn check_finite(victim: &dyn Victim, what: &str, values: &Tensor) -> Result<()> 
         return Ok(());
     }
     let message = format!(
-        "the {what} of `{}` are not finite ({bad} of {}): its weights are broken; take another checkpoint, or train it again",
+        "the {what} of `{}` are not finite ({bad} of {}): its weights are broken; take another checkpoint, \
+         or train it again",
         victim.name(),
         values.len()
     );
     Err(Error::argument("attack", message))
 }
 
-/// The logits of pictures, and the gradient by the pictures of what has the gradient that `upstream` makes of each
-/// picture's logits: `upstream(picture, logits, gradient)`. One pass forward and one backward; no weight has a gradient.
+/// The logits of images, and the gradient by the images of what has the gradient that `upstream` makes of
+/// each image's logits: `upstream(image, logits, gradient)`. One pass forward and one backward; no weight
+/// has a gradient. An error where logits or gradients are not finite.
 pub fn gradient(
     victim: &dyn Victim,
     x: &Tensor,
@@ -166,13 +171,13 @@ pub fn gradient(
     Ok((logits, gradient))
 }
 
-/// How far each picture is led.
+/// How far each image of [N, side, side, 3] is led.
 pub fn standings(victim: &dyn Victim, x: &Tensor, objective: &dyn Objective) -> Result<Vec<Standing>> {
     let all: Vec<usize> = (0..x.shape()[0]).collect();
     Ok(standings_of(&logits(victim, x)?, &all, objective))
 }
 
-/// The same of logits; each picture goes by its number.
+/// [`standings`] from logits; each image goes by its number.
 pub(super) fn standings_of(
     logits: &Tensor,
     numbers: &[usize],
@@ -183,7 +188,7 @@ pub(super) fn standings_of(
     rows.map(|(&number, row)| objective.standing(number, row)).collect()
 }
 
-/// Some pictures of a batch.
+/// Some images of a batch.
 pub(super) fn rows(x: &Tensor, wanted: &[usize]) -> Result<Tensor> {
     let each = x.shape().elements() / x.shape()[0].max(1);
     let all = host(x)?;

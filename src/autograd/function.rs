@@ -24,7 +24,7 @@ use crate::tensor::Tensor;
 ///     type Saved = [Tensor; 2];
 ///
 ///     fn forward(&self, [x]: [&Tensor; 1]) -> Result<(Tensor, [Tensor; 2])> {
-///         let sigmoid = atrous::ops::sigmoid(x)?;
+///         let sigmoid = x.sigmoid()?;
 ///         Ok(((x * &sigmoid)?, [x.clone(), sigmoid]))
 ///     }
 ///

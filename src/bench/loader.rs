@@ -1,5 +1,6 @@
-//! Whether pictures come as fast as a network takes them: reading, decoding, resizing and augmentation alone, on
-//! made-up pictures of VOC's sizes in both layouts, beside the training step that waits for them.
+//! Whether pictures come as fast as a network takes them: reading, decoding, resizing and augmentation
+//! alone, on made-up pictures of VOC's sizes in both layouts, beside the training step that waits for
+//! them.
 
 use super::nets::Net;
 use super::{tenths, time};
@@ -16,13 +17,13 @@ use serde_json::{Map, Value, json};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-/// Made-up pictures in a folder of their own, which goes when this does.
+/// Synthetic images in a temporary folder, which is removed when this is dropped.
 pub struct Pictures {
     folder: PathBuf,
 }
 
 impl Pictures {
-    /// In both layouts.
+    /// Writes `count` images in both layouts below `parent`; an error where that fails.
     pub fn make(parent: &Path, count: usize) -> Result<Self> {
         let folder = parent.join(format!("atrous-bench-{}", std::process::id()));
         if folder.exists() {
@@ -40,6 +41,7 @@ impl Pictures {
         self.folder.join(name(layout))
     }
 
+    /// The training samples of the folder in one layout.
     pub fn training(&self, layout: Layout) -> Result<Training> {
         let source = Source::open(self.root(layout))?;
         source.training(source.natural_task())
@@ -48,12 +50,13 @@ impl Pictures {
 
 impl Drop for Pictures {
     fn drop(&mut self) {
-        // Made-up pictures that cannot be removed now are the system's to remove with its other temporary files.
+        // Made-up pictures that cannot be removed now are the system's to remove with its other
+        // temporary files.
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
-/// As `atrous data convert` has it.
+/// The layout's name in `atrous data convert`: `npy` or `voc`.
 pub fn name(layout: Layout) -> &'static str {
     match layout {
         Layout::VocNpy => "npy",
@@ -61,14 +64,17 @@ pub fn name(layout: Layout) -> &'static str {
     }
 }
 
-/// A network and how its pictures are changed.
+/// A network and how its images are augmented.
 #[derive(Clone, Copy, Debug)]
 pub struct Feed {
+    /// Decides size, batch and the rate that is needed.
     pub net: Net,
+    /// Decides the cost of an image.
     pub augment: Augment,
 }
 
-/// The networks that take pictures fastest, and the recipes of the presets and of the dearest augmentation.
+/// The networks that take images fastest, and the recipes of the presets and of the dearest
+/// augmentation.
 pub fn feeds() -> Result<Vec<Feed>> {
     let all = [
         ("alexnet", Augment::Keras),
@@ -80,28 +86,30 @@ pub fn feeds() -> Result<Vec<Feed>> {
     all.into_iter().map(|(net, augment)| Ok(Feed { net: Net::find(net)?, augment })).collect()
 }
 
-/// Pictures a second.
+/// Images a second.
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
-    /// One thread, files to pixels (and masks).
+    /// One thread, from files to pixels (and masks).
     pub read: f64,
-    /// One worker, files to batches.
+    /// One worker, from files to batches.
     pub one: f64,
-    /// All workers.
+    /// All workers, from files to batches.
     pub all: f64,
 }
 
 impl Feed {
-    /// `deeplabv3plus colour`
+    /// Network and augmentation: `deeplabv3plus colour`.
     pub fn name(&self) -> String {
         format!("{} {}", self.net.name, self.augment)
     }
 
-    /// Pictures a second that training steps take.
+    /// Images a second that training steps take on a device.
     pub fn need(&self, device: Device) -> Result<f64> {
         Ok(self.net.batch as f64 / self.net.training_step(device)?.median)
     }
 
+    /// Measures reading and loading for some two seconds each; an error where an image cannot be
+    /// read.
     pub fn rates(&self, training: &Training, workers: usize) -> Result<Rates> {
         let plan = Plan { augment: self.augment, ..self.net.plan()? };
         let (dataset, recipe) = (&training.dataset, plan.training_recipe());

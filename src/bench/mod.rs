@@ -1,8 +1,8 @@
 //! Timings of operators and networks: medians, beside the limits of the machine measured in the same run.
 //!
-//! Each result is a line of JSON under the names that `benches/peers` gives the same work in other engines, so that
-//! the two sides can be put side by side ([`Peers`]). Machines are noisy: compare ratios within one run, never
-//! milliseconds of two.
+//! Each result is a line of JSON under the names that `benches/peers` gives the same work in other
+//! engines, so that the two sides can be put side by side ([`Peers`]). Machines are noisy: compare
+//! ratios within one run, never milliseconds of two.
 
 pub mod accuracy;
 #[cfg(feature = "pictures")]
@@ -25,16 +25,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-/// Seconds.
+/// How long one run took, in seconds, over several runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
+    /// The middle one of the sorted times.
     pub median: f64,
-    /// The first and the third quarter.
+    /// First and third quartile: how noisy the machine was.
     pub quarters: [f64; 2],
 }
 
 /// Times `run` after two runs to warm up: 15 times, or as often as fits in `seconds`, but thrice at least.
-pub fn time(seconds: f64, mut run: impl FnMut() -> Result<()>) -> Result<Timing> {
+pub(crate) fn time(seconds: f64, mut run: impl FnMut() -> Result<()>) -> Result<Timing> {
     run()?;
     run()?;
     let (begin, mut times) = (Instant::now(), Vec::new());
@@ -54,9 +55,13 @@ impl Timing {
     }
 }
 
-/// The same of work for a device, which is waited for. On a GPU by its own clock, ten runs asked for one after
+/// Times work for a device, which is waited for. On a GPU by its own clock, ten runs asked for one after
 /// the other each time: what counts is the work, or the asking where that takes longer.
-pub fn time_on(device: Device, seconds: f64, mut run: impl FnMut() -> Result<()>) -> Result<Timing> {
+pub(crate) fn time_on(
+    device: Device,
+    seconds: f64,
+    mut run: impl FnMut() -> Result<()>,
+) -> Result<Timing> {
     const RUNS: usize = 10;
     if !matches!(device, Device::Cuda(_)) {
         return time(seconds, || {
@@ -72,16 +77,22 @@ pub fn time_on(device: Device, seconds: f64, mut run: impl FnMut() -> Result<()>
     Ok(Timing::of(times))
 }
 
-/// What the machine can do at most, now.
+/// Limits of the CPU, measured now: the roofline that percentages refer to.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine {
+    /// The instruction set that kernels use.
     pub isa: Isa,
+    /// Threads that kernels use.
     pub threads: usize,
+    /// Multiply-adds from registers on all threads, in 10⁹ operations a second (two to a
+    /// multiply-add).
     pub fma_gflops: f64,
+    /// Bandwidth of memory in 10⁹ bytes a second, by the STREAM triad a = b + s·c.
     pub triad_gbps: f64,
 }
 
 impl Machine {
+    /// Measures both limits, best of five; takes some seconds, and gives the pool's memory back.
     pub fn measure() -> Self {
         let machine = Machine {
             isa: isa(),
@@ -113,15 +124,18 @@ pub fn peak_rss_mib() -> Option<f64> {
     Some((kib / 102.4).round() / 10.0)
 }
 
-/// What other engines, or other runs, took and how far off they were: by name of the work and of the number, the best
-/// of their configurations; of a configuration that was measured several times, the median.
+/// What other engines, or other runs, took and how far off they were: by name of the work and of the
+/// number, the best of their configurations; of a configuration that was measured several times, the
+/// median.
 pub struct Peers(BTreeMap<(String, String), f64>);
 
 impl Peers {
     /// The times that are compared.
-    pub const TIMES: [&'static str; 5] = ["fwd_ms", "fwdbwd_ms", "infer_ms", "infer1_ms", "train_ms"];
+    pub(crate) const TIMES: [&'static str; 5] =
+        ["fwd_ms", "fwdbwd_ms", "infer_ms", "infer1_ms", "train_ms"];
 
-    /// Reads lines of JSON as `benches/peers` and `atrous bench --save` write them. Lines without a name are passed over.
+    /// Reads lines of JSON as `benches/peers` and `atrous bench --save` write them. Lines without a name
+    /// are passed over.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, error))?;
         let mut times: BTreeMap<(String, String), BTreeMap<String, Vec<f64>>> = BTreeMap::new();

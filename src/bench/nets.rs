@@ -6,7 +6,7 @@ use crate::data::loader::Batch;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::models::Spec;
-use crate::nn::{Model, Run, for_inference};
+use crate::nn::{Mode, Model, for_inference};
 use crate::ops::{sign, sparse_softmax_cross_entropy};
 use crate::pool::{self, Buffer};
 use crate::random::{Stream, domain};
@@ -17,11 +17,13 @@ use serde_json::{Map, Value, json};
 /// A network as `benches/peers` names it, trained as the notebook this pipeline replaces did.
 #[derive(Clone, Copy, Debug)]
 pub struct Net {
+    /// As `benches/peers` calls it: network and what trains, `vgg16_frozen`.
     pub name: &'static str,
     network: &'static str,
-    /// Of the pictures.
+    /// Height and width of the images, in pixels.
     pub size: usize,
     classes: usize,
+    /// Images in a batch.
     pub batch: usize,
     trained: Trained,
 }
@@ -44,6 +46,7 @@ const fn net(
     Net { name, network, size, classes, batch, trained }
 }
 
+/// The networks of `atrous bench nets`, with the sizes and batches that peers measure.
 pub const NETS: [Net; 7] = [
     net("alexnet", "alexnet", [150, 20, 16], Trained::Whole),
     net("vgg16_frozen", "vgg16", [224, 20, 10], Trained::Head),
@@ -55,6 +58,7 @@ pub const NETS: [Net; 7] = [
 ];
 
 impl Net {
+    /// The network of that name; an error that lists all names where there is none.
     pub fn find(name: &str) -> Result<Net> {
         NETS.into_iter().find(|net| net.name == name).ok_or_else(|| {
             let known = NETS.map(|net| net.name).join("`, `");
@@ -62,7 +66,7 @@ impl Net {
         })
     }
 
-    /// The same network with other batches or pictures.
+    /// This network with another batch or another side of its images.
     pub fn with(self, batch: Option<usize>, size: Option<usize>) -> Net {
         Net { batch: batch.unwrap_or(self.batch), size: size.unwrap_or(self.size), ..self }
     }
@@ -80,7 +84,7 @@ impl Net {
             let images = Net { batch, ..self }.batch_of_noise()?.images;
             time(4.0, || {
                 let images = images.to_device(device)?;
-                no_grad(|| folded.run(&images, Run::infer()))?;
+                no_grad(|| folded.run(&images, Mode::infer()))?;
                 device.synchronize()
             })
         };
@@ -129,7 +133,7 @@ impl Net {
         let labels = Tensor::zeros([self.batch]).to_device(device)?;
         time(4.0, || {
             let images = batch.images.to_device(device)?.leaf();
-            let logits = folded.run(&images, Run::infer())?.logits;
+            let logits = folded.run(&images, Mode::infer())?.logits;
             let loss = sparse_softmax_cross_entropy(&logits, &labels, None, None)?;
             let gradients = loss.backward()?;
             if let Some(gradient) = gradients.get(&images) {
@@ -162,8 +166,8 @@ impl Net {
         Ok(Batch { images, labels, warp: None, masks, indices: (0..n).collect() })
     }
 
-    /// Arithmetic of a step as the definition counts it: three times the forward pass, less the gradient by the
-    /// pictures where nobody asks for it, and less what a frozen base does not do.
+    /// Arithmetic of a step as the definition counts it: three times the forward pass, less the gradient
+    /// by the pictures where nobody asks for it, and less what a frozen base does not do.
     fn gflop(self, model: &Model) -> f64 {
         let (nodes, forward) = (model.graph.nodes(), model.graph.cost().flops as f64);
         let head: u64 = nodes[model.graph.base().len()..].iter().map(|node| node.cost.flops).sum();

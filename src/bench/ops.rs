@@ -13,11 +13,13 @@ use std::time::Instant;
 
 /// Work to time, with its name here; its peers' name is in the line that comes out.
 pub enum Op {
+    /// Forward and backward pass of an operator on a `real` case.
     Case(Box<Case>),
+    /// One update by the rule of this name.
     Optimizer(&'static str),
 }
 
-/// Everything there is to time.
+/// All `real` cases of the operators, and an update by each optimizer.
 pub fn ops() -> Vec<Op> {
     let cases = crate::ops::cases().into_iter().filter(|case| case.size == Size::Real);
     let optimizers = Rule::NAMES.into_iter().map(Op::Optimizer);
@@ -25,6 +27,7 @@ pub fn ops() -> Vec<Op> {
 }
 
 impl Op {
+    /// `conv2d/3x3_same` or `optimizer/adam`.
     pub fn name(&self) -> String {
         match self {
             Op::Case(case) => case.full_name(),
@@ -32,7 +35,8 @@ impl Op {
         }
     }
 
-    /// The line of its times. `reference`: of the naive reference's forward pass too (seconds a case).
+    /// A line of JSON with its times in milliseconds. With `reference` the naive reference's
+    /// forward pass is timed too (seconds a case).
     pub fn measure(
         &self,
         machine: &Machine,

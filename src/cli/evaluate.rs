@@ -24,12 +24,16 @@ Examples:
   atrous evaluate --data other_pictures --checkpoint result --split all
   atrous evaluate --data voc --checkpoint result --split hard_ones.txt
 
-It scores on the pictures that training kept for validation, found again by their Ids wherever they stand now; pictures
-that are missing, or are others than they were, are refused by name. With --split all, or a list of Ids, it scores any
+It scores on the pictures that training kept for validation, found again by their Ids wherever they stand \
+now; pictures
+that are missing, or are others than they were, are refused by name. With --split all, or a list of Ids, \
+it scores any
 pictures whose truth is known, of any folder, and tells which of them the network was trained on.
 
-A classifier's mean average precision stands beside three controls that do not look at shapes; masks are compared at the
-pictures' own size, beside masks of nothing but background. Options that change masks are measured beside the plain ones.")]
+A classifier's mean average precision stands beside three controls that do not look at shapes; masks are \
+compared at the
+pictures' own size, beside masks of nothing but background. Options that change masks are measured \
+beside the plain ones.")]
 pub struct Evaluate {
     /// Folder with pictures whose truth is known
     #[arg(long, value_name = "DIR")]
@@ -37,8 +41,8 @@ pub struct Evaluate {
     /// A checkpoint, or a folder that `train` or `run` left (of which the best is taken)
     #[arg(long, value_name = "PATH", required = true)]
     checkpoint: Vec<PathBuf>,
-    /// Which pictures: val (those that training kept for validation), all (every one whose truth is known), or a file with
-    /// an Id a line
+    /// Which pictures: val (those that training kept for validation), all (every one whose truth is
+    /// known), or a file with an Id a line
     #[arg(long, value_name = "val|all|FILE", default_value = "val")]
     split: Split,
     /// Which networks to score [default: all there are]

@@ -56,9 +56,9 @@ pub struct Global {
     /// With how many bits a GPU multiplies: f32, tf32, bf16. Weights, sums, statistics and losses are f32
     #[arg(long, global = true, default_value = "f32", value_name = "PRECISION")]
     precision: Precision,
-    /// Multiply less and round more on the CPU: 3x3 convolutions of stride 1 go by Winograd's F(4x4, 3x3) where that is
-    /// faster. Their results and gradients by pictures are about three times as far off, and differ in the last digits
-    /// from those without
+    /// Multiply less and round more on the CPU: 3x3 convolutions of stride 1 go by Winograd's F(4x4,
+    /// 3x3) where that is faster. Their results and gradients by pictures are about three times as far
+    /// off, and differ in the last digits from those without
     #[arg(long, global = true)]
     fast_math: bool,
     /// Threads to compute on [default: all cores]. Results do not depend on it
@@ -128,7 +128,10 @@ pub fn run(cli: Cli) -> Result<()> {
     if let Command::Doctor(command) = cli.command {
         return command.run(cli.global.device);
     }
-    let _ = DEVICE.set(cli.global.device.require()?);
+    let _ = DEVICE.set(match &cli.command {
+        Command::Summary(summary) if summary.is_of_any_device() => cli.global.device,
+        _ => cli.global.device.require()?,
+    });
     let precision = cli.global.precision;
     if precision != Precision::F32 && device() == Device::Cpu {
         let message =
@@ -158,7 +161,7 @@ fn command(command: Command) -> Result<()> {
         Command::Attack(command) => command.run(),
         Command::Bench(command) => command.run(device()),
         Command::Doctor(_) => Ok(()),
-        Command::Summary(command) => command.run(),
+        Command::Summary(command) => command.run(device()),
         Command::Data(command) => command.run(),
         Command::Weights(command) => command.run(),
     }

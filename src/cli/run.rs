@@ -22,9 +22,11 @@ Examples:
   atrous run --data voc --out result --config pipeline.toml --resume
 
 It checks the folder, trains a classifier and a network for masks, scores both on pictures kept
-for validation, predicts the test pictures, and attacks both networks. It leaves in the output folder: classify/ and
+for validation, predicts the test pictures, and attacks both networks. It leaves in the output \
+folder: classify/ and
 segment/ (what `train` leaves), gallery.png, scores.txt, validation.png, submission.csv with
-the rows of both tasks, probabilities.csv, panel.png, attack/ (what `attack` leaves). Ctrl-C saves; --resume goes on from there.")]
+the rows of both tasks, probabilities.csv, panel.png, attack/ (what `attack` leaves). Ctrl-C saves; \
+--resume goes on from there.")]
 pub struct Run {
     /// Folder in the competition's layout (train/ and test/) or in VOCdevkit's
     #[arg(long, value_name = "DIR")]
@@ -112,7 +114,8 @@ impl Pipeline<'_> {
         let jobs =
             jobs.into_iter().filter(|(wanted, _)| *wanted).map(|(_, segments)| self.job(segments));
         let jobs = jobs.collect::<Result<Vec<Job>>>()?;
-        // The second network's options, weights and masks are looked at before the first one is trained for nothing.
+        // The second network's options, weights and masks are looked at before the first one is trained
+        // for nothing.
         jobs.iter().try_for_each(Job::check)?;
         let mut networks = Networks::default();
         for job in jobs {

@@ -1,12 +1,15 @@
 //! `atrous summary`
 
-use atrous::Result;
 use atrous::models;
-use atrous::nn;
-use clap::Args;
+use atrous::nn::{self, PlanTable, Purpose};
+use atrous::{Device, Result};
+use clap::{Args, ValueEnum};
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  atrous summary alexnet --json")]
+#[command(after_help = "\
+Examples:
+  atrous summary alexnet --json
+  atrous summary mobilenetv2 --plan train --batch 16")]
 pub struct Summary {
     /// The network: alexnet, vgg16, resnet50v2, mobilenet, mobilenetv2, deeplabv3plus
     model: String,
@@ -16,21 +19,52 @@ pub struct Summary {
     /// Classes [default: VOC's 20; with the background 21 for deeplabv3plus]
     #[arg(long, value_name = "N")]
     classes: Option<usize>,
+    /// The steps that compute it on `--device`: what is fused, what is not and why, and which algorithm each
+    /// convolution takes
+    #[arg(long, value_name = "PASS", num_args = 0..=1, default_missing_value = "inference")]
+    plan: Option<PlanFor>,
+    /// Images at once, for `--plan` [default: 1; in training 16]
+    #[arg(long, value_name = "N", requires = "plan")]
+    batch: Option<usize>,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum PlanFor {
+    Inference,
+    Train,
+}
+
 impl Summary {
-    pub fn run(self) -> Result<()> {
+    /// Whether it tells of a device that need not be there.
+    pub fn is_of_any_device(&self) -> bool {
+        self.plan.is_some()
+    }
+
+    pub fn run(self, device: Device) -> Result<()> {
         let size = self.size.unwrap_or(models::default_side(&self.model));
         let classes = self.classes.unwrap_or(models::default_classes(&self.model));
         let network = models::by_name(&self.model, size, classes)?;
         let summary = nn::Summary::new(&network);
-        if self.json {
-            println!("{:#}", summary.to_json(&network));
-        } else {
-            println!("{summary}");
+        let plan = self.plan.map(|plan| {
+            let (purpose, batch) = match plan {
+                PlanFor::Inference => (Purpose::Inference, 1),
+                PlanFor::Train => (Purpose::Training, 16),
+            };
+            PlanTable::new(&network, device, purpose, self.batch.unwrap_or(batch))
+        });
+        match (plan.transpose()?, self.json) {
+            (None, false) => println!("{summary}"),
+            (Some(plan), false) => println!("{plan}"),
+            (plan, true) => {
+                let mut json = summary.to_json(&network);
+                if let Some(plan) = plan {
+                    json["plan"] = plan.to_json();
+                }
+                println!("{json:#}");
+            }
         }
         Ok(())
     }

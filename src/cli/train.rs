@@ -87,8 +87,8 @@ fn best_path(out: &Path) -> PathBuf {
     out.join("best.safetensors")
 }
 
-/// An error where the folder holds a run that nobody asked to go on with, or the best epoch of one that nobody can go on
-/// with: it would be taken for the new run's.
+/// An error where the folder holds a run that nobody asked to go on with, or the best epoch of one that
+/// nobody can go on with: it would be taken for the new run's.
 pub fn refuse_to_overwrite(out: &Path, resume: bool) -> Result<()> {
     let (path, best) = (checkpoint_path(out), best_path(out));
     match (path.exists(), resume) {
@@ -98,7 +98,8 @@ pub fn refuse_to_overwrite(out: &Path, resume: bool) -> Result<()> {
             Err(Error::file(path, message))
         }
         (false, _) if best.is_file() => {
-            let message = "it is the best epoch of a run whose checkpoint.safetensors is gone; move it away, or choose another --out";
+            let message = "it is the best epoch of a run whose checkpoint.safetensors is gone; move it away, \
+                           or choose another --out";
             Err(Error::file(best, message))
         }
         (false, _) => Ok(()),
@@ -162,7 +163,8 @@ impl Job {
             );
         }
         println!(
-            "training {} ({trainable} of {all} parameters) on {} pictures, validating on {}, {} steps an epoch{there}",
+            "training {} ({trainable} of {all} parameters) on {} pictures, validating on {}, {} \
+             steps an epoch{there}",
             trainer.model.graph.name,
             plan.train_indices.len(),
             plan.val_indices.len(),
@@ -202,8 +204,8 @@ impl Job {
             let (chosen, gain) = predict::fit_thresholds(&trained.model, &trained.plan, dataset)?;
             if let Some(Gain { before, shared, per_class, .. }) = gain {
                 println!(
-                    "thresholds: Dice {before:.3} at {THRESHOLD}, {shared:.3} with one fitted, {per_class:.3} with \
-                     one fitted a class (on validation pictures they were not fitted on)"
+                    "thresholds: Dice {before:.3} at {THRESHOLD}, {shared:.3} with one fitted, \
+                     {per_class:.3} with one fitted a class (on validation pictures they were not fitted on)"
                 );
             }
             chosen.write(&self.out, &trained.checksum)?;
@@ -334,7 +336,8 @@ impl Job {
                 false => ("labels (a table's, a class list's, an annotation's or a mask's)", "labels"),
             };
             let message = format!(
-                "expected {what} for at least one of {} training pictures, got none: there are no {of} to learn from",
+                "expected {what} for at least one of {} training pictures, got none: there are no {of} \
+                 to learn from",
                 self.data.train.len()
             );
             return Err(Error::argument("data", message));
@@ -398,8 +401,8 @@ fn copies(plan: &Plan) -> Option<String> {
     let [id, of] = [val, of].map(|number| &samples[number].id);
     let (copies, all) = (both.len(), plan.val_indices.len());
     Some(format!(
-        "{copies} of {all} validation pictures are training pictures under another Id (`{id}` is `{of}`): what they \
-         score says nothing of new pictures"
+        "{copies} of {all} validation pictures are training pictures under another Id (`{id}` is `{of}`): \
+         what they score says nothing of new pictures"
     ))
 }
 

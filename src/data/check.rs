@@ -16,35 +16,43 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// What [`check`] found in a folder; printed, it is the text of `atrous data check`.
 #[derive(Debug, Default)]
 pub struct Report {
+    /// A summary for each table or list of images that could be read.
     pub splits: Vec<Summary>,
-    /// What keeps the data from being used.
+    /// What keeps the data from being used, with file and row.
     pub problems: Vec<Error>,
-    /// What is worth knowing.
+    /// What is worth knowing and hinders nothing.
     pub notes: Vec<String>,
 }
 
-/// What is in one split.
+/// Counts and sizes of one split.
 #[derive(Debug, Default)]
 pub struct Summary {
+    /// `train` or `test`; in a VOCdevkit the list, `Main, train`.
     pub split: String,
     /// Rows of the table that are right.
     pub rows: usize,
     /// Rows among them whose labels are not known.
     pub unlabelled: usize,
+    /// Images that could be read.
     pub pictures: usize,
+    /// Masks that could be read.
     pub masks: usize,
     /// Masks among them in which every pixel is void.
     pub void: usize,
-    /// Rows with each class.
+    /// How many rows have each class, in the order of [`CLASSES`].
     pub classes: [usize; CLASSES.len()],
-    /// Smallest and largest height, and width, of the pictures that could be read.
+    /// Smallest and largest height, in pixels, of the images that could be read; None where none
+    /// could.
     pub heights: Option<(usize, usize)>,
+    /// Smallest and largest width of those images, in pixels.
     pub widths: Option<(usize, usize)>,
 }
 
 impl Report {
+    /// Whether there is no problem; notes do not count.
     pub fn is_fine(&self) -> bool {
         self.problems.is_empty()
     }

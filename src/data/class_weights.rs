@@ -16,7 +16,7 @@ pub fn balanced(labels: impl IntoIterator<Item = Labels>) -> [f64; CLASSES.len()
 /// How much oftener each sample should be seen: 1 / count of its rarest class, counting every
 /// class of every sample. Samples without a class are a class of their own; those whose labels are
 /// not known are in none, and weigh as much as the others do in the mean.
-pub fn sample_weights(labels: &[Option<Labels>]) -> Vec<f64> {
+pub(crate) fn sample_weights(labels: &[Option<Labels>]) -> Vec<f64> {
     let classes = |labels: &Labels| {
         let mut classes: Vec<usize> = (0..CLASSES.len()).filter(|&class| labels[class]).collect();
         if classes.is_empty() {

@@ -29,8 +29,11 @@ use std::sync::Arc;
 /// How many samples were written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Converted {
+    /// Training samples, those for validation among them.
     pub train: usize,
+    /// Test samples.
     pub test: usize,
+    /// Samples of either split that have a mask.
     pub masks: usize,
 }
 

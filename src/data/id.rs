@@ -7,7 +7,7 @@
 use crate::error::printable;
 use std::collections::HashMap;
 
-/// What is wrong with an Id, if anything is.
+/// An error that says what is wrong with an Id, which becomes part of file names and csv cells.
 pub fn check(id: &str) -> Result<(), String> {
     let got = || format!("got `{}`", printable(id));
     if id.is_empty() {
@@ -27,7 +27,7 @@ pub fn check(id: &str) -> Result<(), String> {
 
 /// Pairs of different Ids, each with the one before it that only capitals tell it from: file
 /// systems that do not tell capitals from small letters have one file for both.
-pub fn differ_by_capitals<'a>(ids: impl IntoIterator<Item = &'a str>) -> Vec<(&'a str, &'a str)> {
+pub(crate) fn differ_by_capitals<'a>(ids: impl IntoIterator<Item = &'a str>) -> Vec<(&'a str, &'a str)> {
     let mut before = HashMap::new();
     let mut pairs = Vec::new();
     for id in ids {

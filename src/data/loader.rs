@@ -20,22 +20,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
+/// Some samples as tensors on the CPU, f32: what one step trains on or one pass scores.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// [N, size, size, 3]
+    /// `[N, size, size, 3]`, preprocessed, unless `warp` is still to be done.
     pub images: Tensor,
-    /// [N, 20]: 0 or 1, and −1 in the rows of samples whose labels are not known.
+    /// `[N, 20]`: 0 or 1, and −1 in the rows of samples whose labels are not known.
     pub labels: Tensor,
-    /// [N, size, size], if the recipe wants them: the class of each pixel, 0 to 20, 255 void.
+    /// `[N, size, size]`, if the recipe wants them: the class of each pixel, 0 to 20, 255 void.
     pub masks: Option<Tensor>,
-    /// What is still to be done to pictures and masks; mostly nothing.
+    /// The affine warp of images and masks that is left to a device; None where they are complete.
     pub warp: Option<Warp>,
-    /// The samples' numbers in the data set.
+    /// The samples' numbers in the data set, N of them.
     pub indices: Vec<usize>,
 }
 
 impl Batch {
-    /// What a network is to say of the images: masks where it segments, else labels.
+    /// What a network is to say of the images: masks where it segments, else labels. An error where
+    /// labels are not known, or the recipe wanted no masks.
     pub fn targets(&self, segments: bool) -> Result<&Tensor> {
         match (segments, &self.masks) {
             (false, _) => match self.labels.values::<f32>().iter().position(|&label| label < 0.0) {
@@ -51,7 +53,8 @@ impl Batch {
     }
 }
 
-/// Makes one batch, here and now, each sample as at its first time in the epoch.
+/// Makes one batch, here and now, each sample as at its first time in the epoch. An error where a
+/// sample cannot be read, is not in the data set, or has no mask where the recipe wants one.
 pub fn batch(
     dataset: &dyn Dataset,
     recipe: &Recipe,
@@ -164,7 +167,7 @@ pub enum Sampling {
     Sequential,
     /// Each once, in a new order each epoch.
     Shuffle,
-    /// As many as there are, but those of rare classes oftener ([`sample_weights`]): a sample that
+    /// As many as there are, but those of rare classes oftener (systematic sampling): a sample that
     /// should come 2.3 times comes two or three times. Each time it is augmented anew.
     Balanced,
 }
@@ -172,17 +175,23 @@ pub enum Sampling {
 /// What to load, and how.
 #[derive(Clone)]
 pub struct Loader {
+    /// Where the samples come from; shared with the worker threads.
     pub dataset: Arc<dyn Dataset>,
-    /// The samples of an epoch.
+    /// Numbers in the data set of the samples of an epoch.
     pub indices: Vec<usize>,
+    /// How a sample becomes numbers.
     pub recipe: Recipe,
+    /// Samples in a batch, above zero.
     pub batch_size: usize,
+    /// The order of an epoch, and how often a sample comes.
     pub sampling: Sampling,
-    /// Leave out a last batch that is not full.
+    /// Leave out a last batch that is not full, as Keras' and PyTorch's `drop_last`.
     pub drop_last: bool,
+    /// Decides order and augmentation, together with the epoch.
     pub seed: u64,
+    /// Threads that make batches, above zero. Their number changes no bit.
     pub workers: usize,
-    /// Batches that may be finished and not yet taken.
+    /// Batches that may be finished and not yet taken, above zero.
     pub prefetch: usize,
 }
 
@@ -218,7 +227,7 @@ impl Loader {
     }
 
     /// The samples of each step of an epoch.
-    pub fn order(&self, epoch: u64) -> Vec<Vec<usize>> {
+    pub(crate) fn order(&self, epoch: u64) -> Vec<Vec<usize>> {
         let order = match self.sampling {
             Sampling::Sequential => self.indices.clone(),
             Sampling::Shuffle => {
@@ -266,7 +275,8 @@ impl Loader {
         self.order(epoch).into_iter().map(|step| step.into_iter().map(&mut draw).collect()).collect()
     }
 
-    /// Starts the threads; the batches come from `first_step` on, in order, to the epoch's end.
+    /// Starts the threads; the batches come from `first_step` on, in order, to the epoch's end. An
+    /// error where batch size, workers or prefetch are zero, or a thread cannot be started.
     pub fn epoch(&self, epoch: u64, first_step: usize) -> Result<Batches> {
         if self.batch_size == 0 || self.workers == 0 || self.prefetch == 0 {
             return Err(Error::argument(

@@ -1,10 +1,10 @@
 //! Which samples a run has: by what they are, not by where they stand in a folder.
 //!
-//! A table can be sorted anew, a list can lose a line, a folder can be another one of the same length. So a run keeps a
-//! [`Manifest`] of its samples: Id, size, a checksum of the pixels, labels and, where masks are learned, a checksum of the
-//! mask. (Of pixels, not of files: a folder that was converted to the other layout holds the same pictures.) Whoever takes the
-//! run up again asks [`Manifest::find`], which gives the samples under the numbers that the run knows them by, or says what
-//! is another.
+//! A table can be sorted anew, a list can lose a line, a folder can be another one of the same length.
+//! So a run keeps a [`Manifest`] of its samples: Id, size, a checksum of the pixels, labels and, where
+//! masks are learned, a checksum of the mask. (Of pixels, not of files: a folder that was converted to
+//! the other layout holds the same pictures.) Whoever takes the run up again asks `Manifest::find`,
+//! which gives the samples under the numbers that the run knows them by, or says what is another.
 
 use super::{CLASSES, Dataset, Labels, Mask, Picture};
 use crate::backend::cpu::threads;
@@ -18,16 +18,18 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Manifest {
+    /// A plan's indices are positions in this list.
     pub samples: Vec<Sample>,
 }
 
 /// What tells a sample from another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
+    /// The name in tables, unique within a manifest.
     pub id: String,
-    /// Height and width of the picture.
+    /// Height and width of the image, in pixels.
     pub size: [usize; 2],
-    /// CRC-32 of its pixels.
+    /// CRC-32 of its RGB bytes.
     pub pixels: u32,
     /// The numbers of its classes; None where they are not known, or a run learns masks.
     pub labels: Option<Vec<usize>>,
@@ -89,9 +91,9 @@ impl Manifest {
         Ok(Manifest { samples: samples.into_iter().collect::<Result<_>>()? })
     }
 
-    /// The run's samples in a data set, under the run's numbers. An error where one is missing there, is there twice, or is
-    /// no longer what it was.
-    pub fn find(&self, dataset: &Arc<dyn Dataset>) -> Result<Arc<dyn Dataset>> {
+    /// The run's samples in a data set, under the run's numbers. An error where one is missing there, is
+    /// there twice, or is no longer what it was.
+    pub(crate) fn find(&self, dataset: &Arc<dyn Dataset>) -> Result<Arc<dyn Dataset>> {
         let known = Known::new(&**dataset);
         let there = self.samples.iter().map(|sample| known.index(&sample.id));
         let there: Vec<Option<usize>> = there.collect();
@@ -110,8 +112,8 @@ impl Manifest {
         Ok(Arc::new(Selected { dataset: dataset.clone(), indices }))
     }
 
-    /// Which of the run's samples each sample of a data set is, by Id and pixels: None for those that the run does not know.
-    /// Labels may be others: the picture was seen all the same.
+    /// Which of the run's samples each sample of a data set is, by Id and pixels: None for those that
+    /// the run does not know. Labels may be others: the picture was seen all the same.
     pub fn numbers(&self, dataset: &dyn Dataset, indices: &[usize]) -> Result<Vec<Option<usize>>> {
         let by_id: HashMap<&str, usize> =
             self.samples.iter().enumerate().map(|(i, sample)| (sample.id.as_str(), i)).collect();
@@ -125,7 +127,7 @@ impl Manifest {
     }
 
     /// An error where an Id stands there twice: which of the two a number means could not be told.
-    pub fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let mut seen = HashSet::new();
         match self.samples.iter().find(|sample| !seen.insert(&sample.id)) {
             Some(sample) => Err(format!("`{}` is among its samples twice", sample.id)),

@@ -21,8 +21,8 @@ pub mod image;
 pub mod loader;
 #[cfg(feature = "checkpoint")]
 pub mod manifest;
-pub mod npy;
-pub mod partial;
+pub(crate) mod npy;
+pub(crate) mod partial;
 #[cfg(feature = "pictures")]
 pub mod picture_files;
 #[cfg(feature = "pictures")]
@@ -64,32 +64,39 @@ pub const BACKGROUND: u8 = 0;
 /// In a mask: not to be judged (the borders of objects).
 pub const VOID: u8 = 255;
 
-/// Which classes are in a picture.
+/// Which classes are in an image: `labels[i]` is `CLASSES[i]`.
 pub type Labels = [bool; CLASSES.len()];
 
-/// RGB, row by row: [height, width, 3].
+/// An image as it is stored: RGB, a byte a channel, row by row.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Picture {
+    /// Rows, at least one.
     pub height: usize,
+    /// Columns, at least one.
     pub width: usize,
+    /// `[height, width, 3]`, 0 to 255, sRGB as files have it.
     pub rgb: Vec<u8>,
 }
 
 /// The class of each pixel, row by row: 0 is background, 1..=20 classes, 255 void.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Mask {
+    /// Rows, at least one.
     pub height: usize,
+    /// Columns, at least one.
     pub width: usize,
+    /// `[height, width]`: class i of [`CLASSES`] is i + 1.
     pub classes: Vec<u8>,
 }
 
 impl Picture {
+    /// An error where a side is zero or `rgb` has not height · width · 3 bytes.
     pub fn new(height: usize, width: usize, rgb: Vec<u8>) -> Result<Self> {
         sized("Picture", height, width, 3, rgb.len())?;
         Ok(Picture { height, width, rgb })
     }
 
-    /// Left is right.
+    /// The image flipped left to right.
     pub fn mirrored(&self) -> Self {
         let rows = self.rgb.chunks_exact(self.width * 3);
         let rgb = rows.flat_map(|row| row.chunks_exact(3).rev().flatten().copied()).collect();
@@ -98,6 +105,8 @@ impl Picture {
 }
 
 impl Mask {
+    /// An error where a side is zero or `classes` has not height · width bytes. Whether each is a
+    /// class is not looked at.
     pub fn new(height: usize, width: usize, classes: Vec<u8>) -> Result<Self> {
         sized("Mask", height, width, 1, classes.len())?;
         Ok(Mask { height, width, classes })
@@ -111,19 +120,19 @@ impl Mask {
     }
 
     /// Is every pixel void? Then it says nothing, not even that there is no object.
-    pub fn is_void(&self) -> bool {
+    pub(crate) fn is_void(&self) -> bool {
         self.classes.iter().all(|&class| class == VOID)
     }
 
     /// The first value that is no class, background or void: (row, column, value).
-    pub fn first_unknown(&self) -> Option<(usize, usize, u8)> {
+    pub(crate) fn first_unknown(&self) -> Option<(usize, usize, u8)> {
         let unknown = |&class: &u8| class as usize > CLASSES.len() && class != VOID;
         let at = self.classes.iter().position(unknown)?;
         Some((at / self.width, at % self.width, self.classes[at]))
     }
 
     /// What is wrong with the first value that is no class, if there is one.
-    pub fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         match self.first_unknown() {
             None => Ok(()),
             Some((y, x, value)) => {
@@ -133,7 +142,7 @@ impl Mask {
         }
     }
 
-    /// Is it of its picture's size?
+    /// An error where it is of another size than its image, height × width.
     pub fn fits(&self, height: usize, width: usize) -> Result<(), String> {
         if (self.height, self.width) == (height, width) {
             return Ok(());
@@ -168,8 +177,10 @@ impl fmt::Debug for Mask {
 
 /// Samples by number, each read (or made) when it is asked for, from any thread.
 pub trait Dataset: Send + Sync {
+    /// How many samples there are; their numbers are 0 to len − 1.
     fn len(&self) -> usize;
 
+    /// Whether there is no sample.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -177,17 +188,18 @@ pub trait Dataset: Send + Sync {
     /// What the sample is called in tables and submissions.
     fn id(&self, index: usize) -> String;
 
-    /// None where the truth is not known (a competition's test pictures).
+    /// The classes in the image; None where they are not known (a competition's test images).
     fn labels(&self, index: usize) -> Option<Labels>;
 
+    /// The image at its own size; an error where its file cannot be read or decoded.
     fn picture(&self, index: usize) -> Result<Picture>;
 
-    /// Its picture's height and width, for which a file need not be read whole.
+    /// The image's height and width, for which a file need not be read whole.
     fn size(&self, index: usize) -> Result<(usize, usize)> {
         self.picture(index).map(|picture| (picture.height, picture.width))
     }
 
-    /// None where there is none.
+    /// The mask, of the image's size; None where there is none, an error where it cannot be read.
     fn mask(&self, index: usize) -> Result<Option<Mask>>;
 
     /// The file a mask is read from, for messages; None where masks are not in files.
@@ -262,7 +274,7 @@ fn mask_if_there(path: &Path, read: impl FnOnce(&Path) -> Result<Mask>) -> Resul
 
 /// The position of the first label that is set: the class that a picture counts as where only one
 /// can be (class weights, categorical accuracy).
-pub fn first_label(labels: &Labels) -> Option<usize> {
+pub(crate) fn first_label(labels: &Labels) -> Option<usize> {
     labels.iter().position(|&set| set)
 }
 

@@ -26,7 +26,7 @@ pub struct Npy<'a> {
 }
 
 /// Takes a file apart; the error says what is wrong with it.
-pub fn parse(bytes: &[u8]) -> Result<Npy<'_>, String> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Npy<'_>, String> {
     let rest = bytes.strip_prefix(MAGIC).ok_or("expected a .npy file, which starts with \\x93NUMPY")?;
     let truncated = || "expected a header, but the file ends in it".to_owned();
     let (version, rest) = rest.split_at_checked(2).ok_or_else(truncated)?;
@@ -178,7 +178,7 @@ impl<'a> Rest<'a> {
 
 impl Npy<'_> {
     /// The elements in row-major order, if they are unsigned bytes and as many as the shape says.
-    pub fn bytes(&self) -> Result<Vec<u8>, String> {
+    pub(crate) fn bytes(&self) -> Result<Vec<u8>, String> {
         if !matches!(self.descr, "|u1" | "u1" | "<u1" | ">u1" | "=u1") {
             return Err(format!("expected element type uint8 (|u1), got {}", self.descr));
         }
@@ -187,7 +187,7 @@ impl Npy<'_> {
 
     /// The bytes of the elements in row-major order, if there are as many elements of `width` bytes
     /// as the shape says.
-    pub fn row_major(&self, width: usize) -> Result<Vec<u8>, String> {
+    pub(crate) fn row_major(&self, width: usize) -> Result<Vec<u8>, String> {
         let bytes = self.shape.iter().try_fold(width, |n, &axis| n.checked_mul(axis));
         if bytes != Some(self.data.len()) {
             let (shape, got) = (&self.shape, self.data.len());
@@ -219,7 +219,7 @@ impl Npy<'_> {
 }
 
 /// Writes a whole file of unsigned bytes, row-major.
-pub fn write(mut file: impl Write, shape: &[usize], data: &[u8]) -> io::Result<()> {
+pub(crate) fn write(mut file: impl Write, shape: &[usize], data: &[u8]) -> io::Result<()> {
     debug_assert_eq!(shape.iter().product::<usize>(), data.len());
     let axes: String = shape.iter().map(|axis| format!("{axis}, ")).collect();
     let axes = if shape.len() == 1 { axes.trim_end() } else { axes.trim_end_matches(", ") };

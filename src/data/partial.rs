@@ -16,7 +16,7 @@ const ENDING: &str = ".partial";
 
 /// A folder that is removed again unless it becomes whole.
 #[derive(Debug)]
-pub struct Partial {
+pub(crate) struct Partial {
     pub path: PathBuf,
     to: PathBuf,
     whole: bool,
@@ -27,7 +27,7 @@ pub struct Partial {
 impl Partial {
     /// Begins to make `to`, which is a new folder, or an empty one that is there (perhaps a file
     /// system of its own, or behind a link: it stays, and is filled at the end).
-    pub fn of(to: &Path) -> Result<Self> {
+    pub(crate) fn of(to: &Path) -> Result<Self> {
         let failed = |path: &Path, error: io::Error| Error::file(path, explain(&error));
         let name = to.file_name().map_or_else(OsString::new, OsStr::to_owned);
         let there = fs::symlink_metadata(to).is_ok();
@@ -52,7 +52,7 @@ impl Partial {
     }
 
     /// Gives the folder its own name.
-    pub fn become_whole(mut self) -> Result<()> {
+    pub(crate) fn become_whole(mut self) -> Result<()> {
         let moved = match fs::symlink_metadata(&self.to).is_ok() {
             false => fs::rename(&self.path, &self.to),
             true => self.move_into(),

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// How a folder is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// The competition's tables and `.npy` files ([`voc_npy`](crate::data::voc_npy)).
@@ -19,6 +20,7 @@ pub enum Layout {
 /// A folder whose layout is known; nothing else in it has been looked at.
 #[derive(Clone, Debug)]
 pub struct Source {
+    /// Which of the two it is.
     pub layout: Layout,
     /// The folder that the layout begins in, which may be below the one that was named.
     pub root: PathBuf,
@@ -30,8 +32,9 @@ type Shared = Arc<dyn Dataset>;
 /// What there is to learn from.
 #[derive(Clone)]
 pub struct Training {
+    /// The training set, followed by the validation set where the folder has one.
     pub dataset: Arc<dyn Dataset>,
-    /// The samples to train on; those that are left are for validation.
+    /// Numbers of the samples to train on.
     pub train: Vec<usize>,
     /// The folder's own choice for validation; None where it makes none, and a share of the
     /// training samples should be kept.
@@ -39,6 +42,8 @@ pub struct Training {
 }
 
 impl Source {
+    /// Recognizes the layout by the names in the folder. An error where they are those of neither
+    /// layout, or of both.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         if !folder.is_dir() {
@@ -118,7 +123,7 @@ impl Source {
         Ok((once(training), (!test.is_empty()).then(|| once(test))))
     }
 
-    /// The pictures to predict; an error where there are none.
+    /// The images to predict; an error where there are none.
     pub fn test(&self, task: Task) -> Result<Arc<dyn Dataset>> {
         Ok(match self.layout {
             Layout::VocNpy => Arc::new(VocNpy::open(&self.root, Split::Test)?),
@@ -126,7 +131,7 @@ impl Source {
         })
     }
 
-    /// Are there pictures to predict?
+    /// Whether the folder has images to predict: a test split, or a list of them.
     pub fn has_test(&self, task: Task) -> bool {
         match self.layout {
             Layout::VocNpy => Split::Test.csv(&self.root).is_file(),
@@ -141,7 +146,7 @@ impl Source {
     }
 }
 
-/// Samples of several data sets.
+/// Samples of several data sets under one numbering.
 pub struct Joined {
     /// Each as a data set and its place there.
     samples: Vec<(Arc<dyn Dataset>, usize)>,
@@ -154,7 +159,7 @@ impl Joined {
         Joined { samples: parts.into_iter().flat_map(samples).collect() }
     }
 
-    /// The same without the samples whose Ids were there before.
+    /// Data sets one after the other, without the samples whose Ids were there before.
     pub fn each_once(parts: Vec<Arc<dyn Dataset>>) -> Self {
         let mut joined = Self::new(parts);
         let mut ids = HashSet::new();

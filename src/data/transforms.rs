@@ -1,17 +1,15 @@
 //! From a sample to the numbers that a network takes: what of the picture, at which size, changed how.
 //!
-//! Training, scoring and prediction each have theirs of one set of settings, so that a network sees pictures as it learnt
-//! to see them.
+//! Training, scoring and prediction each have theirs of one set of settings, so that a network sees
+//! pictures as it learnt to see them.
 
 use super::augment::crop::{Crop, Fill};
 use super::augment::jitter::Jitter;
 use super::augment::{Ranges, Rule};
 use super::image::{Fit, MaskResize, Preprocess};
-use crate::error::{Error, Result};
-use std::fmt;
-use std::str::FromStr;
+use crate::error::{Result, names};
 
-/// How training pictures differ from time to time.
+/// How training images differ from time to time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "weights",
@@ -19,68 +17,51 @@ use std::str::FromStr;
     serde(rename_all = "lowercase")
 )]
 pub enum Augment {
-    /// Not at all.
+    /// They do not.
     None,
-    /// Left and right.
+    /// Half of them are flipped left to right.
     Flip,
-    /// Keras' generator as the notebook set it: rotation, shear, zoom, flip.
+    /// Keras' generator as the notebook set it: rotation to 20°, shear, zoom to 20 %, flip.
     #[default]
     Keras,
-    /// A part of the picture at a random scale, flipped or not.
+    /// A part of the image at a random scale, flipped or not.
     Crop,
     /// A crop, with brightness, contrast and saturation changed.
     Colour,
 }
 
-impl Augment {
-    pub const NAMES: [&'static str; 5] = ["none", "flip", "keras", "crop", "colour"];
-}
-
-impl fmt::Display for Augment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Augment::NAMES[*self as usize])
-    }
-}
-
-impl FromStr for Augment {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        let all = [Augment::None, Augment::Flip, Augment::Keras, Augment::Crop, Augment::Colour];
-        all.into_iter().find(|augment| augment.to_string() == name).ok_or_else(|| {
-            let known = Augment::NAMES.join("`, `");
-            Error::argument("augment", format!("`{name}` is none of `{known}`"))
-        })
-    }
-}
+names! { "augment" Augment { None: "none", Flip: "flip", Keras: "keras", Crop: "crop", Colour: "colour" } }
 
 /// How a sample becomes numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recipe {
-    /// Height and width of the network's input.
+    /// Height and width of the network's input, in pixels.
     pub size: usize,
-    /// How a picture becomes a square where it is not cropped.
+    /// How an image becomes a square where it is not cropped.
     pub fit: Fit,
-    /// Where it is: the square laid on the picture at random, its affine parameters multiplied in.
+    /// A random crop in place of the fit, its affine parameters multiplied in.
     pub crop: Option<Crop>,
-    /// What a crop sees beside the picture.
+    /// What a crop sees beside the image.
     pub fill: Fill,
+    /// Random affine parameters, and the centre they act about; None: no affine warp.
     pub augment: Option<(Ranges, Rule)>,
     /// Leave the affine warp of what is not cropped, and the preprocessing, to the batch's taker
-    /// ([`Batch::warp`]): a device does it faster, to the same bits.
+    /// ([`Batch::warp`](super::loader::Batch::warp)): a device does it faster, to the same bits.
     pub warp_later: bool,
+    /// Random brightness, contrast and saturation; None: colours stay.
     pub jitter: Option<Jitter>,
-    /// Average over boxes before a picture shrinks by more than 2. TensorFlow's resize does not.
+    /// Average over boxes before an image shrinks by more than 2. TensorFlow's resize does not.
     pub antialias: bool,
+    /// What makes of 0 to 255 the range that the network expects.
     pub preprocess: Preprocess,
     /// Read masks too, for segmentation.
     pub masks: bool,
-    /// Crops take the nearest label, whatever this says of resizing.
+    /// How masks are resized; crops take the nearest label in any case.
     pub mask_resize: MaskResize,
 }
 
 impl Recipe {
-    /// Pictures padded to a square, 0 to 1, nothing random.
+    /// Images padded to `[size, size, 3]`, 0 to 1, nothing random, no masks.
     pub fn plain(size: usize) -> Self {
         Recipe {
             size,
@@ -97,13 +78,15 @@ impl Recipe {
         }
     }
 
+    /// An error where a range of augmentation, crop or jitter is out of bounds.
     pub fn check(&self) -> Result<()> {
         self.augment.map_or(Ok(()), |(ranges, _)| ranges.check())?;
         self.crop.map_or(Ok(()), |crop| crop.check())?;
         self.jitter.map_or(Ok(()), |jitter| jitter.check())
     }
 
-    /// The same, made random for training. A crop is of the size that suits masks where there are masks.
+    /// This recipe made random for training. A crop has the range of sizes that suits masks where
+    /// there are masks.
     pub fn augmented(self, augment: Augment) -> Self {
         let crop = Recipe {
             crop: Some(if self.masks { Crop::SEGMENT } else { Crop::CLASSIFY }),

@@ -4,13 +4,14 @@ use super::{Dataset, VOID};
 use crate::backend::cpu::threads;
 use crate::error::Result;
 
-/// Which samples a network can learn from or be scored on, and why the others are left out.
+/// The samples a network can learn from or be scored on, and why the others are left out.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Usable {
+    /// Their numbers, in the order they were asked about.
     pub indices: Vec<usize>,
-    /// Whose labels are not known, or that have no mask.
+    /// How many have no known labels, or no mask.
     pub unknown: usize,
-    /// Whose mask is void throughout.
+    /// How many have a mask that is void throughout.
     pub void: usize,
 }
 

@@ -10,13 +10,14 @@
 //! ```
 //!
 //! Labels come from the class lists where all twenty name the picture, else from its annotation,
-//! else from its mask, unless that is void throughout. What is difficult is in the picture all the same, and counts as such.
+//! else from its mask, unless that is void throughout. What is difficult is in the picture all the same,
+//! and counts as such.
 
 mod annotation;
 mod lists;
 
 pub use annotation::read_annotation;
-pub use lists::without_value;
+pub(crate) use lists::without_value;
 
 use crate::backend::cpu::threads;
 use crate::data::picture_files::{read_mask_png, read_picture};
@@ -27,48 +28,52 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Whose list of pictures.
+/// The task whose lists name the images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
-    /// All pictures with labels: `ImageSets/Main`.
+    /// Images with labels: `ImageSets/Main`.
     Main,
-    /// Those with masks: `ImageSets/Segmentation`.
+    /// Images with masks: `ImageSets/Segmentation`.
     Segmentation,
 }
 
 impl Task {
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Task::Main => "Main",
             Task::Segmentation => "Segmentation",
         }
     }
 
-    /// The list of a set, `train`, `val`, `trainval` or `test`.
+    /// Path of the list of a set, `train`, `val`, `trainval` or `test`:
+    /// `ImageSets/{task}/{set}.txt`.
     pub fn list(self, root: &Path, set: &str) -> PathBuf {
         root.join("ImageSets").join(self.name()).join(format!("{set}.txt"))
     }
 
     /// Is there a list of this set? Of `Main`, the classes' lists are enough.
-    pub fn has(self, root: &Path, set: &str) -> bool {
+    pub(crate) fn has(self, root: &Path, set: &str) -> bool {
         let by_class = || self == Task::Main && class_list(root, CLASSES[0], set).is_file();
         self.list(root, set).is_file() || by_class()
     }
 }
 
-/// The list of the pictures of a set with and without a class.
+/// `ImageSets/Main/{class}_{set}.txt`
 pub fn class_list(root: &Path, class: &str, set: &str) -> PathBuf {
     Task::Main.list(root, &format!("{class}_{set}"))
 }
 
+/// `JPEGImages/{id}.jpg`
 pub fn picture_path(root: &Path, id: &str) -> PathBuf {
     root.join("JPEGImages").join(format!("{id}.jpg"))
 }
 
+/// `SegmentationClass/{id}.png`
 pub fn mask_path(root: &Path, id: &str) -> PathBuf {
     root.join("SegmentationClass").join(format!("{id}.png"))
 }
 
+/// `Annotations/{id}.xml`
 pub fn annotation_path(root: &Path, id: &str) -> PathBuf {
     root.join("Annotations").join(format!("{id}.xml"))
 }
@@ -100,10 +105,11 @@ pub fn locate(folder: impl AsRef<Path>) -> Option<PathBuf> {
 /// One line of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
+    /// The file name of the image, without `.jpg`.
     pub id: String,
-    /// None: not known.
+    /// None where neither lists, annotation nor mask say them.
     pub labels: Option<Labels>,
-    /// Where it is in its list, from 1.
+    /// Its line in the list, from 1.
     pub line: usize,
 }
 
@@ -113,6 +119,7 @@ pub struct VocDevkit {
     root: PathBuf,
     /// The list that names the pictures.
     list: PathBuf,
+    /// In the order of the list.
     pub rows: Vec<Row>,
     /// Pictures that some class lists name and others do not, so that the lists say nothing of them.
     pub named_in_part: usize,
@@ -127,7 +134,7 @@ impl VocDevkit {
     }
 
     /// The pictures of a set that all is right with, and what is wrong with the others.
-    pub fn survey(folder: impl AsRef<Path>, task: Task, set: &str) -> Result<(Self, Vec<Error>)> {
+    pub(crate) fn survey(folder: impl AsRef<Path>, task: Task, set: &str) -> Result<(Self, Vec<Error>)> {
         let folder = folder.as_ref();
         let root = locate(folder).ok_or_else(|| {
             Error::file(folder, "expected one folder with JPEGImages and ImageSets, got none or several")
@@ -156,7 +163,7 @@ impl VocDevkit {
     }
 
     /// The pictures that another set has too, each as an error with its line in this set's list.
-    pub fn shared_with<'a>(&'a self, other: &'a VocDevkit) -> impl Iterator<Item = Error> + 'a {
+    pub(crate) fn shared_with<'a>(&'a self, other: &'a VocDevkit) -> impl Iterator<Item = Error> + 'a {
         let lines: HashMap<&str, usize> =
             other.rows.iter().map(|row| (row.id.as_str(), row.line)).collect();
         self.rows.iter().filter_map(move |row| {
@@ -170,11 +177,11 @@ impl VocDevkit {
         })
     }
 
-    pub fn picture_path(&self, index: usize) -> PathBuf {
+    pub(crate) fn picture_path(&self, index: usize) -> PathBuf {
         picture_path(&self.root, &self.rows[index].id)
     }
 
-    pub fn mask_path(&self, index: usize) -> PathBuf {
+    pub(crate) fn mask_path(&self, index: usize) -> PathBuf {
         mask_path(&self.root, &self.rows[index].id)
     }
 }

@@ -19,13 +19,17 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+/// Which half of the folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
+    /// Labels are known, masks may be.
     Train,
+    /// Nothing but the images is known.
     Test,
 }
 
 impl Split {
+    /// `train` or `test`: the folder, and the beginning of its files' names.
     pub fn name(self) -> &'static str {
         match self {
             Split::Train => "train",
@@ -33,26 +37,30 @@ impl Split {
         }
     }
 
+    /// `{split}/{split}_set.csv`
     pub fn csv(self, root: &Path) -> PathBuf {
         root.join(self.name()).join(format!("{}_set.csv", self.name()))
     }
 
+    /// `{split}/img/{split}_{id}.npy`
     pub fn picture(self, root: &Path, id: &str) -> PathBuf {
         root.join(self.name()).join("img").join(format!("{}_{id}.npy", self.name()))
     }
 
+    /// `{split}/seg/{split}_{id}.npy`
     pub fn mask(self, root: &Path, id: &str) -> PathBuf {
         root.join(self.name()).join("seg").join(format!("{}_{id}.npy", self.name()))
     }
 }
 
-/// One row of the table.
+/// One row of the table of labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
+    /// As the table has it, part of the file names.
     pub id: String,
-    /// None: not known (−1).
+    /// None where the table says −1: not known.
     pub labels: Option<Labels>,
-    /// Where it is in the file, from 1.
+    /// Its line in the file, from 1.
     pub line: usize,
 }
 
@@ -61,6 +69,7 @@ pub struct Row {
 pub struct VocNpy {
     root: PathBuf,
     split: Split,
+    /// In the order of the table.
     pub rows: Vec<Row>,
 }
 
@@ -80,11 +89,11 @@ impl VocNpy {
         Ok(VocNpy { root, split, rows })
     }
 
-    pub fn picture_path(&self, index: usize) -> PathBuf {
+    pub(crate) fn picture_path(&self, index: usize) -> PathBuf {
         self.split.picture(&self.root, &self.rows[index].id)
     }
 
-    pub fn mask_path(&self, index: usize) -> PathBuf {
+    pub(crate) fn mask_path(&self, index: usize) -> PathBuf {
         self.split.mask(&self.root, &self.rows[index].id)
     }
 }
@@ -151,13 +160,13 @@ pub fn read_size(path: impl AsRef<Path>) -> Result<(usize, usize)> {
     size.map_err(|message| Error::file(path, message))
 }
 
-/// [height, width, 3] of uint8.
+/// An image from a `.npy` file of shape `[height, width, 3]`, uint8; else an error.
 pub fn read_picture(path: impl AsRef<Path>) -> Result<Picture> {
     let path = path.as_ref();
     parse_picture(&read_file(path)?).map_err(|message| Error::file(path, message))
 }
 
-/// A picture from the bytes of a file.
+/// [`read_picture`] from memory; the error is without the path.
 pub fn parse_picture(bytes: &[u8]) -> Result<Picture, String> {
     let npy = npy::parse(bytes)?;
     let data = npy.bytes()?;
@@ -167,13 +176,13 @@ pub fn parse_picture(bytes: &[u8]) -> Result<Picture, String> {
     }
 }
 
-/// [height, width] of uint8.
+/// A mask from a `.npy` file of shape `[height, width]`, uint8; else an error.
 pub fn read_mask(path: impl AsRef<Path>) -> Result<Mask> {
     let path = path.as_ref();
     parse_mask(&read_file(path)?).map_err(|message| Error::file(path, message))
 }
 
-/// A mask from the bytes of a file.
+/// [`read_mask`] from memory; the error is without the path.
 pub fn parse_mask(bytes: &[u8]) -> Result<Mask, String> {
     let npy = npy::parse(bytes)?;
     let data = npy.bytes()?;
@@ -286,13 +295,13 @@ pub fn parse_csv(path: &Path, bytes: &[u8]) -> (Vec<Row>, Vec<Error>) {
     (rows, problems)
 }
 
-/// Writes a picture whole or not at all.
+/// Writes an image as `[height, width, 3]` uint8, whole or not at all.
 pub fn write_picture(path: impl AsRef<Path>, picture: &Picture) -> Result<()> {
     let shape = [picture.height, picture.width, 3];
     write_atomically(path, |file| npy::write(file, &shape, &picture.rgb))
 }
 
-/// Writes a mask whole or not at all.
+/// Writes a mask as `[height, width]` uint8, whole or not at all.
 pub fn write_mask(path: impl AsRef<Path>, mask: &Mask) -> Result<()> {
     write_atomically(path, |file| npy::write(file, &[mask.height, mask.width], &mask.classes))
 }

@@ -1,7 +1,7 @@
 //! What a score is worth: the same score for predictors that did not look at shapes.
 //!
 //! - **shuffled labels**: the network's own predictions against truth rows in a random order;
-//! - **class priors**: every picture gets each class's share of the training pictures;
+//! - **class priors**: every image gets each class's share of the training images;
 //! - **colour histogram**: a linear model on how often each colour occurs.
 //!
 //! A network has learned something if the lower end of its score's bootstrap interval is above
@@ -21,7 +21,9 @@ const REPEATS: usize = 1000;
 /// What the controls learn from: samples of a data set.
 #[derive(Clone, Copy)]
 pub struct Lessons<'a> {
+    /// Labelled images to train on.
     pub dataset: &'a dyn Dataset,
+    /// Which of its samples.
     pub indices: &'a [usize],
 }
 
@@ -29,19 +31,25 @@ pub struct Lessons<'a> {
 pub struct Controls {
     /// 95 % bootstrap interval over samples.
     pub network: Interval,
+    /// The network's mean average precision, 0 to 1.
     pub map: f64,
+    /// What the network's predictions score on the labels of other images.
     pub shuffled: Control,
-    /// None where there was nothing to learn from.
+    /// What the classes' shares score; None where there was nothing to learn from.
     pub priors: Option<f64>,
+    /// What a linear model on colours scores; None where there was nothing to learn from.
     pub histogram: Option<f64>,
+    /// How many samples were scored.
     pub samples: usize,
-    /// What kind of pictures the samples are, for whoever reads the table.
+    /// What kind of images the samples are, for whoever reads the table.
     pub kind: &'static str,
 }
 
 impl Controls {
-    /// `probabilities` [val.len(), classes] are the network's, in the order of `val`. Without lessons there are no controls
-    /// that learn. None where no class occurs in `val`: there is no precision to take the mean of.
+    /// Scores the network and the controls on the samples `val` of `dataset`. `probabilities`
+    /// [val.len(), classes] are the network's, in the order of `val`. Without lessons there are no controls
+    /// that learn. None where no class occurs in `val`: there is no precision to take the mean of. An error
+    /// where a sample has no labels, or its image cannot be read.
     pub fn measure(
         lessons: Option<Lessons>,
         dataset: &dyn Dataset,
@@ -102,7 +110,7 @@ impl Controls {
     }
 }
 
-/// [samples, classes]: 1 where a class is in the picture.
+/// [samples, classes]: 1 where a class is in the image.
 fn flags(dataset: &dyn Dataset, indices: &[usize]) -> Result<Vec<f32>> {
     let labels = known_labels(dataset, indices)?;
     Ok(labels.iter().flat_map(|labels| labels.map(|set| set as u8 as f32)).collect())

@@ -10,14 +10,14 @@ use crate::backend::cpu::threads;
 use crate::error::{Error, Result};
 
 /// Bins along each of red, green and blue.
-pub const BINS: usize = 4;
+const BINS: usize = 4;
 
 /// Newton's method doubles the right digits each step; this many are never needed.
 const MOST_STEPS: usize = 50;
 
-/// The shares of a picture's pixels (RGB, interleaved) in each of the `BINS³` boxes of the colour
-/// cube, blue fastest. All zero for a picture without pixels.
-pub fn colour_histogram(rgb: &[u8]) -> Vec<f32> {
+/// The shares of an image's pixels (RGB, interleaved) in each of the `BINS³` boxes of the colour
+/// cube, blue fastest. All zero for an image without pixels.
+pub(crate) fn colour_histogram(rgb: &[u8]) -> Vec<f32> {
     let mut counts = vec![0u64; BINS * BINS * BINS];
     let bin = |value: u8| value as usize * BINS / 256;
     let (pixels, _) = rgb.as_chunks::<3>();
@@ -30,7 +30,7 @@ pub fn colour_histogram(rgb: &[u8]) -> Vec<f32> {
 
 /// A linear multi-label classifier.
 #[derive(Clone, Debug)]
-pub struct LogisticRegression {
+pub(crate) struct LogisticRegression {
     features: usize,
     classes: usize,
     mean: Vec<f64>,
@@ -43,7 +43,7 @@ pub struct LogisticRegression {
 impl LogisticRegression {
     /// `inputs` is rows of `features`, `labels` as many rows of `classes` zeros and ones. `l2` > 0
     /// is how strongly weights are drawn to zero; 1 is a good start, as much as one row's loss.
-    pub fn fit(
+    pub(crate) fn fit(
         inputs: &[f32],
         features: usize,
         labels: &[f32],
@@ -77,7 +77,7 @@ impl LogisticRegression {
     }
 
     /// A row of class probabilities for each row of `inputs`.
-    pub fn predict(&self, inputs: &[f32]) -> Result<Vec<f32>> {
+    pub(crate) fn predict(&self, inputs: &[f32]) -> Result<Vec<f32>> {
         rows_of("LogisticRegression::predict", inputs, self.features)?;
         let mut probabilities = Vec::with_capacity(inputs.len() / self.features * self.classes);
         for row in inputs.chunks_exact(self.features) {

@@ -2,5 +2,5 @@
 //! ([`baselines`]).
 
 pub mod baselines;
-pub mod logistic_regression;
+mod logistic_regression;
 pub mod metrics;

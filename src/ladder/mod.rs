@@ -5,8 +5,9 @@
 //! | `cpu` | `src/ladder/cpu`, one a rung | conv2d, depthwise_conv2d, gemm |
 //! | `cuda` | `kernels/ladder`, one a rung | those, batch_norm and reduce |
 //!
-//! Each file's header says what its rung adds to the one before, and what would bind it. Here each is a [`Rung`]
-//! that runs on a [`Work`], so that all are tested alike, and timed side by side (`atrous bench conv2d --ladder`).
+//! Each file's header says what its rung adds to the one before, and what would bind it. Here each is a
+//! [`Rung`] that runs on a [`Work`], so that all are tested alike, and timed side by side (`atrous bench
+//! conv2d --ladder`).
 
 mod cpu;
 mod cuda;
@@ -25,12 +26,13 @@ use std::time::Instant;
 
 /// One kernel, or the few that make one result.
 pub struct Rung {
+    /// Its place on the ladder, from 1, the naive kernel.
     pub number: usize,
     /// As its file is named, without the operator.
     pub name: &'static str,
-    /// To the rung before, in a line.
+    /// What it adds to the rung before, in a line.
     pub adds: &'static str,
-    /// Of its factors; values and sums are f32.
+    /// Precision of the factors; values and sums are f32.
     pub precision: Precision,
     run: Run,
 }
@@ -41,12 +43,15 @@ enum Run {
     Cuda(fn(&'static Cuda, &Work, &[Tensor]) -> Result<Memory>),
 }
 
-/// What a ladder's rungs all compute.
+/// A problem that the rungs of a ladder all solve: an operator on inputs of given shapes.
 pub struct Work {
+    /// The operator, as `ops` names it; `gemm` is the matrix product.
     pub operator: &'static str,
-    /// `3x3_256_56_n4`
+    /// Its shape in short: `3x3_256_56_n4`.
     pub name: String,
+    /// In the order of the operator's parameters.
     pub inputs: Vec<Input>,
+    /// Shape of the result.
     pub output: Shape,
     /// Multiplications and additions, as the definition counts them.
     pub flops: f64,
@@ -98,21 +103,21 @@ impl Work {
         Work { operator, name: name.into(), inputs, output, flops, options }
     }
 
-    /// Bytes of inputs and output, each touched once.
+    /// Bytes of inputs and output in f32, each touched once.
     pub fn least_bytes(&self) -> f64 {
         let elements = |shape: Shape| shape.elements() as f64;
         let inputs: f64 = self.inputs.iter().map(|input| elements(input.shape)).sum();
         4.0 * (inputs + elements(self.output))
     }
 
-    /// The inputs, on a device.
+    /// The inputs in f32, on a device; always the same values.
     pub fn tensors(&self, device: Device) -> Result<Vec<Tensor>> {
         let values = |input: &Input| input.sample(&format!("{}/{}", self.operator, self.name));
         let tensor = |input| Tensor::from_slice(&values(input), input.shape)?.to_device(device);
         self.inputs.iter().map(tensor).collect()
     }
 
-    /// The result, by the CPU's kernels in f64.
+    /// The right result, by the CPU's reference kernels in f64.
     pub fn expected(&self) -> Result<Tensor> {
         let t: Vec<Tensor> =
             self.tensors(Device::Cpu)?.iter().map(|tensor| tensor.to_dtype(DType::F64)).collect();
@@ -240,8 +245,8 @@ fn unknown(operator: &str, device: Device) -> Error {
     let known = |device| operators(device).join("`, `");
     let message = match operators(Device::Cuda(0)).contains(&operator) && device == Device::Cpu {
         true => format!(
-            "`{operator}` has no rungs on the CPU, where `{}` have; --device cuda (or emulated) runs those of its \
-             CUDA kernels",
+            "`{operator}` has no rungs on the CPU, where `{}` have; --device cuda (or emulated) runs those \
+             of its CUDA kernels",
             known(Device::Cpu)
         ),
         false => format!("`{operator}` has none; those that have are `{}`", known(device)),
@@ -265,8 +270,8 @@ impl Rung {
         }
     }
 
-    /// Seconds of one run: the median of `times` after one to warm up. On the CPU of fewer where they would take
-    /// too long, and of a single one of seconds there is no other.
+    /// Seconds of one run: the median of `times` after one to warm up. On the CPU of fewer where they
+    /// would take too long, and of a single one of seconds there is no other.
     pub fn seconds(&self, work: &Work, inputs: &[Tensor], times: usize) -> Result<f64> {
         let run = || self.run(work, inputs).map(drop);
         let once = || match self.run {

@@ -8,7 +8,8 @@ use crate::error::Result;
 use crate::nn::Graph;
 use crate::nn::layers::Layer;
 
-/// Pictures [side, side, 3] → `classes` probabilities. Designed for 150 and 20: 777,695 parameters.
+/// Images [side, side, 3] → `classes` probabilities. Designed for 150 and 20: 777,695 parameters. An error
+/// for a side that is too small to be pooled.
 pub fn alexnet(side: usize, classes: usize) -> Result<Graph> {
     let mut g = Graph::new("alexnet", "conv2d_input", [side, side, 3]);
     let relu = Layer::Activation(Activation::Relu);

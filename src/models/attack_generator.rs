@@ -1,8 +1,8 @@
-//! A network that makes perturbations of pictures: down to a quarter of their size, a few residual blocks there, and up
-//! again (after Johnson, Alahi and Fei-Fei, "Perceptual Losses for Real-Time Style Transfer", ECCV 2016, which Poursaeed
-//! et al., "Generative Adversarial Perturbations", CVPR 2018, took over).
+//! A network that makes perturbations of images: down to a quarter of their size, a few residual blocks
+//! there, and up again (after Johnson, Alahi and Fei-Fei, "Perceptual Losses for Real-Time Style Transfer",
+//! ECCV 2016, which Poursaeed et al., "Generative Adversarial Perturbations", CVPR 2018, took over).
 //!
-//! It has no batch norm: a picture's perturbation is its own, whatever else is in the batch.
+//! It has no batch norm: an image's perturbation is its own, whatever else is in the batch.
 
 use crate::activation::Activation;
 use crate::error::{Error, Result};
@@ -10,16 +10,18 @@ use crate::nn::layers::{Initializer, Layer};
 use crate::nn::{Graph, Id};
 use crate::ops::Padding;
 
-/// The smallest pictures there is a generator for.
-pub const LEAST_SIDE: usize = 8;
+/// The smallest images there is a generator for.
+const LEAST_SIDE: usize = 8;
 
 const WIDTH: usize = 48;
 const BLOCKS: usize = 2;
 
-/// Pictures [side, side, 3] in −1..1 → as many values in −1..1.
+/// Images [side, side, 3] in −1..1 → as many values in −1..1. An error for a side below 8 or above
+/// [`super::LARGEST_SIDE`].
 ///
-/// Two strides of 2 need sides that are multiples of 4: zeros around the picture make it one, and the last convolution
-/// takes them away again. With d cells too many its kernel is 3 + d wide, on one cell of padding.
+/// Two strides of 2 need sides that are multiples of 4: zeros around the image make it one, and the last
+/// convolution takes them away again. With d cells too many its kernel is 3 + d wide, on one cell of
+/// padding.
 pub fn attack_generator(side: usize) -> Result<Graph> {
     if side < LEAST_SIDE {
         let message = format!("expected pictures of at least {LEAST_SIDE} pixels a side, got {side}");
@@ -63,7 +65,7 @@ fn like(layer: Layer) -> Layer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::{Model, Run};
+    use crate::nn::{Mode, Model};
     use crate::tensor::Tensor;
 
     #[test]
@@ -71,7 +73,7 @@ mod tests {
         for side in [8, 15, 37, 38, 150] {
             let model = Model::new(attack_generator(side).unwrap(), 1);
             let shape = [1, side, side, 3];
-            let output = model.run(&Tensor::full(shape, 0.3), Run::infer()).unwrap().output;
+            let output = model.run(&Tensor::full(shape, 0.3), Mode::infer()).unwrap().output;
             assert_eq!(output.shape()[..], shape);
             assert!(output.values::<f32>().iter().all(|v| v.abs() <= 1.0));
         }
@@ -86,7 +88,7 @@ mod tests {
             let model = Model::new(attack_generator(side).unwrap(), 1);
             let of = |values: &[f32]| {
                 let x = Tensor::from_slice(values, [1, side, side, 3]).unwrap();
-                model.run(&x, Run::infer()).unwrap().output.values::<f32>().to_vec()
+                model.run(&x, Mode::infer()).unwrap().output.values::<f32>().to_vec()
             };
             let mut values = vec![0.0; side * side * 3];
             let before = of(&values);

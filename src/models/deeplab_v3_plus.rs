@@ -1,5 +1,5 @@
 //! DeepLabV3+ (Chen et al., 2018) on MobileNet v1: an atrous spatial pyramid on features at 1/16 of
-//! the pictures' size, and a decoder that sharpens its answer with features at 1/4.
+//! the images' size, and a decoder that sharpens its answer with features at 1/4.
 
 use super::mobilenet;
 use crate::activation::Activation;
@@ -8,9 +8,9 @@ use crate::nn::layers::{Initializer, Layer};
 use crate::nn::{Graph, Id};
 use crate::ops::Padding;
 
-/// Pictures [side, side, 3] in −1..1 → logits [side, side, classes], in Keras' order of layers
+/// Images [side, side, 3] in −1..1 → logits [side, side, classes], in Keras' order of layers
 /// (the rewrites make it cheap: [`crate::nn::classify_before_upsampling`]). 7,067,029 parameters
-/// with 21 classes. `side`: a multiple of 16.
+/// with 21 classes. An error for a side that is no multiple of 16.
 pub fn deeplab_v3_plus(side: usize, classes: usize) -> Result<Graph> {
     if side == 0 || !side.is_multiple_of(16) {
         let message = format!("`deeplabv3plus` takes sides that are multiples of 16, not {side}");

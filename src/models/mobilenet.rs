@@ -25,7 +25,8 @@ const BLOCKS: [(usize, usize); 13] = [
     (1024, 1),
 ];
 
-/// Pictures [side, side, 3] in −1..1 → class probabilities. The base has 3,228,864 parameters.
+/// Images [side, side, 3] in −1..1 → class probabilities. The base has 3,228,864 parameters.
+/// An error for a side that is too small, and for [`Head::ImageNet`] with other than 1000 classes.
 pub fn mobilenet(side: usize, classes: usize, head: Head) -> Result<Graph> {
     let mut g = Graph::new("mobilenet", "input_1", [side, side, 3]);
     let normed = base(&mut g, BLOCKS.len())?;

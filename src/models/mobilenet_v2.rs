@@ -32,7 +32,8 @@ const BLOCKS: [(usize, usize); 16] = [
     (320, 1),
 ];
 
-/// Pictures [side, side, 3] in −1..1 → class probabilities. The base has 2,257,984 parameters.
+/// Images [side, side, 3] in −1..1 → class probabilities. The base has 2,257,984 parameters.
+/// An error for [`Head::ImageNet`].
 pub fn mobilenet_v2(side: usize, classes: usize, head: Head) -> Result<Graph> {
     let mut g = Graph::new("mobilenetv2", "input_1", [side, side, 3]);
     let features = base(&mut g)?;

@@ -1,6 +1,6 @@
 //! The networks, each declared as a graph of named layers.
 //!
-//! A classifier is a base that makes features of pictures, and a [`Head`] that makes class
+//! A classifier is a base that makes features of images, and a [`Head`] that makes class
 //! probabilities of features. Layers carry Keras' names, so that Keras' weights load by name.
 
 mod alexnet;
@@ -22,21 +22,19 @@ pub use vgg16::vgg16;
 use crate::activation::Activation;
 use crate::data::CLASSES;
 use crate::data::image::Preprocess;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, names};
 use crate::nn::layers::Layer;
 use crate::nn::{Graph, Id};
-use std::fmt;
 use std::path::Path;
-use std::str::FromStr;
 
-/// The networks' names.
+/// The networks' names, as [`Spec::name`] and the command line take them.
 pub const NAMES: [&str; 6] =
     ["alexnet", "vgg16", "resnet50v2", "mobilenet", "mobilenetv2", "deeplabv3plus"];
 
-/// Sides of pictures at most: what is trained can be saved and read again.
+/// Height and width of images at most, in pixels: what is trained can be saved and read again.
 pub const LARGEST_SIDE: usize = 4096;
 
-/// Classes at most.
+/// Classes at most that a network is built for.
 pub const LARGEST_CLASSES: usize = 100_000;
 
 /// What makes classes of a base's features.
@@ -49,7 +47,7 @@ pub enum Head {
     #[default]
     Notebook,
     /// Global average pool, dropout .2, one sigmoid a class: labels are not exclusive, and few
-    /// pictures do not carry a head with more parameters than the base.
+    /// images do not carry a head with more parameters than the base.
     Pooled,
     /// The 1000 exclusive classes of ImageNet, as Keras builds it (MobileNet v1 alone).
     ImageNet,
@@ -57,47 +55,30 @@ pub enum Head {
     None,
 }
 
-impl Head {
-    pub const NAMES: [&'static str; 4] = ["notebook", "pooled", "imagenet", "none"];
-}
+names! { "head" Head { Notebook: "notebook", Pooled: "pooled", ImageNet: "imagenet", None: "none" } }
 
-impl fmt::Display for Head {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Head::NAMES[*self as usize])
-    }
-}
-
-impl FromStr for Head {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        let all = [Head::Notebook, Head::Pooled, Head::ImageNet, Head::None];
-        all.into_iter().find(|head| head.to_string() == name).ok_or_else(|| {
-            Error::argument("head", format!("`{name}` is none of `{}`", Head::NAMES.join("`, `")))
-        })
-    }
-}
-
-/// Which network, for which pictures and classes: enough to build its graph again.
+/// Which network, for which images and classes: enough to build its graph again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
 pub struct Spec {
     /// One of [`NAMES`].
     pub name: String,
-    /// Height and width of the pictures.
+    /// Height and width of the images, in pixels.
     pub size: usize,
+    /// How many it tells apart: 20 of VOC, 21 with the background where it labels every pixel.
     pub classes: usize,
+    /// What makes classes of the base's features.
     pub head: Head,
 }
 
 impl Spec {
-    /// With the notebook's head.
+    /// The network with the notebook's head.
     pub fn new(name: &str, size: usize, classes: usize) -> Self {
         Spec { name: name.into(), size, classes, head: Head::Notebook }
     }
 
-    /// An error where pictures or classes are none, or more than there are networks for.
-    pub fn check(&self) -> Result<()> {
+    /// An error where pixels or classes are none, or more than there are networks for.
+    pub(crate) fn check(&self) -> Result<()> {
         check_side(self.size)?;
         match self.classes {
             1..=LARGEST_CLASSES => Ok(()),
@@ -108,8 +89,8 @@ impl Spec {
         }
     }
 
-    /// The graph; an error for a name that is unknown, a head the network does not come with, sizes that
-    /// [`Spec::check`] refuses, or pictures too small for it.
+    /// The graph; an error for a name that is unknown, a head the network does not come with, a size above
+    /// [`LARGEST_SIDE`] or too small for it, and for no or more than [`LARGEST_CLASSES`] classes.
     pub fn graph(&self) -> Result<Graph> {
         self.check()?;
         let Spec { size, classes, head, .. } = *self;
@@ -148,13 +129,13 @@ fn segments(name: &str) -> bool {
     name == "deeplabv3plus"
 }
 
-/// A network with the notebook's head, by its name, for pictures of the given side and this many
-/// classes.
+/// A network with the notebook's head, by its name, for images of the given side and this many
+/// classes; errors as in [`Spec::graph`].
 pub fn by_name(name: &str, side: usize, classes: usize) -> Result<Graph> {
     Spec::new(name, side, classes).graph()
 }
 
-/// The side of the pictures a network was designed for.
+/// The side of the images a network of this name was designed for, in pixels.
 pub fn default_side(name: &str) -> usize {
     match name {
         "alexnet" => 150,
@@ -163,8 +144,8 @@ pub fn default_side(name: &str) -> usize {
     }
 }
 
-/// The classes of VOC as a network of this name tells them apart: 20; a network that labels every pixel has the
-/// background as one more.
+/// The classes of VOC as a network of this name tells them apart: 20; a network that labels every pixel
+/// has the background as one more.
 pub fn default_classes(name: &str) -> usize {
     CLASSES.len() + segments(name) as usize
 }

@@ -11,8 +11,8 @@ const BATCH_NORM: Layer =
     Layer::BatchNormalization(BatchNormalization { epsilon: 1.001e-5, momentum: 0.99 });
 const RELU: Layer = Layer::Activation(Activation::Relu);
 
-/// Pictures [side, side, 3] in −1..1 → class probabilities. The base has 23,564,800 parameters;
-/// with the notebook's head at 224 and 20 classes 75,218,452.
+/// Images [side, side, 3] in −1..1 → class probabilities. The base has 23,564,800 parameters;
+/// with the notebook's head at 224 and 20 classes 75,218,452. An error for [`Head::ImageNet`].
 pub fn resnet50_v2(side: usize, classes: usize, head: Head) -> Result<Graph> {
     let mut g = Graph::new("resnet50v2", "input_1", [side, side, 3]);
     let features = base(&mut g)?;

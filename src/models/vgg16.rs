@@ -8,8 +8,9 @@ use crate::nn::layers::Layer;
 use crate::nn::{Graph, Id};
 use crate::ops::Padding;
 
-/// Pictures [side, side, 3], 'caffe' preprocessing → class probabilities. The base has 14,714,688
-/// parameters; with the notebook's head at 224 and 20 classes 27,570,516.
+/// Images [side, side, 3], 'caffe' preprocessing → class probabilities. The base has 14,714,688
+/// parameters; with the notebook's head at 224 and 20 classes 27,570,516. An error for a side that is too
+/// small, and for [`Head::ImageNet`].
 pub fn vgg16(side: usize, classes: usize, head: Head) -> Result<Graph> {
     let mut g = Graph::new("vgg16", "input_1", [side, side, 3]);
     let features = base(&mut g)?;

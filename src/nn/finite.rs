@@ -1,6 +1,7 @@
 //! Numbers that are none: where the first one comes from.
 
-use super::{Model, Run};
+use super::Model;
+use super::layers::Mode;
 use crate::context::no_grad;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -17,15 +18,15 @@ impl Model {
         Ok(None)
     }
 
-    /// What is the first to hold numbers that are not finite when the network sees these pictures: a parameter, the
-    /// pictures, or a layer's output. None where all are finite.
-    pub fn first_not_finite(&self, x: &Tensor, run: Run) -> Result<Option<String>> {
+    /// What is the first to hold numbers that are not finite when the network sees these pictures: a
+    /// parameter, the pictures, or a layer's output. None where all are finite.
+    pub fn first_not_finite(&self, x: &Tensor, mode: Mode) -> Result<Option<String>> {
         if let Some((path, value)) = self.parameter_not_finite()? {
             return Ok(Some(format!("the parameter `{path}` holds {value}")));
         }
         let mut first = None;
         no_grad(|| {
-            self.run_edited(x, run, &mut |layer, output| {
+            self.run_edited(x, mode, &mut |layer, output| {
                 if first.is_none()
                     && let Some(value) = not_finite(&output)?
                 {
@@ -37,11 +38,11 @@ impl Model {
         Ok(first)
     }
 
-    /// An error that names the first layer where what the network makes of pictures, its `logits`, is not finite. (A sigmoid
-    /// makes 1 of an infinite logit: the output does not show it.)
+    /// An error that names the first layer where what the network makes of pictures, its `logits`, is not
+    /// finite. (A sigmoid makes 1 of an infinite logit: the output does not show it.)
     pub fn require_finite(&self, x: &Tensor, logits: &Tensor) -> Result<()> {
         let Some(value) = not_finite(logits)? else { return Ok(()) };
-        let first = self.first_not_finite(x, Run::infer())?;
+        let first = self.first_not_finite(x, Mode::infer())?;
         let first = first.map_or(String::new(), |first| format!("; first, {first}"));
         let message = format!("it makes {value} of these pictures{first}: its weights cannot be used");
         Err(Error::argument("network", message))
@@ -84,14 +85,14 @@ mod tests {
     }
 
     fn check(model: &Model) -> Result<()> {
-        let logits = model.run(&pictures(), Run::infer())?.logits;
+        let logits = model.run(&pictures(), Mode::infer())?.logits;
         model.require_finite(&pictures(), &logits)
     }
 
     #[test]
     fn a_sound_network_is_let_through() {
         check(&network()).unwrap();
-        assert_eq!(network().first_not_finite(&pictures(), Run::infer()).unwrap(), None);
+        assert_eq!(network().first_not_finite(&pictures(), Mode::infer()).unwrap(), None);
     }
 
     #[test]

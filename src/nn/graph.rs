@@ -200,13 +200,4 @@ impl Graph {
         self.nodes.iter().flat_map(|node| &node.inputs).for_each(|id| readers[id.0] += 1);
         readers
     }
-
-    /// For each layer, the last layer that reads it (itself, if none does).
-    pub(super) fn last_uses(&self) -> Vec<usize> {
-        let mut last: Vec<usize> = (0..self.nodes.len()).collect();
-        for (i, node) in self.nodes.iter().enumerate() {
-            node.inputs.iter().for_each(|id| last[id.0] = i);
-        }
-        last
-    }
 }

@@ -4,18 +4,25 @@ mod finite;
 mod graph;
 pub mod layers;
 mod model;
-mod passes;
+mod network;
+mod parameters;
+mod plan;
 mod rewrite;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod training_graph;
 
 pub use finite::not_finite;
 pub use graph::{Cost, Graph, Id, Node};
-pub use layers::Run;
-pub use model::{Model, Parameter, Pass};
+pub use layers::Mode;
+pub use model::Model;
+pub use network::ForwardOutput;
+pub use parameters::{ParamId, Parameter};
+pub use plan::{ChosenAlgorithm, PlanTable, PlannedStep, Purpose, UnfusedLayer};
 pub use rewrite::{
-    Live, classify_before_upsampling, fold_batch_norm, fold_frozen_batch_norm, for_inference,
+    classify_before_upsampling, fold_batch_norm, fold_frozen_batch_norm, for_inference,
     pad_within_convolutions,
 };
 pub use summary::{Row, Summary};
+pub use training_graph::TrainingGraph;

@@ -1,42 +1,24 @@
 //! A graph with values for its parameters.
 
-use super::passes::{Extras, Passes};
-use super::{Graph, Id};
+use super::graph::Graph;
+use super::layers::{BatchNormalization, Initializer, Layer, Mode};
+use super::network::{Edit, ForwardOutput, Network};
+use super::parameters::{Binding, Bindings, ParamId, Parameter, find};
+use super::plan::PlanCache;
 use crate::context::on_threads;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::layers::{self, BatchNormalization, Forward, Layer, LayerOutput, Run};
-use crate::ops::Epilogue;
-use crate::ops::batch_norm::Statistics;
 use crate::pool;
 use crate::tensor::{DType, Shape, Tensor};
 
 #[derive(Clone)]
-pub struct Parameter {
-    /// Its Keras path: `conv2d/kernel`.
-    pub path: String,
-    pub value: Tensor,
-    /// False for moving statistics, and for what is frozen.
-    pub trainable: bool,
-}
-
-#[derive(Clone)]
 pub struct Model {
     pub graph: Graph,
+    /// The store: what is a [`ParamId`] is a place in it. A model's own graph has them in the order of its
+    /// layers.
     pub parameters: Vec<Parameter>,
-    /// For each layer, where its parameters begin.
-    offsets: Vec<usize>,
-}
-
-/// What one pass through a network leaves.
-pub struct Pass {
-    pub output: Tensor,
-    /// What the last layer's sigmoid or softmax was applied to; else the output.
-    pub logits: Tensor,
-    /// The parameters as this pass used them: leaves of the tape where they have a gradient.
-    pub leaves: Vec<Tensor>,
-    /// New values of moving statistics, by parameter.
-    pub moving: Vec<(usize, Tensor)>,
+    bindings: Bindings,
+    plans: PlanCache,
 }
 
 impl Model {
@@ -50,31 +32,42 @@ impl Model {
     }
 
     /// A model whose parameters are given by path and shape (and the layer's initializer).
-    pub fn with(
-        graph: Graph,
-        mut value: impl FnMut(&str, Shape, crate::nn::layers::Initializer) -> Tensor,
-    ) -> Self {
-        let (mut parameters, mut offsets) = (Vec::new(), Vec::new());
+    pub fn with(graph: Graph, mut value: impl FnMut(&str, Shape, Initializer) -> Tensor) -> Self {
+        let mut parameters = Vec::new();
         for node in graph.nodes() {
-            offsets.push(parameters.len());
             for spec in &node.parameters {
                 let path = format!("{}/{}", node.name, spec.kind);
                 let value = value(&path, spec.shape, spec.initializer);
-                parameters.push(Parameter { path, value, trainable: spec.trainable });
+                parameters.push(Parameter::new(path, value, spec.trainable));
             }
         }
-        offsets.push(parameters.len());
-        Model { graph, parameters, offsets }
+        Self::of(graph, parameters)
+    }
+
+    /// A graph and its parameters, in the order of its layers.
+    pub(super) fn of(graph: Graph, parameters: Vec<Parameter>) -> Self {
+        let bindings = Bindings::in_order(&graph);
+        Model { graph, parameters, bindings, plans: PlanCache::default() }
+    }
+
+    fn network(&self) -> Network<'_> {
+        let Model { graph, parameters, bindings, plans } = self;
+        Network { graph, bindings, store: parameters, plans }
     }
 
     /// The parameters of the i-th layer.
-    pub fn layer_parameters(&self, i: usize) -> &[Parameter] {
-        &self.parameters[self.offsets[i]..self.offsets[i + 1]]
+    pub fn layer_parameters(&self, i: usize) -> impl Iterator<Item = &Parameter> {
+        self.bindings.of(i).iter().map(|binding| binding.parameter(&self.parameters))
+    }
+
+    /// Whether nothing of the i-th layer trains.
+    pub(crate) fn is_frozen(&self, i: usize) -> bool {
+        !self.layer_parameters(i).any(|parameter| parameter.trainable)
     }
 
     /// How many of the parameters, which come first, are the base's.
     pub fn base_parameters(&self) -> usize {
-        self.offsets[self.graph.base().len()]
+        self.graph.base().iter().map(|node| node.parameters.len()).sum()
     }
 
     pub fn parameter(&self, path: &str) -> Option<&Parameter> {
@@ -83,11 +76,8 @@ impl Model {
 
     /// Replaces a value; an error when the path is unknown or the shape another.
     pub fn set(&mut self, path: &str, value: Tensor) -> Result<()> {
-        let parameter = self
-            .parameters
-            .iter_mut()
-            .find(|parameter| parameter.path == path)
-            .ok_or_else(|| Error::argument("parameter", format!("the model has no `{path}`")))?;
+        let at = find(&self.parameters, path)?;
+        let parameter = &mut self.parameters[at];
         if parameter.value.shape() != value.shape() {
             let expected = format!("{} for parameter `{path}`", parameter.value.shape());
             return Err(Error::shape("model", expected, value.shape()));
@@ -121,8 +111,9 @@ impl Model {
 
     /// What a batch norm adds to the variances that are this parameter; None for all other parameters.
     pub(crate) fn variance_epsilon(&self, parameter: usize) -> Option<f64> {
-        let layer = self.offsets.partition_point(|&offset| offset <= parameter) - 1;
-        match self.graph.nodes().get(layer)?.layer {
+        let stored = |bound: &Binding| bound.stored() == Some(ParamId(parameter));
+        let layer = self.bindings.layers().position(|layer| layer.iter().any(stored))?;
+        match self.graph.nodes()[layer].layer {
             Layer::BatchNormalization(BatchNormalization { epsilon, .. }) => {
                 let variance = self.parameters[parameter].path.ends_with("/moving_variance");
                 variance.then_some(epsilon)
@@ -181,10 +172,14 @@ impl Model {
     }
 
     fn train_layer(&mut self, i: usize, trainable: bool) {
-        let specs = &self.graph.nodes()[i].parameters;
-        let parameters = &mut self.parameters[self.offsets[i]..self.offsets[i + 1]];
-        for (parameter, spec) in parameters.iter_mut().zip(specs) {
+        let ids = self.bindings.of(i).iter().filter_map(Binding::stored);
+        for (ParamId(id), spec) in ids.zip(&self.graph.nodes()[i].parameters) {
+            let parameter = &mut self.parameters[id];
             parameter.trainable = trainable && spec.trainable;
+            if parameter.trainable {
+                // Of what changes in every step nothing is kept.
+                parameter.prepack = Default::default();
+            }
         }
     }
 
@@ -201,19 +196,19 @@ impl Model {
         Ok(())
     }
 
-    /// Runs the network on pictures [N, H, W, C].
-    pub fn run(&self, x: &Tensor, run: Run) -> Result<Pass> {
-        on_threads(x.device(), || self.run_through(x, run, None))
+    /// Runs the network on images [N, H, W, C].
+    pub fn run(&self, x: &Tensor, mode: Mode) -> Result<ForwardOutput> {
+        on_threads(x.device(), || self.network().run(x, mode, None))
     }
 
     /// [`Model::run`], showing every layer's output as soon as it is there.
     pub fn run_observed(
         &self,
         x: &Tensor,
-        run: Run,
+        mode: Mode,
         observe: &mut dyn FnMut(&str, &Tensor),
-    ) -> Result<Pass> {
-        self.run_edited(x, run, &mut |name, output| {
+    ) -> Result<ForwardOutput> {
+        self.run_edited(x, mode, &mut |name, output| {
             observe(name, &output);
             Ok(output)
         })
@@ -221,108 +216,7 @@ impl Model {
 
     /// [`Model::run`], where what `edit` makes of a layer's output goes on in its place: to see
     /// what follows from a feature, take it away.
-    pub fn run_edited(
-        &self,
-        x: &Tensor,
-        run: Run,
-        edit: &mut dyn FnMut(&str, Tensor) -> Result<Tensor>,
-    ) -> Result<Pass> {
-        self.run_through(x, run, Some(edit))
+    pub fn run_edited(&self, x: &Tensor, mode: Mode, edit: &mut Edit) -> Result<ForwardOutput> {
+        self.network().run(x, mode, Some(edit))
     }
-
-    fn run_through(&self, x: &Tensor, run: Run, mut edit: Option<&mut Edit>) -> Result<Pass> {
-        let nodes = self.graph.nodes();
-        let expected = &nodes[0].output_shape;
-        if x.shape().len() != 4 || x.shape()[1..] != expected[..] {
-            let expected = format!("pictures [N, {}]", join(expected));
-            return Err(Error::shape(
-                "model",
-                format!("{expected} for `{}`", self.graph.name),
-                x.shape(),
-            ));
-        }
-        let leaf = |parameter: &Parameter| match run.gradients && parameter.trainable {
-            true => parameter.value.leaf(),
-            false => parameter.value.clone(),
-        };
-        let leaves: Vec<Tensor> = self.parameters.iter().map(leaf).collect();
-        let passes = match edit {
-            None => Passes::together(&self.graph),
-            Some(_) => Passes::apart(&self.graph),
-        };
-        let last_uses = self.graph.last_uses();
-        let mut values: Vec<Option<Tensor>> = vec![None; nodes.len()];
-        let mut statistics: Vec<Option<Statistics>> = nodes.iter().map(|_| None).collect();
-        let mut moving = Vec::new();
-        let mut logits = None;
-        for (i, node) in nodes.iter().enumerate() {
-            let made = passes.made_by[i].and_then(|id| values[id.0].take());
-            let inputs: Vec<Tensor> = match node.layer {
-                Layer::Input(_) => vec![x.clone()],
-                _ => node.inputs.iter().filter_map(|id| values[id.0].clone()).collect(),
-            };
-            // What is read for the last time is given away: the tape holds what its gradients
-            // need and no more, and an activation can work in place.
-            for id in &node.inputs {
-                if last_uses[id.0] == i {
-                    values[id.0] = None;
-                }
-            }
-            let range = self.offsets[i]..self.offsets[i + 1];
-            // A frozen batch norm keeps its moving statistics, whatever the others do.
-            let of_batch = |i: usize| {
-                let range = self.offsets[i]..self.offsets[i + 1];
-                run.batch_statistics && self.parameters[range].iter().any(|p| p.trainable)
-            };
-            let run = Run { batch_statistics: of_batch(i), ..run };
-            let made =
-                made.or_else(|| if passes.extras[i].later { inputs.first().cloned() } else { None });
-            let result: LayerOutput = match made {
-                Some(output) => output.into(),
-                None => {
-                    let Extras { activation, onto, last, pooled, depthwise, statistics_for, .. } =
-                        passes.extras[i];
-                    let onto = onto.and_then(|id| match last {
-                        true => values[id.0].take(),
-                        false => values[id.0].clone(),
-                    });
-                    let depthwise = depthwise.map(|Id(i)| {
-                        let its = &leaves[self.offsets[i]..self.offsets[i + 1]];
-                        let Layer::DepthwiseConv2D(layer) = nodes[i].layer else { unreachable!() };
-                        (layers::convolution(its, layer.options()), passes.extras[i].activation)
-                    });
-                    let known = node.inputs.first().and_then(|id| statistics[id.0].take());
-                    let statistics = statistics_for.is_some_and(|Id(norm)| of_batch(norm));
-                    let forward = Forward {
-                        name: &node.name,
-                        parameters: &leaves[range.clone()],
-                        run,
-                        epilogue: Epilogue { residual: onto, activation, pool: pooled, statistics },
-                        depthwise,
-                        statistics: known,
-                    };
-                    node.layer.forward(inputs, forward)?
-                }
-            };
-            let LayerOutput { output, logits: raw, moving: moved, statistics: told } = result;
-            statistics[i] = told;
-            if let Some((mean, variance)) = moved {
-                moving.extend([(range.end - 2, mean), (range.end - 1, variance)]);
-            }
-            logits = raw;
-            values[i] = Some(match &mut edit {
-                Some(edit) => edit(&node.name, output)?,
-                None => output,
-            });
-        }
-        let output = values.pop().flatten().expect("the last layer's output");
-        Ok(Pass { logits: logits.unwrap_or_else(|| output.clone()), output, leaves, moving })
-    }
-}
-
-/// Sees every layer's output, and gives what goes on in its place.
-type Edit<'a> = dyn FnMut(&str, Tensor) -> Result<Tensor> + 'a;
-
-pub(super) fn join(shape: &[usize]) -> String {
-    shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
 }

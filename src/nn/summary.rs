@@ -1,7 +1,6 @@
 //! The table of a network's layers: shapes, parameters, arithmetic, memory.
 
-use super::model::join;
-use super::{Cost, Graph, Node};
+use super::graph::{Cost, Graph, Node};
 #[cfg(feature = "checkpoint")]
 use crate::nn::layers::ParameterSpec;
 use std::fmt;
@@ -37,6 +36,11 @@ impl Summary {
     }
 }
 
+/// (224, 224, 3)
+fn shape(axes: &[usize]) -> String {
+    format!("({})", axes.iter().map(usize::to_string).collect::<Vec<_>>().join(", "))
+}
+
 /// 1234567 → 1,234,567
 fn grouped(n: u64) -> String {
     let digits = n.to_string();
@@ -63,7 +67,7 @@ impl fmt::Display for Summary {
                 "{:<width$}  {:<20} {:<18} {:>12} {:>12} {:>10.2} {:>9.1}",
                 row.name,
                 row.type_name,
-                format!("({})", join(&row.output_shape)),
+                shape(&row.output_shape),
                 grouped(row.cost.parameters),
                 grouped(row.cost.trainable),
                 row.cost.flops as f64 / 1e6,

@@ -1,5 +1,5 @@
-//! Sizes as users and files give them, through everything that makes sizes of sizes: an error or what is right, never a
-//! panic or a product that wraps.
+//! Sizes as users and files give them, through everything that makes sizes of sizes: an error or what is
+//! right, never a panic or a product that wraps.
 
 use crate::activation::Activation;
 use crate::backend::cpu::simd::supported;

@@ -209,7 +209,7 @@ mod tests {
         let (x, w, d, c) = (fill(&[1, 4, 4, 3]), fill(&[3, 3, 3, 3]), fill(&[3, 3, 3, 1]), fill(&[3]));
         let made = |activation: Activation| {
             let options = Conv2dOptions::default();
-            let by = |kernel| Convolution { kernel, bias: None, options };
+            let by = |kernel| Convolution::new(kernel, None, options);
             let variance = Tensor::full([3], 1.0);
             [
                 conv2d_fused(&x, by(&w), activation.into()).unwrap().y,

@@ -2,18 +2,19 @@
 //!
 //! y = max_pool(activation(operator(x) + residual))
 //!
-//! A result that goes to memory and comes back for a comparison or a sum costs more than either. Each operator that takes an
-//! [`Epilogue`] has one fused entry, which is total: what its kernels do not make in their own pass, plain operators make
-//! after it, with the same bits. What they do make is asked for before anything runs ([`Setting`]): by the entry, and by
-//! the network's plan.
+//! A result that goes to memory and comes back for a comparison or a sum costs more than either. Each
+//! operator that takes an [`Epilogue`] has one fused entry, which is total: what its kernels do not make in
+//! their own pass, plain operators make after it, with the same bits. What they do make is asked for before
+//! anything runs ([`Setting`]): by the entry, and by the network's plan.
 
 use crate::activation::Activation;
 use crate::backend::cpu::simd::Isa;
 use crate::context::isa;
+use crate::device::Device;
 use crate::error::Result;
 use crate::ops::batch_norm::Statistics;
 use crate::ops::{Padding, PoolOptions, Route, add, max_pool2d};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// The pooling that an epilogue can make: the largest of each square of 2×2.
 pub(crate) const POOL: PoolOptions =
@@ -51,7 +52,8 @@ impl From<Tensor> for Fused {
 }
 
 impl Epilogue {
-    /// The activation that the operator's kernel makes in its pass; what is left is in the epilogue. (A sum comes before it.)
+    /// The activation that the operator's kernel makes in its pass; what is left is in the epilogue. (A sum
+    /// comes before it.)
     pub fn take_activation(&mut self) -> Activation {
         if self.residual.is_some() {
             return Activation::Linear;
@@ -89,6 +91,17 @@ pub(crate) enum Kernels {
     Reference,
     Cpu(Isa),
     Cuda,
+}
+
+impl Kernels {
+    /// Those that operators of this tensor run on.
+    pub fn of(x: &Tensor) -> Self {
+        match (x.device(), x.dtype(), isa()) {
+            (Device::Cuda(_) | Device::Emulated, ..) => Kernels::Cuda,
+            (Device::Cpu, DType::F32, isa) if isa != Isa::Reference => Kernels::Cpu(isa),
+            (Device::Cpu, ..) => Kernels::Reference,
+        }
+    }
 }
 
 /// What decides, besides its geometry, which epilogues an operator's kernels make.

@@ -1,4 +1,4 @@
-//! `+ − *` and the unary minus between tensors, references to them, results of earlier operators, and
+//! `+ − * /` and the unary minus between tensors, references to them, results of earlier operators, and
 //! numbers.
 //!
 //! An operator's output is a [`Result`], for shapes may not fit together, and a `Result` may stand where a
@@ -22,9 +22,9 @@
 #![warn(missing_docs)]
 
 use crate::error::Result;
-use crate::ops::{add, mul, neg, scale, sub};
+use crate::ops::{add, div, mul, neg, scale, sub};
 use crate::tensor::Tensor;
-use std::ops::{Add, Mul, Neg, Sub};
+use std::ops::{Add, Div, Mul, Neg, Sub};
 
 /// What an operator takes at its right: a tensor, a reference to one, the result of an operator, or a number.
 pub trait Operand {
@@ -130,10 +130,9 @@ macro_rules! operator {
 }
 
 operator!(Add::add, add, |x, c| add(x, &beside(c, x)?), |c, x: &Tensor| add(x, &beside(c, x)?));
-operator!(Sub::sub, sub, |x, c| sub(x, &beside(c, x)?), |c, x: &Tensor| {
-    add(&neg(x)?, &beside(c, x)?)
-});
+operator!(Sub::sub, sub, |x, c| sub(x, &beside(c, x)?), |c, x: &Tensor| sub(&beside(c, x)?, x));
 operator!(Mul::mul, mul, scale, |c, x: &Tensor| scale(x, c));
+operator!(Div::div, div, |x, c| div(x, &beside(c, x)?), |c, x: &Tensor| div(&beside(c, x)?, x));
 
 impl Neg for Tensor {
     type Output = Result<Tensor>;
@@ -176,6 +175,9 @@ mod tests {
         assert_eq!(values(&a + 1.0f32), [2.0, 3.0]);
         assert_eq!(values(1.0 - &a), [0.0, -1.0]);
         assert_eq!(values(2.0 * a.clone()), [2.0, 4.0]);
+        assert_eq!(values(&b / &a), [10.0, 10.0]);
+        assert_eq!(values(((&b + &a).unwrap() / 2.0).unwrap() - 0.5), [5.0, 10.5]);
+        assert_eq!(values(2.0 / &a), [2.0, 1.0]);
         assert_eq!(values(-&a), values(-a));
     }
 
@@ -191,10 +193,10 @@ mod tests {
     #[test]
     fn gradients_flow_through_every_operator_and_both_sides_of_it() {
         let [a, b] = pair().map(|x| x.leaf());
-        let y = (2.0 - ((&a * &b - &a) * &b).unwrap()).unwrap();
+        let y = (2.0 - ((&a * &b - &a) * &b).unwrap() + (8.0 / &a).unwrap()).unwrap();
         let gradients = y.backward_from(Tensor::ones([2])).unwrap();
-        // y = 2 − ab² + ab
-        assert_eq!(gradients.get(&a).unwrap().to_vec_f64(), [-100.0 + 10.0, -400.0 + 20.0]);
+        // y = 2 − ab² + ab + 8/a
+        assert_eq!(gradients.get(&a).unwrap().to_vec_f64(), [-100.0 + 10.0 - 8.0, -400.0 + 20.0 - 2.0]);
         assert_eq!(gradients.get(&b).unwrap().to_vec_f64(), [-20.0 + 1.0, -80.0 + 2.0]);
     }
 
@@ -208,5 +210,46 @@ mod tests {
             assert_eq!(error.unwrap_err().to_string(), expected);
         }
         assert!((Tensor::from_u8(&[1], [1]).unwrap() + 1.0).is_err());
+    }
+
+    #[test]
+    fn methods_compute_what_their_functions_do() {
+        use crate::activation::Activation;
+        use crate::ops::{self, Conv2dOptions, Method, PoolOptions};
+        let same = |by_method: Result<Tensor>, by_function: Result<Tensor>| {
+            let (a, b) = (by_method.unwrap(), by_function.unwrap());
+            assert_eq!((a.shape(), a.to_vec_f64()), (b.shape(), b.to_vec_f64()));
+        };
+        let (x, c) = (Tensor::randn([2, 6, 5, 3], 1), Tensor::randn([3], 2));
+        let options = Conv2dOptions::default().stride(2).same();
+        let w = Tensor::randn([3, 3, 3, 3], 3);
+        same(x.conv2d(&w, &c, options), ops::conv2d(&x, &w, Some(&c), options));
+        same(x.conv2d(&w, None, options), ops::conv2d(&x, &w, None, options));
+        let w = Tensor::randn([3, 3, 3, 1], 4);
+        same(x.depthwise_conv2d(&w, &c, options), ops::depthwise_conv2d(&x, &w, Some(&c), options));
+        let pool = PoolOptions::new(2);
+        same(x.max_pool2d(pool), ops::max_pool2d(&x, pool));
+        same(x.average_pool2d(pool), ops::average_pool2d(&x, pool));
+        same(x.global_max_pool(), ops::global_max_pool(&x));
+        same(x.global_average_pool(), ops::global_average_pool(&x));
+        same(x.resize(3, 9, Method::Nearest), ops::resize(&x, 3, 9, Method::Nearest));
+        let turns = [[[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]; 2];
+        same(x.affine(&turns), ops::affine(&x, &turns));
+        same(x.dropout(0.5, 7), ops::dropout(&x, 0.5, 7, 0, 0));
+        let (linear, one) = (Activation::Linear, Tensor::ones([3]));
+        same(
+            x.batch_norm_train(&one, &c, 1e-3).map(|norm| norm.y),
+            ops::batch_norm_train(&x, &one, &c, 1e-3, linear).map(|norm| norm.y),
+        );
+        same(
+            x.batch_norm_infer(&one, &c, [&c, &one], 1e-3),
+            ops::batch_norm_infer(&x, &one, &c, &c, &one, 1e-3, linear),
+        );
+        let (rows, w) = (Tensor::randn([2, 4], 5), Tensor::randn([4, 3], 6));
+        same(rows.dense(&w, &c), ops::dense(&rows, &w, Some(&c)));
+        let flags = Tensor::from([[0.0f32, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]);
+        let numbers = Tensor::from([1.0f32, 3.0]);
+        same(rows.binary_cross_entropy(&flags), ops::binary_cross_entropy(&rows, &flags, None));
+        same(rows.softmax_cross_entropy(&flags), rows.sparse_softmax_cross_entropy(&numbers));
     }
 }

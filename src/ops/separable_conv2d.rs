@@ -2,11 +2,12 @@
 //!
 //! `x [N, H, W, C], v [kh, kw, C, 1], w [1, 1, C, F] → y [N, OH, OW, F]`:
 //!
-//! y(n, oy, ox, f) = b(f) + Σ_c d(n, oy, ox, c) · w(c, f), with d = activation(the depthwise convolution of x by v).
+//! y(n, oy, ox, f) = b(f) + Σ_c d(n, oy, ox, c) · w(c, f), with d = activation(the depthwise convolution of x
+//! by v).
 //!
-//! The depthwise convolution is bound by bytes, and its result is as large as what it reads. Where no gradient is asked
-//! for, nobody needs that result but the product: a task makes as many rows of it as fit L2 and multiplies them there,
-//! and they are never written to memory.
+//! The depthwise convolution is bound by bytes, and its result is as large as what it reads. Where no
+//! gradient is asked for, nobody needs that result but the product: a task makes as many rows of it as fit L2
+//! and multiplies them there, and they are never written to memory.
 
 use super::conv2d::{Conv2dGeometry, Convolution, algorithm, conv2d_fused, cpu};
 use super::depthwise_conv2d::{ByRows, DepthwiseGeometry, depthwise_conv2d_fused};
@@ -15,7 +16,7 @@ use super::route;
 use crate::activation::Activation;
 use crate::autograd::Needs;
 use crate::backend::cpu::gemm::{Start, multiply_rows};
-use crate::backend::cpu::kept::Weights;
+use crate::backend::cpu::prepack::WeightView;
 use crate::backend::cpu::simd::streams;
 use crate::backend::cpu::threads;
 use crate::context::isa;
@@ -31,8 +32,8 @@ pub(crate) struct Separable<'a> {
     pub pointwise: Convolution<'a>,
 }
 
-/// The separable convolution of x [N, H, W, C], which is given away, and what its epilogue makes of the result. The same
-/// bits as of the operators one after the other.
+/// The separable convolution of x [N, H, W, C], which is given away, and what its epilogue makes of the
+/// result. The same bits as of the operators one after the other.
 ///
 /// # Errors
 /// Theirs.
@@ -135,7 +136,7 @@ impl Bands {
     ) {
         let Separable { depthwise, between, pointwise } = layers;
         let isa = isa();
-        let weights = Weights { values: pointwise.kernel.values(), kept: Some(pointwise.kernel.kept()) };
+        let weights = WeightView { values: pointwise.kernel.values(), cache: pointwise.cache() };
         let panels = cpu::pointwise_panels(isa, &self.point, weights);
         let bias = depthwise.bias.map(|bias| bias.values());
         let kernel = depthwise.kernel.values();
@@ -186,7 +187,7 @@ mod tests {
         bias: Option<&'a Tensor>,
         options: Conv2dOptions,
     ) -> Convolution<'a> {
-        Convolution { kernel, bias, options }
+        Convolution::new(kernel, bias, options)
     }
 
     /// One after the other.

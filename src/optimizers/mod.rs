@@ -26,7 +26,7 @@ use crate::backend::cuda::Cuda;
 use crate::context::on_threads;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::{Model, Pass};
+use crate::nn::{ForwardOutput, Model};
 use crate::tensor::{DType, Gradient, Shape, Tensor};
 use std::fmt;
 use std::str::FromStr;
@@ -146,9 +146,8 @@ impl FromStr for Rule {
 
     fn from_str(name: &str) -> Result<Self> {
         let all = [Rule::sgd(0.0), Rule::rmsprop(0.0), Rule::adam()];
-        all.into_iter().find(|rule| rule.name() == name).ok_or_else(|| {
-            Error::argument("optimizer", format!("`{name}` is none of `{}`", Rule::NAMES.join("`, `")))
-        })
+        let found = all.into_iter().find(|rule| rule.name() == name);
+        found.ok_or_else(|| Error::unknown("optimizer", name, &Rule::NAMES))
     }
 }
 
@@ -253,7 +252,7 @@ impl Optimizer {
     /// let mut x = Tensor::from([4.0f32, -2.0]).leaf();
     /// let mut sgd = Optimizer::sgd(0.25, 0.0)?;
     /// for _ in 0..2 {
-    ///     let loss = atrous::ops::sum(&(&x * &x)?)?;
+    ///     let loss = (&x * &x)?.sum()?;
     ///     sgd.step([&mut x], &loss.backward()?)?;
     /// }
     /// assert_eq!(x.to_vec_f64(), [1.0, -0.5]);
@@ -349,7 +348,7 @@ impl Optimizer {
         &mut self,
         model: &mut Model,
         loss: Tensor,
-        pass: Pass,
+        pass: ForwardOutput,
         clip: Option<f32>,
     ) -> Result<()> {
         let mut gradients = loss.backward()?;
@@ -555,7 +554,7 @@ mod tests {
 
     #[test]
     fn a_step_without_leaves_or_gradients_is_refused_and_counts_for_nothing() {
-        let mut sgd = Optimizer::sgd(0.1, 0.0).unwrap();
+        let mut sgd = Optimizer::sgd(0.125, 0.0).unwrap();
         let mut x = tensor(&[1.0]).leaf();
         let gradients = sum(&mul(&x, &x).unwrap()).unwrap().backward().unwrap();
         let error = sgd.step([&mut x, &mut tensor(&[1.0])], &gradients).unwrap_err().to_string();
@@ -564,7 +563,7 @@ mod tests {
         assert!(error.contains("of none of them"), "{error}");
         assert_eq!((sgd.steps(), x.to_vec_f64()), (0, vec![1.0]));
         sgd.step([&mut x], &gradients).unwrap();
-        assert_eq!((sgd.steps(), x.to_vec_f64()), (1, vec![0.8]));
+        assert_eq!((sgd.steps(), x.to_vec_f64()), (1, vec![0.75]));
         // The second parameter of this name is another one.
         let mut other = tensor(&[1.0, 2.0]).leaf();
         let gradients = sum(&other).unwrap().backward().unwrap();

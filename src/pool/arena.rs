@@ -1,17 +1,18 @@
 //! Large blocks: ranges of one stretch of addresses, of which as much becomes memory as is lent out at once.
 //!
-//! Blocks that are kept by size fit only requests of nearly their size, and a network has many sizes: the memory of
-//! every size's peak would add up. So large blocks lie side by side; a request takes the first free range that is long
-//! enough, a range that comes back is joined with its free neighbours, and so what is in memory stays near the most that
-//! was ever lent out together. (First fit by address: Knuth, "The Art of Computer Programming", 2.5.)
+//! Blocks that are kept by size fit only requests of nearly their size, and a network has many sizes:
+//! the memory of every size's peak would add up. So large blocks lie side by side; a request takes the
+//! first free range that is long enough, a range that comes back is joined with its free neighbours, and
+//! so what is in memory stays near the most that was ever lent out together. (First fit by address:
+//! Knuth, "The Art of Computer Programming", 2.5.)
 
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
 
 /// Free ranges: length by address. No two of them touch.
 pub struct Arena {
-    /// Blocks are whole pages: what is given back to the system otherwise would take its neighbours' bytes along, or be
-    /// refused. 4 KiB on x86-64; 16 or 64 KiB elsewhere.
+    /// Blocks are whole pages: what is given back to the system otherwise would take its neighbours'
+    /// bytes along, or be refused. 4 KiB on x86-64; 16 or 64 KiB elsewhere.
     page: usize,
     free: BTreeMap<usize, usize>,
     /// Where memory has been: the end of the highest range ever lent out, by the start of its stretch.
@@ -34,7 +35,8 @@ impl Arena {
         bytes.next_multiple_of(self.page)
     }
 
-    /// A block of so many whole pages, with unspecified content. None where the system gives no more addresses.
+    /// A block of so many whole pages, with unspecified content. None where the system gives no more
+    /// addresses.
     pub fn allocate(&mut self, size: usize) -> Option<NonNull<u8>> {
         assert!(size > 0 && size.is_multiple_of(self.page));
         let start = match self.first_fit(size) {
@@ -110,12 +112,13 @@ impl Arena {
 
 #[cfg(target_os = "linux")]
 mod system {
-    /// A huge page of x86-64, and of AArch64 with pages of 4 KiB; a multiple of every system's pages. Where a kernel goes through a tensor, the 512 small pages of each would cost
-    /// as many page faults once, and misses in the table of translations ever after.
+    /// A huge page of x86-64, and of AArch64 with pages of 4 KiB; a multiple of every system's pages.
+    /// Where a kernel goes through a tensor, the 512 small pages of each would cost as many page faults
+    /// once, and misses in the table of translations ever after.
     const HUGE: usize = 2 << 20;
 
-    /// New addresses for at least so many bytes: as many as the machine has memory, of which none is taken before it is
-    /// written to. They stay for good.
+    /// New addresses for at least so many bytes: as many as the machine has memory, of which none is
+    /// taken before it is written to. They stay for good.
     pub fn stretch(size: usize) -> Option<(usize, usize)> {
         map(size.max(crate::pool::system::memory()?)).or_else(|| map(size))
     }

@@ -1,8 +1,8 @@
 //! The buffer pool: memory that tensors give back is handed to the next tensors.
 //!
 //! A training step allocates the same sizes over and over. Given back to the system, each large
-//! block costs a page fault per 4 KiB when it is touched again; kept, it costs nothing. Small blocks are kept by
-//! size, large ones side by side (`arena.rs`).
+//! block costs a page fault per 4 KiB when it is touched again; kept, it costs nothing. Small blocks are
+//! kept by size, large ones side by side (`arena.rs`).
 
 mod arena;
 mod system;
@@ -48,7 +48,7 @@ unsafe impl Send for Block {}
 pub struct Buffer<T: Plain> {
     memory: NonNull<u8>,
     len: usize,
-    /// Of its memory, in bytes.
+    /// Bytes of its memory, rounded up to the size class.
     size: usize,
     source: Source,
     kind: PhantomData<T>,
@@ -84,13 +84,13 @@ enum Source {
     FreeList,
 }
 
-/// What a buffer panics with where there is not so much memory, for whoever catches it (`downcast_ref` of the payload): a
-/// size that nobody could have.
+/// What a buffer panics with where there is not so much memory, for whoever catches it (`downcast_ref`
+/// of the payload): a size that nobody could have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory {
-    /// Asked for.
+    /// Bytes asked for.
     pub bytes: usize,
-    /// Lent out already.
+    /// Bytes lent out already.
     pub in_use: usize,
 }
 
@@ -99,7 +99,8 @@ impl fmt::Display for OutOfMemory {
         let mib = |bytes: usize| bytes.div_ceil(1 << 20);
         write!(
             f,
-            "out of memory: asked for {} MiB beside {} MiB in use; smaller batches or smaller pictures need less",
+            "out of memory: asked for {} MiB beside {} MiB in use; smaller batches or \
+             smaller pictures need less",
             mib(self.bytes),
             mib(self.in_use)
         )
@@ -119,15 +120,15 @@ fn left() -> usize {
 ///
 /// # Panics
 /// With [`OutOfMemory`], where there is not so much.
-pub fn require(bytes: u64) {
+pub(crate) fn require(bytes: u64) {
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     if bytes > left() {
         out_of_memory(bytes);
     }
 }
 
-/// Memory for so many bytes, its size, and where it is from. None where the system gives no more, or would kill us later
-/// for what it gives now.
+/// Memory for so many bytes, its size, and where it is from. None where the system gives no more, or
+/// would kill us later for what it gives now.
 fn take(bytes: usize) -> Option<(NonNull<u8>, usize, Source)> {
     if bytes > left() {
         return None;
@@ -140,8 +141,8 @@ fn take(bytes: usize) -> Option<(NonNull<u8>, usize, Source)> {
         }
     }
     let class = size_class(bytes);
-    // A free block of the class, or of the smallest one above it that is not twice as large: blocks kept for one size
-    // alone would add up to more than all that are ever lent out together.
+    // A free block of the class, or of the smallest one above it that is not twice as large: blocks kept
+    // for one size alone would add up to more than all that are ever lent out together.
     let mut free = free_list();
     let mut fitting = free.range_mut(class..2 * class).filter(|(_, blocks)| !blocks.is_empty());
     if let Some((&class, blocks)) = fitting.next()
@@ -165,7 +166,7 @@ impl<T: Plain> Buffer<T> {
     ///
     /// # Panics
     /// With [`OutOfMemory`], where there is none.
-    pub fn new(len: usize) -> Self {
+    pub(crate) fn new(len: usize) -> Self {
         let bytes = len.saturating_mul(size_of::<T>());
         let Some((memory, size, source)) = take(bytes) else { out_of_memory(bytes) };
         let now = IN_USE.fetch_add(size, Ordering::Relaxed) + size;
@@ -177,13 +178,13 @@ impl<T: Plain> Buffer<T> {
         Buffer { memory, len, size, source, kind: PhantomData }
     }
 
-    pub fn from_slice(values: &[T]) -> Self {
+    pub(crate) fn from_slice(values: &[T]) -> Self {
         let mut buffer = Self::new(values.len());
         buffer.copy_from_slice(values);
         buffer
     }
 
-    pub fn filled(len: usize, value: T) -> Self {
+    pub(crate) fn filled(len: usize, value: T) -> Self {
         let mut buffer = Self::new(len);
         buffer.fill(value);
         buffer
@@ -234,14 +235,18 @@ pub(crate) fn bytes_mut<T: Plain>(values: &mut [T]) -> &mut [u8] {
     unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
 }
 
-/// Bytes: lent out now, the most ever lent out, kept for reuse.
+/// Memory of the pool, in bytes, over all threads of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
+    /// Lent out to tensors now.
     pub in_use: usize,
+    /// The most that was ever lent out at once.
     pub peak: usize,
+    /// Given back by tensors and kept for the next ones.
     pub held: usize,
 }
 
+/// How much memory tensors on the CPU hold now, held at most, and have left in the pool.
 pub fn usage() -> Usage {
     Usage {
         in_use: IN_USE.load(Ordering::Relaxed),

@@ -29,8 +29,9 @@ pub fn memory() -> Option<usize> {
     None
 }
 
-/// Bytes that a process can have at all: memory and swap, or less where its group of processes (a container) is held to
-/// less. Addresses are lent out beyond that, and whoever writes to them is killed without a word.
+/// Bytes that a process can have at all: memory and swap, or less where its group of processes (a
+/// container) is held to less. Addresses are lent out beyond that, and whoever writes to them is killed
+/// without a word.
 pub fn most() -> usize {
     static MOST: LazyLock<usize> = LazyLock::new(|| {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A class for every pixel of pictures of any size.
+//! A class for every pixel of images of any size.
 
 use crate::context::no_grad;
 use crate::data::image::{self, Fit, Nearest, Preprocess, resize_mask};
@@ -6,7 +6,7 @@ use crate::data::{Mask, Picture};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::eval::metrics::arg_max;
-use crate::nn::{Graph, Model, Run, for_inference};
+use crate::nn::{Graph, Mode, Model, for_inference};
 use crate::ops::{Method, resize, softmax};
 use crate::predict::quickshift::{QuickShift, vote_probabilities};
 use crate::tensor::Tensor;
@@ -14,15 +14,15 @@ use crate::tensor::Tensor;
 /// How masks are made of a network's logits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MaskOptions {
-    /// The picture is seen at these multiples of the network's size, and what is said of it
-    /// averaged.
+    /// The image is seen at these multiples of the network's size, and what is said of it averaged: 1 to
+    /// 16 of them, 0.25 to 4.
     pub scales: Vec<f32>,
-    /// It is seen in a mirror, too.
+    /// It is seen in a mirror, too, and what is said averaged.
     pub flip: bool,
-    /// The mask, not the logits, is brought to the picture's size: each pixel takes the label of
-    /// the nearest (OpenCV's nearest, as the notebook did). Borders come in blocks.
+    /// The mask, not the logits, is brought to the image's size: each pixel takes the label of the nearest
+    /// (OpenCV's nearest, as the notebook did). Borders come in blocks. Goes with none of the others.
     pub nearest: bool,
-    /// Each superpixel of the picture takes one class.
+    /// Each superpixel of the image takes one class.
     pub superpixels: Option<QuickShift>,
 }
 
@@ -47,13 +47,13 @@ impl MaskOptions {
         Ok(())
     }
 
-    /// How often the network sees a picture.
+    /// How often the network sees an image.
     fn views(&self) -> usize {
         self.scales.len() * (1 + self.flip as usize)
     }
 }
 
-/// Labels the pixels of pictures of any size.
+/// Labels the pixels of images of any size.
 pub struct Segmenter {
     /// One a scale, with the same parameters.
     models: Vec<Model>,
@@ -62,12 +62,13 @@ pub struct Segmenter {
     options: MaskOptions,
 }
 
-/// Networks that segment take sides that are multiples of this: of what they shrink a picture by.
+/// Networks that segment take sides that are multiples of this: of what they shrink an image by.
 const STRIDE: f32 = 16.0;
 
 impl Segmenter {
-    /// A network of logits for every pixel, and how its pictures are prepared. `graph` gives the
-    /// network for pictures of another side, with the same parameters.
+    /// A network of logits for every pixel, and how its images are prepared. `graph` gives the network for
+    /// images of another side, with the same parameters. An error for options that
+    /// [`MaskOptions::check`] refuses.
     pub fn new(
         model: &Model,
         graph: impl Fn(usize) -> Result<Graph>,
@@ -92,8 +93,8 @@ impl Segmenter {
         Ok(Segmenter { models, preprocess, fit, options })
     }
 
-    /// The class of each pixel. Logits are scaled up to the picture's own size before the largest is
-    /// taken, so that borders do not come in blocks.
+    /// The class of each pixel, at the image's own size. Logits are scaled up to that before the largest is
+    /// taken, so that borders do not come in blocks. An error where logits are not finite.
     pub fn mask(&self, picture: &Picture) -> Result<Mask> {
         let Picture { height, width, .. } = *picture;
         if self.options.nearest {
@@ -141,15 +142,15 @@ impl Segmenter {
         Tensor::from_slice(&sum, [1, height, width, classes])
     }
 
-    /// The network's logits [1, h, w, classes], only of where the picture lies: a padded square has a
-    /// border that is not its own.
+    /// The network's logits [1, h, w, classes], only of where the image lies: a padded square has a border
+    /// that is not its own.
     fn logits(&self, model: &Model, picture: &Picture) -> Result<Tensor> {
         let size = side(model);
         let mut values = image::fit(picture, size, self.fit)?;
         self.preprocess.apply(&mut values);
         let x = Tensor::from_slice(&values, [1, size, size, 3])?;
         let x = x.to_device(model.device())?;
-        let logits = no_grad(|| model.run(&x, Run::infer()))?.logits.to_device(Device::Cpu)?;
+        let logits = no_grad(|| model.run(&x, Mode::infer()))?.logits.to_device(Device::Cpu)?;
         model.require_finite(&x, &logits)?;
         let classes = logits.shape().last_axis();
         let at = self.fit.placement(picture.height, picture.width, size);
@@ -168,7 +169,8 @@ fn side(model: &Model) -> usize {
     model.graph.nodes()[0].output_shape[0]
 }
 
-/// Scores [N, h, w, classes], on the CPU → the class with the largest score at each pixel.
+/// Scores [N, h, w, classes], on the CPU → the class with the largest score at each pixel of each image. An
+/// error for another number of axes.
 pub fn masks_of(scores: &Tensor) -> Result<Vec<Mask>> {
     let &[_, height, width, classes] = &*scores.shape() else {
         return Err(Error::shape("masks", "scores [N, h, w, classes]", scores.shape()));
@@ -180,7 +182,7 @@ pub fn masks_of(scores: &Tensor) -> Result<Vec<Mask>> {
     scores.values::<f32>().chunks_exact(height * width * classes).map(mask).collect()
 }
 
-/// Of one picture.
+/// The mask of one image's scores, [1, h, w, classes].
 fn arg_max_of(scores: &Tensor) -> Result<Mask> {
     let mask = masks_of(scores)?.pop();
     mask.ok_or_else(|| Error::shape("masks", "scores of one picture", scores.shape()))

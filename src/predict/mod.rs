@@ -1,5 +1,5 @@
-//! From pictures to probabilities ([`probabilities`]), to masks ([`Segmenter`]), and to what a
-//! submission says of a picture (`Predictions`).
+//! From images to probabilities ([`probabilities`]), to masks ([`Segmenter`]), and to what a submission
+//! says of an image (`Predictions`).
 
 mod masks;
 #[cfg(feature = "checkpoint")]
@@ -20,10 +20,11 @@ use crate::context::no_grad;
 use crate::data::loader::Loader;
 use crate::device::Device;
 use crate::error::Result;
-use crate::nn::{Model, Run, for_inference};
+use crate::nn::{Mode, Model, for_inference};
 
 /// The network's outputs for a loader's samples, in its order: [samples, classes]. `progress` is
-/// told the number of samples done after each batch.
+/// told the number of samples done after each batch. An error where an image cannot be read, or a logit is
+/// not finite.
 pub fn probabilities(
     model: &Model,
     loader: &Loader,
@@ -37,7 +38,7 @@ pub fn probabilities(
         for batch in loader.epoch(0, 0)? {
             let batch = batch?;
             let images = batch.images.to_device(model.device())?;
-            let pass = model.run(&images, Run::infer())?;
+            let pass = model.run(&images, Mode::infer())?;
             original.require_finite(&images, &pass.logits)?;
             let output = pass.output.to_device(Device::Cpu)?;
             all.extend_from_slice(output.values::<f32>());

@@ -1,11 +1,9 @@
-//! What training left, put to use: at most one network a task, and what they say of pictures
-//! together.
+//! What training left, put to use: at most one network a task, and what they say of images together.
 
 use super::{MaskOptions, Segmenter, probabilities};
 use crate::data::{CLASSES, Dataset, Labels, Mask, known_labels};
 use crate::device::Device;
 use crate::error::{Error, Result};
-
 use crate::nn::Model;
 use crate::predict::submission::Entry;
 use crate::predict::thresholds::{self, Gain, Thresholds};
@@ -21,23 +19,28 @@ pub const THRESHOLD: f32 = 0.15;
 
 /// A trained network, and how it was trained.
 pub struct Trained {
+    /// The network with its parameters.
     pub model: Model,
+    /// How it was trained: its size, classes, preprocessing and fit are in it.
     pub plan: Plan,
-    /// Of a classifier: the ones that lie beside it.
+    /// A classifier's, where there are some beside it.
     pub thresholds: Option<Thresholds>,
+    /// The checkpoint's file.
     pub path: PathBuf,
-    /// Of the checkpoint's file.
+    /// That file's checksum, which its thresholds name.
     pub checksum: String,
 }
 
 impl Trained {
-    /// Reads a checkpoint, and `thresholds.json` beside it.
+    /// Reads a checkpoint, and `thresholds.json` beside it. An error where either cannot be used, and for a
+    /// network of other classes than VOC's.
     pub fn load(path: &Path) -> Result<Self> {
         let (model, saved) = train::load_network(path)?;
         let plan = saved.plan.clone();
         plan.network.is_for_voc(path)?;
         let beside = path.with_file_name(THRESHOLDS);
-        // Whatever stands there is meant: a link to nowhere, a folder or a pipe is an error, not the same as nothing.
+        // Whatever stands there is meant: a link to nowhere, a folder or a pipe is an error, not the same
+        // as nothing.
         let thresholds = match !plan.network.segments() && beside.symlink_metadata().is_ok() {
             true => Thresholds::read(&beside, saved.checksum())?,
             false => None,
@@ -45,12 +48,13 @@ impl Trained {
         Ok(Trained { model, plan, thresholds, path: path.to_owned(), checksum: saved.checksum().into() })
     }
 
-    /// The same on another device.
+    /// Moves the network's parameters to a device.
     pub fn to_device(self, device: Device) -> Result<Self> {
         Ok(Trained { model: self.model.to_device(device)?, ..self })
     }
 
-    /// Masks of pictures of any size.
+    /// What makes masks of images of any size. An error for options that [`MaskOptions::check`] refuses, and
+    /// a network that does not label pixels of other sizes.
     pub fn segmenter(&self, options: &MaskOptions) -> Result<Segmenter> {
         let plan = &self.plan;
         let graph = |size| {
@@ -62,7 +66,9 @@ impl Trained {
     }
 }
 
-/// The thresholds to use with a network, as its validation pictures have it ([`thresholds::choose`]).
+/// The thresholds to use with a network: [`THRESHOLD`] for all classes, one fitted for all, or one fitted
+/// for each, whichever has the best Dice over its validation images when fitted on others of them. The gain
+/// is None where those are too few. An error where one of them cannot be read or has no labels.
 pub fn fit_thresholds(
     model: &Model,
     plan: &Plan,
@@ -87,8 +93,9 @@ struct Stored {
 }
 
 impl Thresholds {
-    /// Reads what [`Thresholds::write`] wrote for the network of this checksum; None where it was for another, as beside a
-    /// run's last checkpoint, whose thresholds were fitted for its best.
+    /// Reads what [`Thresholds::write`] wrote for the network of this checksum; None where it was for
+    /// another, as beside a run's last checkpoint, whose thresholds were fitted for its best. An error where
+    /// the file is missing or does not hold a threshold of 0 to 1 for each class of VOC.
     pub fn read(path: &Path, network: &str) -> Result<Option<Self>> {
         let Stored { network: own, thresholds } =
             serde_json::from_slice(&regular::read(path)?).map_err(|error| Error::file(path, error))?;
@@ -100,7 +107,8 @@ impl Thresholds {
         Ok((own == network).then_some(thresholds))
     }
 
-    /// Writes `thresholds.json` into the folder of the network they belong to, whose checkpoint has this checksum.
+    /// Writes `thresholds.json` into the folder of the network they belong to, whose checkpoint has this
+    /// checksum: complete, or not at all.
     pub fn write(&self, folder: &Path, network: &str) -> Result<()> {
         let path = folder.join(THRESHOLDS);
         let stored = Stored { network: network.to_owned(), thresholds: self.clone() };
@@ -110,7 +118,8 @@ impl Thresholds {
 }
 
 /// The checkpoints that a path means: a file itself; of a folder that `train` left the best one
-/// (the last, where none was validated); of a folder that `run` left those of both tasks.
+/// (the last, where none was validated); of a folder that `run` left those of both tasks. An error for a
+/// folder without one.
 pub fn locate(path: &Path) -> Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -130,7 +139,9 @@ pub fn locate(path: &Path) -> Result<Vec<PathBuf>> {
 /// At most one network a task.
 #[derive(Default)]
 pub struct Networks {
+    /// Says which classes are in an image.
     pub classifier: Option<Trained>,
+    /// Says which class each pixel is of.
     pub segmenter: Option<Trained>,
 }
 
@@ -146,6 +157,7 @@ impl Networks {
         Ok(networks)
     }
 
+    /// Adds a network for its task; an error where there is one for that already.
     pub fn add(&mut self, trained: Trained) -> Result<()> {
         let (slot, task) = match trained.plan.network.segments() {
             true => (&mut self.segmenter, "segments"),
@@ -160,8 +172,8 @@ impl Networks {
     }
 
     /// What the networks say of some samples. The classifier sees all of them now, and `progress` is
-    /// told how many it has seen; masks are made when they are asked for. `threshold` goes before
-    /// the classifier's own.
+    /// told how many it has seen; masks are made when they are asked for. `threshold`, 0 to 1, goes before
+    /// the classifier's own. An error where an image cannot be read, or a logit is not finite.
     pub fn predict(
         &self,
         dataset: &Arc<dyn Dataset>,
@@ -194,18 +206,21 @@ pub struct Predictions {
     indices: Vec<usize>,
     /// [samples, classes]; empty without a classifier.
     pub probabilities: Vec<f32>,
+    /// A class is said to be there above its one.
     pub thresholds: Thresholds,
     segmenter: Option<Segmenter>,
 }
 
-/// What is said of one picture.
+/// What is said of one image.
 #[derive(Clone, Debug)]
 pub struct Prediction {
+    /// What the data set calls it.
     pub id: String,
     /// One a class; empty without a classifier.
     pub probabilities: Vec<f32>,
-    /// The classes in the picture: of the classifier, else those of the mask.
+    /// The classes in the image: the classifier's, else those of the mask.
     pub labels: Labels,
+    /// At the image's own size; None without a network that segments.
     pub mask: Option<Mask>,
 }
 
@@ -218,10 +233,12 @@ impl Prediction {
 }
 
 impl Predictions {
+    /// The number of samples.
     pub fn len(&self) -> usize {
         self.indices.len()
     }
 
+    /// Whether there is no sample.
     pub fn is_empty(&self) -> bool {
         self.indices.is_empty()
     }
@@ -231,7 +248,8 @@ impl Predictions {
         self.segmenter.is_some()
     }
 
-    /// What is said of the `i`-th of the samples.
+    /// What is said of the `i`-th of the samples, from 0; makes its mask. An error where its image cannot be
+    /// read, or a logit is not finite. Panics where there is no such sample.
     pub fn get(&self, i: usize) -> Result<Prediction> {
         let index = self.indices[i];
         let mask = match &self.segmenter {

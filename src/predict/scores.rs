@@ -1,4 +1,4 @@
-//! What masks are worth, at the pictures' own size.
+//! What masks are worth, at the images' own size.
 
 use super::Predictions;
 use crate::data::{CLASSES, Dataset};
@@ -9,18 +9,19 @@ use std::fmt;
 
 /// Masks against the truth.
 pub struct MaskScores {
-    /// Pixel by pixel over all pictures, void left out.
+    /// Pixel by pixel over all images, void left out.
     pub confusion: Confusion,
-    /// The submission's: the mean over pictures of the Dice of all class masks together.
+    /// The submission's: the mean over images of the Dice of all class masks together, 0 to 1.
     pub dice: f64,
+    /// How many images had a true mask.
     pub pictures: usize,
-    /// What kind of pictures they are, for whoever reads the table.
+    /// What kind of images they are, for whoever reads the table.
     pub kind: &'static str,
 }
 
 impl MaskScores {
-    /// Makes the masks and compares them. Pictures without a true mask are not counted; an error
-    /// where none has one.
+    /// Makes the masks and compares them; `progress` is told how many images are done. Images without a true
+    /// mask are not counted; an error where none has one.
     pub fn measure(
         predictions: &Predictions,
         dataset: &dyn Dataset,
@@ -46,7 +47,7 @@ impl MaskScores {
     }
 
     /// (mean IoU, pixel accuracy) of masks that are nothing but background.
-    pub fn all_background(&self) -> (f64, f64) {
+    fn all_background(&self) -> (f64, f64) {
         let truth = |class: usize| -> u64 {
             (0..self.confusion.classes()).map(|predicted| self.confusion.count(class, predicted)).sum()
         };

@@ -1,64 +1,69 @@
-//! A threshold for each class of a classifier, fitted on pictures whose labels are known.
+//! A threshold for each class of a classifier, fitted on images whose labels are known.
 //!
 //! The rule of prediction is that of [`crate::predict::submission`]: every class whose probability is over
 //! its threshold; where none is, the most probable. Thresholds are fitted to one of two scores:
 //!
 //! - **F1** of each class by itself, `2 tp / (2 tp + fp + fn)`: the best cut of its ranking, found by
 //!   looking at all of them;
-//! - **Dice** of each picture's label bits, mean over pictures, as submissions are scored. There the
+//! - **Dice** of each image's label bits, mean over images, as submissions are scored. There the
 //!   classes depend on each other, so they are taken in turn, each to its best cut given the others,
 //!   until none moves. The score never falls on the way and there are finitely many cuts, so it ends.
 //!
-//! A class with fewer than [`FEW`] positives says nothing about its threshold and takes the shared
+//! A class with fewer than 3 positives says nothing about its threshold and takes the shared
 //! one: the best single threshold for all classes.
 //!
 //! A cut lies halfway between two neighbouring probabilities. Of equally good cuts the highest is
-//! taken. What fitting gains has to be judged on pictures it has not seen: [`cross_validated`].
+//! taken. What fitting gains has to be judged on images it has not seen: `cross_validated`.
 
 use crate::data::{CLASSES, Labels};
 use crate::error::{Error, Result};
-use crate::eval::metrics::{arg_max, overlap::dice_of_sizes};
-use crate::predict::submission::labels_from_probabilities_by_class;
+use crate::eval::metrics::overlap::{dice_of_members, dice_of_sizes};
+use crate::predict::submission::{labels_from_probabilities_by_class, or_most_probable};
 use crate::random::{Stream, domain};
 #[cfg(feature = "checkpoint")]
 use serde::{Deserialize, Serialize};
 
 /// A class with fewer positives takes the shared threshold.
-pub const FEW: usize = 3;
+const FEW: usize = 3;
 
+/// What thresholds are fitted to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "checkpoint", derive(Serialize, Deserialize), serde(rename_all = "lowercase"))]
 pub enum Objective {
+    /// F1 of each class by itself.
     F1,
+    /// Dice of each image's label bits.
     #[default]
     Dice,
 }
 
+/// Thresholds of probabilities, 0 to 1.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "checkpoint", derive(Serialize, Deserialize))]
 pub struct Thresholds {
+    /// What they were fitted to.
     pub objective: Objective,
     /// The best single threshold.
     pub shared: f32,
-    /// One a class.
+    /// One a class: it is predicted above.
     pub per_class: Vec<f32>,
 }
 
-/// Means of the objective over the same pictures under different thresholds.
+/// Means of the objective over the same images under different thresholds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gain {
     /// Under the one threshold that was used before.
     pub before: f64,
-    /// Under one shared threshold, fitted on other pictures.
+    /// Under one shared threshold, fitted on other images.
     pub shared: f64,
-    /// Under a threshold for each class, fitted on other pictures.
+    /// Under a threshold for each class, fitted on other images.
     pub per_class: f64,
-    /// Under thresholds fitted on the very pictures: more than can be hoped for.
+    /// Under thresholds fitted on the very images: more than can be hoped for.
     pub fitted: f64,
 }
 
 impl Thresholds {
-    /// The same for all classes.
+    /// One threshold for all classes, fitted to nothing.
     pub fn uniform(threshold: f32, classes: usize) -> Self {
         Thresholds {
             objective: Objective::default(),
@@ -67,18 +72,20 @@ impl Thresholds {
         }
     }
 
-    /// Fits to probabilities [pictures, classes] and the labels of the same pictures.
+    /// Fits to probabilities [images, classes] and the labels of the same images. An error for no images, a
+    /// number of probabilities that does not fit, and one that is not 0 to 1.
     pub fn fit(labels: &[Labels], probabilities: &[f32], objective: Objective) -> Result<Self> {
         let table = Table::new(labels, probabilities)?;
         Ok(table.fit(&(0..table.rows()).collect::<Vec<_>>(), objective))
     }
 
-    /// The labels of one picture.
+    /// The labels of one image, 0 or 1 a class; an error for another number of probabilities than
+    /// thresholds.
     pub fn apply(&self, row: &[f32]) -> Result<Vec<u8>> {
         labels_from_probabilities_by_class(row, &self.per_class)
     }
 
-    /// The objective's mean under these thresholds.
+    /// The objective's mean under these thresholds; errors as in [`Thresholds::fit`].
     pub fn score(&self, labels: &[Labels], probabilities: &[f32], objective: Objective) -> Result<f64> {
         let table = Table::new(labels, probabilities)?;
         if self.per_class.len() != table.classes() {
@@ -92,7 +99,7 @@ impl Thresholds {
 }
 
 /// Fits on all folds but one and scores on that one, for each fold in turn.
-pub fn cross_validated(
+pub(crate) fn cross_validated(
     labels: &[Labels],
     probabilities: &[f32],
     objective: Objective,
@@ -132,9 +139,9 @@ pub fn cross_validated(
 }
 
 /// The thresholds to use: `before` for all classes, one fitted for all, or one fitted for each,
-/// whichever has the best Dice on pictures it was not fitted on. Of fewer than 5 pictures
+/// whichever has the best Dice on images it was not fitted on. From fewer than 5 images
 /// nothing is learned.
-pub fn choose(
+pub(crate) fn choose(
     labels: &[Labels],
     probabilities: &[f32],
     before: f32,
@@ -155,10 +162,10 @@ pub fn choose(
     Ok((chosen, Some(gain)))
 }
 
-/// Parts that validation pictures are cut into, to fit on all but one.
+/// Parts that validation images are cut into, to fit on all but one.
 const FOLDS: usize = 5;
 
-/// Labels and probabilities of the same pictures, seen to fit together.
+/// Labels and probabilities of the same images, seen to fit together.
 struct Table<'a> {
     labels: &'a [Labels],
     probabilities: &'a [f32],
@@ -199,7 +206,7 @@ impl<'a> Table<'a> {
         or_most_probable(row, row.iter().zip(thresholds).map(|(p, t)| p > t).collect())
     }
 
-    /// The mean of the objective where picture i is given the labels `predicted[i]`.
+    /// The mean of the objective where image i is given the labels `predicted[i]`.
     fn score(&self, predicted: &[Vec<bool>], objective: Objective) -> f64 {
         match objective {
             Objective::Dice => {
@@ -248,7 +255,7 @@ impl<'a> Table<'a> {
             found += self.labels[rows[at]][class] as u64;
             match objective {
                 Objective::Dice => sweep.total,
-                // Of all classes' labels together: rare classes alone would decide a mean of F1s.
+                // F1 of all classes' labels together: rare classes alone would decide a mean of F1s.
                 Objective::F1 => dice_of_sizes(positives, predicted, found),
             }
         })
@@ -364,17 +371,8 @@ fn halfway(low: f32, high: f32) -> f32 {
     if middle < high { middle } else { low }
 }
 
-fn or_most_probable(row: &[f32], mut over: Vec<bool>) -> Vec<bool> {
-    if !over.contains(&true) && !over.is_empty() {
-        over[arg_max(row)] = true;
-    }
-    over
-}
-
 fn dice(truth: &[bool], predicted: &[bool]) -> f64 {
-    let size = |set: &[bool]| set.iter().filter(|&&member| member).count() as u64;
-    let both = truth.iter().zip(predicted).filter(|&(&a, &b)| a && b).count() as u64;
-    dice_of_sizes(size(truth), size(predicted), both)
+    dice_of_members(truth.iter().copied().zip(predicted.iter().copied()))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What pictures are drawn on: pixels, or SVG. Lengths are in points; a [`Canvas`] has a number of
+//! What images are drawn on: pixels, or SVG. Lengths are in points; a [`Canvas`] has a number of
 //! pixels to the point.
 
 use super::font;
@@ -8,17 +8,19 @@ use crate::files::write_atomically;
 use std::fmt::Write;
 use std::path::Path;
 
-pub type Rgb = [u8; 3];
+/// Red, green and blue, in bytes.
+pub(crate) type Rgb = [u8; 3];
 
 /// Where a text's given point is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Anchor {
+pub(crate) enum Anchor {
     Start,
     Middle,
     End,
 }
 
-pub trait Surface {
+/// Something to draw on: lengths in points from the upper left corner, y downwards.
+pub(crate) trait Surface {
     fn rectangle(&mut self, x: f64, y: f64, width: f64, height: f64, colour: Rgb);
 
     /// A line with round ends and corners; one point is a dot.
@@ -29,19 +31,19 @@ pub trait Surface {
 }
 
 /// RGB pixels.
-pub struct Canvas {
+pub(crate) struct Canvas {
     width: usize,
     height: usize,
     scale: f64,
     pixels: Vec<u8>,
 }
 
-/// The most pixels a picture of this module may have: 192 MiB of memory.
+/// The most pixels an image of this module may have: 192 MiB of memory.
 const MOST: f64 = (64 << 20) as f64;
 
 impl Canvas {
-    /// White. An error where it would be too large to be looked at.
-    pub fn new(width: f64, height: f64, scale: f64) -> Result<Self> {
+    /// A white canvas; an error where it would be too large to be looked at.
+    pub(crate) fn new(width: f64, height: f64, scale: f64) -> Result<Self> {
         let (w, h) = ((width * scale).ceil().max(1.0), (height * scale).ceil().max(1.0));
         if !width.is_finite() || !height.is_finite() || w * h > MOST {
             let message = format!("a picture of {h}×{w} pixels is too large; show fewer rows");
@@ -51,8 +53,8 @@ impl Canvas {
         Ok(Canvas { width, height, scale, pixels: vec![255; width * height * 3] })
     }
 
-    /// A picture fitted into a box, in the middle of it; the mean of the pixels that fall on one.
-    pub fn picture(&mut self, x: f64, y: f64, width: f64, height: f64, picture: &Picture) {
+    /// An image fitted into a box, in the middle of it; the mean of the pixels that fall on one.
+    pub(crate) fn picture(&mut self, x: f64, y: f64, width: f64, height: f64, picture: &Picture) {
         let (w, h) = (picture.width as f64, picture.height as f64);
         let ratio = (width / w).min(height / h);
         let (left, top) = (x + (width - w * ratio) / 2.0, y + (height - h * ratio) / 2.0);
@@ -135,13 +137,13 @@ impl Canvas {
         }
     }
 
-    pub fn write_png(self, path: &Path) -> Result<()> {
+    pub(crate) fn write_png(self, path: &Path) -> Result<()> {
         let Canvas { width, height, pixels, .. } = self;
         picture_files::write_png(path, &Picture { height, width, rgb: pixels })
     }
 
     #[cfg(test)]
-    pub fn at(&self, x: usize, y: usize) -> Rgb {
+    pub(crate) fn at(&self, x: usize, y: usize) -> Rgb {
         let at = 3 * (y * self.width + x);
         [self.pixels[at], self.pixels[at + 1], self.pixels[at + 2]]
     }
@@ -186,23 +188,24 @@ impl Surface for Canvas {
 }
 
 /// An SVG document; texts are in the reader's own sans serif.
-pub struct Svg {
+pub(crate) struct Svg {
     body: String,
     width: f64,
     height: f64,
 }
 
 impl Svg {
-    pub fn new(width: f64, height: f64) -> Self {
+    pub(crate) fn new(width: f64, height: f64) -> Self {
         Svg { body: String::new(), width, height }
     }
 
-    pub fn write(&self, path: &Path) -> Result<()> {
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let Svg { body, width, height } = self;
         write_atomically(path, |file| {
             writeln!(
                 file,
-                r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" font-family="Helvetica, Arial, sans-serif">"#
+                "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
+                 width=\"{width}\" height=\"{height}\" font-family=\"Helvetica, Arial, sans-serif\">"
             )?;
             writeln!(file, r##"<rect width="100%" height="100%" fill="#ffffff"/>"##)?;
             writeln!(file, "{body}</svg>")
@@ -242,7 +245,8 @@ impl Surface for Svg {
         let stroke = hex(colour);
         let _ = writeln!(
             self.body,
-            r#"<path d="{path}" fill="none" stroke="{stroke}" stroke-width="{width}" stroke-linecap="round" stroke-linejoin="round"/>"#
+            "<path d=\"{path}\" fill=\"none\" stroke=\"{stroke}\" stroke-width=\"{width}\" \
+             stroke-linecap=\"round\" stroke-linejoin=\"round\"/>"
         );
     }
 
@@ -255,7 +259,8 @@ impl Surface for Svg {
         let (fill, text) = (hex(colour), escaped(text));
         let _ = writeln!(
             self.body,
-            r#"<text x="{x:.2}" y="{y:.2}" font-size="{size}" text-anchor="{anchor}" fill="{fill}">{text}</text>"#
+            "<text x=\"{x:.2}\" y=\"{y:.2}\" font-size=\"{size}\" text-anchor=\"{anchor}\" \
+             fill=\"{fill}\">{text}</text>"
         );
     }
 }

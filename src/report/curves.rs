@@ -11,26 +11,32 @@ use std::path::{Path, PathBuf};
 /// left out, and the line is broken there.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Curve {
+    /// What the panel's legend calls it.
     pub name: String,
+    /// (x, y), from left to right.
     pub points: Vec<(f64, f64)>,
 }
 
+/// Curves on the same axes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Panel {
+    /// Above the axes.
     pub title: String,
+    /// In the order of their colours.
     pub curves: Vec<Curve>,
     /// A logarithmic vertical scale.
     pub log: bool,
 }
 
-/// Writes `curves.svg` and `curves.png` into the folder: what the epochs of a run came to.
+/// Writes `curves.svg` and `curves.png` into the folder: what the epochs of a run came to. Gives
+/// their paths; an error for a history without epochs, and where they cannot be written.
 #[cfg(feature = "checkpoint")]
 pub fn curves(history: &History, folder: &Path) -> Result<Vec<PathBuf>> {
     draw(&from_history(history)?, "epoch", folder)
 }
 
 /// A panel for each figure of the history: `x` while training beside `val_x`, whatever the figures
-/// are. The loss comes first and the learning rate last.
+/// are. The loss comes first and the learning rate last. No panels for a history without epochs.
 #[cfg(feature = "checkpoint")]
 pub fn from_history(history: &History) -> Result<Vec<Panel>> {
     let mut names: Vec<String> = Vec::new();
@@ -67,7 +73,7 @@ pub fn from_history(history: &History) -> Result<Vec<Panel>> {
     Ok(names.iter().map(panel).collect())
 }
 
-/// A rate is set, not measured on the training pictures.
+/// A rate is set, not measured on the training images.
 #[cfg(feature = "checkpoint")]
 fn while_training(name: &str) -> &str {
     if name == "learning_rate" { "as set" } else { "train" }
@@ -94,7 +100,8 @@ const INSET: [f64; 4] = [46.0, 14.0, 40.0, 62.0];
 /// Pixels to the point in the PNG.
 const SCALE: f64 = 2.0;
 
-/// Writes `curves.svg` and `curves.png` into the folder; `x` says what runs along the bottom.
+/// Writes `curves.svg` and `curves.png` into the folder; `x` says what runs along the bottom. Gives
+/// their paths; an error for no panels, and where they cannot be written.
 pub fn draw(panels: &[Panel], x: &str, folder: &Path) -> Result<Vec<PathBuf>> {
     if panels.is_empty() {
         return Err(Error::argument("curves", "there is nothing to draw: no epoch is finished"));

@@ -16,7 +16,7 @@ const CAPITAL_SHARE: f64 = 0.7;
 const PIECES: usize = 6;
 
 /// Strokes of a text that begins at x = 0 on the line y = 0 (y downwards), for a font of size 1.
-pub fn strokes(text: &str) -> Vec<Vec<(f64, f64)>> {
+pub(crate) fn strokes(text: &str) -> Vec<Vec<(f64, f64)>> {
     let unit = CAPITAL_SHARE / CAPITAL;
     let mut all = Vec::new();
     let mut left = 0.0;
@@ -30,7 +30,7 @@ pub fn strokes(text: &str) -> Vec<Vec<(f64, f64)>> {
 }
 
 /// The width of a text in a font of size 1.
-pub fn width(text: &str) -> f64 {
+pub(crate) fn width(text: &str) -> f64 {
     let widths = text.chars().map(|letter| parse(glyph(letter)).0 + GAP);
     (widths.sum::<f64>() - GAP).max(0.0) * CAPITAL_SHARE / CAPITAL
 }

@@ -1,4 +1,4 @@
-//! What is in a data set: one column a class, pictures with their masks below.
+//! What is in a data set: one column a class, images with their masks below.
 
 use super::canvas::{Anchor, Canvas, Surface};
 use super::style::{EMPTY, INK, SOFT, coloured, fitted, palette};
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use std::collections::HashSet;
 use std::path::Path;
 
-/// A picture's place, and the space after it.
+/// An image's place, and the space after it.
 const CELL: f64 = 112.0;
 const SPACE: f64 = 10.0;
 const MARGIN: f64 = 26.0;
@@ -18,11 +18,12 @@ const CAPTION: f64 = 16.0;
 /// Columns side by side; the rest of the classes are below them.
 const COLUMNS: usize = 10;
 const SCALE: f64 = 1.5;
-/// More would be a picture that nobody looks through.
+/// More would be an image that nobody looks through.
 const MOST: usize = 20;
 
-/// Writes a PNG with `per_class` pictures of each class: those with the fewest other classes in
-/// them, none of them twice while there are others.
+/// Writes a PNG with `per_class` images of each class, 1 to 20: those with the fewest other classes in
+/// them, none of them twice while there are others. An error where an image cannot be read, or the PNG
+/// written.
 pub fn gallery(dataset: &dyn Dataset, path: &Path, per_class: usize) -> Result<()> {
     if per_class == 0 || per_class > MOST {
         let message = format!("expected 1 to {MOST} pictures a class, got {per_class}");

@@ -1,4 +1,4 @@
-//! Pictures in rows and columns, with lines of text below each.
+//! Images in rows and columns, with lines of text below each.
 
 use super::canvas::{Anchor, Canvas, Rgb, Surface};
 use super::legend::Legend;
@@ -7,25 +7,33 @@ use crate::data::Picture;
 use crate::error::{Error, Result};
 use std::path::Path;
 
-/// How a line is meant.
+/// How a line is meant, and so its colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tone {
+    /// Grey: it says what is there.
     #[default]
     Plain,
+    /// Green: it is as it should be.
     Right,
+    /// Red: it is not.
     Wrong,
 }
 
+/// An image with lines of text.
 #[derive(Clone, Debug)]
 pub struct GridCell {
+    /// Fitted into the cell.
     pub picture: Picture,
+    /// Below it, each cut to the cell's width.
     pub lines: Vec<(String, Tone)>,
 }
 
 /// One row: as many cells as there are headings.
 #[derive(Clone, Debug)]
 pub struct GridRow {
+    /// Printed above the row.
     pub name: String,
+    /// From left to right.
     pub cells: Vec<GridCell>,
 }
 
@@ -38,7 +46,9 @@ const CAPTION: f64 = 24.0;
 const LINE: f64 = 16.0;
 const SCALE: f64 = 1.5;
 
-/// Writes a PNG. `legend` lists values of masks whose colours are to be explained.
+/// Writes a PNG of rows below headings, one a column. `legend` lists values of masks whose colours are to be
+/// explained. An error for no rows or columns, a row with another number of cells, and where the PNG cannot
+/// be written.
 pub fn grid(headings: &[String], rows: &[GridRow], legend: &[u8], path: &Path) -> Result<()> {
     if rows.is_empty() || headings.is_empty() {
         return Err(Error::argument("grid", "expected at least one row and one column"));
@@ -87,7 +97,8 @@ fn ink(tone: Tone) -> Rgb {
     }
 }
 
-/// The difference of two pictures of one size, `gain` times as large, around a middle grey.
+/// The difference of two images, `gain` times as large, around a middle grey; an error where their sizes
+/// differ.
 pub fn difference(after: &Picture, before: &Picture, gain: f32) -> Result<Picture> {
     if (after.height, after.width) != (before.height, before.width) {
         let expected = format!("pictures of one size, {}×{}", before.height, before.width);

@@ -1,11 +1,11 @@
-//! What the colours of masks mean, below pictures.
+//! What the colours of masks mean, below images.
 
 use super::canvas::{Anchor, Canvas, Surface};
 use super::style::{INK, palette};
 use crate::data::{BACKGROUND, CLASSES, VOID};
 
 /// The values of masks that are explained, in a width.
-pub struct Legend<'a> {
+pub(crate) struct Legend<'a> {
     values: &'a [u8],
     /// Entries a line.
     entries: usize,
@@ -17,11 +17,11 @@ const LINE: f64 = 21.0;
 const ABOVE: f64 = 10.0;
 
 impl<'a> Legend<'a> {
-    pub fn new(values: &'a [u8], width: f64) -> Self {
+    pub(crate) fn new(values: &'a [u8], width: f64) -> Self {
         Legend { values, entries: (width / ENTRY).floor().max(1.0) as usize }
     }
 
-    pub fn height(&self) -> f64 {
+    pub(crate) fn height(&self) -> f64 {
         match self.values.len() {
             0 => 0.0,
             n => ABOVE + n.div_ceil(self.entries) as f64 * LINE,
@@ -29,7 +29,7 @@ impl<'a> Legend<'a> {
     }
 
     /// Draws it with its upper left corner there.
-    pub fn draw(&self, canvas: &mut Canvas, left: f64, top: f64) {
+    pub(crate) fn draw(&self, canvas: &mut Canvas, left: f64, top: f64) {
         for (i, &value) in self.values.iter().enumerate() {
             let name = match value {
                 BACKGROUND => "background",

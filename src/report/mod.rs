@@ -1,12 +1,12 @@
-//! Pictures for people: [`curves`] of a run as SVG and PNG, a [`gallery`] of a data set, panels
-//! of predictions ([`panel`]) and grids of pictures ([`grid`]) as PNG.
+//! Images for people: [`curves()`] of a run as SVG and PNG, a [`gallery()`] of a data set, panels of
+//! predictions ([`panel()`]) and grids of images ([`grid()`]) as PNG.
 //!
-//! Everything is drawn here, letters too ([`font`]), so that it looks the same on every machine.
+//! Everything is drawn here, letters too (`font.rs`), so that it looks the same on every machine.
 //! Masks are in VOC's palette, void in cream.
 
-pub mod canvas;
+mod canvas;
 mod curves;
-pub mod font;
+mod font;
 mod gallery;
 mod grid;
 mod legend;

@@ -1,4 +1,4 @@
-//! Predictions to look at: one row a picture, with what is true, what was predicted, and how sure
+//! Predictions to look at: one row an image, with what is true, what was predicted, and how sure
 //! the network was.
 
 use super::canvas::{Anchor, Canvas, Surface};
@@ -11,16 +11,19 @@ use std::path::Path;
 /// One row of a panel. What is not known is left empty; a column that no row has is left out.
 #[derive(Clone, Debug, Default)]
 pub struct PanelRow {
-    /// Printed above the row: what the picture is called.
+    /// Printed above the row: what the image is called.
     pub name: String,
+    /// The image itself.
     pub picture: Option<Picture>,
+    /// The true mask, of the image's size.
     pub truth: Option<Mask>,
+    /// The predicted mask, of the image's size.
     pub prediction: Option<Mask>,
-    /// The classes that are in the picture.
+    /// The classes that are in the image.
     pub labels: Option<Labels>,
     /// The classes that were predicted.
     pub predicted: Option<Labels>,
-    /// One a class, or none at all.
+    /// One a class, 0 to 1, or none at all.
     pub probabilities: Vec<f32>,
 }
 
@@ -28,7 +31,7 @@ const CELL: f64 = 190.0;
 const SPACE: f64 = 16.0;
 const MARGIN: f64 = 28.0;
 const HEADING: f64 = 34.0;
-/// A row: its name above, the pictures, and space.
+/// A row: its name above, the images, and space.
 const CAPTION: f64 = 24.0;
 const ROW: f64 = CAPTION + CELL * 0.75 + SPACE;
 const BARS: f64 = 300.0;
@@ -37,7 +40,8 @@ const LINE: f64 = 21.0;
 const SHOWN: usize = 5;
 const SCALE: f64 = 1.5;
 
-/// Writes a PNG: a row a picture, a legend of the masks' classes below.
+/// Writes a PNG: a row an image, a legend of the masks' classes below. An error for no rows, probabilities
+/// or masks that do not fit, and where the PNG cannot be written.
 pub fn panel(rows: &[PanelRow], path: &Path) -> Result<()> {
     if rows.is_empty() {
         return Err(Error::argument("panel", "expected at least one row"));
@@ -123,7 +127,8 @@ fn check(i: usize, row: &PanelRow) -> Result<()> {
     Ok(())
 }
 
-/// The mask's colours over a picture of its size that is paler and without colours of its own.
+/// The mask's colours over an image of its size that is paler and without colours of its own; the mask's
+/// alone without an image.
 pub fn blended(mask: &Mask, picture: Option<&Picture>) -> Picture {
     let mut colours = coloured(mask);
     let Some(picture) = picture else { return colours };

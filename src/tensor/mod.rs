@@ -19,7 +19,6 @@ pub use shape::{IntoShape, MAX_RANK, Shape};
 use storage::Held;
 pub use storage::{DType, DeviceMemory, Real, Storage};
 
-use crate::backend::cpu::kept::Kept;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::pool::{self, Buffer};
@@ -29,7 +28,8 @@ use std::sync::Arc;
 ///
 /// A clone shares the memory (and the place on the tape). How tensors are made: [`Tensor::from_slice`],
 /// [`Tensor::zeros`], [`Tensor::randn`], …, and `Tensor::from` for arrays and numbers. What is done with
-/// them: the methods here, `+ − *`, and the functions of [`crate::ops`], where formulas and gradients stand.
+/// them: the methods here, `+ − * /`, and the functions of [`crate::ops`], where formulas and gradients
+/// stand.
 #[derive(Clone)]
 pub struct Tensor {
     shape: Shape,
@@ -81,12 +81,12 @@ impl Tensor {
         let Storage::Device(memory) = &self.storage.values else { return Ok(self.detach()) };
         let storage = match memory.dtype() {
             DType::U8 => {
-                let mut buffer = Buffer::<u8>::new(memory.len());
+                let mut buffer = Buffer::<u8>::new(memory.elements());
                 memory.download(&mut buffer)?;
                 Storage::U8(buffer)
             }
             _ => {
-                let mut buffer = Buffer::<f32>::new(memory.len());
+                let mut buffer = Buffer::<f32>::new(memory.elements());
                 memory.download(pool::bytes_mut(&mut buffer))?;
                 Storage::F32(buffer)
             }
@@ -112,9 +112,9 @@ impl Tensor {
         self.as_slice().expect("the operator's entry checks the element type")
     }
 
-    /// Other forms of these values.
-    pub(crate) fn kept(&self) -> &Kept {
-        &self.storage.kept
+    /// Which values these are: others, or the same written anew, have another version.
+    pub(crate) fn version(&self) -> u64 {
+        self.storage.version
     }
 
     /// The elements for writing, copied first if another tensor shares them.
@@ -124,10 +124,7 @@ impl Tensor {
             self.storage = Arc::new(Held::new(copy));
         }
         Arc::get_mut(&mut self.storage)
-            .and_then(|held| {
-                held.kept.clear();
-                T::slice_of_mut(&mut held.values)
-            })
+            .and_then(|held| T::slice_of_mut(held.values_mut()))
             .expect("the operator's entry checks the element type")
     }
 

@@ -1,11 +1,11 @@
 //! Element types, and the memory of elements.
 
-use crate::backend::cpu::kept::Kept;
 use crate::device::Device;
 use crate::error::Result;
 use crate::pool::{Buffer, Plain};
 use std::any::Any;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Types of elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,21 +154,32 @@ pub trait DeviceMemory: Any + Send + Sync {
     /// Type of the elements.
     fn dtype(&self) -> DType;
     /// Elements.
-    fn len(&self) -> usize;
+    fn elements(&self) -> usize;
     /// Waits for what is still to be computed, and copies the bytes of all elements to the CPU's memory.
     fn download(&self, to: &mut [u8]) -> Result<()>;
 }
 
-/// Values, and other forms of them.
+/// Values, and which they are: no two that were ever written have the same version.
 pub(super) struct Held {
     pub values: Storage,
-    pub kept: Kept,
+    pub version: u64,
 }
 
 impl Held {
     pub fn new(values: Storage) -> Self {
-        Held { values, kept: Kept::default() }
+        Held { values, version: next_version() }
     }
+
+    /// For writing.
+    pub fn values_mut(&mut self) -> &mut Storage {
+        self.version = next_version();
+        &mut self.values
+    }
+}
+
+fn next_version() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Storage {
@@ -186,7 +197,7 @@ impl Storage {
             Storage::F32(buffer) => buffer.len(),
             Storage::F64(buffer) => buffer.len(),
             Storage::U8(buffer) => buffer.len(),
-            Storage::Device(memory) => memory.len(),
+            Storage::Device(memory) => memory.elements(),
         }
     }
 }

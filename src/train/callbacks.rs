@@ -3,7 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What is watched: smaller is better (a score is watched as its negative).
+/// Best values so far, and for how long there was no better one: the state of early stopping,
+/// plateaus and the best checkpoint. Smaller is better; a score is watched as its negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Callbacks {
     /// The best value so far, for the checkpoint of the best epoch.
@@ -19,17 +20,20 @@ pub struct Callbacks {
 /// What an epoch's value led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// The best so far: worth keeping.
+    /// It is the best so far: worth keeping.
     pub improved: bool,
-    /// No better for as long as the patience is.
+    /// There was no better one for as long as the patience is.
     pub stop: bool,
 }
 
-/// Halve (or so) the learning rate where the watched value does not fall any more.
+/// Lower the learning rate where the watched value no longer falls (Keras' `ReduceLROnPlateau`).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plateau {
+    /// Epochs without a fall of at least 1e-4 before the rate is lowered.
     pub patience: usize,
+    /// What the rate is multiplied by then, below 1.
     pub factor: f32,
+    /// The lowest rate.
     pub floor: f32,
 }
 
@@ -81,6 +85,7 @@ impl Callbacks {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
+    /// The plan's rate throughout.
     #[default]
     Constant,
     /// Half a cosine from the full rate to 1 % of it (Loshchilov and Hutter, 2017).
@@ -89,7 +94,7 @@ pub enum Schedule {
 
 impl Schedule {
     /// The factor on the rate at step `step` of `steps`, of which the first `warmup` climb linearly.
-    pub fn factor(self, step: u64, warmup: u64, steps: u64) -> f32 {
+    pub(crate) fn factor(self, step: u64, warmup: u64, steps: u64) -> f32 {
         if step < warmup {
             return ((step + 1) as f64 / warmup as f64) as f32;
         }

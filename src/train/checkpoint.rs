@@ -24,24 +24,28 @@ use std::path::Path;
 const KEY: &str = "atrous";
 const VERSION: u32 = 3;
 
-/// What the metadata says.
+/// What a checkpoint's metadata says: all of a run but its tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Saved {
-    /// Of the file: see [`seal`].
+    /// Checksum of the file: see [`seal`].
     #[serde(default)]
     checksum: String,
     version: u32,
+    /// What the run was started with.
     pub plan: Plan,
+    /// Where it goes on.
     pub position: Position,
+    /// Best values and how long ago they were.
     pub callbacks: Callbacks,
+    /// The epochs completed.
     pub history: History,
     optimizer_step: u64,
     learning_rate: f32,
 }
 
 impl Saved {
-    /// Of the file it was read from: tells one checkpoint from another.
-    pub fn checksum(&self) -> &str {
+    /// Checksum of the file it was read from: tells one checkpoint from another.
+    pub(crate) fn checksum(&self) -> &str {
         &self.checksum
     }
 
@@ -93,12 +97,12 @@ pub fn save(path: &Path, trainer: &Trainer) -> Result<()> {
 /// Eight digits in the checksum's place while it is computed.
 const NO_CHECKSUM: &str = "00000000";
 
-/// What stands before the checksum: a key of the JSON, as it looks within the header's JSON. No text can hold it: the
-/// quotes of a text within a text have more backslashes.
+/// What stands before the checksum: a key of the JSON, as it looks within the header's JSON. No text can
+/// hold it: the quotes of a text within a text have more backslashes.
 const BEFORE: &[u8] = br#"\"checksum\":\""#;
 
-/// Writes into a checkpoint the checksum of its bytes: CRC-32 of the file with zeros in the checksum's own place. It finds
-/// every flipped bit, and every run of up to 32.
+/// Writes into a checkpoint the checksum of its bytes: CRC-32 of the file with zeros in the checksum's
+/// own place. It finds every flipped bit, and every run of up to 32.
 pub fn seal(bytes: &mut [u8]) -> Result<(), String> {
     let at = checksum_at(bytes)?;
     bytes[at..at + NO_CHECKSUM.len()].copy_from_slice(NO_CHECKSUM.as_bytes());
@@ -137,7 +141,7 @@ pub fn load(path: &Path) -> Result<(Trainer, Saved)> {
 }
 
 /// Reads the network alone, for those who predict: the optimizer's state, twice its size, stays where it is.
-pub fn load_network(path: &Path) -> Result<(Model, Saved)> {
+pub(crate) fn load_network(path: &Path) -> Result<(Model, Saved)> {
     let bytes = regular::read(path)?;
     let network = || {
         let file = File::open(&bytes)?;

@@ -7,7 +7,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::eval::metrics::{self, Confusion};
 use crate::losses::Loss;
-use crate::nn::{Model, Run, for_inference};
+use crate::nn::{Mode, Model, for_inference};
 use crate::tensor::Tensor;
 
 /// The share of rows whose largest output is at their first label; of pixels, void ones apart, whose
@@ -24,12 +24,14 @@ pub struct Scores {
     pub loss: Option<f64>,
     /// Categorical accuracy; of a segmentation the pixel accuracy, None as the loss is.
     pub accuracy: Option<f64>,
-    /// Of a classifier: mean average precision; None where no class has a positive sample.
+    /// A classifier's mean average precision; None where no class has a positive sample.
     pub map: Option<f64>,
-    /// Of a classifier: [samples, classes], in the loader's order.
+    /// A classifier's output, `[samples, classes]`, in the loader's order; empty for a
+    /// segmentation.
     pub probabilities: Vec<f32>,
+    /// The truth to `probabilities`, of the same shape: 0 or 1.
     pub labels: Vec<f32>,
-    /// Of a segmentation: truth against prediction, pixel by pixel at the network's size.
+    /// A segmentation's truth against prediction, pixel by pixel at the network's size.
     pub confusion: Option<Confusion>,
 }
 
@@ -48,7 +50,7 @@ pub fn evaluate(model: &Model, loss: Loss, loader: &Loader) -> Result<Scores> {
             let batch = batch?;
             let n = batch.indices.len() as f64;
             let images = batch.images.to_device(device)?;
-            let pass = model.run(&images, Run::infer())?;
+            let pass = model.run(&images, Mode::infer())?;
             original.require_finite(&images, &pass.logits)?;
             let targets = batch.targets(segments)?;
             loss_sum += n * loss.from_logits(&pass.logits, &targets.to_device(device)?, None)?.item()?;

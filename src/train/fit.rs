@@ -1,16 +1,17 @@
 //! The training loop.
 
 use super::callbacks::Callbacks;
+use super::captured::OnDevice;
 use super::checkpoint;
 use super::evaluate::evaluate;
 use super::history::{Epoch, History};
 use super::plan::{Plan, Watch};
-use super::step::{OnDevice, Pending};
+use super::step::Pending;
 use crate::data::loader::{Batch, Loader};
 use crate::data::transforms::Recipe;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::{Live, Model};
+use crate::nn::{Model, TrainingGraph};
 use crate::optimizers::Optimizer;
 use crate::pool;
 use serde::{Deserialize, Serialize};
@@ -26,11 +27,14 @@ pub struct Position {
     pub step: usize,
     /// Steps taken in all.
     pub global_step: u64,
-    /// Ended before its last epoch, for want of improvement.
+    /// Whether it ended before its last epoch, for want of improvement.
     #[serde(default)]
     pub stopped: bool,
+    /// Σ over the epoch's samples so far of the loss of their batch.
     pub loss_sum: f64,
+    /// Σ over the same samples of the accuracy of their batch.
     pub accuracy_sum: f64,
+    /// Samples the epoch has trained on so far.
     pub samples: usize,
 }
 
@@ -38,52 +42,74 @@ pub struct Position {
 pub(super) const ADVICE: &str =
     "a smaller learning rate may help (--learning-rate), or --clip-norm 1, or --warmup 1";
 
-/// How often the state is written: after every epoch, and every so many steps.
+/// Where and how often the state is written: after every epoch, and every so many steps.
 #[derive(Clone, Debug, Default)]
 pub struct Pace {
+    /// The file to resume from, replaced each time; None: nothing is written.
     pub checkpoint: Option<PathBuf>,
+    /// Also after every so many steps of an epoch, above zero.
     pub every_steps: Option<usize>,
-    /// Where the best epoch's state is kept.
+    /// Where the best epoch's state is kept; None: nowhere.
     pub best: Option<PathBuf>,
 }
 
+/// A run in progress: all that decides its next bit, beside the data.
 pub struct Trainer {
+    /// The weights as they are now, on the device that trains.
     pub model: Model,
+    /// The update rule and its moments.
     pub optimizer: Optimizer,
+    /// The settings of the run, which training does not change.
     pub plan: Plan,
+    /// Epochs and steps done.
     pub position: Position,
+    /// Best values so far, for early stopping and plateaus.
     pub callbacks: Callbacks,
+    /// A row for each epoch completed.
     pub history: History,
     /// What the schedule makes of the learning rate in the present step.
     pub(super) rate_factor: f32,
     /// On a device, ask for every kernel of a step one by one, and capture no graph.
     pub eager: bool,
-    /// The model as a step runs it, for as long as the same layers train.
-    pub(super) live: Option<Live>,
+    /// The model's graph as a step runs it, for as long as the same layers train.
+    pub(super) training_graph: Option<TrainingGraph>,
     /// What steps keep on a device, for as long.
     pub(super) there: Option<OnDevice>,
     /// A step that was begun and not waited for.
     pub(super) pending: Option<Pending>,
 }
 
-/// What a [`Monitor`] is told.
+/// What a [`Monitor`] is told of a run.
 pub enum Event<'a> {
+    /// An epoch is about to begin, or to go on after a resume.
     EpochBegins {
+        /// Counted from 1.
         epoch: usize,
+        /// Epochs of the plan.
         of: usize,
+        /// Steps of an epoch.
         steps: usize,
+        /// Steps of this epoch that are done already.
         step: usize,
     },
+    /// A step was done.
     Step {
+        /// Its number in the epoch, counted from 1.
         step: usize,
+        /// Samples in its batch.
         samples: usize,
+        /// Mean loss of the epoch so far.
         loss: f64,
+        /// Mean accuracy of the epoch so far, 0 to 1.
         accuracy: f64,
     },
+    /// An epoch was completed, scored and saved.
     EpochEnds(&'a Epoch),
     /// The validation has not become better for as long as the plan's patience.
     StopsEarly {
+        /// The last epoch, counted from 1.
         epoch: usize,
+        /// The best one, counted from 1.
         best_epoch: usize,
     },
 }
@@ -92,14 +118,18 @@ pub enum Event<'a> {
 pub type Monitor<'a> = dyn FnMut(Event) -> ControlFlow<()> + 'a;
 
 /// Makes another batch of one, just before the step on it: with the weights that the step begins with.
-pub type Change<'a> = dyn FnMut(&Trainer, Batch) -> Result<Batch> + 'a;
+pub(crate) type Change<'a> = dyn FnMut(&Trainer, Batch) -> Result<Batch> + 'a;
 
 impl Trainer {
+    /// Begins a run. An error where the plan contradicts itself.
+    ///
+    /// # Panics
+    /// With [`OutOfMemory`](pool::OutOfMemory), where gradients and optimizer state would not fit.
     pub fn new(model: Model, plan: Plan) -> Result<Self> {
         plan.check()?;
         let optimizer = Optimizer::new(plan.rule(), plan.learning_rate)?;
-        // Gradients and the optimizer's state, each of 4 bytes a trainable parameter: where there is no memory for them, that
-        // shows now and not in the first step.
+        // Gradients and the optimizer's state, each of 4 bytes a trainable parameter: where there is no
+        // memory for them, that shows now and not in the first step.
         let mut largest = model.clone();
         let base = model.graph.base().len();
         let epochs = plan.unfreeze.iter().map(|stage| stage.epoch).chain([0]);
@@ -123,7 +153,7 @@ impl Trainer {
             history: History::default(),
             rate_factor: 1.0,
             eager: false,
-            live: None,
+            training_graph: None,
             there: None,
             pending: None,
         };
@@ -131,11 +161,12 @@ impl Trainer {
         trainer
     }
 
-    /// Goes on on another device.
+    /// Moves weights and optimizer state to another device, where the run goes on. An error where
+    /// there is no such device.
     pub fn to_device(&mut self, device: Device) -> Result<()> {
         self.model = self.model.to_device(device)?;
         self.optimizer.to_device(device)?;
-        (self.live, self.there) = (None, None);
+        (self.training_graph, self.there) = (None, None);
         Ok(())
     }
 
@@ -148,11 +179,16 @@ impl Trainer {
             self.model.freeze_batch_norms();
         }
         if self.model.parameters.iter().map(|p| p.trainable).ne(before) {
-            (self.live, self.there) = (None, None);
+            (self.training_graph, self.there) = (None, None);
         }
     }
 
-    /// Trains to the plan's last epoch. `validation` is scored after every epoch.
+    /// Trains to the plan's last epoch, or until early stopping. `validation` is scored after every
+    /// epoch.
+    ///
+    /// An error where there is nothing to train on, a sample or a file fails, the loss is no finite
+    /// number ([`Error::Diverged`]), or the monitor asks to stop ([`Error::Interrupted`]; the state
+    /// is saved before).
     pub fn fit(
         &mut self,
         training: &Loader,
@@ -163,9 +199,9 @@ impl Trainer {
         self.run(training, validation, pace, monitor, None)
     }
 
-    /// [`Trainer::fit`] on what `change` makes of each batch. For a resumed run to go on with the same bits, that may
-    /// depend on the batch and on the trainer alone.
-    pub fn fit_changed(
+    /// [`Trainer::fit`] on what `change` makes of each batch. For a resumed run to go on with the same
+    /// bits, that may depend on the batch and on the trainer alone.
+    pub(crate) fn fit_changed(
         &mut self,
         training: &Loader,
         validation: Option<&Loader>,
@@ -244,8 +280,9 @@ impl Trainer {
             // The rate of the last step, also where a run is taken up after it.
             self.rate_factor = factor(self.position.global_step.saturating_sub(1));
             let (record, improved) = self.finish_epoch(validation)?;
-            // The best first: where the run is killed between the two, the checkpoint is still before the epoch's end, and
-            // whoever goes on from it writes both again. The other way round the best would be lost.
+            // The best first: where the run is killed between the two, the checkpoint is still before
+            // the epoch's end, and whoever goes on from it writes both again. The other way round the
+            // best would be lost.
             if improved {
                 self.save(pace.best.as_deref())?;
             }

@@ -5,30 +5,37 @@ use crate::files::write_atomically;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
+/// What one epoch came to: a row of `history.csv`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
-    /// From 1.
+    /// Its number, from 1.
     pub epoch: usize,
+    /// The rate of its last step, the schedule's factor included.
     pub learning_rate: f32,
-    /// Means over the epoch's samples, while training: with dropout, augmentation, and the weights
-    /// of before each step.
+    /// Mean loss over the epoch's samples, while training: with dropout, augmentation, and the
+    /// weights of before each step.
     pub loss: f64,
+    /// Categorical accuracy, or pixel accuracy of a segmentation, 0 to 1; a mean likewise.
     pub accuracy: f64,
-    /// On the validation samples, after the epoch; absent where there are none.
+    /// Mean loss on the validation samples, after the epoch; None where there are none.
     pub val_loss: Option<f64>,
+    /// Accuracy on the validation samples, 0 to 1.
     pub val_accuracy: Option<f64>,
-    /// Mean average precision of a classifier.
+    /// Mean average precision of a classifier, 0 to 1.
     pub val_map: Option<f64>,
-    /// Mean intersection over union, and mean Dice, of a segmentation.
+    /// Mean intersection over union of a segmentation, 0 to 1.
     #[serde(default)]
     pub val_miou: Option<f64>,
+    /// Mean Dice coefficient of a segmentation, 0 to 1.
     #[serde(default)]
     pub val_dice: Option<f64>,
 }
 
+/// The epochs of a run so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct History {
+    /// In their order, the first is epoch 1.
     pub epochs: Vec<Epoch>,
 }
 

@@ -29,61 +29,74 @@ pub enum Watch {
     Score,
 }
 
-/// From this epoch on (counted from 0), so many of the base's last layers train too.
+/// A stage of training: from this epoch on, so many of the base's last layers train too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unfreeze {
+    /// The first epoch of the stage, counted from 0.
     pub epoch: usize,
+    /// Layers of the base, counted from its end.
     pub layers: usize,
 }
 
 /// What decides a run's bits, beside the data. A run is resumed under the plan it began with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
+    /// Architecture, input size, classes and head.
     pub network: Spec,
     /// The preset that it was made from; empty where it was made otherwise.
     #[serde(default)]
     pub preset: String,
     /// Whose padding and epsilon the base has: that of the weights it began with.
     pub origin: Origin,
-    /// On what it began, `cpu` or `cuda in tf32`: elsewhere the last digits are others. Empty where nobody said.
+    /// On what it began, `cpu` or `cuda in tf32`: elsewhere the last digits are others. Empty where
+    /// nobody said.
     #[serde(default)]
     pub arithmetic: String,
     /// The file those came from; None for a base that began at random.
     pub weights: Option<String>,
+    /// Passes over the training samples.
     pub epochs: usize,
+    /// Samples of a step.
     pub batch_size: usize,
+    /// The full rate, before schedule and plateaus.
     pub learning_rate: f32,
-    /// Times the rate for the layers of the base.
+    /// Factor on the rate for the layers of the base.
     pub base_rate: f32,
+    /// How the rate falls within the run.
     pub schedule: Schedule,
-    /// Epochs in which the rate climbs to its full height.
+    /// Epochs (and parts of one) in which the rate climbs linearly to its full height.
     pub warmup: f32,
-    /// `adam`, `sgd`, `rmsprop`
+    /// The update rule: `adam`, `sgd` or `rmsprop`, with Keras' defaults.
     pub optimizer: String,
+    /// Momentum of `sgd` and `rmsprop`, 0 to below 1; `adam` has its own.
     pub momentum: f64,
-    /// Gradients together no longer than this.
+    /// Largest norm of all gradients together, to which longer ones are scaled; None: any.
     pub clip_norm: Option<f32>,
     /// `binary_crossentropy`, `categorical_crossentropy` with Keras' gradient,
     /// `sparse_categorical_crossentropy` for networks that segment.
     pub loss: String,
-    /// How much of a label is spread over all classes.
+    /// Share of a label that is spread over all classes, 0 to below 1.
     pub label_smoothing: f32,
     /// γ of the focal loss (Lin et al., 2017): 0 is cross-entropy.
     pub focal: f32,
+    /// Decides initial weights, order, augmentation and dropout.
     pub seed: u64,
+    /// The range of values that the network is given.
     pub preprocess: Preprocess,
+    /// How images become squares where they are not cropped.
     pub fit: Fit,
+    /// How training images are changed at random.
     pub augment: Augment,
-    /// Masks resized as the notebook did.
+    /// Whether masks are resized as quantities, as the notebook did ([`MaskResize::Bilinear`]).
     pub blended_masks: bool,
-    /// Rare classes oftener.
+    /// Whether samples of rare classes come oftener ([`Sampling::Balanced`]).
     pub balanced: bool,
-    /// In another order every epoch.
+    /// Whether samples come in another order every epoch.
     #[serde(default = "yes")]
     pub shuffle: bool,
-    /// Only whole batches.
+    /// Whether a last batch that is not full is left out.
     pub drop_last: bool,
-    /// One weight a class, or none.
+    /// A factor on the loss for each class; None: 1 for all.
     pub class_weights: Option<Vec<f32>>,
     /// When how much of the base trains; empty where all of the network does.
     pub unfreeze: Vec<Unfreeze>,
@@ -94,15 +107,19 @@ pub struct Plan {
     /// steps with MobileNetV2's .999 they are three quarters of what they were.
     #[serde(default)]
     pub batch_norm_momentum: Option<f32>,
-    /// Epochs without a better validation after which the run ends.
+    /// Epochs without a better validation after which the run ends; None: it goes to its last.
     pub patience: Option<usize>,
+    /// When to lower the rate; None: never.
     pub plateau: Option<Plateau>,
+    /// By what the best epoch is chosen.
     pub monitor: Watch,
-    /// The share that was asked for of the training samples to validate on; None: the data's own split, or a tenth.
+    /// The share that was asked for of the training samples to validate on; None: the data's own split,
+    /// or a tenth.
     #[serde(default)]
     pub val_fraction: Option<f64>,
-    /// The training samples, and which samples are kept for validation: numbers of `samples`.
+    /// The samples to train on: numbers of `samples`, or of the data set where those are empty.
     pub train_indices: Vec<usize>,
+    /// The samples that are only scored, after each epoch; none is trained on.
     pub val_indices: Vec<usize>,
     /// What the samples are. Empty where nobody said: then numbers are taken as a data set has them.
     #[serde(default)]
@@ -158,7 +175,7 @@ impl Plan {
     }
 
     /// An error where a setting is out of range.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let wrong = |what, message: String| Err(Error::argument(what, message));
         if !(1..=1 << 24).contains(&self.epochs) || !(1..=1 << 16).contains(&self.batch_size) {
             let message = format!(
@@ -228,7 +245,8 @@ impl Plan {
         Ok(())
     }
 
-    /// The network, as the origin of its weights has it.
+    /// The network, with the padding and epsilon that the origin of its weights has. An error where
+    /// there is no such network, or no such origin for it.
     pub fn graph(&self) -> Result<Graph> {
         let graph = self.origin.configure(&self.network.graph()?)?;
         match self.batch_norm_momentum {
@@ -237,8 +255,8 @@ impl Plan {
         }
     }
 
-    /// The run's samples in a data set, under the numbers of the plan ([`Manifest::find`]); an error where they are not all
-    /// there, or are others. `path` is the checkpoint's.
+    /// The run's samples in a data set, under the numbers of the plan (`Manifest::find`); an error
+    /// where they are not all there, or are others. `path` is the checkpoint's.
     pub fn find_samples(&self, dataset: &Arc<dyn Dataset>, path: &Path) -> Result<Arc<dyn Dataset>> {
         if !self.samples.samples.is_empty() {
             return self.samples.find(dataset).map_err(|error| Error::file(path, error));
@@ -276,6 +294,8 @@ impl Plan {
         }
     }
 
+    /// The loss by its name, with Keras' gradient for rows of several flags, and void pixels
+    /// ignored. An error where there is no such loss.
     pub fn loss(&self) -> Result<Loss> {
         Ok(match self.loss.parse()? {
             Loss::CategoricalCrossentropy { .. } => {
@@ -305,7 +325,8 @@ impl Plan {
         Loader { indices, workers: 2, ..loader }
     }
 
-    /// Loads what is trained on, as it is trained on.
+    /// Loads the plan's training samples with its order, batches and augmentation, on so many
+    /// threads.
     pub fn training_loader(&self, dataset: &Arc<dyn Dataset>, workers: usize) -> Loader {
         let recipe = self.training_recipe();
         Loader {
@@ -317,12 +338,12 @@ impl Plan {
         }
     }
 
-    /// How samples are trained on.
+    /// How samples are trained on: as they are scored, and augmented.
     pub fn training_recipe(&self) -> Recipe {
         self.scoring_recipe().augmented(self.augment)
     }
 
-    pub fn sampling(&self) -> Sampling {
+    pub(crate) fn sampling(&self) -> Sampling {
         match (self.balanced, self.shuffle) {
             (true, _) => Sampling::Balanced,
             (false, true) => Sampling::Shuffle,
@@ -331,7 +352,7 @@ impl Plan {
     }
 
     /// How many of the base's layers are frozen in an epoch (counted from 0).
-    pub fn frozen_layers(&self, base: usize, epoch: usize) -> usize {
+    pub(crate) fn frozen_layers(&self, base: usize, epoch: usize) -> usize {
         let last = self.unfreeze.iter().rev().find(|unfreeze| unfreeze.epoch <= epoch);
         match (last, self.unfreeze.is_empty()) {
             (Some(unfreeze), _) => base.saturating_sub(unfreeze.layers),

@@ -10,7 +10,9 @@ use crate::models::{Head, Spec};
 /// A plan without samples, and whether classes are weighed by how rare they are.
 #[derive(Clone, Debug)]
 pub struct Preset {
+    /// Complete but for the samples.
     pub plan: Plan,
+    /// Whether rare classes weigh more in the loss.
     pub class_weights: bool,
 }
 
@@ -19,11 +21,11 @@ impl Preset {
     /// `notebook`: as the notebook this pipeline replaces had it, for comparison.
     pub const NAMES: [&'static str; 2] = ["best", "notebook"];
 
-    /// `pretrained`: the base's weights come from a file, so that it can stay as it is.
+    /// The plan of that name for a network. `pretrained`: the base's weights come from a file, so
+    /// that it can stay as it is. An error where there is no such preset.
     pub fn new(name: &str, mut network: Spec, pretrained: bool) -> Result<Self> {
         if !Preset::NAMES.contains(&name) {
-            let known = Preset::NAMES.join("`, `");
-            return Err(Error::argument("preset", format!("`{name}` is none of `{known}`")));
+            return Err(Error::unknown("preset", name, &Preset::NAMES));
         }
         let scratch = network.name == "alexnet";
         if name == "best" && !(scratch || network.segments()) {

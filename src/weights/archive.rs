@@ -50,7 +50,10 @@ pub(super) fn keras(bytes: Vec<u8>, allowed: usize) -> Result<Contents, String> 
         None => Ok::<_, String>(None),
     };
     let weights = named(WEIGHTS)?.ok_or_else(|| {
-        format!("expected `{WEIGHTS}` in it, got none (in shards, or of another format): save the model in one file")
+        format!(
+            "expected `{WEIGHTS}` in it, got none (in shards, or of another format): save the model in \
+             one file"
+        )
     })?;
     let config = named(CONFIG)?.unwrap_or_default();
     hdf5::read(weights, archive.left, &config).map_err(|message| format!("`{WEIGHTS}`: {message}"))

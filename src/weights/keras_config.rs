@@ -18,13 +18,13 @@ struct Described {
 struct Config {
     #[serde(default)]
     name: String,
-    /// Of a network.
+    /// A network's layers; a layer has none.
     #[serde(default)]
     layers: Vec<Described>,
 }
 
-/// The name of the layer whose variables are in a group, by the group's path: `layers/conv2d_1`. Empty where the
-/// description says nothing.
+/// The name of the layer whose variables are in a group, by the group's path: `layers/conv2d_1`. Empty
+/// where the description says nothing.
 pub(super) fn layer_names(config: &[u8]) -> HashMap<String, String> {
     let mut names = HashMap::new();
     if let Ok(network) = serde_json::from_slice::<Described>(config) {

@@ -20,8 +20,8 @@ pub fn heads(graph: &Graph) -> Vec<&str> {
 ///
 /// Every parameter has to be in the file, save those of the `optional` layers (often [`heads`]).
 /// What the file has besides is left out. Wrong shapes, wrong types, values that are not finite and
-/// variances that are none are errors, in optional layers too. The model's padding and epsilon are not touched: its graph
-/// comes from [`Origin::configure`](super::Origin::configure).
+/// variances that are none are errors, in optional layers too. The model's padding and epsilon are not
+/// touched: its graph comes from [`Origin::configure`](super::Origin::configure).
 pub fn load(model: &mut Model, file: &WeightFile, optional: &[&str]) -> Result<Report> {
     let (report, values) = compare(model, file, optional)?;
     report.check()?;
@@ -95,7 +95,7 @@ pub fn compare(
     }
     let layers =
         || model.parameters.iter().map(|p| p.path.rsplit_once('/').map_or("", |(layer, _)| layer));
-    // Of numbered weights the first few are not known to be the first few: all or none of a layer.
+    // The first few of numbered weights are not known to be the first few: all or none of a layer.
     let numbered = |name: &&str| name.rsplit('/').nth(1) == Some("vars");
     let counted: HashSet<&str> = layers()
         .zip(&found)

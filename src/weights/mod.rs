@@ -1,11 +1,12 @@
 //! Pre-trained weights, from the files that people have.
 //!
-//! | file           | written by                                                             |
-//! |----------------|------------------------------------------------------------------------|
-//! | `.h5`          | Keras: weights by layer, whole models (their `model_weights`), and `.weights.h5` of Keras 3 |
-//! | `.keras`       | Keras 3: an archive with such a `.weights.h5` in it                    |
-//! | `.safetensors` | PyTorch, timm, this crate                                              |
-//! | `.npz`         | NumPy                                                                  |
+//! | file           | written by                                                              |
+//! |----------------|-------------------------------------------------------------------------|
+//! | `.h5`          | Keras: weights by layer, whole models (their `model_weights`)           |
+//! | `.weights.h5`  | Keras 3                                                                 |
+//! | `.keras`       | Keras 3: an archive with such a `.weights.h5` in it                     |
+//! | `.safetensors` | PyTorch, timm, this crate                                               |
+//! | `.npz`         | NumPy                                                                   |
 //!
 //! [`read`] gives the tensors under the names they have in the file. [`load`] puts them into a
 //! [`Model`](crate::nn::Model) by the name tables of [`names`], transposed where the file's
@@ -40,9 +41,11 @@ use std::path::{Path, PathBuf};
 /// An array of a file, under the name it has there.
 #[derive(Debug)]
 pub struct Entry {
+    /// Path within the file, e.g. `conv1/conv1/kernel:0` or `features.0.weight`.
     pub name: String,
     /// As NumPy calls it: `float32`, `int64`.
     pub dtype: String,
+    /// In the file's layout, whatever the framework's order of axes.
     pub shape: Vec<usize>,
     /// None if the elements are no floating-point numbers, or the axes more than four. Such arrays
     /// (counters, an optimizer's step) are common, and an error only where one is asked for.
@@ -60,11 +63,16 @@ struct Contents {
     nameless: Option<String>,
 }
 
+/// A file's format, told from its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
+    /// HDF5: Keras' `.h5` and `.weights.h5`.
     Hdf5,
+    /// A zip archive with a `.weights.h5` in it: Keras 3's `.keras`.
     Keras,
+    /// A JSON header followed by the elements.
     Safetensors,
+    /// A zip archive of `.npy` files.
     Npz,
 }
 
@@ -82,11 +90,13 @@ impl fmt::Display for Format {
 /// What a file holds.
 #[derive(Debug)]
 pub struct WeightFile {
+    /// Where it was read from.
     pub path: PathBuf,
+    /// What its first bytes say, whatever its name ends in.
     pub format: Format,
     /// Whose weights these are: as the file says, else as the names look.
     pub origin: Origin,
-    /// In the file's order.
+    /// Its arrays, in the file's order.
     pub entries: Vec<Entry>,
     /// What a reader of a report should know of it, a line each.
     pub remarks: Vec<String>,

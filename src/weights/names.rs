@@ -9,12 +9,13 @@
 //! **torchvision and timm.** A module and a tensor of it, `features.1.conv.0.0.weight`; the tables
 //! of [`Base::modules`] give each module its Keras layer. Tensors are turned round:
 //!
-//! | layer     | there                  | here                            |
-//! |-----------|------------------------|---------------------------------|
-//! | Conv2D    | `weight` \[O, I, h, w\] | `kernel` \[h, w, I, O\]          |
-//! | depthwise | `weight` \[C, 1, h, w\] | `depthwise_kernel` \[h, w, C, 1\] |
-//! | Dense     | `weight` \[O, I\]       | `kernel` \[I, O\]                |
-//! | batch norm | `weight`, `bias`, `running_mean`, `running_var` | `gamma`, `beta`, `moving_mean`, `moving_variance` |
+//! | layer      | there                         | here                              |
+//! |------------|-------------------------------|-----------------------------------|
+//! | Conv2D     | `weight` \[O, I, h, w\]       | `kernel` \[h, w, I, O\]           |
+//! | depthwise  | `weight` \[C, 1, h, w\]       | `depthwise_kernel` \[h, w, C, 1\] |
+//! | Dense      | `weight` \[O, I\]             | `kernel` \[I, O\]                 |
+//! | batch norm | `weight`, `bias`              | `gamma`, `beta`                   |
+//! |            | `running_mean`, `running_var` | `moving_mean`, `moving_variance`  |
 
 use super::Origin;
 use super::wrappers::Wrapping;
@@ -25,9 +26,13 @@ use crate::nn::Graph;
 /// stands on top of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Base {
+    /// Simonyan and Zisserman, 2014: 13 convolutions in five blocks.
     Vgg16,
+    /// He et al., "Identity Mappings in Deep Residual Networks", 2016.
     ResNet50V2,
+    /// Howard et al., 2017: depthwise separable convolutions. The base of DeepLabV3+ here, too.
     MobileNet,
+    /// Sandler et al., 2018: inverted residuals.
     MobileNetV2,
 }
 
@@ -38,6 +43,7 @@ const MOBILENET: [usize; 5] = [1, 2, 2, 6, 2];
 const MOBILENET_V2: [usize; 7] = [1, 2, 3, 4, 3, 3, 1];
 
 impl Base {
+    /// The base of a graph, by a layer that only it has; None where there is none (AlexNet).
     pub fn of(graph: &Graph) -> Option<Base> {
         let has = |name: &str| graph.find(name).is_some();
         let known = [
@@ -49,7 +55,7 @@ impl Base {
         known.into_iter().find(|(_, first)| has(first)).map(|(base, _)| base)
     }
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Base::Vgg16 => "VGG16",
             Base::ResNet50V2 => "ResNet50V2",
@@ -163,7 +169,7 @@ fn blocks(stages: &[usize]) -> impl Iterator<Item = String> {
 
 /// How a tensor of a file is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
+pub(crate) enum Layout {
     /// As here: HWIO, \[in, out\].
     Keras,
     /// OIHW, \[out, in\].
@@ -172,7 +178,7 @@ pub enum Layout {
 
 /// What a name in a file means.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Meaning {
+pub(crate) enum Meaning {
     /// The parameter with this Keras path.
     Parameter(String, Layout),
     /// No weight of a layer: an optimizer's state, a counter of steps.
@@ -182,14 +188,14 @@ pub enum Meaning {
 }
 
 /// Knows the parameters of a graph by the names of an origin.
-pub struct Names<'a> {
+pub(crate) struct Names<'a> {
     graph: &'a Graph,
     modules: Vec<(String, String)>,
     wrapping: Wrapping,
 }
 
 impl<'a> Names<'a> {
-    pub fn new(graph: &'a Graph, origin: Origin) -> Result<Self> {
+    pub(crate) fn new(graph: &'a Graph, origin: Origin) -> Result<Self> {
         let modules = match Base::of(graph) {
             Some(base) => base.modules(origin)?,
             None => Vec::new(),
@@ -210,7 +216,7 @@ impl<'a> Names<'a> {
     }
 
     /// Names with slashes are Keras' in files of any origin: [`save`](super::save) writes such.
-    pub fn meaning(&self, name: &str) -> Meaning {
+    pub(crate) fn meaning(&self, name: &str) -> Meaning {
         match name.contains('/') {
             true => self.of_keras(name),
             false => self.of_torch(&self.wrapping.bare(name)),

@@ -15,22 +15,26 @@ use crate::ops::Padding;
 use std::fmt;
 use std::str::FromStr;
 
+/// The framework whose conventions weights follow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
+    /// `keras.applications`, and whatever has Keras' names.
     #[default]
     Keras,
+    /// `torchvision.models`.
     Torchvision,
+    /// The library timm (PyTorch Image Models).
     Timm,
 }
 
-/// Of PyTorch's batch norm.
+/// ε of PyTorch's batch norm.
 const EPSILON: f64 = 1e-5;
 
 impl Origin {
     /// As the names look, whatever wraps the network they are from. Whoever's names are not PyTorch's
     /// counts as Keras.
-    pub fn of<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Origin {
+    pub(crate) fn of<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Origin {
         let torch = |name: &str| !name.contains('/') && name.ends_with(".weight");
         let of_timm = |part: &str| ["conv_stem", "blocks", "stem", "stages"].contains(&part);
         let timm = |name: &str| name.split('.').any(of_timm);
@@ -41,7 +45,7 @@ impl Origin {
         }
     }
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Origin::Keras => "keras",
             Origin::Torchvision => "torchvision",
@@ -49,7 +53,7 @@ impl Origin {
         }
     }
 
-    /// What pictures have to go through for weights of this origin.
+    /// The range of values that images have to have for weights of this origin.
     pub fn preprocess(self, base: Base) -> Preprocess {
         match (self, base) {
             (Origin::Keras, Base::Vgg16) => Preprocess::Caffe,

@@ -10,12 +10,15 @@ use std::path::PathBuf;
 /// the file's.
 #[derive(Debug)]
 pub struct Report {
+    /// The file compared.
     pub path: PathBuf,
+    /// Name of the model's graph.
     pub model: String,
+    /// The framework whose names were looked for.
     pub origin: Origin,
     /// Keras paths of the parameters that the file has.
     pub matched: Vec<String>,
-    /// Numbers in those.
+    /// How many numbers those have together.
     pub numbers: usize,
     /// Paths of parameters that the file should have, and has not.
     pub missing: Vec<String>,
@@ -23,11 +26,13 @@ pub struct Report {
     pub left: Vec<String>,
     /// Names of tensors that the model has no place for: they are not used.
     pub unexpected: Vec<String>,
-    /// What is wrong with tensors that the model has a place for, a line each: another shape,
-    /// another element type, values with which nothing can be computed, two for one place.
+    /// What is wrong with tensors that the model has a place for, a line each: another shape.
     pub wrong_shape: Vec<String>,
+    /// Likewise: elements that are no floating-point numbers.
     pub wrong_type: Vec<String>,
+    /// Likewise: values with which nothing can be computed.
     pub unusable: Vec<String>,
+    /// Likewise: two tensors for one place.
     pub doubled: Vec<String>,
     /// What was done or seen that the reader should know, a line each.
     pub remarks: Vec<String>,

@@ -15,7 +15,7 @@ use assert_cmd::Command;
 use atrous::activation::Activation;
 use atrous::models::{Head, Spec};
 use atrous::nn::layers::Layer;
-use atrous::nn::{Graph, Model, Run};
+use atrous::nn::{Graph, Mode, Model};
 use atrous::ops::Padding;
 use atrous::weights::{self, Origin, Report};
 use atrous::{DType, Tensor};
@@ -102,7 +102,7 @@ fn tiny() -> Model {
 fn deviation(model: &Model, dtype: DType, npz: &mut Npz, input: &str, expected: &str) -> f64 {
     let (x, expected) = (npz.get(input), npz.get(expected));
     let x = Tensor::from_slice(&x.f32(), &x.shape[..]).unwrap().to_dtype(dtype);
-    let pass = model.to_dtype(dtype).run(&x, Run::infer()).unwrap();
+    let pass = model.to_dtype(dtype).run(&x, Mode::infer()).unwrap();
     let logits = expected.shape.len() == 2 && expected.shape[1] == 1000;
     let got = if logits { pass.logits } else { pass.output };
     assert_eq!(got.shape().elements(), expected.values.len());

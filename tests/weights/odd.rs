@@ -194,7 +194,8 @@ fn a_variance_below_minus_epsilon_is_refused_and_one_above_is_told() {
     for variance in [-0.5, -0.001, f32::MIN] {
         let error = with(variance).map(|_| ()).unwrap_err().to_string();
         let wanted = format!(
-            "`bn_Conv1/moving_variance`: expected variances above −0.001, which is added to them, got {variance} at [3] (1 of 32"
+            "`bn_Conv1/moving_variance`: expected variances above −0.001, which is added to them, \
+             got {variance} at [3] (1 of 32"
         );
         assert!(error.contains(&wanted), "{error}");
     }
@@ -270,7 +271,8 @@ fn a_double_too_large_for_a_float_is_called_that_and_not_infinite() {
         weights::load(&mut tiny(), &weights::read(&path).unwrap(), &[])
     };
     let error = load(-1e300).unwrap_err().to_string();
-    let wanted = "`conv2d/kernel`: expected numbers of at most 3.4028235e38, which float32 holds, got -1e300 at [0, 0, 1, 2]";
+    let wanted = "`conv2d/kernel`: expected numbers of at most 3.4028235e38, which float32 holds, \
+                  got -1e300 at [0, 0, 1, 2]";
     assert!(error.contains(wanted), "{error}");
     assert!(load(f64::INFINITY).unwrap_err().to_string().contains("expected finite numbers, got inf"));
     assert!(load(f64::from(f32::MAX)).is_ok() && load(1e-300).is_ok());

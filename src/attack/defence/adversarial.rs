@@ -1,12 +1,12 @@
-//! Adversarial training: a network learns from pictures that were perturbed against it (Goodfellow,
+//! Adversarial training: a network learns from images that were perturbed against it (Goodfellow,
 //! Shlens and Szegedy, ICLR 2015; Madry et al., ICLR 2018).
 //!
 //! min_w E [ max_{‖δ‖ ≤ ε} L(w, x + δ) ]: the inner maximum is what FGSM or PGD find with the weights of
 //! before each step. As Goodfellow et al. had it, a share of each batch is perturbed and the rest left
-//! clean, here different pictures: half of the attack's work, and clean pictures are not forgotten.
+//! clean, here different images: half of the attack's work, and clean images are not forgotten.
 //!
-//! Of all defences here the one that attackers who know it have not undone; it costs accuracy on clean
-//! pictures, and a training step costs as many passes more as the attack has. One step of FGSM is cheap,
+//! It is the one defence here that attackers who know it have not undone; it costs accuracy on clean
+//! images, and a training step costs as many passes more as the attack has. One step of FGSM is cheap,
 //! but networks can learn to fool that one step alone (Kurakin, Goodfellow and Bengio, ICLR 2017; Wong,
 //! Rice and Kolter, ICLR 2020): judge by PGD.
 
@@ -20,24 +20,24 @@ use crate::random::{Stream, domain};
 use crate::tensor::Tensor;
 use crate::train::{Monitor, Pace, Trainer};
 
-/// Training of a classifier on pictures that are perturbed as it goes.
+/// Training of a classifier on images that are perturbed as it goes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adversarial {
-    /// What perturbs them; ε in units of pictures from 0 to 1.
+    /// What perturbs them; ε in units of images from 0 to 1.
     pub attack: Iterative,
-    /// Of each batch the share that is perturbed, 0 to 1.
+    /// The share of each batch that is perturbed, 0 to 1.
     pub share: f32,
-    /// Draws which.
+    /// Draws which images of a batch are.
     pub seed: u64,
 }
 
 impl Adversarial {
-    /// Half of each batch.
+    /// Perturbs half of each batch, as Goodfellow et al. did.
     pub fn new(attack: Iterative, seed: u64) -> Self {
         Adversarial { attack, share: 0.5, seed }
     }
 
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         self.attack.check()?;
         match (0.0..=1.0).contains(&self.share) {
             true => Ok(()),
@@ -46,12 +46,12 @@ impl Adversarial {
     }
 
     /// Goes on training to the plan's last epoch, as [`Trainer::fit`] does: `training` is the plan's
-    /// loader, and monitor, schedule, validation (on clean pictures), checkpoints are the trainer's own.
+    /// loader, and monitor, schedule, validation (on clean images), checkpoints are the trainer's own.
     /// A run that was stopped and loaded goes on with the same bits if this is called again. A network
     /// that is trained already goes on in a new trainer, under a plan of a few epochs and a small
     /// learning rate.
     ///
-    /// An error for a network that is no classifier of VOC's classes. Of padded pictures the padding is
+    /// An error for a network that is no classifier of VOC's classes. The padding of padded images is
     /// perturbed too: what augmentation has turned has no border that is known.
     pub fn fit(
         &self,
@@ -75,10 +75,10 @@ impl Adversarial {
         })
     }
 
-    /// The batch with a share of its pictures perturbed against the trainer's present weights, batch
-    /// norms with their moving statistics. Which ones depends on seed and step; pictures without a known
+    /// The batch with a share of its images perturbed against the trainer's present weights, batch
+    /// norms with their moving statistics. Which ones depends on seed and step; images without a known
     /// label are left as they are, and so is every bit of those that are not perturbed.
-    pub fn perturbed(&self, trainer: &Trainer, mut batch: Batch) -> Result<Batch> {
+    pub(crate) fn perturbed(&self, trainer: &Trainer, mut batch: Batch) -> Result<Batch> {
         let n = batch.indices.len();
         if batch.warp.is_some() {
             return Err(Error::argument(
@@ -126,7 +126,7 @@ impl Adversarial {
     }
 }
 
-/// Prepared pictures as they were, 0 to 1.
+/// Prepared images as they were, 0 to 1.
 fn undone(images: &Tensor, preprocess: Preprocess) -> Result<Pictures> {
     let mut values = images.values::<f32>().to_vec();
     preprocess.undo(&mut values);

@@ -1,9 +1,9 @@
 //! An alarm in front of a classifier, what it is worth, and who attacks both.
 //!
-//! A [`Detector`] gives each picture a score, and says "perturbed" above its threshold. There are two: a
+//! A [`Detector`] gives each image a score, and says "perturbed" above its threshold. There are two: a
 //! small network ([`super::learnt`]) and the distance between predictions with and without squeezing
 //! ([`super::distance`]). Its measures are the area under the ROC curve, and the share of perturbed
-//! pictures that it finds while it raises a false alarm for 5 % of clean ones ([`Detection`]).
+//! images that it finds while it raises a false alarm for 5 % of clean ones ([`Detection`]).
 //!
 //! Who knows of the detector has to lead two networks astray at once. [`Guarded`] shows both to the
 //! attack, the detector's score as one more logit, and [`Undetected`] raises
@@ -23,26 +23,26 @@ use crate::error::{Error, Result};
 use crate::ops;
 use crate::tensor::Tensor;
 
-/// False alarms that detectors are compared at.
+/// The share of clean images that raise a false alarm where detectors are compared: 5 %.
 pub const FALSE_ALARMS: f64 = 0.05;
 
-/// Says which pictures were perturbed.
+/// Says which images were perturbed.
 pub trait Detector: Sync {
     /// What it is called in tables.
     fn name(&self) -> String;
 
-    /// Pictures [N, side, side, 3], 0 to 1 → scores [N, 1], on the tape where the pictures are. More is
+    /// Images [N, side, side, 3], 0 to 1 → scores [N, 1], on the tape where the images are. More is
     /// more suspicious.
     fn score(&self, x: &Tensor) -> Result<Tensor>;
 
-    /// Pictures of a higher score are taken for perturbed.
+    /// Images of a higher score are taken for perturbed.
     fn threshold(&self) -> f32;
 }
 
-/// Pictures of a batch of scores.
+/// Images of a batch of scores.
 const BATCH: usize = 16;
 
-/// The scores of pictures [N, side, side, 3].
+/// The scores of images [N, side, side, 3], 0 to 1, in batches on that device, without a tape.
 pub fn scores(detector: &dyn Detector, device: Device, x: &Tensor) -> Result<Vec<f64>> {
     let all: Vec<usize> = (0..x.shape()[0]).collect();
     let mut scores = Vec::with_capacity(all.len());
@@ -53,9 +53,9 @@ pub fn scores(detector: &dyn Detector, device: Device, x: &Tensor) -> Result<Vec
     Ok(scores)
 }
 
-/// The lowest threshold above which there are no more than this share of clean pictures. An error
+/// The lowest threshold above which there are no more than this share of clean images. An error
 /// without scores, or with a share that is not from 0 to below 1.
-pub fn threshold(clean: &[f64], false_alarms: f64) -> Result<f64> {
+pub(crate) fn threshold(clean: &[f64], false_alarms: f64) -> Result<f64> {
     check("threshold", clean)?;
     if !(0.0..1.0).contains(&false_alarms) {
         let message = format!("expected a share of 0 to below 1, got {false_alarms}");
@@ -67,9 +67,9 @@ pub fn threshold(clean: &[f64], false_alarms: f64) -> Result<f64> {
     Ok(falling[((clean.len() as f64 * false_alarms + 1e-9) as usize).min(clean.len() - 1)])
 }
 
-/// The area under the ROC curve: how often a perturbed picture has a higher score than a clean one, ties
+/// The area under the ROC curve: how often a perturbed image has a higher score than a clean one, ties
 /// counting half (Mann and Whitney's U over both numbers; Hanley and McNeil, 1982).
-pub fn auc(clean: &[f64], perturbed: &[f64]) -> Result<f64> {
+fn auc(clean: &[f64], perturbed: &[f64]) -> Result<f64> {
     check("auc", clean)?;
     check("auc", perturbed)?;
     let mut sorted = clean.to_vec();
@@ -90,19 +90,22 @@ fn check(what: &'static str, scores: &[f64]) -> Result<()> {
     }
 }
 
-/// What a detector is worth on clean pictures and their perturbed likes.
+/// What a detector is worth on clean images and their perturbed likes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Detection {
+    /// The area under the ROC curve, over all thresholds: 0.5 is chance, 1 is perfect.
     pub auc: f64,
+    /// What the two shares below are measured at.
     pub threshold: f64,
-    /// The share of perturbed pictures above the threshold.
+    /// The share of perturbed images above the threshold (the true positive rate).
     pub detected: f64,
-    /// The share of clean ones.
+    /// The share of clean images above the threshold (the false positive rate).
     pub false_alarms: f64,
 }
 
 impl Detection {
-    /// At a threshold that was found on other pictures.
+    /// Scores of clean and perturbed images measured at a threshold that was found on other images. An
+    /// error without scores, or with one that is NaN.
     pub fn at(clean: &[f64], perturbed: &[f64], threshold: f64) -> Result<Self> {
         let above = |scores: &[f64]| {
             scores.iter().filter(|&&score| score > threshold).count() as f64 / scores.len() as f64
@@ -112,7 +115,8 @@ impl Detection {
         Ok(Detection { auc, threshold, detected, false_alarms })
     }
 
-    /// At the threshold where no more than this share of these clean pictures are false alarms.
+    /// [`Detection::at`] the threshold where no more than this share of these clean images are false
+    /// alarms; an error, too, where the share is not from 0 to below 1.
     pub fn with(clean: &[f64], perturbed: &[f64], false_alarms: f64) -> Result<Self> {
         Self::at(clean, perturbed, threshold(clean, false_alarms)?)
     }
@@ -121,7 +125,9 @@ impl Detection {
 /// A classifier with a detector in front of it: logits [N, classes + 1], the last of them the detector's
 /// score.
 pub struct Guarded<'a> {
+    /// Logits [N, classes].
     pub classifier: &'a dyn Victim,
+    /// Its score becomes the last logit.
     pub detector: &'a dyn Detector,
 }
 
@@ -152,15 +158,15 @@ impl Victim for Guarded<'_> {
     }
 }
 
-/// An objective for what a [`Guarded`] classifier says: reached where `inner` is, by a picture that is
+/// An objective for what a [`Guarded`] classifier says: reached where `inner` is, by an image that is
 /// taken for clean.
 pub struct Undetected<O> {
     /// For the classifier's logits.
     pub inner: O,
-    /// The detector's.
+    /// The detector's: an image is detected where its score is above.
     pub threshold: f32,
-    /// λ: how much not being detected weighs. Of a [`super::Distance`], whose scores go from 0 to 2,
-    /// more than of a logit.
+    /// λ: how much not being detected weighs. For a [`super::Distance`], whose scores go from 0 to 2,
+    /// more than for a logit.
     pub weight: f64,
     /// Each step follows the classifier's loss until it errs as wished, then the detector's until it is
     /// silent.
@@ -168,7 +174,7 @@ pub struct Undetected<O> {
 }
 
 impl<O> Undetected<O> {
-    /// Both at once, λ = 1.
+    /// Follows both losses at once, with λ = 1 and the detector's own threshold.
     pub fn new(inner: O, detector: &dyn Detector) -> Self {
         Undetected { inner, threshold: detector.threshold(), weight: 1.0, selective: false }
     }

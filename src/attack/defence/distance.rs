@@ -1,9 +1,9 @@
-//! Feature squeezing as an alarm (Xu, Evans and Qi, NDSS 2018): a clean picture means the same after it
+//! Feature squeezing as an alarm (Xu, Evans and Qi, NDSS 2018): a clean image means the same after it
 //! was squeezed, a perturbed one something else.
 //!
-//! With a network's predictions p(x), and squeezers s₁, s₂, …: d(x) = maxᵢ Σ_c |p_c(x) − p_c(sᵢ(x))|. Of
-//! a softmax d is at most 2, of sigmoids at most the number of classes. The threshold is where 5 % of
-//! clean pictures are false alarms.
+//! With a network's predictions p(x), and squeezers s₁, s₂, …: d(x) = maxᵢ Σ_c |p_c(x) − p_c(sᵢ(x))|. For
+//! a softmax d is at most 2, for sigmoids at most the number of classes. The threshold is where 5 % of
+//! clean images are false alarms.
 //!
 //! d is on the tape (the sign of each difference, of the squeezer that differs most), so that an
 //! adaptive attacker has its gradient; He et al. (WOOT 2017) got past several squeezers at once in that
@@ -26,8 +26,8 @@ pub struct Distance<'a> {
 }
 
 impl<'a> Distance<'a> {
-    /// With a threshold that is never exceeded, until it is [calibrated](Self::calibrated). An error
-    /// without squeezers.
+    /// A detector with a threshold that is never exceeded, until it is [calibrated](Self::calibrated). An
+    /// error without squeezers.
     pub fn new(classifier: &'a dyn Victim, squeezers: Vec<Box<dyn Transform>>) -> Result<Self> {
         if squeezers.is_empty() {
             return Err(Error::argument("distance", "expected at least one way to squeeze, got none"));
@@ -35,15 +35,15 @@ impl<'a> Distance<'a> {
         Ok(Distance { classifier, squeezers, threshold: f32::MAX })
     }
 
-    /// The same with the threshold at which this share of these clean pictures is a false alarm, at
-    /// most.
+    /// The detector with the threshold at which this share of these clean images is a false alarm, at
+    /// most. An error without images, and for a share that is not from 0 to below 1.
     pub fn calibrated(mut self, clean: &Tensor, false_alarms: f64) -> Result<Self> {
         self.threshold = threshold(&self.scores(clean)?, false_alarms)? as f32;
         Ok(self)
     }
 
-    /// The distances of pictures [N, side, side, 3].
-    pub fn scores(&self, x: &Tensor) -> Result<Vec<f64>> {
+    /// The distances of images [N, side, side, 3].
+    pub(crate) fn scores(&self, x: &Tensor) -> Result<Vec<f64>> {
         scores(self, self.classifier.device(), x)
     }
 

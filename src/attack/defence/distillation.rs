@@ -18,7 +18,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::eval::metrics::count_right;
 use crate::losses::Loss;
-use crate::nn::{Model, Run, for_inference};
+use crate::nn::{Mode, Model, for_inference};
 use crate::ops::{self, CategoricalGradient};
 use crate::optimizers::Optimizer;
 use crate::tensor::Tensor;
@@ -29,7 +29,7 @@ use crate::train::{Epoch, Event, Monitor, Plan};
 pub struct Distillation {
     /// T: 1 to 1000; Papernot et al. used up to 100.
     pub temperature: f32,
-    /// That of the teacher's probabilities: 1 of a network that was trained as usual, T of one that was
+    /// That of the teacher's probabilities: 1 for a network that was trained as usual, T for one that was
     /// [trained hot](Self::train_teacher), as Papernot et al. did. (The teacher's logits over T where it
     /// was not trained so would teach the student the teacher's own logits, and hide nothing.)
     pub teacher_temperature: f32,
@@ -44,12 +44,12 @@ enum Truth<'a> {
 }
 
 impl Distillation {
-    /// From a teacher that was trained as usual.
+    /// Distillation at T from a teacher that was trained as usual, whose temperature is 1.
     pub fn new(temperature: f32) -> Self {
         Distillation { temperature, teacher_temperature: 1.0 }
     }
 
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         for temperature in [self.temperature, self.teacher_temperature] {
             if !(1.0..=1000.0).contains(&temperature) {
                 let message = format!("expected 1 to 1000, got {temperature}");
@@ -65,6 +65,9 @@ impl Distillation {
     /// if it asks to stop, that is an error, and the student has the weights it had then. The gradient
     /// by z is 1/T of what it is at a temperature of 1, which plain SGD needs a higher rate for and Adam
     /// does not.
+    ///
+    /// An error for temperatures out of range, for networks of other outputs than each other's, for a
+    /// network that segments and for a loss that is not finite ([`Error::Diverged`]).
     pub fn train_student(
         &self,
         teacher: &Model,
@@ -83,7 +86,8 @@ impl Distillation {
         self.train(student, plan, training, monitor, truth)
     }
 
-    /// Trains a teacher on the labels, at the same temperature as its student.
+    /// Trains a teacher on the labels, at the same temperature as its student; errors as in
+    /// [`Distillation::train_student`].
     pub fn train_teacher(
         &self,
         teacher: &mut Model,
@@ -125,7 +129,7 @@ impl Distillation {
                 let n = batch.indices.len();
                 factor = plan.schedule.factor(done, warmup, plan.epochs as u64 * steps as u64);
                 optimizer.factors = [factor, factor * plan.base_rate];
-                let run = Run::train(plan.seed, done);
+                let run = Mode::train(plan.seed, done);
                 let (loss, accuracy) = self.step(model, &mut optimizer, plan, &batch, &truth, run)?;
                 if !loss.is_finite() {
                     let at = format!("epoch {}, step {}", epoch + 1, step + 1);
@@ -167,7 +171,7 @@ impl Distillation {
         plan: &Plan,
         batch: &Batch,
         truth: &Truth,
-        run: Run,
+        run: Mode,
     ) -> Result<(f64, f64)> {
         let device = model.device();
         let images = batch.images.to_device(device)?;
@@ -212,7 +216,7 @@ fn head(model: &Model) -> Activation {
 
 /// What a network says of prepared pictures at a temperature, [N, classes], on the CPU.
 fn probabilities(model: &Model, images: &Tensor, temperature: f32) -> Result<Tensor> {
-    let logits = model.run(images, Run::infer())?.logits.detach();
+    let logits = model.run(images, Mode::infer())?.logits.detach();
     let cooled = ops::scale(&logits, 1.0 / temperature as f64)?;
     let probabilities = match head(model) {
         Activation::Softmax => ops::softmax(&cooled)?,
@@ -315,7 +319,7 @@ mod tests {
         let soft = |model: &Model| probabilities(model, &batch.images, T).unwrap().to_vec_f64();
         let apart: f64 = soft(&teacher).iter().zip(soft(&student)).map(|(a, b)| (a - b).abs()).sum();
         assert!(apart / (32.0 * CLASSES.len() as f64) < 0.1, "{apart}");
-        let output = student.run(&batch.images, Run::infer()).unwrap().output;
+        let output = student.run(&batch.images, Mode::infer()).unwrap().output;
         let (all, right) =
             count_right(batch.labels.values(), output.values(), CLASSES.len(), f32::NAN).unwrap();
         assert_eq!(all, right);

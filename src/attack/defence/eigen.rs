@@ -13,18 +13,18 @@ use crate::error::{Error, Result};
 /// So many sweeps are never needed for a matrix of finite numbers.
 const MOST_SWEEPS: usize = 60;
 
-/// A = Σ λᵢ vᵢvᵢᵀ
+/// The decomposition A = Σ λᵢ vᵢvᵢᵀ.
 #[derive(Clone, Debug)]
-pub struct Eigen {
+pub(crate) struct Eigen {
     /// λ, falling.
     pub values: Vec<f64>,
     /// Row i is the unit vector of value i; its largest component is above zero. [n, n]
     pub vectors: Vec<f64>,
 }
 
-/// Of a symmetric matrix, n×n row by row; an error where it is not symmetric, or holds numbers that are
-/// not finite.
-pub fn symmetric(matrix: &[f64], n: usize) -> Result<Eigen> {
+/// The decomposition of a symmetric matrix, n×n row by row; an error where it is not symmetric, or holds
+/// numbers that are not finite.
+pub(crate) fn symmetric(matrix: &[f64], n: usize) -> Result<Eigen> {
     const OP: &str = "eigen";
     if n == 0 || matrix.len() != n * n {
         return Err(Error::shape(OP, format!("a matrix of {n}×{n}, n above zero"), matrix.len()));
@@ -83,7 +83,7 @@ fn rotate(a: &mut [f64], vectors: &mut [f64], n: usize, p: usize, q: usize) {
         return;
     }
     let tau = (a[q * n + q] - a[p * n + p]) / (2.0 * apq);
-    // Of the two angles the smaller one.
+    // The smaller one of the two angles.
     let t = tau.signum() / (tau.abs() + tau.hypot(1.0));
     let c = 1.0 / t.hypot(1.0);
     let s = t * c;

@@ -1,4 +1,4 @@
-//! A detector that is learnt: a small network, trained on clean against perturbed pictures (Gong, Wang
+//! A detector that is learnt: a small network, trained on clean against perturbed images (Gong, Wang
 //! and Ku, 2017; Metzen et al., ICLR 2017, put one on a classifier's features).
 //!
 //! It finds the attack that it was trained on nearly always, others less, and an attacker who has its
@@ -13,7 +13,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::losses::Loss;
 use crate::nn::layers::{Initializer, Layer};
-use crate::nn::{Graph, Model, Run};
+use crate::nn::{Graph, Mode, Model};
 use crate::ops::{self, Padding};
 use crate::optimizers::{Optimizer, Rule};
 use crate::random::{Stream, domain};
@@ -23,13 +23,16 @@ use std::ops::ControlFlow;
 /// Small changes are learnt sooner where values lie about zero.
 const PREPROCESS: Preprocess = Preprocess::Symmetric;
 
-/// How a detector is trained: Adam on batches of pairs, each a picture and its perturbed like.
+/// How a detector is trained: Adam on batches of pairs, each an image and its perturbed like.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lessons {
+    /// Passes over all pairs, above 0.
     pub epochs: usize,
-    /// Pairs in a batch: twice as many pictures.
+    /// Pairs in a batch, above 0: twice as many images.
     pub pairs: usize,
+    /// Adam's, above 0.
     pub learning_rate: f32,
+    /// Draws the first weights and the order of the pairs.
     pub seed: u64,
 }
 
@@ -54,19 +57,20 @@ impl Lessons {
 /// An epoch of a detector's training.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lesson {
-    /// From 1.
+    /// Its number, from 1.
     pub epoch: usize,
+    /// How many epochs there will be.
     pub of: usize,
     /// Mean binary cross-entropy, with the weights of before each step.
     pub loss: f64,
-    /// Share of pictures that were taken for what they are.
+    /// Share of images that were taken for what they are, 0 to 1.
     pub accuracy: f64,
 }
 
-/// Pictures [side, side, 3] of −1 to 1 → the probability that they were perturbed: three convolutions
+/// Images [side, side, 3] of −1 to 1 → the probability that they were perturbed: three convolutions
 /// 3×3 of 16, 32 and 64 filters, the last two of stride 2, the mean of each filter, a dense layer.
 /// 23,649 parameters, whatever the side, which is at least 4.
-pub fn graph(side: usize) -> Result<Graph> {
+fn graph(side: usize) -> Result<Graph> {
     if side < 4 {
         return Err(Error::argument("detector", format!("expected a side of at least 4, got {side}")));
     }
@@ -87,23 +91,27 @@ pub fn graph(side: usize) -> Result<Graph> {
 
 /// A trained detector.
 pub struct Learnt {
+    /// Images [N, side, side, 3] of −1 to 1 → the probability that they were perturbed, [N, 1].
     pub model: Model,
     network: Network,
-    /// Of the logit.
+    /// The logit above which an image is taken for perturbed.
     threshold: f32,
 }
 
 impl Learnt {
-    /// A detector of such a network, which takes pictures of −1 to 1; the threshold is that of its
+    /// A detector of such a network, which takes images of −1 to 1; the threshold is that of its
     /// logit: 0 is a probability of ½.
-    pub fn new(model: Model, threshold: f32) -> Result<Self> {
+    pub(crate) fn new(model: Model, threshold: f32) -> Result<Self> {
         let network = Network::new(&model, PREPROCESS)?;
         Ok(Learnt { model, network, threshold })
     }
 
-    /// Trained on pairs: `clean` and `perturbed`, [N, side, side, 3] each, 0 to 1, picture i of one
-    /// belonging to picture i of the other. `progress` is told of each epoch, and may ask to stop. The
-    /// same under the same seed. Its threshold is 0 until it is [calibrated](Self::calibrated).
+    /// A detector trained on pairs: `clean` and `perturbed`, [N, side, side, 3] each, 0 to 1, image i of
+    /// one belonging to image i of the other. The same seed gives the same detector. Its threshold is 0
+    /// until it is [calibrated](Self::calibrated).
+    ///
+    /// `progress` is told of each epoch; if it asks to stop, that is an [`Error::Interrupted`]. A loss
+    /// that is not finite is an [`Error::Diverged`].
     pub fn train(
         clean: &Tensor,
         perturbed: &Tensor,
@@ -145,15 +153,16 @@ impl Learnt {
         Self::new(model, 0.0)
     }
 
-    /// The same with the threshold at which this share of these clean pictures is a false alarm, at
-    /// most. They should be others than it was trained on.
+    /// The detector with the threshold at which this share of these clean images is a false alarm, at
+    /// most. They should be others than it was trained on. An error without images, and for a share that
+    /// is not from 0 to below 1.
     pub fn calibrated(mut self, clean: &Tensor, false_alarms: f64) -> Result<Self> {
         self.threshold = threshold(&self.scores(clean)?, false_alarms)? as f32;
         Ok(self)
     }
 
-    /// The logits of pictures [N, side, side, 3].
-    pub fn scores(&self, x: &Tensor) -> Result<Vec<f64>> {
+    /// The logits of images [N, side, side, 3].
+    pub(crate) fn scores(&self, x: &Tensor) -> Result<Vec<f64>> {
         scores(self, self.network.device(), x)
     }
 }
@@ -172,7 +181,7 @@ impl Detector for Learnt {
     }
 }
 
-/// The mean loss of a batch of pairs with the weights of before, and how many of its pictures were taken
+/// The mean loss of a batch of pairs with the weights of before, and how many of its images were taken
 /// for what they are.
 fn step(
     model: &mut Model,
@@ -185,7 +194,7 @@ fn step(
     let x = ops::concat(&[&rows(clean, pairs)?, &rows(perturbed, pairs)?], 0)?;
     let labels: Vec<f32> = (0..2 * pairs.len()).map(|i| (i >= pairs.len()) as u8 as f32).collect();
     let targets = Tensor::from_slice(&labels, [labels.len(), 1])?.to_device(device)?;
-    let run = Run { dropout: None, ..Run::train(0, 0) };
+    let run = Mode { dropout: None, ..Mode::train(0, 0) };
     // As PREPROCESS has it.
     let x = ops::add(&ops::scale(&x, 2.0)?, &Tensor::full([1], -1.0))?;
     let pass = model.run(&x.to_device(device)?, run)?;

@@ -6,10 +6,10 @@
 //! - `distillation`: a student of softened probabilities (Papernot et al., 2016). It hides gradients.
 //! - [`detector`], [`learnt`], [`distance`]: not a better answer, but an alarm.
 //!
-//! A defence is judged three times ([`measure`]): on clean pictures, on those of an attacker who does
+//! A defence is judged three times ([`measure`]): on clean images, on those of an attacker who does
 //! not know of it, and on those of one who does. Only the last number says whether it defends: most that
 //! were published fell to attackers who took them into account (Athalye, Carlini and Wagner, ICML 2018;
-//! Tramèr et al., NeurIPS 2020). So a defence that changes pictures is a [`Victim`] of its own,
+//! Tramèr et al., NeurIPS 2020). So a defence that changes images is a [`Victim`] of its own,
 //! [`Defended`], with its change on the tape: attacking it is attacking the whole.
 
 #[cfg(feature = "checkpoint")]
@@ -18,7 +18,7 @@ pub mod detector;
 pub mod distance;
 #[cfg(feature = "checkpoint")]
 pub mod distillation;
-pub mod eigen;
+mod eigen;
 pub mod learnt;
 pub mod pca;
 pub mod squeeze;
@@ -42,12 +42,12 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
-/// What is done to pictures in front of a network.
+/// What is done to images in front of a network.
 pub trait Transform: Send + Sync {
     /// What it is called in tables.
     fn name(&self) -> String;
 
-    /// Pictures [N, H, W, 3], 0 to 1 → as many of the same size, on the tape where the pictures are.
+    /// Images [N, H, W, 3], 0 to 1 → as many of the same size, on the tape where the images are.
     fn apply(&self, x: &Tensor) -> Result<Tensor>;
 }
 
@@ -73,11 +73,14 @@ impl<T: Transform + ?Sized> Transform for Box<T> {
 
 /// A network behind a transformation. Who attacks `inner` does not know of it, who attacks this does.
 pub struct Defended<'a, T> {
+    /// The network itself, undefended.
     pub inner: &'a dyn Victim,
+    /// What images go through first.
     pub transform: T,
 }
 
 impl<'a, T: Transform> Defended<'a, T> {
+    /// Puts the transformation in front of the network.
     pub fn new(inner: &'a dyn Victim, transform: T) -> Self {
         Defended { inner, transform }
     }
@@ -108,17 +111,20 @@ impl<T: Transform> Victim for Defended<'_, T> {
 /// A network that somebody attacks, or is judged by, and what it is to be led to.
 #[derive(Clone, Copy)]
 pub struct Party<'a> {
+    /// The network, with whatever defends it.
     pub victim: &'a dyn Victim,
+    /// What it is to be led to; images are numbered as in the batch that is judged.
     pub objective: &'a dyn Objective,
 }
 
 impl<'a> Party<'a> {
+    /// A network together with what it is to be led to.
     pub fn new(victim: &'a dyn Victim, objective: &'a dyn Objective) -> Self {
         Party { victim, objective }
     }
 
-    /// How far pictures [N, side, side, 3] are on their way to what the objective wishes.
-    pub fn judge(&self, x: &Tensor) -> Result<Attacked> {
+    /// How far images [N, side, side, 3] are on their way to what the objective wishes.
+    pub(crate) fn judge(&self, x: &Tensor) -> Result<Attacked> {
         let standings = victim::standings(self.victim, x, self.objective)?;
         Ok(Attacked { x: x.to_device(Device::Cpu)?, standings })
     }
@@ -126,17 +132,17 @@ impl<'a> Party<'a> {
 
 /// A defence judged three times.
 pub struct Measured {
-    /// The pictures as they are.
+    /// The images as they are.
     pub clean: Attacked,
     /// Perturbed by somebody who does not know the defence.
     pub unaware: Attacked,
-    /// Perturbed by somebody who does: of each picture the better of this one's and the unaware one's,
+    /// Perturbed by somebody who does: for each image the better of this one's and the unaware one's,
     /// since who knows more can do what who knows less does.
     pub adaptive: Attacked,
 }
 
 impl Measured {
-    /// The shares of pictures that err as wished: clean, unaware, adaptive. 0 to 1.
+    /// The shares of images that err as wished: clean, unaware, adaptive. 0 to 1.
     pub fn rates(&self) -> [f64; 3] {
         [&self.clean, &self.unaware, &self.adaptive].map(|attacked| {
             let reached = attacked.standings.iter().filter(|standing| standing.reached).count();
@@ -145,12 +151,12 @@ impl Measured {
     }
 }
 
-/// Judges pictures as they are and two attacks on them by a defence.
+/// Judges images as they are and two attacks on them by a defence.
 ///
-/// `unaware` are the pictures of who does not know it: perturbed against the network without it. `adaptive` those
-/// of who does, mostly perturbed against the judge itself. An attack that stops at the first success on the
-/// undefended network carries over less often than one that goes on; the adaptive number does not have that
-/// weakness.
+/// `unaware` are the images of who does not know it: perturbed against the network without it.
+/// `adaptive` are those of who does, mostly perturbed against the judge itself. An attack that stops at
+/// the first success on the undefended network carries over less often than one that goes on; the
+/// adaptive number does not have that weakness.
 pub fn measure(
     pictures: &Pictures,
     unaware: &Tensor,
@@ -177,6 +183,7 @@ pub fn measure(
 /// networks are as sure as T times their training. What counts as reached is what the logits themselves
 /// say.
 pub struct Cooled<O> {
+    /// What is to be reached.
     pub inner: O,
     /// T, above 0.
     pub temperature: f32,
@@ -200,9 +207,9 @@ impl<O: Objective> Objective for Cooled<O> {
     }
 }
 
-/// Puts a function of pictures that is computed on the CPU on the tape. `forward` makes of values [N, H,
-/// W, 3] as many, and what makes of a gradient by those the gradient by the pictures. Of pictures on a
-/// device they are fetched and sent back.
+/// Puts a function of images that is computed on the CPU on the tape. `forward` makes of values
+/// [N, H, W, 3] as many, and what makes of a gradient by those the gradient by the images. Images on a
+/// device are fetched and the results sent back.
 fn on_tape<B>(
     op: &'static str,
     x: &Tensor,

@@ -1,8 +1,8 @@
-//! Projection on principal components: pictures without what clean pictures hardly have (Bhagoji et al.,
+//! Projection on principal components: images without what clean images hardly have (Bhagoji et al.,
 //! CISS 2018; Shaham et al., 2018).
 //!
-//! A picture is cut into blocks of b×b pixels with their three channels, 3b² values. Over the blocks of
-//! clean pictures there is a mean m and a covariance C = VΛVᵀ ([`super::eigen`]); of a block x is left
+//! An image is cut into blocks of b×b pixels with their three channels, 3b² values. Over the blocks of
+//! clean images there is a mean m and a covariance C = VΛVᵀ (`eigen.rs`); what is left of a block x is
 //!
 //! y = m + VₖVₖᵀ(x − m)
 //!
@@ -15,7 +15,7 @@
 //! have projections of their own, made of the same statistics: the rows and columns of C that belong to
 //! their pixels, and as many components as explain the share of variance that the k ones do. So the
 //! whole is one symmetric projection, linear but for the mean, of any side; all components together
-//! leave pictures as they are. What is left may lie a little outside of 0 to 1.
+//! leave images as they are. What is left may lie a little outside of 0 to 1.
 
 use super::eigen::{self, Eigen};
 use super::{Transform, on_tape};
@@ -24,9 +24,6 @@ use crate::backend::cpu::threads;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use std::sync::Arc;
-
-/// The side of blocks where nothing else is asked for, as in JPEG.
-pub const BLOCK: usize = 8;
 
 /// Larger blocks' covariance would take minutes to decompose.
 const MOST: usize = 16;
@@ -40,7 +37,7 @@ pub enum Keep {
     Share(f64),
 }
 
-/// Sums over the blocks of clean pictures: what their mean and covariance are made of. Pictures come
+/// Sums over the blocks of clean images: what their mean and covariance are made of. Images come
 /// batch by batch.
 #[derive(Clone)]
 pub struct Moments {
@@ -52,7 +49,7 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// For blocks of `block`×`block` pixels, 1 to 16.
+    /// No blocks yet, of `block`×`block` pixels; an error where that is not 1 to 16.
     pub fn new(block: usize) -> Result<Self> {
         if !(1..=MOST).contains(&block) {
             return Err(Error::argument("pca", format!("expected blocks of 1 to {MOST}, got {block}")));
@@ -61,7 +58,7 @@ impl Moments {
         Ok(Moments { block, blocks: 0, sum: vec![0.0; n], products: vec![0.0; n * n] })
     }
 
-    /// Adds the whole blocks of pictures, from their upper left corner on. What is around a picture does
+    /// Adds the whole blocks of images, from their upper left corner on. What is around an image does
     /// not count: blocks that reach into it are left out.
     pub fn add(&mut self, pictures: &Pictures) -> Result<()> {
         let (b, side) = (self.block, pictures.side());
@@ -91,7 +88,7 @@ impl Moments {
         Ok(())
     }
 
-    /// Blocks so far.
+    /// Blocks added so far.
     pub fn blocks(&self) -> usize {
         self.blocks
     }
@@ -146,32 +143,35 @@ impl Part {
     }
 }
 
-/// Principal components of the blocks of clean pictures, and how many of them are kept.
+/// Principal components of the blocks of clean images, and how many of them are kept.
 #[derive(Clone)]
 pub struct Pca {
     block: usize,
     side: usize,
-    /// Of whole blocks; of those at the right, the lower border and the corner, where there are such.
+    /// For whole blocks, then for those at the right, the lower border and the corner, where there are
+    /// such.
     parts: Arc<Vec<Part>>,
-    /// Of each part.
+    /// Components of each part.
     kept: Vec<usize>,
 }
 
 impl Pca {
-    /// Of clean pictures, whose side it is for.
+    /// The components of clean images, for images of the same side; errors as in [`Moments::new`],
+    /// [`Pca::of`] and [`Pca::keeping`].
     pub fn fit(pictures: &Pictures, block: usize, keep: Keep) -> Result<Self> {
         let mut moments = Moments::new(block)?;
         moments.add(pictures)?;
         Self::of(&moments, pictures.side(), keep)
     }
 
-    /// For pictures of the given side. An error where there were fewer than two blocks.
+    /// The components of summed blocks, for images of the given side. An error where there were fewer
+    /// than two blocks, or the side is less than a block's.
     pub fn of(moments: &Moments, side: usize, keep: Keep) -> Result<Self> {
         let block = moments.block;
         if moments.blocks < 2 || side < block {
             let message = format!(
-                "expected two blocks of {block}×{block} at least and pictures no smaller than one, got {} blocks \
-                 and a side of {side}",
+                "expected two blocks of {block}×{block} at least and pictures no smaller than one, got {} \
+                 blocks and a side of {side}",
                 moments.blocks
             );
             return Err(Error::argument("pca", message));
@@ -195,7 +195,8 @@ impl Pca {
         Pca { block, side, parts, kept: Vec::new() }.keeping(keep)
     }
 
-    /// The same components, another number of them: nothing is fitted anew.
+    /// These components with another number of them kept: nothing is fitted anew. An error where there
+    /// are not that many.
     pub fn keeping(&self, keep: Keep) -> Result<Self> {
         let whole = &self.parts[0];
         let all = whole.mean.len();
@@ -347,7 +348,7 @@ mod tests {
     #[test]
     fn it_keeps_clean_pictures_and_takes_noise_away() {
         let clean = pictures(32, Fit::Stretch);
-        let pca = Pca::fit(&clean, BLOCK, Keep::Share(0.95)).unwrap();
+        let pca = Pca::fit(&clean, 8, Keep::Share(0.95)).unwrap();
         let (k, explained) = (pca.components(), pca.explained());
         assert!(explained[k - 1] >= 0.95 && (k == 1 || explained[k - 2] < 0.95));
         assert!(k < 150, "{k} of 192");

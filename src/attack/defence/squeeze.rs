@@ -1,4 +1,4 @@
-//! Feature squeezing (Xu, Evans and Qi, NDSS 2018): pictures that say less leave an attacker less to
+//! Feature squeezing (Xu, Evans and Qi, NDSS 2018): images that say less leave an attacker less to
 //! change.
 //!
 //! - **Bit depth**: each value is rounded to the nearest of 2ᵇ levels, y = round(x·(2ᵇ − 1)) / (2ᵇ − 1).
@@ -6,7 +6,7 @@
 //!   given the identity's gradient (straight through; BPDA of Athalye, Carlini and Wagner, ICML 2018).
 //!   So it is here.
 //! - **Median filter**: each value becomes the median of a window of k×k, k being 2 or 3, each channel
-//!   by itself. Beyond the border pictures are mirrored, their edge included. A window of 3 is centred,
+//!   by itself. Beyond the border images are mirrored, their edge included. A window of 3 is centred,
 //!   one of 2 reaches up and to the left, and its median is the larger of the two middle values (SciPy's
 //!   `median_filter`, which the authors used). The gradient goes to the one pixel that was the median,
 //!   of equal ones to the first.
@@ -35,7 +35,7 @@ impl Squeeze {
     /// means, is not here).
     pub const PHOTOGRAPHS: [Squeeze; 2] = [Squeeze::Bits(5), Squeeze::Median(2)];
 
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         match *self {
             Squeeze::Bits(bits) if !(1..=8).contains(&bits) => {
                 Err(Error::argument("bit_depth", format!("expected 1 to 8 bits, got {bits}")))
@@ -89,9 +89,9 @@ impl FromStr for Squeeze {
     }
 }
 
-/// Pictures [N, H, W, 3] of 0 to 1 rounded to 2ᵇ levels, b from 1 to 8; the gradient passes straight
+/// Images [N, H, W, 3] of 0 to 1 rounded to 2ᵇ levels, b from 1 to 8; the gradient passes straight
 /// through.
-pub fn bit_depth(x: &Tensor, bits: u32) -> Result<Tensor> {
+fn bit_depth(x: &Tensor, bits: u32) -> Result<Tensor> {
     Squeeze::Bits(bits).check()?;
     let levels = ((1u32 << bits) - 1) as f32;
     on_tape("bit_depth", x, |x, _| {
@@ -100,12 +100,12 @@ pub fn bit_depth(x: &Tensor, bits: u32) -> Result<Tensor> {
     })
 }
 
-/// The median of each window of `size`×`size` (2 or 3) of pictures [N, H, W, 3].
-pub fn median(x: &Tensor, size: usize) -> Result<Tensor> {
+/// The median of each window of `size`×`size` (2 or 3) of images [N, H, W, 3].
+fn median(x: &Tensor, size: usize) -> Result<Tensor> {
     Squeeze::Median(size).check()?;
     on_tape("median", x, |x, [_, h, w, _]| {
         let each = h * w * 3;
-        // Of each value the one of its picture that it takes over.
+        // For each value the one of its image that it takes over.
         let mut from = vec![0u32; x.len()];
         threads::for_each_chunk(&mut from, each.max(1), |i, from| {
             let x = &x[i * each..][..each];
@@ -136,7 +136,7 @@ pub fn median(x: &Tensor, size: usize) -> Result<Tensor> {
     })
 }
 
-/// The pixel that stands at a place just outside 0..n: the picture seen in a mirror at its edge.
+/// The pixel that stands at a place just outside 0..n: the image seen in a mirror at its edge.
 fn mirrored(at: isize, n: usize) -> usize {
     let n = n as isize;
     let inside = if at < 0 {

@@ -1,6 +1,6 @@
-//! Pictures and a network for the tests of defences, small enough to train in a moment.
+//! Images and a network for the tests of defences, small enough to train in a moment.
 //!
-//! A picture of class 0 or 1 has two marks: a faint chessboard over all of it, which an ε of [`EPSILON`]
+//! An image of class 0 or 1 has two marks: a faint chessboard over all of it, which an ε of [`EPSILON`]
 //! can turn round, and a stronger square in one corner, which it cannot. Plain training uses both
 //! (Tsipras et al., 2019, have such a set to show what adversarial training changes).
 
@@ -14,10 +14,10 @@ use crate::nn::{Graph, Model};
 use crate::random::{Stream, domain};
 use crate::tensor::Tensor;
 
-pub const SIDE: usize = 16;
-pub const EPSILON: f32 = 12.0 / 255.0;
+pub(crate) const SIDE: usize = 16;
+pub(crate) const EPSILON: f32 = 12.0 / 255.0;
 
-/// What a pixel of class 0 has beside grey, in steps of a picture file; one of class 1 has the opposite.
+/// What a pixel of class 0 has beside grey, in steps of an image file; one of class 1 has the opposite.
 fn mark(pixel: usize) -> f32 {
     let (y, x) = (pixel / SIDE, pixel % SIDE);
     let board = if (x + y).is_multiple_of(2) { 5.0 } else { -5.0 };
@@ -63,13 +63,13 @@ impl Dataset for Toy {
     }
 }
 
-pub fn pictures(len: usize) -> Pictures {
+pub(crate) fn pictures(len: usize) -> Pictures {
     let indices: Vec<usize> = (0..len).collect();
     Pictures::of(&Toy { first: 1000, len }, &indices, SIDE, Fit::Stretch).unwrap()
 }
 
 /// Away from the truth of [`pictures`].
-pub fn objective(len: usize) -> LabelObjective {
+pub(crate) fn objective(len: usize) -> LabelObjective {
     let toy = Toy { first: 1000, len };
     LabelObjective {
         truth: (0..len).map(|i| toy.labels(i).unwrap()).collect(),
@@ -82,16 +82,16 @@ pub fn objective(len: usize) -> LabelObjective {
 }
 
 /// Softmax of a linear function, from zero weights.
-pub fn linear_model() -> Model {
+pub(crate) fn linear_model() -> Model {
     let mut g = Graph::new("toy", "input", [SIDE, SIDE, 3]);
     let dense = Layer::dense(CLASSES.len());
     g.chain(g.input(), [Layer::Flatten, dense, Layer::Activation(Activation::Softmax)]).unwrap();
     Model::with(g, |_, shape, _| Tensor::zeros(shape))
 }
 
-/// The linear network as plain training with Adam has it, for pictures of −1 to 1: every value counts
+/// The linear network as plain training with Adam has it, for images of −1 to 1: every value counts
 /// alike, in the direction that tells the classes apart. Logits are about ±15.
-pub fn sharp_model() -> Model {
+pub(crate) fn sharp_model() -> Model {
     let mut model = linear_model();
     let mut kernel = vec![0.0f32; SIDE * SIDE * 3 * CLASSES.len()];
     for (i, row) in kernel.chunks_exact_mut(CLASSES.len()).enumerate() {
@@ -107,14 +107,14 @@ pub fn sharp_model() -> Model {
 }
 
 /// Values of 0 to 1 drawn at random.
-pub fn random(shape: [usize; 4], seed: u64) -> Tensor {
+pub(crate) fn random(shape: [usize; 4], seed: u64) -> Tensor {
     let mut stream = Stream::new(seed, &[domain::TEST]);
     let values: Vec<f32> = (0..shape.iter().product()).map(|_| stream.unit()).collect();
     Tensor::from_slice(&values, shape).unwrap()
 }
 
 /// Compares the gradient of Σ f(x)·w by x with differences of a step of `h` each way.
-pub fn check_gradient(x: &Tensor, h: f32, tolerance: f32, f: impl Fn(&Tensor) -> Result<Tensor>) {
+pub(crate) fn check_gradient(x: &Tensor, h: f32, tolerance: f32, f: impl Fn(&Tensor) -> Result<Tensor>) {
     let leaf = x.leaf();
     let y = f(&leaf).unwrap();
     let mut stream = Stream::new(9, &[domain::TEST]);

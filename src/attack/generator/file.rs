@@ -1,5 +1,5 @@
-//! A generator on disk: one `.safetensors` file with its weights under their paths, and with what is needed to apply it
-//! as one JSON text, the metadata `atrous_generator`.
+//! A generator on disk: one `.safetensors` file with its weights under their paths, and with what is
+//! needed to apply it as one JSON text, the metadata `atrous_generator`.
 
 use super::{About, Generator};
 use crate::attack::ball::Ball;
@@ -20,7 +20,7 @@ const VERSION: u32 = 1;
 struct Saved {
     version: u32,
     side: usize,
-    /// Of 0 to 1. No number of JSON is NaN: that comes back as null, and null is no number.
+    /// From 0 to 1. No number of JSON is NaN: that comes back as null, and null is no number.
     epsilon: f32,
     steps: u64,
     #[serde(flatten)]
@@ -28,8 +28,8 @@ struct Saved {
 }
 
 impl Generator {
-    /// Writes it: complete, or not at all. An error for a network that is not [`attack_generator`]'s, which could not be
-    /// built again, and for weights that are not finite.
+    /// Writes the file: complete, or not at all. An error for a network that is not
+    /// [`attack_generator`]'s, which could not be built again, and for weights that are not finite.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let broken = |message: String| Error::file(path, format!("cannot be written: {message}"));
@@ -57,7 +57,8 @@ impl Generator {
         safetensors::write(path, &arrays, KEY, text)
     }
 
-    /// Reads what [`Generator::save`] wrote.
+    /// Reads what [`Generator::save`] wrote. An error where the file cannot be read, is of another version
+    /// or holds weights of other shapes or that are not finite.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let bytes = regular::read(path)?;
@@ -66,7 +67,7 @@ impl Generator {
     }
 
     /// [`Generator::load`] from memory; the error is without the path.
-    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let arrays = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
         let text = safetensors::text(bytes, KEY)?;
         let text = text.ok_or_else(|| format!("it has no `{KEY}` metadata, so it is none"))?;

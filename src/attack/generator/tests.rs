@@ -14,7 +14,7 @@ use crate::random::{Stream, domain};
 use crate::tensor::DType;
 use std::ops::ControlFlow;
 
-/// Of every generator in these tests.
+/// The ε of every generator in these tests.
 pub(super) const ABOUT: Words = Words { victim: "a small network", goal: "dog" };
 
 #[derive(Clone, Copy)]
@@ -170,7 +170,8 @@ fn what_does_not_fit_is_refused() {
     assert!(training.run(&mut generator(SIDE, 0.0), &victim, 1, never, go).is_err());
 }
 
-/// The network's weights are as they began, so that its classes mean nothing and little carries over to other pictures.
+/// The network's weights are as they began, so that its classes mean nothing and little carries over to
+/// other images.
 #[test]
 fn a_trained_generator_beats_noise() {
     let epsilon = 16.0 / 255.0;
@@ -275,7 +276,7 @@ struct Exact(Model);
 
 impl Victim for Exact {
     fn logits(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.0.run(x, Run::infer())?.logits)
+        Ok(self.0.run(x, Mode::infer())?.logits)
     }
 
     fn side(&self) -> usize {
@@ -307,7 +308,7 @@ fn a_steps_gradients_are_those_of_the_loss() {
     };
     // The loss as it is written, with nothing of the step in it.
     let loss = |model: &Model| {
-        let (y, _) = no_grad(|| perturbed(model, ball, &x, inside.as_ref(), Run::infer())).unwrap();
+        let (y, _) = no_grad(|| perturbed(model, ball, &x, inside.as_ref(), Mode::infer())).unwrap();
         let logits = no_grad(|| victim.logits(&y)).unwrap().to_vec_f64();
         let (y, x) = (y.to_vec_f64(), x.to_vec_f64());
         let each = SIDE * SIDE * 3;

@@ -1,19 +1,20 @@
 //! How a generator is trained.
 //!
-//! With L the loss that the objective raises, d = x′ − x the perturbation and n the values of a picture, a batch of N
-//! pictures has the loss
+//! With L the loss that the objective raises, d = x′ − x the perturbation and n the values of an image, a
+//! batch of N images has the loss
 //!
 //! 1/N · Σ ( −w·L(x′) / (ε·Σ|∂L/∂x′|) + λ·Σd² / (n·ε²) )
 //!
-//! The divisor counts as a constant: it is what a step to the ball's border gains at first order (FGSM's), so each picture
-//! has the same say, whether the victim is sure of it (and its gradient small) or not. The second term is what makes a
-//! perturbation visible: its mean square, as a share of the most that the ball allows. With both in these units λ has a
-//! meaning: a value is best changed all the way where its gradient is above 2λ times the picture's mean, and less
-//! elsewhere. w is 1, and less for pictures that err as wished: there what counts is to be seen less.
+//! The divisor counts as a constant: it is what a step to the ball's border gains at first order (FGSM's),
+//! so each image has the same say, whether the victim is sure of it (and its gradient small) or not. The
+//! second term is what makes a perturbation visible: its mean square, as a share of the most that the ball
+//! allows. With both in these units λ has a meaning: a value is best changed all the way where its
+//! gradient is above 2λ times the image's mean, and less elsewhere. w is 1, and less for images that err
+//! as wished: there what counts is to be seen less.
 //!
-//! A step has two tapes. The first goes from x through the generator to x′. The second goes from x′ through the victim
-//! to L, for ∂L/∂x′ alone: no weight of the victim has a gradient. Then the sum of both terms' gradients by x′ goes
-//! backward through the first.
+//! A step has two tapes. The first goes from x through the generator to x′. The second goes from x′
+//! through the victim to L, for ∂L/∂x′ alone: no weight of the victim has a gradient. Then the sum of both
+//! terms' gradients by x′ goes backward through the first.
 
 use super::{Generator, perturbed};
 use crate::attack::ball::Ball;
@@ -23,26 +24,28 @@ use crate::attack::pictures::Pictures;
 use crate::attack::victim::{Victim, standings_of};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::{Model, Run};
+use crate::nn::{Mode, Model};
 use crate::optimizers::{Optimizer, Rule};
 use crate::random::{Stream, domain};
 use crate::tensor::Tensor;
 use std::ops::ControlFlow;
 
+/// The settings of a generator's training with Adam.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Training {
+    /// Steps of Adam, above 0.
     pub steps: usize,
-    /// Pictures a step.
+    /// Images a step, above 0.
     pub batch: usize,
     /// Adam's at the first step; it falls in a line to 0 after the last.
     pub learning_rate: f32,
-    /// λ: the weight of the mean squared perturbation.
+    /// λ: the weight of the mean squared perturbation, at least 0.
     pub visibility: f32,
-    /// w of pictures that err as wished.
+    /// w of images that err as wished, at least 0.
     pub reached: f32,
-    /// Divide each picture's loss as above; else each counts as it is.
+    /// Divide each image's loss as above; else each counts as it is.
     pub normalized: bool,
-    /// Of the order of the pictures.
+    /// Draws the order of the images.
     pub seed: u64,
 }
 
@@ -63,8 +66,9 @@ impl Default for Training {
 /// A step of training that is over; its numbers are those of before the step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Progress {
-    /// From 1.
+    /// Its number, from 1.
     pub step: usize,
+    /// How many there will be.
     pub steps: usize,
     /// What the objective raises: the batch's mean score.
     pub score: f64,
@@ -75,6 +79,7 @@ pub struct Progress {
 }
 
 impl Training {
+    /// An error for no steps or images, and for a rate or a weight that is no number of at least 0.
     pub fn check(&self) -> Result<()> {
         let Training { steps, batch, learning_rate, visibility, reached, .. } = *self;
         if steps == 0 || batch == 0 {
@@ -92,11 +97,12 @@ impl Training {
         Ok(())
     }
 
-    /// Trains a generator on pictures numbered from 0 to `samples` − 1, in an order of their own each time round. `batch`
-    /// makes pictures and their objective of numbers, and `watch` sees each step and may end the training: what is
-    /// learned until then stays. Gives the steps taken.
+    /// Trains a generator on images numbered from 0 to `samples` − 1, in another order each time round.
+    /// `batch` makes images and their objective of numbers, and `watch` sees each step and may end the
+    /// training: what is learned until then stays. Gives the steps taken.
     ///
-    /// The generator moves to the victim's device.
+    /// The generator moves to the victim's device. An error where [`Training::check`] has one, for no
+    /// samples, an ε of 0, sides that differ and gradients that are not finite.
     pub fn run(
         &self,
         generator: &mut Generator,
@@ -151,7 +157,7 @@ impl Training {
         let there = |tensor: &Tensor| tensor.to_dtype(dtype).to_device(device);
         let x = there(&pictures.x)?;
         let inside = pictures.inside.as_ref().map(there).transpose()?;
-        let (y, pass) = perturbed(model, ball, &x, inside.as_ref(), Run::train(self.seed, 0))?;
+        let (y, pass) = perturbed(model, ball, &x, inside.as_ref(), Mode::train(self.seed, 0))?;
         let numbers: Vec<usize> = (0..pictures.len()).collect();
         let (logits, gradient) =
             ascent(victim, &y.detach(), &numbers, objective, done, inside.as_ref())?;
@@ -211,7 +217,7 @@ impl Found {
     }
 }
 
-/// Batches without end: all pictures once, in a random order, then again in another.
+/// Batches without end: all images once, in a random order, then again in another.
 struct Order {
     seed: u64,
     samples: usize,

@@ -3,10 +3,10 @@
 
 mod activation;
 pub mod gemm;
-pub mod kept;
 pub mod limits;
 pub mod low_rank;
 pub mod math;
+pub mod prepack;
 pub mod simd;
 pub mod skinny_gemm;
 pub mod threads;

@@ -4,6 +4,7 @@
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use rayon::{ThreadPoolBuildError, ThreadPoolBuilder};
+use std::marker::PhantomData;
 use std::num::NonZero;
 use std::sync::Once;
 
@@ -83,25 +84,27 @@ pub fn enter<R: Send>(f: impl FnOnce() -> R + Send) -> R {
 }
 
 /// Calls `f(0) … f(pieces - 1)`, in any order, on all threads.
-pub fn for_each(pieces: usize, f: impl Fn(usize) + Sync + Send) {
-    start();
+pub fn for_each(pieces: usize, f: impl Fn(usize) + Sync) {
+    for_each_piece(pieces, &f);
+}
+
+/// The one parallel loop there is: compiled once for each body it would be a tenth of the library.
+fn for_each_piece(pieces: usize, f: &(dyn Fn(usize) + Sync)) {
     match pieces {
         0 => {}
         1 => f(0),
-        _ => (0..pieces).into_par_iter().for_each(f),
+        _ => {
+            start();
+            (0..pieces).into_par_iter().for_each(f);
+        }
     }
 }
 
 /// Cuts `out` into pieces of `size` elements (the last may be shorter) and calls `f(i, piece)`.
 pub fn for_each_chunk<T: Send>(out: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) + Sync + Send) {
-    if out.len() <= size {
-        if !out.is_empty() {
-            f(0, out);
-        }
-        return;
-    }
-    start();
-    out.par_chunks_mut(size).enumerate().for_each(|(i, piece)| f(i, piece));
+    let pieces = Pieces::new(out, size);
+    // SAFETY: every piece once.
+    for_each(pieces.count(), |i| f(i, unsafe { pieces.get(i) }));
 }
 
 /// The same of two slices at once: piece i of each to `f(i, …)`. They have as many.
@@ -112,16 +115,46 @@ pub fn for_each_chunks<T: Send, U: Send>(
     size_b: usize,
     f: impl Fn(usize, &mut [T], &mut [U]) + Sync + Send,
 ) {
-    assert_eq!(a.len().div_ceil(size_a), b.len().div_ceil(size_b));
-    start();
-    let pieces = a.par_chunks_mut(size_a).zip(b.par_chunks_mut(size_b));
-    pieces.enumerate().for_each(|(i, (a, b))| f(i, a, b));
+    let (a, b) = (Pieces::new(a, size_a), Pieces::new(b, size_b));
+    assert_eq!(a.count(), b.count());
+    // SAFETY: every piece once.
+    for_each(a.count(), |i| f(i, unsafe { a.get(i) }, unsafe { b.get(i) }));
+}
+
+/// A slice in pieces of so many elements, for a parallel loop; the last may be shorter.
+struct Pieces<'a, T> {
+    first: Shared<T>,
+    len: usize,
+    size: usize,
+    borrowed: PhantomData<&'a ()>,
+}
+
+impl<'a, T> Pieces<'a, T> {
+    fn new(slice: &'a mut [T], size: usize) -> Self {
+        assert!(size > 0 || slice.is_empty());
+        Pieces { first: Shared::new(slice), len: slice.len(), size, borrowed: PhantomData }
+    }
+
+    fn count(&self) -> usize {
+        if self.len == 0 { 0 } else { self.len.div_ceil(self.size) }
+    }
+
+    /// # Safety
+    /// No piece is asked for twice.
+    #[expect(clippy::mut_from_ref, reason = "pieces do not overlap, and each is handed out once")]
+    unsafe fn get(&self, i: usize) -> &'a mut [T] {
+        assert!(i < self.count());
+        let start = i * self.size;
+        // SAFETY: within the slice that is borrowed; pieces do not overlap.
+        unsafe { std::slice::from_raw_parts_mut(self.first.at(start), self.size.min(self.len - start)) }
+    }
 }
 
 /// Calls `f` on every index and returns the results in order.
 pub fn map<R: Send>(pieces: usize, f: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
-    start();
-    (0..pieces).into_par_iter().map(f).collect()
+    let mut results: Vec<Option<R>> = (0..pieces).map(|_| None).collect();
+    for_each_chunk(&mut results, 1, |i, result| result[0] = Some(f(i)));
+    results.into_iter().flatten().collect()
 }
 
 /// Elements per piece for work that is one pass over memory: 64 Ki floats are 256 KiB, enough to
@@ -144,7 +177,7 @@ impl<T> Shared<T> {
     /// # Safety
     /// `offset` is within the slice this was made from.
     #[inline(always)]
-    pub(crate) unsafe fn at(self, offset: usize) -> *mut T {
+    pub(crate) unsafe fn at(&self, offset: usize) -> *mut T {
         unsafe { self.0.add(offset) }
     }
 }

@@ -31,8 +31,11 @@ unsafe extern "C" {
 /// A result that depends on it is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
+    /// By their numbers.
     Forward,
+    /// From the last to the first.
     Reverse,
+    /// Shuffled, by this seed.
     Random(u32),
 }
 
@@ -130,8 +133,8 @@ fn write_down(request: impl FnOnce() -> Request) -> bool {
     WRITTEN.with_borrow_mut(|written| written.as_mut().map(|all| all.push(request())).is_some())
 }
 
-/// While a thread captures: has anybody asked the device for something else meanwhile? That spoils the capture, as it
-/// does with NVIDIA's driver, where it is the stream that captures, whoever asks.
+/// While a thread captures: has anybody asked the device for something else meanwhile? That spoils the
+/// capture, as it does with NVIDIA's driver, where it is the stream that captures, whoever asks.
 static CAPTURING: Mutex<Option<bool>> = Mutex::new(None);
 
 fn capturing() -> MutexGuard<'static, Option<bool>> {

@@ -2,10 +2,10 @@
 //! often as one likes by a single request. At small batches a training step is some hundreds of launches of a
 //! few microseconds each, and the asking would take longer than the work.
 //!
-//! - **Memory** that is asked for while capturing comes from a pool of the graph's own, and goes back there: every replay uses
-//!   the same addresses, and nobody else gets them.
-//! - **Arguments are frozen.** What changes from replay to replay is in memory: the random numbers' step and the
-//!   learning rates, which [`Graph::replay`] sets before each.
+//! - **Memory** that is asked for while capturing comes from a pool of the graph's own, and goes back
+//!   there: every replay uses the same addresses, and nobody else gets them.
+//! - **Arguments are frozen.** What changes from replay to replay is in memory: the random numbers' step
+//!   and the learning rates, which [`Graph::replay`] sets before each.
 //! - **Nothing goes between the CPU's memory and the device's** while capturing, and nobody waits: an error
 //!   says so. Other threads' requests wait until the capture is over.
 
@@ -19,7 +19,7 @@ use std::sync::{Arc, PoisonError};
 /// Numbers that a captured graph finds in the device's memory.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Now {
-    /// Of dropout's random numbers.
+    /// Step of the run, which dropout's random numbers are a function of.
     pub step: u64,
     /// Learning rates: of the network's head, and of its base.
     pub rates: [f32; 2],

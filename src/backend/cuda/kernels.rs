@@ -1,7 +1,7 @@
 //! The sources of all kernels, in the binary, for the compiler that runs with it.
 
-// `MODULES`: (file, source), one file an operator and one a rung of the ladder. `HEADERS`: what they include. Listed by
-// `build.rs` from the folder `kernels`.
+// `MODULES`: (file, source), one file an operator and one a rung of the ladder. `HEADERS`: what they
+// include. Listed by `build.rs` from the folder `kernels`.
 include!(concat!(env!("OUT_DIR"), "/kernel_sources.rs"));
 
 /// The source of a module.

@@ -161,8 +161,8 @@ impl Cuda {
         idle
     }
 
-    /// Waits while another thread captures: in the middle of a capture the driver must not be asked for anything else of
-    /// the same stream, not even to wait. Nobody who holds a turn may ask for another.
+    /// Waits while another thread captures: in the middle of a capture the driver must not be asked for
+    /// anything else of the same stream, not even to wait. Nobody who holds a turn may ask for another.
     fn turn(&self) -> Option<RwLockReadGuard<'_, ()>> {
         let mine = graph::is_capturing(self);
         (!mine).then(|| self.turn.read().unwrap_or_else(PoisonError::into_inner))
@@ -191,8 +191,8 @@ impl Cuda {
         unsafe { self.driver.launch(kernel, size, arguments) }
     }
 
-    /// The same of a pass over n elements by kernels on `kernels/vector.cuh`: the first takes an element a thread, the second
-    /// four channels of one, where they are a multiple of four.
+    /// Launches a pass over n elements by kernels on `kernels/vector.cuh`: the first takes an element a
+    /// thread, the second four channels of one, where they are a multiple of four.
     ///
     /// # Safety
     /// [`Cuda::launch`]'s contract.
@@ -221,9 +221,9 @@ impl Cuda {
     }
 }
 
-/// With `ATROUS_CUDA_PROFILE=1`, a table of what the devices did so far: each kernel, how often it was launched, and
-/// its time by the device's own clock, the longest first. Nothing else runs beside a kernel then, and nothing is
-/// captured, so the sum is more than the time of a run without it.
+/// With `ATROUS_CUDA_PROFILE=1`, a table of what the devices did so far: each kernel, how often it was
+/// launched, and its time by the device's own clock, the longest first. Nothing else runs beside a
+/// kernel then, and nothing is captured, so the sum is more than the time of a run without it.
 pub fn profile() -> Option<String> {
     let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut rows: Vec<_> = open.iter().flat_map(|cuda| cuda.driver.profile()).collect();
@@ -254,20 +254,23 @@ fn driver_of(device: Device) -> Result<Box<dyn Driver>> {
     }
 }
 
-/// What the driver sees.
+/// The driver and devices that [`devices`] found on this machine.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// The CUDA version it speaks: (13, 0).
+    /// CUDA version the driver supports, (major, minor), e.g. (13, 0).
     pub driver: (i32, i32),
+    /// All CUDA devices, in the driver's order: `devices[n]` is `Device::Cuda(n)`.
     pub devices: Vec<DeviceInfo>,
 }
 
+/// A CUDA device as its driver describes it.
 #[derive(Clone, Debug)]
 pub struct DeviceInfo {
+    /// The product's name, e.g. `NVIDIA H100`.
     pub name: String,
-    /// Compute capability: (9, 0).
+    /// Compute capability, (major, minor), e.g. (9, 0).
     pub generation: (i32, i32),
-    /// Bytes.
+    /// Memory of the whole device, in bytes.
     pub memory: usize,
 }
 
@@ -279,7 +282,7 @@ pub fn devices() -> Result<Found> {
     Err(not_in_this_build("cuda"))
 }
 
-/// The version of the compiler for kernels; an error where there is none.
+/// NVRTC's version, (major, minor); an error where there is none.
 pub fn compiler_version() -> Result<(i32, i32)> {
     #[cfg(feature = "cuda")]
     return compiler::version();
@@ -287,7 +290,8 @@ pub fn compiler_version() -> Result<(i32, i32)> {
     Err(not_in_this_build("cuda"))
 }
 
-/// The architectures whose machine code is in the binary.
+/// The architectures whose machine code is in the binary, e.g. `sm_90`; none where all is compiled
+/// at run time.
 pub fn built_in_architectures() -> Vec<&'static str> {
     #[cfg(feature = "cuda")]
     return compiler::built_in();
@@ -416,14 +420,17 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// Elements (not bytes) that it holds.
     pub fn len(&self) -> usize {
         self.len
     }
 
+    /// Whether it holds no element.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
+    /// Element type: f32 or u8, the two that devices take.
     pub fn dtype(&self) -> DType {
         self.dtype
     }

@@ -19,8 +19,8 @@ pub(super) struct RealDriver {
     /// `ATROUS_CUDA_SYNC=1`: waits after each launch, so that a fault names its kernel. (Nothing can be
     /// captured then.)
     synchronous: bool,
-    /// `ATROUS_CUDA_PROFILE=1`: how often each kernel was launched, and its seconds on the device. (Nothing is
-    /// captured then.)
+    /// `ATROUS_CUDA_PROFILE=1`: how often each kernel was launched, and its seconds on the device.
+    /// (Nothing is captured then.)
     profile: Option<Mutex<HashMap<Kernel, (u64, f64)>>>,
     functions: Mutex<HashMap<Kernel, CUfunction>>,
     /// Modules that are loaded, for as long as the process lives.

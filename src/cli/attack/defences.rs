@@ -1,5 +1,5 @@
-//! The table of defences: each judged on pictures as they are, attacked by somebody who does not know of it, and by
-//! somebody who does.
+//! The table of defences: each judged on pictures as they are, attacked by somebody who does not know of
+//! it, and by somebody who does.
 
 use super::experiment::{Contender, Experiment};
 use super::output::of_255;
@@ -50,8 +50,8 @@ pub struct Defences<'a> {
     rows: Vec<Row>,
 }
 
-/// A batch of pictures, what the network should say of them, and what PGD against the network alone makes of them: every
-/// defence but those that change the thresholds is judged on the same.
+/// A batch of pictures, what the network should say of them, and what PGD against the network alone
+/// makes of them: every defence but those that change the thresholds is judged on the same.
 struct Subjects {
     pictures: Pictures,
     objective: LabelObjective,

@@ -107,8 +107,8 @@ impl Experiment<'_> {
         }
     }
 
-    /// The one of the options' file, or one that is trained now. It is always trained at the same ε, whichever it is used
-    /// at. The victim's is kept in the output folder.
+    /// The one of the options' file, or one that is trained now. It is always trained at the same ε,
+    /// whichever it is used at. The victim's is kept in the output folder.
     pub fn generator(&self, contender: &Contender) -> Result<Generator> {
         let side = contender.victim.side();
         if let Some(path) = &self.options.generator {

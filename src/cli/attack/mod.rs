@@ -35,7 +35,8 @@ It perturbs pictures by no more than ε, so that the network errs: a classifier 
 labels any more (or says --target), each pixel of a mask is wrong (or those of --from become
 --target). Perturbations are made at the network's size, on values from 0 to 1; 8/255 means eight of
 the 255 steps of a picture file. Each ε is attacked on its own: its figures are the same alone and
-among others; `so far` is the best of it and of the smaller ones beside it. It leaves in the output folder: perturbed/ (the pictures, rounded to
+among others; `so far` is the best of it and of the smaller ones beside it. It leaves in the output \
+folder: perturbed/ (the pictures, rounded to
 bytes, as a test set that `atrous predict --data` reads), attack.csv (one row a picture),
 summary.json, panel.png; with several ε curves.png and curves.svg. Ctrl-C keeps what is done.")]
 pub struct Attack {
@@ -48,9 +49,9 @@ pub struct Attack {
     /// Which network of the folder [default: the classifier, if there is one]
     #[arg(long, value_enum, value_name = "TASK")]
     task: Option<Task>,
-    /// One or several, with commas: fgsm, pgd, mim, deepfool, square (asks, and needs no gradient), universal (one
-    /// perturbation for all pictures), generator (a network that perturbs); for masks fgsm, pgd, segpgd, mim, universal,
-    /// generator [default: pgd; segpgd for masks]
+    /// One or several, with commas: fgsm, pgd, mim, deepfool, square (asks, and needs no gradient),
+    /// universal (one perturbation for all pictures), generator (a network that perturbs); for masks
+    /// fgsm, pgd, segpgd, mim, universal, generator [default: pgd; segpgd for masks]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     method: Vec<Method>,
     /// How much a value may change (linf), or the root of all squared changes (l2), of pictures from 0 to 1.
@@ -75,8 +76,8 @@ pub struct Attack {
     /// Times that square asks the network about a picture
     #[arg(long, value_name = "N", default_value_t = 300)]
     queries: usize,
-    /// A generator that was trained before; else one is trained at 8/255, and left in the output folder. At another ε its
-    /// perturbation is made larger or smaller
+    /// A generator that was trained before; else one is trained at 8/255, and left in the output folder.
+    /// At another ε its perturbation is made larger or smaller
     #[arg(long, value_name = "FILE")]
     generator: Option<PathBuf>,
     /// Steps of the generator's training
@@ -97,11 +98,12 @@ pub struct Attack {
     /// What counts as right: the true labels (or masks), or what the network says of the picture as it is
     #[arg(long, value_enum, value_name = "WHICH", default_value = "true")]
     labels: Truth,
-    /// Another network that is shown the pictures that the first method perturbs by the largest ε; any number of times
+    /// Another network that is shown the pictures that the first method perturbs by the largest ε; any
+    /// number of times
     #[arg(long, value_name = "PATH")]
     transfer: Vec<PathBuf>,
-    /// Measure defences of a classifier against pgd at the largest ε: bit depth, median, PCA, adversarial training, distillation, detectors.
-    /// Trains three networks
+    /// Measure defences of a classifier against pgd at the largest ε: bit depth, median, PCA,
+    /// adversarial training, distillation, detectors. Trains three networks
     #[arg(long)]
     defences: bool,
     /// Epochs of adversarial training
@@ -172,14 +174,15 @@ const MOST: usize = 1_000_000;
 /// ε of L∞ where none is given.
 const USUAL: f32 = 8.0 / 255.0;
 
-/// Two to three minutes on two cores with the AlexNet-like network; with 400 and a penalty of .02 its tanh had saturated.
+/// Two to three minutes on two cores with the AlexNet-like network; with 400 and a penalty of .02 its
+/// tanh had saturated.
 const GENERATOR_STEPS: usize = 200;
 
 /// The notebook's ε, of a picture from −1 to 1: half as much from 0 to 1.
 const NOTEBOOK: [f32; 4] = [0.0, 0.055, 0.085, 0.14];
 
-/// The networks of a run, by the names of their tasks, attacked on some of their validation pictures: `attack/classify` and
-/// `attack/segment` in its folder.
+/// The networks of a run, by the names of their tasks, attacked on some of their validation pictures:
+/// `attack/classify` and `attack/segment` in its folder.
 pub fn of_run(data: &Path, out: &Path, tasks: &[&str], images: usize) -> Result<()> {
     for &name in tasks {
         let checkpoint = out.join(name);

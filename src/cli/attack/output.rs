@@ -295,7 +295,8 @@ impl<'a> Report<'a> {
         }
         if let Some(Transfer { by, rows }) = &self.transfer {
             println!(
-                "what each network (columns, in the rows' order) still gets right of pictures perturbed by {}",
+                "what each network (columns, in the rows' order) still gets right of pictures \
+                 perturbed by {}",
                 by.name(self.options.norm)
             );
             for (name, values) in rows {
@@ -354,7 +355,10 @@ impl<'a> Report<'a> {
             }
             fields
         };
-        let curve = |curves: &Curves| json!({ "method": curves.method.name(), "points": curves.own, "so_far": curves.so_far });
+        let curve = |curves: &Curves| {
+            let name = curves.method.name();
+            json!({ "method": name, "points": curves.own, "so_far": curves.so_far })
+        };
         let transfer = self.transfer.as_ref().map(|Transfer { by, rows }| {
             let row = |(name, values): &(String, Vec<Option<f64>>)| {
                 json!({

@@ -45,7 +45,8 @@ pub fn missing(dataset: &dyn Dataset, index: usize, what: &str) -> Error {
     Error::argument("--labels", message)
 }
 
-/// The first so many pictures of which enough is known. How many are passed over is printed; an error where none is left.
+/// The first so many pictures of which enough is known. How many are passed over is printed; an error
+/// where none is left.
 pub fn first_known(
     known: Option<Known>,
     dataset: &dyn Dataset,
@@ -76,8 +77,9 @@ pub fn first_known(
 }
 
 impl Experiment<'_> {
-    /// Of each network the pictures that it is attacked on; with masks that are to be turned, those that have such pixels.
-    /// An error where a network's answers to them are no numbers; words where there is little to attack.
+    /// Of each network the pictures that it is attacked on; with masks that are to be turned, those that
+    /// have such pixels. An error where a network's answers to them are no numbers; words where there is
+    /// little to attack.
     pub fn subjects(&self) -> Result<Vec<Vec<usize>>> {
         let of = |contender: &Contender| {
             let all = match self.from {
@@ -142,8 +144,9 @@ impl Experiment<'_> {
         }
     }
 
-    /// The first network's training pictures, under its numbers: of them those that the contender was trained on, too.
-    /// Another run numbers its samples otherwise, so they are told by what they are. All of them where it knows none.
+    /// The first network's training pictures, under its numbers: of them those that the contender was
+    /// trained on, too. Another run numbers its samples otherwise, so they are told by what they are.
+    /// All of them where it knows none.
     fn trained_on(&self, contender: &Contender) -> Result<Vec<usize>> {
         let first = &self.contenders[0];
         let all = &first.trained.plan.train_indices;

@@ -16,8 +16,9 @@ pub struct Transfer {
 }
 
 impl Experiment<'_> {
-    /// Of each network's perturbed pictures (rows), the share that each network (columns) still gets right; first a row of
-    /// the pictures as they are. `subjects` are each network's, `generator` is the victim's.
+    /// Of each network's perturbed pictures (rows), the share that each network (columns) still gets
+    /// right; first a row of the pictures as they are. `subjects` are each network's, `generator` is the
+    /// victim's.
     pub fn transfer(
         &self,
         by: Variant,
@@ -48,8 +49,8 @@ impl Experiment<'_> {
         Ok(Transfer { by, rows })
     }
 
-    /// The share of pictures of which a network says what it should; of pixels, where it segments. What it should say it
-    /// is asked of the pictures as they are, where nothing else tells.
+    /// The share of pictures of which a network says what it should; of pixels, where it segments. What
+    /// it should say it is asked of the pictures as they are, where nothing else tells.
     fn judged(&self, judge: &Contender, known: &[usize], shown: &Shown) -> Result<Option<f64>> {
         let (side, fit) = (judge.victim.side(), judge.trained.plan.fit);
         let numbers: Vec<usize> =

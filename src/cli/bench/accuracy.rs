@@ -5,8 +5,8 @@ use atrous::bench::Peers;
 use atrous::bench::accuracy::{Comparison, comparisons, times_larger};
 use atrous::{Device, Result};
 
-/// A result, and the gradients by the first, second and third input: of a convolution pictures, kernel and bias, of
-/// batch norm x, γ and β.
+/// A result, and the gradients by the first, second and third input: of a convolution pictures, kernel
+/// and bias, of batch norm x, γ and β.
 const COLUMNS: [&str; 4] = ["forward", "d input", "d kernel", "d bias"];
 
 impl Bench {
@@ -50,7 +50,8 @@ impl Bench {
         if compared > 0 {
             let (times, name) = worst;
             println!(
-                "\n{compared} errors compared; the worst is {times:.2} times theirs (at most 2 is wanted): {name}"
+                "\n{compared} errors compared; the worst is {times:.2} times theirs (at most 2 is \
+                 wanted): {name}"
             );
         }
         Ok(())

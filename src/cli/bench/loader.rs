@@ -20,7 +20,8 @@ impl Bench {
         let pictures = Pictures::make(&std::env::temp_dir(), count)?;
         says("");
         println!(
-            "pictures a second: files to pixels on one thread, to batches by one worker and by {workers}, and what"
+            "pictures a second: files to pixels on one thread, to batches by one worker and by \
+             {workers}, and what"
         );
         println!(
             "training steps take; % step is what making a picture costs of the processor time of its step"

@@ -20,23 +20,30 @@ Examples:
   atrous bench ops conv2d/3x3                   those whose name has this in it
   atrous bench nets --save here.jsonl           an inference batch and a training step of each network
   atrous bench nets deeplabv3plus --threads 1
-  atrous bench nets --against peers.jsonl       beside what benches/peers measured on this machine, just before
+  atrous bench nets --against peers.jsonl       beside what benches/peers measured on this machine, \
+just before
   atrous bench accuracy --against torch.jsonl   errors against f64, beside benches/peers/torch_accuracy.py's
-  atrous bench loader                           pictures a second, read and augmented, beside what training takes
+  atrous bench loader                           pictures a second, read and augmented, beside what \
+training takes
   atrous bench loader deeplab --need 2000       beside a number of your own
   atrous bench conv2d --ladder                  one operator's kernels on the CPU, from the naive one on
   atrous bench conv2d --ladder --device cuda    the same of the GPU's
   ATROUS_CUDA_PROFILE=1 atrous bench nets alexnet --device cuda   what each kernel takes (of any command)
 
 Times are medians; percentages are of a loop of multiply-adds and of a stream triad, measured in the same run.
-Machines are noisy: compare within one run. A network runs in a process of its own, so that its memory's peak is its own.
-`accuracy` is the rms error of f32 results and gradients relative to the rms of an f64 reference, which runs beside them (a
+Machines are noisy: compare within one run. A network runs in a process of its own, so that its \
+memory's peak is its own.
+`accuracy` is the rms error of f32 results and gradients relative to the rms of an f64 reference, which runs \
+beside them (a
 minute); inputs come of a formula that peers compute too, and pictures are fewer and smaller than in `ops`.
-A rung of the ladder is one of the numbered kernels of src/ladder/cpu, or of kernels/ladder for GPUs; each file's header
-says what it adds over the one before, and what would bind it. On the CPU the naive rungs run on one thread, the others on
+A rung of the ladder is one of the numbered kernels of src/ladder/cpu, or of kernels/ladder for GPUs; \
+each file's header
+says what it adds over the one before, and what would bind it. On the CPU the naive rungs run on one thread, \
+the others on
 all; --threads 1 shows what is left without them.")]
 pub struct Bench {
-    /// `ops`, `nets`, `accuracy`, `loader`, or with --ladder an operator: conv2d, depthwise_conv2d, gemm; batch_norm, reduce on GPUs
+    /// `ops`, `nets`, `accuracy`, `loader`, or with --ladder an operator: conv2d, depthwise_conv2d,
+    /// gemm; batch_norm, reduce on GPUs
     #[arg(value_name = "WHAT")]
     what: String,
     /// Only operators whose name has one of these in it, or only these networks
@@ -59,10 +66,12 @@ pub struct Bench {
     #[arg(long, value_name = "FILE", conflicts_with = "ladder")]
     against: Option<PathBuf>,
     /// Pictures a batch, instead of the network's own (nets)
-    #[arg(long, value_name = "N", conflicts_with = "ladder", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", conflicts_with = "ladder")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     batch: Option<u16>,
     /// Side of the pictures, instead of the network's own (nets)
-    #[arg(long, value_name = "PIXELS", conflicts_with = "ladder", value_parser = clap::value_parser!(u16).range(32..))]
+    #[arg(long, value_name = "PIXELS", conflicts_with = "ladder")]
+    #[arg(value_parser = clap::value_parser!(u16).range(32..))]
     size: Option<u16>,
     /// Pictures a second to put the loader beside, instead of a training step's
     #[arg(long, value_name = "N", conflicts_with = "ladder")]
@@ -91,7 +100,8 @@ impl Bench {
             "loader" => self.loader(device),
             other => {
                 let message = format!(
-                    "`{other}` is none of `ops`, `nets`, `accuracy`, `loader`; one operator's kernels: --ladder"
+                    "`{other}` is none of `ops`, `nets`, `accuracy`, `loader`; one operator's \
+                     kernels: --ladder"
                 );
                 Err(Error::argument("bench", message))
             }

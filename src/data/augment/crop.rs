@@ -18,20 +18,33 @@ use crate::random::{Stream, domain};
 /// How the square is drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Crop {
-    /// Proportions kept; a picture `low` to `high` times as large as the one that just fits into
-    /// the square. A smaller one lies anywhere in the square, of a larger one any part is seen.
-    Scale { low: f64, high: f64 },
-    /// A part of `low` to `high` of the picture's area, its width 1/`ratio` to `ratio` of its
-    /// height, stretched to the square (Inception's, and torchvision's RandomResizedCrop).
-    Area { low: f64, high: f64, ratio: f64 },
+    /// Proportions kept; an image `low` to `high` times as large as the one that just fits into the
+    /// square. A smaller one lies anywhere in the square, of a larger one any part is seen.
+    Scale {
+        /// Smallest scale, at least .05.
+        low: f64,
+        /// Largest scale, at most 20.
+        high: f64,
+    },
+    /// A part of `low` to `high` of the image's area, its width 1/`ratio` to `ratio` of its height,
+    /// stretched to the square (Inception's, and torchvision's RandomResizedCrop).
+    Area {
+        /// Smallest share of the area, at least .01.
+        low: f64,
+        /// Largest share of the area, at most 1.
+        high: f64,
+        /// Most elongated part, 1 to 10: width by height is between 1/`ratio` and `ratio`.
+        ratio: f64,
+    },
 }
 
 impl Crop {
-    /// DeepLab's.
+    /// DeepLab's: half to twice the size that just fits.
     pub const SEGMENT: Self = Crop::Scale { low: 0.5, high: 2.0 };
     /// Milder than ImageNet's, whose parts of .08 often miss the object.
     pub const CLASSIFY: Self = Crop::Area { low: 0.25, high: 1.0, ratio: 4.0 / 3.0 };
 
+    /// An error where a bound is out of its range or `low` is above `high`.
     pub fn check(&self) -> Result<()> {
         let (fine, expected) = match *self {
             Crop::Scale { low, high } => {
@@ -46,7 +59,14 @@ impl Crop {
     }
 
     /// Drawn for one sample of one epoch: the same whoever asks, and when.
-    pub fn draw(&self, [h, w]: [usize; 2], size: usize, seed: u64, epoch: u64, sample: u64) -> Matrix {
+    pub(crate) fn draw(
+        &self,
+        [h, w]: [usize; 2],
+        size: usize,
+        seed: u64,
+        epoch: u64,
+        sample: u64,
+    ) -> Matrix {
         // The last label keeps these numbers apart from the affine parameters'.
         let mut stream = Stream::new(seed, &[domain::AUGMENT, epoch, sample, 1]);
         let mut between = |low: f64, high: f64| low + (high - low) * stream.unit() as f64;
@@ -76,26 +96,26 @@ impl Crop {
 }
 
 /// The matrix that applies `inner` first.
-pub fn compose(outer: &Matrix, inner: &Matrix) -> Matrix {
+pub(crate) fn compose(outer: &Matrix, inner: &Matrix) -> Matrix {
     outer.map(|[a, b, c]| {
         let column = |j: usize| a * inner[0][j] + b * inner[1][j];
         [column(0), column(1), column(2) + c]
     })
 }
 
-/// What is seen beside the picture.
+/// What a crop sees beside the image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fill {
-    /// Its nearest pixel.
+    /// The nearest pixel of the image.
     Edge,
-    /// One colour, 0 to 255.
+    /// One colour, RGB from 0 to 255.
     Colour([f32; 3]),
 }
 
 impl Fill {
-    /// What is around a padded picture: a network that is shown padded pictures later knows it.
+    /// Black, as around a padded image: a network that is shown padded images later knows it.
     pub const BLACK: Self = Fill::Colour([0.0; 3]);
-    /// ImageNet's mean, which preprocessing makes nearly zero.
+    /// ImageNet's mean colour, which preprocessing makes nearly zero.
     pub const MEAN: Self = Fill::Colour([123.68, 116.779, 103.939]);
 }
 
@@ -114,14 +134,14 @@ fn place(matrix: &Matrix, row: usize, column: usize) -> [f64; 2] {
 }
 
 /// How many pixels of the picture come to one of the result, along a side.
-pub fn shrinkage(matrix: &Matrix) -> f64 {
+pub(crate) fn shrinkage(matrix: &Matrix) -> f64 {
     (matrix[0][0] * matrix[1][1] - matrix[0][1] * matrix[1][0]).abs().sqrt()
 }
 
 /// The picture seen through the matrix, [size, size, 3], bilinear, values 0 to 255 that went
 /// through `colour` where they are the picture's own. With `antialias`, a picture that shrinks by
 /// more than 2 is averaged over boxes before.
-pub fn sample(
+pub(crate) fn sample(
     picture: &Picture,
     matrix: &Matrix,
     size: usize,
@@ -171,7 +191,8 @@ pub fn sample(
     out
 }
 
-/// A block of pixels between four neighbours each: these are fetched one by one, and blended in vectors of a channel.
+/// A block of pixels between four neighbours each: these are fetched one by one, and blended in vectors
+/// of a channel.
 #[inline(always)]
 fn blend(rgb: &[u8], width: usize, rows: &Axis, columns: &Axis, out: &mut [f32]) {
     let mut values = [[[0u8; BLOCK]; 3]; 4];
@@ -201,7 +222,7 @@ fn blend(rgb: &[u8], width: usize, rows: &Axis, columns: &Axis, out: &mut [f32])
 }
 
 /// The mask seen through the matrix: of each place the nearest label, void beside the mask.
-pub fn sample_mask(mask: &Mask, matrix: &Matrix, size: usize) -> Mask {
+pub(crate) fn sample_mask(mask: &Mask, matrix: &Matrix, size: usize) -> Mask {
     let whole = [mask.height, mask.width];
     let mut classes = vec![VOID; size * size];
     simd::vectorize(
@@ -236,7 +257,7 @@ pub fn sample_mask(mask: &Mask, matrix: &Matrix, size: usize) -> Mask {
 
 /// The picture `factor` times smaller, each pixel the mean of a box (at the far edges of the part
 /// of it that is there).
-pub fn reduce(picture: &Picture, factor: usize) -> Picture {
+pub(crate) fn reduce(picture: &Picture, factor: usize) -> Picture {
     let factor = factor.max(1);
     let (height, width) = (picture.height.div_ceil(factor), picture.width.div_ceil(factor));
     let mut rgb = Vec::with_capacity(height * width * 3);

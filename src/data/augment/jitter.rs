@@ -10,18 +10,22 @@ use crate::data::Picture;
 use crate::error::{Error, Result};
 use crate::random::{Stream, domain};
 
-/// How far each factor may be from 1.
+/// How far each factor may be from 1: 0.3 draws from [0.7, 1.3).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Jitter {
+    /// Range of b, 0 (never changed) to 1.
     pub brightness: f32,
+    /// Range of c, 0 to 1.
     pub contrast: f32,
+    /// Range of s, 0 to 1.
     pub saturation: f32,
 }
 
 impl Jitter {
-    /// Weather and cameras, not another scene.
+    /// Each factor from .7 to 1.3: other weather and cameras, not another scene.
     pub const MILD: Self = Jitter { brightness: 0.3, contrast: 0.3, saturation: 0.3 };
 
+    /// An error where a range is not 0 to 1.
     pub fn check(&self) -> Result<()> {
         if [self.brightness, self.contrast, self.saturation].iter().all(|r| (0.0..=1.0).contains(r)) {
             return Ok(());
@@ -30,7 +34,7 @@ impl Jitter {
     }
 
     /// Drawn for one sample of one epoch: the same whoever asks, and when.
-    pub fn draw(&self, picture: &Picture, seed: u64, epoch: u64, sample: u64) -> Colour {
+    pub(crate) fn draw(&self, picture: &Picture, seed: u64, epoch: u64, sample: u64) -> Colour {
         // The last label keeps these numbers apart from those of crops.
         let mut stream = Stream::new(seed, &[domain::AUGMENT, epoch, sample, 2]);
         let mut about_one = |range: f32| stream.uniform(1.0 - range, 1.0 + range);
@@ -72,22 +76,26 @@ fn grey([r, g, b]: [f32; 3]) -> f32 {
     0.299 * r + 0.587 * g + 0.114 * b
 }
 
-/// What is done to one picture.
+/// The factors drawn for one image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Colour {
+    /// The factor b on all channels.
     pub brightness: f32,
+    /// The factor c on the distance from `middle`.
     pub contrast: f32,
+    /// The factor s on the distance from the pixel's own grey.
     pub saturation: f32,
-    /// The grey that contrast leaves alone.
+    /// The grey m, 0 to 255, that contrast leaves alone.
     pub middle: f32,
 }
 
 impl Colour {
-    pub const IDENTITY: Self = Colour { brightness: 1.0, contrast: 1.0, saturation: 1.0, middle: 0.0 };
+    pub(crate) const IDENTITY: Self =
+        Colour { brightness: 1.0, contrast: 1.0, saturation: 1.0, middle: 0.0 };
 
     /// In place, on any number of RGB pixels of 0 to 255.
     #[allow(clippy::needless_range_loop, reason = "a pixel is one place of three channels")]
-    pub fn apply(&self, rgb: &mut [f32]) {
+    pub(crate) fn apply(&self, rgb: &mut [f32]) {
         /// Pixels whose channels lie apart for a moment, so that vectors hold one channel.
         const BLOCK: usize = 16;
         if *self == Self::IDENTITY {
@@ -119,7 +127,8 @@ impl Colour {
     #[inline(always)]
     fn of(&self, pixel: [f32; 3]) -> [f32; 3] {
         let toward = |from: f32, x: f32, factor: f32| (from + factor * (x - from)).clamp(0.0, 255.0);
-        // (Loops, not `map`: the library's closures might not be inlined into the instruction set of the caller.)
+        // (Loops, not `map`: the library's closures might not be inlined into the instruction set of the
+        // caller.)
         let mut x = pixel;
         for x in &mut x {
             *x = (self.brightness * *x).clamp(0.0, 255.0);

@@ -21,16 +21,16 @@ mod on_device;
 
 pub use on_device::Warp;
 
-/// How far each parameter may go.
+/// How far each affine parameter may go: Keras' `ImageDataGenerator` arguments of these names.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ranges {
-    /// Degrees, to either side.
+    /// Largest rotation to either side, in degrees, 0 to 180.
     pub rotation: f64,
-    /// Degrees, to either side.
+    /// Largest shear to either side, in degrees, below 90.
     pub shear: f64,
-    /// Each axis is zoomed by 1 − zoom to 1 + zoom.
+    /// Each axis is zoomed by 1 − zoom to 1 + zoom; below 1.
     pub zoom: f64,
-    /// Half of the pictures are flipped.
+    /// Whether every other image, by chance, is flipped left to right.
     pub horizontal_flip: bool,
 }
 
@@ -42,9 +42,10 @@ impl Default for Ranges {
 }
 
 impl Ranges {
-    /// Half of the pictures are flipped, and nothing else.
+    /// Half of the images are flipped, and nothing else.
     pub const FLIP: Self = Ranges { rotation: 0.0, shear: 0.0, zoom: 0.0, horizontal_flip: true };
 
+    /// An error unless rotation is 0 to 180°, shear below 90° and zoom below 1.
     pub fn check(&self) -> Result<()> {
         let fine = (0.0..=180.0).contains(&self.rotation)
             && (0.0..90.0).contains(&self.shear)
@@ -58,26 +59,28 @@ impl Ranges {
     }
 }
 
-/// What is done to one picture.
+/// The affine change of one image: what [`matrix`] makes a matrix of.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Parameters {
-    /// Degrees.
+    /// Rotation in degrees.
     pub theta: f64,
-    /// Degrees.
+    /// Shear in degrees.
     pub shear: f64,
-    /// Zoom of rows; above 1 the picture shrinks.
+    /// Zoom of rows, a factor; above 1 the image shrinks.
     pub zx: f64,
-    /// Zoom of columns.
+    /// Zoom of columns, likewise.
     pub zy: f64,
+    /// Left and right change places, after all else.
     pub flip_horizontal: bool,
 }
 
 impl Parameters {
+    /// Leaves an image as it is.
     pub const IDENTITY: Self =
         Parameters { theta: 0.0, shear: 0.0, zx: 1.0, zy: 1.0, flip_horizontal: false };
 
     /// Drawn for one sample of one epoch: the same whoever asks, and when.
-    pub fn draw(ranges: &Ranges, seed: u64, epoch: u64, sample: u64) -> Self {
+    pub(crate) fn draw(ranges: &Ranges, seed: u64, epoch: u64, sample: u64) -> Self {
         let mut stream = Stream::new(seed, &[domain::AUGMENT, epoch, sample]);
         let mut within = |range: f64| (2.0 * stream.unit() as f64 - 1.0) * range;
         Parameters {
@@ -90,7 +93,7 @@ impl Parameters {
     }
 }
 
-/// Whose matrix.
+/// About which centre rotation, shear and zoom act: Keras changed its mind twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rule {
     /// About the true centre, ((h − 1)/2, (w − 1)/2).
@@ -103,7 +106,8 @@ pub enum Rule {
     Keras3,
 }
 
-/// The matrix that takes an output pixel of an h × w picture to its place in the input.
+/// The 2 × 3 matrix that takes an output pixel (row, column, 1) of an image of h × w pixels to its
+/// place in the input.
 pub fn matrix(parameters: &Parameters, h: usize, w: usize, rule: Rule) -> Matrix {
     let (sin, cos) = parameters.theta.to_radians().sin_cos();
     let (shear_sin, shear_cos) = parameters.shear.to_radians().sin_cos();
@@ -128,7 +132,8 @@ pub fn matrix(parameters: &Parameters, h: usize, w: usize, rule: Rule) -> Matrix
     matrix.map(|[row, column, constant]| [row, -column, constant + column * (w as f64 - 1.0)])
 }
 
-/// The picture [h, w, channels] seen through a matrix.
+/// The image `[h, w, channels]` seen through a matrix: bilinear, of the same size; beside the image
+/// its nearest pixel counts.
 pub fn warp(x: &[f32], [h, w, channels]: [usize; 3], matrix: &Matrix) -> Vec<f32> {
     let (isa, mut out) = (isa(), vec![0.0; x.len()]);
     for (row, out) in out.chunks_exact_mut((w * channels).max(1)).enumerate() {
@@ -138,7 +143,7 @@ pub fn warp(x: &[f32], [h, w, channels]: [usize; 3], matrix: &Matrix) -> Vec<f32
 }
 
 /// The mask seen through the same matrix; no label is blended.
-pub fn warp_mask(mask: &Mask, matrix: &Matrix) -> Mask {
+pub(crate) fn warp_mask(mask: &Mask, matrix: &Matrix) -> Mask {
     let mut classes = vec![0; mask.classes.len()];
     affine::warp_nearest(isa(), &mask.classes, [mask.height, mask.width], matrix, &mut classes);
     Mask { classes, ..*mask }

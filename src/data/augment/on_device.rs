@@ -10,24 +10,27 @@ use crate::ops::affine::Matrix;
 use crate::ops::{Route, affine, route};
 use crate::tensor::{DType, Tensor};
 
-/// What is still to be done to a batch's pictures (and masks): its samples' matrices, and what comes after.
+/// What is still to be done to a batch's images and masks: the samples' affine matrices, and the
+/// preprocessing after them.
 #[derive(Clone, Debug)]
 pub struct Warp {
-    /// Six doubles a sample, as bytes, [N, 48]: they go to a device as they are.
+    /// Six f64 for each sample, as bytes, `[N, 48]`: they go to a device as they are.
     pub matrices: Tensor,
+    /// What comes after the warp, on values of 0 to 255.
     pub preprocess: Preprocess,
 }
 
 const BYTES: usize = 48;
 
 impl Warp {
+    /// A warp by one matrix for each sample, followed by the preprocessing.
     pub fn new(matrices: &[Matrix], preprocess: Preprocess) -> Result<Self> {
         let numbers = matrices.iter().flatten().flatten();
         let bytes: Vec<u8> = numbers.flat_map(|number| number.to_ne_bytes()).collect();
         Ok(Warp { matrices: Tensor::from_u8(&bytes, [matrices.len(), BYTES])?, preprocess })
     }
 
-    /// The same with its matrices elsewhere.
+    /// This warp with its matrices, `[N, 48]`, on the batch's device.
     pub fn with_matrices(&self, matrices: Tensor) -> Self {
         Warp { matrices, ..self.clone() }
     }
@@ -49,7 +52,8 @@ impl Warp {
         }
     }
 
-    /// Pictures [N, h, w, 3], 0 to 255, warped and prepared for their network.
+    /// Images `[N, h, w, 3]`, 0 to 255, warped and preprocessed, where they are. An error where
+    /// shapes or devices do not fit.
     pub fn pictures(&self, x: &Tensor) -> Result<Tensor> {
         self.fits(x)?;
         let &[_, h, w, 3] = &*x.shape() else {
@@ -70,7 +74,8 @@ impl Warp {
         Ok(Tensor::from_memory(y, x.shape()))
     }
 
-    /// Masks [N, h, w] of classes, warped; no class is blended.
+    /// Masks `[N, h, w]` of classes, warped where they are; no class is blended. An error where
+    /// shapes or devices do not fit.
     pub fn masks(&self, x: &Tensor) -> Result<Tensor> {
         self.fits(x)?;
         let &[_, h, w] = &*x.shape() else {

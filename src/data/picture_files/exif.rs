@@ -13,8 +13,8 @@ pub(super) struct Orientation {
 
 const TAG: u16 = 0x0112;
 
-/// The orientation in Exif data (a TIFF file's header and first directory). What is not there, or damaged, turns
-/// nothing, as in all programs.
+/// The orientation in Exif data (a TIFF file's header and first directory). What is not there, or
+/// damaged, turns nothing, as in all programs.
 pub(super) fn orientation(tiff: &[u8]) -> Orientation {
     Orientation::new(number(tiff).unwrap_or(1))
 }

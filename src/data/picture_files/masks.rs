@@ -9,17 +9,21 @@ use ::png::ColorType;
 ///
 /// | the file holds | its classes |
 /// |---|---|
-/// | 8-bit grey | the grey levels are the numbers; where one is no class and all are greys of VOC (0, and 128 for class 7), the colours count |
+/// | 8-bit grey | the grey levels are the numbers (a) |
 /// | a palette that does not contradict its numbers: VOC's, another one's, a grey ramp | the numbers |
-/// | a palette with a colour of VOC (other than black) at another number | the colours, if all that are used are VOC's, opaque and different; else refused |
-/// | a palette of greys at other numbers, all of them possible classes | refused: numbers and greys contradict |
+/// | a palette with a colour of VOC (other than black) at another number | the colours (b) |
+/// | a palette of greys at other numbers, all of them possible classes | refused: they contradict |
 /// | RGB, RGBA of 8 bits | the colours, if all are VOC's and opaque; else refused |
-/// | grey of 1, 2, 4 bits | refused (1 may stand for class 1, or for white: void), but for nothing but background |
+/// | grey of 1, 2, 4 bits | refused (c), but for nothing but background |
 /// | 16 bits a channel, grey with alpha | refused |
 ///
-/// VOC's colours are those of background, the 20 classes and void (224, 224, 192). Only entries that are used count.
-/// Black at another number is no colour (palettes are filled up with it), nor is what is beyond the palette. Where
-/// numbers count, transparency does not.
+/// (a) Where one is no class and all are greys of VOC (0, and 128 for class 7), the colours count.
+/// (b) If all that are used are VOC's, opaque and different; else refused.
+/// (c) 1 may stand for class 1, or for white: void.
+///
+/// VOC's colours are those of background, the 20 classes and void (224, 224, 192). Only entries that are
+/// used count. Black at another number is no colour (palettes are filled up with it), nor is what is
+/// beyond the palette. Where numbers count, transparency does not.
 pub fn decode_mask_png(bytes: &[u8]) -> Result<Mask, String> {
     let png = png::read(bytes, accepted)?;
     let classes = match (png.color, png.bits) {
@@ -40,8 +44,8 @@ pub fn decode_mask_png(bytes: &[u8]) -> Result<Mask, String> {
     Mask::new(height, width, classes).map_err(|error| error.to_string())
 }
 
-const EXPECTED: &str = "expected a mask of palette numbers (or 8-bit grey ones), 0 background, 1 to 20 classes, \
-                        255 void, or one in VOC's colours";
+const EXPECTED: &str = "expected a mask of palette numbers (or 8-bit grey ones), 0 background, 1 to 20 \
+                        classes, 255 void, or one in VOC's colours";
 
 fn accepted(color: ColorType, bits: usize) -> Result<(), String> {
     let kind = match (color, bits) {

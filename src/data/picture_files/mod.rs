@@ -1,11 +1,13 @@
 //! Picture files: pictures in and out, masks in and out.
 //!
 //! A picture is read by what it is, whatever its name ends in: JPEG, PNG or WebP. It is RGB of 8 bits
-//! then, and upright: what Exif data says of how the camera was held has been done. A mask is a PNG whose pixels say
-//! classes by numbers or by VOC's colours ([`decode_mask_png`] has the rules); where two readings contradict it is refused.
+//! then, and upright: what Exif data says of how the camera was held has been done. A mask is a PNG
+//! whose pixels say classes by numbers or by VOC's colours ([`decode_mask_png`] has the rules); where
+//! two readings contradict it is refused.
 //!
-//! Whatever a file claims, sizes are looked at before memory is taken: more than [`MOST_PIXELS`] are refused, and more
-//! than a file of its length can hold. A file that is cut off is an error, never a picture that is grey in part.
+//! Whatever a file claims, sizes are looked at before memory is taken: more than [`MOST_PIXELS`] are
+//! refused, and more than a file of its length can hold. A file that is cut off is an error, never a
+//! picture that is grey in part.
 
 use crate::data::{Mask, Picture};
 use crate::error::{Error, Result};
@@ -34,14 +36,15 @@ pub const MOST_PIXELS: usize = 1 << 26;
 const MOST_SIDE: usize = u16::MAX as usize;
 
 /// Quality of the JPEG files that are written, 1 to 100.
-pub const JPEG_QUALITY: u8 = 95;
+pub(crate) const JPEG_QUALITY: u8 = 95;
 
 fn read<T>(path: &Path, decode: impl FnOnce(&[u8]) -> Result<T, String>) -> Result<T> {
     let bytes = fs::read(path).map_err(|error| Error::file(path, explain(&error)))?;
     decode(&bytes).map_err(|message| Error::file(path, message))
 }
 
-/// A picture from a JPEG, PNG or WebP file, upright.
+/// An image from a JPEG, PNG or WebP file, upright. An error where it is none of these, is cut off
+/// or damaged, or has more than [`MOST_PIXELS`].
 pub fn read_picture(path: impl AsRef<Path>) -> Result<Picture> {
     read(path.as_ref(), decode_picture)
 }
@@ -88,14 +91,14 @@ fn upright(picture: Picture, orientation: Orientation) -> Result<Picture, String
 }
 
 /// Can a picture of this size be written as a JPEG that is read again?
-pub fn jpeg_holds(height: usize, width: usize) -> Result<(), String> {
+pub(crate) fn jpeg_holds(height: usize, width: usize) -> Result<(), String> {
     if height.max(width) > MOST_SIDE {
         return Err(format!("expected sides of at most {MOST_SIDE} for a JPEG, got {height}×{width}"));
     }
     reasonable(height, width)
 }
 
-/// Writes a picture as a JPEG, whole or not at all; every pixel keeps its colour (4:4:4).
+/// Writes an image as a JPEG, whole or not at all; every pixel keeps its colour (4:4:4).
 pub fn write_jpeg(path: impl AsRef<Path>, picture: &Picture) -> Result<()> {
     let path = path.as_ref();
     let Picture { height, width, .. } = *picture;
@@ -109,7 +112,7 @@ pub fn write_jpeg(path: impl AsRef<Path>, picture: &Picture) -> Result<()> {
     write_atomically(path, |file| file.write_all(&bytes))
 }
 
-/// Writes a picture as a PNG, whole or not at all.
+/// Writes an image as a PNG, whole or not at all.
 pub fn write_png(path: impl AsRef<Path>, picture: &Picture) -> Result<()> {
     write_atomically(path, |file| encode_png(file, picture))
 }

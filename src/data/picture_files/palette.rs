@@ -30,8 +30,8 @@ pub(super) fn class(colour: Rgb) -> Option<u8> {
     CLASSES_OF.get(&colour).copied()
 }
 
-/// The class of each number that is used: the number itself, or what its colour says where the palette holds VOC's
-/// colours under other numbers, as optimisers leave it. An error where both cannot be right.
+/// The class of each number that is used: the number itself, or what its colour says where the palette
+/// holds VOC's colours under other numbers, as optimisers leave it. An error where both cannot be right.
 pub(super) fn classes(samples: &[u8], palette: &[Rgb], opacities: &[u8]) -> Result<[u8; 256], String> {
     let mut used = [false; 256];
     samples.iter().for_each(|&number| used[usize::from(number)] = true);
@@ -52,8 +52,8 @@ pub(super) fn classes(samples: &[u8], palette: &[Rgb], opacities: &[u8]) -> Resu
             coloured().find(|&(number, colour)| level(colour).is_some_and(|level| other(number, level)));
         return match moved {
             Some((number, colour)) if ramp => Err(format!(
-                "expected a palette that says the same as its numbers, got the grey level {} under {number}: either \
-                 may be the class; store the mask with VOC's palette",
+                "expected a palette that says the same as its numbers, got the grey level {} under \
+                 {number}: either may be the class; store the mask with VOC's palette",
                 colour[0]
             )),
             _ => Ok(classes),
@@ -61,8 +61,8 @@ pub(super) fn classes(samples: &[u8], palette: &[Rgb], opacities: &[u8]) -> Resu
     };
     let refused = |what: String| {
         Err(format!(
-            "expected the colours of VOC's classes alone, since {colour:?}, which is {}, has the number {number}; \
-             got {what}; store the mask with VOC's palette",
+            "expected the colours of VOC's classes alone, since {colour:?}, which is {}, has the number \
+             {number}; got {what}; store the mask with VOC's palette",
             name(known)
         ))
     };

@@ -6,7 +6,8 @@ use crate::data::{Mask, Picture};
 use png::ColorType;
 use std::io::{self, Cursor, Write};
 
-/// Decoded bytes of one file, at most; and for each byte of the file (DEFLATE packs 258 bytes in two bits, no more).
+/// Decoded bytes of one file, at most; and for each byte of the file (DEFLATE packs 258 bytes in two
+/// bits, no more).
 const MOST_BYTES: usize = 1 << 28;
 const MOST_PACKED: usize = 1032;
 
@@ -50,7 +51,8 @@ pub(super) fn read(
         if size > bytes.len().saturating_mul(MOST_PACKED) {
             let length = bytes.len();
             return Err(format!(
-                "expected a PNG file that is whole and right, got: {length} bytes, too few for {height}×{width} pixels"
+                "expected a PNG file that is whole and right, got: {length} bytes, \
+                 too few for {height}×{width} pixels"
             ));
         }
         let mut reader = decoder.read_info().map_err(broken)?;
@@ -63,7 +65,8 @@ pub(super) fn read(
         let samples = match bits {
             8 => pixels,
             16 => pixels.chunks_exact(2).map(|sample| sample[0]).collect(),
-            // Such samples stand alone. The first is in the highest bits; each row begins in a byte of its own.
+            // Such samples stand alone. The first is in the highest bits; each row begins in a byte of
+            // its own.
             _ => (0..height * width)
                 .map(|i| {
                     let column = i % width;
@@ -90,8 +93,8 @@ pub(super) fn read(
     })
 }
 
-/// The picture as it is stored, and how it is to be turned; what is transparent keeps its colour, and of 16 bits the
-/// higher 8 are taken.
+/// The picture as it is stored, and how it is to be turned; what is transparent keeps its colour, and of
+/// 16 bits the higher 8 are taken.
 pub(super) fn decode(bytes: &[u8]) -> Result<(Picture, Orientation), String> {
     let Png { height, width, color, bits, samples, palette, orientation, .. } =
         read(bytes, |_, _| Ok(()))?;
@@ -110,7 +113,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Picture, Orientation), String> {
             if let Some(at) = beyond {
                 let (count, number, row, column) = (palette.len(), samples[at], at / width, at % width);
                 return Err(format!(
-                    "expected numbers of a palette of {count} colours, got {number} at row {row}, column {column}"
+                    "expected numbers of a palette of {count} colours, got {number} at row {row}, \
+                     column {column}"
                 ));
             }
             samples.iter().flat_map(|&number| palette[usize::from(number)]).collect()
@@ -120,11 +124,14 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Picture, Orientation), String> {
     Ok((picture, orientation))
 }
 
+/// Writes a PNG of 8-bit RGB; an error is the writer's own (a full disk).
 pub fn encode_png(file: impl Write, picture: &Picture) -> io::Result<()> {
     let size = [picture.height, picture.width];
     encode(file, size, ColorType::Rgb, |_| {}, &picture.rgb)
 }
 
+/// Writes a palette PNG as VOC has its masks: each pixel is the class, the palette is
+/// [`voc_palette`](super::voc_palette).
 pub fn encode_mask_png(file: impl Write, mask: &Mask) -> io::Result<()> {
     let palette: Vec<u8> = super::voc_palette().concat();
     let size = [mask.height, mask.width];

@@ -6,7 +6,7 @@ use crate::data::synthetic::texture::Texture;
 
 /// What a part is painted with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Paint {
+pub(crate) enum Paint {
     Textured,
     Dark,
     Light,
@@ -14,14 +14,14 @@ pub enum Paint {
 
 use Paint::*;
 
-pub struct Figure {
+pub(crate) struct Figure {
     pub texture: Texture,
     /// From back to front.
     pub parts: &'static [(Paint, Outline)],
 }
 
 /// In the order of [`CLASSES`].
-pub static FIGURES: [Figure; CLASSES.len()] = [
+pub(crate) static FIGURES: [Figure; CLASSES.len()] = [
     // aeroplane, from above
     Figure {
         texture: Texture::Across,

@@ -19,7 +19,7 @@ const VOID_OUTSIDE: f32 = 2.0;
 /// A texture's period on an object of middling size, as a fraction of its half side.
 const PERIOD: f32 = 0.3;
 
-pub fn draw(seed: u64, index: usize, scene: &Scene) -> (Picture, Mask) {
+pub(crate) fn draw(seed: u64, index: usize, scene: &Scene) -> (Picture, Mask) {
     let mut stream = Stream::new(seed, &[domain::SYNTHETIC, index as u64, 1]);
     let mut canvas = Canvas::new(scene.height, scene.width);
     canvas.background(&mut stream);

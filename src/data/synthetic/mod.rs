@@ -1,10 +1,9 @@
 //! A data set that is made up: VOC-like pictures with exact masks, as many as one wants, the same
 //! from the same seed. Everything in this crate can be tried with it where there is no data.
 //!
-//! Each of VOC's twenty classes has a silhouette ([`classes`]) and a texture ([`texture`]) of its
-//! own; colours are drawn alike for all, so that a histogram of colours says little. A picture
-//! holds one to three objects ([`scene`]), turned, partly hidden or cut off, before clutter
-//! ([`draw`]).
+//! Each of VOC's twenty classes has a silhouette (`classes.rs`) and a texture (`texture.rs`) of its
+//! own; colours are drawn alike for all, so that a histogram of colours says little. An image holds
+//! one to three objects (`scene.rs`), turned, partly hidden or cut off, before clutter (`draw.rs`).
 
 use crate::backend::cpu::threads;
 use crate::data::partial::Partial;
@@ -16,23 +15,27 @@ use scene::Scene;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-pub mod classes;
-pub mod draw;
-pub mod outline;
-pub mod scene;
-pub mod texture;
+mod classes;
+mod draw;
+mod outline;
+mod scene;
+mod texture;
 
-/// Test pictures are numbered from here, so that they are never among the training pictures.
+/// Test images are numbered from here, so that they are never among the training images.
 pub const FIRST_TEST: usize = 1_000_000_000;
 
+/// A scene that was drawn, and what is true of it.
 #[derive(Clone, Debug)]
 pub struct Sample {
+    /// RGB, 200 to 500 pixels a side, as VOC's images have.
     pub picture: Picture,
+    /// The exact class of each pixel; void (255) along the outlines, as in VOC.
     pub mask: Mask,
+    /// The classes of the objects in it.
     pub labels: Labels,
 }
 
-/// Picture number `index` of the endless set called `seed`.
+/// Image number `index` of the endless set called `seed`.
 pub fn generate(seed: u64, index: usize) -> Sample {
     let scene = Scene::plan(seed, index);
     let (picture, mask) = draw::draw(seed, index, &scene);
@@ -48,10 +51,12 @@ pub struct Synthetic {
 }
 
 impl Synthetic {
+    /// The first `len` images of the endless set.
     pub fn train(seed: u64, len: usize) -> Self {
         Synthetic { seed, first: 0, len }
     }
 
+    /// `len` images from number [`FIRST_TEST`] on.
     pub fn test(seed: u64, len: usize) -> Self {
         Synthetic { seed, first: FIRST_TEST, len }
     }

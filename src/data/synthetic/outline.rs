@@ -4,10 +4,10 @@
 //! are the well-known ones (Quilez, "2D distance functions"); the ellipse's is an approximation
 //! that is right at its border.
 
-pub type Point = [f32; 2];
+pub(crate) type Point = [f32; 2];
 
 #[derive(Clone, Copy, Debug)]
-pub enum Outline {
+pub(crate) enum Outline {
     Circle(Point, f32),
     /// Centre, radii.
     Ellipse(Point, Point),
@@ -35,7 +35,7 @@ fn to_segment([u, v]: Point, [au, av]: Point, [bu, bv]: Point) -> f32 {
 }
 
 impl Outline {
-    pub fn distance(&self, [u, v]: Point) -> f32 {
+    pub(crate) fn distance(&self, [u, v]: Point) -> f32 {
         match *self {
             Circle([cu, cv], r) => length(u - cu, v - cv) - r,
             Ellipse([cu, cv], [ru, rv]) => {
@@ -67,7 +67,7 @@ impl Outline {
     }
 
     /// A circle that holds the outline: centre and radius.
-    pub fn bounds(&self) -> (Point, f32) {
+    pub(crate) fn bounds(&self) -> (Point, f32) {
         match *self {
             Circle(at, r) => (at, r),
             Ellipse(at, [ru, rv]) => (at, ru.max(rv)),

@@ -6,7 +6,7 @@ use crate::random::{Stream, domain};
 /// PASCAL VOC's most frequent class.
 const PERSON: usize = 14;
 
-pub struct Scene {
+pub(crate) struct Scene {
     pub height: usize,
     pub width: usize,
     /// From back to front.
@@ -31,7 +31,7 @@ pub struct Object {
 impl Scene {
     /// Every class is the main one of one picture in each twenty, and alone in at least one of
     /// its pictures in each sixty.
-    pub fn plan(seed: u64, index: usize) -> Self {
+    pub(crate) fn plan(seed: u64, index: usize) -> Self {
         let mut stream = Stream::new(seed, &[domain::SYNTHETIC, index as u64]);
         let (height, width) = size(&mut stream);
         let (round, slot) = (index / CLASSES.len(), index % CLASSES.len());
@@ -96,7 +96,7 @@ impl Scene {
         Scene { height, width, objects }
     }
 
-    pub fn labels(&self) -> Labels {
+    pub(crate) fn labels(&self) -> Labels {
         let mut labels = [false; CLASSES.len()];
         self.objects.iter().for_each(|object| labels[object.class] = true);
         labels

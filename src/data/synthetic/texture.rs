@@ -3,7 +3,7 @@
 use crate::data::synthetic::outline::Point;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Texture {
+pub(crate) enum Texture {
     /// Lines that run along u.
     Across,
     /// Lines that run along v.
@@ -29,7 +29,7 @@ pub enum Texture {
 }
 
 /// Random heights on a grid that repeats every 8 cells, for [`Texture::Blotches`].
-pub type Heights = [f32; 64];
+pub(crate) type Heights = [f32; 64];
 
 /// A triangle wave of period 1 between −1 and 1.
 fn triangle(x: f32) -> f32 {
@@ -59,7 +59,7 @@ fn staggered(x: f32, y: f32) -> Point {
 
 impl Texture {
     /// 0 (first colour) to 1 (second colour).
-    pub fn tone(self, [x, y]: Point, heights: &Heights) -> f32 {
+    pub(crate) fn tone(self, [x, y]: Point, heights: &Heights) -> f32 {
         match self {
             Texture::Across => tone(triangle(y)),
             Texture::Upright => tone(triangle(x)),

@@ -98,7 +98,7 @@ fn id_and_value(text: &str) -> Option<(&str, bool)> {
 }
 
 /// What is left of an id that ends in what may be a value (`photo 1`), read so in a list for `Main`.
-pub fn without_value(id: &str) -> Option<&str> {
+pub(crate) fn without_value(id: &str) -> Option<&str> {
     id_and_value(id).map(|(id, _)| id)
 }
 

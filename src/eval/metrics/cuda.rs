@@ -6,8 +6,11 @@ use crate::error::{Error, Result};
 use crate::ops::{Route, route};
 use crate::tensor::{DType, Tensor};
 
-/// The share of rows whose largest score is right ([`count_right`]), a tensor of one element where the scores
-/// are: a training step on a device fetches it with its loss.
+/// The share of rows whose largest score is right, a tensor of one element where the scores are: a training
+/// step on a device fetches it with its loss.
+///
+/// `scores` is [rows, columns]; `labels` is as large, flags of which the first of the largest counts, or
+/// [rows], the numbers of classes, where `ignore` does not count. An error for other shapes.
 pub fn accuracy(labels: &Tensor, scores: &Tensor, ignore: f32) -> Result<Tensor> {
     let columns = scores.shape().last_axis();
     let cuda = match route("accuracy", &[labels, scores])? {

@@ -16,7 +16,8 @@ pub fn arg_max(row: &[f32]) -> usize {
 
 /// The share of rows whose largest prediction is in the column of the largest truth.
 ///
-/// Of several labels in a row only the first counts.
+/// Where a row has several labels only the first counts. An error for slices of other lengths and rows
+/// that are not whole.
 pub fn categorical_accuracy(truth: &[f32], predicted: &[f32], columns: usize) -> Result<f64> {
     same_length("categorical_accuracy", truth, predicted)?;
     whole_rows("categorical_accuracy", truth, columns)?;
@@ -25,9 +26,9 @@ pub fn categorical_accuracy(truth: &[f32], predicted: &[f32], columns: usize) ->
 }
 
 /// How many rows count, and in how many of those the largest score is the right one. The truth is a row of
-/// flags as long as the scores', of which the first of the largest counts, or a class, of which `ignore` does
+/// flags as long as the scores', where the first of the largest counts, or a class, where `ignore` does
 /// not count.
-pub fn count_right(
+pub(crate) fn count_right(
     truth: &[f32],
     scores: &[f32],
     columns: usize,
@@ -57,7 +58,7 @@ pub fn count_right(
 }
 
 /// The share of elements where `p > 0.5` is the label. Labels are rare, so that predicting none
-/// at all already scores high.
+/// at all already scores high. An error for slices of other lengths.
 pub fn binary_accuracy(truth: &[f32], predicted: &[f32]) -> Result<f64> {
     same_length("binary_accuracy", truth, predicted)?;
     let elements = truth.iter().zip(predicted);
@@ -66,7 +67,8 @@ pub fn binary_accuracy(truth: &[f32], predicted: &[f32]) -> Result<f64> {
 
 /// The share of rows whose largest score is in the column that the label names.
 ///
-/// Labels are compared as floats: 7.5 (two classes blended by a resize) is never right.
+/// Labels are compared as floats: 7.5 (two classes blended by a resize) is never right. An
+/// error for slices of other lengths and rows that are not whole.
 pub fn sparse_categorical_accuracy(labels: &[f32], scores: &[f32], columns: usize) -> Result<f64> {
     whole_rows("sparse_categorical_accuracy", scores, columns)?;
     let found: Vec<f32> = scores.chunks_exact(columns).map(|row| arg_max(row) as f32).collect();
@@ -77,7 +79,8 @@ pub fn sparse_categorical_accuracy(labels: &[f32], scores: &[f32], columns: usiz
 /// The share of labels that are wrong, over all rows and columns.
 ///
 /// A label is predicted where `p > threshold`; without a threshold, where `p` is its row's maximum
-/// (all of them, if several) and not zero.
+/// (all of them, if several) and not zero. An error for slices of other lengths and rows that are not
+/// whole.
 pub fn hamming_loss(
     truth: &[f32],
     predicted: &[f32],

@@ -12,9 +12,9 @@ pub mod ranking;
 pub mod uncertainty;
 
 pub use cuda::accuracy;
+pub(crate) use labels::count_right;
 pub use labels::{
-    arg_max, binary_accuracy, categorical_accuracy, count_right, hamming_loss,
-    sparse_categorical_accuracy,
+    arg_max, binary_accuracy, categorical_accuracy, hamming_loss, sparse_categorical_accuracy,
 };
 pub use overlap::{Confusion, dice, dice_of_classes};
 pub use ranking::{Interpolation, average_precision, average_precisions, mean_average_precision};

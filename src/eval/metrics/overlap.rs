@@ -11,18 +11,28 @@ pub(crate) fn dice_of_sizes(a: u64, b: u64, both: u64) -> f64 {
     if all == 0 { 1.0 } else { 2.0 * both as f64 / all as f64 }
 }
 
-/// Dice of two masks or rows of labels: whatever is not zero is a member.
+/// Dice of two sets: of each element, whether it is a member of the one and of the other.
+pub(crate) fn dice_of_members(members: impl Iterator<Item = (bool, bool)>) -> f64 {
+    let [mut a, mut b, mut both] = [0; 3];
+    for (of_a, of_b) in members {
+        a += u64::from(of_a);
+        b += u64::from(of_b);
+        both += u64::from(of_a && of_b);
+    }
+    dice_of_sizes(a, b, both)
+}
+
+/// The Dice coefficient of two masks or rows of labels: whatever is not zero is a member. An error where
+/// one is longer.
 pub fn dice(truth: &[u8], predicted: &[u8]) -> Result<f64> {
     if truth.len() != predicted.len() {
         return Err(Error::shape("dice", format!("{} elements", truth.len()), predicted.len()));
     }
-    let size = |set: &[u8]| set.iter().filter(|&&v| v != 0).count() as u64;
-    let both = truth.iter().zip(predicted).filter(|&(&a, &b)| a != 0 && b != 0).count();
-    Ok(dice_of_sizes(size(truth), size(predicted), both as u64))
+    Ok(dice_of_members(truth.iter().zip(predicted).map(|(&a, &b)| (a != 0, b != 0))))
 }
 
 /// Dice of two label maps as the competition scores them: the planes of class `1..=classes`,
-/// stacked. Background (0) and void (over `classes`) are in no plane.
+/// stacked. Background (0) and void (over `classes`) are in no plane. An error where one is larger.
 pub fn dice_of_classes(truth: &[u8], predicted: &[u8], classes: u8) -> Result<f64> {
     if truth.len() != predicted.len() {
         let expected = format!("{} pixels", truth.len());
@@ -43,16 +53,17 @@ pub struct Confusion {
 }
 
 impl Confusion {
-    /// Pixels whose true label is `ignored` (VOC's void, 255) are not counted.
+    /// Nothing counted yet. Pixels whose true label is `ignored` (VOC's void, 255) will not be.
     pub fn new(classes: usize, ignored: Option<u8>) -> Self {
         Confusion { classes, ignored, counts: vec![0; classes * classes] }
     }
 
-    /// VOC's: background and the twenty classes, void not counted.
+    /// The one for VOC: background and the twenty classes, void not counted.
     pub fn voc() -> Self {
         Confusion::new(CLASSES.len() + 1, Some(VOID))
     }
 
+    /// How many classes are told apart, background among them.
     pub fn classes(&self) -> usize {
         self.classes
     }
@@ -62,7 +73,8 @@ impl Confusion {
         self.counts[truth * self.classes + predicted]
     }
 
-    /// Counts one more pair of maps; on an error nothing of it is counted.
+    /// Counts one more pair of maps, flat. An error for maps that differ in size and labels that are
+    /// no class; nothing of them is counted then.
     pub fn add(&mut self, truth: &[u8], predicted: &[u8]) -> Result<()> {
         same_length("confusion", truth, predicted)?;
         let mut counts = vec![0u64; self.counts.len()];
@@ -84,7 +96,7 @@ impl Confusion {
         Ok(())
     }
 
-    /// Takes over the counts of another part of the same pictures.
+    /// Adds the counts of another part of the same images; an error where classes differ in number.
     pub fn merge(&mut self, other: &Confusion) -> Result<()> {
         if self.classes != other.classes {
             let expected = format!("{} classes", self.classes);
@@ -94,7 +106,7 @@ impl Confusion {
         Ok(())
     }
 
-    /// The share of counted pixels that are right.
+    /// The share of counted pixels that are right, 0 to 1; an error where none was counted.
     pub fn pixel_accuracy(&self) -> Result<f64> {
         let total: u64 = self.counts.iter().sum();
         if total == 0 {
@@ -131,12 +143,14 @@ impl Confusion {
         (0..self.classes).map(of_class).collect()
     }
 
-    /// The mean over the classes that are in one of the maps, background among them.
+    /// The mean IoU over the classes that are in one of the maps, background among them; an error where no
+    /// pixel was counted.
     pub fn mean_iou(&self) -> Result<f64> {
         mean_of_present("mean IoU", self.iou())
     }
 
-    /// The mean over the classes that are in one of the maps, background among them.
+    /// The mean Dice over the classes that are in one of the maps, background among them; an error where no
+    /// pixel was counted.
     pub fn mean_dice(&self) -> Result<f64> {
         mean_of_present("mean Dice", self.dice())
     }

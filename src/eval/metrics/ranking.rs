@@ -1,16 +1,17 @@
-//! Average precision of PASCAL VOC: how well a class's scores rank its pictures.
+//! Average precision of PASCAL VOC: how well a class's scores rank its images.
 //!
 //! Walking down the ranking, `recall = found / positives` and `precision = found / seen`. Precision
 //! is made monotone, `p(r) = max over r' >= r of precision(r')`, and averaged over recall.
 //! Source: Everingham et al., "The PASCAL Visual Object Classes Challenge: A Retrospective" (2015),
 //! and the development kits: up to VOC 2009 at eleven points, from VOC 2010 on over all of them.
 //!
-//! Pictures with the same score are seen together: no threshold could part them, and so the order
-//! of the pictures does not matter. A class whose scores are all equal gets its share of positives.
+//! Images with the same score are seen together: no threshold could part them, and so the order
+//! of the images does not matter. A class whose scores are all equal gets its share of positives.
 
 use super::{same_length, whole_rows};
 use crate::error::{Error, Result};
 
+/// How precision is averaged over recall.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Interpolation {
     /// The area under the monotone precision (VOC 2010 and later).
@@ -20,7 +21,8 @@ pub enum Interpolation {
     ElevenPoints,
 }
 
-/// Average precision of one class; nothing for a class without positives, where it has no meaning.
+/// Average precision of one class, 0 to 1; None for a class without positives, where it has no meaning.
+/// `truth` is not 0 for a positive. An error for slices of other lengths and scores that are NaN.
 pub fn average_precision(
     truth: &[f32],
     scores: &[f32],
@@ -72,7 +74,7 @@ pub fn average_precision(
     }))
 }
 
-/// Average precision of every column.
+/// Average precision of every column of [images, columns]; errors as in [`average_precision`].
 pub fn average_precisions(
     truth: &[f32],
     scores: &[f32],
@@ -88,7 +90,7 @@ pub fn average_precisions(
         .collect()
 }
 
-/// The mean over the classes that have positives; an error if none has.
+/// The mean of [`average_precisions`] over the classes that have positives; an error if none has.
 pub fn mean_average_precision(
     truth: &[f32],
     scores: &[f32],

@@ -8,21 +8,26 @@ use crate::random::{Stream, domain};
 /// The middle 95 % of a score over resampled test sets, and its mean over them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Interval {
+    /// 2.5 % of the scores are below.
     pub low: f64,
+    /// The mean of the scores.
     pub mean: f64,
+    /// 2.5 % of the scores are above.
     pub high: f64,
 }
 
-/// What the score comes to when the truth belongs to other pictures.
+/// What the score comes to when the truth belongs to other images.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Control {
+    /// The mean over the shuffles.
     pub mean: f64,
     /// 95 % of the shuffles score less: a real score should be above.
     pub upper: f64,
 }
 
 /// The percentile bootstrap (Efron 1979): `samples` indices are drawn with replacement, scored, and
-/// again. A draw that has no score (not a number, e.g. no positives in it) is left out.
+/// again. A draw that has no score (not a number, e.g. no positives in it) is left out; an error where no
+/// draw has one, and for no samples or repeats. The same seed gives the same draws.
 pub fn bootstrap(
     samples: usize,
     repeats: usize,
@@ -42,6 +47,7 @@ pub fn bootstrap(
 }
 
 /// The permutation control: `score(order)` pairs prediction `i` with the truth of `order[i]`.
+/// Errors as in [`bootstrap`].
 pub fn permutation_control(
     samples: usize,
     repeats: usize,

@@ -2,10 +2,11 @@
 //!
 //!   y [N·OH·OW, F] = patches(x) [N·OH·OW, kh·kw·C] · w [kh·kw·C, F] + b
 //!
-//! Adds: the product of gemm_4_registers.rs, with all its reuse of registers and caches, and all threads. It costs a
-//! matrix kh·kw times as large as the picture, which goes to memory and comes back: 8·kh·kw bytes for every 4 of x.
-//! With few filters these bytes bind: F/4 operations for each byte of the matrix, 16 with 64 filters, where the
-//! definition has hundreds. A 1×1 kernel pays a copy of the picture, for nothing.
+//! Adds: the product of gemm_4_registers.rs, with all its reuse of registers and caches, and all
+//! threads. It costs a matrix kh·kw times as large as the picture, which goes to memory and comes back:
+//! 8·kh·kw bytes for every 4 of x. With few filters these bytes bind: F/4 operations for each byte of
+//! the matrix, 16 with 64 filters, where the definition has hundreds. A 1×1 kernel pays a copy of the
+//! picture, for nothing.
 //!
 //! Reached: 164 GFLOP/s at 3×3 with 64 channels and filters, 250 with 256.
 

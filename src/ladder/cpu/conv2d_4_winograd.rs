@@ -1,10 +1,12 @@
-//! Convolution, rung 4 of 5: Winograd's F(2×2, 3×3), for 3×3 windows of stride 1 ([`crate::backend::cpu::winograd`]).
+//! Convolution, rung 4 of 5: Winograd's F(2×2, 3×3), for 3×3 windows of stride 1
+//! ([`crate::backend::cpu::winograd`]).
 //!
-//! Adds: windows of 4×4 pixels and the kernels are transformed (sums and halves alone) so that 2×2 outputs cost 16
-//! multiplications a channel and filter instead of 36. GFLOP/s below are the definition's, so they may pass 100 % of
-//! the machine's multiply-adds: the bound is 225 %, less what the transforms cost, which C and F share: some 32
-//! additions a window and channel, some 24 an output tile and filter, for 32·F and 32·C operations of products. With
-//! fewer than 16 channels they do not pay, and the operator takes rung 3 or a kernel for first layers.
+//! Adds: windows of 4×4 pixels and the kernels are transformed (sums and halves alone) so that 2×2
+//! outputs cost 16 multiplications a channel and filter instead of 36. GFLOP/s below are the
+//! definition's, so they may pass 100 % of the machine's multiply-adds: the bound is 225 %, less what
+//! the transforms cost, which C and F share: some 32 additions a window and channel, some 24 an output
+//! tile and filter, for 32·F and 32·C operations of products. With fewer than 16 channels they do not
+//! pay, and the operator takes rung 3 or a kernel for first layers.
 //!
 //! Reached: 482 GFLOP/s of the definition's with 64 channels and filters, 501 with 256 (117 %).
 

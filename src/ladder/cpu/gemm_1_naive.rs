@@ -2,10 +2,11 @@
 //!
 //!   C [m, n] = A [m, k] · B [k, n],  C(i, j) = Σ_p A(i, p) · B(p, j)
 //!
-//! Arithmetic should bind: 2·m·n·k operations for 4·(m·k + k·n + m·n) bytes, 170 a byte at 1024. But the inner loop
-//! goes down a column of B: every element lies on a line of its own, of which 4 of 64 bytes are used, and a column of
-//! 1024 lines a power of two apart falls into a few sets of the cache, which do not hold it until the next column
-//! comes. And each addition waits for the one before: four cycles a multiply-add, where a core could make 128 floats.
+//! Arithmetic should bind: 2·m·n·k operations for 4·(m·k + k·n + m·n) bytes, 170 a byte at 1024. But the
+//! inner loop goes down a column of B: every element lies on a line of its own, of which 4 of 64 bytes
+//! are used, and a column of 1024 lines a power of two apart falls into a few sets of the cache, which
+//! do not hold it until the next column comes. And each addition waits for the one before: four cycles a
+//! multiply-add, where a core could make 128 floats.
 //!
 //! Reached: 0.3 GFLOP/s at 1024 (0.1 %), 2.4 where B has 64 columns.
 

@@ -1,10 +1,11 @@
 //! Matrix product, rung 2 of 4: tiles that stay in the caches.
 //!
-//! Adds: the loops in another order, so that the innermost runs along a row of B and of C, which the compiler makes
-//! vectors of; a tile of B of 32 KiB stays in L1 while the rows of A pass by, so that B comes from memory once a
-//! block of rows and not once a row; blocks of rows on all threads. What is left: for each vector of multiply-adds
-//! two loads and a store (of the sums, which wander between L1 and the registers), where a core has two loads and one
-//! store for two multiply-adds: a quarter of the peak at best.
+//! Adds: the loops in another order, so that the innermost runs along a row of B and of C, which the
+//! compiler makes vectors of; a tile of B of 32 KiB stays in L1 while the rows of A pass by, so that B
+//! comes from memory once a block of rows and not once a row; blocks of rows on all threads. What is
+//! left: for each vector of multiply-adds two loads and a store (of the sums, which wander between L1
+//! and the registers), where a core has two loads and one store for two multiply-adds: a quarter of the
+//! peak at best.
 //!
 //! Reached: 76 GFLOP/s at 1024 (18 %).
 

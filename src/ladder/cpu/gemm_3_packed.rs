@@ -1,10 +1,11 @@
 //! Matrix product, rung 3 of 4: packed panels, and a row of sums in registers.
 //!
-//! Adds: B is copied once into panels two vectors wide and 256 deep ([`Packed`]), so that what the inner loop reads is
-//! one run of memory (16 or 32 KiB that stay in L1 while the rows of A pass by) and never falls into the same
-//! few sets of a cache; the two vectors of sums of a row stay in registers over all of a panel. What is left: two
-//! loads of B for two multiply-adds, each of which serves one row, and two chains of additions, each of which waits
-//! four cycles for itself: two units could make eight vectors in that time, so a quarter of the peak binds.
+//! Adds: B is copied once into panels two vectors wide and 256 deep ([`Packed`]), so that what the inner
+//! loop reads is one run of memory (16 or 32 KiB that stay in L1 while the rows of A pass by) and never
+//! falls into the same few sets of a cache; the two vectors of sums of a row stay in registers over all
+//! of a panel. What is left: two loads of B for two multiply-adds, each of which serves one row, and two
+//! chains of additions, each of which waits four cycles for itself: two units could make eight vectors
+//! in that time, so a quarter of the peak binds.
 //!
 //! Reached: 100 GFLOP/s at 1024 (24 %).
 

@@ -1,8 +1,10 @@
-//! Matrix product, rung 4 of 4: a tile of sums in registers, what the engine runs ([`crate::backend::cpu::gemm`]).
+//! Matrix product, rung 4 of 4: a tile of sums in registers, what the engine runs
+//! ([`crate::backend::cpu::gemm`]).
 //!
-//! Adds: 14 rows by two vectors of C (AVX-512; AVX2 has 6 by two) stay in registers, so that the two loads of B in a
-//! step serve 14 rows, and 28 chains of additions hide each other's four cycles: 16 loads for 28 multiply-adds. Rows
-//! of A are copied into blocks of 8 tiles that stay in L2, 17 cache lines apart. The multiply-adds bind.
+//! Adds: 14 rows by two vectors of C (AVX-512; AVX2 has 6 by two) stay in registers, so that the two
+//! loads of B in a step serve 14 rows, and 28 chains of additions hide each other's four cycles: 16
+//! loads for 28 multiply-adds. Rows of A are copied into blocks of 8 tiles that stay in L2, 17 cache
+//! lines apart. The multiply-adds bind.
 //!
 //! Reached: 241 GFLOP/s at 1024 (58 %).
 

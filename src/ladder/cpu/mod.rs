@@ -1,13 +1,15 @@
 //! The rungs of the CPU, one file each, to be read in the order of their numbers.
 //!
-//! Each is a small kernel of its own until the last ones, which are what the operators run ([`crate::backend::cpu`],
-//! [`crate::ops`]). The first are the naive references, on one thread and without vectors of their own; the others
-//! use all threads (`--threads 1` leaves the arithmetic alone) and the machine's instruction set.
+//! Each is a small kernel of its own until the last ones, which are what the operators run
+//! ([`crate::backend::cpu`], [`crate::ops`]). The first are the naive references, on one thread and
+//! without vectors of their own; the others use all threads (`--threads 1` leaves the arithmetic alone)
+//! and the machine's instruction set.
 //!
-//! Rooflines are told for cores with two units of 16-lane multiply-adds, some 200 GFLOP/s and 16 GB/s each: work with
-//! more than a dozen operations a byte is bound by arithmetic, work with fewer by bytes. The bench measures both
-//! limits in the same run and prints percentages of them. What the files say was reached is of one run on two cores
-//! of a Xeon with AVX-512 (427 GFLOP/s, 33 GB/s): yours will differ, the order of the rungs hardly.
+//! Rooflines are told for cores with two units of 16-lane multiply-adds, some 200 GFLOP/s and 16 GB/s
+//! each: work with more than a dozen operations a byte is bound by arithmetic, work with fewer by bytes.
+//! The bench measures both limits in the same run and prints percentages of them. What the files say was
+//! reached is of one run on two cores of a Xeon with AVX-512 (427 GFLOP/s, 33 GB/s): yours will differ,
+//! the order of the rungs hardly.
 
 mod conv2d_1_naive;
 mod conv2d_2_im2col;

@@ -53,7 +53,7 @@ impl LayerType for BatchNormalization {
             return Err(Error::argument("batch_norm", message));
         };
         let (scale_shift, epsilon, epilogue) = ([gamma, beta], self.epsilon, forward.epilogue);
-        if !forward.run.batch_statistics {
+        if !forward.mode.batch_statistics {
             let statistics = [mean, variance];
             return Ok(batch_norm_infer_fused(&x, scale_shift, statistics, epsilon, epilogue)?.into());
         }

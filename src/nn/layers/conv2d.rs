@@ -58,18 +58,18 @@ impl LayerType for Conv2D {
 
     fn forward(&self, inputs: Vec<Tensor>, forward: Forward) -> Result<LayerOutput> {
         let x = one(inputs, forward.name)?;
-        let Forward { parameters, mut epilogue, .. } = forward;
-        let pointwise = convolution(parameters, self.options());
+        let Forward { parameters, mut epilogue, prepack, .. } = forward;
+        let this = Convolution { prepack, ..convolution(parameters, self.options()) };
         // Its own activation comes in the place of that of a layer after it.
         let (fused, after) = self.activation.split();
         if fused != Activation::Linear {
             epilogue.activation = fused;
         }
         if let Some((depthwise, between)) = forward.depthwise {
-            let layers = Separable { depthwise, between, pointwise };
+            let layers = Separable { depthwise, between, pointwise: this };
             return LayerOutput::activated(separable_conv2d_fused(x, layers, epilogue)?, after);
         }
-        let result = conv2d_fused(&x, pointwise, epilogue)?;
+        let result = conv2d_fused(&x, this, epilogue)?;
         drop(x);
         Ok(LayerOutput { statistics: result.statistics, ..LayerOutput::activated(result.y, after)? })
     }
@@ -90,5 +90,5 @@ impl LayerType for Conv2D {
 
 /// A convolution's operands, depthwise or not: kernel, and bias where there is one.
 pub(crate) fn convolution(parameters: &[Tensor], options: Conv2dOptions) -> Convolution<'_> {
-    Convolution { kernel: &parameters[0], bias: parameters.get(1), options }
+    Convolution::new(&parameters[0], parameters.get(1), options)
 }

@@ -34,7 +34,7 @@ impl LayerType for Dropout {
 
     fn forward(&self, inputs: Vec<Tensor>, forward: Forward) -> Result<LayerOutput> {
         let (x, rate) = (one(inputs, forward.name)?, self.0);
-        Ok(match forward.run.dropout {
+        Ok(match forward.mode.dropout {
             Some((seed, step)) if rate > 0.0 => {
                 ops::dropout(&x, rate, seed, step, hash_name(forward.name))?.into()
             }

@@ -1,14 +1,16 @@
 //! What a layer is given to run, and what it gives.
 
 use crate::activation::Activation;
+use crate::backend::cpu::prepack::PrepackCache;
 use crate::error::{Error, Result};
 use crate::ops::batch_norm::Statistics;
 use crate::ops::{Convolution, Epilogue};
 use crate::tensor::Tensor;
+use std::sync::Arc;
 
 /// How a pass through the network behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
+pub struct Mode {
     /// Batch norm uses the batch's own statistics (and moves the moving ones).
     pub batch_statistics: bool,
     /// Trainable parameters are leaves of the tape.
@@ -17,15 +19,15 @@ pub struct Run {
     pub dropout: Option<(u64, u64)>,
 }
 
-impl Run {
+impl Mode {
     /// Moving statistics, no dropout, no gradients by parameters.
     pub fn infer() -> Self {
-        Run { batch_statistics: false, gradients: false, dropout: None }
+        Mode { batch_statistics: false, gradients: false, dropout: None }
     }
 
     /// Batch statistics, gradients, dropout keyed by (seed, step).
     pub fn train(seed: u64, step: u64) -> Self {
-        Run { batch_statistics: true, gradients: true, dropout: Some((seed, step)) }
+        Mode { batch_statistics: true, gradients: true, dropout: Some((seed, step)) }
     }
 }
 
@@ -35,7 +37,9 @@ pub(crate) struct Forward<'a> {
     pub name: &'a str,
     /// In the order of [`super::Layer::parameters`].
     pub parameters: &'a [Tensor],
-    pub run: Run,
+    /// Where layouts of the first of them are kept.
+    pub prepack: Option<&'a Arc<PrepackCache>>,
+    pub mode: Mode,
     /// What the layer makes in its own pass, which layers after it would.
     pub epilogue: Epilogue,
     /// The depthwise convolution that a 1×1 convolution makes before itself, and the activation between them.

@@ -1,7 +1,7 @@
 //! Layers: what a network is declared with. Names, defaults and initializers are Keras'.
 //!
-//! A layer is one file: its settings, its parameters, the shape it makes, what it costs, how it runs, and how Keras writes
-//! it down ([`LayerType`]). What it is called and what feeds it is the graph's ([`crate::nn`]).
+//! A layer is one file: its settings, its parameters, the shape it makes, what it costs, how it runs, and how
+//! Keras writes it down ([`LayerType`]). What it is called and what feeds it is the graph's ([`crate::nn`]).
 //!
 //! A new one is a file here, a variant of [`Layer`] and a line in [`Layer::with`].
 
@@ -33,7 +33,7 @@ pub use conv2d::Conv2D;
 pub(crate) use conv2d::convolution;
 pub use dense::Dense;
 pub use depthwise_conv2d::DepthwiseConv2D;
-pub use forward::Run;
+pub use forward::Mode;
 pub(crate) use forward::{Forward, LayerOutput};
 pub use initializers::Initializer;
 pub use refused::Refused;
@@ -89,8 +89,8 @@ pub(crate) trait LayerType {
     /// The shape it makes of its inputs' shapes.
     fn output_shape(&self, inputs: &Shapes) -> Result<Vec<usize>>;
 
-    /// Multiplications and additions for one image, forward. Element-wise layers count one an element, pools one a cell of a
-    /// window, batch norm two an element. None where there are more than can be counted.
+    /// Multiplications and additions for one image, forward. Element-wise layers count one an element, pools
+    /// one a cell of a window, batch norm two an element. None where there are more than can be counted.
     fn flops(&self, input: &[usize], output: &[usize]) -> Option<u64>;
 
     /// Its operators on the tape. Inputs are given away: an activation overwrites one that nobody else holds.
@@ -136,8 +136,8 @@ impl Layer {
         self.with(|layer| layer.default_name())
     }
 
-    /// The parameters of a layer fed with tensors of this shape (without the batch axis); an error where one could not
-    /// be a tensor.
+    /// The parameters of a layer fed with tensors of this shape (without the batch axis); an error where one
+    /// could not be a tensor.
     pub fn parameters(&self, input: &[usize]) -> Result<Vec<ParameterSpec>> {
         self.with(|layer| layer.parameters(input))
     }

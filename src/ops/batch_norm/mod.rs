@@ -17,9 +17,8 @@
 //! and M2 = Σ(x − m)² in two passes over data that is still in cache; tiles are merged in order
 //! (Chan, Golub and LeVeque, 1979), in f64. With n = 1 the result is exactly β.
 //!
-//! Bytes bind: training reads x twice and writes y, or once where the convolution before it has told the statistics
-//! (`moments.rs`); backward reads x and g twice and writes ∂x
-//! (inference: reads each once).
+//! Bytes bind: training reads x twice and writes y, or once where the convolution before it has told the
+//! statistics (`moments.rs`); backward reads x and g twice and writes ∂x (inference: reads each once).
 
 /// The body for every vector of `channels` elements: from c on, n of them, whole vectors with FULL = true.
 macro_rules! for_each_vector {
@@ -99,8 +98,8 @@ pub fn batch_norm_train(
     batch_norm_train_fused(None, x, [gamma, beta], epsilon, activation.into())
 }
 
-/// The same and what its epilogue makes of the result; x's statistics are `known` where the operator that made it has told
-/// them.
+/// The same and what its epilogue makes of the result; x's statistics are `known` where the operator that
+/// made it has told them.
 pub(crate) fn batch_norm_train_fused(
     known: Option<Statistics>,
     x: &Tensor,
@@ -400,7 +399,8 @@ fn normalise(x: &Tensor, normal: &Normal, activation: Activation) -> Tensor {
     cpu::normalise(x, normal, activation)
 }
 
-/// ∂x = a·(g − ḡ) + b·(x − m) with the constants [a, ḡ, b] of each channel, g as it comes through the activation.
+/// ∂x = a·(g − ḡ) + b·(x − m) with the constants [a, ḡ, b] of each channel, g as it comes through the
+/// activation.
 fn input_gradient(
     dy: &Tensor,
     x: &Tensor,
@@ -474,7 +474,8 @@ pub fn cases() -> Vec<Case> {
 }
 
 impl Tensor {
-    /// [`batch_norm_train`] without an activation: `[..., C]` normalised by its own statistics, which come along.
+    /// [`batch_norm_train`] without an activation: `[..., C]` normalised by its own statistics, which come
+    /// along.
     pub fn batch_norm_train(&self, gamma: &Tensor, beta: &Tensor, epsilon: f64) -> Result<BatchNorm> {
         batch_norm_train(self, gamma, beta, epsilon, Activation::Linear)
     }

@@ -246,13 +246,13 @@ mod tests {
                 for (x, w, stride) in convolutions {
                     let (x, w, options) = (noise(&x), noise(&w), options(stride));
                     let expected = conv2d(&x, &w, None, options).unwrap();
-                    let convolution = Convolution { kernel: &w, bias: None, options };
+                    let convolution = Convolution::new(&w, None, options);
                     check(conv2d_fused(&x, convolution, told_along()).unwrap(), expected);
                 }
                 for (x, stride) in [([2, 33, 29, 35], 1), ([1, 300, 301, 96], 1), ([3, 40, 41, 16], 2)] {
                     let (x, w, options) = (noise(&x), noise(&[3, 3, x[3], 1]), options(stride));
                     let expected = depthwise_conv2d(&x, &w, None, options).unwrap();
-                    let convolution = Convolution { kernel: &w, bias: None, options };
+                    let convolution = Convolution::new(&w, None, options);
                     check(depthwise_conv2d_fused(&x, convolution, told_along()).unwrap(), expected);
                 }
             });

@@ -72,7 +72,7 @@ impl Layer {
             inputs.push(Input::new("b", [g.out_channels]));
         }
         Case::new("conv2d", self.name, size, inputs, move |t| {
-            let convolution = Convolution { kernel: &t[1], bias: t.get(2), options };
+            let convolution = Convolution::new(&t[1], t.get(2), options);
             Ok(conv2d_fused(&t[0], convolution, activation.into())?.y)
         })
         .flops(g.flops())

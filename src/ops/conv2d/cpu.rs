@@ -20,7 +20,7 @@ use crate::backend::cpu::gemm::{
     Dense, GridPlace, Matrix, Packed, Patches, Right, Start, gram, matrix_product, multiply_rows,
     product,
 };
-use crate::backend::cpu::kept::Weights;
+use crate::backend::cpu::prepack::WeightView;
 use crate::backend::cpu::simd::Isa;
 use crate::backend::cpu::winograd::{self, Finish};
 use crate::context::fast_math;
@@ -33,7 +33,7 @@ pub fn forward(
     isa: Isa,
     g: &Conv2dGeometry,
     x: &[f32],
-    weights: Weights,
+    weights: WeightView,
     b: Option<&[f32]>,
     activation: Activation,
     moments: Option<&mut Moments>,
@@ -63,7 +63,7 @@ pub fn forward(
         }
         Algorithm::ImplicitGemm => {
             let right = Right::matrix(weights.values, window(g), g.out_channels);
-            let packed = weights.form(pixels(g), ("blocks", isa), || Packed::new(isa, &right));
+            let packed = weights.layout(pixels(g), ("blocks", isa), || Packed::new(isa, &right));
             let (start, place) = (b.map_or(Start::Zero, Start::Bias), Dense(g.out_channels));
             // SAFETY: dense rows, one an output pixel.
             unsafe { product(&patches(g, x), &packed, start, activation, &place, y) };
@@ -111,7 +111,7 @@ pub fn forward_pooled(
     isa: Isa,
     g: &Conv2dGeometry,
     x: &[f32],
-    weights: Weights,
+    weights: WeightView,
     b: Option<&[f32]>,
     activation: Activation,
     y: &mut [f32],
@@ -125,7 +125,7 @@ pub fn forward_onto(
     isa: Isa,
     g: &Conv2dGeometry,
     x: &[f32],
-    weights: Weights,
+    weights: WeightView,
     b: Option<&[f32]>,
     y: &mut [f32],
 ) {
@@ -137,7 +137,7 @@ fn with_winograd(
     isa: Isa,
     g: &Conv2dGeometry,
     x: &[f32],
-    weights: Weights,
+    weights: WeightView,
     finish: Finish,
     y: &mut [f32],
 ) {
@@ -145,26 +145,26 @@ fn with_winograd(
     let g = &winograd_geometry(Pass::Forward, g, fast_math());
     let form = if g.tile == 4 { "winograd, 4×4" } else { "winograd" };
     let make = || winograd::transform_kernels(isa, g, weights.values);
-    winograd::convolve(isa, g, x, &weights.form(pixels, (form, isa), make), finish, y);
+    winograd::convolve(isa, g, x, &weights.layout(pixels, (form, isa), make), finish, y);
 }
 
 /// The right factor of a kernel that [`is_pointwise`].
-pub fn pointwise_panels(isa: Isa, g: &Conv2dGeometry, weights: Weights) -> Arc<Packed> {
+pub fn pointwise_panels(isa: Isa, g: &Conv2dGeometry, weights: WeightView) -> Arc<Packed> {
     assert!(is_pointwise(g));
     let right = Right::matrix(weights.values, g.in_channels, g.out_channels);
-    weights.form(pixels(g), ("whole", isa), || Packed::whole(isa, &right))
+    weights.layout(pixels(g), ("whole", isa), || Packed::whole(isa, &right))
 }
 
 /// What a sparse convolution needs of its kernel, where that is kept.
 fn by_tap(
     isa: Isa,
     taps: &Sparse,
-    weights: Weights,
+    weights: WeightView,
     pixels: usize,
     name: &'static str,
     right: &Right,
 ) -> Option<Arc<ByTap>> {
-    let kernel = weights.keeps(pixels)?.get((name, isa), || taps.pack(isa, right));
+    let kernel = weights.kept_layout(pixels, (name, isa), || taps.pack(isa, right))?;
     taps.holds(&kernel).then_some(kernel)
 }
 
@@ -178,15 +178,15 @@ fn window(g: &Conv2dGeometry) -> usize {
     g.kernel[0] * g.kernel[1] * g.in_channels
 }
 
-pub fn input_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], weights: Weights, dx: &mut [f32]) {
+pub fn input_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], weights: WeightView, dx: &mut [f32]) {
     let (c, f) = (g.in_channels, g.out_channels);
     let (w, pixels) = (weights.values, g.batch * g.input[0] * g.input[1]);
     match algorithm(Pass::InputGrad, isa, g, fast_math()) {
         Algorithm::Winograd { .. } => {
             let g = winograd_geometry(Pass::InputGrad, g, fast_math());
-            let form = if g.tile == 4 { "winograd, 4×4, turned" } else { "winograd, turned" };
+            let form = if g.tile == 4 { "winograd, 4×4, transposed" } else { "winograd, transposed" };
             let make = || winograd::transform_kernels(isa, &g, &winograd::turned(w, c, f));
-            let u = weights.form(pixels, (form, isa), make);
+            let u = weights.layout(pixels, (form, isa), make);
             winograd::convolve(isa, &g, dy, &u, Finish::default(), dx);
         }
         Algorithm::DirectRgb => input_grad_rgb::run(isa, g, dy, w, dx),
@@ -197,13 +197,13 @@ pub fn input_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], weights: Weights
                 Right { taps: turned, inner: f, columns: c, stride: f, values: w, transposed: true };
             let transposed = transposed(g);
             let taps = Sparse::new(&transposed);
-            let kept = by_tap(isa, &taps, weights, pixels, "by tap, turned", &right);
+            let kept = by_tap(isa, &taps, weights, pixels, "by tap, transposed", &right);
             let kernel = TapMatrices { right: &right, kept: kept.as_deref() };
             taps.convolve(isa, dy, kernel, None, Activation::Linear, dx);
         }
         Algorithm::PointwiseGemm => {
             let make = || Packed::whole(isa, &Right::transpose(w, f, c));
-            let packed = weights.form(pixels, ("whole, transposed", isa), make);
+            let packed = weights.layout(pixels, ("whole, transposed", isa), make);
             matrix_product(dy, &packed, Start::Zero, Activation::Linear, dx);
         }
         Algorithm::ImplicitGemm => input_gradient_by_phases(isa, g, dy, w, dx),

@@ -27,7 +27,7 @@ pub use cases::cases;
 
 use crate::activation::Activation;
 use crate::autograd::{Needs, record_all};
-use crate::backend::cpu::kept::Weights;
+use crate::backend::cpu::prepack::{PrepackCache, WeightView};
 use crate::context::{fast_math, isa, precision, with_fast_math};
 use crate::error::{Error, Result};
 use crate::ops::batch_norm::Moments;
@@ -35,6 +35,7 @@ use crate::ops::epilogue::{Epilogue, Fusable, Fused, Setting};
 use crate::ops::{Padding, Route, route, span};
 use crate::pool::Buffer;
 use crate::tensor::{Real, Shape, Tensor};
+use std::sync::Arc;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv2dOptions {
@@ -156,9 +157,22 @@ pub(crate) struct Convolution<'a> {
     pub kernel: &'a Tensor,
     pub bias: Option<&'a Tensor>,
     pub options: Conv2dOptions,
+    /// Where layouts of the kernel may be kept: its owner's.
+    pub prepack: Option<&'a Arc<PrepackCache>>,
 }
 
-impl Convolution<'_> {
+impl<'a> Convolution<'a> {
+    /// Without a place for layouts of the kernel.
+    pub(crate) fn new(kernel: &'a Tensor, bias: Option<&'a Tensor>, options: Conv2dOptions) -> Self {
+        Convolution { kernel, bias, options, prepack: None }
+    }
+
+    /// Where layouts of the kernel are kept: nowhere while it trains, for it changes in each step.
+    pub(crate) fn cache(&self) -> Option<(&'a PrepackCache, u64)> {
+        let cache = self.prepack.filter(|_| !self.kernel.needs_grad())?;
+        Some((cache, self.kernel.version()))
+    }
+
     /// An error where the bias is not of one number a channel of the result.
     pub(crate) fn check_bias(&self, op: &'static str, channels: usize) -> Result<()> {
         match self.bias {
@@ -180,7 +194,7 @@ impl Convolution<'_> {
 /// # Errors
 /// Where shapes, types or devices do not fit together.
 pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions) -> Result<Tensor> {
-    let convolution = Convolution { kernel: w, bias: b, options };
+    let convolution = Convolution::new(w, b, options);
     Ok(conv2d_fused(x, convolution, Epilogue::default())?.y)
 }
 
@@ -190,7 +204,7 @@ pub(crate) fn conv2d_fused(
     convolution: Convolution,
     mut epilogue: Epilogue,
 ) -> Result<Fused> {
-    let Convolution { kernel, bias, options } = convolution;
+    let Convolution { kernel, bias, options, .. } = convolution;
     let g = Conv2dGeometry::new(x.shape(), kernel.shape(), options)?;
     convolution.check_bias("conv2d", g.out_channels)?;
     let inputs: Vec<&Tensor> = [x, kernel].into_iter().chain(bias).chain(&epilogue.residual).collect();
@@ -260,9 +274,10 @@ fn convolve(
         Route::F64 => forward::<f64>(&g, x, w, b, reference::forward),
         Route::Reference => forward::<f32>(&g, x, w, b, reference::forward),
         Route::Fast => {
-            let kept = (!w.needs_grad()).then(|| w.kept());
+            let cache = convolution.cache();
             forward::<f32>(&g, x, w, b, |g, x, values, b, y| {
-                cpu::forward(isa(), g, x, Weights { values, kept }, b, activation, moments.as_mut(), y)
+                let weights = WeightView { values, cache };
+                cpu::forward(isa(), g, x, weights, b, activation, moments.as_mut(), y)
             })
         }
         Route::Cuda(cuda) => Tensor::from_memory(
@@ -274,7 +289,7 @@ fn convolve(
     let has_bias = b.is_some();
     let saved_x = needs.0[1].then(|| x.detach());
     let saved_w = needs.0[0].then(|| w.detach());
-    let constant = !w.needs_grad();
+    let prepack = convolution.prepack.filter(|_| !w.needs_grad()).cloned();
     let kernel_shape = w.shape();
     let made = activation.made(fused, &output, &needs);
     let output = record_all("conv2d", &inputs, output, move |dy| {
@@ -285,8 +300,8 @@ fn convolve(
                 Route::F64 => gradient::<f64>(shape, &dy, &w, &g, reference::input_gradient),
                 Route::Reference => gradient::<f32>(shape, &dy, &w, &g, reference::input_gradient),
                 Route::Fast => gradient::<f32>(shape, &dy, &w, &g, |g, dy, values, dx| {
-                    let kept = constant.then(|| w.kept());
-                    let w = Weights { values, kept };
+                    let cache = prepack.as_deref().map(|cache| (cache, w.version()));
+                    let w = WeightView { values, cache };
                     with_fast_math(fast, || cpu::input_gradient(isa(), g, dy, w, dx))
                 }),
                 Route::Cuda(cuda) => {
@@ -323,7 +338,7 @@ fn pooled(g: &Conv2dGeometry, x: &Tensor, convolution: Convolution, activation: 
     let Convolution { kernel: w, bias, .. } = convolution;
     let [height, width] = g.output.map(|side| side / 2);
     let mut y = Buffer::<f32>::new(g.batch * height * width * g.out_channels);
-    let weights = Weights { values: w.values(), kept: Some(w.kept()) };
+    let weights = WeightView { values: w.values(), cache: convolution.cache() };
     cpu::forward_pooled(isa(), g, x.values(), weights, bias.map(|b| b.values()), activation, &mut y);
     Tensor::from_buffer(y, [g.batch, height, width, g.out_channels])
 }
@@ -331,7 +346,7 @@ fn pooled(g: &Conv2dGeometry, x: &Tensor, convolution: Convolution, activation: 
 /// `residual` + the convolution, in the memory of the residual, where [`Conv2dGeometry::fuses_residual`].
 fn add_to(mut residual: Tensor, g: &Conv2dGeometry, x: &Tensor, convolution: Convolution) -> Tensor {
     let Convolution { kernel: w, bias, .. } = convolution;
-    let weights = Weights { values: w.values(), kept: Some(w.kept()) };
+    let weights = WeightView { values: w.values(), cache: convolution.cache() };
     let bias = bias.map(|b| b.values());
     cpu::forward_onto(isa(), g, x.values(), weights, bias, residual.values_mut());
     residual.detach()
@@ -363,7 +378,8 @@ fn gradient<T: Real>(
 }
 
 impl Tensor {
-    /// [`conv2d`] of `[N, H, W, C]` with a kernel `[kh, kw, C, F]` and a bias `[F]` or `None`: `[N, H', W', F]`.
+    /// [`conv2d`] of `[N, H, W, C]` with a kernel `[kh, kw, C, F]` and a bias `[F]` or `None`: `[N, H', W',
+    /// F]`.
     ///
     /// ```
     /// use atrous::{Tensor, ops::Conv2dOptions};
@@ -428,7 +444,7 @@ mod tests {
                         let onto = noise(&[2, 5, 7, f]);
                         let plain = conv2d(&x, &w, b.as_ref(), options).unwrap();
                         let expected = crate::ops::add(&plain, &onto).unwrap();
-                        let convolution = Convolution { kernel: &w, bias: b.as_ref(), options };
+                        let convolution = Convolution::new(&w, b.as_ref(), options);
                         // Held by somebody else, its memory stays as it is.
                         let shared = added(&x, convolution, onto.clone()).unwrap();
                         let alone = added(&x, convolution, onto).unwrap();
@@ -439,7 +455,7 @@ mod tests {
             });
         }
         let (x, w) = (noise(&[1, 2, 2, 3]), noise(&[1, 1, 3, 4]).leaf());
-        let convolution = Convolution { kernel: &w, bias: None, options: Conv2dOptions::default() };
+        let convolution = Convolution::new(&w, None, Conv2dOptions::default());
         assert!(added(&x, convolution, noise(&[1, 2, 2, 4])).unwrap().needs_grad());
         assert!(added(&x, convolution, noise(&[1, 2, 3, 4])).is_err());
     }
@@ -464,7 +480,7 @@ mod tests {
                             continue;
                         }
                         let expected = max_pool2d(&activation.apply(plain).unwrap(), POOL).unwrap();
-                        let convolution = Convolution { kernel: &kernel, bias: Some(&b), options };
+                        let convolution = Convolution::new(&kernel, Some(&b), options);
                         let pooled = |x: &Tensor| {
                             let epilogue = Epilogue { activation, pool: true, ..Epilogue::default() };
                             conv2d_fused(x, convolution, epilogue).unwrap().y

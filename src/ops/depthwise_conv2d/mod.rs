@@ -104,7 +104,7 @@ pub fn depthwise_conv2d(
     b: Option<&Tensor>,
     options: Conv2dOptions,
 ) -> Result<Tensor> {
-    let convolution = Convolution { kernel: w, bias: b, options };
+    let convolution = Convolution::new(w, b, options);
     Ok(depthwise_conv2d_fused(x, convolution, Epilogue::default())?.y)
 }
 
@@ -114,7 +114,7 @@ pub(crate) fn depthwise_conv2d_fused(
     convolution: Convolution,
     mut epilogue: Epilogue,
 ) -> Result<Fused> {
-    let Convolution { kernel: w, bias: b, options } = convolution;
+    let Convolution { kernel: w, bias: b, options, .. } = convolution;
     let g = DepthwiseGeometry::new(x.shape(), w.shape(), options)?;
     convolution.check_bias("depthwise_conv2d", g.channels)?;
     let inputs: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
@@ -274,7 +274,7 @@ pub fn cases() -> Vec<Case> {
             inputs.push(Input::new("b", [x[3]]));
         }
         Case::new("depthwise_conv2d", name, size, inputs, move |t| {
-            let convolution = Convolution { kernel: &t[1], bias: t.get(2), options };
+            let convolution = Convolution::new(&t[1], t.get(2), options);
             Ok(depthwise_conv2d_fused(&t[0], convolution, activation.into())?.y)
         })
         .flops(g.flops())
@@ -314,7 +314,8 @@ pub fn cases() -> Vec<Case> {
 }
 
 impl Tensor {
-    /// [`depthwise_conv2d`] of `[N, H, W, C]` with a kernel `[kh, kw, C, 1]` and a bias `[C]` or `None`: `[N, H', W', C]`.
+    /// [`depthwise_conv2d`] of `[N, H, W, C]` with a kernel `[kh, kw, C, 1]` and a bias `[C]` or `None`: `[N,
+    /// H', W', C]`.
     pub fn depthwise_conv2d<'a>(
         &self,
         w: &Tensor,

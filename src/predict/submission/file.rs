@@ -13,16 +13,19 @@ const HEADER: [&str; 2] = ["Id", "Predicted"];
 const CLASSIFICATION: &str = "_classification";
 const SEGMENTATION: &str = "_segmentation";
 
-/// The two rows of one picture.
+/// The two rows of one image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
+    /// The image's, without what tells the rows apart.
     pub id: String,
+    /// The runs of one bit a class.
     pub classification: Runs,
+    /// The runs of the class masks, stacked and flattened.
     pub segmentation: Runs,
 }
 
 impl Entry {
-    /// `labels` is 0 or 1 a class; `mask` the picture's label map, or none for a run that only
+    /// `labels` is 0 or 1 a class; `mask` the image's label map, or none for a run that only
     /// classifies (its row is then empty).
     pub fn new(id: impl Into<String>, labels: &[u8], mask: Option<&[u8]>) -> Self {
         // There are as many masks as labels, and never more classes than a label map can name.
@@ -44,14 +47,14 @@ impl Entry {
 }
 
 /// Writes the entries as they come, so that they may be predicted one by one. An entry that is an
-/// error ends the writing, and the file that was there stays.
+/// error ends the writing and is returned, and the file that was there stays.
 pub fn write(path: impl AsRef<Path>, entries: impl IntoIterator<Item = Result<Entry>>) -> Result<()> {
     let mut failed = None;
     let written = write_atomically(path, |file| write_rows(file, entries, &mut failed));
     failed.map_or(written, Err)
 }
 
-/// Writes the entries to anything; `name` is what messages call it.
+/// Writes the entries to anything, up to the first that is an error; `name` is what messages call it.
 pub fn write_to(
     writer: impl Write,
     name: impl AsRef<Path>,
@@ -113,13 +116,15 @@ struct Row {
 }
 
 impl Submission {
+    /// Reads a csv file. An error, with line and column, for another header, an id of neither kind or that
+    /// came before, and runs that are none.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file = File::open(path).map_err(|error| Error::file(path, explain(&error)))?;
         Submission::from_reader(file, path)
     }
 
-    /// Reads from anything; `path` is what messages call it.
+    /// Reads from anything, as [`Submission::read`] does; `path` is what messages call it.
     pub fn from_reader(mut reader: impl Read, path: impl AsRef<Path>) -> Result<Self> {
         let mut submission = Submission { path: path.as_ref().to_owned(), ..Default::default() };
         let mut bytes = Vec::new();
@@ -149,7 +154,8 @@ impl Submission {
         Ok(submission)
     }
 
-    /// From labels and masks at hand; `name` is what messages call them.
+    /// A submission of labels and masks at hand; `name` is what messages call them. An error for an id that
+    /// came before.
     pub fn from_entries(
         name: impl AsRef<Path>,
         entries: impl IntoIterator<Item = Entry>,
@@ -167,10 +173,12 @@ impl Submission {
         self.places.get(id).map(|&place| &self.rows[place].runs)
     }
 
+    /// The number of rows, two an image.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
+    /// Whether there is no row.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
@@ -196,19 +204,21 @@ impl Submission {
     }
 }
 
-/// Dice of every row, and its means.
+/// Dice of every row, 0 to 1, and its means.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Score {
     /// Over all rows: the competition's figure.
     pub mean: f64,
-    /// Over the rows of either kind; none if the truth has no such row.
+    /// Over the classification rows; None if the truth has no such row.
     pub classification: Option<f64>,
+    /// Over the segmentation rows; None if the truth has no such row.
     pub segmentation: Option<f64>,
     /// Id and Dice, in the order of the truth.
     pub rows: Vec<(String, f64)>,
 }
 
-/// Scores a submission. It must have exactly the rows that the truth has, in any order.
+/// Scores a submission. An error where it has not exactly the rows that the truth has, in any order, or the
+/// truth has none.
 pub fn score(submission: &Submission, truth: &Submission) -> Result<Score> {
     if truth.is_empty() {
         return Err(Error::file(&truth.path, "there is no row to score"));
@@ -263,7 +273,8 @@ mod tests {
         write(&path, entries().into_iter().map(Ok)).unwrap();
         assert_eq!(
             std::fs::read_to_string(&path).unwrap(),
-            "Id,Predicted\n0_classification,2 2\n0_segmentation,6 2 12 1\n1_classification,1 1\n1_segmentation,\n"
+            "Id,Predicted\n0_classification,2 2\n0_segmentation,6 2 12 1\n\
+             1_classification,1 1\n1_segmentation,\n"
         );
         let truth = Submission::from_entries("truth", entries()).unwrap();
         let score = score(&Submission::read(&path).unwrap(), &truth).unwrap();
@@ -377,7 +388,9 @@ mod tests {
         }
 
         #[test]
-        fn any_rows_are_read_or_refused(rows in "([0-9]_(classification|segmentation),[0-9 ,]{0,12}\n){0,6}") {
+        fn any_rows_are_read_or_refused(
+            rows in "([0-9]_(classification|segmentation),[0-9 ,]{0,12}\n){0,6}"
+        ) {
             if let Ok(submission) = read(&format!("Id,Predicted\n{rows}")) && !submission.is_empty() {
                 prop_assert_eq!(score(&submission, &submission).unwrap().mean, 1.0);
             }

@@ -1,6 +1,6 @@
 //! The competition's `submission.csv`: which labels to predict, and writing, reading and scoring.
 //!
-//! Header `Id,Predicted`; per picture a row `{id}_classification` (the label bits) and a row
+//! Header `Id,Predicted`; per image a row `{id}_classification` (the label bits) and a row
 //! `{id}_segmentation` (the class masks, stacked), both as [`Runs`]. Scored by the mean of the
 //! Dice coefficients `2|A ∩ B| / (|A| + |B|)` of all rows, 1 where both are empty.
 
@@ -13,25 +13,27 @@ pub use runs::{Run, Runs};
 use crate::error::{Error, Result};
 use crate::eval::metrics::arg_max;
 
-/// The labels of one picture: every class over the threshold; where none is, the most probable.
+/// The labels of one image, 0 or 1 a class: every class over the threshold; where none is, the most
+/// probable.
 ///
-/// "Over" is strict, and of several equally probable classes the first is taken.
+/// "Over" is strict, and among several equally probable classes the first is taken.
 pub fn labels_from_probabilities(row: &[f32], threshold: f32) -> Vec<u8> {
-    or_most_probable(row, row.iter().map(|&p| (p > threshold) as u8).collect())
+    or_most_probable(row, row.iter().map(|&p| u8::from(p > threshold)).collect())
 }
 
-/// The same with a threshold for each class.
-pub fn labels_from_probabilities_by_class(row: &[f32], thresholds: &[f32]) -> Result<Vec<u8>> {
+/// [`labels_from_probabilities`] with a threshold for each class.
+pub(crate) fn labels_from_probabilities_by_class(row: &[f32], thresholds: &[f32]) -> Result<Vec<u8>> {
     if row.len() != thresholds.len() {
         let expected = format!("{} thresholds, one a class", row.len());
         return Err(Error::shape("labels_from_probabilities_by_class", expected, thresholds.len()));
     }
-    Ok(or_most_probable(row, row.iter().zip(thresholds).map(|(p, t)| (p > t) as u8).collect()))
+    Ok(or_most_probable(row, row.iter().zip(thresholds).map(|(p, t)| u8::from(p > t)).collect()))
 }
 
-fn or_most_probable(row: &[f32], mut labels: Vec<u8>) -> Vec<u8> {
-    if !row.is_empty() && labels.iter().all(|&label| label == 0) {
-        labels[arg_max(row)] = 1;
+/// These labels of a picture with such probabilities; where none is set, the most probable.
+pub(super) fn or_most_probable<T: From<bool> + PartialEq>(row: &[f32], mut labels: Vec<T>) -> Vec<T> {
+    if !row.is_empty() && !labels.contains(&true.into()) {
+        labels[arg_max(row)] = true.into();
     }
     labels
 }

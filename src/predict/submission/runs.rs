@@ -9,7 +9,9 @@ use std::str::FromStr;
 /// Consecutive ones of a mask; `start` counts from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
+    /// The position of the first one.
     pub start: u64,
+    /// How many there are, above 0.
     pub length: u64,
 }
 
@@ -24,7 +26,7 @@ impl Run {
 pub struct Runs(Vec<Run>);
 
 impl Runs {
-    /// Of a flat mask or a row of labels: whatever is not zero is a one.
+    /// The runs of a flat mask or a row of labels: whatever is not zero is a one.
     pub fn of_mask(mask: &[u8]) -> Self {
         let mut runs = Runs::default();
         for (i, _) in mask.iter().enumerate().filter(|&(_, &value)| value != 0) {
@@ -33,8 +35,8 @@ impl Runs {
         runs
     }
 
-    /// Of a label map: the masks of class 1, 2, … `classes`, stacked and flattened. Other labels
-    /// (background, void) are in no mask. Runs may cross rows and, at the very end and start, masks.
+    /// The runs of a label map: those of the masks of class 1, 2, … `classes`, stacked and flattened. Other
+    /// labels (background, void) are in no mask. Runs may cross rows and, at the very end and start, masks.
     pub fn of_classes(labels: &[u8], classes: u8) -> Self {
         // One pass over the map instead of one a class: runs are kept by class, then joined.
         let mut planes = vec![Runs::default(); classes as usize + 1];
@@ -61,26 +63,22 @@ impl Runs {
         }
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = Run> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Run> {
         self.0.iter().copied()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The number of ones.
-    pub fn ones(&self) -> u64 {
+    pub(crate) fn ones(&self) -> u64 {
         self.0.iter().map(|run| run.length).sum()
     }
 
     /// The position behind the last one.
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.0.last().map_or(0, |run| run.end())
     }
 
     /// The ones that both have.
-    pub fn intersection(&self, other: &Runs) -> u64 {
+    pub(crate) fn intersection(&self, other: &Runs) -> u64 {
         let (mut a, mut b) = (self.iter().peekable(), other.iter().peekable());
         let mut both = 0;
         while let (Some(&x), Some(&y)) = (a.peek(), b.peek()) {
@@ -99,7 +97,7 @@ impl Runs {
         dice_of_sizes(self.ones(), other.ones(), self.intersection(other))
     }
 
-    /// The flat mask of `length` elements, 0 or 1.
+    /// The flat mask of `length` elements, 0 or 1; an error where a run ends behind it.
     pub fn to_mask(&self, length: usize) -> Result<Vec<u8>> {
         if self.end() > length as u64 {
             let message = format!("a run ends at {}, but the mask has {length} elements", self.end());
@@ -112,8 +110,8 @@ impl Runs {
         Ok(mask)
     }
 
-    /// The label map of `pixels` elements whose class masks these are, stacked. A pixel must not be
-    /// in two masks.
+    /// The label map of `pixels` elements whose class masks these are, stacked. An error where a
+    /// pixel is in two masks, or a run ends behind the last.
     pub fn to_classes(&self, pixels: usize, classes: u8) -> Result<Vec<u8>> {
         let elements = pixels.checked_mul(classes as usize).ok_or_else(|| {
             let message = format!("{classes} masks of {pixels} elements are more than there can be");

@@ -109,12 +109,18 @@ impl Tile<'_> {
         // The number of rows must be known to the compiler for the tile to stay in registers.
         macro_rules! of {
             ($($n:literal)*) => {
-                match (rows, self.columns > V::LANES, INLINED) {
-                    $(($n, wide, inlined) if const { $n <= V::TILE_ROWS } => match (wide, inlined) {
-                        (true, true) => unsafe { self.rows::<V, $n, 2, ROW_STEP, B>(to) },
-                        (false, true) => unsafe { self.rows::<V, $n, 1, ROW_STEP, B>(to) },
-                        (true, false) => unsafe { V::apart(Rows::<$n, 2, ROW_STEP, B> { tile, to }) },
-                        (false, false) => unsafe { V::apart(Rows::<$n, 1, ROW_STEP, B> { tile, to }) },
+                match (rows, self.columns > V::LANES) {
+                    $(($n, true) if const { $n <= V::TILE_ROWS && INLINED } => unsafe {
+                        self.rows::<V, $n, 2, ROW_STEP, B, true>(to)
+                    },
+                    ($n, false) if const { $n <= V::TILE_ROWS && INLINED } => unsafe {
+                        self.rows::<V, $n, 1, ROW_STEP, B, true>(to)
+                    },
+                    ($n, true) if const { $n <= V::TILE_ROWS && !INLINED } => unsafe {
+                        V::apart(Rows::<$n, 2, ROW_STEP, B> { tile, to })
+                    },
+                    ($n, false) if const { $n <= V::TILE_ROWS && !INLINED } => unsafe {
+                        V::apart(Rows::<$n, 1, ROW_STEP, B> { tile, to })
                     },)*
                     _ => {}
                 }
@@ -132,6 +138,7 @@ impl Tile<'_> {
         const WIDTH: usize,
         const ROW_STEP: usize,
         const B: bool,
+        const INLINED: bool,
     >(
         &self,
         to: &[*mut f32; MOST_ROWS],
@@ -185,20 +192,26 @@ impl Tile<'_> {
             let mut done = [[V::splat(0.0); WIDTH]; ROWS];
             macro_rules! rows {
                 ($($row:literal)*) => {
-                    $(if $row < ROWS {
+                    $(if const { $row < ROWS } {
                         done[$row] = sum[$row];
                     })*
                 };
             }
             rows!(0 1 2 3 4 5 6 7 8 9 10 11 12 13);
-            self.write(&done, to);
+            if const { INLINED } {
+                self.write(&done, to);
+            } else {
+                V::apart(Write::<WIDTH> { tile: self, sum: done.as_ptr().cast(), rows: ROWS, to });
+            }
         }
     }
 
+    /// # Safety
+    /// As [`write_as`].
     #[inline(always)]
-    unsafe fn write<V: Vector, const ROWS: usize, const WIDTH: usize>(
+    unsafe fn write<V: Vector, const WIDTH: usize>(
         &self,
-        sum: &[[V; WIDTH]; ROWS],
+        sum: &[[V; WIDTH]],
         to: &[*mut f32; MOST_ROWS],
     ) {
         // What is known when compiling costs nothing a vector: the common cases are compiled each for itself.
@@ -229,10 +242,10 @@ impl Tile<'_> {
 /// Rows of C, of so many columns.
 ///
 /// # Safety
-/// As [`write_vector`]; `to` has ROWS rows of `columns`.
+/// As [`write_vector`]; `to` has as many rows of `columns` as there are sums.
 #[inline(always)]
-unsafe fn write_as<V: Vector, const ROWS: usize, const WIDTH: usize>(
-    sum: &[[V; WIDTH]; ROWS],
+unsafe fn write_as<V: Vector, const WIDTH: usize>(
+    sum: &[[V; WIDTH]],
     to: &[*mut f32; MOST_ROWS],
     columns: usize,
     start: Start,
@@ -277,7 +290,7 @@ unsafe fn write_rows<V: Vector, const ROWS: usize, const WIDTH: usize>(
 ) {
     macro_rules! rows {
         ($($row:literal)*) => {
-            $(if $row < ROWS {
+            $(if const { $row < ROWS } {
                 for (half, &sum) in sum[$row].iter().enumerate() {
                     let at = half * V::LANES;
                     unsafe { write_vector(sum, to[$row].add(at), start, at, activation, stream) };
@@ -329,7 +342,28 @@ impl<const ROWS: usize, const WIDTH: usize, const ROW_STEP: usize, const B: bool
     #[inline(always)]
     fn run<V: Vector>(self) {
         // SAFETY: `Tile::run` makes these, under the same contract.
-        unsafe { self.tile.rows::<V, ROWS, WIDTH, ROW_STEP, B>(self.to) }
+        unsafe { self.tile.rows::<V, ROWS, WIDTH, ROW_STEP, B, false>(self.to) }
+    }
+}
+
+/// The sums of a tile, which tiles of all sizes have written by the same function.
+struct Write<'a, const WIDTH: usize> {
+    tile: &'a Tile<'a>,
+    /// \[rows, WIDTH\] vectors.
+    sum: *const f32,
+    rows: usize,
+    to: &'a [*mut f32; MOST_ROWS],
+}
+
+impl<const WIDTH: usize> Kernel for Write<'_, WIDTH> {
+    type Output = ();
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        // SAFETY: a tile of `rows` rows makes these, of such vectors, under the contract of `Tile::run`.
+        unsafe {
+            let sum = std::slice::from_raw_parts(self.sum.cast::<[V; WIDTH]>(), self.rows);
+            self.tile.write(sum, self.to);
+        }
     }
 }
 
@@ -384,7 +418,7 @@ impl<const ROW_STEP: usize> Left<ROW_STEP> {
             // (Written out: the compiler keeps the sums of a loop over rows in memory.)
             macro_rules! rows {
                 ($($row:literal)*) => {
-                    $(if $row < ROWS {
+                    $(if const { $row < ROWS } {
                         let left = V::splat(*self.at($row, k));
                         for half in 0..WIDTH {
                             sums[$row][half] = left.mul_add(right[half], sums[$row][half]);

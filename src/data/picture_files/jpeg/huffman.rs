@@ -6,7 +6,7 @@ const FAST: usize = 9;
 pub(super) struct Table {
     /// By the next bits: the code's length (0: it is longer) and its symbol.
     fast: [(u8, u8); 1 << FAST],
-    /// Of each length: the code after the last one, and what is added to a code to get its symbol.
+    /// For each length: the code after the last one, and what is added to a code to get its symbol.
     ends: [u32; 17],
     offsets: [i32; 17],
     symbols: Vec<u8>,
@@ -75,7 +75,8 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// A scan that ends too early is an error. (libjpeg goes on with zeros: a picture that is grey from there on.)
+    /// A scan that ends too early is an error. (libjpeg goes on with zeros: a picture that is grey from
+    /// there on.)
     fn skip(&mut self, count: usize) -> Result<(), String> {
         if count > self.count {
             return Err("a scan that ends before its last block".to_owned());

@@ -1,11 +1,13 @@
-//! JPEG files: baseline, extended and progressive ones of 8 bits with Huffman codes, grey, RGB, YCbCr, CMYK or YCCK, of
-//! any whole sampling ratio, in any number of scans.
+//! JPEG files: baseline, extended and progressive ones of 8 bits with Huffman codes, grey, RGB, YCbCr,
+//! CMYK or YCCK, of any whole sampling ratio, in any number of scans.
 //!
-//! The pixels are libjpeg-turbo's to the bit (its accurate whole-number transform and its smooth upsampling, which
-//! `djpeg`, Pillow and most frameworks use by default): networks are then given what they were trained on. The crates
-//! that were there to choose from decode scans of one component with some samplings to other pictures, without a word.
+//! The pixels are libjpeg-turbo's to the bit (its accurate whole-number transform and its smooth
+//! upsampling, which `djpeg`, Pillow and most frameworks use by default): networks are then given what
+//! they were trained on. The crates that were there to choose from decode scans of one component with
+//! some samplings to other pictures, without a word.
 //!
-//! Unlike libjpeg nothing is made up: a scan that ends early, a missing restart marker, scan or end is an error.
+//! Unlike libjpeg nothing is made up: a scan that ends early, a missing restart marker, scan or end is
+//! an error.
 
 use super::exif::{self, Orientation};
 use crate::data::Picture;
@@ -100,8 +102,8 @@ fn unknown(marker: u8) -> String {
     format!("{what}, which is not read: convert it to a baseline JPEG")
 }
 
-/// The next marker and what belongs to it. What stands between two segments is passed over, as libjpeg does: cameras
-/// leave such bytes after a scan.
+/// The next marker and what belongs to it. What stands between two segments is passed over, as libjpeg
+/// does: cameras leave such bytes after a scan.
 fn segment<'a>(bytes: &'a [u8], at: &mut usize) -> Result<(u8, &'a [u8]), String> {
     let cut = || "a file that ends before its end marker".to_owned();
     loop {
@@ -221,8 +223,8 @@ fn ycbcr([y, cb, cr]: [u8; 3]) -> [u8; 3] {
         .map(|difference| (y + difference).clamp(0, 255) as u8)
 }
 
-/// Colours through black ink. Four-colour JPEGs store how much of the paper shows, with Adobe's segment and, by the
-/// custom of libjpeg's tools and of browsers, without.
+/// Colours through black ink. Four-colour JPEGs store how much of the paper shows, with Adobe's segment
+/// and, by the custom of libjpeg's tools and of browsers, without.
 fn inked(colours: [u8; 3], black: u8) -> [u8; 3] {
     colours.map(|colour| ((u32::from(colour) * u32::from(black) * 2 + 255) / 510) as u8)
 }

@@ -1,0 +1,38 @@
+//! A model's graph as a training step runs it.
+
+use super::graph::Graph;
+use super::layers::Mode;
+use super::model::Model;
+use super::network::{ForwardOutput, Network};
+use super::parameters::Bindings;
+use super::plan::PlanCache;
+use super::rewrite::Rewrite;
+use crate::context::on_threads;
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// The rewritten graph of a model for training: see [`super::fold_frozen_batch_norm`],
+/// [`super::classify_before_upsampling`] and [`super::pad_within_convolutions`]. It runs on the model's own
+/// parameters; constants with frozen batch norms in them are all that it holds itself. It is of the model as
+/// it was made: when other layers train, or frozen ones have other values, there must be a new one.
+pub struct TrainingGraph {
+    graph: Graph,
+    bindings: Bindings,
+    plans: PlanCache,
+}
+
+impl TrainingGraph {
+    pub fn new(model: &Model) -> Result<Self> {
+        let rewrite = Rewrite::for_training(&model.graph, |layer| model.is_frozen(layer))?;
+        let bindings = rewrite.bind(model)?;
+        Ok(TrainingGraph { graph: rewrite.graph, bindings, plans: PlanCache::default() })
+    }
+
+    /// Runs the model it was made for: leaves and moving statistics of the pass are numbered as the model's
+    /// parameters are.
+    pub fn run(&self, model: &Model, x: &Tensor, mode: Mode) -> Result<ForwardOutput> {
+        let TrainingGraph { graph, bindings, plans } = self;
+        let network = Network { graph, bindings, store: &model.parameters, plans };
+        on_threads(x.device(), || network.run(x, mode, None))
+    }
+}
