@@ -9,7 +9,7 @@ use atrous::context::{Precision, with_conv_tile, with_precision};
 use atrous::eval::metrics;
 use atrous::ladder;
 use atrous::ops;
-use atrous::{Activation, DType, Device, Error, Tensor};
+use atrous::{DType, Device, Error, Tensor};
 use common::{real_device, test_device};
 use std::collections::BTreeSet;
 
@@ -126,6 +126,7 @@ fn launches_are_recorded() {
     let x = Tensor::zeros([3]).to_device(Device::Emulated).unwrap().leaf();
     ops::sum(&x).unwrap().backward().unwrap();
     // What no operator's case launches: updates and moving statistics.
+    use atrous::Activation;
     use atrous::ops::batch_norm_train;
     use atrous::optimizers::{Group, Optimizer, Rule, Update};
     let there = |values: &[f32]| {
