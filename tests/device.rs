@@ -126,6 +126,7 @@ fn launches_are_recorded() {
     let x = Tensor::zeros([3]).to_device(Device::Emulated).unwrap().leaf();
     ops::sum(&x).unwrap().backward().unwrap();
     // What no operator's case launches: updates and moving statistics.
+    use atrous::Activation;
     use atrous::ops::batch_norm_train;
     use atrous::optimizers::{Group, Optimizer, Rule, Update};
     let there = |values: &[f32]| {
