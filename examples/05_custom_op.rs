@@ -63,7 +63,7 @@ fn main() -> Result<()> {
     // Weights of −1 and 1 alone, learned all the same.
     let x = Tensor::randn([64, 4], 1);
     let target = x.dense(&Tensor::from([[1.0f32], [-1.0], [-1.0], [1.0]]), None)?;
-    let mut w = Tensor::full([4, 1], 0.1).leaf();
+    let mut w = Tensor::full([4, 1], 0.3).leaf();
     let mut sgd = Optimizer::sgd(0.05, 0.0)?;
     for step in 0..=3 {
         let difference = (x.dense(&Binarize.apply([&w])?, None)? - &target)?;

@@ -1,20 +1,24 @@
-// Functions of two numbers, element by element, broadcast: see src/ops/binary.rs, and src/ops/elementwise.rs for formulas and
-// gradients.
+// Functions of two numbers, element by element, broadcast: see src/ops/binary.rs, and src/ops/elementwise.rs
+// for formulas and gradients.
 //
-// Bytes bind: 12 an element where both operands are as large as the result, 8 where one is broadcast. On an H100 (3.35 TB/s) a
-// pass over 10 M elements with two operands is 36 us at best.
+// Bytes bind: 12 an element where both operands are as large as the result, 8 where one is broadcast. On an
+// H100 (3.35 TB/s) a pass over 10 M elements with two operands is 36 us at best.
 
 #include "vector.cuh"
 
-// A line a function: its number in src/ops; y; the gradient of a; the gradient of b. Comparisons, not fmaxf: a NaN stays a NaN.
-#define FUNCTIONS(FUNCTION)                                                                                              \
-    FUNCTION(0, /* add */ a + b, g, g)                                                                                   \
-    FUNCTION(1, /* sub */ a - b, g, -g)                                                                                  \
-    FUNCTION(2, /* mul */ a * b, g * b, g * a)                                                                           \
-    FUNCTION(3, /* div */ a / b, g / b, -(g / b) * (a / b))                                                              \
-    FUNCTION(4, /* maximum */ a > b ? a : b >= a ? b : a + b, share(a, b, g), share(b, a, g))                                  \
-    FUNCTION(5, /* minimum */ a < b ? a : b <= a ? b : a + b, share(b, a, g), share(a, b, g))                                  \
-    FUNCTION(6, /* equal */ a == b ? 1.0f : 0.0f, 0.0f, 0.0f)
+// A line a function: its number in src/ops; y; the gradient of a; the gradient of b. Comparisons, not fmaxf:
+// a NaN stays a NaN.
+// clang-format off
+#define FUNCTIONS(FUNCTION) \
+    FUNCTION(0, /* add */ a + b, g, g) \
+    FUNCTION(1, /* sub */ a - b, g, -g) \
+    FUNCTION(2, /* mul */ a * b, g * b, g * a) \
+    FUNCTION(3, /* div */ a / b, g / b, -(g / b) * (a / b)) \
+    FUNCTION(4, /* maximum */ larger(a, b), share(a, b, g), share(b, a, g)) \
+    FUNCTION(5, /* minimum */ -larger(-a, -b), share(b, a, g), share(a, b, g)) \
+    FUNCTION(6, /* equal */ a == b ? 1.0f : 0.0f, 0.0f, 0.0f) \
+
+// clang-format on
 
 // Lengths of axes, and elements from one place along them to the next: 0 where an operand is broadcast.
 struct Broadcast {
@@ -23,9 +27,16 @@ struct Broadcast {
 
 namespace {
 
+// The larger one, or a NaN.
+__device__ __forceinline__ float larger(float a, float b) {
+    if (a > b) return a;
+    return b >= a ? b : a + b;
+}
+
 // What of the gradient goes to the first of two, if the larger one gets it: half of it where they are equal.
 __device__ __forceinline__ float share(float first, float second, float g) {
-    return first > second ? g : first == second ? 0.5f * g : 0.0f;
+    if (first > second) return g;
+    return first == second ? 0.5f * g : 0.0f;
 }
 
 // V neighbours of an operand, or one in all places.
@@ -39,8 +50,9 @@ template <int V> __device__ __forceinline__ Floats<V> operand(const float* p, i6
 
 // d[i] = f(g[i], a, b) of the operands that element i has; g may be null.
 template <int V, class F>
-__device__ __forceinline__ void each(const float* __restrict__ g, const float* __restrict__ a, const float* __restrict__ b,
-                                     float* __restrict__ d, i64 n, const Broadcast& s, F f) {
+__device__ __forceinline__ void each(
+    const float* __restrict__ g, const float* __restrict__ a, const float* __restrict__ b,
+    float* __restrict__ d, i64 n, const Broadcast& s, F f) {
     const i64 stride = (i64)gridDim.x * blockDim.x * V;
     for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * V; i < n; i += stride) {
         i64 rest = i, at_a = 0, at_b = 0;
@@ -64,7 +76,8 @@ __device__ __forceinline__ void each(const float* __restrict__ g, const float* _
 
 // Four at a time where rows are a multiple of it: an operand that runs along them begins at one, too.
 template <class F>
-__device__ __forceinline__ void every(const float* g, const float* a, const float* b, float* d, i64 n, const Broadcast& s, F f) {
+__device__ __forceinline__ void every(
+    const float* g, const float* a, const float* b, float* d, i64 n, const Broadcast& s, F f) {
     if (s.size[3] % 4 == 0) {
         each<4>(g, a, b, d, n, s, f);
     } else {
@@ -74,18 +87,27 @@ __device__ __forceinline__ void every(const float* g, const float* a, const floa
 
 }  // namespace
 
-// A thread an element, or four where s.size[3] is a multiple of it. `f` is the same for all: no warp diverges over it.
-extern "C" __global__ void binary_forward(const float* a, const float* b, float* y, i64 n, Broadcast s, int f) {
+// A thread an element, or four where s.size[3] is a multiple of it. `f` is the same for all: no warp diverges
+// over it.
+extern "C" __global__ void binary_forward(
+    const float* a, const float* b, float* y, i64 n, Broadcast s, int f) {
 #define FORWARD(number, value, of_a, of_b) \
-    case number: every(nullptr, a, b, y, n, s, [=](float, float a, float b) -> float { return value; }); break;
+    case number: \
+        every(nullptr, a, b, y, n, s, [=](float, float a, float b) -> float { return value; }); \
+        break;
     switch (f) { FUNCTIONS(FORWARD) }
 }
 
-// The gradient of a (which = 0) or of b, in the result's shape. An operand that it is not made of has strides of 0.
-extern "C" __global__ void binary_gradient(const float* g, const float* a, const float* b, float* d, i64 n, Broadcast s,
-                                           int f, int which) {
-#define GRADIENT(number, value, of_a, of_b)                                                                        \
-    case 2 * number: every(g, a, b, d, n, s, [=](float g, float a, float b) -> float { return of_a; }); break;     \
-    case 2 * number + 1: every(g, a, b, d, n, s, [=](float g, float a, float b) -> float { return of_b; }); break;
+// The gradient of a (which = 0) or of b, in the result's shape. An operand that it is not made of has strides
+// of 0.
+extern "C" __global__ void binary_gradient(
+    const float* g, const float* a, const float* b, float* d, i64 n, Broadcast s, int f, int which) {
+#define GRADIENT(number, value, of_a, of_b) \
+    case 2 * number: \
+        every(g, a, b, d, n, s, [=](float g, float a, float b) -> float { return of_a; }); \
+        break; \
+    case 2 * number + 1: \
+        every(g, a, b, d, n, s, [=](float g, float a, float b) -> float { return of_b; }); \
+        break;
     switch (2 * f + which) { FUNCTIONS(GRADIENT) }
 }

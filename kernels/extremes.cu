@@ -1,7 +1,8 @@
-// The largest (or smallest) of x as [outer, reduced, inner] over its middle axis, and where it is: see src/ops/extremes.rs.
+// The largest (or smallest) of x as [outer, reduced, inner] over its middle axis, and where it is: see
+// src/ops/extremes.rs.
 //
-// Bytes bind: every element is read once, 4 bytes each. Nothing is rounded, so blocks that share a sum leave their parts, and
-// the same kernel runs over those.
+// Bytes bind: every element is read once, 4 bytes each. Nothing is rounded, so blocks that share a sum leave
+// their parts, and the same kernel runs over those.
 
 #include "common.cuh"
 
@@ -14,9 +15,10 @@ __device__ __forceinline__ float pick(float a, float b, int smallest) {
 
 }  // namespace
 
-// inner = 1: a block of 256 threads has `length` neighbours of one row. grid: [parts, outer]; y [outer, parts].
-extern "C" __global__ void __launch_bounds__(256) extremes_rows(const float* __restrict__ x, float* __restrict__ y, i64 reduced,
-                                                                i64, i64 length, int smallest) {
+// inner = 1: a block of 256 threads has `length` neighbours of one row. grid: [parts, outer]; y [outer,
+// parts].
+extern "C" __global__ void __launch_bounds__(256) extremes_rows(
+    const float* __restrict__ x, float* __restrict__ y, i64 reduced, i64, i64 length, int smallest) {
     __shared__ float scratch[256];
     const i64 first = (i64)blockIdx.x * length;
     const i64 end = first + length < reduced ? first + length : reduced;
@@ -34,10 +36,10 @@ extern "C" __global__ void __launch_bounds__(256) extremes_rows(const float* __r
     if (threadIdx.x == 0) y[(i64)blockIdx.y * gridDim.x + blockIdx.x] = scratch[0];
 }
 
-// inner > 1: a block of 32 columns by 8 rows, each thread every 8th row of `length`. grid: [columns / 32, parts, outer];
-// y [outer, parts, inner].
-extern "C" __global__ void __launch_bounds__(256) extremes_columns(const float* __restrict__ x, float* __restrict__ y,
-                                                                   i64 reduced, i64 inner, i64 length, int smallest) {
+// inner > 1: a block of 32 columns by 8 rows, each thread every 8th row of `length`. grid: [columns / 32,
+// parts, outer]; y [outer, parts, inner].
+extern "C" __global__ void __launch_bounds__(256) extremes_columns(
+    const float* __restrict__ x, float* __restrict__ y, i64 reduced, i64 inner, i64 length, int smallest) {
     __shared__ float scratch[8][32];
     const i64 column = (i64)blockIdx.x * 32 + threadIdx.x;
     const i64 first = (i64)blockIdx.y * length;
@@ -57,7 +59,8 @@ extern "C" __global__ void __launch_bounds__(256) extremes_columns(const float* 
 }
 
 // The first place of the largest: a thread a result.
-extern "C" __global__ void extremes_places(const float* __restrict__ x, float* __restrict__ y, i64 n, i64 reduced, i64 inner) {
+extern "C" __global__ void extremes_places(
+    const float* __restrict__ x, float* __restrict__ y, i64 n, i64 reduced, i64 inner) {
     const i64 stride = (i64)gridDim.x * blockDim.x;
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
         i64 outer = i;

@@ -1,18 +1,21 @@
 // Group normalisation: see src/ops/group_norm.rs for the formulas.
 //
-// Bytes bind: forward reads x twice and writes y; the backward pass reads x and the gradient twice and writes dx. A block has a
-// group of an image (statistics), or 32 channels of one (sums for the gradients): with few images and few groups multiprocessors
-// idle in those two passes, and parts as in kernels/batch_norm.cu would be the next rung.
+// Bytes bind: forward reads x twice and writes y; the backward pass reads x and the gradient twice and writes
+// dx. A block has a group of an image (statistics), or 32 channels of one (sums for the gradients): with few
+// images and few groups multiprocessors idle in those two passes, and parts as in kernels/batch_norm.cu would
+// be the next rung.
 
 #include "vector.cuh"
 
 namespace {
 
-// y = gamma * inverse * (x - mean) + beta: the difference first, so that a value that is its group's mean gives exactly beta.
+// y = gamma * inverse * (x - mean) + beta: the difference first, so that a value that is its group's mean
+// gives exactly beta.
 template <int V>
-__device__ __forceinline__ void apply(const float* __restrict__ x, const float* __restrict__ gamma, const float* __restrict__ beta,
-                                      const float* __restrict__ mean, const float* __restrict__ inverse, float* __restrict__ y,
-                                      i64 n, i64 pixels, int channels, int of_group) {
+__device__ __forceinline__ void apply(
+    const float* __restrict__ x, const float* __restrict__ gamma, const float* __restrict__ beta,
+    const float* __restrict__ mean, const float* __restrict__ inverse, float* __restrict__ y, i64 n,
+    i64 pixels, int channels, int of_group) {
     const i64 stride = (i64)gridDim.x * blockDim.x * V;
     for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * V; i < n; i += stride) {
         i64 image = i;
@@ -29,10 +32,11 @@ __device__ __forceinline__ void apply(const float* __restrict__ x, const float* 
 
 // dx = (gamma * inverse * g - of_mean) - of_centred * (x - mean)
 template <int V>
-__device__ __forceinline__ void data(const float* __restrict__ x, const float* __restrict__ dy, const float* __restrict__ gamma,
-                                     const float* __restrict__ mean, const float* __restrict__ inverse,
-                                     const float* __restrict__ of_mean, const float* __restrict__ of_centred,
-                                     float* __restrict__ dx, i64 n, i64 pixels, int channels, int of_group) {
+__device__ __forceinline__ void data(
+    const float* __restrict__ x, const float* __restrict__ dy, const float* __restrict__ gamma,
+    const float* __restrict__ mean, const float* __restrict__ inverse, const float* __restrict__ of_mean,
+    const float* __restrict__ of_centred, float* __restrict__ dx, i64 n, i64 pixels, int channels,
+    int of_group) {
     const i64 stride = (i64)gridDim.x * blockDim.x * V;
     for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * V; i < n; i += stride) {
         i64 image = i;
@@ -43,7 +47,8 @@ __device__ __forceinline__ void data(const float* __restrict__ x, const float* _
         Floats<V> v = load<V>(x + i);
 #pragma unroll
         for (int k = 0; k < V; k++) {
-            v.v[k] = (a.v[k] * inverse[group] * g.v[k] - of_mean[group]) - of_centred[group] * (v.v[k] - mean[group]);
+            v.v[k] = (a.v[k] * inverse[group] * g.v[k] - of_mean[group]) -
+                     of_centred[group] * (v.v[k] - mean[group]);
         }
         store<V>(dx + i, v);
     }
@@ -51,11 +56,11 @@ __device__ __forceinline__ void data(const float* __restrict__ x, const float* _
 
 }  // namespace
 
-// A block a group of an image: mean, then 1/sqrt(biased variance + epsilon), a second pass. Block: 256; grid: [groups of all
-// images].
+// A block a group of an image: mean, then 1/sqrt(biased variance + epsilon), a second pass. Block: 256; grid:
+// [groups of all images].
 extern "C" __global__ void __launch_bounds__(256) group_norm_statistics(
-    const float* __restrict__ x, float* __restrict__ mean, float* __restrict__ inverse, i64 pixels, int channels, int of_group,
-    double epsilon) {
+    const float* __restrict__ x, float* __restrict__ mean, float* __restrict__ inverse, i64 pixels,
+    int channels, int of_group, double epsilon) {
     __shared__ double scratch[32];
     const int groups = channels / of_group;
     x += (blockIdx.x / groups * pixels) * channels + blockIdx.x % groups * of_group;
@@ -82,20 +87,21 @@ extern "C" __global__ void __launch_bounds__(256) group_norm_statistics(
 
 // A thread an element, or four channels of one where groups are a multiple of it.
 extern "C" __global__ void group_norm_apply(
-    const float* x, const float* gamma, const float* beta, const float* mean, const float* inverse, float* y, i64 n, i64 pixels,
-    int channels, int of_group) {
+    const float* x, const float* gamma, const float* beta, const float* mean, const float* inverse, float* y,
+    i64 n, i64 pixels, int channels, int of_group) {
     apply<1>(x, gamma, beta, mean, inverse, y, n, pixels, channels, of_group);
 }
 extern "C" __global__ void group_norm_apply_4(
-    const float* x, const float* gamma, const float* beta, const float* mean, const float* inverse, float* y, i64 n, i64 pixels,
-    int channels, int of_group) {
+    const float* x, const float* gamma, const float* beta, const float* mean, const float* inverse, float* y,
+    i64 n, i64 pixels, int channels, int of_group) {
     apply<4>(x, gamma, beta, mean, inverse, y, n, pixels, channels, of_group);
 }
 
-// Sums of g and of g * (x - mean) over the pixels, of each channel of each image. Block: [32, 8]; grid: [channels / 32, 1, images].
+// Sums of g and of g * (x - mean) over the pixels, of each channel of each image. Block: [32, 8]; grid:
+// [channels / 32, 1, images].
 extern "C" __global__ void __launch_bounds__(256) group_norm_sums(
-    const float* __restrict__ x, const float* __restrict__ dy, const float* __restrict__ mean, float* __restrict__ plain,
-    float* __restrict__ centred, i64 pixels, int channels, int of_group) {
+    const float* __restrict__ x, const float* __restrict__ dy, const float* __restrict__ mean,
+    float* __restrict__ plain, float* __restrict__ centred, i64 pixels, int channels, int of_group) {
     __shared__ double scratch[2][8][32];
     const int c = blockIdx.x * 32 + threadIdx.x;
     const i64 image = blockIdx.z;
@@ -113,7 +119,8 @@ extern "C" __global__ void __launch_bounds__(256) group_norm_sums(
     scratch[1][threadIdx.y][threadIdx.x] = q;
     __syncthreads();
     if (threadIdx.y == 0 && c < channels) {
-        for (int row = 1; row < 8; row++) p += scratch[0][row][threadIdx.x], q += scratch[1][row][threadIdx.x];
+        for (int row = 1; row < 8; row++)
+            p += scratch[0][row][threadIdx.x], q += scratch[1][row][threadIdx.x];
         plain[image * channels + c] = (float)p;
         centred[image * channels + c] = (float)q;
     }
@@ -128,17 +135,19 @@ extern "C" __global__ void group_norm_gradients(
     double p = 0.0, q = 0.0;
     for (i64 image = 0; image < images; image++) {
         p += (double)plain[image * channels + c];
-        q += (double)centred[image * channels + c] * (double)inverse[image * (channels / of_group) + c / of_group];
+        q += (double)centred[image * channels + c] *
+             (double)inverse[image * (channels / of_group) + c / of_group];
     }
     dbeta[c] = (float)p;
     dgamma[c] = (float)q;
 }
 
-// With h = gamma * g: inverse * the mean of h, and inverse^2 * the mean of h * (x - mean) * inverse. A thread a group of an image.
+// With h = gamma * g: inverse * the mean of h, and inverse^2 * the mean of h * (x - mean) * inverse. A thread
+// a group of an image.
 extern "C" __global__ void group_norm_means(
     const float* __restrict__ plain, const float* __restrict__ centred, const float* __restrict__ gamma,
-    const float* __restrict__ inverse, float* __restrict__ of_mean, float* __restrict__ of_centred, i64 count, i64 pixels,
-    int groups, int of_group) {
+    const float* __restrict__ inverse, float* __restrict__ of_mean, float* __restrict__ of_centred, i64 count,
+    i64 pixels, int groups, int of_group) {
     const i64 stride = (i64)gridDim.x * blockDim.x;
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += stride) {
         i64 image = i;
@@ -157,12 +166,12 @@ extern "C" __global__ void group_norm_means(
 
 // A thread an element, or four channels of one where groups are a multiple of it.
 extern "C" __global__ void group_norm_data(
-    const float* x, const float* dy, const float* gamma, const float* mean, const float* inverse, const float* of_mean,
-    const float* of_centred, float* dx, i64 n, i64 pixels, int channels, int of_group) {
+    const float* x, const float* dy, const float* gamma, const float* mean, const float* inverse,
+    const float* of_mean, const float* of_centred, float* dx, i64 n, i64 pixels, int channels, int of_group) {
     data<1>(x, dy, gamma, mean, inverse, of_mean, of_centred, dx, n, pixels, channels, of_group);
 }
 extern "C" __global__ void group_norm_data_4(
-    const float* x, const float* dy, const float* gamma, const float* mean, const float* inverse, const float* of_mean,
-    const float* of_centred, float* dx, i64 n, i64 pixels, int channels, int of_group) {
+    const float* x, const float* dy, const float* gamma, const float* mean, const float* inverse,
+    const float* of_mean, const float* of_centred, float* dx, i64 n, i64 pixels, int channels, int of_group) {
     data<4>(x, dy, gamma, mean, inverse, of_mean, of_centred, dx, n, pixels, channels, of_group);
 }

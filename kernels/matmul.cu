@@ -1,7 +1,8 @@
-// Batches of matrix products: see src/ops/matmul.rs. (A product of two matrices alone is a dense layer: kernels/conv2d.cu.)
+// Batches of matrix products: see src/ops/matmul.rs. (A product of two matrices alone is a dense layer:
+// kernels/conv2d.cu.)
 //
-// The ladder's rungs 4 (f32) and 5 (tf32, bf16) on tiles of 64 x 64 (kernels/gemm_mainloop.cuh): matrices of a batch are small,
-// and there are many.
+// The ladder's rungs 4 (f32) and 5 (tf32, bf16) on tiles of 64 x 64 (kernels/gemm_mainloop.cuh): matrices of
+// a batch are small, and there are many.
 
 #include "gemm_mainloop.cuh"
 
@@ -12,10 +13,11 @@ struct Batch {
 
 namespace {
 
-// Brings a step of a factor to its tile T, ROWS rows by DEPTH: matrix [rows, depths], or [depths, rows] where its memory runs
-// across the depth (!ALONG); zeros beyond either end.
+// Brings a step of a factor to its tile T, ROWS rows by DEPTH: matrix [rows, depths], or [depths, rows] where
+// its memory runs across the depth (!ALONG); zeros beyond either end.
 template <class T, int ROWS, bool ALONG>
-__device__ __forceinline__ void fetch(float* tile, const float* __restrict__ matrix, int first_row, int rows, int k0, int depths) {
+__device__ __forceinline__ void fetch(
+    float* tile, const float* __restrict__ matrix, int first_row, int rows, int k0, int depths) {
     const int FOURS = ALONG ? DEPTH / 4 : ROWS / 4;  // of a line
     for (int piece = threadIdx.x; piece < ROWS * DEPTH / 4; piece += 2 * ROWS) {
         const int line = piece / FOURS, four = piece % FOURS * 4;
@@ -28,8 +30,9 @@ __device__ __forceinline__ void fetch(float* tile, const float* __restrict__ mat
 }
 
 template <int MATH, bool A_ALONG, bool B_ALONG>
-__device__ __forceinline__ void products(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ c, int rows,
-                                         int columns, int depth, int batch, const Batch& of) {
+__device__ __forceinline__ void products(
+    const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ c, int rows, int columns,
+    int depth, int batch, const Batch& of) {
     const int SIZE = 64;
     typedef Product<MATH, SIZE, A_ALONG, B_ALONG> P;
     __shared__ __align__(16) float shared[P::FLOATS];
@@ -51,7 +54,8 @@ __device__ __forceinline__ void products(const float* __restrict__ a, const floa
 
 }  // namespace
 
-// Block: 128 threads; grid: [rows / 64, columns / 64, batch]. n: a matrix as it is; t: its transpose is what lies in memory.
+// Block: 128 threads; grid: [rows / 64, columns / 64, batch]. n: a matrix as it is; t: its transpose is what
+// lies in memory.
 extern "C" __global__ void __launch_bounds__(128) matmul_nn_f32(
     const float* a, const float* b, float* c, int rows, int columns, int depth, int batch, Batch of) {
     products<F32, true, false>(a, b, c, rows, columns, depth, batch, of);

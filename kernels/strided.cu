@@ -13,8 +13,8 @@ namespace {
 
 // V neighbours a thread; `back`: into the box.
 template <int V>
-__device__ __forceinline__ void copy(const float* __restrict__ from, float* __restrict__ to, i64 n, const Box& box, i64 start,
-                                     int back) {
+__device__ __forceinline__ void copy(
+    const float* __restrict__ from, float* __restrict__ to, i64 n, const Box& box, i64 start, int back) {
     const i64 stride = (i64)gridDim.x * blockDim.x * V;
     for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * V; i < n; i += stride) {
         i64 rest = i, at = start;

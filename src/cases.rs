@@ -38,7 +38,7 @@ pub enum Fill {
     },
     /// All different, evenly spaced in [-1, 1] and shuffled: no two compete for a maximum.
     Distinct,
-    /// Whole numbers 0..n, as floats.
+    /// Whole numbers 0..n, as floats: class numbers.
     Labels(usize),
     /// Rows along the last axis with each element 1 with this probability, else 0.
     Flags(f32),
@@ -184,7 +184,7 @@ impl Case {
         self
     }
 
-    /// `conv2d/3x3_same`
+    /// Operator and name: `conv2d/3x3_same`. It is part of the inputs' seed.
     pub fn full_name(&self) -> String {
         format!("{}/{}", self.op, self.name)
     }
@@ -221,7 +221,8 @@ impl Case {
         upstream.to_dtype(output.dtype())
     }
 
-    /// Output and gradients (None for constants) in the given type.
+    /// Output and gradients (None for constants) on the CPU in the given type: f64 is the naive
+    /// reference. An error where the operator refuses the inputs.
     pub fn forward_backward(&self, dtype: DType) -> Result<(Tensor, Vec<Option<Tensor>>)> {
         let inputs = self.tensors(dtype);
         let output = (self.run)(&inputs)?;
@@ -268,7 +269,7 @@ impl Case {
         Ok(worst)
     }
 
-    /// Bytes of all inputs and the output, each touched once, in f32.
+    /// Bytes that have to move at least: all inputs and the output, each touched once, in f32.
     pub fn least_bytes(&self, output: &Tensor) -> f64 {
         let elements = |shape: Shape| shape.elements() as f64;
         4.0 * (self.inputs.iter().map(|i| elements(i.shape)).sum::<f64>() + elements(output.shape()))

@@ -146,7 +146,7 @@ mod tests {
             (recording, isa(), fast_math, precision, conv_tile)
         };
         let before = seen();
-        assert_eq!(before.0, true);
+        assert!(before.0);
         let within = || (seen(), on_threads(Device::Cpu, seen));
         let all = || with_conv_tile(64, || with_precision(Precision::Tf32, within));
         let (here, there) = no_grad(|| with_isa(Isa::Portable, || with_fast_math(true, all)));

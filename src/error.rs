@@ -60,7 +60,7 @@ pub enum Error {
     Device(String),
     /// Training produced something that cannot go on (a loss that is not a number).
     Diverged(String),
-    /// The user asked to stop; what was done so far is saved.
+    /// The user asked to stop; the text says what is kept of the work.
     Interrupted(String),
 }
 

@@ -58,7 +58,7 @@ pub(crate) fn unit_f32(bits: u32) -> f32 {
 }
 
 /// FNV-1a, for keys that are names (a parameter's path, a layer's name).
-pub(crate) fn hash_name(name: &str) -> u64 {
+pub fn hash_name(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ b as u64).wrapping_mul(0x100_0000_01b3))
 }
 

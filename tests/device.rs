@@ -188,7 +188,7 @@ fn climb(device: Device) -> Vec<Vec<u64>> {
 fn all_tiles(device: Device) -> Vec<Vec<u64>> {
     let (mut every, mut wrong) = (Vec::new(), Vec::new());
     for case in atrous::ops::cases() {
-        if case.size != Size::Tiny || !["conv2d", "dense"].contains(&case.op) {
+        if case.size != Size::Tiny || !["conv2d", "dense", "matmul"].contains(&case.op) {
             continue;
         }
         let (expected, gradients) = case.forward_backward(DType::F64).unwrap();

@@ -21,18 +21,15 @@ impl Images {
     /// The first `count` images of a set that show an object of one of the classes, and nothing else.
     pub fn new(set: Synthetic, count: usize) -> Result<Self> {
         let mut images = Images { pixels: Vec::new(), classes: Vec::new() };
-        for i in (0..set.len()).take_while(|_| count > 0) {
+        for i in 0..set.len() {
             let labels = set.labels(i).unwrap_or_default();
-            let shows =
-                |name: &&str| CLASSES.iter().zip(labels).any(|(class, shown)| shown && class == name);
-            let alone = labels.iter().filter(|&&shown| shown).count() == 1;
-            if let Some(class) = NAMES.iter().position(|name| alone && shows(&name)) {
+            let shown: Vec<&str> =
+                (0..CLASSES.len()).filter(|&c| labels[c]).map(|c| CLASSES[c]).collect();
+            let class = NAMES.iter().position(|name| shown == [*name]);
+            if let Some(class) = class.filter(|_| images.classes.len() < count) {
                 let values = fit(&set.picture(i)?, SIDE, Fit::Stretch)?;
                 images.pixels.push(values.iter().map(|value| value / 255.0).collect());
                 images.classes.push(class as f32);
-            }
-            if images.classes.len() == count {
-                break;
             }
         }
         Ok(images)

@@ -1,10 +1,10 @@
 //! How far the fast kernels are from an f64 result, beside another engine on the same inputs.
 //!
-//! Of each `real` case that peers have too: the root of the mean square of what f32 is off, of the
-//! result and of every gradient, as a fraction of the root of the mean square of the f64 reference's. An
-//! error grows with the length of the sums, so kernel, channels, stride and dilation are the case's own;
-//! at most [`BATCH`] pictures and sides of [`SIDE`], which the shape in the line says, keep the
-//! references to seconds.
+//! The error of each `real` case that peers have too: the root mean square of what f32 is off, for the
+//! result and for every gradient, as a fraction of the root mean square of the f64 reference. An error
+//! grows with the length of the sums, so kernel, channels, stride and dilation are the case's own; at
+//! most 4 images with sides of at most 56 pixels, which the shape in the line says, keep the references
+//! to seconds.
 //!
 //! **Inputs** are a formula, so that the other side has the same bits
 //! (`benches/peers/torch_accuracy.py`): element i, in NHWC order, of input number s (x is 1, w 2, b 3,
@@ -39,7 +39,7 @@ pub struct Comparison {
     pub shape: String,
 }
 
-/// Everything there is to compare.
+/// All `real` cases that peers have and that round: not relu, which is exact.
 pub fn comparisons() -> Vec<Comparison> {
     // These round nothing.
     let compared = |case: &Case| case.size == Size::Real && !["relu", "relu6"].contains(&case.op);
@@ -67,7 +67,7 @@ impl Comparison {
         Some(Comparison { case, op, shape })
     }
 
-    /// `conv3x3_same [4] 64->64 56x56`
+    /// Operator and shape: `conv3x3_same [4] 64->64 56x56`.
     pub fn name(&self) -> String {
         format!("{} {}", self.op, self.shape)
     }
@@ -83,7 +83,8 @@ impl Comparison {
         self.case.inputs.iter().map(key).collect()
     }
 
-    /// The line of its errors.
+    /// Runs the case in f32 on the device and in f64 on the CPU: a line of JSON with the relative
+    /// errors (`error_forward`, `error_dx`, …), to four digits.
     pub fn measure(&self, device: Device) -> Result<Map<String, Value>> {
         let (output, gradients) = self.compute(DType::F32, device)?;
         let (expected, expected_gradients) = self.compute(DType::F64, Device::Cpu)?;
@@ -160,8 +161,8 @@ fn rounded(error: f64) -> Value {
     json!(format!("{error:.3e}").parse::<f64>().unwrap_or(f64::NAN))
 }
 
-/// How many times larger an error is than another engine's. What is below the rounding of a result
-/// counts as that.
+/// How many times larger an error is than another engine's. What is below the rounding of an f32
+/// result, 2⁻²⁵, counts as that.
 pub fn times_larger(ours: f64, theirs: f64) -> f64 {
     ours.max(ROUNDING) / theirs.max(ROUNDING)
 }

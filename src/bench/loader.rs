@@ -17,13 +17,13 @@ use serde_json::{Map, Value, json};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-/// Made-up pictures in a folder of their own, which goes when this does.
+/// Synthetic images in a temporary folder, which is removed when this is dropped.
 pub struct Pictures {
     folder: PathBuf,
 }
 
 impl Pictures {
-    /// In both layouts.
+    /// Writes `count` images in both layouts below `parent`; an error where that fails.
     pub fn make(parent: &Path, count: usize) -> Result<Self> {
         let folder = parent.join(format!("atrous-bench-{}", std::process::id()));
         if folder.exists() {
@@ -56,7 +56,7 @@ impl Drop for Pictures {
     }
 }
 
-/// As `atrous data convert` has it.
+/// The layout's name in `atrous data convert`: `npy` or `voc`.
 pub fn name(layout: Layout) -> &'static str {
     match layout {
         Layout::VocNpy => "npy",
@@ -73,7 +73,8 @@ pub struct Feed {
     pub augment: Augment,
 }
 
-/// The networks that take pictures fastest, and the recipes of the presets and of the dearest augmentation.
+/// The networks that take images fastest, and the recipes of the presets and of the dearest
+/// augmentation.
 pub fn feeds() -> Result<Vec<Feed>> {
     let all = [
         ("alexnet", Augment::Keras),
@@ -88,21 +89,21 @@ pub fn feeds() -> Result<Vec<Feed>> {
 /// Images a second.
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
-    /// One thread, files to pixels (and masks).
+    /// One thread, from files to pixels (and masks).
     pub read: f64,
-    /// One worker, files to batches.
+    /// One worker, from files to batches.
     pub one: f64,
-    /// All workers.
+    /// All workers, from files to batches.
     pub all: f64,
 }
 
 impl Feed {
-    /// `deeplabv3plus colour`
+    /// Network and augmentation: `deeplabv3plus colour`.
     pub fn name(&self) -> String {
         format!("{} {}", self.net.name, self.augment)
     }
 
-    /// Pictures a second that training steps take.
+    /// Images a second that training steps take on a device.
     pub fn need(&self, device: Device) -> Result<f64> {
         Ok(self.net.batch as f64 / self.net.training_step(device)?.median)
     }

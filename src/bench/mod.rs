@@ -55,8 +55,8 @@ impl Timing {
     }
 }
 
-/// The same of work for a device, which is waited for. On a GPU by its own clock, ten runs asked for one
-/// after the other each time: what counts is the work, or the asking where that takes longer.
+/// Times work for a device, which is waited for. On a GPU by its own clock, ten runs asked for one after
+/// the other each time: what counts is the work, or the asking where that takes longer.
 pub(crate) fn time_on(
     device: Device,
     seconds: f64,

@@ -66,7 +66,7 @@ impl Net {
         })
     }
 
-    /// The same network with other batches or pictures.
+    /// This network with another batch or another side of its images.
     pub fn with(self, batch: Option<usize>, size: Option<usize>) -> Net {
         Net { batch: batch.unwrap_or(self.batch), size: size.unwrap_or(self.size), ..self }
     }

@@ -19,7 +19,7 @@ pub enum Op {
     Optimizer(&'static str),
 }
 
-/// Everything there is to time.
+/// All `real` cases of the operators, and an update by each optimizer.
 pub fn ops() -> Vec<Op> {
     let cases = crate::ops::cases().into_iter().filter(|case| case.size == Size::Real);
     let optimizers = Rule::NAMES.into_iter().map(Op::Optimizer);
@@ -35,7 +35,8 @@ impl Op {
         }
     }
 
-    /// The line of its times. `reference`: of the naive reference's forward pass too (seconds a case).
+    /// A line of JSON with its times in milliseconds. With `reference` the naive reference's
+    /// forward pass is timed too (seconds a case).
     pub fn measure(
         &self,
         machine: &Machine,

@@ -21,9 +21,9 @@ use std::path::{Path, PathBuf};
 pub struct Report {
     /// A summary for each table or list of images that could be read.
     pub splits: Vec<Summary>,
-    /// What keeps the data from being used.
+    /// What keeps the data from being used, with file and row.
     pub problems: Vec<Error>,
-    /// What is worth knowing.
+    /// What is worth knowing and hinders nothing.
     pub notes: Vec<String>,
 }
 
@@ -42,7 +42,7 @@ pub struct Summary {
     pub masks: usize,
     /// Masks among them in which every pixel is void.
     pub void: usize,
-    /// Rows with each class.
+    /// How many rows have each class, in the order of [`CLASSES`].
     pub classes: [usize; CLASSES.len()],
     /// Smallest and largest height, in pixels, of the images that could be read; None where none
     /// could.

@@ -7,7 +7,7 @@
 use crate::error::printable;
 use std::collections::HashMap;
 
-/// What is wrong with an Id, if anything is.
+/// An error that says what is wrong with an Id, which becomes part of file names and csv cells.
 pub fn check(id: &str) -> Result<(), String> {
     let got = || format!("got `{}`", printable(id));
     if id.is_empty() {

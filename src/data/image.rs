@@ -27,14 +27,14 @@ pub struct Placement {
     pub left: usize,
 }
 
-/// How a picture becomes a square.
+/// How an image becomes a square.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "checkpoint", serde(rename_all = "lowercase"))]
 pub enum Fit {
     /// Keep its proportions, fill up with zeros.
     Pad,
-    /// Stretch it.
+    /// Stretch it: its proportions are lost, nothing is padded.
     Stretch,
 }
 
@@ -47,7 +47,7 @@ impl Fit {
     }
 }
 
-/// Where `resize_with_pad` puts a picture. A side that would come to nothing stays one pixel wide.
+/// Where `resize_with_pad` puts an image. A side that would come to nothing stays one pixel wide.
 pub fn padded(height: usize, width: usize, size: usize) -> Placement {
     let (h, w, t) = (height as f32, width as f32, size as f32);
     let ratio = (w / t).max(h / t);
@@ -57,7 +57,8 @@ pub fn padded(height: usize, width: usize, size: usize) -> Placement {
     Placement { height: whole(h), width: whole(w), top: before(h), left: before(w) }
 }
 
-/// The picture at size [height, width, 3], bilinear, values 0 to 255 (not rounded).
+/// The image at another size, `[height, width, 3]`, bilinear, values 0 to 255 (not rounded). An
+/// error where a side is zero.
 pub fn resize(picture: &Picture, height: usize, width: usize) -> Result<Vec<f32>> {
     above_zero(height, width)?;
     let mut out = vec![0.0; height * width * 3];
@@ -72,12 +73,14 @@ fn bilinear(picture: &Picture, height: usize, width: usize, out: &mut [f32]) {
     simd::dispatch(isa(), BilinearRows { x, w, c: 3, rows, columns, out, stream: false });
 }
 
-/// The picture in a square, [size, size, 3], values 0 to 255, zeros around it.
+/// The image in a square, `[size, size, 3]`, values 0 to 255, zeros around it. An error where
+/// `size` is zero.
 pub fn resize_with_pad(picture: &Picture, size: usize) -> Result<Vec<f32>> {
     fit(picture, size, Fit::Pad)
 }
 
-/// [`resize_with_pad`] of pictures that are tensors, [N, h, w, C], where they are: on a device, too.
+/// [`resize_with_pad`] of images that are a tensor, `[N, h, w, C]` to `[N, size, size, C]`, on the
+/// tape and where they are: on a device, too.
 pub fn resize_with_pad_of(x: &Tensor, size: usize) -> Result<Tensor> {
     let &[_, h, w, _] = &*x.shape() else {
         return Err(Error::shape("resize_with_pad", "[N, h, w, C]", x.shape()));
@@ -90,7 +93,7 @@ pub fn resize_with_pad_of(x: &Tensor, size: usize) -> Result<Tensor> {
     ops::zero_pad2d(&inner, pad)
 }
 
-/// The picture in a square, [size, size, 3], values 0 to 255.
+/// The image in a square, `[size, size, 3]`, values 0 to 255. An error where `size` is zero.
 pub fn fit(picture: &Picture, size: usize, fit: Fit) -> Result<Vec<f32>> {
     fit_changed(picture, size, fit, false, |_| {})
 }
@@ -211,7 +214,7 @@ fn above_zero(height: usize, width: usize) -> Result<()> {
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "checkpoint", serde(rename_all = "lowercase"))]
 pub enum Preprocess {
-    /// 0 to 255.
+    /// As they are, 0 to 255.
     None,
     /// x / 255: 0 to 1.
     #[default]
@@ -232,7 +235,7 @@ pub(crate) const TORCH_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 pub(crate) const TORCH_DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
 
 impl Preprocess {
-    /// In place, on any number of RGB pixels.
+    /// In place, on RGB pixels one after the other, 0 to 255 each.
     pub fn apply(self, rgb: &mut [f32]) {
         match self {
             Preprocess::None => {}

@@ -31,7 +31,7 @@ pub struct Batch {
     pub masks: Option<Tensor>,
     /// The affine warp of images and masks that is left to a device; None where they are complete.
     pub warp: Option<Warp>,
-    /// The samples' numbers in the data set.
+    /// The samples' numbers in the data set, N of them.
     pub indices: Vec<usize>,
 }
 
@@ -53,7 +53,8 @@ impl Batch {
     }
 }
 
-/// Makes one batch, here and now, each sample as at its first time in the epoch.
+/// Makes one batch, here and now, each sample as at its first time in the epoch. An error where a
+/// sample cannot be read, is not in the data set, or has no mask where the recipe wants one.
 pub fn batch(
     dataset: &dyn Dataset,
     recipe: &Recipe,
@@ -166,7 +167,7 @@ pub enum Sampling {
     Sequential,
     /// Each once, in a new order each epoch.
     Shuffle,
-    /// As many as there are, but those of rare classes oftener ([`sample_weights`]): a sample that
+    /// As many as there are, but those of rare classes oftener (systematic sampling): a sample that
     /// should come 2.3 times comes two or three times. Each time it is augmented anew.
     Balanced,
 }
@@ -184,7 +185,7 @@ pub struct Loader {
     pub batch_size: usize,
     /// The order of an epoch, and how often a sample comes.
     pub sampling: Sampling,
-    /// Leave out a last batch that is not full.
+    /// Leave out a last batch that is not full, as Keras' and PyTorch's `drop_last`.
     pub drop_last: bool,
     /// Decides order and augmentation, together with the epoch.
     pub seed: u64,
@@ -274,7 +275,8 @@ impl Loader {
         self.order(epoch).into_iter().map(|step| step.into_iter().map(&mut draw).collect()).collect()
     }
 
-    /// Starts the threads; the batches come from `first_step` on, in order, to the epoch's end.
+    /// Starts the threads; the batches come from `first_step` on, in order, to the epoch's end. An
+    /// error where batch size, workers or prefetch are zero, or a thread cannot be started.
     pub fn epoch(&self, epoch: u64, first_step: usize) -> Result<Batches> {
         if self.batch_size == 0 || self.workers == 0 || self.prefetch == 0 {
             return Err(Error::argument(

@@ -3,7 +3,7 @@
 //! A table can be sorted anew, a list can lose a line, a folder can be another one of the same length.
 //! So a run keeps a [`Manifest`] of its samples: Id, size, a checksum of the pixels, labels and, where
 //! masks are learned, a checksum of the mask. (Of pixels, not of files: a folder that was converted to
-//! the other layout holds the same pictures.) Whoever takes the run up again asks [`Manifest::find`],
+//! the other layout holds the same pictures.) Whoever takes the run up again asks `Manifest::find`,
 //! which gives the samples under the numbers that the run knows them by, or says what is another.
 
 use super::{CLASSES, Dataset, Labels, Mask, Picture};
@@ -27,9 +27,9 @@ pub struct Manifest {
 pub struct Sample {
     /// The name in tables, unique within a manifest.
     pub id: String,
-    /// Height and width of the picture.
+    /// Height and width of the image, in pixels.
     pub size: [usize; 2],
-    /// CRC-32 of its pixels.
+    /// CRC-32 of its RGB bytes.
     pub pixels: u32,
     /// The numbers of its classes; None where they are not known, or a run learns masks.
     pub labels: Option<Vec<usize>>,

@@ -142,7 +142,7 @@ impl Mask {
         }
     }
 
-    /// Is it of its picture's size?
+    /// An error where it is of another size than its image, height × width.
     pub fn fits(&self, height: usize, width: usize) -> Result<(), String> {
         if (self.height, self.width) == (height, width) {
             return Ok(());

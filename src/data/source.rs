@@ -123,7 +123,7 @@ impl Source {
         Ok((once(training), (!test.is_empty()).then(|| once(test))))
     }
 
-    /// The pictures to predict; an error where there are none.
+    /// The images to predict; an error where there are none.
     pub fn test(&self, task: Task) -> Result<Arc<dyn Dataset>> {
         Ok(match self.layout {
             Layout::VocNpy => Arc::new(VocNpy::open(&self.root, Split::Test)?),
@@ -131,7 +131,7 @@ impl Source {
         })
     }
 
-    /// Are there pictures to predict?
+    /// Whether the folder has images to predict: a test split, or a list of them.
     pub fn has_test(&self, task: Task) -> bool {
         match self.layout {
             Layout::VocNpy => Split::Test.csv(&self.root).is_file(),
@@ -146,7 +146,7 @@ impl Source {
     }
 }
 
-/// Samples of several data sets.
+/// Samples of several data sets under one numbering.
 pub struct Joined {
     /// Each as a data set and its place there.
     samples: Vec<(Arc<dyn Dataset>, usize)>,
@@ -159,7 +159,7 @@ impl Joined {
         Joined { samples: parts.into_iter().flat_map(samples).collect() }
     }
 
-    /// The same without the samples whose Ids were there before.
+    /// Data sets one after the other, without the samples whose Ids were there before.
     pub fn each_once(parts: Vec<Arc<dyn Dataset>>) -> Self {
         let mut joined = Self::new(parts);
         let mut ids = HashSet::new();

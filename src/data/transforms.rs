@@ -9,7 +9,7 @@ use super::augment::{Ranges, Rule};
 use super::image::{Fit, MaskResize, Preprocess};
 use crate::error::{Result, names};
 
-/// How training pictures differ from time to time.
+/// How training images differ from time to time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "weights",
@@ -17,14 +17,14 @@ use crate::error::{Result, names};
     serde(rename_all = "lowercase")
 )]
 pub enum Augment {
-    /// Not at all.
+    /// They do not.
     None,
-    /// Left and right.
+    /// Half of them are flipped left to right.
     Flip,
-    /// Keras' generator as the notebook set it: rotation, shear, zoom, flip.
+    /// Keras' generator as the notebook set it: rotation to 20°, shear, zoom to 20 %, flip.
     #[default]
     Keras,
-    /// A part of the picture at a random scale, flipped or not.
+    /// A part of the image at a random scale, flipped or not.
     Crop,
     /// A crop, with brightness, contrast and saturation changed.
     Colour,
@@ -35,28 +35,28 @@ names! { "augment" Augment { None: "none", Flip: "flip", Keras: "keras", Crop: "
 /// How a sample becomes numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recipe {
-    /// Height and width of the network's input.
+    /// Height and width of the network's input, in pixels.
     pub size: usize,
-    /// How a picture becomes a square where it is not cropped.
+    /// How an image becomes a square where it is not cropped.
     pub fit: Fit,
     /// A random crop in place of the fit, its affine parameters multiplied in.
     pub crop: Option<Crop>,
-    /// What a crop sees beside the picture.
+    /// What a crop sees beside the image.
     pub fill: Fill,
     /// Random affine parameters, and the centre they act about; None: no affine warp.
     pub augment: Option<(Ranges, Rule)>,
     /// Leave the affine warp of what is not cropped, and the preprocessing, to the batch's taker
-    /// ([`Batch::warp`]): a device does it faster, to the same bits.
+    /// ([`Batch::warp`](super::loader::Batch::warp)): a device does it faster, to the same bits.
     pub warp_later: bool,
     /// Random brightness, contrast and saturation; None: colours stay.
     pub jitter: Option<Jitter>,
-    /// Average over boxes before a picture shrinks by more than 2. TensorFlow's resize does not.
+    /// Average over boxes before an image shrinks by more than 2. TensorFlow's resize does not.
     pub antialias: bool,
     /// What makes of 0 to 255 the range that the network expects.
     pub preprocess: Preprocess,
     /// Read masks too, for segmentation.
     pub masks: bool,
-    /// Crops take the nearest label, whatever this says of resizing.
+    /// How masks are resized; crops take the nearest label in any case.
     pub mask_resize: MaskResize,
 }
 

@@ -28,12 +28,12 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Whose list of pictures.
+/// The task whose lists name the images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
-    /// All pictures with labels: `ImageSets/Main`.
+    /// Images with labels: `ImageSets/Main`.
     Main,
-    /// Those with masks: `ImageSets/Segmentation`.
+    /// Images with masks: `ImageSets/Segmentation`.
     Segmentation,
 }
 
@@ -45,7 +45,8 @@ impl Task {
         }
     }
 
-    /// The list of a set, `train`, `val`, `trainval` or `test`.
+    /// Path of the list of a set, `train`, `val`, `trainval` or `test`:
+    /// `ImageSets/{task}/{set}.txt`.
     pub fn list(self, root: &Path, set: &str) -> PathBuf {
         root.join("ImageSets").join(self.name()).join(format!("{set}.txt"))
     }
@@ -57,7 +58,7 @@ impl Task {
     }
 }
 
-/// The list of the pictures of a set with and without a class.
+/// `ImageSets/Main/{class}_{set}.txt`
 pub fn class_list(root: &Path, class: &str, set: &str) -> PathBuf {
     Task::Main.list(root, &format!("{class}_{set}"))
 }

@@ -295,13 +295,13 @@ pub fn parse_csv(path: &Path, bytes: &[u8]) -> (Vec<Row>, Vec<Error>) {
     (rows, problems)
 }
 
-/// Writes a picture whole or not at all.
+/// Writes an image as `[height, width, 3]` uint8, whole or not at all.
 pub fn write_picture(path: impl AsRef<Path>, picture: &Picture) -> Result<()> {
     let shape = [picture.height, picture.width, 3];
     write_atomically(path, |file| npy::write(file, &shape, &picture.rgb))
 }
 
-/// Writes a mask whole or not at all.
+/// Writes a mask as `[height, width]` uint8, whole or not at all.
 pub fn write_mask(path: impl AsRef<Path>, mask: &Mask) -> Result<()> {
     write_atomically(path, |file| npy::write(file, &[mask.height, mask.width], &mask.classes))
 }

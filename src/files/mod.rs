@@ -130,8 +130,8 @@ fn names_a_folder(path: &Path) -> bool {
 
 /// Lets `write` write into the file.
 ///
-/// Of what fails, the file's own error counts: writers on the way (of CSV, of PNG) make others of
-/// it, or forget it.
+/// Where something fails, the file's own error counts: writers on the way (of CSV, of PNG) make others
+/// of it, or forget it.
 fn fill(file: File, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<File> {
     let mut writer = BufWriter::with_capacity(1 << 16, Watched { file, failed: None });
     let done = write(&mut writer).and_then(|()| writer.flush());

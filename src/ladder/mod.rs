@@ -43,7 +43,7 @@ enum Run {
     Cuda(fn(&'static Cuda, &Work, &[Tensor]) -> Result<Memory>),
 }
 
-/// What a ladder's rungs all compute.
+/// A problem that the rungs of a ladder all solve: an operator on inputs of given shapes.
 pub struct Work {
     /// The operator, as `ops` names it; `gemm` is the matrix product.
     pub operator: &'static str,
@@ -103,21 +103,21 @@ impl Work {
         Work { operator, name: name.into(), inputs, output, flops, options }
     }
 
-    /// Bytes of inputs and output, each touched once.
+    /// Bytes of inputs and output in f32, each touched once.
     pub fn least_bytes(&self) -> f64 {
         let elements = |shape: Shape| shape.elements() as f64;
         let inputs: f64 = self.inputs.iter().map(|input| elements(input.shape)).sum();
         4.0 * (inputs + elements(self.output))
     }
 
-    /// The inputs, on a device.
+    /// The inputs in f32, on a device; always the same values.
     pub fn tensors(&self, device: Device) -> Result<Vec<Tensor>> {
         let values = |input: &Input| input.sample(&format!("{}/{}", self.operator, self.name));
         let tensor = |input| Tensor::from_slice(&values(input), input.shape)?.to_device(device);
         self.inputs.iter().map(tensor).collect()
     }
 
-    /// The result, by the CPU's kernels in f64.
+    /// The right result, by the CPU's reference kernels in f64.
     pub fn expected(&self) -> Result<Tensor> {
         let t: Vec<Tensor> =
             self.tensors(Device::Cpu)?.iter().map(|tensor| tensor.to_dtype(DType::F64)).collect();

@@ -74,7 +74,8 @@ impl Activation {
         }
     }
 
-    /// What is left to do for the operator's result: nothing where its kernel made the activation in its pass.
+    /// What is left to do for the operator's result: nothing where its kernel made the activation in its
+    /// pass.
     pub(crate) fn complete(self, fused: bool, y: Tensor) -> Result<Tensor> {
         match fused {
             true => Ok(y),

@@ -57,6 +57,14 @@ pub fn concat(inputs: &[&Tensor], axis: usize) -> Result<Tensor> {
     }))
 }
 
+impl Tensor {
+    /// Tensors side by side along `axis`: `Tensor::concat(&[&a, &b], 1)`. An error unless their other axes
+    /// are equal.
+    pub fn concat(inputs: &[&Tensor], axis: usize) -> Result<Tensor> {
+        concat(inputs, axis)
+    }
+}
+
 fn join<T: Real>(inputs: &[&Tensor], lengths: &[usize], shape: Shape) -> Tensor {
     let inputs: Vec<&[T]> = inputs.iter().map(|input| input.values()).collect();
     let row = lengths.iter().sum::<usize>().max(1);
@@ -94,7 +102,8 @@ mod cuda {
     use crate::backend::cuda::{Cuda, Kernel, Memory, Size, arguments, is_wide};
     use crate::tensor::DType;
 
-    /// Copies n elements from or to rows: [length, from_row, from_start, to_row, to_start]. In fours, where all are.
+    /// Copies n elements from or to rows: [length, from_row, from_start, to_row, to_start]. In fours, where
+    /// all are.
     ///
     /// # Safety
     /// [`Cuda::launch`]'s contract.

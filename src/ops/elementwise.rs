@@ -1,4 +1,5 @@
-//! Element by element: add, sub, mul, div, maximum, minimum of two tensors, broadcast as in NumPy; scale, clip, sign of one.
+//! Element by element: add, sub, mul, div, maximum, minimum of two tensors, broadcast as in NumPy; scale,
+//! clip, sign of one.
 //!
 //! With y = f(a, b) and g = ∂L/∂y:
 //!
@@ -14,9 +15,9 @@
 //! | clip    | min(max(a, l), h) | g where l ≤ a ≤ h                |                          |
 //! | sign    | −1, 0, 1          | 0                                |                          |
 //!
-//! An operand that was broadcast gets the sum over the elements that it was used for. Where a maximum has two, both get half,
-//! as in PyTorch and JAX (TensorFlow gives all to a); where one is a NaN, y is. `clip` passes the gradient at its bounds, as
-//! TensorFlow's `clip_by_value` does.
+//! An operand that was broadcast gets the sum over the elements that it was used for. Where a maximum has
+//! two, both get half, as in PyTorch and JAX (TensorFlow gives all to a); where one is a NaN, y is. `clip`
+//! passes the gradient at its bounds, as TensorFlow's `clip_by_value` does.
 //!
 //! Loops, tape and launches: [`crate::ops::binary`] and [`crate::ops::unary`].
 
@@ -85,9 +86,11 @@ functions! {
     /// a / b, element by element: as IEEE 754 has it where b is 0.
     div 3 DIV Div: |a, b| a / b, |g, a, b| [g / b, -(g / b) * (a / b)];
     /// The larger of a and b, element by element; a NaN where either is one.
-    maximum 4 BOTH Maximum: |a, b| larger(a, b), |g, a, b| [share(g, b < a, a == b), share(g, a < b, a == b)];
+    maximum 4 BOTH Maximum: |a, b| larger(a, b),
+        |g, a, b| [share(g, b < a, a == b), share(g, a < b, a == b)];
     /// The smaller of a and b, element by element; a NaN where either is one.
-    minimum 5 BOTH Minimum: |a, b| -larger(-a, -b), |g, a, b| [share(g, a < b, a == b), share(g, b < a, a == b)];
+    minimum 5 BOTH Minimum: |a, b| -larger(-a, -b),
+        |g, a, b| [share(g, a < b, a == b), share(g, b < a, a == b)];
 }
 
 /// 1/b has no a in it.
@@ -163,7 +166,8 @@ impl Tensor {
         scale(self, factor)
     }
 
-    /// min(max(x, low), high) of each element; the gradient passes where low ≤ x ≤ high. An error unless low ≤ high.
+    /// min(max(x, low), high) of each element; the gradient passes where low ≤ x ≤ high. An error unless low
+    /// ≤ high.
     pub fn clip(&self, low: f64, high: f64) -> Result<Tensor> {
         clip(self, low, high)
     }
@@ -266,15 +270,18 @@ pub fn cases() -> Vec<Case> {
             ("16x112x112x64", &[16, 112, 112, 64], &[16, 112, 112, 64], cases::Size::Real),
             ("left_channels", &[8], &[2, 5, 8], cases::Size::Tiny),
             ("pixels", &[2, 5, 3, 7], &[2, 5, 3, 1], cases::Size::Tiny),
-            ("pictures", &[2, 5, 3, 8], &[2, 1, 1, 8], cases::Size::Tiny),
+            ("images", &[2, 5, 3, 8], &[2, 1, 1, 8], cases::Size::Tiny),
             ("outer", &[5, 1], &[1, 9], cases::Size::Tiny),
             ("both_ways", &[2, 1, 3, 1], &[1, 4, 1, 8], cases::Size::Tiny),
-            ("by_picture_16x112x112x64", &[16, 112, 112, 64], &[16, 1, 1, 64], cases::Size::Real),
         ] {
             let inputs = vec![Input::new("a", left), Input::new("b", shape).fill(right.clone())];
             cases.push(Case::new(op, name, size, inputs, move |t| f(&t[0], &t[1])));
         }
     }
+    let inputs = vec![Input::new("a", [16, 112, 112, 64]), Input::new("b", [16, 1, 1, 64])];
+    cases.push(Case::new("add", "of_images_16x112x112x64", cases::Size::Real, inputs, |t| {
+        add(&t[0], &t[1])
+    }));
     // Longer than one piece of a parallel pass, and no multiple of it.
     let long = || vec![Input::new("a", [3, 23001]), Input::new("b", [23001])];
     cases.push(Case::new("mul", "pieces", cases::Size::Tiny, long(), |t| mul(&t[0], &t[1])));

@@ -1,11 +1,12 @@
 //! Largest and smallest elements, over all elements or over any set of axes, and where the largest are.
 //!
-//! y = max x: the gradient goes to the elements that are the largest; where several are, they share it evenly, as in
-//! TensorFlow: ∂L/∂x = g / n for each of n, and 0 for all others. `argmax` names the first of them, and has no gradient.
-//! A NaN is larger (and smaller) than every number, as in NumPy: where there is one, it is the result.
+//! y = max x: the gradient goes to the elements that are the largest; where several are, they share it
+//! evenly, as in TensorFlow: ∂L/∂x = g / n for each of n, and 0 for all others. `argmax` names the first of
+//! them, and has no gradient. A NaN is larger (and smaller) than every number, as in NumPy: where there is
+//! one, it is the result.
 //!
-//! Nothing is rounded, so the order does not matter: axes that are no neighbours are reduced one run after the other. Bytes
-//! bind: 4 an element forward.
+//! Nothing is rounded, so the order does not matter: axes that are no neighbours are reduced one run after
+//! the other. Bytes bind: 4 an element forward.
 
 use crate::autograd::{Needs, record};
 use crate::backend::cpu::simd;
@@ -81,7 +82,8 @@ impl Tensor {
         min_keepdim(self, axes)
     }
 
-    /// Where along an axis the largest elements are: whole numbers in the tensor's own type, without that axis.
+    /// Where along an axis the largest elements are: whole numbers in the tensor's own type, without that
+    /// axis.
     pub fn argmax(&self, axis: usize) -> Result<Tensor> {
         argmax(self, axis)
     }
@@ -238,7 +240,8 @@ fn device<W: Wanted>(cuda: &'static Cuda, view: View, x: Tensor) -> Result<Tenso
         };
         let (r, i, l) = (reduced as i64, inner as i64, length as i64);
         let all = arguments![x.memory(), &y, r, i, l, W::SMALLEST as i32];
-        // SAFETY: x is outer · reduced · inner floats; each block writes its own of the outer · parts · inner results, new.
+        // SAFETY: x is outer · reduced · inner floats; each block writes its own of the outer · parts · inner
+        // results, new.
         unsafe { cuda.launch(Kernel::of("extremes", name), Size::grid(grid, block)?, &all)? };
         Ok::<_, Error>(Tensor::from_memory(y, [n * parts]))
     };
@@ -246,8 +249,8 @@ fn device<W: Wanted>(cuda: &'static Cuda, view: View, x: Tensor) -> Result<Tenso
     if parts == 1 { Ok(partial) } else { one(&partial, parts, parts, 1) }
 }
 
-/// Where along an axis the largest elements are, the first where several are equal: whole numbers in the type of x, without
-/// that axis. Off the tape.
+/// Where along an axis the largest elements are, the first where several are equal: whole numbers in the type
+/// of x, without that axis. Off the tape.
 pub fn argmax(x: &Tensor, axis: usize) -> Result<Tensor> {
     let shape = x.shape();
     let reduced = [axis].reduced("argmax", shape)?;

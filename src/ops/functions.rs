@@ -10,8 +10,8 @@
 //! | abs    | ⎮x⎮  | g · sign x, and 0 at 0   |                                                     |
 //! | neg    | −x   | −g                       |                                                     |
 //!
-//! What has no value is a NaN (ln and √ of what is below 0), and limits are infinite (ln 0 = −∞, 1/0 = ∞), as in IEEE 754.
-//! Bytes bind, the two polynomials included: [`crate::ops::unary`].
+//! What has no value is a NaN (ln and √ of what is below 0), and limits are infinite (ln 0 = −∞, 1/0 = ∞), as
+//! in IEEE 754. Bytes bind, the two polynomials included: [`crate::ops::unary`].
 
 use crate::backend::cpu::math;
 use crate::cases::{Case, Fill};

@@ -1,4 +1,5 @@
-//! y = x where x > 0, else slope · x (Maas et al., 2013); ∂L/∂x = g or slope · g, and slope · g at 0 as in TensorFlow.
+//! y = x where x > 0, else slope · x (Maas et al., 2013); ∂L/∂x = g or slope · g, and slope · g at 0 as in
+//! TensorFlow.
 
 use crate::cases::{Case, Fill};
 use crate::error::Result;

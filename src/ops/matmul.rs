@@ -1,11 +1,12 @@
 //! Products of matrices: c [.., M, N] = a [.., M, K] · b [.., K, N].
 //!
-//! Axes before the last two are a batch, broadcast as in NumPy. With g = ∂L/∂c: ∂L/∂a = g · bᵀ, ∂L/∂b = aᵀ · g, each summed over
-//! the batch axes along which its operand was broadcast.
+//! Axes before the last two are a batch, broadcast as in NumPy. With g = ∂L/∂c: ∂L/∂a = g · bᵀ, ∂L/∂b = aᵀ ·
+//! g, each summed over the batch axes along which its operand was broadcast.
 //!
 //! One b for all of a batch is a single product, of a's rows one after the other: a dense layer without bias
-//! ([`crate::ops::dense`]). Else there is a product for each pair of matrices, on the same kernels ([`crate::backend::cpu::gemm`],
-//! `kernels/gemm_mainloop.cuh`). Arithmetic binds from some dozens of rows on: 2·M·N·K operations.
+//! ([`crate::ops::dense`]). Else there is a product for each pair of matrices, on the same kernels
+//! ([`crate::backend::cpu::gemm`], `kernels/gemm_mainloop.cuh`). Arithmetic binds from some dozens of rows
+//! on: 2·M·N·K operations.
 
 use crate::autograd::{Needs, record};
 use crate::backend::cpu::gemm::{Matrix, Right, gram, is_thin, multiply, thin};
@@ -17,12 +18,13 @@ use crate::cases::{self, Case, Input};
 use crate::context::{Precision, isa, precision};
 use crate::error::{Error, Result};
 use crate::ops::binary::unbroadcast;
+use crate::ops::broadcast::Broadcast;
 use crate::ops::{Route, dense, reshape, route};
 use crate::pool::Buffer;
-use crate::tensor::{DType, MAX_RANK, Real, Shape, Tensor};
+use crate::tensor::{DType, Real, Shape, Tensor};
 
-/// a [.., M, K] · b [.., K, N] = [.., M, N]; axes before the last two are broadcast as in NumPy. An error where the operands have
-/// fewer than two axes, or do not fit.
+/// a [.., M, K] · b [.., K, N] = [.., M, N]; axes before the last two are broadcast as in NumPy. An error
+/// where the operands have fewer than two axes, or do not fit.
 pub fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let (shape_a, shape_b) = (a.shape(), b.shape());
     let refused =
@@ -40,16 +42,19 @@ pub fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         let product = dense(&all_rows, b, None)?;
         return reshape(&product, &[batch_a, &[rows, columns]].concat()[..]);
     }
-    let (batch, [of_a, of_b]) = batches(batch_a, batch_b).ok_or_else(refused)?;
-    let first = batch.len() - batch_a.len().max(batch_b.len());
-    let shape = Shape::checked(&[&batch[first..], &[rows, columns]].concat())?;
-    let steps_a = of_a.map(|matrices| matrices * rows * depth);
-    let steps_b = of_b.map(|matrices| matrices * depth * columns);
+    let (leading_a, leading_b) = (Shape::of(batch_a), Shape::of(batch_b));
+    let laid = Broadcast::new("matmul", leading_a, leading_b).map_err(|_| refused())?;
+    let with_batch = move |matrix: [usize; 2]| Shape::checked(&[&laid.shape[..], &matrix].concat());
+    let [_, _, batch @ ..] = laid.sizes;
+    let [steps_a, steps_b] = [(0, rows * depth), (1, depth * columns)].map(|(operand, matrix)| {
+        let [_, _, steps @ ..] = laid.strides[operand];
+        steps.map(|matrices| matrices * matrix)
+    });
     let steps_c = [batch[1], 1].map(|matrices| matrices * rows * columns);
     let steps = [steps_a, steps_b];
     let forward =
         Product { mode: Mode::Plain, rows, columns, depth, batch, steps, precision: precision() };
-    let output = forward.run([a, b])?.with_shape(shape);
+    let output = forward.run([a, b], with_batch([rows, columns])?)?;
     // The gradients are of matrices of the whole batch at first.
     let for_a = Product {
         mode: Mode::RightTransposed,
@@ -69,53 +74,18 @@ pub fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let saved_b = needs[0].then(|| b.detach());
     let saved_a = needs[1].then(|| a.detach());
     Ok(record("matmul", [a, b], output, move |g| {
-        let of_batch = |matrix: [usize; 2]| Shape::checked(&[&batch[..], &matrix].concat());
-        let da = saved_b.map(|b| {
-            let full = for_a.run([&g, &b])?.with_shape(of_batch([rows, depth])?);
-            unbroadcast_batch(full, shape_a)
-        });
-        let db = saved_a.map(|a| {
-            let full = for_b.run([&a, &g])?.with_shape(of_batch([depth, columns])?);
-            unbroadcast_batch(full, shape_b)
-        });
+        let da = saved_b.map(|b| unbroadcast(for_a.run([&g, &b], with_batch([rows, depth])?)?, shape_a));
+        let db =
+            saved_a.map(|a| unbroadcast(for_b.run([&a, &g], with_batch([depth, columns])?)?, shape_b));
         Ok([da.transpose()?, db.transpose()?])
     }))
 }
 
 impl Tensor {
-    /// self [.., M, K] · b [.., K, N] = [.., M, N]; axes before the last two are broadcast as in NumPy. An error where the
-    /// operands have fewer than two axes, or do not fit.
+    /// self [.., M, K] · b [.., K, N] = [.., M, N]; axes before the last two are broadcast as in NumPy. An
+    /// error where the operands have fewer than two axes, or do not fit.
     pub fn matmul(&self, b: &Tensor) -> Result<Tensor> {
         matmul(self, b)
-    }
-}
-
-/// Lengths of two batch axes, and matrices from one place along them to the next in a and in b: 0 where it is broadcast.
-fn batches(a: &[usize], b: &[usize]) -> Option<([usize; 2], [[usize; 2]; 2])> {
-    let aligned = |axes: &[usize]| {
-        let mut all = [1; MAX_RANK - 2];
-        all[MAX_RANK - 2 - axes.len()..].copy_from_slice(axes);
-        all
-    };
-    let (a, b) = (aligned(a), aligned(b));
-    let mut batch = [1; 2];
-    for (length, (&a, &b)) in batch.iter_mut().zip(a.iter().zip(&b)) {
-        *length = match (a, b) {
-            (1, other) | (other, 1) => other,
-            (one, other) if one == other => one,
-            _ => return None,
-        };
-    }
-    let steps =
-        |axes: [usize; 2]| [if axes[0] == 1 { 0 } else { axes[1] }, if axes[1] == 1 { 0 } else { 1 }];
-    Some((batch, [steps(a), steps(b)]))
-}
-
-/// The sum over the batch axes along which an operand was broadcast.
-fn unbroadcast_batch(full: Tensor, shape: Shape) -> Result<Tensor> {
-    match full.shape().elements() == shape.elements() {
-        true => Ok(full.with_shape(shape)),
-        false => unbroadcast(full, shape),
     }
 }
 
@@ -145,15 +115,16 @@ struct Product {
 }
 
 impl Product {
-    fn run(&self, operands: [&Tensor; 2]) -> Result<Tensor> {
+    /// All of them, as a tensor of this shape.
+    fn run(&self, operands: [&Tensor; 2], shape: Shape) -> Result<Tensor> {
         Ok(match route("matmul", &operands)? {
-            Route::F64 => self.each::<f64>(operands, |a, b, c| self.naive(a, b, c)),
-            Route::Reference => self.each::<f32>(operands, |a, b, c| self.naive(a, b, c)),
+            Route::F64 => self.each::<f64>(operands, shape, |a, b, c| self.naive(a, b, c)),
+            Route::Reference => self.each::<f32>(operands, shape, |a, b, c| self.naive(a, b, c)),
             Route::Fast => {
                 let isa = isa();
-                self.each::<f32>(operands, |a, b, c| self.fast(isa, a, b, c))
+                self.each::<f32>(operands, shape, |a, b, c| self.fast(isa, a, b, c))
             }
-            Route::Cuda(cuda) => self.device(cuda, operands)?,
+            Route::Cuda(cuda) => self.device(cuda, operands, shape)?,
         })
     }
 
@@ -161,18 +132,18 @@ impl Product {
     fn each<T: Real>(
         &self,
         [a, b]: [&Tensor; 2],
+        shape: Shape,
         product: impl Fn(&[T], &[T], &mut [T]) + Sync + Send,
     ) -> Tensor {
         let (a, b, size) = (a.values::<T>(), b.values::<T>(), self.rows * self.columns);
-        let mut c = Buffer::<T>::new(self.batch[0] * self.batch[1] * size);
+        let mut c = Buffer::<T>::new(shape.elements());
         threads::for_each_chunk(&mut c, size.max(1), |i, c| {
             let place = [i / self.batch[1], i % self.batch[1]];
             let at = |steps: [usize; 2]| place[0] * steps[0] + place[1] * steps[1];
             let (a, b) = (&a[at(self.steps[0])..], &b[at(self.steps[1])..]);
             product(&a[..self.rows * self.depth], &b[..self.depth * self.columns], c);
         });
-        let n = c.len();
-        Tensor::from_buffer(c, [n])
+        Tensor::from_buffer(c, shape)
     }
 
     fn naive<T: Real>(&self, a: &[T], b: &[T], c: &mut [T]) {
@@ -201,15 +172,14 @@ impl Product {
         }
     }
 
-    fn device(&self, cuda: &'static Cuda, [a, b]: [&Tensor; 2]) -> Result<Tensor> {
+    fn device(&self, cuda: &'static Cuda, [a, b]: [&Tensor; 2], shape: Shape) -> Result<Tensor> {
         const NAMES: [[&str; 3]; 3] = [
             ["matmul_nn_f32", "matmul_nn_tf32", "matmul_nn_bf16"],
             ["matmul_nt_f32", "matmul_nt_tf32", "matmul_nt_bf16"],
             ["matmul_tn_f32", "matmul_tn_tf32", "matmul_tn_bf16"],
         ];
         let batch = self.batch[0] * self.batch[1];
-        let n = batch * self.rows * self.columns;
-        let c = cuda.allocate(n, DType::F32)?;
+        let c = cuda.allocate(shape.elements(), DType::F32)?;
         let number = |n: usize| {
             i32::try_from(n).map_err(|_| Error::argument("matmul", format!("{n} is too large a size")))
         };
@@ -220,9 +190,10 @@ impl Product {
         let kernel = Kernel::of("matmul", NAMES[self.mode as usize][self.precision as usize]);
         let [rows, columns, depth, batch] = sizes;
         let all = arguments![a.memory(), b.memory(), &c, rows, columns, depth, batch, of_batch];
-        // SAFETY: the operands hold their matrices of each of the batch; c is batch · rows · columns floats, new.
+        // SAFETY: the operands hold their matrices of each of the batch; c is batch · rows · columns floats,
+        // new.
         unsafe { cuda.launch(kernel, Size::grid(grid, [128, 1, 1])?, &all)? };
-        Ok(Tensor::from_memory(c, [n]))
+        Ok(Tensor::from_memory(c, shape))
     }
 }
 

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
 pub(crate) mod binary;
+pub(crate) mod broadcast;
 pub(crate) mod epilogue;
 pub mod operators;
 pub mod padding;

@@ -33,6 +33,14 @@ pub fn zero_pad2d(x: &Tensor, pad: [[usize; 2]; 2]) -> Result<Tensor> {
     }))
 }
 
+impl Tensor {
+    /// [N, H, W, C] with zeros around each image: `pad` is [[top, bottom], [left, right]]. An error for
+    /// another rank.
+    pub fn zero_pad2d(&self, pad: [[usize; 2]; 2]) -> Result<Tensor> {
+        zero_pad2d(self, pad)
+    }
+}
+
 /// x on zeros, from the corner on.
 fn place<T: Real>(x: &Tensor, from: [usize; 4], to: [usize; 4], corner: [usize; 2]) -> Tensor {
     let x = x.values::<T>();

@@ -1,8 +1,9 @@
 //! Axes in another order. The gradient is g with its axes back in theirs.
 //!
-//! Axes that stay neighbours are one, which leaves three cases: nothing moves (the memory is shared); rows move as a whole (they
-//! are copied); or the last axis is another one than before. Then squares are transposed, in registers, along the two last axes
-//! of before and after: read and written one after the other, a square fills the cache lines that it touches.
+//! Axes that stay neighbours are one, which leaves three cases: nothing moves (the memory is shared); rows
+//! move as a whole (they are copied); or the last axis is another one than before. Then squares are
+//! transposed, in registers, along the two last axes of before and after: read and written one after the
+//! other, a square fills the cache lines that it touches.
 //!
 //! Bytes bind: 8 an element.
 
@@ -19,7 +20,8 @@ use crate::ops::{Route, route};
 use crate::pool::Buffer;
 use crate::tensor::{DType, MAX_RANK, Real, Shape, Tensor};
 
-/// Axis i of the result is axis `axes[i]` of x: [0, 3, 1, 2] makes NCHW of NHWC. An error unless each axis is named once.
+/// Axis i of the result is axis `axes[i]` of x: [0, 3, 1, 2] makes NCHW of NHWC. An error unless each axis is
+/// named once.
 pub fn permute(x: &Tensor, axes: impl AsRef<[usize]>) -> Result<Tensor> {
     let (shape, axes) = (x.shape(), axes.as_ref());
     let mut sorted = axes.to_vec();
@@ -45,8 +47,8 @@ pub fn transpose(x: &Tensor, a: usize, b: usize) -> Result<Tensor> {
 }
 
 impl Tensor {
-    /// Axis i of the result is axis `axes[i]` of this: `[0, 3, 1, 2]` makes NCHW of NHWC. An error unless each axis is named
-    /// once.
+    /// Axis i of the result is axis `axes[i]` of this: `[0, 3, 1, 2]` makes NCHW of NHWC. An error unless
+    /// each axis is named once.
     pub fn permute(&self, axes: impl AsRef<[usize]>) -> Result<Tensor> {
         permute(self, axes)
     }
@@ -78,8 +80,8 @@ fn reordered(x: &Tensor, axes: &[usize]) -> Result<Tensor> {
     })
 }
 
-/// Lengths of the result's axes, and elements of x from one place along them to the next: neighbours that stay neighbours are
-/// one axis, and there are four in all.
+/// Lengths of the result's axes, and elements of x from one place along them to the next: neighbours that
+/// stay neighbours are one axis, and there are four in all.
 #[derive(Clone, Copy, Debug)]
 struct Order {
     sizes: [usize; MAX_RANK],
@@ -295,7 +297,8 @@ mod tests {
             lengths in proptest::collection::vec(1usize..40, 4),
             order in Just(vec![0usize, 1, 2, 3]).prop_shuffle(),
         ) {
-            let lengths: Vec<usize> = lengths.iter().enumerate().map(|(i, n)| n.div_ceil(1 + i % 3)).collect();
+            let shorter = |(i, n): (usize, &usize)| n.div_ceil(1 + i % 3);
+            let lengths: Vec<usize> = lengths.iter().enumerate().map(shorter).collect();
             let n: usize = lengths.iter().product();
             let values: Vec<f32> = (0..n).map(|i| i as f32).collect();
             let x = Tensor::from_slice(&values, &lengths[..]).unwrap();

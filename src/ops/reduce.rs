@@ -5,8 +5,8 @@
 //!
 //! The order of additions depends on the shape alone: short runs are added in vectors of f32, and
 //! the runs' sums in f64. So a sum over a million elements is as exact as one over a few dozen,
-//! and the same bits come out at any thread count. Axes that are no neighbours are summed one run of neighbours after the
-//! other, the last run first.
+//! and the same bits come out at any thread count. Axes that are no neighbours are summed one run of
+//! neighbours after the other, the last run first.
 
 use crate::autograd::record;
 use crate::backend::cpu::simd;
@@ -22,7 +22,8 @@ use std::ops::Range;
 
 /// Which axes a reduction goes over: a range of neighbours (`1..3`), or a list in any order (`[0, 2]`).
 pub trait Axes {
-    /// True of each axis of the shape that is reduced. An error where there is no such axis, or one is named twice.
+    /// True of each axis of the shape that is reduced. An error where there is no such axis, or one is named
+    /// twice.
     fn reduced(self, op: &'static str, shape: Shape) -> Result<Vec<bool>>;
 }
 
@@ -164,7 +165,8 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// One for each run of neighbouring axes that are reduced, to be applied in this order: the last run first.
+    /// One for each run of neighbouring axes that are reduced, to be applied in this order: the last run
+    /// first.
     pub(crate) fn runs(shape: &Shape, reduced: &[bool], mean: bool) -> Vec<View> {
         let product = |axes: &[usize]| axes.iter().product::<usize>();
         let mut lengths = shape.to_vec();

@@ -22,6 +22,19 @@ pub fn flatten(x: &Tensor) -> Result<Tensor> {
     }
 }
 
+impl Tensor {
+    /// The same elements, row-major, under another shape of as many; the memory is shared. An error for
+    /// another number.
+    pub fn reshape(&self, shape: impl IntoShape) -> Result<Tensor> {
+        reshape(self, shape)
+    }
+
+    /// [N, …] → [N, product of the rest]. An error for a scalar.
+    pub fn flatten(&self) -> Result<Tensor> {
+        flatten(self)
+    }
+}
+
 pub fn cases() -> Vec<Case> {
     let x = |shape: [usize; 4]| vec![Input::new("x", shape)];
     vec![

@@ -79,6 +79,19 @@ pub fn sign_step(
     })
 }
 
+impl Tensor {
+    /// One step of an attack (FGSM, PGD) from this image, off the tape: see [`sign_step`].
+    pub fn sign_step(
+        &self,
+        gradient: &Tensor,
+        origin: &Tensor,
+        step: f32,
+        bounds: Bounds,
+    ) -> Result<Tensor> {
+        sign_step(self, gradient, origin, step, bounds)
+    }
+}
+
 pub fn cases() -> Vec<Case> {
     // Away from where a sign or a bound changes its mind: rounding would decide there.
     let away = |points| Fill::Avoiding { low: 0.0, high: 1.0, points, margin: 0.01 };

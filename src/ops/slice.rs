@@ -7,8 +7,8 @@ use crate::ops::strided::{Box4, strides};
 use crate::tensor::{MAX_RANK, Shape, Tensor};
 use std::ops::Range;
 
-/// The elements whose place along axis i is in `ranges[i]`; axes without a range stay whole. An error where a range is not
-/// within its axis.
+/// The elements whose place along axis i is in `ranges[i]`; axes without a range stay whole. An error where a
+/// range is not within its axis.
 pub fn slice(x: &Tensor, ranges: impl AsRef<[Range<usize>]>) -> Result<Tensor> {
     let (shape, ranges) = (x.shape(), ranges.as_ref());
     let fits =
@@ -29,8 +29,8 @@ pub fn slice(x: &Tensor, ranges: impl AsRef<[Range<usize>]>) -> Result<Tensor> {
 }
 
 impl Tensor {
-    /// The elements whose place along axis i is in `ranges[i]`; axes without a range stay whole: `x.slice([0..2, 1..3])`. An
-    /// error where a range is not within its axis.
+    /// The elements whose place along axis i is in `ranges[i]`; axes without a range stay whole:
+    /// `x.slice([0..2, 1..3])`. An error where a range is not within its axis.
     pub fn slice(&self, ranges: impl AsRef<[Range<usize>]>) -> Result<Tensor> {
         slice(self, ranges)
     }

@@ -52,6 +52,13 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
     }))
 }
 
+impl Tensor {
+    /// eˣ / Σ eˣ over the last axis. An error for a scalar.
+    pub fn softmax(&self) -> Result<Tensor> {
+        softmax(self)
+    }
+}
+
 /// `kernels/softmax.cu`: of x, or of y and g.
 fn device(cuda: &'static Cuda, inputs: &[&Tensor]) -> Result<Tensor> {
     let shape = inputs[0].shape();

@@ -1,4 +1,5 @@
-//! Copies between a tensor and a box within another one: rows that lie apart, to rows one after the other and back.
+//! Copies between a tensor and a box within another one: rows that lie apart, to rows one after the other and
+//! back.
 //!
 //! Bytes bind: 8 an element.
 
@@ -30,19 +31,19 @@ impl Box4 {
     }
 
     /// Neighbours that lie one after the other are one axis: rows are as long as they can be.
-    fn merged(mut self) -> Self {
-        for axis in (0..MAX_RANK - 1).rev() {
-            if self.strides[axis] == self.sizes[axis + 1] * self.strides[axis + 1]
-                || self.sizes[axis] == 1
-            {
-                self.sizes[axis + 1] *= self.sizes[axis];
-                // What is before moves up.
-                self.sizes.copy_within(0..axis, 1);
-                self.strides.copy_within(0..axis, 1);
-                (self.sizes[0], self.strides[0]) = (1, 0);
+    fn merged(self) -> Self {
+        let last = MAX_RANK - 1;
+        let (mut sizes, mut strides) = ([1; MAX_RANK], [0; MAX_RANK]);
+        (sizes[last], strides[last]) = (self.sizes[last], self.strides[last]);
+        let mut to = last;
+        for axis in (0..last).rev().filter(|&axis| self.sizes[axis] != 1) {
+            if self.strides[axis] != sizes[to] * strides[to] {
+                to -= 1;
+                strides[to] = self.strides[axis];
             }
+            sizes[to] *= self.sizes[axis];
         }
-        self
+        Box4 { sizes, strides, start: self.start }
     }
 
     fn elements(&self) -> usize {

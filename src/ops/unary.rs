@@ -1,8 +1,8 @@
 //! The scaffold of functions of one number, element by element: y = f(x), ∂L/∂x = g · dy/dx.
 //!
-//! A function says its value, its slope, and what the slope is made of ([`Unary`]). The rest is here: the reference,
-//! the fast pass (in place where nobody else holds the memory, past the caches where a result is larger than they
-//! are), the node on the tape, the launches of `kernels/unary.cu`, and the cases.
+//! A function says its value, its slope, and what the slope is made of ([`Unary`]). The rest is here: the
+//! reference, the fast pass (in place where nobody else holds the memory, past the caches where a result is
+//! larger than they are), the node on the tape, the launches of `kernels/unary.cu`, and the cases.
 //!
 //! Bytes bind: 8 a forward element, 12 a backward one (8 where the slope is the same everywhere).
 
@@ -29,7 +29,8 @@ pub(crate) enum Saves {
     Output,
 }
 
-/// y = f(x). Mark the methods `#[inline(always)]`: the loops they end up in are compiled once an instruction set.
+/// y = f(x). Mark the methods `#[inline(always)]`: the loops they end up in are compiled once an instruction
+/// set.
 pub(crate) trait Unary: Copy + Send + Sync + 'static {
     /// The operator, in errors and on the tape.
     const NAME: &'static str;

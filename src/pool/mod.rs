@@ -48,7 +48,7 @@ unsafe impl Send for Block {}
 pub struct Buffer<T: Plain> {
     memory: NonNull<u8>,
     len: usize,
-    /// Of its memory, in bytes.
+    /// Bytes of its memory, rounded up to the size class.
     size: usize,
     source: Source,
     kind: PhantomData<T>,
@@ -88,9 +88,9 @@ enum Source {
 /// of the payload): a size that nobody could have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory {
-    /// Asked for.
+    /// Bytes asked for.
     pub bytes: usize,
-    /// Lent out already.
+    /// Bytes lent out already.
     pub in_use: usize,
 }
 

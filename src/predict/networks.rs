@@ -66,9 +66,9 @@ impl Trained {
     }
 }
 
-/// The thresholds to use with a network: [`THRESHOLD`] for all classes, one fitted for all, or one fitted for each,
-/// whichever has the best Dice over its validation images when fitted on others of them. The gain is None
-/// where those are too few. An error where one of them cannot be read or has no labels.
+/// The thresholds to use with a network: [`THRESHOLD`] for all classes, one fitted for all, or one fitted
+/// for each, whichever has the best Dice over its validation images when fitted on others of them. The gain
+/// is None where those are too few. An error where one of them cannot be read or has no labels.
 pub fn fit_thresholds(
     model: &Model,
     plan: &Plan,

@@ -13,7 +13,7 @@
 //! one: the best single threshold for all classes.
 //!
 //! A cut lies halfway between two neighbouring probabilities. Of equally good cuts the highest is
-//! taken. What fitting gains has to be judged on images it has not seen: `cross_validated`.
+//! taken. What fitting gains has to be judged on images it has not seen: [`cross_validated`].
 
 use crate::data::{CLASSES, Labels};
 use crate::error::{Error, Result};
@@ -98,8 +98,10 @@ impl Thresholds {
     }
 }
 
-/// Fits on all folds but one and scores on that one, for each fold in turn.
-pub(crate) fn cross_validated(
+/// Fits on all folds but one and scores on that one, for each fold in turn; `before` is the threshold used
+/// so far, `seed` draws the folds. Errors as in [`Thresholds::fit`], and for folds that are not 2 to one an
+/// image.
+pub fn cross_validated(
     labels: &[Labels],
     probabilities: &[f32],
     objective: Objective,
@@ -140,8 +142,8 @@ pub(crate) fn cross_validated(
 
 /// The thresholds to use: `before` for all classes, one fitted for all, or one fitted for each,
 /// whichever has the best Dice on images it was not fitted on. From fewer than 5 images
-/// nothing is learned.
-pub(crate) fn choose(
+/// nothing is learned, and there is no gain to tell of. Errors as in [`Thresholds::fit`].
+pub fn choose(
     labels: &[Labels],
     probabilities: &[f32],
     before: f32,

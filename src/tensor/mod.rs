@@ -81,12 +81,12 @@ impl Tensor {
         let Storage::Device(memory) = &self.storage.values else { return Ok(self.detach()) };
         let storage = match memory.dtype() {
             DType::U8 => {
-                let mut buffer = Buffer::<u8>::new(memory.len());
+                let mut buffer = Buffer::<u8>::new(memory.elements());
                 memory.download(&mut buffer)?;
                 Storage::U8(buffer)
             }
             _ => {
-                let mut buffer = Buffer::<f32>::new(memory.len());
+                let mut buffer = Buffer::<f32>::new(memory.elements());
                 memory.download(pool::bytes_mut(&mut buffer))?;
                 Storage::F32(buffer)
             }

@@ -154,7 +154,7 @@ pub trait DeviceMemory: Any + Send + Sync {
     /// Type of the elements.
     fn dtype(&self) -> DType;
     /// Elements.
-    fn len(&self) -> usize;
+    fn elements(&self) -> usize;
     /// Waits for what is still to be computed, and copies the bytes of all elements to the CPU's memory.
     fn download(&self, to: &mut [u8]) -> Result<()>;
 }
@@ -197,7 +197,7 @@ impl Storage {
             Storage::F32(buffer) => buffer.len(),
             Storage::F64(buffer) => buffer.len(),
             Storage::U8(buffer) => buffer.len(),
-            Storage::Device(memory) => memory.len(),
+            Storage::Device(memory) => memory.elements(),
         }
     }
 }

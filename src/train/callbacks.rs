@@ -3,7 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What is watched: smaller is better (a score is watched as its negative).
+/// Best values so far, and for how long there was no better one: the state of early stopping,
+/// plateaus and the best checkpoint. Smaller is better; a score is watched as its negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Callbacks {
     /// The best value so far, for the checkpoint of the best epoch.
@@ -19,9 +20,9 @@ pub struct Callbacks {
 /// What an epoch's value led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// The best so far: worth keeping.
+    /// It is the best so far: worth keeping.
     pub improved: bool,
-    /// No better for as long as the patience is.
+    /// There was no better one for as long as the patience is.
     pub stop: bool,
 }
 

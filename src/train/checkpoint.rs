@@ -24,10 +24,10 @@ use std::path::Path;
 const KEY: &str = "atrous";
 const VERSION: u32 = 3;
 
-/// What the metadata says.
+/// What a checkpoint's metadata says: all of a run but its tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Saved {
-    /// Of the file: see [`seal`].
+    /// Checksum of the file: see [`seal`].
     #[serde(default)]
     checksum: String,
     version: u32,
@@ -44,7 +44,7 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// Of the file it was read from: tells one checkpoint from another.
+    /// Checksum of the file it was read from: tells one checkpoint from another.
     pub(crate) fn checksum(&self) -> &str {
         &self.checksum
     }

@@ -1,11 +1,12 @@
 //! The training loop.
 
 use super::callbacks::Callbacks;
+use super::captured::OnDevice;
 use super::checkpoint;
 use super::evaluate::evaluate;
 use super::history::{Epoch, History};
 use super::plan::{Plan, Watch};
-use super::step::{OnDevice, Pending};
+use super::step::Pending;
 use crate::data::loader::{Batch, Loader};
 use crate::data::transforms::Recipe;
 use crate::device::Device;
@@ -26,7 +27,7 @@ pub struct Position {
     pub step: usize,
     /// Steps taken in all.
     pub global_step: u64,
-    /// Ended before its last epoch, for want of improvement.
+    /// Whether it ended before its last epoch, for want of improvement.
     #[serde(default)]
     pub stopped: bool,
     /// Σ over the epoch's samples so far of the loss of their batch.
@@ -78,7 +79,7 @@ pub struct Trainer {
     pub(super) pending: Option<Pending>,
 }
 
-/// What a [`Monitor`] is told.
+/// What a [`Monitor`] is told of a run.
 pub enum Event<'a> {
     /// An epoch is about to begin, or to go on after a resume.
     EpochBegins {
@@ -117,7 +118,7 @@ pub enum Event<'a> {
 pub type Monitor<'a> = dyn FnMut(Event) -> ControlFlow<()> + 'a;
 
 /// Makes another batch of one, just before the step on it: with the weights that the step begins with.
-pub type Change<'a> = dyn FnMut(&Trainer, Batch) -> Result<Batch> + 'a;
+pub(crate) type Change<'a> = dyn FnMut(&Trainer, Batch) -> Result<Batch> + 'a;
 
 impl Trainer {
     /// Begins a run. An error where the plan contradicts itself.
@@ -160,7 +161,8 @@ impl Trainer {
         trainer
     }
 
-    /// Goes on on another device.
+    /// Moves weights and optimizer state to another device, where the run goes on. An error where
+    /// there is no such device.
     pub fn to_device(&mut self, device: Device) -> Result<()> {
         self.model = self.model.to_device(device)?;
         self.optimizer.to_device(device)?;
@@ -181,7 +183,12 @@ impl Trainer {
         }
     }
 
-    /// Trains to the plan's last epoch. `validation` is scored after every epoch.
+    /// Trains to the plan's last epoch, or until early stopping. `validation` is scored after every
+    /// epoch.
+    ///
+    /// An error where there is nothing to train on, a sample or a file fails, the loss is no finite
+    /// number ([`Error::Diverged`]), or the monitor asks to stop ([`Error::Interrupted`]; the state
+    /// is saved before).
     pub fn fit(
         &mut self,
         training: &Loader,

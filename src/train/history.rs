@@ -8,16 +8,16 @@ use std::path::Path;
 /// What one epoch came to: a row of `history.csv`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
-    /// From 1.
+    /// Its number, from 1.
     pub epoch: usize,
-    /// Of its last step, the schedule's factor included.
+    /// The rate of its last step, the schedule's factor included.
     pub learning_rate: f32,
-    /// Means over the epoch's samples, while training: with dropout, augmentation, and the weights
-    /// of before each step.
+    /// Mean loss over the epoch's samples, while training: with dropout, augmentation, and the
+    /// weights of before each step.
     pub loss: f64,
     /// Categorical accuracy, or pixel accuracy of a segmentation, 0 to 1; a mean likewise.
     pub accuracy: f64,
-    /// On the validation samples, after the epoch; absent where there are none.
+    /// Mean loss on the validation samples, after the epoch; None where there are none.
     pub val_loss: Option<f64>,
     /// Accuracy on the validation samples, 0 to 1.
     pub val_accuracy: Option<f64>,

@@ -5,6 +5,7 @@
 //! that was killed goes on as if nothing had been.
 
 mod callbacks;
+mod captured;
 mod checkpoint;
 mod evaluate;
 mod fit;
@@ -17,7 +18,7 @@ pub use callbacks::{Callbacks, Plateau, Schedule, Verdict};
 pub(crate) use checkpoint::load_network;
 pub use checkpoint::{Saved, load, parse, save, seal};
 pub use evaluate::{Scores, evaluate};
-pub use fit::{Change, Event, Monitor, Pace, Position, Trainer};
+pub use fit::{Event, Monitor, Pace, Position, Trainer};
 pub use history::{Epoch, History};
 pub use plan::{Plan, Unfreeze, Watch};
 pub use presets::Preset;

@@ -29,7 +29,7 @@ pub enum Watch {
     Score,
 }
 
-/// From this epoch on (counted from 0), so many of the base's last layers train too.
+/// A stage of training: from this epoch on, so many of the base's last layers train too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unfreeze {
     /// The first epoch of the stage, counted from 0.
@@ -60,22 +60,22 @@ pub struct Plan {
     pub batch_size: usize,
     /// The full rate, before schedule and plateaus.
     pub learning_rate: f32,
-    /// Times the rate for the layers of the base.
+    /// Factor on the rate for the layers of the base.
     pub base_rate: f32,
     /// How the rate falls within the run.
     pub schedule: Schedule,
-    /// Epochs in which the rate climbs to its full height.
+    /// Epochs (and parts of one) in which the rate climbs linearly to its full height.
     pub warmup: f32,
-    /// `adam`, `sgd`, `rmsprop`
+    /// The update rule: `adam`, `sgd` or `rmsprop`, with Keras' defaults.
     pub optimizer: String,
-    /// Of `sgd` and `rmsprop`, 0 to below 1; `adam` has its own.
+    /// Momentum of `sgd` and `rmsprop`, 0 to below 1; `adam` has its own.
     pub momentum: f64,
-    /// Gradients together no longer than this.
+    /// Largest norm of all gradients together, to which longer ones are scaled; None: any.
     pub clip_norm: Option<f32>,
     /// `binary_crossentropy`, `categorical_crossentropy` with Keras' gradient,
     /// `sparse_categorical_crossentropy` for networks that segment.
     pub loss: String,
-    /// How much of a label is spread over all classes.
+    /// Share of a label that is spread over all classes, 0 to below 1.
     pub label_smoothing: f32,
     /// γ of the focal loss (Lin et al., 2017): 0 is cross-entropy.
     pub focal: f32,
@@ -87,16 +87,16 @@ pub struct Plan {
     pub fit: Fit,
     /// How training images are changed at random.
     pub augment: Augment,
-    /// Masks resized as the notebook did.
+    /// Whether masks are resized as quantities, as the notebook did ([`MaskResize::Bilinear`]).
     pub blended_masks: bool,
-    /// Rare classes oftener.
+    /// Whether samples of rare classes come oftener ([`Sampling::Balanced`]).
     pub balanced: bool,
-    /// In another order every epoch.
+    /// Whether samples come in another order every epoch.
     #[serde(default = "yes")]
     pub shuffle: bool,
-    /// Only whole batches.
+    /// Whether a last batch that is not full is left out.
     pub drop_last: bool,
-    /// One weight a class, or none.
+    /// A factor on the loss for each class; None: 1 for all.
     pub class_weights: Option<Vec<f32>>,
     /// When how much of the base trains; empty where all of the network does.
     pub unfreeze: Vec<Unfreeze>,
@@ -107,7 +107,7 @@ pub struct Plan {
     /// steps with MobileNetV2's .999 they are three quarters of what they were.
     #[serde(default)]
     pub batch_norm_momentum: Option<f32>,
-    /// Epochs without a better validation after which the run ends.
+    /// Epochs without a better validation after which the run ends; None: it goes to its last.
     pub patience: Option<usize>,
     /// When to lower the rate; None: never.
     pub plateau: Option<Plateau>,
@@ -245,7 +245,8 @@ impl Plan {
         Ok(())
     }
 
-    /// The network, as the origin of its weights has it.
+    /// The network, with the padding and epsilon that the origin of its weights has. An error where
+    /// there is no such network, or no such origin for it.
     pub fn graph(&self) -> Result<Graph> {
         let graph = self.origin.configure(&self.network.graph()?)?;
         match self.batch_norm_momentum {
@@ -254,7 +255,7 @@ impl Plan {
         }
     }
 
-    /// The run's samples in a data set, under the numbers of the plan ([`Manifest::find`]); an error
+    /// The run's samples in a data set, under the numbers of the plan (`Manifest::find`); an error
     /// where they are not all there, or are others. `path` is the checkpoint's.
     pub fn find_samples(&self, dataset: &Arc<dyn Dataset>, path: &Path) -> Result<Arc<dyn Dataset>> {
         if !self.samples.samples.is_empty() {
@@ -324,7 +325,8 @@ impl Plan {
         Loader { indices, workers: 2, ..loader }
     }
 
-    /// Loads what is trained on, as it is trained on.
+    /// Loads the plan's training samples with its order, batches and augmentation, on so many
+    /// threads.
     pub fn training_loader(&self, dataset: &Arc<dyn Dataset>, workers: usize) -> Loader {
         let recipe = self.training_recipe();
         Loader {
@@ -336,7 +338,7 @@ impl Plan {
         }
     }
 
-    /// How samples are trained on.
+    /// How samples are trained on: as they are scored, and augmented.
     pub fn training_recipe(&self) -> Recipe {
         self.scoring_recipe().augmented(self.augment)
     }

@@ -21,7 +21,8 @@ impl Preset {
     /// `notebook`: as the notebook this pipeline replaces had it, for comparison.
     pub const NAMES: [&'static str; 2] = ["best", "notebook"];
 
-    /// `pretrained`: the base's weights come from a file, so that it can stay as it is.
+    /// The plan of that name for a network. `pretrained`: the base's weights come from a file, so
+    /// that it can stay as it is. An error where there is no such preset.
     pub fn new(name: &str, mut network: Spec, pretrained: bool) -> Result<Self> {
         if !Preset::NAMES.contains(&name) {
             return Err(Error::unknown("preset", name, &Preset::NAMES));

@@ -18,7 +18,7 @@ struct Described {
 struct Config {
     #[serde(default)]
     name: String,
-    /// Of a network.
+    /// A network's layers; a layer has none.
     #[serde(default)]
     layers: Vec<Described>,
 }

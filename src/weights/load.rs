@@ -95,7 +95,7 @@ pub fn compare(
     }
     let layers =
         || model.parameters.iter().map(|p| p.path.rsplit_once('/').map_or("", |(layer, _)| layer));
-    // Of numbered weights the first few are not known to be the first few: all or none of a layer.
+    // The first few of numbered weights are not known to be the first few: all or none of a layer.
     let numbered = |name: &&str| name.rsplit('/').nth(1) == Some("vars");
     let counted: HashSet<&str> = layers()
         .zip(&found)

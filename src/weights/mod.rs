@@ -96,7 +96,7 @@ pub struct WeightFile {
     pub format: Format,
     /// Whose weights these are: as the file says, else as the names look.
     pub origin: Origin,
-    /// In the file's order.
+    /// Its arrays, in the file's order.
     pub entries: Vec<Entry>,
     /// What a reader of a report should know of it, a line each.
     pub remarks: Vec<String>,

@@ -28,7 +28,7 @@ pub enum Origin {
     Timm,
 }
 
-/// Of PyTorch's batch norm.
+/// ε of PyTorch's batch norm.
 const EPSILON: f64 = 1e-5;
 
 impl Origin {
@@ -53,7 +53,7 @@ impl Origin {
         }
     }
 
-    /// What pictures have to go through for weights of this origin.
+    /// The range of values that images have to have for weights of this origin.
     pub fn preprocess(self, base: Base) -> Preprocess {
         match (self, base) {
             (Origin::Keras, Base::Vgg16) => Preprocess::Caffe,

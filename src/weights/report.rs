@@ -18,7 +18,7 @@ pub struct Report {
     pub origin: Origin,
     /// Keras paths of the parameters that the file has.
     pub matched: Vec<String>,
-    /// Numbers in those.
+    /// How many numbers those have together.
     pub numbers: usize,
     /// Paths of parameters that the file should have, and has not.
     pub missing: Vec<String>,

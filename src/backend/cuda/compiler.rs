@@ -10,20 +10,20 @@ use std::ffi::{CString, c_char, c_int};
 use std::path::PathBuf;
 use std::ptr::null_mut;
 
-/// The name of an architecture: `sm_90a`.
+/// NVIDIA's name for a compute capability: `sm_80` for (8, 0), `sm_90a` for (9, 0).
 pub fn architecture(major: i32, minor: i32) -> String {
     // The `a` opens what only this generation has (wgmma).
     let only_here = if (major, minor) == (9, 0) { "a" } else { "" };
     format!("sm_{major}{minor}{only_here}")
 }
 
-/// Is NVRTC on this machine?
+/// Whether the compiler library, NVRTC, can be loaded on this machine.
 pub fn is_there() -> bool {
     // SAFETY: it tries to open a library of NVIDIA's.
     unsafe { sys::is_culib_present() }
 }
 
-/// (13, 0)
+/// NVRTC's version, (major, minor), e.g. (13, 0); an error where there is no NVRTC.
 pub fn version() -> Result<(i32, i32)> {
     require()?;
     let (mut major, mut minor) = (0, 0);
@@ -71,8 +71,8 @@ pub fn built_in() -> Vec<&'static str> {
     all
 }
 
-/// Of the architectures the one whose code runs on this one: itself, else the nearest before it of the
-/// same generation (`sm_90a` runs on `sm_90a` alone), else the newest PTX that is not newer
+/// The one among the architectures whose code runs on this one: itself, else the nearest before it of
+/// the same generation (`sm_90a` runs on `sm_90a` alone), else the newest PTX that is not newer
 /// (`compute_90`), which the driver compiles.
 fn suitable<'a>(among: &[&'a str], architecture: &str) -> Option<&'a str> {
     if let Some(same) = among.iter().find(|known| **known == architecture) {

@@ -31,8 +31,11 @@ unsafe extern "C" {
 /// A result that depends on it is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
+    /// By their numbers.
     Forward,
+    /// From the last to the first.
     Reverse,
+    /// Shuffled, by this seed.
     Random(u32),
 }
 

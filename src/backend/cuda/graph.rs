@@ -19,7 +19,7 @@ use std::sync::{Arc, PoisonError};
 /// Numbers that a captured graph finds in the device's memory.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Now {
-    /// Of dropout's random numbers.
+    /// Step of the run, which dropout's random numbers are a function of.
     pub step: u64,
     /// Learning rates: of the network's head, and of its base.
     pub rates: [f32; 2],

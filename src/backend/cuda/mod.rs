@@ -191,8 +191,8 @@ impl Cuda {
         unsafe { self.driver.launch(kernel, size, arguments) }
     }
 
-    /// The same of a pass over n elements by kernels on `kernels/vector.cuh`: the first takes an element
-    /// a thread, the second four channels of one, where they are a multiple of four.
+    /// Launches a pass over n elements by kernels on `kernels/vector.cuh`: the first takes an element a
+    /// thread, the second four channels of one, where they are a multiple of four.
     ///
     /// # Safety
     /// [`Cuda::launch`]'s contract.
@@ -282,7 +282,7 @@ pub fn devices() -> Result<Found> {
     Err(not_in_this_build("cuda"))
 }
 
-/// The version of the compiler for kernels; an error where there is none.
+/// NVRTC's version, (major, minor); an error where there is none.
 pub fn compiler_version() -> Result<(i32, i32)> {
     #[cfg(feature = "cuda")]
     return compiler::version();
@@ -290,7 +290,8 @@ pub fn compiler_version() -> Result<(i32, i32)> {
     Err(not_in_this_build("cuda"))
 }
 
-/// The architectures whose machine code is in the binary.
+/// The architectures whose machine code is in the binary, e.g. `sm_90`; none where all is compiled
+/// at run time.
 pub fn built_in_architectures() -> Vec<&'static str> {
     #[cfg(feature = "cuda")]
     return compiler::built_in();

@@ -16,7 +16,7 @@ impl DeviceMemory for Memory {
         Memory::dtype(self)
     }
 
-    fn len(&self) -> usize {
+    fn elements(&self) -> usize {
         Memory::len(self)
     }
 
@@ -26,7 +26,7 @@ impl DeviceMemory for Memory {
 }
 
 impl Tensor {
-    /// The same values on another device (off the tape). Waits for them, where they come back to the
+    /// A copy of the values on another device (off the tape). Waits for them, where they come back to the
     /// CPU. An error where there is no such device, or it does not hold the element type.
     pub fn to_device(&self, device: Device) -> Result<Self> {
         if device == self.device() {

@@ -18,16 +18,16 @@ use crate::random::{Stream, domain};
 /// How the square is drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Crop {
-    /// Proportions kept; a picture `low` to `high` times as large as the one that just fits into
-    /// the square. A smaller one lies anywhere in the square, of a larger one any part is seen.
+    /// Proportions kept; an image `low` to `high` times as large as the one that just fits into the
+    /// square. A smaller one lies anywhere in the square, of a larger one any part is seen.
     Scale {
         /// Smallest scale, at least .05.
         low: f64,
         /// Largest scale, at most 20.
         high: f64,
     },
-    /// A part of `low` to `high` of the picture's area, its width 1/`ratio` to `ratio` of its
-    /// height, stretched to the square (Inception's, and torchvision's RandomResizedCrop).
+    /// A part of `low` to `high` of the image's area, its width 1/`ratio` to `ratio` of its height,
+    /// stretched to the square (Inception's, and torchvision's RandomResizedCrop).
     Area {
         /// Smallest share of the area, at least .01.
         low: f64,
@@ -106,16 +106,16 @@ pub(crate) fn compose(outer: &Matrix, inner: &Matrix) -> Matrix {
 /// What a crop sees beside the image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fill {
-    /// Its nearest pixel.
+    /// The nearest pixel of the image.
     Edge,
-    /// One colour, 0 to 255.
+    /// One colour, RGB from 0 to 255.
     Colour([f32; 3]),
 }
 
 impl Fill {
-    /// What is around a padded picture: a network that is shown padded pictures later knows it.
+    /// Black, as around a padded image: a network that is shown padded images later knows it.
     pub const BLACK: Self = Fill::Colour([0.0; 3]);
-    /// ImageNet's mean, which preprocessing makes nearly zero.
+    /// ImageNet's mean colour, which preprocessing makes nearly zero.
     pub const MEAN: Self = Fill::Colour([123.68, 116.779, 103.939]);
 }
 

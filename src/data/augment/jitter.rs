@@ -22,7 +22,7 @@ pub struct Jitter {
 }
 
 impl Jitter {
-    /// Weather and cameras, not another scene.
+    /// Each factor from .7 to 1.3: other weather and cameras, not another scene.
     pub const MILD: Self = Jitter { brightness: 0.3, contrast: 0.3, saturation: 0.3 };
 
     /// An error where a range is not 0 to 1.

@@ -24,13 +24,13 @@ pub use on_device::Warp;
 /// How far each affine parameter may go: Keras' `ImageDataGenerator` arguments of these names.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ranges {
-    /// Degrees, to either side.
+    /// Largest rotation to either side, in degrees, 0 to 180.
     pub rotation: f64,
-    /// Degrees, to either side.
+    /// Largest shear to either side, in degrees, below 90.
     pub shear: f64,
-    /// Each axis is zoomed by 1 − zoom to 1 + zoom.
+    /// Each axis is zoomed by 1 − zoom to 1 + zoom; below 1.
     pub zoom: f64,
-    /// Half of the pictures are flipped.
+    /// Whether every other image, by chance, is flipped left to right.
     pub horizontal_flip: bool,
 }
 
@@ -42,7 +42,7 @@ impl Default for Ranges {
 }
 
 impl Ranges {
-    /// Half of the pictures are flipped, and nothing else.
+    /// Half of the images are flipped, and nothing else.
     pub const FLIP: Self = Ranges { rotation: 0.0, shear: 0.0, zoom: 0.0, horizontal_flip: true };
 
     /// An error unless rotation is 0 to 180°, shear below 90° and zoom below 1.
@@ -106,7 +106,8 @@ pub enum Rule {
     Keras3,
 }
 
-/// The matrix that takes an output pixel of an h × w picture to its place in the input.
+/// The 2 × 3 matrix that takes an output pixel (row, column, 1) of an image of h × w pixels to its
+/// place in the input.
 pub fn matrix(parameters: &Parameters, h: usize, w: usize, rule: Rule) -> Matrix {
     let (sin, cos) = parameters.theta.to_radians().sin_cos();
     let (shear_sin, shear_cos) = parameters.shear.to_radians().sin_cos();
@@ -131,7 +132,8 @@ pub fn matrix(parameters: &Parameters, h: usize, w: usize, rule: Rule) -> Matrix
     matrix.map(|[row, column, constant]| [row, -column, constant + column * (w as f64 - 1.0)])
 }
 
-/// The picture [h, w, channels] seen through a matrix.
+/// The image `[h, w, channels]` seen through a matrix: bilinear, of the same size; beside the image
+/// its nearest pixel counts.
 pub fn warp(x: &[f32], [h, w, channels]: [usize; 3], matrix: &Matrix) -> Vec<f32> {
     let (isa, mut out) = (isa(), vec![0.0; x.len()]);
     for (row, out) in out.chunks_exact_mut((w * channels).max(1)).enumerate() {

@@ -23,13 +23,14 @@ pub struct Warp {
 const BYTES: usize = 48;
 
 impl Warp {
-    pub(crate) fn new(matrices: &[Matrix], preprocess: Preprocess) -> Result<Self> {
+    /// A warp by one matrix for each sample, followed by the preprocessing.
+    pub fn new(matrices: &[Matrix], preprocess: Preprocess) -> Result<Self> {
         let numbers = matrices.iter().flatten().flatten();
         let bytes: Vec<u8> = numbers.flat_map(|number| number.to_ne_bytes()).collect();
         Ok(Warp { matrices: Tensor::from_u8(&bytes, [matrices.len(), BYTES])?, preprocess })
     }
 
-    /// The same with its matrices elsewhere.
+    /// This warp with its matrices, `[N, 48]`, on the batch's device.
     pub fn with_matrices(&self, matrices: Tensor) -> Self {
         Warp { matrices, ..self.clone() }
     }
@@ -51,7 +52,8 @@ impl Warp {
         }
     }
 
-    /// Pictures [N, h, w, 3], 0 to 255, warped and prepared for their network.
+    /// Images `[N, h, w, 3]`, 0 to 255, warped and preprocessed, where they are. An error where
+    /// shapes or devices do not fit.
     pub fn pictures(&self, x: &Tensor) -> Result<Tensor> {
         self.fits(x)?;
         let &[_, h, w, 3] = &*x.shape() else {
@@ -72,7 +74,8 @@ impl Warp {
         Ok(Tensor::from_memory(y, x.shape()))
     }
 
-    /// Masks [N, h, w] of classes, warped; no class is blended.
+    /// Masks `[N, h, w]` of classes, warped where they are; no class is blended. An error where
+    /// shapes or devices do not fit.
     pub fn masks(&self, x: &Tensor) -> Result<Tensor> {
         self.fits(x)?;
         let &[_, h, w] = &*x.shape() else {

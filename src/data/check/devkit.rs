@@ -28,7 +28,7 @@ pub(super) fn check(root: &Path, report: &mut Report) {
     for list in &lists {
         let summary = check_list(list, &mut listed, &mut contents, report);
         report.note_capitals(&summary.split, list.ids());
-        // Of a list that is wrong in part, what is missing may be what is wrong.
+        // Where a list is wrong in part, what is missing may be what is wrong.
         if list.whole && list.is_trained_on(&lists) {
             report.judge_labels(&summary, &list.task.list(root, list.set));
         } else if list.whole && list.set == "val" && summary.unlabelled == summary.rows {

@@ -69,7 +69,7 @@ fn batches_are_the_same_at_any_number_of_workers_and_from_any_step() {
     assert_ne!(seen, loader.order(3).concat());
     seen.sort_unstable();
     assert_eq!(seen, (0..23).collect::<Vec<_>>());
-    // The same sample in another epoch is augmented anew.
+    // A sample that comes again in another epoch is augmented anew.
     let find = |batches: &[Plain]| {
         let (batch, at) = batches
             .iter()

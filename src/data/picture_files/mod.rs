@@ -43,7 +43,8 @@ fn read<T>(path: &Path, decode: impl FnOnce(&[u8]) -> Result<T, String>) -> Resu
     decode(&bytes).map_err(|message| Error::file(path, message))
 }
 
-/// A picture from a JPEG, PNG or WebP file, upright.
+/// An image from a JPEG, PNG or WebP file, upright. An error where it is none of these, is cut off
+/// or damaged, or has more than [`MOST_PIXELS`].
 pub fn read_picture(path: impl AsRef<Path>) -> Result<Picture> {
     read(path.as_ref(), decode_picture)
 }
@@ -97,7 +98,7 @@ pub(crate) fn jpeg_holds(height: usize, width: usize) -> Result<(), String> {
     reasonable(height, width)
 }
 
-/// Writes a picture as a JPEG, whole or not at all; every pixel keeps its colour (4:4:4).
+/// Writes an image as a JPEG, whole or not at all; every pixel keeps its colour (4:4:4).
 pub fn write_jpeg(path: impl AsRef<Path>, picture: &Picture) -> Result<()> {
     let path = path.as_ref();
     let Picture { height, width, .. } = *picture;
@@ -111,7 +112,7 @@ pub fn write_jpeg(path: impl AsRef<Path>, picture: &Picture) -> Result<()> {
     write_atomically(path, |file| file.write_all(&bytes))
 }
 
-/// Writes a picture as a PNG, whole or not at all.
+/// Writes an image as a PNG, whole or not at all.
 pub fn write_png(path: impl AsRef<Path>, picture: &Picture) -> Result<()> {
     write_atomically(path, |file| encode_png(file, picture))
 }

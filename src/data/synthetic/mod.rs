@@ -21,7 +21,7 @@ mod outline;
 mod scene;
 mod texture;
 
-/// Test pictures are numbered from here, so that they are never among the training pictures.
+/// Test images are numbered from here, so that they are never among the training images.
 pub const FIRST_TEST: usize = 1_000_000_000;
 
 /// A scene that was drawn, and what is true of it.
@@ -35,7 +35,7 @@ pub struct Sample {
     pub labels: Labels,
 }
 
-/// Picture number `index` of the endless set called `seed`.
+/// Image number `index` of the endless set called `seed`.
 pub fn generate(seed: u64, index: usize) -> Sample {
     let scene = Scene::plan(seed, index);
     let (picture, mask) = draw::draw(seed, index, &scene);

@@ -10,7 +10,8 @@ use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 use std::path::Path;
 
-/// The classes that an annotation names.
+/// The classes of the objects in an annotation (XML), difficult ones included. An error that says
+/// where, if it is not well formed or names a class that is none of VOC's.
 pub fn read_annotation(path: impl AsRef<Path>) -> Result<Labels> {
     let path = path.as_ref();
     let text = String::from_utf8(read_file(path)?);

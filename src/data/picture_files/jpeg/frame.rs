@@ -30,7 +30,7 @@ pub(super) struct Component {
     /// Columns of blocks in `coefficients`, which is filled up to whole units.
     pub(super) columns: usize,
     pub(super) coefficients: Vec<[i16; 64]>,
-    /// Of each coefficient, in zigzag order: how many of its low bits are still to come.
+    /// Low bits of each coefficient, in zigzag order, that are still to come.
     pub(super) missing: [u8; 64],
 }
 

@@ -6,7 +6,7 @@ const FAST: usize = 9;
 pub(super) struct Table {
     /// By the next bits: the code's length (0: it is longer) and its symbol.
     fast: [(u8, u8); 1 << FAST],
-    /// Of each length: the code after the last one, and what is added to a code to get its symbol.
+    /// For each length: the code after the last one, and what is added to a code to get its symbol.
     ends: [u32; 17],
     offsets: [i32; 17],
     symbols: Vec<u8>,

@@ -15,7 +15,7 @@ pub(super) const ZIGZAG: [u8; 64] = [
 const MOST_BLOCKS: usize = 10;
 
 struct Scan {
-    /// Of each component: its position in the frame, and the numbers of its two Huffman tables.
+    /// For each component: its position in the frame, and the numbers of its two Huffman tables.
     parts: Vec<(usize, usize, usize)>,
     /// The first and the last coefficient.
     first: usize,
@@ -89,7 +89,7 @@ fn table(tables: &[Option<Table>; 4], number: usize) -> Result<&Table, String> {
 struct State {
     /// Blocks in which nothing more comes.
     run: u32,
-    /// Of each component: the last block's mean.
+    /// The last block's mean, for each component.
     means: [i32; 4],
 }
 

@@ -1,7 +1,9 @@
-//! Group normalisation (Wu and He, 2018): the channels of each image are cut into groups, and each group is normalised by
-//! its own mean and variance. With groups = C it is instance norm, with one group layer norm over all of an image.
+//! Group normalisation (Wu and He, 2018): the channels of each image are cut into groups, and each group is
+//! normalised by its own mean and variance. With groups = C it is instance norm, with one group layer norm
+//! over all of an image.
 //!
-//! A group has n values (pixels · C/groups) with mean m and *biased* variance v; with s = 1/√(v + ε) and x̂ = (x − m)·s:
+//! A group has n values (pixels · C/groups) with mean m and *biased* variance v; with s = 1/√(v + ε) and x̂ =
+//! (x − m)·s:
 //!
 //! y = γ·x̂ + β, with γ and β of each channel.
 //!
@@ -12,22 +14,25 @@
 //!
 //! Nothing depends on the batch: training and inference are the same, and there are no moving statistics.
 //!
-//! **Statistics.** Of each channel as in [`crate::ops::batch_norm`] (tiles of rows, merged in f64), then merged over the group:
-//! M2 = Σ M2_c + n_c·(m_c − m)². Bytes bind: forward reads x twice and writes y; backward reads x and g twice and writes ∂x.
+//! **Statistics.** Of each channel as in [`crate::ops::batch_norm`] (tiles of rows, merged in f64), then
+//! merged over the group: M2 = Σ M2_c + n_c·(m_c − m)². Bytes bind: forward reads x twice and writes y;
+//! backward reads x and g twice and writes ∂x.
+
+mod cuda;
 
 use crate::autograd::{Needs, record};
 use crate::backend::cpu::{simd, threads};
-use crate::backend::cuda::{Cuda, Kernel, Memory, Size, arguments};
 use crate::cases::{self, Case, Fill, Input};
 use crate::context::isa;
 use crate::error::{Error, Result};
 use crate::ops::batch_norm::Moments;
 use crate::ops::{Route, route};
 use crate::pool::Buffer;
-use crate::tensor::{DType, Real, Shape, Tensor};
+use crate::tensor::{Real, Shape, Tensor};
 
-/// x [N, .., C] normalised in `groups` groups of channels, times `gamma` [C], plus `beta` [C]. `epsilon` is added to the
-/// variance: 1e-5 in PyTorch, 1e-3 in Keras. An error unless the groups are equally large and have values.
+/// x [N, .., C] normalised in `groups` groups of channels, times `gamma` [C], plus `beta` [C]. `epsilon` is
+/// added to the variance: 1e-5 in PyTorch, 1e-3 in Keras. An error unless the groups are equally large and
+/// have values.
 pub fn group_norm(
     x: &Tensor,
     groups: usize,
@@ -38,7 +43,7 @@ pub fn group_norm(
     let layout = Groups::new(x.shape(), groups, [gamma, beta], epsilon)?;
     let on = route("group_norm", &[x, gamma, beta])?;
     if let Route::Cuda(cuda) = on {
-        return device::group_norm(cuda, layout, x, [gamma, beta], epsilon);
+        return cuda::group_norm(cuda, layout, x, [gamma, beta], epsilon);
     }
     let statistics = match on {
         Route::F64 => layout.naive_statistics::<f64>(x, epsilon),
@@ -61,8 +66,9 @@ pub fn group_norm(
 }
 
 impl Tensor {
-    /// This [N, .., C] normalised in `groups` groups of channels of each image, times `gamma` [C], plus `beta` [C]; `epsilon` is
-    /// added to the variance. An error unless the groups are equally large and have values.
+    /// This [N, .., C] normalised in `groups` groups of channels of each image, times `gamma` [C], plus
+    /// `beta` [C]; `epsilon` is added to the variance. An error unless the groups are equally large and have
+    /// values.
     pub fn group_norm(
         &self,
         groups: usize,
@@ -168,7 +174,8 @@ impl Groups {
         (0..self.channels).map(|c| T::from_f64(f(c, c / self.size()))).collect()
     }
 
-    /// Fills a tensor, some rows of an image a task: `make(image, elements, rows)`, with which elements of all those are.
+    /// Fills a tensor, some rows of an image a task: `make(image, elements, rows)`, with which elements of
+    /// all those are.
     fn fill<T: Real>(
         &self,
         make: impl Fn(usize, std::ops::Range<usize>, &mut [T]) + Sync + Send,
@@ -315,133 +322,6 @@ impl Groups {
     }
 }
 
-/// Launches of `kernels/group_norm.cu`.
-mod device {
-    use super::*;
-
-    /// What the gradient needs again.
-    struct OnDevice {
-        cuda: &'static Cuda,
-        layout: Groups,
-        /// Of each group of each image.
-        mean: Memory,
-        inverse: Memory,
-    }
-
-    pub fn group_norm(
-        cuda: &'static Cuda,
-        layout: Groups,
-        x: &Tensor,
-        [gamma, beta]: [&Tensor; 2],
-        epsilon: f64,
-    ) -> Result<Tensor> {
-        let [channels, _] = layout.numbers()?;
-        let (count, n) = (layout.images * layout.groups, x.shape().elements());
-        let group = || cuda.allocate(count, DType::F32);
-        let (mean, inverse, y) = (group()?, group()?, cuda.allocate(n, DType::F32)?);
-        let (pixels, of_group) = (layout.pixels as i64, layout.size() as i32);
-        let all = arguments![x.memory(), &mean, &inverse, pixels, channels, of_group, epsilon];
-        let size = Size::grid([count, 1, 1], [256, 1, 1])?;
-        // SAFETY: x is images · pixels · channels floats; both results are a float a group of each image, new.
-        unsafe { cuda.launch(kernel("group_norm_statistics"), size, &all)? };
-        let (gamma_memory, beta_memory) = (gamma.memory(), beta.memory());
-        let all = arguments![
-            x.memory(),
-            gamma_memory,
-            beta_memory,
-            &mean,
-            &inverse,
-            &y,
-            n as i64,
-            pixels,
-            channels,
-            of_group
-        ];
-        let names = ["group_norm_apply", "group_norm_apply_4"];
-        // SAFETY: as above; gamma and beta are a float a channel; y is n floats, new.
-        unsafe { cuda.launch_pass("group_norm", names, n, layout.size(), &all)? };
-        let output = Tensor::from_memory(y, x.shape());
-        let (saved_x, saved_gamma) = (x.detach(), gamma.detach());
-        let saved = OnDevice { cuda, layout, mean, inverse };
-        Ok(record("group_norm", [x, gamma, beta], output, move |dy| {
-            Ok(saved.gradients(&saved_x, &dy, &saved_gamma)?.map(Some))
-        }))
-    }
-
-    fn kernel(name: &'static str) -> Kernel {
-        Kernel::of("group_norm", name)
-    }
-
-    impl Groups {
-        /// [channels, groups]
-        fn numbers(&self) -> Result<[i32; 2]> {
-            let number = |n: usize| {
-                let message = format!("{n} channels are too many");
-                i32::try_from(n).map_err(|_| Error::argument("group_norm", message))
-            };
-            Ok([number(self.channels)?, number(self.groups)?])
-        }
-    }
-
-    impl OnDevice {
-        /// [∂L/∂x, ∂L/∂γ, ∂L/∂β]
-        fn gradients(&self, x: &Tensor, dy: &Tensor, gamma: &Tensor) -> Result<[Tensor; 3]> {
-            let OnDevice { cuda, layout, mean, inverse } = self;
-            let Groups { images, pixels, channels, .. } = *layout;
-            let [c, groups] = layout.numbers()?;
-            let (n, count, of_group) =
-                (x.shape().elements(), images * layout.groups, layout.size() as i32);
-            let allocate = |n: usize| cuda.allocate(n, DType::F32);
-            let (plain, centred) = (allocate(images * channels)?, allocate(images * channels)?);
-            let (x, dy, gamma) = (x.memory(), dy.memory(), gamma.memory());
-            let all = arguments![x, dy, mean, &plain, &centred, pixels as i64, c, of_group];
-            let size = Size::grid([channels.div_ceil(32), 1, images], [32, 8, 1])?;
-            // SAFETY: x and dy are images · pixels · channels floats, `mean` is one a group; both sums are a float a channel of
-            // each image, new.
-            unsafe { cuda.launch(kernel("group_norm_sums"), size, &all)? };
-            let (dgamma, dbeta) = (allocate(channels)?, allocate(channels)?);
-            let all = arguments![&plain, &centred, inverse, &dgamma, &dbeta, images as i64, c, of_group];
-            // SAFETY: as above; both results are a float a channel, new.
-            unsafe { cuda.launch(kernel("group_norm_gradients"), Size::elements(channels), &all)? };
-            let (of_mean, of_centred) = (allocate(count)?, allocate(count)?);
-            let all = arguments![
-                &plain,
-                &centred,
-                gamma,
-                inverse,
-                &of_mean,
-                &of_centred,
-                count as i64,
-                pixels as i64,
-                groups,
-                of_group
-            ];
-            // SAFETY: as above; both results are a float a group of each image, new.
-            unsafe { cuda.launch(kernel("group_norm_means"), Size::elements(count), &all)? };
-            let dx = allocate(n)?;
-            let all = arguments![
-                x,
-                dy,
-                gamma,
-                mean,
-                inverse,
-                &of_mean,
-                &of_centred,
-                &dx,
-                n as i64,
-                pixels as i64,
-                c,
-                of_group
-            ];
-            let names = ["group_norm_data", "group_norm_data_4"];
-            // SAFETY: as above; dx is n floats, new.
-            unsafe { cuda.launch_pass("group_norm", names, n, layout.size(), &all)? };
-            let vector = |memory| Tensor::from_memory(memory, [channels]);
-            Ok([Tensor::from_memory(dx, layout.shape), vector(dgamma), vector(dbeta)])
-        }
-    }
-}
-
 pub fn cases() -> Vec<Case> {
     let case = |name: &'static str, size, shape: &[usize], groups: usize| {
         let channels = shape[shape.len() - 1];
@@ -470,6 +350,7 @@ mod tests {
     use super::*;
     use crate::activation::Activation;
     use crate::ops::batch_norm_train;
+    use crate::tensor::DType;
 
     fn noise(shape: &[usize]) -> Tensor {
         let n = shape.iter().product::<usize>();
