@@ -22,11 +22,14 @@ fn main() -> Result<()> {
     let spec = Spec { head: Head::ImageNet, ..Spec::new("mobilenet", SIDE, CLASSES) };
     let (path, classes, images) = match &arguments[..] {
         [weights, classes, images @ ..] => (weights.clone(), names(classes)?, files(images)?),
-        _ => (
-            random_weights(&spec)?,
-            numbers(),
-            vec![("made up".into(), synthetic::generate(1, 0).picture)],
-        ),
+        _ => {
+            let numbers = (0..CLASSES).map(|i| format!("class {i}, of random weights")).collect();
+            (
+                random_weights(&spec)?,
+                numbers,
+                vec![("made up".into(), synthetic::generate(1, 0).picture)],
+            )
+        }
     };
 
     // What a file holds, and whose it is: padding and batch norm's ε are those of the framework that trained
@@ -67,10 +70,6 @@ fn names(path: &Path) -> Result<Vec<String>> {
 
 fn files(paths: &[PathBuf]) -> Result<Vec<(String, Picture)>> {
     paths.iter().map(|path| Ok((path.display().to_string(), read_picture(path)?))).collect()
-}
-
-fn numbers() -> Vec<String> {
-    (0..CLASSES).map(|i| format!("class {i}, of random weights")).collect()
 }
 
 /// A file of the network's parameters as they begin, under Keras' names.
