@@ -34,7 +34,6 @@ fn main() -> Result<()> {
             )
         }
     };
-
     // What a file holds, and whose it is: padding and batch norm's ε are those of the framework that trained
     // it.
     let file = weights::read(&path)?;
