@@ -179,7 +179,7 @@ impl Unary for Tanh {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     type Op = fn(&Tensor) -> Result<Tensor>;
     let all: [(&str, Op, &[f32]); 4] = [
         ("relu", relu, &[0.0]),

@@ -323,7 +323,7 @@ fn on_device(cuda: &'static Cuda, from: &Tensor, matrices: &[Matrix], backward: 
     Ok(Tensor::from_memory(to, shape))
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     // A turn by about 17° about the middle of a picture, with a shift.
     let turn = |h: usize, w: usize, zoom: f64, shift: f64| -> Matrix {
         let (sin, cos) = 0.3f64.sin_cos();

@@ -153,7 +153,7 @@ mod cuda {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |name: &'static str, size, shapes: [&[usize]; 3], axis| {
         let inputs = ["a", "b", "c"].iter().zip(shapes).map(|(name, shape)| Input::new(name, shape));
         Case::new("concat", name, size, inputs.collect(), move |t| concat(&[&t[0], &t[1], &t[2]], axis))

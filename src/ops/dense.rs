@@ -189,7 +189,7 @@ mod cpu {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |name: &str, size, n: usize, i: usize, o: usize| {
         let inputs = vec![Input::new("x", [n, i]), Input::new("w", [i, o]), Input::new("b", [o])];
         Case::new("dense", name, size, inputs, |t| dense(&t[0], &t[1], Some(&t[2])))

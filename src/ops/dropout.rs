@@ -122,7 +122,7 @@ impl Mask {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |name: &'static str, size, shape: &[usize], rate| {
         let inputs = vec![Input::new("x", shape)];
         Case::new("dropout", name, size, inputs, move |t| dropout(&t[0], rate, 7, 3, 1))

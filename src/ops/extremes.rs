@@ -303,7 +303,7 @@ fn device_places(cuda: &'static Cuda, view: View, x: &Tensor) -> Result<Tensor> 
     Ok(Tensor::from_memory(y, [n]))
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     type Op = fn(&Tensor, &[usize], bool) -> Result<Tensor>;
     let max: Op = |x, axes, keepdim| if keepdim { max_keepdim(x, axes) } else { max_axes(x, axes) };
     let min: Op = |x, axes, keepdim| if keepdim { min_keepdim(x, axes) } else { min_axes(x, axes) };

@@ -208,7 +208,7 @@ struct OnDevice {
 // SAFETY: numbers without padding.
 unsafe impl Value for OnDevice {}
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |name: &'static str, size, a: &[usize], b: &[usize]| {
         let inputs = vec![Input::new("a", a), Input::new("b", b)];
         let columns = b[b.len() - 1];

@@ -106,7 +106,7 @@ fn on_device(
     Ok(Tensor::from_memory(to, shape))
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |name: &'static str, size, shape: [usize; 4], pad| {
         Case::new("zero_pad2d", name, size, vec![Input::new("x", shape)], move |t| {
             zero_pad2d(&t[0], pad)

@@ -244,7 +244,7 @@ impl Kernel for Strip<'_> {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |name: &'static str, size, shape: &[usize], axes: &'static [usize]| {
         Case::new("permute", name, size, vec![Input::new("x", shape)], move |t| permute(&t[0], axes))
     };

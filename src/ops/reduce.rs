@@ -373,7 +373,7 @@ impl View {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     type Op = fn(&Tensor) -> Result<Tensor>;
     type OverAxes = fn(&Tensor, Range<usize>) -> Result<Tensor>;
     let mut cases = Vec::new();

@@ -35,7 +35,7 @@ impl Tensor {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let x = |shape: [usize; 4]| vec![Input::new("x", shape)];
     vec![
         Case::new("reshape", "to_rows", Size::Tiny, x([2, 3, 5, 7]), |t| reshape(&t[0], [6, 35])),

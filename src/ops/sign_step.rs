@@ -92,7 +92,7 @@ impl Tensor {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     // Away from where a sign or a bound changes its mind: rounding would decide there.
     let away = |points| Fill::Avoiding { low: 0.0, high: 1.0, points, margin: 0.01 };
     let gradient = Fill::Avoiding { low: -1.0, high: 1.0, points: &[0.0], margin: 0.01 };

@@ -201,7 +201,7 @@ impl Kernel for Turned<'_, 2> {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |name: &'static str, size, shape: &[usize]| {
         let inputs = vec![Input::new("x", shape).fill(Fill::Uniform(-6.0, 6.0))];
         Case::new("softmax", name, size, inputs, |t| softmax(&t[0]))

@@ -421,7 +421,7 @@ fn input_gradient(
     cpu::input_gradient(dy, x, normal, constants, activation)
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let train_then = |name: &str, size, shape: &[usize], activation| {
         let c = shape[shape.len() - 1];
         let inputs = vec![Input::new("x", shape), Input::new("gamma", [c]), Input::new("beta", [c])];

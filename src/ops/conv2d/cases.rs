@@ -79,7 +79,7 @@ impl Layer {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let tiny = tiny().into_iter().map(|layer| layer.case(Size::Tiny));
     let real = real().into_iter().map(|(layer, [op, shape])| {
         let mut case = layer.case(Size::Real).peer(op, shape);

@@ -23,7 +23,7 @@ mod reference;
 mod rgb_conv;
 
 pub use algorithm::{Algorithm, Choice, Pass, choose};
-pub use cases::cases;
+pub(crate) use cases::cases;
 
 use crate::activation::Activation;
 use crate::autograd::{Needs, record_all};

@@ -405,7 +405,7 @@ fn pieces<T: Real>(
     }))
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     type Run = fn(&[Tensor]) -> Result<Tensor>;
     let binary: Run = |t| binary_cross_entropy(&t[0], &t[1], t.get(2));
     let focal: Run = |t| binary_focal_cross_entropy(&t[0], &t[1], 2.0);

@@ -257,7 +257,7 @@ mod reference {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case_then = |name: &str,
                      size,
                      x: [usize; 4],

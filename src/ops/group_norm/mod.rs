@@ -322,7 +322,7 @@ impl Groups {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |name: &'static str, size, shape: &[usize], groups: usize| {
         let channels = shape[shape.len() - 1];
         let inputs = vec![

@@ -164,7 +164,7 @@ fn max_pool<P: Position>(x: &Tensor, dtype: DType, windows: Windows) -> Result<T
     }))
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let same = Padding::Same;
     let options = |pool, stride| PoolOptions::new(pool).stride(stride);
     let uneven = PoolOptions { pool: [2, 3], stride: [3, 1], padding: same };
