@@ -7,7 +7,7 @@
 //! weights under Keras' names is written and read, and an image made up: then the classes mean nothing.
 
 use atrous::data::image::{Fit, fit};
-use atrous::data::{picture_files::read_picture, synthetic};
+use atrous::data::{image_files::read_image, synthetic};
 use atrous::models::{Head, Spec};
 use atrous::nn::for_inference;
 use atrous::prelude::*;
@@ -22,16 +22,12 @@ fn main() -> Result<()> {
     let spec = Spec { head: Head::ImageNet, ..Spec::new("mobilenet", SIDE, CLASSES) };
     let (path, classes, images) = match &arguments[..] {
         [weights, classes, images @ ..] => {
-            let image = |path: &PathBuf| Ok((path.display().to_string(), read_picture(path)?));
+            let image = |path: &PathBuf| Ok((path.display().to_string(), read_image(path)?));
             (weights.clone(), names(classes)?, images.iter().map(image).collect::<Result<Vec<_>>>()?)
         }
         _ => {
             let numbers = (0..CLASSES).map(|i| format!("class {i}, of random weights")).collect();
-            (
-                random_weights(&spec)?,
-                numbers,
-                vec![("made up".into(), synthetic::generate(1, 0).picture)],
-            )
+            (random_weights(&spec)?, numbers, vec![("made up".into(), synthetic::generate(1, 0).image)])
         }
     };
     // What a file holds, and whose it is: padding and batch norm's ε are those of the framework that trained

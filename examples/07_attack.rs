@@ -46,7 +46,7 @@ fn main() -> Result<()> {
             let loss = pass.logits.sparse_softmax_cross_entropy(&y)?;
             sum += loss.item()?;
             adam.begin_step();
-            adam.descend(&mut model, loss, pass, None)?;
+            adam.backward_and_step(&mut model, loss, pass, None)?;
         }
         println!("epoch {epoch:2}: loss {:.3}", sum / batches.len() as f64);
     }

@@ -1,7 +1,7 @@
 //! The arithmetic of the tape itself: gradients begin as ones, and shares are added up.
 
 use crate::backend::cpu::{simd, threads};
-use crate::backend::cuda::{Cuda, Kernel, Size, arguments};
+use crate::backend::cuda::{Cuda, Kernel, LaunchConfig, arguments};
 use crate::context::isa;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -22,7 +22,11 @@ impl Tensor {
                 let kernel = Kernel::of("elementwise", "elementwise_fill");
                 // SAFETY: y is n floats, new.
                 unsafe {
-                    cuda.launch(kernel, Size::elements(n), &arguments![&y, n as i64, value as f32])?
+                    cuda.launch(
+                        kernel,
+                        LaunchConfig::elements(n),
+                        &arguments![&y, n as i64, value as f32],
+                    )?
                 };
                 Ok(Tensor::from_memory(y, shape))
             }
@@ -56,7 +60,7 @@ pub(crate) fn accumulate(mut sum: Tensor, share: &Tensor) -> Result<Tensor> {
         let kernel = Kernel::of("elementwise", "elementwise_accumulate");
         let all = arguments![sum.memory(), share.memory(), out.memory(), n as i64];
         // SAFETY: all are n floats; the last is new, or the sum's own and nobody else's.
-        unsafe { cuda.launch(kernel, Size::elements(n), &all)? };
+        unsafe { cuda.launch(kernel, LaunchConfig::elements(n), &all)? };
         return Ok(out);
     }
     Ok(match sum.dtype() {

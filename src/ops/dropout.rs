@@ -71,7 +71,7 @@ impl Mask {
             step_at,
             self.layer
         ];
-        let size = cuda::Size::elements(n.div_ceil(4));
+        let size = cuda::LaunchConfig::elements(n.div_ceil(4));
         // SAFETY: both are n floats, the second new.
         unsafe { cuda.launch(Kernel::of("dropout", "dropout_apply"), size, &all)? };
         Ok(Tensor::from_memory(y, x.shape()))

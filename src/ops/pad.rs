@@ -1,4 +1,4 @@
-//! Zeros around pictures: [N, H, W, C] → [N, top + H + bottom, left + W + right, C]. The gradient
+//! Zeros around images: [N, H, W, C] → [N, top + H + bottom, left + W + right, C]. The gradient
 //! is g without its border.
 
 use crate::autograd::record;
@@ -79,7 +79,7 @@ struct Border([i32; 7]);
 // SAFETY: numbers without padding.
 unsafe impl Value for Border {}
 
-/// x on zeros, or (crop) the part of the larger picture that x was.
+/// x on zeros, or (crop) the part of the larger image that x was.
 fn on_device(
     cuda: &'static Cuda,
     from: &Tensor,

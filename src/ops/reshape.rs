@@ -14,7 +14,7 @@ pub fn reshape(x: &Tensor, shape: impl IntoShape) -> Result<Tensor> {
     Ok(record("reshape", [x], x.with_shape(to), move |g| Ok([Some(g.with_shape(from))])))
 }
 
-/// [N, …] → [N, product of the rest], row-major: H, W, C for pictures.
+/// [N, …] → [N, product of the rest], row-major: H, W, C for images.
 pub fn flatten(x: &Tensor) -> Result<Tensor> {
     match x.shape().split_first() {
         Some((&n, rest)) => reshape(x, [n, rest.iter().product()]),

@@ -1,6 +1,6 @@
 //! `Tensor`: a shape, shared memory, and (when a gradient is wanted) its place on the tape.
 //!
-//! Contiguous, row-major, at most four axes: NHWC for pictures, HWIO for convolution kernels.
+//! Contiguous, row-major, at most four axes: NHWC for images, HWIO for convolution kernels.
 //! There are no strides and no views. Cloning and reshaping share the memory; everything else is
 //! an operator in [`crate::ops`].
 

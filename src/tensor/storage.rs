@@ -14,7 +14,7 @@ pub enum DType {
     F32,
     /// Runs the reference kernels: goldens and finite differences to 1e-9.
     F64,
-    /// Pictures and masks.
+    /// Images and masks.
     U8,
 }
 

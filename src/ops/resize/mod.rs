@@ -1,4 +1,4 @@
-//! Resizing pictures and feature maps, as `tf.image.resize` does (no antialiasing).
+//! Resizing images and feature maps, as `tf.image.resize` does (no antialiasing).
 //!
 //! x [N, h, w, C] → y [N, H, W, C]. Pixels are areas, so their centres sit at i + ½. Along each
 //! axis, with scale = in / out:
