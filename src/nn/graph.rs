@@ -13,14 +13,20 @@ use std::collections::HashMap;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Id(pub(crate) usize);
 
+/// A layer in its place: what it is called, what feeds it, and what shape comes out.
 #[derive(Clone, Debug)]
 pub struct Node {
+    /// Unique in its graph, as in Keras (`conv2d_1`); the first part of its parameters' paths.
     pub name: String,
+    /// Its type and settings.
     pub layer: Layer,
+    /// The layers whose outputs it reads, all of them before it; empty for the input layer alone.
     pub inputs: Vec<Id>,
     /// Without the batch axis.
     pub output_shape: Vec<usize>,
+    /// In Keras' order: kernel, bias; or gamma, beta, moving mean, moving variance.
     pub parameters: Vec<ParameterSpec>,
+    /// Its parameters, memory and arithmetic, for one image.
     pub cost: Cost,
 }
 
@@ -68,8 +74,10 @@ impl Cost {
     }
 }
 
+/// A network's layers, each after those that feed it; one input, one output, no values.
 #[derive(Clone, Debug)]
 pub struct Graph {
+    /// The network's, as in Keras (`mobilenet`): for tables, files and error messages.
     pub name: String,
     nodes: Vec<Node>,
     /// How many layers of each type were named by default.
@@ -96,6 +104,7 @@ impl Graph {
         Graph { name: name.into(), nodes: vec![node], counts: HashMap::new(), base: 0, cost }
     }
 
+    /// The layer that gives the images [height, width, channels]: always the first.
     pub fn input(&self) -> Id {
         Id(0)
     }
@@ -105,10 +114,12 @@ impl Graph {
         Id(self.nodes.len() - 1)
     }
 
+    /// All layers in the order they were added, which is one they can run in; an [`Id`] is a place in it.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
 
+    /// The layer at a place of this graph. Panics with another graph's `Id` where that lies past the end.
     pub fn node(&self, id: Id) -> &Node {
         &self.nodes[id.0]
     }

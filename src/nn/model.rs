@@ -11,8 +11,10 @@ use crate::error::{Error, Result};
 use crate::pool;
 use crate::tensor::{DType, Shape, Tensor};
 
+/// A network that can run: its layers, and a tensor for each parameter they declare.
 #[derive(Clone)]
 pub struct Model {
+    /// The layers as they were declared; a pass may run a rewrite of them on the same parameters.
     pub graph: Graph,
     /// The store: what is a [`ParamId`] is a place in it. A model's own graph has them in the order of its
     /// layers.
@@ -70,6 +72,7 @@ impl Model {
         self.graph.base().iter().map(|node| node.parameters.len()).sum()
     }
 
+    /// The parameter with this Keras path (`conv2d/kernel`), if there is one.
     pub fn parameter(&self, path: &str) -> Option<&Parameter> {
         self.parameters.iter().find(|parameter| parameter.path == path)
     }

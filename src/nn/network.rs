@@ -15,6 +15,7 @@ use crate::tensor::Tensor;
 
 /// What one pass through a network leaves.
 pub struct ForwardOutput {
+    /// What the last layer makes: for a classifier, probabilities `[N, classes]`.
     pub output: Tensor,
     /// What the last layer's sigmoid or softmax was applied to; else the output.
     pub logits: Tensor,

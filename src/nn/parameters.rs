@@ -10,9 +10,11 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ParamId(pub(crate) usize);
 
+/// A tensor that a layer keeps from pass to pass: learned, or a moving statistic.
 pub struct Parameter {
     /// Its Keras path: `conv2d/kernel`.
     pub path: String,
+    /// In the layer's own layout, as Keras has it: a convolution's kernel is `[kh, kw, C, F]`.
     pub value: Tensor,
     /// False for moving statistics, and for what is frozen.
     pub trainable: bool,

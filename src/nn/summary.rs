@@ -5,17 +5,25 @@ use super::graph::{Cost, Graph, Node};
 use crate::nn::layers::ParameterSpec;
 use std::fmt;
 
+/// One layer, as a line of the table.
 pub struct Row {
+    /// The layer's, unique in its network.
     pub name: String,
+    /// Keras' class name: `Conv2D`.
     pub type_name: &'static str,
     /// Without the batch axis.
     pub output_shape: Vec<usize>,
+    /// Parameters, FLOPs and bytes of output, for one image.
     pub cost: Cost,
+    /// The names of the layers that feed it; none for the input layer.
     pub inputs: Vec<String>,
 }
 
+/// A network's layers and their costs, before it runs: displayed as `atrous summary` prints it.
 pub struct Summary {
+    /// The network's name.
     pub model: String,
+    /// One a layer, in the order of the graph.
     pub rows: Vec<Row>,
     /// Of all rows.
     pub total: Cost,

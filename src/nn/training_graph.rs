@@ -22,6 +22,7 @@ pub struct TrainingGraph {
 }
 
 impl TrainingGraph {
+    /// Rewrites the model's graph for the layers that train at present; folds its frozen batch norms at once.
     pub fn new(model: &Model) -> Result<Self> {
         let rewrite = Rewrite::for_training(&model.graph, |layer| model.is_frozen(layer))?;
         let bindings = rewrite.bind(model)?;

@@ -17,11 +17,15 @@ use crate::ops::{Route, route};
 use crate::pool::Buffer;
 use crate::tensor::{Gradient, LowRankGrad, Real, Shape, Tensor};
 
+/// Sizes of the matrix product `[N, I] · [I, O]`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct DenseGeometry {
+    /// N, the rows of x and y.
     pub batch: usize,
+    /// I, the columns of x, the rows of w.
     pub inputs: usize,
+    /// O, the columns of w and y, and the bias' length.
     pub outputs: usize,
 }
 
@@ -42,6 +46,7 @@ impl DenseGeometry {
     }
 }
 
+/// `x [N, I] · w [I, O] + b [O]` → `[N, O]`; an error where the shapes are not so.
 pub fn dense(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
     let (xs, ws) = (x.shape(), w.shape());
     let g = match (&xs[..], &ws[..]) {

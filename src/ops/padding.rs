@@ -11,9 +11,12 @@
 
 use crate::error::{Error, Result};
 
+/// The rule for an axis' ends; both axes of an image have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Padding {
+    /// Zeros around the input, so that stride 1 keeps its size; an odd one goes after, as TensorFlow's.
     Same,
+    /// No padding: only windows that lie within the input, and cells that fill none are dropped.
     Valid,
     /// Cells [before the first, after the last] of each axis; then as `Valid`.
     Cells([usize; 2]),

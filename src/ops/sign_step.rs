@@ -17,7 +17,9 @@ use crate::tensor::{DType, Real, Tensor};
 pub struct Bounds {
     /// L∞ distance from the original, at most.
     pub epsilon: f32,
+    /// The least value a pixel may have: 0 for images in [0, 1].
     pub low: f32,
+    /// The greatest value a pixel may have.
     pub high: f32,
 }
 

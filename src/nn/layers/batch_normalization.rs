@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::ops::batch_norm::{batch_norm_infer_fused, batch_norm_train_fused};
 use crate::tensor::Tensor;
 
+/// Settings of a batch normalisation over the last axis; in Keras by default ε 1e-3, momentum 0.99.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BatchNormalization {
     /// Added to variances.

@@ -13,14 +13,21 @@ use crate::tensor::Tensor;
 /// `[y, x]` on each axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conv2D {
+    /// Output channels.
     pub filters: usize,
+    /// Taps a window: [3, 3] sees nine pixels, however far apart `dilation` sets them.
     pub kernel: [usize; 2],
+    /// Input pixels from one window to the next; [1, 1] by default.
     pub stride: [usize; 2],
+    /// What lies past the image's edge; in Keras `valid` by default: nothing.
     pub padding: Padding,
+    /// Input pixels from one tap to the next; [1, 1], side by side, by default.
     pub dilation: [usize; 2],
+    /// Whether each filter adds a number of its own; needless before a batch normalisation.
     pub use_bias: bool,
     /// Applied to the result; kept apart from it where it makes probabilities of logits.
     pub activation: Activation,
+    /// Of the kernel; Glorot's by default, as in Keras. A bias starts at 0.
     pub initializer: Initializer,
 }
 

@@ -8,9 +8,12 @@ use crate::error::Result;
 use crate::ops;
 use crate::tensor::Tensor;
 
+/// A layer of weights `[I, units]` on flat inputs `[N, I]`, which start as Glorot's initializer has them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dense {
+    /// Outputs: in a network's last layer, classes.
     pub units: usize,
+    /// Whether a number, at first 0, is added to each output; in Keras by default.
     pub use_bias: bool,
     /// Applied to the result; kept apart from it where it makes probabilities of logits.
     pub activation: Activation,

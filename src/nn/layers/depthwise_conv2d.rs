@@ -12,10 +12,15 @@ use crate::tensor::Tensor;
 /// `[y, x]` on each axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DepthwiseConv2D {
+    /// Taps a window; the parameter is `[kh, kw, C, 1]`, Keras' depth multiplier always 1.
     pub kernel: [usize; 2],
+    /// Input pixels from one window to the next; [1, 1] by default.
     pub stride: [usize; 2],
+    /// What lies past the image's edge; Keras' default is `valid`.
     pub padding: Padding,
+    /// Input pixels from one tap to the next: [1, 1] are side by side, more is "atrous".
     pub dilation: [usize; 2],
+    /// Whether each channel adds a number of its own; needless before a batch normalisation.
     pub use_bias: bool,
 }
 

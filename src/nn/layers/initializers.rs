@@ -5,9 +5,12 @@ use crate::pool::Buffer;
 use crate::random::{Stream, domain, hash_name};
 use crate::tensor::{Shape, Tensor};
 
+/// The distribution that a parameter's first values are drawn from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Initializer {
+    /// All 0: biases, beta, moving means.
     Zeros,
+    /// All 1: gamma, moving variances.
     Ones,
     /// U(−l, l) with l = √(6 / (fan_in + fan_out)) (Glorot and Bengio, 2010).
     GlorotUniform,
@@ -17,6 +20,7 @@ pub enum Initializer {
 }
 
 impl Initializer {
+    /// Keras' name: `glorot_uniform`.
     pub fn name(self) -> &'static str {
         match self {
             Initializer::Zeros => "zeros",

@@ -49,25 +49,37 @@ use shape::Shapes;
 pub enum Layer {
     /// Images [height, width, channels].
     Input([usize; 3]),
+    /// `[H, W, C] → [H', W', filters]`: every window by every filter, over all channels.
     Conv2D(Conv2D),
+    /// `[H, W, C] → [H', W', C]`: one filter for each channel, which sees no other.
     DepthwiseConv2D(DepthwiseConv2D),
+    /// `[I] → [units]`: every output a weighted sum of all inputs.
     Dense(Dense),
+    /// Each channel to mean 0 and variance 1, then times gamma plus beta (Ioffe and Szegedy, 2015).
     BatchNormalization(BatchNormalization),
+    /// Element by element; softmax over the last axis.
     Activation(Activation),
+    /// `[H, W, C] → [H', W', C]`: the largest value of each window; cells of padding never win.
     MaxPooling2D(PoolOptions),
+    /// `[H, W, C] → [H', W', C]`: the mean of each window; cells of padding do not count.
     AveragePooling2D(PoolOptions),
+    /// `[H, W, C] → [C]`: the mean of each channel over the whole image (Lin et al., 2013).
     GlobalAveragePooling2D,
+    /// `[H, W, C] → [C]`: the largest value of each channel in the whole image.
     GlobalMaxPooling2D,
     /// [[top, bottom], [left, right]]
     ZeroPadding2D([[usize; 2]; 2]),
     /// Bilinear, by whole factors.
     UpSampling2D([usize; 2]),
+    /// `[H, W, C] → [H·W·C]`, row by row, the channels of a pixel side by side.
     Flatten,
     /// To images [height, width, channels] of as many elements.
     Reshape([usize; 3]),
     /// The share of elements that are dropped.
     Dropout(f32),
+    /// The sum of two or more inputs of one shape: a residual connection (He et al., 2015).
     Add,
+    /// Two or more inputs of one height and width, their channels one after the other.
     Concatenate,
     /// A layer that was told what it cannot be: an error where it is added to a graph.
     Refused(Refused),
@@ -196,7 +208,9 @@ impl Layer {
 pub struct ParameterSpec {
     /// The last part of its Keras path: `kernel`, `gamma`, …
     pub kind: &'static str,
+    /// `[kh, kw, C, F]` for a convolution's kernel, `[I, O]` for a dense one, `[F]` for a bias.
     pub shape: Shape,
+    /// What fills it where no weights are loaded.
     pub initializer: Initializer,
     /// False for moving statistics.
     pub trainable: bool,

@@ -7,7 +7,9 @@ use crate::tensor::Tensor;
 /// Which layer, and what it does not have.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Refused {
+    /// Keras' class name of the layer: `Flatten`.
     pub layer: &'static str,
+    /// What it was to have, with its article, for the error message: `an activation`.
     pub setting: &'static str,
 }
 

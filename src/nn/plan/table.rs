@@ -34,13 +34,17 @@ impl fmt::Display for Purpose {
 
 /// The steps that compute a network.
 pub struct PlanTable {
+    /// The network's name.
     pub model: String,
+    /// Where it would run: what can be fused differs from device to device.
     pub device: Device,
+    /// Training keeps what gradients read, and fuses less.
     pub purpose: Purpose,
     /// Images [N, H, W, C].
     pub input: Shape,
     /// Of the network as it is declared.
     pub layers: usize,
+    /// In the order they run, fewer than layers where several are fused into one.
     pub steps: Vec<PlannedStep>,
 }
 
@@ -54,6 +58,7 @@ pub struct PlannedStep {
     pub output_shape: Vec<usize>,
     /// What is made in its pass besides its own result.
     pub fused: Vec<String>,
+    /// Layers that could have been part of this step, each with the reason why not.
     pub unfused: Vec<UnfusedLayer>,
     /// Of a convolution, pass by pass.
     pub algorithms: Vec<ChosenAlgorithm>,
@@ -63,16 +68,21 @@ pub struct PlannedStep {
 
 /// A layer that is a step of its own although it might have been part of this one.
 pub struct UnfusedLayer {
+    /// Its name in the graph.
     pub layer: String,
     /// As what.
     pub part: &'static str,
+    /// The reason, to be read after the part: `its gradient needs what lies between`.
     pub why: &'static str,
 }
 
 /// How a pass of a convolution is computed.
 pub struct ChosenAlgorithm {
+    /// y, ∂x or ∂w; at inference y alone.
     pub pass: Pass,
+    /// Its name for readers: `implicit GEMM`.
     pub algorithm: String,
+    /// Why this one: a sentence for readers.
     pub reason: String,
 }
 

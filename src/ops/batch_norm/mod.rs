@@ -57,6 +57,7 @@ use crate::tensor::{DType, Real, Tensor};
 
 /// What one training batch says about its channels.
 pub struct BatchNorm {
+    /// `[..., C]` as x: normalised, scaled by gamma, shifted by beta, and activated.
     pub y: Tensor,
     /// `[C]`
     pub mean: Tensor,

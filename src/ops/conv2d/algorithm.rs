@@ -32,6 +32,7 @@ pub enum Pass {
 }
 
 impl Pass {
+    /// Each once, the forward pass first.
     pub const ALL: [Pass; 3] = [Pass::Forward, Pass::InputGrad, Pass::KernelGrad];
 }
 
@@ -49,7 +50,10 @@ impl fmt::Display for Pass {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// Winograd's minimal filtering in tiles of `tile`² outputs, 2 or 4 ([`crate::backend::cpu::winograd`]).
-    Winograd { tile: usize },
+    Winograd {
+        /// Outputs along each side: 4 saves more multiplications than 2, and rounds more.
+        tile: usize,
+    },
     /// A network's first layer: windows of three channels are read where they lie ([`super::rgb_conv`],
     /// [`super::input_grad_rgb`]).
     DirectRgb,
@@ -62,6 +66,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
+    /// Each once, Winograd with either tile: the order they are tried in.
     pub const ALL: [Algorithm; 6] = [
         Algorithm::Winograd { tile: 2 },
         Algorithm::Winograd { tile: 4 },
@@ -88,7 +93,9 @@ impl fmt::Display for Algorithm {
 /// What is chosen, and a sentence that says why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice<A = Algorithm> {
+    /// Which one computes the pass.
     pub algorithm: A,
+    /// A sentence for readers, with the sizes that decided.
     pub reason: String,
 }
 

@@ -37,10 +37,14 @@ use crate::pool::Buffer;
 use crate::tensor::{Real, Shape, Tensor};
 use std::sync::Arc;
 
+/// How the windows of a convolution lie, `[y, x]` on each axis; stride 1, valid, dilation 1 by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv2dOptions {
+    /// Input pixels from one window to the next.
     pub stride: [usize; 2],
+    /// Zeros around the image, by TensorFlow's two rules or a number of cells.
     pub padding: Padding,
+    /// Input pixels from one tap of a window to the next: 1 is side by side, more is "atrous".
     pub dilation: [usize; 2],
 }
 
@@ -77,13 +81,21 @@ impl Conv2dOptions {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv2dGeometry {
+    /// N, the images.
     pub batch: usize,
+    /// [H, W] in pixels, without padding.
     pub input: [usize; 2],
+    /// C, which every filter sees all of.
     pub in_channels: usize,
+    /// [OH, OW], the windows along each axis.
     pub output: [usize; 2],
+    /// F, the filters.
     pub out_channels: usize,
+    /// [kh, kw], counted in taps: dilation does not enlarge it.
     pub kernel: [usize; 2],
+    /// Input pixels from one window to the next.
     pub stride: [usize; 2],
+    /// Input pixels from one tap to the next.
     pub dilation: [usize; 2],
     /// Cells of padding before the first pixel.
     pub pad: [usize; 2],
@@ -118,6 +130,7 @@ impl Conv2dGeometry {
         })
     }
 
+    /// `[N, OH, OW, F]`
     pub fn output_shape(&self) -> Shape {
         [self.batch, self.output[0], self.output[1], self.out_channels].into()
     }

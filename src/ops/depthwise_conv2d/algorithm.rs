@@ -4,6 +4,7 @@ use super::DepthwiseGeometry;
 use crate::ops::conv2d::Choice;
 use std::fmt;
 
+/// How the windows of a channel are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// A block of neighbouring pixels at a time, whose windows overlap ([`super::cpu`]).

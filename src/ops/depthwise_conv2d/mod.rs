@@ -34,13 +34,21 @@ use crate::tensor::{Real, Shape, Tensor};
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DepthwiseGeometry {
+    /// N, the images.
     pub batch: usize,
+    /// [H, W] in pixels, without padding.
     pub input: [usize; 2],
+    /// [OH, OW], the windows along each axis.
     pub output: [usize; 2],
+    /// C, of input and output alike: each has one filter.
     pub channels: usize,
+    /// [kh, kw], counted in taps: dilation does not enlarge it.
     pub kernel: [usize; 2],
+    /// Input pixels from one window to the next.
     pub stride: [usize; 2],
+    /// Input pixels from one tap to the next.
     pub dilation: [usize; 2],
+    /// Cells of padding before the first pixel; those after the last follow from the other sizes.
     pub pad: [usize; 2],
 }
 
@@ -70,10 +78,12 @@ impl DepthwiseGeometry {
         }
     }
 
+    /// `[N, OH, OW, C]`
     pub fn output_shape(&self) -> Shape {
         [self.batch, self.output[0], self.output[1], self.channels].into()
     }
 
+    /// Multiplications and additions of the forward pass: 2·kh·kw an output, whatever the padding.
     pub fn flops(&self) -> f64 {
         2.0 * self.output_shape().elements() as f64 * (self.kernel[0] * self.kernel[1]) as f64
     }

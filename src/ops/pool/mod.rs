@@ -32,8 +32,11 @@ mod windows;
 /// Sizes are [height, width].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolOptions {
+    /// Cells of one window.
     pub pool: [usize; 2],
+    /// Cells from one window to the next; in Keras the window's own size by default.
     pub stride: [usize; 2],
+    /// Which windows reach past the image; Keras' default is `valid`: none.
     pub padding: Padding,
 }
 
@@ -43,10 +46,12 @@ impl PoolOptions {
         PoolOptions { pool: [pool; 2], stride: [pool; 2], padding: Padding::Valid }
     }
 
+    /// With windows that begin so many cells apart, on both axes: below the window's size they overlap.
     pub fn stride(self, stride: usize) -> Self {
         PoolOptions { stride: [stride; 2], ..self }
     }
 
+    /// With another rule for windows at the edge. Cells of padding are never the maximum, nor in a mean.
     pub fn padding(self, padding: Padding) -> Self {
         PoolOptions { padding, ..self }
     }

@@ -29,9 +29,12 @@ pub(crate) use cpu::{BilinearRows, nearest_rows};
 
 mod cpu;
 
+/// How an output pixel is made of input pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
+    /// The mean of the four pixels around it, weighted by how near they are: smooth, for feature maps.
     Bilinear,
+    /// The pixel it falls in, unchanged: for label maps, whose numbers have no mean.
     Nearest,
 }
 

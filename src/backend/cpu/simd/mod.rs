@@ -133,7 +133,9 @@ pub(crate) fn default() -> Isa {
 /// Loads and stores touch `LANES` elements (`_partial`: the first `n` of them, all if there are no more) at the pointer.
 /// Every method must run inside [`dispatch`] of its own instruction set.
 #[allow(clippy::missing_safety_doc, reason = "one contract, above, for all methods")]
+#[expect(missing_docs, reason = "lane by lane, as their names say")]
 pub trait Vector: Copy + Send + Sync + 'static {
+    /// f32 values in one vector: 8 (AVX2 and portable) or 16 (AVX-512).
     const LANES: usize;
     /// Rows and vectors of the matrix product's register tile: ROWS × 2 accumulators, two
     /// vectors of the right factor and one broadcast fill the register file.
@@ -145,6 +147,7 @@ pub trait Vector: Copy + Send + Sync + 'static {
     unsafe fn non_temporal(self, to: *mut f32);
     /// The lanes past `n` are zero.
     unsafe fn load_partial(from: *const f32, n: usize) -> Self;
+    /// Writes the first `n` lanes, and nothing past them.
     unsafe fn store_partial(self, to: *mut f32, n: usize);
     /// self · a + b
     unsafe fn mul_add(self, a: Self, b: Self) -> Self;
@@ -172,7 +175,9 @@ pub trait Vector: Copy + Send + Sync + 'static {
 
 /// A body to compile for every instruction set. Mark `run` and all it calls `#[inline(always)]`.
 pub trait Kernel {
+    /// What it returns; `()` where it writes to slices that it holds.
     type Output;
+    /// The body, over the vectors `V` of the instruction set that it is compiled for.
     fn run<V: Vector>(self) -> Self::Output;
 }
 
