@@ -91,23 +91,19 @@ __device__ __forceinline__ void every(
 // over it.
 extern "C" __global__ void binary_forward(
     const float* a, const float* b, float* y, i64 n, Broadcast s, int f) {
+#define OF(value) \
+    [=]([[maybe_unused]] float g, [[maybe_unused]] float a, [[maybe_unused]] float b) -> float { return value; }
 #define FORWARD(number, value, of_a, of_b) \
-    case number: \
-        every(nullptr, a, b, y, n, s, [=](float, float a, float b) -> float { return value; }); \
-        break;
+    case number: every(nullptr, a, b, y, n, s, OF(value)); break;
     switch (f) { FUNCTIONS(FORWARD) }
 }
 
-// The gradient of a (which = 0) or of b, in the result's shape. An operand that it is not made of has strides
-// of 0.
+// The gradient of a (which = 0) or of b, in the result's shape. An operand that it is not made of has strides of
+// 0.
 extern "C" __global__ void binary_gradient(
     const float* g, const float* a, const float* b, float* d, i64 n, Broadcast s, int f, int which) {
 #define GRADIENT(number, value, of_a, of_b) \
-    case 2 * number: \
-        every(g, a, b, d, n, s, [=](float g, float a, float b) -> float { return of_a; }); \
-        break; \
-    case 2 * number + 1: \
-        every(g, a, b, d, n, s, [=](float g, float a, float b) -> float { return of_b; }); \
-        break;
+    case 2 * number: every(g, a, b, d, n, s, OF(of_a)); break; \
+    case 2 * number + 1: every(g, a, b, d, n, s, OF(of_b)); break;
     switch (2 * f + which) { FUNCTIONS(GRADIENT) }
 }

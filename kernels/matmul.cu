@@ -56,39 +56,39 @@ __device__ __forceinline__ void products(
 
 // Block: 128 threads; grid: [rows / 64, columns / 64, batch]. n: a matrix as it is; t: its transpose is what
 // lies in memory.
-extern "C" __global__ void __launch_bounds__(128) matmul_nn_f32(
+extern "C" __global__ void __launch_bounds__(128, 3) matmul_nn_f32(
     const float* a, const float* b, float* c, int rows, int columns, int depth, int batch, Batch of) {
     products<F32, true, false>(a, b, c, rows, columns, depth, batch, of);
 }
-extern "C" __global__ void __launch_bounds__(128) matmul_nn_tf32(
+extern "C" __global__ void __launch_bounds__(128, 3) matmul_nn_tf32(
     const float* a, const float* b, float* c, int rows, int columns, int depth, int batch, Batch of) {
     products<TF32, true, false>(a, b, c, rows, columns, depth, batch, of);
 }
-extern "C" __global__ void __launch_bounds__(128) matmul_nn_bf16(
+extern "C" __global__ void __launch_bounds__(128, 3) matmul_nn_bf16(
     const float* a, const float* b, float* c, int rows, int columns, int depth, int batch, Batch of) {
     products<BF16, true, false>(a, b, c, rows, columns, depth, batch, of);
 }
-extern "C" __global__ void __launch_bounds__(128) matmul_nt_f32(
+extern "C" __global__ void __launch_bounds__(128, 3) matmul_nt_f32(
     const float* a, const float* b, float* c, int rows, int columns, int depth, int batch, Batch of) {
     products<F32, true, true>(a, b, c, rows, columns, depth, batch, of);
 }
-extern "C" __global__ void __launch_bounds__(128) matmul_nt_tf32(
+extern "C" __global__ void __launch_bounds__(128, 3) matmul_nt_tf32(
     const float* a, const float* b, float* c, int rows, int columns, int depth, int batch, Batch of) {
     products<TF32, true, true>(a, b, c, rows, columns, depth, batch, of);
 }
-extern "C" __global__ void __launch_bounds__(128) matmul_nt_bf16(
+extern "C" __global__ void __launch_bounds__(128, 3) matmul_nt_bf16(
     const float* a, const float* b, float* c, int rows, int columns, int depth, int batch, Batch of) {
     products<BF16, true, true>(a, b, c, rows, columns, depth, batch, of);
 }
-extern "C" __global__ void __launch_bounds__(128) matmul_tn_f32(
+extern "C" __global__ void __launch_bounds__(128, 3) matmul_tn_f32(
     const float* a, const float* b, float* c, int rows, int columns, int depth, int batch, Batch of) {
     products<F32, false, false>(a, b, c, rows, columns, depth, batch, of);
 }
-extern "C" __global__ void __launch_bounds__(128) matmul_tn_tf32(
+extern "C" __global__ void __launch_bounds__(128, 3) matmul_tn_tf32(
     const float* a, const float* b, float* c, int rows, int columns, int depth, int batch, Batch of) {
     products<TF32, false, false>(a, b, c, rows, columns, depth, batch, of);
 }
-extern "C" __global__ void __launch_bounds__(128) matmul_tn_bf16(
+extern "C" __global__ void __launch_bounds__(128, 3) matmul_tn_bf16(
     const float* a, const float* b, float* c, int rows, int columns, int depth, int batch, Batch of) {
     products<BF16, false, false>(a, b, c, rows, columns, depth, batch, of);
 }

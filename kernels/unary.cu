@@ -75,6 +75,6 @@ extern "C" __global__ void unary_forward(const float* x, float* y, i64 n, int f,
 extern "C" __global__ void unary_backward(
     const float* s, const float* g, float* d, i64 n, int f, float p, float q) {
 #define BACKWARD(number, value, slope) \
-    case number: backward(s, g, d, n, [=](float s) -> float { return slope; }); break;
+    case number: backward(s, g, d, n, [=]([[maybe_unused]] float s) -> float { return slope; }); break;
     switch (f) { FUNCTIONS(BACKWARD) }
 }
