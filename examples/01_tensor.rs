@@ -2,7 +2,6 @@
 //!
 //!     cargo run --example 01_tensor
 
-use atrous::ops;
 use atrous::prelude::*;
 
 fn main() -> Result<()> {
@@ -31,9 +30,9 @@ fn main() -> Result<()> {
     // An image is [sample, row, column, channel], a kernel [row, column, channel in, channel out]: here a
     // diagonal line, and the mean of 3×3 pixels. `same` pads with zeros, so that the output is as large as
     // the input.
-    let image = ops::reshape(&Tensor::eye(6), [1, 6, 6, 1])?;
+    let image = Tensor::eye(6).reshape([1, 6, 6, 1])?;
     let blur = Tensor::full([3, 3, 1, 1], 1.0 / 9.0);
     let blurred = image.conv2d(&blur, None, Conv2dOptions::default().same())?;
-    println!("a blurred diagonal\n{:.2}", ops::reshape(&blurred, [6, 6])?);
+    println!("a blurred diagonal\n{:.2}", blurred.reshape([6, 6])?);
     Ok(())
 }

@@ -45,7 +45,7 @@ fn main() -> Result<()> {
     ];
     let mut adam = Optimizer::adam(3e-3)?;
     let (test_x, test_y) = test.all()?;
-    for epoch in 0..=15 {
+    for epoch in 0..=8 {
         let logits = no_grad(|| network(&test_x, &parameters))?;
         let loss = logits.sparse_softmax_cross_entropy(&test_y)?;
         let accuracy = accuracy(&logits, &test_y);

@@ -3,7 +3,6 @@
 //!
 //!     cargo run --example 05_custom_op
 
-use atrous::ops;
 use atrous::prelude::*;
 
 /// ln(1 + eˣ). Composed of exp and ln it is infinite from x = 89 on, and so is its gradient; the closed forms
@@ -68,7 +67,7 @@ fn main() -> Result<()> {
     for step in 0..=3 {
         let difference = (x.dense(&Binarize.apply([&w])?, None)? - &target)?;
         let loss = difference.square()?.mean()?;
-        println!("step {step}: loss {loss}, weights {}", ops::flatten(&w.sign()?)?);
+        println!("step {step}: loss {loss}, weights {}", w.sign()?.reshape([4])?);
         sgd.step([&mut w], &loss.backward()?)?;
     }
     Ok(())

@@ -7,7 +7,7 @@
 //! weights under Keras' names is written and read, and an image made up: then the classes mean nothing.
 
 use atrous::data::image::{Fit, fit};
-use atrous::data::{Picture, picture_files::read_picture, synthetic};
+use atrous::data::{image_files::read_image, synthetic};
 use atrous::models::{Head, Spec};
 use atrous::nn::for_inference;
 use atrous::prelude::*;
@@ -21,14 +21,15 @@ fn main() -> Result<()> {
     let arguments: Vec<PathBuf> = std::env::args().skip(1).map(PathBuf::from).collect();
     let spec = Spec { head: Head::ImageNet, ..Spec::new("mobilenet", SIDE, CLASSES) };
     let (path, classes, images) = match &arguments[..] {
-        [weights, classes, images @ ..] => (weights.clone(), names(classes)?, files(images)?),
-        _ => (
-            random_weights(&spec)?,
-            numbers(),
-            vec![("made up".into(), synthetic::generate(1, 0).picture)],
-        ),
+        [weights, classes, images @ ..] => {
+            let image = |path: &PathBuf| Ok((path.display().to_string(), read_image(path)?));
+            (weights.clone(), names(classes)?, images.iter().map(image).collect::<Result<Vec<_>>>()?)
+        }
+        _ => {
+            let numbers = (0..CLASSES).map(|i| format!("class {i}, of random weights")).collect();
+            (random_weights(&spec)?, numbers, vec![("made up".into(), synthetic::generate(1, 0).image)])
+        }
     };
-
     // What a file holds, and whose it is: padding and batch norm's ε are those of the framework that trained
     // it.
     let file = weights::read(&path)?;
@@ -63,14 +64,6 @@ fn names(path: &Path) -> Result<Vec<String>> {
         CLASSES => Ok(names),
         n => Err(Error::file(path, format!("expected {CLASSES} lines, got {n}"))),
     }
-}
-
-fn files(paths: &[PathBuf]) -> Result<Vec<(String, Picture)>> {
-    paths.iter().map(|path| Ok((path.display().to_string(), read_picture(path)?))).collect()
-}
-
-fn numbers() -> Vec<String> {
-    (0..CLASSES).map(|i| format!("class {i}, of random weights")).collect()
 }
 
 /// A file of the network's parameters as they begin, under Keras' names.

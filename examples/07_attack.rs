@@ -37,7 +37,7 @@ fn main() -> Result<()> {
     let training = Images::new(Synthetic::train(1, 20_000), 480)?;
     let mut model = network()?;
     let mut adam = Optimizer::adam(3e-3)?;
-    for epoch in 0..15 {
+    for epoch in 0..10 {
         let mut sum = 0.0;
         let batches = training.shuffled(16, epoch);
         for chosen in &batches {
@@ -46,13 +46,13 @@ fn main() -> Result<()> {
             let loss = pass.logits.sparse_softmax_cross_entropy(&y)?;
             sum += loss.item()?;
             adam.begin_step();
-            adam.descend(&mut model, loss, pass, None)?;
+            adam.backward_and_step(&mut model, loss, pass, None)?;
         }
         println!("epoch {epoch:2}: loss {:.3}", sum / batches.len() as f64);
     }
 
     let (x, y) = Images::new(Synthetic::test(1, 20_000), 160)?.all()?;
-    for steps in [0, 1, 2, 4, 8] {
+    for steps in [0, 2, 4, 8, 16] {
         let epsilon = steps as f64 / 255.0;
         let attacked = fgsm(&model, &x, &y, epsilon)?;
         let noise = (&x + epsilon * Tensor::randn(x.shape(), 3).sign()?)?.clip(0.0, 1.0)?;

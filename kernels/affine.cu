@@ -30,7 +30,7 @@ extern "C" __global__ void affine_forward(const float* __restrict__ x, const dou
     const i64 stride = (i64)gridDim.x * blockDim.x;
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
         i64 sample = i;
-        const int c = (int)take(sample, channels), column = (int)take(sample, width), row = (int)take(sample, height);
+        const int c = (int)divmod(sample, channels), column = (int)divmod(sample, width), row = (int)divmod(sample, height);
         const double* m = matrices + sample * 6;
         const Along r = along(m, row, column, height), k = along(m + 3, row, column, width);
         const float* picture = x + sample * height * width * channels + c;
@@ -91,7 +91,7 @@ extern "C" __global__ void affine_augment(const float* __restrict__ x, const dou
     const i64 stride = (i64)gridDim.x * blockDim.x;
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
         i64 sample = i;
-        const int c = (int)take(sample, 3), column = (int)take(sample, width), row = (int)take(sample, height);
+        const int c = (int)divmod(sample, 3), column = (int)divmod(sample, width), row = (int)divmod(sample, height);
         const double* m = matrices + sample * 6;
         const Along r = along(m, row, column, height), k = along(m + 3, row, column, width);
         // Caffe's are blue, green, red.
@@ -111,7 +111,7 @@ extern "C" __global__ void affine_nearest(const float* __restrict__ x, const dou
     const i64 stride = (i64)gridDim.x * blockDim.x;
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
         i64 sample = i;
-        const int column = (int)take(sample, width), row = (int)take(sample, height);
+        const int column = (int)divmod(sample, width), row = (int)divmod(sample, height);
         const double* m = matrices + sample * 6;
         const Along r = along(m, row, column, height), k = along(m + 3, row, column, width);
         const int iy = r.t >= 0.5 ? r.second : r.first, ix = k.t >= 0.5 ? k.second : k.first;

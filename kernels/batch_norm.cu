@@ -94,11 +94,11 @@ __device__ __forceinline__ void apply(const float* __restrict__ x, const float* 
     const i64 stride = (i64)gridDim.x * blockDim.x * V;
     for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * V; i < n; i += stride) {
         i64 rest = i;
-        const int c = (int)take(rest, channels);
+        const int c = (int)divmod(rest, channels);
         Floats<V> v = load<V>(x + i);
         const Floats<V> a = load<V>(gamma + c), s = load<V>(inverse + c), m = load<V>(mean + c), b = load<V>(beta + c);
 #pragma unroll
-        for (int k = 0; k < V; k++) v.v[k] = activated(after, a.v[k] * s.v[k] * (v.v[k] - m.v[k]) + b.v[k]);
+        for (int k = 0; k < V; k++) v.v[k] = act_forward(after, a.v[k] * s.v[k] * (v.v[k] - m.v[k]) + b.v[k]);
         store<V>(y + i, v);
     }
 }
@@ -126,7 +126,7 @@ __device__ __forceinline__ void gradient_tiles(const float* __restrict__ x, cons
 #pragma unroll
         for (int i = 0; i < V; i++) {
             const float d = values.v[i] - m.v[i];
-            const float g = through(after, a.v[i] * d + b.v[i], gradients.v[i]);
+            const float g = act_backward(after, a.v[i] * d + b.v[i], gradients.v[i]);
             plain.v[i] += g;
             centred.v[i] = fmaf(g, d, centred.v[i]);
         }
@@ -153,7 +153,7 @@ __device__ __forceinline__ void data(const float* __restrict__ x, const float* _
     const i64 stride = (i64)gridDim.x * blockDim.x * V;
     for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * V; i < n; i += stride) {
         i64 rest = i;
-        const int c = (int)take(rest, channels);
+        const int c = (int)divmod(rest, channels);
         const Floats<V> values = load<V>(x + i), gradients = load<V>(dy + i), s = load<V>(inverse + c);
         const Floats<V> scale = load<V>(gamma + c), b = load<V>(beta + c), m = load<V>(mean + c);
         const Floats<V> p = load<V>(dbeta + c), q = load<V>(dgamma + c);
@@ -161,7 +161,7 @@ __device__ __forceinline__ void data(const float* __restrict__ x, const float* _
 #pragma unroll
         for (int k = 0; k < V; k++) {
             const float a = scale.v[k] * s.v[k], d = values.v[k] - m.v[k];
-            const float g = through(after, a * d + b.v[k], gradients.v[k]);
+            const float g = act_backward(after, a * d + b.v[k], gradients.v[k]);
             out.v[k] = a * (g - p.v[k] / rows) - a * s.v[k] * (q.v[k] / rows) * d;
         }
         store<V>(dx + i, out);
@@ -177,7 +177,7 @@ __device__ __forceinline__ void data_infer(const float* __restrict__ x, const fl
     const i64 stride = (i64)gridDim.x * blockDim.x * V;
     for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * V; i < n; i += stride) {
         i64 rest = i;
-        const int c = (int)take(rest, channels);
+        const int c = (int)divmod(rest, channels);
         Floats<V> values = {}, m = {}, b = {};
         if (after != LINEAR) values = load<V>(x + i), m = load<V>(mean + c), b = load<V>(beta + c);
         const Floats<V> gradients = load<V>(dy + i), s = load<V>(inverse + c), scale = load<V>(gamma + c);
@@ -185,7 +185,7 @@ __device__ __forceinline__ void data_infer(const float* __restrict__ x, const fl
 #pragma unroll
         for (int k = 0; k < V; k++) {
             const float a = scale.v[k] * s.v[k];
-            out.v[k] = a * through(after, a * (values.v[k] - m.v[k]) + b.v[k], gradients.v[k]);
+            out.v[k] = a * act_backward(after, a * (values.v[k] - m.v[k]) + b.v[k], gradients.v[k]);
         }
         store<V>(dx + i, out);
     }

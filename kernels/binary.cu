@@ -61,7 +61,7 @@ __device__ __forceinline__ void each(
         } else {
 #pragma unroll
             for (int axis = 3; axis >= 0; axis--) {
-                const i64 place = take(rest, s.size[axis]);
+                const i64 place = divmod(rest, s.size[axis]);
                 at_a += place * s.a[axis], at_b += place * s.b[axis];
             }
         }

@@ -26,7 +26,7 @@ template <class T> __host__ __device__ constexpr T ceil_div(T a, T b) { return (
 // Takes an index apart, the innermost axis first: gives the place along an axis of this size, and leaves the index of what
 // is around it. A 64-bit division is some hundred instructions, which a pass over memory does not hide; 32 bits do nearly
 // always.
-__device__ __forceinline__ i64 take(i64& index, i64 size) {
+__device__ __forceinline__ i64 divmod(i64& index, i64 size) {
     const i64 all = index;
     index = (all | size) >> 32 == 0 ? (i64)((u32)all / (u32)size) : all / size;
     return all - index * size;
@@ -57,11 +57,11 @@ template <class T> __device__ __forceinline__ T block_sum(T value, T* scratch) {
 enum Activation { LINEAR, RELU, RELU6, SIGMOID, TANH };
 
 // Comparisons, not fmaxf: a NaN stays a NaN.
-__device__ __forceinline__ float activated(int after, float v) {
+__device__ __forceinline__ float act_forward(int after, float v) {
     return after == LINEAR ? v : v <= 0.0f ? 0.0f : after == RELU6 && v >= 6.0f ? 6.0f : v;
 }
 
 // The share of the gradient that comes through.
-__device__ __forceinline__ float through(int after, float v, float g) {
+__device__ __forceinline__ float act_backward(int after, float v, float g) {
     return after == LINEAR || (v > 0.0f && (after == RELU || v < 6.0f)) ? g : 0.0f;
 }

@@ -11,7 +11,7 @@ __device__ __forceinline__ void copy(const T* __restrict__ from, T* __restrict__
     const i64 stride = (i64)gridDim.x * blockDim.x;
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
         i64 row = i;
-        const i64 at = take(row, length);
+        const i64 at = divmod(row, length);
         to[row * to_row + to_start + at] = from[row * from_row + from_start + at];
     }
 }

@@ -67,10 +67,10 @@ __device__ __forceinline__ void product_of_patches(const Conv2d& g, const float*
     for (int tap = 0; tap < taps; tap++) count += !skips(tap);
 
     // This part's steps, and the place before its first.
-    const int of_tap = ceil_div(inner, DEPTH), all = count * of_tap;
+    const int of_tap = ceil_div(inner, BK), all = count * of_tap;
     const int share = ceil_div(all, (int)gridDim.z), first = (int)blockIdx.z * share;
     const int steps = first >= all ? 0 : first + share < all ? share : all - first;
-    int tap = -1, k0 = (first % of_tap - 1) * DEPTH, index[2] = {-1, -1};
+    int tap = -1, k0 = (first % of_tap - 1) * BK, index[2] = {-1, -1};
     if (steps > 0) {
         for (int before = first / of_tap; before >= 0; before--) {
             do tap++;
@@ -81,7 +81,7 @@ __device__ __forceinline__ void product_of_patches(const Conv2d& g, const float*
     }
     P product;
     run_product(product, shared, steps, [&](int, float* a, float* b) {
-        k0 += DEPTH;
+        k0 += BK;
         if (k0 >= inner) {
             k0 = 0;
             do tap++;
@@ -94,7 +94,7 @@ __device__ __forceinline__ void product_of_patches(const Conv2d& g, const float*
             const int k = k0 + t % 4 * 4;
             const int there = index[i] >= 0 ? inner - k : 0;
             const float* from = there > 0 ? source + (i64)index[i] * inner + k : source;
-            fetch_four(a + P::A::at(t / 4 + i * (SIZE / 2), t % 4 * 4), from, there, inner_aligned);
+            async_load4(a + P::A::at(t / 4 + i * (SIZE / 2), t % 4 * 4), from, there, inner_aligned);
         }
         // … and four columns of two depths of the matrix (forward), or four depths of two of its columns.
         if (FORWARD) {
@@ -107,7 +107,7 @@ __device__ __forceinline__ void product_of_patches(const Conv2d& g, const float*
             const int column = piece / 4, k = k0 + piece % 4 * 4;
             const int there = first_column + column < columns ? inner - k : 0;
             const float* from = there > 0 ? w + ((i64)tap * columns + first_column + column) * inner + k : w;
-            fetch_four(b + P::B::at(column, piece % 4 * 4), from, there, inner_aligned);
+            async_load4(b + P::B::at(column, piece % 4 * 4), from, there, inner_aligned);
         }
     });
     if (gridDim.z > 1) {
@@ -129,18 +129,18 @@ __device__ __forceinline__ void product_of_few_channels(const Conv2d& g, const f
     const int first_row = blockIdx.x * 64, first_column = blockIdx.y * 64;
     const int t = threadIdx.x;
     P product;
-    run_product(product, shared, ceil_div(depth, DEPTH), [&](int step, float* a, float* b) {
+    run_product(product, shared, ceil_div(depth, BK), [&](int step, float* a, float* b) {
         for (int i = 0; i < 2; i++) {
             const int row = first_row + t / 4 + i * 32;
             const Place at = place(row < rows ? row : 0, g.out_height, g.out_width);
             for (int j = 0; j < 4; j++) {
-                const int k = step * DEPTH + t % 4 * 4 + j, tap = k / g.channels;
+                const int k = step * BK + t % 4 * 4 + j, tap = k / g.channels;
                 int index = -1;
                 if (row < rows && k < depth) index = pixel_read(g, at, tap / g.kernel_width, tap % g.kernel_width);
                 a[P::A::at(t / 4 + i * 32, t % 4 * 4 + j)] = index < 0 ? 0.0f : x[(i64)index * g.channels + k % g.channels];
             }
         }
-        fetch_matrix<P>(b, w, step * DEPTH, depth, first_column, columns);
+        fetch_matrix<P>(b, w, step * BK, depth, first_column, columns);
     });
     store_product(product, y, first_row, rows, first_column, columns, bias, after);
 }
@@ -181,7 +181,7 @@ __device__ __forceinline__ void product_of_weights(const Conv2d& g, const float*
                           one_line ? high % g.kernel_width : g.kernel_width - 1);
     const int seen_height = ys.end - ys.first, seen_width = xs.end - xs.first;
     const int outputs = g.batch * seen_height * seen_width;
-    const int length = ceil_div(ceil_div(outputs, (int)gridDim.z), DEPTH) * DEPTH;
+    const int length = ceil_div(ceil_div(outputs, (int)gridDim.z), BK) * BK;
     const int first = (int)blockIdx.z * length < outputs ? (int)blockIdx.z * length : outputs;
     const int end = length < outputs - first ? first + length : outputs;
 
@@ -190,10 +190,10 @@ __device__ __forceinline__ void product_of_weights(const Conv2d& g, const float*
     const int row = first_row + four, column = first_column + four;
     const int tap = row / g.channels, ky = tap / g.kernel_width, kx = tap % g.kernel_width;
     P product;
-    run_product(product, shared, ceil_div(end - first, DEPTH), [&](int step, float* a, float* b) {
+    run_product(product, shared, ceil_div(end - first, BK), [&](int step, float* a, float* b) {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            const int m = first + step * DEPTH + depth + i * 8;
+            const int m = first + step * BK + depth + i * 8;
             const bool inside = m < end;
             Place o = place(inside ? m : 0, seen_height, seen_width);
             o.y += ys.first, o.x += xs.first;
@@ -201,7 +201,7 @@ __device__ __forceinline__ void product_of_weights(const Conv2d& g, const float*
             if (channels_aligned) {  // rows are a multiple of four, and four of them are of one tap
                 const int index = inside && row < rows ? pixel_read(g, o, ky, kx) : -1;
                 const float* from = index >= 0 ? x + (i64)index * g.channels + row % g.channels : x;
-                fetch_four(to, from, index >= 0 ? 4 : 0, true);
+                async_load4(to, from, index >= 0 ? 4 : 0, true);
             } else {
                 for (int j = 0; j < 4; j++) {
                     const int its = (row + j) / g.channels;
@@ -213,7 +213,7 @@ __device__ __forceinline__ void product_of_weights(const Conv2d& g, const float*
             const int there = inside ? columns - column : 0;
             const i64 output = ((i64)o.n * g.out_height + o.y) * g.out_width + o.x;
             const float* from = there > 0 ? dy + output * columns + column : dy;
-            fetch_four(b + P::B::at(four, depth + i * 8), from, there, columns_aligned);
+            async_load4(b + P::B::at(four, depth + i * 8), from, there, columns_aligned);
         }
     });
     store_product(product, partial + (i64)blockIdx.z * rows * columns, first_row, rows, first_column, columns);
@@ -277,6 +277,6 @@ extern "C" __global__ void conv2d_parts(const float* __restrict__ partial, const
         double sum = bias != nullptr ? (double)bias[i % columns] : 0.0;
 #pragma unroll 8  // loads under way at a time: their latency binds
         for (int part = 0; part < parts; part++) sum += (double)partial[(i64)part * n + i];
-        result[i] = activated(after, (float)sum);
+        result[i] = act_forward(after, (float)sum);
     }
 }

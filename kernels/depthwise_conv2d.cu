@@ -21,9 +21,9 @@ __device__ __forceinline__ void slide(const V* __restrict__ x, const V* __restri
     const i64 n = (i64)g.batch * g.out_height * runs * channels, stride = (i64)gridDim.x * blockDim.x;
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
         i64 row = i;  // of all outputs' rows, once the rest is taken
-        const int c = (int)take(row, channels), ox0 = (int)take(row, runs) * run;
+        const int c = (int)divmod(row, channels), ox0 = (int)divmod(row, runs) * run;
         i64 picture = row;
-        const int oy = (int)take(picture, g.out_height);
+        const int oy = (int)divmod(picture, g.out_height);
         picture *= g.height;
         V weights[9];
 #pragma unroll
@@ -55,7 +55,7 @@ __device__ __forceinline__ void slide(const V* __restrict__ x, const V* __restri
 #pragma unroll
                 for (int kx = 0; kx < 3 - STRIDE; kx++) window[ky][kx] = window[ky][kx + STRIDE];
             }
-            *out = activated(after, sum);
+            *out = act_forward(after, sum);
         }
     }
 }

@@ -23,8 +23,8 @@ template <class V> __device__ __forceinline__ V zero();
 template <> __device__ __forceinline__ float zero<float>() { return 0.0f; }
 template <> __device__ __forceinline__ float4 zero<float4>() { return make_float4(0.0f, 0.0f, 0.0f, 0.0f); }
 
-__device__ __forceinline__ float4 activated(int after, float4 v) {
-    return make_float4(activated(after, v.x), activated(after, v.y), activated(after, v.z), activated(after, v.w));
+__device__ __forceinline__ float4 act_forward(int after, float4 v) {
+    return make_float4(act_forward(after, v.x), act_forward(after, v.y), act_forward(after, v.z), act_forward(after, v.w));
 }
 
 // Any window: a thread an output, or four neighbouring channels of one (V is float4). `bias` may be null.
@@ -35,8 +35,8 @@ __device__ __forceinline__ void gather(const V* __restrict__ x, const V* __restr
     const i64 n = (i64)g.batch * g.out_height * g.out_width * channels, stride = (i64)gridDim.x * blockDim.x;
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
         i64 picture = i;
-        const int c = (int)take(picture, channels), ox = (int)take(picture, g.out_width);
-        const int oy = (int)take(picture, g.out_height);
+        const int c = (int)divmod(picture, channels), ox = (int)divmod(picture, g.out_width);
+        const int oy = (int)divmod(picture, g.out_height);
         picture *= g.height;
         V sum = bias == nullptr ? zero<V>() : bias[c];
         for (int ky = 0; ky < g.kernel_height; ky++) {
@@ -49,6 +49,6 @@ __device__ __forceinline__ void gather(const V* __restrict__ x, const V* __restr
                                    w[(ky * g.kernel_width + kx) * channels + c], sum);
             }
         }
-        y[i] = activated(after, sum);
+        y[i] = act_forward(after, sum);
     }
 }

@@ -64,7 +64,7 @@ extern "C" __global__ void extremes_places(
     const i64 stride = (i64)gridDim.x * blockDim.x;
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
         i64 outer = i;
-        const i64 column = take(outer, inner);
+        const i64 column = divmod(outer, inner);
         const float* at = x + outer * reduced * inner + column;
         float most = at[0];
         i64 place = 0;

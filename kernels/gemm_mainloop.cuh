@@ -16,21 +16,21 @@
 
 enum Arithmetic { F32, TF32, BF16 };
 
-static const int DEPTH = 16;  // of the sum, a step
+static const int BK = 16;  // of the sum, a step
 
-// One factor's tile. ALONG: its memory runs along the depth, [rows][DEPTH]; else across it, [DEPTH][rows]. The
+// One factor's tile. K_MAJOR: its memory runs along the depth, [rows][BK]; else across it, [BK][rows]. The
 // padding of each line sends the 32 lanes of a fragment's load to 32 different banks: with g = lane / 4, q = lane % 4
 // a tf32 fragment reads (row g, depth q), so along 20*g + q, across 8*q + g, all different mod 32; a bf16 fragment
 // reads pairs (row g, depth 2q): along 24*g + 2*q by half-warps, across 4*(2*q) + g.
-template <int MATH, int ROWS, bool ALONG> struct Tile {
-    static const int STRIDE = ALONG ? DEPTH + (MATH == BF16 ? 8 : 4) : ROWS + (MATH == BF16 ? 4 : 8);
-    static const int FLOATS = (ALONG ? ROWS : DEPTH) * STRIDE;
-    static __device__ __forceinline__ int at(int row, int depth) { return ALONG ? row * STRIDE + depth : depth * STRIDE + row; }
+template <int MATH, int ROWS, bool K_MAJOR> struct Tile {
+    static const int STRIDE = K_MAJOR ? BK + (MATH == BF16 ? 8 : 4) : ROWS + (MATH == BF16 ? 4 : 8);
+    static const int FLOATS = (K_MAJOR ? ROWS : BK) * STRIDE;
+    static __device__ __forceinline__ int at(int row, int depth) { return K_MAJOR ? row * STRIDE + depth : depth * STRIDE + row; }
 };
 
 // Four neighbours to shared memory, of which `there` (0 to 4, or less, or more) are read and the others 0: by one
 // asynchronous copy where `aligned`, else by hand.
-__device__ __forceinline__ void fetch_four(float* shared, const float* __restrict__ from, int there, bool aligned) {
+__device__ __forceinline__ void async_load4(float* shared, const float* __restrict__ from, int there, bool aligned) {
     there = there < 0 ? 0 : there > 4 ? 4 : there;
     if (aligned) {
         cp_async_16(shared, from, there * 4);
@@ -78,7 +78,7 @@ template <int MATH, int SIZE, bool A_ALONG, bool B_ALONG> struct Product {
         const int RN = SIZE / 16, V = A_ALONG ? 2 : 1;  // depths a load of a has
         const int ty = threadIdx.x / 16;
 #pragma unroll 1  // all of it at once would want more registers than there are
-        for (int k = 0; k < DEPTH; k += V) {
+        for (int k = 0; k < BK; k += V) {
             float left[8][V], right[V][RN];
             if (A_ALONG) {
 #pragma unroll
@@ -134,7 +134,7 @@ template <int MATH, int SIZE, bool A_ALONG, bool B_ALONG> struct Product {
     __device__ __forceinline__ void add_tf32(const float* a, const float* b) {
         const int g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
 #pragma unroll
-        for (int k = 0; k < DEPTH; k += 8) {
+        for (int k = 0; k < BK; k += 8) {
             u32 left[2][4];
 #pragma unroll
             for (int i = 0; i < 2; i++) {
@@ -268,7 +268,7 @@ __device__ __forceinline__ void fetch_matrix(float* b, const float* __restrict__
         const int depth = piece / fours, column = piece % fours * 4, k = k0 + depth;
         const int there = k < depths ? columns - first_column - column : 0;
         const float* from = there > 0 ? matrix + (i64)k * columns + first_column + column : matrix;
-        fetch_four(b + P::B::at(column, depth), from, there, columns % 4 == 0);
+        async_load4(b + P::B::at(column, depth), from, there, columns % 4 == 0);
     }
 }
 
@@ -284,7 +284,7 @@ __device__ __forceinline__ void store_product(const P& product, float* __restric
         float out[N];
 #pragma unroll
         for (int i = 0; i < N; i++) {
-            out[i] = activated(after, v[i] + (bias != nullptr && column + i < columns ? bias[column + i] : 0.0f));
+            out[i] = act_forward(after, v[i] + (bias != nullptr && column + i < columns ? bias[column + i] : 0.0f));
         }
         store_row<N>(result + (i64)row * columns + column, columns - column, columns % 4 == 0, out);
     });

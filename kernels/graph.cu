@@ -5,7 +5,7 @@
 #include "common.cuh"
 
 // As src/backend/cuda/graph.rs has it.
-struct Now {
+struct ReplayParams {
     u64 step;
     float rates[2];
 };

@@ -19,8 +19,8 @@ __device__ __forceinline__ void apply(
     const i64 stride = (i64)gridDim.x * blockDim.x * V;
     for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * V; i < n; i += stride) {
         i64 image = i;
-        const int c = (int)take(image, channels);
-        take(image, pixels);
+        const int c = (int)divmod(image, channels);
+        divmod(image, pixels);
         const i64 group = image * (channels / of_group) + c / of_group;
         const Floats<V> a = load<V>(gamma + c), b = load<V>(beta + c);
         Floats<V> v = load<V>(x + i);
@@ -40,8 +40,8 @@ __device__ __forceinline__ void data(
     const i64 stride = (i64)gridDim.x * blockDim.x * V;
     for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * V; i < n; i += stride) {
         i64 image = i;
-        const int c = (int)take(image, channels);
-        take(image, pixels);
+        const int c = (int)divmod(image, channels);
+        divmod(image, pixels);
         const i64 group = image * (channels / of_group) + c / of_group;
         const Floats<V> a = load<V>(gamma + c), g = load<V>(dy + i);
         Floats<V> v = load<V>(x + i);
@@ -68,13 +68,13 @@ extern "C" __global__ void __launch_bounds__(256) group_norm_statistics(
     double sum = 0.0, m2 = 0.0;
     for (i64 i = threadIdx.x; i < n; i += blockDim.x) {
         i64 pixel = i;
-        const i64 c = take(pixel, of_group);
+        const i64 c = divmod(pixel, of_group);
         sum += (double)x[pixel * channels + c];
     }
     const double m = block_sum(sum, scratch) / (double)n;
     for (i64 i = threadIdx.x; i < n; i += blockDim.x) {
         i64 pixel = i;
-        const i64 c = take(pixel, of_group);
+        const i64 c = divmod(pixel, of_group);
         const double d = (double)x[pixel * channels + c] - m;
         m2 += d * d;
     }
@@ -151,7 +151,7 @@ extern "C" __global__ void group_norm_means(
     const i64 stride = (i64)gridDim.x * blockDim.x;
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += stride) {
         i64 image = i;
-        const i64 group = take(image, groups);
+        const i64 group = divmod(image, groups);
         const double n = (double)pixels * of_group, s = (double)inverse[i];
         double p = 0.0, q = 0.0;
         for (int k = 0; k < of_group; k++) {

@@ -13,19 +13,19 @@ struct Batch {
 
 namespace {
 
-// Brings a step of a factor to its tile T, ROWS rows by DEPTH: matrix [rows, depths], or [depths, rows] where
-// its memory runs across the depth (!ALONG); zeros beyond either end.
-template <class T, int ROWS, bool ALONG>
+// Brings a step of a factor to its tile T, ROWS rows by BK: matrix [rows, depths], or [depths, rows] where
+// its memory runs across the depth (!K_MAJOR); zeros beyond either end.
+template <class T, int ROWS, bool K_MAJOR>
 __device__ __forceinline__ void fetch(
     float* tile, const float* __restrict__ matrix, int first_row, int rows, int k0, int depths) {
-    const int FOURS = ALONG ? DEPTH / 4 : ROWS / 4;  // of a line
-    for (int piece = threadIdx.x; piece < ROWS * DEPTH / 4; piece += 2 * ROWS) {
+    const int FOURS = K_MAJOR ? BK / 4 : ROWS / 4;  // of a line
+    for (int piece = threadIdx.x; piece < ROWS * BK / 4; piece += 2 * ROWS) {
         const int line = piece / FOURS, four = piece % FOURS * 4;
-        const int row = first_row + (ALONG ? line : four), k = k0 + (ALONG ? four : line);
-        const int there = ALONG ? (row < rows ? depths - k : 0) : (k < depths ? rows - row : 0);
-        const int length = ALONG ? depths : rows;
-        const float* from = there > 0 ? matrix + (i64)(ALONG ? row : k) * length + (ALONG ? k : row) : matrix;
-        fetch_four(tile + T::at(row - first_row, k - k0), from, there, length % 4 == 0);
+        const int row = first_row + (K_MAJOR ? line : four), k = k0 + (K_MAJOR ? four : line);
+        const int there = K_MAJOR ? (row < rows ? depths - k : 0) : (k < depths ? rows - row : 0);
+        const int length = K_MAJOR ? depths : rows;
+        const float* from = there > 0 ? matrix + (i64)(K_MAJOR ? row : k) * length + (K_MAJOR ? k : row) : matrix;
+        async_load4(tile + T::at(row - first_row, k - k0), from, there, length % 4 == 0);
     }
 }
 
@@ -39,13 +39,13 @@ __device__ __forceinline__ void products(
     const int first_row = blockIdx.x * SIZE, first_column = blockIdx.y * SIZE;
     for (int i = blockIdx.z; i < batch; i += gridDim.z) {
         i64 outer = i;
-        const i64 inner = take(outer, of.inner);
+        const i64 inner = divmod(outer, of.inner);
         const float* left = a + outer * of.a_step[0] + inner * of.a_step[1];
         const float* right = b + outer * of.b_step[0] + inner * of.b_step[1];
         P product;
-        run_product(product, shared, ceil_div(depth, DEPTH), [&](int step, float* to_a, float* to_b) {
-            fetch<typename P::A, SIZE, A_ALONG>(to_a, left, first_row, rows, step * DEPTH, depth);
-            fetch<typename P::B, SIZE, B_ALONG>(to_b, right, first_column, columns, step * DEPTH, depth);
+        run_product(product, shared, ceil_div(depth, BK), [&](int step, float* to_a, float* to_b) {
+            fetch<typename P::A, SIZE, A_ALONG>(to_a, left, first_row, rows, step * BK, depth);
+            fetch<typename P::B, SIZE, B_ALONG>(to_b, right, first_column, columns, step * BK, depth);
         });
         store_product(product, c + (i64)i * rows * columns, first_row, rows, first_column, columns);
         __syncthreads();  // the tiles are free for the next of the batch

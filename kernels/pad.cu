@@ -16,9 +16,9 @@ __device__ __forceinline__ void place(const float* __restrict__ x, float* __rest
     const i64 stride = (i64)gridDim.x * blockDim.x;
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n / V; i += stride) {
         i64 picture = i;
-        const int c = (int)take(picture, b.channels / V) * V;
-        const int column = (int)take(picture, b.outer_width) - b.left;
-        const int row = (int)take(picture, b.outer_height) - b.top;
+        const int c = (int)divmod(picture, b.channels / V) * V;
+        const int column = (int)divmod(picture, b.outer_width) - b.left;
+        const int row = (int)divmod(picture, b.outer_height) - b.top;
         Floats<V> v = {};
         if (row >= 0 && row < b.height && column >= 0 && column < b.width) {
             v = load<V>(x + ((picture * b.height + row) * b.width + column) * b.channels + c);
@@ -33,8 +33,8 @@ __device__ __forceinline__ void crop(const float* __restrict__ g, float* __restr
     const i64 stride = (i64)gridDim.x * blockDim.x;
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n / V; i += stride) {
         i64 picture = i;
-        const int c = (int)take(picture, b.channels / V) * V;
-        const int column = (int)take(picture, b.width) + b.left, row = (int)take(picture, b.height) + b.top;
+        const int c = (int)divmod(picture, b.channels / V) * V;
+        const int column = (int)divmod(picture, b.width) + b.left, row = (int)divmod(picture, b.height) + b.top;
         const i64 from = ((picture * b.outer_height + row) * b.outer_width + column) * b.channels + c;
         store<V>(d + i * V, load<V>(g + from));
     }

@@ -18,9 +18,9 @@ extern "C" __global__ void __launch_bounds__(256)
     permute_tiles(const float* __restrict__ x, float* __restrict__ y, Planes p) {
     __shared__ float square[32][33];
     i64 rest = blockIdx.x;
-    const i64 column = take(rest, ceil_div(p.width, (i64)32)) * 32,
-              row = take(rest, ceil_div(p.height, (i64)32)) * 32;
-    const i64 inner = take(rest, p.outer[1]);
+    const i64 column = divmod(rest, ceil_div(p.width, (i64)32)) * 32,
+              row = divmod(rest, ceil_div(p.height, (i64)32)) * 32;
+    const i64 inner = divmod(rest, p.outer[1]);
     x += rest * p.from_outer[0] + inner * p.from_outer[1];
     y += rest * p.to_outer[0] + inner * p.to_outer[1];
     const int tx = threadIdx.x;

@@ -21,9 +21,9 @@ struct Window {
 // Of the i-th V outputs.
 template <int V> __device__ __forceinline__ Window window_of(const Pool& g, i64 i) {
     Window w;
-    w.c = (int)take(i, g.channels / V) * V;
-    w.ox = (int)take(i, g.out_width);
-    w.oy = (int)take(i, g.out_height);
+    w.c = (int)divmod(i, g.channels / V) * V;
+    w.ox = (int)divmod(i, g.out_width);
+    w.oy = (int)divmod(i, g.out_height);
     w.picture = i;
     w.top = w.oy * g.stride_y - g.before_y;
     w.left = w.ox * g.stride_x - g.before_x;
@@ -54,9 +54,9 @@ struct Cell {
 };
 template <int V> __device__ __forceinline__ Cell cell_of(const Pool& g, i64 i) {
     Cell cell;
-    const int c = (int)take(i, g.channels / V) * V;
-    cell.column = (int)take(i, g.width);
-    cell.row = (int)take(i, g.height);
+    const int c = (int)divmod(i, g.channels / V) * V;
+    cell.column = (int)divmod(i, g.width);
+    cell.row = (int)divmod(i, g.height);
     cell.ys = windows_over(cell.row, g.before_y, g.pool_y, g.stride_y, g.out_height);
     cell.xs = windows_over(cell.column, g.before_x, g.pool_x, g.stride_x, g.out_width);
     cell.outputs = i * g.out_height * g.out_width * g.channels + c;

@@ -45,9 +45,9 @@ __device__ __forceinline__ void forward(const float* __restrict__ x, float* __re
     const i64 stride = (i64)gridDim.x * blockDim.x;
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n / V; i += stride) {
         i64 rest = i;
-        const int c = (int)take(rest, g.channels / V) * V;
-        const Tap column = tap_of((int)take(rest, g.out_width), g.width, g.out_width, g.nearest);
-        const Tap row = tap_of((int)take(rest, g.out_height), g.height, g.out_height, g.nearest);
+        const int c = (int)divmod(rest, g.channels / V) * V;
+        const Tap column = tap_of((int)divmod(rest, g.out_width), g.width, g.out_width, g.nearest);
+        const Tap row = tap_of((int)divmod(rest, g.out_height), g.height, g.out_height, g.nearest);
         const float* picture = x + rest * g.height * g.width * g.channels + c;
         const float* upper = picture + (i64)row.low * g.width * g.channels;
         if (g.nearest) {
@@ -91,8 +91,8 @@ __device__ __forceinline__ void backward(const float* __restrict__ dy, float* __
     const i64 stride = (i64)gridDim.x * blockDim.x;
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n / V; i += stride) {
         i64 rest = i;
-        const int c = (int)take(rest, g.channels / V) * V;
-        const int column = (int)take(rest, g.width), row = (int)take(rest, g.height);
+        const int c = (int)divmod(rest, g.channels / V) * V;
+        const int column = (int)divmod(rest, g.width), row = (int)divmod(rest, g.height);
         const float* picture = dy + rest * g.out_height * g.out_width * g.channels + c;
         int first_row, end_row, first_column, end_column;
         outputs_of(row, g.height, g.out_height, &first_row, &end_row);

@@ -19,7 +19,7 @@ __device__ __forceinline__ void copy(
     for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * V; i < n; i += stride) {
         i64 rest = i, at = start;
 #pragma unroll
-        for (int axis = 3; axis >= 0; axis--) at += take(rest, box.size[axis]) * box.step[axis];
+        for (int axis = 3; axis >= 0; axis--) at += divmod(rest, box.size[axis]) * box.step[axis];
         store<V>(to + (back ? at : i), load<V>(from + (back ? i : at)));
     }
 }

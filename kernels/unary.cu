@@ -10,8 +10,8 @@
 // saves. p and q are the function's constants. Comparisons, not fminf and fmaxf: a NaN stays a NaN.
 // clang-format off
 #define FUNCTIONS(FUNCTION) \
-    FUNCTION(1, /* relu */ activated(RELU, x), through(RELU, s, 1.0f)) \
-    FUNCTION(2, /* relu6 */ activated(RELU6, x), through(RELU6, s, 1.0f)) \
+    FUNCTION(1, /* relu */ act_forward(RELU, x), act_backward(RELU, s, 1.0f)) \
+    FUNCTION(2, /* relu6 */ act_forward(RELU6, x), act_backward(RELU6, s, 1.0f)) \
     FUNCTION(3, /* sigmoid */ 1.0f / (1.0f + expf(-x)), s * (1.0f - s)) \
     FUNCTION(4, /* tanh */ tanhf(x), 1.0f - s * s) \
     FUNCTION(5, /* scale */ x * p, p) \

@@ -13,5 +13,5 @@ pub use crate::losses::Loss;
 pub use crate::nn::layers::Layer;
 pub use crate::nn::{Graph, Mode, Model};
 pub use crate::ops::{Conv2dOptions, Padding, PoolOptions};
-pub use crate::optimizers::{Optimizer, Rule};
+pub use crate::optimizers::{Optimizer, OptimizerKind};
 pub use crate::tensor::{DType, IntoShape, Shape, Tensor};

@@ -18,7 +18,7 @@ fn refused(arguments: &[&str]) -> String {
 }
 
 /// A data set and both networks, a few steps old; the classifier old enough to be right of some
-/// pictures, and to say other things of others.
+/// images, and to say other things of others.
 struct Trained {
     _folder: tempfile::TempDir,
     data: String,
@@ -74,7 +74,7 @@ fn it_leaves_a_test_set_a_table_a_panel_and_a_summary() {
     let number = |key: &str| first[key].as_f64().unwrap();
     assert!(number("robust") <= number("clean") && number("robust") <= number("robust_rounded") + 1e-9);
     assert_eq!((first["pictures"].as_u64(), summary["norm"].as_str()), (Some(12), Some("linf")));
-    // The perturbed pictures are a test set that can be predicted, and say what the table says after
+    // The perturbed images are a test set that can be predicted, and say what the table says after
     // rounding.
     let perturbed = out.join("perturbed");
     let csv = out.with_file_name("submission.csv");
@@ -86,14 +86,14 @@ fn it_leaves_a_test_set_a_table_a_panel_and_a_summary() {
     // The same seed, the same bytes.
     let (_other, again, text) = folder();
     done(&attack(&text, &["--steps", "3", "--epsilon", "8/255", "--threads", "1"]));
-    let pictures = |out: &Path| {
+    let images = |out: &Path| {
         let mut files: Vec<PathBuf> =
             fs::read_dir(out.join("perturbed/test/img")).unwrap().map(|e| e.unwrap().path()).collect();
         files.sort();
         files.iter().map(|file| fs::read(file).unwrap()).collect::<Vec<_>>()
     };
-    assert_eq!(pictures(&out).len(), 12);
-    assert!(pictures(&out) == pictures(&again));
+    assert_eq!(images(&out).len(), 12);
+    assert!(images(&out) == images(&again));
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn several_attacks_and_sizes_make_a_curve_in_which_pgd_is_never_above_fgsm() {
 #[test]
 fn masks_are_attacked_and_turned() {
     let (_kept, out, text) = folder();
-    // (Far: what a network of three steps sees hardly depends on the picture.)
+    // (Far: what a network of three steps sees hardly depends on the image.)
     let far = ["--epsilon", "0.5", "--steps", "10"];
     let masks = ["--task", "segment", "--images", "4", "--labels", "predicted"];
     done(&attack(&text, &[&masks[..], &far].concat()));
@@ -149,7 +149,7 @@ fn masks_are_attacked_and_turned() {
 }
 
 #[test]
-fn other_networks_are_shown_the_perturbed_pictures() {
+fn other_networks_are_shown_the_perturbed_images() {
     let (_kept, out, text) = folder();
     let other = format!("{}/classify/checkpoint.safetensors", TRAINED.result);
     let more = ["--steps", "2", "--images", "4", "--transfer", &other];
@@ -157,7 +157,7 @@ fn other_networks_are_shown_the_perturbed_pictures() {
     assert!(printed.contains("as they are"), "{printed}");
     let rows = json(&out)["transfer"].as_array().unwrap().clone();
     assert!(rows.len() == 3 && rows.iter().all(|row| row["right"].as_array().unwrap().len() == 2));
-    // What is right it is asked of the pictures as they are, not of the perturbed ones.
+    // What is right it is asked of the images as they are, not of the perturbed ones.
     let (_kept, out, text) = folder();
     let far = ["--epsilon", "32/255", "--labels", "predicted"];
     done(&attack(&text, &[&more[..], &far].concat()));
@@ -215,7 +215,7 @@ fn what_makes_no_sense_is_refused_before_any_work() {
         (&["--preset", "notebook", "--epsilon", "0.1"], "sets method and epsilon"),
         (&["--batch-size", "0"], "at least 1"),
         (&["--steps", "0"], "at least one step"),
-        // Test pictures' labels are not known.
+        // Test images' labels are not known.
         (&["--split", "test"], "has no labels; give --labels predicted"),
         (&["--checkpoint", "/no/such"], "/no/such"),
     ] {
@@ -243,7 +243,7 @@ fn a_stopped_attack_keeps_what_is_done() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // The first pictures are written as soon as they are done.
+    // The first images are written as soon as they are done.
     let images = out.join("perturbed/test/img");
     let began = std::time::Instant::now();
     while fs::read_dir(&images).map_or(0, |files| files.count()) == 0 {
@@ -317,7 +317,7 @@ fn an_epsilon_has_the_same_rows_alone_in_any_list_and_among_other_methods() {
 }
 
 #[test]
-fn a_perturbed_picture_is_the_same_among_few_pictures_and_many() {
+fn a_perturbed_image_is_the_same_among_few_images_and_many() {
     let bytes = |more: &[&str]| {
         let (_kept, out, text) = folder();
         done(&attack(&text, &[&["--steps", "4"][..], more].concat()));
@@ -378,7 +378,7 @@ fn ids_with_commas_and_quotes_are_read_back() {
     };
     assert_eq!(run(&data, &path("curve"), &["--epsilon", "1/255,8/255"]), [ids, ids].concat());
     assert_eq!(run(&data, &path("one"), &[]), ids);
-    // The perturbed pictures are a test set: with the training pictures beside it, it is attacked in its
+    // The perturbed images are a test set: with the training images beside it, it is attacked in its
     // turn.
     let perturbed = path("one/perturbed");
     copied(&format!("{data}/train"), &perturbed);
@@ -406,7 +406,7 @@ fn a_classifier_that_says_everything_is_told_to_be_untrained() {
 }
 
 #[test]
-fn where_no_picture_is_right_there_is_nothing_to_attack() {
+fn where_no_image_is_right_there_is_nothing_to_attack() {
     let (_kept, out, text) = folder();
     // Whatever the network says: it is to say what it says already.
     let (_first, plain, plain_text) = folder();

@@ -6,7 +6,7 @@
 use atrous::data::transforms::Augment;
 use atrous::models::{self, Spec};
 use atrous::nn::Model;
-use atrous::train::{self, Plan, Trainer};
+use atrous::train::{self, TrainConfig, Trainer};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -42,7 +42,7 @@ static COUNTING: Counting = Counting;
 
 /// A run before its first step, in the smallest network there is: 3 MB.
 static VALID: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let plan = Plan {
+    let config = TrainConfig {
         epochs: 2,
         batch_size: 3,
         learning_rate: 0.01,
@@ -54,12 +54,12 @@ static VALID: LazyLock<Vec<u8>> = LazyLock::new(|| {
         class_weights: Some(vec![1.0; 2]),
         train_indices: (0..8).collect(),
         val_indices: vec![8, 9],
-        ..Plan::new(Spec::new("alexnet", 108, 2))
+        ..TrainConfig::new(Spec::new("alexnet", 108, 2))
     };
     let model = Model::new(models::alexnet(108, 2).unwrap(), 1);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.safetensors");
-    train::save(&path, &Trainer::new(model, plan).unwrap()).unwrap();
+    train::save(&path, &Trainer::new(model, config).unwrap()).unwrap();
     std::fs::read(path).unwrap()
 });
 

@@ -197,12 +197,12 @@ fn the_summary_counts_the_parameters() {
 
 #[test]
 fn the_plan_says_what_each_step_makes_and_why_it_makes_no_more() {
-    let plan = done(&["summary", "mobilenetv2", "--plan", "--batch", "16"]);
-    assert!(plan.contains("inference of 16×256×256×3 on cpu, "), "{plan}");
-    assert!(plan.contains("residual `block_1_project") && plan.contains("1×1 GEMM"), "{plan}");
+    let config = done(&["summary", "mobilenetv2", "--plan", "--batch", "16"]);
+    assert!(config.contains("inference of 16×256×256×3 on cpu, "), "{config}");
+    assert!(config.contains("residual `block_1_project") && config.contains("1×1 GEMM"), "{config}");
     // The device need not be there.
-    let plan = done(&["summary", "mobilenetv2", "--plan", "train", "--device", "cuda", "--json"]);
-    let json: serde_json::Value = serde_json::from_str(&plan).unwrap();
+    let config = done(&["summary", "mobilenetv2", "--plan", "train", "--device", "cuda", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&config).unwrap();
     let steps = json["plan"]["steps"].as_array().unwrap();
     let reasons = steps.iter().flat_map(|step| step["not_fused"].as_array().unwrap());
     assert!(reasons.clone().count() > 0 && reasons.clone().all(|reason| reason["why"].is_string()));
@@ -243,7 +243,7 @@ fn what_is_not_known_is_refused_by_name() {
 const BOTH: &str = "epochs = 1\nval_fraction = 0.3\n[classify]\nsize = 108\n[segment]\nsize = 32\n";
 
 #[test]
-fn a_run_goes_from_pictures_to_one_submission_of_both_tasks() {
+fn a_run_goes_from_images_to_one_submission_of_both_tasks() {
     let data = data();
     let data = data.path().to_str().unwrap();
     let out = tempfile::tempdir().unwrap();
@@ -453,7 +453,7 @@ fn a_run_is_resumed_under_the_settings_it_began_with() {
 
 #[test]
 #[ignore = "needs ../shared/voc_npy"]
-fn real_pictures_go_through_the_whole_pipeline() {
+fn real_images_go_through_the_whole_pipeline() {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/voc_npy");
     let data = data.to_str().unwrap();
     let out = tempfile::tempdir().unwrap();
@@ -505,7 +505,7 @@ fn a_size_beyond_the_largest_is_refused_by_its_flag_with_the_largest_value() {
 
 /// Layers, parameters and arithmetic need no memory for values that nobody asked for.
 #[test]
-fn the_summary_of_the_largest_pictures_has_exact_numbers() {
+fn the_summary_of_the_largest_images_has_exact_numbers() {
     let text = done(&["summary", "vgg16", "--size", "4096", "--classes", "100000", "--json"]);
     let table: serde_json::Value = serde_json::from_str(&text).unwrap();
     // 128 × 128 × 512 features to 512, and 512 to the classes, each with a bias.

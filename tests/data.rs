@@ -1,10 +1,10 @@
 //! Data against TensorFlow's, Keras', OpenCV's and scikit-learn's own numbers (the `golden` tests),
 //! and readers against files that are wrong.
 
-use atrous::data::augment::{self, Parameters, Rule};
+use atrous::data::augment::{self, AffineOrder, Parameters};
 use atrous::data::image::{self, Fit, MaskResize, Nearest, Preprocess};
 use atrous::data::voc_npy::{self, Split, VocNpy};
-use atrous::data::{CLASSES, Dataset, Labels, Mask, Picture, check, class_weights, synthetic};
+use atrous::data::{CLASSES, Dataset, Image, Labels, Mask, check, class_weights, synthetic};
 use atrous::ops::resize::Method;
 use atrous::{DType, Tensor, ops};
 use common::{Array, Npz};
@@ -24,8 +24,8 @@ fn tensor(array: Array) -> Tensor {
     Tensor::from_slice(&array.f32(), &array.shape[..]).unwrap()
 }
 
-fn picture(array: Array) -> Picture {
-    Picture::new(array.shape[0], array.shape[1], array.u8()).unwrap()
+fn image(array: Array) -> Image {
+    Image::new(array.shape[0], array.shape[1], array.u8()).unwrap()
 }
 
 fn mask(array: Array) -> Mask {
@@ -44,7 +44,7 @@ fn golden_resize_with_pad_has_tensorflows_bits() {
         let mut npz = Npz::open(prep.join("resize_with_pad.npz"));
         for i in 0..5 {
             let expected = npz.get(&format!("out{i}"));
-            let got = image::resize_with_pad(&picture(npz.get(&format!("in{i}"))), expected.shape[0]);
+            let got = image::resize_with_pad(&image(npz.get(&format!("in{i}"))), expected.shape[0]);
             assert_eq!(got.unwrap(), expected.f32(), "picture {i}");
         }
     }
@@ -80,7 +80,7 @@ fn golden_augmentation_is_kerass_by_both_rules() {
             };
             let x = npz.get(&format!("in{i}"));
             let [h, w, channels] = x.shape[..] else { panic!("{:?}", x.shape) };
-            for (rule, name) in [(Rule::Keras26, "tf26"), (Rule::Keras3, "new")] {
+            for (rule, name) in [(AffineOrder::Keras26, "tf26"), (AffineOrder::Keras3, "new")] {
                 let expected = npz.get(&format!("out_{name}_{i}")).f32();
                 let matrix = augment::matrix(&parameters, h, w, rule);
                 let mut got = augment::warp(&x.f32(), [h, w, channels], &matrix);
@@ -235,7 +235,7 @@ fn golden_upsampling_and_its_gradient() {
     }
 }
 
-/// A folder of two training pictures that is right in every way.
+/// A folder of two training images that is right in every way.
 fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
@@ -249,9 +249,9 @@ fn folder() -> tempfile::TempDir {
         let (height, width) = (4 + i, 6);
         let rgb = (0..height * width * 3).map(|v| v as u8).collect();
         let classes = vec![[1, 5][i]; height * width];
-        let picture = Picture::new(height, width, rgb).unwrap();
-        voc_npy::write_picture(Split::Train.picture(root, id), &picture).unwrap();
-        voc_npy::write_picture(Split::Test.picture(root, id), &picture.mirrored()).unwrap();
+        let image = Image::new(height, width, rgb).unwrap();
+        voc_npy::write_image(Split::Train.image(root, id), &image).unwrap();
+        voc_npy::write_image(Split::Test.image(root, id), &image.mirrored()).unwrap();
         let mask = Mask::new(height, width, classes).unwrap();
         voc_npy::write_mask(Split::Train.mask(root, id), &mask).unwrap();
     }
@@ -266,8 +266,8 @@ fn a_folder_that_was_written_reads_back_the_same() {
     let dir = folder();
     let train = VocNpy::open(dir.path(), Split::Train).unwrap();
     assert_eq!((train.len(), train.id(1)), (2, "1".to_owned()));
-    let picture = train.picture(1).unwrap();
-    assert_eq!((picture.height, picture.width, picture.rgb[89]), (5, 6, 89));
+    let image = train.image(1).unwrap();
+    assert_eq!((image.height, image.width, image.rgb[89]), (5, 6, 89));
     assert_eq!(train.mask(1).unwrap().unwrap().labels(), train.labels(1).unwrap());
     let test = VocNpy::open(dir.path(), Split::Test).unwrap();
     assert_eq!((test.labels(0), test.mask(0).unwrap()), (None, None));
@@ -318,12 +318,12 @@ fn npy(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn wrong_pictures_are_refused_with_what_was_expected_and_what_came() {
+fn wrong_images_are_refused_with_what_was_expected_and_what_came() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("train_0.npy");
     let says = |bytes: &[u8], parts: &[&str]| {
         fs::write(&path, bytes).unwrap();
-        let error = voc_npy::read_picture(&path).expect_err("the file is wrong").to_string();
+        let error = voc_npy::read_image(&path).expect_err("the file is wrong").to_string();
         let named = error.contains("train_0.npy") && error.contains("expected");
         assert!(
             named && parts.iter().all(|part| error.contains(part)),
@@ -332,7 +332,7 @@ fn wrong_pictures_are_refused_with_what_was_expected_and_what_came() {
     };
     let good = npy("'|u1'", "(2, 2, 3)", &[0; 12]);
     fs::write(&path, &good).unwrap();
-    assert!(voc_npy::read_picture(&path).is_ok());
+    assert!(voc_npy::read_image(&path).is_ok());
     says(&good[..good.len() - 1], &["12 bytes", "got 11"]);
     says(&[good.clone(), vec![0]].concat(), &["12 bytes", "got 13"]);
     says(&good[..30], &["ends in it"]);
@@ -351,12 +351,12 @@ fn wrong_pictures_are_refused_with_what_was_expected_and_what_came() {
 }
 
 #[test]
-fn a_picture_in_column_order_is_turned_round() {
+fn a_image_in_column_order_is_turned_round() {
     // Element (i, j, k) of a [2, 1, 3] array, stored i fastest.
     let mut file = npy("'|u1'", "(2, 1, 3)", &[1, 4, 2, 5, 3, 6]);
     let at = file.windows(5).position(|w| w == b"False").unwrap();
     file.splice(at..at + 5, *b"True ");
-    assert_eq!(voc_npy::parse_picture(&file).unwrap().rgb, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(voc_npy::parse_image(&file).unwrap().rgb, [1, 2, 3, 4, 5, 6]);
 }
 
 /// A valid file, some of its bytes replaced, cut off somewhere.
@@ -378,8 +378,8 @@ fn valid_table() -> Vec<u8> {
 
 /// Parsing must come back; what it accepts must hold together.
 fn parse_everything(bytes: &[u8]) -> Result<(), TestCaseError> {
-    if let Ok(picture) = voc_npy::parse_picture(bytes) {
-        prop_assert_eq!(picture.rgb.len(), picture.height * picture.width * 3);
+    if let Ok(image) = voc_npy::parse_image(bytes) {
+        prop_assert_eq!(image.rgb.len(), image.height * image.width * 3);
     }
     if let Ok(mask) = voc_npy::parse_mask(bytes) {
         prop_assert_eq!(mask.classes.len(), mask.height * mask.width);
@@ -412,7 +412,7 @@ proptest! {
     }
 
     #[test]
-    fn changed_pictures_never_panic(bytes in mutated(npy("'|u1'", "(3, 4, 3)", &[7; 36]))) {
+    fn changed_images_never_panic(bytes in mutated(npy("'|u1'", "(3, 4, 3)", &[7; 36]))) {
         parse_everything(&bytes)?;
     }
 
@@ -428,7 +428,7 @@ fn a_right_folder_has_no_problems_and_is_counted() {
     let report = check::check(dir.path()).unwrap();
     assert!(report.is_fine() && report.notes.is_empty(), "{report}");
     let train = &report.splits[0];
-    assert_eq!((train.rows, train.pictures, train.masks, train.unlabelled), (2, 2, 2, 0));
+    assert_eq!((train.rows, train.images, train.masks, train.unlabelled), (2, 2, 2, 0));
     assert_eq!((train.classes[0], train.classes[4], train.classes.iter().sum::<usize>()), (1, 1, 2));
     assert_eq!((train.heights, train.widths), (Some((4, 5)), Some((6, 6))));
     assert_eq!((report.splits[1].unlabelled, report.splits[1].masks), (2, 0));
@@ -441,17 +441,17 @@ fn a_right_folder_has_no_problems_and_is_counted() {
 fn everything_wrong_with_a_folder_is_found_in_one_pass() {
     let dir = folder();
     let root = dir.path();
-    let picture = Picture::new(2, 2, vec![0; 12]).unwrap();
+    let image = Image::new(2, 2, vec![0; 12]).unwrap();
     let rows = ["0", "1", "2", "3", "4", "5"].map(|id| (id, Some(std::array::from_fn(|c| c == 0))));
     voc_npy::write_csv(Split::Train.csv(root), rows).unwrap();
     // 0 stays right but for its label's mask; 1: a mask of another size with other classes;
-    // 2: no picture; 3: wrong type; 4: rank; 5: a label out of range.
+    // 2: no image; 3: wrong type; 4: rank; 5: a label out of range.
     for id in ["5", "8"] {
-        voc_npy::write_picture(Split::Train.picture(root, id), &picture).unwrap();
+        voc_npy::write_image(Split::Train.image(root, id), &image).unwrap();
     }
     voc_npy::write_mask(Split::Train.mask(root, "1"), &Mask::new(3, 6, vec![7; 18]).unwrap()).unwrap();
-    fs::write(Split::Train.picture(root, "3"), npy("'<i8'", "(2, 2, 3)", &[0; 96])).unwrap();
-    fs::write(Split::Train.picture(root, "4"), npy("'|u1'", "(2, 2)", &[0; 4])).unwrap();
+    fs::write(Split::Train.image(root, "3"), npy("'<i8'", "(2, 2, 3)", &[0; 96])).unwrap();
+    fs::write(Split::Train.image(root, "4"), npy("'|u1'", "(2, 2)", &[0; 4])).unwrap();
     voc_npy::write_mask(Split::Train.mask(root, "5"), &Mask::new(2, 2, vec![1, 0, 21, 255]).unwrap())
         .unwrap();
     fs::write(Split::Test.csv(root), "Id,cat\n0,1\n").unwrap();
@@ -493,7 +493,7 @@ fn a_made_up_folder_is_right_and_holds_the_truth_of_its_test() {
         assert_eq!(test.labels(i), None);
         assert_eq!(test.mask(i).unwrap().unwrap().labels(), row.labels.unwrap());
         let made = synthetic::generate(4, synthetic::FIRST_TEST + i);
-        assert!(test.picture(i).unwrap() == made.picture);
+        assert!(test.image(i).unwrap() == made.image);
     }
     assert!(synthetic::make(dir.path(), 0, 3, 4, &|_, _| ControlFlow::Continue(())).is_err());
 }

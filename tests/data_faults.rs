@@ -1,18 +1,18 @@
 //! Data that would give wrong numbers without a word: each kind is read rightly, told, or refused.
 #![cfg(feature = "pictures")]
 
-use atrous::data::picture_files::{write_jpeg, write_mask_png};
+use atrous::data::image_files::{write_jpeg, write_mask_png};
 use atrous::data::source::Source;
 use atrous::data::voc_devkit::{self, Task, VocDevkit, read_annotation};
 use atrous::data::voc_npy::{self, Split, VocNpy};
-use atrous::data::{CLASSES, Dataset, Labels, Mask, Picture, VOID, check, synthetic};
+use atrous::data::{CLASSES, Dataset, Image, Labels, Mask, VOID, check, synthetic};
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-fn picture(shade: u8) -> Picture {
-    Picture::new(8, 8, (0..192).map(|i| shade.wrapping_add(i)).collect()).unwrap()
+fn image(shade: u8) -> Image {
+    Image::new(8, 8, (0..192).map(|i| shade.wrapping_add(i)).collect()).unwrap()
 }
 
 fn write(path: &Path, text: impl AsRef<[u8]>) {
@@ -20,14 +20,14 @@ fn write(path: &Path, text: impl AsRef<[u8]>) {
     fs::write(path, text).unwrap();
 }
 
-/// A VOCdevkit folder with these pictures, which differ, and no lists.
+/// A VOCdevkit folder with these images, which differ, and no lists.
 fn devkit(ids: &[&str]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for folder in ["JPEGImages", "SegmentationClass", "ImageSets"] {
         fs::create_dir(dir.path().join(folder)).unwrap();
     }
     for (i, id) in ids.iter().enumerate() {
-        write_jpeg(voc_devkit::picture_path(dir.path(), id), &picture(20 * i as u8)).unwrap();
+        write_jpeg(voc_devkit::image_path(dir.path(), id), &image(20 * i as u8)).unwrap();
     }
     dir
 }
@@ -54,14 +54,14 @@ fn only(class: usize) -> Option<Labels> {
     Some(std::array::from_fn(|other| other == class))
 }
 
-/// A folder in the competition's layout with a picture and a label for each Id.
+/// A folder in the competition's layout with a image and a label for each Id.
 fn npy(ids: &[&str]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir_all(dir.path().join("train/img")).unwrap();
     fs::create_dir_all(dir.path().join("train/seg")).unwrap();
     for (i, id) in ids.iter().enumerate() {
-        let path = Split::Train.picture(dir.path(), id);
-        voc_npy::write_picture(path, &picture(20 * i as u8)).unwrap();
+        let path = Split::Train.image(dir.path(), id);
+        voc_npy::write_image(path, &image(20 * i as u8)).unwrap();
     }
     let rows = ids.iter().enumerate().map(|(i, &id)| (id, only(i % 20)));
     voc_npy::write_csv(Split::Train.csv(dir.path()), rows).unwrap();
@@ -69,7 +69,7 @@ fn npy(ids: &[&str]) -> tempfile::TempDir {
 }
 
 #[test]
-fn a_list_with_cr_line_ends_keeps_all_its_pictures() {
+fn a_list_with_cr_line_ends_keeps_all_its_images() {
     let dir = devkit(&["a", "b", "c"]);
     for text in ["a\rb\rc\r", "a\r\nb\rc", "a\nb\r\rc\n", "\u{feff}a\rb\nc"] {
         for task in [Task::Segmentation, Task::Main] {
@@ -128,7 +128,7 @@ fn a_line_with_several_names_is_refused_and_not_half_read() {
 }
 
 #[test]
-fn an_id_may_have_spaces_where_a_picture_has_that_name() {
+fn an_id_may_have_spaces_where_a_image_has_that_name() {
     let dir = devkit(&["a b", "photo 1", "c", "c 0"]);
     let list = |task: Task, text: &str| {
         write(&task.list(dir.path(), "test"), text);
@@ -169,7 +169,7 @@ fn class_lists_that_say_too_much_or_contradict_are_refused() {
 }
 
 #[test]
-fn a_picture_that_some_class_lists_leave_out_is_told() {
+fn a_image_that_some_class_lists_leave_out_is_told() {
     let dir = devkit(&["a", "b"]);
     class_lists(dir.path(), "train", |class| {
         if class == 11 { "a 1\n" } else { "a 1\nb 1\n" }.to_owned()
@@ -183,7 +183,7 @@ fn a_picture_that_some_class_lists_leave_out_is_told() {
 }
 
 #[test]
-fn a_picture_in_train_and_val_is_refused_by_check_and_by_training() {
+fn a_image_in_train_and_val_is_refused_by_check_and_by_training() {
     let dir = devkit(&["a", "b", "c"]);
     masks(dir.path(), &["a", "b", "c"], 3);
     for task in [Task::Segmentation, Task::Main] {
@@ -201,11 +201,11 @@ fn a_picture_in_train_and_val_is_refused_by_check_and_by_training() {
 }
 
 #[test]
-fn the_same_picture_under_two_names_is_told() {
+fn the_same_image_under_two_names_is_told() {
     let dir = devkit(&["a", "b", "c"]);
     let root = dir.path();
     masks(root, &["a", "b", "c"], 3);
-    fs::copy(voc_devkit::picture_path(root, "a"), voc_devkit::picture_path(root, "c")).unwrap();
+    fs::copy(voc_devkit::image_path(root, "a"), voc_devkit::image_path(root, "c")).unwrap();
     write(&Task::Segmentation.list(root, "train"), "a\nb\n");
     write(&Task::Segmentation.list(root, "val"), "c\n");
     write(&Task::Segmentation.list(root, "test"), "b\n");
@@ -220,7 +220,7 @@ fn the_same_picture_under_two_names_is_told() {
         ]
     );
     let dir = npy(&["x", "y"]);
-    fs::copy(Split::Train.picture(dir.path(), "x"), Split::Train.picture(dir.path(), "y")).unwrap();
+    fs::copy(Split::Train.image(dir.path(), "x"), Split::Train.image(dir.path(), "y")).unwrap();
     let report = check::check(dir.path()).unwrap();
     assert!(
         report.to_string().contains("the same picture in 2 files: `x` (train), `y` (train)\n"),
@@ -229,7 +229,7 @@ fn the_same_picture_under_two_names_is_told() {
 }
 
 #[test]
-fn pictures_without_any_label_are_nothing_to_train_on() {
+fn images_without_any_label_are_nothing_to_train_on() {
     let dir = devkit(&["a", "b"]);
     let root = dir.path();
     write(&Task::Main.list(root, "train"), "a\n");
@@ -276,7 +276,7 @@ fn masks_that_are_missing_in_part_or_void_throughout_are_told() {
     write(&Task::Segmentation.list(dir.path(), "train"), "a\n");
     write(&Task::Segmentation.list(dir.path(), "val"), "b\n");
     let report = check::check(dir.path()).unwrap();
-    // Nor do its labels say that the picture shows no class.
+    // Nor do its labels say that the image shows no class.
     assert_eq!((report.splits[0].unlabelled, report.splits[1].unlabelled), (0, 1));
     let text = report.to_string();
     assert!(

@@ -1,10 +1,10 @@
-//! Pictures of many encoders' settings, decoded here and by libjpeg-turbo, libpng and libwebp: `djpeg`,
+//! Images of many encoders' settings, decoded here and by libjpeg-turbo, libpng and libwebp: `djpeg`,
 //! `pngtopnm` and `dwebp` (Debian: libjpeg-turbo-progs, netpbm, webp). Each test prints a line with what
 //! it found.
 #![cfg(feature = "pictures")]
 
-use atrous::data::Picture;
-use atrous::data::picture_files::{decode_picture, read_picture};
+use atrous::data::Image;
+use atrous::data::image_files::{decode_image, read_image};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -26,8 +26,8 @@ fn pipe(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-/// A picture of waves, noise and an edge.
-fn waves(height: usize, width: usize, seed: u32) -> Picture {
+/// A image of waves, noise and an edge.
+fn waves(height: usize, width: usize, seed: u32) -> Image {
     let mut state = seed.wrapping_mul(2_654_435_761) | 1;
     let value = |i: usize| {
         let (y, x, channel) = (i / 3 / width, i / 3 % width, i % 3);
@@ -38,19 +38,19 @@ fn waves(height: usize, width: usize, seed: u32) -> Picture {
         let edge = if y > height / 3 && x > width / 2 { 60.0 } else { 0.0 };
         (110.0 + 90.0 * phase.sin() + edge + (state % 48) as f32 - 24.0).clamp(0.0, 255.0) as u8
     };
-    Picture::new(height, width, (0..height * width * 3).map(value).collect()).unwrap()
+    Image::new(height, width, (0..height * width * 3).map(value).collect()).unwrap()
 }
 
 /// As a PPM or (`grey`: of the green) PGM file.
-fn pnm(picture: &Picture, grey: bool) -> Vec<u8> {
+fn pnm(image: &Image, grey: bool) -> Vec<u8> {
     let (kind, step) = if grey { (5, 3) } else { (6, 1) };
-    let mut bytes = format!("P{kind}\n{} {}\n255\n", picture.width, picture.height).into_bytes();
-    bytes.extend(picture.rgb.iter().skip(grey as usize).step_by(step));
+    let mut bytes = format!("P{kind}\n{} {}\n255\n", image.width, image.height).into_bytes();
+    bytes.extend(image.rgb.iter().skip(grey as usize).step_by(step));
     bytes
 }
 
 /// The pixels of a PPM or PGM (or PBM) file; of 16 bits the higher 8.
-fn read_pnm(bytes: &[u8]) -> Picture {
+fn read_pnm(bytes: &[u8]) -> Image {
     let mut at = 2;
     let mut number = || {
         while bytes[at].is_ascii_whitespace() {
@@ -78,7 +78,7 @@ fn read_pnm(bytes: &[u8]) -> Picture {
     };
     let rgb =
         if kind == b'6' { samples } else { samples.iter().flat_map(|&value| [value; 3]).collect() };
-    Picture::new(height, width, rgb).unwrap()
+    Image::new(height, width, rgb).unwrap()
 }
 
 /// Files that were compared, and the largest difference of a value.
@@ -91,8 +91,8 @@ struct Found {
 }
 
 impl Found {
-    fn compare(&mut self, name: &str, bytes: &[u8], expected: &Picture) {
-        let got = decode_picture(bytes).unwrap_or_else(|error| {
+    fn compare(&mut self, name: &str, bytes: &[u8], expected: &Image) {
+        let got = decode_image(bytes).unwrap_or_else(|error| {
             let path = std::env::temp_dir().join("atrous-decoders-failed");
             fs::write(&path, bytes).unwrap();
             panic!("{name} ({}): {error}", path.display())
@@ -100,7 +100,7 @@ impl Found {
         self.add(name, &got, expected);
     }
 
-    fn add(&mut self, name: &str, got: &Picture, expected: &Picture) {
+    fn add(&mut self, name: &str, got: &Image, expected: &Image) {
         assert_eq!((got.height, got.width), (expected.height, expected.width), "{name}");
         let difference =
             got.rgb.iter().zip(&expected.rgb).map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0);
@@ -119,7 +119,7 @@ impl Found {
 }
 
 /// libjpeg-turbo's pixels, as it decodes by default: the accurate transform, smooth upsampling.
-fn djpeg(bytes: &[u8]) -> Picture {
+fn djpeg(bytes: &[u8]) -> Image {
     read_pnm(&pipe("djpeg", &["-dct", "int", "-pnm"], bytes))
 }
 
@@ -351,15 +351,15 @@ fn jpegs_of_four_colours_have_libjpeg_turbos_pixels() {
 fn pngs_of_all_kinds_have_libpngs_pixels() {
     let mut found = Found::default();
     for ((height, width), seed) in SIZES.into_iter().zip(1..) {
-        let picture = waves(height, width, seed);
+        let image = waves(height, width, seed);
         // Of few levels: grey of 1, 2, 4 bits and palettes, with `-force` none of both.
         let levels = |most: usize| {
-            let rgb = picture
+            let rgb = image
                 .rgb
                 .iter()
                 .map(|&value| (usize::from(value) * most / 255 * 255 / most) as u8)
                 .collect();
-            Picture { rgb, ..picture.clone() }
+            Image { rgb, ..image.clone() }
         };
         let mut inputs: Vec<Vec<u8>> = Vec::new();
         for most in [1, 3, 5, 15, 255] {
@@ -367,7 +367,7 @@ fn pngs_of_all_kinds_have_libpngs_pixels() {
         }
         for (kind, values) in [(5, 1), (6, 3)] {
             let mut wide = format!("P{kind}\n{width} {height}\n65535\n").into_bytes();
-            let value = |i: usize| [picture.rgb[i], picture.rgb[i / 2].wrapping_mul(31)];
+            let value = |i: usize| [image.rgb[i], image.rgb[i / 2].wrapping_mul(31)];
             wide.extend((0..height * width * values).flat_map(value));
             inputs.push(wide);
         }
@@ -424,13 +424,13 @@ fn webps_have_libwebps_pixels() {
 
 #[test]
 #[ignore = "needs djpeg and ../shared/voc"]
-fn the_749_real_pictures_have_libjpeg_turbos_pixels() {
+fn the_749_real_images_have_libjpeg_turbos_pixels() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/voc/JPEGImages");
     let mut found = Found::default();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let expected = djpeg(&fs::read(&path).unwrap());
-        found.add(&path.display().to_string(), &read_picture(&path).unwrap(), &expected);
+        found.add(&path.display().to_string(), &read_image(&path).unwrap(), &expected);
     }
     assert_eq!(found.files, 749);
     found.tell("JPEG, real pictures, against djpeg", 0);

@@ -121,18 +121,20 @@ fn launches_are_recorded() {
     );
     let warp = warp.unwrap();
     let warp = warp.with_matrices(warp.matrices.to_device(Device::Emulated).unwrap());
-    warp.pictures(&Tensor::zeros([1, 5, 7, 3]).to_device(Device::Emulated).unwrap()).unwrap();
+    warp.images(&Tensor::zeros([1, 5, 7, 3]).to_device(Device::Emulated).unwrap()).unwrap();
     warp.masks(&Tensor::zeros([1, 5, 7]).to_device(Device::Emulated).unwrap()).unwrap();
     let x = Tensor::zeros([3]).to_device(Device::Emulated).unwrap().leaf();
     ops::sum(&x).unwrap().backward().unwrap();
     // What no operator's case launches: updates and moving statistics.
+    use atrous::Activation;
     use atrous::ops::batch_norm_train;
-    use atrous::optimizers::{Group, Optimizer, Rule, Update};
+    use atrous::optimizers::{Group, Optimizer, OptimizerKind, Update};
     let there = |values: &[f32]| {
         Tensor::from_slice(values, [values.len()]).unwrap().to_device(Device::Emulated).unwrap()
     };
-    let (rms, momentum) = (Rule::rmsprop(0.0), Rule::rmsprop(0.9));
-    for rule in [Rule::sgd(0.0), Rule::sgd(0.9), rms, momentum, Rule::adam()] {
+    let (rms, momentum) = (OptimizerKind::rmsprop(0.0), OptimizerKind::rmsprop(0.9));
+    for rule in [OptimizerKind::sgd(0.0), OptimizerKind::sgd(0.9), rms, momentum, OptimizerKind::adam()]
+    {
         let mut optimizer = Optimizer::new(rule, 0.01).unwrap();
         optimizer.begin_step();
         let (parameter, gradient) = (&mut there(&[1.0; 77]), there(&[0.5; 77]));
@@ -232,7 +234,7 @@ fn every_rung_and_every_tile_agrees_on_a_real_device() {
 /// A captured graph does nothing until it is replayed, and then works on what its inputs hold and on the
 /// numbers it is given; what would freeze a value is refused.
 fn replay_on(device: Device) {
-    use atrous::backend::cuda::graph::{Graph, Now};
+    use atrous::backend::cuda::graph::{Graph, ReplayParams};
     let values: Vec<f32> = (0..1000).map(|i| i as f32 / 100.0).collect();
     let x = Tensor::from_slice(&values, [1000]).unwrap().to_device(device).unwrap();
     let dropped = |step| ops::dropout(&x, 0.5, 7, step, 9).unwrap().to_vec_f64();
@@ -245,7 +247,7 @@ fn replay_on(device: Device) {
     })
     .unwrap();
     for step in [3, 4, 3] {
-        graph.replay(Now { step, rates: [0.0; 2] }).unwrap();
+        graph.replay(ReplayParams { step, rates: [0.0; 2] }).unwrap();
         assert_eq!(y.to_vec_f64(), dropped(step));
     }
     assert_ne!(dropped(3), dropped(4));
@@ -259,7 +261,7 @@ fn replay_on(device: Device) {
 /// While one thread captures, the others wait with whatever they ask of the device, or its graph would
 /// be spoiled.
 fn others_wait_on(device: Device) {
-    use atrous::backend::cuda::graph::{Graph, Now};
+    use atrous::backend::cuda::graph::{Graph, ReplayParams};
     let x = Tensor::full([1000], 1.0).to_device(device).unwrap();
     let add = || ops::add(&x, &x);
     let (_, old) = Graph::capture(device, add).unwrap();
@@ -272,7 +274,7 @@ fn others_wait_on(device: Device) {
             assert_eq!(Tensor::zeros([3]).to_device(device).unwrap().to_vec_f64(), [0.0; 3]);
             device.synchronize().unwrap();
             let (y, graph) = Graph::capture(device, || ops::scale(x, 3.0)).unwrap();
-            graph.replay(Now::default()).unwrap();
+            graph.replay(ReplayParams::default()).unwrap();
             assert_eq!(y.to_vec_f64(), [3.0; 1000]);
         });
         Graph::capture(device, || {
@@ -284,7 +286,7 @@ fn others_wait_on(device: Device) {
         })
         .unwrap()
     });
-    graph.replay(Now::default()).unwrap();
+    graph.replay(ReplayParams::default()).unwrap();
     assert_eq!(twice.to_vec_f64(), [3.0; 1000]);
 }
 
@@ -345,9 +347,9 @@ fn precisions_round_as_they_say() {
     assert!(f32 < tf32 / 20.0 && tf32 < bf16 / 2.0, "{f32:e} {tf32:e} {bf16:e}");
 }
 
-/// Augmented pictures must not depend on where they were made.
+/// Augmented images must not depend on where they were made.
 #[test]
-fn resized_and_warped_pictures_have_the_cpus_bits() {
+fn resized_and_warped_images_have_the_cpus_bits() {
     let Some(device) = test_device() else { return };
     let mut compared = 0;
     for case in atrous::ops::cases() {
@@ -365,38 +367,38 @@ fn resized_and_warped_pictures_have_the_cpus_bits() {
 /// masks too.
 #[test]
 fn a_batch_is_augmented_to_the_same_bits_on_a_device() {
-    use atrous::data::augment::{Ranges, Rule};
+    use atrous::data::augment::{AffineOrder, Ranges};
     use atrous::data::image::{Preprocess, resize_with_pad, resize_with_pad_of};
     use atrous::data::loader::batch;
-    use atrous::data::transforms::Recipe;
+    use atrous::data::transforms::Transforms;
     use atrous::data::{Dataset, synthetic::Synthetic};
     let Some(tested) = test_device() else { return };
     let data = Synthetic::train(5, 4);
     for preprocess in
         [Preprocess::None, Preprocess::Unit, Preprocess::Symmetric, Preprocess::Caffe, Preprocess::Torch]
     {
-        let augment = Some((Ranges::default(), Rule::default()));
-        let now = Recipe { augment, preprocess, masks: true, ..Recipe::plain(33) };
-        let later = Recipe { warp_later: true, ..now };
+        let augment = Some((Ranges::default(), AffineOrder::default()));
+        let now = Transforms { augment, preprocess, masks: true, ..Transforms::plain(33) };
+        let later = Transforms { warp_later: true, ..now };
         let now = batch(&data, &now, &[0, 3, 1], 7, 2).unwrap();
         let later = batch(&data, &later, &[0, 3, 1], 7, 2).unwrap();
         let warp = later.warp.unwrap();
         for device in [Device::Cpu, tested] {
             let there = |tensor: &Tensor| tensor.to_device(device).unwrap();
             let warp = warp.with_matrices(there(&warp.matrices));
-            let pictures = warp.pictures(&there(&later.images)).unwrap();
+            let images = warp.images(&there(&later.images)).unwrap();
             let masks = warp.masks(&there(later.masks.as_ref().unwrap())).unwrap();
-            assert!(pictures.to_vec_f64() == now.images.to_vec_f64(), "{preprocess:?} on {device}");
+            assert!(images.to_vec_f64() == now.images.to_vec_f64(), "{preprocess:?} on {device}");
             assert!(masks.to_vec_f64() == now.masks.as_ref().unwrap().to_vec_f64());
         }
         assert!(now.warp.is_none() && later.images.to_vec_f64() != now.images.to_vec_f64());
     }
     for index in 0..data.len() {
-        let picture = data.picture(index).unwrap();
-        let values: Vec<f32> = picture.rgb.iter().map(|&v| v as f32).collect();
-        let x = Tensor::from_slice(&values, [1, picture.height, picture.width, 3]).unwrap();
+        let image = data.image(index).unwrap();
+        let values: Vec<f32> = image.rgb.iter().map(|&v| v as f32).collect();
+        let x = Tensor::from_slice(&values, [1, image.height, image.width, 3]).unwrap();
         let there = resize_with_pad_of(&x.to_device(tested).unwrap(), 37).unwrap();
-        let here: Vec<f64> = resize_with_pad(&picture, 37).unwrap().iter().map(|&v| v as f64).collect();
+        let here: Vec<f64> = resize_with_pad(&image, 37).unwrap().iter().map(|&v| v as f64).collect();
         assert!(there.to_vec_f64() == here, "picture {index}");
     }
 }
@@ -431,14 +433,14 @@ fn what_is_not_there_is_said() {
 /// the CPU's values, and the same bits again.
 #[test]
 fn optimizers_take_the_same_steps_on_a_device() {
-    use atrous::optimizers::{Group, Optimizer, Rule, Update};
+    use atrous::optimizers::{Group, Optimizer, OptimizerKind, Update};
     let Some(device) = test_device() else { return };
     let values = |seed: usize, n: usize| -> Vec<f32> {
         (0..n).map(|i| ((i * 7919 + seed * 104729) % 2003) as f32 / 1001.0 - 1.0).collect()
     };
     // Longer than a block's share, shorter than a warp, one element, none.
     let sizes: Vec<usize> = [9001, 17, 1, 4096, 0].into_iter().cycle().take(70).collect();
-    let run = |rule: Rule, device: Device| -> Vec<f64> {
+    let run = |rule: OptimizerKind, device: Device| -> Vec<f64> {
         let mut optimizer = Optimizer::new(rule, 0.01).unwrap();
         optimizer.factors = [1.0, 0.25];
         let tensor = |seed, n: usize| {
@@ -466,8 +468,15 @@ fn optimizers_take_the_same_steps_on_a_device() {
         }
         all.iter().flat_map(Tensor::to_vec_f64).collect()
     };
-    let (rms, momentum) = (Rule::rmsprop(0.0), Rule::rmsprop(0.9));
-    for rule in [Rule::sgd(0.0), Rule::sgd(0.9), rms, momentum, rms.keras3(), Rule::adam()] {
+    let (rms, momentum) = (OptimizerKind::rmsprop(0.0), OptimizerKind::rmsprop(0.9));
+    for rule in [
+        OptimizerKind::sgd(0.0),
+        OptimizerKind::sgd(0.9),
+        rms,
+        momentum,
+        rms.keras3(),
+        OptimizerKind::adam(),
+    ] {
         let (here, there) = (run(rule, Device::Cpu), run(rule, device));
         for (a, b) in here.iter().zip(&there) {
             assert!((a - b).abs() <= 2e-6, "{rule:?}: {a} and {b}");

@@ -6,8 +6,8 @@ mod common;
 use atrous::Tensor;
 use atrous::activation::Activation;
 use atrous::attack::{
-    Aim, Attack, Ball, DeepFool, Goal, Iterative, LabelObjective, MaskObjective, Network, Norm,
-    Objective, Pictures, gradient, iterative::ascent, logits,
+    Attack, AttackTarget, DeepFool, EpsBall, Goal, Images, Iterative, LabelObjective, MaskObjective,
+    Network, Norm, Objective, gradient, iterative::ascent, logits,
 };
 use atrous::data::Mask;
 use atrous::data::image::Preprocess;
@@ -40,9 +40,9 @@ impl Reference {
         self.json["config"][key].as_f64().unwrap() as f32
     }
 
-    fn pictures(&mut self) -> Pictures {
+    fn images(&mut self) -> Images {
         let x = Tensor::from_slice(&self.arrays.get("input").f32(), [4, SIDE, SIDE, 3]).unwrap();
-        Pictures::whole(x)
+        Images::whole(x)
     }
 
     fn model(&self, segments: bool) -> Model {
@@ -83,7 +83,7 @@ impl Reference {
         numbers(&self.json[key]).iter().map(|&v| v as usize).collect()
     }
 
-    /// What `ce`, `target` and `bce` are, for one picture each (a wish may differ from picture to picture).
+    /// What `ce`, `target` and `bce` are, for one image each (a wish may differ from image to image).
     fn objectives(&self, loss: &str) -> Vec<LabelObjective> {
         let (class, target) = (self.classes("class"), self.classes("target"));
         let of = |i: usize| {
@@ -113,16 +113,16 @@ impl Reference {
     }
 }
 
-/// An objective of its own for each picture.
+/// An objective of its own for each image.
 struct Each<'a>(&'a [LabelObjective]);
 
 impl Objective for Each<'_> {
-    fn standing(&self, picture: usize, logits: &[f32]) -> atrous::attack::Standing {
-        self.0[picture].standing(0, logits)
+    fn status(&self, image: usize, logits: &[f32]) -> atrous::attack::AttackStatus {
+        self.0[image].status(0, logits)
     }
 
-    fn upstream(&self, picture: usize, logits: &[f32], done: f32, gradient: &mut [f32]) {
-        self.0[picture].upstream(0, logits, done, gradient);
+    fn upstream(&self, image: usize, logits: &[f32], done: f32, gradient: &mut [f32]) {
+        self.0[image].upstream(0, logits, done, gradient);
     }
 }
 
@@ -158,14 +158,14 @@ fn follow(x: &mut [f32], origin: &[f32], negative: &[bool], step: f32, epsilon: 
 #[test]
 fn the_victim_is_the_references() {
     let mut reference = Reference::open();
-    let (victim, pictures) = (reference.victim(), reference.pictures());
-    let got = logits(&victim, &pictures.x).unwrap().to_vec_f64();
+    let (victim, images) = (reference.victim(), reference.images());
+    let got = logits(&victim, &images.x).unwrap().to_vec_f64();
     for (got, expected) in got.iter().zip(reference.arrays.get("clean_logits").values) {
         assert!((got - expected).abs() < 2e-5 * expected.abs().max(1.0), "{got} {expected}");
     }
     for (loss, scale) in [("ce", 1.0), ("bce", 1.0 / 20.0)] {
         let objectives = reference.objectives(loss);
-        let got = of(&victim, &pictures.x, &Each(&objectives), 0.0);
+        let got = of(&victim, &images.x, &Each(&objectives), 0.0);
         let expected = reference.arrays.get(&format!("grad_{loss}")).values;
         let most = expected.iter().fold(0.0f64, |m, v| m.max(v.abs()));
         for (got, expected) in got.iter().zip(expected) {
@@ -177,15 +177,15 @@ fn the_victim_is_the_references() {
 #[test]
 fn fgsm_takes_the_references_signs() {
     let mut reference = Reference::open();
-    let (victim, pictures) = (reference.victim(), reference.pictures());
-    let ball = Ball::linf(reference.number("epsilon"));
+    let (victim, images) = (reference.victim(), reference.images());
+    let ball = EpsBall::linf(reference.number("epsilon"));
     for loss in ["ce", "bce", "target"] {
         let objectives = reference.objectives(loss);
-        let got = of(&victim, &pictures.x, &Each(&objectives), 0.0);
+        let got = of(&victim, &images.x, &Each(&objectives), 0.0);
         let negative = reference.bits(&format!("fgsm_{loss}_sign"), 0);
         let reliable = reference.bits(&format!("fgsm_{loss}_reliable"), 0);
         compare_signs(loss, 0, &got, &negative, &reliable, loss == "target");
-        let x = Iterative::one_step(ball, &victim, &pictures, &Each(&objectives)).unwrap().x;
+        let x = Iterative::one_step(ball, &victim, &images, &Each(&objectives)).unwrap().x;
         let after = logits(&victim, &x).unwrap().to_vec_f64();
         for (got, expected) in
             after.iter().zip(reference.arrays.get(&format!("fgsm_{loss}_logits")).values)
@@ -198,10 +198,10 @@ fn fgsm_takes_the_references_signs() {
 #[test]
 fn pgd_and_mim_take_the_references_steps() {
     let mut reference = Reference::open();
-    let (victim, pictures) = (reference.victim(), reference.pictures());
+    let (victim, images) = (reference.victim(), reference.images());
     let (epsilon, step) = (reference.number("epsilon"), reference.number("step"));
-    let ball = Ball::linf(epsilon);
-    let origin = pictures.x.as_slice::<f32>().unwrap().to_vec();
+    let ball = EpsBall::linf(epsilon);
+    let origin = images.x.as_slice::<f32>().unwrap().to_vec();
     let unit = hash_unit("attacks", "start");
     let start = |i: usize| origin[i] + (8.0 / 255.0 * (2.0 * unit(i) - 1.0)) as f32;
     let start: Vec<f32> = (0..N).map(|i| start(i).clamp(0.0, 1.0)).collect();
@@ -214,7 +214,7 @@ fn pgd_and_mim_take_the_references_steps() {
         let mut x = if mim { origin.clone() } else { start.clone() };
         let mut sum = vec![0.0f64; N];
         for s in 0..10 {
-            let here = Tensor::from_slice(&x, pictures.x.shape()).unwrap();
+            let here = Tensor::from_slice(&x, images.x.shape()).unwrap();
             let mut got = of(&victim, &here, &Each(&objectives), 0.0);
             if mim {
                 for (sum, got) in sum.chunks_mut(N / 4).zip(got.chunks_mut(N / 4)) {
@@ -231,8 +231,8 @@ fn pgd_and_mim_take_the_references_steps() {
             // Our own step is the reference's, to the bit, where the signs are.
             let signs: Vec<f32> =
                 negative.iter().map(|&n| if n != falls { -1.0 } else { 1.0 }).collect();
-            let signs = Tensor::from_slice(&signs, pictures.x.shape()).unwrap();
-            let ours = ball.step(&here, &signs, &pictures.x, step).unwrap();
+            let signs = Tensor::from_slice(&signs, images.x.shape()).unwrap();
+            let ours = ball.step(&here, &signs, &images.x, step).unwrap();
             let up: Vec<bool> = negative.iter().map(|&n| n != falls).collect();
             follow(&mut x, &origin, &up, step, epsilon);
             assert_eq!(ours.as_slice::<f32>().unwrap(), x);
@@ -246,39 +246,39 @@ fn pgd_and_mim_take_the_references_steps() {
 #[test]
 fn mim_on_its_own_ends_where_the_reference_does() {
     let mut reference = Reference::open();
-    let (victim, pictures) = (reference.victim(), reference.pictures());
+    let (victim, images) = (reference.victim(), reference.images());
     let objectives = reference.objectives("ce");
-    let ball = Ball::linf(reference.number("epsilon"));
+    let ball = EpsBall::linf(reference.number("epsilon"));
     let step = reference.number("step");
     // Never sure of itself, so that it takes all its steps; MIM's loss only rises here, so that its last
-    // picture is the best.
+    // image is the best.
     let objectives: Vec<LabelObjective> =
         objectives.into_iter().map(|o| LabelObjective { margin: f32::INFINITY, ..o }).collect();
     let mim = Iterative { step, ..Iterative::mim(ball, 10) };
-    let attacked = mim.perturb(&victim, &pictures, &Each(&objectives)).unwrap();
+    let attacked = mim.perturb(&victim, &images, &Each(&objectives)).unwrap();
     let losses = reference.arrays.get("mim_ce_loss").values;
-    for (i, standing) in attacked.standings.iter().enumerate() {
+    for (i, status) in attacked.statuses.iter().enumerate() {
         let best = (0..=10).map(|s| losses[s * 4 + i]).fold(f64::NEG_INFINITY, f64::max);
-        assert!((standing.score - best).abs() < 1e-3 * best, "picture {i}: {} {best}", standing.score);
+        assert!((status.score - best).abs() < 1e-3 * best, "picture {i}: {} {best}", status.score);
     }
 }
 
 #[test]
 fn pgd_in_l2_takes_the_references_steps() {
     let mut reference = Reference::open();
-    let (victim, pictures) = (reference.victim(), reference.pictures());
+    let (victim, images) = (reference.victim(), reference.images());
     let objectives = reference.objectives("ce");
-    let ball = Ball::l2(reference.number("l2_epsilon"));
+    let ball = EpsBall::l2(reference.number("l2_epsilon"));
     let size = reference.number("l2_step");
     let samples = reference.arrays.get("pgd_l2_ce_samples").values;
     let norms = reference.arrays.get("pgd_l2_ce_norm").values;
     let sums = reference.arrays.get("pgd_l2_ce_sum").values;
     let full = reference.arrays.get("pgd_l2_ce_full").f32();
-    let origin = pictures.x.as_slice::<f32>().unwrap().to_vec();
+    let origin = images.x.as_slice::<f32>().unwrap().to_vec();
     for (start, step) in [(&origin[..], 0), (&full[..N], 2), (&full[N..2 * N], 5)] {
-        let x = Tensor::from_slice(start, pictures.x.shape()).unwrap();
+        let x = Tensor::from_slice(start, images.x.shape()).unwrap();
         let g = ascent(&victim, &x, &[0, 1, 2, 3], &Each(&objectives), 0.0, None).unwrap().1;
-        let y = ball.step(&x, &g, &pictures.x, size).unwrap();
+        let y = ball.step(&x, &g, &images.x, size).unwrap();
         for (i, y) in y.as_slice::<f32>().unwrap().chunks_exact(N / 4).enumerate() {
             let o = &origin[i * N / 4..][..N / 4];
             for (j, at) in sample_positions(N / 4, 256).into_iter().enumerate() {
@@ -299,16 +299,16 @@ fn pgd_in_l2_takes_the_references_steps() {
 #[test]
 fn deepfool_needs_as_little_as_the_reference() {
     let mut reference = Reference::open();
-    let (victim, pictures) = (reference.victim(), reference.pictures());
+    let (victim, images) = (reference.victim(), reference.images());
     let (class, reached) = (reference.classes("class"), &reference.json["deepfool_mixed"]);
     let mut truth = vec![[false; 20]; 4];
     truth.iter_mut().zip(&class).for_each(|(truth, &class)| truth[class] = true);
     let objective = LabelObjective { truth, ..reference.objectives("ce").remove(0) };
     let deepfool = DeepFool { candidates: 19, ..DeepFool::default() };
-    let attacked = deepfool.perturb(&victim, &pictures, &objective).unwrap();
+    let attacked = deepfool.perturb(&victim, &images, &objective).unwrap();
     let after = logits(&victim, &attacked.x).unwrap().to_vec_f64();
     for (i, expected) in numbers(&reached["norm_overshoot"]).into_iter().enumerate() {
-        let (a, b) = (attacked.x.as_slice::<f32>().unwrap(), pictures.x.as_slice::<f32>().unwrap());
+        let (a, b) = (attacked.x.as_slice::<f32>().unwrap(), images.x.as_slice::<f32>().unwrap());
         let part = i * N / 4..(i + 1) * N / 4;
         let norm = Norm::L2.of(&a[part.clone()], &b[part]);
         let row = &after[20 * i..][..20];
@@ -321,11 +321,11 @@ fn deepfool_needs_as_little_as_the_reference() {
     let each = reference.objectives("bce");
     let objective =
         LabelObjective { truth: each.iter().map(|o| o.truth[0]).collect(), ..each[0].clone() };
-    let attacked = DeepFool::default().perturb(&victim, &pictures, &objective).unwrap();
+    let attacked = DeepFool::default().perturb(&victim, &images, &objective).unwrap();
     let expected = &reference.json["labelfool"];
     for (i, norm) in numbers(&expected["norm_overshoot"]).into_iter().enumerate() {
         let part = i * N / 4..(i + 1) * N / 4;
-        let (a, b) = (attacked.x.as_slice::<f32>().unwrap(), pictures.x.as_slice::<f32>().unwrap());
+        let (a, b) = (attacked.x.as_slice::<f32>().unwrap(), images.x.as_slice::<f32>().unwrap());
         let got = Norm::L2.of(&a[part.clone()], &b[part]);
         println!("picture {i}, all labels: {got:.4} beside {norm:.4}");
         assert!((got / norm - 1.0).abs() < 0.05, "picture {i}: {got} {norm}");
@@ -336,17 +336,17 @@ fn deepfool_needs_as_little_as_the_reference() {
 fn segpgd_takes_the_references_steps() {
     let mut reference = Reference::open();
     let victim = Network::new(&reference.model(true), Preprocess::Symmetric).unwrap();
-    let pictures = reference.pictures();
+    let images = reference.images();
     let labels = reference.arrays.get("seg_labels").u8();
     let truth = labels.chunks(SIDE * SIDE).map(|c| Mask::new(SIDE, SIDE, c.to_vec()).unwrap()).collect();
     let objective = MaskObjective::untargeted(truth, true);
     let (epsilon, step) = (reference.number("epsilon"), reference.number("step"));
-    let origin = pictures.x.as_slice::<f32>().unwrap().to_vec();
+    let origin = images.x.as_slice::<f32>().unwrap().to_vec();
     let mut x = origin.clone();
     let wrong = numbers(&reference.json["segpgd"]["wrong_pixels"]);
     let near = numbers(&reference.json["segpgd"]["pixels_within_1e-4"]);
     for s in 0..10 {
-        let here = Tensor::from_slice(&x, pictures.x.shape()).unwrap();
+        let here = Tensor::from_slice(&x, images.x.shape()).unwrap();
         let got = of(&victim, &here, &objective, s as f32 / 10.0);
         let (negative, reliable) =
             (reference.bits("segpgd_sign", s), reference.bits("segpgd_reliable", s));
@@ -384,7 +384,7 @@ fn fgsm_on_mobilenet_v2_is_kerass() {
         // From [−1, 1] to [0, 1].
         let clean: Vec<f32> = (0..n).map(|i| ((2.0 * unit(i) - 1.0) as f32 + 1.0) / 2.0).collect();
         let x = Tensor::from_slice(&clean, [1, 224, 224, 3]).unwrap();
-        let pictures = Pictures::whole(x);
+        let images = Images::whole(x);
         for label in ["top", "other", "seedzero"] {
             let mut truth = [false; 20];
             if label != "seedzero" {
@@ -399,7 +399,7 @@ fn fgsm_on_mobilenet_v2_is_kerass() {
                 all_classes: false,
             };
             let up = |i: usize, row: &[f32], up: &mut [f32]| objective.upstream(i, row, 0.0, up);
-            let got = [&victim, &folded].map(|v| gradient(v, &pictures.x, up).unwrap().1.to_vec_f64());
+            let got = [&victim, &folded].map(|v| gradient(v, &images.x, up).unwrap().1.to_vec_f64());
             let bits = |name: &str, arrays: &mut Npz| -> Vec<bool> {
                 let bytes = arrays.get(&format!("{label}_{name}")).values;
                 (0..n).map(|i| (bytes[i / 8] as u8) & (0x80 >> (i % 8)) != 0).collect()
@@ -418,9 +418,9 @@ fn fgsm_on_mobilenet_v2_is_kerass() {
             }
             let expected = arrays.get(&format!("{label}_adv_probs")).values;
             for (i, epsilon) in numbers(&golden["eps"]).into_iter().enumerate() {
-                let ball = Ball::linf(epsilon as f32 / 2.0);
+                let ball = EpsBall::linf(epsilon as f32 / 2.0);
                 let x = Attack::Fgsm(ball)
-                    .perturb(&victim, &pictures, &Aim::Labels(objective.clone()))
+                    .perturb(&victim, &images, &AttackTarget::Labels(objective.clone()))
                     .unwrap()
                     .x;
                 let row = logits(&victim, &x).unwrap().to_vec_f64();

@@ -13,7 +13,7 @@ use atrous::losses::{Loss, sample_weights};
 use atrous::nn::layers::Layer;
 use atrous::nn::{Graph, Mode, Model};
 use atrous::ops::CategoricalGradient;
-use atrous::optimizers::{Group, Optimizer, Rule, Update};
+use atrous::optimizers::{Group, Optimizer, OptimizerKind, Update};
 use atrous::{DType, Shape, Tensor};
 use common::{Array, Gains, Npz, files, fill, golden};
 
@@ -23,7 +23,7 @@ struct Fit {
     name: &'static str,
     head: Activation,
     loss: Loss,
-    rule: Rule,
+    rule: OptimizerKind,
     learning_rate: f32,
     metric: Metric,
 }
@@ -44,13 +44,13 @@ fn fits() -> [Fit; 4] {
             name: "tinyfit_bce_adam",
             head: Activation::Sigmoid,
             loss: Loss::BinaryCrossentropy,
-            rule: Rule::adam(),
+            rule: OptimizerKind::adam(),
             learning_rate: 0.001,
             metric: accuracy,
         },
-        softmax("tinyfit_cce_rmsprop", Rule::rmsprop(0.0), 0.001, binary_accuracy),
-        softmax("tinyfit_cce_sgdm", Rule::sgd(0.9), 0.01, accuracy),
-        softmax("tinyfit_cce_rmsprop_mom", Rule::rmsprop(0.9), 0.001, accuracy),
+        softmax("tinyfit_cce_rmsprop", OptimizerKind::rmsprop(0.0), 0.001, binary_accuracy),
+        softmax("tinyfit_cce_sgdm", OptimizerKind::sgd(0.9), 0.01, accuracy),
+        softmax("tinyfit_cce_rmsprop_mom", OptimizerKind::rmsprop(0.9), 0.001, accuracy),
     ]
 }
 
@@ -248,7 +248,7 @@ fn golden_fits_see_another_rule() {
     let gradient = Some(CategoricalGradient::True);
     let wrong = [
         Fit { rule: rmsprop.rule.keras3(), ..rmsprop },
-        Fit { rule: Rule::sgd(0.0), ..sgd },
+        Fit { rule: OptimizerKind::sgd(0.0), ..sgd },
         Fit { learning_rate: 0.00101, ..adam },
         Fit { loss: Loss::CategoricalCrossentropy { gradient }, ..momentum },
     ];

@@ -1,5 +1,5 @@
 //! Whole networks against values computed by Keras in float64: every layer's output, the loss, all
-//! gradients, the moving statistics. In f32 within the format's tolerances, in f64 (for pictures of
+//! gradients, the moving statistics. In f32 within the format's tolerances, in f64 (for images of
 //! 96 pixels and less: the references are slow) to 1e-9.
 
 mod common;
@@ -141,14 +141,14 @@ fn with_separate_activations(model: &Model) -> Model {
 fn first_maxima(a: &[f64], b: &[f64], shape: &[usize], size: usize, step: usize) -> Vec<(usize, usize)> {
     let &[height, width, channels] = shape else { panic!("pictures") };
     let mut differ = Vec::new();
-    for picture in 0..a.len() / (height * width * channels) {
+    for image in 0..a.len() / (height * width * channels) {
         for (y, x) in (0..height - size + 1)
             .step_by(step)
             .flat_map(|y| (0..width - size + 1).step_by(step).map(move |x| (y, x)))
         {
             for channel in 0..channels {
                 let cells = (0..size * size).map(|i| {
-                    let row = (picture * height + y + i / size) * width + x + i % size;
+                    let row = (image * height + y + i / size) * width + x + i % size;
                     row * channels + channel
                 });
                 let first = |v: &[f64]| {
@@ -489,7 +489,7 @@ macro_rules! golden {
     };
 }
 
-// The references take their time: in f64 the networks for pictures of 96 pixels and less, and the
+// The references take their time: in f64 the networks for images of 96 pixels and less, and the
 // AlexNet-like one.
 golden! {
     golden_alexnet_150_in_f32: "alexnet_150" F32
@@ -623,7 +623,7 @@ fn bits(bytes: &[f64], n: usize) -> Vec<bool> {
     (0..n).map(|i| (bytes[i / 8] as u8) & (0x80 >> (i % 8)) != 0).collect()
 }
 
-/// The signs of the loss's gradient by the picture, and what adding them does to the network.
+/// The signs of the loss's gradient by the image, and what adding them does to the network.
 #[test]
 fn golden_fgsm() {
     for folder in variants().into_iter().filter(|f| f.join("fgsm.json").is_file()) {

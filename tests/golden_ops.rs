@@ -139,7 +139,7 @@ fn options(attrs: &Value, dilation: usize) -> Conv2dOptions {
         other => panic!("no padding `{other}`"),
     };
     let (stride, dilation) = ([number(attrs, "stride"); 2], [dilation; 2]);
-    Conv2dOptions { stride, padding, dilation, ..Conv2dOptions::default() }
+    Conv2dOptions { stride, padding, dilation }
 }
 
 fn conv2d(attrs: &Value, inputs: &Inputs) -> Result<Tensor> {

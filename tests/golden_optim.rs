@@ -3,7 +3,7 @@
 
 mod common;
 
-use atrous::optimizers::{Group, Optimizer, Rule, Update};
+use atrous::optimizers::{Group, Optimizer, OptimizerKind, Update};
 use atrous::{DType, Tensor};
 use common::{json, numbers};
 use serde_json::Value;
@@ -13,7 +13,14 @@ fn golden() -> Value {
 }
 
 /// The largest deviation of the weights from those of `key`, over all steps.
-fn deviation(golden: &Value, case: &str, key: &str, rule: Rule, rate: f32, dtype: DType) -> f64 {
+fn deviation(
+    golden: &Value,
+    case: &str,
+    key: &str,
+    rule: OptimizerKind,
+    rate: f32,
+    dtype: DType,
+) -> f64 {
     let tensor = |list: &Value| {
         let values = numbers(list);
         Tensor::from_slice(&values, [values.len()]).unwrap().to_dtype(dtype)
@@ -36,14 +43,14 @@ fn deviation(golden: &Value, case: &str, key: &str, rule: Rule, rate: f32, dtype
     worst
 }
 
-fn cases() -> [(&'static str, Rule, f32); 6] {
+fn cases() -> [(&'static str, OptimizerKind, f32); 6] {
     [
-        ("sgd_plain(.01)", Rule::sgd(0.0), 0.01),
-        ("sgd_momentum(1e-4,.9)", Rule::sgd(0.9), 1e-4),
-        ("rmsprop(.001)", Rule::rmsprop(0.0), 0.001),
-        ("rmsprop_momentum(1e-5,.9)", Rule::rmsprop(0.9), 1e-5),
-        ("adam(.001)", Rule::adam(), 0.001),
-        ("adam(1e-4)", Rule::adam(), 1e-4),
+        ("sgd_plain(.01)", OptimizerKind::sgd(0.0), 0.01),
+        ("sgd_momentum(1e-4,.9)", OptimizerKind::sgd(0.9), 1e-4),
+        ("rmsprop(.001)", OptimizerKind::rmsprop(0.0), 0.001),
+        ("rmsprop_momentum(1e-5,.9)", OptimizerKind::rmsprop(0.9), 1e-5),
+        ("adam(.001)", OptimizerKind::adam(), 0.001),
+        ("adam(1e-4)", OptimizerKind::adam(), 1e-4),
     ]
 }
 

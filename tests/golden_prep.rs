@@ -51,8 +51,8 @@ fn golden_submission_is_the_same_byte_for_byte() {
     let path = folder.path().join("submission.csv");
     for prep in preps() {
         let csv = &prep["csv"];
-        let pictures = items(&csv["classification"]).iter().zip(items(&csv["seg"])).enumerate();
-        let entries: Vec<Entry> = pictures
+        let images = items(&csv["classification"]).iter().zip(items(&csv["seg"])).enumerate();
+        let entries: Vec<Entry> = images
             .map(|(i, (labels, mask))| Entry::new(i.to_string(), &u8s(labels), Some(&u8s(mask))))
             .collect();
         submission::write(&path, entries.iter().cloned().map(Ok)).unwrap();

@@ -2,11 +2,11 @@
 #![cfg(feature = "pictures")]
 
 use atrous::data::convert::convert;
-use atrous::data::picture_files::{decode_mask_png, decode_picture, voc_palette, write_jpeg};
+use atrous::data::image_files::{decode_image, decode_mask_png, voc_palette, write_jpeg};
 use atrous::data::source::Layout;
 use atrous::data::voc_devkit::{self, Task, VocDevkit};
 use atrous::data::voc_npy::{Split, VocNpy};
-use atrous::data::{Dataset, Picture, check};
+use atrous::data::{Dataset, Image, check};
 use png::png;
 use std::fs;
 use std::ops::ControlFlow;
@@ -35,21 +35,19 @@ fn mask(bytes: &[u8]) -> Result<Vec<u8>, String> {
 fn a_palette_png_whose_numbers_go_beyond_its_palette_is_an_error_and_no_panic() {
     // (On the first, of the same kind, the crate `png` panics where it is to look colours up.)
     let known = include_bytes!("pictures/png-palette-panic.png");
-    assert!(
-        decode_picture(known).unwrap_err().starts_with("expected a PNG file that is whole and right")
-    );
+    assert!(decode_image(known).unwrap_err().starts_with("expected a PNG file that is whole and right"));
     assert!(mask(known).is_err());
     // A palette of 14 bytes.
     let damaged = png([9, 9], 3, 1, false, &[(b"PLTE", vec![7; 14])], &[0; 27]);
-    let error = decode_picture(&damaged).unwrap_err();
+    let error = decode_image(&damaged).unwrap_err();
     assert!(error.contains("expected a palette of three bytes a colour, got 14 bytes"), "{error}");
     assert!(mask(&damaged).is_err());
     let beyond = indexed(8, &[[0; 3], DOG], &[], &[0, 1, 5], 3);
-    let error = decode_picture(&beyond).unwrap_err();
+    let error = decode_image(&beyond).unwrap_err();
     assert_eq!(error, "expected numbers of a palette of 2 colours, got 5 at row 0, column 2");
     assert!(mask(&beyond).unwrap_err().contains("the number 5, which has no colour"));
     let none = png([1, 3], 3, 8, false, &[], &[0, 0, 1, 2]);
-    assert!(decode_picture(&none).is_err() && mask(&none).is_err());
+    assert!(decode_image(&none).is_err() && mask(&none).is_err());
 }
 
 #[test]
@@ -134,16 +132,16 @@ fn masks_of_other_colours_or_of_kinds_with_two_readings_are_refused() {
     assert_eq!(mask(&png([1, 2], 0, 1, false, &[], &[0, 0])).unwrap(), [0, 0]);
 }
 
-/// A folder of three pictures whose masks have VOC's colours under the numbers 0, 1 and 2.
+/// A folder of three images whose masks have VOC's colours under the numbers 0, 1 and 2.
 fn renumbered() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
     for folder in ["JPEGImages", "SegmentationClass", "ImageSets/Segmentation"] {
         fs::create_dir_all(root.join(folder)).unwrap();
     }
-    let picture = Picture::new(4, 5, vec![90; 60]).unwrap();
+    let image = Image::new(4, 5, vec![90; 60]).unwrap();
     for (id, colour) in [("a", [128, 0, 0]), ("b", [192, 128, 128]), ("c", [0, 0, 128])] {
-        write_jpeg(voc_devkit::picture_path(root, id), &picture).unwrap();
+        write_jpeg(voc_devkit::image_path(root, id), &image).unwrap();
         let lines = [0, 0, 1, 2, 2, 0].repeat(4);
         let palette = (b"PLTE", [[0; 3], VOID, colour].concat());
         fs::write(voc_devkit::mask_path(root, id), png([4, 5], 3, 8, false, &[palette], &lines))

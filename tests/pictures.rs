@@ -1,12 +1,11 @@
-//! Picture files of every kind: what is taken, and what is refused with which words.
+//! Image files of every kind: what is taken, and what is refused with which words.
 #![cfg(feature = "pictures")]
 
-use atrous::data::picture_files::{
-    MOST_PIXELS, decode_mask_png, decode_picture, encode_mask_png, encode_png, write_jpeg,
-    write_mask_png,
+use atrous::data::image_files::{
+    MOST_PIXELS, decode_image, decode_mask_png, encode_mask_png, encode_png, write_jpeg, write_mask_png,
 };
 use atrous::data::voc_devkit::{self, Task, VocDevkit};
-use atrous::data::{Dataset, Mask, Picture, check};
+use atrous::data::{Dataset, Image, Mask, check};
 use png::png;
 use std::alloc::{GlobalAlloc, Layout as Memory, System};
 use std::cell::Cell;
@@ -57,20 +56,20 @@ fn file(name: &str) -> Vec<u8> {
 }
 
 /// Smooth enough for a JPEG.
-fn picture(height: usize, width: usize) -> Picture {
+fn image(height: usize, width: usize) -> Image {
     let value = |i: usize| {
         let (pixel, channel) = (i / 3, i % 3);
         (40 + pixel / width * 5 + pixel % width * 3 + channel * 20) as u8
     };
-    Picture::new(height, width, (0..height * width * 3).map(value).collect()).unwrap()
+    Image::new(height, width, (0..height * width * 3).map(value).collect()).unwrap()
 }
 
 /// The pixels of a binary PPM of 8 bits.
-fn ppm(bytes: &[u8]) -> Picture {
+fn ppm(bytes: &[u8]) -> Image {
     let head: Vec<&[u8]> = bytes.splitn(4, |byte| byte.is_ascii_whitespace()).collect();
     let number = |text: &[u8]| std::str::from_utf8(text).unwrap().parse().unwrap();
     let (width, height): (usize, usize) = (number(head[1]), number(head[2]));
-    Picture::new(height, width, bytes[bytes.len() - height * width * 3..].to_vec()).unwrap()
+    Image::new(height, width, bytes[bytes.len() - height * width * 3..].to_vec()).unwrap()
 }
 
 // ----- JPEG -----
@@ -85,7 +84,7 @@ fn jpegs_in_any_scans_sampling_and_colours_have_libjpeg_turbos_pixels() {
         "half_chroma_scan_each",
         "progressive_420_restarts",
     ] {
-        let got = decode_picture(&file(&format!("{name}.jpg"))).unwrap();
+        let got = decode_image(&file(&format!("{name}.jpg"))).unwrap();
         assert!(got == ppm(&file(&format!("{name}.ppm"))), "{name}");
     }
 }
@@ -99,9 +98,9 @@ fn jpeg(color: jpeg_encoder::ColorType, side: u16, data: &[u8]) -> Vec<u8> {
 #[test]
 fn a_grey_jpeg_becomes_rgb() {
     let grey: Vec<u8> = (0..=255).map(|i| i / 16 * 8 + 60).collect();
-    let picture = decode_picture(&jpeg(jpeg_encoder::ColorType::Luma, 16, &grey)).unwrap();
-    assert_eq!((picture.height, picture.width, picture.rgb.len()), (16, 16, 768));
-    for (pixel, &value) in picture.rgb.chunks(3).zip(&grey) {
+    let image = decode_image(&jpeg(jpeg_encoder::ColorType::Luma, 16, &grey)).unwrap();
+    assert_eq!((image.height, image.width, image.rgb.len()), (16, 16, 768));
+    for (pixel, &value) in image.rgb.chunks(3).zip(&grey) {
         assert!(pixel[0] == pixel[1] && pixel[1] == pixel[2] && pixel[0].abs_diff(value) <= 3);
     }
 }
@@ -115,8 +114,8 @@ fn jpegs_of_four_inks_become_rgb() {
         let expected = [c, m, y].map(|rest: u32| (rest * k) as f32 / 255.0);
         let stored: Vec<u8> = inks.map(|ink| ink as u8).repeat(256);
         for color in [ColorType::Cmyk, ColorType::CmykAsYcck] {
-            let picture = decode_picture(&jpeg(color, 16, &stored)).unwrap();
-            for (&got, expected) in picture.rgb[..3].iter().zip(expected) {
+            let image = decode_image(&jpeg(color, 16, &stored)).unwrap();
+            for (&got, expected) in image.rgb[..3].iter().zip(expected) {
                 assert!(
                     (f32::from(got) - expected).abs() <= 3.0,
                     "{color:?} {inks:?}: {got} for {expected}"
@@ -131,13 +130,13 @@ fn a_jpeg_that_is_cut_off_is_refused_even_with_an_end_marker() {
     for name in ["noninterleaved_420.jpg", "progressive_420_restarts.jpg", "half_chroma_scan_each.jpg"] {
         let whole = file(name);
         for length in 0..whole.len() - 2 {
-            assert!(decode_picture(&whole[..length]).is_err(), "{name}: {length}");
+            assert!(decode_image(&whole[..length]).is_err(), "{name}: {length}");
             let ended = [&whole[..length], &[0xff, 0xd9]].concat();
-            let error = decode_picture(&ended).err();
+            let error = decode_image(&ended).err();
             assert!(error.is_some(), "{name}: {length} of {} bytes and an end marker", whole.len());
         }
         let trailing = [&whole[..], b"what cameras append"].concat();
-        assert!(decode_picture(&trailing).is_ok());
+        assert!(decode_image(&trailing).is_ok());
     }
 }
 
@@ -155,7 +154,7 @@ fn jpegs_of_kinds_that_are_not_read_say_so() {
     ] {
         let mut changed = whole.clone();
         changed[at] = byte;
-        let error = decode_picture(&changed).unwrap_err();
+        let error = decode_image(&changed).unwrap_err();
         assert!(error.contains(part), "{error}");
     }
 }
@@ -167,8 +166,8 @@ fn exif(number: u8) -> Vec<u8> {
     [b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0", &[number][..], b"\0\0\0\0\0\0"].concat()
 }
 
-/// The upright picture of which a camera held so stores these pixels.
-fn upright(stored: &Picture, number: u8) -> Picture {
+/// The upright image of which a camera held so stores these pixels.
+fn upright(stored: &Image, number: u8) -> Image {
     let (h, w) = (stored.height, stored.width);
     let [rows, columns] = if (5..=8).contains(&number) { [w, h] } else { [h, w] };
     let mut rgb = Vec::new();
@@ -185,7 +184,7 @@ fn upright(stored: &Picture, number: u8) -> Picture {
         };
         rgb.extend_from_slice(&stored.rgb[(y * w + x) * 3..][..3]);
     }
-    Picture::new(rows, columns, rgb).unwrap()
+    Image::new(rows, columns, rgb).unwrap()
 }
 
 fn jpeg_with_exif(jpeg: &[u8], number: u8) -> Vec<u8> {
@@ -194,41 +193,41 @@ fn jpeg_with_exif(jpeg: &[u8], number: u8) -> Vec<u8> {
     [&jpeg[..2], &[0xff, 0xe1], &length, &data, &jpeg[2..]].concat()
 }
 
-fn webp_with_exif(picture: &Picture, number: u8) -> Vec<u8> {
+fn webp_with_exif(image: &Image, number: u8) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = image_webp::WebPEncoder::new(&mut bytes);
     encoder.set_exif_metadata(exif(number));
-    let (width, height) = (picture.width as u32, picture.height as u32);
-    encoder.encode(&picture.rgb, width, height, image_webp::ColorType::Rgb8).unwrap();
+    let (width, height) = (image.width as u32, image.height as u32);
+    encoder.encode(&image.rgb, width, height, image_webp::ColorType::Rgb8).unwrap();
     bytes
 }
 
 #[test]
 fn the_orientation_in_exif_data_is_applied_to_jpeg_png_and_webp() {
     let jpeg = file("noninterleaved_420.jpg");
-    let stored = decode_picture(&jpeg).unwrap();
+    let stored = decode_image(&jpeg).unwrap();
     let lines: Vec<u8> =
         stored.rgb.chunks(stored.width * 3).flat_map(|row| [&[0], row].concat()).collect();
     let mask = Mask::new(2, 3, vec![0, 1, 2, 3, 4, 5]).unwrap();
     for number in 0..=9 {
         let expected = upright(&stored, number);
-        assert!(decode_picture(&jpeg_with_exif(&jpeg, number)).unwrap() == expected, "JPEG {number}");
-        assert!(decode_picture(&webp_with_exif(&stored, number)).unwrap() == expected, "WebP {number}");
+        assert!(decode_image(&jpeg_with_exif(&jpeg, number)).unwrap() == expected, "JPEG {number}");
+        assert!(decode_image(&webp_with_exif(&stored, number)).unwrap() == expected, "WebP {number}");
         let chunk = [(b"eXIf", exif(number))];
         let png = png([stored.height, stored.width], 2, 8, false, &chunk, &lines);
-        assert!(decode_picture(&png).unwrap() == expected, "PNG {number}");
+        assert!(decode_image(&png).unwrap() == expected, "PNG {number}");
         // A mask that says so is turned as well.
         let png = self::png([2, 3], 0, 8, false, &chunk, &[0, 0, 1, 2, 0, 3, 4, 5]);
         let rgb = mask.classes.iter().flat_map(|&class| [class; 3]).collect();
-        let turned = upright(&Picture::new(2, 3, rgb).unwrap(), number);
+        let turned = upright(&Image::new(2, 3, rgb).unwrap(), number);
         let classes: Vec<u8> = turned.rgb.iter().step_by(3).copied().collect();
         assert_eq!(decode_mask_png(&png).unwrap().classes, classes, "mask {number}");
     }
 }
 
-// ----- A folder's pictures are read by what they are -----
+// ----- A folder's images are read by what they are -----
 
-/// A folder of two pictures with masks of 4×5.
+/// A folder of two images with masks of 4×5.
 fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
@@ -236,7 +235,7 @@ fn folder() -> tempfile::TempDir {
         fs::create_dir_all(root.join(folder)).unwrap();
     }
     for id in ["a", "b"] {
-        write_jpeg(voc_devkit::picture_path(root, id), &picture(4, 5)).unwrap();
+        write_jpeg(voc_devkit::image_path(root, id), &image(4, 5)).unwrap();
         write_mask_png(voc_devkit::mask_path(root, id), &Mask::new(4, 5, vec![3; 20]).unwrap()).unwrap();
     }
     fs::write(Task::Segmentation.list(root, "train"), "a\nb\n").unwrap();
@@ -244,31 +243,31 @@ fn folder() -> tempfile::TempDir {
 }
 
 #[test]
-fn a_picture_is_read_by_what_it_is_and_a_mask_has_to_fit_it_upright() {
+fn a_image_is_read_by_what_it_is_and_a_mask_has_to_fit_it_upright() {
     let dir = folder();
     let root = dir.path();
     let train = VocDevkit::open(root, Task::Segmentation, "train").unwrap();
     let mut png = Vec::new();
-    encode_png(&mut png, &picture(4, 5)).unwrap();
-    fs::write(voc_devkit::picture_path(root, "a"), png).unwrap();
-    fs::write(voc_devkit::picture_path(root, "b"), webp_with_exif(&picture(4, 5), 1)).unwrap();
-    assert!((0..2).all(|i| train.picture(i).unwrap() == picture(4, 5)));
+    encode_png(&mut png, &image(4, 5)).unwrap();
+    fs::write(voc_devkit::image_path(root, "a"), png).unwrap();
+    fs::write(voc_devkit::image_path(root, "b"), webp_with_exif(&image(4, 5), 1)).unwrap();
+    assert!((0..2).all(|i| train.image(i).unwrap() == image(4, 5)));
     assert!(check::check(root).unwrap().is_fine());
     // Stored lying on its side: upright it has the mask's size.
-    fs::write(voc_devkit::picture_path(root, "b"), webp_with_exif(&picture(5, 4), 6)).unwrap();
+    fs::write(voc_devkit::image_path(root, "b"), webp_with_exif(&image(5, 4), 6)).unwrap();
     assert!(check::check(root).unwrap().is_fine());
-    fs::write(voc_devkit::picture_path(root, "b"), webp_with_exif(&picture(4, 5), 6)).unwrap();
+    fs::write(voc_devkit::image_path(root, "b"), webp_with_exif(&image(4, 5), 6)).unwrap();
     let text = check::check(root).unwrap().to_string();
     assert!(text.contains("b.png: expected the picture's size, 5×4, got 4×5"), "{text}");
 }
 
 #[test]
 fn webps_have_libwebps_pixels_and_lose_their_transparency() {
-    assert!(decode_picture(&file("lossy.webp")).unwrap() == ppm(&file("lossy.ppm")));
-    let (rgb, mut bytes) = (picture(6, 7), Vec::new());
+    assert!(decode_image(&file("lossy.webp")).unwrap() == ppm(&file("lossy.ppm")));
+    let (rgb, mut bytes) = (image(6, 7), Vec::new());
     let rgba: Vec<u8> = rgb.rgb.chunks(3).flat_map(|pixel| [pixel[0], pixel[1], pixel[2], 9]).collect();
     image_webp::WebPEncoder::new(&mut bytes).encode(&rgba, 7, 6, image_webp::ColorType::Rgba8).unwrap();
-    assert!(decode_picture(&bytes).unwrap() == rgb);
+    assert!(decode_image(&bytes).unwrap() == rgb);
 }
 
 // ----- Damage -----
@@ -283,9 +282,9 @@ fn small() -> Vec<(&'static str, Vec<u8>)> {
     ]
     .map(|name| (name, file(name)))
     .into();
-    files.push(("lossless WebP", webp_with_exif(&picture(6, 7), 6)));
+    files.push(("lossless WebP", webp_with_exif(&image(6, 7), 6)));
     let mut bytes = Vec::new();
-    encode_png(&mut bytes, &picture(6, 7)).unwrap();
+    encode_png(&mut bytes, &image(6, 7)).unwrap();
     files.push(("PNG", bytes));
     bytes = Vec::new();
     encode_mask_png(&mut bytes, &Mask::new(2, 2, vec![0, 1, 255, 20]).unwrap()).unwrap();
@@ -298,11 +297,11 @@ fn small() -> Vec<(&'static str, Vec<u8>)> {
 fn a_file_that_is_cut_off_anywhere_is_an_error() {
     for (name, whole) in small() {
         if !name.starts_with("interlaced") {
-            assert!(decode_picture(&whole).is_ok(), "{name}");
+            assert!(decode_image(&whole).is_ok(), "{name}");
         }
         for length in 0..whole.len() - 2 {
             assert!(
-                decode_picture(&whole[..length]).is_err(),
+                decode_image(&whole[..length]).is_err(),
                 "{name}: {length} of {} bytes",
                 whole.len()
             );
@@ -313,7 +312,7 @@ fn a_file_that_is_cut_off_anywhere_is_an_error() {
             );
         }
     }
-    assert!(decode_picture(b"").unwrap_err().ends_with("got one that starts with nothing"));
+    assert!(decode_image(b"").unwrap_err().ends_with("got one that starts with nothing"));
 }
 
 #[test]
@@ -330,7 +329,7 @@ fn a_damaged_file_neither_panics_nor_takes_much_memory() {
                 let mut changed = whole.clone();
                 changed[at] = byte;
                 let (_, largest) =
-                    noting(|| (decode_picture(&changed).is_ok(), decode_mask_png(&changed).is_ok()));
+                    noting(|| (decode_image(&changed).is_ok(), decode_mask_png(&changed).is_ok()));
                 assert!(largest <= most, "{name}: byte {at} is {byte}, {largest} bytes of memory");
             }
         }
@@ -344,16 +343,16 @@ fn sizes_are_looked_at_before_memory_is_taken() {
     jpeg[frame + 5..frame + 9].fill(0xff);
     let mut claims = jpeg.clone();
     claims[frame + 5..frame + 9].copy_from_slice(&[0x1f, 0xff, 0x1f, 0xff]);
-    let mut webp = webp_with_exif(&picture(6, 7), 1);
+    let mut webp = webp_with_exif(&image(6, 7), 1);
     // 16384 × 16384.
     let at = webp.windows(4).position(|four| four == b"VP8X").unwrap() + 12;
     webp[at..at + 6].copy_from_slice(&[0xff, 0x3f, 0, 0xff, 0x3f, 0]);
-    // A small canvas around a lossy picture that claims more.
+    // A small canvas around a lossy image that claims more.
     let lossy = file("lossy.webp");
     let canvas = [&b"VP8X\x0a\0\0\0\0\0\0\0"[..], &[16, 0, 0, 12, 0, 0]].concat();
     let mut larger = [&lossy[..12], &canvas, &lossy[12..]].concat();
     larger[4] += canvas.len() as u8;
-    assert!(decode_picture(&larger).is_ok());
+    assert!(decode_image(&larger).is_ok());
     larger[canvas.len() + 26..][..4].copy_from_slice(&[0xff, 0x3f, 0xff, 0x3f]);
     // Half a megabyte may hold 8192 × 8192 pixels of four times 16 bits; as a mask it is refused by its kind.
     let mut wide = png([8192, 8192], 6, 16, false, &[], &[0; 8]);
@@ -368,7 +367,7 @@ fn sizes_are_looked_at_before_memory_is_taken() {
         (wide.clone(), "expected at most 268435456 bytes of pixels, got 536870912 (8192×8192)"),
     ];
     for (bytes, part) in cases {
-        let (result, largest) = noting(|| decode_picture(&bytes));
+        let (result, largest) = noting(|| decode_image(&bytes));
         let error = result.unwrap_err();
         assert!(error.contains(part), "{error}");
         assert!(largest < 1 << 20, "{error}: {largest} bytes of memory");

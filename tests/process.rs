@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
 
-/// Six training and three test pictures, and in `net` what training on them left.
+/// Six training and three test images, and in `net` what training on them left.
 fn trained() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");

@@ -6,7 +6,7 @@ use assert_cmd::Command;
 use atrous::data::transforms::Augment;
 use atrous::models::{self, Spec};
 use atrous::nn::Model;
-use atrous::train::{self, Plan, Trainer};
+use atrous::train::{self, TrainConfig, Trainer};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -17,7 +17,7 @@ fn atrous(arguments: &[&str]) -> Command {
     command
 }
 
-/// Twelve training and three test pictures in a folder of their own.
+/// Twelve training and three test images in a folder of their own.
 fn data() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap();
@@ -81,7 +81,7 @@ fn edit(file: PathBuf, change: impl Fn(&str) -> String) {
 }
 
 #[test]
-fn a_truncated_picture() {
+fn a_truncated_image() {
     let spoil = |folder: &TempDir| {
         let file = path(folder, "train/img/train_3.npy");
         let bytes = fs::read(&file).unwrap();
@@ -91,7 +91,7 @@ fn a_truncated_picture() {
 }
 
 #[test]
-fn a_picture_of_another_type() {
+fn a_image_of_another_type() {
     let spoil = |folder: &TempDir| {
         let bytes = npy("<f8", "(4, 4, 3)", &[0; 4 * 4 * 3 * 8]);
         fs::write(path(folder, "train/img/train_5.npy"), bytes).unwrap();
@@ -100,7 +100,7 @@ fn a_picture_of_another_type() {
 }
 
 #[test]
-fn a_picture_without_rows() {
+fn a_image_without_rows() {
     let spoil = |folder: &TempDir| {
         fs::write(path(folder, "train/img/train_2.npy"), npy("|u1", "(0, 7, 3)", &[])).unwrap();
     };
@@ -108,7 +108,7 @@ fn a_picture_without_rows() {
 }
 
 #[test]
-fn a_row_without_its_picture() {
+fn a_row_without_its_image() {
     let spoil = |folder: &TempDir| fs::remove_file(path(folder, "train/img/train_7.npy")).unwrap();
     spoiled(spoil, &["train_7.npy"]);
 }
@@ -240,7 +240,7 @@ fn settings_that_make_no_sense() {
 
 /// The checkpoint of a network before its first step.
 fn untrained(classes: usize) -> Vec<u8> {
-    let plan = Plan {
+    let config = TrainConfig {
         epochs: 1,
         batch_size: 4,
         learning_rate: 1e-3,
@@ -252,12 +252,12 @@ fn untrained(classes: usize) -> Vec<u8> {
         class_weights: None,
         train_indices: (0..12).collect(),
         val_indices: Vec::new(),
-        ..Plan::new(Spec::new("alexnet", 108, classes))
+        ..TrainConfig::new(Spec::new("alexnet", 108, classes))
     };
     let model = Model::new(models::alexnet(108, classes).unwrap(), 0);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("checkpoint.safetensors");
-    train::save(&file, &Trainer::new(model, plan).unwrap()).unwrap();
+    train::save(&file, &Trainer::new(model, config).unwrap()).unwrap();
     fs::read(file).unwrap()
 }
 
@@ -305,7 +305,7 @@ fn a_run_that_is_there_already_is_not_overwritten() {
 }
 
 #[test]
-fn pictures_that_are_there_already_are_not_made_up_anew() {
+fn images_that_are_there_already_are_not_made_up_anew() {
     let folder = data();
     let table = path(&folder, "train/train_set.csv");
     let before = fs::read(&table).unwrap();

@@ -1,4 +1,4 @@
-//! Pictures for people: they are written whole, can be read again, and show what they should.
+//! Images for people: they are written whole, can be read again, and show what they should.
 #![cfg(feature = "report")]
 
 use atrous::data::synthetic::{Synthetic, generate};
@@ -27,7 +27,7 @@ fn row(index: usize) -> PanelRow {
     probabilities[index % 20] = 0.9;
     PanelRow {
         name: format!("picture {index}"),
-        picture: Some(sample.picture),
+        image: Some(sample.image),
         prediction: Some(sample.mask.clone()),
         truth: Some(sample.mask),
         labels: Some(sample.labels),
@@ -140,7 +140,7 @@ fn a_gallery_has_a_column_for_each_class_in_its_colour() {
 }
 
 #[test]
-fn a_panel_shows_pictures_masks_and_confidences() {
+fn a_panel_shows_images_masks_and_confidences() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("panel.png");
     let rows: Vec<PanelRow> = (0..3).map(row).collect();

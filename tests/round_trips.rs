@@ -5,7 +5,7 @@ use atrous::data::convert::convert;
 use atrous::data::source::{Layout, Source};
 use atrous::data::voc_devkit::Task;
 use atrous::data::voc_npy::{self, Split, VocNpy};
-use atrous::data::{Dataset, Labels, Mask, Picture, check, synthetic};
+use atrous::data::{Dataset, Image, Labels, Mask, check, synthetic};
 use atrous::predict::submission::{self, Entry, Submission};
 use proptest::collection::{hash_set, vec};
 use proptest::prelude::*;
@@ -37,17 +37,17 @@ fn labels() -> impl Strategy<Value = Option<Labels>> {
     proptest::option::weighted(0.8, any::<[bool; 20]>())
 }
 
-fn picture(height: usize, width: usize, shade: u8) -> Picture {
+fn image(height: usize, width: usize, shade: u8) -> Image {
     let values = (0..height * width * 3).map(|i| shade.wrapping_add(i as u8));
-    Picture::new(height, width, values.collect()).unwrap()
+    Image::new(height, width, values.collect()).unwrap()
 }
 
-/// One sample: its Id, labels, picture, and mask.
+/// One sample: its Id, labels, image, and mask.
 #[derive(Clone, Debug)]
 struct Sample {
     id: String,
     labels: Option<Labels>,
-    picture: Picture,
+    image: Image,
     mask: Option<Mask>,
 }
 
@@ -56,20 +56,20 @@ fn samples(at_most: usize) -> impl Strategy<Value = Vec<Sample>> {
     (ids(at_most), vec(rest, at_most)).prop_map(|(ids, rest)| {
         let sample =
             |(id, (labels, height, width, shade, classes)): (String, (_, _, _, _, Option<Vec<u8>>))| {
-                let picture = picture(height, width, shade);
+                let image = image(height, width, shade);
                 let mask =
                     classes.map(|classes| Mask::new(height, width, classes[..height * width].to_vec()));
-                Sample { id, labels, picture, mask: mask.map(Result::unwrap) }
+                Sample { id, labels, image, mask: mask.map(Result::unwrap) }
             };
         ids.into_iter().zip(rest).map(sample).collect()
     })
 }
 
 fn write(root: &Path, split: Split, samples: &[Sample]) {
-    fs::create_dir_all(split.picture(root, "").parent().unwrap()).unwrap();
+    fs::create_dir_all(split.image(root, "").parent().unwrap()).unwrap();
     fs::create_dir_all(split.mask(root, "").parent().unwrap()).unwrap();
     for sample in samples {
-        voc_npy::write_picture(split.picture(root, &sample.id), &sample.picture).unwrap();
+        voc_npy::write_image(split.image(root, &sample.id), &sample.image).unwrap();
         if let Some(mask) = &sample.mask {
             voc_npy::write_mask(split.mask(root, &sample.id), mask).unwrap();
         }
@@ -78,7 +78,7 @@ fn write(root: &Path, split: Split, samples: &[Sample]) {
     voc_npy::write_csv(split.csv(root), rows).unwrap();
 }
 
-/// The samples of a split by their Ids, pictures left out.
+/// The samples of a split by their Ids, images left out.
 fn read(root: &Path, split: Split) -> Vec<(String, Option<Labels>, Option<Mask>)> {
     let dataset = VocNpy::open(root, split).unwrap();
     let sample = |i: usize| (dataset.id(i), dataset.labels(i), dataset.mask(i).unwrap());
@@ -136,12 +136,12 @@ proptest! {
     }
 
     #[test]
-    fn pictures_and_masks_read_back(height in 1..40usize, width in 1..40usize, shade in any::<u8>()) {
+    fn images_and_masks_read_back(height in 1..40usize, width in 1..40usize, shade in any::<u8>()) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.npy");
-        let picture = picture(height, width, shade);
-        voc_npy::write_picture(&path, &picture).unwrap();
-        prop_assert!(voc_npy::read_picture(&path).unwrap() == picture);
+        let image = image(height, width, shade);
+        voc_npy::write_image(&path, &image).unwrap();
+        prop_assert!(voc_npy::read_image(&path).unwrap() == image);
         prop_assert_eq!(voc_npy::read_size(&path).unwrap(), (height, width));
         let mask = Mask::new(height, width, vec![shade % 21; height * width]).unwrap();
         voc_npy::write_mask(&path, &mask).unwrap();
@@ -222,10 +222,10 @@ fn what_is_made_up_passes_the_check_in_both_layouts() {
     }
 }
 
-/// A folder of one training picture, which is right but for its size.
+/// A folder of one training image, which is right but for its size.
 fn of_size(root: &Path, height: usize, width: usize) {
-    let picture = Picture::new(height, width, vec![90; height * width * 3]).unwrap();
-    let sample = Sample { id: "0".into(), labels: Some([true; 20]), picture, mask: None };
+    let image = Image::new(height, width, vec![90; height * width * 3]).unwrap();
+    let sample = Sample { id: "0".into(), labels: Some([true; 20]), image, mask: None };
     write(root, Split::Train, &[sample]);
 }
 
@@ -248,19 +248,19 @@ fn what_a_jpeg_cannot_hold_is_refused_before_anything_is_written() {
         of_size(&npy, height, width);
         convert(&npy, &voc, Layout::VocDevkit, &go_on).unwrap();
         let report = check::check(&voc).unwrap();
-        assert!(report.is_fine() && report.splits[0].pictures == 1, "{report}");
+        assert!(report.is_fine() && report.splits[0].images == 1, "{report}");
         fs::remove_dir_all(&voc).unwrap();
     }
 }
 
 #[test]
-fn a_picture_without_a_mask_is_not_lost_among_those_that_have_one() {
+fn a_image_without_a_mask_is_not_lost_among_those_that_have_one() {
     let out = tempfile::tempdir().unwrap();
     let [npy, voc] = ["npy", "voc"].map(|name| out.path().join(name));
     let sample = |id: &str, mask: Option<u8>| Sample {
         id: id.into(),
         labels: Some([false; 20]),
-        picture: picture(4, 4, 7),
+        image: image(4, 4, 7),
         mask: mask.map(|class| Mask::new(4, 4, vec![class; 16]).unwrap()),
     };
     write(&npy, Split::Train, &[sample("a", None), sample("b", Some(3)), sample("c", None)]);

@@ -1,4 +1,4 @@
-//! A run and its pictures: found again by their Ids, refused where they are others, left out where their
+//! A run and its images: found again by their Ids, refused where they are others, left out where their
 //! truth is not known. With the command, as a person has it.
 #![cfg(feature = "cli")]
 
@@ -66,7 +66,7 @@ fn reverse(table: &Path) {
 }
 
 #[test]
-fn pictures_are_found_again_after_the_table_is_sorted_anew() {
+fn images_are_found_again_after_the_table_is_sorted_anew() {
     let scratch = Scratch::new(10);
     scratch.classify("a");
     let before = scratch.done("evaluate --data d --checkpoint a");
@@ -78,7 +78,7 @@ fn pictures_are_found_again_after_the_table_is_sorted_anew() {
 }
 
 #[test]
-fn other_pictures_other_labels_and_other_masks_are_refused_by_name() {
+fn other_images_other_labels_and_other_masks_are_refused_by_name() {
     let scratch = Scratch::new(10);
     scratch.classify("a");
     let segment =
@@ -92,7 +92,7 @@ fn other_pictures_other_labels_and_other_masks_are_refused_by_name() {
         let error = scratch.refused(command);
         assert!(error.contains("not the pictures of the run") && error.contains("`0`"), "{error}");
     }
-    // A picture more changes nothing, a picture less does.
+    // A image more changes nothing, a image less does.
     let table = scratch.path("d/train/train_set.csv");
     let text = fs::read_to_string(&table).unwrap();
     let last = text.lines().last().unwrap();
@@ -126,7 +126,7 @@ fn other_pictures_other_labels_and_other_masks_are_refused_by_name() {
 }
 
 #[test]
-fn any_labelled_pictures_are_scored_and_those_trained_on_are_told() {
+fn any_labelled_images_are_scored_and_those_trained_on_are_told() {
     let scratch = Scratch::new(10);
     scratch.classify("a");
     let all = scratch.done("evaluate --data d --checkpoint a --split all");
@@ -152,7 +152,7 @@ fn any_labelled_pictures_are_scored_and_those_trained_on_are_told() {
 }
 
 #[test]
-fn pictures_without_labels_or_masks_are_counted_and_left_out() {
+fn images_without_labels_or_masks_are_counted_and_left_out() {
     let scratch = Scratch::new(10);
     let table = scratch.path("d/train/train_set.csv");
     let text = fs::read_to_string(&table).unwrap();
@@ -265,7 +265,7 @@ fn a_run_that_goes_on_with_another_instruction_set_says_so() {
 }
 
 #[test]
-fn what_an_attack_learns_against_another_network_it_learns_from_pictures_of_the_first() {
+fn what_an_attack_learns_against_another_network_it_learns_from_images_of_the_first() {
     let scratch = Scratch::new(10);
     scratch.make("e", 30, 1);
     scratch.classify("a");
@@ -295,7 +295,7 @@ fn a_run_whose_validation_shows_nothing_is_done_all_the_same() {
 }
 
 #[test]
-fn a_picture_in_two_lists_of_voc_is_scored_once() {
+fn a_image_in_two_lists_of_voc_is_scored_once() {
     let scratch = Scratch::new(10);
     scratch.done("data convert --from d --to v --layout voc");
     let segment = "train segment --size 32 --epochs 1 --batch-size 4 --val-fraction 0.3";
@@ -308,12 +308,12 @@ fn a_picture_in_two_lists_of_voc_is_scored_once() {
 }
 
 #[test]
-fn validation_pictures_that_are_training_pictures_under_another_id_are_told() {
+fn validation_images_that_are_training_images_under_another_id_are_told() {
     let scratch = Scratch::new(10);
     assert!(!scratch.classify("a").contains("under another Id"));
-    let picture = |i: usize| scratch.path(&format!("d/train/img/train_{i}.npy"));
+    let image = |i: usize| scratch.path(&format!("d/train/img/train_{i}.npy"));
     for i in 1..10 {
-        fs::copy(picture(0), picture(i)).unwrap();
+        fs::copy(image(0), image(i)).unwrap();
     }
     let said = scratch.classify("b");
     assert!(

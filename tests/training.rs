@@ -10,11 +10,11 @@ use atrous::data::class_weights::balanced;
 use atrous::data::loader::{Batch, Loader};
 use atrous::data::synthetic::Synthetic;
 use atrous::data::transforms::Augment;
-use atrous::data::transforms::Recipe;
-use atrous::data::{Dataset, Labels, Mask, Picture};
+use atrous::data::transforms::Transforms;
+use atrous::data::{Dataset, Image, Labels, Mask};
 use atrous::models::{Head, Spec};
 use atrous::nn::Model;
-use atrous::train::{self, Event, Pace, Plan, Schedule, Trainer, Unfreeze, evaluate};
+use atrous::train::{self, CheckpointPolicy, Event, Schedule, TrainConfig, Trainer, Unfreeze, evaluate};
 use atrous::{Error, Result, Tensor};
 use std::fs;
 use std::ops::ControlFlow::{self, Break, Continue};
@@ -24,13 +24,13 @@ use std::sync::Arc;
 /// The smallest side that the AlexNet-like network takes.
 const SIDE: usize = 108;
 
-/// Made-up pictures, made once.
-struct Kept(Vec<(Picture, Labels)>);
+/// Made-up images, made once.
+struct Kept(Vec<(Image, Labels)>);
 
 impl Kept {
     fn first(len: usize) -> Arc<dyn Dataset> {
         let set = Synthetic::train(11, len);
-        Arc::new(Kept((0..len).map(|i| (set.picture(i).unwrap(), set.labels(i).unwrap())).collect()))
+        Arc::new(Kept((0..len).map(|i| (set.image(i).unwrap(), set.labels(i).unwrap())).collect()))
     }
 }
 
@@ -47,7 +47,7 @@ impl Dataset for Kept {
         Some(self.0[index].1)
     }
 
-    fn picture(&self, index: usize) -> Result<Picture> {
+    fn image(&self, index: usize) -> Result<Image> {
         Ok(self.0[index].0.clone())
     }
 
@@ -57,9 +57,9 @@ impl Dataset for Kept {
 }
 
 /// Two epochs of three steps, the last step smaller, with everything on that draws random numbers.
-fn plan(dataset: &dyn Dataset) -> Plan {
+fn config(dataset: &dyn Dataset) -> TrainConfig {
     let weights = balanced((0..dataset.len()).filter_map(|i| dataset.labels(i)));
-    Plan {
+    TrainConfig {
         epochs: 2,
         batch_size: 3,
         learning_rate: 1e-3,
@@ -71,24 +71,25 @@ fn plan(dataset: &dyn Dataset) -> Plan {
         class_weights: Some(weights.map(|w| w as f32).to_vec()),
         train_indices: (0..7).collect(),
         val_indices: (8..10).collect(),
-        ..Plan::new(Spec::new("alexnet", SIDE, 20))
+        ..TrainConfig::new(Spec::new("alexnet", SIDE, 20))
     }
 }
 
-fn trainer(plan: Plan, side: usize) -> Trainer {
-    let plan = Plan { network: Spec::new("alexnet", side, 20), ..plan };
-    let model = Model::new(plan.graph().unwrap(), plan.seed);
-    Trainer::new(model, plan).unwrap()
+fn trainer(config: TrainConfig, side: usize) -> Trainer {
+    let config = TrainConfig { network: Spec::new("alexnet", side, 20), ..config };
+    let model = Model::new(config.graph().unwrap(), config.seed);
+    Trainer::new(model, config).unwrap()
 }
 
 /// The loaders of training and of validation, as the plan has them.
-fn loaders(dataset: &Arc<dyn Dataset>, plan: &Plan, side: usize) -> (Loader, Loader) {
-    assert_eq!(plan.network.size, side);
-    let training = Loader::shuffled(dataset.clone(), plan.training_recipe(), plan.batch_size, plan.seed);
-    let validation = Loader::new(dataset.clone(), plan.scoring_recipe(), plan.batch_size);
+fn loaders(dataset: &Arc<dyn Dataset>, config: &TrainConfig, side: usize) -> (Loader, Loader) {
+    assert_eq!(config.network.size, side);
+    let training =
+        Loader::shuffled(dataset.clone(), config.training_transforms(), config.batch_size, config.seed);
+    let validation = Loader::new(dataset.clone(), config.scoring_transforms(), config.batch_size);
     (
-        Loader { indices: plan.train_indices.clone(), workers: 2, ..training },
-        Loader { indices: plan.val_indices.clone(), ..validation },
+        Loader { indices: config.train_indices.clone(), workers: 2, ..training },
+        Loader { indices: config.val_indices.clone(), ..validation },
     )
 }
 
@@ -100,27 +101,27 @@ fn fit(
     mut monitor: impl FnMut(Event) -> ControlFlow<()>,
 ) -> Result<()> {
     let side = trainer.model.graph.nodes()[0].output_shape[0];
-    let (training, validation) = loaders(dataset, &trainer.plan, side);
-    let pace = Pace { checkpoint: Some(path.to_owned()), every_steps: None, best: None };
+    let (training, validation) = loaders(dataset, &trainer.config, side);
+    let pace = CheckpointPolicy { checkpoint: Some(path.to_owned()), every_steps: None, best: None };
     trainer.fit(&training, Some(&validation), &pace, &mut monitor)
 }
 
 /// The checkpoint of a run from its beginning to its end.
-fn uninterrupted(dataset: &Arc<dyn Dataset>, plan: Plan) -> Vec<u8> {
+fn uninterrupted(dataset: &Arc<dyn Dataset>, config: TrainConfig) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.safetensors");
-    fit(&mut trainer(plan, SIDE), dataset, &path, |_| Continue(())).unwrap();
+    fit(&mut trainer(config, SIDE), dataset, &path, |_| Continue(())).unwrap();
     fs::read(&path).unwrap()
 }
 
 #[test]
 fn one_two_and_three_threads_leave_the_same_checkpoint() {
     let dataset = Kept::first(10);
-    let run = |threads| threads::with(threads, || uninterrupted(&dataset, plan(&*dataset))).unwrap();
+    let run = |threads| threads::with(threads, || uninterrupted(&dataset, config(&*dataset))).unwrap();
     let one = run(1);
     assert!(one == run(2), "two threads gave other bits than one");
     assert!(one == run(3), "three threads gave other bits than one");
-    let other = uninterrupted(&dataset, Plan { seed: 6, ..plan(&*dataset) });
+    let other = uninterrupted(&dataset, TrainConfig { seed: 6, ..config(&*dataset) });
     assert!(one != other, "the seed changes nothing");
 }
 
@@ -129,13 +130,13 @@ fn a_run_stopped_anywhere_and_resumed_ends_with_the_same_bytes() {
     let dataset = Kept::first(10);
     // Momentum, so that each optimizer's state is in one of the runs.
     for (optimizer, momentum) in [("adam", 0.0), ("rmsprop", 0.9)] {
-        let plan = Plan { optimizer: optimizer.into(), momentum, ..plan(&*dataset) };
-        let whole = uninterrupted(&dataset, plan.clone());
+        let config = TrainConfig { optimizer: optimizer.into(), momentum, ..config(&*dataset) };
+        let whole = uninterrupted(&dataset, config.clone());
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.safetensors");
         // Two epochs: each begins, takes three steps, and ends.
         for stop in 0..10 {
-            let mut first = trainer(plan.clone(), SIDE);
+            let mut first = trainer(config.clone(), SIDE);
             let mut events = 0;
             let stopped = fit(&mut first, &dataset, &path, |_| {
                 events += 1;
@@ -146,7 +147,7 @@ fn a_run_stopped_anywhere_and_resumed_ends_with_the_same_bytes() {
             };
             assert!(message.contains("a.safetensors") && message.contains("--resume"), "{message}");
             let (mut second, saved) = train::load(&path).unwrap();
-            assert_eq!((saved.position, &saved.plan), (first.position, &plan));
+            assert_eq!((saved.position, &saved.config), (first.position, &config));
             fit(&mut second, &dataset, &path, |_| Continue(())).unwrap();
             assert!(whole == fs::read(&path).unwrap(), "{optimizer}: stopped at event {stop}");
         }
@@ -157,16 +158,16 @@ fn a_run_stopped_anywhere_and_resumed_ends_with_the_same_bytes() {
 fn a_run_that_ends_between_its_two_files_ends_with_the_same_bytes_when_it_is_resumed() {
     let dataset = Kept::first(10);
     // A rate that changes from step to step: after the last one of an epoch, too.
-    let plan = Plan { schedule: Schedule::Cosine, warmup: 0.5, ..plan(&*dataset) };
+    let config = TrainConfig { schedule: Schedule::Cosine, warmup: 0.5, ..config(&*dataset) };
     let run = |trainer: &mut Trainer, folder: &Path| {
-        let (training, validation) = loaders(&dataset, &trainer.plan, SIDE);
+        let (training, validation) = loaders(&dataset, &trainer.config, SIDE);
         let [checkpoint, best] =
             ["a.safetensors", "best.safetensors"].map(|name| Some(folder.join(name)));
-        let pace = Pace { checkpoint, every_steps: Some(3), best };
+        let pace = CheckpointPolicy { checkpoint, every_steps: Some(3), best };
         trainer.fit(&training, Some(&validation), &pace, &mut |_| Continue(()))
     };
     let whole = tempfile::tempdir().unwrap();
-    let mut undisturbed = trainer(plan.clone(), SIDE);
+    let mut undisturbed = trainer(config.clone(), SIDE);
     run(&mut undisturbed, whole.path()).unwrap();
 
     let folder = tempfile::tempdir().unwrap();
@@ -174,7 +175,7 @@ fn a_run_that_ends_between_its_two_files_ends_with_the_same_bytes_when_it_is_res
         (folder.path().join("a.safetensors"), folder.path().join("best.safetensors"));
     // The state after the epoch's last step is there, the best cannot be written.
     fs::create_dir(&best).unwrap();
-    assert!(run(&mut trainer(plan, SIDE), folder.path()).is_err());
+    assert!(run(&mut trainer(config, SIDE), folder.path()).is_err());
     fs::remove_dir(&best).unwrap();
     let (mut resumed, saved) = train::load(&checkpoint).unwrap();
     assert_eq!((saved.position.epoch, saved.position.step), (0, 3));
@@ -190,11 +191,12 @@ fn a_run_that_ends_between_its_two_files_ends_with_the_same_bytes_when_it_is_res
 #[test]
 fn a_loss_that_is_no_number_stops_with_the_layer_it_comes_from() {
     let dataset = Kept::first(10);
-    let mut trainer = trainer(plan(&*dataset), SIDE);
+    let mut trainer = trainer(config(&*dataset), SIDE);
     let shape = trainer.model.parameter("conv2d_1/kernel").unwrap().value.shape();
     trainer.model.set("conv2d_1/kernel", Tensor::full(shape, f32::MAX)).unwrap();
-    let (training, _) = loaders(&dataset, &trainer.plan, SIDE);
-    let error = trainer.fit(&training, None, &Pace::default(), &mut |_| Continue(())).unwrap_err();
+    let (training, _) = loaders(&dataset, &trainer.config, SIDE);
+    let error =
+        trainer.fit(&training, None, &CheckpointPolicy::default(), &mut |_| Continue(())).unwrap_err();
     let message = error.to_string();
     assert!(matches!(error, Error::Diverged(_)), "{message}");
     for wanted in ["epoch 1, step 1", "the output of the layer `conv2d_1`", "--learning-rate"] {
@@ -202,7 +204,7 @@ fn a_loss_that_is_no_number_stops_with_the_layer_it_comes_from() {
     }
 }
 
-/// The binary cross-entropy of giving every picture each class's share.
+/// The binary cross-entropy of giving every image each class's share.
 fn prior_loss(dataset: &dyn Dataset) -> f64 {
     let n = dataset.len() as f64;
     let count = |class: usize| (0..dataset.len()).filter(|&i| dataset.labels(i).unwrap()[class]).count();
@@ -211,28 +213,28 @@ fn prior_loss(dataset: &dyn Dataset) -> f64 {
 }
 
 #[test]
-fn the_network_overfits_64_pictures() {
+fn the_network_overfits_64_images() {
     let dataset = Kept::first(64);
     let (side, prior) = (150, prior_loss(&*dataset));
-    let plan = Plan {
+    let config = TrainConfig {
         epochs: 110,
         batch_size: 16,
         augment: Augment::None,
         class_weights: None,
         train_indices: (0..64).collect(),
         val_indices: Vec::new(),
-        ..plan(&*dataset)
+        ..config(&*dataset)
     };
-    let mut trainer = trainer(plan, side);
-    let (training, _) = loaders(&dataset, &trainer.plan, side);
-    let pictures = Loader::new(dataset, Recipe::plain(side), 16);
+    let mut trainer = trainer(config, side);
+    let (training, _) = loaders(&dataset, &trainer.config, side);
+    let images = Loader::new(dataset, Transforms::plain(side), 16);
     let mut monitor = |_: Event| Continue(());
-    trainer.fit(&training, None, &Pace::default(), &mut monitor).unwrap();
+    trainer.fit(&training, None, &CheckpointPolicy::default(), &mut monitor).unwrap();
     // Smaller steps at the end, so that the moving statistics catch up with the weights.
     trainer.optimizer.learning_rate = 2e-4;
-    trainer.plan.epochs = 140;
-    trainer.fit(&training, None, &Pace::default(), &mut monitor).unwrap();
-    let scores = evaluate(&trainer.model, trainer.plan.loss().unwrap(), &pictures).unwrap();
+    trainer.config.epochs = 140;
+    trainer.fit(&training, None, &CheckpointPolicy::default(), &mut monitor).unwrap();
+    let scores = evaluate(&trainer.model, trainer.config.loss().unwrap(), &images).unwrap();
     let loss = scores.loss.unwrap();
     println!("loss {:.4}; always the class's share: {prior:.4}", loss);
     assert!(loss < 0.05, "{loss:.4}");
@@ -245,7 +247,7 @@ fn a_run_that_blows_up_says_where_and_leaves_the_last_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.safetensors");
     let mut trainer =
-        trainer(Plan { optimizer: "sgd".into(), learning_rate: 1e30, ..plan(&*dataset) }, SIDE);
+        trainer(TrainConfig { optimizer: "sgd".into(), learning_rate: 1e30, ..config(&*dataset) }, SIDE);
     train::save(&path, &trainer).unwrap();
     let before = fs::read(&path).unwrap();
     let mut steps = 0;
@@ -263,8 +265,8 @@ fn a_run_that_blows_up_says_where_and_leaves_the_last_checkpoint() {
 #[test]
 fn a_pixel_that_is_no_number_stops_the_first_step_and_changes_no_weight() {
     let dataset = Kept::first(10);
-    let mut trainer = trainer(plan(&*dataset), SIDE);
-    let (training, _) = loaders(&dataset, &trainer.plan, SIDE);
+    let mut trainer = trainer(config(&*dataset), SIDE);
+    let (training, _) = loaders(&dataset, &trainer.config, SIDE);
     let batch = training.epoch(0, 0).unwrap().next().unwrap().unwrap();
     let mut pixels = batch.images.as_slice::<f32>().unwrap().to_vec();
     pixels[1000] = f32::NAN;
@@ -284,8 +286,8 @@ fn weights_that_are_no_numbers_never_replace_a_checkpoint() {
     let dataset = Kept::first(10);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.safetensors");
-    let plan = Plan { val_indices: Vec::new(), ..plan(&*dataset) };
-    let mut trainer = trainer(plan, SIDE);
+    let config = TrainConfig { val_indices: Vec::new(), ..config(&*dataset) };
+    let mut trainer = trainer(config, SIDE);
     train::save(&path, &trainer).unwrap();
     let before = fs::read(&path).unwrap();
     // Training normalises by the batch, so the loss does not show what inference would.
@@ -306,33 +308,33 @@ fn weights_that_are_no_numbers_never_replace_a_checkpoint() {
 #[test]
 fn what_is_frozen_keeps_its_bits_until_its_epoch_comes() {
     let dataset = Kept::first(6);
-    let plan = Plan {
+    let config = TrainConfig {
         unfreeze: vec![Unfreeze { epoch: 0, layers: 0 }, Unfreeze { epoch: 1, layers: 3 }],
         batch_size: 3,
         epochs: 2,
         train_indices: (0..6).collect(),
-        ..Plan::new(Spec { head: Head::Pooled, ..Spec::new("mobilenetv2", 32, 20) })
+        ..TrainConfig::new(Spec { head: Head::Pooled, ..Spec::new("mobilenetv2", 32, 20) })
     };
-    let mut model = Model::new(plan.graph().unwrap(), 3);
+    let mut model = Model::new(config.graph().unwrap(), 3);
     // Keras' initializer takes all channels for a depthwise kernel's inputs: through 17 blocks at
-    // random nothing would be left of the pictures.
+    // random nothing would be left of the images.
     for parameter in model.parameters.iter_mut().filter(|p| p.path.ends_with("depthwise_kernel")) {
         parameter.value = atrous::ops::scale(&parameter.value, 30.0).unwrap();
     }
     let before = model.clone();
-    let mut trainer = Trainer::new(model, plan).unwrap();
-    let (training, _) = loaders(&dataset, &trainer.plan, 32);
+    let mut trainer = Trainer::new(model, config).unwrap();
+    let (training, _) = loaders(&dataset, &trainer.config, 32);
     let changed = |trainer: &Trainer| -> Vec<String> {
         let pairs = trainer.model.parameters.iter().zip(&before.parameters);
         let other = |a: &Tensor, b: &Tensor| a.to_vec_f64() != b.to_vec_f64();
         pairs.filter(|(a, b)| other(&a.value, &b.value)).map(|(a, _)| a.path.clone()).collect()
     };
     let mut after = Vec::new();
-    trainer.plan.epochs = 1;
-    trainer.fit(&training, None, &Pace::default(), &mut |_| Continue(())).unwrap();
+    trainer.config.epochs = 1;
+    trainer.fit(&training, None, &CheckpointPolicy::default(), &mut |_| Continue(())).unwrap();
     after.push(changed(&trainer));
-    trainer.plan.epochs = 2;
-    trainer.fit(&training, None, &Pace::default(), &mut |_| Continue(())).unwrap();
+    trainer.config.epochs = 2;
+    trainer.fit(&training, None, &CheckpointPolicy::default(), &mut |_| Continue(())).unwrap();
     after.push(changed(&trainer));
     assert_eq!(after[0], ["dense/kernel", "dense/bias"]);
     let statistics = ["gamma", "beta", "moving_mean", "moving_variance"];
@@ -345,7 +347,7 @@ fn what_is_frozen_keeps_its_bits_until_its_epoch_comes() {
 #[test]
 fn a_segmentation_run_stops_resumes_and_ends_with_the_same_bytes() {
     let dataset: Arc<dyn Dataset> = Arc::new(Synthetic::train(11, 6));
-    let plan = Plan {
+    let config = TrainConfig {
         batch_size: 2,
         epochs: 2,
         augment: Augment::Colour,
@@ -356,11 +358,11 @@ fn a_segmentation_run_stops_resumes_and_ends_with_the_same_bytes() {
         balanced: true,
         train_indices: (0..4).collect(),
         val_indices: vec![4, 5],
-        ..Plan::new(Spec::new("deeplabv3plus", 32, 21))
+        ..TrainConfig::new(Spec::new("deeplabv3plus", 32, 21))
     };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.safetensors");
-    let new = || Trainer::new(Model::new(plan.graph().unwrap(), 3), plan.clone()).unwrap();
+    let new = || Trainer::new(Model::new(config.graph().unwrap(), 3), config.clone()).unwrap();
     let mut whole = new();
     fit(&mut whole, &dataset, &path, |_| Continue(())).unwrap();
     let expected = fs::read(&path).unwrap();
@@ -386,7 +388,7 @@ fn a_run_on_a_device_has_the_cpus_losses_and_repeats_its_bits() {
     use atrous::Device;
     let Some(tested) = common::test_device() else { return };
     let dataset: Arc<dyn Dataset> = Arc::new(Synthetic::train(11, 9));
-    let shared = |spec: Spec| Plan {
+    let shared = |spec: Spec| TrainConfig {
         batch_size: 4,
         epochs: 2,
         schedule: Schedule::Cosine,
@@ -399,13 +401,14 @@ fn a_run_on_a_device_has_the_cpus_losses_and_repeats_its_bits() {
         learning_rate: 0.003,
         train_indices: (0..7).collect(),
         val_indices: vec![7, 8],
-        ..Plan::new(spec)
+        ..TrainConfig::new(spec)
     };
-    for plan in [shared(Spec::new("alexnet", SIDE, 20)), shared(Spec::new("deeplabv3plus", 64, 21))] {
+    for config in [shared(Spec::new("alexnet", SIDE, 20)), shared(Spec::new("deeplabv3plus", 64, 21))] {
         let folder = tempfile::tempdir().unwrap();
         let run = |device: Device, file: &str, eager: bool| {
             let path = folder.path().join(file);
-            let mut trainer = Trainer::new(Model::new(plan.graph().unwrap(), 3), plan.clone()).unwrap();
+            let mut trainer =
+                Trainer::new(Model::new(config.graph().unwrap(), 3), config.clone()).unwrap();
             trainer.to_device(device).unwrap();
             trainer.eager = eager;
             fit(&mut trainer, &dataset, &path, |_| Continue(())).unwrap();
@@ -417,18 +420,18 @@ fn a_run_on_a_device_has_the_cpus_losses_and_repeats_its_bits() {
         let (there, bytes) = run(tested, "device.safetensors", false);
         for (a, b) in here.iter().zip(&there) {
             let close = |a: f64, b: f64| (a - b).abs() <= 1e-3 * a.abs();
-            assert!(close(a.loss, b.loss), "{}: {} and {}", plan.network.name, a.loss, b.loss);
+            assert!(close(a.loss, b.loss), "{}: {} and {}", config.network.name, a.loss, b.loss);
             let (a, b) = (a.val_loss.unwrap(), b.val_loss.unwrap());
-            assert!(close(a, b), "{}: {a} and {b}", plan.network.name);
+            assert!(close(a, b), "{}: {a} and {b}", config.network.name);
         }
         let (a, b) = (here[1], there[1]);
         println!(
             "{}: {} {:?}, on the device {} {:?}",
-            plan.network.name, a.loss, a.val_loss, b.loss, b.val_loss
+            config.network.name, a.loss, a.val_loss, b.loss, b.val_loss
         );
         let eager = run(tested, "eager.safetensors", true).1;
         assert!(bytes == eager, "the captured step is not the eager one");
-        if plan.network.name == "alexnet" {
+        if config.network.name == "alexnet" {
             let again = run(tested, "again.safetensors", false).1;
             assert!(bytes == again, "other bits in a second run");
         }
@@ -448,31 +451,36 @@ fn every_network_steps_on_a_device() {
     use atrous::data::loader::batch;
     let Some(tested) = common::test_device() else { return };
     let dataset: Arc<dyn Dataset> = Arc::new(Synthetic::train(5, 4));
-    let plan = |name: &str, size| Plan {
+    let config = |name: &str, size| TrainConfig {
         optimizer: "sgd".into(),
         learning_rate: 1e-3,
         batch_size: 2,
-        // The statistics of two pictures of one pixel each hang on their last bits. (The run above has them.)
+        // The statistics of two images of one pixel each hang on their last bits. (The run above has them.)
         freeze_batch_norm: true,
-        ..Plan::new(Spec::new(name, size, if name == "deeplabv3plus" { 21 } else { 20 }))
+        ..TrainConfig::new(Spec::new(name, size, if name == "deeplabv3plus" { 21 } else { 20 }))
     };
-    let frozen = |plan: Plan| Plan { unfreeze: vec![Unfreeze { epoch: 0, layers: 0 }], ..plan };
+    let frozen =
+        |config: TrainConfig| TrainConfig { unfreeze: vec![Unfreeze { epoch: 0, layers: 0 }], ..config };
     let plans = [
-        Plan { class_weights: Some(vec![0.5; 20]), clip_norm: Some(0.1), ..plan("mobilenetv2", 32) },
-        frozen(plan("resnet50v2", 32)),
-        frozen(Plan { label_smoothing: 0.1, ..plan("vgg16", 32) }),
-        Plan { focal: 2.0, optimizer: "adam".into(), ..plan("mobilenet", 32) },
-        Plan { momentum: 0.9, learning_rate: 1e-4, ..plan("alexnet", SIDE) },
+        TrainConfig {
+            class_weights: Some(vec![0.5; 20]),
+            clip_norm: Some(0.1),
+            ..config("mobilenetv2", 32)
+        },
+        frozen(config("resnet50v2", 32)),
+        frozen(TrainConfig { label_smoothing: 0.1, ..config("vgg16", 32) }),
+        TrainConfig { focal: 2.0, optimizer: "adam".into(), ..config("mobilenet", 32) },
+        TrainConfig { momentum: 0.9, learning_rate: 1e-4, ..config("alexnet", SIDE) },
     ];
-    for plan in plans {
-        let name = plan.network.name.clone();
+    for config in plans {
+        let name = config.network.name.clone();
         let losses = |device: Device, eager: bool| -> Vec<f64> {
-            let model = Model::new(plan.graph().unwrap(), 3);
-            let mut trainer = Trainer::new(model, plan.clone()).unwrap();
+            let model = Model::new(config.graph().unwrap(), 3);
+            let mut trainer = Trainer::new(model, config.clone()).unwrap();
             trainer.to_device(device).unwrap();
             trainer.eager = eager;
-            let recipe = plan.training_recipe();
-            let batch = |i| batch(&*dataset, &recipe, &[i, 3], 1, 0).unwrap();
+            let transforms = config.training_transforms();
+            let batch = |i| batch(&*dataset, &transforms, &[i, 3], 1, 0).unwrap();
             let losses = (0..3).map(|i| trainer.step(&batch(i)).unwrap().0).collect();
             assert_eq!(trainer.replays(), device != Device::Cpu && !eager, "{name}");
             losses

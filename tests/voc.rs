@@ -2,15 +2,15 @@
 #![cfg(feature = "pictures")]
 
 use atrous::data::convert::convert;
-use atrous::data::loader::batch;
-use atrous::data::picture_files::{
-    decode_mask_png, decode_picture, read_mask_png, write_jpeg, write_mask_png, write_png,
+use atrous::data::image_files::{
+    decode_image, decode_mask_png, read_mask_png, write_jpeg, write_mask_png, write_png,
 };
+use atrous::data::loader::batch;
 use atrous::data::source::{Layout, Source};
-use atrous::data::transforms::Recipe;
+use atrous::data::transforms::Transforms;
 use atrous::data::voc_devkit::{self, Task, VocDevkit, read_annotation};
 use atrous::data::voc_npy::{Split, VocNpy};
-use atrous::data::{CLASSES, Dataset, Labels, Mask, Picture, check};
+use atrous::data::{CLASSES, Dataset, Image, Labels, Mask, check};
 use proptest::prelude::*;
 use std::fs;
 use std::ops::ControlFlow;
@@ -18,9 +18,9 @@ use std::path::Path;
 
 const CONTINUE: ControlFlow<()> = ControlFlow::Continue(());
 
-fn picture(height: usize, width: usize, shade: u8) -> Picture {
+fn image(height: usize, width: usize, shade: u8) -> Image {
     let value = |i: usize| shade.wrapping_add((i / 3 / width * 4 + i / 3 % width * 2) as u8 / 4);
-    Picture::new(height, width, (0..height * width * 3).map(value).collect()).unwrap()
+    Image::new(height, width, (0..height * width * 3).map(value).collect()).unwrap()
 }
 
 fn mask(height: usize, width: usize, class: u8) -> Mask {
@@ -39,7 +39,7 @@ fn labels(classes: &[usize]) -> Option<Labels> {
     Some(std::array::from_fn(|class| classes.contains(&class)))
 }
 
-/// Training pictures `a` (aeroplane) and `b` (cat), `c` (dog) for validation, without class lists
+/// Training images `a` (aeroplane) and `b` (cat), `c` (dog) for validation, without class lists
 /// or annotations: labels are the masks'.
 fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -47,7 +47,7 @@ fn folder() -> tempfile::TempDir {
     fs::create_dir_all(root.join("JPEGImages")).unwrap();
     fs::create_dir_all(root.join("SegmentationClass")).unwrap();
     for (id, class, height) in [("a", 1, 12), ("b", 8, 16), ("c", 12, 20)] {
-        write_jpeg(voc_devkit::picture_path(root, id), &picture(height, 18, 9 * class)).unwrap();
+        write_jpeg(voc_devkit::image_path(root, id), &image(height, 18, 9 * class)).unwrap();
         write_mask_png(voc_devkit::mask_path(root, id), &mask(height, 18, class)).unwrap();
     }
     write(&Task::Segmentation.list(root, "train"), "a\nb\n");
@@ -65,8 +65,8 @@ fn a_folder_is_read_with_its_masks_labels_where_nothing_else_gives_them() {
     let train = VocDevkit::open(dir.path(), Task::Segmentation, "train").unwrap();
     assert_eq!((train.len(), train.id(1)), (2, "b".to_owned()));
     assert_eq!((train.labels(0), train.labels(1)), (labels(&[0]), labels(&[7])));
-    let (picture, mask) = (train.picture(1).unwrap(), train.mask(1).unwrap().unwrap());
-    assert_eq!((picture.height, picture.width, mask.height, mask.width), (16, 18, 16, 18));
+    let (image, mask) = (train.image(1).unwrap(), train.mask(1).unwrap().unwrap());
+    assert_eq!((image.height, image.width, mask.height, mask.width), (16, 18, 16, 18));
     assert!(mask == self::mask(16, 18, 8));
     let error = error(dir.path(), Task::Segmentation, "test");
     assert!(
@@ -107,7 +107,7 @@ fn class_lists_go_before_annotations_and_those_before_masks() {
     }
     let in_lists: Vec<usize> = (0..20).filter(|class| class % 4 < 2).collect();
     assert_eq!((open().labels(0), open().labels(1)), (labels(&[0]), labels(&in_lists)));
-    // The classes' lists are a list of pictures too.
+    // The classes' lists are a list of images too.
     let main = VocDevkit::open(root, Task::Main, "train").unwrap();
     assert_eq!((main.len(), main.id(0), main.labels(0)), (1, "b".to_owned(), labels(&in_lists)));
     // One of twenty does not name it: they do not say what is in it.
@@ -177,8 +177,8 @@ fn a_mask_of_another_size_or_with_a_label_that_is_none_is_told_with_its_file() {
     let path = voc_devkit::mask_path(root, "a");
     write_mask_png(&path, &mask(18, 12, 1)).unwrap();
     let train = VocDevkit::open(root, Task::Segmentation, "train").unwrap();
-    let recipe = Recipe { masks: true, ..Recipe::plain(8) };
-    let error = batch(&train, &recipe, &[0], 0, 0).unwrap_err().to_string();
+    let transforms = Transforms { masks: true, ..Transforms::plain(8) };
+    let error = batch(&train, &transforms, &[0], 0, 0).unwrap_err().to_string();
     assert!(error.contains("a.png: expected the picture's size, 12×18, got 18×12"), "{error}");
     for label in [21, 128, 254] {
         let mut wrong = mask(12, 18, 1);
@@ -188,7 +188,7 @@ fn a_mask_of_another_size_or_with_a_label_that_is_none_is_told_with_its_file() {
         let expected = format!("a.png: expected 0 to 20 or 255, got {label} at row 5, column 7");
         assert!(error.ends_with(&expected), "{error}");
     }
-    write_png(&path, &picture(12, 18, 3)).unwrap();
+    write_png(&path, &image(12, 18, 3)).unwrap();
     let error = train.mask(0).unwrap_err().to_string();
     assert!(
         error.contains("a.png: expected a mask of palette numbers")
@@ -198,17 +198,17 @@ fn a_mask_of_another_size_or_with_a_label_that_is_none_is_told_with_its_file() {
 }
 
 #[test]
-fn a_picture_that_cannot_be_read_is_told_with_its_file() {
+fn a_image_that_cannot_be_read_is_told_with_its_file() {
     let dir = folder();
     let root = dir.path();
-    let path = voc_devkit::picture_path(root, "a");
+    let path = voc_devkit::image_path(root, "a");
     let whole = fs::read(&path).unwrap();
     let train = VocDevkit::open(root, Task::Segmentation, "train").unwrap();
     fs::write(&path, &whole[..whole.len() / 2]).unwrap();
-    let cut = train.picture(0).unwrap_err().to_string();
+    let cut = train.image(0).unwrap_err().to_string();
     assert!(cut.contains("a.jpg: expected a JPEG file that is whole and right"), "{cut}");
     fs::write(&path, "GIF89a").unwrap();
-    let other = train.picture(0).unwrap_err().to_string();
+    let other = train.image(0).unwrap_err().to_string();
     assert!(other.contains("a.jpg: expected a JPEG file (FF D8 …), PNG or WebP"), "{other}");
     assert!(other.ends_with("got one that starts with 47 49 46 38"), "{other}");
 }
@@ -223,9 +223,9 @@ fn everything_wrong_with_a_folder_is_found_in_one_pass() {
     assert!(text.contains("Segmentation, train: 2 rows, 2 pictures, 2 masks, 12 to 16 high"), "{text}");
 
     write(&Task::Segmentation.list(root, "train"), "a\nb\nd\ne\n");
-    fs::write(voc_devkit::picture_path(root, "a"), "no JPEG").unwrap();
+    fs::write(voc_devkit::image_path(root, "a"), "no JPEG").unwrap();
     write_mask_png(voc_devkit::mask_path(root, "b"), &mask(12, 18, 8)).unwrap();
-    write_jpeg(voc_devkit::picture_path(root, "e"), &picture(12, 18, 0)).unwrap();
+    write_jpeg(voc_devkit::image_path(root, "e"), &image(12, 18, 0)).unwrap();
     write_mask_png(voc_devkit::mask_path(root, "c"), &mask(20, 18, 77)).unwrap();
     let report = check::check(root).unwrap();
     let text = report.to_string();
@@ -294,13 +294,13 @@ fn devkit_to_npy_keeps_every_pixel_and_label() {
     assert_eq!(after.len(), 3);
     for i in 0..3 {
         assert_eq!((after.id(i), after.labels(i)), (before.id(i), before.labels(i)));
-        assert!(after.picture(i).unwrap() == before.picture(i).unwrap());
+        assert!(after.image(i).unwrap() == before.image(i).unwrap());
         assert!(after.mask(i).unwrap() == before.mask(i).unwrap());
     }
 }
 
 #[test]
-fn npy_to_devkit_and_back_keeps_masks_and_labels_and_nearly_the_pictures() {
+fn npy_to_devkit_and_back_keeps_masks_and_labels_and_nearly_the_images() {
     let out = tempfile::tempdir().unwrap();
     let [made, devkit, back] = ["made", "devkit", "back"].map(|name| out.path().join(name));
     atrous::data::synthetic::make(&made, 5, 2, 3, &|_, _| CONTINUE).unwrap();
@@ -318,7 +318,7 @@ fn npy_to_devkit_and_back_keeps_masks_and_labels_and_nearly_the_pictures() {
                 assert_eq!(after.labels(i), before.labels(i));
             }
             assert!(after.mask(i).unwrap() == before.mask(i).unwrap());
-            let (a, b) = (before.picture(i).unwrap(), after.picture(i).unwrap());
+            let (a, b) = (before.image(i).unwrap(), after.image(i).unwrap());
             let off: u64 = a.rgb.iter().zip(&b.rgb).map(|(a, b)| a.abs_diff(*b) as u64).sum();
             let mean = off as f64 / a.rgb.len() as f64;
             assert!(mean > 0.0 && mean < 4.0, "off by {mean} in the mean");
@@ -331,7 +331,7 @@ fn a_conversion_that_fails_leaves_nothing_and_a_folder_that_is_there_stays() {
     let dir = folder();
     let out = tempfile::tempdir().unwrap();
     let to = out.path().join("npy");
-    fs::write(voc_devkit::picture_path(dir.path(), "c"), "no JPEG").unwrap();
+    fs::write(voc_devkit::image_path(dir.path(), "c"), "no JPEG").unwrap();
     let error = convert(dir.path(), &to, Layout::VocNpy, &|_, _| CONTINUE).unwrap_err().to_string();
     assert!(error.contains("c.jpg: expected a JPEG file"), "{error}");
     assert!(names(out.path()).is_empty());
@@ -353,9 +353,9 @@ fn valid_files() -> [Vec<u8>; 3] {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x");
     let mut files = [const { Vec::new() }; 3];
-    write_jpeg(&path, &picture(16, 18, 3)).unwrap();
+    write_jpeg(&path, &image(16, 18, 3)).unwrap();
     files[0] = fs::read(&path).unwrap();
-    write_png(&path, &picture(6, 5, 3)).unwrap();
+    write_png(&path, &image(6, 5, 3)).unwrap();
     files[1] = fs::read(&path).unwrap();
     write_mask_png(&path, &mask(6, 5, 3)).unwrap();
     files[2] = fs::read(&path).unwrap();
@@ -374,8 +374,8 @@ proptest! {
                 let at = at.index(file.len());
                 file[at] = *byte;
             }
-            if let Ok(picture) = decode_picture(&file) {
-                prop_assert_eq!(picture.rgb.len(), picture.height * picture.width * 3);
+            if let Ok(image) = decode_image(&file) {
+                prop_assert_eq!(image.rgb.len(), image.height * image.width * 3);
             }
             if let Ok(mask) = decode_mask_png(&file) {
                 prop_assert_eq!(mask.classes.len(), mask.height * mask.width);
@@ -386,7 +386,7 @@ proptest! {
 
 #[test]
 #[ignore = "needs ../shared/voc"]
-fn the_749_real_pictures_are_read_and_counted() {
+fn the_749_real_images_are_read_and_counted() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/voc");
     let report = check::check(&root).unwrap();
     assert!(report.is_fine(), "{report}");
@@ -405,8 +405,8 @@ fn the_749_real_pictures_are_read_and_counted() {
     let mut differ = Vec::new();
     for i in 0..training.dataset.len() {
         let mask = training.dataset.mask(i).unwrap().unwrap();
-        let picture = training.dataset.picture(i).unwrap();
-        assert!(mask.fits(picture.height, picture.width).is_ok());
+        let image = training.dataset.image(i).unwrap();
+        assert!(mask.fits(image.height, image.width).is_ok());
         if training.dataset.labels(i) != Some(mask.labels()) {
             differ.push(training.dataset.id(i));
         }

@@ -27,7 +27,7 @@ impl Images {
                 (0..CLASSES.len()).filter(|&c| labels[c]).map(|c| CLASSES[c]).collect();
             let class = NAMES.iter().position(|name| shown == [*name]);
             if let Some(class) = class.filter(|_| images.classes.len() < count) {
-                let values = fit(&set.picture(i)?, SIDE, Fit::Stretch)?;
+                let values = fit(&set.image(i)?, SIDE, Fit::Stretch)?;
                 images.pixels.push(values.iter().map(|value| value / 255.0).collect());
                 images.classes.push(class as f32);
             }

@@ -10,21 +10,21 @@
 
 #include "conv2d.cuh"
 
-static const int TILE = 64, DEPTH = 16;
+static const int TILE = 64, BK = 16;
 
 // grid: [outputs / 64, filters / 64].
 extern "C" __global__ void __launch_bounds__(256) conv2d_3_implicit_gemm(
     const float* __restrict__ x, const float* __restrict__ w,
                                                                          const float* __restrict__ bias,
                                                                          float* __restrict__ y, Conv2d g) {
-    __shared__ __align__(16) float left[DEPTH][TILE], right[DEPTH][TILE];
+    __shared__ __align__(16) float left[BK][TILE], right[BK][TILE];
     const int t = threadIdx.x, tx = t % 16, ty = t / 16;
     const int rows = g.batch * g.out_height * g.out_width, depth = g.kernel_height * g.kernel_width * g.channels;
     const int first_row = blockIdx.x * TILE, first_column = blockIdx.y * TILE;
     const int row = first_row + t / 4;
     const Place at = place(row < rows ? row : 0, g.out_height, g.out_width);
     float sum[4][4] = {};
-    for (int k0 = 0; k0 < depth; k0 += DEPTH) {
+    for (int k0 = 0; k0 < depth; k0 += BK) {
         for (int i = 0; i < 4; i++) {
             const int k = k0 + t % 4 * 4 + i, tap = k / g.channels;
             int index = -1;
@@ -35,7 +35,7 @@ extern "C" __global__ void __launch_bounds__(256) conv2d_3_implicit_gemm(
         }
         __syncthreads();
 #pragma unroll
-        for (int k = 0; k < DEPTH; k++) {
+        for (int k = 0; k < BK; k++) {
             const float4 p = *reinterpret_cast<const float4*>(&left[k][ty * 4]);
             const float4 q = *reinterpret_cast<const float4*>(&right[k][tx * 4]);
             const float down[4] = {p.x, p.y, p.z, p.w}, across[4] = {q.x, q.y, q.z, q.w};

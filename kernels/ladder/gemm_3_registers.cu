@@ -7,17 +7,17 @@
 
 #include "common.cuh"
 
-static const int TILE = 64, DEPTH = 16;
+static const int TILE = 64, BK = 16;
 
 // Block: 256 threads, 16 by 16; grid: [n / 64, m / 64].
 extern "C" __global__ void __launch_bounds__(256) gemm_3_registers(
     const float* __restrict__ a, const float* __restrict__ b,
                                                                    float* __restrict__ c, int m, int n, int k) {
-    __shared__ __align__(16) float left[DEPTH][TILE], right[DEPTH][TILE];
+    __shared__ __align__(16) float left[BK][TILE], right[BK][TILE];
     const int t = threadIdx.x, tx = t % 16, ty = t / 16;
     const int first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
     float sum[4][4] = {};
-    for (int k0 = 0; k0 < k; k0 += DEPTH) {
+    for (int k0 = 0; k0 < k; k0 += BK) {
         for (int i = 0; i < 4; i++) {
             const int row = first_row + t / 4, along = k0 + t % 4 * 4 + i;
             left[t % 4 * 4 + i][t / 4] = row < m && along < k ? a[(i64)row * k + along] : 0.0f;
@@ -26,7 +26,7 @@ extern "C" __global__ void __launch_bounds__(256) gemm_3_registers(
         }
         __syncthreads();
 #pragma unroll
-        for (int i = 0; i < DEPTH; i++) {
+        for (int i = 0; i < BK; i++) {
             const float4 p = *reinterpret_cast<const float4*>(&left[i][ty * 4]);
             const float4 q = *reinterpret_cast<const float4*>(&right[i][tx * 4]);
             const float rows[4] = {p.x, p.y, p.z, p.w}, columns[4] = {q.x, q.y, q.z, q.w};

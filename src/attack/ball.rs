@@ -32,22 +32,22 @@ names! { "norm" Norm { Linf: "linf", L2: "l2" } }
 
 /// All perturbations of at most ε, in units of images from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ball {
+pub struct EpsBall {
     /// What is limited.
     pub norm: Norm,
     /// The most it may be: 8/255 is eight steps of an image file. 0 allows no change.
     pub epsilon: f32,
 }
 
-impl Ball {
+impl EpsBall {
     /// No value changes by more than ε.
     pub fn linf(epsilon: f32) -> Self {
-        Ball { norm: Norm::Linf, epsilon }
+        EpsBall { norm: Norm::Linf, epsilon }
     }
 
     /// The squared changes of an image sum to at most ε².
     pub fn l2(epsilon: f32) -> Self {
-        Ball { norm: Norm::L2, epsilon }
+        EpsBall { norm: Norm::L2, epsilon }
     }
 
     /// An error where ε is no number of at least 0, or more than the whole range of images.
@@ -87,9 +87,9 @@ impl Ball {
         let device = x.device();
         let (mut y, gradient, origin) = (host(x)?, host(gradient)?, host(origin)?);
         let each = y.len() / x.shape()[0].max(1);
-        let pictures =
+        let images =
             y.chunks_exact_mut(each).zip(gradient.chunks_exact(each)).zip(origin.chunks_exact(each));
-        for ((y, g), o) in pictures {
+        for ((y, g), o) in images {
             let length = g.iter().map(|&g| g as f64 * g as f64).sum::<f64>().sqrt();
             // No direction: nothing to follow.
             let scale = if length > 0.0 { size as f64 / length } else { 0.0 };
@@ -170,17 +170,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_epsilon_beyond_the_range_of_pictures_is_asked_about() {
-        let error = |ball: Ball| ball.check_for(100).unwrap_err().to_string();
-        assert!(error(Ball::linf(8.0)).contains("did you mean 8/255?"));
-        assert!(!error(Ball::linf(300.0)).contains("did you mean"));
-        assert!(error(Ball::l2(174.0)).contains("at most 173.2"), "{}", error(Ball::l2(174.0)));
-        for ball in [Ball::linf(0.0), Ball::linf(1.0), Ball::l2(8.0), Ball::l2(173.0)] {
+    fn an_epsilon_beyond_the_range_of_images_is_asked_about() {
+        let error = |ball: EpsBall| ball.check_for(100).unwrap_err().to_string();
+        assert!(error(EpsBall::linf(8.0)).contains("did you mean 8/255?"));
+        assert!(!error(EpsBall::linf(300.0)).contains("did you mean"));
+        assert!(error(EpsBall::l2(174.0)).contains("at most 173.2"), "{}", error(EpsBall::l2(174.0)));
+        for ball in [EpsBall::linf(0.0), EpsBall::linf(1.0), EpsBall::l2(8.0), EpsBall::l2(173.0)] {
             ball.check_for(100).unwrap();
         }
         for epsilon in [-0.1, f32::NAN, f32::INFINITY] {
-            assert!(error(Ball::linf(epsilon)).contains("at least 0"));
-            assert!(error(Ball::l2(epsilon)).contains("at least 0"));
+            assert!(error(EpsBall::linf(epsilon)).contains("at least 0"));
+            assert!(error(EpsBall::l2(epsilon)).contains("at least 0"));
         }
     }
 }

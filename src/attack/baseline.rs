@@ -4,7 +4,7 @@
 //! and one that is right nowhere cannot be led anywhere. Their shares of images that resist, 1 and 0,
 //! say nothing.
 
-use super::trial::Seen;
+use super::trial::VictimOutput;
 use crate::data::{CLASSES, Labels};
 use std::fmt;
 
@@ -19,14 +19,14 @@ pub enum Doubt {
     /// The network is right about no image before the attack.
     NothingRight {
         /// How many images were looked at.
-        pictures: usize,
+        images: usize,
     },
     /// All classes, or nearly so, are said of nearly all images.
     Everything {
         /// The images of which that is so.
         of: usize,
         /// How many images were looked at.
-        pictures: usize,
+        images: usize,
     },
     /// One answer is given for nearly all images, whose labels differ.
     TheSame {
@@ -35,7 +35,7 @@ pub enum Doubt {
         /// The images it is given for.
         of: usize,
         /// How many images were looked at.
-        pictures: usize,
+        images: usize,
     },
 }
 
@@ -43,20 +43,20 @@ impl Doubt {
     /// The doubt there is in what a network said of images before they were perturbed, given their true
     /// labels, where they are known.
     pub fn in_what_is_said<'a>(
-        pictures: impl IntoIterator<Item = (&'a Seen, Option<Labels>)>,
+        images: impl IntoIterator<Item = (&'a VictimOutput, Option<Labels>)>,
     ) -> Option<Doubt> {
-        let all: Vec<(&Seen, Option<Labels>)> = pictures.into_iter().collect();
-        let pictures = all.len();
-        let nearly_all = |count: usize| count as f64 >= NEARLY * pictures as f64;
-        let full = |seen: &Seen| {
+        let all: Vec<(&VictimOutput, Option<Labels>)> = images.into_iter().collect();
+        let images = all.len();
+        let nearly_all = |count: usize| count as f64 >= NEARLY * images as f64;
+        let full = |seen: &VictimOutput| {
             seen.said.iter().filter(|&&said| said).count() as f64 >= NEARLY * CLASSES.len() as f64
         };
         let of = all.iter().filter(|(seen, _)| full(seen)).count();
         if of > 0 && nearly_all(of) {
-            return Some(Doubt::Everything { of, pictures });
+            return Some(Doubt::Everything { of, images });
         }
-        if all.iter().all(|(seen, _)| seen.standing.reached) {
-            return (pictures > 0).then_some(Doubt::NothingRight { pictures });
+        if all.iter().all(|(seen, _)| seen.status.reached) {
+            return (images > 0).then_some(Doubt::NothingRight { images });
         }
         let alike = |said: Labels| all.iter().filter(move |(seen, _)| seen.said == said);
         let (said, of) = all
@@ -66,7 +66,7 @@ impl Doubt {
         let mut truths = alike(said).filter_map(|(_, truth)| *truth);
         let first = truths.next();
         let differ = truths.any(|truth| Some(truth) != first);
-        (of >= ENOUGH && nearly_all(of) && differ).then_some(Doubt::TheSame { said, of, pictures })
+        (of >= ENOUGH && nearly_all(of) && differ).then_some(Doubt::TheSame { said, of, images })
     }
 
     /// The shares that resist and that are led astray mean nothing at all.
@@ -78,24 +78,24 @@ impl Doubt {
 impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Doubt::NothingRight { pictures } => write!(
+            Doubt::NothingRight { images } => write!(
                 f,
-                "nothing to attack: none of the {pictures} pictures is right before the attack, so that \
+                "nothing to attack: none of the {images} pictures is right before the attack, so that \
                  no share of them can resist it; train the network for longer, or attack another one or \
                  other pictures"
             ),
-            Doubt::Everything { of, pictures } => write!(
+            Doubt::Everything { of, images } => write!(
                 f,
-                "untrained: of {of} of {pictures} pictures the network says all classes, or nearly so, \
+                "untrained: of {of} of {images} pictures the network says all classes, or nearly so, \
                  and resists whatever is done to it; train it for longer, or fit its thresholds"
             ),
-            Doubt::TheSame { said, of, pictures } => {
+            Doubt::TheSame { said, of, images } => {
                 let names: Vec<&str> =
                     CLASSES.iter().zip(said).filter(|(_, said)| **said).map(|(&name, _)| name).collect();
                 let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
                 write!(
                     f,
-                    "hardly trained: of {of} of {pictures} pictures the network says the same ({names}), \
+                    "hardly trained: of {of} of {images} pictures the network says the same ({names}), \
                      whatever is in them; the figures tell of that one answer. Train it for longer"
                 )
             }
@@ -106,13 +106,13 @@ impl fmt::Display for Doubt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attack::Standing;
+    use crate::attack::AttackStatus;
 
-    fn seen(said: &[usize], right: bool) -> Seen {
+    fn seen(said: &[usize], right: bool) -> VictimOutput {
         let mut labels = [false; CLASSES.len()];
         said.iter().for_each(|&class| labels[class] = true);
-        Seen {
-            standing: Standing { reached: !right, sure: false, score: 0.0 },
+        VictimOutput {
+            status: AttackStatus { reached: !right, sure: false, score: 0.0 },
             said: labels,
             probabilities: vec![0.5; CLASSES.len()],
             mask: None,
@@ -127,7 +127,7 @@ mod tests {
         Some(labels)
     }
 
-    fn doubt(all: &[(Seen, Option<Labels>)]) -> Option<Doubt> {
+    fn doubt(all: &[(VictimOutput, Option<Labels>)]) -> Option<Doubt> {
         Doubt::in_what_is_said(all.iter().map(|(seen, truth)| (seen, *truth)))
     }
 
@@ -137,29 +137,29 @@ mod tests {
         let most = &every[..18];
         let all = [(seen(&every, true), truth(1)), (seen(most, true), truth(2))];
         let found = doubt(&all).unwrap();
-        assert_eq!(found, Doubt::Everything { of: 2, pictures: 2 });
+        assert_eq!(found, Doubt::Everything { of: 2, images: 2 });
         assert!(found.leaves_no_figures() && found.to_string().starts_with("untrained: of 2 of 2"));
         let all = [(seen(&every, true), truth(1)), (seen(&every[..17], true), truth(2))];
         assert_eq!(doubt(&all), None);
     }
 
     #[test]
-    fn where_no_picture_is_right_there_is_nothing_to_attack() {
+    fn where_no_image_is_right_there_is_nothing_to_attack() {
         let all = [(seen(&[3], false), truth(1)), (seen(&[4], false), None)];
         let found = doubt(&all).unwrap();
-        assert_eq!(found, Doubt::NothingRight { pictures: 2 });
+        assert_eq!(found, Doubt::NothingRight { images: 2 });
         assert!(found.leaves_no_figures() && found.to_string().starts_with("nothing to attack"));
         assert_eq!(doubt(&[(seen(&[3], true), truth(3)), (seen(&[4], false), truth(1))]), None);
         assert_eq!(doubt(&[]), None);
     }
 
     #[test]
-    fn one_answer_for_pictures_of_all_kinds_is_told() {
+    fn one_answer_for_images_of_all_kinds_is_told() {
         let one = |class| (seen(&[14], class == 14), truth(class));
         let found = doubt(&[one(14), one(2), one(14), one(5)]).unwrap();
         assert!(!found.leaves_no_figures());
         assert!(found.to_string().contains("of 4 of 4 pictures the network says the same (person)"));
-        // Pictures of one kind, and those of which nobody knows what they are of.
+        // Images of one kind, and those of which nobody knows what they are of.
         assert_eq!(doubt(&[one(14), one(14), one(14), one(14)]), None);
         let unknown = || (seen(&[14], true), None);
         assert_eq!(doubt(&[unknown(), unknown(), unknown(), unknown()]), None);

@@ -9,9 +9,9 @@
 //! With sigmoids there is one plane a label: the step takes the true label that leads by most below its
 //! threshold (or the wished one above).
 
+use super::images::Images;
 use super::iterative::Attacked;
 use super::objective::{Goal, LabelObjective, Objective};
-use super::pictures::Pictures;
 use super::victim::{self, Victim, rows};
 use crate::Device;
 use crate::error::{Error, Result};
@@ -51,30 +51,30 @@ impl DeepFool {
     pub fn perturb(
         &self,
         victim: &dyn Victim,
-        pictures: &Pictures,
+        images: &Images,
         objective: &LabelObjective,
     ) -> Result<Attacked> {
         self.check()?;
         objective.check()?;
-        let (mut x, mut standings) = (Vec::new(), Vec::new());
-        for i in 0..pictures.len() {
-            let one = self.one(victim, pictures, i, objective)?;
-            let tensor = Tensor::from_slice(&one, [1, pictures.side(), pictures.side(), 3])?;
-            standings.push(objective.standing(i, victim::logits(victim, &tensor)?.values()));
+        let (mut x, mut statuses) = (Vec::new(), Vec::new());
+        for i in 0..images.len() {
+            let one = self.one(victim, images, i, objective)?;
+            let tensor = Tensor::from_slice(&one, [1, images.side(), images.side(), 3])?;
+            statuses.push(objective.status(i, victim::logits(victim, &tensor)?.values()));
             x.extend(one);
         }
-        Ok(Attacked { x: Tensor::from_slice(&x, pictures.x.shape())?, standings })
+        Ok(Attacked { x: Tensor::from_slice(&x, images.x.shape())?, statuses })
     }
 
     fn one(
         &self,
         victim: &dyn Victim,
-        pictures: &Pictures,
+        images: &Images,
         i: usize,
         objective: &LabelObjective,
     ) -> Result<Vec<f32>> {
-        let origin = pictures.values(i);
-        let inside = match &pictures.inside {
+        let origin = images.values(i);
+        let inside = match &images.inside {
             Some(inside) => Some(rows(inside, &[i])?),
             None => None,
         };
@@ -85,11 +85,11 @@ impl DeepFool {
             x.iter().zip(origin).map(far).collect()
         };
         for _ in 0..self.steps {
-            let side = pictures.side();
+            let side = images.side();
             let here = Tensor::from_slice(&longer(&x), [1, side, side, 3])?;
             let logits = victim::logits(victim, &here)?;
             let logits = logits.values::<f32>();
-            if objective.standing(i, logits).reached {
+            if objective.status(i, logits).reached {
                 break;
             }
             // A copy of the image for each boundary: one pass gives all gradients.

@@ -18,10 +18,10 @@ mod training;
 
 pub use training::{Progress, Training};
 
-use super::ball::{Ball, Norm};
+use super::ball::{EpsBall, Norm};
+use super::images::Images;
 use super::iterative::Attacked;
 use super::objective::Objective;
-use super::pictures::Pictures;
 use super::victim::{self, Victim};
 use crate::context::no_grad;
 use crate::data::image::Fit;
@@ -50,7 +50,7 @@ pub struct About {
 pub struct Generator {
     /// [side, side, 3] in −1..1 → as many values in −1..1.
     pub model: Model,
-    ball: Ball,
+    ball: EpsBall,
     /// What it was trained for.
     pub about: About,
     /// Steps of training so far.
@@ -66,13 +66,13 @@ impl fmt::Debug for Generator {
 impl Generator {
     /// A generator that is still to be trained, its weights drawn from `seed`. An error for a ball that is
     /// not of L∞, and for a side below 8 or above [`crate::models::LARGEST_SIDE`].
-    pub fn new(side: usize, ball: Ball, about: About, seed: u64) -> Result<Self> {
+    pub fn new(side: usize, ball: EpsBall, about: About, seed: u64) -> Result<Self> {
         Self::of(Model::new(attack_generator(side)?, seed), ball, about)
     }
 
     /// A generator with a network of one's own. An error where that does not make [side, side, 3] of
     /// [side, side, 3], and for a ball that is not of L∞.
-    pub fn of(model: Model, ball: Ball, about: About) -> Result<Self> {
+    pub fn of(model: Model, ball: EpsBall, about: About) -> Result<Self> {
         ball.check()?;
         if ball.norm != Norm::Linf {
             return Err(Error::argument("norm", format!("a generator has `linf`, not `{}`", ball.norm)));
@@ -91,7 +91,7 @@ impl Generator {
     }
 
     /// What it may change at most, of L∞.
-    pub fn ball(&self) -> Ball {
+    pub fn ball(&self) -> EpsBall {
         self.ball
     }
 
@@ -107,11 +107,11 @@ impl Generator {
     }
 
     /// The perturbed images, [N, side, side, 3], 0 to 1, on the CPU; an error for images of another side.
-    pub fn perturb(&self, pictures: &Pictures) -> Result<Tensor> {
-        self.check_side("pictures", pictures.side())?;
+    pub fn perturb(&self, images: &Images) -> Result<Tensor> {
+        self.check_side("pictures", images.side())?;
         let device = self.model.device();
-        let x = pictures.x.to_device(device)?;
-        let inside = pictures.inside.as_ref().map(|inside| inside.to_device(device)).transpose()?;
+        let x = images.x.to_device(device)?;
+        let inside = images.inside.as_ref().map(|inside| inside.to_device(device)).transpose()?;
         let (y, _) = no_grad(|| perturbed(&self.model, self.ball, &x, inside.as_ref(), Mode::infer()))?;
         y.to_device(Device::Cpu)
     }
@@ -120,13 +120,13 @@ impl Generator {
     pub(crate) fn attack(
         &self,
         victim: &dyn Victim,
-        pictures: &Pictures,
+        images: &Images,
         objective: &dyn Objective,
     ) -> Result<Attacked> {
         self.check_side("a victim", victim.side())?;
-        let x = self.perturb(pictures)?;
-        let standings = victim::standings(victim, &x, objective)?;
-        Ok(Attacked { x, standings })
+        let x = self.perturb(images)?;
+        let statuses = victim::statuses(victim, &x, objective)?;
+        Ok(Attacked { x, statuses })
     }
 
     fn check_side(&self, whose: &str, side: usize) -> Result<()> {
@@ -143,7 +143,7 @@ impl Generator {
 /// x′, on the tape where the pass has gradients; and the pass.
 fn perturbed(
     model: &Model,
-    ball: Ball,
+    ball: EpsBall,
     x: &Tensor,
     inside: Option<&Tensor>,
     run: Mode,

@@ -12,9 +12,9 @@
 //! is left of the work is for those that still resist. PGD's first start is FGSM's image, so it never does
 //! worse.
 
-use super::ball::{Ball, host};
-use super::objective::{Objective, Standing};
-use super::pictures::Pictures;
+use super::ball::{EpsBall, host};
+use super::images::Images;
+use super::objective::{AttackStatus, Objective};
 use super::victim::{self, Victim, rows, standings_of};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -27,14 +27,14 @@ pub struct Attacked {
     /// The perturbed images, [N, side, side, 3], 0 to 1, on the CPU.
     pub x: Tensor,
     /// How far each of them is led.
-    pub standings: Vec<Standing>,
+    pub statuses: Vec<AttackStatus>,
 }
 
 /// The settings of such an attack.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Iterative {
     /// What it may change.
-    pub ball: Ball,
+    pub ball: EpsBall,
     /// Length of a step, in the ball's norm and units.
     pub step: f32,
     /// Steps from each start, above 0.
@@ -50,18 +50,18 @@ pub struct Iterative {
 impl Iterative {
     /// One step of ε from the original, as Goodfellow et al. have it; an image that it makes no worse for
     /// the network stays as it was (unlike in [`Iterative::one_step`]).
-    pub fn fgsm(ball: Ball) -> Self {
+    pub fn fgsm(ball: EpsBall) -> Self {
         Iterative { ball, step: ball.epsilon, steps: 1, momentum: None, restarts: 0, seed: 0 }
     }
 
     /// Steps of 2.5·ε over their number: enough to cross the ball and come back, as Madry et al. have it.
-    pub fn pgd(ball: Ball, steps: usize) -> Self {
+    pub fn pgd(ball: EpsBall, steps: usize) -> Self {
         let step = 2.5 * ball.epsilon / steps.max(1) as f32;
         Iterative { ball, step, steps, momentum: None, restarts: 1, seed: 0 }
     }
 
     /// Steps of ε over their number, μ = 1, as Dong et al. have it.
-    pub fn mim(ball: Ball, steps: usize) -> Self {
+    pub fn mim(ball: EpsBall, steps: usize) -> Self {
         let step = ball.epsilon / steps.max(1) as f32;
         Iterative { ball, step, steps, momentum: Some(1.0), restarts: 0, seed: 0 }
     }
@@ -83,18 +83,18 @@ impl Iterative {
 
     /// FGSM as it is: the image after the one step of ε, better or not.
     pub fn one_step(
-        ball: Ball,
+        ball: EpsBall,
         victim: &dyn Victim,
-        pictures: &Pictures,
+        images: &Images,
         objective: &dyn Objective,
     ) -> Result<Attacked> {
         ball.check()?;
-        let all: Vec<usize> = (0..pictures.len()).collect();
-        let origin = pictures.x.to_device(victim.device())?;
-        let (_, gradient) = ascent(victim, &origin, &all, objective, 0.0, pictures.inside.as_ref())?;
+        let all: Vec<usize> = (0..images.len()).collect();
+        let origin = images.x.to_device(victim.device())?;
+        let (_, gradient) = ascent(victim, &origin, &all, objective, 0.0, images.inside.as_ref())?;
         let x = ball.step(&origin, &gradient, &origin, ball.epsilon)?.to_device(Device::Cpu)?;
-        let standings = victim::standings(victim, &x, objective)?;
-        Ok(Attacked { x, standings })
+        let statuses = victim::statuses(victim, &x, objective)?;
+        Ok(Attacked { x, statuses })
     }
 
     /// The best images of all starts and steps. An error for settings out of range, and where the victim
@@ -102,38 +102,38 @@ impl Iterative {
     pub fn perturb(
         &self,
         victim: &dyn Victim,
-        pictures: &Pictures,
+        images: &Images,
         objective: &dyn Objective,
     ) -> Result<Attacked> {
         self.check()?;
-        let mut best = Best::new(victim, pictures, objective)?;
+        let mut best = Best::new(victim, images, objective)?;
         if self.ball.epsilon == 0.0 {
-            return best.done(pictures);
+            return best.done(images);
         }
         if self.restarts == 0 {
-            self.climb(&pictures.x, victim, pictures, objective, &mut best)?;
-            return best.done(pictures);
+            self.climb(&images.x, victim, images, objective, &mut best)?;
+            return best.done(images);
         }
-        let fgsm = Self::one_step(self.ball, victim, pictures, objective)?;
-        let all: Vec<usize> = (0..pictures.len()).collect();
-        best.consider(&all, &fgsm.x, fgsm.standings)?;
-        self.climb(&fgsm.x, victim, pictures, objective, &mut best)?;
+        let fgsm = Self::one_step(self.ball, victim, images, objective)?;
+        let all: Vec<usize> = (0..images.len()).collect();
+        best.consider(&all, &fgsm.x, fgsm.statuses)?;
+        self.climb(&fgsm.x, victim, images, objective, &mut best)?;
         for restart in 0..self.restarts {
             let start = |i: usize| {
-                let inside = pictures.inside.as_ref().map(|inside| {
-                    let each = pictures.values(i).len();
+                let inside = images.inside.as_ref().map(|inside| {
+                    let each = images.values(i).len();
                     &inside.values::<f32>()[i * each..][..each]
                 });
                 // By what is in the image, so that its perturbation does not depend on its batch.
-                let own = hash(pictures.values(i));
+                let own = hash(images.values(i));
                 let mut stream = Stream::new(self.seed, &[domain::ATTACK, restart as u64, own]);
-                self.ball.random(pictures.values(i), inside, &mut stream)
+                self.ball.random(images.values(i), inside, &mut stream)
             };
-            let starts: Vec<f32> = (0..pictures.len()).flat_map(start).collect();
-            let start = Tensor::from_slice(&starts, pictures.x.shape())?;
-            self.climb(&start, victim, pictures, objective, &mut best)?;
+            let starts: Vec<f32> = (0..images.len()).flat_map(start).collect();
+            let start = Tensor::from_slice(&starts, images.x.shape())?;
+            self.climb(&start, victim, images, objective, &mut best)?;
         }
-        best.done(pictures)
+        best.done(images)
     }
 
     /// Steps from a start, for the images that are not where they should be.
@@ -141,11 +141,11 @@ impl Iterative {
         &self,
         start: &Tensor,
         victim: &dyn Victim,
-        pictures: &Pictures,
+        images: &Images,
         objective: &dyn Objective,
         best: &mut Best,
     ) -> Result<()> {
-        let mut batch = Moving::new(start, pictures, best.resisting())?;
+        let mut batch = ActiveBatch::new(start, images, best.resisting())?;
         for step in 0..self.steps {
             if batch.numbers.is_empty() {
                 return Ok(());
@@ -154,19 +154,19 @@ impl Iterative {
             let done = step as f32 / self.steps as f32;
             let inside = batch.inside.as_ref();
             let (logits, gradient) = ascent(victim, &batch.x, &batch.numbers, objective, done, inside)?;
-            let standings = standings_of(&logits, &batch.numbers, objective);
-            best.consider(&batch.numbers, &batch.x, standings)?;
+            let statuses = standings_of(&logits, &batch.numbers, objective);
+            best.consider(&batch.numbers, &batch.x, statuses)?;
             let direction = match self.momentum {
                 Some(momentum) => batch.accumulate(&gradient, momentum)?,
                 None => gradient,
             };
             batch.x = self.ball.step(&batch.x, &direction, &batch.origin, self.step)?;
-            batch.keep(|i| !best.standings[i].sure)?;
+            batch.keep(|i| !best.statuses[i].sure)?;
         }
         if !batch.numbers.is_empty() {
             let logits = victim::logits(victim, &batch.x)?;
-            let standings = standings_of(&logits, &batch.numbers, objective);
-            best.consider(&batch.numbers, &batch.x, standings)?;
+            let statuses = standings_of(&logits, &batch.numbers, objective);
+            best.consider(&batch.numbers, &batch.x, statuses)?;
         }
         Ok(())
     }
@@ -200,7 +200,7 @@ pub(super) fn hash(values: &[f32]) -> u64 {
 }
 
 /// The images that are still on their way, and where they are.
-struct Moving {
+struct ActiveBatch {
     numbers: Vec<usize>,
     x: Tensor,
     origin: Tensor,
@@ -209,10 +209,10 @@ struct Moving {
     sum: Option<Vec<f32>>,
 }
 
-impl Moving {
-    fn new(start: &Tensor, pictures: &Pictures, numbers: Vec<usize>) -> Result<Self> {
-        let Pictures { x: origin, inside, .. } = pictures.some(&numbers)?;
-        Ok(Moving { x: rows(start, &numbers)?, origin, inside, sum: None, numbers })
+impl ActiveBatch {
+    fn new(start: &Tensor, images: &Images, numbers: Vec<usize>) -> Result<Self> {
+        let Images { x: origin, inside, .. } = images.some(&numbers)?;
+        Ok(ActiveBatch { x: rows(start, &numbers)?, origin, inside, sum: None, numbers })
     }
 
     fn to(&mut self, victim: &dyn Victim) -> Result<()> {
@@ -256,37 +256,37 @@ impl Moving {
 /// The best that was seen of each image.
 struct Best {
     x: Vec<f32>,
-    standings: Vec<Standing>,
+    statuses: Vec<AttackStatus>,
 }
 
 impl Best {
     /// The originals: they are in every ball.
-    fn new(victim: &dyn Victim, pictures: &Pictures, objective: &dyn Objective) -> Result<Self> {
-        let standings = victim::standings(victim, &pictures.x, objective)?;
-        Ok(Best { x: host(&pictures.x)?, standings })
+    fn new(victim: &dyn Victim, images: &Images, objective: &dyn Objective) -> Result<Self> {
+        let statuses = victim::statuses(victim, &images.x, objective)?;
+        Ok(Best { x: host(&images.x)?, statuses })
     }
 
     fn resisting(&self) -> Vec<usize> {
-        (0..self.standings.len()).filter(|&i| !self.standings[i].sure).collect()
+        (0..self.statuses.len()).filter(|&i| !self.statuses[i].sure).collect()
     }
 
-    fn take(&mut self, i: usize, x: &[f32], standing: Standing) {
-        if standing.is_better_than(&self.standings[i]) {
+    fn take(&mut self, i: usize, x: &[f32], status: AttackStatus) {
+        if status.is_better_than(&self.statuses[i]) {
             self.x[i * x.len()..][..x.len()].copy_from_slice(x);
-            self.standings[i] = standing;
+            self.statuses[i] = status;
         }
     }
 
     /// Images, each by its number.
-    fn consider(&mut self, numbers: &[usize], x: &Tensor, standings: Vec<Standing>) -> Result<()> {
+    fn consider(&mut self, numbers: &[usize], x: &Tensor, statuses: Vec<AttackStatus>) -> Result<()> {
         let x = x.to_device(Device::Cpu)?;
         let each = x.shape().elements() / numbers.len().max(1);
-        let pictures = x.values::<f32>().chunks_exact(each.max(1)).zip(standings);
-        numbers.iter().zip(pictures).for_each(|(&i, (x, standing))| self.take(i, x, standing));
+        let images = x.values::<f32>().chunks_exact(each.max(1)).zip(statuses);
+        numbers.iter().zip(images).for_each(|(&i, (x, status))| self.take(i, x, status));
         Ok(())
     }
 
-    fn done(self, pictures: &Pictures) -> Result<Attacked> {
-        Ok(Attacked { x: Tensor::from_slice(&self.x, pictures.x.shape())?, standings: self.standings })
+    fn done(self, images: &Images) -> Result<Attacked> {
+        Ok(Attacked { x: Tensor::from_slice(&self.x, images.x.shape())?, statuses: self.statuses })
     }
 }

@@ -5,7 +5,7 @@
 //! 1 − λ and the wrong ones by λ, with λ rising from 0 to ½ over the steps. Targeted, a wish is given for
 //! every pixel, and the cross-entropy with it falls.
 
-use super::objective::{Objective, Standing, cross_entropy, softmax};
+use super::objective::{AttackStatus, Objective, cross_entropy, softmax};
 use crate::data::{Mask, VOID};
 use crate::error::{Error, Result};
 use crate::eval::metrics::arg_max;
@@ -45,14 +45,14 @@ impl MaskObjective {
 
     /// The share of the pixels with a say that err; with a wish, of those to be turned, that are. `logits`
     /// [height, width, classes]; 0 to 1.
-    pub fn share(&self, picture: usize, logits: &[f32]) -> f64 {
-        let goal = &self.goal[picture].classes;
+    pub fn share(&self, image: usize, logits: &[f32]) -> f64 {
+        let goal = &self.goal[image].classes;
         let width = logits.len() / goal.len();
         let pixels = logits.chunks_exact(width).zip(goal).enumerate();
         let (mut all, mut led) = (0usize, 0usize);
         for (i, (row, &class)) in pixels {
             let counts = match &self.turned {
-                Some(turned) => turned[picture][i],
+                Some(turned) => turned[image][i],
                 None => class != VOID,
             };
             let follows = (arg_max(row) == class as usize) == self.turned.is_some();
@@ -63,12 +63,12 @@ impl MaskObjective {
     }
 
     /// With a wish, the share of the pixels that are to stay that do; without one, 1.
-    pub(crate) fn kept(&self, picture: usize, logits: &[f32]) -> f64 {
-        let goal = &self.goal[picture].classes;
+    pub(crate) fn kept(&self, image: usize, logits: &[f32]) -> f64 {
+        let goal = &self.goal[image].classes;
         let Some(turned) = &self.turned else { return 1.0 };
         let width = logits.len() / goal.len();
         let stay =
-            logits.chunks_exact(width).zip(goal).zip(&turned[picture]).filter(|(_, turned)| !**turned);
+            logits.chunks_exact(width).zip(goal).zip(&turned[image]).filter(|(_, turned)| !**turned);
         let (mut all, mut same) = (0usize, 0usize);
         for ((row, &class), _) in stay {
             all += 1;
@@ -81,12 +81,12 @@ impl MaskObjective {
 impl Objective for MaskObjective {
     /// Reached where every pixel errs, or where all follow a wish: an attack goes on to its last step. The
     /// score is the share of them that do; with a wish, less those that were to stay and do not.
-    fn standing(&self, picture: usize, logits: &[f32]) -> Standing {
-        let goal = &self.goal[picture].classes;
+    fn status(&self, image: usize, logits: &[f32]) -> AttackStatus {
+        let goal = &self.goal[image].classes;
         let width = logits.len() / goal.len();
-        let share = self.share(picture, logits);
+        let share = self.share(image, logits);
         let score = match &self.turned {
-            Some(_) => share + self.kept(picture, logits),
+            Some(_) => share + self.kept(image, logits),
             None => share,
         };
         // With as many wrong pixels, the image with the higher loss is the better one.
@@ -94,15 +94,15 @@ impl Objective for MaskObjective {
         let pixels = logits.chunks_exact(width).zip(goal).filter(|(_, class)| **class != VOID);
         let loss: f64 = pixels.map(|(row, &class)| cross_entropy(row, class as usize)).sum();
         let reached = score >= if self.turned.is_some() { 2.0 } else { 1.0 };
-        Standing {
+        AttackStatus {
             reached,
             sure: reached,
             score: score + sign * 1e-6 * (loss / goal.len() as f64).min(100.0),
         }
     }
 
-    fn upstream(&self, picture: usize, logits: &[f32], done: f32, gradient: &mut [f32]) {
-        let goal = &self.goal[picture].classes;
+    fn upstream(&self, image: usize, logits: &[f32], done: f32, gradient: &mut [f32]) {
+        let goal = &self.goal[image].classes;
         let width = logits.len() / goal.len();
         let lambda = done / 2.0;
         let share = 1.0 / goal.len() as f64;
@@ -192,7 +192,7 @@ mod tests {
             }
         }
         assert_eq!((objective.share(0, &turned), objective.kept(0, &turned)), (1.0, 1.0));
-        assert!(objective.standing(0, &turned).reached && !objective.standing(0, &z).reached);
+        assert!(objective.status(0, &turned).reached && !objective.status(0, &z).reached);
         let mut gradient = vec![0.0; 84];
         objective.upstream(0, &z, 0.0, &mut gradient);
         assert!(gradient[to as usize] > 0.0 && gradient[from as usize] < 0.0);

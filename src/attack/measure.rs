@@ -113,24 +113,24 @@ mod tests {
     use super::*;
     use crate::random::{Stream, domain};
 
-    fn picture(seed: u64, height: usize, width: usize) -> Vec<f32> {
+    fn image(seed: u64, height: usize, width: usize) -> Vec<f32> {
         let mut stream = Stream::new(seed, &[domain::TEST]);
         (0..height * width * 3).map(|_| stream.unit()).collect()
     }
 
     #[test]
-    fn the_same_picture_is_alike_and_noise_is_not() {
-        let x = picture(1, 20, 17);
+    fn the_same_image_is_alike_and_noise_is_not() {
+        let x = image(1, 20, 17);
         assert!((ssim(&x, &x, 20, 17).unwrap() - 1.0).abs() < 1e-12);
-        assert!(ssim(&x, &picture(2, 20, 17), 20, 17).unwrap().abs() < 0.1);
+        assert!(ssim(&x, &image(2, 20, 17), 20, 17).unwrap().abs() < 0.1);
         assert!(ssim(&x, &x, 20, 18).is_err());
-        // Smaller than a window: one of the picture's own size.
-        let small = picture(3, 4, 5);
+        // Smaller than a window: one of the image's own size.
+        let small = image(3, 4, 5);
         assert!((ssim(&small, &small, 4, 5).unwrap() - 1.0).abs() < 1e-12);
     }
 
     #[test]
-    fn two_flat_pictures_differ_by_their_means_alone() {
+    fn two_flat_images_differ_by_their_means_alone() {
         let flat = |v: f32| vec![v; 15 * 15 * 3];
         let (a, b) = (0.5f64, 0.25f64);
         let expected = (2.0 * a * b + C1) / (a * a + b * b + C1);

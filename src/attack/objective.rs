@@ -6,7 +6,7 @@ use crate::eval::metrics::arg_max;
 
 /// How far an attack is with one image.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Standing {
+pub struct AttackStatus {
     /// The network errs as wished.
     pub reached: bool,
     /// It does so by a margin, if one is asked for: the attack need not go on.
@@ -15,8 +15,8 @@ pub struct Standing {
     pub score: f64,
 }
 
-impl Standing {
-    pub(crate) fn is_better_than(&self, other: &Standing) -> bool {
+impl AttackStatus {
+    pub(crate) fn is_better_than(&self, other: &AttackStatus) -> bool {
         (self.reached, self.score) > (other.reached, other.score)
     }
 }
@@ -25,11 +25,11 @@ impl Standing {
 /// one image: [classes], or [height, width, classes] of a network that segments.
 pub trait Objective: Sync {
     /// Whether these logits are what is wished, and how near they are to it.
-    fn standing(&self, picture: usize, logits: &[f32]) -> Standing;
+    fn status(&self, image: usize, logits: &[f32]) -> AttackStatus;
 
     /// Fills `gradient`, as long as `logits`, with ∂loss/∂logits of the loss that is to rise. `done` is the
     /// share of the attack's steps that are over, 0 to 1.
-    fn upstream(&self, picture: usize, logits: &[f32], done: f32, gradient: &mut [f32]);
+    fn upstream(&self, image: usize, logits: &[f32], done: f32, gradient: &mut [f32]);
 }
 
 /// What a classifier is to say.
@@ -104,15 +104,15 @@ impl LabelObjective {
     }
 
     /// How many logits the network is beyond the boundary; below 0 where it does not err as wished.
-    fn lead(&self, picture: usize, logits: &[f32]) -> f64 {
-        let truth = &self.truth[picture];
+    fn lead(&self, image: usize, logits: &[f32]) -> f64 {
+        let truth = &self.truth[image];
         let over = |class: usize| logits[class] as f64 - self.boundary(class);
         let best = |besides: usize| {
             let others = (0..logits.len()).filter(|&class| class != besides);
             others.map(|class| logits[class] as f64).fold(f64::NEG_INFINITY, f64::max)
         };
         match (self.exclusive, self.goal) {
-            (true, Goal::Untargeted) => match self.true_class(picture) {
+            (true, Goal::Untargeted) => match self.true_class(image) {
                 Some(class) => best(class) - logits[class] as f64,
                 None => f64::NEG_INFINITY,
             },
@@ -125,8 +125,8 @@ impl LabelObjective {
         }
     }
 
-    fn true_class(&self, picture: usize) -> Option<usize> {
-        self.truth[picture].iter().position(|&set| set)
+    fn true_class(&self, image: usize) -> Option<usize> {
+        self.truth[image].iter().position(|&set| set)
     }
 }
 
@@ -155,10 +155,10 @@ pub(super) fn cross_entropy(logits: &[f32], class: usize) -> f64 {
 }
 
 impl Objective for LabelObjective {
-    fn standing(&self, picture: usize, logits: &[f32]) -> Standing {
-        let truth = &self.truth[picture];
+    fn status(&self, image: usize, logits: &[f32]) -> AttackStatus {
+        let truth = &self.truth[image];
         let (reached, score) = match (self.exclusive, self.goal) {
-            (true, Goal::Untargeted) => match self.true_class(picture) {
+            (true, Goal::Untargeted) => match self.true_class(image) {
                 Some(class) => (arg_max(logits) != class, cross_entropy(logits, class)),
                 None => (false, 0.0),
             },
@@ -176,20 +176,20 @@ impl Objective for LabelObjective {
                 (self.said(logits)[class], -softplus(-logits[class] as f64))
             }
         };
-        let sure = reached && self.lead(picture, logits) >= self.margin as f64;
-        Standing { reached, sure, score }
+        let sure = reached && self.lead(image, logits) >= self.margin as f64;
+        AttackStatus { reached, sure, score }
     }
 
-    fn upstream(&self, picture: usize, logits: &[f32], _done: f32, gradient: &mut [f32]) {
+    fn upstream(&self, image: usize, logits: &[f32], _done: f32, gradient: &mut [f32]) {
         gradient.fill(0.0);
-        let truth = &self.truth[picture];
+        let truth = &self.truth[image];
         match (self.exclusive, self.goal) {
             // The cross-entropy of a class: p − y; it is to rise for the true class, to fall for the
             // wished one. Without a label that is p: the loss is 0, and the step follows what the network
             // says already.
             (true, goal) => {
                 let (class, sign) = match goal {
-                    Goal::Untargeted => (self.true_class(picture), 1.0),
+                    Goal::Untargeted => (self.true_class(image), 1.0),
                     Goal::Targeted(class) => (Some(class), -1.0),
                 };
                 for (g, p) in gradient.iter_mut().zip(softmax(logits)) {
@@ -249,7 +249,7 @@ mod tests {
                     let at = |h: f32| {
                         let mut z = z.clone();
                         z[class] += h;
-                        objective.standing(0, &z).score
+                        objective.status(0, &z).score
                     };
                     let slope = (at(1e-2) - at(-1e-2)) / 2e-2;
                     let g = gradient[class] as f64;
@@ -274,15 +274,15 @@ mod tests {
     fn success_is_none_of_the_true_labels_or_the_wished_one() {
         let untargeted = objective(false, Goal::Untargeted, false);
         let mut z = vec![-5.0; CLASSES.len()];
-        assert!(untargeted.standing(0, &z).reached);
+        assert!(untargeted.status(0, &z).reached);
         z[7] = -0.8; // .31, above .3
-        assert!(!untargeted.standing(0, &z).reached);
+        assert!(!untargeted.status(0, &z).reached);
         let targeted = objective(false, Goal::Targeted(4), false);
-        assert!(!targeted.standing(0, &z).reached);
+        assert!(!targeted.status(0, &z).reached);
         z[4] = 0.0;
-        assert!(targeted.standing(0, &z).reached);
-        assert!(!objective(true, Goal::Targeted(7), false).standing(0, &z).reached);
-        assert!(objective(true, Goal::Targeted(4), false).standing(0, &z).reached);
+        assert!(targeted.status(0, &z).reached);
+        assert!(!objective(true, Goal::Targeted(7), false).status(0, &z).reached);
+        assert!(objective(true, Goal::Targeted(4), false).status(0, &z).reached);
     }
 
     #[test]
@@ -303,8 +303,8 @@ mod tests {
                     (false, Goal::Targeted(class)) => z[class] = threshold + beyond,
                     (true, _) => (z[2], z[4]) = (1.0, 1.0 + beyond),
                 }
-                let standing = objective.standing(0, &z);
-                (standing.reached, standing.sure)
+                let status = objective.status(0, &z);
+                (status.reached, status.sure)
             };
             assert_eq!([at(-0.1), at(0.4), at(0.6)], [(false, false), (true, false), (true, true)]);
         }

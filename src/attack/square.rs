@@ -4,11 +4,11 @@
 //! a channel, and keeps the change where the loss rises. The squares are large at first, a share p = .8 of
 //! the image, and p is halved at fixed parts of the queries. For L∞ alone.
 
+use super::images::Images;
 use super::iterative::Attacked;
-use super::objective::{Objective, Standing};
-use super::pictures::Pictures;
+use super::objective::{AttackStatus, Objective};
 use super::victim::{self, Victim, standings_of};
-use super::{Ball, Norm};
+use super::{EpsBall, Norm};
 use crate::error::{Error, Result};
 use crate::random::{Stream, domain};
 use crate::tensor::Tensor;
@@ -17,7 +17,7 @@ use crate::tensor::Tensor;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Square {
     /// What it may change, of L∞.
-    pub ball: Ball,
+    pub ball: EpsBall,
     /// Times the network is asked about an image, above 0.
     pub queries: usize,
     /// The share of an image's pixels that the first square has: above 0, at most 1.
@@ -28,7 +28,7 @@ pub struct Square {
 
 impl Square {
     /// The authors' first share of 0.8.
-    pub fn new(ball: Ball, queries: usize) -> Self {
+    pub fn new(ball: EpsBall, queries: usize) -> Self {
         Square { ball, queries, share: 0.8, seed: 0 }
     }
 
@@ -60,68 +60,68 @@ impl Square {
     pub fn perturb(
         &self,
         victim: &dyn Victim,
-        pictures: &Pictures,
+        images: &Images,
         objective: &dyn Objective,
     ) -> Result<Attacked> {
         self.check()?;
-        let mut all: Vec<One> = (0..pictures.len()).map(|i| One::new(self, pictures, i)).collect();
-        let judged = |numbers: &[usize], xs: Vec<f32>| -> Result<Vec<Standing>> {
-            let side = pictures.side();
+        let mut all: Vec<One> = (0..images.len()).map(|i| One::new(self, images, i)).collect();
+        let judged = |numbers: &[usize], xs: Vec<f32>| -> Result<Vec<AttackStatus>> {
+            let side = images.side();
             let xs = Tensor::from_slice(&xs, [numbers.len(), side, side, 3])?;
             Ok(standings_of(&victim::logits(victim, &xs)?, numbers, objective))
         };
         // The originals count where they err already.
         let numbers: Vec<usize> = (0..all.len()).collect();
-        let xs = numbers.iter().flat_map(|&i| pictures.values(i).to_vec()).collect();
-        for (one, standing) in all.iter_mut().zip(judged(&numbers, xs)?) {
-            one.standing = standing;
+        let xs = numbers.iter().flat_map(|&i| images.values(i).to_vec()).collect();
+        for (one, status) in all.iter_mut().zip(judged(&numbers, xs)?) {
+            one.status = status;
         }
         for query in 0..self.queries {
-            let numbers: Vec<usize> = (0..all.len()).filter(|&i| !all[i].standing.sure).collect();
+            let numbers: Vec<usize> = (0..all.len()).filter(|&i| !all[i].status.sure).collect();
             if numbers.is_empty() {
                 break;
             }
             let share = self.share_at(query);
             let tries: Vec<Vec<f32>> =
-                numbers.iter().map(|&i| all[i].another(self.ball, pictures, i, query, share)).collect();
-            let standings = judged(&numbers, tries.concat())?;
-            for ((&i, x), standing) in numbers.iter().zip(tries).zip(standings) {
+                numbers.iter().map(|&i| all[i].another(self.ball, images, i, query, share)).collect();
+            let statuses = judged(&numbers, tries.concat())?;
+            for ((&i, x), status) in numbers.iter().zip(tries).zip(statuses) {
                 // The stripes are where it begins, better than the original or not.
-                if query == 0 || standing.is_better_than(&all[i].standing) {
-                    (all[i].x, all[i].standing) = (x, standing);
+                if query == 0 || status.is_better_than(&all[i].status) {
+                    (all[i].x, all[i].status) = (x, status);
                 }
             }
         }
         let x: Vec<f32> = all.iter().flat_map(|one| one.x.iter().copied()).collect();
-        let standings = all.iter().map(|one| one.standing).collect();
-        Ok(Attacked { x: Tensor::from_slice(&x, pictures.x.shape())?, standings })
+        let statuses = all.iter().map(|one| one.status).collect();
+        Ok(Attacked { x: Tensor::from_slice(&x, images.x.shape())?, statuses })
     }
 }
 
 struct One {
     x: Vec<f32>,
-    standing: Standing,
+    status: AttackStatus,
     stream: Stream,
 }
 
 impl One {
-    fn new(square: &Square, pictures: &Pictures, i: usize) -> Self {
-        let x = pictures.values(i).to_vec();
+    fn new(square: &Square, images: &Images, i: usize) -> Self {
+        let x = images.values(i).to_vec();
         let own = super::iterative::hash(&x);
-        let standing = Standing { reached: false, sure: false, score: f64::NEG_INFINITY };
-        One { x, standing, stream: Stream::new(square.seed, &[domain::ATTACK, 1 << 32, own]) }
+        let status = AttackStatus { reached: false, sure: false, score: f64::NEG_INFINITY };
+        One { x, status, stream: Stream::new(square.seed, &[domain::ATTACK, 1 << 32, own]) }
     }
 
     /// What is asked about next: stripes first, then one square more.
     fn another(
         &mut self,
-        ball: Ball,
-        pictures: &Pictures,
+        ball: EpsBall,
+        images: &Images,
         i: usize,
         query: usize,
         share: f32,
     ) -> Vec<f32> {
-        let (at, side, origin) = (pictures.places[i], pictures.side(), pictures.values(i));
+        let (at, side, origin) = (images.places[i], images.side(), images.values(i));
         let mut x = self.x.clone();
         let sign = |stream: &mut Stream| if stream.unit() < 0.5 { -ball.epsilon } else { ball.epsilon };
         let mut paint =

@@ -1,7 +1,7 @@
-//! All attacks, on a small network and pictures that are made up.
+//! All attacks, on a small network and images that are made up.
 
 use super::masks::MaskObjective;
-use super::trial::{self, Aim, Attack, Seen};
+use super::trial::{self, Attack, AttackTarget, VictimOutput};
 use super::*;
 use crate::activation::Activation;
 use crate::data::image::{Fit, Preprocess, fit_mask};
@@ -16,7 +16,7 @@ use proptest::prelude::*;
 
 const SIDE: usize = 24;
 
-/// A network of 20 classes with weights at random, made to tell the pictures it is given apart a little.
+/// A network of 20 classes with weights at random, made to tell the images it is given apart a little.
 fn network(activation: Activation, seed: u64) -> Network {
     let mut g = Graph::new("victim", "input", [SIDE, SIDE, 3]);
     let conv = |filters| {
@@ -43,28 +43,28 @@ fn network(activation: Activation, seed: u64) -> Network {
     Network::new(&model, Preprocess::Symmetric).unwrap()
 }
 
-fn pictures(indices: &[usize]) -> Pictures {
-    Pictures::of(&Synthetic::train(5, 64), indices, SIDE, Fit::Pad).unwrap()
+fn images(indices: &[usize]) -> Images {
+    Images::of(&Synthetic::train(5, 64), indices, SIDE, Fit::Pad).unwrap()
 }
 
-/// Away from what the network says of the pictures as they are.
-fn away(victim: &Network, pictures: &Pictures) -> LabelObjective {
+/// Away from what the network says of the images as they are.
+fn away(victim: &Network, images: &Images) -> LabelObjective {
     let mut objective = LabelObjective {
-        truth: vec![[false; 20]; pictures.len()],
+        truth: vec![[false; 20]; images.len()],
         goal: Goal::Untargeted,
         exclusive: victim.exclusive(),
         thresholds: vec![0.5; 20],
         margin: 0.0,
         all_classes: false,
     };
-    let logits = logits(victim, &pictures.x).unwrap();
+    let logits = logits(victim, &images.x).unwrap();
     for (truth, row) in objective.truth.iter_mut().zip(logits.values::<f32>().chunks_exact(20)) {
         truth[crate::eval::metrics::arg_max(row)] = true;
     }
     objective
 }
 
-fn all(ball: Ball) -> Vec<Attack> {
+fn all(ball: EpsBall) -> Vec<Attack> {
     let mut attacks = vec![
         Attack::Fgsm(ball),
         Attack::Iterative(Iterative::pgd(ball, 6)),
@@ -80,7 +80,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_attack_leaves_its_ball_or_the_range_of_pictures(
+    fn no_attack_leaves_its_ball_or_the_range_of_images(
         epsilon in 0f32..0.4,
         l2 in any::<bool>(),
         softmax in any::<bool>(),
@@ -89,25 +89,25 @@ proptest! {
         target in proptest::option::of(0usize..20),
     ) {
         let norm = if l2 { Norm::L2 } else { Norm::Linf };
-        let ball = Ball { norm, epsilon: if l2 { epsilon * 10.0 } else { epsilon } };
+        let ball = EpsBall { norm, epsilon: if l2 { epsilon * 10.0 } else { epsilon } };
         let victim = network(if softmax { Activation::Softmax } else { Activation::Sigmoid }, 1);
         let indices: Vec<usize> = (first..first + count).collect();
-        let pictures = pictures(&indices);
-        let mut objective = away(&victim, &pictures);
+        let images = images(&indices);
+        let mut objective = away(&victim, &images);
         if let Some(class) = target {
             objective.goal = Goal::Targeted(class);
         }
         for attack in all(ball) {
-            let x = attack.perturb(&victim, &pictures, &Aim::Labels(objective.clone())).unwrap().x;
-            let after = pictures.with(x);
-            for i in 0..pictures.len() {
-                let (x, origin) = (after.values(i), pictures.values(i));
+            let x = attack.perturb(&victim, &images, &AttackTarget::Labels(objective.clone())).unwrap().x;
+            let after = images.with(x);
+            for i in 0..images.len() {
+                let (x, origin) = (after.values(i), images.values(i));
                 prop_assert!(x.iter().all(|v| (0.0..=1.0).contains(v)));
                 // Beyond ε by no more than the rounding of numbers near 1.
                 let far = norm.of(x, origin);
                 let most = ball.epsilon as f64 * (1.0 + 1e-5) + 1e-6;
                 prop_assert!(far <= most, "{attack:?}: {far} of {}", ball.epsilon);
-                if let Some(inside) = &pictures.inside {
+                if let Some(inside) = &images.inside {
                     let around = inside.values::<f32>()[i * x.len()..].iter().zip(x.iter().zip(origin));
                     prop_assert!(around.into_iter().all(|(&inside, (x, o))| inside > 0.0 || x == o));
                 }
@@ -117,15 +117,16 @@ proptest! {
 }
 
 #[test]
-fn what_is_told_of_a_picture_is_what_the_network_says_of_it() {
+fn what_is_told_of_a_image_is_what_the_network_says_of_it() {
     for activation in [Activation::Softmax, Activation::Sigmoid] {
         let victim = network(activation, 2);
-        let pictures = pictures(&[0, 1, 2, 3, 4]);
-        let objective = away(&victim, &pictures);
-        for attack in all(Ball::linf(0.1)) {
-            let attacked = attack.perturb(&victim, &pictures, &Aim::Labels(objective.clone())).unwrap();
-            let again = standings(&victim, &attacked.x, &objective).unwrap();
-            for (told, again) in attacked.standings.iter().zip(&again) {
+        let images = images(&[0, 1, 2, 3, 4]);
+        let objective = away(&victim, &images);
+        for attack in all(EpsBall::linf(0.1)) {
+            let attacked =
+                attack.perturb(&victim, &images, &AttackTarget::Labels(objective.clone())).unwrap();
+            let again = statuses(&victim, &attacked.x, &objective).unwrap();
+            for (told, again) in attacked.statuses.iter().zip(&again) {
                 assert_eq!(told.reached, again.reached);
                 assert!((told.score - again.score).abs() < 1e-4, "{told:?} {again:?}");
             }
@@ -133,27 +134,25 @@ fn what_is_told_of_a_picture_is_what_the_network_says_of_it() {
     }
 }
 
-/// How many of the pictures an attack fools; each is told of on its own.
-fn fooled(
-    attack: &Attack,
-    victim: &Network,
-    pictures: &Pictures,
-    objective: &LabelObjective,
-) -> Vec<bool> {
-    let attacked = attack.perturb(victim, pictures, &Aim::Labels(objective.clone())).unwrap();
-    attacked.standings.iter().map(|standing| standing.reached).collect()
+/// How many of the images an attack fools; each is told of on its own.
+fn fooled(attack: &Attack, victim: &Network, images: &Images, objective: &LabelObjective) -> Vec<bool> {
+    let attacked = attack.perturb(victim, images, &AttackTarget::Labels(objective.clone())).unwrap();
+    attacked.statuses.iter().map(|status| status.reached).collect()
 }
 
 #[test]
 fn pgd_fools_whatever_fgsm_fools_and_goes_further() {
     let victim = network(Activation::Softmax, 3);
-    let pictures = pictures(&(0..32).collect::<Vec<_>>());
-    let objective = away(&victim, &pictures);
+    let images = images(&(0..32).collect::<Vec<_>>());
+    let objective = away(&victim, &images);
     let (mut further, mut resisting) = (0, 0);
     for levels in [0.5, 1.0, 2.0, 4.0, 8.0] {
-        for ball in [Ball::linf(levels / 255.0), Ball::l2(levels / 25.0)] {
+        for ball in [EpsBall::linf(levels / 255.0), EpsBall::l2(levels / 25.0)] {
             let of = |attack: Attack| {
-                attack.perturb(&victim, &pictures, &Aim::Labels(objective.clone())).unwrap().standings
+                attack
+                    .perturb(&victim, &images, &AttackTarget::Labels(objective.clone()))
+                    .unwrap()
+                    .statuses
             };
             let fgsm = of(Attack::Fgsm(ball));
             let pgd = of(Attack::Iterative(Iterative::pgd(ball, 10)));
@@ -171,21 +170,21 @@ fn pgd_fools_whatever_fgsm_fools_and_goes_further() {
 }
 
 #[test]
-fn a_pictures_perturbation_does_not_depend_on_its_batch() {
+fn a_images_perturbation_does_not_depend_on_its_batch() {
     let victim = network(Activation::Sigmoid, 4);
-    let together = pictures(&[3, 4, 5, 6]);
+    let together = images(&[3, 4, 5, 6]);
     let objective = away(&victim, &together);
-    let alone = pictures(&[5]);
+    let alone = images(&[5]);
     let own = LabelObjective { truth: vec![objective.truth[2]], ..objective.clone() };
-    for attack in all(Ball::linf(6.0 / 255.0)) {
-        let a = attack.perturb(&victim, &together, &Aim::Labels(objective.clone())).unwrap();
-        let b = attack.perturb(&victim, &alone, &Aim::Labels(own.clone())).unwrap();
+    for attack in all(EpsBall::linf(6.0 / 255.0)) {
+        let a = attack.perturb(&victim, &together, &AttackTarget::Labels(objective.clone())).unwrap();
+        let b = attack.perturb(&victim, &alone, &AttackTarget::Labels(own.clone())).unwrap();
         assert!(together.with(a.x).values(2) == b.x.values::<f32>(), "{attack:?}");
     }
 }
 
 #[test]
-fn what_a_network_says_of_a_picture_does_not_depend_on_its_batch() {
+fn what_a_network_says_of_a_image_does_not_depend_on_its_batch() {
     use crate::models;
     let graphs = [
         (models::alexnet(118, 20), 118),
@@ -197,7 +196,7 @@ fn what_a_network_says_of_a_picture_does_not_depend_on_its_batch() {
         let victim = Network::new(&model, Preprocess::Symmetric).unwrap();
         let all: Vec<usize> = (0..5).collect();
         let data = Synthetic::train(2, 8);
-        let together = Pictures::of(&data, &all, side, Fit::Stretch).unwrap();
+        let together = Images::of(&data, &all, side, Fit::Stretch).unwrap();
         let upstream = |_: usize, logits: &[f32], up: &mut [f32]| {
             up.iter_mut().zip(logits).enumerate().for_each(|(i, (up, z))| *up = (z + i as f32).sin());
         };
@@ -217,26 +216,26 @@ fn what_a_network_says_of_a_picture_does_not_depend_on_its_batch() {
     }
 }
 
-/// A picture that was right before; `reached` tells whether it was led astray.
-fn made(index: usize, reached: bool) -> Trial {
-    let seen = |reached: bool| Seen {
-        standing: Standing { reached, sure: reached, score: 0.0 },
+/// A image that was right before; `reached` tells whether it was led astray.
+fn made(index: usize, reached: bool) -> AttackResult {
+    let seen = |reached: bool| VictimOutput {
+        status: AttackStatus { reached, sure: reached, score: 0.0 },
         said: [false; 20],
         probabilities: vec![0.5; 20],
         mask: None,
         led: reached as u8 as f64,
         kept: 1.0,
     };
-    let picture = crate::data::Picture::new(1, 1, vec![9; 3]).unwrap();
-    Trial {
+    let image = crate::data::Image::new(1, 1, vec![9; 3]).unwrap();
+    AttackResult {
         index,
         before: seen(false),
         after: seen(reached),
         rounded: seen(reached),
         visible: Visibility { linf: 0.1, l2: 1.0, psnr: None, ssim: 1.0 },
         seconds: 0.0,
-        original: picture.clone(),
-        perturbed: picture,
+        original: image.clone(),
+        perturbed: image,
     }
 }
 
@@ -244,11 +243,11 @@ fn made(index: usize, reached: bool) -> Trial {
 fn the_best_so_far_never_rises_beside_figures_that_do() {
     let data = Synthetic::train(5, 8);
     let mut so_far = SoFar::default();
-    // A larger ε fools fewer pictures, and the next one others.
+    // A larger ε fools fewer images, and the next one others.
     let rising = [[true, false, false], [false, false, false], [false, true, true]];
     let mut told = Vec::new();
     for reached in rising {
-        let trials: Vec<Trial> = (0..3).map(|i| made(i, reached[i])).collect();
+        let trials: Vec<AttackResult> = (0..3).map(|i| made(i, reached[i])).collect();
         let alone = Summary::of(&trials, &SoFar::default(), &data, Fit::Pad).unwrap();
         let listed = Summary::of(&trials, &so_far, &data, Fit::Pad).unwrap();
         assert_eq!(
@@ -268,7 +267,7 @@ fn a_network_whose_logits_are_no_numbers_is_not_attacked() {
     let mut g = Graph::new("broken", "input", [SIDE, SIDE, 3]);
     let last = Layer::dense(20).with_activation(Activation::Sigmoid);
     g.chain(g.input(), [Layer::GlobalAveragePooling2D, last]).unwrap();
-    let pictures = pictures(&[0, 1]);
+    let images = images(&[0, 1]);
     for value in [f32::NAN, f32::INFINITY] {
         let model = Model::with(g.clone(), |path, shape, _| match path.ends_with("bias") {
             true => Tensor::full(shape, value),
@@ -283,16 +282,16 @@ fn a_network_whose_logits_are_no_numbers_is_not_attacked() {
             margin: 0.0,
             all_classes: false,
         };
-        let mut attacks = all(Ball::linf(0.1));
+        let mut attacks = all(EpsBall::linf(0.1));
         attacks.push(Attack::DeepFool(DeepFool::default()));
-        attacks.push(Attack::Universal(Universal::new(Ball::linf(0.1), SIDE).unwrap()));
+        attacks.push(Attack::Universal(Universal::new(EpsBall::linf(0.1), SIDE).unwrap()));
         for attack in attacks {
-            let aim = Aim::Labels(objective.clone());
-            let error = attack.perturb(&victim, &pictures, &aim).err().unwrap().to_string();
-            // (The universal one takes picture after picture.)
+            let aim = AttackTarget::Labels(objective.clone());
+            let error = attack.perturb(&victim, &images, &aim).err().unwrap().to_string();
+            // (The universal one takes image after image.)
             assert!(error.contains("the logits of `broken` are not finite ("), "{error}");
         }
-        assert!(trial::seen(&victim, &pictures.x, &Aim::Labels(objective.clone())).is_err());
+        assert!(trial::seen(&victim, &images.x, &AttackTarget::Labels(objective.clone())).is_err());
     }
 }
 
@@ -316,13 +315,13 @@ fn deepfool_finds_the_nearest_point_of_a_plane() {
     });
     let victim = Network::new(&model, Preprocess::Unit).unwrap();
     let x: Vec<f32> = (0..16).flat_map(|i| [0.5, 0.3 + 0.01 * i as f32, 0.6]).collect();
-    let pictures = Pictures::whole(Tensor::from_slice(&x, [1, 4, 4, 3]).unwrap());
-    let objective = away(&victim, &pictures);
+    let images = Images::whole(Tensor::from_slice(&x, [1, 4, 4, 3]).unwrap());
+    let objective = away(&victim, &images);
     let deepfool = DeepFool { candidates: 19, ..DeepFool::default() };
-    let attacked = deepfool.perturb(&victim, &pictures, &objective).unwrap();
-    assert!(attacked.standings[0].reached);
+    let attacked = deepfool.perturb(&victim, &images, &objective).unwrap();
+    assert!(attacked.statuses[0].reached);
     // Each of the 16 pixels has a share of 1/16 in the mean: ‖∂z/∂x‖ = ‖w‖/4.
-    let z = logits(&victim, &pictures.x).unwrap();
+    let z = logits(&victim, &images.x).unwrap();
     let z = z.values::<f32>();
     let now = crate::eval::metrics::arg_max(z);
     let kernel = model.parameter("dense/kernel").unwrap().value.to_vec_f64();
@@ -341,20 +340,17 @@ fn deepfool_finds_the_nearest_point_of_a_plane() {
 fn deepfool_needs_less_than_pgd_gives() {
     for activation in [Activation::Softmax, Activation::Sigmoid] {
         let victim = network(activation, 6);
-        let pictures = pictures(&(0..12).collect::<Vec<_>>());
-        let objective = away(&victim, &pictures);
-        let attacked = DeepFool::default().perturb(&victim, &pictures, &objective).unwrap();
-        let after = pictures.with(attacked.x);
-        assert!(attacked.standings.iter().filter(|s| s.reached).count() >= 11);
-        for i in 0..pictures.len() {
-            let length = Norm::L2.of(after.values(i), pictures.values(i)) as f32;
-            let half = Attack::Iterative(Iterative::pgd(Ball::l2(length * 0.5), 20));
-            let one = pictures.some(&[i]).unwrap();
+        let images = images(&(0..12).collect::<Vec<_>>());
+        let objective = away(&victim, &images);
+        let attacked = DeepFool::default().perturb(&victim, &images, &objective).unwrap();
+        let after = images.with(attacked.x);
+        assert!(attacked.statuses.iter().filter(|s| s.reached).count() >= 11);
+        for i in 0..images.len() {
+            let length = Norm::L2.of(after.values(i), images.values(i)) as f32;
+            let half = Attack::Iterative(Iterative::pgd(EpsBall::l2(length * 0.5), 20));
+            let one = images.some(&[i]).unwrap();
             let own = LabelObjective { truth: vec![objective.truth[i]], ..objective.clone() };
-            assert!(
-                !attacked.standings[i].reached || !fooled(&half, &victim, &one, &own)[0],
-                "{length}"
-            );
+            assert!(!attacked.statuses[i].reached || !fooled(&half, &victim, &one, &own)[0], "{length}");
         }
     }
 }
@@ -362,29 +358,29 @@ fn deepfool_needs_less_than_pgd_gives() {
 #[test]
 fn the_square_attack_and_the_universal_one_beat_noise_of_their_size() {
     let victim = network(Activation::Softmax, 7);
-    let pictures = pictures(&(0..24).collect::<Vec<_>>());
-    let objective = away(&victim, &pictures);
-    let ball = Ball::linf(10.0 / 255.0);
+    let images = images(&(0..24).collect::<Vec<_>>());
+    let objective = away(&victim, &images);
+    let ball = EpsBall::linf(10.0 / 255.0);
     let count = |flags: Vec<bool>| flags.into_iter().filter(|&f| f).count();
     let mut stream = Stream::new(1, &[domain::TEST]);
-    let noise: Vec<f32> = (0..pictures.len())
+    let noise: Vec<f32> = (0..images.len())
         .flat_map(|i| {
-            let mut x = pictures.values(i).to_vec();
+            let mut x = images.values(i).to_vec();
             x.iter_mut()
                 .for_each(|v| *v += if stream.unit() < 0.5 { -ball.epsilon } else { ball.epsilon });
-            ball.project(&mut x, pictures.values(i));
+            ball.project(&mut x, images.values(i));
             x
         })
         .collect();
-    let noise = Tensor::from_slice(&noise, pictures.x.shape()).unwrap();
-    let noise = standings(&victim, &noise, &objective).unwrap().iter().filter(|s| s.reached).count();
-    let square = count(fooled(&Attack::Square(Square::new(ball, 400)), &victim, &pictures, &objective));
+    let noise = Tensor::from_slice(&noise, images.x.shape()).unwrap();
+    let noise = statuses(&victim, &noise, &objective).unwrap().iter().filter(|s| s.reached).count();
+    let square = count(fooled(&Attack::Square(Square::new(ball, 400)), &victim, &images, &objective));
     let mut universal = Universal::new(ball, SIDE).unwrap();
     for _ in 0..20 {
-        universal.step(&victim, &pictures, &objective, ball.epsilon / 5.0).unwrap();
+        universal.step(&victim, &images, &objective, ball.epsilon / 5.0).unwrap();
     }
     assert!(universal.delta().iter().all(|d| d.abs() <= ball.epsilon));
-    let universal = count(fooled(&Attack::Universal(universal), &victim, &pictures, &objective));
+    let universal = count(fooled(&Attack::Universal(universal), &victim, &images, &objective));
     assert!(square > noise + 4 && universal > noise + 4, "{noise} {square} {universal}");
 }
 
@@ -398,32 +394,32 @@ fn a_mask_follows_a_wish_and_errs_more_with_more_epsilon() {
     let model = Model::new(g, 3);
     let victim = Network::new(&model, Preprocess::Symmetric).unwrap();
     let data = Synthetic::train(2, 8);
-    let pictures = Pictures::of(&data, &[0, 1], 32, Fit::Stretch).unwrap();
+    let images = Images::of(&data, &[0, 1], 32, Fit::Stretch).unwrap();
     let truth = |i| fit_mask(&data.mask(i).unwrap().unwrap(), 32, Fit::Stretch, VOID).unwrap();
     let now: Vec<_> = {
-        let aim = Aim::Masks(MaskObjective::untargeted(vec![truth(0), truth(1)], false));
-        let seen = trial::seen(&victim, &pictures.x, &aim).unwrap();
+        let aim = AttackTarget::Masks(MaskObjective::untargeted(vec![truth(0), truth(1)], false));
+        let seen = trial::seen(&victim, &images.x, &aim).unwrap();
         seen.into_iter().map(|seen| seen.mask.unwrap()).collect()
     };
     let from = now[0].classes[300];
     let to = (from + 3) % 21;
     let wish = MaskObjective::turn(now.clone(), from, to).unwrap();
-    let before = standings(&victim, &pictures.x, &wish).unwrap();
-    let ball = Ball::linf(16.0 / 255.0);
+    let before = statuses(&victim, &images.x, &wish).unwrap();
+    let ball = EpsBall::linf(16.0 / 255.0);
     let pgd = Attack::Iterative(Iterative { restarts: 0, ..Iterative::pgd(ball, 10) });
-    let after = pgd.perturb(&victim, &pictures, &Aim::Masks(wish)).unwrap();
+    let after = pgd.perturb(&victim, &images, &AttackTarget::Masks(wish)).unwrap();
     assert!(
-        after.standings.iter().zip(&before).any(|(a, b)| a.score > b.score + 0.05),
+        after.statuses.iter().zip(&before).any(|(a, b)| a.score > b.score + 0.05),
         "{before:?} {:?}",
-        after.standings
+        after.statuses
     );
     let away = MaskObjective::untargeted(now, true);
     let mut last = -1.0;
     for levels in [0.0, 2.0, 16.0] {
-        let ball = Ball::linf(levels / 255.0);
+        let ball = EpsBall::linf(levels / 255.0);
         let segpgd = Attack::Iterative(Iterative { restarts: 0, ..Iterative::pgd(ball, 10) });
-        let attacked = segpgd.perturb(&victim, &pictures, &Aim::Masks(away.clone())).unwrap();
-        let score = attacked.standings.iter().map(|s| s.score).sum::<f64>();
+        let attacked = segpgd.perturb(&victim, &images, &AttackTarget::Masks(away.clone())).unwrap();
+        let score = attacked.statuses.iter().map(|s| s.score).sum::<f64>();
         assert!(score > last, "{levels}: {score} {last}");
         last = score;
     }
@@ -432,17 +428,17 @@ fn a_mask_follows_a_wish_and_errs_more_with_more_epsilon() {
 #[test]
 fn what_makes_no_sense_is_refused() {
     let victim = network(Activation::Softmax, 1);
-    let pictures = pictures(&[0]);
-    let aim = Aim::Labels(away(&victim, &pictures));
+    let images = images(&[0]);
+    let aim = AttackTarget::Labels(away(&victim, &images));
     for epsilon in [-0.1, f32::NAN, f32::INFINITY] {
-        for attack in all(Ball::linf(epsilon)) {
-            let error = attack.perturb(&victim, &pictures, &aim).err().unwrap().to_string();
+        for attack in all(EpsBall::linf(epsilon)) {
+            let error = attack.perturb(&victim, &images, &aim).err().unwrap().to_string();
             assert!(error.contains("epsilon") || error.contains("expected"), "{error}");
         }
     }
-    let none = Iterative { steps: 0, ..Iterative::pgd(Ball::linf(0.1), 1) };
-    assert!(Attack::Iterative(none).perturb(&victim, &pictures, &aim).is_err());
-    assert!(Attack::Square(Square::new(Ball::l2(0.1), 5)).perturb(&victim, &pictures, &aim).is_err());
-    assert!(Universal::new(Ball::l2(1.0), 8).is_err());
+    let none = Iterative { steps: 0, ..Iterative::pgd(EpsBall::linf(0.1), 1) };
+    assert!(Attack::Iterative(none).perturb(&victim, &images, &aim).is_err());
+    assert!(Attack::Square(Square::new(EpsBall::l2(0.1), 5)).perturb(&victim, &images, &aim).is_err());
+    assert!(Universal::new(EpsBall::l2(1.0), 8).is_err());
     assert!("l1".parse::<Norm>().unwrap_err().to_string().contains("`linf`, `l2`"));
 }

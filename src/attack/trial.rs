@@ -1,19 +1,19 @@
 //! An attack on many images, and what it comes to.
 
-use super::ball::{Ball, Norm};
+use super::ball::{EpsBall, Norm};
 use super::baseline::Doubt;
 use super::deepfool::DeepFool;
 use super::generator::Generator;
+use super::images::Images;
 use super::iterative::{Attacked, Iterative};
 use super::masks::MaskObjective;
 use super::measure::{Visibility, mean, median};
-use super::objective::{LabelObjective, Objective, Standing, sigmoid, softmax};
-use super::pictures::Pictures;
+use super::objective::{AttackStatus, LabelObjective, Objective, sigmoid, softmax};
 use super::square::Square;
 use super::universal::Universal;
 use super::victim::{self, Victim};
 use crate::data::image::Fit;
-use crate::data::{CLASSES, Dataset, Labels, Mask, Picture};
+use crate::data::{CLASSES, Dataset, Image, Labels, Mask};
 use crate::error::{Error, Result};
 use crate::eval::metrics::{Confusion, Interpolation, average_precisions};
 use crate::predict::masks_of;
@@ -25,7 +25,7 @@ use std::time::Instant;
 #[derive(Clone, Debug)]
 pub enum Attack {
     /// One step of ε ([`Iterative::one_step`]).
-    Fgsm(Ball),
+    Fgsm(EpsBall),
     /// PGD, MIM: steps along the gradient's sign.
     Iterative(Iterative),
     /// The least change that leads a classifier astray; no ε.
@@ -40,19 +40,19 @@ pub enum Attack {
 
 /// What the victim's answers are compared with.
 #[derive(Clone, Debug)]
-pub enum Aim {
+pub enum AttackTarget {
     /// A classifier's, with labels.
     Labels(LabelObjective),
     /// Those of a network that segments, with masks.
     Masks(MaskObjective),
 }
 
-impl Aim {
+impl AttackTarget {
     /// The objective of either kind.
     pub fn objective(&self) -> &dyn Objective {
         match self {
-            Aim::Labels(objective) => objective,
-            Aim::Masks(objective) => objective,
+            AttackTarget::Labels(objective) => objective,
+            AttackTarget::Masks(objective) => objective,
         }
     }
 }
@@ -60,20 +60,20 @@ impl Aim {
 impl Attack {
     /// Perturbs a batch of images, which `aim` numbers alike. An error for settings out of range, for
     /// DeepFool on masks, and where the victim gives numbers that are not finite.
-    pub fn perturb(&self, victim: &dyn Victim, pictures: &Pictures, aim: &Aim) -> Result<Attacked> {
+    pub fn perturb(&self, victim: &dyn Victim, images: &Images, aim: &AttackTarget) -> Result<Attacked> {
         let objective = aim.objective();
         match (self, aim) {
-            (Attack::Fgsm(ball), _) => Iterative::one_step(*ball, victim, pictures, objective),
-            (Attack::Iterative(iterative), _) => iterative.perturb(victim, pictures, objective),
-            (Attack::DeepFool(deepfool), Aim::Labels(labels)) => {
-                deepfool.perturb(victim, pictures, labels)
+            (Attack::Fgsm(ball), _) => Iterative::one_step(*ball, victim, images, objective),
+            (Attack::Iterative(iterative), _) => iterative.perturb(victim, images, objective),
+            (Attack::DeepFool(deepfool), AttackTarget::Labels(labels)) => {
+                deepfool.perturb(victim, images, labels)
             }
-            (Attack::DeepFool(_), Aim::Masks(_)) => {
+            (Attack::DeepFool(_), AttackTarget::Masks(_)) => {
                 Err(Error::argument("attack", "deepfool is for classifiers: a mask has no one boundary"))
             }
-            (Attack::Square(square), _) => square.perturb(victim, pictures, objective),
-            (Attack::Universal(universal), _) => universal.perturb(victim, pictures, objective),
-            (Attack::Generator(generator), _) => generator.attack(victim, pictures, objective),
+            (Attack::Square(square), _) => square.perturb(victim, images, objective),
+            (Attack::Universal(universal), _) => universal.perturb(victim, images, objective),
+            (Attack::Generator(generator), _) => generator.attack(victim, images, objective),
         }
     }
 
@@ -89,7 +89,7 @@ impl Attack {
     }
 
     /// What it may change, where that is limited.
-    pub(crate) fn ball(&self) -> Option<Ball> {
+    pub(crate) fn ball(&self) -> Option<EpsBall> {
         match self {
             Attack::Fgsm(ball) => Some(*ball),
             Attack::Iterative(iterative) => Some(iterative.ball),
@@ -112,27 +112,27 @@ pub struct Subjects<'a> {
     /// How images are brought to that size.
     pub fit: Fit,
     /// What the network is to be led to, for a batch of samples.
-    pub aim: &'a dyn Fn(&[usize], &Pictures) -> Result<Aim>,
+    pub aim: &'a dyn Fn(&[usize], &Images) -> Result<AttackTarget>,
     /// Images that are attacked together.
     pub batch: usize,
 }
 
 impl Subjects<'_> {
     /// Batches of sample numbers, their images and what is wanted of them.
-    pub(crate) fn batches(&self) -> impl Iterator<Item = Result<(&[usize], Pictures, Aim)>> {
+    pub(crate) fn batches(&self) -> impl Iterator<Item = Result<(&[usize], Images, AttackTarget)>> {
         self.indices.chunks(self.batch.max(1)).map(|indices| {
-            let pictures = Pictures::of(self.dataset, indices, self.side, self.fit)?;
-            let aim = (self.aim)(indices, &pictures)?;
-            Ok((indices, pictures, aim))
+            let images = Images::of(self.dataset, indices, self.side, self.fit)?;
+            let aim = (self.aim)(indices, &images)?;
+            Ok((indices, images, aim))
         })
     }
 }
 
 /// What a network says of one image.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct VictimOutput {
     /// How far it is led.
-    pub standing: Standing,
+    pub status: AttackStatus,
     /// The classes that are said to be there.
     pub said: Labels,
     /// A classifier's, one a class; empty for masks.
@@ -148,29 +148,29 @@ pub struct Seen {
 
 /// One image, before and after.
 #[derive(Clone, Debug)]
-pub struct Trial {
+pub struct AttackResult {
     /// Its number in the data set.
     pub index: usize,
     /// What the network says of it as it is.
-    pub before: Seen,
+    pub before: VictimOutput,
     /// What it says of the perturbed image.
-    pub after: Seen,
+    pub after: VictimOutput,
     /// What it says after the perturbed image's values were rounded to bytes.
-    pub rounded: Seen,
+    pub rounded: VictimOutput,
     /// How visible the perturbation is, before rounding.
     pub visible: Visibility,
     /// What the attack took, its batch's time over the images in it.
     pub seconds: f64,
     /// The image as the network saw it, in bytes.
-    pub original: Picture,
+    pub original: Image,
     /// The perturbed image, in bytes.
-    pub perturbed: Picture,
+    pub perturbed: Image,
 }
 
-impl Trial {
+impl AttackResult {
     /// It was as it should be before, and errs as wished now.
     pub fn succeeded(&self) -> bool {
-        !self.before.standing.reached && self.after.standing.reached
+        !self.before.status.reached && self.after.status.reached
     }
 }
 
@@ -185,14 +185,14 @@ pub struct SoFar(HashMap<usize, Led>);
 pub struct Led {
     /// The network errs as wished.
     pub reached: bool,
-    /// See [`Seen::led`].
+    /// See [`VictimOutput::led`].
     pub share: f64,
 }
 
 impl SoFar {
     /// The best that is known of a trial's image, this trial among it.
-    pub fn with(&self, trial: &Trial) -> Led {
-        let now = Led { reached: trial.after.standing.reached, share: trial.after.led };
+    pub fn with(&self, trial: &AttackResult) -> Led {
+        let now = Led { reached: trial.after.status.reached, share: trial.after.led };
         self.0.get(&trial.index).map_or(now, |before| Led {
             reached: before.reached || now.reached,
             share: before.share.max(now.share),
@@ -200,7 +200,7 @@ impl SoFar {
     }
 
     /// Takes note of the trials within one ε.
-    pub fn add(&mut self, trials: &[Trial]) {
+    pub fn add(&mut self, trials: &[AttackResult]) {
         for trial in trials {
             let best = self.with(trial);
             self.0.insert(trial.index, best);
@@ -209,12 +209,12 @@ impl SoFar {
 }
 
 /// What a network says of each image of [N, side, side, 3], 0 to 1; an error where a logit is not finite.
-pub fn seen(victim: &dyn Victim, x: &Tensor, aim: &Aim) -> Result<Vec<Seen>> {
+pub fn seen(victim: &dyn Victim, x: &Tensor, aim: &AttackTarget) -> Result<Vec<VictimOutput>> {
     let logits = victim::logits(victim, x)?;
     let each = logits.shape().elements() / x.shape()[0].max(1);
     let rows = logits.values::<f32>().chunks_exact(each.max(1)).enumerate();
     match aim {
-        Aim::Labels(objective) => {
+        AttackTarget::Labels(objective) => {
             let probabilities = |row: &[f32]| -> Vec<f32> {
                 match victim.exclusive() {
                     true => softmax(row).iter().map(|&p| p as f32).collect(),
@@ -222,19 +222,19 @@ pub fn seen(victim: &dyn Victim, x: &Tensor, aim: &Aim) -> Result<Vec<Seen>> {
                 }
             };
             let one = |(i, row): (usize, &[f32])| {
-                let standing = objective.standing(i, row);
+                let status = objective.status(i, row);
                 let (said, probabilities) = (objective.said(row), probabilities(row));
-                let led = standing.reached as u8 as f64;
-                Seen { standing, said, probabilities, mask: None, led, kept: 1.0 }
+                let led = status.reached as u8 as f64;
+                VictimOutput { status, said, probabilities, mask: None, led, kept: 1.0 }
             };
             Ok(rows.map(one).collect())
         }
-        Aim::Masks(objective) => {
+        AttackTarget::Masks(objective) => {
             let one = |((i, row), mask): ((usize, &[f32]), Mask)| {
                 let (led, kept) = (objective.share(i, row), objective.kept(i, row));
-                let standing = objective.standing(i, row);
+                let status = objective.status(i, row);
                 let (said, probabilities) = (mask.labels(), Vec::new());
-                Seen { standing, said, probabilities, mask: Some(mask), led, kept }
+                VictimOutput { status, said, probabilities, mask: Some(mask), led, kept }
             };
             Ok(rows.zip(masks_of(&logits)?).map(one).collect())
         }
@@ -247,27 +247,36 @@ pub fn run(
     attack: &Attack,
     victim: &dyn Victim,
     subjects: &Subjects,
-    done: &mut dyn FnMut(Trial) -> Result<()>,
+    done: &mut dyn FnMut(AttackResult) -> Result<()>,
 ) -> Result<()> {
     if subjects.indices.is_empty() {
         return Err(Error::argument("attack", "there is no picture to attack"));
     }
     for batch in subjects.batches() {
-        let (indices, pictures, aim) = batch?;
-        let before = seen(victim, &pictures.x, &aim)?;
+        let (indices, images, aim) = batch?;
+        let before = seen(victim, &images.x, &aim)?;
         let began = Instant::now();
-        let attacked = attack.perturb(victim, &pictures, &aim)?;
+        let attacked = attack.perturb(victim, &images, &aim)?;
         let seconds = began.elapsed().as_secs_f64() / indices.len() as f64;
         let after = seen(victim, &attacked.x, &aim)?;
-        let perturbed = pictures.with(attacked.x);
-        let rounded = perturbed.rounded(&pictures, attack.ball())?;
+        let perturbed = images.with(attacked.x);
+        let rounded = perturbed.rounded(&images, attack.ball())?;
         let said = seen(victim, &rounded.x, &aim)?;
         let all = indices.iter().zip(before).zip(after).zip(said).enumerate();
         for (i, (((&index, before), after), said)) in all {
-            let at = pictures.places[i];
-            let visible = Visibility::of(&perturbed.own(i), &pictures.own(i), at.height, at.width)?;
-            let (original, perturbed) = (pictures.picture(i)?, rounded.picture(i)?);
-            done(Trial { index, before, after, rounded: said, visible, seconds, original, perturbed })?;
+            let at = images.places[i];
+            let visible = Visibility::of(&perturbed.own(i), &images.own(i), at.height, at.width)?;
+            let (original, perturbed) = (images.image(i)?, rounded.image(i)?);
+            done(AttackResult {
+                index,
+                before,
+                after,
+                rounded: said,
+                visible,
+                seconds,
+                original,
+                perturbed,
+            })?;
         }
     }
     Ok(())
@@ -278,7 +287,7 @@ pub fn run(
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize))]
 pub struct Summary {
     /// How many images were attacked.
-    pub pictures: usize,
+    pub images: usize,
     /// The share of images of which the network says what it should (or does not say what was wished), as
     /// they are.
     pub clean: f64,
@@ -289,9 +298,9 @@ pub struct Summary {
     /// The share of the images that were right that are not any more; None as in `robust`, and where none
     /// was right.
     pub success: Option<f64>,
-    /// The mean of [`Seen::led`] over the perturbed images.
+    /// The mean of [`VictimOutput::led`] over the perturbed images.
     pub led: f64,
-    /// The mean of [`Seen::kept`] over the perturbed images.
+    /// The mean of [`VictimOutput::kept`] over the perturbed images.
     pub kept: f64,
     /// `robust` with the best of this ε and the smaller ones for each image.
     pub robust_so_far: Option<f64>,
@@ -322,45 +331,45 @@ pub struct Summary {
     /// The mean structural similarity.
     pub mean_ssim: Option<f64>,
     /// What the attack took for an image, in the mean.
-    pub seconds_per_picture: f64,
+    pub seconds_per_image: f64,
 }
 
 impl Summary {
     /// Sums up trials on one data set, after those with a smaller ε. An error for no trials, and where a
     /// true mask cannot be read.
-    pub fn of(trials: &[Trial], so_far: &SoFar, dataset: &dyn Dataset, fit: Fit) -> Result<Self> {
+    pub fn of(trials: &[AttackResult], so_far: &SoFar, dataset: &dyn Dataset, fit: Fit) -> Result<Self> {
         let n = trials.len();
         if n == 0 {
             return Err(Error::argument("attack", "there is no picture to tell of"));
         }
-        let count = |of: &dyn Fn(&Trial) -> bool| trials.iter().filter(|t| of(t)).count() as f64;
-        let was_right = |t: &Trial| !t.before.standing.reached;
+        let count = |of: &dyn Fn(&AttackResult) -> bool| trials.iter().filter(|t| of(t)).count() as f64;
+        let was_right = |t: &AttackResult| !t.before.status.reached;
         let right = count(&was_right);
         let all = trials.iter().map(|t| (&t.before, dataset.labels(t.index)));
         let doubt = Doubt::in_what_is_said(all);
         let told = !doubt.as_ref().is_some_and(Doubt::leaves_no_figures);
-        let share = |of: &dyn Fn(&Trial) -> bool| told.then(|| count(of) / n as f64);
-        let of_right = |of: &dyn Fn(&Trial) -> bool| {
+        let share = |of: &dyn Fn(&AttackResult) -> bool| told.then(|| count(of) / n as f64);
+        let of_right = |of: &dyn Fn(&AttackResult) -> bool| {
             (told && right > 0.0).then(|| count(&|t| was_right(t) && of(t)) / right)
         };
         let masks = trials[0].before.mask.is_some();
-        let counted: Vec<&Trial> = trials.iter().filter(|t| masks || t.succeeded()).collect();
-        let figures = |of: &dyn Fn(&Trial) -> Option<f64>| -> Vec<f64> {
+        let counted: Vec<&AttackResult> = trials.iter().filter(|t| masks || t.succeeded()).collect();
+        let figures = |of: &dyn Fn(&AttackResult) -> Option<f64>| -> Vec<f64> {
             counted.iter().filter_map(|t| of(t)).collect()
         };
         let (linf, l2) = (figures(&|t| Some(t.visible.linf)), figures(&|t| Some(t.visible.l2)));
-        let score = |of: fn(&Trial) -> &Seen| -> Result<Option<f64>> {
+        let score = |of: fn(&AttackResult) -> &VictimOutput| -> Result<Option<f64>> {
             match masks {
                 true => mean_iou(trials, of, dataset, fit),
                 false => mean_average_precision(trials, of, dataset),
             }
         };
         Ok(Summary {
-            pictures: n,
+            images: n,
             clean: right / n as f64,
-            robust: share(&|t| !t.after.standing.reached),
-            robust_rounded: share(&|t| !t.rounded.standing.reached),
-            success: of_right(&|t| t.after.standing.reached),
+            robust: share(&|t| !t.after.status.reached),
+            robust_rounded: share(&|t| !t.rounded.status.reached),
+            success: of_right(&|t| t.after.status.reached),
             led: trials.iter().map(|t| t.after.led).sum::<f64>() / n as f64,
             kept: trials.iter().map(|t| t.after.kept).sum::<f64>() / n as f64,
             robust_so_far: share(&|t| !so_far.with(t).reached),
@@ -376,14 +385,14 @@ impl Summary {
             median_l2: median(&l2),
             mean_psnr: mean(&figures(&|t| t.visible.psnr)),
             mean_ssim: mean(&figures(&|t| Some(t.visible.ssim))),
-            seconds_per_picture: trials.iter().map(|t| t.seconds).sum::<f64>() / n as f64,
+            seconds_per_image: trials.iter().map(|t| t.seconds).sum::<f64>() / n as f64,
         })
     }
 }
 
 fn mean_average_precision(
-    trials: &[Trial],
-    of: fn(&Trial) -> &Seen,
+    trials: &[AttackResult],
+    of: fn(&AttackResult) -> &VictimOutput,
     dataset: &dyn Dataset,
 ) -> Result<Option<f64>> {
     let (mut truth, mut probabilities) = (Vec::new(), Vec::new());
@@ -397,8 +406,8 @@ fn mean_average_precision(
 }
 
 fn mean_iou(
-    trials: &[Trial],
-    of: fn(&Trial) -> &Seen,
+    trials: &[AttackResult],
+    of: fn(&AttackResult) -> &VictimOutput,
     dataset: &dyn Dataset,
     fit: Fit,
 ) -> Result<Option<f64>> {
@@ -414,11 +423,11 @@ fn mean_iou(
 }
 
 /// The share of images that resist perturbations of at most ε, for one attack that has no ε of its own.
-pub fn robust_within(trials: &[Trial], ball: Ball) -> f64 {
-    let small = |t: &Trial| match ball.norm {
+pub fn robust_within(trials: &[AttackResult], ball: EpsBall) -> f64 {
+    let small = |t: &AttackResult| match ball.norm {
         Norm::Linf => t.visible.linf <= ball.epsilon as f64,
         Norm::L2 => t.visible.l2 <= ball.epsilon as f64,
     };
-    let fooled = |t: &&Trial| t.before.standing.reached || t.after.standing.reached && small(t);
+    let fooled = |t: &&AttackResult| t.before.status.reached || t.after.status.reached && small(t);
     1.0 - trials.iter().filter(fooled).count() as f64 / trials.len().max(1) as f64
 }

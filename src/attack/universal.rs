@@ -5,10 +5,10 @@
 //! no say any more: those that resist are what is left to learn from. It needs no gradient of the image it
 //! is put on.
 
-use super::ball::{Ball, Norm, host};
+use super::ball::{EpsBall, Norm, host};
+use super::images::Images;
 use super::iterative::{Attacked, ascent};
-use super::objective::{Objective, Standing};
-use super::pictures::Pictures;
+use super::objective::{AttackStatus, Objective};
 use super::victim::{self, Victim, standings_of};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -17,7 +17,7 @@ use crate::tensor::Tensor;
 #[derive(Clone, Debug)]
 pub struct Universal {
     /// What it may change at most, of L∞.
-    pub ball: Ball,
+    pub ball: EpsBall,
     /// [side, side, 3]
     delta: Vec<f32>,
     side: usize,
@@ -26,7 +26,7 @@ pub struct Universal {
 impl Universal {
     /// No perturbation yet, for images [side, side, 3]. An error for an ε out of range and a ball that is
     /// not of L∞.
-    pub fn new(ball: Ball, side: usize) -> Result<Self> {
+    pub fn new(ball: EpsBall, side: usize) -> Result<Self> {
         ball.check()?;
         match ball.norm {
             Norm::Linf => Ok(Universal { ball, delta: vec![0.0; side * side * 3], side }),
@@ -44,14 +44,14 @@ impl Universal {
     pub fn step(
         &mut self,
         victim: &dyn Victim,
-        pictures: &Pictures,
+        images: &Images,
         objective: &dyn Objective,
         size: f32,
     ) -> Result<f64> {
-        let x = self.added(pictures)?;
-        let all: Vec<usize> = (0..pictures.len()).collect();
+        let x = self.added(images)?;
+        let all: Vec<usize> = (0..images.len()).collect();
         let resisting = Resisting(objective);
-        let (logits, gradient) = ascent(victim, &x, &all, &resisting, 0.0, pictures.inside.as_ref())?;
+        let (logits, gradient) = ascent(victim, &x, &all, &resisting, 0.0, images.inside.as_ref())?;
         let gradient = host(&gradient)?;
         let mut sum = vec![0.0f64; self.delta.len()];
         for g in gradient.chunks_exact(sum.len()) {
@@ -72,34 +72,34 @@ impl Universal {
     }
 
     /// The images with it added.
-    fn added(&self, pictures: &Pictures) -> Result<Tensor> {
-        if pictures.side() != self.side {
+    fn added(&self, images: &Images) -> Result<Tensor> {
+        if images.side() != self.side {
             return Err(Error::shape(
                 "universal",
                 format!("pictures of side {}", self.side),
-                pictures.side(),
+                images.side(),
             ));
         }
-        let mut x = pictures.x.values::<f32>().to_vec();
-        let inside = pictures.inside.as_ref().map(|inside| inside.values::<f32>());
+        let mut x = images.x.values::<f32>().to_vec();
+        let inside = images.inside.as_ref().map(|inside| inside.values::<f32>());
         for (i, x) in x.iter_mut().enumerate() {
             if inside.is_none_or(|inside| inside[i] > 0.0) {
                 *x = (*x + self.delta[i % self.delta.len()]).clamp(0.0, 1.0);
             }
         }
-        Tensor::from_slice(&x, pictures.x.shape())
+        Tensor::from_slice(&x, images.x.shape())
     }
 
     /// The images with it added, and what the network makes of them; an error for images of another side.
     pub fn perturb(
         &self,
         victim: &dyn Victim,
-        pictures: &Pictures,
+        images: &Images,
         objective: &dyn Objective,
     ) -> Result<Attacked> {
-        let x = self.added(pictures)?;
-        let standings = victim::standings(victim, &x, objective)?;
-        Ok(Attacked { x, standings })
+        let x = self.added(images)?;
+        let statuses = victim::statuses(victim, &x, objective)?;
+        Ok(Attacked { x, statuses })
     }
 }
 
@@ -107,14 +107,14 @@ impl Universal {
 struct Resisting<'a>(&'a dyn Objective);
 
 impl Objective for Resisting<'_> {
-    fn standing(&self, picture: usize, logits: &[f32]) -> Standing {
-        self.0.standing(picture, logits)
+    fn status(&self, image: usize, logits: &[f32]) -> AttackStatus {
+        self.0.status(image, logits)
     }
 
-    fn upstream(&self, picture: usize, logits: &[f32], done: f32, gradient: &mut [f32]) {
-        match self.0.standing(picture, logits).reached {
+    fn upstream(&self, image: usize, logits: &[f32], done: f32, gradient: &mut [f32]) {
+        match self.0.status(image, logits).reached {
             true => gradient.fill(0.0),
-            false => self.0.upstream(picture, logits, done, gradient),
+            false => self.0.upstream(image, logits, done, gradient),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What is attacked: logits as a function of images from 0 to 1, and their gradients.
 
 use super::ball::host;
-use super::objective::{Objective, Standing};
+use super::objective::{AttackStatus, Objective};
 use crate::activation::Activation;
 use crate::context::no_grad;
 use crate::data::image::Preprocess;
@@ -172,20 +172,24 @@ pub fn gradient(
 }
 
 /// How far each image of [N, side, side, 3] is led.
-pub fn standings(victim: &dyn Victim, x: &Tensor, objective: &dyn Objective) -> Result<Vec<Standing>> {
+pub fn statuses(
+    victim: &dyn Victim,
+    x: &Tensor,
+    objective: &dyn Objective,
+) -> Result<Vec<AttackStatus>> {
     let all: Vec<usize> = (0..x.shape()[0]).collect();
     Ok(standings_of(&logits(victim, x)?, &all, objective))
 }
 
-/// [`standings`] from logits; each image goes by its number.
+/// [`statuses`] from logits; each image goes by its number.
 pub(super) fn standings_of(
     logits: &Tensor,
     numbers: &[usize],
     objective: &dyn Objective,
-) -> Vec<Standing> {
+) -> Vec<AttackStatus> {
     let each = logits.shape().elements() / numbers.len().max(1);
     let rows = numbers.iter().zip(logits.values::<f32>().chunks_exact(each.max(1)));
-    rows.map(|(&number, row)| objective.standing(number, row)).collect()
+    rows.map(|(&number, row)| objective.status(number, row)).collect()
 }
 
 /// Some images of a batch.

@@ -2,7 +2,7 @@
 //! added up.
 
 use crate::backend::cpu::{simd, threads};
-use crate::backend::cuda::{Cuda, Kernel, Size, arguments};
+use crate::backend::cuda::{Cuda, Kernel, LaunchConfig, arguments};
 use crate::context::isa;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -15,7 +15,7 @@ pub(crate) fn fill(device: Device, shape: Shape, value: f32) -> Result<Tensor> {
     let y = cuda.allocate(n, DType::F32)?;
     let kernel = Kernel::of("elementwise", "elementwise_fill");
     // SAFETY: y is n floats, new.
-    unsafe { cuda.launch(kernel, Size::elements(n), &arguments![&y, n as i64, value])? };
+    unsafe { cuda.launch(kernel, LaunchConfig::elements(n), &arguments![&y, n as i64, value])? };
     Ok(Tensor::from_memory(y, shape))
 }
 
@@ -40,7 +40,7 @@ pub(crate) fn accumulate(mut sum: Tensor, share: &Tensor) -> Result<Tensor> {
             let all = arguments![sum.memory(), share.memory(), out.memory(), n as i64];
             // SAFETY: all are n floats, as their specs say; the last is new, or the sum's own and nobody
             // else's.
-            unsafe { cuda.launch(kernel, Size::elements(n), &all)? };
+            unsafe { cuda.launch(kernel, LaunchConfig::elements(n), &all)? };
             Ok(out)
         }
         (_, dtype) => {

@@ -23,9 +23,9 @@ use crate::error::Result;
 use crate::tensor::{DType, Shape, Tensor};
 use serde_json::{Map, Value, json};
 
-/// Pictures in a case, at most.
+/// Images in a case, at most.
 pub(crate) const BATCH: usize = 4;
-/// Height and width of pictures, at most.
+/// Height and width of images, at most.
 pub(crate) const SIDE: usize = 56;
 /// The error that a result has if it is the true one, rounded to f32: nobody goes below it.
 pub(crate) const ROUNDING: f64 = 1.0 / (1 << 25) as f64;
@@ -47,14 +47,14 @@ pub fn comparisons() -> Vec<Comparison> {
 }
 
 impl Comparison {
-    /// The case with fewer and smaller pictures. None where no peer has it.
+    /// The case with fewer and smaller images. None where no peer has it.
     fn new(mut case: Case) -> Option<Self> {
         let [op, shape] = case.peer?;
         let mut shape = shape.to_string();
         if let [n, h, w, _] = case.inputs[0].shape[..] {
             let (few, small) = (n.min(BATCH), [h.min(SIDE), w.min(SIDE)]);
             for input in &mut case.inputs {
-                // Pictures, and their labels.
+                // Images, and their labels.
                 if let [a, b, c, rest @ ..] = &input.shape[..]
                     && [*a, *b, *c] == [n, h, w]
                 {
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn cases_keep_their_channels_and_get_fewer_and_smaller_pictures() {
+    fn cases_keep_their_channels_and_get_fewer_and_smaller_images() {
         let all = comparisons();
         let names: Vec<String> = all.iter().map(Comparison::name).collect();
         for expected in [

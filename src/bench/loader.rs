@@ -1,5 +1,5 @@
-//! Whether pictures come as fast as a network takes them: reading, decoding, resizing and augmentation
-//! alone, on made-up pictures of VOC's sizes in both layouts, beside the training step that waits for
+//! Whether images come as fast as a network takes them: reading, decoding, resizing and augmentation
+//! alone, on made-up images of VOC's sizes in both layouts, beside the training step that waits for
 //! them.
 
 use super::nets::Net;
@@ -12,29 +12,29 @@ use crate::data::synthetic;
 use crate::data::transforms::Augment;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::train::Plan;
+use crate::train::TrainConfig;
 use serde_json::{Map, Value, json};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// Synthetic images in a temporary folder, which is removed when this is dropped.
-pub struct Pictures {
+pub struct Images {
     folder: PathBuf,
 }
 
-impl Pictures {
+impl Images {
     /// Writes `count` images in both layouts below `parent`; an error where that fails.
     pub fn make(parent: &Path, count: usize) -> Result<Self> {
         let folder = parent.join(format!("atrous-bench-{}", std::process::id()));
         if folder.exists() {
             return Err(Error::file(folder, "expected a name that is not taken"));
         }
-        let pictures = Pictures { folder };
+        let images = Images { folder };
         let whole = |_, _| ControlFlow::Continue(());
-        synthetic::make(&pictures.root(Layout::VocNpy), count, 1, 0, &whole)?;
-        let [npy, devkit] = [Layout::VocNpy, Layout::VocDevkit].map(|layout| pictures.root(layout));
+        synthetic::make(&images.root(Layout::VocNpy), count, 1, 0, &whole)?;
+        let [npy, devkit] = [Layout::VocNpy, Layout::VocDevkit].map(|layout| images.root(layout));
         convert(&npy, &devkit, Layout::VocDevkit, &whole)?;
-        Ok(pictures)
+        Ok(images)
     }
 
     fn root(&self, layout: Layout) -> PathBuf {
@@ -48,9 +48,9 @@ impl Pictures {
     }
 }
 
-impl Drop for Pictures {
+impl Drop for Images {
     fn drop(&mut self) {
-        // Made-up pictures that cannot be removed now are the system's to remove with its other
+        // Made-up images that cannot be removed now are the system's to remove with its other
         // temporary files.
         let _ = std::fs::remove_dir_all(&self.folder);
     }
@@ -111,13 +111,13 @@ impl Feed {
     /// Measures reading and loading for some two seconds each; an error where an image cannot be
     /// read.
     pub fn rates(&self, training: &Training, workers: usize) -> Result<Rates> {
-        let plan = Plan { augment: self.augment, ..self.net.plan()? };
-        let (dataset, recipe) = (&training.dataset, plan.training_recipe());
+        let config = TrainConfig { augment: self.augment, ..self.net.config()? };
+        let (dataset, transforms) = (&training.dataset, config.training_transforms());
         let indices = &training.train;
         let read = time(2.0, || {
             for &index in indices {
-                dataset.picture(index)?;
-                if recipe.masks {
+                dataset.image(index)?;
+                if transforms.masks {
                     dataset.mask(index)?;
                 }
             }
@@ -125,7 +125,7 @@ impl Feed {
         })?;
         let mut epoch = 0;
         let mut loaded = |workers| {
-            let all = Loader::shuffled(dataset.clone(), recipe, plan.batch_size, 1);
+            let all = Loader::shuffled(dataset.clone(), transforms, config.batch_size, 1);
             let all = Loader { indices: indices.clone(), workers, ..all };
             time(2.0, || {
                 epoch += 1;
@@ -137,7 +137,7 @@ impl Feed {
         Ok(Rates { read: rate(read.median), one: rate(one.median), all: rate(all.median) })
     }
 
-    /// The line of what was measured. `share`: of a step's processor time, what making its pictures costs.
+    /// The line of what was measured. `share`: of a step's processor time, what making its images costs.
     pub fn line(&self, layout: Layout, rates: Rates, workers: usize, need: f64) -> Map<String, Value> {
         let share = 100.0 * need / rates.one / threads::count() as f64;
         let all = [
@@ -160,21 +160,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pictures_are_there_in_both_layouts_and_go_again() {
+    fn images_are_there_in_both_layouts_and_go_again() {
         let parent = tempfile::tempdir().unwrap();
-        let pictures = Pictures::make(parent.path(), 4).unwrap();
+        let images = Images::make(parent.path(), 4).unwrap();
         for layout in [Layout::VocNpy, Layout::VocDevkit] {
-            let training = pictures.training(layout).unwrap();
+            let training = images.training(layout).unwrap();
             assert_eq!(training.train.len(), 4);
             assert!(training.dataset.mask(3).unwrap().is_some());
         }
-        assert!(Pictures::make(parent.path(), 4).err().unwrap().to_string().contains("not taken"));
-        drop(pictures);
+        assert!(Images::make(parent.path(), 4).err().unwrap().to_string().contains("not taken"));
+        drop(images);
         assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0);
     }
 
     #[test]
-    fn a_share_is_what_a_picture_costs_of_what_its_step_costs() {
+    fn a_share_is_what_a_image_costs_of_what_its_step_costs() {
         let feed = feeds().unwrap()[0];
         let rates = Rates { read: 900.0, one: 400.0, all: 700.0 };
         let line = threads::with(2, || feed.line(Layout::VocNpy, rates, 2, 100.0)).unwrap();

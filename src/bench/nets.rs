@@ -11,7 +11,7 @@ use crate::ops::{sign, sparse_softmax_cross_entropy};
 use crate::pool::{self, Buffer};
 use crate::random::{Stream, domain};
 use crate::tensor::{Shape, Tensor};
-use crate::train::{Plan, Preset, Trainer};
+use crate::train::{Preset, TrainConfig, Trainer};
 use serde_json::{Map, Value, json};
 
 /// A network as `benches/peers` names it, trained as the notebook this pipeline replaces did.
@@ -33,8 +33,8 @@ enum Trained {
     Whole,
     /// The base stays as it is.
     Head,
-    /// Nothing is: a step is the sign of the gradient by the pictures, as an attack wants it.
-    Pictures,
+    /// Nothing is: a step is the sign of the gradient by the images, as an attack wants it.
+    Images,
 }
 
 const fn net(
@@ -54,7 +54,7 @@ pub const NETS: [Net; 7] = [
     net("mobilenetv2_frozen", "mobilenetv2", [256, 20, 16], Trained::Head),
     net("mobilenetv2_full", "mobilenetv2", [256, 20, 16], Trained::Whole),
     net("deeplabv3plus", "deeplabv3plus", [224, 21, 4], Trained::Whole),
-    net("fgsm_mobilenetv2", "mobilenetv2", [224, 1000, 1], Trained::Pictures),
+    net("fgsm_mobilenetv2", "mobilenetv2", [224, 1000, 1], Trained::Images),
 ];
 
 impl Net {
@@ -77,7 +77,7 @@ impl Net {
         // Nobody predicts in the process that trains: its memory is read before.
         let (train_rss, pool_peak) = (peak_rss_mib(), pool::usage().peak);
         pool::trim();
-        let model = Model::new(self.plan()?.graph()?, 1);
+        let model = Model::new(self.config()?.graph()?, 1);
         let gflop = self.gflop(&model);
         let folded = for_inference(&model)?.to_device(device)?;
         let infer = |batch: usize| {
@@ -122,10 +122,10 @@ impl Net {
 
     /// A step: forward, loss, backward, optimizer.
     pub(super) fn training_step(self, device: Device) -> Result<Timing> {
-        let (batch, plan) = (self.batch_of_noise()?, self.plan()?);
-        let model = Model::new(plan.graph()?, 1);
-        if self.trained != Trained::Pictures {
-            let mut trainer = Trainer::new(model, plan)?;
+        let (batch, config) = (self.batch_of_noise()?, self.config()?);
+        let model = Model::new(config.graph()?, 1);
+        if self.trained != Trained::Images {
+            let mut trainer = Trainer::new(model, config)?;
             trainer.to_device(device)?;
             return time(6.0, || trainer.step(&batch).map(|_| ()));
         }
@@ -143,10 +143,10 @@ impl Net {
         })
     }
 
-    pub(super) fn plan(self) -> Result<Plan> {
+    pub(super) fn config(self) -> Result<TrainConfig> {
         let spec = Spec::new(self.network, self.size, self.classes);
-        let plan = Preset::new("notebook", spec, self.trained == Trained::Head)?.plan;
-        Ok(Plan { epochs: 1, batch_size: self.batch, seed: 1, ..plan })
+        let config = Preset::new("notebook", spec, self.trained == Trained::Head)?.config;
+        Ok(TrainConfig { epochs: 1, batch_size: self.batch, seed: 1, ..config })
     }
 
     fn batch_of_noise(self) -> Result<Batch> {
@@ -167,14 +167,14 @@ impl Net {
     }
 
     /// Arithmetic of a step as the definition counts it: three times the forward pass, less the gradient
-    /// by the pictures where nobody asks for it, and less what a frozen base does not do.
+    /// by the images where nobody asks for it, and less what a frozen base does not do.
     fn gflop(self, model: &Model) -> f64 {
         let (nodes, forward) = (model.graph.nodes(), model.graph.cost().flops as f64);
         let head: u64 = nodes[model.graph.base().len()..].iter().map(|node| node.cost.flops).sum();
         let step = match self.trained {
             Trained::Whole => 3.0 * forward - nodes[1].cost.flops as f64,
             Trained::Head => forward + 2.0 * head as f64,
-            Trained::Pictures => 2.0 * forward,
+            Trained::Images => 2.0 * forward,
         };
         step * self.batch as f64 / 1e9
     }
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn every_network_has_a_plan_and_one_that_is_unknown_is_refused_by_name() {
         for net in NETS {
-            net.plan().unwrap().check().unwrap();
+            net.config().unwrap().check().unwrap();
             assert_eq!(Net::find(net.name).unwrap().name, net.name);
         }
         assert!(Net::find("lenet").unwrap_err().to_string().contains("`lenet` is none of"));

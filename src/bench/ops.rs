@@ -6,7 +6,7 @@ use crate::cases::{Case, Size};
 use crate::context::{no_grad, on_threads, with_isa};
 use crate::device::Device;
 use crate::error::Result;
-use crate::optimizers::{Group, Optimizer, Rule, Update};
+use crate::optimizers::{Group, Optimizer, OptimizerKind, Update};
 use crate::tensor::{DType, Tensor};
 use serde_json::{Map, Value, json};
 use std::time::Instant;
@@ -22,7 +22,7 @@ pub enum Op {
 /// All `real` cases of the operators, and an update by each optimizer.
 pub fn ops() -> Vec<Op> {
     let cases = crate::ops::cases().into_iter().filter(|case| case.size == Size::Real);
-    let optimizers = Rule::NAMES.into_iter().map(Op::Optimizer);
+    let optimizers = OptimizerKind::NAMES.into_iter().map(Op::Optimizer);
     cases.map(|case| Op::Case(Box::new(case))).chain(optimizers).collect()
 }
 
@@ -120,9 +120,9 @@ fn measure_optimizer(rule: &str, device: Device, line: &mut Map<String, Value>) 
     const PARAMETERS: usize = 11_000_000;
     const TENSORS: usize = 44;
     let (name, kind) = match rule {
-        "sgd" => ("optimizer_sgd_momentum", Rule::sgd(0.9)),
-        "rmsprop" => ("optimizer_rmsprop", Rule::rmsprop(0.0)),
-        _ => ("optimizer_adam", Rule::adam()),
+        "sgd" => ("optimizer_sgd_momentum", OptimizerKind::sgd(0.9)),
+        "rmsprop" => ("optimizer_rmsprop", OptimizerKind::rmsprop(0.0)),
+        _ => ("optimizer_adam", OptimizerKind::adam()),
     };
     line.insert("op".into(), json!(name));
     line.insert("shape".into(), json!(format!("{PARAMETERS} parameters in {TENSORS} tensors")));

@@ -2,7 +2,7 @@
 
 use super::data::make_with_progress;
 use super::options::TaskOptions;
-use super::predict::{How, Task};
+use super::predict::{PredictOptions, Task};
 use super::run::{ATTACKED, Pipeline};
 use super::train::refuse_to_overwrite;
 use atrous::Result;
@@ -67,7 +67,7 @@ impl Demo {
             task,
             resume,
             attack_images: ATTACKED,
-            how: How::default(),
+            how: PredictOptions::default(),
             training,
         }
         .run()

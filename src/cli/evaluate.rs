@@ -2,7 +2,7 @@
 
 mod split;
 
-use super::predict::{How, Task, load, predictions, validation_panel};
+use super::predict::{PredictOptions, Task, load, predictions, validation_panel};
 use super::progress::bar;
 use atrous::data::{CLASSES, known_labels};
 use atrous::eval::baselines::Controls;
@@ -52,7 +52,7 @@ pub struct Evaluate {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]
-    how: How,
+    how: PredictOptions,
 }
 
 /// What is written into the folder.
@@ -76,13 +76,13 @@ pub fn evaluate(
     networks: &Networks,
     data: &Path,
     split: &Split,
-    how: &How,
+    how: &PredictOptions,
     out: Option<&Path>,
 ) -> Result<()> {
     let mut report = String::new();
     let mut shown = None;
     for trained in [&networks.classifier, &networks.segmenter].into_iter().flatten() {
-        if *split == Split::Validation && trained.plan.val_indices.is_empty() {
+        if *split == Split::Validation && trained.config.val_indices.is_empty() {
             println!("{}: no pictures were kept for validation", trained.path.display());
             continue;
         }
@@ -92,7 +92,7 @@ pub fn evaluate(
             let _ = writeln!(report, "{words}");
         }
         for part in subjects.parts() {
-            let text = match trained.plan.network.segments() {
+            let text = match trained.config.network.segments() {
                 true => masks(trained, &subjects, &part, how)?,
                 false => labels(trained, &subjects, &part, how)?,
             };
@@ -118,11 +118,11 @@ fn alone(trained: &Trained) -> Result<Networks> {
     Ok(networks)
 }
 
-fn labels(trained: &Trained, subjects: &Subjects, part: &Part, how: &How) -> Result<String> {
+fn labels(trained: &Trained, subjects: &Subjects, part: &Part, how: &PredictOptions) -> Result<String> {
     let dataset = &subjects.dataset;
     let predictions = predictions(&alone(trained)?, dataset, &part.indices, how)?;
-    let (probabilities, seed) = (&predictions.probabilities, trained.plan.seed);
-    let lessons = subjects.lessons(&trained.plan);
+    let (probabilities, seed) = (&predictions.probabilities, trained.config.seed);
+    let lessons = subjects.lessons(&trained.config);
     let controls = Controls::measure(lessons, &**dataset, &part.indices, probabilities, seed)?;
     let controls = match controls {
         Some(controls) => Controls { kind: part.kind, ..controls }.to_string(),
@@ -149,10 +149,10 @@ fn labels(trained: &Trained, subjects: &Subjects, part: &Part, how: &How) -> Res
     Ok(format!("{controls}\n{line}"))
 }
 
-fn masks(trained: &Trained, subjects: &Subjects, part: &Part, how: &How) -> Result<String> {
+fn masks(trained: &Trained, subjects: &Subjects, part: &Part, how: &PredictOptions) -> Result<String> {
     let (dataset, indices) = (&subjects.dataset, &part.indices[..]);
     let networks = alone(trained)?;
-    let measure = |how: &How| {
+    let measure = |how: &PredictOptions| {
         let predictions = predictions(&networks, dataset, indices, how)?;
         let bar = bar(indices.len(), "masks");
         let mut progress = |done| bar.set_position(done as u64);
@@ -164,7 +164,7 @@ fn masks(trained: &Trained, subjects: &Subjects, part: &Part, how: &How) -> Resu
     if options == MaskOptions::default() {
         return Ok(measure(how)?.to_string());
     }
-    let plain = measure(&How::default())?;
+    let plain = measure(&PredictOptions::default())?;
     let mut names = Vec::new();
     if options.scales != [1.0] {
         names.push(format!("scales {:?}", options.scales));

@@ -4,7 +4,7 @@ use atrous::data::image::Fit;
 use atrous::files::explain;
 use atrous::models::{self, Spec};
 use atrous::nn::Graph;
-use atrous::train::{Plan, Plateau, Preset, Schedule, Unfreeze, Watch};
+use atrous::train::{MonitorMetric, Plateau, Preset, Schedule, TrainConfig, Unfreeze};
 use atrous::{Error, Result};
 use clap::Args;
 use serde::Deserialize;
@@ -279,66 +279,70 @@ impl TrainOptions {
     }
 
     /// Puts into the plan what was said.
-    pub fn apply(&self, plan: &mut Plan) -> Result<()> {
+    pub fn apply(&self, config: &mut TrainConfig) -> Result<()> {
         let o = self;
         if let Some(preset) = &o.preset {
-            plan.preset.clone_from(preset);
+            config.preset.clone_from(preset);
         }
-        plan.val_fraction = o.val_fraction.or(plan.val_fraction);
+        config.val_fraction = o.val_fraction.or(config.val_fraction);
         let set = |slot: &mut usize, value: Option<usize>| value.into_iter().for_each(|v| *slot = v);
         if let Some(model) = &o.model {
-            plan.network.name.clone_from(model);
+            config.network.name.clone_from(model);
         }
-        set(&mut plan.network.size, o.size);
+        set(&mut config.network.size, o.size);
         if let Some(head) = &o.head {
-            plan.network.head = head.parse()?;
+            config.network.head = head.parse()?;
         }
         if let Some(weights) = &o.weights {
-            plan.weights = weights.file_name().map(|name| name.to_string_lossy().into_owned());
+            config.weights = weights.file_name().map(|name| name.to_string_lossy().into_owned());
         }
         if let Some(unfreeze) = &o.unfreeze {
-            plan.unfreeze = unfreeze_schedule(unfreeze, &plan.network.graph()?)?;
+            config.unfreeze = unfreeze_schedule(unfreeze, &config.network.graph()?)?;
         }
         if let Some(fit) = &o.fit {
-            plan.fit = named("--fit", fit, [("pad", Fit::Pad), ("stretch", Fit::Stretch)])?;
+            config.fit = named("--fit", fit, [("pad", Fit::Pad), ("stretch", Fit::Stretch)])?;
         }
         if let Some(name) = &o.schedule {
             let known = [("constant", Schedule::Constant), ("cosine", Schedule::Cosine)];
-            plan.schedule = named("--schedule", name, known)?;
+            config.schedule = named("--schedule", name, known)?;
         }
         if let Some(name) = &o.monitor {
-            plan.monitor = named("--monitor", name, [("loss", Watch::Loss), ("score", Watch::Score)])?;
+            config.monitor = named(
+                "--monitor",
+                name,
+                [("loss", MonitorMetric::Loss), ("score", MonitorMetric::Score)],
+            )?;
         }
         if let Some(augment) = &o.augment {
-            plan.augment = augment.parse()?;
+            config.augment = augment.parse()?;
         }
-        set(&mut plan.epochs, o.epochs);
-        set(&mut plan.batch_size, o.batch_size);
+        set(&mut config.epochs, o.epochs);
+        set(&mut config.batch_size, o.batch_size);
         if let Some(optimizer) = &o.optimizer
-            && *optimizer != plan.optimizer
+            && *optimizer != config.optimizer
         {
-            plan.optimizer.clone_from(optimizer);
-            plan.learning_rate = if optimizer == "sgd" { 0.01 } else { 0.001 };
-            plan.momentum = 0.0;
+            config.optimizer.clone_from(optimizer);
+            config.learning_rate = if optimizer == "sgd" { 0.01 } else { 0.001 };
+            config.momentum = 0.0;
         }
         if let Some(loss) = &o.loss {
-            plan.loss.clone_from(loss);
+            config.loss.clone_from(loss);
         }
         if let Some(plateau) = o.plateau {
-            plan.plateau = plateau.then(Plateau::default);
+            config.plateau = plateau.then(Plateau::default);
         }
-        plan.batch_norm_momentum = o.batch_norm_momentum.or(plan.batch_norm_momentum);
-        plan.patience = o.patience.or(plan.patience);
-        plan.clip_norm = o.clip_norm.or(plan.clip_norm);
-        plan.learning_rate = o.learning_rate.unwrap_or(plan.learning_rate);
-        plan.base_rate = o.base_rate.unwrap_or(plan.base_rate);
-        plan.warmup = o.warmup.unwrap_or(plan.warmup);
-        plan.momentum = o.momentum.unwrap_or(plan.momentum);
-        plan.label_smoothing = o.label_smoothing.unwrap_or(plan.label_smoothing);
-        plan.focal = o.focal.unwrap_or(plan.focal);
-        plan.balanced = o.balanced.unwrap_or(plan.balanced);
-        plan.freeze_batch_norm = o.freeze_batch_norm.unwrap_or(plan.freeze_batch_norm);
-        plan.seed = o.seed.unwrap_or(plan.seed);
+        config.batch_norm_momentum = o.batch_norm_momentum.or(config.batch_norm_momentum);
+        config.patience = o.patience.or(config.patience);
+        config.clip_norm = o.clip_norm.or(config.clip_norm);
+        config.learning_rate = o.learning_rate.unwrap_or(config.learning_rate);
+        config.base_rate = o.base_rate.unwrap_or(config.base_rate);
+        config.warmup = o.warmup.unwrap_or(config.warmup);
+        config.momentum = o.momentum.unwrap_or(config.momentum);
+        config.label_smoothing = o.label_smoothing.unwrap_or(config.label_smoothing);
+        config.focal = o.focal.unwrap_or(config.focal);
+        config.balanced = o.balanced.unwrap_or(config.balanced);
+        config.freeze_batch_norm = o.freeze_batch_norm.unwrap_or(config.freeze_batch_norm);
+        config.seed = o.seed.unwrap_or(config.seed);
         Ok(())
     }
 }

@@ -44,7 +44,7 @@ pub struct Predict {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
-    how: How,
+    how: PredictOptions,
 }
 
 /// What a command is to do.
@@ -67,7 +67,7 @@ impl Task {
 
 /// How probabilities become labels, and logits masks.
 #[derive(Args, Clone, Debug)]
-pub struct How {
+pub struct PredictOptions {
     /// A class is predicted where its probability is above this; the likeliest one always is
     /// [default: those that training fitted on its validation pictures, else 0.15]
     #[arg(long, value_name = "P")]
@@ -86,13 +86,19 @@ pub struct How {
     pub superpixels: bool,
 }
 
-impl Default for How {
+impl Default for PredictOptions {
     fn default() -> Self {
-        How { threshold: None, scales: vec![1.0], flip: false, nearest: false, superpixels: false }
+        PredictOptions {
+            threshold: None,
+            scales: vec![1.0],
+            flip: false,
+            nearest: false,
+            superpixels: false,
+        }
     }
 }
 
-impl How {
+impl PredictOptions {
     pub fn masks(&self) -> MaskOptions {
         MaskOptions {
             scales: self.scales.clone(),
@@ -149,7 +155,7 @@ pub fn predictions(
     networks: &Networks,
     dataset: &Arc<dyn Dataset>,
     indices: &[usize],
-    how: &How,
+    how: &PredictOptions,
 ) -> Result<Predictions> {
     let bar = bar(indices.len(), "classifying");
     let mut progress = |done| bar.set_position(done as u64);
@@ -212,7 +218,7 @@ impl Files {
 pub fn write_submission(
     networks: &Networks,
     dataset: &Arc<dyn Dataset>,
-    how: &How,
+    how: &PredictOptions,
     out: &Path,
 ) -> Result<()> {
     if let Some(folder) = out.parent().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -236,7 +242,7 @@ pub fn write_submission(
         let entry = prediction.entry();
         if rows.len() < PANEL {
             rows.push(PanelRow {
-                picture: Some(dataset.picture(i)?),
+                image: Some(dataset.image(i)?),
                 predicted: Some(prediction.labels),
                 probabilities: prediction.probabilities,
                 prediction: prediction.mask,
@@ -290,11 +296,11 @@ pub fn validation_panel(
     path: &Path,
 ) -> Result<()> {
     let indices = &indices[..indices.len().min(PANEL)];
-    let predictions = predictions(networks, dataset, indices, &How::default())?;
+    let predictions = predictions(networks, dataset, indices, &PredictOptions::default())?;
     let row = |(i, &index): (usize, &usize)| {
         let prediction = predictions.get(i)?;
         Ok(PanelRow {
-            picture: Some(dataset.picture(index)?),
+            image: Some(dataset.image(index)?),
             truth: if predictions.segments() { dataset.mask(index)? } else { None },
             labels: dataset.labels(index),
             predicted: networks.classifier.is_some().then_some(prediction.labels),

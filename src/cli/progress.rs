@@ -41,7 +41,7 @@ pub fn asked_to_stop() -> ControlFlow<()> {
 }
 
 /// An error once Ctrl-C was pressed, which says what is not done.
-pub fn going_on(with: &str) -> Result<()> {
+pub fn check_interrupted(with: &str) -> Result<()> {
     match asked_to_stop().is_break() {
         true => Err(Error::Interrupted(format!("{with} is not finished"))),
         false => Ok(()),
@@ -62,7 +62,7 @@ pub fn bar(total: usize, what: &'static str) -> ProgressBar {
 
 /// `  (3:12, at most 543 MiB)`: the time since, and the most memory this process ever held, where the
 /// system tells it (Linux).
-pub fn spent(began: Instant) -> String {
+pub fn elapsed(began: Instant) -> String {
     let seconds = began.elapsed().as_secs();
     let peak = atrous::bench::peak_rss_mib();
     let memory = peak.map_or(String::new(), |mib| format!(", at most {mib:.0} MiB"));
@@ -74,7 +74,7 @@ pub struct Training {
     bar: Option<ProgressBar>,
     began: Instant,
     /// Pictures seen since then.
-    pictures: usize,
+    images: usize,
     steps_done: usize,
     steps_left: usize,
     epochs: usize,
@@ -86,7 +86,7 @@ impl Training {
         Training {
             bar: None,
             began: Instant::now(),
-            pictures: 0,
+            images: 0,
             steps_done: 0,
             steps_left: 0,
             epochs: 0,
@@ -116,10 +116,10 @@ impl Training {
                 self.bar = Some(bar);
             }
             Event::Step { step, samples, loss, accuracy } => {
-                self.pictures += samples;
+                self.images += samples;
                 self.steps_done += 1;
                 self.steps_left = self.steps_left.saturating_sub(1);
-                let rate = self.pictures as f64 / self.began.elapsed().as_secs_f64();
+                let rate = self.images as f64 / self.began.elapsed().as_secs_f64();
                 if let Some(bar) = &self.bar {
                     bar.set_position(step as u64);
                     bar.set_message(format!(

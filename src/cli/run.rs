@@ -5,7 +5,7 @@ use super::data::{GALLERY, check_or_fail};
 use super::device;
 use super::evaluate::{Split, evaluate};
 use super::options::TaskOptions;
-use super::predict::{How, Task, write_submission};
+use super::predict::{PredictOptions, Task, write_submission};
 use super::train::{Job, lock, open};
 use atrous::data::source::Source;
 use atrous::predict::{Networks, Trained, locate};
@@ -44,7 +44,7 @@ pub struct Run {
     #[arg(long, value_name = "N", default_value_t = ATTACKED)]
     attack_images: usize,
     #[command(flatten)]
-    how: How,
+    how: PredictOptions,
     #[command(flatten)]
     training: TaskOptions,
 }
@@ -89,7 +89,7 @@ pub struct Pipeline<'a> {
     pub task: Task,
     pub resume: bool,
     pub attack_images: usize,
-    pub how: How,
+    pub how: PredictOptions,
     pub training: TaskOptions,
 }
 
@@ -126,8 +126,8 @@ impl Pipeline<'_> {
             };
             let trained = Trained::load(file)?.to_device(device())?;
             // The notebook's masks were scaled up by OpenCV's nearest.
-            self.how.nearest |= trained.plan.network.segments()
-                && trained.plan.preset == "notebook"
+            self.how.nearest |= trained.config.network.segments()
+                && trained.config.preset == "notebook"
                 && self.how.masks() == Default::default();
             networks.add(trained)?;
         }
@@ -144,7 +144,7 @@ impl Pipeline<'_> {
         // What validation pictures there are was chosen when training began: there may be none.
         let trained = [&networks.classifier, &networks.segmenter];
         if self.attack_images > 0
-            && trained.into_iter().flatten().all(|t| !t.plan.val_indices.is_empty())
+            && trained.into_iter().flatten().all(|t| !t.config.val_indices.is_empty())
         {
             let tasks = [
                 networks.classifier.as_ref().map(|_| "classify"),

@@ -17,7 +17,7 @@ use atrous::predict::thresholds::Gain;
 use atrous::predict::{self, Networks, THRESHOLD, Trained};
 use atrous::random::{Stream, domain};
 use atrous::report;
-use atrous::train::{self, Pace, Plan, Position, Preset, Trainer};
+use atrous::train::{self, CheckpointPolicy, Preset, TrainConfig, TrainState, Trainer};
 use atrous::{Error, Result, weights};
 use clap::Args;
 use std::collections::HashMap;
@@ -147,17 +147,17 @@ impl Job {
         }
         let mut trainer = self.trainer(&path)?;
         trainer.to_device(device())?;
-        let plan = trainer.plan.clone();
+        let config = trainer.config.clone();
         let dataset = &self.data.dataset;
-        let training = plan.training_loader(dataset, workers);
-        let validation = plan.scoring_loader(dataset, plan.val_indices.clone());
+        let training = config.training_loader(dataset, workers);
+        let validation = config.scoring_loader(dataset, config.val_indices.clone());
         let (all, trainable) = trainer.model.count_parameters();
         let there = match device() {
             atrous::Device::Cpu if !atrous::context::fast_math() => String::new(),
             _ => format!(", on {}", arithmetic()),
         };
-        if !plan.arithmetic.is_empty() && plan.arithmetic != arithmetic() {
-            let (before, now) = (&plan.arithmetic, arithmetic());
+        if !config.arithmetic.is_empty() && config.arithmetic != arithmetic() {
+            let (before, now) = (&config.arithmetic, arithmetic());
             println!(
                 "the run began on {before}, and goes on on {now}: its last digits are others from here on"
             );
@@ -166,16 +166,16 @@ impl Job {
             "training {} ({trainable} of {all} parameters) on {} pictures, validating on {}, {} \
              steps an epoch{there}",
             trainer.model.graph.name,
-            plan.train_indices.len(),
-            plan.val_indices.len(),
+            config.train_indices.len(),
+            config.val_indices.len(),
             training.steps()
         );
         let every_steps = Some(self.options.checkpoint_steps.unwrap_or(50)).filter(|&n| n > 0);
-        let best = (!plan.val_indices.is_empty()).then(|| best_path(&self.out));
-        if plan.val_indices.is_empty() {
+        let best = (!config.val_indices.is_empty()).then(|| best_path(&self.out));
+        if config.val_indices.is_empty() {
             println!("no picture is left to validate on: the last epoch counts as the best");
         }
-        let pace = Pace { checkpoint: Some(path.clone()), every_steps, best };
+        let pace = CheckpointPolicy { checkpoint: Some(path.clone()), every_steps, best };
         let mut progress = progress::Training::new();
         let result = interruptible(|| {
             trainer.fit(&training, Some(&validation), &pace, &mut |event| progress.show(event))
@@ -189,7 +189,7 @@ impl Job {
         // Why the run ended goes before what could not be written of it.
         result?;
         history?;
-        println!("checkpoint: {}{}", path.display(), progress::spent(began));
+        println!("checkpoint: {}{}", path.display(), progress::elapsed(began));
         drop(trainer);
         if let Some(best) = pace.best.filter(|best| best.is_file()) {
             self.look_back(Trained::load(&best)?.to_device(device())?)?;
@@ -200,8 +200,8 @@ impl Job {
     /// What the best epoch's network says of the validation pictures: thresholds, and a panel.
     fn look_back(&self, mut trained: Trained) -> Result<()> {
         let dataset = &self.data.dataset;
-        if !self.segments && trained.plan.preset != "notebook" {
-            let (chosen, gain) = predict::fit_thresholds(&trained.model, &trained.plan, dataset)?;
+        if !self.segments && trained.config.preset != "notebook" {
+            let (chosen, gain) = predict::fit_thresholds(&trained.model, &trained.config, dataset)?;
             if let Some(Gain { before, shared, per_class, .. }) = gain {
                 println!(
                     "thresholds: Dice {before:.3} at {THRESHOLD}, {shared:.3} with one fitted, \
@@ -211,7 +211,7 @@ impl Job {
             chosen.write(&self.out, &trained.checksum)?;
             trained.thresholds = Some(chosen);
         }
-        let indices = trained.plan.val_indices.clone();
+        let indices = trained.config.val_indices.clone();
         let mut networks = Networks::default();
         networks.add(trained)?;
         validation_panel(&networks, dataset, &indices, &self.out.join("panel.png"))
@@ -220,14 +220,14 @@ impl Job {
     /// The run in the output folder, and its samples in the folder of today.
     fn resumed(&self, path: &Path) -> Result<(Trainer, Arc<dyn Dataset>)> {
         let (trainer, saved) = train::load(path)?;
-        saved.plan.network.is_for_voc(path)?;
-        if saved.plan.network.segments() != self.segments {
+        saved.config.network.is_for_voc(path)?;
+        if saved.config.network.segments() != self.segments {
             let task = if self.segments { "classify" } else { "segment" };
             let message = format!("the run is one of `atrous train {task}`: go on with that");
             return Err(Error::file(path, message));
         }
-        self.refuse_changes(path, &saved.plan)?;
-        let dataset = saved.plan.find_samples(&self.data.dataset, path)?;
+        self.refuse_changes(path, &saved.config)?;
+        let dataset = saved.config.find_samples(&self.data.dataset, path)?;
         Ok((trainer, dataset))
     }
 
@@ -236,7 +236,7 @@ impl Job {
         if self.resume && path.exists() {
             let (trainer, dataset) = self.resumed(path)?;
             self.data.dataset = dataset;
-            let Position { epoch, step, .. } = trainer.position;
+            let TrainState { epoch, step, .. } = trainer.position;
             println!("going on after epoch {epoch}, step {step}");
             return Ok(trainer);
         }
@@ -256,28 +256,28 @@ impl Job {
         if self.resume {
             words.push(format!("{} has no run to go on with: a new one begins", self.out.display()));
         }
-        let (mut plan, dataset) = self.plan(&mut words)?;
-        let model = self.model(&mut plan, &mut words)?;
-        Ok(Begun { trainer: Trainer::new(model, plan)?, dataset, words })
+        let (mut config, dataset) = self.config(&mut words)?;
+        let model = self.model(&mut config, &mut words)?;
+        Ok(Begun { trainer: Trainer::new(model, config)?, dataset, words })
     }
 
     /// The network, its base from the file with weights where one is named.
-    fn model(&self, plan: &mut Plan, words: &mut Vec<String>) -> Result<Model> {
+    fn model(&self, config: &mut TrainConfig, words: &mut Vec<String>) -> Result<Model> {
         let Some(path) = &self.options.weights else {
-            let model = Model::new(plan.graph()?, plan.seed);
+            let model = Model::new(config.graph()?, config.seed);
             if !model.graph.base().is_empty() {
                 words.push(format!("no --weights: the base of {} begins at random", model.graph.name));
             }
             return Ok(model);
         };
         let file = weights::read(path)?;
-        plan.origin = file.origin;
-        let mut model = Model::new(plan.graph()?, plan.seed);
+        config.origin = file.origin;
+        let mut model = Model::new(config.graph()?, config.seed);
         // Weights want the range of values they were trained with, unless the notebook's is wanted.
         if self.options.preset.as_deref() != Some("notebook")
             && let Some(base) = weights::names::Base::of(&model.graph)
         {
-            plan.preprocess = file.origin.preprocess(base);
+            config.preprocess = file.origin.preprocess(base);
         }
         let heads: Vec<String> = weights::heads(&model.graph).into_iter().map(str::to_string).collect();
         let heads: Vec<&str> = heads.iter().map(String::as_str).collect();
@@ -289,11 +289,11 @@ impl Job {
     }
 
     /// A resumed run keeps the plan it began with; options that say otherwise are refused.
-    fn refuse_changes(&self, path: &Path, plan: &Plan) -> Result<()> {
-        let mut asked = plan.clone();
+    fn refuse_changes(&self, path: &Path, config: &TrainConfig) -> Result<()> {
+        let mut asked = config.clone();
         self.options.apply(&mut asked)?;
-        let mut differs = differing_setting(plan, &asked);
-        if self.options.class_weights.is_some_and(|w| w != plan.class_weights.is_some()) {
+        let mut differs = differing_setting(config, &asked);
+        if self.options.class_weights.is_some_and(|w| w != config.class_weights.is_some()) {
             differs = Some("class-weights".into());
         }
         match differs {
@@ -306,11 +306,11 @@ impl Job {
     }
 
     /// The plan as the options have it, and the samples it numbers.
-    fn plan(&self, words: &mut Vec<String>) -> Result<(Plan, Arc<dyn Dataset>)> {
+    fn config(&self, words: &mut Vec<String>) -> Result<(TrainConfig, Arc<dyn Dataset>)> {
         let o = &self.options;
-        let Preset { mut plan, class_weights } = o.preset(self.segments)?;
-        o.apply(&mut plan)?;
-        plan.arithmetic = arithmetic();
+        let Preset { mut config, class_weights } = o.preset(self.segments)?;
+        o.apply(&mut config)?;
+        config.arithmetic = arithmetic();
         let mut usable = |indices: &[usize], what: &str| -> Result<Vec<usize>> {
             let usable = Usable::of(&*self.data.dataset, indices, self.segments)?;
             let left_out = usable.left_out(self.segments);
@@ -327,7 +327,7 @@ impl Job {
                         "--val-fraction: the folder's own {own} validation pictures are not used"
                     ));
                 }
-                self.split(train, share.unwrap_or(0.1), plan.seed)?
+                self.split(train, share.unwrap_or(0.1), config.seed)?
             }
         };
         if train.is_empty() {
@@ -346,16 +346,16 @@ impl Job {
         used.sort_unstable();
         let numbers =
             |indices: &[usize]| indices.iter().filter_map(|i| used.binary_search(i).ok()).collect();
-        (plan.train_indices, plan.val_indices) = (numbers(&train), numbers(&val));
+        (config.train_indices, config.val_indices) = (numbers(&train), numbers(&val));
         let all: Vec<usize> = (0..used.len()).collect();
         let dataset: Arc<dyn Dataset> = Arc::new(Selected::new(self.data.dataset.clone(), used));
-        plan.samples = Manifest::of(&*dataset, &all, self.segments)?;
-        words.extend(copies(&plan));
+        config.samples = Manifest::of(&*dataset, &all, self.segments)?;
+        words.extend(copies(&config));
         if !self.segments && o.class_weights.unwrap_or(class_weights) {
-            let labels = known_labels(&*dataset, &plan.train_indices)?;
-            plan.class_weights = Some(balanced(labels).iter().map(|&w| w as f32).collect());
+            let labels = known_labels(&*dataset, &config.train_indices)?;
+            config.class_weights = Some(balanced(labels).iter().map(|&w| w as f32).collect());
         }
-        Ok((plan, dataset))
+        Ok((config, dataset))
     }
 
     /// A share of the training pictures, drawn at random, is kept for validation.
@@ -391,15 +391,15 @@ impl Job {
 }
 
 /// How many validation pictures are training pictures under another Id, in words; None where none is.
-fn copies(plan: &Plan) -> Option<String> {
-    let samples = &plan.samples.samples;
+fn copies(config: &TrainConfig) -> Option<String> {
+    let samples = &config.samples.samples;
     let pixels = |&number: &usize| (samples[number].size, samples[number].pixels);
-    let train: HashMap<_, &usize> = plan.train_indices.iter().map(|i| (pixels(i), i)).collect();
-    let both = plan.val_indices.iter().filter_map(|val| Some((val, *train.get(&pixels(val))?)));
+    let train: HashMap<_, &usize> = config.train_indices.iter().map(|i| (pixels(i), i)).collect();
+    let both = config.val_indices.iter().filter_map(|val| Some((val, *train.get(&pixels(val))?)));
     let both: Vec<(&usize, &usize)> = both.collect();
     let &(&val, &of) = both.first()?;
     let [id, of] = [val, of].map(|number| &samples[number].id);
-    let (copies, all) = (both.len(), plan.val_indices.len());
+    let (copies, all) = (both.len(), config.val_indices.len());
     Some(format!(
         "{copies} of {all} validation pictures are training pictures under another Id (`{id}` is `{of}`): \
          what they score says nothing of new pictures"
@@ -423,8 +423,8 @@ fn notebook_split(data: &Training, mut usable: Vec<usize>, share: f64) -> (Vec<u
 }
 
 /// The first setting that is not the same in both, as its flag is called.
-fn differing_setting(a: &Plan, b: &Plan) -> Option<String> {
-    let fields = |plan: &Plan| match serde_json::to_value(plan) {
+fn differing_setting(a: &TrainConfig, b: &TrainConfig) -> Option<String> {
+    let fields = |config: &TrainConfig| match serde_json::to_value(config) {
         Ok(serde_json::Value::Object(fields)) => fields,
         _ => serde_json::Map::new(),
     };

@@ -6,7 +6,7 @@ mod devkit;
 
 use crate::backend::cpu::threads;
 use crate::data::voc_npy::{self, Row, Split};
-use crate::data::{CLASSES, Labels, Mask, Picture, id, is_there, read_file};
+use crate::data::{CLASSES, Image, Labels, Mask, id, is_there, read_file};
 #[cfg(feature = "pictures")]
 use crate::data::{source::Source, voc_devkit};
 use crate::error::{Error, Result, printable};
@@ -37,7 +37,7 @@ pub struct Summary {
     /// Rows among them whose labels are not known.
     pub unlabelled: usize,
     /// Images that could be read.
-    pub pictures: usize,
+    pub images: usize,
     /// Masks that could be read.
     pub masks: usize,
     /// Masks among them in which every pixel is void.
@@ -132,7 +132,7 @@ pub fn check(root: impl AsRef<Path>) -> Result<Report> {
 #[derive(Default)]
 struct Found {
     size: Option<(usize, usize)>,
-    /// What its picture's file holds, in short.
+    /// What its image's file holds, in short.
     content: Option<u64>,
     mask: bool,
     void: bool,
@@ -164,9 +164,9 @@ fn check_split(root: &Path, split: Split, report: &mut Report, contents: &mut Co
     if table_is_fine {
         let known: HashSet<PathBuf> = rows
             .iter()
-            .flat_map(|row| [split.picture(root, &row.id), split.mask(root, &row.id)])
+            .flat_map(|row| [split.image(root, &row.id), split.mask(root, &row.id)])
             .collect();
-        for path in [split.picture(root, ""), split.mask(root, "")] {
+        for path in [split.image(root, ""), split.mask(root, "")] {
             let files = path.parent().and_then(|folder| fs::read_dir(folder).ok());
             let files = files.into_iter().flatten().flatten().map(|entry| entry.path());
             let mut strays: Vec<PathBuf> = files.filter(|path| !known.contains(path)).collect();
@@ -191,14 +191,14 @@ fn check_split(root: &Path, split: Split, report: &mut Report, contents: &mut Co
 
 fn check_row(root: &Path, split: Split, csv: &Path, row: &Row) -> Found {
     let mut found = Found::default();
-    if let Err(error) = voc_npy::picture_exists(root, split, csv, row) {
+    if let Err(error) = voc_npy::image_exists(root, split, csv, row) {
         found.problems.push(error);
     } else {
-        match voc_npy::read_picture(split.picture(root, &row.id)) {
-            Ok(Picture { height, width, .. }) => found.size = Some((height, width)),
+        match voc_npy::read_image(split.image(root, &row.id)) {
+            Ok(Image { height, width, .. }) => found.size = Some((height, width)),
             Err(error) => found.problems.push(error),
         }
-        found.content = contents::of(&split.picture(root, &row.id));
+        found.content = contents::of(&split.image(root, &row.id));
     }
     let path = split.mask(root, &row.id);
     let mask = is_there(&path).then(|| voc_npy::read_mask(&path));
@@ -220,7 +220,7 @@ impl Summary {
             };
             self.heights = widened(self.heights, height);
             self.widths = widened(self.widths, width);
-            self.pictures += 1;
+            self.images += 1;
         }
         self.masks += found.mask as usize;
         self.void += found.void as usize;
@@ -307,7 +307,7 @@ impl fmt::Display for Summary {
         if self.unlabelled > 0 {
             write!(f, " ({} without labels)", self.unlabelled)?;
         }
-        write!(f, ", {} pictures, {} masks", self.pictures, self.masks)?;
+        write!(f, ", {} pictures, {} masks", self.images, self.masks)?;
         if let (Some((low, high)), Some((left, right))) = (self.heights, self.widths) {
             write!(f, ", {low} to {high} high, {left} to {right} wide")?;
         }

@@ -2,9 +2,9 @@
 
 use crate::data::{CLASSES, Labels, first_label};
 
-/// weight(c) = n / (classes present · count(c)), counted over each picture's first label, so that
+/// weight(c) = n / (classes present · count(c)), counted over each image's first label, so that
 /// every class present has the same total weight. A class that is never first keeps weight 1;
-/// pictures without labels are not counted.
+/// images without labels are not counted.
 pub fn balanced(labels: impl IntoIterator<Item = Labels>) -> [f64; CLASSES.len()] {
     let mut counts = [0usize; CLASSES.len()];
     labels.into_iter().filter_map(|labels| first_label(&labels)).for_each(|class| counts[class] += 1);

@@ -1,9 +1,9 @@
 //! From one layout to the other.
 //!
-//! To npy: `train` becomes the pictures of the folder's lists for training followed by those for
+//! To npy: `train` becomes the images of the folder's lists for training followed by those for
 //! validation, `test` those for testing; lists for segmentation come before those of `Main`, and a
-//! picture that both name comes once. Pictures have the JPEGs' decoded pixels, ids stay. To
-//! VOCdevkit: ids get the name of their split before them (both splits may have a `7`), pictures
+//! image that both name comes once. Images have the JPEGs' decoded pixels, ids stay. To
+//! VOCdevkit: ids get the name of their split before them (both splits may have a `7`), images
 //! become JPEGs (so their pixels are no longer quite the same), masks palette PNGs, exact;
 //! `ImageSets` get `train` and `test`. Labels that are not known are the masks' there.
 //!
@@ -11,8 +11,8 @@
 //! written under a hidden name and moved at the end: a conversion that fails leaves nothing.
 
 use crate::backend::cpu::threads;
+use crate::data::image_files::{jpeg_holds, write_jpeg, write_mask_png};
 use crate::data::partial::Partial;
-use crate::data::picture_files::{jpeg_holds, write_jpeg, write_mask_png};
 use crate::data::source::{Layout, Source};
 use crate::data::voc_devkit::{self, Task};
 use crate::data::voc_npy::{self, Split};
@@ -77,12 +77,12 @@ pub fn convert(
     Ok(done)
 }
 
-/// A picture's name in VOCdevkit.
+/// A image's name in VOCdevkit.
 fn devkit_id(split: Split, id: &str) -> String {
     format!("{}_{id}", split.name())
 }
 
-/// An error where VOCdevkit cannot hold a picture, before anything is written.
+/// An error where VOCdevkit cannot hold a image, before anything is written.
 fn fits_devkit(to: &Path, split: Split, dataset: &dyn Dataset) -> Result<()> {
     let refused = |i: usize, message: String| {
         let (split, id) = (split.name(), dataset.id(i));
@@ -104,14 +104,14 @@ fn fits_devkit(to: &Path, split: Split, dataset: &dyn Dataset) -> Result<()> {
     Ok(())
 }
 
-/// Makes the empty file of every picture and mask: names that the file system does not take, or that
+/// Makes the empty file of every image and mask: names that the file system does not take, or that
 /// it does not tell apart, show before the work.
 fn reserve(root: &Path, layout: Layout, split: Split, dataset: &dyn Dataset) -> Result<()> {
     let files = |id: &str| match layout {
-        Layout::VocNpy => [split.picture(root, id), split.mask(root, id)],
+        Layout::VocNpy => [split.image(root, id), split.mask(root, id)],
         Layout::VocDevkit => {
             let id = devkit_id(split, id);
-            [voc_devkit::picture_path(root, &id), voc_devkit::mask_path(root, &id)]
+            [voc_devkit::image_path(root, &id), voc_devkit::mask_path(root, &id)]
         }
     };
     files("").iter().try_for_each(|path| folder_for(path))?;
@@ -167,10 +167,10 @@ fn to_npy(
     count: &dyn Fn(usize) -> ControlFlow<()>,
 ) -> Result<usize> {
     let write = |i: usize| {
-        let (id, picture) = (dataset.id(i), dataset.picture(i)?);
-        voc_npy::write_picture(split.picture(root, &id), &picture)?;
+        let (id, image) = (dataset.id(i), dataset.image(i)?);
+        voc_npy::write_image(split.image(root, &id), &image)?;
         let Some(mask) = dataset.mask(i)? else { return Ok(false) };
-        mask_fits(&**dataset, i, &mask, &picture)?;
+        mask_fits(&**dataset, i, &mask, &image)?;
         voc_npy::write_mask(split.mask(root, &id), &mask)?;
         Ok(true)
     };
@@ -189,10 +189,10 @@ fn to_devkit(
 ) -> Result<usize> {
     let name = |i: usize| devkit_id(split, &dataset.id(i));
     let write = |i: usize| {
-        let (id, picture) = (name(i), dataset.picture(i)?);
-        write_jpeg(voc_devkit::picture_path(root, &id), &picture)?;
+        let (id, image) = (name(i), dataset.image(i)?);
+        write_jpeg(voc_devkit::image_path(root, &id), &image)?;
         let Some(mask) = dataset.mask(i)? else { return Ok(false) };
-        mask_fits(&**dataset, i, &mask, &picture)?;
+        mask_fits(&**dataset, i, &mask, &image)?;
         write_mask_png(voc_devkit::mask_path(root, &id), &mask)?;
         Ok(true)
     };
@@ -203,7 +203,7 @@ fn to_devkit(
         write_atomically(path, |file| lines.iter().try_for_each(|line| writeln!(file, "{line}")))
     };
     list(Task::Main.list(root, split.name()), (0..dataset.len()).map(name).collect())?;
-    // Test pictures are asked for masks whether the masks are there or not.
+    // Test images are asked for masks whether the masks are there or not.
     let asked = |i: &usize| split == Split::Test || masks[*i];
     let segmented: Vec<String> = (0..dataset.len()).filter(asked).map(name).collect();
     if !segmented.is_empty() {

@@ -1,14 +1,14 @@
-//! From pictures as they are to the squares that networks take.
+//! From images as they are to the squares that networks take.
 //!
 //! `resize_with_pad` follows TensorFlow's to the bit, its float32 floors included: with
-//! ratio = max(w/t, h/t), the picture becomes ⌊h/ratio⌋ × ⌊w/ratio⌋ and sits ⌊(t − h/ratio)/2⌋,
+//! ratio = max(w/t, h/t), the image becomes ⌊h/ratio⌋ × ⌊w/ratio⌋ and sits ⌊(t − h/ratio)/2⌋,
 //! ⌊(t − w/ratio)/2⌋ from the top and left, on zeros. For some sizes the floor loses a pixel even
 //! on the long side (t = 224: 114, 121, … 491, 498).
 
 use crate::backend::cpu::simd;
 use crate::context::isa;
 use crate::data::augment::crop::reduce;
-use crate::data::{CLASSES, Mask, Picture, VOID};
+use crate::data::{CLASSES, Image, Mask, VOID};
 use crate::error::{Error, Result};
 use crate::ops;
 use crate::ops::resize::{BilinearRows, Method, Tap, nearest_rows};
@@ -59,24 +59,24 @@ pub fn padded(height: usize, width: usize, size: usize) -> Placement {
 
 /// The image at another size, `[height, width, 3]`, bilinear, values 0 to 255 (not rounded). An
 /// error where a side is zero.
-pub fn resize(picture: &Picture, height: usize, width: usize) -> Result<Vec<f32>> {
+pub fn resize(image: &Image, height: usize, width: usize) -> Result<Vec<f32>> {
     above_zero(height, width)?;
     let mut out = vec![0.0; height * width * 3];
-    bilinear(picture, height, width, &mut out);
+    bilinear(image, height, width, &mut out);
     Ok(out)
 }
 
-fn bilinear(picture: &Picture, height: usize, width: usize, out: &mut [f32]) {
-    let rows = Method::Bilinear.taps::<f32>(picture.height, height);
-    let columns = Method::Bilinear.taps::<f32>(picture.width, width);
-    let (x, w, rows, columns) = (&picture.rgb[..], picture.width, &rows[..], &columns[..]);
-    simd::dispatch(isa(), BilinearRows { x, w, c: 3, rows, columns, out, stream: false });
+fn bilinear(image: &Image, height: usize, width: usize, out: &mut [f32]) {
+    let rows = Method::Bilinear.taps::<f32>(image.height, height);
+    let columns = Method::Bilinear.taps::<f32>(image.width, width);
+    let (x, w, rows, columns) = (&image.rgb[..], image.width, &rows[..], &columns[..]);
+    simd::dispatch(isa(), BilinearRows { x, w, c: 3, rows, columns, out, non_temporal: false });
 }
 
 /// The image in a square, `[size, size, 3]`, values 0 to 255, zeros around it. An error where
 /// `size` is zero.
-pub fn resize_with_pad(picture: &Picture, size: usize) -> Result<Vec<f32>> {
-    fit(picture, size, Fit::Pad)
+pub fn resize_with_pad(image: &Image, size: usize) -> Result<Vec<f32>> {
+    fit(image, size, Fit::Pad)
 }
 
 /// [`resize_with_pad`] of images that are a tensor, `[N, h, w, C]` to `[N, size, size, C]`, on the
@@ -94,24 +94,24 @@ pub fn resize_with_pad_of(x: &Tensor, size: usize) -> Result<Tensor> {
 }
 
 /// The image in a square, `[size, size, 3]`, values 0 to 255. An error where `size` is zero.
-pub fn fit(picture: &Picture, size: usize, fit: Fit) -> Result<Vec<f32>> {
-    fit_changed(picture, size, fit, false, |_| {})
+pub fn fit(image: &Image, size: usize, fit: Fit) -> Result<Vec<f32>> {
+    fit_changed(image, size, fit, false, |_| {})
 }
 
 /// As [`fit`], with something done to the pixels before zeros come around them. With `antialias`, a
-/// picture that shrinks by more than 2 is averaged over boxes before, which TensorFlow does not do.
+/// image that shrinks by more than 2 is averaged over boxes before, which TensorFlow does not do.
 pub(crate) fn fit_changed(
-    picture: &Picture,
+    image: &Image,
     size: usize,
     fit: Fit,
     antialias: bool,
     change: impl Fn(&mut [f32]),
 ) -> Result<Vec<f32>> {
     above_zero(size, size)?;
-    let at = fit.placement(picture.height, picture.width, size);
-    let factor = (picture.height / at.height).min(picture.width / at.width);
-    let reduced = (antialias && factor > 1).then(|| reduce(picture, factor));
-    let mut inner = resize(reduced.as_ref().unwrap_or(picture), at.height, at.width)?;
+    let at = fit.placement(image.height, image.width, size);
+    let factor = (image.height / at.height).min(image.width / at.width);
+    let reduced = (antialias && factor > 1).then(|| reduce(image, factor));
+    let mut inner = resize(reduced.as_ref().unwrap_or(image), at.height, at.width)?;
     change(&mut inner);
     if (at.height, at.width) == (size, size) {
         return Ok(inner);
@@ -121,7 +121,7 @@ pub(crate) fn fit_changed(
     Ok(out)
 }
 
-/// Copies rows of a fitted picture to their place in the square.
+/// Copies rows of a fitted image to their place in the square.
 fn place<T: Copy>(inner: &[T], channels: usize, at: Placement, size: usize, out: &mut [T]) {
     for (y, row) in inner.chunks_exact(at.width * channels).enumerate() {
         out[((at.top + y) * size + at.left) * channels..][..row.len()].copy_from_slice(row);
@@ -166,12 +166,12 @@ pub enum MaskResize {
     #[default]
     Nearest,
     /// As if labels were quantities: blended, then cut to whole numbers, so that along the border of
-    /// a 12 and a 0 there are labels of classes that are not in the picture. The competition
+    /// a 12 and a 0 there are labels of classes that are not in the image. The competition
     /// notebook's. What comes out as no class (void is 255) is void.
     Bilinear,
 }
 
-/// The mask in a square, as [`fit`] fits the picture; `outside` is the label around it.
+/// The mask in a square, as [`fit`] fits the image; `outside` is the label around it.
 pub fn fit_mask(mask: &Mask, size: usize, fit: Fit, outside: u8) -> Result<Mask> {
     fit_mask_by(mask, size, fit, outside, MaskResize::Nearest)
 }
@@ -195,7 +195,7 @@ fn blended(mask: &Mask, height: usize, width: usize) -> Vec<u8> {
     let mut values = vec![0.0f32; height * width];
     let (x, w, rows, columns, out) =
         (&mask.classes[..], mask.width, &rows[..], &columns[..], &mut values[..]);
-    simd::dispatch(isa(), BilinearRows { x, w, c: 1, rows, columns, out, stream: false });
+    simd::dispatch(isa(), BilinearRows { x, w, c: 1, rows, columns, out, non_temporal: false });
     let whole = |value: f32| if value as usize > CLASSES.len() { VOID } else { value as u8 };
     values.into_iter().map(whole).collect()
 }
@@ -290,14 +290,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_picture_of_any_shape_lies_within_its_square() {
+    fn a_image_of_any_shape_lies_within_its_square() {
         for (h, w) in [(1, 500), (500, 1), (375, 500), (500, 333), (1, 1), (3, 2)] {
             for size in [1, 7, 150, 224, 256] {
                 let at = padded(h, w, size);
                 let inside = at.top + at.height <= size && at.left + at.width <= size;
                 assert!(inside && at.height > 0 && at.width > 0, "{h}×{w} in {size}: {at:?}");
-                let picture = Picture::new(h, w, vec![255; h * w * 3]).unwrap();
-                let square = resize_with_pad(&picture, size).unwrap();
+                let image = Image::new(h, w, vec![255; h * w * 3]).unwrap();
+                let square = resize_with_pad(&image, size).unwrap();
                 let lit = square.iter().filter(|&&v| v == 255.0).count();
                 assert_eq!(lit, at.height * at.width * 3);
             }
@@ -309,19 +309,19 @@ mod tests {
         let (h, w) = (53, 71);
         let rgb: Vec<u8> = (0..h * w * 3).map(|i| (i * 83 % 256) as u8).collect();
         let values: Vec<f32> = rgb.iter().map(|&value| value as f32).collect();
-        let picture = Picture::new(h, w, rgb).unwrap();
+        let image = Image::new(h, w, rgb).unwrap();
         let x = Tensor::from_slice(&values, [1, h, w, 3]).unwrap();
         for (height, width) in [(20, 33), (97, 71), (53, 140), (1, 1)] {
             let expected = ops::resize(&x, height, width, Method::Bilinear).unwrap();
             for isa in simd::supported() {
-                let got = crate::context::with_isa(isa, || resize(&picture, height, width)).unwrap();
+                let got = crate::context::with_isa(isa, || resize(&image, height, width)).unwrap();
                 assert_eq!(Some(&got[..]), expected.as_slice::<f32>(), "{isa:?} {height}×{width}");
             }
         }
     }
 
     #[test]
-    fn the_mask_is_fitted_where_the_picture_is() {
+    fn the_mask_is_fitted_where_the_image_is() {
         let mask = fit_mask(&Mask::new(2, 4, vec![7; 8]).unwrap(), 4, Fit::Pad, VOID).unwrap();
         let row = |v| [v; 4];
         assert_eq!(mask.classes, [row(VOID), row(7), row(7), row(VOID)].concat());
@@ -344,10 +344,10 @@ mod tests {
     #[test]
     fn boxes_come_before_shrinking_only_where_they_are_asked_for() {
         let stripes = (0..64 * 64).flat_map(|i| [if i % 2 == 0 { 0 } else { 200 }; 3]).collect();
-        let picture = Picture::new(64, 64, stripes).unwrap();
-        let smooth = fit_changed(&picture, 16, Fit::Stretch, true, |_| {}).unwrap();
+        let image = Image::new(64, 64, stripes).unwrap();
+        let smooth = fit_changed(&image, 16, Fit::Stretch, true, |_| {}).unwrap();
         assert_eq!(smooth, [100.0; 768]);
-        let changed = fit_changed(&picture, 16, Fit::Stretch, false, |v| v.fill(1.0)).unwrap();
+        let changed = fit_changed(&image, 16, Fit::Stretch, false, |v| v.fill(1.0)).unwrap();
         assert_eq!(changed, [1.0; 768]);
     }
 
@@ -385,9 +385,9 @@ mod tests {
 
     #[test]
     fn sizes_of_zero_or_beyond_reason_are_refused() {
-        let picture = Picture::new(1, 1, vec![1, 2, 3]).unwrap();
-        assert!(resize_with_pad(&picture, 0).is_err());
-        assert!(resize(&picture, 1, usize::MAX).is_err());
+        let image = Image::new(1, 1, vec![1, 2, 3]).unwrap();
+        assert!(resize_with_pad(&image, 0).is_err());
+        assert!(resize(&image, 1, usize::MAX).is_err());
         let mask = Mask::new(1, 1, vec![1]).unwrap();
         assert!(fit_mask(&mask, 0, Fit::Pad, VOID).is_err());
         assert!(resize_mask(&mask, 5, 0, Nearest::Corner).is_err());

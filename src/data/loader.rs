@@ -5,11 +5,11 @@
 //! workers changes nothing, and an epoch can be taken up at any step.
 
 use crate::data::augment::crop;
-use crate::data::augment::jitter::Colour;
+use crate::data::augment::jitter::ColorJitter;
 use crate::data::augment::{self, Parameters, Warp};
 use crate::data::class_weights::sample_weights;
 use crate::data::image;
-use crate::data::transforms::Recipe;
+use crate::data::transforms::Transforms;
 use crate::data::{CLASSES, Dataset, VOID, mask_fits};
 use crate::error::{Error, Result};
 use crate::pool::Buffer;
@@ -57,13 +57,13 @@ impl Batch {
 /// sample cannot be read, is not in the data set, or has no mask where the recipe wants one.
 pub fn batch(
     dataset: &dyn Dataset,
-    recipe: &Recipe,
+    transforms: &Transforms,
     indices: &[usize],
     seed: u64,
     epoch: u64,
 ) -> Result<Batch> {
     let draws: Vec<Draw> = indices.iter().map(|&index| Draw { index, time: 0 }).collect();
-    make(dataset, recipe, &draws, seed, epoch)
+    make(dataset, transforms, &draws, seed, epoch)
 }
 
 /// A sample's number, and how often it came before in the epoch: another time it looks otherwise.
@@ -75,44 +75,44 @@ struct Draw {
 
 fn make(
     dataset: &dyn Dataset,
-    recipe: &Recipe,
+    transforms: &Transforms,
     indices: &[Draw],
     seed: u64,
     epoch: u64,
 ) -> Result<Batch> {
-    let (n, size) = (indices.len(), recipe.size);
+    let (n, size) = (indices.len(), transforms.size);
     if size == 0 || n == 0 {
         let message = format!("expected samples and a size above zero, got {n} samples of size {size}");
         return Err(Error::argument("batch", message));
     }
-    recipe.check()?;
+    transforms.check()?;
     let mut images = Buffer::<f32>::new(n * size * size * 3);
-    let mut masks = Buffer::<f32>::new(if recipe.masks { n * size * size } else { 0 });
+    let mut masks = Buffer::<f32>::new(if transforms.masks { n * size * size } else { 0 });
     let mut labels = Buffer::<f32>::filled(n * CLASSES.len(), -1.0);
-    let later = recipe.warp_later && recipe.crop.is_none() && recipe.augment.is_some();
+    let later = transforms.warp_later && transforms.crop.is_none() && transforms.augment.is_some();
     let mut matrices = Vec::new();
     for (i, &Draw { index, time }) in indices.iter().enumerate() {
         if index >= dataset.len() {
             let message = format!("expected samples below {}, got {index}", dataset.len());
             return Err(Error::argument("batch", message));
         }
-        let picture = dataset.picture(index)?;
+        let image = dataset.image(index)?;
         // No data set has 2^40 samples, so that each time has numbers of its own.
         let sample = index as u64 | time << 40;
-        let matrix = recipe.augment.map(|(ranges, rule)| {
+        let matrix = transforms.augment.map(|(ranges, rule)| {
             let parameters = Parameters::draw(&ranges, seed, epoch, sample);
             augment::matrix(&parameters, size, size, rule)
         });
-        let crop = recipe.crop.map(|crop| {
-            let crop = crop.draw([picture.height, picture.width], size, seed, epoch, sample);
+        let crop = transforms.crop.map(|crop| {
+            let crop = crop.draw([image.height, image.width], size, seed, epoch, sample);
             matrix.map_or(crop, |matrix| crop::compose(&crop, &matrix))
         });
-        let colour = recipe.jitter.map(|jitter| jitter.draw(&picture, seed, epoch, sample));
-        let colour = colour.unwrap_or(Colour::IDENTITY);
+        let colour = transforms.jitter.map(|jitter| jitter.draw(&image, seed, epoch, sample));
+        let colour = colour.unwrap_or(ColorJitter::IDENTITY);
         let paint = |pixels: &mut [f32]| colour.apply(pixels);
         let mut values = match &crop {
-            Some(crop) => crop::sample(&picture, crop, size, recipe.fill, recipe.antialias, paint),
-            None => image::fit_changed(&picture, size, recipe.fit, recipe.antialias, paint)?,
+            Some(crop) => crop::sample(&image, crop, size, transforms.fill, transforms.antialias, paint),
+            None => image::fit_changed(&image, size, transforms.fit, transforms.antialias, paint)?,
         };
         match (&matrix, &crop) {
             (Some(matrix), None) if later => matrices.push(*matrix),
@@ -120,22 +120,22 @@ fn make(
             _ => {}
         }
         if !later {
-            recipe.preprocess.apply(&mut values);
+            transforms.preprocess.apply(&mut values);
         }
         images[i * values.len()..][..values.len()].copy_from_slice(&values);
-        if recipe.masks {
+        if transforms.masks {
             let mask = dataset.mask(index)?.ok_or_else(|| {
                 Error::argument(
                     "batch",
                     format!("expected a mask of sample `{}`, got none", dataset.id(index)),
                 )
             })?;
-            mask_fits(dataset, index, &mask, &picture)?;
+            mask_fits(dataset, index, &mask, &image)?;
             let mask = match (&crop, &matrix) {
                 (Some(crop), _) => crop::sample_mask(&mask, crop, size),
                 (None, matrix) => {
-                    let by = recipe.mask_resize;
-                    let mask = image::fit_mask_by(&mask, size, recipe.fit, VOID, by)?;
+                    let by = transforms.mask_resize;
+                    let mask = image::fit_mask_by(&mask, size, transforms.fit, VOID, by)?;
                     match matrix {
                         Some(matrix) if !later => augment::warp_mask(&mask, matrix),
                         _ => mask,
@@ -153,8 +153,8 @@ fn make(
     Ok(Batch {
         images: Tensor::from_buffer(images, [n, size, size, 3]),
         labels: Tensor::from_buffer(labels, [n, CLASSES.len()]),
-        masks: recipe.masks.then(|| Tensor::from_buffer(masks, [n, size, size])),
-        warp: later.then(|| Warp::new(&matrices, recipe.preprocess)).transpose()?,
+        masks: transforms.masks.then(|| Tensor::from_buffer(masks, [n, size, size])),
+        warp: later.then(|| Warp::new(&matrices, transforms.preprocess)).transpose()?,
         indices: indices.iter().map(|draw| draw.index).collect(),
     })
 }
@@ -180,7 +180,7 @@ pub struct Loader {
     /// Numbers in the data set of the samples of an epoch.
     pub indices: Vec<usize>,
     /// How a sample becomes numbers.
-    pub recipe: Recipe,
+    pub transforms: Transforms,
     /// Samples in a batch, above zero.
     pub batch_size: usize,
     /// The order of an epoch, and how often a sample comes.
@@ -197,12 +197,12 @@ pub struct Loader {
 
 impl Loader {
     /// All samples, in order, the last batch as small as it comes out.
-    pub fn new(dataset: Arc<dyn Dataset>, recipe: Recipe, batch_size: usize) -> Self {
+    pub fn new(dataset: Arc<dyn Dataset>, transforms: Transforms, batch_size: usize) -> Self {
         let indices = (0..dataset.len()).collect();
         Loader {
             dataset,
             indices,
-            recipe,
+            transforms,
             batch_size,
             sampling: Sampling::Sequential,
             drop_last: false,
@@ -213,8 +213,13 @@ impl Loader {
     }
 
     /// All samples, in a new order each epoch.
-    pub fn shuffled(dataset: Arc<dyn Dataset>, recipe: Recipe, batch_size: usize, seed: u64) -> Self {
-        Loader { sampling: Sampling::Shuffle, seed, ..Self::new(dataset, recipe, batch_size) }
+    pub fn shuffled(
+        dataset: Arc<dyn Dataset>,
+        transforms: Transforms,
+        batch_size: usize,
+        seed: u64,
+    ) -> Self {
+        Loader { sampling: Sampling::Shuffle, seed, ..Self::new(dataset, transforms, batch_size) }
     }
 
     /// Batches in an epoch.
@@ -333,7 +338,7 @@ impl Shared {
     }
 
     fn work(&self) {
-        let Loader { dataset, recipe, seed, prefetch, .. } = &self.loader;
+        let Loader { dataset, transforms, seed, prefetch, .. } = &self.loader;
         loop {
             let mut state = self.lock();
             // Far enough ahead: wait until one is taken.
@@ -347,7 +352,7 @@ impl Shared {
             state.next += 1;
             drop(state);
             let made = catch_unwind(AssertUnwindSafe(|| {
-                make(&**dataset, recipe, &self.order[step], *seed, self.epoch)
+                make(&**dataset, transforms, &self.order[step], *seed, self.epoch)
             }));
             self.lock().ready.insert(step, made);
             self.changed.notify_all();

@@ -3,10 +3,10 @@
 //! A table can be sorted anew, a list can lose a line, a folder can be another one of the same length.
 //! So a run keeps a [`Manifest`] of its samples: Id, size, a checksum of the pixels, labels and, where
 //! masks are learned, a checksum of the mask. (Of pixels, not of files: a folder that was converted to
-//! the other layout holds the same pictures.) Whoever takes the run up again asks `Manifest::find`,
+//! the other layout holds the same images.) Whoever takes the run up again asks `Manifest::find`,
 //! which gives the samples under the numbers that the run knows them by, or says what is another.
 
-use super::{CLASSES, Dataset, Labels, Mask, Picture};
+use super::{CLASSES, Dataset, Image, Labels, Mask};
 use crate::backend::cpu::threads;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -43,7 +43,7 @@ impl Sample {
         // A run on masks reads no labels: a table that was corrected is not its business.
         let labels = dataset.labels(index).filter(|_| !masks).map(|labels| classes(&labels));
         let mask = if masks { dataset.mask(index)? } else { None };
-        let Picture { height, width, rgb } = dataset.picture(index)?;
+        let Image { height, width, rgb } = dataset.image(index)?;
         Ok(Sample {
             id: dataset.id(index),
             size: [height, width],
@@ -85,7 +85,7 @@ fn classes(labels: &Labels) -> Vec<usize> {
 }
 
 impl Manifest {
-    /// What some samples are. Reads their pictures, and for a run on `masks` those.
+    /// What some samples are. Reads their images, and for a run on `masks` those.
     pub fn of(dataset: &dyn Dataset, indices: &[usize], masks: bool) -> Result<Self> {
         let samples = threads::map(indices.len(), |i| Sample::of(dataset, indices[i], masks));
         Ok(Manifest { samples: samples.into_iter().collect::<Result<_>>()? })
@@ -113,7 +113,7 @@ impl Manifest {
     }
 
     /// Which of the run's samples each sample of a data set is, by Id and pixels: None for those that
-    /// the run does not know. Labels may be others: the picture was seen all the same.
+    /// the run does not know. Labels may be others: the image was seen all the same.
     pub fn numbers(&self, dataset: &dyn Dataset, indices: &[usize]) -> Result<Vec<Option<usize>>> {
         let by_id: HashMap<&str, usize> =
             self.samples.iter().enumerate().map(|(i, sample)| (sample.id.as_str(), i)).collect();
@@ -200,8 +200,8 @@ impl Dataset for Selected {
         self.dataset.labels(self.indices[index])
     }
 
-    fn picture(&self, index: usize) -> Result<Picture> {
-        self.dataset.picture(self.indices[index])
+    fn image(&self, index: usize) -> Result<Image> {
+        self.dataset.image(self.indices[index])
     }
 
     fn size(&self, index: usize) -> Result<(usize, usize)> {
@@ -239,7 +239,7 @@ mod tests {
         let found = manifest.find(&reversed).unwrap();
         let ids: Vec<String> = (0..4).map(|i| found.id(i)).collect();
         assert_eq!(ids, [1, 2, 3, 6].map(|i| dataset.id(i)));
-        assert_eq!(found.picture(3).unwrap(), dataset.picture(6).unwrap());
+        assert_eq!(found.image(3).unwrap(), dataset.image(6).unwrap());
     }
 
     #[test]
@@ -271,8 +271,8 @@ mod tests {
             fn labels(&self, index: usize) -> Option<Labels> {
                 self.0.labels(index)
             }
-            fn picture(&self, index: usize) -> Result<Picture> {
-                self.0.picture(index)
+            fn image(&self, index: usize) -> Result<Image> {
+                self.0.image(index)
             }
             fn mask(&self, index: usize) -> Result<Option<Mask>> {
                 let mut mask = self.0.mask(index)?;

@@ -1,7 +1,7 @@
-//! Pictures, masks and labels: where they come from and how they become batches.
+//! Images, masks and labels: where they come from and how they become batches.
 //!
-//! A [`Dataset`] hands out pictures as they are on disk ([`voc_npy`]) or as they are made up
-//! ([`synthetic`]). A [`transforms::Recipe`] turns one into the numbers a network takes ([`image`],
+//! A [`Dataset`] hands out images as they are on disk ([`voc_npy`]) or as they are made up
+//! ([`synthetic`]). A [`transforms::Transforms`] turns one into the numbers a network takes ([`image`],
 //! [`augment`]), and a [`loader::Loader`] does so for whole batches, ahead of time.
 
 use crate::error::{Error, Result, printable};
@@ -18,13 +18,13 @@ pub mod class_weights;
 pub mod convert;
 pub mod id;
 pub mod image;
+#[cfg(feature = "pictures")]
+pub mod image_files;
 pub mod loader;
 #[cfg(feature = "checkpoint")]
 pub mod manifest;
 pub(crate) mod npy;
 pub(crate) mod partial;
-#[cfg(feature = "pictures")]
-pub mod picture_files;
 #[cfg(feature = "pictures")]
 pub mod source;
 pub mod synthetic;
@@ -69,7 +69,7 @@ pub type Labels = [bool; CLASSES.len()];
 
 /// An image as it is stored: RGB, a byte a channel, row by row.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Picture {
+pub struct Image {
     /// Rows, at least one.
     pub height: usize,
     /// Columns, at least one.
@@ -89,18 +89,18 @@ pub struct Mask {
     pub classes: Vec<u8>,
 }
 
-impl Picture {
+impl Image {
     /// An error where a side is zero or `rgb` has not height · width · 3 bytes.
     pub fn new(height: usize, width: usize, rgb: Vec<u8>) -> Result<Self> {
         sized("Picture", height, width, 3, rgb.len())?;
-        Ok(Picture { height, width, rgb })
+        Ok(Image { height, width, rgb })
     }
 
     /// The image flipped left to right.
     pub fn mirrored(&self) -> Self {
         let rows = self.rgb.chunks_exact(self.width * 3);
         let rgb = rows.flat_map(|row| row.chunks_exact(3).rev().flatten().copied()).collect();
-        Picture { rgb, ..*self }
+        Image { rgb, ..*self }
     }
 }
 
@@ -163,7 +163,7 @@ fn sized(what: &'static str, height: usize, width: usize, channels: usize, got: 
     }
 }
 
-impl fmt::Debug for Picture {
+impl fmt::Debug for Image {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Picture {}×{}", self.height, self.width)
     }
@@ -192,11 +192,11 @@ pub trait Dataset: Send + Sync {
     fn labels(&self, index: usize) -> Option<Labels>;
 
     /// The image at its own size; an error where its file cannot be read or decoded.
-    fn picture(&self, index: usize) -> Result<Picture>;
+    fn image(&self, index: usize) -> Result<Image>;
 
     /// The image's height and width, for which a file need not be read whole.
     fn size(&self, index: usize) -> Result<(usize, usize)> {
-        self.picture(index).map(|picture| (picture.height, picture.width))
+        self.image(index).map(|image| (image.height, image.width))
     }
 
     /// The mask, of the image's size; None where there is none, an error where it cannot be read.
@@ -227,14 +227,9 @@ pub fn known_labels(dataset: &dyn Dataset, indices: &[usize]) -> Result<Vec<Labe
     indices.iter().map(labels).collect()
 }
 
-/// An error, with the mask's file, where it is of another size than its picture.
-pub(crate) fn mask_fits(
-    dataset: &dyn Dataset,
-    index: usize,
-    mask: &Mask,
-    picture: &Picture,
-) -> Result<()> {
-    mask.fits(picture.height, picture.width).map_err(|message| match dataset.mask_file(index) {
+/// An error, with the mask's file, where it is of another size than its image.
+pub(crate) fn mask_fits(dataset: &dyn Dataset, index: usize, mask: &Mask, image: &Image) -> Result<()> {
+    mask.fits(image.height, image.width).map_err(|message| match dataset.mask_file(index) {
         Some(path) => Error::file(path, message),
         None => {
             let id = dataset.id(index);
@@ -252,7 +247,7 @@ fn is_there(path: &Path) -> bool {
     }
 }
 
-/// What a file holds. A folder, a pipe or a device in a picture's or a table's place is refused: the
+/// What a file holds. A folder, a pipe or a device in a image's or a table's place is refused: the
 /// last two may never end.
 fn read_file(path: &Path) -> Result<Vec<u8>> {
     let unread = |error: std::io::Error| Error::file(path, explain(&error));
@@ -272,7 +267,7 @@ fn mask_if_there(path: &Path, read: impl FnOnce(&Path) -> Result<Mask>) -> Resul
     Ok(Some(mask))
 }
 
-/// The position of the first label that is set: the class that a picture counts as where only one
+/// The position of the first label that is set: the class that a image counts as where only one
 /// can be (class weights, categorical accuracy).
 pub(crate) fn first_label(labels: &Labels) -> Option<usize> {
     labels.iter().position(|&set| set)
@@ -283,9 +278,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_picture_has_as_many_values_as_its_size_says() {
-        assert!(Picture::new(2, 3, vec![0; 18]).is_ok());
-        let error = Picture::new(2, 3, vec![0; 17]).unwrap_err().to_string();
+    fn a_image_has_as_many_values_as_its_size_says() {
+        assert!(Image::new(2, 3, vec![0; 18]).is_ok());
+        let error = Image::new(2, 3, vec![0; 17]).unwrap_err().to_string();
         assert!(error.contains("2×3×3 values") && error.ends_with("got 17"), "{error}");
         assert!(Mask::new(0, 3, Vec::new()).is_err());
         assert!(Mask::new(usize::MAX, 2, vec![0; 2]).is_err());

@@ -1,8 +1,8 @@
-//! A folder of pictures, in whichever of the two layouts it is.
+//! A folder of images, in whichever of the two layouts it is.
 
 use crate::data::voc_devkit::{self, Task, VocDevkit};
 use crate::data::voc_npy::{Split, VocNpy};
-use crate::data::{Dataset, Labels, Mask, Picture};
+use crate::data::{Dataset, Image, Labels, Mask};
 use crate::error::{Error, Result};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -49,10 +49,10 @@ impl Source {
         if !folder.is_dir() {
             return Err(Error::file(folder, "expected a folder with pictures, got no such folder"));
         }
-        // A folder with a table or the pictures is meant as this layout even if the rest is missing.
+        // A folder with a table or the images is meant as this layout even if the rest is missing.
         let npy = [Split::Train, Split::Test].iter().any(|split| {
-            let pictures = split.picture(folder, "");
-            split.csv(folder).is_file() || pictures.parent().is_some_and(Path::is_dir)
+            let images = split.image(folder, "");
+            split.csv(folder).is_file() || images.parent().is_some_and(Path::is_dir)
         });
         match (npy, voc_devkit::locate(folder)) {
             (true, None) => Ok(Source { layout: Layout::VocNpy, root: folder.to_owned() }),
@@ -69,7 +69,7 @@ impl Source {
     }
 
     /// The training set, followed by the validation set where the folder has one of its own; an
-    /// error where a picture is in both.
+    /// error where a image is in both.
     pub fn training(&self, task: Task) -> Result<Training> {
         let whole = |dataset: Arc<dyn Dataset>| {
             let train = (0..dataset.len()).collect();
@@ -96,7 +96,7 @@ impl Source {
         Ok(Training { dataset, train: (0..first).collect(), val: Some(rest) })
     }
 
-    /// Every picture that lists for training or validation name, those for segmentation first, and
+    /// Every image that lists for training or validation name, those for segmentation first, and
     /// every one that lists for testing name, if there are such.
     pub fn everything(&self) -> Result<(Shared, Option<Shared>)> {
         let tasks: &[Task] = match self.layout {
@@ -139,7 +139,7 @@ impl Source {
         }
     }
 
-    /// The task whose lists the folder has: those of pictures with masks, if there are such.
+    /// The task whose lists the folder has: those of images with masks, if there are such.
     pub fn natural_task(&self) -> Task {
         let masks = ["train", "trainval"].iter().any(|set| Task::Segmentation.has(&self.root, set));
         if masks { Task::Segmentation } else { Task::Main }
@@ -188,9 +188,9 @@ impl Dataset for Joined {
         part.labels(index)
     }
 
-    fn picture(&self, index: usize) -> Result<Picture> {
+    fn image(&self, index: usize) -> Result<Image> {
         let (part, index) = self.part(index);
-        part.picture(index)
+        part.image(index)
     }
 
     fn size(&self, index: usize) -> Result<(usize, usize)> {

@@ -1,11 +1,11 @@
-//! From a sample to the numbers that a network takes: what of the picture, at which size, changed how.
+//! From a sample to the numbers that a network takes: what of the image, at which size, changed how.
 //!
 //! Training, scoring and prediction each have theirs of one set of settings, so that a network sees
-//! pictures as it learnt to see them.
+//! images as it learnt to see them.
 
 use super::augment::crop::{Crop, Fill};
 use super::augment::jitter::Jitter;
-use super::augment::{Ranges, Rule};
+use super::augment::{AffineOrder, Ranges};
 use super::image::{Fit, MaskResize, Preprocess};
 use crate::error::{Result, names};
 
@@ -34,7 +34,7 @@ names! { "augment" Augment { None: "none", Flip: "flip", Keras: "keras", Crop: "
 
 /// How a sample becomes numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Recipe {
+pub struct Transforms {
     /// Height and width of the network's input, in pixels.
     pub size: usize,
     /// How an image becomes a square where it is not cropped.
@@ -44,7 +44,7 @@ pub struct Recipe {
     /// What a crop sees beside the image.
     pub fill: Fill,
     /// Random affine parameters, and the centre they act about; None: no affine warp.
-    pub augment: Option<(Ranges, Rule)>,
+    pub augment: Option<(Ranges, AffineOrder)>,
     /// Leave the affine warp of what is not cropped, and the preprocessing, to the batch's taker
     /// ([`Batch::warp`](super::loader::Batch::warp)): a device does it faster, to the same bits.
     pub warp_later: bool,
@@ -60,10 +60,10 @@ pub struct Recipe {
     pub mask_resize: MaskResize,
 }
 
-impl Recipe {
+impl Transforms {
     /// Images padded to `[size, size, 3]`, 0 to 1, nothing random, no masks.
     pub fn plain(size: usize) -> Self {
-        Recipe {
+        Transforms {
             size,
             fit: Fit::Pad,
             crop: None,
@@ -88,18 +88,22 @@ impl Recipe {
     /// This recipe made random for training. A crop has the range of sizes that suits masks where
     /// there are masks.
     pub fn augmented(self, augment: Augment) -> Self {
-        let crop = Recipe {
+        let crop = Transforms {
             crop: Some(if self.masks { Crop::SEGMENT } else { Crop::CLASSIFY }),
             fill: Fill::MEAN,
-            augment: Some((Ranges::FLIP, Rule::default())),
+            augment: Some((Ranges::FLIP, AffineOrder::default())),
             ..self
         };
         match augment {
             Augment::None => self,
-            Augment::Flip => Recipe { augment: Some((Ranges::FLIP, Rule::default())), ..self },
-            Augment::Keras => Recipe { augment: Some((Ranges::default(), Rule::default())), ..self },
+            Augment::Flip => {
+                Transforms { augment: Some((Ranges::FLIP, AffineOrder::default())), ..self }
+            }
+            Augment::Keras => {
+                Transforms { augment: Some((Ranges::default(), AffineOrder::default())), ..self }
+            }
             Augment::Crop => crop,
-            Augment::Colour => Recipe { jitter: Some(Jitter::MILD), ..crop },
+            Augment::Colour => Transforms { jitter: Some(Jitter::MILD), ..crop },
         }
     }
 }

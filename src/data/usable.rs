@@ -62,7 +62,7 @@ enum Truth {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{CLASSES, Labels, Mask, Picture};
+    use crate::data::{CLASSES, Image, Labels, Mask};
 
     /// Samples with such labels and masks.
     struct Known(Vec<(Option<Labels>, Option<Vec<u8>>)>);
@@ -80,8 +80,8 @@ mod tests {
             self.0[index].0
         }
 
-        fn picture(&self, _: usize) -> Result<Picture> {
-            Picture::new(1, 2, vec![0; 6])
+        fn image(&self, _: usize) -> Result<Image> {
+            Image::new(1, 2, vec![0; 6])
         }
 
         fn mask(&self, index: usize) -> Result<Option<Mask>> {

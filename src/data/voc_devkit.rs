@@ -3,14 +3,14 @@
 //! ```text
 //! JPEGImages/{id}.jpg
 //! SegmentationClass/{id}.png       palette: 0 background, 1..=20 classes, 255 void
-//! ImageSets/Segmentation/{set}.txt one id a line: the pictures that have a mask
+//! ImageSets/Segmentation/{set}.txt one id a line: the images that have a mask
 //! ImageSets/Main/{set}.txt         one id a line
-//! ImageSets/Main/{class}_{set}.txt id and 1 (in the picture), 0 (there, but difficult), −1 (not)
+//! ImageSets/Main/{class}_{set}.txt id and 1 (in the image), 0 (there, but difficult), −1 (not)
 //! Annotations/{id}.xml             <object><name>class</name><difficult>0</difficult>…
 //! ```
 //!
-//! Labels come from the class lists where all twenty name the picture, else from its annotation,
-//! else from its mask, unless that is void throughout. What is difficult is in the picture all the same,
+//! Labels come from the class lists where all twenty name the image, else from its annotation,
+//! else from its mask, unless that is void throughout. What is difficult is in the image all the same,
 //! and counts as such.
 
 mod annotation;
@@ -20,8 +20,8 @@ pub use annotation::read_annotation;
 pub(crate) use lists::without_value;
 
 use crate::backend::cpu::threads;
-use crate::data::picture_files::{read_mask_png, read_picture};
-use crate::data::{CLASSES, Dataset, Labels, Mask, Picture, is_there, mask_if_there};
+use crate::data::image_files::{read_image, read_mask_png};
+use crate::data::{CLASSES, Dataset, Image, Labels, Mask, is_there, mask_if_there};
 use crate::error::{Error, Result, printable};
 use lists::ClassLists;
 use std::collections::HashMap;
@@ -64,7 +64,7 @@ pub fn class_list(root: &Path, class: &str, set: &str) -> PathBuf {
 }
 
 /// `JPEGImages/{id}.jpg`
-pub fn picture_path(root: &Path, id: &str) -> PathBuf {
+pub fn image_path(root: &Path, id: &str) -> PathBuf {
     root.join("JPEGImages").join(format!("{id}.jpg"))
 }
 
@@ -117,23 +117,23 @@ pub struct Row {
 #[derive(Clone, Debug)]
 pub struct VocDevkit {
     root: PathBuf,
-    /// The list that names the pictures.
+    /// The list that names the images.
     list: PathBuf,
     /// In the order of the list.
     pub rows: Vec<Row>,
-    /// Pictures that some class lists name and others do not, so that the lists say nothing of them.
+    /// Images that some class lists name and others do not, so that the lists say nothing of them.
     pub named_in_part: usize,
 }
 
 impl VocDevkit {
-    /// Reads a set's list and labels and looks that each picture is there, and in the list for
+    /// Reads a set's list and labels and looks that each image is there, and in the list for
     /// segmentation (but for `test`) each mask.
     pub fn open(folder: impl AsRef<Path>, task: Task, set: &str) -> Result<Self> {
         let (dataset, problems) = Self::survey(folder, task, set)?;
         problems.into_iter().next().map_or(Ok(dataset), Err)
     }
 
-    /// The pictures of a set that all is right with, and what is wrong with the others.
+    /// The images of a set that all is right with, and what is wrong with the others.
     pub(crate) fn survey(folder: impl AsRef<Path>, task: Task, set: &str) -> Result<(Self, Vec<Error>)> {
         let folder = folder.as_ref();
         let root = locate(folder).ok_or_else(|| {
@@ -162,7 +162,7 @@ impl VocDevkit {
         Ok((VocDevkit { root, list, rows, named_in_part }, problems))
     }
 
-    /// The pictures that another set has too, each as an error with its line in this set's list.
+    /// The images that another set has too, each as an error with its line in this set's list.
     pub(crate) fn shared_with<'a>(&'a self, other: &'a VocDevkit) -> impl Iterator<Item = Error> + 'a {
         let lines: HashMap<&str, usize> =
             other.rows.iter().map(|row| (row.id.as_str(), row.line)).collect();
@@ -177,8 +177,8 @@ impl VocDevkit {
         })
     }
 
-    pub(crate) fn picture_path(&self, index: usize) -> PathBuf {
-        picture_path(&self.root, &self.rows[index].id)
+    pub(crate) fn image_path(&self, index: usize) -> PathBuf {
+        image_path(&self.root, &self.rows[index].id)
     }
 
     pub(crate) fn mask_path(&self, index: usize) -> PathBuf {
@@ -199,8 +199,8 @@ impl Dataset for VocDevkit {
         self.rows[index].labels
     }
 
-    fn picture(&self, index: usize) -> Result<Picture> {
-        read_picture(self.picture_path(index))
+    fn image(&self, index: usize) -> Result<Image> {
+        read_image(self.image_path(index))
     }
 
     fn mask(&self, index: usize) -> Result<Option<Mask>> {
@@ -219,7 +219,7 @@ fn wrong(path: &Path, line: usize, message: impl Into<String>) -> Error {
 /// Labels from the annotation, else from the mask, else none.
 fn elsewhere(root: &Path, id: &str, set: &str) -> Result<Option<Labels>> {
     let path = annotation_path(root, id);
-    // VOC 2012's annotations of test pictures name people alone (for the layout of their parts).
+    // VOC 2012's annotations of test images name people alone (for the layout of their parts).
     if set != "test" && is_there(&path) {
         return read_annotation(&path).map(Some);
     }

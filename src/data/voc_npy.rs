@@ -1,4 +1,4 @@
-//! The competition's layout: a table of labels and one `.npy` file a picture.
+//! The competition's layout: a table of labels and one `.npy` file a image.
 //!
 //! ```text
 //! train/train_set.csv       Id, then the 20 classes, each 0 or 1
@@ -8,10 +8,10 @@
 //! test/img/test_{Id}.npy
 //! ```
 //!
-//! `seg` may be missing, whole or in part. Pictures are read when they are asked for.
+//! `seg` may be missing, whole or in part. Images are read when they are asked for.
 
 use crate::data::table::Records;
-use crate::data::{CLASSES, Dataset, Labels, Mask, Picture, id, mask_if_there, npy, read_file};
+use crate::data::{CLASSES, Dataset, Image, Labels, Mask, id, mask_if_there, npy, read_file};
 use crate::error::{Error, Result, printable};
 use crate::files::{explain, write_atomically};
 use std::collections::HashMap;
@@ -43,7 +43,7 @@ impl Split {
     }
 
     /// `{split}/img/{split}_{id}.npy`
-    pub fn picture(self, root: &Path, id: &str) -> PathBuf {
+    pub fn image(self, root: &Path, id: &str) -> PathBuf {
         root.join(self.name()).join("img").join(format!("{}_{id}.npy", self.name()))
     }
 
@@ -74,7 +74,7 @@ pub struct VocNpy {
 }
 
 impl VocNpy {
-    /// Reads the table and looks that each row has its picture; [`check`](crate::data::check)
+    /// Reads the table and looks that each row has its image; [`check`](crate::data::check)
     /// looks at everything.
     pub fn open(root: impl AsRef<Path>, split: Split) -> Result<Self> {
         let root = root.as_ref().to_owned();
@@ -84,13 +84,13 @@ impl VocNpy {
             return Err(Error::file(csv, "expected at least one row below the header"));
         }
         for row in &rows {
-            picture_exists(&root, split, &csv, row)?;
+            image_exists(&root, split, &csv, row)?;
         }
         Ok(VocNpy { root, split, rows })
     }
 
-    pub(crate) fn picture_path(&self, index: usize) -> PathBuf {
-        self.split.picture(&self.root, &self.rows[index].id)
+    pub(crate) fn image_path(&self, index: usize) -> PathBuf {
+        self.split.image(&self.root, &self.rows[index].id)
     }
 
     pub(crate) fn mask_path(&self, index: usize) -> PathBuf {
@@ -111,12 +111,12 @@ impl Dataset for VocNpy {
         self.rows[index].labels
     }
 
-    fn picture(&self, index: usize) -> Result<Picture> {
-        read_picture(self.picture_path(index))
+    fn image(&self, index: usize) -> Result<Image> {
+        read_image(self.image_path(index))
     }
 
     fn size(&self, index: usize) -> Result<(usize, usize)> {
-        read_size(self.picture_path(index))
+        read_size(self.image_path(index))
     }
 
     fn mask(&self, index: usize) -> Result<Option<Mask>> {
@@ -128,8 +128,8 @@ impl Dataset for VocNpy {
     }
 }
 
-pub(crate) fn picture_exists(root: &Path, split: Split, csv: &Path, row: &Row) -> Result<()> {
-    let path = split.picture(root, &row.id);
+pub(crate) fn image_exists(root: &Path, split: Split, csv: &Path, row: &Row) -> Result<()> {
+    let path = split.image(root, &row.id);
     if path.is_file() {
         return Ok(());
     }
@@ -145,7 +145,7 @@ pub(crate) fn picture_exists(root: &Path, split: Split, csv: &Path, row: &Row) -
     })
 }
 
-/// Height and width from the beginning of a picture's file. They are what its header says: whether
+/// Height and width from the beginning of a image's file. They are what its header says: whether
 /// there are as many pixels is not looked at.
 pub fn read_size(path: impl AsRef<Path>) -> Result<(usize, usize)> {
     let path = path.as_ref();
@@ -161,17 +161,17 @@ pub fn read_size(path: impl AsRef<Path>) -> Result<(usize, usize)> {
 }
 
 /// An image from a `.npy` file of shape `[height, width, 3]`, uint8; else an error.
-pub fn read_picture(path: impl AsRef<Path>) -> Result<Picture> {
+pub fn read_image(path: impl AsRef<Path>) -> Result<Image> {
     let path = path.as_ref();
-    parse_picture(&read_file(path)?).map_err(|message| Error::file(path, message))
+    parse_image(&read_file(path)?).map_err(|message| Error::file(path, message))
 }
 
-/// [`read_picture`] from memory; the error is without the path.
-pub fn parse_picture(bytes: &[u8]) -> Result<Picture, String> {
+/// [`read_image`] from memory; the error is without the path.
+pub fn parse_image(bytes: &[u8]) -> Result<Image, String> {
     let npy = npy::parse(bytes)?;
     let data = npy.bytes()?;
     match npy.shape[..] {
-        [height, width, 3] if height > 0 && width > 0 => Ok(Picture { height, width, rgb: data }),
+        [height, width, 3] if height > 0 && width > 0 => Ok(Image { height, width, rgb: data }),
         _ => Err(format!("expected shape [height, width, 3], none of them zero, got {:?}", npy.shape)),
     }
 }
@@ -296,9 +296,9 @@ pub fn parse_csv(path: &Path, bytes: &[u8]) -> (Vec<Row>, Vec<Error>) {
 }
 
 /// Writes an image as `[height, width, 3]` uint8, whole or not at all.
-pub fn write_picture(path: impl AsRef<Path>, picture: &Picture) -> Result<()> {
-    let shape = [picture.height, picture.width, 3];
-    write_atomically(path, |file| npy::write(file, &shape, &picture.rgb))
+pub fn write_image(path: impl AsRef<Path>, image: &Image) -> Result<()> {
+    let shape = [image.height, image.width, 3];
+    write_atomically(path, |file| npy::write(file, &shape, &image.rgb))
 }
 
 /// Writes a mask as `[height, width]` uint8, whole or not at all.

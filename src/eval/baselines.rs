@@ -20,7 +20,7 @@ const REPEATS: usize = 1000;
 
 /// What the controls learn from: samples of a data set.
 #[derive(Clone, Copy)]
-pub struct Lessons<'a> {
+pub struct TrainingSet<'a> {
     /// Labelled images to train on.
     pub dataset: &'a dyn Dataset,
     /// Which of its samples.
@@ -51,7 +51,7 @@ impl Controls {
     /// that learn. None where no class occurs in `val`: there is no precision to take the mean of. An error
     /// where a sample has no labels, or its image cannot be read.
     pub fn measure(
-        lessons: Option<Lessons>,
+        lessons: Option<TrainingSet>,
         dataset: &dyn Dataset,
         val: &[usize],
         probabilities: &[f32],
@@ -82,7 +82,7 @@ impl Controls {
         })?;
 
         let (mut priors, mut histogram) = (None, None);
-        if let Some(Lessons { dataset: from, indices }) = lessons {
+        if let Some(TrainingSet { dataset: from, indices }) = lessons {
             let labels = flags(from, indices)?;
             let mut shares = vec![0.0f32; columns];
             for row in labels.chunks(columns) {
@@ -117,7 +117,7 @@ fn flags(dataset: &dyn Dataset, indices: &[usize]) -> Result<Vec<f32>> {
 }
 
 fn histograms(dataset: &dyn Dataset, indices: &[usize]) -> Result<Vec<Vec<f32>>> {
-    let histogram = |i: usize| Ok(colour_histogram(&dataset.picture(indices[i])?.rgb));
+    let histogram = |i: usize| Ok(colour_histogram(&dataset.image(indices[i])?.rgb));
     threads::map(indices.len(), histogram).into_iter().collect()
 }
 

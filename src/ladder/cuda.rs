@@ -26,13 +26,14 @@ pub fn rungs(operator: &str) -> Result<Vec<Rung>> {
         "conv2d" => vec![
             rung(1, "direct", F32, |cuda, work, t| {
                 let n = work.output.elements();
-                conv(cuda, work, t, "1_direct", cuda::Size::elements(n))
+                conv(cuda, work, t, "1_direct", cuda::LaunchConfig::elements(n))
             }),
             rung(2, "tiled", F32, conv2d_tiled),
             rung(3, "implicit_gemm", F32, |cuda, work, t| {
                 let (rows, f) =
                     (work.output.elements() / work.output.last_axis(), work.output.last_axis());
-                let size = cuda::Size::grid([rows.div_ceil(64), f.div_ceil(64), 1], [256, 1, 1])?;
+                let size =
+                    cuda::LaunchConfig::grid([rows.div_ceil(64), f.div_ceil(64), 1], [256, 1, 1])?;
                 conv(cuda, work, t, "3_implicit_gemm", size)
             }),
             rung(4, "cp_async, tile of 64", F32, |_, work, t| with_conv_tile(64, || used(work, t))),
@@ -75,7 +76,13 @@ pub fn rungs(operator: &str) -> Result<Vec<Rung>> {
                 let [rows, columns] = [work.output[0], work.inputs[0].shape[1]];
                 let y = cuda.allocate(rows, DType::F32)?;
                 let all = arguments![t[0].memory(), &y, rows as i64, columns as i64];
-                launch(cuda, "ladder/reduce_1_row", "reduce_1_row", cuda::Size::elements(rows), &all)?;
+                launch(
+                    cuda,
+                    "ladder/reduce_1_row",
+                    "reduce_1_row",
+                    cuda::LaunchConfig::elements(rows),
+                    &all,
+                )?;
                 Ok(y)
             }),
             rung(2, "tree", F32, |cuda, work, t| {
@@ -128,7 +135,7 @@ fn launch(
     cuda: &Cuda,
     module: &'static str,
     name: &'static str,
-    size: cuda::Size,
+    size: cuda::LaunchConfig,
     all: &[Argument],
 ) -> Result<()> {
     // SAFETY: works are made by the constructors above, whose shapes the kernels' headers ask for; the
@@ -141,7 +148,7 @@ fn conv(
     work: &Work,
     t: &[Tensor],
     rung: &'static str,
-    size: cuda::Size,
+    size: cuda::LaunchConfig,
 ) -> Result<Memory> {
     let (module, name) = match rung {
         "1_direct" => ("ladder/conv2d_1_direct", "conv2d_1_direct"),
@@ -166,7 +173,8 @@ fn conv2d_tiled(cuda: &'static Cuda, work: &Work, t: &[Tensor]) -> Result<Memory
         return Err(Error::argument("conv2d_2_tiled", message));
     }
     let patches = g.output[0].div_ceil(8) * g.output[1].div_ceil(8);
-    let mut size = cuda::Size::grid([patches, g.out_channels.div_ceil(32), g.batch], [32, 8, 1])?;
+    let mut size =
+        cuda::LaunchConfig::grid([patches, g.out_channels.div_ceil(32), g.batch], [32, 8, 1])?;
     size.shared = bytes as u32;
     conv(cuda, work, t, "2_tiled", size)
 }
@@ -186,7 +194,7 @@ fn dw(
     let y = cuda.allocate(n, DType::F32)?;
     let geometry = depthwise::Geometry::new(&work.depthwise_geometry()?)?;
     let all = arguments![t[0].memory(), t[1].memory(), t[2].memory(), &y, geometry];
-    launch(cuda, module, name, cuda::Size::elements(n / width), &all)?;
+    launch(cuda, module, name, cuda::LaunchConfig::elements(n / width), &all)?;
     Ok(y)
 }
 
@@ -210,7 +218,7 @@ fn gemm(
     let c = cuda.allocate(m * n, DType::F32)?;
     let all = arguments![t[0].memory(), t[1].memory(), &c, m as i32, n as i32, k as i32];
     let grid = [n.div_ceil(tile[0]), m.div_ceil(tile[1]), 1];
-    launch(cuda, module, name, cuda::Size::grid(grid, [block[0], block[1], 1])?, &all)?;
+    launch(cuda, module, name, cuda::LaunchConfig::grid(grid, [block[0], block[1], 1])?, &all)?;
     Ok(c)
 }
 
@@ -220,7 +228,7 @@ fn batch_norm_channel(cuda: &'static Cuda, work: &Work, t: &[Tensor]) -> Result<
     let (x, gamma, beta) = (t[0].memory(), t[1].memory(), t[2].memory());
     let all = arguments![x, gamma, beta, &y, rows as i64, c as i32, EPSILON];
     let module = "ladder/batch_norm_1_channel";
-    launch(cuda, module, "batch_norm_1_channel", cuda::Size::elements(c), &all)?;
+    launch(cuda, module, "batch_norm_1_channel", cuda::LaunchConfig::elements(c), &all)?;
     Ok(y)
 }
 
@@ -235,15 +243,15 @@ fn batch_norm_tiles(cuda: &'static Cuda, work: &Work, t: &[Tensor]) -> Result<Me
     let y = cuda.allocate(rows * c, DType::F32)?;
     let (x, gamma, beta) = (t[0].memory(), t[1].memory(), t[2].memory());
     let (count, channels, long) = (rows as i64, c as i32, length as i64);
-    let grid = cuda::Size::grid([c.div_ceil(32), tiles, 1], [32, 8, 1])?;
+    let grid = cuda::LaunchConfig::grid([c.div_ceil(32), tiles, 1], [32, 8, 1])?;
     launch(cuda, module, "batch_norm_2_tiles", grid, &arguments![x, &partial, count, channels, long])?;
     let of_all = tiles as i32;
     let all = arguments![&partial, &mean, &variance, &inverse, count, channels, long, of_all, EPSILON];
-    let grid = cuda::Size::grid([c.div_ceil(32), 1, 1], [32, 32, 1])?;
+    let grid = cuda::LaunchConfig::grid([c.div_ceil(32), 1, 1], [32, 32, 1])?;
     launch(cuda, "batch_norm", "batch_norm_statistics", grid, &all)?;
     let n = rows * c;
     let all = arguments![x, gamma, beta, &mean, &inverse, &y, n as i64, channels];
-    launch(cuda, module, "batch_norm_2_apply", cuda::Size::elements(n), &all)?;
+    launch(cuda, module, "batch_norm_2_apply", cuda::LaunchConfig::elements(n), &all)?;
     Ok(y)
 }
 
@@ -257,7 +265,7 @@ fn reduce(
 ) -> Result<Memory> {
     let [rows, columns] = [work.output[0], work.inputs[0].shape[1]];
     let y = cuda.allocate(rows, DType::F32)?;
-    let size = cuda::Size::grid([rows, 1, 1], [256, 1, 1])?;
+    let size = cuda::LaunchConfig::grid([rows, 1, 1], [256, 1, 1])?;
     launch(cuda, module, name, size, &arguments![t[0].memory(), &y, columns as i64])?;
     Ok(y)
 }

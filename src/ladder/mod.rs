@@ -185,7 +185,7 @@ pub fn tiny(operator: &str) -> Result<Vec<Work>> {
     })
 }
 
-/// Those of networks, for benchmarks: for the CPU fewer pictures, since its naive rungs take seconds.
+/// Those of networks, for benchmarks: for the CPU fewer images, since its naive rungs take seconds.
 pub fn real(operator: &str, device: Device) -> Result<Vec<Work>> {
     let here = device == Device::Cpu;
     let n = if here { 4 } else { 16 };
@@ -205,7 +205,7 @@ pub fn real(operator: &str, device: Device) -> Result<Vec<Work>> {
             Work::depthwise("3x3_512_14_n16", [16, 14, 14, 512], 3, options(1, 1)),
             Work::depthwise("3x3_s2_144_56_n16", [16, 56, 56, 144], 3, options(2, 1)),
         ],
-        // The second is 3x3_64_56 of one picture, as a product.
+        // The second is 3x3_64_56 of one image, as a product.
         "gemm" if here => vec![
             Work::gemm("1024x1024x1024", 1024, 1024, 1024),
             Work::gemm("3136x64x576", 3136, 64, 576),

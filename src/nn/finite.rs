@@ -18,8 +18,8 @@ impl Model {
         Ok(None)
     }
 
-    /// What is the first to hold numbers that are not finite when the network sees these pictures: a
-    /// parameter, the pictures, or a layer's output. None where all are finite.
+    /// What is the first to hold numbers that are not finite when the network sees these images: a
+    /// parameter, the images, or a layer's output. None where all are finite.
     pub fn first_not_finite(&self, x: &Tensor, mode: Mode) -> Result<Option<String>> {
         if let Some((path, value)) = self.parameter_not_finite()? {
             return Ok(Some(format!("the parameter `{path}` holds {value}")));
@@ -38,7 +38,7 @@ impl Model {
         Ok(first)
     }
 
-    /// An error that names the first layer where what the network makes of pictures, its `logits`, is not
+    /// An error that names the first layer where what the network makes of images, its `logits`, is not
     /// finite. (A sigmoid makes 1 of an infinite logit: the output does not show it.)
     pub fn require_finite(&self, x: &Tensor, logits: &Tensor) -> Result<()> {
         let Some(value) = not_finite(logits)? else { return Ok(()) };
@@ -80,19 +80,19 @@ mod tests {
         Model::new(graph, 1)
     }
 
-    fn pictures() -> Tensor {
+    fn images() -> Tensor {
         Tensor::from_slice(&[0.5f32; 48], [1, 4, 4, 3]).unwrap()
     }
 
     fn check(model: &Model) -> Result<()> {
-        let logits = model.run(&pictures(), Mode::infer())?.logits;
-        model.require_finite(&pictures(), &logits)
+        let logits = model.run(&images(), Mode::infer())?.logits;
+        model.require_finite(&images(), &logits)
     }
 
     #[test]
     fn a_sound_network_is_let_through() {
         check(&network()).unwrap();
-        assert_eq!(network().first_not_finite(&pictures(), Mode::infer()).unwrap(), None);
+        assert_eq!(network().first_not_finite(&images(), Mode::infer()).unwrap(), None);
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub struct Node {
     pub cost: Cost,
 }
 
-/// What a layer comes to, or a network, for one picture forward.
+/// What a layer comes to, or a network, for one image forward.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     /// Numbers in all parameters.
@@ -81,7 +81,7 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// A graph whose input layer, of pictures [height, width, channels], has the given name.
+    /// A graph whose input layer, of images [height, width, channels], has the given name.
     pub fn new(name: &str, input_name: &str, input: [usize; 3]) -> Self {
         // (Of what is no shape, the first layer's is an error.)
         let cost = Cost::of(Layer::Input(input), &[], &input, &[]).unwrap_or_default();

@@ -309,7 +309,7 @@ mod tests {
         }
     }
 
-    fn picture(shape: [usize; 4]) -> Tensor {
+    fn image(shape: [usize; 4]) -> Tensor {
         let values: Vec<f64> = Input::new("x", shape).sample("x").iter().map(|&v| v as f64).collect();
         Tensor::from_slice(&values, shape).unwrap()
     }
@@ -325,7 +325,7 @@ mod tests {
         let rewritten = classify_before_upsampling(&model, &[]).unwrap();
         let names: Vec<&str> = rewritten.graph.nodes().iter().map(|node| node.name.as_str()).collect();
         assert_eq!(names, ["input", "conv2d", "conv2d_1", "up_sampling2d"]);
-        let x = picture([2, 5, 4, 3]);
+        let x = image([2, 5, 4, 3]);
         let expected = model.run(&x, Mode::infer()).unwrap().output;
         let got = rewritten.run(&x, Mode::infer()).unwrap().output;
         assert!(relative_deviation(&got, &expected) < 1e-14);
@@ -366,7 +366,7 @@ mod tests {
         let rewritten = pad_within_convolutions(&model, &[]).unwrap();
         // What has unequal sides or two readers stays.
         assert_eq!((zeros_in(&model), zeros_in(&rewritten)), (4, 2));
-        let x = picture([2, 8, 9, 3]);
+        let x = image([2, 8, 9, 3]);
         let expected = model.run(&x, Mode::infer()).unwrap().output;
         let got = rewritten.run(&x, Mode::infer()).unwrap().output;
         assert!(relative_deviation(&got, &expected) < 1e-14);
@@ -384,7 +384,7 @@ mod tests {
         model.freeze_first(4);
         assert!(fold_frozen_batch_norm(&model).unwrap().graph.find("batch_normalization").is_none());
         let training = TrainingGraph::new(&model).unwrap();
-        let x = picture([2, 9, 9, 3]);
+        let x = image([2, 9, 9, 3]);
         let run = Mode { dropout: None, ..Mode::train(1, 0) };
         let of = |pass: &ForwardOutput| {
             let loss = crate::ops::sum(&crate::ops::mul(&pass.output, &pass.output).unwrap()).unwrap();

@@ -67,7 +67,7 @@ fn windows(n: usize, kernel: usize, stride: usize, dilation: usize, padding: Pad
     }
 }
 
-/// A tensor of no pictures, whose other axes may be large.
+/// A tensor of no images, whose other axes may be large.
 fn none_of(axes: [usize; 3]) -> Option<Tensor> {
     let [h, w, c] = axes;
     Shape::checked(&[0, h, w, c]).ok().map(Tensor::zeros)
@@ -198,7 +198,7 @@ fn what_is_too_large_says_what_and_how_large_it_may_be() {
 }
 
 #[test]
-fn a_stride_beyond_the_picture_leaves_one_window_in_every_instruction_set() {
+fn a_stride_beyond_the_image_leaves_one_window_in_every_instruction_set() {
     let x = Tensor::full([2, 3, 3, 5], 2.0).leaf();
     let w = Tensor::full([3, 3, 5, 7], 1.0);
     let options = Conv2dOptions { stride: [i32::MAX as usize; 2], ..Conv2dOptions::default() };

@@ -179,7 +179,7 @@ impl Unary for Tanh {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     type Op = fn(&Tensor) -> Result<Tensor>;
     let all: [(&str, Op, &[f32]); 4] = [
         ("relu", relu, &[0.0]),
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_are_refused() {
+    fn images_are_refused() {
         let error = relu(&Tensor::from_u8(&[1], [1]).unwrap()).unwrap_err().to_string();
         assert!(error.starts_with("relu: expected element type"), "{error}");
     }

@@ -1,7 +1,7 @@
 //! Affine image warp, as `scipy.ndimage.affine_transform(order=1, mode='nearest')` a channel.
 //!
 //! x [N, h, w, C] and one 2×3 matrix a sample → y [N, h, w, C]. The output pixel p = (row, column)
-//! takes the input at q = M·(row, column, 1), each coordinate clamped to the picture (so the edge
+//! takes the input at q = M·(row, column, 1), each coordinate clamped to the image (so the edge
 //! is repeated outwards), bilinearly between its four neighbours, with t = q − ⌊q⌋:
 //!
 //! y(p) = (1 − t_r)(1 − t_c)·a + (1 − t_r)t_c·b + t_r(1 − t_c)·c + t_r t_c·d
@@ -47,8 +47,8 @@ pub fn affine(x: &Tensor, matrices: &[Matrix]) -> Result<Tensor> {
             let (values, isa) = (x.values::<f32>(), isa());
             let mut out = Buffer::<f32>::new(values.len());
             threads::for_each_chunk(&mut out, (w * c).max(1), |i, out| {
-                let picture = &values[i / h * h * w * c..][..h * w * c];
-                warp_row(isa, picture, [h, w, c], &matrices[i / h], i % h, out);
+                let image = &values[i / h * h * w * c..][..h * w * c];
+                warp_row(isa, image, [h, w, c], &matrices[i / h], i % h, out);
             });
             Tensor::from_buffer(out, shape)
         }
@@ -86,7 +86,7 @@ impl Place {
         Place { rows, columns, t: [row_t, column_t] }
     }
 
-    /// The offsets and weights of the four neighbours in a picture of width w, c channels.
+    /// The offsets and weights of the four neighbours in a image of width w, c channels.
     #[inline(always)]
     fn neighbours(&self, w: usize, c: usize) -> [(usize, f64); 4] {
         let ([r0, r1], [c0, c1], [tr, tc]) = (self.rows, self.columns, self.t);
@@ -99,7 +99,7 @@ impl Place {
     }
 }
 
-/// One row of one warped picture (also what augmentation runs a sample at a time).
+/// One row of one warped image (also what augmentation runs a sample at a time).
 pub(crate) fn warp_row(
     isa: Isa,
     x: &[f32],
@@ -178,7 +178,7 @@ fn both(matrix: &Matrix, [h, w]: [usize; 2], row: usize, first: usize) -> (Axis,
 
 /// Pixels whose places are found at a time.
 pub(crate) const BLOCK: usize = 32;
-/// Sides that [`Axis`] can count along: beyond any picture, and far from where its whole numbers end.
+/// Sides that [`Axis`] can count along: beyond any image, and far from where its whole numbers end.
 pub(crate) const LONGEST: usize = 1 << 24;
 
 /// Where the pixels of a block look along one axis: [`Place`]'s numbers, to the bit, for vectors.
@@ -310,21 +310,21 @@ fn on_device(cuda: &'static Cuda, from: &Tensor, matrices: &[Matrix], backward: 
             let all = arguments![from.memory(), &matrices, &to, n as i64, h, w, c];
             let kernel = Kernel::of("affine", "affine_forward");
             // SAFETY: from and to are n floats, six doubles a sample; `to` is new.
-            unsafe { cuda.launch(kernel, cuda::Size::elements(n), &all)? };
+            unsafe { cuda.launch(kernel, cuda::LaunchConfig::elements(n), &all)? };
         }
         true => {
             let sums = cuda.scratch(8 * n)?;
             let all = arguments![from.memory(), &matrices, &sums, &to, n as i64, h, w, c];
             let kernel = Kernel::of("affine", "affine_backward");
             // SAFETY: as above, and `sums` is n doubles; each thread has its own channel of a sample.
-            unsafe { cuda.launch(kernel, cuda::Size::elements(shape[0] * shape[3]), &all)? };
+            unsafe { cuda.launch(kernel, cuda::LaunchConfig::elements(shape[0] * shape[3]), &all)? };
         }
     }
     Ok(Tensor::from_memory(to, shape))
 }
 
-pub fn cases() -> Vec<Case> {
-    // A turn by about 17° about the middle of a picture, with a shift.
+pub(crate) fn cases() -> Vec<Case> {
+    // A turn by about 17° about the middle of a image, with a shift.
     let turn = |h: usize, w: usize, zoom: f64, shift: f64| -> Matrix {
         let (sin, cos) = 0.3f64.sin_cos();
         let (r, c) = ((h as f64 - 1.0) / 2.0, (w as f64 - 1.0) / 2.0);
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_pictures_stay_empty() {
+    fn empty_images_stay_empty() {
         assert_eq!(affine(&Tensor::zeros([1, 0, 3, 2]), &[IDENTITY]).unwrap().shape().elements(), 0);
         assert_eq!(affine(&Tensor::zeros([1, 3, 3, 0]), &[IDENTITY]).unwrap().shape().elements(), 0);
     }

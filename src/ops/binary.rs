@@ -10,7 +10,7 @@
 use crate::autograd::{Needs, record};
 use crate::backend::cpu::simd;
 use crate::backend::cpu::threads;
-use crate::backend::cuda::{Cuda, Kernel, Memory, Size, Value, arguments, is_wide};
+use crate::backend::cuda::{Cuda, Kernel, LaunchConfig, Memory, Value, arguments, is_wide};
 use crate::context::isa;
 use crate::error::{Error, Result};
 use crate::ops::broadcast::{Broadcast, Row, right_aligned};
@@ -155,12 +155,12 @@ fn fast<F: Binary>(broadcast: &Broadcast, a: &Tensor, b: &Tensor, f: F) -> Tenso
     let (a, b) = (a.values::<f32>(), b.values::<f32>());
     let (broadcast, isa) = (*broadcast, isa());
     let mut out = Buffer::<f32>::new(broadcast.shape.elements());
-    let stream = simd::streams(&out, threads::PASS);
+    let non_temporal = simd::wants_non_temporal(&out, threads::PASS);
     threads::for_each_chunk(&mut out, threads::PASS, |i, out| {
         simd::write(
             isa,
             out,
-            stream,
+            non_temporal,
             #[inline(always)]
             |at, out| {
                 broadcast.rows(
@@ -194,12 +194,12 @@ fn fast_gradient<F: Binary, const WHICH: usize>(
     let [a, b] = operands.map(|operand| operand.map_or(&[0.0][..], |values| values.values()));
     let (broadcast, isa, gradient) = (*broadcast, isa(), g.values::<f32>());
     let mut out = Buffer::<f32>::new(gradient.len());
-    let stream = simd::streams(&out, threads::PASS);
+    let non_temporal = simd::wants_non_temporal(&out, threads::PASS);
     threads::for_each_chunk(&mut out, threads::PASS, |i, out| {
         simd::write(
             isa,
             out,
-            stream,
+            non_temporal,
             #[inline(always)]
             |at, out| {
                 let first = i * threads::PASS + at;
@@ -241,9 +241,9 @@ impl Broadcast {
     }
 
     /// Threads for n elements: four each, where rows are a multiple of it.
-    fn threads(&self) -> Size {
+    fn threads(&self) -> LaunchConfig {
         let n = self.shape.elements();
-        Size::elements(if is_wide(self.sizes[MAX_RANK - 1]) { n / 4 } else { n })
+        LaunchConfig::elements(if is_wide(self.sizes[MAX_RANK - 1]) { n / 4 } else { n })
     }
 }
 

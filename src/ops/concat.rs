@@ -99,7 +99,7 @@ fn part<T: Real>(g: &Tensor, outer: usize, start: usize, length: usize, shape: S
 /// Launches of `kernels/concat.cu`.
 mod cuda {
     use super::*;
-    use crate::backend::cuda::{Cuda, Kernel, Memory, Size, arguments, is_wide};
+    use crate::backend::cuda::{Cuda, Kernel, LaunchConfig, Memory, arguments, is_wide};
     use crate::tensor::DType;
 
     /// Copies n elements from or to rows: [length, from_row, from_start, to_row, to_start]. In fours, where
@@ -114,7 +114,7 @@ mod cuda {
         let of_all = (n / by) as i64;
         let all = arguments![from, to, of_all, length, from_row, from_start, to_row, to_start];
         // SAFETY: the caller's.
-        unsafe { cuda.launch(Kernel::of("concat", name), Size::elements(n / by), &all) }
+        unsafe { cuda.launch(Kernel::of("concat", name), LaunchConfig::elements(n / by), &all) }
     }
 
     pub fn join(
@@ -153,7 +153,7 @@ mod cuda {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |name: &'static str, size, shapes: [&[usize]; 3], axis| {
         let inputs = ["a", "b", "c"].iter().zip(shapes).map(|(name, shape)| Input::new(name, shape));
         Case::new("concat", name, size, inputs.collect(), move |t| concat(&[&t[0], &t[1], &t[2]], axis))

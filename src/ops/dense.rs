@@ -6,7 +6,7 @@
 
 use crate::activation::Activation;
 use crate::autograd::{Needs, record_gradients};
-use crate::backend::cpu::gemm::{Matrix, Right, gram, is_thin, multiply, thin};
+use crate::backend::cpu::gemm::{BOperand, Matrix, gemm_tn, is_skinny, multiply, skinny_gemm};
 use crate::backend::cpu::low_rank;
 use crate::backend::cpu::skinny_gemm::times_transpose;
 use crate::cases::{Case, Input, Size};
@@ -26,7 +26,7 @@ pub struct DenseGeometry {
 }
 
 impl DenseGeometry {
-    /// The same as a convolution of pictures of one pixel.
+    /// The same as a convolution of images of one pixel.
     fn as_conv2d(self) -> Conv2dGeometry {
         Conv2dGeometry {
             batch: self.batch,
@@ -157,39 +157,39 @@ mod cpu {
 
     pub fn forward(g: DenseGeometry, x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Tensor {
         let mut y = Buffer::<f32>::new(g.batch * g.outputs);
-        if is_thin(isa(), g.batch) {
+        if is_skinny(isa(), g.batch) {
             let bias = b.map(|b| b.values::<f32>());
-            thin(isa(), x.values(), g.inputs, w.values(), g.outputs, bias, &mut y);
+            skinny_gemm(isa(), x.values(), g.inputs, w.values(), g.outputs, bias, &mut y);
             return Tensor::from_buffer(y, [g.batch, g.outputs]);
         }
-        let right = Right::matrix(w.values(), g.inputs, g.outputs);
+        let right = BOperand::matrix(w.values(), g.inputs, g.outputs);
         multiply(isa(), x.values(), &right, b.map(|b| b.values()), &mut y);
         Tensor::from_buffer(y, [g.batch, g.outputs])
     }
 
     pub fn input_gradient(g: DenseGeometry, dy: &Tensor, w: &Tensor) -> Tensor {
         let mut dx = Buffer::<f32>::new(g.batch * g.inputs);
-        if is_thin(isa(), g.batch) {
+        if is_skinny(isa(), g.batch) {
             times_transpose(isa(), dy.values(), g.outputs, w.values(), &mut dx);
             return Tensor::from_buffer(dx, [g.batch, g.inputs]);
         }
-        let right = Right::transpose(w.values(), g.outputs, g.inputs);
+        let right = BOperand::transpose(w.values(), g.outputs, g.inputs);
         multiply(isa(), dy.values(), &right, None, &mut dx);
         Tensor::from_buffer(dx, [g.batch, g.inputs])
     }
 
     pub fn kernel_gradient(g: DenseGeometry, dy: &Tensor, x: &Tensor) -> Gradient {
-        if is_thin(isa(), g.batch) && low_rank::may_stay_factored(g.batch) {
+        if is_skinny(isa(), g.batch) && low_rank::may_stay_factored(g.batch) {
             return Gradient::LowRank(LowRankGrad::new(x, dy));
         }
         let mut dw = Buffer::<f32>::new(g.inputs * g.outputs);
         let rows = Matrix::new(x.values(), g.batch, g.inputs);
-        gram(isa(), &rows, dy.values(), g.outputs, &mut dw);
+        gemm_tn(isa(), &rows, dy.values(), g.outputs, &mut dw);
         Tensor::from_buffer(dw, [g.inputs, g.outputs]).into()
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |name: &str, size, n: usize, i: usize, o: usize| {
         let inputs = vec![Input::new("x", [n, i]), Input::new("w", [i, o]), Input::new("b", [o])];
         Case::new("dense", name, size, inputs, |t| dense(&t[0], &t[1], Some(&t[2])))

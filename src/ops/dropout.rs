@@ -71,7 +71,7 @@ impl Mask {
             step_at,
             self.layer
         ];
-        let size = cuda::Size::elements(n.div_ceil(4));
+        let size = cuda::LaunchConfig::elements(n.div_ceil(4));
         // SAFETY: both are n floats, the second new.
         unsafe { cuda.launch(Kernel::of("dropout", "dropout_apply"), size, &all)? };
         Ok(Tensor::from_memory(y, x.shape()))
@@ -122,7 +122,7 @@ impl Mask {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |name: &'static str, size, shape: &[usize], rate| {
         let inputs = vec![Input::new("x", shape)];
         Case::new("dropout", name, size, inputs, move |t| dropout(&t[0], rate, 7, 3, 1))

@@ -245,7 +245,7 @@ impl Unary for Sign {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     type Op = fn(&Tensor, &Tensor) -> Result<Tensor>;
     let all: [(&str, Op); 6] = [

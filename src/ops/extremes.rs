@@ -11,7 +11,7 @@
 use crate::autograd::{Needs, record};
 use crate::backend::cpu::simd;
 use crate::backend::cpu::{math, threads};
-use crate::backend::cuda::{Cuda, Kernel, Size, arguments};
+use crate::backend::cuda::{Cuda, Kernel, LaunchConfig, arguments};
 use crate::cases::{self, Case, Fill, Input};
 use crate::context::isa;
 use crate::error::{Error, Result};
@@ -242,7 +242,7 @@ fn device<W: Wanted>(cuda: &'static Cuda, view: View, x: Tensor) -> Result<Tenso
         let all = arguments![x.memory(), &y, r, i, l, W::SMALLEST as i32];
         // SAFETY: x is outer · reduced · inner floats; each block writes its own of the outer · parts · inner
         // results, new.
-        unsafe { cuda.launch(Kernel::of("extremes", name), Size::grid(grid, block)?, &all)? };
+        unsafe { cuda.launch(Kernel::of("extremes", name), LaunchConfig::grid(grid, block)?, &all)? };
         Ok::<_, Error>(Tensor::from_memory(y, [n * parts]))
     };
     let partial = one(&x, reduced, length, parts)?;
@@ -299,11 +299,11 @@ fn device_places(cuda: &'static Cuda, view: View, x: &Tensor) -> Result<Tensor> 
     let y = cuda.allocate(n, DType::F32)?;
     let all = arguments![x.memory(), &y, n as i64, view.reduced as i64, view.inner as i64];
     // SAFETY: x is outer · reduced · inner floats, y is outer · inner, new.
-    unsafe { cuda.launch(Kernel::of("extremes", "extremes_places"), Size::elements(n), &all)? };
+    unsafe { cuda.launch(Kernel::of("extremes", "extremes_places"), LaunchConfig::elements(n), &all)? };
     Ok(Tensor::from_memory(y, [n]))
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     type Op = fn(&Tensor, &[usize], bool) -> Result<Tensor>;
     let max: Op = |x, axes, keepdim| if keepdim { max_keepdim(x, axes) } else { max_axes(x, axes) };
     let min: Op = |x, axes, keepdim| if keepdim { min_keepdim(x, axes) } else { min_axes(x, axes) };

@@ -90,7 +90,7 @@ pub(crate) fn sign<T: Real>(x: T) -> T {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let positive = || Fill::Uniform(0.1, 9.0);
     let not_zero = |margin| Fill::Avoiding { low: -3.0, high: 3.0, points: &[0.0], margin };
     [

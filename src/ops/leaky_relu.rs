@@ -37,7 +37,7 @@ impl Unary for LeakyRelu {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let fill = Fill::Avoiding { low: -3.0, high: 3.0, points: &[0.0], margin: 0.01 };
     unary::cases("leaky_relu", fill, |x| leaky_relu(x, 0.2))
 }

@@ -9,11 +9,11 @@
 //! on: 2·M·N·K operations.
 
 use crate::autograd::{Needs, record};
-use crate::backend::cpu::gemm::{Matrix, Right, gram, is_thin, multiply, thin};
+use crate::backend::cpu::gemm::{BOperand, Matrix, gemm_tn, is_skinny, multiply, skinny_gemm};
 use crate::backend::cpu::simd::Isa;
 use crate::backend::cpu::skinny_gemm::times_transpose;
 use crate::backend::cpu::threads;
-use crate::backend::cuda::{Cuda, Kernel, Size, Value, arguments};
+use crate::backend::cuda::{Cuda, Kernel, LaunchConfig, Value, arguments};
 use crate::cases::{self, Case, Input};
 use crate::context::{Precision, isa, precision};
 use crate::error::{Error, Result};
@@ -161,14 +161,14 @@ impl Product {
 
     fn fast(&self, isa: Isa, a: &[f32], b: &[f32], c: &mut [f32]) {
         let Product { rows, columns, depth, .. } = *self;
-        let is_thin = is_thin(isa, rows);
+        let is_skinny = is_skinny(isa, rows);
         match self.mode {
             _ if depth == 0 => c.fill(0.0),
-            Mode::Plain if is_thin => thin(isa, a, depth, b, columns, None, c),
-            Mode::Plain => multiply(isa, a, &Right::matrix(b, depth, columns), None, c),
-            Mode::RightTransposed if is_thin => times_transpose(isa, a, depth, b, c),
-            Mode::RightTransposed => multiply(isa, a, &Right::transpose(b, depth, columns), None, c),
-            Mode::LeftTransposed => gram(isa, &Matrix::new(a, depth, rows), b, columns, c),
+            Mode::Plain if is_skinny => skinny_gemm(isa, a, depth, b, columns, None, c),
+            Mode::Plain => multiply(isa, a, &BOperand::matrix(b, depth, columns), None, c),
+            Mode::RightTransposed if is_skinny => times_transpose(isa, a, depth, b, c),
+            Mode::RightTransposed => multiply(isa, a, &BOperand::transpose(b, depth, columns), None, c),
+            Mode::LeftTransposed => gemm_tn(isa, &Matrix::new(a, depth, rows), b, columns, c),
         }
     }
 
@@ -192,7 +192,7 @@ impl Product {
         let all = arguments![a.memory(), b.memory(), &c, rows, columns, depth, batch, of_batch];
         // SAFETY: the operands hold their matrices of each of the batch; c is batch · rows · columns floats,
         // new.
-        unsafe { cuda.launch(kernel, Size::grid(grid, [128, 1, 1])?, &all)? };
+        unsafe { cuda.launch(kernel, LaunchConfig::grid(grid, [128, 1, 1])?, &all)? };
         Ok(Tensor::from_memory(c, shape))
     }
 }
@@ -208,7 +208,7 @@ struct OnDevice {
 // SAFETY: numbers without padding.
 unsafe impl Value for OnDevice {}
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |name: &'static str, size, a: &[usize], b: &[usize]| {
         let inputs = vec![Input::new("a", a), Input::new("b", b)];
         let columns = b[b.len() - 1];

@@ -1,4 +1,4 @@
-//! Zeros around pictures: [N, H, W, C] → [N, top + H + bottom, left + W + right, C]. The gradient
+//! Zeros around images: [N, H, W, C] → [N, top + H + bottom, left + W + right, C]. The gradient
 //! is g without its border.
 
 use crate::autograd::record;
@@ -79,7 +79,7 @@ struct Border([i32; 7]);
 // SAFETY: numbers without padding.
 unsafe impl Value for Border {}
 
-/// x on zeros, or (crop) the part of the larger picture that x was.
+/// x on zeros, or (crop) the part of the larger image that x was.
 fn on_device(
     cuda: &'static Cuda,
     from: &Tensor,
@@ -106,7 +106,7 @@ fn on_device(
     Ok(Tensor::from_memory(to, shape))
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |name: &'static str, size, shape: [usize; 4], pad| {
         Case::new("zero_pad2d", name, size, vec![Input::new("x", shape)], move |t| {
             zero_pad2d(&t[0], pad)

@@ -19,7 +19,7 @@ pub enum Padding {
     Cells([usize; 2]),
 }
 
-/// What a window, a stride or a padded axis may be at most: what devices count in, and beyond any picture. Offsets that
+/// What a window, a stride or a padded axis may be at most: what devices count in, and beyond any image. Offsets that
 /// kernels make of them and of a tensor's axes stay far from where whole numbers end.
 const LARGEST: usize = i32::MAX as usize;
 

@@ -10,7 +10,7 @@
 use crate::autograd::record;
 use crate::backend::cpu::simd::{Kernel, Vector, dispatch};
 use crate::backend::cpu::threads::{self, Shared};
-use crate::backend::cpu::transpose::turn_square;
+use crate::backend::cpu::transpose::transpose_tile;
 use crate::backend::cuda::{self, Cuda, Value, arguments};
 use crate::cases::{Case, Input, Size};
 use crate::context::isa;
@@ -169,7 +169,7 @@ impl Order {
         let y = cuda.allocate(n, DType::F32)?;
         let [outer, inner] = planes.outer;
         let tiles = planes.width.div_ceil(32) * planes.height.div_ceil(32);
-        let size = cuda::Size::grid([tiles * outer * inner, 1, 1], [32, 8, 1])?;
+        let size = cuda::LaunchConfig::grid([tiles * outer * inner, 1, 1], [32, 8, 1])?;
         let numbers = [
             [planes.width, planes.height],
             [planes.from_step, planes.to_step],
@@ -230,7 +230,13 @@ impl Kernel for Strip<'_> {
                 // SAFETY: LANES rows and columns of the plane from here on, and as many of the result.
                 unsafe {
                     let from = from.add(row * from_step + column);
-                    turn_square::<V>(from, from_step, V::LANES, to.add(column * to_step + row), to_step);
+                    transpose_tile::<V>(
+                        from,
+                        from_step,
+                        V::LANES,
+                        to.add(column * to_step + row),
+                        to_step,
+                    );
                 }
             }
         }
@@ -244,7 +250,7 @@ impl Kernel for Strip<'_> {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |name: &'static str, size, shape: &[usize], axes: &'static [usize]| {
         Case::new("permute", name, size, vec![Input::new("x", shape)], move |t| permute(&t[0], axes))
     };

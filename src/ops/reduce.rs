@@ -11,7 +11,7 @@
 use crate::autograd::record;
 use crate::backend::cpu::simd;
 use crate::backend::cpu::{math, threads};
-use crate::backend::cuda::{Cuda, Kernel, Size, arguments};
+use crate::backend::cuda::{Cuda, Kernel, LaunchConfig, arguments};
 use crate::cases::{self, Case, Input};
 use crate::context::isa;
 use crate::error::{Error, Result};
@@ -320,7 +320,7 @@ impl View {
             1 => ([parts, outer, 1], [256, 1, 1], "reduce_rows"),
             _ => ([inner.div_ceil(32), parts, outer], [32, 8, 1], "reduce_columns"),
         };
-        let size = Size::grid(grid, block)?;
+        let size = LaunchConfig::grid(grid, block)?;
         let (x, r, i, l) = (x.memory(), reduced as i64, inner as i64, length as i64);
         let first = match inner {
             1 => arguments![x, &partial, r, l].into_iter().collect::<Vec<_>>(),
@@ -331,7 +331,7 @@ impl View {
         unsafe { cuda.launch(Kernel::of("reduce", name), size, &first)? };
         let all = arguments![&partial, &out, n as i64, parts as i64, i, factor];
         // SAFETY: as above, and `out` is n floats, new.
-        unsafe { cuda.launch(Kernel::of("reduce", "reduce_parts"), Size::elements(n), &all)? };
+        unsafe { cuda.launch(Kernel::of("reduce", "reduce_parts"), LaunchConfig::elements(n), &all)? };
         Ok(Tensor::from_memory(out, [n]))
     }
 
@@ -341,7 +341,7 @@ impl View {
         let (reduced, inner) = (self.reduced as i64, self.inner as i64);
         let all = arguments![g.memory(), &d, n as i64, reduced, inner, self.factor as f32];
         // SAFETY: g is outer · inner floats, d is n, new.
-        unsafe { cuda.launch(Kernel::of("reduce", "reduce_spread"), Size::elements(n), &all)? };
+        unsafe { cuda.launch(Kernel::of("reduce", "reduce_spread"), LaunchConfig::elements(n), &all)? };
         Ok(Tensor::from_memory(d, [n]))
     }
 
@@ -373,7 +373,7 @@ impl View {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     type Op = fn(&Tensor) -> Result<Tensor>;
     type OverAxes = fn(&Tensor, Range<usize>) -> Result<Tensor>;
     let mut cases = Vec::new();

@@ -14,7 +14,7 @@ pub fn reshape(x: &Tensor, shape: impl IntoShape) -> Result<Tensor> {
     Ok(record("reshape", [x], x.with_shape(to), move |g| Ok([Some(g.with_shape(from))])))
 }
 
-/// [N, …] → [N, product of the rest], row-major: H, W, C for pictures.
+/// [N, …] → [N, product of the rest], row-major: H, W, C for images.
 pub fn flatten(x: &Tensor) -> Result<Tensor> {
     match x.shape().split_first() {
         Some((&n, rest)) => reshape(x, [n, rest.iter().product()]),
@@ -35,7 +35,7 @@ impl Tensor {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let x = |shape: [usize; 4]| vec![Input::new("x", shape)];
     vec![
         Case::new("reshape", "to_rows", Size::Tiny, x([2, 3, 5, 7]), |t| reshape(&t[0], [6, 35])),

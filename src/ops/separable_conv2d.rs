@@ -15,9 +15,9 @@ use super::epilogue::{Epilogue, Setting};
 use super::route;
 use crate::activation::Activation;
 use crate::autograd::Needs;
-use crate::backend::cpu::gemm::{Start, multiply_rows};
+use crate::backend::cpu::gemm::{Init, multiply_rows};
 use crate::backend::cpu::prepack::WeightView;
-use crate::backend::cpu::simd::streams;
+use crate::backend::cpu::simd::wants_non_temporal;
 use crate::backend::cpu::threads;
 use crate::context::isa;
 use crate::error::Result;
@@ -74,7 +74,7 @@ pub(crate) fn fuses_separable(
 struct Bands {
     depth: DepthwiseGeometry,
     point: Conv2dGeometry,
-    /// Rows of pixels a task, counted through all pictures.
+    /// Rows of pixels a task, counted through all images.
     rows: usize,
 }
 
@@ -111,15 +111,15 @@ impl Bands {
         let bias = layers.pointwise.bias.map(|bias| bias.values());
         match residual {
             Some(mut residual) => {
-                let start = bias.map_or(Start::Accumulate, Start::Onto);
+                let start = bias.map_or(Init::Accumulate, Init::Onto);
                 self.write(x, layers, start, activation, false, residual.values_mut());
                 residual.detach()
             }
             None => {
-                let start = bias.map_or(Start::Zero, Start::Bias);
+                let start = bias.map_or(Init::Zero, Init::Bias);
                 let mut y = Buffer::<f32>::new(self.point.output_shape().elements());
-                let stream = streams(&y, self.point.out_channels);
-                self.write(x, layers, start, activation, stream, &mut y);
+                let non_temporal = wants_non_temporal(&y, self.point.out_channels);
+                self.write(x, layers, start, activation, non_temporal, &mut y);
                 Tensor::from_buffer(y, self.point.output_shape())
             }
         }
@@ -129,9 +129,9 @@ impl Bands {
         &self,
         x: &Tensor,
         layers: Separable,
-        start: Start,
+        start: Init,
         activation: Activation,
-        stream: bool,
+        non_temporal: bool,
         y: &mut [f32],
     ) {
         let Separable { depthwise, between, pointwise } = layers;
@@ -146,7 +146,7 @@ impl Bands {
             let pixels = y.len() / self.point.out_channels;
             let mut between = Buffer::<f32>::new(pixels * self.depth.channels);
             by_rows.make(i * self.rows, false, &mut between);
-            multiply_rows(&between, &panels, start, activation, stream, y);
+            multiply_rows(&between, &panels, start, activation, non_temporal, y);
         });
     }
 }
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gradient_a_small_picture_and_what_reads_its_own_sum_are_computed_apart() {
+    fn a_gradient_a_small_image_and_what_reads_its_own_sum_are_computed_apart() {
         let (v, w) = (noise(&[3, 3, 64, 1]), noise(&[1, 1, 64, 64]));
         let same = options(1, Padding::Same);
         let (depthwise, pointwise) = (convolution(&v, None, same), convolution(&w, None, same));

@@ -1,18 +1,18 @@
-//! The step of an attack, in one pass: with o the original picture and g = ∂L/∂x,
+//! The step of an attack, in one pass: with o the original image and g = ∂L/∂x,
 //!
 //! y = clip(clip(x + step·sign(g), o − ε, o + ε), low, high)
 //!
 //! With x = o and step = ε it is FGSM (Goodfellow et al., 2015); repeated with smaller steps PGD (Madry et
 //! al., 2018). Bytes bind: 16 an element, where sign, scale, add and two clips would move 44.
 
-use crate::backend::cuda::{Kernel, Size, arguments};
+use crate::backend::cuda::{Kernel, LaunchConfig, arguments};
 use crate::cases::{self, Case, Fill, Input};
 use crate::error::{Error, Result};
 use crate::ops::{Route, route};
 use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Tensor};
 
-/// Bounds of an attack's step: the ball around the original picture, and the range of pictures.
+/// Bounds of an attack's step: the ball around the original image, and the range of images.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bounds {
     /// L∞ distance from the original, at most.
@@ -72,7 +72,7 @@ pub fn sign_step(
             let all = arguments![x_memory, g, o, &y, n as i64, step, epsilon, low, high];
             let kernel = Kernel::of("sign_step", "sign_step");
             // SAFETY: all three are n floats, as y is, which is new.
-            unsafe { cuda.launch(kernel, Size::elements(n), &all)? };
+            unsafe { cuda.launch(kernel, LaunchConfig::elements(n), &all)? };
             Tensor::from_memory(y, x.shape())
         }
         _ => each::<f32>(x, gradient, origin, step, bounds),
@@ -92,7 +92,7 @@ impl Tensor {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     // Away from where a sign or a bound changes its mind: rounding would decide there.
     let away = |points| Fill::Avoiding { low: 0.0, high: 1.0, points, margin: 0.01 };
     let gradient = Fill::Avoiding { low: -1.0, high: 1.0, points: &[0.0], margin: 0.01 };

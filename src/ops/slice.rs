@@ -36,7 +36,7 @@ impl Tensor {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     type Ranges = &'static [Range<usize>];
     let case = |name: &'static str, size, shape: &[usize], ranges: Ranges| {
         Case::new("slice", name, size, vec![Input::new("x", shape)], move |t| slice(&t[0], ranges))

@@ -6,7 +6,7 @@
 
 use crate::autograd::record;
 use crate::backend::cpu::simd::{self, Kernel, Vector};
-use crate::backend::cpu::transpose::{self, Turn};
+use crate::backend::cpu::transpose::{self, TransposedRows};
 use crate::backend::cpu::{math, threads};
 use crate::backend::cuda::{self, Cuda, arguments};
 use crate::cases::{Case, Fill, Input, Size};
@@ -24,7 +24,7 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
     let output = match route("softmax", &[x])? {
         Route::F64 => rows::<f64, 1>([x], |[x], y| reference(x, y)),
         Route::Reference => rows::<f32, 1>([x], |[x], y| reference(x, y)),
-        Route::Fast => match Turn::new(x.shape().last_axis()) {
+        Route::Fast => match TransposedRows::new(x.shape().last_axis()) {
             Some(turn) => turned(&turn, [x]),
             None => rows::<f32, 1>(
                 [x],
@@ -39,7 +39,7 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
         Ok([Some(match route("softmax", &[&saved, &g])? {
             Route::F64 => rows::<f64, 2>([&saved, &g], |[y, g], d| reference_backward(y, g, d)),
             Route::Reference => rows::<f32, 2>([&saved, &g], |[y, g], d| reference_backward(y, g, d)),
-            Route::Fast => match Turn::new(saved.shape().last_axis()) {
+            Route::Fast => match TransposedRows::new(saved.shape().last_axis()) {
                 Some(turn) => turned(&turn, [&saved, &g]),
                 None => rows::<f32, 2>(
                     [&saved, &g],
@@ -71,11 +71,11 @@ fn device(cuda: &'static Cuda, inputs: &[&Tensor]) -> Result<Tensor> {
     all.extend(arguments![&out, rows as i64, width]);
     let (name, size) = match inputs.len() {
         1 => {
-            let (size, staged) = cuda::Size::rows(rows, columns);
+            let (size, staged) = cuda::LaunchConfig::rows(rows, columns);
             all.push((staged as i32).into());
             ("softmax_forward", size)
         }
-        _ => ("softmax_backward", cuda::Size::elements(rows)),
+        _ => ("softmax_backward", cuda::LaunchConfig::elements(rows)),
     };
     // SAFETY: all are rows · columns floats, the last one new; the shared memory is what the kernel asks for.
     unsafe { cuda.launch(cuda::Kernel::of("softmax", name), size, &all)? };
@@ -135,7 +135,7 @@ fn fast_backward(y: &[f32], g: &[f32], d: &mut [f32]) {
 }
 
 /// [`rows`] for short ones.
-fn turned<const N: usize>(turn: &Turn, inputs: [&Tensor; N]) -> Tensor
+fn turned<const N: usize>(turn: &TransposedRows, inputs: [&Tensor; N]) -> Tensor
 where
     for<'a> Turned<'a, N>: Kernel<Output = ()>,
 {
@@ -153,7 +153,7 @@ where
 
 /// Some rows: of x, or of y and g.
 struct Turned<'a, const N: usize> {
-    turn: &'a Turn,
+    turn: &'a TransposedRows,
     inputs: [&'a [f32]; N],
     out: &'a mut [f32],
 }
@@ -201,7 +201,7 @@ impl Kernel for Turned<'_, 2> {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |name: &'static str, size, shape: &[usize]| {
         let inputs = vec![Input::new("x", shape).fill(Fill::Uniform(-6.0, 6.0))];
         Case::new("softmax", name, size, inputs, |t| softmax(&t[0]))

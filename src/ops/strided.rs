@@ -4,7 +4,7 @@
 //! Bytes bind: 8 an element.
 
 use crate::backend::cpu::threads::{self, Shared};
-use crate::backend::cuda::{Cuda, Kernel, Memory, Size, Value, arguments, is_wide};
+use crate::backend::cuda::{Cuda, Kernel, LaunchConfig, Memory, Value, arguments, is_wide};
 use crate::error::Result;
 use crate::ops::{Route, route};
 use crate::pool::Buffer;
@@ -84,7 +84,7 @@ impl Box4 {
                 let fill = Kernel::of("elementwise", "elementwise_fill");
                 // SAFETY: `to` is n floats, new; the box is within them, and `from` has as many as it.
                 unsafe {
-                    cuda.launch(fill, Size::elements(n), &arguments![&to, n as i64, 0.0f32])?;
+                    cuda.launch(fill, LaunchConfig::elements(n), &arguments![&to, n as i64, 0.0f32])?;
                     self.copy(cuda, from.memory(), &to, true)?;
                 }
                 Tensor::from_memory(to, shape)
@@ -150,7 +150,7 @@ impl Box4 {
         let place = OnDevice([merged.sizes, merged.strides].map(|axes| axes.map(|n| n as i64)));
         let all = arguments![from, to, n as i64, place, merged.start as i64, back as i32];
         // SAFETY: the caller's.
-        unsafe { cuda.launch(Kernel::of("strided", name), Size::elements(n / by), &all) }
+        unsafe { cuda.launch(Kernel::of("strided", name), LaunchConfig::elements(n / by), &all) }
     }
 }
 

@@ -9,7 +9,7 @@
 use crate::autograd::{Needs, record};
 use crate::backend::cpu::simd;
 use crate::backend::cpu::threads;
-use crate::backend::cuda::{Cuda, Kernel, Size, arguments};
+use crate::backend::cuda::{Cuda, Kernel, LaunchConfig, arguments};
 use crate::cases::{self, Case, Fill, Input};
 use crate::context::isa;
 use crate::error::Result;
@@ -132,13 +132,13 @@ fn fast_in_place<F: Unary>(x: &mut [f32], f: F) {
 fn fast<F: Unary>(x: &Tensor, f: F) -> Tensor {
     let (input, isa) = (x.values::<f32>(), isa());
     let mut out = Buffer::<f32>::new(input.len());
-    let stream = simd::streams_alone(&out, threads::PASS);
+    let non_temporal = simd::wants_non_temporal_alone(&out, threads::PASS);
     threads::for_each_chunk(&mut out, threads::PASS, |i, out| {
         let input = &input[i * threads::PASS..][..out.len()];
         simd::write(
             isa,
             out,
-            stream,
+            non_temporal,
             #[inline(always)]
             |at, out| out.iter_mut().zip(&input[at..]).for_each(|(y, &x)| *y = f.fast(x)),
         );
@@ -161,14 +161,14 @@ fn fast_backward<F: Unary>(saved: &Tensor, mut g: Tensor, f: F) -> Tensor {
     }
     let gradient = g.values::<f32>();
     let mut out = Buffer::<f32>::new(saved.len());
-    let stream = simd::streams_alone(&out, threads::PASS);
+    let non_temporal = simd::wants_non_temporal_alone(&out, threads::PASS);
     threads::for_each_chunk(&mut out, threads::PASS, |i, out| {
         let saved = &saved[i * threads::PASS..][..out.len()];
         let gradient = &gradient[i * threads::PASS..][..out.len()];
         simd::write(
             isa,
             out,
-            stream,
+            non_temporal,
             #[inline(always)]
             |at, out| {
                 let pairs = saved[at..].iter().zip(&gradient[at..]);
@@ -192,7 +192,9 @@ fn device<F: Unary>(cuda: &'static Cuda, x: &mut Tensor, f: F) -> Result<Tensor>
     let y = in_place_or_new(cuda, x)?;
     let all = arguments![x.memory(), y.memory(), n as i64, F::CODE, p, q];
     // SAFETY: both are n floats; y is new, or x's own and nobody else's.
-    unsafe { cuda.launch(Kernel::of("unary", "unary_forward"), Size::elements(n.div_ceil(4)), &all)? };
+    unsafe {
+        cuda.launch(Kernel::of("unary", "unary_forward"), LaunchConfig::elements(n.div_ceil(4)), &all)?
+    };
     Ok(y)
 }
 
@@ -206,7 +208,9 @@ fn device_backward<F: Unary>(
     let d = in_place_or_new(cuda, &mut g)?;
     let all = arguments![saved.memory(), g.memory(), d.memory(), n as i64, F::CODE, p, q];
     // SAFETY: all three are n floats; d is new, or g's own and nobody else's.
-    unsafe { cuda.launch(Kernel::of("unary", "unary_backward"), Size::elements(n.div_ceil(4)), &all)? };
+    unsafe {
+        cuda.launch(Kernel::of("unary", "unary_backward"), LaunchConfig::elements(n.div_ceil(4)), &all)?
+    };
     Ok(d)
 }
 

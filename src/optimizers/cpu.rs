@@ -1,6 +1,6 @@
 //! The rules on the CPU: all parameters of a step in one parallel loop, each in one pass over memory.
 
-use super::{Group, Rule, Update, corrected};
+use super::{Group, OptimizerKind, Update, corrected};
 use crate::backend::cpu::simd;
 use crate::backend::cpu::{low_rank, threads};
 use crate::context::isa;
@@ -19,7 +19,7 @@ struct Item<'a> {
 /// multiplied by before anything else.
 #[derive(Clone, Copy)]
 pub(super) struct Step {
-    pub rule: Rule,
+    pub rule: OptimizerKind,
     pub rates: [f32; 2],
     pub number: u64,
     pub shrink: f64,
@@ -76,13 +76,13 @@ pub(super) fn sum_of_squares(updates: &[Update]) -> f64 {
 fn apply<T: Real>(step: Step, items: Vec<Item>) {
     let real = T::from_f64;
     match step.rule {
-        Rule::Sgd { momentum: 0.0 } => pass(
+        OptimizerKind::Sgd { momentum: 0.0 } => pass(
             step,
             items,
             #[inline(always)]
             |rate: T, w, [], g| (w - rate * g, []),
         ),
-        Rule::Sgd { momentum } => {
+        OptimizerKind::Sgd { momentum } => {
             let momentum = real(momentum);
             pass(
                 step,
@@ -94,7 +94,7 @@ fn apply<T: Real>(step: Step, items: Vec<Item>) {
                 },
             );
         }
-        Rule::RmsProp { rho, momentum, epsilon, epsilon_inside } => {
+        OptimizerKind::RmsProp { rho, momentum, epsilon, epsilon_inside } => {
             let (inside, outside) = match epsilon_inside {
                 true => (real(epsilon), T::ZERO),
                 false => (T::ZERO, real(epsilon)),
@@ -122,7 +122,7 @@ fn apply<T: Real>(step: Step, items: Vec<Item>) {
                 ),
             }
         }
-        Rule::Adam { beta_1, beta_2, epsilon } => {
+        OptimizerKind::Adam { beta_1, beta_2, epsilon } => {
             let (epsilon, first, second) = (real(epsilon), real(1.0 - beta_1), real(1.0 - beta_2));
             pass(
                 step,
@@ -161,7 +161,7 @@ impl Step {
     fn rate(&self, group: Group) -> f64 {
         let rate = self.rates[group as usize];
         match self.rule {
-            Rule::Adam { beta_1, beta_2, .. } => corrected(rate, self.number, beta_1, beta_2),
+            OptimizerKind::Adam { beta_1, beta_2, .. } => corrected(rate, self.number, beta_1, beta_2),
             _ => rate as f64,
         }
     }

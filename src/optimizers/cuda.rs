@@ -1,7 +1,7 @@
 //! Updates on a CUDA device: launches of `kernels/optimizers.cu`, each for many parameters.
 
-use super::{Group, Optimizer, Rule, Update};
-use crate::backend::cuda::{Argument, Cuda, Kernel, Memory, Size, Value, arguments, graph};
+use super::{Group, Optimizer, OptimizerKind, Update};
+use crate::backend::cuda::{Argument, Cuda, Kernel, LaunchConfig, Memory, Value, arguments, graph};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Gradient};
 
@@ -116,24 +116,28 @@ pub(super) fn update(
     Ok(())
 }
 
-fn size(blocks: usize) -> Result<Size> {
-    Size::grid([blocks, 1, 1], [256, 1, 1])
+fn size(blocks: usize) -> Result<LaunchConfig> {
+    LaunchConfig::grid([blocks, 1, 1], [256, 1, 1])
 }
 
 /// The kernel of a rule, and its arguments.
-fn rule_arguments(rule: Rule, parameters: Parameters, now: Changing) -> (&'static str, Vec<Argument>) {
+fn rule_arguments(
+    rule: OptimizerKind,
+    parameters: Parameters,
+    now: Changing,
+) -> (&'static str, Vec<Argument>) {
     match rule {
-        Rule::Sgd { momentum } => {
+        OptimizerKind::Sgd { momentum } => {
             ("optimizers_sgd", arguments![parameters, now, momentum as f32].to_vec())
         }
-        Rule::RmsProp { rho, momentum, epsilon, epsilon_inside } => {
+        OptimizerKind::RmsProp { rho, momentum, epsilon, epsilon_inside } => {
             let (inside, outside) =
                 if epsilon_inside { (epsilon as f32, 0.0f32) } else { (0.0, epsilon as f32) };
             let (rho, left, momentum) = (rho as f32, (1.0 - rho) as f32, momentum as f32);
             let all = arguments![parameters, now, rho, left, momentum, inside, outside];
             ("optimizers_rmsprop", all.to_vec())
         }
-        Rule::Adam { beta_1, beta_2, epsilon } => {
+        OptimizerKind::Adam { beta_1, beta_2, epsilon } => {
             let (first, second) = ((1.0 - beta_1) as f32, (1.0 - beta_2) as f32);
             let all = arguments![parameters, now, first, second, epsilon as f32];
             ("optimizers_adam", all.to_vec())

@@ -33,7 +33,7 @@ use std::str::FromStr;
 
 /// A rule and its constants.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Rule {
+pub enum OptimizerKind {
     /// Gradient descent; μ of the table is `momentum` (0: none).
     Sgd {
         /// μ
@@ -61,69 +61,69 @@ pub enum Rule {
     },
 }
 
-impl Rule {
+impl OptimizerKind {
     /// Their names, in the order of the variants.
     pub const NAMES: [&'static str; 3] = ["sgd", "rmsprop", "adam"];
 
     /// Keras' constants.
     pub fn sgd(momentum: f64) -> Self {
-        Rule::Sgd { momentum }
+        OptimizerKind::Sgd { momentum }
     }
 
     /// Keras' constants, in TensorFlow 2.6's form.
     pub fn rmsprop(momentum: f64) -> Self {
-        Rule::RmsProp { rho: 0.9, momentum, epsilon: 1e-7, epsilon_inside: momentum > 0.0 }
+        OptimizerKind::RmsProp { rho: 0.9, momentum, epsilon: 1e-7, epsilon_inside: momentum > 0.0 }
     }
 
     /// Keras' constants.
     pub fn adam() -> Self {
-        Rule::Adam { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7 }
+        OptimizerKind::Adam { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7 }
     }
 
     /// As Keras 3 computes it, where that differs.
     pub fn keras3(self) -> Self {
         match self {
-            Rule::RmsProp { rho, momentum, epsilon, .. } => {
-                Rule::RmsProp { rho, momentum, epsilon, epsilon_inside: true }
+            OptimizerKind::RmsProp { rho, momentum, epsilon, .. } => {
+                OptimizerKind::RmsProp { rho, momentum, epsilon, epsilon_inside: true }
             }
             other => other,
         }
     }
 
-    /// One of [`Rule::NAMES`].
+    /// One of [`OptimizerKind::NAMES`].
     pub fn name(&self) -> &'static str {
         match self {
-            Rule::Sgd { .. } => Rule::NAMES[0],
-            Rule::RmsProp { .. } => Rule::NAMES[1],
-            Rule::Adam { .. } => Rule::NAMES[2],
+            OptimizerKind::Sgd { .. } => OptimizerKind::NAMES[0],
+            OptimizerKind::RmsProp { .. } => OptimizerKind::NAMES[1],
+            OptimizerKind::Adam { .. } => OptimizerKind::NAMES[2],
         }
     }
 
     /// Keras' default learning rate.
     pub fn default_learning_rate(&self) -> f32 {
         match self {
-            Rule::Sgd { .. } => 0.01,
-            Rule::RmsProp { .. } | Rule::Adam { .. } => 0.001,
+            OptimizerKind::Sgd { .. } => 0.01,
+            OptimizerKind::RmsProp { .. } | OptimizerKind::Adam { .. } => 0.001,
         }
     }
 
     /// What is remembered about every parameter.
     pub fn slot_names(&self) -> &'static [&'static str] {
         match *self {
-            Rule::Sgd { momentum: 0.0 } => &[],
-            Rule::Sgd { .. } => &["momentum"],
-            Rule::RmsProp { momentum: 0.0, .. } => &["velocity"],
-            Rule::RmsProp { .. } => &["velocity", "momentum"],
-            Rule::Adam { .. } => &["m", "v"],
+            OptimizerKind::Sgd { momentum: 0.0 } => &[],
+            OptimizerKind::Sgd { .. } => &["momentum"],
+            OptimizerKind::RmsProp { momentum: 0.0, .. } => &["velocity"],
+            OptimizerKind::RmsProp { .. } => &["velocity", "momentum"],
+            OptimizerKind::Adam { .. } => &["m", "v"],
         }
     }
 
     /// Decay rates in 0..1, and an ε above 0.
     fn check(&self) -> Result<()> {
         let (rates, epsilon) = match *self {
-            Rule::Sgd { momentum } => ([momentum, 0.0], 1.0),
-            Rule::RmsProp { rho, momentum, epsilon, .. } => ([rho, momentum], epsilon),
-            Rule::Adam { beta_1, beta_2, epsilon } => ([beta_1, beta_2], epsilon),
+            OptimizerKind::Sgd { momentum } => ([momentum, 0.0], 1.0),
+            OptimizerKind::RmsProp { rho, momentum, epsilon, .. } => ([rho, momentum], epsilon),
+            OptimizerKind::Adam { beta_1, beta_2, epsilon } => ([beta_1, beta_2], epsilon),
         };
         if rates.iter().all(|rate| (0.0..1.0).contains(rate)) && epsilon > 0.0 {
             return Ok(());
@@ -134,20 +134,20 @@ impl Rule {
     }
 }
 
-impl fmt::Display for Rule {
+impl fmt::Display for OptimizerKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
 /// The rule of that name, with Keras' constants and no momentum.
-impl FromStr for Rule {
+impl FromStr for OptimizerKind {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        let all = [Rule::sgd(0.0), Rule::rmsprop(0.0), Rule::adam()];
+        let all = [OptimizerKind::sgd(0.0), OptimizerKind::rmsprop(0.0), OptimizerKind::adam()];
         let found = all.into_iter().find(|rule| rule.name() == name);
-        found.ok_or_else(|| Error::unknown("optimizer", name, &Rule::NAMES))
+        found.ok_or_else(|| Error::unknown("optimizer", name, &OptimizerKind::NAMES))
     }
 }
 
@@ -189,7 +189,7 @@ impl Gradient {
 /// A rule with its state. Parameters are told apart by their position in the network.
 #[derive(Clone, Debug)]
 pub struct Optimizer {
-    rule: Rule,
+    rule: OptimizerKind,
     /// f32, as Keras stores it: callbacks compare and halve it in that type.
     pub learning_rate: f32,
     /// What it is multiplied by for each [`Group`]: a schedule's share, a base's slower pace.
@@ -202,7 +202,7 @@ pub struct Optimizer {
 impl Optimizer {
     /// An optimizer that has made no step. An error for rates out of their range and a learning rate that is
     /// negative or not finite.
-    pub fn new(rule: Rule, learning_rate: f32) -> Result<Self> {
+    pub fn new(rule: OptimizerKind, learning_rate: f32) -> Result<Self> {
         rule.check()?;
         if !(learning_rate >= 0.0 && learning_rate.is_finite()) {
             let message = format!("expected a finite number of at least 0, got {learning_rate}");
@@ -212,23 +212,23 @@ impl Optimizer {
     }
 
     /// Its rule.
-    pub fn rule(&self) -> Rule {
+    pub fn rule(&self) -> OptimizerKind {
         self.rule
     }
 
-    /// [`Rule::sgd`] at this learning rate; errors as [`Optimizer::new`].
+    /// [`OptimizerKind::sgd`] at this learning rate; errors as [`Optimizer::new`].
     pub fn sgd(learning_rate: f32, momentum: f64) -> Result<Self> {
-        Self::new(Rule::sgd(momentum), learning_rate)
+        Self::new(OptimizerKind::sgd(momentum), learning_rate)
     }
 
-    /// [`Rule::rmsprop`] without momentum, at this learning rate; errors as [`Optimizer::new`].
+    /// [`OptimizerKind::rmsprop`] without momentum, at this learning rate; errors as [`Optimizer::new`].
     pub fn rmsprop(learning_rate: f32) -> Result<Self> {
-        Self::new(Rule::rmsprop(0.0), learning_rate)
+        Self::new(OptimizerKind::rmsprop(0.0), learning_rate)
     }
 
-    /// [`Rule::adam`] at this learning rate; errors as [`Optimizer::new`].
+    /// [`OptimizerKind::adam`] at this learning rate; errors as [`Optimizer::new`].
     pub fn adam(learning_rate: f32) -> Result<Self> {
-        Self::new(Rule::adam(), learning_rate)
+        Self::new(OptimizerKind::adam(), learning_rate)
     }
 
     /// Steps begun so far.
@@ -344,7 +344,7 @@ impl Optimizer {
 
     /// Moves a model by a loss's gradients, and its statistics by what its pass found: the loss is of this
     /// pass.
-    pub fn descend(
+    pub fn backward_and_step(
         &mut self,
         model: &mut Model,
         loss: Tensor,
@@ -359,7 +359,7 @@ impl Optimizer {
         self.move_model(model, gradients, moving, clip)
     }
 
-    /// [`Optimizer::descend`] with gradients that are known, one a parameter. Nobody should hold the pass's
+    /// [`Optimizer::backward_and_step`] with gradients that are known, one a parameter. Nobody should hold the pass's
     /// leaves any more.
     pub fn move_model(
         &mut self,
@@ -382,7 +382,9 @@ impl Optimizer {
     pub(crate) fn rate(&self, group: Group) -> f32 {
         let rate = self.learning_rate * self.factors[group as usize];
         match self.rule {
-            Rule::Adam { beta_1, beta_2, .. } => corrected(rate, self.step, beta_1, beta_2) as f32,
+            OptimizerKind::Adam { beta_1, beta_2, .. } => {
+                corrected(rate, self.step, beta_1, beta_2) as f32
+            }
             _ => rate,
         }
     }
@@ -462,14 +464,21 @@ mod tests {
         optimizer.update(vec![Update { index, parameter: w, gradient: g.clone().into(), group }], None)
     }
 
-    fn rules() -> Vec<Rule> {
-        let (rms, momentum) = (Rule::rmsprop(0.0), Rule::rmsprop(0.9));
-        vec![Rule::sgd(0.0), Rule::sgd(0.9), rms, momentum, rms.keras3(), Rule::adam()]
+    fn rules() -> Vec<OptimizerKind> {
+        let (rms, momentum) = (OptimizerKind::rmsprop(0.0), OptimizerKind::rmsprop(0.9));
+        vec![
+            OptimizerKind::sgd(0.0),
+            OptimizerKind::sgd(0.9),
+            rms,
+            momentum,
+            rms.keras3(),
+            OptimizerKind::adam(),
+        ]
     }
 
     #[test]
     fn sgd_with_momentum_by_hand() {
-        let mut sgd = Optimizer::new(Rule::sgd(0.5), 0.25).unwrap();
+        let mut sgd = Optimizer::new(OptimizerKind::sgd(0.5), 0.25).unwrap();
         let mut w = tensor(&[1.0]);
         for expected in [0.5, -0.25] {
             sgd.begin_step();
@@ -480,7 +489,7 @@ mod tests {
 
     #[test]
     fn the_first_step_of_adam_is_the_learning_rate_whatever_the_gradient() {
-        let mut adam = Optimizer::new(Rule::adam(), 0.125).unwrap();
+        let mut adam = Optimizer::new(OptimizerKind::adam(), 0.125).unwrap();
         let mut w = tensor(&[1.0, 1.0]);
         adam.begin_step();
         update(&mut adam, 0, &mut w, &tensor(&[100.0, -0.25])).unwrap();
@@ -577,7 +586,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        let mut adam = Optimizer::new(Rule::adam(), 0.01).unwrap();
+        let mut adam = Optimizer::new(OptimizerKind::adam(), 0.01).unwrap();
         let mut w = tensor(&[1.0, 2.0]);
         assert!(update(&mut adam, 0, &mut w, &tensor(&[1.0, 1.0])).is_err()); // before a step
         adam.begin_step();
@@ -596,9 +605,9 @@ mod tests {
         let state = |name: &str| vec![(0, name.to_owned(), tensor(&[0.0, 0.0]))];
         assert!(adam.load(1, state("velocity")).is_err());
         assert!(adam.load(1, state("m")).unwrap_err().to_string().contains("1 of the slots"));
-        assert!(Optimizer::new(Rule::sgd(1.0), 0.1).is_err());
-        assert!(Optimizer::new(Rule::sgd(0.9), f32::NAN).is_err());
-        assert!("adamw".parse::<Rule>().is_err());
-        assert_eq!("rmsprop".parse::<Rule>().unwrap(), Rule::rmsprop(0.0));
+        assert!(Optimizer::new(OptimizerKind::sgd(1.0), 0.1).is_err());
+        assert!(Optimizer::new(OptimizerKind::sgd(0.9), f32::NAN).is_err());
+        assert!("adamw".parse::<OptimizerKind>().is_err());
+        assert_eq!("rmsprop".parse::<OptimizerKind>().unwrap(), OptimizerKind::rmsprop(0.0));
     }
 }

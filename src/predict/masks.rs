@@ -2,7 +2,7 @@
 
 use crate::context::no_grad;
 use crate::data::image::{self, Fit, Nearest, Preprocess, resize_mask};
-use crate::data::{Mask, Picture};
+use crate::data::{Image, Mask};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::eval::metrics::arg_max;
@@ -95,35 +95,35 @@ impl Segmenter {
 
     /// The class of each pixel, at the image's own size. Logits are scaled up to that before the largest is
     /// taken, so that borders do not come in blocks. An error where logits are not finite.
-    pub fn mask(&self, picture: &Picture) -> Result<Mask> {
-        let Picture { height, width, .. } = *picture;
+    pub fn mask(&self, image: &Image) -> Result<Mask> {
+        let Image { height, width, .. } = *image;
         if self.options.nearest {
-            let small = arg_max_of(&self.logits(&self.models[0], picture)?)?;
+            let small = arg_max_of(&self.logits(&self.models[0], image)?)?;
             return resize_mask(&small, height, width, Nearest::Corner);
         }
-        let scores = self.scores(picture)?;
+        let scores = self.scores(image)?;
         let Some(quick_shift) = &self.options.superpixels else { return arg_max_of(&scores) };
-        let superpixels = quick_shift.segment(picture)?;
+        let superpixels = quick_shift.segment(image)?;
         vote_probabilities(scores.values::<f32>(), scores.shape().last_axis(), &superpixels)
     }
 
     /// [1, height, width, classes]: the mean probabilities of all views, or, where there is one view
     /// and nobody wants probabilities, its logits, which are largest at the same class.
-    fn scores(&self, picture: &Picture) -> Result<Tensor> {
-        let Picture { height, width, .. } = *picture;
+    fn scores(&self, image: &Image) -> Result<Tensor> {
+        let Image { height, width, .. } = *image;
         let full = |logits: &Tensor| no_grad(|| resize(logits, height, width, Method::Bilinear));
         if self.options.views() == 1 && self.options.superpixels.is_none() {
-            return full(&self.logits(&self.models[0], picture)?);
+            return full(&self.logits(&self.models[0], image)?);
         }
-        let mirror = self.options.flip.then(|| picture.mirrored());
+        let mirror = self.options.flip.then(|| image.mirrored());
         let mut sum: Vec<f32> = Vec::new();
         let mut classes = 0;
         for model in &self.models {
-            for picture in [Some(picture), mirror.as_ref()].into_iter().flatten() {
-                let scores = no_grad(|| softmax(&full(&self.logits(model, picture)?)?))?;
+            for image in [Some(image), mirror.as_ref()].into_iter().flatten() {
+                let scores = no_grad(|| softmax(&full(&self.logits(model, image)?)?))?;
                 classes = scores.shape().last_axis();
                 sum.resize(height * width * classes, 0.0);
-                let mirrored = mirror.as_ref().is_some_and(|mirror| std::ptr::eq(mirror, picture));
+                let mirrored = mirror.as_ref().is_some_and(|mirror| std::ptr::eq(mirror, image));
                 let rows = scores.values::<f32>().chunks_exact(width * classes);
                 for (sums, row) in sum.chunks_exact_mut(width * classes).zip(rows) {
                     let pixels = sums.chunks_exact_mut(classes);
@@ -144,16 +144,16 @@ impl Segmenter {
 
     /// The network's logits [1, h, w, classes], only of where the image lies: a padded square has a border
     /// that is not its own.
-    fn logits(&self, model: &Model, picture: &Picture) -> Result<Tensor> {
+    fn logits(&self, model: &Model, image: &Image) -> Result<Tensor> {
         let size = side(model);
-        let mut values = image::fit(picture, size, self.fit)?;
+        let mut values = image::fit(image, size, self.fit)?;
         self.preprocess.apply(&mut values);
         let x = Tensor::from_slice(&values, [1, size, size, 3])?;
         let x = x.to_device(model.device())?;
         let logits = no_grad(|| model.run(&x, Mode::infer()))?.logits.to_device(Device::Cpu)?;
         model.require_finite(&x, &logits)?;
         let classes = logits.shape().last_axis();
-        let at = self.fit.placement(picture.height, picture.width, size);
+        let at = self.fit.placement(image.height, image.width, size);
         if (at.height, at.width) == (size, size) {
             return Ok(logits);
         }
@@ -195,10 +195,10 @@ mod tests {
     use crate::models::deeplab_v3_plus;
     use crate::random::{Stream, domain};
 
-    fn picture(height: usize, width: usize, seed: u64) -> Picture {
+    fn image(height: usize, width: usize, seed: u64) -> Image {
         let mut stream = Stream::new(seed, &[domain::TEST]);
         let rgb = (0..height * width * 3).map(|_| stream.below(256) as u8).collect();
-        Picture::new(height, width, rgb).unwrap()
+        Image::new(height, width, rgb).unwrap()
     }
 
     fn segmenter(fit: Fit, options: MaskOptions) -> Segmenter {
@@ -208,13 +208,13 @@ mod tests {
     }
 
     /// The definition: each view on its own, probabilities averaged pixel by pixel.
-    fn averaged(picture: &Picture, fit: Fit, scales: &[f32]) -> Vec<f32> {
-        let (mut sum, mut views) = (vec![0.0; picture.height * picture.width * 21], 0.0);
+    fn averaged(image: &Image, fit: Fit, scales: &[f32]) -> Vec<f32> {
+        let (mut sum, mut views) = (vec![0.0; image.height * image.width * 21], 0.0);
         for &scale in scales {
             for mirrored in [false, true] {
                 let options = MaskOptions { scales: vec![scale], ..MaskOptions::default() };
                 let one = segmenter(fit, options);
-                let seen = if mirrored { picture.mirrored() } else { picture.clone() };
+                let seen = if mirrored { image.mirrored() } else { image.clone() };
                 let scores = no_grad(|| softmax(&one.scores(&seen).unwrap())).unwrap();
                 for (i, &p) in scores.values::<f32>().iter().enumerate() {
                     let (y, x, c) = (i / 21 / seen.width, i / 21 % seen.width, i % 21);
@@ -229,23 +229,23 @@ mod tests {
 
     #[test]
     fn several_views_are_averaged_where_they_lie() {
-        let picture = picture(21, 37, 1);
+        let image = image(21, 37, 1);
         for fit in [Fit::Stretch, Fit::Pad] {
             let scales = vec![0.5, 1.0, 1.6];
             let options = MaskOptions { scales: scales.clone(), flip: true, ..MaskOptions::default() };
-            let seen = segmenter(fit, options).scores(&picture).unwrap();
-            for (a, b) in seen.values::<f32>().iter().zip(averaged(&picture, fit, &scales)) {
+            let seen = segmenter(fit, options).scores(&image).unwrap();
+            for (a, b) in seen.values::<f32>().iter().zip(averaged(&image, fit, &scales)) {
                 assert!((a - b).abs() < 1e-6, "{a} {b}");
             }
         }
     }
 
     #[test]
-    fn a_mirrored_picture_gives_the_mirrored_mask_where_both_are_seen() {
-        let picture = picture(20, 33, 2);
+    fn a_mirrored_image_gives_the_mirrored_mask_where_both_are_seen() {
+        let image = image(20, 33, 2);
         let options = MaskOptions { flip: true, ..MaskOptions::default() };
         let segmenter = segmenter(Fit::Stretch, options);
-        let (mask, mirrored) = (segmenter.mask(&picture), segmenter.mask(&picture.mirrored()));
+        let (mask, mirrored) = (segmenter.mask(&image), segmenter.mask(&image.mirrored()));
         let rows = mirrored.unwrap().classes;
         let back: Vec<u8> = rows.chunks(33).flat_map(|row| row.iter().rev().copied()).collect();
         let mask = mask.unwrap().classes;
@@ -255,21 +255,21 @@ mod tests {
     }
 
     #[test]
-    fn a_mask_is_of_the_pictures_size_and_a_superpixel_of_one_class() {
+    fn a_mask_is_of_the_images_size_and_a_superpixel_of_one_class() {
         for (height, width) in [(1, 1), (17, 50), (60, 31)] {
-            let picture = picture(height, width, 3);
+            let image = image(height, width, 3);
             for fit in [Fit::Stretch, Fit::Pad] {
                 for nearest in [false, true] {
                     let options = MaskOptions { nearest, ..MaskOptions::default() };
-                    let mask = segmenter(fit, options).mask(&picture).unwrap();
+                    let mask = segmenter(fit, options).mask(&image).unwrap();
                     assert_eq!((mask.height, mask.width), (height, width));
                     assert!(mask.classes.iter().all(|&c| c < 21 && c != VOID));
                 }
             }
             let quick_shift = QuickShift::default();
             let options = MaskOptions { superpixels: Some(quick_shift), ..MaskOptions::default() };
-            let mask = segmenter(Fit::Stretch, options).mask(&picture).unwrap();
-            let superpixels = quick_shift.segment(&picture).unwrap();
+            let mask = segmenter(Fit::Stretch, options).mask(&image).unwrap();
+            let superpixels = quick_shift.segment(&image).unwrap();
             let mut classes = vec![None; superpixels.count];
             for (&label, &class) in superpixels.labels.iter().zip(&mask.classes) {
                 assert_eq!(*classes[label as usize].get_or_insert(class), class);
@@ -279,12 +279,12 @@ mod tests {
 
     #[test]
     fn nearest_takes_whole_labels_of_the_networks_mask() {
-        let picture = picture(53, 71, 4);
+        let image = image(53, 71, 4);
         let options = MaskOptions { nearest: true, ..MaskOptions::default() };
         let segmenter = segmenter(Fit::Stretch, options);
-        let logits = segmenter.logits(&segmenter.models[0], &picture).unwrap();
+        let logits = segmenter.logits(&segmenter.models[0], &image).unwrap();
         let small = arg_max_of(&logits).unwrap().classes;
-        let mask = segmenter.mask(&picture).unwrap();
+        let mask = segmenter.mask(&image).unwrap();
         for (i, &class) in mask.classes.iter().enumerate() {
             let (y, x) = (i / 71 * 32 / 53, i % 71 * 32 / 71);
             assert_eq!(class, small[y * 32 + x]);

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::nn::Model;
 use crate::predict::submission::Entry;
 use crate::predict::thresholds::{self, Gain, Thresholds};
-use crate::train::{self, Plan};
+use crate::train::{self, TrainConfig};
 use crate::weights::regular;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ pub struct Trained {
     /// The network with its parameters.
     pub model: Model,
     /// How it was trained: its size, classes, preprocessing and fit are in it.
-    pub plan: Plan,
+    pub config: TrainConfig,
     /// A classifier's, where there are some beside it.
     pub thresholds: Option<Thresholds>,
     /// The checkpoint's file.
@@ -36,16 +36,22 @@ impl Trained {
     /// network of other classes than VOC's.
     pub fn load(path: &Path) -> Result<Self> {
         let (model, saved) = train::load_network(path)?;
-        let plan = saved.plan.clone();
-        plan.network.is_for_voc(path)?;
+        let config = saved.config.clone();
+        config.network.is_for_voc(path)?;
         let beside = path.with_file_name(THRESHOLDS);
         // Whatever stands there is meant: a link to nowhere, a folder or a pipe is an error, not the same
         // as nothing.
-        let thresholds = match !plan.network.segments() && beside.symlink_metadata().is_ok() {
+        let thresholds = match !config.network.segments() && beside.symlink_metadata().is_ok() {
             true => Thresholds::read(&beside, saved.checksum())?,
             false => None,
         };
-        Ok(Trained { model, plan, thresholds, path: path.to_owned(), checksum: saved.checksum().into() })
+        Ok(Trained {
+            model,
+            config,
+            thresholds,
+            path: path.to_owned(),
+            checksum: saved.checksum().into(),
+        })
     }
 
     /// Moves the network's parameters to a device.
@@ -56,13 +62,13 @@ impl Trained {
     /// What makes masks of images of any size. An error for options that [`MaskOptions::check`] refuses, and
     /// a network that does not label pixels of other sizes.
     pub fn segmenter(&self, options: &MaskOptions) -> Result<Segmenter> {
-        let plan = &self.plan;
+        let config = &self.config;
         let graph = |size| {
-            let mut plan = plan.clone();
-            plan.network.size = size;
-            plan.graph()
+            let mut config = config.clone();
+            config.network.size = size;
+            config.graph()
         };
-        Segmenter::new(&self.model, graph, plan.preprocess, plan.fit, options.clone())
+        Segmenter::new(&self.model, graph, config.preprocess, config.fit, options.clone())
     }
 }
 
@@ -71,14 +77,14 @@ impl Trained {
 /// is None where those are too few. An error where one of them cannot be read or has no labels.
 pub fn fit_thresholds(
     model: &Model,
-    plan: &Plan,
+    config: &TrainConfig,
     dataset: &Arc<dyn Dataset>,
 ) -> Result<(Thresholds, Option<Gain>)> {
-    let val = &plan.val_indices;
-    let loader = plan.scoring_loader(dataset, val.clone());
+    let val = &config.val_indices;
+    let loader = config.scoring_loader(dataset, val.clone());
     let probabilities = probabilities(model, &loader, &mut |_| {})?;
     let labels = known_labels(&**dataset, val)?;
-    thresholds::choose(&labels, &probabilities, THRESHOLD, plan.seed)
+    thresholds::choose(&labels, &probabilities, THRESHOLD, config.seed)
 }
 
 const THRESHOLDS: &str = "thresholds.json";
@@ -159,7 +165,7 @@ impl Networks {
 
     /// Adds a network for its task; an error where there is one for that already.
     pub fn add(&mut self, trained: Trained) -> Result<()> {
-        let (slot, task) = match trained.plan.network.segments() {
+        let (slot, task) = match trained.config.network.segments() {
             true => (&mut self.segmenter, "segments"),
             false => (&mut self.classifier, "classifies"),
         };
@@ -190,7 +196,7 @@ impl Networks {
             segmenter: self.segmenter.as_ref().map(|trained| trained.segmenter(options)).transpose()?,
         };
         if let Some(classifier) = &self.classifier {
-            let loader = classifier.plan.scoring_loader(dataset, indices.to_vec());
+            let loader = classifier.config.scoring_loader(dataset, indices.to_vec());
             predictions.probabilities = probabilities(&classifier.model, &loader, progress)?;
             if let (None, Some(fitted)) = (threshold, &classifier.thresholds) {
                 predictions.thresholds = fitted.clone();
@@ -253,7 +259,7 @@ impl Predictions {
     pub fn get(&self, i: usize) -> Result<Prediction> {
         let index = self.indices[i];
         let mask = match &self.segmenter {
-            Some(segmenter) => Some(segmenter.mask(&self.dataset.picture(index)?)?),
+            Some(segmenter) => Some(segmenter.mask(&self.dataset.image(index)?)?),
             None => None,
         };
         let mut prediction = Prediction {

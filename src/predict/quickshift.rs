@@ -17,7 +17,7 @@ use crate::backend::cpu::math;
 use crate::backend::cpu::simd::{Isa, vectorize};
 use crate::backend::cpu::threads;
 use crate::context::isa;
-use crate::data::{Mask, Picture, VOID};
+use crate::data::{Image, Mask, VOID};
 use crate::error::{Error, Result};
 use crate::eval::metrics::arg_max;
 use std::cmp::Reverse;
@@ -86,10 +86,10 @@ impl QuickShift {
     }
 
     /// The superpixels of an image; an error for settings out of range.
-    pub fn segment(&self, picture: &Picture) -> Result<Superpixels> {
+    pub fn segment(&self, image: &Image) -> Result<Superpixels> {
         self.check()?;
-        let Picture { height, width, .. } = *picture;
-        let points = Points::new(picture, self);
+        let Image { height, width, .. } = *image;
+        let points = Points::new(image, self);
         let density = points.densities(self.kernel);
         let parents = points.parents(&density, self.max_distance);
         Ok(Superpixels::from_parents(height, width, &parents))
@@ -129,19 +129,19 @@ struct Points {
 }
 
 impl Points {
-    fn new(picture: &Picture, settings: &QuickShift) -> Self {
+    fn new(image: &Image, settings: &QuickShift) -> Self {
         let linear = linear_light();
         let colours = |rgb: &[u8]| match settings.colour {
             Colour::Rgb => [rgb[0] as f32, rgb[1] as f32, rgb[2] as f32],
             Colour::Lab => lab(&linear, rgb),
         };
-        let mut planes = [(); 3].map(|()| Vec::with_capacity(picture.rgb.len() / 3));
-        for pixel in picture.rgb.chunks_exact(3) {
+        let mut planes = [(); 3].map(|()| Vec::with_capacity(image.rgb.len() / 3));
+        for pixel in image.rgb.chunks_exact(3) {
             for (plane, value) in planes.iter_mut().zip(colours(pixel)) {
                 plane.push(value * settings.ratio);
             }
         }
-        Points { height: picture.height, width: picture.width, planes, isa: isa() }
+        Points { height: image.height, width: image.width, planes, isa: isa() }
     }
 
     fn densities(&self, kernel: f32) -> Vec<f32> {

@@ -14,7 +14,7 @@ pub struct MaskScores {
     /// The submission's: the mean over images of the Dice of all class masks together, 0 to 1.
     pub dice: f64,
     /// How many images had a true mask.
-    pub pictures: usize,
+    pub images: usize,
     /// What kind of images they are, for whoever reads the table.
     pub kind: &'static str,
 }
@@ -28,7 +28,7 @@ impl MaskScores {
         indices: &[usize],
         progress: &mut dyn FnMut(usize),
     ) -> Result<Self> {
-        let (mut confusion, mut dice, mut pictures) = (Confusion::voc(), 0.0, 0);
+        let (mut confusion, mut dice, mut images) = (Confusion::voc(), 0.0, 0);
         for (i, &index) in indices.iter().enumerate() {
             if let Some(truth) = dataset.mask(index)?
                 && let Some(mask) = predictions.get(i)?.mask
@@ -36,14 +36,14 @@ impl MaskScores {
                 confusion.add(&truth.classes, &mask.classes)?;
                 let runs = |classes: &[u8]| Runs::of_classes(classes, CLASSES.len() as u8);
                 dice += runs(&truth.classes).dice(&runs(&mask.classes));
-                pictures += 1;
+                images += 1;
             }
             progress(i + 1);
         }
-        if pictures == 0 {
+        if images == 0 {
             return Err(Error::argument("scores", "no picture has a true mask to compare with"));
         }
-        Ok(MaskScores { confusion, dice: dice / pictures as f64, pictures, kind: "pictures" })
+        Ok(MaskScores { confusion, dice: dice / images as f64, images, kind: "pictures" })
     }
 
     /// (mean IoU, pixel accuracy) of masks that are nothing but background.
@@ -62,7 +62,7 @@ impl fmt::Display for MaskScores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let figure = |value: Result<f64>| value.map_or("-".into(), |v| format!("{v:.3}"));
         let (background, accuracy) = self.all_background();
-        writeln!(f, "masks of {} {}, at their own size", self.pictures, self.kind)?;
+        writeln!(f, "masks of {} {}, at their own size", self.images, self.kind)?;
         writeln!(
             f,
             "  mean IoU         {}   (all background: {background:.3})",

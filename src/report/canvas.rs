@@ -2,7 +2,7 @@
 //! pixels to the point.
 
 use super::font;
-use crate::data::{Picture, picture_files};
+use crate::data::{Image, image_files};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use std::fmt::Write;
@@ -54,8 +54,8 @@ impl Canvas {
     }
 
     /// An image fitted into a box, in the middle of it; the mean of the pixels that fall on one.
-    pub(crate) fn picture(&mut self, x: f64, y: f64, width: f64, height: f64, picture: &Picture) {
-        let (w, h) = (picture.width as f64, picture.height as f64);
+    pub(crate) fn image(&mut self, x: f64, y: f64, width: f64, height: f64, image: &Image) {
+        let (w, h) = (image.width as f64, image.height as f64);
         let ratio = (width / w).min(height / h);
         let (left, top) = (x + (width - w * ratio) / 2.0, y + (height - h * ratio) / 2.0);
         let [left, top, right, bottom] = [left, top, left + w * ratio, top + h * ratio]
@@ -68,11 +68,11 @@ impl Canvas {
         };
         for i in 0..rows.min(self.height.saturating_sub(top)) {
             for j in 0..columns.min(self.width.saturating_sub(left)) {
-                let (ys, xs) = (under(i, rows, picture.height), under(j, columns, picture.width));
+                let (ys, xs) = (under(i, rows, image.height), under(j, columns, image.width));
                 let n = (ys.len() * xs.len()) as u32;
                 let mut sums = [0u32; 3];
                 for y in ys {
-                    let row = &picture.rgb[3 * (y * picture.width + xs.start)..][..3 * xs.len()];
+                    let row = &image.rgb[3 * (y * image.width + xs.start)..][..3 * xs.len()];
                     for pixel in row.chunks_exact(3) {
                         sums.iter_mut().zip(pixel).for_each(|(sum, &v)| *sum += v as u32);
                     }
@@ -139,7 +139,7 @@ impl Canvas {
 
     pub(crate) fn write_png(self, path: &Path) -> Result<()> {
         let Canvas { width, height, pixels, .. } = self;
-        picture_files::write_png(path, &Picture { height, width, rgb: pixels })
+        image_files::write_png(path, &Image { height, width, rgb: pixels })
     }
 
     #[cfg(test)]
@@ -294,17 +294,17 @@ mod tests {
         canvas.rectangle(6.0, -5.0, 40.0, 6.0, INK);
         canvas.text(6.0, 7.0, 12.0, Anchor::Start, INK, "over");
         canvas.line(&[(f64::NAN, 0.0)], 1.0, INK);
-        let picture = Picture::new(1, 1, vec![9; 3]).unwrap();
-        canvas.picture(5.0, 5.0, 50.0, 50.0, &picture);
+        let image = Image::new(1, 1, vec![9; 3]).unwrap();
+        canvas.image(5.0, 5.0, 50.0, 50.0, &image);
         assert_eq!((canvas.at(0, 4), canvas.at(7, 0), canvas.at(0, 0)), (INK, INK, [255; 3]));
     }
 
     #[test]
-    fn a_picture_keeps_its_proportions_and_its_mean() {
+    fn a_image_keeps_its_proportions_and_its_mean() {
         // 2 high, 4 wide, black and white in turn, into a square: grey, in the middle.
         let rgb = (0..8).flat_map(|i| [if i % 2 == 0 { 0 } else { 255 }; 3]).collect();
         let mut canvas = Canvas::new(2.0, 2.0, 1.0).unwrap();
-        canvas.picture(0.0, 0.0, 2.0, 2.0, &Picture::new(2, 4, rgb).unwrap());
+        canvas.image(0.0, 0.0, 2.0, 2.0, &Image::new(2, 4, rgb).unwrap());
         let grey = [128; 3];
         let rows: Vec<Vec<Rgb>> = (0..2).map(|y| (0..2).map(|x| canvas.at(x, y)).collect()).collect();
         assert!(

@@ -3,7 +3,7 @@
 use super::canvas::{Anchor, Canvas, Surface};
 use super::style::{EMPTY, INK, SOFT, coloured, fitted, palette};
 use crate::backend::cpu::threads;
-use crate::data::{CLASSES, Dataset, Mask, Picture};
+use crate::data::{CLASSES, Dataset, Image, Mask};
 use crate::error::{Error, Result};
 use std::collections::HashSet;
 use std::path::Path;
@@ -59,18 +59,18 @@ pub fn gallery(dataset: &dyn Dataset, path: &Path, per_class: usize) -> Result<(
                 "no picture",
             );
         }
-        let samples = threads::map(indices.len(), |i| -> Result<(Picture, Option<Mask>)> {
-            Ok((dataset.picture(indices[i])?, dataset.mask(indices[i])?))
+        let samples = threads::map(indices.len(), |i| -> Result<(Image, Option<Mask>)> {
+            Ok((dataset.image(indices[i])?, dataset.mask(indices[i])?))
         });
         for (i, (&index, sample)) in indices.iter().zip(samples).enumerate() {
-            let (picture, mask) = sample?;
+            let (image, mask) = sample?;
             let top = top + i as f64 * pair;
             canvas.rectangle(x, top, CELL, CELL, EMPTY);
-            canvas.picture(x, top, CELL, CELL, &picture);
+            canvas.image(x, top, CELL, CELL, &image);
             let below = top + CELL + 4.0;
             canvas.rectangle(x, below, CELL, CELL, EMPTY);
             match mask {
-                Some(mask) => canvas.picture(x, below, CELL, CELL, &coloured(&mask)),
+                Some(mask) => canvas.image(x, below, CELL, CELL, &coloured(&mask)),
                 None => {
                     let (x, y) = (x + CELL / 2.0, below + CELL / 2.0 + 4.0);
                     canvas.text(x, y, 12.0, Anchor::Middle, SOFT, "no mask");
@@ -118,8 +118,8 @@ mod tests {
         fn labels(&self, index: usize) -> Option<Labels> {
             self.0[index]
         }
-        fn picture(&self, _: usize) -> Result<Picture> {
-            Picture::new(3, 5, vec![100; 45])
+        fn image(&self, _: usize) -> Result<Image> {
+            Image::new(3, 5, vec![100; 45])
         }
         fn mask(&self, _: usize) -> Result<Option<Mask>> {
             Ok(None)
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_of_one_class_come_first_and_none_is_shown_twice_where_it_can_be_helped() {
+    fn images_of_one_class_come_first_and_none_is_shown_twice_where_it_can_be_helped() {
         let labels = |classes: &[usize]| {
             let mut labels = [false; CLASSES.len()];
             classes.iter().for_each(|&class| labels[class] = true);

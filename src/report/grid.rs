@@ -3,7 +3,7 @@
 use super::canvas::{Anchor, Canvas, Rgb, Surface};
 use super::legend::Legend;
 use super::style::{AXIS, EMPTY, INK, RIGHT, SOFT, WRONG, fitted};
-use crate::data::Picture;
+use crate::data::Image;
 use crate::error::{Error, Result};
 use std::path::Path;
 
@@ -23,7 +23,7 @@ pub enum Tone {
 #[derive(Clone, Debug)]
 pub struct GridCell {
     /// Fitted into the cell.
-    pub picture: Picture,
+    pub image: Image,
     /// Below it, each cut to the cell's width.
     pub lines: Vec<(String, Tone)>,
 }
@@ -77,7 +77,7 @@ pub fn grid(headings: &[String], rows: &[GridRow], legend: &[u8], path: &Path) -
         for (i, cell) in row.cells.iter().enumerate() {
             let (x, y) = (MARGIN + i as f64 * (CELL + SPACE), top + CAPTION);
             canvas.rectangle(x, y, CELL, HEIGHT, EMPTY);
-            canvas.picture(x, y, CELL, HEIGHT, &cell.picture);
+            canvas.image(x, y, CELL, HEIGHT, &cell.image);
             for (line, (text, tone)) in cell.lines.iter().enumerate() {
                 let y = y + HEIGHT + 13.0 + line as f64 * LINE;
                 canvas.text(x, y, 11.0, Anchor::Start, ink(*tone), &fitted(text, 11.0, CELL));
@@ -99,14 +99,14 @@ fn ink(tone: Tone) -> Rgb {
 
 /// The difference of two images, `gain` times as large, around a middle grey; an error where their sizes
 /// differ.
-pub fn difference(after: &Picture, before: &Picture, gain: f32) -> Result<Picture> {
+pub fn difference(after: &Image, before: &Image, gain: f32) -> Result<Image> {
     if (after.height, after.width) != (before.height, before.width) {
         let expected = format!("pictures of one size, {}×{}", before.height, before.width);
         return Err(Error::shape("difference", expected, format!("{}×{}", after.height, after.width)));
     }
     let grey =
         |(&a, &b): (&u8, &u8)| (127.5 + gain * (a as f32 - b as f32)).round().clamp(0.0, 255.0) as u8;
-    Picture::new(after.height, after.width, after.rgb.iter().zip(&before.rgb).map(grey).collect())
+    Image::new(after.height, after.width, after.rgb.iter().zip(&before.rgb).map(grey).collect())
 }
 
 #[cfg(test)]
@@ -115,18 +115,18 @@ mod tests {
 
     #[test]
     fn a_difference_is_amplified_around_grey() {
-        let picture = |v: [u8; 3]| Picture::new(1, 1, v.to_vec()).unwrap();
-        let seen = difference(&picture([12, 10, 6]), &picture([10, 10, 10]), 16.0).unwrap();
+        let image = |v: [u8; 3]| Image::new(1, 1, v.to_vec()).unwrap();
+        let seen = difference(&image([12, 10, 6]), &image([10, 10, 10]), 16.0).unwrap();
         assert_eq!(seen.rgb, [160, 128, 64]);
-        let other = Picture::new(1, 2, vec![0; 6]).unwrap();
-        assert!(difference(&other, &picture([0; 3]), 1.0).is_err());
+        let other = Image::new(1, 2, vec![0; 6]).unwrap();
+        assert!(difference(&other, &image([0; 3]), 1.0).is_err());
     }
 
     #[test]
     fn rows_have_a_cell_a_heading() {
         let folder = tempfile::tempdir().unwrap();
         let cell = GridCell {
-            picture: Picture::new(2, 2, vec![9; 12]).unwrap(),
+            image: Image::new(2, 2, vec![9; 12]).unwrap(),
             lines: vec![("a".into(), Tone::Wrong)],
         };
         let row = GridRow { name: "one".into(), cells: vec![cell.clone(), cell] };

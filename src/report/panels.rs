@@ -4,7 +4,7 @@
 use super::canvas::{Anchor, Canvas, Surface};
 use super::legend::Legend;
 use super::style::{AXIS, BAR, EMPTY, INK, RIGHT, SOFT, WRONG, coloured, fitted, present};
-use crate::data::{BACKGROUND, CLASSES, Labels, Mask, Picture, VOID};
+use crate::data::{BACKGROUND, CLASSES, Image, Labels, Mask, VOID};
 use crate::error::{Error, Result};
 use std::path::Path;
 
@@ -14,7 +14,7 @@ pub struct PanelRow {
     /// Printed above the row: what the image is called.
     pub name: String,
     /// The image itself.
-    pub picture: Option<Picture>,
+    pub image: Option<Image>,
     /// The true mask, of the image's size.
     pub truth: Option<Mask>,
     /// The predicted mask, of the image's size.
@@ -49,7 +49,7 @@ pub fn panel(rows: &[PanelRow], path: &Path) -> Result<()> {
     rows.iter().enumerate().try_for_each(|(i, row)| check(i, row))?;
     let any = |has: fn(&PanelRow) -> bool| rows.iter().any(has);
     let columns: Vec<&str> = [
-        ("picture", any(|row| row.picture.is_some())),
+        ("picture", any(|row| row.image.is_some())),
         ("truth", any(|row| row.truth.is_some())),
         ("prediction", any(|row| row.prediction.is_some())),
     ]
@@ -67,8 +67,8 @@ pub fn panel(rows: &[PanelRow], path: &Path) -> Result<()> {
         explained.push(VOID);
     }
 
-    let pictures = columns.len() as f64 * (CELL + SPACE);
-    let inner = pictures + if bars { BARS } else { -SPACE };
+    let images = columns.len() as f64 * (CELL + SPACE);
+    let inner = images + if bars { BARS } else { -SPACE };
     let inner = inner.max(2.0 * CELL);
     let legend = Legend::new(&explained, inner);
     let height = 2.0 * MARGIN + HEADING + rows.len() as f64 * ROW + legend.height() - SPACE / 2.0;
@@ -79,7 +79,7 @@ pub fn panel(rows: &[PanelRow], path: &Path) -> Result<()> {
         canvas.text(x, MARGIN + 14.0, 14.0, Anchor::Start, INK, name);
     }
     if bars {
-        canvas.text(MARGIN + pictures, MARGIN + 14.0, 14.0, Anchor::Start, INK, "confidence");
+        canvas.text(MARGIN + images, MARGIN + 14.0, 14.0, Anchor::Start, INK, "confidence");
     }
     canvas.rectangle(MARGIN, MARGIN + HEADING - 12.0, inner, 1.0, AXIS);
     for (i, row) in rows.iter().enumerate() {
@@ -90,13 +90,13 @@ pub fn panel(rows: &[PanelRow], path: &Path) -> Result<()> {
         for (column, name) in columns.iter().enumerate() {
             let x = MARGIN + column as f64 * (CELL + SPACE);
             let shown = match *name {
-                "picture" => row.picture.clone(),
-                "truth" => row.truth.as_ref().map(|mask| blended(mask, row.picture.as_ref())),
-                _ => row.prediction.as_ref().map(|mask| blended(mask, row.picture.as_ref())),
+                "picture" => row.image.clone(),
+                "truth" => row.truth.as_ref().map(|mask| blended(mask, row.image.as_ref())),
+                _ => row.prediction.as_ref().map(|mask| blended(mask, row.image.as_ref())),
             };
             canvas.rectangle(x, top, CELL, CELL * 0.75, EMPTY);
             match shown {
-                Some(shown) => canvas.picture(x, top, CELL, CELL * 0.75, &shown),
+                Some(shown) => canvas.image(x, top, CELL, CELL * 0.75, &shown),
                 None => {
                     let (x, y) = (x + CELL / 2.0, top + CELL * 0.375 + 4.0);
                     canvas.text(x, y, 12.0, Anchor::Middle, SOFT, "not known");
@@ -104,7 +104,7 @@ pub fn panel(rows: &[PanelRow], path: &Path) -> Result<()> {
             }
         }
         if !row.probabilities.is_empty() {
-            draw_bars(&mut canvas, row, MARGIN + pictures, top);
+            draw_bars(&mut canvas, row, MARGIN + images, top);
         }
     }
     legend.draw(&mut canvas, MARGIN, height - MARGIN - legend.height());
@@ -116,11 +116,10 @@ fn check(i: usize, row: &PanelRow) -> Result<()> {
         let expected = format!("{} probabilities in row {i}, or none", CLASSES.len());
         return Err(Error::shape("panel", expected, row.probabilities.len()));
     }
-    let Some(picture) = &row.picture else { return Ok(()) };
+    let Some(image) = &row.image else { return Ok(()) };
     for mask in row.truth.iter().chain(&row.prediction) {
-        if (mask.height, mask.width) != (picture.height, picture.width) {
-            let expected =
-                format!("masks of the picture's {}×{} in row {i}", picture.height, picture.width);
+        if (mask.height, mask.width) != (image.height, image.width) {
+            let expected = format!("masks of the picture's {}×{} in row {i}", image.height, image.width);
             return Err(Error::shape("panel", expected, format!("{}×{}", mask.height, mask.width)));
         }
     }
@@ -129,10 +128,10 @@ fn check(i: usize, row: &PanelRow) -> Result<()> {
 
 /// The mask's colours over an image of its size that is paler and without colours of its own; the mask's
 /// alone without an image.
-pub fn blended(mask: &Mask, picture: Option<&Picture>) -> Picture {
+pub fn blended(mask: &Mask, image: Option<&Image>) -> Image {
     let mut colours = coloured(mask);
-    let Some(picture) = picture else { return colours };
-    let pixels = colours.rgb.chunks_exact_mut(3).zip(picture.rgb.chunks_exact(3));
+    let Some(image) = image else { return colours };
+    let pixels = colours.rgb.chunks_exact_mut(3).zip(image.rgb.chunks_exact(3));
     for ((colour, pixel), &class) in pixels.zip(&mask.classes) {
         // Rec. 601's share of each channel in what an eye sees as brightness.
         let grey = 0.299 * pixel[0] as f32 + 0.587 * pixel[1] as f32 + 0.114 * pixel[2] as f32;

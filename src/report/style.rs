@@ -1,8 +1,8 @@
 //! Colours that all images share.
 
 use super::canvas::Rgb;
-use crate::data::picture_files::voc_palette;
-use crate::data::{CLASSES, Mask, Picture, VOID};
+use crate::data::image_files::voc_palette;
+use crate::data::{CLASSES, Image, Mask, VOID};
 use std::sync::LazyLock;
 
 pub(crate) const INK: Rgb = [38, 43, 51];
@@ -25,9 +25,9 @@ pub(crate) fn palette(value: u8) -> Rgb {
 }
 
 /// The mask in its colours.
-pub(crate) fn coloured(mask: &Mask) -> Picture {
+pub(crate) fn coloured(mask: &Mask) -> Image {
     let rgb = mask.classes.iter().flat_map(|&class| palette(class)).collect();
-    Picture { height: mask.height, width: mask.width, rgb }
+    Image { height: mask.height, width: mask.width, rgb }
 }
 
 /// The classes that have a pixel in one of the masks; and whether void has.

@@ -19,7 +19,7 @@ pub struct Callbacks {
 
 /// What an epoch's value led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct CallbackOutcome {
     /// It is the best so far: worth keeping.
     pub improved: bool,
     /// There was no better one for as long as the patience is.
@@ -55,7 +55,7 @@ impl Callbacks {
         patience: Option<usize>,
         plateau: Option<Plateau>,
         learning_rate: &mut f32,
-    ) -> Verdict {
+    ) -> CallbackOutcome {
         let below = |best: Option<f64>, delta: f64| best.is_none_or(|best| value < best - delta);
         let improved = below(self.best, 0.0);
         if improved {
@@ -77,7 +77,7 @@ impl Callbacks {
                 }
             }
         }
-        Verdict { improved, stop }
+        CallbackOutcome { improved, stop }
     }
 }
 

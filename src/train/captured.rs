@@ -1,11 +1,11 @@
 //! Training steps on a device, from batches that are sent ahead: from its second time on, a step of the same shapes is
 //! a captured graph, one request instead of hundreds.
 
+use super::config::TrainConfig;
 use super::fit::Trainer;
-use super::plan::Plan;
 use super::step::Inputs;
 use crate::backend::cuda::Cuda;
-use crate::backend::cuda::graph::{Graph, Now};
+use crate::backend::cuda::graph::{Graph, ReplayParams};
 use crate::backend::cuda::staging::Staging;
 use crate::context::{Precision, precision};
 use crate::data::augment::Warp;
@@ -17,9 +17,9 @@ use crate::tensor::Tensor;
 
 /// What a trainer keeps on a device between steps. A step that fails leaves none of it: a graph reads memory of
 /// [`Trainer::training_graph`], too.
-pub(super) struct OnDevice {
+pub(super) struct DeviceState {
     /// Under which steps look as they do.
-    plan: Plan,
+    config: TrainConfig,
     precision: Precision,
     images: Staging,
     targets: Staging,
@@ -37,10 +37,10 @@ struct Captured {
     addresses: Vec<u64>,
 }
 
-impl OnDevice {
-    fn new(cuda: &'static Cuda, plan: &Plan, inputs: &Inputs) -> Result<Self> {
-        Ok(OnDevice {
-            plan: plan.clone(),
+impl DeviceState {
+    fn new(cuda: &'static Cuda, config: &TrainConfig, inputs: &Inputs) -> Result<Self> {
+        Ok(DeviceState {
+            config: config.clone(),
             precision: precision(),
             images: Staging::new(cuda, &inputs.images)?,
             targets: Staging::new(cuda, &inputs.targets)?,
@@ -93,57 +93,59 @@ impl OnDevice {
 impl Trainer {
     /// Are its steps on a device replays of a captured graph by now?
     pub fn replays(&self) -> bool {
-        self.there.as_ref().is_some_and(|there| there.captured.is_some())
+        self.device_state.as_ref().is_some_and(|device_state| device_state.captured.is_some())
     }
 
     /// Sends the next batch off while the device still works on this one.
     pub(super) fn send_ahead(&mut self, batch: &Batch) -> Result<()> {
-        if let Some(there) = &mut self.there {
-            let inputs = Inputs::new(&self.plan, batch)?;
-            if there.fits(&inputs) {
-                there.send(&inputs, batch)?;
+        if let Some(device_state) = &mut self.device_state {
+            let inputs = Inputs::new(&self.config, batch)?;
+            if device_state.fits(&inputs) {
+                device_state.send(&inputs, batch)?;
             }
         }
         Ok(())
     }
 
     /// Begins a step on a device; its loss and accuracy, [2], will be there.
-    pub(super) fn launch_there(&mut self, cuda: &'static Cuda, batch: &Batch) -> Result<Tensor> {
+    pub(super) fn launch_on_device(&mut self, cuda: &'static Cuda, batch: &Batch) -> Result<Tensor> {
         self.optimizer.begin_step();
-        let still = |there: &OnDevice| there.plan == self.plan && there.precision == precision();
-        let Some(mut there) = self.there.take().filter(still) else {
+        let still = |device_state: &DeviceState| {
+            device_state.config == self.config && device_state.precision == precision()
+        };
+        let Some(mut device_state) = self.device_state.take().filter(still) else {
             // The first step of its kind is asked for one by one: kernels are compiled, state is made.
-            let inputs = Inputs::new(&self.plan, batch)?;
-            let there = OnDevice::new(cuda, &self.plan, &inputs)?;
-            let scores = self.ask(&there.inputs())?;
-            self.there = Some(there);
+            let inputs = Inputs::new(&self.config, batch)?;
+            let device_state = DeviceState::new(cuda, &self.config, &inputs)?;
+            let scores = self.run_eager(&device_state.inputs())?;
+            self.device_state = Some(device_state);
             return Ok(scores);
         };
-        if there.sent.as_ref() != Some(&batch.indices) {
-            let inputs = Inputs::new(&self.plan, batch)?;
-            if !there.fits(&inputs) {
+        if device_state.sent.as_ref() != Some(&batch.indices) {
+            let inputs = Inputs::new(&self.config, batch)?;
+            if !device_state.fits(&inputs) {
                 // An epoch's last batch is smaller.
-                let scores = self.ask(&inputs.to_device(cuda.device)?)?;
-                self.there = Some(there);
+                let scores = self.run_eager(&inputs.to_device(cuda.device)?)?;
+                self.device_state = Some(device_state);
                 return Ok(scores);
             }
-            there.send(&inputs, batch)?;
+            device_state.send(&inputs, batch)?;
         }
-        let inputs = there.receive()?;
+        let inputs = device_state.receive()?;
         if self.eager || !cuda.can_capture() {
-            let scores = self.ask(&inputs)?;
-            self.there = Some(there);
+            let scores = self.run_eager(&inputs)?;
+            self.device_state = Some(device_state);
             return Ok(scores);
         }
         // Somebody may hold what the graph changes, or have put something else in its place.
         let addresses = self.own_memory(cuda.device)?;
-        if there.captured.as_ref().is_some_and(|captured| captured.addresses != addresses) {
-            there.captured = None;
+        if device_state.captured.as_ref().is_some_and(|captured| captured.addresses != addresses) {
+            device_state.captured = None;
         }
-        let captured = match there.captured.take() {
+        let captured = match device_state.captured.take() {
             Some(captured) => captured,
             None => {
-                let (scores, graph) = Graph::capture(cuda.device, || self.ask(&inputs))?;
+                let (scores, graph) = Graph::capture(cuda.device, || self.run_eager(&inputs))?;
                 if self.own_memory(cuda.device)? != addresses {
                     return Err(Error::Device("a captured step moved its parameters".into()));
                 }
@@ -151,11 +153,11 @@ impl Trainer {
             }
         };
         let rates = [Group::Head, Group::Base].map(|group| self.optimizer.rate(group));
-        captured.graph.replay(Now { step: self.position.global_step, rates })?;
+        captured.graph.replay(ReplayParams { step: self.position.global_step, rates })?;
         // The graph writes its scores to one place, again and again.
         let scores = captured.scores.clone();
-        there.captured = Some(captured);
-        self.there = Some(there);
+        device_state.captured = Some(captured);
+        self.device_state = Some(device_state);
         Ok(scores)
     }
 

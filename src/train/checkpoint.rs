@@ -8,9 +8,9 @@
 //! The JSON begins with a checksum over the whole file, so that a bit that flipped on a disk is no weight.
 
 use super::callbacks::Callbacks;
-use super::fit::{Position, Trainer};
+use super::config::TrainConfig;
+use super::fit::{TrainState, Trainer};
 use super::history::History;
-use super::plan::Plan;
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::nn::Model;
@@ -32,9 +32,10 @@ pub struct Saved {
     checksum: String,
     version: u32,
     /// What the run was started with.
-    pub plan: Plan,
+    #[serde(rename = "plan")]
+    pub config: TrainConfig,
     /// Where it goes on.
-    pub position: Position,
+    pub position: TrainState,
     /// Best values and how long ago they were.
     pub callbacks: Callbacks,
     /// The epochs completed.
@@ -52,13 +53,13 @@ impl Saved {
     /// An error where a number can only come from damage. What passes makes no memory be asked for:
     /// tensors are as large as the file shows them to be.
     fn check(&self) -> Result<(), String> {
-        let Saved { plan, position, .. } = self;
-        plan.network.check().map_err(|error| error.to_string())?;
-        plan.check_samples()?;
-        let steps = plan.train_indices.len().div_ceil(plan.batch_size);
-        let all = plan.epochs as u64 * steps as u64;
-        if position.epoch > plan.epochs || position.step > steps || position.global_step > all {
-            return Err(format!("{position:?} is beyond {} epochs of {steps} steps", plan.epochs));
+        let Saved { config, position, .. } = self;
+        config.network.check().map_err(|error| error.to_string())?;
+        config.check_samples()?;
+        let steps = config.train_indices.len().div_ceil(config.batch_size);
+        let all = config.epochs as u64 * steps as u64;
+        if position.epoch > config.epochs || position.step > steps || position.global_step > all {
+            return Err(format!("{position:?} is beyond {} epochs of {steps} steps", config.epochs));
         }
         if self.optimizer_step != position.global_step {
             let (optimizer, run) = (self.optimizer_step, position.global_step);
@@ -74,7 +75,7 @@ pub fn save(path: &Path, trainer: &Trainer) -> Result<()> {
     let saved = Saved {
         checksum: NO_CHECKSUM.into(),
         version: VERSION,
-        plan: trainer.plan.clone(),
+        config: trainer.config.clone(),
         position: trainer.position,
         callbacks: trainer.callbacks,
         history: trainer.history.clone(),
@@ -161,7 +162,7 @@ pub fn parse(bytes: &[u8]) -> Result<(Trainer, Saved), String> {
     let model = file.network()?;
     let optimizer = file.optimizer(&model)?;
     let saved = file.saved;
-    let mut trainer = Trainer::at(model, optimizer, saved.plan.clone(), saved.position);
+    let mut trainer = Trainer::at(model, optimizer, saved.config.clone(), saved.position);
     (trainer.callbacks, trainer.history) = (saved.callbacks, saved.history.clone());
     Ok((trainer, saved))
 }
@@ -182,14 +183,14 @@ impl<'a> File<'a> {
             return Err(format!("it has version {}, this program reads {VERSION}", saved.version));
         }
         check_seal(bytes)?;
-        saved.plan.check().map_err(|error| error.to_string())?;
+        saved.config.check().map_err(|error| error.to_string())?;
         saved.check()?;
         let arrays = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
         Ok(File { saved, arrays })
     }
 
     fn network(&self) -> Result<Model, String> {
-        let graph = self.saved.plan.graph().map_err(|error| error.to_string())?;
+        let graph = self.saved.config.graph().map_err(|error| error.to_string())?;
         let mut problems = Vec::new();
         let model = Model::with(graph, |path, shape, _| {
             let read = safetensors::f32_tensor(&self.arrays, &format!("model/{path}"), &shape);
@@ -204,8 +205,8 @@ impl<'a> File<'a> {
 
     fn optimizer(&self, model: &Model) -> Result<Optimizer, String> {
         let File { saved, arrays } = self;
-        let mut optimizer =
-            Optimizer::new(saved.plan.rule(), saved.learning_rate).map_err(|error| error.to_string())?;
+        let mut optimizer = Optimizer::new(saved.config.rule(), saved.learning_rate)
+            .map_err(|error| error.to_string())?;
         let (mut slots, mut problems) = (Vec::new(), Vec::new());
         for (index, parameter) in model.parameters.iter().enumerate() {
             // What has been frozen so far has no state yet: that is made at its first update.
@@ -213,8 +214,8 @@ impl<'a> File<'a> {
             let names = optimizer.rule().slot_names();
             let known = names.iter().any(|slot| arrays.tensor(&named(slot)).is_ok());
             let needed =
-                saved.optimizer_step > 0 && parameter.trainable && saved.plan.unfreeze.is_empty();
-            let frozen = saved.plan.freeze_batch_norm && !known;
+                saved.optimizer_step > 0 && parameter.trainable && saved.config.unfreeze.is_empty();
+            let frozen = saved.config.freeze_batch_norm && !known;
             for slot in names.iter().filter(|_| known || (needed && !frozen)) {
                 match safetensors::f32_tensor(arrays, &named(slot), &parameter.value.shape()) {
                     Ok(tensor) => slots.push((index, slot.to_string(), tensor)),

@@ -1,14 +1,14 @@
 //! The training loop.
 
 use super::callbacks::Callbacks;
-use super::captured::OnDevice;
+use super::captured::DeviceState;
 use super::checkpoint;
+use super::config::{MonitorMetric, TrainConfig};
 use super::evaluate::evaluate;
 use super::history::{Epoch, History};
-use super::plan::{Plan, Watch};
 use super::step::Pending;
 use crate::data::loader::{Batch, Loader};
-use crate::data::transforms::Recipe;
+use crate::data::transforms::Transforms;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nn::{Model, TrainingGraph};
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 /// Where a run stands: the next step, and the sums of the epoch so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Position {
+pub struct TrainState {
     /// Epochs completed.
     pub epoch: usize,
     /// Steps taken in the current epoch.
@@ -44,7 +44,7 @@ pub(super) const ADVICE: &str =
 
 /// Where and how often the state is written: after every epoch, and every so many steps.
 #[derive(Clone, Debug, Default)]
-pub struct Pace {
+pub struct CheckpointPolicy {
     /// The file to resume from, replaced each time; None: nothing is written.
     pub checkpoint: Option<PathBuf>,
     /// Also after every so many steps of an epoch, above zero.
@@ -60,9 +60,9 @@ pub struct Trainer {
     /// The update rule and its moments.
     pub optimizer: Optimizer,
     /// The settings of the run, which training does not change.
-    pub plan: Plan,
+    pub config: TrainConfig,
     /// Epochs and steps done.
-    pub position: Position,
+    pub position: TrainState,
     /// Best values so far, for early stopping and plateaus.
     pub callbacks: Callbacks,
     /// A row for each epoch completed.
@@ -74,7 +74,7 @@ pub struct Trainer {
     /// The model's graph as a step runs it, for as long as the same layers train.
     pub(super) training_graph: Option<TrainingGraph>,
     /// What steps keep on a device, for as long.
-    pub(super) there: Option<OnDevice>,
+    pub(super) device_state: Option<DeviceState>,
     /// A step that was begun and not waited for.
     pub(super) pending: Option<Pending>,
 }
@@ -125,36 +125,41 @@ impl Trainer {
     ///
     /// # Panics
     /// With [`OutOfMemory`](pool::OutOfMemory), where gradients and optimizer state would not fit.
-    pub fn new(model: Model, plan: Plan) -> Result<Self> {
-        plan.check()?;
-        let optimizer = Optimizer::new(plan.rule(), plan.learning_rate)?;
+    pub fn new(model: Model, config: TrainConfig) -> Result<Self> {
+        config.check()?;
+        let optimizer = Optimizer::new(config.rule(), config.learning_rate)?;
         // Gradients and the optimizer's state, each of 4 bytes a trainable parameter: where there is no
         // memory for them, that shows now and not in the first step.
         let mut largest = model.clone();
         let base = model.graph.base().len();
-        let epochs = plan.unfreeze.iter().map(|stage| stage.epoch).chain([0]);
+        let epochs = config.unfreeze.iter().map(|stage| stage.epoch).chain([0]);
         let stages =
-            epochs.filter(|&epoch| epoch < plan.epochs).map(|epoch| plan.frozen_layers(base, epoch));
+            epochs.filter(|&epoch| epoch < config.epochs).map(|epoch| config.frozen_layers(base, epoch));
         largest.freeze_first(stages.min().unwrap_or(0));
         let (_, trainable) = largest.count_parameters();
         let copies = 1 + optimizer.rule().slot_names().len();
         pool::require((trainable * copies) as u64 * 4);
-        Ok(Self::at(model, optimizer, plan, Position::default()))
+        Ok(Self::at(model, optimizer, config, TrainState::default()))
     }
 
     /// A trainer that goes on from a position.
-    pub(super) fn at(model: Model, optimizer: Optimizer, plan: Plan, position: Position) -> Self {
+    pub(super) fn at(
+        model: Model,
+        optimizer: Optimizer,
+        config: TrainConfig,
+        position: TrainState,
+    ) -> Self {
         let mut trainer = Trainer {
             model,
             optimizer,
-            plan,
+            config,
             position,
             callbacks: Callbacks::default(),
             history: History::default(),
             rate_factor: 1.0,
             eager: false,
             training_graph: None,
-            there: None,
+            device_state: None,
             pending: None,
         };
         trainer.freeze();
@@ -166,7 +171,7 @@ impl Trainer {
     pub fn to_device(&mut self, device: Device) -> Result<()> {
         self.model = self.model.to_device(device)?;
         self.optimizer.to_device(device)?;
-        (self.training_graph, self.there) = (None, None);
+        (self.training_graph, self.device_state) = (None, None);
         Ok(())
     }
 
@@ -174,12 +179,12 @@ impl Trainer {
     fn freeze(&mut self) {
         let before: Vec<bool> = self.model.parameters.iter().map(|p| p.trainable).collect();
         let base = self.model.graph.base().len();
-        self.model.freeze_first(self.plan.frozen_layers(base, self.position.epoch));
-        if self.plan.freeze_batch_norm {
+        self.model.freeze_first(self.config.frozen_layers(base, self.position.epoch));
+        if self.config.freeze_batch_norm {
             self.model.freeze_batch_norms();
         }
         if self.model.parameters.iter().map(|p| p.trainable).ne(before) {
-            (self.training_graph, self.there) = (None, None);
+            (self.training_graph, self.device_state) = (None, None);
         }
     }
 
@@ -193,7 +198,7 @@ impl Trainer {
         &mut self,
         training: &Loader,
         validation: Option<&Loader>,
-        pace: &Pace,
+        pace: &CheckpointPolicy,
         monitor: &mut Monitor,
     ) -> Result<()> {
         self.run(training, validation, pace, monitor, None)
@@ -205,7 +210,7 @@ impl Trainer {
         &mut self,
         training: &Loader,
         validation: Option<&Loader>,
-        pace: &Pace,
+        pace: &CheckpointPolicy,
         monitor: &mut Monitor,
         change: &mut Change,
     ) -> Result<()> {
@@ -216,28 +221,28 @@ impl Trainer {
         &mut self,
         training: &Loader,
         validation: Option<&Loader>,
-        pace: &Pace,
+        pace: &CheckpointPolicy,
         monitor: &mut Monitor,
         mut change: Option<&mut Change>,
     ) -> Result<()> {
-        // A device warps pictures itself; who changes them is to see them as they will be.
+        // A device warps images itself; who changes them is to see them as they will be.
         let warp_later = self.model.device() != Device::Cpu && change.is_none();
-        let recipe = Recipe { warp_later, ..training.recipe };
-        let training = &Loader { recipe, ..training.clone() };
+        let transforms = Transforms { warp_later, ..training.transforms };
+        let training = &Loader { transforms, ..training.clone() };
         let steps = training.steps() as u64;
         if steps == 0 {
             return Err(Error::argument("training", "there is no sample to train on"));
         }
-        let warmup = (self.plan.warmup as f64 * steps as f64).round() as u64;
-        let all = self.plan.epochs as u64 * steps;
-        let schedule = self.plan.schedule;
+        let warmup = (self.config.warmup as f64 * steps as f64).round() as u64;
+        let all = self.config.epochs as u64 * steps;
+        let schedule = self.config.schedule;
         let factor = |step: u64| schedule.factor(step, warmup, all);
-        while self.position.epoch < self.plan.epochs && !self.position.stopped {
+        while self.position.epoch < self.config.epochs && !self.position.stopped {
             self.freeze();
             let (epoch, step) = (self.position.epoch, self.position.step);
             let mut stop = monitor(Event::EpochBegins {
                 epoch: epoch + 1,
-                of: self.plan.epochs,
+                of: self.config.epochs,
                 steps: training.steps(),
                 step,
             });
@@ -303,7 +308,7 @@ impl Trainer {
         let samples = self.position.samples.max(1) as f64;
         let scores = match validation {
             Some(loader) if loader.steps() > 0 => {
-                let scores = evaluate(&self.model, self.plan.loss()?, loader);
+                let scores = evaluate(&self.model, self.config.loss()?, loader);
                 Some(scores.map_err(|error| self.diverged_after(error))?)
             }
             _ => None,
@@ -326,21 +331,21 @@ impl Trainer {
         if let Some(value) = record.val_loss {
             let verdict = self.callbacks.epoch_ends(
                 record.epoch,
-                match self.plan.monitor {
-                    Watch::Loss => value,
-                    Watch::Score => -record.val_miou.or(record.val_map).unwrap_or(-value),
+                match self.config.monitor {
+                    MonitorMetric::Loss => value,
+                    MonitorMetric::Score => -record.val_miou.or(record.val_map).unwrap_or(-value),
                 },
-                self.plan.patience,
-                self.plan.plateau,
+                self.config.patience,
+                self.config.plateau,
                 &mut self.optimizer.learning_rate,
             );
             (improved, stopped) = (verdict.improved, verdict.stop);
         }
-        self.position = Position {
+        self.position = TrainState {
             epoch: self.position.epoch + 1,
             global_step: self.position.global_step,
             stopped,
-            ..Position::default()
+            ..TrainState::default()
         };
         Ok((record, improved))
     }
@@ -361,7 +366,7 @@ impl Trainer {
         let Some(path) = path else { return Ok(()) };
         match self.model.parameter_not_finite()? {
             Some((path, _)) => {
-                let Position { epoch, step, .. } = self.position;
+                let TrainState { epoch, step, .. } = self.position;
                 Err(Error::Diverged(format!(
                     "after epoch {epoch}, step {step} `{path}` holds numbers that are not finite; {ADVICE}"
                 )))
@@ -370,9 +375,9 @@ impl Trainer {
         }
     }
 
-    fn interrupted(&self, pace: &Pace) -> Result<()> {
+    fn interrupted(&self, pace: &CheckpointPolicy) -> Result<()> {
         self.save(pace.checkpoint.as_deref())?;
-        let Position { epoch, step, .. } = self.position;
+        let TrainState { epoch, step, .. } = self.position;
         let at = format!("stopped after epoch {epoch}, step {step}");
         Err(Error::Interrupted(match &pace.checkpoint {
             Some(path) => format!("{at}; saved in {}: go on with --resume", path.display()),

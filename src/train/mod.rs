@@ -7,18 +7,18 @@
 mod callbacks;
 mod captured;
 mod checkpoint;
+mod config;
 mod evaluate;
 mod fit;
 mod history;
-mod plan;
 mod presets;
 mod step;
 
-pub use callbacks::{Callbacks, Plateau, Schedule, Verdict};
+pub use callbacks::{CallbackOutcome, Callbacks, Plateau, Schedule};
 pub(crate) use checkpoint::load_network;
 pub use checkpoint::{Saved, load, parse, save, seal};
+pub use config::{MonitorMetric, TrainConfig, Unfreeze};
 pub use evaluate::{Scores, evaluate};
-pub use fit::{Event, Monitor, Pace, Position, Trainer};
+pub use fit::{CheckpointPolicy, Event, Monitor, TrainState, Trainer};
 pub use history::{Epoch, History};
-pub use plan::{Plan, Unfreeze, Watch};
 pub use presets::Preset;

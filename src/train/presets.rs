@@ -1,7 +1,7 @@
 //! Recipes by name: the plan a network is trained by where nothing else is said.
 
 use super::callbacks::{Plateau, Schedule};
-use super::plan::{Plan, Unfreeze, Watch};
+use super::config::{MonitorMetric, TrainConfig, Unfreeze};
 use crate::data::image::Preprocess;
 use crate::data::transforms::Augment;
 use crate::error::{Error, Result};
@@ -11,7 +11,7 @@ use crate::models::{Head, Spec};
 #[derive(Clone, Debug)]
 pub struct Preset {
     /// Complete but for the samples.
-    pub plan: Plan,
+    pub config: TrainConfig,
     /// Whether rare classes weigh more in the loss.
     pub class_weights: bool,
 }
@@ -35,19 +35,19 @@ impl Preset {
             true => vec![Unfreeze { epoch: 0, layers: 0 }],
             false => Vec::new(),
         };
-        let plan = Plan { unfreeze: frozen, preset: name.into(), ..Plan::new(network) };
-        let name_of = plan.network.name.clone();
-        let best = |learning_rate| Plan {
+        let config = TrainConfig { unfreeze: frozen, preset: name.into(), ..TrainConfig::new(network) };
+        let name_of = config.network.name.clone();
+        let best = |learning_rate| TrainConfig {
             learning_rate,
             schedule: Schedule::Cosine,
-            monitor: Watch::Score,
+            monitor: MonitorMetric::Score,
             // A run from random weights has too few steps for statistics as slow as the networks'.
             batch_norm_momentum: (!pretrained).then_some(0.9),
-            ..plan.clone()
+            ..config.clone()
         };
-        let plan = match (name, name_of.as_str()) {
-            ("notebook", "alexnet") => Plan { epochs: 150, drop_last: true, ..plan },
-            ("notebook", "vgg16") => Plan {
+        let config = match (name, name_of.as_str()) {
+            ("notebook", "alexnet") => TrainConfig { epochs: 150, drop_last: true, ..config },
+            ("notebook", "vgg16") => TrainConfig {
                 batch_size: 10,
                 learning_rate: 1e-4,
                 momentum: 0.9,
@@ -55,25 +55,25 @@ impl Preset {
                 loss: "categorical_crossentropy".into(),
                 preprocess: Preprocess::Unit,
                 epochs: 20,
-                ..plan
+                ..config
             },
-            ("notebook", "resnet50v2") => Plan {
+            ("notebook", "resnet50v2") => TrainConfig {
                 batch_size: 64,
                 learning_rate: 0.01,
                 optimizer: "sgd".into(),
                 preprocess: Preprocess::Unit,
                 epochs: 20,
-                ..plan
+                ..config
             },
-            ("notebook", "mobilenet" | "mobilenetv2") => Plan {
+            ("notebook", "mobilenet" | "mobilenetv2") => TrainConfig {
                 batch_size: 64,
                 optimizer: "rmsprop".into(),
                 loss: "categorical_crossentropy".into(),
                 preprocess: Preprocess::Unit,
                 epochs: 20,
-                ..plan
+                ..config
             },
-            ("notebook", "deeplabv3plus") => Plan {
+            ("notebook", "deeplabv3plus") => TrainConfig {
                 learning_rate: 1e-4,
                 augment: Augment::None,
                 blended_masks: true,
@@ -81,28 +81,28 @@ impl Preset {
                 drop_last: true,
                 patience: Some(5),
                 plateau: Some(Plateau::default()),
-                ..plan
+                ..config
             },
             // Small, and still learning when a short run ends: its rate does not fall.
-            (_, "alexnet") => Plan { schedule: Schedule::Constant, ..best(1e-3) },
+            (_, "alexnet") => TrainConfig { schedule: Schedule::Constant, ..best(1e-3) },
             (_, "deeplabv3plus") => {
                 // New layers on good features want care, random ones do not.
-                Plan { warmup: 0.5, epochs: 8, ..best(if pretrained { 1e-4 } else { 1e-3 }) }
+                TrainConfig { warmup: 0.5, epochs: 8, ..best(if pretrained { 1e-4 } else { 1e-3 }) }
             }
             // Without batch norm, as deep as this, larger steps kill its rectifiers.
-            (_, "vgg16") if !pretrained => Plan { batch_size: 32, epochs: 15, ..best(1e-4) },
+            (_, "vgg16") if !pretrained => TrainConfig { batch_size: 32, epochs: 15, ..best(1e-4) },
             // With it, small networks take large ones.
             (_, "mobilenet" | "mobilenetv2") if !pretrained => {
-                Plan { batch_size: 32, epochs: 15, ..best(3e-3) }
+                TrainConfig { batch_size: 32, epochs: 15, ..best(3e-3) }
             }
             // A head alone, on features that stay as they are, takes large steps.
-            _ => Plan {
+            _ => TrainConfig {
                 batch_size: 32,
                 epochs: 15,
-                ..best(if plan.unfreeze.is_empty() { 1e-3 } else { 5e-3 })
+                ..best(if config.unfreeze.is_empty() { 1e-3 } else { 5e-3 })
             },
         };
-        Ok(Preset { class_weights: scratch, plan })
+        Ok(Preset { class_weights: scratch, config })
     }
 }
 
@@ -117,9 +117,9 @@ mod tests {
             for name in models::NAMES {
                 let classes = if name == "deeplabv3plus" { 21 } else { 20 };
                 let spec = Spec::new(name, models::default_side(name), classes);
-                let Preset { plan, .. } = Preset::new(preset, spec, true).unwrap();
-                plan.check().unwrap();
-                plan.graph().unwrap();
+                let Preset { config, .. } = Preset::new(preset, spec, true).unwrap();
+                config.check().unwrap();
+                config.graph().unwrap();
             }
         }
         let spec = Spec::new("alexnet", 150, 20);

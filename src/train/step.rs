@@ -4,9 +4,9 @@
 //! sent off while the device works, and [`Trainer::finish`] fetches two numbers, the loss and the
 //! accuracy. What a device keeps between steps is in `captured.rs`; the mathematics is the same.
 
+use super::config::TrainConfig;
 use super::evaluate::accuracy;
 use super::fit::{ADVICE, Trainer};
-use super::plan::Plan;
 use crate::backend::cuda::Cuda;
 use crate::data::VOID;
 use crate::data::augment::Warp;
@@ -27,18 +27,18 @@ pub(super) struct Inputs {
     pub(super) targets: Tensor,
     /// Of the samples.
     pub(super) weights: Option<Tensor>,
-    /// What is still to be done to pictures and masks.
+    /// What is still to be done to images and masks.
     pub(super) warp: Option<Warp>,
 }
 
 impl Inputs {
-    pub(super) fn new(plan: &Plan, batch: &Batch) -> Result<Self> {
-        let weights = match &plan.class_weights {
+    pub(super) fn new(config: &TrainConfig, batch: &Batch) -> Result<Self> {
+        let weights = match &config.class_weights {
             Some(weights) => Some(sample_weights(weights, &batch.labels)?),
             None => None,
         };
-        let targets = batch.targets(plan.network.segments())?;
-        let targets = smooth(targets, plan.label_smoothing, plan.loss()?)?;
+        let targets = batch.targets(config.network.segments())?;
+        let targets = smooth(targets, config.label_smoothing, config.loss()?)?;
         Ok(Inputs { images: batch.images.clone(), targets, weights, warp: batch.warp.clone() })
     }
 
@@ -47,12 +47,12 @@ impl Inputs {
         [&self.images, &self.targets].into_iter().chain(&self.weights).chain(matrices)
     }
 
-    /// With nothing left to be done to pictures and masks.
+    /// With nothing left to be done to images and masks.
     pub(super) fn warped(&self) -> Result<Self> {
         let Some(warp) = &self.warp else { return Ok(self.clone()) };
         let segments = self.targets.shape().len() == 3;
         Ok(Inputs {
-            images: warp.pictures(&self.images)?,
+            images: warp.images(&self.images)?,
             targets: if segments { warp.masks(&self.targets)? } else { self.targets.clone() },
             weights: self.weights.clone(),
             warp: None,
@@ -82,7 +82,7 @@ pub(super) struct Pending {
 enum Scores {
     Known(f64, f64),
     /// Loss and accuracy, [2].
-    OnDevice(Tensor),
+    DeviceState(Tensor),
 }
 
 impl Trainer {
@@ -97,23 +97,23 @@ impl Trainer {
         if self.pending.is_some() {
             return Err(Error::argument("training", "a step before the last one was finished"));
         }
-        self.optimizer.factors = [self.rate_factor, self.rate_factor * self.plan.base_rate];
+        self.optimizer.factors = [self.rate_factor, self.rate_factor * self.config.base_rate];
         let scores = match self.model.device() {
             Device::Cpu => {
-                let inputs = Inputs::new(&self.plan, batch)?.warped()?;
+                let inputs = Inputs::new(&self.config, batch)?.warped()?;
                 let (loss, pass) = self.forward(&inputs)?;
                 let value = loss.item()?;
                 if !value.is_finite() {
-                    let run = Mode::train(self.plan.seed, self.position.global_step);
+                    let run = Mode::train(self.config.seed, self.position.global_step);
                     let first = self.model.first_not_finite(&inputs.images, run)?;
                     return Err(self.diverged(value, self.position.epoch, self.position.step, first));
                 }
                 let right = accuracy(&inputs.targets, &pass.output)?;
                 self.optimizer.begin_step();
-                self.optimizer.descend(&mut self.model, loss, pass, self.plan.clip_norm)?;
+                self.optimizer.backward_and_step(&mut self.model, loss, pass, self.config.clip_norm)?;
                 Scores::Known(value, right)
             }
-            device => Scores::OnDevice(self.launch_there(Cuda::get(device)?, batch)?),
+            device => Scores::DeviceState(self.launch_on_device(Cuda::get(device)?, batch)?),
         };
         let (epoch, step) = (self.position.epoch, self.position.step);
         self.pending = Some(Pending { epoch, step, scores });
@@ -129,7 +129,7 @@ impl Trainer {
             pending.ok_or_else(|| Error::argument("training", "no step was begun"))?;
         match scores {
             Scores::Known(loss, accuracy) => Ok((loss, accuracy)),
-            Scores::OnDevice(scores) => {
+            Scores::DeviceState(scores) => {
                 let scores = scores.to_device(Device::Cpu)?.to_vec_f64();
                 if !scores[0].is_finite() {
                     // The step was done with it: what it left in the parameters is all there is to see.
@@ -150,14 +150,14 @@ impl Trainer {
     }
 
     /// A whole step on a device, of which nothing comes back: its loss and accuracy, [2], are there.
-    pub(super) fn ask(&mut self, inputs: &Inputs) -> Result<Tensor> {
+    pub(super) fn run_eager(&mut self, inputs: &Inputs) -> Result<Tensor> {
         let inputs = &inputs.warped()?;
         let (loss, pass) = self.forward(inputs)?;
         let output = pass.output.detach();
         let right = metrics::accuracy(&inputs.targets, &output, VOID as f32)?;
         let scores = ops::concat(&[&ops::reshape(&loss.detach(), [1])?, &right], 0)?;
         drop(output);
-        self.optimizer.descend(&mut self.model, loss, pass, self.plan.clip_norm)?;
+        self.optimizer.backward_and_step(&mut self.model, loss, pass, self.config.clip_norm)?;
         Ok(scores)
     }
 
@@ -166,12 +166,12 @@ impl Trainer {
             Some(graph) => graph,
             None => TrainingGraph::new(&self.model)?,
         };
-        let run = Mode::train(self.plan.seed, self.position.global_step);
+        let run = Mode::train(self.config.seed, self.position.global_step);
         let graph = self.training_graph.insert(graph);
         let pass = graph.run(&self.model, &inputs.images, run)?;
-        let (loss, targets) = (self.plan.loss()?, &inputs.targets);
-        let loss = match self.plan.focal > 0.0 {
-            true => loss.focal_from_logits(&pass.logits, targets, self.plan.focal)?,
+        let (loss, targets) = (self.config.loss()?, &inputs.targets);
+        let loss = match self.config.focal > 0.0 {
+            true => loss.focal_from_logits(&pass.logits, targets, self.config.focal)?,
             false => loss.from_logits(&pass.logits, targets, inputs.weights.as_ref())?,
         };
         Ok((loss, pass))

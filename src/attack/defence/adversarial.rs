@@ -10,15 +10,15 @@
 //! but networks can learn to fool that one step alone (Kurakin, Goodfellow and Bengio, ICLR 2017; Wong,
 //! Rice and Kolter, ICLR 2020): judge by PGD.
 
+use crate::attack::{AttackStatus, Images, Iterative, LabelObjective, Network, Objective, Victim};
 use crate::attack::{Goal, victim};
-use crate::attack::{Iterative, LabelObjective, Network, Objective, Pictures, Standing, Victim};
 use crate::data::image::Preprocess;
 use crate::data::loader::{Batch, Loader};
 use crate::data::{CLASSES, Labels};
 use crate::error::{Error, Result};
 use crate::random::{Stream, domain};
 use crate::tensor::Tensor;
-use crate::train::{Monitor, Pace, Trainer};
+use crate::train::{CheckpointPolicy, Monitor, Trainer};
 
 /// Training of a classifier on images that are perturbed as it goes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,16 +58,16 @@ impl Adversarial {
         trainer: &mut Trainer,
         training: &Loader,
         validation: Option<&Loader>,
-        pace: &Pace,
+        pace: &CheckpointPolicy,
         monitor: &mut Monitor,
     ) -> Result<()> {
         self.check()?;
-        if trainer.plan.network.segments() {
+        if trainer.config.network.segments() {
             return Err(Error::argument("adversarial training", "expected a classifier, got masks"));
         }
-        if training.recipe.preprocess != trainer.plan.preprocess {
-            let (plan, got) = (trainer.plan.preprocess, training.recipe.preprocess);
-            let message = format!("expected pictures prepared as `{plan:?}`, got `{got:?}`");
+        if training.transforms.preprocess != trainer.config.preprocess {
+            let (config, got) = (trainer.config.preprocess, training.transforms.preprocess);
+            let message = format!("expected pictures prepared as `{config:?}`, got `{got:?}`");
             return Err(Error::argument("adversarial training", message));
         }
         trainer.fit_changed(training, validation, pace, monitor, &mut |trainer, batch| {
@@ -97,7 +97,7 @@ impl Adversarial {
         }
         let truth =
             |&i: &usize| -> Labels { std::array::from_fn(|c| labels[i * CLASSES.len() + c] == 1.0) };
-        let preprocess = trainer.plan.preprocess;
+        let preprocess = trainer.config.preprocess;
         let network = Network::new(&trainer.model, preprocess)?;
         let classes = trainer.model.graph.node(trainer.model.graph.output()).output_shape.clone();
         if classes != [CLASSES.len()] {
@@ -112,27 +112,27 @@ impl Adversarial {
             margin: 0.0,
             all_classes: true,
         });
-        let pictures = undone(&victim::rows(&batch.images, &chosen)?, preprocess)?;
-        let attacked = self.attack.perturb(&network, &pictures, &objective)?;
+        let images = undone(&victim::rows(&batch.images, &chosen)?, preprocess)?;
+        let attacked = self.attack.perturb(&network, &images, &objective)?;
         let mut values = attacked.x.values::<f32>().to_vec();
         values.iter_mut().for_each(|v| *v *= 255.0);
         preprocess.apply(&mut values);
         let each = values.len() / chosen.len();
         let images = batch.images.values_mut::<f32>();
-        for (&i, picture) in chosen.iter().zip(values.chunks_exact(each)) {
-            images[i * each..][..each].copy_from_slice(picture);
+        for (&i, image) in chosen.iter().zip(values.chunks_exact(each)) {
+            images[i * each..][..each].copy_from_slice(image);
         }
         Ok(batch)
     }
 }
 
 /// Prepared images as they were, 0 to 1.
-fn undone(images: &Tensor, preprocess: Preprocess) -> Result<Pictures> {
+fn undone(images: &Tensor, preprocess: Preprocess) -> Result<Images> {
     let mut values = images.values::<f32>().to_vec();
     preprocess.undo(&mut values);
     // Rounding may have left a value a little outside.
     values.iter_mut().for_each(|v| *v = (*v / 255.0).clamp(0.0, 1.0));
-    Ok(Pictures::whole(Tensor::from_slice(&values, images.shape())?))
+    Ok(Images::whole(Tensor::from_slice(&values, images.shape())?))
 }
 
 /// The highest loss there is, whether the network errs already or not: an attack with this goes all its
@@ -140,28 +140,28 @@ fn undone(images: &Tensor, preprocess: Preprocess) -> Result<Pictures> {
 struct Loss(LabelObjective);
 
 impl Objective for Loss {
-    fn standing(&self, picture: usize, logits: &[f32]) -> Standing {
-        Standing { reached: false, sure: false, ..self.0.standing(picture, logits) }
+    fn status(&self, image: usize, logits: &[f32]) -> AttackStatus {
+        AttackStatus { reached: false, sure: false, ..self.0.status(image, logits) }
     }
 
-    fn upstream(&self, picture: usize, logits: &[f32], done: f32, gradient: &mut [f32]) {
-        self.0.upstream(picture, logits, done, gradient);
+    fn upstream(&self, image: usize, logits: &[f32], done: f32, gradient: &mut [f32]) {
+        self.0.upstream(image, logits, done, gradient);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::toy::{EPSILON, SIDE, Toy, linear_model, objective, pictures};
+    use super::super::toy::{EPSILON, SIDE, Toy, images, linear_model, objective};
     use super::*;
-    use crate::attack::Ball;
+    use crate::attack::EpsBall;
     use crate::data::transforms::Augment;
     use crate::models::Spec;
-    use crate::train::{Event, Plan, Schedule};
+    use crate::train::{Event, Schedule, TrainConfig};
     use std::ops::ControlFlow::{Break, Continue};
     use std::sync::Arc;
 
-    fn plan(preprocess: Preprocess) -> Plan {
-        Plan {
+    fn config(preprocess: Preprocess) -> TrainConfig {
+        TrainConfig {
             epochs: 20,
             batch_size: 16,
             learning_rate: 0.005,
@@ -170,20 +170,20 @@ mod tests {
             augment: Augment::None,
             preprocess,
             train_indices: (0..96).collect(),
-            ..Plan::new(Spec::new("alexnet", SIDE, CLASSES.len()))
+            ..TrainConfig::new(Spec::new("alexnet", SIDE, CLASSES.len()))
         }
     }
 
-    fn loader(plan: &Plan) -> Loader {
+    fn loader(config: &TrainConfig) -> Loader {
         let data = Arc::new(Toy { first: 0, len: 96 });
-        Loader::shuffled(data, plan.training_recipe(), plan.batch_size, plan.seed)
+        Loader::shuffled(data, config.training_transforms(), config.batch_size, config.seed)
     }
 
-    /// Trains the linear network; with adversarial pictures or without.
+    /// Trains the linear network; with adversarial images or without.
     fn trained(preprocess: Preprocess, with: Option<Adversarial>) -> Trainer {
-        let mut trainer = Trainer::new(linear_model(), plan(preprocess)).unwrap();
-        let loader = loader(&trainer.plan);
-        let (pace, monitor) = (Pace::default(), &mut |_: Event| Continue(()));
+        let mut trainer = Trainer::new(linear_model(), config(preprocess)).unwrap();
+        let loader = loader(&trainer.config);
+        let (pace, monitor) = (CheckpointPolicy::default(), &mut |_: Event| Continue(()));
         match with {
             Some(how) => how.fit(&mut trainer, &loader, None, &pace, monitor).unwrap(),
             None => trainer.fit(&loader, None, &pace, monitor).unwrap(),
@@ -191,22 +191,22 @@ mod tests {
         trainer
     }
 
-    /// The shares of clean and of attacked pictures that err.
+    /// The shares of clean and of attacked images that err.
     fn errors(trainer: &Trainer) -> [f64; 2] {
-        let network = Network::new(&trainer.model, trainer.plan.preprocess).unwrap();
-        let (pictures, objective) = (pictures(40), objective(40));
-        let share = |standings: &[Standing]| {
-            standings.iter().filter(|s| s.reached).count() as f64 / standings.len() as f64
+        let network = Network::new(&trainer.model, trainer.config.preprocess).unwrap();
+        let (images, objective) = (images(40), objective(40));
+        let share = |statuses: &[AttackStatus]| {
+            statuses.iter().filter(|s| s.reached).count() as f64 / statuses.len() as f64
         };
-        let clean = super::super::Party::new(&network, &objective).judge(&pictures.x).unwrap();
-        let attack = Iterative::pgd(Ball::linf(EPSILON), 10);
-        let attacked = attack.perturb(&network, &pictures, &objective).unwrap();
-        [share(&clean.standings), share(&attacked.standings)]
+        let clean = super::super::Evaluator::new(&network, &objective).judge(&images.x).unwrap();
+        let attack = Iterative::pgd(EpsBall::linf(EPSILON), 10);
+        let attacked = attack.perturb(&network, &images, &objective).unwrap();
+        [share(&clean.statuses), share(&attacked.statuses)]
     }
 
     #[test]
     fn it_makes_a_network_that_resists() {
-        let attack = Iterative { restarts: 0, ..Iterative::pgd(Ball::linf(EPSILON), 4) };
+        let attack = Iterative { restarts: 0, ..Iterative::pgd(EpsBall::linf(EPSILON), 4) };
         let preprocess = Preprocess::Symmetric;
         let [clean, attacked] = errors(&trained(preprocess, None));
         assert!(clean == 0.0 && attacked > 0.8, "{clean} {attacked}");
@@ -219,10 +219,10 @@ mod tests {
 
     #[test]
     fn a_stopped_run_goes_on_with_the_same_bits() {
-        let how = Adversarial::new(Iterative::pgd(Ball::linf(EPSILON), 2), 4);
+        let how = Adversarial::new(Iterative::pgd(EpsBall::linf(EPSILON), 2), 4);
         let whole = trained(Preprocess::Symmetric, Some(how));
-        let mut trainer = Trainer::new(linear_model(), plan(Preprocess::Symmetric)).unwrap();
-        let (loader, pace) = (loader(&trainer.plan), Pace::default());
+        let mut trainer = Trainer::new(linear_model(), config(Preprocess::Symmetric)).unwrap();
+        let (loader, pace) = (loader(&trainer.config), CheckpointPolicy::default());
         let mut steps = 0;
         let stopped = how.fit(&mut trainer, &loader, None, &pace, &mut |event| {
             steps += matches!(event, Event::Step { .. }) as usize;
@@ -253,10 +253,10 @@ mod tests {
             Preprocess::Caffe,
             Preprocess::Torch,
         ] {
-            let trainer = Trainer::new(model.clone(), plan(preprocess)).unwrap();
-            let batch = loader(&trainer.plan).epoch(0, 0).unwrap().next().unwrap().unwrap();
+            let trainer = Trainer::new(model.clone(), config(preprocess)).unwrap();
+            let batch = loader(&trainer.config).epoch(0, 0).unwrap().next().unwrap().unwrap();
             let before = batch.images.clone();
-            let how = Adversarial::new(Iterative::fgsm(Ball::linf(EPSILON)), 2);
+            let how = Adversarial::new(Iterative::fgsm(EpsBall::linf(EPSILON)), 2);
             let after = how.perturbed(&trainer, batch).unwrap();
             let each = SIDE * SIDE * 3;
             let rows = |t: &Tensor| -> Vec<Vec<f32>> {
@@ -280,15 +280,15 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        let how = Adversarial::new(Iterative::fgsm(Ball::linf(EPSILON)), 2);
-        let mut trainer = Trainer::new(linear_model(), plan(Preprocess::Unit)).unwrap();
+        let how = Adversarial::new(Iterative::fgsm(EpsBall::linf(EPSILON)), 2);
+        let mut trainer = Trainer::new(linear_model(), config(Preprocess::Unit)).unwrap();
         let mut error = |how: Adversarial, loader: &Loader| {
-            how.fit(&mut trainer, loader, None, &Pace::default(), &mut |_| Continue(()))
+            how.fit(&mut trainer, loader, None, &CheckpointPolicy::default(), &mut |_| Continue(()))
                 .unwrap_err()
                 .to_string()
         };
-        let right = loader(&plan(Preprocess::Unit));
+        let right = loader(&config(Preprocess::Unit));
         assert!(error(Adversarial { share: 1.5, ..how }, &right).contains("got 1.5"));
-        assert!(error(how, &loader(&plan(Preprocess::Torch))).contains("`Unit`, got `Torch`"));
+        assert!(error(how, &loader(&config(Preprocess::Torch))).contains("`Unit`, got `Torch`"));
     }
 }

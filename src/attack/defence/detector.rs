@@ -16,7 +16,7 @@
 //! that is not (Bryniarski et al., ICLR 2022).
 
 use crate::attack::objective::softplus;
-use crate::attack::{Objective, Standing, Victim, victim};
+use crate::attack::{AttackStatus, Objective, Victim, victim};
 use crate::context::no_grad;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -181,20 +181,20 @@ impl<O> Undetected<O> {
 }
 
 impl<O: Objective> Objective for Undetected<O> {
-    fn standing(&self, picture: usize, logits: &[f32]) -> Standing {
+    fn status(&self, image: usize, logits: &[f32]) -> AttackStatus {
         let Some((&score, classes)) = logits.split_last() else {
-            return Standing { reached: false, sure: false, score: f64::NEG_INFINITY };
+            return AttackStatus { reached: false, sure: false, score: f64::NEG_INFINITY };
         };
-        let inner = self.inner.standing(picture, classes);
+        let inner = self.inner.status(image, classes);
         let above = score as f64 - self.threshold as f64;
-        Standing {
+        AttackStatus {
             reached: inner.reached && above <= 0.0,
             sure: inner.sure && above <= 0.0,
             score: inner.score - self.weight * softplus(above),
         }
     }
 
-    fn upstream(&self, picture: usize, logits: &[f32], done: f32, gradient: &mut [f32]) {
+    fn upstream(&self, image: usize, logits: &[f32], done: f32, gradient: &mut [f32]) {
         let (Some((&score, classes)), Some((by_score, by_classes))) =
             (logits.split_last(), gradient.split_last_mut())
         else {
@@ -202,9 +202,9 @@ impl<O: Objective> Objective for Undetected<O> {
         };
         let above = score - self.threshold;
         *by_score = (-self.weight / (1.0 + (-above as f64).exp())) as f32;
-        self.inner.upstream(picture, classes, done, by_classes);
+        self.inner.upstream(image, classes, done, by_classes);
         if self.selective {
-            match self.inner.standing(picture, classes).reached {
+            match self.inner.status(image, classes).reached {
                 true => by_classes.fill(0.0),
                 false => *by_score = 0.0,
             }
@@ -246,7 +246,7 @@ mod tests {
         assert!(threshold(&clean, 1.0).is_err() && threshold(&[], 0.05).is_err());
     }
 
-    /// The mean of the pictures.
+    /// The mean of the images.
     struct Brightness;
 
     impl Detector for Brightness {
@@ -279,7 +279,7 @@ mod tests {
             let at = |h: f32| {
                 let mut z = z.clone();
                 z[i] += h;
-                objective.standing(0, &z).score
+                objective.status(0, &z).score
             };
             let slope = (at(1e-2) - at(-1e-2)) / 2e-2;
             assert!((slope - gradient[i] as f64).abs() < 1e-4, "{i}: {slope} {}", gradient[i]);
@@ -296,13 +296,13 @@ mod tests {
         (z[class], z[20]) = (5.0, 0.7);
         let mut gradient = vec![0.0; 21];
         objective.upstream(0, &z, 0.0, &mut gradient);
-        assert!(!objective.standing(0, &z).reached && gradient[class] < 0.0 && gradient[20] == 0.0);
+        assert!(!objective.status(0, &z).reached && gradient[class] < 0.0 && gradient[20] == 0.0);
         z[class] = -5.0; // Errs, and is seen.
         objective.upstream(0, &z, 0.0, &mut gradient);
-        assert!(!objective.standing(0, &z).reached);
+        assert!(!objective.status(0, &z).reached);
         assert!(gradient[..20].iter().all(|&g| g == 0.0) && gradient[20] < 0.0);
         z[20] = 0.5; // At the threshold, not above it.
-        assert!(objective.standing(0, &z).reached);
+        assert!(objective.status(0, &z).reached);
     }
 
     #[test]
@@ -311,7 +311,7 @@ mod tests {
         let network =
             crate::attack::Network::new(&model, crate::data::image::Preprocess::Symmetric).unwrap();
         let guarded = Guarded { classifier: &network, detector: &Brightness };
-        let x = toy::pictures(3).x;
+        let x = toy::images(3).x;
         let logits = victim::logits(&guarded, &x).unwrap();
         assert_eq!(logits.shape()[..], [3, 21]);
         let alone = victim::logits(&network, &x).unwrap();

@@ -124,9 +124,9 @@ fn largest_distance(p: &Tensor, others: &[Tensor]) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::super::detector::{Detection, FALSE_ALARMS, Guarded, Undetected};
-    use super::super::{Party, Squeeze, measure, toy};
+    use super::super::{Evaluator, Squeeze, measure, toy};
     use super::*;
-    use crate::attack::{Ball, Iterative, Network, victim};
+    use crate::attack::{EpsBall, Iterative, Network, victim};
     use crate::data::image::Preprocess;
 
     #[test]
@@ -150,17 +150,17 @@ mod tests {
     }
 
     #[test]
-    fn its_gradient_reaches_the_pictures() {
+    fn its_gradient_reaches_the_images() {
         let network = Network::new(&toy::sharp_model(), Preprocess::Symmetric).unwrap();
         // The median alone: bits have a gradient that is not theirs.
         let median = Distance::new(&network, vec![Box::new(Squeeze::Median(3))]).unwrap();
-        let pictures = toy::pictures(1);
+        let images = toy::images(1);
         // Near where the network is of two minds, and no two values of a window within a step of each
         // other.
         let values: Vec<f32> = toy::random([1, toy::SIDE, toy::SIDE, 3], 3)
             .values::<f32>()
             .iter()
-            .zip(pictures.values(0))
+            .zip(images.values(0))
             .map(|(r, p)| 0.5 + 0.02 * (p - 0.5) + 0.01 * (r - 0.5))
             .collect();
         let x = Tensor::from_slice(&values, [1, toy::SIDE, toy::SIDE, 3]).unwrap();
@@ -183,24 +183,24 @@ mod tests {
     }
 
     #[test]
-    fn perturbed_pictures_lie_further_and_an_attacker_can_come_nearer() {
+    fn perturbed_images_lie_further_and_an_attacker_can_come_nearer() {
         let network = Network::new(&toy::sharp_model(), Preprocess::Symmetric).unwrap();
-        let (pictures, objective) = (toy::pictures(24), toy::objective(24));
-        let ball = Ball::linf(toy::EPSILON);
+        let (images, objective) = (toy::images(24), toy::objective(24));
+        let ball = EpsBall::linf(toy::EPSILON);
         let attack = Iterative::pgd(ball, 10);
-        let perturbed = attack.perturb(&network, &pictures, &objective).unwrap();
-        let detector = distance(&network).calibrated(&pictures.x, FALSE_ALARMS).unwrap();
+        let perturbed = attack.perturb(&network, &images, &objective).unwrap();
+        let detector = distance(&network).calibrated(&images.x, FALSE_ALARMS).unwrap();
         let (clean, found) =
-            (detector.scores(&pictures.x).unwrap(), detector.scores(&perturbed.x).unwrap());
+            (detector.scores(&images.x).unwrap(), detector.scores(&perturbed.x).unwrap());
         let detection = Detection::at(&clean, &found, detector.threshold() as f64).unwrap();
         assert!(detection.false_alarms <= 0.05 && (0.0..=1.0).contains(&detection.auc));
         assert!(found.iter().chain(&clean).all(|d| (0.0..=2.0 + 1e-6).contains(d)));
         let guarded = Guarded { classifier: &network, detector: &detector };
         let undetected = Undetected { weight: 10.0, ..Undetected::new(objective.clone(), &detector) };
-        let judge = Party::new(&guarded, &undetected);
-        let unaware = attack.perturb(&network, &pictures, &objective).unwrap().x;
-        let adaptive = attack.perturb(&guarded, &pictures, &undetected).unwrap().x;
-        let [clean, unaware, adaptive] = measure(&pictures, &unaware, &adaptive, judge).unwrap().rates();
+        let judge = Evaluator::new(&guarded, &undetected);
+        let unaware = attack.perturb(&network, &images, &objective).unwrap().x;
+        let adaptive = attack.perturb(&guarded, &images, &undetected).unwrap().x;
+        let [clean, unaware, adaptive] = measure(&images, &unaware, &adaptive, judge).unwrap().rates();
         assert!(clean == 0.0 && adaptive >= unaware, "{clean} {unaware} {adaptive}");
         assert!(detector.name().contains("bits3, median3"));
         assert!(Distance::new(&network, Vec::new()).is_err());

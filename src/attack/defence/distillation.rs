@@ -9,7 +9,7 @@
 //! **This hides gradients, it does not defend.** Carlini and Wagner (IEEE S&P 2017) found distilled
 //! networks no harder to lead astray than others: an attack on logits does not see the softmax at all.
 //! The gradients of [`crate::attack`] are computed in f64 from logits and vanish later than a network's
-//! own; an attacker who knows T divides the logits by it ([`super::Cooled`]) and has the gradients of an
+//! own; an attacker who knows T divides the logits by it ([`super::TemperatureScaled`]) and has the gradients of an
 //! ordinary network back.
 
 use crate::activation::Activation;
@@ -22,7 +22,7 @@ use crate::nn::{Mode, Model, for_inference};
 use crate::ops::{self, CategoricalGradient};
 use crate::optimizers::Optimizer;
 use crate::tensor::Tensor;
-use crate::train::{Epoch, Event, Monitor, Plan};
+use crate::train::{Epoch, Event, Monitor, TrainConfig};
 
 /// How a student learns from a teacher.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,7 +72,7 @@ impl Distillation {
         &self,
         teacher: &Model,
         student: &mut Model,
-        plan: &Plan,
+        config: &TrainConfig,
         training: &Loader,
         monitor: &mut Monitor,
     ) -> Result<()> {
@@ -83,7 +83,7 @@ impl Distillation {
         }
         let teacher = for_inference(teacher)?;
         let truth = Truth::Says(&teacher, self.teacher_temperature);
-        self.train(student, plan, training, monitor, truth)
+        self.train(student, config, training, monitor, truth)
     }
 
     /// Trains a teacher on the labels, at the same temperature as its student; errors as in
@@ -91,33 +91,33 @@ impl Distillation {
     pub fn train_teacher(
         &self,
         teacher: &mut Model,
-        plan: &Plan,
+        config: &TrainConfig,
         training: &Loader,
         monitor: &mut Monitor,
     ) -> Result<()> {
-        self.train(teacher, plan, training, monitor, Truth::Labels)
+        self.train(teacher, config, training, monitor, Truth::Labels)
     }
 
     fn train(
         &self,
         model: &mut Model,
-        plan: &Plan,
+        config: &TrainConfig,
         training: &Loader,
         monitor: &mut Monitor,
         truth: Truth,
     ) -> Result<()> {
         self.check()?;
-        plan.check()?;
-        if plan.network.segments() || training.steps() == 0 {
+        config.check()?;
+        if config.network.segments() || training.steps() == 0 {
             let message = "expected a classifier, and samples to train it on";
             return Err(Error::argument("distillation", message));
         }
-        let mut optimizer = Optimizer::new(plan.rule(), plan.learning_rate)?;
+        let mut optimizer = Optimizer::new(config.rule(), config.learning_rate)?;
         let steps = training.steps() as u64;
-        let warmup = (plan.warmup as f64 * steps as f64).round() as u64;
+        let warmup = (config.warmup as f64 * steps as f64).round() as u64;
         let mut done = 0;
-        for epoch in 0..plan.epochs {
-            let (of, steps) = (plan.epochs, training.steps());
+        for epoch in 0..config.epochs {
+            let (of, steps) = (config.epochs, training.steps());
             let mut stop = monitor(Event::EpochBegins { epoch: epoch + 1, of, steps, step: 0 });
             let (mut loss_sum, mut accuracy_sum, mut samples) = (0.0, 0.0, 0.0);
             let mut factor = 1.0;
@@ -127,10 +127,10 @@ impl Distillation {
                 }
                 let batch = batch?;
                 let n = batch.indices.len();
-                factor = plan.schedule.factor(done, warmup, plan.epochs as u64 * steps as u64);
-                optimizer.factors = [factor, factor * plan.base_rate];
-                let run = Mode::train(plan.seed, done);
-                let (loss, accuracy) = self.step(model, &mut optimizer, plan, &batch, &truth, run)?;
+                factor = config.schedule.factor(done, warmup, config.epochs as u64 * steps as u64);
+                optimizer.factors = [factor, factor * config.base_rate];
+                let run = Mode::train(config.seed, done);
+                let (loss, accuracy) = self.step(model, &mut optimizer, config, &batch, &truth, run)?;
                 if !loss.is_finite() {
                     let at = format!("epoch {}, step {}", epoch + 1, step + 1);
                     return Err(Error::Diverged(format!("the loss of {at} is {loss}")));
@@ -168,7 +168,7 @@ impl Distillation {
         &self,
         model: &mut Model,
         optimizer: &mut Optimizer,
-        plan: &Plan,
+        config: &TrainConfig,
         batch: &Batch,
         truth: &Truth,
         run: Mode,
@@ -197,7 +197,7 @@ impl Distillation {
         let value = loss.item()?;
         drop(cooled);
         optimizer.begin_step();
-        optimizer.descend(model, loss, pass, plan.clip_norm)?;
+        optimizer.backward_and_step(model, loss, pass, config.clip_norm)?;
         Ok((value, right as f64 / all.max(1) as f64))
     }
 }
@@ -214,7 +214,7 @@ fn head(model: &Model) -> Activation {
     }
 }
 
-/// What a network says of prepared pictures at a temperature, [N, classes], on the CPU.
+/// What a network says of prepared images at a temperature, [N, classes], on the CPU.
 fn probabilities(model: &Model, images: &Tensor, temperature: f32) -> Result<Tensor> {
     let logits = model.run(images, Mode::infer())?.logits.detach();
     let cooled = ops::scale(&logits, 1.0 / temperature as f64)?;
@@ -227,10 +227,10 @@ fn probabilities(model: &Model, images: &Tensor, temperature: f32) -> Result<Ten
 
 #[cfg(test)]
 mod tests {
-    use super::super::toy::{EPSILON, SIDE, Toy, linear_model, objective, pictures, sharp_model};
-    use super::super::{Cooled, Party, measure};
+    use super::super::toy::{EPSILON, SIDE, Toy, images, linear_model, objective, sharp_model};
+    use super::super::{Evaluator, TemperatureScaled, measure};
     use super::*;
-    use crate::attack::{Ball, Iterative, Network, logits};
+    use crate::attack::{EpsBall, Iterative, Network, logits};
     use crate::data::CLASSES;
     use crate::data::image::Preprocess;
     use crate::data::transforms::Augment;
@@ -242,26 +242,26 @@ mod tests {
 
     const T: f32 = 20.0;
 
-    fn plan() -> Plan {
-        Plan {
+    fn config() -> TrainConfig {
+        TrainConfig {
             epochs: 60,
             batch_size: 32,
             learning_rate: 0.1,
             augment: Augment::None,
             preprocess: Preprocess::Symmetric,
-            ..Plan::new(Spec::new("alexnet", SIDE, CLASSES.len()))
+            ..TrainConfig::new(Spec::new("alexnet", SIDE, CLASSES.len()))
         }
     }
 
-    fn loader(plan: &Plan) -> Loader {
+    fn loader(config: &TrainConfig) -> Loader {
         let data = Arc::new(Toy { first: 0, len: 64 });
-        Loader::shuffled(data, plan.training_recipe(), plan.batch_size, plan.seed)
+        Loader::shuffled(data, config.training_transforms(), config.batch_size, config.seed)
     }
 
     #[test]
     fn a_student_says_the_same_and_is_far_surer_and_no_safer() {
         let (teacher, mut student) = (sharp_model(), linear_model());
-        let plan = plan();
+        let config = config();
         let mut losses = Vec::new();
         let mut monitor = |event: Event| {
             if let Event::EpochEnds(epoch) = event {
@@ -270,28 +270,28 @@ mod tests {
             Continue(())
         };
         let how = Distillation::new(T);
-        how.train_student(&teacher, &mut student, &plan, &loader(&plan), &mut monitor).unwrap();
+        how.train_student(&teacher, &mut student, &config, &loader(&config), &mut monitor).unwrap();
         assert!(losses.len() == 60 && losses[59] < 0.5 * losses[0], "{losses:?}");
-        let (pictures, objective) = (pictures(24), objective(24));
+        let (images, objective) = (images(24), objective(24));
         let of = |model: &Model| Network::new(model, Preprocess::Symmetric).unwrap();
         let (taught, learnt) = (of(&teacher), of(&student));
         // By how much the two classes differ.
         let margin = |network: &Network| {
-            let logits = logits(network, &pictures.x).unwrap();
+            let logits = logits(network, &images.x).unwrap();
             let rows = logits.values::<f32>().chunks_exact(CLASSES.len());
             rows.map(|z| (z[0] - z[1]).abs() as f64).sum::<f64>() / 24.0
         };
         let (before, after) = (margin(&taught), margin(&learnt));
         assert!(after > 5.0 * before, "{before} {after}");
-        let clean = Party::new(&learnt, &objective).judge(&pictures.x).unwrap();
-        assert!(clean.standings.iter().all(|standing| !standing.reached));
+        let clean = Evaluator::new(&learnt, &objective).judge(&images.x).unwrap();
+        assert!(clean.statuses.iter().all(|status| !status.reached));
         // Who divides by T leads it astray.
-        let cooled = Cooled { inner: objective.clone(), temperature: T };
-        let attack = Iterative::pgd(Ball::linf(EPSILON), 10);
-        let judge = Party::new(&learnt, &objective);
-        let unaware = attack.perturb(&taught, &pictures, &objective).unwrap().x;
-        let adaptive = attack.perturb(&learnt, &pictures, &cooled).unwrap().x;
-        let [clean, unaware, adaptive] = measure(&pictures, &unaware, &adaptive, judge).unwrap().rates();
+        let cooled = TemperatureScaled { inner: objective.clone(), temperature: T };
+        let attack = Iterative::pgd(EpsBall::linf(EPSILON), 10);
+        let judge = Evaluator::new(&learnt, &objective);
+        let unaware = attack.perturb(&taught, &images, &objective).unwrap().x;
+        let adaptive = attack.perturb(&learnt, &images, &cooled).unwrap().x;
+        let [clean, unaware, adaptive] = measure(&images, &unaware, &adaptive, judge).unwrap().rates();
         assert!(clean == 0.0 && adaptive > 0.8 && adaptive >= unaware, "{clean} {unaware} {adaptive}");
     }
 
@@ -306,16 +306,16 @@ mod tests {
     #[test]
     fn a_teacher_trained_hot_and_sigmoids_are_distilled_too() {
         let how = Distillation { temperature: T, teacher_temperature: T };
-        let plan = Plan { epochs: 30, learning_rate: 0.5, ..plan() };
+        let config = TrainConfig { epochs: 30, learning_rate: 0.5, ..config() };
         let run = || {
             let (mut teacher, mut student) = (independent(), independent());
-            how.train_teacher(&mut teacher, &plan, &loader(&plan), &mut |_| Continue(())).unwrap();
-            how.train_student(&teacher, &mut student, &plan, &loader(&plan), &mut |_| Continue(()))
+            how.train_teacher(&mut teacher, &config, &loader(&config), &mut |_| Continue(())).unwrap();
+            how.train_student(&teacher, &mut student, &config, &loader(&config), &mut |_| Continue(()))
                 .unwrap();
             (teacher, student)
         };
         let (teacher, student) = run();
-        let batch = loader(&plan).epoch(0, 0).unwrap().next().unwrap().unwrap();
+        let batch = loader(&config).epoch(0, 0).unwrap().next().unwrap().unwrap();
         let soft = |model: &Model| probabilities(model, &batch.images, T).unwrap().to_vec_f64();
         let apart: f64 = soft(&teacher).iter().zip(soft(&student)).map(|(a, b)| (a - b).abs()).sum();
         assert!(apart / (32.0 * CLASSES.len() as f64) < 0.1, "{apart}");
@@ -330,13 +330,13 @@ mod tests {
 
     #[test]
     fn it_stops_when_asked_and_says_what_does_not_fit() {
-        let (teacher, mut student, plan) = (sharp_model(), linear_model(), plan());
+        let (teacher, mut student, config) = (sharp_model(), linear_model(), config());
         let mut error = |how: Distillation, teacher: &Model| {
             let monitor = &mut |event: Event| match event {
                 Event::Step { step: 2, .. } => Break(()),
                 _ => Continue(()),
             };
-            how.train_student(teacher, &mut student, &plan, &loader(&plan), monitor)
+            how.train_student(teacher, &mut student, &config, &loader(&config), monitor)
                 .unwrap_err()
                 .to_string()
         };

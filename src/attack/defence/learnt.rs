@@ -15,7 +15,7 @@ use crate::losses::Loss;
 use crate::nn::layers::{Initializer, Layer};
 use crate::nn::{Graph, Mode, Model};
 use crate::ops::{self, Padding};
-use crate::optimizers::{Optimizer, Rule};
+use crate::optimizers::{Optimizer, OptimizerKind};
 use crate::random::{Stream, domain};
 use crate::tensor::Tensor;
 use std::ops::ControlFlow;
@@ -25,7 +25,7 @@ const PREPROCESS: Preprocess = Preprocess::Symmetric;
 
 /// How a detector is trained: Adam on batches of pairs, each an image and its perturbed like.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Lessons {
+pub struct DetectorConfig {
     /// Passes over all pairs, above 0.
     pub epochs: usize,
     /// Pairs in a batch, above 0: twice as many images.
@@ -36,13 +36,13 @@ pub struct Lessons {
     pub seed: u64,
 }
 
-impl Default for Lessons {
+impl Default for DetectorConfig {
     fn default() -> Self {
-        Lessons { epochs: 20, pairs: 16, learning_rate: 1e-3, seed: 0 }
+        DetectorConfig { epochs: 20, pairs: 16, learning_rate: 1e-3, seed: 0 }
     }
 }
 
-impl Lessons {
+impl DetectorConfig {
     fn check(&self) -> Result<()> {
         match self.epochs > 0 && self.pairs > 0 && self.learning_rate > 0.0 {
             true => Ok(()),
@@ -90,7 +90,7 @@ fn graph(side: usize) -> Result<Graph> {
 }
 
 /// A trained detector.
-pub struct Learnt {
+pub struct LearnedDetector {
     /// Images [N, side, side, 3] of −1 to 1 → the probability that they were perturbed, [N, 1].
     pub model: Model,
     network: Network,
@@ -98,12 +98,12 @@ pub struct Learnt {
     threshold: f32,
 }
 
-impl Learnt {
+impl LearnedDetector {
     /// A detector of such a network, which takes images of −1 to 1; the threshold is that of its
     /// logit: 0 is a probability of ½.
     pub(crate) fn new(model: Model, threshold: f32) -> Result<Self> {
         let network = Network::new(&model, PREPROCESS)?;
-        Ok(Learnt { model, network, threshold })
+        Ok(LearnedDetector { model, network, threshold })
     }
 
     /// A detector trained on pairs: `clean` and `perturbed`, [N, side, side, 3] each, 0 to 1, image i of
@@ -115,7 +115,7 @@ impl Learnt {
     pub fn train(
         clean: &Tensor,
         perturbed: &Tensor,
-        lessons: Lessons,
+        lessons: DetectorConfig,
         device: Device,
         progress: &mut dyn FnMut(Lesson) -> ControlFlow<()>,
     ) -> Result<Self> {
@@ -128,7 +128,7 @@ impl Learnt {
             return Err(Error::shape("detector", expected, perturbed.shape()));
         }
         let mut model = Model::new(graph(side)?, lessons.seed).to_device(device)?;
-        let mut optimizer = Optimizer::new(Rule::adam(), lessons.learning_rate)?;
+        let mut optimizer = Optimizer::new(OptimizerKind::adam(), lessons.learning_rate)?;
         for epoch in 0..lessons.epochs {
             // The third label keeps this order apart from a loader's.
             let labels = [domain::SHUFFLE, epoch as u64, 2];
@@ -167,7 +167,7 @@ impl Learnt {
     }
 }
 
-impl Detector for Learnt {
+impl Detector for LearnedDetector {
     fn name(&self) -> String {
         "learnt".into()
     }
@@ -204,25 +204,25 @@ fn step(
     let loss = Loss::BinaryCrossentropy.from_logits(&pass.logits, &targets, None)?;
     let value = loss.item()?;
     optimizer.begin_step();
-    optimizer.descend(model, loss, pass, None)?;
+    optimizer.backward_and_step(model, loss, pass, None)?;
     Ok((value, right))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::detector::{Detection, FALSE_ALARMS, Guarded, Undetected};
-    use super::super::{Party, measure, toy};
+    use super::super::{Evaluator, measure, toy};
     use super::*;
-    use crate::attack::{Ball, Iterative, Pictures};
+    use crate::attack::{EpsBall, Images, Iterative};
 
     const PAIRS: usize = 48;
 
-    /// Clean pictures and what PGD makes of them.
-    fn pairs(victim: &dyn Victim, ball: Ball) -> (Tensor, Tensor) {
-        let pictures = toy::pictures(PAIRS);
+    /// Clean images and what PGD makes of them.
+    fn pairs(victim: &dyn Victim, ball: EpsBall) -> (Tensor, Tensor) {
+        let images = toy::images(PAIRS);
         let attack = Iterative { restarts: 0, ..Iterative::pgd(ball, 4) };
-        let perturbed = attack.perturb(victim, &pictures, &toy::objective(PAIRS)).unwrap();
-        (pictures.x, perturbed.x)
+        let perturbed = attack.perturb(victim, &images, &toy::objective(PAIRS)).unwrap();
+        (images.x, perturbed.x)
     }
 
     fn part(x: &Tensor, range: std::ops::Range<usize>) -> Tensor {
@@ -233,9 +233,9 @@ mod tests {
     fn it_finds_the_attack_that_it_learnt_and_falls_to_who_knows_it() {
         let model = toy::sharp_model();
         let network = Network::new(&model, Preprocess::Symmetric).unwrap();
-        let ball = Ball::linf(2.0 * toy::EPSILON);
+        let ball = EpsBall::linf(2.0 * toy::EPSILON);
         let (clean, perturbed) = pairs(&network, ball);
-        let lessons = Lessons { epochs: 60, pairs: 8, learning_rate: 5e-3, seed: 1 };
+        let lessons = DetectorConfig { epochs: 60, pairs: 8, learning_rate: 5e-3, seed: 1 };
         let mut losses = Vec::new();
         let learnt = |losses: &mut Vec<f64>| {
             let (x, y) = (part(&clean, 0..24), part(&perturbed, 0..24));
@@ -243,7 +243,7 @@ mod tests {
                 losses.push(lesson.loss);
                 ControlFlow::Continue(())
             };
-            Learnt::train(&x, &y, lessons, Device::Cpu, &mut progress).unwrap()
+            LearnedDetector::train(&x, &y, lessons, Device::Cpu, &mut progress).unwrap()
         };
         let detector = learnt(&mut losses);
         assert!(losses[59] < 0.5 * losses[0], "{losses:?}");
@@ -252,16 +252,16 @@ mod tests {
         let found = Detection::at(&of(&clean), &of(&perturbed), detector.threshold() as f64).unwrap();
         assert!(found.auc > 0.9 && found.detected > 0.7 && found.false_alarms <= 0.2, "{found:?}");
 
-        let pictures = Pictures::whole(part(&clean, 24..48));
+        let images = Images::whole(part(&clean, 24..48));
         let mut classes = toy::objective(PAIRS);
         classes.truth.drain(..24);
         let guarded = Guarded { classifier: &network, detector: &detector };
         let undetected = Undetected { selective: true, ..Undetected::new(classes.clone(), &detector) };
         let attack = Iterative::pgd(ball, 30);
-        let judge = Party::new(&guarded, &undetected);
-        let unaware = attack.perturb(&network, &pictures, &classes).unwrap().x;
-        let adaptive = attack.perturb(&guarded, &pictures, &undetected).unwrap().x;
-        let [_, unaware, adaptive] = measure(&pictures, &unaware, &adaptive, judge).unwrap().rates();
+        let judge = Evaluator::new(&guarded, &undetected);
+        let unaware = attack.perturb(&network, &images, &classes).unwrap().x;
+        let adaptive = attack.perturb(&guarded, &images, &undetected).unwrap().x;
+        let [_, unaware, adaptive] = measure(&images, &unaware, &adaptive, judge).unwrap().rates();
         assert!(unaware < 0.4 && adaptive > unaware + 0.2, "{unaware} {adaptive}");
 
         // The same bits under the same seed.
@@ -276,12 +276,18 @@ mod tests {
         let x = toy::random([4, 8, 8, 3], 1);
         let train = |x: &Tensor, y: &Tensor, lessons| {
             let mut stop = |_: Lesson| ControlFlow::Break(());
-            Learnt::train(x, y, lessons, Device::Cpu, &mut stop).map(drop).unwrap_err().to_string()
+            LearnedDetector::train(x, y, lessons, Device::Cpu, &mut stop)
+                .map(drop)
+                .unwrap_err()
+                .to_string()
         };
-        assert!(train(&x, &x, Lessons::default()).contains("after epoch 1"));
+        assert!(train(&x, &x, DetectorConfig::default()).contains("after epoch 1"));
         let other = toy::random([3, 8, 8, 3], 1);
-        assert!(train(&x, &other, Lessons::default()).contains("got [3×8×8×3]"));
-        assert!(train(&x, &x, Lessons { pairs: 0, ..Lessons::default() }).contains("above zero"));
+        assert!(train(&x, &other, DetectorConfig::default()).contains("got [3×8×8×3]"));
+        assert!(
+            train(&x, &x, DetectorConfig { pairs: 0, ..DetectorConfig::default() })
+                .contains("above zero")
+        );
         assert!(graph(3).unwrap_err().to_string().contains("got 3"));
         let parameters = Model::new(graph(8).unwrap(), 0).count_parameters();
         assert_eq!(parameters, (23_649, 23_649));

@@ -2,7 +2,7 @@
 //!
 //! - [`squeeze`]: fewer bits, or a median filter, in front of the network (Xu, Evans and Qi, NDSS 2018).
 //! - [`pca`]: only the strongest principal components of blocks (Bhagoji et al., 2018).
-//! - `adversarial`: training on perturbed pictures (Goodfellow et al., 2015; Madry et al., 2018).
+//! - `adversarial`: training on perturbed images (Goodfellow et al., 2015; Madry et al., 2018).
 //! - `distillation`: a student of softened probabilities (Papernot et al., 2016). It hides gradients.
 //! - [`detector`], [`learnt`], [`distance`]: not a better answer, but an alarm.
 //!
@@ -29,13 +29,13 @@ pub use detector::{Detection, Detector, Guarded, Undetected};
 pub use distance::Distance;
 #[cfg(feature = "checkpoint")]
 pub use distillation::Distillation;
-pub use learnt::Learnt;
-pub use pca::{Keep, Moments, Pca};
+pub use learnt::LearnedDetector;
+pub use pca::{CovarianceSums, Keep, Pca};
 pub use squeeze::Squeeze;
 
+use super::images::Images;
 use super::iterative::Attacked;
-use super::objective::{Objective, Standing};
-use super::pictures::Pictures;
+use super::objective::{AttackStatus, Objective};
 use super::victim::{self, Victim};
 use crate::autograd::record;
 use crate::device::Device;
@@ -110,23 +110,23 @@ impl<T: Transform> Victim for Defended<'_, T> {
 
 /// A network that somebody attacks, or is judged by, and what it is to be led to.
 #[derive(Clone, Copy)]
-pub struct Party<'a> {
+pub struct Evaluator<'a> {
     /// The network, with whatever defends it.
     pub victim: &'a dyn Victim,
     /// What it is to be led to; images are numbered as in the batch that is judged.
     pub objective: &'a dyn Objective,
 }
 
-impl<'a> Party<'a> {
+impl<'a> Evaluator<'a> {
     /// A network together with what it is to be led to.
     pub fn new(victim: &'a dyn Victim, objective: &'a dyn Objective) -> Self {
-        Party { victim, objective }
+        Evaluator { victim, objective }
     }
 
     /// How far images [N, side, side, 3] are on their way to what the objective wishes.
     pub(crate) fn judge(&self, x: &Tensor) -> Result<Attacked> {
-        let standings = victim::standings(self.victim, x, self.objective)?;
-        Ok(Attacked { x: x.to_device(Device::Cpu)?, standings })
+        let statuses = victim::statuses(self.victim, x, self.objective)?;
+        Ok(Attacked { x: x.to_device(Device::Cpu)?, statuses })
     }
 }
 
@@ -145,8 +145,8 @@ impl Measured {
     /// The shares of images that err as wished: clean, unaware, adaptive. 0 to 1.
     pub fn rates(&self) -> [f64; 3] {
         [&self.clean, &self.unaware, &self.adaptive].map(|attacked| {
-            let reached = attacked.standings.iter().filter(|standing| standing.reached).count();
-            reached as f64 / attacked.standings.len().max(1) as f64
+            let reached = attacked.statuses.iter().filter(|status| status.reached).count();
+            reached as f64 / attacked.statuses.len().max(1) as f64
         })
     }
 }
@@ -158,21 +158,21 @@ impl Measured {
 /// the first success on the undefended network carries over less often than one that goes on; the
 /// adaptive number does not have that weakness.
 pub fn measure(
-    pictures: &Pictures,
+    images: &Images,
     unaware: &Tensor,
     adaptive: &Tensor,
-    judge: Party,
+    judge: Evaluator,
 ) -> Result<Measured> {
-    let clean = judge.judge(&pictures.x)?;
+    let clean = judge.judge(&images.x)?;
     let unaware = judge.judge(unaware)?;
     let mut best = judge.judge(adaptive)?;
-    let each = best.x.shape().elements() / pictures.len().max(1);
+    let each = best.x.shape().elements() / images.len().max(1);
     let mut values = best.x.values::<f32>().to_vec();
-    for (i, other) in unaware.standings.iter().enumerate() {
-        if other.is_better_than(&best.standings[i]) {
+    for (i, other) in unaware.statuses.iter().enumerate() {
+        if other.is_better_than(&best.statuses[i]) {
             let range = i * each..(i + 1) * each;
             values[range.clone()].copy_from_slice(&unaware.x.values::<f32>()[range]);
-            best.standings[i] = *other;
+            best.statuses[i] = *other;
         }
     }
     best.x = Tensor::from_slice(&values, best.x.shape())?;
@@ -182,27 +182,27 @@ pub fn measure(
 /// An objective of logits divided by a temperature: the attacker's answer to `distillation`, whose
 /// networks are as sure as T times their training. What counts as reached is what the logits themselves
 /// say.
-pub struct Cooled<O> {
+pub struct TemperatureScaled<O> {
     /// What is to be reached.
     pub inner: O,
     /// T, above 0.
     pub temperature: f32,
 }
 
-impl<O: Objective> Cooled<O> {
+impl<O: Objective> TemperatureScaled<O> {
     fn cooled(&self, logits: &[f32]) -> Vec<f32> {
         logits.iter().map(|z| z / self.temperature).collect()
     }
 }
 
-impl<O: Objective> Objective for Cooled<O> {
-    fn standing(&self, picture: usize, logits: &[f32]) -> Standing {
-        let Standing { reached, sure, .. } = self.inner.standing(picture, logits);
-        Standing { reached, sure, ..self.inner.standing(picture, &self.cooled(logits)) }
+impl<O: Objective> Objective for TemperatureScaled<O> {
+    fn status(&self, image: usize, logits: &[f32]) -> AttackStatus {
+        let AttackStatus { reached, sure, .. } = self.inner.status(image, logits);
+        AttackStatus { reached, sure, ..self.inner.status(image, &self.cooled(logits)) }
     }
 
-    fn upstream(&self, picture: usize, logits: &[f32], done: f32, gradient: &mut [f32]) {
-        self.inner.upstream(picture, &self.cooled(logits), done, gradient);
+    fn upstream(&self, image: usize, logits: &[f32], done: f32, gradient: &mut [f32]) {
+        self.inner.upstream(image, &self.cooled(logits), done, gradient);
         gradient.iter_mut().for_each(|g| *g /= self.temperature);
     }
 }
@@ -243,25 +243,25 @@ pub(super) mod toy;
 mod tests {
     use super::toy::*;
     use super::*;
-    use crate::attack::{Ball, Iterative, Network};
+    use crate::attack::{EpsBall, Iterative, Network};
     use crate::data::image::Preprocess;
 
     #[test]
     fn who_knows_a_defence_does_no_worse_than_who_does_not() {
         let model = sharp_model();
         let network = Network::new(&model, Preprocess::Symmetric).unwrap();
-        let (pictures, objective) = (pictures(24), objective(24));
+        let (images, objective) = (images(24), objective(24));
         let defended = Defended::new(&network, Squeeze::Median(3));
-        let attack = Iterative::pgd(Ball::linf(EPSILON), 8);
-        let judge = Party::new(&defended, &objective);
-        let by = |victim: &dyn Victim| attack.perturb(victim, &pictures, &objective).unwrap().x;
-        let measured = measure(&pictures, &by(&network), &by(&defended), judge).unwrap();
+        let attack = Iterative::pgd(EpsBall::linf(EPSILON), 8);
+        let judge = Evaluator::new(&defended, &objective);
+        let by = |victim: &dyn Victim| attack.perturb(victim, &images, &objective).unwrap().x;
+        let measured = measure(&images, &by(&network), &by(&defended), judge).unwrap();
         let [clean, unaware, adaptive] = measured.rates();
         assert!(clean <= unaware && unaware <= adaptive, "{clean} {unaware} {adaptive}");
-        // The pictures are those that were judged, and in the ball.
+        // The images are those that were judged, and in the ball.
         let again = judge.judge(&measured.adaptive.x).unwrap();
-        assert_eq!(again.standings, measured.adaptive.standings);
-        let (x, origin) = (measured.adaptive.x.values::<f32>(), pictures.x.values::<f32>());
+        assert_eq!(again.statuses, measured.adaptive.statuses);
+        let (x, origin) = (measured.adaptive.x.values::<f32>(), images.x.values::<f32>());
         assert!(x.iter().zip(origin).all(|(x, o)| (x - o).abs() <= EPSILON + 1e-6));
     }
 
@@ -273,10 +273,10 @@ mod tests {
         let mut gradient = vec![0.0; 20];
         truth.upstream(0, &z, 0.0, &mut gradient);
         assert!(gradient.iter().all(|&g| g == 0.0));
-        let cooled = Cooled { inner: truth, temperature: 100.0 };
+        let cooled = TemperatureScaled { inner: truth, temperature: 100.0 };
         cooled.upstream(0, &z, 0.0, &mut gradient);
         assert!(gradient.iter().any(|&g| g != 0.0));
-        assert!(!cooled.standing(0, &z).reached);
+        assert!(!cooled.status(0, &z).reached);
         // ∂score/∂z, the division by T included.
         let z: Vec<f32> = (0..20).map(|i| (i % 7) as f32).collect();
         cooled.upstream(0, &z, 0.0, &mut gradient);
@@ -284,7 +284,7 @@ mod tests {
             let at = |h: f32| {
                 let mut z = z.clone();
                 z[class] += h;
-                cooled.standing(0, &z).score
+                cooled.status(0, &z).score
             };
             let slope = (at(0.5) - at(-0.5)) as f32;
             assert!((slope - gradient[class]).abs() < 1e-5, "{class}: {slope} {}", gradient[class]);

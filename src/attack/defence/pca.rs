@@ -19,7 +19,7 @@
 
 use super::eigen::{self, Eigen};
 use super::{Transform, on_tape};
-use crate::attack::Pictures;
+use crate::attack::Images;
 use crate::backend::cpu::threads;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -40,7 +40,7 @@ pub enum Keep {
 /// Sums over the blocks of clean images: what their mean and covariance are made of. Images come
 /// batch by batch.
 #[derive(Clone)]
-pub struct Moments {
+pub struct CovarianceSums {
     block: usize,
     blocks: usize,
     sum: Vec<f64>,
@@ -48,24 +48,24 @@ pub struct Moments {
     products: Vec<f64>,
 }
 
-impl Moments {
+impl CovarianceSums {
     /// No blocks yet, of `block`×`block` pixels; an error where that is not 1 to 16.
     pub fn new(block: usize) -> Result<Self> {
         if !(1..=MOST).contains(&block) {
             return Err(Error::argument("pca", format!("expected blocks of 1 to {MOST}, got {block}")));
         }
         let n = 3 * block * block;
-        Ok(Moments { block, blocks: 0, sum: vec![0.0; n], products: vec![0.0; n * n] })
+        Ok(CovarianceSums { block, blocks: 0, sum: vec![0.0; n], products: vec![0.0; n * n] })
     }
 
     /// Adds the whole blocks of images, from their upper left corner on. What is around an image does
     /// not count: blocks that reach into it are left out.
-    pub fn add(&mut self, pictures: &Pictures) -> Result<()> {
-        let (b, side) = (self.block, pictures.side());
+    pub fn add(&mut self, images: &Images) -> Result<()> {
+        let (b, side) = (self.block, images.side());
         let n = self.sum.len();
         let mut all: Vec<f32> = Vec::new();
-        for (i, at) in pictures.places.iter().enumerate() {
-            let values = pictures.values(i);
+        for (i, at) in images.places.iter().enumerate() {
+            let values = images.values(i);
             let first = |from: usize| from.div_ceil(b) * b;
             for top in (first(at.top)..).step_by(b).take_while(|top| top + b <= at.top + at.height) {
                 let lefts = (first(at.left)..).step_by(b);
@@ -156,17 +156,17 @@ pub struct Pca {
 }
 
 impl Pca {
-    /// The components of clean images, for images of the same side; errors as in [`Moments::new`],
+    /// The components of clean images, for images of the same side; errors as in [`CovarianceSums::new`],
     /// [`Pca::of`] and [`Pca::keeping`].
-    pub fn fit(pictures: &Pictures, block: usize, keep: Keep) -> Result<Self> {
-        let mut moments = Moments::new(block)?;
-        moments.add(pictures)?;
-        Self::of(&moments, pictures.side(), keep)
+    pub fn fit(images: &Images, block: usize, keep: Keep) -> Result<Self> {
+        let mut moments = CovarianceSums::new(block)?;
+        moments.add(images)?;
+        Self::of(&moments, images.side(), keep)
     }
 
     /// The components of summed blocks, for images of the given side. An error where there were fewer
     /// than two blocks, or the side is less than a block's.
-    pub fn of(moments: &Moments, side: usize, keep: Keep) -> Result<Self> {
+    pub fn of(moments: &CovarianceSums, side: usize, keep: Keep) -> Result<Self> {
         let block = moments.block;
         if moments.blocks < 2 || side < block {
             let message = format!(
@@ -303,9 +303,9 @@ mod tests {
     use crate::data::image::Fit;
     use crate::data::synthetic::Synthetic;
 
-    fn pictures(side: usize, fit: Fit) -> Pictures {
+    fn images(side: usize, fit: Fit) -> Images {
         let indices: Vec<usize> = (0..12).collect();
-        Pictures::of(&Synthetic::train(4, 12), &indices, side, fit).unwrap()
+        Images::of(&Synthetic::train(4, 12), &indices, side, fit).unwrap()
     }
 
     fn distance(a: &Tensor, b: &Tensor) -> f64 {
@@ -313,9 +313,9 @@ mod tests {
     }
 
     #[test]
-    fn all_components_leave_pictures_as_they_are_whatever_their_side() {
+    fn all_components_leave_images_as_they_are_whatever_their_side() {
         for side in [24, 22, 17] {
-            let clean = pictures(side, Fit::Stretch);
+            let clean = images(side, Fit::Stretch);
             let one = Pca::fit(&clean, 8, Keep::Components(1)).unwrap();
             for keep in [Keep::Components(192), Keep::Share(1.0)] {
                 let pca = one.keeping(keep).unwrap();
@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn projected_twice_is_projected_once() {
         for side in [16, 22] {
-            let pca = Pca::fit(&pictures(side, Fit::Stretch), 8, Keep::Components(20)).unwrap();
+            let pca = Pca::fit(&images(side, Fit::Stretch), 8, Keep::Components(20)).unwrap();
             let x = random([2, side, side, 3], 6);
             let y = pca.apply(&x).unwrap();
             assert!(distance(&x, &y) > 0.1);
@@ -340,14 +340,14 @@ mod tests {
     #[test]
     fn its_gradient_is_that_of_finite_differences() {
         for side in [8, 14] {
-            let pca = Pca::fit(&pictures(side, Fit::Stretch), 8, Keep::Components(10)).unwrap();
+            let pca = Pca::fit(&images(side, Fit::Stretch), 8, Keep::Components(10)).unwrap();
             check_gradient(&random([1, side, side, 3], 7), 0.25, 1e-5, |x| pca.apply(x));
         }
     }
 
     #[test]
-    fn it_keeps_clean_pictures_and_takes_noise_away() {
-        let clean = pictures(32, Fit::Stretch);
+    fn it_keeps_clean_images_and_takes_noise_away() {
+        let clean = images(32, Fit::Stretch);
         let pca = Pca::fit(&clean, 8, Keep::Share(0.95)).unwrap();
         let (k, explained) = (pca.components(), pca.explained());
         assert!(explained[k - 1] >= 0.95 && (k == 1 || explained[k - 2] < 0.95));
@@ -372,13 +372,13 @@ mod tests {
     }
 
     #[test]
-    fn batches_add_up_and_what_is_around_a_picture_does_not_count() {
-        let all = pictures(40, Fit::Pad);
-        let mut whole_of = Moments::new(8).unwrap();
+    fn batches_add_up_and_what_is_around_a_image_does_not_count() {
+        let all = images(40, Fit::Pad);
+        let mut whole_of = CovarianceSums::new(8).unwrap();
         whole_of.add(&all).unwrap();
-        let mut parts = Moments::new(8).unwrap();
+        let mut parts = CovarianceSums::new(8).unwrap();
         for i in 0..all.len() {
-            let one = Pictures {
+            let one = Images {
                 x: Tensor::from_slice(all.values(i), [1, 40, 40, 3]).unwrap(),
                 inside: None,
                 places: vec![all.places[i]],
@@ -392,16 +392,16 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        let clean = pictures(16, Fit::Stretch);
+        let clean = images(16, Fit::Stretch);
         let error = |keep| Pca::fit(&clean, 8, keep).map(drop).unwrap_err().to_string();
         assert!(error(Keep::Components(0)).contains("1 to 192"));
         assert!(error(Keep::Components(193)).contains("193"));
         assert!(error(Keep::Share(1.5)).contains("1.5"));
-        assert!(Moments::new(0).is_err() && Moments::new(17).is_err());
-        let none = Pca::of(&Moments::new(8).unwrap(), 16, Keep::Components(1)).map(drop);
+        assert!(CovarianceSums::new(0).is_err() && CovarianceSums::new(17).is_err());
+        let none = Pca::of(&CovarianceSums::new(8).unwrap(), 16, Keep::Components(1)).map(drop);
         assert!(none.unwrap_err().to_string().contains("got 0 blocks"));
         let pca = Pca::fit(&clean, 8, Keep::Components(1)).unwrap();
         assert!(pca.apply(&random([1, 8, 8, 3], 1)).unwrap_err().to_string().contains("16"));
-        assert_eq!(Pictures::whole(random([1, 8, 8, 3], 1)).len(), 1);
+        assert_eq!(Images::whole(random([1, 8, 8, 3], 1)).len(), 1);
     }
 }

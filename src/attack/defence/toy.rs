@@ -5,9 +5,9 @@
 //! (Tsipras et al., 2019, have such a set to show what adversarial training changes).
 
 use crate::activation::Activation;
-use crate::attack::{Goal, LabelObjective, Pictures};
+use crate::attack::{Goal, Images, LabelObjective};
 use crate::data::image::Fit;
-use crate::data::{CLASSES, Dataset, Labels, Mask, Picture};
+use crate::data::{CLASSES, Dataset, Image, Labels, Mask};
 use crate::error::Result;
 use crate::nn::layers::Layer;
 use crate::nn::{Graph, Model};
@@ -44,7 +44,7 @@ impl Dataset for Toy {
         Some(labels)
     }
 
-    fn picture(&self, index: usize) -> Result<Picture> {
+    fn image(&self, index: usize) -> Result<Image> {
         let number = self.first + index;
         let mut stream = Stream::new(3, &[domain::TEST, number as u64]);
         let sign = if number.is_multiple_of(2) { 1.0 } else { -1.0 };
@@ -55,7 +55,7 @@ impl Dataset for Toy {
                 rgb.push(value.round() as u8);
             }
         }
-        Picture::new(SIDE, SIDE, rgb)
+        Image::new(SIDE, SIDE, rgb)
     }
 
     fn mask(&self, _: usize) -> Result<Option<Mask>> {
@@ -63,12 +63,12 @@ impl Dataset for Toy {
     }
 }
 
-pub(crate) fn pictures(len: usize) -> Pictures {
+pub(crate) fn images(len: usize) -> Images {
     let indices: Vec<usize> = (0..len).collect();
-    Pictures::of(&Toy { first: 1000, len }, &indices, SIDE, Fit::Stretch).unwrap()
+    Images::of(&Toy { first: 1000, len }, &indices, SIDE, Fit::Stretch).unwrap()
 }
 
-/// Away from the truth of [`pictures`].
+/// Away from the truth of [`images`].
 pub(crate) fn objective(len: usize) -> LabelObjective {
     let toy = Toy { first: 1000, len };
     LabelObjective {

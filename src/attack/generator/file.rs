@@ -2,7 +2,7 @@
 //! needed to apply it as one JSON text, the metadata `atrous_generator`.
 
 use super::{About, Generator};
-use crate::attack::ball::Ball;
+use crate::attack::ball::EpsBall;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::models::{LARGEST_SIDE, attack_generator};
@@ -90,7 +90,7 @@ impl Generator {
         match problem {
             Some(message) => Err(message),
             None => {
-                let generator = Generator::of(model, Ball::linf(saved.epsilon), saved.about);
+                let generator = Generator::of(model, EpsBall::linf(saved.epsilon), saved.about);
                 let generator = generator.map_err(|error| error.to_string())?;
                 Ok(Generator { steps: saved.steps, ..generator })
             }
@@ -114,10 +114,10 @@ fn finite(name: &str, tensor: &Tensor) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attack::generator::tests::{ABOUT, pictures};
+    use crate::attack::generator::tests::{ABOUT, images};
 
     fn generator() -> Generator {
-        let generator = Generator::new(21, Ball::linf(8.0 / 255.0), ABOUT.into(), 3).unwrap();
+        let generator = Generator::new(21, EpsBall::linf(8.0 / 255.0), ABOUT.into(), 3).unwrap();
         Generator { steps: 7, ..generator }
     }
 
@@ -147,8 +147,8 @@ mod tests {
         let after = Generator::load(&path).unwrap();
         assert_eq!((after.side(), after.ball(), after.steps), (21, before.ball(), 7));
         assert_eq!(after.about, before.about);
-        let pictures = pictures(21, 2);
-        let of = |generator: &Generator| generator.perturb(&pictures).unwrap().values::<f32>().to_vec();
+        let images = images(21, 2);
+        let of = |generator: &Generator| generator.perturb(&images).unwrap().values::<f32>().to_vec();
         assert_eq!(of(&before), of(&after));
         // The same generator makes the same file.
         let bytes = std::fs::read(&path).unwrap();

@@ -30,12 +30,12 @@ impl From<Words> for About {
 }
 
 /// Made up, with something around each of them.
-pub(super) fn pictures(side: usize, n: usize) -> Pictures {
-    Pictures::of(&Synthetic::train(1, n), &(0..n).collect::<Vec<_>>(), side, Fit::Pad).unwrap()
+pub(super) fn images(side: usize, n: usize) -> Images {
+    Images::of(&Synthetic::train(1, n), &(0..n).collect::<Vec<_>>(), side, Fit::Pad).unwrap()
 }
 
 fn generator(side: usize, epsilon: f32) -> Generator {
-    Generator::new(side, Ball::linf(epsilon), ABOUT.into(), 5).unwrap()
+    Generator::new(side, EpsBall::linf(epsilon), ABOUT.into(), 5).unwrap()
 }
 
 const SIDE: usize = 22;
@@ -64,8 +64,8 @@ fn victim(segments: bool) -> Network {
 }
 
 /// What the victim says is the truth.
-fn objective(victim: &dyn Victim, pictures: &Pictures) -> LabelObjective {
-    let logits = victim::logits(victim, &pictures.x).unwrap();
+fn objective(victim: &dyn Victim, images: &Images) -> LabelObjective {
+    let logits = victim::logits(victim, &images.x).unwrap();
     let truth = logits.values::<f32>().chunks_exact(CLASSES.len()).map(|row| {
         let mut labels: Labels = [false; CLASSES.len()];
         labels[arg_max(row)] = true;
@@ -82,15 +82,15 @@ fn objective(victim: &dyn Victim, pictures: &Pictures) -> LabelObjective {
 }
 
 /// Trains against [`network`]; gives the last step's progress.
-fn train(training: Training, generator: &mut Generator, segments: bool, all: &Pictures) -> Progress {
+fn train(training: Training, generator: &mut Generator, segments: bool, all: &Images) -> Progress {
     let victim = victim(segments);
     let batch = |indices: &[usize]| {
-        let pictures = all.some(indices).unwrap();
+        let images = all.some(indices).unwrap();
         let objective: Box<dyn Objective> = match segments {
-            false => Box::new(objective(&victim, &pictures)),
-            true => Box::new(masks(&victim, &pictures)),
+            false => Box::new(objective(&victim, &images)),
+            true => Box::new(masks(&victim, &images)),
         };
-        Ok((pictures, objective))
+        Ok((images, objective))
     };
     let mut last = None;
     let watch = |progress: &Progress| {
@@ -102,8 +102,8 @@ fn train(training: Training, generator: &mut Generator, segments: bool, all: &Pi
     last.unwrap()
 }
 
-fn masks(victim: &dyn Victim, pictures: &Pictures) -> MaskObjective {
-    let logits = victim::logits(victim, &pictures.x).unwrap();
+fn masks(victim: &dyn Victim, images: &Images) -> MaskObjective {
+    let logits = victim::logits(victim, &images.x).unwrap();
     let classes: Vec<u8> =
         logits.values::<f32>().chunks_exact(4).map(|row| arg_max(row) as u8).collect();
     let masks = classes.chunks_exact(SIDE * SIDE).map(|c| Mask::new(SIDE, SIDE, c.to_vec()).unwrap());
@@ -111,17 +111,17 @@ fn masks(victim: &dyn Victim, pictures: &Pictures) -> MaskObjective {
 }
 
 #[test]
-fn a_perturbation_stays_in_the_ball_in_range_and_inside_its_picture() {
-    let pictures = pictures(37, 4);
-    let inside = pictures.inside.as_ref().unwrap().values::<f32>();
+fn a_perturbation_stays_in_the_ball_in_range_and_inside_its_image() {
+    let images = images(37, 4);
+    let inside = images.inside.as_ref().unwrap().values::<f32>();
     for epsilon in [0.0, 2.0 / 255.0, 0.1, 1.0] {
         let mut generator = generator(37, epsilon);
         for parameter in &mut generator.model.parameters {
             parameter.value = ops::scale(&parameter.value, 3.0).unwrap();
         }
-        let y = generator.perturb(&pictures).unwrap();
+        let y = generator.perturb(&images).unwrap();
         let mut changed = 0;
-        for ((&y, &x), &inside) in y.values::<f32>().iter().zip(pictures.x.values::<f32>()).zip(inside) {
+        for ((&y, &x), &inside) in y.values::<f32>().iter().zip(images.x.values::<f32>()).zip(inside) {
             // As every attack's: what f32 has for x ± ε.
             assert!((x - epsilon..=x + epsilon).contains(&y), "{epsilon}: {x} {y}");
             assert!((0.0..=1.0).contains(&y) && (inside == 1.0 || y == x));
@@ -132,8 +132,8 @@ fn a_perturbation_stays_in_the_ball_in_range_and_inside_its_picture() {
 }
 
 #[test]
-fn a_picture_is_perturbed_alike_in_any_batch() {
-    let (all, generator) = (pictures(SIDE, 3), generator(SIDE, 0.1));
+fn a_image_is_perturbed_alike_in_any_batch() {
+    let (all, generator) = (images(SIDE, 3), generator(SIDE, 0.1));
     let together = generator.perturb(&all).unwrap();
     let alone = generator.perturb(&all.some(&[1]).unwrap()).unwrap();
     let each = alone.shape().elements();
@@ -144,20 +144,20 @@ fn a_picture_is_perturbed_alike_in_any_batch() {
 fn what_does_not_fit_is_refused() {
     let about = || About::from(ABOUT);
     for epsilon in [f32::NAN, -1.0, f32::INFINITY] {
-        let error = Generator::new(SIDE, Ball::linf(epsilon), about(), 0).err().unwrap().to_string();
+        let error = Generator::new(SIDE, EpsBall::linf(epsilon), about(), 0).err().unwrap().to_string();
         assert!(error.contains("epsilon"), "{error}");
     }
-    let error = Generator::new(SIDE, Ball::l2(1.0), about(), 0).err().unwrap().to_string();
+    let error = Generator::new(SIDE, EpsBall::l2(1.0), about(), 0).err().unwrap().to_string();
     assert!(error.contains("not `l2`"), "{error}");
-    assert!(Generator::of(network(false), Ball::linf(0.1), about()).is_err());
+    assert!(Generator::of(network(false), EpsBall::linf(0.1), about()).is_err());
     let mut other = generator(SIDE + 1, 0.1);
-    let (pictures, victim) = (pictures(SIDE, 1), victim(false));
-    let error = other.perturb(&pictures).unwrap_err().to_string();
+    let (images, victim) = (images(SIDE, 1), victim(false));
+    let error = other.perturb(&images).unwrap_err().to_string();
     assert!(error.contains("expected pictures of side 23, got 22"), "{error}");
-    let objective = objective(&victim, &pictures);
-    let error = other.attack(&victim, &pictures, &objective).err().unwrap().to_string();
+    let objective = objective(&victim, &images);
+    let error = other.attack(&victim, &images, &objective).err().unwrap().to_string();
     assert!(error.contains("expected a victim of side 23, got 22"), "{error}");
-    let never = |_: &[usize]| -> Result<(Pictures, Box<dyn Objective>)> { panic!("no batch is needed") };
+    let never = |_: &[usize]| -> Result<(Images, Box<dyn Objective>)> { panic!("no batch is needed") };
     let go = |_: &Progress| ControlFlow::Continue(());
     let training = Training::default();
     assert!(training.run(&mut other, &victim, 1, never, go).is_err());
@@ -175,7 +175,7 @@ fn what_does_not_fit_is_refused() {
 #[test]
 fn a_trained_generator_beats_noise() {
     let epsilon = 16.0 / 255.0;
-    let (all, victim) = (pictures(SIDE, 48), victim(false));
+    let (all, victim) = (images(SIDE, 48), victim(false));
     let (seen, unseen): (Vec<_>, Vec<_>) = ((0..32).collect(), (32..48).collect());
     let (seen, unseen) = (all.some(&seen).unwrap(), all.some(&unseen).unwrap());
     let mut generator = generator(SIDE, epsilon);
@@ -184,21 +184,21 @@ fn a_trained_generator_beats_noise() {
     assert_eq!((last.step, last.steps, generator.steps), (200, 200, 200));
     assert!(last.change > 0.1 && last.change <= 1.0, "{last:?}");
     // Noise at its strongest: ±ε. Share that errs, and mean loss.
-    let figures = |pictures: &Pictures| {
-        let objective = objective(&victim, pictures);
-        let of = |standings: &[crate::attack::Standing]| {
-            let reached = standings.iter().filter(|standing| standing.reached).count() as f64;
-            let score = standings.iter().map(|standing| standing.score).sum::<f64>();
-            [reached, score].map(|sum| sum / standings.len() as f64)
+    let figures = |images: &Images| {
+        let objective = objective(&victim, images);
+        let of = |statuses: &[crate::attack::AttackStatus]| {
+            let reached = statuses.iter().filter(|status| status.reached).count() as f64;
+            let score = statuses.iter().map(|status| status.score).sum::<f64>();
+            [reached, score].map(|sum| sum / statuses.len() as f64)
         };
         let mut stream = Stream::new(1, &[domain::TEST]);
-        let noisy = pictures.x.values::<f32>().iter().map(|x| {
+        let noisy = images.x.values::<f32>().iter().map(|x| {
             let change = if stream.unit() < 0.5 { -epsilon } else { epsilon };
             (x + change).clamp(0.0, 1.0)
         });
-        let noisy = Tensor::from_slice(&noisy.collect::<Vec<f32>>(), pictures.x.shape()).unwrap();
-        let ours = generator.attack(&victim, pictures, &objective).unwrap();
-        [of(&ours.standings), of(&victim::standings(&victim, &noisy, &objective).unwrap())]
+        let noisy = Tensor::from_slice(&noisy.collect::<Vec<f32>>(), images.x.shape()).unwrap();
+        let ours = generator.attack(&victim, images, &objective).unwrap();
+        [of(&ours.statuses), of(&victim::statuses(&victim, &noisy, &objective).unwrap())]
     };
     let ([[ours, score], [noise, noise_score]], other) = (figures(&seen), figures(&unseen));
     println!("{ours} {score} beside {noise} {noise_score}; {other:?} of others");
@@ -208,7 +208,7 @@ fn a_trained_generator_beats_noise() {
 
 #[test]
 fn a_penalty_makes_a_perturbation_smaller() {
-    let all = pictures(SIDE, 16);
+    let all = images(SIDE, 16);
     let change = |visibility: f32| {
         let training = Training { steps: 30, batch: 8, visibility, ..Training::default() };
         train(training, &mut generator(SIDE, 8.0 / 255.0), false, &all).change
@@ -219,7 +219,7 @@ fn a_penalty_makes_a_perturbation_smaller() {
 
 #[test]
 fn masks_are_led_astray_too() {
-    let all = pictures(SIDE, 16);
+    let all = images(SIDE, 16);
     let training = Training { steps: 40, batch: 8, ..Training::default() };
     let mut generator = generator(SIDE, 8.0 / 255.0);
     let victim = victim(true);
@@ -237,7 +237,7 @@ fn masks_are_led_astray_too() {
 
 #[test]
 fn training_is_the_same_at_any_thread_count_and_another_under_another_seed() {
-    let all = pictures(SIDE, 12);
+    let all = images(SIDE, 12);
     let run = |seed: u64| {
         let mut generator = generator(SIDE, 0.1);
         train(Training { steps: 4, batch: 5, seed, ..Training::default() }, &mut generator, false, &all);
@@ -250,14 +250,14 @@ fn training_is_the_same_at_any_thread_count_and_another_under_another_seed() {
 
 #[test]
 fn whoever_watches_may_end_it() {
-    let (all, victim) = (pictures(SIDE, 5), victim(false));
+    let (all, victim) = (images(SIDE, 5), victim(false));
     let mut generator = generator(SIDE, 0.1);
     let mut seen = Vec::new();
     let batch = |indices: &[usize]| {
         seen.extend_from_slice(indices);
-        let pictures = all.some(indices).unwrap();
-        let objective: Box<dyn Objective> = Box::new(objective(&victim, &pictures));
-        Ok((pictures, objective))
+        let images = all.some(indices).unwrap();
+        let objective: Box<dyn Objective> = Box::new(objective(&victim, &images));
+        Ok((images, objective))
     };
     let watch = |progress: &Progress| match progress.step {
         3 => ControlFlow::Break(()),
@@ -266,7 +266,7 @@ fn whoever_watches_may_end_it() {
     let training = Training { batch: 2, ..Training::default() };
     assert_eq!(training.run(&mut generator, &victim, 5, batch, watch).unwrap(), 3);
     assert_eq!(generator.steps, 3);
-    // Each picture once, before any comes twice.
+    // Each image once, before any comes twice.
     seen.sort_unstable();
     assert_eq!(seen, [0, 1, 2, 3, 4]);
 }
@@ -294,16 +294,16 @@ impl Victim for Exact {
 
 #[test]
 fn a_steps_gradients_are_those_of_the_loss() {
-    let (ball, pictures) = (Ball::linf(0.1), pictures(SIDE, 2));
+    let (ball, images) = (EpsBall::linf(0.1), images(SIDE, 2));
     let victim = Exact(network(false).to_dtype(DType::F64));
-    let objective = objective(&super::tests::victim(false), &pictures);
+    let objective = objective(&super::tests::victim(false), &images);
     let training = Training { normalized: false, visibility: 0.7, reached: 1.0, ..Training::default() };
     let (x, inside) = (
-        pictures.x.to_dtype(DType::F64),
-        pictures.inside.as_ref().map(|inside| inside.to_dtype(DType::F64)),
+        images.x.to_dtype(DType::F64),
+        images.inside.as_ref().map(|inside| inside.to_dtype(DType::F64)),
     );
     let own: Vec<f64> = {
-        let inside = pictures.inside.as_ref().unwrap().to_vec_f64();
+        let inside = images.inside.as_ref().unwrap().to_vec_f64();
         inside.chunks_exact(SIDE * SIDE * 3).map(|inside| inside.iter().sum()).collect()
     };
     // The loss as it is written, with nothing of the step in it.
@@ -323,7 +323,7 @@ fn a_steps_gradients_are_those_of_the_loss() {
         (of(0) + of(1)) / 2.0
     };
     let model = generator(SIDE, 0.1).model.to_dtype(DType::F64);
-    let found = training.step(&model, ball, &victim, &pictures, &objective, 0.0).unwrap();
+    let found = training.step(&model, ball, &victim, &images, &objective, 0.0).unwrap();
     for (k, (parameter, gradient)) in model.parameters.iter().zip(&found.gradients).enumerate() {
         // Along the gradient the loss rises by the gradient's length.
         let gradient = gradient.as_ref().unwrap();

@@ -17,15 +17,15 @@
 //! terms' gradients by x′ goes backward through the first.
 
 use super::{Generator, perturbed};
-use crate::attack::ball::Ball;
+use crate::attack::ball::EpsBall;
+use crate::attack::images::Images;
 use crate::attack::iterative::ascent;
-use crate::attack::objective::{Objective, Standing};
-use crate::attack::pictures::Pictures;
+use crate::attack::objective::{AttackStatus, Objective};
 use crate::attack::victim::{Victim, standings_of};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nn::{Mode, Model};
-use crate::optimizers::{Optimizer, Rule};
+use crate::optimizers::{Optimizer, OptimizerKind};
 use crate::random::{Stream, domain};
 use crate::tensor::Tensor;
 use std::ops::ControlFlow;
@@ -108,7 +108,7 @@ impl Training {
         generator: &mut Generator,
         victim: &dyn Victim,
         samples: usize,
-        mut batch: impl FnMut(&[usize]) -> Result<(Pictures, Box<dyn Objective>)>,
+        mut batch: impl FnMut(&[usize]) -> Result<(Images, Box<dyn Objective>)>,
         mut watch: impl FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<usize> {
         self.check()?;
@@ -124,13 +124,13 @@ impl Training {
         if generator.model.device() != victim.device() {
             generator.model = generator.model.to_device(victim.device())?;
         }
-        let mut optimizer = Optimizer::new(Rule::adam(), self.learning_rate)?;
+        let mut optimizer = Optimizer::new(OptimizerKind::adam(), self.learning_rate)?;
         let mut order = Order { seed: self.seed, samples, round: 0, left: Vec::new() };
         for step in 0..self.steps {
-            let (pictures, objective) = batch(&order.next(self.batch))?;
-            generator.check_side("pictures", pictures.side())?;
+            let (images, objective) = batch(&order.next(self.batch))?;
+            generator.check_side("pictures", images.side())?;
             let done = step as f32 / self.steps as f32;
-            let found = self.step(&generator.model, ball, victim, &pictures, &*objective, done)?;
+            let found = self.step(&generator.model, ball, victim, &images, &*objective, done)?;
             let progress = found.progress(step + 1, self.steps);
             optimizer.factors = [1.0 - done; 2];
             optimizer.begin_step();
@@ -147,33 +147,33 @@ impl Training {
     pub(super) fn step(
         &self,
         model: &Model,
-        ball: Ball,
+        ball: EpsBall,
         victim: &dyn Victim,
-        pictures: &Pictures,
+        images: &Images,
         objective: &dyn Objective,
         done: f32,
     ) -> Result<Found> {
         let (device, dtype) = (victim.device(), model.parameters[0].value.dtype());
         let there = |tensor: &Tensor| tensor.to_dtype(dtype).to_device(device);
-        let x = there(&pictures.x)?;
-        let inside = pictures.inside.as_ref().map(there).transpose()?;
+        let x = there(&images.x)?;
+        let inside = images.inside.as_ref().map(there).transpose()?;
         let (y, pass) = perturbed(model, ball, &x, inside.as_ref(), Mode::train(self.seed, 0))?;
-        let numbers: Vec<usize> = (0..pictures.len()).collect();
+        let numbers: Vec<usize> = (0..images.len()).collect();
         let (logits, gradient) =
             ascent(victim, &y.detach(), &numbers, objective, done, inside.as_ref())?;
-        let standings = standings_of(&logits, &numbers, objective);
+        let statuses = standings_of(&logits, &numbers, objective);
 
         let host = |tensor: &Tensor| Ok::<_, Error>(tensor.to_device(Device::Cpu)?.to_vec_f64());
         let (before, after, mut up) = (host(&x)?, host(&y)?, host(&gradient)?);
-        let inside = pictures.inside.as_ref().map(|inside| inside.to_vec_f64());
-        let each = up.len() / pictures.len();
-        let (epsilon, share) = (ball.epsilon as f64, 1.0 / pictures.len() as f64);
+        let inside = images.inside.as_ref().map(|inside| inside.to_vec_f64());
+        let each = up.len() / images.len();
+        let (epsilon, share) = (ball.epsilon as f64, 1.0 / images.len() as f64);
         let mut squares = 0.0;
         for (i, up) in up.chunks_exact_mut(each).enumerate() {
             let at = i * each..(i + 1) * each;
             let own = inside.as_ref().map_or(each as f64, |inside| inside[at.clone()].iter().sum());
             let total = epsilon * up.iter().map(|g| g.abs()).sum::<f64>();
-            let weight = if standings[i].reached { self.reached as f64 } else { 1.0 };
+            let weight = if statuses[i].reached { self.reached as f64 } else { 1.0 };
             let weight = match (self.normalized, total > 0.0) {
                 (false, _) => weight,
                 (true, true) => weight / total,
@@ -195,7 +195,7 @@ impl Training {
         let mut all = y.backward_from(up)?;
         let gradients = pass.leaves.iter().map(|leaf| all.take(leaf)).collect();
         // The leaves share the parameters' memory: gone, the parameters can change in place.
-        Ok(Found { gradients, moving: pass.moving, standings, change: (squares * share).sqrt() })
+        Ok(Found { gradients, moving: pass.moving, statuses, change: (squares * share).sqrt() })
     }
 }
 
@@ -204,15 +204,15 @@ pub(super) struct Found {
     /// One a parameter.
     pub gradients: Vec<Option<Tensor>>,
     moving: Vec<(usize, Tensor)>,
-    standings: Vec<Standing>,
+    statuses: Vec<AttackStatus>,
     change: f64,
 }
 
 impl Found {
     fn progress(&self, step: usize, steps: usize) -> Progress {
-        let n = self.standings.len() as f64;
-        let score = self.standings.iter().map(|standing| standing.score).sum::<f64>() / n;
-        let success = self.standings.iter().filter(|standing| standing.reached).count() as f64 / n;
+        let n = self.statuses.len() as f64;
+        let score = self.statuses.iter().map(|status| status.score).sum::<f64>() / n;
+        let success = self.statuses.iter().filter(|status| status.reached).count() as f64 / n;
         Progress { step, steps, score, success, change: self.change }
     }
 }

@@ -2,16 +2,16 @@
 //! Winograd's convolution, short rows.
 
 mod activation;
-pub mod gemm;
+pub(crate) mod gemm;
 pub mod limits;
-pub mod low_rank;
-pub mod math;
-pub mod prepack;
+pub(crate) mod low_rank;
+pub(crate) mod math;
+pub(crate) mod prepack;
 pub mod simd;
-pub mod skinny_gemm;
+pub(crate) mod skinny_gemm;
 pub mod threads;
-pub mod transpose;
-pub mod winograd;
+pub(crate) mod transpose;
+pub(crate) mod winograd;
 
 /// The number of elements that axes have, or more than any slice has.
 pub(crate) fn elements(axes: &[usize]) -> usize {

@@ -1,4 +1,4 @@
-//! The two gradients of a dense layer with few rows ([`super::gemm::thin`] is the way forward): the bytes of the
+//! The two gradients of a dense layer with few rows ([`super::gemm::skinny_gemm`] is the way forward): the bytes of the
 //! weights bind, so they are read once, and their gradient is written once, row by row where it lies.
 
 use super::simd::{self, Isa, Kernel, Vector, dispatch, prefetch};
@@ -38,7 +38,7 @@ impl Kernel for Dots<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         // Four rows of B; with as many of A as leave room for it, 24 or 12 sums.
-        let most = if V::TILE_ROWS >= 14 { 6 } else { 3 };
+        let most = if V::MR >= 14 { 6 } else { 3 };
         let height = self.rows.div_ceil(self.rows.div_ceil(most));
         let mut at = self.range.start;
         while at < self.range.end {
@@ -137,8 +137,10 @@ impl TransposeTimes<'_> {
             return;
         }
         assert_eq!(out.len(), self.count * self.columns);
-        let stream = simd::streams(out, self.columns);
-        threads::for_each_chunk(out, BLOCK * self.columns, |i, out| self.block(i * BLOCK, out, stream));
+        let non_temporal = simd::wants_non_temporal(out, self.columns);
+        threads::for_each_chunk(out, BLOCK * self.columns, |i, out| {
+            self.block(i * BLOCK, out, non_temporal)
+        });
     }
 
     /// As many rows of C as fit `out`, from `first` on, on this thread.
@@ -149,7 +151,7 @@ impl TransposeTimes<'_> {
     }
 
     /// At most BLOCK rows.
-    fn block(self, first: usize, out: &mut [f32], stream: bool) {
+    fn block(self, first: usize, out: &mut [f32], non_temporal: bool) {
         let TransposeTimes { isa, a, count, b, columns } = self;
         let (rows, height) = (a.len() / count, out.len() / columns);
         assert_eq!((a.len(), b.len(), out.len()), (rows * count, rows * columns, height * columns));
@@ -159,7 +161,7 @@ impl TransposeTimes<'_> {
         for (row, to) in gathered.chunks_mut(STEP).take(rows).enumerate() {
             to[..height].copy_from_slice(&a[row * count + first..][..height]);
         }
-        dispatch(isa, Outer { a: &gathered, b, rows, columns, out, stream });
+        dispatch(isa, Outer { a: &gathered, b, rows, columns, out, non_temporal });
     }
 }
 
@@ -169,7 +171,7 @@ struct Outer<'a> {
     rows: usize,
     columns: usize,
     out: &'a mut [f32],
-    stream: bool,
+    non_temporal: bool,
 }
 
 impl Kernel for Outer<'_> {
@@ -179,7 +181,7 @@ impl Kernel for Outer<'_> {
         let height = self.out.len() / self.columns;
         let mut at = 0;
         while at < height {
-            let (rest, wide) = (height - at, V::TILE_ROWS >= 14);
+            let (rest, wide) = (height - at, V::MR >= 14);
             // SAFETY: inside `dispatch`; so many rows of C are left. 28 or 12 sums, with 4 or 2 vectors of B and
             // one of A, fill the registers.
             unsafe {
@@ -242,7 +244,7 @@ impl Outer<'_> {
             for (m, sums) in sums.iter().enumerate() {
                 let out = self.out.as_mut_ptr().add((at + m) * self.columns + column);
                 for (n, &sum) in sums.iter().enumerate() {
-                    simd::store::<V, FULL>(sum, out.add(n * V::LANES), lanes, self.stream);
+                    simd::store::<V, FULL>(sum, out.add(n * V::LANES), lanes, self.non_temporal);
                 }
             }
         }

@@ -141,7 +141,6 @@ impl<'a, T> Pieces<'a, T> {
 
     /// # Safety
     /// No piece is asked for twice.
-    #[expect(clippy::mut_from_ref, reason = "pieces do not overlap, and each is handed out once")]
     unsafe fn get(&self, i: usize) -> &'a mut [T] {
         assert!(i < self.count());
         let start = i * self.size;

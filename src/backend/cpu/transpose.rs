@@ -12,7 +12,7 @@ pub const ROWS: usize = 16;
 const LONGEST: usize = 64;
 
 /// Where elements go, for rows of one length.
-pub struct Turn {
+pub struct TransposedRows {
     columns: usize,
     /// Of the first column's lanes in the rows.
     lanes: [u32; ROWS],
@@ -20,7 +20,7 @@ pub struct Turn {
     rows: Vec<u32>,
 }
 
-impl Turn {
+impl TransposedRows {
     /// None where rows are too long for it (or empty).
     pub fn new(columns: usize) -> Option<Self> {
         if columns == 0 || columns > LONGEST {
@@ -28,7 +28,7 @@ impl Turn {
         }
         let rows = (0..ROWS * columns).map(|i| (i % columns * ROWS + i / columns) as u32);
         let lanes = std::array::from_fn(|row| (row * columns) as u32);
-        Some(Turn { columns, lanes, rows: rows.collect() })
+        Some(TransposedRows { columns, lanes, rows: rows.collect() })
     }
 
     /// Turns the rows of the inputs, all alike, in groups: `f` gets the number of a group's first row and its
@@ -93,7 +93,7 @@ impl Turn {
                 unsafe {
                     let from = rows.as_ptr().add(half * self.columns + j);
                     let to = columns.as_mut_ptr().cast::<f32>().add(j * ROWS + half);
-                    turn_square::<V>(from, self.columns, V::LANES, to, ROWS);
+                    transpose_tile::<V>(from, self.columns, V::LANES, to, ROWS);
                 }
             }
             for (j, lanes) in columns.iter_mut().enumerate().skip(squares) {
@@ -109,7 +109,7 @@ impl Turn {
     /// The way back.
     ///
     /// # Safety
-    /// As [`Turn::columns`].
+    /// As [`TransposedRows::columns`].
     #[inline(always)]
     unsafe fn rows<V: Vector>(&self, columns: &[[f32; ROWS]], rows: &mut [f32]) {
         assert!(rows.len() == ROWS * self.columns && columns.len() == self.columns);
@@ -122,7 +122,7 @@ impl Turn {
                     unsafe {
                         let from = columns.as_ptr().cast::<f32>().add(j * ROWS + half);
                         let to = rows.as_mut_ptr().add(half * self.columns + j);
-                        turn_square::<V>(from, ROWS, V::LANES, to, self.columns);
+                        transpose_tile::<V>(from, ROWS, V::LANES, to, self.columns);
                     }
                 }
             }
@@ -145,7 +145,7 @@ impl Turn {
 /// Inside [`super::simd::dispatch`] of the vector's instruction set; a vector in each of the `count` rows and in each of
 /// LANES columns.
 #[inline(always)]
-pub unsafe fn turn_square<V: Vector>(
+pub unsafe fn transpose_tile<V: Vector>(
     from: *const f32,
     from_step: usize,
     count: usize,
@@ -220,7 +220,7 @@ mod tests {
     use super::*;
 
     /// Adds the row's number to every element of a, and the element of b.
-    struct AddRow<'a>(&'a Turn, [&'a [f32]; 2], &'a mut [f32]);
+    struct AddRow<'a>(&'a TransposedRows, [&'a [f32]; 2], &'a mut [f32]);
     impl Kernel for AddRow<'_> {
         type Output = ();
         #[inline(always)]
@@ -245,7 +245,7 @@ mod tests {
     fn rows_come_back_where_they_were_whatever_their_number_and_length() {
         for isa in supported() {
             for columns in [1, 2, 7, 16, 21, 64] {
-                let turn = Turn::new(columns).unwrap();
+                let turn = TransposedRows::new(columns).unwrap();
                 for rows in [0, 1, 15, 16, 17, 48, 53] {
                     let a: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
                     let b: Vec<f32> = (0..rows * columns).map(|i| (i * i % 17) as f32).collect();
@@ -257,6 +257,6 @@ mod tests {
                 }
             }
         }
-        assert!(Turn::new(0).is_none() && Turn::new(LONGEST + 1).is_none());
+        assert!(TransposedRows::new(0).is_none() && TransposedRows::new(LONGEST + 1).is_none());
     }
 }

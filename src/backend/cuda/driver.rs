@@ -1,6 +1,6 @@
 //! The seam between what is to run and what runs it.
 
-use super::{Argument, Size};
+use super::{Argument, LaunchConfig};
 use crate::error::Result;
 
 /// A function of `kernels/<module>.cu`.
@@ -37,7 +37,7 @@ pub(crate) trait Driver: Send + Sync {
 
     /// # Safety
     /// [`super::Cuda::launch`]'s contract.
-    unsafe fn launch(&self, kernel: Kernel, size: Size, arguments: &[Argument]) -> Result<()>;
+    unsafe fn launch(&self, kernel: Kernel, size: LaunchConfig, arguments: &[Argument]) -> Result<()>;
 
     /// Kernels that were launched, how often, and their seconds, where somebody asked for that
     /// (`ATROUS_CUDA_PROFILE`).
@@ -68,7 +68,7 @@ pub(crate) trait Driver: Send + Sync {
 
     /// A way for batches of this many bytes.
     #[cfg_attr(not(feature = "checkpoint"), allow(dead_code))] // Training, a feature of its own, does it.
-    fn stage(&self, bytes: usize) -> Result<Box<dyn Stage>>;
+    fn stage(&self, bytes: usize) -> Result<Box<dyn PinnedBuffer>>;
 
     /// Seconds that what `run` asks for takes, by the device's own clock.
     fn timed(&self, run: &mut dyn FnMut() -> Result<()>) -> Result<f64>;
@@ -77,7 +77,7 @@ pub(crate) trait Driver: Send + Sync {
 /// A way for batches to the device beside the device's other work: a buffer there, and one here that the
 /// device reads by itself.
 #[cfg_attr(not(feature = "checkpoint"), allow(dead_code))] // Training, a feature of its own, does it.
-pub(crate) trait Stage: Send {
+pub(crate) trait PinnedBuffer: Send {
     /// Sends bytes off, as many as the stage is for; returns before they are there.
     fn fill(&mut self, from: &[u8]) -> Result<()>;
 

@@ -2,7 +2,7 @@
 //! (`kernels/emulator`). Slow, and exact about what is wrong: memory is as large as it was asked
 //! for and NaN until written, and threads run in the order that is asked for.
 
-use super::{Argument, Driver, Kernel, Size, Stage, pointers};
+use super::{Argument, Driver, Kernel, LaunchConfig, PinnedBuffer, pointers};
 use crate::error::{Error, Result};
 use crate::files::explain;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
@@ -85,7 +85,7 @@ fn contents(sizes: &HashMap<u64, usize>, arguments: &[Argument]) -> BTreeMap<u64
 /// One launch as `replay.cpp` reads it (little-endian).
 fn record(
     kernel: Kernel,
-    size: Size,
+    size: LaunchConfig,
     arguments: &[Argument],
     before: &BTreeMap<u64, Vec<u8>>,
     after: &BTreeMap<u64, Vec<u8>>,
@@ -118,7 +118,7 @@ pub(super) struct EmulatedDriver;
 
 /// A request of a captured graph.
 enum Request {
-    Launch(Kernel, Size, Vec<Argument>),
+    Launch(Kernel, LaunchConfig, Vec<Argument>),
     /// From, to, bytes.
     Copy(u64, u64, usize),
 }
@@ -160,9 +160,9 @@ fn graphs() -> MutexGuard<'static, Graphs> {
     GRAPHS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-struct EmulatedStage(Vec<u8>);
+struct EmulatedPinnedBuffer(Vec<u8>);
 
-impl Stage for EmulatedStage {
+impl PinnedBuffer for EmulatedPinnedBuffer {
     fn fill(&mut self, from: &[u8]) -> Result<()> {
         self.0.copy_from_slice(from);
         Ok(())
@@ -236,7 +236,7 @@ impl Driver for EmulatedDriver {
         Ok(())
     }
 
-    unsafe fn launch(&self, kernel: Kernel, size: Size, arguments: &[Argument]) -> Result<()> {
+    unsafe fn launch(&self, kernel: Kernel, size: LaunchConfig, arguments: &[Argument]) -> Result<()> {
         if write_down(|| Request::Launch(kernel, size, arguments.to_vec())) {
             return Ok(());
         }
@@ -317,8 +317,8 @@ impl Driver for EmulatedDriver {
         graphs().all.remove(&graph);
     }
 
-    fn stage(&self, bytes: usize) -> Result<Box<dyn Stage>> {
-        Ok(Box::new(EmulatedStage(vec![0xFF; bytes])))
+    fn stage(&self, bytes: usize) -> Result<Box<dyn PinnedBuffer>> {
+        Ok(Box::new(EmulatedPinnedBuffer(vec![0xFF; bytes])))
     }
 
     fn timed(&self, run: &mut dyn FnMut() -> Result<()>) -> Result<f64> {

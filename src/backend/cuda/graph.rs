@@ -9,7 +9,7 @@
 //! - **Nothing goes between the CPU's memory and the device's** while capturing, and nobody waits: an error
 //!   says so. Other threads' requests wait until the capture is over.
 
-use super::{Cuda, Kernel, Memory, Pool, Size, arguments};
+use super::{Cuda, Kernel, LaunchConfig, Memory, Pool, arguments};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::DType;
@@ -18,14 +18,14 @@ use std::sync::{Arc, PoisonError};
 
 /// Numbers that a captured graph finds in the device's memory.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Now {
+pub struct ReplayParams {
     /// Step of the run, which dropout's random numbers are a function of.
     pub step: u64,
     /// Learning rates: of the network's head, and of its base.
     pub rates: [f32; 2],
 }
 
-/// Where its parts are, in bytes, for kernels (`struct Now` of `kernels/graph.cu`).
+/// Where its parts are, in bytes, for kernels (`struct ReplayParams` of `kernels/graph.cu`).
 const STEP: u64 = 0;
 const RATES: u64 = 8;
 const BYTES: usize = 16;
@@ -96,10 +96,10 @@ impl Graph {
         // The kernel must be there before: to load it is no work of the stream's.
         let pool = Arc::new(Pool::of_graph(cuda));
         let changing = cuda.allocate_from(&pool, BYTES, DType::U8)?;
-        set(cuda, &changing, Now::default())?;
+        set(cuda, &changing, ReplayParams::default())?;
         // What eager steps used is free, and the graph will want as much.
         cuda.trim();
-        let turn = cuda.turn.write().unwrap_or_else(PoisonError::into_inner);
+        let capture_guard = cuda.capture_guard.write().unwrap_or_else(PoisonError::into_inner);
         cuda.driver.begin_capture()?;
         let capture = Capture { cuda, pool: pool.clone(), changing: changing.address() };
         CAPTURE.set(Some(capture));
@@ -108,30 +108,30 @@ impl Graph {
         end.panics = false;
         drop(end);
         let handle = cuda.driver.end_capture()?;
-        drop(turn);
+        drop(capture_guard);
         // From here on it is released with the graph.
         let graph = Graph { cuda, handle, changing, _pool: pool };
         Ok((result?, graph))
     }
 
     /// Asks the device to do all of it, with these numbers.
-    pub fn replay(&self, now: Now) -> Result<()> {
+    pub fn replay(&self, now: ReplayParams) -> Result<()> {
         set(self.cuda, &self.changing, now)?;
-        let _turn = self.cuda.turn();
+        let _capture_guard = self.cuda.capture_guard();
         self.cuda.driver.replay(self.handle)
     }
 }
 
-fn set(cuda: &Cuda, changing: &Memory, now: Now) -> Result<()> {
+fn set(cuda: &Cuda, changing: &Memory, now: ReplayParams) -> Result<()> {
     let all = arguments![changing, now.step, now.rates[0], now.rates[1]];
-    let size = Size { grid: [1; 3], block: [1; 3], shared: 0 };
+    let size = LaunchConfig { grid: [1; 3], block: [1; 3], shared: 0 };
     // SAFETY: `changing` is the 16 bytes of the kernel's struct.
     unsafe { cuda.launch(Kernel::of("graph", "graph_set"), size, &all) }
 }
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        let _turn = self.cuda.turn();
+        let _capture_guard = self.cuda.capture_guard();
         self.cuda.driver.release(self.handle);
     }
 }

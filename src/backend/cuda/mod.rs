@@ -22,7 +22,7 @@ mod real;
 pub(crate) mod staging;
 mod tensor;
 
-pub(crate) use driver::{Driver, Kernel, Stage};
+pub(crate) use driver::{Driver, Kernel, PinnedBuffer};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -36,7 +36,7 @@ pub(crate) struct Cuda {
     driver: Box<dyn Driver>,
     pool: Arc<Pool>,
     /// Held while a thread captures, so that no other's requests come among those.
-    turn: RwLock<()>,
+    capture_guard: RwLock<()>,
 }
 
 /// Memory that tensors gave back, by size.
@@ -63,7 +63,7 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         if let Some(cuda) = self.graphs {
-            let _turn = cuda.turn();
+            let _capture_guard = cuda.capture_guard();
             // Replays that still use it come first.
             let _ = cuda.driver.synchronize();
             self.take_all().into_iter().for_each(|address| cuda.driver.free(address));
@@ -83,7 +83,7 @@ impl Cuda {
         let driver = driver_of(device)?;
         let pool = Arc::new(Pool { free: Mutex::default(), graphs: None });
         let cuda: &'static Cuda =
-            Box::leak(Box::new(Cuda { device, driver, pool, turn: RwLock::default() }));
+            Box::leak(Box::new(Cuda { device, driver, pool, capture_guard: RwLock::default() }));
         open.push(cuda);
         Ok(cuda)
     }
@@ -120,7 +120,7 @@ impl Cuda {
     pub fn upload(&'static self, bytes: &[u8], len: usize, dtype: DType) -> Result<Memory> {
         let memory = self.allocate(len, dtype)?;
         assert_eq!(bytes.len(), memory.bytes());
-        let _turn = self.not_while_capturing("an upload")?;
+        let _capture_guard = self.not_while_capturing("an upload")?;
         self.driver.upload(bytes, memory.address)?;
         Ok(memory)
     }
@@ -135,7 +135,7 @@ impl Cuda {
     /// The content of one buffer into another of the same size.
     pub fn copy(&self, from: &Memory, to: &Memory) -> Result<()> {
         assert_eq!(from.bytes(), to.bytes());
-        let _turn = self.turn();
+        let _capture_guard = self.capture_guard();
         self.driver.copy(from.address, to.address, from.bytes())
     }
 
@@ -147,13 +147,13 @@ impl Cuda {
 
     /// A way for batches of this many bytes: see [`staging::Staging`].
     #[cfg_attr(not(feature = "checkpoint"), allow(dead_code))] // Training, a feature of its own, does it.
-    fn stage(&self, bytes: usize) -> Result<Box<dyn Stage>> {
+    fn stage(&self, bytes: usize) -> Result<Box<dyn PinnedBuffer>> {
         self.driver.stage(bytes)
     }
 
     /// Gives all memory that is kept for reuse back to the device; false where there was none.
     fn trim(&self) -> bool {
-        let _turn = self.turn();
+        let _capture_guard = self.capture_guard();
         let kept = self.pool.take_all();
         // Launches that still use it come first.
         let idle = !kept.is_empty() && self.driver.synchronize().is_ok();
@@ -163,13 +163,13 @@ impl Cuda {
 
     /// Waits while another thread captures: in the middle of a capture the driver must not be asked for
     /// anything else of the same stream, not even to wait. Nobody who holds a turn may ask for another.
-    fn turn(&self) -> Option<RwLockReadGuard<'_, ()>> {
+    fn capture_guard(&self) -> Option<RwLockReadGuard<'_, ()>> {
         let mine = graph::is_capturing(self);
-        (!mine).then(|| self.turn.read().unwrap_or_else(PoisonError::into_inner))
+        (!mine).then(|| self.capture_guard.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn not_while_capturing(&self, what: &str) -> Result<RwLockReadGuard<'_, ()>> {
-        self.turn().ok_or_else(|| {
+        self.capture_guard().ok_or_else(|| {
             Error::Device(format!(
                 "{what} cannot be part of a captured graph: its values would be frozen"
             ))
@@ -182,11 +182,16 @@ impl Cuda {
     /// The arguments are the kernel's parameters in number, order and type, and with this grid the
     /// kernel reads and writes within the buffers among them, and writes only into those that no
     /// tensor but the result holds.
-    pub unsafe fn launch(&self, kernel: Kernel, size: Size, arguments: &[Argument]) -> Result<()> {
+    pub unsafe fn launch(
+        &self,
+        kernel: Kernel,
+        size: LaunchConfig,
+        arguments: &[Argument],
+    ) -> Result<()> {
         if size.grid.contains(&0) {
             return Ok(());
         }
-        let _turn = self.turn();
+        let _capture_guard = self.capture_guard();
         // SAFETY: passed on to the caller.
         unsafe { self.driver.launch(kernel, size, arguments) }
     }
@@ -206,7 +211,7 @@ impl Cuda {
     ) -> Result<()> {
         let (name, threads) = if is_wide(channels) { (names[1], n / 4) } else { (names[0], n) };
         // SAFETY: passed on to the caller.
-        unsafe { self.launch(Kernel::of(module, name), Size::elements(threads), arguments) }
+        unsafe { self.launch(Kernel::of(module, name), LaunchConfig::elements(threads), arguments) }
     }
 
     /// Seconds that what `run` asks for takes, by the device's own clock.
@@ -216,7 +221,7 @@ impl Cuda {
 
     /// Waits until everything that was asked for is done; tells of faults on the way.
     pub fn synchronize(&self) -> Result<()> {
-        let _turn = self.not_while_capturing("to wait")?;
+        let _capture_guard = self.not_while_capturing("to wait")?;
         self.driver.synchronize()
     }
 }
@@ -323,18 +328,18 @@ pub(crate) fn is_wide(channels: usize) -> bool {
 /// How many blocks, of how many threads, with how much dynamic shared memory.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(any(feature = "cuda", feature = "emulator")), allow(dead_code))]
-pub(crate) struct Size {
+pub(crate) struct LaunchConfig {
     pub grid: [u32; 3],
     pub block: [u32; 3],
     pub shared: u32,
 }
 
-impl Size {
+impl LaunchConfig {
     /// A thread an element; of very many elements each thread takes several, a grid apart. 2^16
     /// blocks are 30 times what the largest device holds at once.
     pub fn elements(n: usize) -> Self {
         let blocks = n.div_ceil(THREADS as usize).min(1 << 16) as u32;
-        Size { grid: [blocks, 1, 1], block: [THREADS, 1, 1], shared: 0 }
+        LaunchConfig { grid: [blocks, 1, 1], block: [THREADS, 1, 1], shared: 0 }
     }
 
     /// A thread a row of f32, in blocks that bring their rows to shared memory where they fit there (48 KiB);
@@ -342,7 +347,13 @@ impl Size {
     pub fn rows(rows: usize, columns: usize) -> (Self, bool) {
         let bytes = columns.saturating_mul(THREADS as usize * 4);
         let staged = bytes <= 48 << 10;
-        (Size { shared: if staged { bytes as u32 } else { 0 }, ..Size::elements(rows) }, staged)
+        (
+            LaunchConfig {
+                shared: if staged { bytes as u32 } else { 0 },
+                ..LaunchConfig::elements(rows)
+            },
+            staged,
+        )
     }
 
     /// This grid of these blocks; an error where it is larger than a device takes.
@@ -352,7 +363,7 @@ impl Size {
             let message = format!("a grid of {grid:?} blocks is more than a device takes ({most:?})");
             return Err(Error::argument("launch", message));
         }
-        Ok(Size { grid: grid.map(|n| n as u32), block, shared: 0 })
+        Ok(LaunchConfig { grid: grid.map(|n| n as u32), block, shared: 0 })
     }
 }
 
@@ -446,7 +457,7 @@ impl Memory {
     /// Waits for what was asked for, and copies the bytes to the CPU's memory.
     pub(crate) fn download(&self, to: &mut [u8]) -> Result<()> {
         assert_eq!(to.len(), self.bytes());
-        let _turn = self.cuda.not_while_capturing("a download")?;
+        let _capture_guard = self.cuda.not_while_capturing("a download")?;
         self.cuda.driver.download(self.address, to)
     }
 }

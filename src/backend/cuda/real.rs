@@ -1,6 +1,8 @@
 //! NVIDIA's driver, looked for when the program runs: the same binary starts where there is none.
 
-use super::{Argument, DeviceInfo, Driver, Found, Kernel, Size, Stage, compiler, pointers};
+use super::{
+    Argument, DeviceInfo, Driver, Found, Kernel, LaunchConfig, PinnedBuffer, compiler, pointers,
+};
 use crate::error::{Error, Result};
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{
@@ -198,7 +200,7 @@ impl Driver for RealDriver {
         self.check("cuMemcpyDtoD", copied)
     }
 
-    unsafe fn launch(&self, kernel: Kernel, size: Size, arguments: &[Argument]) -> Result<()> {
+    unsafe fn launch(&self, kernel: Kernel, size: LaunchConfig, arguments: &[Argument]) -> Result<()> {
         self.enter()?;
         let function = self.function(kernel)?;
         let [grid, block] = [size.grid, size.block].map(|[x, y, z]| (x, y, z));
@@ -245,7 +247,7 @@ impl Driver for RealDriver {
 
     fn begin_capture(&self) -> Result<()> {
         self.enter()?;
-        // Relaxed: memory is allocated meanwhile. No other thread asks for anything (`Cuda::turn`).
+        // Relaxed: memory is allocated meanwhile. No other thread asks for anything (`Cuda::capture_guard`).
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
         // SAFETY: the stream is this driver's.
         self.check("cuStreamBeginCapture", unsafe { result::stream::begin_capture(self.stream, mode) })
@@ -277,17 +279,17 @@ impl Driver for RealDriver {
         }
     }
 
-    fn stage(&self, bytes: usize) -> Result<Box<dyn Stage>> {
+    fn stage(&self, bytes: usize) -> Result<Box<dyn PinnedBuffer>> {
         self.enter()?;
         let bytes = bytes.max(1);
-        // SAFETY: memory of the driver's, given back by `RealStage::drop`.
+        // SAFETY: memory of the driver's, given back by `RealPinnedBuffer::drop`.
         let pinned = self.check("cuMemHostAlloc", unsafe { result::malloc_host(bytes, 0) })?;
         let event = || {
             let flags = CUevent_flags::CU_EVENT_DISABLE_TIMING;
             self.check("cuEventCreate", result::event::create(flags))
         };
         let copies = result::stream::create(result::stream::StreamKind::NonBlocking);
-        Ok(Box::new(RealStage {
+        Ok(Box::new(RealPinnedBuffer {
             index: self.index,
             context: self.context,
             work: self.stream,
@@ -327,7 +329,7 @@ impl Driver for RealDriver {
 
 /// Copies go on a stream of their own. Two events keep them apart from the work: a buffer is not overwritten
 /// before it was read (`emptied`), and not read before it is whole (`filled`).
-struct RealStage {
+struct RealPinnedBuffer {
     index: usize,
     context: CUcontext,
     work: CUstream,
@@ -340,9 +342,9 @@ struct RealStage {
 }
 
 // SAFETY: the handles are the driver's, the pinned memory is this stage's alone.
-unsafe impl Send for RealStage {}
+unsafe impl Send for RealPinnedBuffer {}
 
-impl RealStage {
+impl RealPinnedBuffer {
     fn check<T>(&self, what: &str, result: Result<T, DriverError>) -> Result<T> {
         result.map_err(|error| explained(self.index, what, error))
     }
@@ -353,7 +355,7 @@ impl RealStage {
     }
 }
 
-impl Stage for RealStage {
+impl PinnedBuffer for RealPinnedBuffer {
     fn fill(&mut self, from: &[u8]) -> Result<()> {
         assert_eq!(from.len(), self.bytes);
         self.enter()?;
@@ -386,7 +388,7 @@ impl Stage for RealStage {
     }
 }
 
-impl Drop for RealStage {
+impl Drop for RealPinnedBuffer {
     fn drop(&mut self) {
         if self.enter().is_err() {
             return;

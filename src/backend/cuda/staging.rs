@@ -5,7 +5,7 @@
 // Training, a feature of its own, does it.
 #![cfg_attr(not(feature = "checkpoint"), allow(dead_code))]
 
-use super::{Cuda, Stage};
+use super::{Cuda, PinnedBuffer};
 use crate::error::{Error, Result};
 use crate::pool;
 use crate::tensor::{DType, Tensor};
@@ -13,7 +13,7 @@ use crate::tensor::{DType, Tensor};
 /// One tensor's place, and the way to it.
 pub(crate) struct Staging {
     cuda: &'static Cuda,
-    stage: Box<dyn Stage>,
+    stage: Box<dyn PinnedBuffer>,
     /// What the work reads.
     pub tensor: Tensor,
 }
@@ -36,7 +36,7 @@ impl Staging {
         if !self.fits(values) {
             return Err(Error::shape("staging", self.tensor.shape(), values.shape()));
         }
-        let _turn = self.cuda.not_while_capturing("sending a batch")?;
+        let _capture_guard = self.cuda.not_while_capturing("sending a batch")?;
         self.stage.fill(match values.dtype() {
             DType::U8 => values.as_u8().unwrap_or_default(),
             _ => pool::bytes(values.as_slice::<f32>().unwrap_or_default()),
@@ -45,7 +45,7 @@ impl Staging {
 
     /// Puts the values that were sent last into the tensor, after everything the device was asked before.
     pub fn receive(&mut self) -> Result<()> {
-        let _turn = self.cuda.not_while_capturing("receiving a batch")?;
+        let _capture_guard = self.cuda.not_while_capturing("receiving a batch")?;
         self.stage.empty(self.tensor.memory().address())
     }
 }

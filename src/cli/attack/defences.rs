@@ -1,22 +1,22 @@
 //! The table of defences: each judged on pictures as they are, attacked by somebody who does not know of
 //! it, and by somebody who does.
 
-use super::experiment::{Contender, Experiment};
+use super::experiment::{Experiment, NamedVictim};
 use super::output::of_255;
-use crate::cli::progress::{self, asked_to_stop, bar, going_on};
+use crate::cli::progress::{self, asked_to_stop, bar, check_interrupted};
 use atrous::attack::defence::detector::{FALSE_ALARMS, scores};
 use atrous::attack::defence::distance::Distance;
-use atrous::attack::defence::learnt::{Learnt, Lessons};
+use atrous::attack::defence::learnt::{DetectorConfig, LearnedDetector};
 use atrous::attack::defence::{
-    Adversarial, Cooled, Defended, Detection, Detector, Distillation, Guarded, Keep, Moments, Party,
-    Pca, Squeeze, Transform, Undetected, measure,
+    Adversarial, CovarianceSums, Defended, Detection, Detector, Distillation, Evaluator, Guarded, Keep,
+    Pca, Squeeze, TemperatureScaled, Transform, Undetected, measure,
 };
-use atrous::attack::{Aim, Ball, Iterative, LabelObjective, Network, Pictures, Victim};
+use atrous::attack::{AttackTarget, EpsBall, Images, Iterative, LabelObjective, Network, Victim};
 use atrous::data::CLASSES;
 use atrous::nn::Model;
 use atrous::ops;
 use atrous::predict::{self, THRESHOLD};
-use atrous::train::{Pace, Plan, Trainer};
+use atrous::train::{CheckpointPolicy, TrainConfig, Trainer};
 use atrous::{Error, Result, Tensor};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -42,7 +42,7 @@ const TABLE: &str = "the table of defences";
 
 pub struct Defences<'a> {
     experiment: &'a Experiment<'a>,
-    victim: &'a Contender,
+    victim: &'a NamedVictim,
     attack: Iterative,
     epochs: usize,
     /// The pictures that are attacked.
@@ -53,13 +53,13 @@ pub struct Defences<'a> {
 /// A batch of pictures, what the network should say of them, and what PGD against the network alone
 /// makes of them: every defence but those that change the thresholds is judged on the same.
 struct Subjects {
-    pictures: Pictures,
+    images: Images,
     objective: LabelObjective,
     unaware: Tensor,
 }
 
 impl<'a> Defences<'a> {
-    pub fn new(experiment: &'a Experiment<'a>, ball: Ball, epochs: usize) -> Self {
+    pub fn new(experiment: &'a Experiment<'a>, ball: EpsBall, epochs: usize) -> Self {
         let attack = experiment.pgd(ball);
         let victim = &experiment.contenders[0];
         Defences { experiment, victim, attack, epochs, batches: Vec::new(), rows: Vec::new() }
@@ -89,24 +89,24 @@ impl<'a> Defences<'a> {
     fn perturb(&mut self) -> Result<()> {
         let bar = bar(self.experiment.indices.len(), "perturbing");
         for chunk in self.experiment.indices.chunks(BATCH) {
-            let (pictures, objective) = self.batch(chunk, true)?;
-            let unaware = self.attack.perturb(&self.victim.victim, &pictures, &objective)?.x;
-            self.batches.push(Subjects { pictures, objective, unaware });
+            let (images, objective) = self.batch(chunk, true)?;
+            let unaware = self.attack.perturb(&self.victim.victim, &images, &objective)?.x;
+            self.batches.push(Subjects { images, objective, unaware });
             bar.inc(chunk.len() as u64);
-            going_on(TABLE)?;
+            check_interrupted(TABLE)?;
         }
         bar.finish_and_clear();
         Ok(())
     }
 
-    fn batch(&self, chunk: &[usize], attacked: bool) -> Result<(Pictures, LabelObjective)> {
+    fn batch(&self, chunk: &[usize], attacked: bool) -> Result<(Images, LabelObjective)> {
         let dataset = if attacked { &self.experiment.dataset } else { &self.experiment.learn };
-        let (side, fit) = (self.victim.victim.side(), self.victim.trained.plan.fit);
-        let pictures = Pictures::of(&**dataset, chunk, side, fit)?;
-        match self.experiment.aim(self.victim, &**dataset, chunk, &pictures, false)? {
+        let (side, fit) = (self.victim.victim.side(), self.victim.trained.config.fit);
+        let images = Images::of(&**dataset, chunk, side, fit)?;
+        match self.experiment.aim(self.victim, &**dataset, chunk, &images, false)? {
             // Far beyond the boundary: what only just fools one network is no test of another.
-            Aim::Labels(labels) => Ok((pictures, LabelObjective { margin: 5.0, ..labels })),
-            Aim::Masks(_) => Err(Error::argument("--defences", "they are for classifiers")),
+            AttackTarget::Labels(labels) => Ok((images, LabelObjective { margin: 5.0, ..labels })),
+            AttackTarget::Masks(_) => Err(Error::argument("--defences", "they are for classifiers")),
         }
     }
 
@@ -129,15 +129,15 @@ impl<'a> Defences<'a> {
     {
         let (mut sums, mut n) = ([0.0; 3], 0.0);
         let bar = bar(self.experiment.indices.len(), "defences");
-        for Subjects { pictures, objective, unaware } in &self.batches {
+        for Subjects { images, objective, unaware } in &self.batches {
             let (knows, judge) = (adaptive(objective.clone()), judge(objective.clone()));
-            let adaptive = self.attack.perturb(defended, pictures, &knows)?.x;
-            let measured = measure(pictures, unaware, &adaptive, Party::new(defended, &judge))?;
-            let size = pictures.len() as f64;
+            let adaptive = self.attack.perturb(defended, images, &knows)?.x;
+            let measured = measure(images, unaware, &adaptive, Evaluator::new(defended, &judge))?;
+            let size = images.len() as f64;
             sums.iter_mut().zip(measured.rates()).for_each(|(sum, rate)| *sum += (1.0 - rate) * size);
             n += size;
-            bar.inc(pictures.len() as u64);
-            going_on(TABLE)?;
+            bar.inc(images.len() as u64);
+            check_interrupted(TABLE)?;
         }
         bar.finish_and_clear();
         let [clean, unaware, adaptive] = sums.map(|sum| sum / n);
@@ -154,10 +154,10 @@ impl<'a> Defences<'a> {
     }
 
     fn pca(&mut self) -> Result<()> {
-        let mut moments = Moments::new(8)?;
-        let (side, fit) = (self.victim.victim.side(), self.victim.trained.plan.fit);
+        let mut moments = CovarianceSums::new(8)?;
+        let (side, fit) = (self.victim.victim.side(), self.victim.trained.config.fit);
         for chunk in self.lessons()?.chunks(BATCH) {
-            moments.add(&Pictures::of(&*self.experiment.learn, chunk, side, fit)?)?;
+            moments.add(&Images::of(&*self.experiment.learn, chunk, side, fit)?)?;
         }
         for share in [0.99, 0.95] {
             let pca = Pca::of(&moments, side, Keep::Share(share))?;
@@ -170,23 +170,23 @@ impl<'a> Defences<'a> {
 
     /// Goes on training the victim for a few epochs, half of each batch perturbed.
     fn adversarial(&mut self, out: &Path) -> Result<()> {
-        let plan = Plan {
+        let config = TrainConfig {
             epochs: self.epochs,
-            learning_rate: self.victim.trained.plan.learning_rate * 0.3,
+            learning_rate: self.victim.trained.config.learning_rate * 0.3,
             patience: None,
             warmup: 0.0,
-            ..self.victim.trained.plan.clone()
+            ..self.victim.trained.config.clone()
         };
-        let mut trainer = Trainer::new(self.victim.trained.model.clone(), plan)?;
+        let mut trainer = Trainer::new(self.victim.trained.model.clone(), config)?;
         // A few steps find most of what twenty do, at a fifth of the price.
         let attack = Iterative { restarts: 0, ..Iterative::pgd(self.attack.ball, 4) };
-        let training = trainer.plan.training_loader(&self.experiment.learn, WORKERS);
+        let training = trainer.config.training_loader(&self.experiment.learn, WORKERS);
         let bar = bar(self.epochs * training.steps(), "adversarial training");
         Adversarial::new(attack, self.attack.seed).fit(
             &mut trainer,
             &training,
             None,
-            &Pace::default(),
+            &CheckpointPolicy::default(),
             &mut |event| {
                 if let atrous::train::Event::Step { .. } = event {
                     bar.inc(1);
@@ -202,16 +202,16 @@ impl<'a> Defences<'a> {
     }
 
     fn distillation(&mut self, out: &Path) -> Result<()> {
-        let plan = Plan { patience: None, ..self.victim.trained.plan.clone() };
-        let mut student = Model::new(plan.graph()?, self.attack.seed + 1)
+        let config = TrainConfig { patience: None, ..self.victim.trained.config.clone() };
+        let mut student = Model::new(config.graph()?, self.attack.seed + 1)
             .to_device(self.victim.trained.model.device())?;
-        let training = plan.training_loader(&self.experiment.learn, WORKERS);
-        let bar = bar(plan.epochs * training.steps(), "distillation");
+        let training = config.training_loader(&self.experiment.learn, WORKERS);
+        let bar = bar(config.epochs * training.steps(), "distillation");
         let distillation = Distillation::new(TEMPERATURE);
         distillation.train_student(
             &self.victim.trained.model,
             &mut student,
-            &plan,
+            &config,
             &training,
             &mut |event| {
                 if let atrous::train::Event::Step { .. } = event {
@@ -221,10 +221,10 @@ impl<'a> Defences<'a> {
             },
         )?;
         bar.finish_and_clear();
-        let note = format!("a student of {} epochs, T = {TEMPERATURE}", plan.epochs);
-        let trainer = Trainer::new(student, plan)?;
+        let note = format!("a student of {} epochs, T = {TEMPERATURE}", config.epochs);
+        let trainer = Trainer::new(student, config)?;
         atrous::train::save(&out.join("distilled.safetensors"), &trainer)?;
-        let cooled = |inner| Cooled { inner, temperature: TEMPERATURE };
+        let cooled = |inner| TemperatureScaled { inner, temperature: TEMPERATURE };
         self.network("distillation", &trainer.model, cooled, note)
     }
 
@@ -236,11 +236,11 @@ impl<'a> Defences<'a> {
         adaptive: impl Fn(LabelObjective) -> A,
         note: String,
     ) -> Result<()> {
-        let plan = &self.victim.trained.plan;
-        let network = Network::new(model, plan.preprocess)?;
+        let config = &self.victim.trained.config;
+        let network = Network::new(model, config.preprocess)?;
         let own = match &self.victim.trained.thresholds {
             None => vec![THRESHOLD; CLASSES.len()],
-            Some(_) => predict::fit_thresholds(model, plan, &self.experiment.learn)?.0.per_class,
+            Some(_) => predict::fit_thresholds(model, config, &self.experiment.learn)?.0.per_class,
         };
         let with_own = |o: LabelObjective| LabelObjective { thresholds: own.clone(), ..o };
         self.judged(name, &network, |o| adaptive(with_own(o)), with_own, note)
@@ -255,20 +255,20 @@ impl<'a> Defences<'a> {
         let (mut clean, mut perturbed) = (Vec::new(), Vec::new());
         let bar = progress::bar(pairs.len(), "perturbed lessons");
         for chunk in pairs.chunks(BATCH) {
-            let (pictures, objective) = self.batch(chunk, false)?;
-            perturbed.push(attack.perturb(victim, &pictures, &objective)?.x);
-            clean.push(pictures.x);
+            let (images, objective) = self.batch(chunk, false)?;
+            perturbed.push(attack.perturb(victim, &images, &objective)?.x);
+            clean.push(images.x);
             bar.inc(chunk.len() as u64);
-            going_on(TABLE)?;
+            check_interrupted(TABLE)?;
         }
         bar.finish_and_clear();
         let together = |parts: &[Tensor]| ops::concat(&parts.iter().collect::<Vec<_>>(), 0);
         let (clean, perturbed) = (together(&clean)?, together(&perturbed)?);
-        let fit = self.victim.trained.plan.fit;
-        let other = Pictures::of(&*self.experiment.learn, apart, victim.side(), fit)?.x;
-        let lessons = Lessons { seed: self.attack.seed, ..Lessons::default() };
+        let fit = self.victim.trained.config.fit;
+        let other = Images::of(&*self.experiment.learn, apart, victim.side(), fit)?.x;
+        let lessons = DetectorConfig { seed: self.attack.seed, ..DetectorConfig::default() };
         let bar = progress::bar(lessons.epochs, "detector");
-        let learnt = Learnt::train(&clean, &perturbed, lessons, victim.device(), &mut |_| {
+        let learnt = LearnedDetector::train(&clean, &perturbed, lessons, victim.device(), &mut |_| {
             bar.inc(1);
             asked_to_stop()
         })?
@@ -285,8 +285,8 @@ impl<'a> Defences<'a> {
     fn detector(&mut self, name: &str, detector: &dyn Detector) -> Result<()> {
         let victim = &self.victim.victim;
         let (mut clean, mut perturbed) = (Vec::new(), Vec::new());
-        for Subjects { pictures, unaware, .. } in &self.batches {
-            clean.extend(scores(detector, victim.device(), &pictures.x)?);
+        for Subjects { images, unaware, .. } in &self.batches {
+            clean.extend(scores(detector, victim.device(), &images.x)?);
             perturbed.extend(scores(detector, victim.device(), unaware)?);
         }
         let found = Detection::at(&clean, &perturbed, detector.threshold() as f64)?;

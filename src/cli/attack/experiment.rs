@@ -6,12 +6,12 @@ use super::output::{Outcome, Report};
 use super::subjects::{self, Known};
 use super::{Attack as Options, Split, Task, Truth, class};
 use crate::cli::device;
-use crate::cli::progress::{bar, going_on};
+use crate::cli::progress::{bar, check_interrupted};
 use crate::cli::train::open;
 use atrous::attack::generator::Generator;
 use atrous::attack::{
-    self, Aim, Attack, Goal, LabelObjective, MaskObjective, Network, Pictures, SoFar, Subjects, Summary,
-    Trial, Victim, trial,
+    self, Attack, AttackResult, AttackTarget, Goal, Images, LabelObjective, MaskObjective, Network,
+    SoFar, Subjects, Summary, Victim, trial,
 };
 use atrous::data::image::fit_mask;
 use atrous::data::source::Source;
@@ -24,39 +24,39 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// A network and its name in tables.
-pub struct Contender {
+pub struct NamedVictim {
     pub name: String,
     pub trained: Trained,
     pub victim: Network,
 }
 
-impl Contender {
+impl NamedVictim {
     fn load(path: &Path, task: Option<Task>) -> Result<Self> {
         let mut found = Vec::new();
         for file in locate(path)? {
             found.push(Trained::load(&file)?.to_device(device())?);
         }
         let wanted = |trained: &Trained| match task {
-            Some(task) => trained.plan.network.segments() == (task == Task::Segment),
+            Some(task) => trained.config.network.segments() == (task == Task::Segment),
             None => true,
         };
         let first = found.into_iter().find(wanted);
         let trained =
             first.ok_or_else(|| Error::file(path, "there is no network for this --task in it"))?;
-        let name = format!("{} ({})", trained.plan.network.name, path.display());
-        let victim = Network::new(&trained.model, trained.plan.preprocess)?.named(&name);
-        Ok(Contender { name, trained, victim })
+        let name = format!("{} ({})", trained.config.network.name, path.display());
+        let victim = Network::new(&trained.model, trained.config.preprocess)?.named(&name);
+        Ok(NamedVictim { name, trained, victim })
     }
 
     pub fn segments(&self) -> bool {
-        self.trained.plan.network.segments()
+        self.trained.config.network.segments()
     }
 }
 
 pub struct Experiment<'a> {
     pub options: &'a Options,
     pub methods: Vec<Method>,
-    pub contenders: Vec<Contender>,
+    pub contenders: Vec<NamedVictim>,
     pub dataset: Arc<dyn Dataset>,
     pub indices: Vec<usize>,
     /// What the universal perturbation and the generator learn from.
@@ -72,12 +72,12 @@ const MARGIN: f32 = 0.5;
 
 impl<'a> Experiment<'a> {
     pub fn new(options: &'a Options) -> Result<Self> {
-        let first = Contender::load(&options.checkpoint, options.task)?;
+        let first = NamedVictim::load(&options.checkpoint, options.task)?;
         let segments = first.segments();
         let task = Some(if segments { Task::Segment } else { Task::Classify });
         let mut contenders = vec![first];
         for path in &options.transfer {
-            contenders.push(Contender::load(path, task)?);
+            contenders.push(NamedVictim::load(path, task)?);
         }
         let target = options.target.as_deref().map(|name| class("--target", name)).transpose()?;
         let from = options.from.as_deref().map(|name| class("--from", name)).transpose()?;
@@ -121,12 +121,12 @@ impl<'a> Experiment<'a> {
                 _ => {}
             }
         }
-        let plan = &contenders[0].trained.plan;
+        let config = &contenders[0].trained.config;
         let training = open(&options.data, segments)?;
-        let learn = plan.find_samples(&training.dataset, &contenders[0].trained.path)?;
+        let learn = config.find_samples(&training.dataset, &contenders[0].trained.path)?;
         let (dataset, indices) = match options.split {
-            Split::Train => (learn.clone(), plan.train_indices.clone()),
-            Split::Validation => (learn.clone(), plan.val_indices.clone()),
+            Split::Train => (learn.clone(), config.train_indices.clone()),
+            Split::Validation => (learn.clone(), config.val_indices.clone()),
             Split::Test => {
                 let source = Source::open(&options.data)?;
                 let test = source.test(source.natural_task())?;
@@ -153,26 +153,26 @@ impl<'a> Experiment<'a> {
     /// What the network should say of samples, as the options have it.
     pub fn aim(
         &self,
-        of: &Contender,
+        of: &NamedVictim,
         dataset: &dyn Dataset,
         indices: &[usize],
-        pictures: &Pictures,
+        images: &Images,
         weighted: bool,
-    ) -> Result<Aim> {
+    ) -> Result<AttackTarget> {
         let missing = |index: usize, what: &str| subjects::missing(dataset, index, what);
         let predicted = self.options.labels == Truth::Predicted;
         if of.segments() {
-            let now = || masks_of(&attack::logits(&of.victim, &pictures.x)?);
+            let now = || masks_of(&attack::logits(&of.victim, &images.x)?);
             if let (Some(from), Some(to)) = (self.from, self.target) {
-                return Ok(Aim::Masks(MaskObjective::turn(now()?, from, to)?));
+                return Ok(AttackTarget::Masks(MaskObjective::turn(now()?, from, to)?));
             }
             let truth = |&index: &usize| {
                 let mask = dataset.mask(index)?.ok_or_else(|| missing(index, "mask"))?;
-                fit_mask(&mask, pictures.side(), of.trained.plan.fit, VOID)
+                fit_mask(&mask, images.side(), of.trained.config.fit, VOID)
             };
             let truth =
                 if predicted { now()? } else { indices.iter().map(truth).collect::<Result<_>>()? };
-            return Ok(Aim::Masks(MaskObjective::untargeted(truth, weighted)));
+            return Ok(AttackTarget::Masks(MaskObjective::untargeted(truth, weighted)));
         }
         let mut objective = LabelObjective {
             truth: vec![[false; CLASSES.len()]; indices.len()],
@@ -186,7 +186,7 @@ impl<'a> Experiment<'a> {
             all_classes: false,
         };
         if predicted {
-            let logits = attack::logits(&of.victim, &pictures.x)?;
+            let logits = attack::logits(&of.victim, &images.x)?;
             let rows = logits.as_slice::<f32>().unwrap_or_default().chunks_exact(CLASSES.len());
             for (i, row) in rows.enumerate() {
                 let mut said = objective.said(row);
@@ -202,29 +202,29 @@ impl<'a> Experiment<'a> {
             }
         }
         objective.check()?;
-        Ok(Aim::Labels(objective))
+        Ok(AttackTarget::Labels(objective))
     }
 
     pub fn trials(
         &self,
         attack: &Attack,
         method: Method,
-        contender: &Contender,
+        contender: &NamedVictim,
         indices: &[usize],
-        done: &mut dyn FnMut(Trial) -> Result<()>,
+        done: &mut dyn FnMut(AttackResult) -> Result<()>,
     ) -> Result<()> {
         if indices.is_empty() {
             return Ok(());
         }
         let weighted = method == Method::Segpgd;
-        let aim = |indices: &[usize], pictures: &Pictures| {
-            self.aim(contender, &*self.dataset, indices, pictures, weighted)
+        let aim = |indices: &[usize], images: &Images| {
+            self.aim(contender, &*self.dataset, indices, images, weighted)
         };
         let subjects = Subjects {
             dataset: &*self.dataset,
             indices,
             side: contender.victim.side(),
-            fit: contender.trained.plan.fit,
+            fit: contender.trained.config.fit,
             aim: &aim,
             batch: self.options.batch_size,
         };
@@ -232,7 +232,7 @@ impl<'a> Experiment<'a> {
         let result = trial::run(attack, &contender.victim, &subjects, &mut |trial| {
             bar.inc(1);
             done(trial)?;
-            going_on(method.name())
+            check_interrupted(method.name())
         });
         bar.finish_and_clear();
         result
@@ -292,7 +292,7 @@ impl<'a> Experiment<'a> {
                 // A few pictures are no point of a curve.
                 let counts = !interrupted || self.methods.len() == 1 && epsilons.len() == 1;
                 if !trials.is_empty() && counts {
-                    let fit = victim.trained.plan.fit;
+                    let fit = victim.trained.config.fit;
                     let summary = Summary::of(&trials, &so_far, &*self.dataset, fit)?;
                     report.add(Outcome { variant, summary }, &trials, own.then_some(epsilons));
                 }

@@ -1,13 +1,14 @@
 //! The ways to perturb that the command knows, and those that have to learn first.
 
 use super::USUAL;
-use super::experiment::{Contender, Experiment};
+use super::experiment::{Experiment, NamedVictim};
 use super::output::of_255;
 use crate::cli::device;
-use crate::cli::progress::{asked_to_stop, bar, going_on};
+use crate::cli::progress::{asked_to_stop, bar, check_interrupted};
 use atrous::attack::generator::{About, Generator, Training};
 use atrous::attack::{
-    Aim, Attack, Ball, DeepFool, Iterative, Norm, Objective, Pictures, Square, Universal, Victim,
+    Attack, AttackTarget, DeepFool, EpsBall, Images, Iterative, Norm, Objective, Square, Universal,
+    Victim,
 };
 use atrous::random::{Stream, domain};
 use atrous::{Error, Result};
@@ -109,7 +110,7 @@ impl Experiment<'_> {
 
     /// The one of the options' file, or one that is trained now. It is always trained at the same ε,
     /// whichever it is used at. The victim's is kept in the output folder.
-    pub fn generator(&self, contender: &Contender) -> Result<Generator> {
+    pub fn generator(&self, contender: &NamedVictim) -> Result<Generator> {
         let side = contender.victim.side();
         if let Some(path) = &self.options.generator {
             let generator = Generator::load(path)?.to_device(device())?;
@@ -122,29 +123,29 @@ impl Experiment<'_> {
                 }
             };
         }
-        let plan = &contender.trained.plan;
-        let ball = Ball::linf(USUAL);
+        let config = &contender.trained.config;
+        let ball = EpsBall::linf(USUAL);
         let goal = match (&self.options.from, &self.options.target) {
             (Some(from), Some(to)) => format!("{from} to {to}"),
             (None, Some(to)) => to.clone(),
             _ => "untargeted".into(),
         };
-        let about = About { fit: plan.fit, victim: contender.name.clone(), goal };
+        let about = About { fit: config.fit, victim: contender.name.clone(), goal };
         let seed = self.options.seed;
         let mut generator = Generator::new(side, ball, about, seed)?;
         let samples = self.learners(contender)?;
         let training = self.training();
         let bar = bar(training.steps, "generator");
         let began = Instant::now();
-        let batch = |numbers: &[usize]| -> Result<(Pictures, Box<dyn Objective>)> {
+        let batch = |numbers: &[usize]| -> Result<(Images, Box<dyn Objective>)> {
             let indices: Vec<usize> = numbers.iter().map(|&i| samples[i]).collect();
-            let pictures = Pictures::of(&*self.learn, &indices, side, plan.fit)?;
-            let aim = self.aim(contender, &*self.learn, &indices, &pictures, false)?;
+            let images = Images::of(&*self.learn, &indices, side, config.fit)?;
+            let aim = self.aim(contender, &*self.learn, &indices, &images, false)?;
             let objective: Box<dyn Objective> = match aim {
-                Aim::Labels(labels) => Box::new(labels),
-                Aim::Masks(masks) => Box::new(masks),
+                AttackTarget::Labels(labels) => Box::new(labels),
+                AttackTarget::Masks(masks) => Box::new(masks),
             };
-            Ok((pictures, objective))
+            Ok((images, objective))
         };
         let steps =
             training.run(&mut generator, &contender.victim, samples.len(), batch, |progress| {
@@ -163,7 +164,7 @@ impl Experiment<'_> {
     }
 
     /// PGD as the options have it.
-    pub fn pgd(&self, ball: Ball) -> Iterative {
+    pub fn pgd(&self, ball: EpsBall) -> Iterative {
         let restarts = self.options.restarts;
         self.with_options(Iterative { restarts, ..Iterative::pgd(ball, self.options.steps) })
     }
@@ -177,7 +178,7 @@ impl Experiment<'_> {
         &self,
         method: Method,
         epsilon: f32,
-        contender: &Contender,
+        contender: &NamedVictim,
         generator: Option<&Generator>,
     ) -> Result<Attack> {
         let (options, ball) = (self.options, self.options.ball(epsilon));
@@ -206,8 +207,8 @@ impl Experiment<'_> {
     }
 
     /// Found on the pictures that the network was trained on.
-    fn universal(&self, epsilon: f32, contender: &Contender) -> Result<Universal> {
-        let plan = &contender.trained.plan;
+    fn universal(&self, epsilon: f32, contender: &NamedVictim) -> Result<Universal> {
+        let config = &contender.trained.config;
         let mut universal = Universal::new(self.options.ball(epsilon), contender.victim.side())?;
         let train = self.learners(contender)?;
         let bar = bar(PASSES * train.len().min(LEARN), "universal");
@@ -216,10 +217,10 @@ impl Experiment<'_> {
             let order = stream.permutation(train.len());
             let some: Vec<usize> = order.into_iter().take(LEARN).map(|i| train[i]).collect();
             for chunk in some.chunks(self.options.batch_size) {
-                going_on("the universal perturbation")?;
-                let pictures = Pictures::of(&*self.learn, chunk, contender.victim.side(), plan.fit)?;
-                let aim = self.aim(contender, &*self.learn, chunk, &pictures, false)?;
-                universal.step(&contender.victim, &pictures, aim.objective(), epsilon / 8.0)?;
+                check_interrupted("the universal perturbation")?;
+                let images = Images::of(&*self.learn, chunk, contender.victim.side(), config.fit)?;
+                let aim = self.aim(contender, &*self.learn, chunk, &images, false)?;
+                universal.step(&contender.victim, &images, aim.objective(), epsilon / 8.0)?;
                 bar.inc(chunk.len() as u64);
             }
         }

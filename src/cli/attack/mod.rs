@@ -9,7 +9,7 @@ mod subjects;
 mod transfer;
 
 use super::progress::interruptible;
-use atrous::attack::{Ball, Norm};
+use atrous::attack::{EpsBall, Norm};
 use atrous::data::CLASSES;
 use atrous::files::explain;
 use atrous::{Error, Result};
@@ -261,8 +261,8 @@ impl Attack {
         interruptible(|| experiment.run(&epsilons))
     }
 
-    fn ball(&self, epsilon: f32) -> Ball {
-        Ball { norm: self.norm, epsilon }
+    fn ball(&self, epsilon: f32) -> EpsBall {
+        EpsBall { norm: self.norm, epsilon }
     }
 }
 

@@ -2,12 +2,12 @@
 
 use super::Attack as Options;
 use super::defences;
-use super::experiment::Contender;
+use super::experiment::NamedVictim;
 use super::methods::{Method, Variant};
 use super::panel::{Sheet, classes};
 use super::transfer::Transfer;
-use atrous::attack::trial::{Led, Seen, robust_within};
-use atrous::attack::{Norm, Summary, Trial};
+use atrous::attack::trial::{Led, VictimOutput, robust_within};
+use atrous::attack::{AttackResult, Norm, Summary};
 use atrous::data::voc_npy::{self, Split};
 use atrous::data::{CLASSES, Dataset, Labels};
 use atrous::files::{explain, write_atomically};
@@ -36,7 +36,7 @@ struct Curves {
 
 pub struct Report<'a> {
     options: &'a Options,
-    victim: &'a Contender,
+    victim: &'a NamedVictim,
     /// One method and one ε: the pictures are kept.
     whole: bool,
     several: bool,
@@ -78,7 +78,7 @@ const COLUMNS: [&str; 19] = [
 impl<'a> Report<'a> {
     pub fn new(
         options: &'a Options,
-        victim: &'a Contender,
+        victim: &'a NamedVictim,
         methods: &[Method],
         epsilons: &[f32],
         turned: bool,
@@ -99,11 +99,10 @@ impl<'a> Report<'a> {
         };
         report.row(COLUMNS)?;
         if report.whole {
-            let pictures = report.perturbed().join("test/img");
-            std::fs::create_dir_all(&pictures)
-                .map_err(|error| Error::file(&pictures, explain(&error)))?;
+            let images = report.perturbed().join("test/img");
+            std::fs::create_dir_all(&images).map_err(|error| Error::file(&images, explain(&error)))?;
         }
-        println!("attacking {}, side {}", victim.name, victim.trained.plan.network.size);
+        println!("attacking {}, side {}", victim.name, victim.trained.config.network.size);
         println!("{:<10} {}", "", report.heading());
         Ok(report)
     }
@@ -121,14 +120,14 @@ impl<'a> Report<'a> {
         &mut self,
         dataset: &dyn Dataset,
         variant: Variant,
-        trial: &Trial,
+        trial: &AttackResult,
         so_far: Led,
     ) -> Result<()> {
         let id = dataset.id(trial.index);
         let labels = dataset.labels(trial.index);
-        let said = |seen: &Seen| said(&classes(seen));
+        let said = |seen: &VictimOutput| said(&classes(seen));
         let flag = |flag: bool| (flag as u8).to_string();
-        let right = !trial.before.standing.reached;
+        let right = !trial.before.status.reached;
         self.row([
             variant.method.name().to_owned(),
             variant.epsilon.map_or(String::new(), |epsilon| epsilon.to_string()),
@@ -140,7 +139,7 @@ impl<'a> Report<'a> {
             flag(right),
             flag(trial.succeeded()),
             flag(right && so_far.reached),
-            flag(right && trial.rounded.standing.reached),
+            flag(right && trial.rounded.status.reached),
             format!("{:.5}", trial.after.led),
             format!("{:.5}", so_far.share),
             format!("{:.5}", trial.after.kept),
@@ -151,8 +150,8 @@ impl<'a> Report<'a> {
             format!("{:.5}", trial.seconds),
         ])?;
         if self.whole {
-            let path = Split::Test.picture(&self.perturbed(), &id);
-            voc_npy::write_picture(path, &trial.perturbed)?;
+            let path = Split::Test.image(&self.perturbed(), &id);
+            voc_npy::write_image(path, &trial.perturbed)?;
             self.written.push((id.clone(), labels));
         }
         self.sheet.add(&id, labels, variant, trial)
@@ -193,7 +192,7 @@ impl<'a> Report<'a> {
     }
 
     /// Takes an attack's figures; `own` are the ε that a method without one is told of.
-    pub fn add(&mut self, outcome: Outcome, trials: &[Trial], own: Option<&[f32]>) {
+    pub fn add(&mut self, outcome: Outcome, trials: &[AttackResult], own: Option<&[f32]>) {
         self.print(&outcome);
         let Outcome { variant, summary: s } = &outcome;
         let at = |epsilon: f32| match self.options.norm {
@@ -245,7 +244,7 @@ impl<'a> Report<'a> {
                 number(s.median_linf, 4),
                 number(s.median_l2, 3),
                 number(s.mean_ssim, 3),
-                s.seconds_per_picture
+                s.seconds_per_image
             ),
             true => format!(
                 "{:>9} {:>7} {:>7} {:>8} {:>8.3} {:>8.3} {:>8.3} {:>7} {:>7} {:>6} {:>9.3}",
@@ -259,7 +258,7 @@ impl<'a> Report<'a> {
                 number(s.mean_linf, 4),
                 number(s.mean_l2, 3),
                 number(s.mean_ssim, 3),
-                s.seconds_per_picture
+                s.seconds_per_image
             ),
         };
         println!("{:<10} {line}", variant.method.name());
@@ -372,7 +371,7 @@ impl<'a> Report<'a> {
         });
         json!({
             "victim": self.victim.name,
-            "side": self.victim.trained.plan.network.size,
+            "side": self.victim.trained.config.network.size,
             "norm": self.options.norm.to_string(),
             "target": self.options.target,
             "from": self.options.from,

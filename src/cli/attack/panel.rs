@@ -2,9 +2,9 @@
 
 use super::methods::{Method, Variant};
 use atrous::Result;
-use atrous::attack::trial::Seen;
-use atrous::attack::{Norm, Trial};
-use atrous::data::{CLASSES, Labels, Mask, Picture};
+use atrous::attack::trial::VictimOutput;
+use atrous::attack::{AttackResult, Norm};
+use atrous::data::{CLASSES, Image, Labels, Mask};
 use atrous::report::{self, GridCell, GridRow, Tone};
 use std::path::Path;
 
@@ -45,10 +45,10 @@ impl Sheet {
         id: &str,
         labels: Option<Labels>,
         variant: Variant,
-        trial: &Trial,
+        trial: &AttackResult,
     ) -> Result<()> {
         let first = *self.first.get_or_insert(variant) == variant;
-        if first && self.rows.len() < SHOWN && !trial.before.standing.reached {
+        if first && self.rows.len() < SHOWN && !trial.before.status.reached {
             let original = self.original(labels, trial);
             let (index, name) = (trial.index, id.to_owned());
             self.rows.push(Row { index, name, original, perturbed: Vec::new() });
@@ -61,7 +61,7 @@ impl Sheet {
         Ok(())
     }
 
-    fn original(&mut self, labels: Option<Labels>, trial: &Trial) -> Vec<GridCell> {
+    fn original(&mut self, labels: Option<Labels>, trial: &AttackResult) -> Vec<GridCell> {
         let mut cells = vec![cell(trial.original.clone(), lines(&trial.before, labels))];
         if let Some(mask) = &trial.before.mask {
             cells.push(cell(self.over(mask, &trial.original), self.told(&trial.before)));
@@ -73,7 +73,7 @@ impl Sheet {
         &mut self,
         labels: Option<Labels>,
         variant: Variant,
-        trial: &Trial,
+        trial: &AttackResult,
     ) -> Result<Vec<GridCell>> {
         let visible = &trial.visible;
         let size = format!("max {:.4}, L2 {:.3}, SSIM {:.3}", visible.linf, visible.l2, visible.ssim);
@@ -89,7 +89,7 @@ impl Sheet {
         Ok(cells)
     }
 
-    fn told(&self, seen: &Seen) -> Vec<(String, Tone)> {
+    fn told(&self, seen: &VictimOutput) -> Vec<(String, Tone)> {
         let share = if self.turned { "turned" } else { "wrong" };
         let mut lines = vec![(format!("{share} {:.1} %", 100.0 * seen.led), Tone::Plain)];
         if self.turned {
@@ -99,12 +99,12 @@ impl Sheet {
     }
 
     /// Masks are of the network's square, as the pictures of a network that stretches them are.
-    fn over(&mut self, mask: &Mask, picture: &Picture) -> Picture {
+    fn over(&mut self, mask: &Mask, image: &Image) -> Image {
         self.legend.extend(&mask.classes);
         self.legend.sort_unstable();
         self.legend.dedup();
-        let same = (picture.height, picture.width) == (mask.height, mask.width);
-        report::blended(mask, same.then_some(picture))
+        let same = (image.height, image.width) == (mask.height, mask.width);
+        report::blended(mask, same.then_some(image))
     }
 
     /// The columns that every picture has, and their cells.
@@ -166,13 +166,13 @@ fn gain(variant: Variant, norm: Norm) -> f32 {
     }
 }
 
-fn cell(picture: Picture, lines: Vec<(String, Tone)>) -> GridCell {
-    GridCell { picture, lines }
+fn cell(image: Image, lines: Vec<(String, Tone)>) -> GridCell {
+    GridCell { image, lines }
 }
 
 /// The classes that are said to be there, with their confidences, the surest first; of a mask those that
 /// have a part of it, the largest first.
-pub fn classes(seen: &Seen) -> Vec<(usize, Option<f32>)> {
+pub fn classes(seen: &VictimOutput) -> Vec<(usize, Option<f32>)> {
     if let Some(mask) = &seen.mask {
         let mut sizes = [0usize; CLASSES.len()];
         let of_classes = mask.classes.iter().filter(|class| (1..=CLASSES.len() as u8).contains(class));
@@ -189,7 +189,7 @@ pub fn classes(seen: &Seen) -> Vec<(usize, Option<f32>)> {
 }
 
 /// What is said of a picture, in lines below it.
-fn lines(seen: &Seen, labels: Option<Labels>) -> Vec<(String, Tone)> {
+fn lines(seen: &VictimOutput, labels: Option<Labels>) -> Vec<(String, Tone)> {
     let tone = |class: usize| match labels {
         Some(labels) if labels[class] => Tone::Right,
         Some(_) => Tone::Wrong,
@@ -209,30 +209,30 @@ fn lines(seen: &Seen, labels: Option<Labels>) -> Vec<(String, Tone)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use atrous::attack::{Standing, Visibility};
+    use atrous::attack::{AttackStatus, Visibility};
 
     const ALL: [f32; 4] = [0.0, 2.0 / 255.0, 8.0 / 255.0, 16.0 / 255.0];
 
     /// A picture of one byte, right before, changed by `step`.
-    fn trial(index: usize, step: u8) -> Trial {
-        let seen = |reached| Seen {
-            standing: Standing { reached, sure: reached, score: 0.0 },
+    fn trial(index: usize, step: u8) -> AttackResult {
+        let seen = |reached| VictimOutput {
+            status: AttackStatus { reached, sure: reached, score: 0.0 },
             said: [false; CLASSES.len()],
             probabilities: vec![0.0; CLASSES.len()],
             mask: None,
             led: 0.0,
             kept: 1.0,
         };
-        let picture = |value| Picture::new(1, 1, vec![value; 3]).unwrap();
-        Trial {
+        let image = |value| Image::new(1, 1, vec![value; 3]).unwrap();
+        AttackResult {
             index,
             before: seen(false),
             after: seen(true),
             rounded: seen(true),
             visible: Visibility { linf: 0.0, l2: 0.0, psnr: None, ssim: 1.0 },
             seconds: 0.0,
-            original: picture(100),
-            perturbed: picture(100 + step),
+            original: image(100),
+            perturbed: image(100 + step),
         }
     }
 
@@ -281,10 +281,10 @@ mod tests {
             assert_eq!(row.cells.len(), headings.len());
             // Under each name is that variant's own picture, and its difference from the original.
             for (step, at) in (1..headings.len()).step_by(2).enumerate() {
-                assert_eq!(row.cells[at].picture.rgb[0], 100 + step as u8);
+                assert_eq!(row.cells[at].image.rgb[0], 100 + step as u8);
                 let gain = gain(variants[step], Norm::Linf);
                 let grey = (127.5 + gain * step as f32).round() as u8;
-                assert_eq!(row.cells[at + 1].picture.rgb[0], grey);
+                assert_eq!(row.cells[at + 1].image.rgb[0], grey);
             }
         }
     }

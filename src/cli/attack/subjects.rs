@@ -1,8 +1,8 @@
 //! Which pictures are attacked, and what the networks say of them before.
 
-use super::experiment::{Contender, Experiment};
-use crate::cli::progress::going_on;
-use atrous::attack::{self, Doubt, Pictures, Victim, trial};
+use super::experiment::{Experiment, NamedVictim};
+use crate::cli::progress::check_interrupted;
+use atrous::attack::{self, Doubt, Images, Victim, trial};
 use atrous::data::{Dataset, VOID, voc_npy};
 use atrous::predict::masks_of;
 use atrous::{Error, Result};
@@ -66,11 +66,11 @@ pub fn first_known(
             Some(what) => left_out.entry(what).or_insert_with(Vec::new).push(index),
         }
     }
-    for (what, pictures) in left_out {
+    for (what, images) in left_out {
         if kept.is_empty() {
-            return Err(missing(dataset, pictures[0], what));
+            return Err(missing(dataset, images[0], what));
         }
-        let (n, first) = (pictures.len(), dataset.id(pictures[0]));
+        let (n, first) = (images.len(), dataset.id(images[0]));
         println!("left out: {n} pictures that have no {what} (the first is `{first}`)");
     }
     Ok(kept)
@@ -81,7 +81,7 @@ impl Experiment<'_> {
     /// have such pixels. An error where a network's answers to them are no numbers; words where there is
     /// little to attack.
     pub fn subjects(&self) -> Result<Vec<Vec<usize>>> {
-        let of = |contender: &Contender| {
+        let of = |contender: &NamedVictim| {
             let all = match self.from {
                 None => self.indices.clone(),
                 Some(_) => self.with_from(contender, &*self.dataset, &self.indices)?,
@@ -94,14 +94,14 @@ impl Experiment<'_> {
         self.contenders.iter().map(of).collect()
     }
 
-    fn doubt(&self, contender: &Contender, indices: &[usize]) -> Result<Option<Doubt>> {
-        let (side, fit) = (contender.victim.side(), contender.trained.plan.fit);
+    fn doubt(&self, contender: &NamedVictim, indices: &[usize]) -> Result<Option<Doubt>> {
+        let (side, fit) = (contender.victim.side(), contender.trained.config.fit);
         let mut all = Vec::new();
         for chunk in indices.chunks(self.options.batch_size) {
-            going_on("a look at the pictures as they are")?;
-            let pictures = Pictures::of(&*self.dataset, chunk, side, fit)?;
-            let aim = self.aim(contender, &*self.dataset, chunk, &pictures, false)?;
-            let seen = trial::seen(&contender.victim, &pictures.x, &aim)?;
+            check_interrupted("a look at the pictures as they are")?;
+            let images = Images::of(&*self.dataset, chunk, side, fit)?;
+            let aim = self.aim(contender, &*self.dataset, chunk, &images, false)?;
+            let seen = trial::seen(&contender.victim, &images.x, &aim)?;
             all.extend(seen.into_iter().zip(chunk.iter().map(|&index| self.dataset.labels(index))));
         }
         Ok(Doubt::in_what_is_said(all.iter().map(|(seen, truth)| (seen, *truth))))
@@ -110,17 +110,17 @@ impl Experiment<'_> {
     /// Those of which the network says that they have pixels of the class to be turned.
     fn with_from(
         &self,
-        contender: &Contender,
+        contender: &NamedVictim,
         dataset: &dyn Dataset,
         indices: &[usize],
     ) -> Result<Vec<usize>> {
         let from = self.from.unwrap_or_default();
         let mut kept = Vec::new();
         for chunk in indices.chunks(self.options.batch_size) {
-            going_on("a look at the pictures as they are")?;
-            let plan = &contender.trained.plan;
-            let pictures = Pictures::of(dataset, chunk, contender.victim.side(), plan.fit)?;
-            let masks = masks_of(&attack::logits(&contender.victim, &pictures.x)?)?;
+            check_interrupted("a look at the pictures as they are")?;
+            let config = &contender.trained.config;
+            let images = Images::of(dataset, chunk, contender.victim.side(), config.fit)?;
+            let masks = masks_of(&attack::logits(&contender.victim, &images.x)?)?;
             let seen = chunk.iter().zip(masks).filter(|(_, mask)| mask.classes.contains(&from));
             kept.extend(seen.map(|(&index, _)| index));
         }
@@ -136,7 +136,7 @@ impl Experiment<'_> {
     }
 
     /// What an attack that has to learn learns from: the pictures that the network was trained on.
-    pub fn learners(&self, contender: &Contender) -> Result<Vec<usize>> {
+    pub fn learners(&self, contender: &NamedVictim) -> Result<Vec<usize>> {
         let train = self.trained_on(contender)?;
         match self.from {
             None => first_known(self.known, &*self.learn, &train, usize::MAX),
@@ -147,15 +147,15 @@ impl Experiment<'_> {
     /// The first network's training pictures, under its numbers: of them those that the contender was
     /// trained on, too. Another run numbers its samples otherwise, so they are told by what they are.
     /// All of them where it knows none.
-    fn trained_on(&self, contender: &Contender) -> Result<Vec<usize>> {
+    fn trained_on(&self, contender: &NamedVictim) -> Result<Vec<usize>> {
         let first = &self.contenders[0];
-        let all = &first.trained.plan.train_indices;
+        let all = &first.trained.config.train_indices;
         if contender.trained.path == first.trained.path {
             return Ok(all.clone());
         }
-        let plan = &contender.trained.plan;
-        let train: HashSet<usize> = plan.train_indices.iter().copied().collect();
-        let numbers = plan.samples.numbers(&*self.learn, all)?;
+        let config = &contender.trained.config;
+        let train: HashSet<usize> = config.train_indices.iter().copied().collect();
+        let numbers = config.samples.numbers(&*self.learn, all)?;
         let pairs = all.iter().zip(numbers);
         let both = pairs.filter(|(_, number)| number.is_some_and(|number| train.contains(&number)));
         let both: Vec<usize> = both.map(|(&index, _)| index).collect();
@@ -179,7 +179,7 @@ impl Experiment<'_> {
 const LONGEST: usize = 255;
 
 fn check_name(id: &str) -> Result<()> {
-    let file = voc_npy::Split::Test.picture("".as_ref(), id);
+    let file = voc_npy::Split::Test.image("".as_ref(), id);
     let length = file.file_name().map_or(0, |name| name.len());
     let fits = match length > LONGEST {
         true => Err(format!(
@@ -193,7 +193,7 @@ fn check_name(id: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use atrous::data::{Labels, Mask, Picture};
+    use atrous::data::{Image, Labels, Mask};
 
     /// The labels that are known, and a mask for each even picture; the first of them void.
     struct Half(Vec<Option<Labels>>);
@@ -211,8 +211,8 @@ mod tests {
             self.0[index]
         }
 
-        fn picture(&self, _index: usize) -> Result<Picture> {
-            Picture::new(1, 1, vec![0; 3])
+        fn image(&self, _index: usize) -> Result<Image> {
+            Image::new(1, 1, vec![0; 3])
         }
 
         fn mask(&self, index: usize) -> Result<Option<Mask>> {

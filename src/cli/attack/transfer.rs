@@ -1,11 +1,11 @@
 //! Perturbed pictures shown to other networks.
 
-use super::experiment::{Contender, Experiment};
+use super::experiment::{Experiment, NamedVictim};
 use super::methods::Variant;
 use atrous::Result;
 use atrous::attack::generator::Generator;
-use atrous::attack::{Pictures, Victim, trial};
-use atrous::data::{Dataset, Labels, Mask, Picture};
+use atrous::attack::{Images, Victim, trial};
+use atrous::data::{Dataset, Image, Labels, Mask};
 
 /// What each network still gets right of each network's pictures.
 pub struct Transfer {
@@ -51,17 +51,17 @@ impl Experiment<'_> {
 
     /// The share of pictures of which a network says what it should; of pixels, where it segments. What
     /// it should say it is asked of the pictures as they are, where nothing else tells.
-    fn judged(&self, judge: &Contender, known: &[usize], shown: &Shown) -> Result<Option<f64>> {
-        let (side, fit) = (judge.victim.side(), judge.trained.plan.fit);
+    fn judged(&self, judge: &NamedVictim, known: &[usize], shown: &Shown) -> Result<Option<f64>> {
+        let (side, fit) = (judge.victim.side(), judge.trained.config.fit);
         let numbers: Vec<usize> =
             (0..shown.len()).filter(|&i| known.contains(&shown.indices[i])).collect();
         let mut right = 0.0;
         for chunk in numbers.chunks(self.options.batch_size) {
             let originals: Vec<usize> = chunk.iter().map(|&i| shown.indices[i]).collect();
-            let clean = Pictures::of(shown.dataset, &originals, side, fit)?;
+            let clean = Images::of(shown.dataset, &originals, side, fit)?;
             let aim = self.aim(judge, shown.dataset, &originals, &clean, false)?;
-            let pictures = Pictures::of(shown, chunk, side, fit)?;
-            let seen = trial::seen(&judge.victim, &pictures.x, &aim)?;
+            let images = Images::of(shown, chunk, side, fit)?;
+            let seen = trial::seen(&judge.victim, &images.x, &aim)?;
             right += seen.iter().map(|seen| 1.0 - seen.led).sum::<f64>();
         }
         Ok((!numbers.is_empty()).then(|| right / numbers.len() as f64))
@@ -74,7 +74,7 @@ struct Shown<'a> {
     /// The originals' numbers.
     indices: Vec<usize>,
     /// None: as they are.
-    perturbed: Option<Vec<Picture>>,
+    perturbed: Option<Vec<Image>>,
 }
 
 impl Dataset for Shown<'_> {
@@ -90,10 +90,10 @@ impl Dataset for Shown<'_> {
         self.dataset.labels(self.indices[index])
     }
 
-    fn picture(&self, index: usize) -> Result<Picture> {
+    fn image(&self, index: usize) -> Result<Image> {
         match &self.perturbed {
             Some(perturbed) => Ok(perturbed[index].clone()),
-            None => self.dataset.picture(self.indices[index]),
+            None => self.dataset.image(self.indices[index]),
         }
     }
 

@@ -1,7 +1,7 @@
 //! `atrous bench loader`
 
 use super::{Bench, header, says};
-use atrous::bench::loader::{Pictures, feeds, name};
+use atrous::bench::loader::{Images, feeds, name};
 use atrous::data::source::Layout;
 use atrous::{Device, Error, Result};
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ use std::collections::HashMap;
 impl Bench {
     pub fn loader(&self, device: Device) -> Result<()> {
         let all = self.named("loader", feeds()?, |feed| feed.name())?;
-        let (count, workers) = (self.pictures, self.workers);
+        let (count, workers) = (self.images, self.workers);
         if !(1..=1 << 16).contains(&count) || !(1..=256).contains(&workers) {
             let message =
                 format!("expected 1 to 65536 pictures and 1 to 256 workers, got {count} and {workers}");
@@ -17,7 +17,7 @@ impl Bench {
         }
         header();
         says(&format!("making {count} pictures …"));
-        let pictures = Pictures::make(&std::env::temp_dir(), count)?;
+        let images = Images::make(&std::env::temp_dir(), count)?;
         says("");
         println!(
             "pictures a second: files to pixels on one thread, to batches by one worker and by \
@@ -43,7 +43,7 @@ impl Bench {
             needs.insert(feed.net.name, need);
             for layout in [Layout::VocNpy, Layout::VocDevkit] {
                 says(&format!("loading {} from {} …", feed.name(), name(layout)));
-                let rates = feed.rates(&pictures.training(layout)?, workers)?;
+                let rates = feed.rates(&images.training(layout)?, workers)?;
                 says("");
                 let line = feed.line(layout, rates, workers, need);
                 self.keep(&line)?;

@@ -80,8 +80,8 @@ pub struct Bench {
     #[arg(long, value_name = "N", default_value_t = 2, conflicts_with = "ladder")]
     workers: usize,
     /// Pictures that the loader makes up, in a folder of its own among the system's temporary ones
-    #[arg(long, value_name = "N", default_value_t = 64, conflicts_with = "ladder")]
-    pictures: usize,
+    #[arg(long = "pictures", value_name = "N", default_value_t = 64, conflicts_with = "ladder")]
+    images: usize,
     /// The line of JSON instead of the table: one network, in this process
     #[arg(long, hide = true)]
     line: bool,

@@ -4,10 +4,10 @@ use crate::cli::train::open;
 use atrous::data::Dataset;
 use atrous::data::source::{Joined, Layout, Source};
 use atrous::data::usable::Usable;
-use atrous::eval::baselines::Lessons;
+use atrous::eval::baselines::TrainingSet;
 use atrous::files::explain;
 use atrous::predict::Trained;
-use atrous::train::Plan;
+use atrous::train::TrainConfig;
 use atrous::{Error, Result};
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
@@ -59,12 +59,12 @@ pub struct Part {
 
 impl Subjects {
     pub fn of(trained: &Trained, data: &Path, split: &Split) -> Result<Self> {
-        let plan = &trained.plan;
-        let masks = plan.network.segments();
+        let config = &trained.config;
+        let masks = config.network.segments();
         let folder = open(data, masks)?.dataset;
         if *split == Split::Validation {
-            let dataset = plan.find_samples(&folder, &trained.path)?;
-            let indices = plan.val_indices.clone();
+            let dataset = config.find_samples(&folder, &trained.path)?;
+            let indices = config.val_indices.clone();
             let validated_on = indices.iter().copied().collect();
             let run = Some(dataset.clone());
             let split = split.clone();
@@ -93,17 +93,17 @@ impl Subjects {
             let message = format!("expected pictures with {what}, got none among {}", wanted.len());
             return Err(Error::file(data, message));
         }
-        let numbers = plan.samples.numbers(&*dataset, &indices)?;
+        let numbers = config.samples.numbers(&*dataset, &indices)?;
         let within = |set: &[usize]| -> HashSet<usize> {
             let set: HashSet<usize> = set.iter().copied().collect();
             let known = indices.iter().zip(&numbers);
             known.filter(|(_, n)| n.is_some_and(|n| set.contains(&n))).map(|(&i, _)| i).collect()
         };
-        let (trained_on, validated_on) = (within(&plan.train_indices), within(&plan.val_indices));
+        let (trained_on, validated_on) = (within(&config.train_indices), within(&config.val_indices));
         // Whose Ids are there by chance is not the run's folder; then controls have nothing to learn from.
-        let run = plan.find_samples(&folder, &trained.path).ok();
+        let run = config.find_samples(&folder, &trained.path).ok();
         let split = split.clone();
-        let told = !plan.samples.samples.is_empty();
+        let told = !config.samples.samples.is_empty();
         Ok(Subjects { split, dataset, indices, trained_on, validated_on, told, run })
     }
 
@@ -143,9 +143,9 @@ impl Subjects {
     }
 
     /// What the controls learn from: what the network did, where it is in the folder.
-    pub fn lessons<'a>(&'a self, plan: &'a Plan) -> Option<Lessons<'a>> {
+    pub fn lessons<'a>(&'a self, config: &'a TrainConfig) -> Option<TrainingSet<'a>> {
         let dataset = &**self.run.as_ref()?;
-        Some(Lessons { dataset, indices: &plan.train_indices })
+        Some(TrainingSet { dataset, indices: &config.train_indices })
     }
 }
 

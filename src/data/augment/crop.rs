@@ -1,16 +1,16 @@
-//! Random crops: the network's square laid on the picture, somewhere and at some size.
+//! Random crops: the network's square laid on the image, somewhere and at some size.
 //!
-//! A crop is the matrix that takes a pixel of the square to its place in the picture as it is on
-//! disk. Whatever else turns the square ([`super::matrix`]) is multiplied to it, so that a picture
+//! A crop is the matrix that takes a pixel of the square to its place in the image as it is on
+//! disk. Whatever else turns the square ([`super::matrix`]) is multiplied to it, so that a image
 //! is sampled once, and its mask at the same places:
 //!
 //! q = C·M·p, C = [[k_r, 0, o_r + (k_r − 1)/2], [0, k_c, o_c + (k_c − 1)/2]]
 //!
-//! with k picture pixels to a pixel of the square, and the square's corner at o.
+//! with k image pixels to a pixel of the square, and the square's corner at o.
 
 use crate::backend::cpu::simd;
 use crate::context::isa;
-use crate::data::{Mask, Picture, VOID};
+use crate::data::{Image, Mask, VOID};
 use crate::error::{Error, Result};
 use crate::ops::affine::{Axis, BLOCK, Matrix};
 use crate::random::{Stream, domain};
@@ -70,25 +70,25 @@ impl Crop {
         // The last label keeps these numbers apart from the affine parameters'.
         let mut stream = Stream::new(seed, &[domain::AUGMENT, epoch, sample, 1]);
         let mut between = |low: f64, high: f64| low + (high - low) * stream.unit() as f64;
-        let (picture, size) = ([h as f64, w as f64], size as f64);
+        let (image, size) = ([h as f64, w as f64], size as f64);
         let seen = match *self {
-            Crop::Scale { low, high } => [picture[0].max(picture[1]) / between(low, high); 2],
+            Crop::Scale { low, high } => [image[0].max(image[1]) / between(low, high); 2],
             Crop::Area { low, high, ratio } => {
                 // A part that does not fit is drawn again, and in the end cut.
-                let mut part = picture;
+                let mut part = image;
                 for _ in 0..10 {
-                    let area = picture[0] * picture[1] * between(low, high);
+                    let area = image[0] * image[1] * between(low, high);
                     let ratio = between(-ratio.ln(), ratio.ln()).exp();
                     part = [(area / ratio).sqrt(), (area * ratio).sqrt()];
-                    if part[0] <= picture[0] && part[1] <= picture[1] {
+                    if part[0] <= image[0] && part[1] <= image[1] {
                         break;
                     }
                 }
-                [part[0].min(picture[0]), part[1].min(picture[1])]
+                [part[0].min(image[0]), part[1].min(image[1])]
             }
         };
-        // Below zero where more is seen than the picture.
-        let corner = [0, 1].map(|axis| between(0.0, 1.0) * (picture[axis] - seen[axis]));
+        // Below zero where more is seen than the image.
+        let corner = [0, 1].map(|axis| between(0.0, 1.0) * (image[axis] - seen[axis]));
         let [k_r, k_c] = seen.map(|side| side / size);
         let at = |k: f64, corner: f64| corner + (k - 1.0) / 2.0;
         [[k_r, 0.0, at(k_r, corner[0])], [0.0, k_c, at(k_c, corner[1])]]
@@ -109,17 +109,17 @@ pub enum Fill {
     /// The nearest pixel of the image.
     Edge,
     /// One colour, RGB from 0 to 255.
-    Colour([f32; 3]),
+    ColorJitter([f32; 3]),
 }
 
 impl Fill {
     /// Black, as around a padded image: a network that is shown padded images later knows it.
-    pub const BLACK: Self = Fill::Colour([0.0; 3]);
+    pub const BLACK: Self = Fill::ColorJitter([0.0; 3]);
     /// ImageNet's mean colour, which preprocessing makes nearly zero.
-    pub const MEAN: Self = Fill::Colour([123.68, 116.779, 103.939]);
+    pub const MEAN: Self = Fill::ColorJitter([123.68, 116.779, 103.939]);
 }
 
-/// Is the place on the picture? Its pixels reach half a pixel around their centres.
+/// Is the place on the image? Its pixels reach half a pixel around their centres.
 #[inline(always)]
 fn inside([r, c]: [f64; 2], [h, w]: [usize; 2]) -> bool {
     r >= -0.5 && r < h as f64 - 0.5 && c >= -0.5 && c < w as f64 - 0.5
@@ -133,26 +133,26 @@ fn place(matrix: &Matrix, row: usize, column: usize) -> [f64; 2] {
     [rr * row + rc * column + r, cr * row + cc * column + c]
 }
 
-/// How many pixels of the picture come to one of the result, along a side.
+/// How many pixels of the image come to one of the result, along a side.
 pub(crate) fn shrinkage(matrix: &Matrix) -> f64 {
     (matrix[0][0] * matrix[1][1] - matrix[0][1] * matrix[1][0]).abs().sqrt()
 }
 
-/// The picture seen through the matrix, [size, size, 3], bilinear, values 0 to 255 that went
-/// through `colour` where they are the picture's own. With `antialias`, a picture that shrinks by
+/// The image seen through the matrix, [size, size, 3], bilinear, values 0 to 255 that went
+/// through `colour` where they are the image's own. With `antialias`, a image that shrinks by
 /// more than 2 is averaged over boxes before.
 pub(crate) fn sample(
-    picture: &Picture,
+    image: &Image,
     matrix: &Matrix,
     size: usize,
     fill: Fill,
     antialias: bool,
     colour: impl Fn(&mut [f32]),
 ) -> Vec<f32> {
-    let whole = [picture.height, picture.width];
+    let whole = [image.height, image.width];
     let factor = if antialias { (shrinkage(matrix) as usize).max(1) } else { 1 };
-    let reduced = (factor > 1).then(|| reduce(picture, factor));
-    let Picture { height, width, rgb } = reduced.as_ref().unwrap_or(picture);
+    let reduced = (factor > 1).then(|| reduce(image, factor));
+    let Image { height, width, rgb } = reduced.as_ref().unwrap_or(image);
     let mut out = vec![0.0f32; size * size * 3];
     let mut seen = vec![true; size];
     let isa = isa();
@@ -183,7 +183,7 @@ pub(crate) fn sample(
             },
         );
         colour(out);
-        if let Fill::Colour(fill) = fill {
+        if let Fill::ColorJitter(fill) = fill {
             let beside = out.chunks_exact_mut(3).zip(&seen).filter(|(_, seen)| !**seen);
             beside.for_each(|(pixel, _)| pixel.copy_from_slice(&fill));
         }
@@ -255,57 +255,57 @@ pub(crate) fn sample_mask(mask: &Mask, matrix: &Matrix, size: usize) -> Mask {
     Mask { height: size, width: size, classes }
 }
 
-/// The picture `factor` times smaller, each pixel the mean of a box (at the far edges of the part
+/// The image `factor` times smaller, each pixel the mean of a box (at the far edges of the part
 /// of it that is there).
-pub(crate) fn reduce(picture: &Picture, factor: usize) -> Picture {
+pub(crate) fn reduce(image: &Image, factor: usize) -> Image {
     let factor = factor.max(1);
-    let (height, width) = (picture.height.div_ceil(factor), picture.width.div_ceil(factor));
+    let (height, width) = (image.height.div_ceil(factor), image.width.div_ceil(factor));
     let mut rgb = Vec::with_capacity(height * width * 3);
     let mut sums = vec![0u32; width * 3];
-    for rows in picture.rgb.chunks(picture.width * 3 * factor) {
+    for rows in image.rgb.chunks(image.width * 3 * factor) {
         sums.fill(0);
-        for row in rows.chunks_exact(picture.width * 3) {
+        for row in rows.chunks_exact(image.width * 3) {
             for (sums, pixels) in sums.chunks_exact_mut(3).zip(row.chunks(3 * factor)) {
                 for pixel in pixels.chunks_exact(3) {
                     sums.iter_mut().zip(pixel).for_each(|(sum, &value)| *sum += value as u32);
                 }
             }
         }
-        let high = (rows.len() / (picture.width * 3)) as u32;
+        let high = (rows.len() / (image.width * 3)) as u32;
         for (column, sums) in sums.chunks_exact(3).enumerate() {
-            let count = high * factor.min(picture.width - column * factor) as u32;
+            let count = high * factor.min(image.width - column * factor) as u32;
             rgb.extend(sums.iter().map(|sum| ((sum + count / 2) / count) as u8));
         }
     }
-    Picture { height, width, rgb }
+    Image { height, width, rgb }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::augment::{Parameters, Rule, matrix};
+    use crate::data::augment::{AffineOrder, Parameters, matrix};
     use crate::data::image::{Fit, Nearest, fit, resize_mask};
     use crate::ops::affine::IDENTITY;
 
-    fn picture(height: usize, width: usize) -> Picture {
+    fn image(height: usize, width: usize) -> Image {
         let value = |i: usize| (i * 37 % 251) as u8;
-        Picture::new(height, width, (0..height * width * 3).map(value).collect()).unwrap()
+        Image::new(height, width, (0..height * width * 3).map(value).collect()).unwrap()
     }
 
-    fn plain(picture: &Picture, matrix: &Matrix, size: usize, fill: Fill) -> Vec<f32> {
-        sample(picture, matrix, size, fill, false, |_| {})
+    fn plain(image: &Image, matrix: &Matrix, size: usize, fill: Fill) -> Vec<f32> {
+        sample(image, matrix, size, fill, false, |_| {})
     }
 
     const SCALES: Crop = Crop::Scale { low: 0.5, high: 2.0 };
 
     #[test]
-    fn a_crop_of_the_whole_picture_is_the_stretched_picture() {
+    fn a_crop_of_the_whole_image_is_the_stretched_image() {
         let whole = Crop::Area { low: 1.0, high: 1.0, ratio: 1.0 };
         for side in [5, 8, 20] {
             let crop = whole.draw([8, 8], side, 0, 0, 0);
-            let picture = picture(8, 8);
-            let expected = fit(&picture, side, Fit::Stretch).unwrap();
-            let got = plain(&picture, &crop, side, Fill::Edge);
+            let image = image(8, 8);
+            let expected = fit(&image, side, Fit::Stretch).unwrap();
+            let got = plain(&image, &crop, side, Fill::Edge);
             let off = got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(off < 1e-3, "side {side}: off by {off}");
             let mask = Mask::new(8, 8, (0..64).map(|i| i % 21).collect()).unwrap();
@@ -315,13 +315,13 @@ mod tests {
     }
 
     #[test]
-    fn scaled_pictures_keep_their_proportions_and_lie_in_the_square_or_fill_it() {
+    fn scaled_images_keep_their_proportions_and_lie_in_the_square_or_fill_it() {
         let (mut smaller, mut larger) = (0, 0);
         for sample in 0..300 {
             let m = SCALES.draw([30, 60], 40, 3, 1, sample);
             let k = m[0][0];
             assert!(k == m[1][1] && (0.75..=3.0001).contains(&k), "{m:?}");
-            // The square's edges, in the picture, along the side that is as long as the square.
+            // The square's edges, in the image, along the side that is as long as the square.
             let from = m[1][2] - (k - 1.0) / 2.0;
             let to = from + 40.0 * k;
             if k > 1.5 {
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_have_the_area_and_proportions_asked_for_and_lie_in_the_picture() {
+    fn parts_have_the_area_and_proportions_asked_for_and_lie_in_the_image() {
         for sample in 0..300 {
             let crop = Crop::CLASSIFY.draw([50, 80], 10, 7, 0, sample);
             let (h, w) = (crop[0][0] * 10.0, crop[1][1] * 10.0);
@@ -352,39 +352,39 @@ mod tests {
     }
 
     #[test]
-    fn beside_the_picture_is_void_and_the_fill() {
+    fn beside_the_image_is_void_and_the_fill() {
         let shifted = [[1.0, 0.0, -2.0], [0.0, 1.0, 1.0]];
         let mask = Mask::new(3, 3, vec![5; 9]).unwrap();
         let seen = sample_mask(&mask, &shifted, 3);
         assert_eq!(seen.classes, [255, 255, 255, 255, 255, 255, 5, 5, 255]);
-        let picture = Picture::new(3, 3, vec![9; 27]).unwrap();
-        let values = plain(&picture, &shifted, 3, Fill::Colour([1.0, 2.0, 3.0]));
+        let image = Image::new(3, 3, vec![9; 27]).unwrap();
+        let values = plain(&image, &shifted, 3, Fill::ColorJitter([1.0, 2.0, 3.0]));
         for (pixel, class) in values.chunks(3).zip(&seen.classes) {
             assert_eq!(pixel, if *class == 5 { [9.0; 3] } else { [1.0, 2.0, 3.0] });
         }
-        assert_eq!(plain(&picture, &shifted, 3, Fill::Edge), [9.0; 27]);
+        assert_eq!(plain(&image, &shifted, 3, Fill::Edge), [9.0; 27]);
     }
 
     #[test]
-    fn picture_and_mask_stay_together_under_crop_rotation_and_flip() {
-        // The picture shows its mask: one colour a class, in blocks larger than the blending.
+    fn image_and_mask_stay_together_under_crop_rotation_and_flip() {
+        // The image shows its mask: one colour a class, in blocks larger than the blending.
         let (h, w) = (60, 90);
         let class = |y: usize, x: usize| (1 + y / 20 * 3 + x / 30) as u8;
         let classes: Vec<u8> = (0..h * w).map(|i| class(i / w, i % w)).collect();
         let rgb = classes.iter().flat_map(|&class| [class * 20; 3]).collect();
-        let (picture, mask) = (Picture::new(h, w, rgb).unwrap(), Mask::new(h, w, classes).unwrap());
+        let (image, mask) = (Image::new(h, w, rgb).unwrap(), Mask::new(h, w, classes).unwrap());
         let (mut same, mut all) = (0, 0);
         for sample in 0..20 {
             let turned =
                 Parameters { theta: 15.0, flip_horizontal: sample % 2 == 0, ..Parameters::IDENTITY };
             let crop = SCALES.draw([h, w], 48, 5, 0, sample);
-            let matrix = compose(&crop, &matrix(&turned, 48, 48, Rule::Centred));
-            let values = plain(&picture, &matrix, 48, Fill::BLACK);
+            let matrix = compose(&crop, &matrix(&turned, 48, 48, AffineOrder::Centred));
+            let values = plain(&image, &matrix, 48, Fill::BLACK);
             for (pixel, &class) in values.chunks(3).zip(&sample_mask(&mask, &matrix, 48).classes) {
                 let expected = if class == VOID { 0.0 } else { class as f32 * 20.0 };
                 same += ((pixel[0] - expected).abs() < 1e-3) as usize;
                 all += 1;
-                // Between two blocks the picture is blended and the mask is not.
+                // Between two blocks the image is blended and the mask is not.
                 assert_eq!(class == VOID, pixel[0] == 0.0);
             }
         }
@@ -401,16 +401,16 @@ mod tests {
     }
 
     #[test]
-    fn a_reduced_picture_holds_the_means_of_its_boxes() {
-        let picture = Picture::new(3, 3, (0..27).collect()).unwrap();
-        let reduced = reduce(&picture, 2);
+    fn a_reduced_image_holds_the_means_of_its_boxes() {
+        let image = Image::new(3, 3, (0..27).collect()).unwrap();
+        let reduced = reduce(&image, 2);
         assert_eq!((reduced.height, reduced.width), (2, 2));
         // Red: rows of 0 3 6, 9 12 15, 18 21 24; halves are rounded up.
         let red: Vec<u8> = reduced.rgb.iter().step_by(3).copied().collect();
         assert_eq!(red, [6, 11, 20, 24]);
         // Stripes of one pixel, seen four times smaller: grey with boxes, one of the stripes without.
         let stripes = (0..64 * 64).flat_map(|i| [if i % 2 == 0 { 0 } else { 200 }; 3]).collect();
-        let stripes = Picture::new(64, 64, stripes).unwrap();
+        let stripes = Image::new(64, 64, stripes).unwrap();
         let quarter = [[4.0, 0.0, 2.0], [0.0, 4.0, 2.0]];
         let smooth = sample(&stripes, &quarter, 16, Fill::Edge, true, |_| {});
         assert_eq!(smooth, [100.0; 768]);
@@ -432,17 +432,17 @@ mod tests {
     }
 
     /// The definition, a pixel at a time.
-    fn pixel(picture: &Picture, matrix: &Matrix, factor: usize, row: usize, column: usize) -> [f32; 3] {
+    fn pixel(image: &Image, matrix: &Matrix, factor: usize, row: usize, column: usize) -> [f32; 3] {
         let along = |q: f64, side: usize| {
             let q = ((q + 0.5) / factor as f64 - 0.5).clamp(0.0, (side - 1) as f64);
             let low = q as usize;
             (low, (low + 1).min(side - 1), (q - low as f64) as f32)
         };
         let at = place(matrix, row, column);
-        let (top, bottom, t_r) = along(at[0], picture.height);
-        let (left, right, t_c) = along(at[1], picture.width);
+        let (top, bottom, t_r) = along(at[0], image.height);
+        let (left, right, t_c) = along(at[1], image.width);
         std::array::from_fn(|channel| {
-            let value = |y: usize, x: usize| picture.rgb[(y * picture.width + x) * 3 + channel] as f32;
+            let value = |y: usize, x: usize| image.rgb[(y * image.width + x) * 3 + channel] as f32;
             let blend = |x: f32, y: f32, t: f32| x + (y - x) * t;
             let above = blend(value(top, left), value(top, right), t_c);
             blend(above, blend(value(bottom, left), value(bottom, right), t_c), t_r)
@@ -451,7 +451,7 @@ mod tests {
 
     #[test]
     fn vectors_of_pixels_have_the_bits_of_the_definition() {
-        let picture = picture(41, 67);
+        let image = image(41, 67);
         let mask = Mask::new(41, 67, (0..41 * 67).map(|i| (i * 7 % 21) as u8).collect()).unwrap();
         let turned = [[0.7, -0.9, 12.3], [0.4, 1.6, -20.0]];
         for (matrix, antialias) in [
@@ -463,13 +463,13 @@ mod tests {
             let matrix =
                 compose(&matrix, &[[if antialias { 2.6 } else { 1.0 }, 0.0, 0.3], [0.0, 1.7, 0.0]]);
             let factor = if antialias { (shrinkage(&matrix) as usize).max(1) } else { 1 };
-            let reduced = reduce(&picture, factor);
+            let reduced = reduce(&image, factor);
             let double = |pixels: &mut [f32]| pixels.iter_mut().for_each(|value| *value *= 2.0);
             for isa in simd::supported() {
-                let fill = Fill::Colour([1.0, 2.0, 3.0]);
+                let fill = Fill::ColorJitter([1.0, 2.0, 3.0]);
                 let [got, edge] = [fill, Fill::Edge].map(|fill| {
                     crate::context::with_isa(isa, || {
-                        sample(&picture, &matrix, 71, fill, antialias, double)
+                        sample(&image, &matrix, 71, fill, antialias, double)
                     })
                 });
                 let labels = crate::context::with_isa(isa, || sample_mask(&mask, &matrix, 71));

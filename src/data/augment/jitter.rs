@@ -1,12 +1,12 @@
 //! Random changes of colour: brightness b, contrast c, saturation s, each a factor about 1.
 //!
 //! x₁ = b·x, x₂ = m + c·(x₁ − m), x₃ = g + s·(x₂ − g), each cut to 0..255, with m the grey of the
-//! picture's mean colour (times b) and g the pixel's own grey, .299 R + .587 G + .114 B
+//! image's mean colour (times b) and g the pixel's own grey, .299 R + .587 G + .114 B
 //! (as in torchvision's ColorJitter, in a fixed order).
 
 use crate::backend::cpu::simd;
 use crate::context::isa;
-use crate::data::Picture;
+use crate::data::Image;
 use crate::error::{Error, Result};
 use crate::random::{Stream, domain};
 
@@ -34,25 +34,25 @@ impl Jitter {
     }
 
     /// Drawn for one sample of one epoch: the same whoever asks, and when.
-    pub(crate) fn draw(&self, picture: &Picture, seed: u64, epoch: u64, sample: u64) -> Colour {
+    pub(crate) fn draw(&self, image: &Image, seed: u64, epoch: u64, sample: u64) -> ColorJitter {
         // The last label keeps these numbers apart from those of crops.
         let mut stream = Stream::new(seed, &[domain::AUGMENT, epoch, sample, 2]);
         let mut about_one = |range: f32| stream.uniform(1.0 - range, 1.0 + range);
         let [brightness, contrast, saturation] =
             [self.brightness, self.contrast, self.saturation].map(&mut about_one);
-        let mean = if self.contrast == 0.0 { 0.0 } else { mean_grey(picture) };
-        Colour { brightness, contrast, saturation, middle: (mean * brightness).min(255.0) }
+        let mean = if self.contrast == 0.0 { 0.0 } else { mean_grey(image) };
+        ColorJitter { brightness, contrast, saturation, middle: (mean * brightness).min(255.0) }
     }
 }
 
-fn mean_grey(picture: &Picture) -> f32 {
+fn mean_grey(image: &Image) -> f32 {
     /// Whole pixels, and whole vectors of any instruction set.
     const BLOCK: usize = 48;
     let mut sums = [0u64; 3];
     let mut add =
         |lanes: &[u32]| lanes.iter().enumerate().for_each(|(i, &lane)| sums[i % 3] += lane as u64);
     // So many blocks of bytes fit into 32 bits.
-    for part in picture.rgb.chunks(BLOCK << 16) {
+    for part in image.rgb.chunks(BLOCK << 16) {
         let blocks = part.chunks_exact(BLOCK);
         add(&blocks.remainder().iter().map(|&value| value as u32).collect::<Vec<_>>());
         let mut lanes = [0u32; BLOCK];
@@ -67,7 +67,7 @@ fn mean_grey(picture: &Picture) -> f32 {
         );
         add(&lanes);
     }
-    let pixels = (picture.height * picture.width) as f64;
+    let pixels = (image.height * image.width) as f64;
     grey(sums.map(|sum| (sum as f64 / pixels) as f32))
 }
 
@@ -78,7 +78,7 @@ fn grey([r, g, b]: [f32; 3]) -> f32 {
 
 /// The factors drawn for one image.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Colour {
+pub struct ColorJitter {
     /// The factor b on all channels.
     pub brightness: f32,
     /// The factor c on the distance from `middle`.
@@ -89,9 +89,9 @@ pub struct Colour {
     pub middle: f32,
 }
 
-impl Colour {
+impl ColorJitter {
     pub(crate) const IDENTITY: Self =
-        Colour { brightness: 1.0, contrast: 1.0, saturation: 1.0, middle: 0.0 };
+        ColorJitter { brightness: 1.0, contrast: 1.0, saturation: 1.0, middle: 0.0 };
 
     /// In place, on any number of RGB pixels of 0 to 255.
     #[allow(clippy::needless_range_loop, reason = "a pixel is one place of three channels")]
@@ -150,7 +150,7 @@ mod tests {
     fn each_factor_does_its_part() {
         let apply = |brightness, contrast, saturation| {
             let mut rgb = [100.0, 50.0, 200.0];
-            Colour { brightness, contrast, saturation, middle: 80.0 }.apply(&mut rgb);
+            ColorJitter { brightness, contrast, saturation, middle: 80.0 }.apply(&mut rgb);
             rgb
         };
         let close = |got: [f32; 3], expected: [f32; 3]| {
@@ -167,17 +167,17 @@ mod tests {
     }
 
     #[test]
-    fn draws_stay_in_their_ranges_and_the_middle_is_the_pictures_mean() {
-        let picture = Picture::new(1, 2, vec![0, 0, 0, 200, 100, 50]).unwrap();
+    fn draws_stay_in_their_ranges_and_the_middle_is_the_images_mean() {
+        let image = Image::new(1, 2, vec![0, 0, 0, 200, 100, 50]).unwrap();
         let jitter = Jitter { brightness: 0.4, contrast: 0.2, saturation: 0.0 };
         for sample in 0..200 {
-            let colour = jitter.draw(&picture, 1, 2, sample);
+            let colour = jitter.draw(&image, 1, 2, sample);
             assert!((0.6..=1.4).contains(&colour.brightness) && (0.8..=1.2).contains(&colour.contrast));
             assert_eq!(colour.saturation, 1.0);
             let mean = (0.299 * 200.0 + 0.587 * 100.0 + 0.114 * 50.0) / 2.0;
             assert!((colour.middle - mean * colour.brightness).abs() < 1e-3);
         }
-        assert_ne!(jitter.draw(&picture, 1, 2, 3), jitter.draw(&picture, 1, 3, 3));
+        assert_ne!(jitter.draw(&image, 1, 2, 3), jitter.draw(&image, 1, 3, 3));
         assert!(jitter.check().is_ok());
         assert!(Jitter { saturation: 1.1, ..jitter }.check().is_err());
         assert!(Jitter { contrast: f32::NAN, ..jitter }.check().is_err());
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn blocks_of_pixels_have_the_bits_of_pixels_one_by_one_and_sums_are_exact() {
-        let colour = Colour { brightness: 1.2, contrast: 0.8, saturation: 1.3, middle: 93.7 };
+        let colour = ColorJitter { brightness: 1.2, contrast: 0.8, saturation: 1.3, middle: 93.7 };
         let pixels: Vec<f32> = (0..37 * 3).map(|i| (i * 97 % 256) as f32 * 1.01).collect();
         let expected: Vec<f32> =
             pixels.chunks_exact(3).flat_map(|p| colour.of([p[0], p[1], p[2]])).collect();
@@ -200,6 +200,6 @@ mod tests {
             (sum as f64 / (41.0 * 53.0)) as f32
         };
         let expected = grey([mean(0), mean(1), mean(2)]);
-        assert_eq!(mean_grey(&Picture::new(41, 53, rgb.clone()).unwrap()), expected);
+        assert_eq!(mean_grey(&Image::new(41, 53, rgb.clone()).unwrap()), expected);
     }
 }

@@ -7,7 +7,7 @@
 //! Z = diag(zx, zy), about a centre o: M' = T(o)·M·T(−o)
 //!
 //! The output pixel p takes the input at M'·p ([`affine`](crate::ops::affine())); a flip turns the result
-//! round. The rules differ in o, see [`Rule`].
+//! round. The rules differ in o, see [`AffineOrder`].
 
 use crate::context::isa;
 use crate::data::Mask;
@@ -95,20 +95,20 @@ impl Parameters {
 
 /// About which centre rotation, shear and zoom act: Keras changed its mind twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Rule {
+pub enum AffineOrder {
     /// About the true centre, ((h − 1)/2, (w − 1)/2).
     #[default]
     Centred,
     /// Keras 2.6: about (h/2 + ½, w/2 + ½), one pixel further down and right.
     Keras26,
     /// Later Keras: about (h/2 − ½, w/2 − ½), then rows and columns change roles (the centre with
-    /// them, so on pictures that are not square it is off).
+    /// them, so on images that are not square it is off).
     Keras3,
 }
 
 /// The 2 × 3 matrix that takes an output pixel (row, column, 1) of an image of h × w pixels to its
 /// place in the input.
-pub fn matrix(parameters: &Parameters, h: usize, w: usize, rule: Rule) -> Matrix {
+pub fn matrix(parameters: &Parameters, h: usize, w: usize, rule: AffineOrder) -> Matrix {
     let (sin, cos) = parameters.theta.to_radians().sin_cos();
     let (shear_sin, shear_cos) = parameters.shear.to_radians().sin_cos();
     let (zx, zy) = (parameters.zx, parameters.zy);
@@ -116,15 +116,18 @@ pub fn matrix(parameters: &Parameters, h: usize, w: usize, rule: Rule) -> Matrix
         [cos * zx, (-cos * shear_sin - sin * shear_cos) * zy],
         [sin * zx, (-sin * shear_sin + cos * shear_cos) * zy],
     ];
-    let beyond = if rule == Rule::Keras26 { 0.5 } else { -0.5 };
+    let beyond = if rule == AffineOrder::Keras26 { 0.5 } else { -0.5 };
     let centre = [h as f64 / 2.0 + beyond, w as f64 / 2.0 + beyond];
     let row = |i: usize| {
         let [a, b]: [f64; 2] = linear[i];
         [a, b, centre[i] - a * centre[0] - b * centre[1]]
     };
     let [[rr, rc, r], [cr, cc, c]]: Matrix = [row(0), row(1)];
-    let matrix =
-        if rule == Rule::Keras3 { [[cc, cr, c], [rc, rr, r]] } else { [[rr, rc, r], [cr, cc, c]] };
+    let matrix = if rule == AffineOrder::Keras3 {
+        [[cc, cr, c], [rc, rr, r]]
+    } else {
+        [[rr, rc, r], [cr, cc, c]]
+    };
     if !parameters.flip_horizontal {
         return matrix;
     }
@@ -174,7 +177,7 @@ mod tests {
     #[test]
     fn a_flip_alone_reverses_each_row_exactly() {
         let flip = Parameters { flip_horizontal: true, ..Parameters::IDENTITY };
-        for rule in [Rule::Centred, Rule::Keras26, Rule::Keras3] {
+        for rule in [AffineOrder::Centred, AffineOrder::Keras26, AffineOrder::Keras3] {
             let matrix = matrix(&flip, 2, 3, rule);
             let x = [0.5f32, 1.5, 2.5, 3.5, 4.5, 5.5];
             assert_eq!(warp(&x, [2, 3, 1], &matrix), [2.5, 1.5, 0.5, 5.5, 4.5, 3.5]);
@@ -186,7 +189,7 @@ mod tests {
     #[test]
     fn the_centred_rule_keeps_the_centre_where_it_is() {
         let p = Parameters { theta: 13.0, shear: 0.1, zx: 0.9, zy: 1.15, flip_horizontal: false };
-        let m = matrix(&p, 11, 21, Rule::Centred);
+        let m = matrix(&p, 11, 21, AffineOrder::Centred);
         let at = |row: [f64; 3]| row[0] * 5.0 + row[1] * 10.0 + row[2];
         assert!((at(m[0]) - 5.0).abs() < 1e-12 && (at(m[1]) - 10.0).abs() < 1e-12);
     }

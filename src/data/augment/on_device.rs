@@ -1,8 +1,8 @@
-//! Augmentation where the training is: on a device, pictures arrive as they are and are warped there, to the
+//! Augmentation where the training is: on a device, images arrive as they are and are warped there, to the
 //! bits the CPU would have made.
 
 use super::warp_mask;
-use crate::backend::cuda::{Kernel, Size, arguments};
+use crate::backend::cuda::{Kernel, LaunchConfig, arguments};
 use crate::data::Mask;
 use crate::data::image::Preprocess;
 use crate::error::{Error, Result};
@@ -54,7 +54,7 @@ impl Warp {
 
     /// Images `[N, h, w, 3]`, 0 to 255, warped and preprocessed, where they are. An error where
     /// shapes or devices do not fit.
-    pub fn pictures(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn images(&self, x: &Tensor) -> Result<Tensor> {
         self.fits(x)?;
         let &[_, h, w, 3] = &*x.shape() else {
             return Err(Error::shape("warp", "pictures [N, h, w, 3]", x.shape()));
@@ -66,11 +66,10 @@ impl Warp {
         };
         let n = x.shape().elements();
         let y = cuda.allocate(n, DType::F32)?;
-        let (pictures, matrices) = (x.memory(), self.matrices.memory());
-        let all =
-            arguments![pictures, matrices, &y, n as i64, h as i32, w as i32, self.preprocess as i32];
+        let (images, matrices) = (x.memory(), self.matrices.memory());
+        let all = arguments![images, matrices, &y, n as i64, h as i32, w as i32, self.preprocess as i32];
         // SAFETY: x is n floats, three channels of n / 3 / h / w samples with six doubles each; y is new.
-        unsafe { cuda.launch(Kernel::of("affine", "affine_augment"), Size::elements(n), &all)? };
+        unsafe { cuda.launch(Kernel::of("affine", "affine_augment"), LaunchConfig::elements(n), &all)? };
         Ok(Tensor::from_memory(y, x.shape()))
     }
 
@@ -94,7 +93,7 @@ impl Warp {
         let y = cuda.allocate(n, DType::F32)?;
         let all = arguments![x.memory(), self.matrices.memory(), &y, n as i64, h as i32, w as i32];
         // SAFETY: x is n floats, a class for each pixel of samples with six doubles each; y is new.
-        unsafe { cuda.launch(Kernel::of("affine", "affine_nearest"), Size::elements(n), &all)? };
+        unsafe { cuda.launch(Kernel::of("affine", "affine_nearest"), LaunchConfig::elements(n), &all)? };
         Ok(Tensor::from_memory(y, x.shape()))
     }
 }

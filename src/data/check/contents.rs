@@ -1,4 +1,4 @@
-//! Files that hold the same picture under two Ids.
+//! Files that hold the same image under two Ids.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -36,7 +36,7 @@ impl Contents {
         self.groups[place].push((split.to_owned(), id.to_owned()));
     }
 
-    /// One line for each picture that is there more than once.
+    /// One line for each image that is there more than once.
     pub fn notes(&self) -> impl Iterator<Item = String> {
         self.groups.iter().filter(|group| group.len() > 1).map(|group| {
             let named: Vec<String> =

@@ -4,7 +4,7 @@ use super::contents::{self, Contents};
 use super::{Found, Report, Summary};
 use crate::backend::cpu::threads;
 use crate::data::voc_devkit::{Task, VocDevkit};
-use crate::data::{Picture, is_there, picture_files};
+use crate::data::{Image, image_files, is_there};
 use crate::error::Error;
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -22,7 +22,7 @@ struct List {
 /// Every list of a VOCdevkit folder. Of a list with a line that is wrong only that line is told.
 pub(super) fn check(root: &Path, report: &mut Report) {
     let lists = read(root, report);
-    // Whether the picture can be read, of all that were looked at.
+    // Whether the image can be read, of all that were looked at.
     let mut listed = HashMap::new();
     let mut contents = Contents::default();
     for list in &lists {
@@ -48,8 +48,8 @@ pub(super) fn check(root: &Path, report: &mut Report) {
         let message = "expected lists in ImageSets/Main or ImageSets/Segmentation, got none";
         report.problems.push(Error::file(root, message));
     }
-    let pictures = fs::read_dir(root.join("JPEGImages")).into_iter().flatten().flatten();
-    let strays = pictures
+    let images = fs::read_dir(root.join("JPEGImages")).into_iter().flatten().flatten();
+    let strays = images
         .filter(|entry| {
             entry.path().file_stem().is_some_and(|id| !listed.contains_key(&*id.to_string_lossy()))
         })
@@ -91,17 +91,17 @@ fn check_list(
     let found = threads::map(dataset.rows.len(), |i| {
         let mut found = Found::default();
         let path = dataset.mask_path(i);
-        // Pictures of both tasks are told about once.
+        // Images of both tasks are told about once.
         if listed.contains_key(&dataset.rows[i].id) {
             found.mask = path.is_file();
             return found;
         }
-        match picture_files::read_picture(dataset.picture_path(i)) {
-            Ok(Picture { height, width, .. }) => found.size = Some((height, width)),
+        match image_files::read_image(dataset.image_path(i)) {
+            Ok(Image { height, width, .. }) => found.size = Some((height, width)),
             Err(error) => found.problems.push(error),
         }
-        found.content = contents::of(&dataset.picture_path(i));
-        let mask = is_there(&path).then(|| picture_files::read_mask_png(&path));
+        found.content = contents::of(&dataset.image_path(i));
+        let mask = is_there(&path).then(|| image_files::read_mask_png(&path));
         found.judge(&path, mask, dataset.rows[i].labels);
         found
     });
@@ -109,7 +109,7 @@ fn check_list(
         contents.add(&summary.split, &row.id, found.content);
         let readable = found.size.is_some();
         match listed.get(&row.id) {
-            Some(&readable) => summary.pictures += readable as usize,
+            Some(&readable) => summary.images += readable as usize,
             None => _ = listed.insert(row.id.clone(), readable),
         }
         summary.add(row.labels, found, report);

@@ -1,11 +1,11 @@
 use super::*;
 use crate::data::augment::crop::Crop;
 use crate::data::augment::jitter::Jitter;
-use crate::data::augment::{Ranges, Rule};
-use crate::data::{Labels, Mask, Picture};
+use crate::data::augment::{AffineOrder, Ranges};
+use crate::data::{Image, Labels, Mask};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Pictures that say which they are, and one that cannot be read.
+/// Images that say which they are, and one that cannot be read.
 struct Numbered {
     len: usize,
     broken: Option<usize>,
@@ -22,14 +22,14 @@ impl Dataset for Numbered {
     fn labels(&self, index: usize) -> Option<Labels> {
         (index != 3).then(|| std::array::from_fn(|class| class == index % 20))
     }
-    fn picture(&self, index: usize) -> Result<Picture> {
+    fn image(&self, index: usize) -> Result<Image> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         if self.broken == Some(index) {
             return Err(Error::file(format!("img_{index}.npy"), "truncated"));
         }
         let (height, width) = (5 + index % 3, 7);
         let rgb = (0..height * width * 3).map(|i| (i * 31 + index * 7) as u8).collect();
-        Picture::new(height, width, rgb)
+        Image::new(height, width, rgb)
     }
     fn mask(&self, index: usize) -> Result<Option<Mask>> {
         Mask::new(5 + index % 3, 7, vec![(index % 21) as u8; (5 + index % 3) * 7]).map(Some)
@@ -40,9 +40,9 @@ fn numbered(len: usize, broken: Option<usize>) -> Arc<Numbered> {
     Arc::new(Numbered { len, broken, reads: AtomicUsize::new(0) })
 }
 
-fn augmented() -> Recipe {
-    let augment = Some((Ranges::default(), Rule::Centred));
-    Recipe { augment, masks: true, ..Recipe::plain(8) }
+fn augmented() -> Transforms {
+    let augment = Some((Ranges::default(), AffineOrder::Centred));
+    Transforms { augment, masks: true, ..Transforms::plain(8) }
 }
 
 type Plain = (Vec<usize>, Vec<f64>, Vec<f64>, Vec<f64>);
@@ -84,9 +84,9 @@ fn batches_are_the_same_at_any_number_of_workers_and_from_any_step() {
 #[test]
 fn crops_and_colours_are_drawn_anew_each_epoch_and_stay_in_range() {
     let jitter = Some(Jitter { brightness: 0.4, contrast: 0.4, saturation: 0.4 });
-    let recipe = Recipe { crop: Some(Crop::SEGMENT), jitter, ..augmented() };
+    let transforms = Transforms { crop: Some(Crop::SEGMENT), jitter, ..augmented() };
     let data = numbered(4, None);
-    let made = |epoch| plain(batch(&*data, &recipe, &[0, 1, 2], 5, epoch));
+    let made = |epoch| plain(batch(&*data, &transforms, &[0, 1, 2], 5, epoch));
     assert!(made(0) == made(0) && made(0).1 != made(1).1 && made(0).3 != made(1).3);
     assert!(made(0).1.iter().all(|value| (0.0..=1.0).contains(value)));
     // A sample's mask holds its own class and void, wherever the square lies.
@@ -95,14 +95,14 @@ fn crops_and_colours_are_drawn_anew_each_epoch_and_stay_in_range() {
         assert!(mask.iter().all(|&value| value == class || value == 255.0), "{mask:?}");
         assert!(mask.contains(&class));
     }
-    let unchanged = Recipe {
+    let unchanged = Transforms {
         jitter: Some(Jitter { brightness: 0.0, contrast: 0.0, saturation: 0.0 }),
         ..augmented()
     };
     assert!(
         plain(batch(&*data, &unchanged, &[1], 5, 0)) == plain(batch(&*data, &augmented(), &[1], 5, 0))
     );
-    let wrong = Recipe { crop: Some(Crop::Scale { low: 3.0, high: 1.0 }), ..augmented() };
+    let wrong = Transforms { crop: Some(Crop::Scale { low: 3.0, high: 1.0 }), ..augmented() };
     assert!(batch(&*data, &wrong, &[1], 5, 0).is_err());
 }
 
@@ -120,8 +120,8 @@ fn balanced_epochs_show_rare_classes_as_often_as_frequent_ones() {
         fn labels(&self, index: usize) -> Option<Labels> {
             Some(std::array::from_fn(|class| class == index.is_multiple_of(10) as usize))
         }
-        fn picture(&self, index: usize) -> Result<Picture> {
-            Picture::new(6, 6, (0..108).map(|i| (i * 7 + index) as u8).collect())
+        fn image(&self, index: usize) -> Result<Image> {
+            Image::new(6, 6, (0..108).map(|i| (i * 7 + index) as u8).collect())
         }
         fn mask(&self, _: usize) -> Result<Option<Mask>> {
             Mask::new(6, 6, vec![1; 36]).map(Some)
@@ -154,7 +154,7 @@ fn balanced_epochs_show_rare_classes_as_often_as_frequent_ones() {
 
 #[test]
 fn labels_that_are_not_known_are_minus_one() {
-    let made = batch(&*numbered(4, None), &Recipe::plain(4), &[3, 2], 0, 0).unwrap();
+    let made = batch(&*numbered(4, None), &Transforms::plain(4), &[3, 2], 0, 0).unwrap();
     let labels = made.labels.to_vec_f64();
     assert_eq!(labels[..20], [-1.0; 20]);
     assert_eq!((labels[20 + 2], labels[20..].iter().sum::<f64>()), (1.0, 1.0));
@@ -163,7 +163,7 @@ fn labels_that_are_not_known_are_minus_one() {
 
 #[test]
 fn a_sample_that_cannot_be_read_is_an_error_in_its_own_step() {
-    let mut loader = Loader::new(numbered(12, Some(6)), Recipe::plain(4), 3);
+    let mut loader = Loader::new(numbered(12, Some(6)), Transforms::plain(4), 3);
     loader.workers = 2;
     let results: Vec<_> = loader.epoch(0, 0).unwrap().collect();
     let good: Vec<bool> = results.iter().map(Result::is_ok).collect();
@@ -175,7 +175,7 @@ fn a_sample_that_cannot_be_read_is_an_error_in_its_own_step() {
 #[test]
 fn workers_stay_within_the_prefetch_and_end_when_the_epoch_is_dropped() {
     let data = numbered(1000, None);
-    let mut loader = Loader::new(data.clone(), Recipe::plain(4), 1);
+    let mut loader = Loader::new(data.clone(), Transforms::plain(4), 1);
     (loader.workers, loader.prefetch) = (2, 3);
     let mut batches = loader.epoch(0, 10).unwrap();
     assert_eq!(batches.next().unwrap().unwrap().indices, [10]);
@@ -188,7 +188,7 @@ fn workers_stay_within_the_prefetch_and_end_when_the_epoch_is_dropped() {
 
 #[test]
 fn the_last_batch_can_be_dropped() {
-    let mut loader = Loader::new(numbered(10, None), Recipe::plain(4), 4);
+    let mut loader = Loader::new(numbered(10, None), Transforms::plain(4), 4);
     assert_eq!((loader.steps(), loader.order(0).len()), (3, 3));
     loader.drop_last = true;
     assert_eq!((loader.steps(), loader.epoch(0, 0).unwrap().count()), (2, 2));
@@ -209,13 +209,13 @@ fn a_panic_in_a_worker_reaches_the_consumer() {
         fn labels(&self, _: usize) -> Option<Labels> {
             None
         }
-        fn picture(&self, _: usize) -> Result<Picture> {
+        fn image(&self, _: usize) -> Result<Image> {
             panic!("a bug in a data set")
         }
         fn mask(&self, _: usize) -> Result<Option<Mask>> {
             Ok(None)
         }
     }
-    let mut batches = Loader::new(Arc::new(Panics), Recipe::plain(4), 1).epoch(0, 0).unwrap();
+    let mut batches = Loader::new(Arc::new(Panics), Transforms::plain(4), 1).epoch(0, 0).unwrap();
     assert!(catch_unwind(AssertUnwindSafe(|| batches.next())).is_err());
 }

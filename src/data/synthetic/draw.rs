@@ -7,7 +7,7 @@ use crate::data::synthetic::classes::{FIGURES, Figure, Paint};
 use crate::data::synthetic::outline::Outline;
 use crate::data::synthetic::scene::{Object, Scene};
 use crate::data::synthetic::texture::{Heights, Texture};
-use crate::data::{BACKGROUND, Mask, Picture, VOID};
+use crate::data::{BACKGROUND, Image, Mask, VOID};
 use crate::random::{Stream, domain};
 
 type Colour = [f32; 3];
@@ -19,7 +19,7 @@ const VOID_OUTSIDE: f32 = 2.0;
 /// A texture's period on an object of middling size, as a fraction of its half side.
 const PERIOD: f32 = 0.3;
 
-pub(crate) fn draw(seed: u64, index: usize, scene: &Scene) -> (Picture, Mask) {
+pub(crate) fn draw(seed: u64, index: usize, scene: &Scene) -> (Image, Mask) {
     let mut stream = Stream::new(seed, &[domain::SYNTHETIC, index as u64, 1]);
     let mut canvas = Canvas::new(scene.height, scene.width);
     canvas.background(&mut stream);
@@ -200,7 +200,7 @@ impl Canvas {
     }
 
     /// Rounds to bytes under a grain of noise.
-    fn finish(self, amplitude: f32, grain: &Stream) -> (Picture, Mask) {
+    fn finish(self, amplitude: f32, grain: &Stream) -> (Image, Mask) {
         let Canvas { height, width, pixels, classes } = self;
         let mut rgb = Vec::with_capacity(pixels.len() * 3);
         for (block, pixels) in pixels.chunks(16).enumerate() {
@@ -211,6 +211,6 @@ impl Canvas {
                 rgb.extend(pixel.map(|c| (c + noise) as u8));
             }
         }
-        (Picture { height, width, rgb }, Mask { height, width, classes })
+        (Image { height, width, rgb }, Mask { height, width, classes })
     }
 }

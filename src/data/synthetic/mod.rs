@@ -1,4 +1,4 @@
-//! A data set that is made up: VOC-like pictures with exact masks, as many as one wants, the same
+//! A data set that is made up: VOC-like images with exact masks, as many as one wants, the same
 //! from the same seed. Everything in this crate can be tried with it where there is no data.
 //!
 //! Each of VOC's twenty classes has a silhouette (`classes.rs`) and a texture (`texture.rs`) of its
@@ -8,7 +8,7 @@
 use crate::backend::cpu::threads;
 use crate::data::partial::Partial;
 use crate::data::voc_npy::{self, Split};
-use crate::data::{Dataset, Labels, Mask, Picture};
+use crate::data::{Dataset, Image, Labels, Mask};
 use crate::error::{Error, Result};
 use crate::files::explain;
 use scene::Scene;
@@ -28,7 +28,7 @@ pub const FIRST_TEST: usize = 1_000_000_000;
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// RGB, 200 to 500 pixels a side, as VOC's images have.
-    pub picture: Picture,
+    pub image: Image,
     /// The exact class of each pixel; void (255) along the outlines, as in VOC.
     pub mask: Mask,
     /// The classes of the objects in it.
@@ -38,8 +38,8 @@ pub struct Sample {
 /// Image number `index` of the endless set called `seed`.
 pub fn generate(seed: u64, index: usize) -> Sample {
     let scene = Scene::plan(seed, index);
-    let (picture, mask) = draw::draw(seed, index, &scene);
-    Sample { picture, mask, labels: scene.labels() }
+    let (image, mask) = draw::draw(seed, index, &scene);
+    Sample { image, mask, labels: scene.labels() }
 }
 
 /// A stretch of the endless set, made when it is asked for.
@@ -75,8 +75,8 @@ impl Dataset for Synthetic {
         Some(Scene::plan(self.seed, self.first + index).labels())
     }
 
-    fn picture(&self, index: usize) -> Result<Picture> {
-        Ok(generate(self.seed, self.first + index).picture)
+    fn image(&self, index: usize) -> Result<Image> {
+        Ok(generate(self.seed, self.first + index).image)
     }
 
     fn mask(&self, index: usize) -> Result<Option<Mask>> {
@@ -88,14 +88,14 @@ impl Dataset for Synthetic {
     }
 }
 
-/// Where [`make`] puts the labels of the test pictures; their masks are in `test/seg`.
+/// Where [`make`] puts the labels of the test images; their masks are in `test/seg`.
 pub fn truth_csv(root: &Path) -> PathBuf {
     root.join("test").join("truth.csv")
 }
 
 /// Makes a folder, new or empty, with a data set in the competition's layout ([`voc_npy`]), whole or
 /// not at all; `progress(done, of)` is called now and then, and may ask to stop. Test labels are not
-/// in `test_set.csv` (−1), but in `test/truth.csv`. No test pictures, no `test`.
+/// in `test_set.csv` (−1), but in `test/truth.csv`. No test images, no `test`.
 pub fn make(
     root: &Path,
     train: usize,
@@ -126,14 +126,14 @@ pub fn make(
     partial.become_whole()
 }
 
-/// The pictures and masks of a split; their Ids and labels.
+/// The images and masks of a split; their Ids and labels.
 fn write(
     root: &Path,
     split: Split,
     set: Synthetic,
     count: &dyn Fn(usize) -> Result<()>,
 ) -> Result<Vec<(String, Labels)>> {
-    for path in [split.picture(root, ""), split.mask(root, "")] {
+    for path in [split.image(root, ""), split.mask(root, "")] {
         let folder = path.parent().unwrap_or(root);
         std::fs::create_dir_all(folder).map_err(|error| Error::file(folder, explain(&error)))?;
     }
@@ -142,7 +142,7 @@ fn write(
         let results = threads::map(16.min(set.len - start), |i| -> Result<(String, Labels)> {
             let sample = generate(set.seed, set.first + start + i);
             let id = set.id(start + i);
-            voc_npy::write_picture(split.picture(root, &id), &sample.picture)?;
+            voc_npy::write_image(split.image(root, &id), &sample.image)?;
             voc_npy::write_mask(split.mask(root, &id), &sample.mask)?;
             Ok((id, sample.labels))
         });
@@ -171,7 +171,7 @@ mod tests {
             assert_eq!(sample.mask.labels(), sample.labels, "picture {index}");
             assert_eq!(
                 (sample.mask.height, sample.mask.width),
-                (sample.picture.height, sample.picture.width)
+                (sample.image.height, sample.image.width)
             );
             assert_eq!(sample.mask.first_unknown(), None);
         }
@@ -200,9 +200,9 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_and_number_give_the_same_picture() {
+    fn the_same_seed_and_number_give_the_same_image() {
         let [a, b] = [(); 2].map(|()| generate(11, 4));
-        assert!(a.picture == b.picture && a.mask == b.mask);
-        assert!(generate(12, 4).picture != a.picture && generate(11, 24).picture != a.picture);
+        assert!(a.image == b.image && a.mask == b.mask);
+        assert!(generate(12, 4).image != a.image && generate(11, 24).image != a.image);
     }
 }

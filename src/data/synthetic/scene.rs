@@ -1,4 +1,4 @@
-//! What is in a picture, before it is drawn: its size, its objects, and where they are.
+//! What is in a image, before it is drawn: its size, its objects, and where they are.
 
 use crate::data::{CLASSES, Labels};
 use crate::random::{Stream, domain};
@@ -29,8 +29,8 @@ pub struct Object {
 }
 
 impl Scene {
-    /// Every class is the main one of one picture in each twenty, and alone in at least one of
-    /// its pictures in each sixty.
+    /// Every class is the main one of one image in each twenty, and alone in at least one of
+    /// its images in each sixty.
     pub(crate) fn plan(seed: u64, index: usize) -> Self {
         let mut stream = Stream::new(seed, &[domain::SYNTHETIC, index as u64]);
         let (height, width) = size(&mut stream);
@@ -64,7 +64,7 @@ impl Scene {
                 flipped: stream.unit() < 0.5,
                 stretch: stream.uniform(0.9, 1.1),
             };
-            // A little of an object may lie outside the picture, and a little behind another:
+            // A little of an object may lie outside the image, and a little behind another:
             // the emptiest of a few places is taken.
             let mut best = f32::NEG_INFINITY;
             for _ in 0..12 {
@@ -103,7 +103,7 @@ impl Scene {
     }
 }
 
-/// VOC's sizes: most pictures have a long side of 500, few are small, most lie on their side.
+/// VOC's sizes: most images have a long side of 500, few are small, most lie on their side.
 fn size(stream: &mut Stream) -> (usize, usize) {
     let long = if stream.unit() < 0.7 { 500 } else { 300 + stream.below(200) };
     let ratio = match stream.below(4) {

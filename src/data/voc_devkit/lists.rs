@@ -1,11 +1,11 @@
-//! The lists of `ImageSets`: which pictures a set has, and which of them show a class.
+//! The lists of `ImageSets`: which images a set has, and which of them show a class.
 //!
 //! Lines end in `\n`, `\r\n` or `\r`. A line is one id and, in a class's list, a value; in a list
 //! for `Main` a value may follow too (some years have it). An id with white space inside is taken
-//! where a picture has that name; any other line of several words is refused, since the second may
+//! where a image has that name; any other line of several words is refused, since the second may
 //! be a second id.
 
-use super::{Task, class_list, mask_path, picture_path, wrong};
+use super::{Task, class_list, image_path, mask_path, wrong};
 use crate::data::{CLASSES, Labels, id, read_file};
 use crate::error::{Error, Result, printable};
 use std::collections::HashMap;
@@ -71,7 +71,7 @@ fn read_ids(root: &Path, task: Task, path: &Path) -> Result<Vec<Listed>> {
 
 /// The id that a line of a set's list is.
 fn id_of<'a>(root: &Path, task: Task, text: &'a str) -> Result<&'a str, String> {
-    let there = |id: &str| picture_path(root, id).is_file();
+    let there = |id: &str| image_path(root, id).is_file();
     let valued = id_and_value(text).filter(|_| task == Task::Main).map(|(id, _)| id);
     let id = match (text.contains(char::is_whitespace), valued) {
         (false, _) => text,
@@ -109,13 +109,13 @@ fn checked<'a>(root: &Path, id: &'a str, text: &str) -> Result<&'a str, String> 
         return Err(format!("expected a file's name without its folder and ending, got `{got}`"));
     }
     id::check(id)?;
-    if id.contains(char::is_whitespace) && !picture_path(root, id).is_file() {
+    if id.contains(char::is_whitespace) && !image_path(root, id).is_file() {
         return Err(format!("expected one id, got `{}`", printable(text)));
     }
     Ok(id)
 }
 
-/// What the class lists of a set say of a picture.
+/// What the class lists of a set say of a image.
 #[derive(Clone, Copy, Default)]
 struct Shown {
     /// The lists that name it.
@@ -123,7 +123,7 @@ struct Shown {
     labels: Labels,
 }
 
-/// What the classes' lists say: labels of the pictures that all twenty of them name.
+/// What the classes' lists say: labels of the images that all twenty of them name.
 #[derive(Default)]
 pub(super) struct ClassLists {
     shown: HashMap<String, Shown>,
@@ -205,7 +205,7 @@ fn read_class(
     Ok(ids)
 }
 
-/// An error, with the line of the list, where a file of the picture is not there.
+/// An error, with the line of the list, where a file of the image is not there.
 pub(super) fn files_exist(root: &Path, list: &Path, listed: &Listed, masks: bool) -> Result<()> {
     let (id, line) = listed;
     let there = |what: &str, path: PathBuf| {
@@ -215,7 +215,7 @@ pub(super) fn files_exist(root: &Path, list: &Path, listed: &Listed, masks: bool
         let (id, path) = (printable(id), path.display());
         Err(wrong(list, *line, format!("expected the {what} of `{id}` at {path}, got no such file")))
     };
-    there("picture", picture_path(root, id))?;
+    there("picture", image_path(root, id))?;
     if masks { there("mask", mask_path(root, id)) } else { Ok(()) }
 }
 

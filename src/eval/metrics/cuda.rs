@@ -1,7 +1,7 @@
 //! Accuracy of a batch where it is; on a CUDA device launches of `kernels/metrics.cu`.
 
 use super::count_right;
-use crate::backend::cuda::{Kernel, Size, arguments};
+use crate::backend::cuda::{Kernel, LaunchConfig, arguments};
 use crate::error::{Error, Result};
 use crate::ops::{Route, route};
 use crate::tensor::{DType, Tensor};
@@ -32,12 +32,12 @@ pub fn accuracy(labels: &Tensor, scores: &Tensor, ignore: f32) -> Result<Tensor>
     let counts = cuda.scratch(16 * blocks)?;
     let (label, score) = (labels.memory(), scores.memory());
     let all = arguments![label, score, &counts, rows as i64, columns as i32, classes as i32, ignore];
-    let size = Size::grid([blocks, 1, 1], [256, 1, 1])?;
+    let size = LaunchConfig::grid([blocks, 1, 1], [256, 1, 1])?;
     // SAFETY: scores are rows · columns floats, labels rows · classes; two counts a block.
     unsafe { cuda.launch(Kernel::of("metrics", "metrics_accuracy_parts"), size, &all)? };
     let accuracy = cuda.allocate(1, DType::F32)?;
     let all = arguments![&counts, &accuracy, blocks as i32];
-    let one = Size::grid([1, 1, 1], [1, 1, 1])?;
+    let one = LaunchConfig::grid([1, 1, 1], [1, 1, 1])?;
     // SAFETY: two counts a block; one float, new.
     unsafe { cuda.launch(Kernel::of("metrics", "metrics_accuracy"), one, &all)? };
     Ok(Tensor::from_memory(accuracy, [1]))

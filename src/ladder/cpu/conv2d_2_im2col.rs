@@ -3,15 +3,15 @@
 //!   y [N·OH·OW, F] = patches(x) [N·OH·OW, kh·kw·C] · w [kh·kw·C, F] + b
 //!
 //! Adds: the product of gemm_4_registers.rs, with all its reuse of registers and caches, and all
-//! threads. It costs a matrix kh·kw times as large as the picture, which goes to memory and comes back:
+//! threads. It costs a matrix kh·kw times as large as the image, which goes to memory and comes back:
 //! 8·kh·kw bytes for every 4 of x. With few filters these bytes bind: F/4 operations for each byte of
 //! the matrix, 16 with 64 filters, where the definition has hundreds. A 1×1 kernel pays a copy of the
-//! picture, for nothing.
+//! image, for nothing.
 //!
 //! Reached: 164 GFLOP/s at 3×3 with 64 channels and filters, 250 with 256.
 
 use crate::activation::Activation;
-use crate::backend::cpu::gemm::{Dense, Matrix, Packed, Right, Start, product};
+use crate::backend::cpu::gemm::{BOperand, Dense, Init, Matrix, PackedB, product};
 use crate::backend::cpu::threads;
 use crate::context::isa;
 use crate::error::Result;
@@ -26,16 +26,14 @@ pub fn run(work: &Work, t: &[Tensor]) -> Result<Tensor> {
     let patches = im2col(&g, x);
     let depth = g.kernel[0] * g.kernel[1] * g.in_channels;
     let rows = Matrix::new(&patches, patches.len() / depth, depth);
-    let right = Packed::new(isa(), &Right::matrix(w, depth, g.out_channels));
+    let right = PackedB::new(isa(), &BOperand::matrix(w, depth, g.out_channels));
     let mut y = Buffer::<f32>::new(work.output.elements());
     // SAFETY: dense rows, one an output pixel.
-    unsafe {
-        product(&rows, &right, Start::Bias(b), Activation::Linear, &Dense(g.out_channels), &mut y)
-    };
+    unsafe { product(&rows, &right, Init::Bias(b), Activation::Linear, &Dense(g.out_channels), &mut y) };
     Ok(Tensor::from_buffer(y, work.output))
 }
 
-/// A row an output pixel: what its window sees, tap by tap, zeros outside the picture.
+/// A row an output pixel: what its window sees, tap by tap, zeros outside the image.
 fn im2col(g: &Conv2dGeometry, x: &[f32]) -> Buffer<f32> {
     let c = g.in_channels;
     let depth = g.kernel[0] * g.kernel[1] * c;

@@ -5,7 +5,7 @@
 //! overlap find their pixels in L1. What is left: still three loads and a store a tap, 144 bytes of L1
 //! an output, where 8 must come from memory.
 //!
-//! Reached: 11 GB/s at 32 channels, 112×112, 16 pictures, 21 at 512 channels, 14×14.
+//! Reached: 11 GB/s at 32 channels, 112×112, 16 images, 21 at 512 channels, 14×14.
 
 use crate::backend::cpu::simd::vectorize;
 use crate::backend::cpu::threads;
@@ -31,7 +31,7 @@ pub fn run(work: &Work, t: &[Tensor]) -> Result<Tensor> {
     Ok(Tensor::from_buffer(y, work.output))
 }
 
-/// One row of outputs, counted through all pictures.
+/// One row of outputs, counted through all images.
 #[inline(always)]
 fn outputs(g: &DepthwiseGeometry, x: &[f32], w: &[f32], b: &[f32], row: usize, out: &mut [f32]) {
     let (c, n, oy) = (g.channels, row / g.output[0], row % g.output[0]);

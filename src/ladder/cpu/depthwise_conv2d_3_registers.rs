@@ -5,7 +5,7 @@
 //! loads for 36 multiply-adds of a vector, and one store an output. Results larger than the caches are
 //! written past them. Bytes bind at last: what it does is to be judged by its percentage of the triad.
 //!
-//! Reached: 44 GB/s at 32 channels, 112×112, 16 pictures: more than the triad, whose result is fetched
+//! Reached: 44 GB/s at 32 channels, 112×112, 16 images: more than the triad, whose result is fetched
 //! before it is written.
 
 use crate::error::Result;

@@ -1,6 +1,6 @@
 //! Matrix product, rung 3 of 4: packed panels, and a row of sums in registers.
 //!
-//! Adds: B is copied once into panels two vectors wide and 256 deep ([`Packed`]), so that what the inner
+//! Adds: B is copied once into panels two vectors wide and 256 deep ([`PackedB`]), so that what the inner
 //! loop reads is one run of memory (16 or 32 KiB that stay in L1 while the rows of A pass by) and never
 //! falls into the same few sets of a cache; the two vectors of sums of a row stay in registers over all
 //! of a panel. What is left: two loads of B for two multiply-adds, each of which serves one row, and two
@@ -9,7 +9,7 @@
 //!
 //! Reached: 100 GFLOP/s at 1024 (24 %).
 
-use crate::backend::cpu::gemm::{KC, Packed, Right};
+use crate::backend::cpu::gemm::{BOperand, KC, PackedB};
 use crate::backend::cpu::simd::{Kernel, Vector, dispatch};
 use crate::backend::cpu::threads;
 use crate::context::isa;
@@ -25,7 +25,7 @@ pub fn run(work: &Work, t: &[Tensor]) -> Result<Tensor> {
     let (n, k) = (work.output[1], t[0].shape()[1]);
     let [a, b] = [0, 1].map(|i| t[i].values::<f32>());
     let isa = isa();
-    let right = Packed::new(isa, &Right::matrix(b, k, n));
+    let right = PackedB::new(isa, &BOperand::matrix(b, k, n));
     let mut c = Buffer::<f32>::filled(work.output.elements(), 0.0);
     threads::for_each_chunk(&mut c, ROWS * n, |block, c| {
         dispatch(isa, Block { a: &a[block * ROWS * k..], right: &right, k, n, c });
@@ -36,7 +36,7 @@ pub fn run(work: &Work, t: &[Tensor]) -> Result<Tensor> {
 /// Some rows of C, zero at first.
 struct Block<'a> {
     a: &'a [f32],
-    right: &'a Packed,
+    right: &'a PackedB,
     k: usize,
     n: usize,
     c: &'a mut [f32],

@@ -9,7 +9,7 @@
 //! Reached: 241 GFLOP/s at 1024 (58 %).
 
 use crate::activation::Activation;
-use crate::backend::cpu::gemm::{Dense, Matrix, Packed, Right, Start, product};
+use crate::backend::cpu::gemm::{BOperand, Dense, Init, Matrix, PackedB, product};
 use crate::context::isa;
 use crate::error::Result;
 use crate::ladder::Work;
@@ -19,10 +19,10 @@ use crate::tensor::Tensor;
 pub fn run(work: &Work, t: &[Tensor]) -> Result<Tensor> {
     let ([m, n], k) = ([work.output[0], work.output[1]], t[0].shape()[1]);
     let [a, b] = [0, 1].map(|i| t[i].values::<f32>());
-    let right = Packed::new(isa(), &Right::matrix(b, k, n));
+    let right = PackedB::new(isa(), &BOperand::matrix(b, k, n));
     let mut c = Buffer::<f32>::new(m * n);
     let rows = Matrix::new(a, m, k);
     // SAFETY: dense rows of n elements in a buffer of m · n.
-    unsafe { product(&rows, &right, Start::Zero, Activation::Linear, &Dense(n), &mut c) };
+    unsafe { product(&rows, &right, Init::Zero, Activation::Linear, &Dense(n), &mut c) };
     Ok(Tensor::from_buffer(c, work.output))
 }

@@ -6,9 +6,9 @@
 //! The activation after a batch norm costs no pass of its own: forward it is applied to what is written, backward
 //! its slope is known from x, which is read anyway.
 
-use super::Normal;
+use super::NormParams;
 use crate::activation::Activation;
-use crate::backend::cpu::simd::{Kernel, Vector, dispatch, load, store, streams};
+use crate::backend::cpu::simd::{Kernel, Vector, dispatch, load, store, wants_non_temporal};
 use crate::backend::cpu::threads::{self, Shared};
 use crate::context::isa;
 use crate::pool::Buffer;
@@ -21,7 +21,7 @@ const TILE: usize = 256;
 pub fn gradient_sums(
     x: &[f32],
     dy: &[f32],
-    normal: &Normal,
+    normal: &NormParams,
     activation: Activation,
     dx: Option<&mut [f32]>,
 ) -> Vec<[f64; 2]> {
@@ -32,7 +32,7 @@ pub fn gradient_sums(
         activation: Activation,
         sums: &'a mut [f32],
         dx: Option<*mut f32>,
-        stream: bool,
+        non_temporal: bool,
     }
     impl Kernel for Sums<'_> {
         type Output = ();
@@ -47,7 +47,7 @@ pub fn gradient_sums(
             {
                 let dx = self.dx.map(|dx| dx.wrapping_add(rows * 4 * channels));
                 // SAFETY: n elements from c on of each of the rows' `channels` elements, of which `dx` has as many;
-                // `streams` vouches for the alignment.
+                // `wants_non_temporal` vouches for the alignment.
                 for_each_vector!(V, channels, FULL, c, n, unsafe {
                     let at = |values: &[f32]| load::<V, FULL>(values.as_ptr().add(c), n);
                     let (a, m, b) = (at(a), at(m), at(b));
@@ -58,7 +58,7 @@ pub fn gradient_sums(
                         sum = sum.add(g);
                         centred_sum = g.mul_add(from_mean, centred_sum);
                         if let Some(dx) = dx {
-                            store::<V, FULL>(g.mul(a), dx.add(row + c), n, self.stream);
+                            store::<V, FULL>(g.mul(a), dx.add(row + c), n, self.non_temporal);
                         }
                     }
                     store::<V, FULL>(sum, plain.as_mut_ptr().add(c), n, false);
@@ -72,14 +72,14 @@ pub fn gradient_sums(
     let size = TILE * channels;
     let mut parts = Buffer::<f32>::filled(x.len().div_ceil(size) * 2 * channels, 0.0);
     assert!(dx.as_ref().is_none_or(|dx| dx.len() == x.len()));
-    let stream = dx.as_ref().is_some_and(|dx| streams(dx, channels));
+    let non_temporal = dx.as_ref().is_some_and(|dx| wants_non_temporal(dx, channels));
     let dx = dx.map(Shared::new);
     threads::for_each_chunk(&mut parts, 2 * channels, |tile, sums| {
         let (start, end) = (tile * size, x.len().min((tile + 1) * size));
         let (x, dy) = (&x[start..end], &dy[start..end]);
         // SAFETY: each tile has its own rows of ∂x.
         let dx = dx.map(|dx| unsafe { dx.at(start) });
-        dispatch(isa, Sums { x, dy, constants: &constants, activation, sums, dx, stream });
+        dispatch(isa, Sums { x, dy, constants: &constants, activation, sums, dx, non_temporal });
     });
     let mut sums = vec![[0.0f64; 2]; channels];
     for part in parts.chunks_exact(2 * channels) {
@@ -91,17 +91,17 @@ pub fn gradient_sums(
     sums
 }
 
-fn f32s(normal: &Normal) -> [Vec<f32>; 3] {
+fn f32s(normal: &NormParams) -> [Vec<f32>; 3] {
     normal.constants().map(|values| values.into_iter().map(|value| value as f32).collect())
 }
 
 /// then(γ·s·(x − m) + β)
-pub fn normalise(x: &Tensor, normal: &Normal, activation: Activation) -> Tensor {
+pub fn normalise(x: &Tensor, normal: &NormParams, activation: Activation) -> Tensor {
     struct Rows<'a> {
         x: &'a [f32],
         constants: &'a [Vec<f32>; 3],
         activation: Activation,
-        stream: bool,
+        non_temporal: bool,
         y: &'a mut [f32],
     }
     impl Kernel for Rows<'_> {
@@ -111,22 +111,22 @@ pub fn normalise(x: &Tensor, normal: &Normal, activation: Activation) -> Tensor 
             let [a, m, b] = self.constants;
             let channels = a.len();
             for (y, x) in self.y.chunks_exact_mut(channels).zip(self.x.chunks_exact(channels)) {
-                // SAFETY: n elements from c on of slices of `channels` elements; `streams` vouches for the
+                // SAFETY: n elements from c on of slices of `channels` elements; `wants_non_temporal` vouches for the
                 // alignment.
                 for_each_vector!(V, channels, FULL, c, n, unsafe {
                     let at = |values: &[f32]| load::<V, FULL>(values.as_ptr().add(c), n);
                     let value = self.activation.forward_lanes(at(x).sub(at(m)).mul(at(a)).add(at(b)));
-                    store::<V, FULL>(value, y.as_mut_ptr().add(c), n, self.stream);
+                    store::<V, FULL>(value, y.as_mut_ptr().add(c), n, self.non_temporal);
                 });
             }
         }
     }
     let (input, isa, constants) = (x.values::<f32>(), isa(), f32s(normal));
     let mut y = Buffer::<f32>::new(input.len());
-    let (piece, stream) = (piece(normal.mean.len()), streams(&y, normal.mean.len()));
+    let (piece, non_temporal) = (piece(normal.mean.len()), wants_non_temporal(&y, normal.mean.len()));
     threads::for_each_chunk(&mut y, piece, |i, y| {
         let x = &input[i * piece..][..y.len()];
-        dispatch(isa, Rows { x, constants: &constants, activation, stream, y });
+        dispatch(isa, Rows { x, constants: &constants, activation, non_temporal, y });
     });
     Tensor::from_buffer(y, x.shape())
 }
@@ -135,7 +135,7 @@ pub fn normalise(x: &Tensor, normal: &Normal, activation: Activation) -> Tensor 
 pub fn input_gradient(
     dy: &Tensor,
     x: &Tensor,
-    normal: &Normal,
+    normal: &NormParams,
     constants: &[[f64; 3]],
     activation: Activation,
 ) -> Tensor {
@@ -145,7 +145,7 @@ pub fn input_gradient(
         normal: &'a [Vec<f32>; 3],
         constants: &'a [Vec<f32>; 3],
         activation: Activation,
-        stream: bool,
+        non_temporal: bool,
         dx: &'a mut [f32],
     }
     impl Kernel for Rows<'_> {
@@ -156,7 +156,7 @@ pub fn input_gradient(
             let channels = a.len();
             let rows = self.g.chunks_exact(channels).zip(self.x.chunks_exact(channels));
             for (dx, (g, x)) in self.dx.chunks_exact_mut(channels).zip(rows) {
-                // SAFETY: n elements from c on of slices of `channels` elements; `streams` vouches for the
+                // SAFETY: n elements from c on of slices of `channels` elements; `wants_non_temporal` vouches for the
                 // alignment.
                 for_each_vector!(V, channels, FULL, c, n, unsafe {
                     let at = |values: &[f32]| load::<V, FULL>(values.as_ptr().add(c), n);
@@ -164,7 +164,7 @@ pub fn input_gradient(
                     let g =
                         self.activation.backward_lanes(at(g), from_mean.mul(at(scale)).add(at(beta)));
                     let value = g.sub(at(g_mean)).mul_add(at(a), at(b).mul(from_mean));
-                    store::<V, FULL>(value, dx.as_mut_ptr().add(c), n, self.stream);
+                    store::<V, FULL>(value, dx.as_mut_ptr().add(c), n, self.non_temporal);
                 });
             }
         }
@@ -173,11 +173,11 @@ pub fn input_gradient(
     let (constants, normal_constants) = ([part(0), part(1), part(2)], f32s(normal));
     let (g, input, isa) = (dy.values::<f32>(), x.values::<f32>(), isa());
     let mut dx = Buffer::<f32>::new(input.len());
-    let (piece, stream) = (piece(normal.mean.len()), streams(&dx, normal.mean.len()));
+    let (piece, non_temporal) = (piece(normal.mean.len()), wants_non_temporal(&dx, normal.mean.len()));
     threads::for_each_chunk(&mut dx, piece, |i, dx| {
         let (g, x) = (&g[i * piece..][..dx.len()], &input[i * piece..][..dx.len()]);
         let (normal, constants) = (&normal_constants, &constants);
-        dispatch(isa, Rows { g, x, normal, constants, activation, stream, dx });
+        dispatch(isa, Rows { g, x, normal, constants, activation, non_temporal, dx });
     });
     Tensor::from_buffer(dx, x.shape())
 }

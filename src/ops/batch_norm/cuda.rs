@@ -1,7 +1,7 @@
 //! Batch normalisation on a CUDA device: launches of `kernels/batch_norm.cu`.
 
 use crate::activation::Activation;
-use crate::backend::cuda::{Argument, Cuda, Kernel, Memory, Size, arguments, is_wide};
+use crate::backend::cuda::{Argument, Cuda, Kernel, LaunchConfig, Memory, arguments, is_wide};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
@@ -44,7 +44,7 @@ impl Tiles {
     unsafe fn launch(&self, names: Names, all: &[Argument]) -> Result<()> {
         let wide = is_wide(self.channels);
         let of_block = if wide { 128 } else { 32 };
-        let size = Size::grid([self.channels.div_ceil(of_block), self.count, 1], [32, 8, 1])?;
+        let size = LaunchConfig::grid([self.channels.div_ceil(of_block), self.count, 1], [32, 8, 1])?;
         // SAFETY: the caller's.
         unsafe { self.cuda.launch(kernel(names[wide as usize]), size, all) }
     }
@@ -54,7 +54,7 @@ impl Tiles {
     /// # Safety
     /// [`Cuda::launch`]'s contract.
     unsafe fn merge(&self, name: &'static str, all: &[Argument]) -> Result<()> {
-        let size = Size::grid([self.channels.div_ceil(32), 1, 1], [32, 32, 1])?;
+        let size = LaunchConfig::grid([self.channels.div_ceil(32), 1, 1], [32, 32, 1])?;
         // SAFETY: the caller's.
         unsafe { self.cuda.launch(kernel(name), size, all) }
     }
@@ -102,7 +102,7 @@ pub fn given(cuda: &'static Cuda, mean: &Tensor, variance: &Tensor, epsilon: f64
     let inverse = cuda.allocate(channels, DType::F32)?;
     let all = arguments![variance.memory(), &inverse, channels as i32, epsilon];
     // SAFETY: both are `channels` floats, the second new.
-    unsafe { cuda.launch(kernel("batch_norm_inverse"), Size::elements(channels), &all)? };
+    unsafe { cuda.launch(kernel("batch_norm_inverse"), LaunchConfig::elements(channels), &all)? };
     Ok(Statistics {
         mean: mean.detach(),
         variance: variance.detach(),
@@ -254,6 +254,6 @@ pub fn moving(
         factor,
     ];
     // SAFETY: all are `channels` floats, the results new.
-    unsafe { cuda.launch(kernel("batch_norm_moving"), Size::elements(channels), &all)? };
+    unsafe { cuda.launch(kernel("batch_norm_moving"), LaunchConfig::elements(channels), &all)? };
     Ok((Tensor::from_memory(new_mean, [channels]), Tensor::from_memory(new_variance, [channels])))
 }

@@ -41,7 +41,7 @@ mod cpu;
 mod cuda;
 mod moments;
 
-pub(crate) use moments::{Moments, fill};
+pub(crate) use moments::{RunningStats, fill};
 
 use crate::activation::Activation;
 use crate::autograd::{Needs, record};
@@ -130,13 +130,13 @@ fn train(
         Route::Fast if let Some(known) = known => known,
         Route::F64 => Statistics::naive::<f64>(x.values(), channels),
         Route::Reference => Statistics::naive::<f32>(x.values(), channels),
-        Route::Fast => Moments::of(isa(), x.values(), x.shape()).merge(),
+        Route::Fast => RunningStats::of(isa(), x.values(), x.shape()).merge(),
         Route::Cuda(cuda) => return train_on_device(cuda, x, [gamma, beta], epsilon, count, activation),
     };
     let tensor =
         |values: &[f64]| Ok::<_, Error>(Tensor::from_slice(values, [channels])?.to_dtype(dtype));
     let (mean, variance) = (tensor(&statistics.mean)?, tensor(&statistics.variance)?);
-    let normal = Normal::new(statistics.mean, &statistics.variance, epsilon, gamma, beta);
+    let normal = NormParams::new(statistics.mean, &statistics.variance, epsilon, gamma, beta);
     let then_here = if fused { activation } else { Activation::Linear };
     let y = normalise(x, &normal, then_here);
     let needs = Needs::of([x, gamma, beta]);
@@ -257,7 +257,7 @@ fn infer(
         let statistics = cuda::given(cuda, mean, variance, epsilon)?;
         return infer_on_device(cuda, x, [gamma, beta], statistics, activation);
     }
-    let normal = Normal::new(mean.to_vec_f64(), &variance.to_vec_f64(), epsilon, gamma, beta);
+    let normal = NormParams::new(mean.to_vec_f64(), &variance.to_vec_f64(), epsilon, gamma, beta);
     let then_here = if fused { activation } else { Activation::Linear };
     let y = normalise(x, &normal, then_here);
     let needs = Needs::of([x, gamma, beta]);
@@ -304,7 +304,7 @@ fn check(x: &Tensor, vectors: &[&Tensor], epsilon: f64) -> Result<Route> {
 }
 
 /// What a channel is normalised by, and into.
-struct Normal {
+struct NormParams {
     mean: Vec<f64>,
     /// 1/√(v + ε)
     inverse: Vec<f64>,
@@ -312,10 +312,10 @@ struct Normal {
     beta: Vec<f64>,
 }
 
-impl Normal {
+impl NormParams {
     fn new(mean: Vec<f64>, variance: &[f64], epsilon: f64, gamma: &Tensor, beta: &Tensor) -> Self {
         let inverse = variance.iter().map(|v| 1.0 / (v + epsilon).sqrt()).collect();
-        Normal { mean, inverse, gamma: gamma.to_vec_f64(), beta: beta.to_vec_f64() }
+        NormParams { mean, inverse, gamma: gamma.to_vec_f64(), beta: beta.to_vec_f64() }
     }
 
     /// [γ·s, m, β], each a channel.
@@ -358,7 +358,7 @@ impl Statistics {
 fn gradient_sums(
     x: &Tensor,
     dy: &Tensor,
-    normal: &Normal,
+    normal: &NormParams,
     activation: Activation,
     dx: Option<&mut [f32]>,
 ) -> Vec<[f64; 2]> {
@@ -385,7 +385,7 @@ fn sums_naive<T: Real>(x: &[T], dy: &[T], mean: &[f64], inverse: &[f64]) -> Vec<
 }
 
 /// then(γ·s·(x − m) + β): the difference first, so that a value that is its channel's mean gives exactly β.
-fn normalise(x: &Tensor, normal: &Normal, activation: Activation) -> Tensor {
+fn normalise(x: &Tensor, normal: &NormParams, activation: Activation) -> Tensor {
     if x.dtype() == DType::F64 {
         let [a, m, b] = normal.constants();
         let input = x.values::<f64>();
@@ -404,7 +404,7 @@ fn normalise(x: &Tensor, normal: &Normal, activation: Activation) -> Tensor {
 fn input_gradient(
     dy: &Tensor,
     x: &Tensor,
-    normal: &Normal,
+    normal: &NormParams,
     constants: &[[f64; 3]],
     activation: Activation,
 ) -> Tensor {
@@ -421,7 +421,7 @@ fn input_gradient(
     cpu::input_gradient(dy, x, normal, constants, activation)
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let train_then = |name: &str, size, shape: &[usize], activation| {
         let c = shape[shape.len() - 1];
         let inputs = vec![Input::new("x", shape), Input::new("gamma", [c]), Input::new("beta", [c])];

@@ -8,13 +8,15 @@
 //! are the bits.
 
 use super::Statistics;
-use crate::backend::cpu::simd::{self, Isa, Kernel, Vector, dispatch, load, prefetch, store, streams};
+use crate::backend::cpu::simd::{
+    self, Isa, Kernel, Vector, dispatch, load, prefetch, store, wants_non_temporal,
+};
 use crate::backend::cpu::threads;
 use crate::pool::Buffer;
 use crate::tensor::Shape;
 
 /// What is known of the tiles of a tensor [..., C].
-pub struct Moments {
+pub struct RunningStats {
     isa: Isa,
     channels: usize,
     /// Vectors of C in the tensor, and in a tile.
@@ -24,7 +26,7 @@ pub struct Moments {
     parts: Buffer<f32>,
 }
 
-impl Moments {
+impl RunningStats {
     /// Rows of a tile of a tensor: about 64, which with a thousand channels are 256 KiB and stay in L2 between the two passes
     /// over them; whole rows of pixels, where those are not very long.
     pub fn tile(shape: &Shape) -> usize {
@@ -37,22 +39,22 @@ impl Moments {
         }
     }
 
-    /// Whether tiles of pictures [N, H, W, C] are whole rows of pixels.
+    /// Whether tiles of images [N, H, W, C] are whole rows of pixels.
     pub fn tile_is_whole_rows(shape: &Shape) -> bool {
         Self::tile(shape).is_multiple_of(shape[2].max(1))
     }
 
     /// Of a tensor that is still to be made.
     pub fn new(isa: Isa, shape: Shape) -> Self {
-        let (channels, tile) = (shape.last_axis(), Moments::tile(&shape));
+        let (channels, tile) = (shape.last_axis(), RunningStats::tile(&shape));
         let rows = shape.elements() / channels.max(1);
         let parts = Buffer::new(rows.div_ceil(tile) * 2 * channels);
-        Moments { isa, channels, rows, tile, parts }
+        RunningStats { isa, channels, rows, tile, parts }
     }
 
     /// Of a tensor that is there.
     pub fn of(isa: Isa, x: &[f32], shape: Shape) -> Self {
-        let mut moments = Moments::new(isa, shape);
+        let mut moments = RunningStats::new(isa, shape);
         let (channels, size) = (moments.channels, moments.tile * moments.channels);
         assert_eq!(x.len(), moments.rows * channels);
         threads::for_each_chunk(&mut moments.parts, 2 * channels, |tile, part| {
@@ -87,28 +89,30 @@ impl Moments {
     }
 }
 
-/// Fills a tensor of rows of `channels`: `make(first, stream, rows)` makes as many as there is room for, about `rows` a task,
-/// from row `first` on; to `stream`, they are aligned ([`streams`]). With moments, those of each tile are taken as soon as it
+/// Fills a tensor of rows of `channels`: `make(first, non_temporal, rows)` makes as many as there is room for, about `rows` a task,
+/// from row `first` on; to `non_temporal`, they are aligned ([`wants_non_temporal`]). With moments, those of each tile are taken as soon as it
 /// is there; what is to go past the caches then goes from the ones it is in.
 pub fn fill(
     out: &mut [f32],
     channels: usize,
     rows: usize,
-    moments: Option<&mut Moments>,
+    moments: Option<&mut RunningStats>,
     make: impl Fn(usize, bool, &mut [f32]) + Sync + Send,
 ) {
-    let stream = streams(out, channels);
+    let non_temporal = wants_non_temporal(out, channels);
     let Some(moments) = moments else {
-        return threads::for_each_chunk(out, rows * channels, |i, out| make(i * rows, stream, out));
+        return threads::for_each_chunk(out, rows * channels, |i, out| {
+            make(i * rows, non_temporal, out)
+        });
     };
-    let Moments { isa, tile, .. } = *moments;
+    let RunningStats { isa, tile, .. } = *moments;
     assert_eq!((out.len(), channels), (moments.rows * channels, moments.channels));
     let rows = rows.next_multiple_of(tile);
     let parts = rows / tile * 2 * channels;
     threads::for_each_chunks(out, rows * channels, &mut moments.parts, parts, |i, out, parts| {
         let (size, first) = (tile * channels, i * rows);
         let parts = parts.chunks_exact_mut(2 * channels);
-        if stream {
+        if non_temporal {
             let mut near = Buffer::<f32>::new(out.len());
             make(first, false, &mut near);
             for ((x, part), to) in near.chunks(size).zip(parts).zip(out.chunks_mut(size)) {
@@ -205,7 +209,7 @@ mod tests {
 
     #[test]
     fn tiles_are_whole_rows_of_pixels() {
-        let tile = |shape: &[usize]| Moments::tile(&Shape::of(shape));
+        let tile = |shape: &[usize]| RunningStats::tile(&Shape::of(shape));
         assert_eq!(tile(&[16, 112, 112, 64]), 112);
         assert_eq!(tile(&[1, 28, 28, 3]), 56);
         assert_eq!(tile(&[1, 7, 300, 3]), 300);
@@ -236,7 +240,7 @@ mod tests {
             let mut check = |Fused { y, statistics }: Fused, expected: Tensor| {
                 assert_eq!(y.values::<f32>(), expected.values::<f32>());
                 if let Some(Statistics { mean, variance }) = statistics {
-                    let apart = Moments::of(isa, y.values(), y.shape()).merge();
+                    let apart = RunningStats::of(isa, y.values(), y.shape()).merge();
                     assert_eq!((mean, variance), (apart.mean, apart.variance), "{}", y.shape());
                     told += 1;
                 }
@@ -267,7 +271,7 @@ mod tests {
         let wide: Vec<f64> = x.to_vec_f64();
         let expected = Statistics::naive::<f64>(&wide, 33);
         for isa in supported() {
-            let got = Moments::of(isa, x.values(), x.shape()).merge();
+            let got = RunningStats::of(isa, x.values(), x.shape()).merge();
             for c in 0..33 {
                 assert!((got.mean[c] - expected.mean[c]).abs() < 1e-6 * expected.mean[c].abs());
                 assert!((got.variance[c] / expected.variance[c] - 1.0).abs() < 1e-5);

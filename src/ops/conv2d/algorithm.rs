@@ -310,7 +310,6 @@ mod tests {
                     stride: [stride; 2],
                     padding: Padding::Same,
                     dilation: [dilation; 2],
-                    ..Default::default()
                 };
                 let g = Conv2dGeometry::new(x.into(), [kh, kw, x[3], f].into(), options).unwrap();
                 let taken = Pass::ALL.map(|pass| choose(pass, isa, &g, false).algorithm);
@@ -341,7 +340,6 @@ mod tests {
             stride: [stride; 2],
             padding: Padding::Same,
             dilation: [dilation; 2],
-            ..Default::default()
         };
         let reasons = |x: [usize; 4], [k, f]: [usize; 2], stride, dilation| {
             let g = Conv2dGeometry::new(x.into(), [k, k, x[3], f].into(), options(stride, dilation));

@@ -79,7 +79,7 @@ impl Layer {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let tiny = tiny().into_iter().map(|layer| layer.case(Size::Tiny));
     let real = real().into_iter().map(|(layer, [op, shape])| {
         let mut case = layer.case(Size::Real).peer(op, shape);
@@ -132,7 +132,7 @@ fn tiny() -> Vec<Layer> {
         // Channels and filters in whole steps of 16, more than a tile of each.
         layer("3x3_d6_whole_steps", [1, 14, 14, 32], [3, 3, 48], 1, Same).dilated(6),
         layer("3x3_s2_whole_steps", [2, 9, 8, 16], [3, 3, 80], 2, Same).without_bias(),
-        // First layers: whole vectors of filters, padding, odd sides, one picture and several.
+        // First layers: whole vectors of filters, padding, odd sides, one image and several.
         layer("7x7_first_layer_relu", [1, 23, 37, 3], [7, 7, 48], 1, Valid).then(Activation::Relu),
         layer("3x3_s2_first_layer_relu6", [2, 18, 21, 3], [3, 3, 32], 2, Same).then(Activation::Relu6),
         layer("7x7_s2_first_layer_same", [3, 13, 11, 3], [7, 7, 16], 2, Same).without_bias(),
@@ -150,7 +150,7 @@ fn tiny() -> Vec<Layer> {
     ]
 }
 
-/// With [operator, shape] as the peers' scripts name them; in training a first layer's pictures have no gradient.
+/// With [operator, shape] as the peers' scripts name them; in training a first layer's images have no gradient.
 fn real() -> Vec<(Layer, [&'static str; 2])> {
     vec![
         (

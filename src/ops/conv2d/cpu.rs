@@ -13,18 +13,18 @@
 //! Other algorithms take less time where they fit: [`super::algorithm`] says which, and each pass is a match on its answer.
 
 use super::algorithm::{algorithm, is_pointwise, winograd_geometry};
-use super::dilated::{ByTap, Sparse, TapMatrices, offsets, transposed};
+use super::dilated::{PerTap, Sparse, TapMatrices, offsets, transposed};
 use super::{Algorithm, Conv2dGeometry, Pass, input_grad_rgb, rgb_conv};
 use crate::activation::Activation;
 use crate::backend::cpu::gemm::{
-    Dense, GridPlace, Matrix, Packed, Patches, Right, Start, gram, matrix_product, multiply_rows,
+    BOperand, Dense, GridMap, Init, Matrix, PackedB, Patches, gemm_tn, matrix_product, multiply_rows,
     product,
 };
 use crate::backend::cpu::prepack::WeightView;
 use crate::backend::cpu::simd::Isa;
 use crate::backend::cpu::winograd::{self, Finish};
 use crate::context::fast_math;
-use crate::ops::batch_norm::{Moments, fill};
+use crate::ops::batch_norm::{RunningStats, fill};
 use std::sync::Arc;
 
 /// With moments where the kernel [`takes_moments`].
@@ -36,7 +36,7 @@ pub fn forward(
     weights: WeightView,
     b: Option<&[f32]>,
     activation: Activation,
-    moments: Option<&mut Moments>,
+    moments: Option<&mut RunningStats>,
     y: &mut [f32],
 ) {
     assert!(moments.is_none() || takes_moments(isa, g));
@@ -46,25 +46,25 @@ pub fn forward(
         }
         Algorithm::DirectRgb => rgb_conv::forward(isa, g, x, weights.values, b, activation, moments, y),
         Algorithm::Dilated => {
-            let all = Right::matrix(weights.values, window(g), g.out_channels);
-            let right = Right { taps: offsets(g), inner: g.in_channels, ..all };
+            let all = BOperand::matrix(weights.values, window(g), g.out_channels);
+            let right = BOperand { taps: offsets(g), inner: g.in_channels, ..all };
             let taps = Sparse::new(g);
-            let kept = by_tap(isa, &taps, weights, pixels(g), "by tap", &right);
+            let kept = per_tap(isa, &taps, weights, pixels(g), "by tap", &right);
             let kernel = TapMatrices { right: &right, kept: kept.as_deref() };
             taps.convolve(isa, x, kernel, b, activation, y);
         }
         Algorithm::PointwiseGemm => {
             let panels = pointwise_panels(isa, g, weights);
-            let start = b.map_or(Start::Zero, Start::Bias);
+            let start = b.map_or(Init::Zero, Init::Bias);
             match moments {
                 Some(moments) => pointwise_with_moments(g, x, &panels, start, activation, moments, y),
                 None => matrix_product(x, &panels, start, activation, y),
             }
         }
         Algorithm::ImplicitGemm => {
-            let right = Right::matrix(weights.values, window(g), g.out_channels);
-            let packed = weights.layout(pixels(g), ("blocks", isa), || Packed::new(isa, &right));
-            let (start, place) = (b.map_or(Start::Zero, Start::Bias), Dense(g.out_channels));
+            let right = BOperand::matrix(weights.values, window(g), g.out_channels);
+            let packed = weights.layout(pixels(g), ("blocks", isa), || PackedB::new(isa, &right));
+            let (start, place) = (b.map_or(Init::Zero, Init::Bias), Dense(g.out_channels));
             // SAFETY: dense rows, one an output pixel.
             unsafe { product(&patches(g, x), &packed, start, activation, &place, y) };
         }
@@ -74,18 +74,18 @@ pub fn forward(
 fn pointwise_with_moments(
     g: &Conv2dGeometry,
     x: &[f32],
-    panels: &Packed,
-    start: Start,
+    panels: &PackedB,
+    start: Init,
     activation: Activation,
-    moments: &mut Moments,
+    moments: &mut RunningStats,
     y: &mut [f32],
 ) {
     /// A task's rows of the product.
     const ROWS: usize = 256;
-    fill(y, g.out_channels, ROWS, Some(moments), |first, stream, y| {
+    fill(y, g.out_channels, ROWS, Some(moments), |first, non_temporal, y| {
         let rows = first..first + y.len() / g.out_channels;
         let x = &x[rows.start * g.in_channels..rows.end * g.in_channels];
-        multiply_rows(x, panels, start, activation, stream, y);
+        multiply_rows(x, panels, start, activation, non_temporal, y);
     });
 }
 
@@ -95,8 +95,8 @@ pub fn takes_moments(isa: Isa, g: &Conv2dGeometry) -> bool {
     const TILES: usize = 64;
     let shape = g.output_shape();
     match algorithm(Pass::Forward, isa, g, fast_math()) {
-        Algorithm::PointwiseGemm => pixels(g) >= TILES * Moments::tile(&shape),
-        Algorithm::DirectRgb => Moments::tile_is_whole_rows(&shape),
+        Algorithm::PointwiseGemm => pixels(g) >= TILES * RunningStats::tile(&shape),
+        Algorithm::DirectRgb => RunningStats::tile_is_whole_rows(&shape),
         Algorithm::Winograd { .. } | Algorithm::Dilated | Algorithm::ImplicitGemm => false,
     }
 }
@@ -129,7 +129,7 @@ pub fn forward_onto(
     b: Option<&[f32]>,
     y: &mut [f32],
 ) {
-    let start = b.map_or(Start::Accumulate, Start::Onto);
+    let start = b.map_or(Init::Accumulate, Init::Onto);
     matrix_product(x, &pointwise_panels(isa, g, weights), start, Activation::Linear, y);
 }
 
@@ -149,21 +149,21 @@ fn with_winograd(
 }
 
 /// The right factor of a kernel that [`is_pointwise`].
-pub fn pointwise_panels(isa: Isa, g: &Conv2dGeometry, weights: WeightView) -> Arc<Packed> {
+pub fn pointwise_panels(isa: Isa, g: &Conv2dGeometry, weights: WeightView) -> Arc<PackedB> {
     assert!(is_pointwise(g));
-    let right = Right::matrix(weights.values, g.in_channels, g.out_channels);
-    weights.layout(pixels(g), ("whole", isa), || Packed::whole(isa, &right))
+    let right = BOperand::matrix(weights.values, g.in_channels, g.out_channels);
+    weights.layout(pixels(g), ("whole", isa), || PackedB::whole(isa, &right))
 }
 
 /// What a sparse convolution needs of its kernel, where that is kept.
-fn by_tap(
+fn per_tap(
     isa: Isa,
     taps: &Sparse,
     weights: WeightView,
     pixels: usize,
     name: &'static str,
-    right: &Right,
-) -> Option<Arc<ByTap>> {
+    right: &BOperand,
+) -> Option<Arc<PerTap>> {
     let kernel = weights.kept_layout(pixels, (name, isa), || taps.pack(isa, right))?;
     taps.holds(&kernel).then_some(kernel)
 }
@@ -194,17 +194,17 @@ pub fn input_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], weights: WeightV
             // The kernel turned by 180°.
             let turned = offsets(g).into_iter().rev().collect();
             let right =
-                Right { taps: turned, inner: f, columns: c, stride: f, values: w, transposed: true };
+                BOperand { taps: turned, inner: f, columns: c, stride: f, values: w, transposed: true };
             let transposed = transposed(g);
             let taps = Sparse::new(&transposed);
-            let kept = by_tap(isa, &taps, weights, pixels, "by tap, transposed", &right);
+            let kept = per_tap(isa, &taps, weights, pixels, "by tap, transposed", &right);
             let kernel = TapMatrices { right: &right, kept: kept.as_deref() };
             taps.convolve(isa, dy, kernel, None, Activation::Linear, dx);
         }
         Algorithm::PointwiseGemm => {
-            let make = || Packed::whole(isa, &Right::transpose(w, f, c));
+            let make = || PackedB::whole(isa, &BOperand::transpose(w, f, c));
             let packed = weights.layout(pixels, ("whole, transposed", isa), make);
-            matrix_product(dy, &packed, Start::Zero, Activation::Linear, dx);
+            matrix_product(dy, &packed, Init::Zero, Activation::Linear, dx);
         }
         Algorithm::ImplicitGemm => input_gradient_by_phases(isa, g, dy, w, dx),
     }
@@ -216,7 +216,7 @@ fn input_gradient_by_phases(isa: Isa, g: &Conv2dGeometry, dy: &[f32], w: &[f32],
     for py in 0..g.stride[0].min(g.input[0]) {
         for px in 0..g.stride[1].min(g.input[1]) {
             let phases = [Phase::new(g, 0, py), Phase::new(g, 1, px)];
-            let place = GridPlace {
+            let place = GridMap {
                 grid: [phases[0].count, phases[1].count],
                 size: g.input,
                 channels: c,
@@ -240,14 +240,14 @@ fn input_gradient_by_phases(isa: Isa, g: &Conv2dGeometry, dy: &[f32], w: &[f32],
                 .iter()
                 .flat_map(|ky| phases[1].taps.iter().map(move |kx| tap(ky, kx)))
                 .collect();
-            let right = Right { values: w, taps, inner: f, columns: c, stride: f, transposed: true };
+            let right = BOperand { values: w, taps, inner: f, columns: c, stride: f, transposed: true };
             if right.taps.is_empty() {
                 fill_zero(&place, g.batch, dx);
                 continue;
             }
             // SAFETY: the grid's points are distinct pixels of the input.
             unsafe {
-                product(&rows, &Packed::new(isa, &right), Start::Zero, Activation::Linear, &place, dx)
+                product(&rows, &PackedB::new(isa, &right), Init::Zero, Activation::Linear, &place, dx)
             };
         }
     }
@@ -262,8 +262,8 @@ pub fn kernel_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], x: &[f32], dw: 
         }
         Algorithm::DirectRgb => rgb_conv::kernel_gradient(isa, g, dy, x, dw),
         Algorithm::Dilated => Sparse::new(g).kernel_gradient(isa, dy, x, dw),
-        Algorithm::PointwiseGemm => gram(isa, &Matrix::new(x, x.len() / c, c), dy, f, dw),
-        Algorithm::ImplicitGemm => gram(isa, &patches(g, x), dy, f, dw),
+        Algorithm::PointwiseGemm => gemm_tn(isa, &Matrix::new(x, x.len() / c, c), dy, f, dw),
+        Algorithm::ImplicitGemm => gemm_tn(isa, &patches(g, x), dy, f, dw),
     }
 }
 
@@ -281,8 +281,8 @@ pub(crate) fn patches<'a>(g: &Conv2dGeometry, x: &'a [f32]) -> Patches<'a> {
     }
 }
 
-fn fill_zero(place: &GridPlace, batch: usize, out: &mut [f32]) {
-    use crate::backend::cpu::gemm::Place;
+fn fill_zero(place: &GridMap, batch: usize, out: &mut [f32]) {
+    use crate::backend::cpu::gemm::OutputMap;
     for row in 0..batch * place.grid[0] * place.grid[1] {
         out[place.offset(row)..][..place.channels].fill(0.0);
     }

@@ -1,9 +1,9 @@
 //! Convolution on a CUDA device: geometry and launches of `kernels/conv2d.cu`. Dense layers are
-//! convolutions of pictures of one pixel.
+//! convolutions of images of one pixel.
 
 use super::{Choice, Conv2dGeometry, Pass};
 use crate::activation::Activation;
-use crate::backend::cuda::{Argument, Cuda, Kernel, Memory, Size, Value, arguments};
+use crate::backend::cuda::{Argument, Cuda, Kernel, LaunchConfig, Memory, Value, arguments};
 use crate::context::{Context, Precision};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
@@ -92,7 +92,7 @@ impl Tiles {
         arguments: impl FnOnce(&Memory) -> Vec<Argument>,
     ) -> Result<()> {
         let ([x, y], parts) = (self.grid, self.split_k);
-        let size = Size::grid([x, y, parts], [2 * self.size as u32, 1, 1])?;
+        let size = LaunchConfig::grid([x, y, parts], [2 * self.size as u32, 1, 1])?;
         let kernel = Kernel::of("conv2d", self.kernel);
         if parts == 1 {
             // SAFETY: this module's callers, who say for each kernel why its arguments fit.
@@ -113,7 +113,7 @@ impl Tiles {
         ];
         let kernel = Kernel::of("conv2d", "conv2d_parts");
         // SAFETY: `partial` is parts · n floats, the result is n, new, the bias `columns`.
-        unsafe { cuda.launch(kernel, Size::elements(n), &all) }
+        unsafe { cuda.launch(kernel, LaunchConfig::elements(n), &all) }
     }
 }
 

@@ -12,7 +12,8 @@ use super::Conv2dGeometry;
 use super::cpu::patches;
 use crate::activation::Activation;
 use crate::backend::cpu::gemm::{
-    ANY, KC, ONE_RUN, PANEL, Packed, Panel, Patches, Right, Start, Tile, for_each_tile_of, gram,
+    ANY, B_PACKED, BOperand, Init, KC, MicroKernel, ONE_RUN, PackedB, Panel, Patches, for_each_tile_of,
+    gemm_tn,
 };
 use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch};
 use crate::backend::cpu::threads::{self, Shared};
@@ -64,7 +65,7 @@ impl<'a> Sparse<'a> {
         4 * seen <= 3 * all
     }
 
-    /// In how many places of a picture's outputs a tap sees a pixel, of how many.
+    /// In how many places of a image's outputs a tap sees a pixel, of how many.
     pub fn places(g: &Conv2dGeometry) -> [usize; 2] {
         let along = |axis| seen(g, axis).iter().map(Range::len).sum::<usize>();
         [along(0) * along(1), g.kernel[0] * g.kernel[1] * g.output[0] * g.output[1]]
@@ -80,13 +81,13 @@ impl<'a> Sparse<'a> {
     }
 
     /// What it needs of a kernel, in panels, to be kept; `right` has a matrix for each tap.
-    pub fn pack(&self, isa: Isa, right: &Right) -> ByTap {
+    pub fn pack(&self, isa: Isa, right: &BOperand) -> PerTap {
         let taps = self.taps();
-        ByTap { packed: Packed::by_tap(isa, &only(&taps, right)), taps }
+        PerTap { packed: PackedB::per_tap(isa, &only(&taps, right)), taps }
     }
 
-    /// Whether that is what was packed: it may have been for pictures of another size.
-    pub fn holds(&self, kernel: &ByTap) -> bool {
+    /// Whether that is what was packed: it may have been for images of another size.
+    pub fn holds(&self, kernel: &PerTap) -> bool {
         kernel.taps == self.taps()
     }
 
@@ -113,17 +114,17 @@ impl<'a> Sparse<'a> {
         }
         let taps = &self.taps();
         let right = &only(taps, kernel.right);
-        let (kept, blocks) = (kernel.kept.map(|kept| &kept.packed), &right.by_tap());
+        let (kept, blocks) = (kernel.kept.map(|kept| &kept.packed), &right.per_tap());
         let panels = g.out_channels.div_ceil(2 * isa.lanes());
         let parts = TASKS.div_ceil(panels).min(g.batch);
         let out = Shared::new(y);
         threads::for_each(panels * parts, |task| {
             let (panel, part) = (task / parts, task % parts);
-            let pictures = g.batch * part / parts..g.batch * (part + 1) / parts;
+            let images = g.batch * part / parts..g.batch * (part + 1) / parts;
             let sparse = self;
             dispatch(
                 isa,
-                Task { sparse, x, taps, right, blocks, kept, panel, pictures, b, activation, out },
+                Task { sparse, x, taps, right, blocks, kept, panel, images, b, activation, out },
             );
         });
     }
@@ -143,7 +144,7 @@ impl<'a> Sparse<'a> {
                 tap_step: [1, 1],
                 ..patches(g, x)
             };
-            gram(isa, &rows, &self.cut(dy, &seen), g.out_channels, dw);
+            gemm_tn(isa, &rows, &self.cut(dy, &seen), g.out_channels, dw);
         });
     }
 
@@ -163,23 +164,23 @@ impl<'a> Sparse<'a> {
 
 /// A kernel: a matrix for each tap, and what [`Sparse::pack`] made of them, where it did.
 pub struct TapMatrices<'a> {
-    pub right: &'a Right<'a>,
-    pub kept: Option<&'a ByTap>,
+    pub right: &'a BOperand<'a>,
+    pub kept: Option<&'a PerTap>,
 }
 
 /// A kernel in panels, as far as it sees pixels.
-pub struct ByTap {
-    packed: Packed,
+pub struct PerTap {
+    packed: PackedB,
     /// Whose matrices these are.
     taps: Vec<usize>,
 }
 
 /// The matrices of these taps.
-fn only<'a>(taps: &[usize], right: &Right<'a>) -> Right<'a> {
-    Right { taps: taps.iter().map(|&tap| right.taps[tap]).collect(), ..*right }
+fn only<'a>(taps: &[usize], right: &BOperand<'a>) -> BOperand<'a> {
+    BOperand { taps: taps.iter().map(|&tap| right.taps[tap]).collect(), ..*right }
 }
 
-/// For each tap of an axis, the outputs for which it lies inside the picture.
+/// For each tap of an axis, the outputs for which it lies inside the image.
 fn seen(g: &Conv2dGeometry, axis: usize) -> Vec<Range<usize>> {
     let outputs = |k: usize| {
         let reach = k * g.dilation[axis];
@@ -190,17 +191,17 @@ fn seen(g: &Conv2dGeometry, axis: usize) -> Vec<Range<usize>> {
     (0..g.kernel[axis]).map(outputs).collect()
 }
 
-/// A panel of filters of some pictures.
+/// A panel of filters of some images.
 struct Task<'a> {
     sparse: &'a Sparse<'a>,
     x: &'a [f32],
     /// Those that see pixels; their matrices, and these cut into blocks, as many for each; all panels, where they are kept.
     taps: &'a [usize],
-    right: &'a Right<'a>,
+    right: &'a BOperand<'a>,
     blocks: &'a [Range<usize>],
-    kept: Option<&'a Packed>,
+    kept: Option<&'a PackedB>,
     panel: usize,
-    pictures: Range<usize>,
+    images: Range<usize>,
     b: Option<&'a [f32]>,
     activation: Activation,
     out: Shared<f32>,
@@ -214,9 +215,9 @@ impl Kernel for Task<'_> {
         let column = self.panel * width;
         let columns = width.min(g.out_channels - column);
         let pixel = |n: usize, size: [usize; 2], y: usize, x: usize| (n * size[0] + y) * size[1] + x;
-        let (from, to) = (self.pictures.start, self.pictures.end);
+        let (from, to) = (self.images.start, self.images.end);
         let outputs = pixel(from, g.output, 0, 0)..pixel(to, g.output, 0, 0);
-        // SAFETY: these columns of these pictures are this task's alone.
+        // SAFETY: these columns of these images are this task's alone.
         let row = |i: usize| unsafe {
             std::slice::from_raw_parts_mut(self.out.at(i * g.out_channels + column), columns)
         };
@@ -231,11 +232,11 @@ impl Kernel for Task<'_> {
         for (at, &tap) in self.taps.iter().enumerate() {
             let (ky, kx) = (tap / g.kernel[1], tap % g.kernel[1]);
             let [rows, columns_seen] = [0, 1].map(|axis| self.sparse.seen[axis][[ky, kx][axis]].clone());
-            let down = turns(rows.len(), columns_seen.len(), V::TILE_ROWS);
+            let down = turns(rows.len(), columns_seen.len(), V::MR);
             // Lines of outputs, along x or down y; from one output of a line to the next there are so many pixels.
             let (lines, line) = if down { (columns_seen, rows) } else { (rows, columns_seen) };
             let step = |width: usize| if down { width } else { 1 };
-            let most = if down { V::TILE_ROWS.div_ceil(2) } else { V::TILE_ROWS };
+            let most = if down { V::MR.div_ceil(2) } else { V::MR };
             let mut channel = 0;
             for block in at * blocks..(at + 1) * blocks {
                 let Range { start, end } = self.blocks[block];
@@ -248,8 +249,7 @@ impl Kernel for Task<'_> {
                         &packed[..]
                     }
                 };
-                for (n, across) in self.pictures.clone().flat_map(|n| lines.clone().map(move |i| (n, i)))
-                {
+                for (n, across) in self.images.clone().flat_map(|n| lines.clone().map(move |i| (n, i))) {
                     for_each_tile_of(
                         most,
                         line.len(),
@@ -260,7 +260,7 @@ impl Kernel for Task<'_> {
                             let iy = oy + ky * g.dilation[0] - g.pad[0];
                             let ix = ox + kx * g.dilation[1] - g.pad[1];
                             let from = pixel(n, g.input, iy, ix) * g.in_channels + channel;
-                            let tile = Tile {
+                            let tile = MicroKernel {
                                 steps,
                                 runs: ONE_RUN,
                                 a: self.x[from..].as_ptr(),
@@ -269,19 +269,19 @@ impl Kernel for Task<'_> {
                                 b: b.as_ptr(),
                                 b_step: 0,
                                 columns,
-                                start: Start::Accumulate,
+                                start: Init::Accumulate,
                                 activation: Activation::Linear,
-                                stream: false,
+                                non_temporal: false,
                                 // The pixels of the next row.
                                 ahead: self.x.as_ptr().wrapping_add(from + g.input[1] * g.in_channels),
                                 ahead_step: 16,
                             };
                             let to = pixel(n, g.output, oy, ox) * g.out_channels + column;
                             let to_step = step(g.output[1]) * g.out_channels;
-                            // SAFETY: `count` pixels of this line lie in the picture, from `channel` on at least `steps`
+                            // SAFETY: `count` pixels of this line lie in the image, from `channel` on at least `steps`
                             // channels each; the panel has as many rows of full width; the outputs are this task's alone.
                             unsafe {
-                                tile.run::<V, ANY, PANEL>(
+                                tile.run::<V, ANY, B_PACKED>(
                                     count,
                                     #[inline(always)]
                                     |r| self.out.at(to + r * to_step),
@@ -331,7 +331,8 @@ mod tests {
         let weights = vec![0.0; 9 * 256];
         for (dilation, taps) in [(18, vec![4]), (12, (0..9).collect())] {
             let g = atrous(dilation);
-            let right = Right { taps: offsets(&g), inner: 16, ..Right::matrix(&weights, 9 * 16, 16) };
+            let right =
+                BOperand { taps: offsets(&g), inner: 16, ..BOperand::matrix(&weights, 9 * 16, 16) };
             let (sparse, other) = (Sparse::new(&g), atrous(30 - dilation));
             let packed = sparse.pack(Isa::Portable, &right);
             assert_eq!(packed.taps, taps);
@@ -349,14 +350,14 @@ mod tests {
         let numbers = |n: usize| (0..n).map(|i| (i * i % 29) as f32 - 14.0).collect::<Vec<f32>>();
         let (x, w) = (numbers(2 * 9 * 8 * 150), numbers(9 * 150 * 40));
         let sparse = Sparse::new(&g);
-        let plain = Right { taps: offsets(&g), inner: 150, ..Right::matrix(&w, 9 * 150, 40) };
+        let plain = BOperand { taps: offsets(&g), inner: 150, ..BOperand::matrix(&w, 9 * 150, 40) };
         // The same numbers as [tap, filter, channel].
         let turned: Vec<f32> =
             (0..w.len()).map(|i| w[i / 6000 * 6000 + i % 150 * 40 + i / 150 % 40]).collect();
         let taps = offsets(&g);
-        let transposed = Right { values: &turned, taps, stride: 150, transposed: true, ..plain };
+        let transposed = BOperand { values: &turned, taps, stride: 150, transposed: true, ..plain };
         for isa in supported().into_iter().filter(|&isa| isa != Isa::Reference) {
-            let convolve = |right: &Right, kept: Option<&ByTap>| {
+            let convolve = |right: &BOperand, kept: Option<&PerTap>| {
                 let mut y = vec![0.0; 2 * 9 * 8 * 40];
                 let kernel = TapMatrices { right, kept };
                 sparse.convolve(isa, &x, kernel, None, Activation::Linear, &mut y);

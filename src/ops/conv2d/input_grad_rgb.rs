@@ -1,6 +1,6 @@
-//! The gradient by pictures of three channels: what an attack asks of a network's first layer.
+//! The gradient by images of three channels: what an attack asks of a network's first layer.
 //!
-//! As a matrix product it has three columns, and vectors have sixteen lanes. So the lanes go along the picture's rows:
+//! As a matrix product it has three columns, and vectors have sixteen lanes. So the lanes go along the image's rows:
 //!
 //! ∂x\[c, x\] = Σ over ky, f, kx of w\[ky, kx, c, f\] · ∂y\[f, x − kx\]
 //!
@@ -15,7 +15,7 @@ use super::cpu::Phase;
 use super::rgb_conv::CHANNELS;
 use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch};
 use crate::backend::cpu::threads;
-use crate::backend::cpu::transpose::turn_square;
+use crate::backend::cpu::transpose::transpose_tile;
 use crate::pool::Buffer;
 
 /// Vectors of pixels a tile, with 32 registers.
@@ -33,7 +33,7 @@ pub fn fits(isa: Isa, g: &Conv2dGeometry) -> bool {
 
 pub fn run(isa: Isa, g: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     let plan = Plan::new(isa, g, w);
-    // A picture is a task; of few pictures some rows are.
+    // A image is a task; of few images some rows are.
     let rows = g.input[0].div_ceil(16usize.div_ceil(g.batch.max(1)));
     threads::for_each_chunk(dx, rows * g.input[1] * CHANNELS, |i, dx| {
         dispatch(isa, Rows { g, plan: &plan, dy, first: i * rows, dx });
@@ -49,7 +49,7 @@ struct Plan {
     before: usize,
     /// Turned rows that one row of pixels may need at once.
     ring: usize,
-    /// Where the elements of a row of the picture are among a row's sums.
+    /// Where the elements of a row of the image are among a row's sums.
     places: Vec<u32>,
     /// Floats of a row's sums.
     sums: usize,
@@ -112,7 +112,7 @@ struct Rows<'a> {
     g: &'a Conv2dGeometry,
     plan: &'a Plan,
     dy: &'a [f32],
-    /// The first row, counted through all pictures.
+    /// The first row, counted through all images.
     first: usize,
     dx: &'a mut [f32],
 }
@@ -152,7 +152,7 @@ impl Kernel for Rows<'_> {
                         let vectors =
                             columns.vectors * tile / tiles..columns.vectors * (tile + 1) / tiles;
                         let (begin, count) = (vectors.start * V::LANES, vectors.len());
-                        let tile = Tile {
+                        let tile = MicroKernel {
                             turned: turned[begin..].as_ptr(),
                             width: plan.width,
                             filters: f,
@@ -205,14 +205,14 @@ unsafe fn turn<V: Vector>(pixels: &[f32], f: usize, to: &mut [f32], width: usize
             unsafe {
                 let from = pixels.as_ptr().add(first * f + filter);
                 let to = to.as_mut_ptr().add(filter * width + before + first);
-                turn_square::<V>(from, f, count - first, to, width);
+                transpose_tile::<V>(from, f, count - first, to, width);
             }
         }
     }
 }
 
 /// Some vectors of pixels, in three channels.
-struct Tile<'a> {
+struct MicroKernel<'a> {
     /// \[F, width\]
     turned: *const f32,
     width: usize,
@@ -225,7 +225,7 @@ struct Tile<'a> {
     apart: usize,
 }
 
-impl Tile<'_> {
+impl MicroKernel<'_> {
     /// Adds all filters and taps of one row of the kernel to the sums. (A sum of one row at a time: shorter sums round
     /// less.)
     ///

@@ -3,7 +3,7 @@
 //! `x [N, H, W, C], w [kh, kw, C, F], b [F] → y [N, OH, OW, F]`:
 //!
 //! y(n, oy, ox, f) = b(f) + Σ_{ky, kx, c} x(n, iy, ix, c) · w(ky, kx, c, f),
-//! with iy = oy·s + ky·d − pad (likewise ix), and x = 0 outside the picture.
+//! with iy = oy·s + ky·d − pad (likewise ix), and x = 0 outside the image.
 //!
 //! With g = ∂L/∂y:
 //!
@@ -23,14 +23,14 @@ mod reference;
 mod rgb_conv;
 
 pub use algorithm::{Algorithm, Choice, Pass, choose};
-pub use cases::cases;
+pub(crate) use cases::cases;
 
 use crate::activation::Activation;
 use crate::autograd::{Needs, record_all};
 use crate::backend::cpu::prepack::{PrepackCache, WeightView};
 use crate::context::{isa, precision};
 use crate::error::{Error, Result};
-use crate::ops::batch_norm::Moments;
+use crate::ops::batch_norm::RunningStats;
 use crate::ops::epilogue::{Epilogue, Fusable, Fused, Setting};
 use crate::ops::{Padding, Route, route, span};
 use crate::pool::Buffer;
@@ -151,7 +151,7 @@ impl Windows {
     }
 }
 
-/// A convolution's operands besides its pictures: conv2d's, or depthwise_conv2d's.
+/// A convolution's operands besides its images: conv2d's, or depthwise_conv2d's.
 #[derive(Clone, Copy)]
 pub(crate) struct Convolution<'a> {
     pub kernel: &'a Tensor,
@@ -189,7 +189,7 @@ impl<'a> Convolution<'a> {
     }
 }
 
-/// Convolves pictures [N, H, W, C] with a kernel [kh, kw, C, F] and adds a bias `[F]`.
+/// Convolves images [N, H, W, C] with a kernel [kh, kw, C, F] and adds a bias `[F]`.
 ///
 /// # Errors
 /// Where shapes, types or devices do not fit together.
@@ -239,7 +239,7 @@ impl Conv2dGeometry {
         }
     }
 
-    /// The largest of each 2×2 outputs: the larger picture is never written.
+    /// The largest of each 2×2 outputs: the larger image is never written.
     pub(crate) fn fuses_pool(&self, setting: Setting) -> Fusable {
         match cpu::pools(setting.unrecorded_on_cpu()?, self) {
             true => Ok(()),
@@ -268,7 +268,7 @@ fn convolve(
     let Convolution { kernel: w, bias: b, .. } = convolution;
     let inputs: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
     let fused = route_taken.fuses();
-    let mut moments = statistics.then(|| Moments::new(isa(), g.output_shape()));
+    let mut moments = statistics.then(|| RunningStats::new(isa(), g.output_shape()));
     let output = match route_taken {
         Route::F64 => forward::<f64>(&g, x, w, b, reference::forward),
         Route::Reference => forward::<f32>(&g, x, w, b, reference::forward),
@@ -329,7 +329,7 @@ fn convolve(
         }
         Ok(all)
     });
-    Ok(Fused { y: activation.complete(fused, output)?, statistics: moments.map(Moments::merge) })
+    Ok(Fused { y: activation.complete(fused, output)?, statistics: moments.map(RunningStats::merge) })
 }
 
 /// The pooled convolution, where [`Conv2dGeometry::fuses_pool`].

@@ -4,7 +4,7 @@ use super::Conv2dGeometry;
 use crate::tensor::Real;
 
 /// Calls `f(output pixel, input pixel, tap)` for every tap of every window that falls inside the
-/// picture; pixels are counted over the whole batch.
+/// image; pixels are counted over the whole batch.
 fn for_each_tap(g: &Conv2dGeometry, mut f: impl FnMut(usize, usize, usize)) {
     let inside = |o: usize, k: usize, axis: usize| {
         let i = (o * g.stride[axis] + k * g.dilation[axis]).checked_sub(g.pad[axis])?;

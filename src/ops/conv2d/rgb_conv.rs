@@ -1,8 +1,8 @@
-//! Convolutions of pictures with three channels, which is to say a network's first layer.
+//! Convolutions of images with three channels, which is to say a network's first layer.
 //!
 //! Patches of 3 channels are short runs (a row of a 3×3 window is 9 floats), and copying them costs more than
 //! multiplying them. But neighbouring windows lie 3·stride floats apart, so a register tile can read them where
-//! they are: element (pixel r, k) of a window's row is at r · 3·stride + k. Only windows that hang over the picture's edge
+//! they are: element (pixel r, k) of a window's row is at r · 3·stride + k. Only windows that hang over the image's edge
 //! are copied, with the padding.
 //!
 //! The kernel's gradient reads the same places with rows and steps exchanged: row k of ∂w sums over pixels that
@@ -11,10 +11,12 @@
 
 use super::Conv2dGeometry;
 use crate::activation::Activation;
-use crate::backend::cpu::gemm::{APART, KC, PANEL, Packed, Right, Start, Tile, for_each_tile};
+use crate::backend::cpu::gemm::{
+    B_PACKED, B_STRIDED, BOperand, Init, KC, MicroKernel, PackedB, for_each_tile,
+};
 use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch};
 use crate::backend::cpu::threads::{self, Shared};
-use crate::ops::batch_norm::{Moments, fill};
+use crate::ops::batch_norm::{RunningStats, fill};
 use crate::pool::Buffer;
 use std::ops::Range;
 
@@ -31,7 +33,7 @@ pub fn fits(isa: Isa, g: &Conv2dGeometry) -> bool {
         && !g.output.contains(&0)
 }
 
-/// Rows of a picture as far as some rows of windows see them, padding included: [height, width, 3].
+/// Rows of a image as far as some rows of windows see them, padding included: [height, width, 3].
 struct Padded {
     values: Buffer<f32>,
     /// The first row of outputs.
@@ -40,7 +42,7 @@ struct Padded {
 }
 
 impl Padded {
-    /// For the outputs `rows` of picture n.
+    /// For the outputs `rows` of image n.
     fn new(g: &Conv2dGeometry, x: &[f32], n: usize, rows: Range<usize>) -> Self {
         let height = (rows.len() - 1) * g.stride[0] + g.kernel[0];
         let width = (g.output[1] - 1) * g.stride[1] + g.kernel[1];
@@ -80,7 +82,7 @@ impl Padded {
     }
 }
 
-/// The windows of a tile's outputs where they hang over the edge: their part of the picture, and zeros.
+/// The windows of a tile's outputs where they hang over the edge: their part of the image, and zeros.
 struct Edge {
     values: Buffer<f32>,
     /// Floats from one row to the next, enough for a tile of the most outputs.
@@ -93,7 +95,7 @@ impl Edge {
         Edge { values: Buffer::new(g.kernel[0] * row), row }
     }
 
-    /// Whether the windows of `count` outputs from (y, x) on lie in the picture only in part.
+    /// Whether the windows of `count` outputs from (y, x) on lie in the image only in part.
     #[inline(always)]
     fn overhangs(g: &Conv2dGeometry, y: usize, x: usize, count: usize) -> bool {
         let (first, last) = ([y, x], [y, x + count - 1]);
@@ -104,10 +106,10 @@ impl Edge {
     }
 
     /// The windows of `count` outputs from (y, x) on.
-    fn copy(&mut self, g: &Conv2dGeometry, picture: &[f32], y: usize, x: usize, count: usize) -> &[f32] {
+    fn copy(&mut self, g: &Conv2dGeometry, image: &[f32], y: usize, x: usize, count: usize) -> &[f32] {
         let (top, left) = (y * g.stride[0], x * g.stride[1]);
         let right = left + (count - 1) * g.stride[1] + g.kernel[1];
-        // Columns of the picture among them, counted with the padding in front of it.
+        // Columns of the image among them, counted with the padding in front of it.
         let seen = left.max(g.pad[1])..right.min(g.pad[1] + g.input[1]);
         for (ky, out) in self.values.chunks_exact_mut(self.row).enumerate() {
             out.fill(0.0);
@@ -115,8 +117,7 @@ impl Edge {
             if let Some(row) = row.filter(|_| !seen.is_empty()) {
                 let from = (row * g.input[1] + seen.start - g.pad[1]) * CHANNELS;
                 let size = seen.len() * CHANNELS;
-                out[(seen.start - left) * CHANNELS..][..size]
-                    .copy_from_slice(&picture[from..from + size]);
+                out[(seen.start - left) * CHANNELS..][..size].copy_from_slice(&image[from..from + size]);
             }
         }
         &self.values
@@ -131,17 +132,17 @@ pub fn forward(
     w: &[f32],
     b: Option<&[f32]>,
     activation: Activation,
-    moments: Option<&mut Moments>,
+    moments: Option<&mut RunningStats>,
     y: &mut [f32],
 ) {
     struct Rows<'a> {
         g: &'a Conv2dGeometry,
         x: &'a [f32],
-        packed: &'a Packed,
+        packed: &'a PackedB,
         bias: Option<&'a [f32]>,
         activation: Activation,
-        stream: bool,
-        /// The first row, counted through all pictures.
+        non_temporal: bool,
+        /// The first row, counted through all images.
         first: usize,
         out: &'a mut [f32],
     }
@@ -159,7 +160,7 @@ pub fn forward(
         #[inline(always)]
         fn rows<V: Vector, const STEP: usize>(self) {
             let (g, f, width) = (self.g, self.g.out_channels, 2 * V::LANES);
-            let mut edge = Edge::new(g, V::TILE_ROWS);
+            let mut edge = Edge::new(g, V::MR);
             let runs = |row: usize| (0..g.kernel[0]).map(|ky| ky * row).collect::<Vec<_>>();
             let (inside, copied) = (runs(g.input[1] * CHANNELS), runs(edge.row));
             let share = g.stride[0] * g.input[1] * CHANNELS / g.output[1];
@@ -169,7 +170,7 @@ pub fn forward(
                     .x
                     .as_ptr()
                     .wrapping_add(((n * g.input[0] + (oy + 2) * g.stride[0]) * g.input[1]) * CHANNELS);
-                let picture = &self.x[n * g.input[0] * g.input[1] * CHANNELS..];
+                let image = &self.x[n * g.input[0] * g.input[1] * CHANNELS..];
                 for panel in 0..f.div_ceil(width) {
                     let column = panel * width;
                     let columns = width.min(f - column);
@@ -181,11 +182,11 @@ pub fn forward(
                                 false => {
                                     let (y, x) =
                                         (oy * g.stride[0] - g.pad[0], first * g.stride[1] - g.pad[1]);
-                                    (picture[(y * g.input[1] + x) * CHANNELS..].as_ptr(), &inside)
+                                    (image[(y * g.input[1] + x) * CHANNELS..].as_ptr(), &inside)
                                 }
-                                true => (edge.copy(g, picture, oy, first, count).as_ptr(), &copied),
+                                true => (edge.copy(g, image, oy, first, count).as_ptr(), &copied),
                             };
-                            let tile = Tile {
+                            let tile = MicroKernel {
                                 steps: g.kernel[1] * CHANNELS,
                                 runs,
                                 a,
@@ -195,21 +196,21 @@ pub fn forward(
                                 b_step: 0,
                                 columns,
                                 start: match self.bias {
-                                    Some(bias) => Start::Bias(&bias[column..column + columns]),
-                                    None => Start::Zero,
+                                    Some(bias) => Init::Bias(&bias[column..column + columns]),
+                                    None => Init::Zero,
                                 },
                                 activation: self.activation,
-                                stream: self.stream,
+                                non_temporal: self.non_temporal,
                                 // What the row after the next will read first, a share a tile.
                                 ahead: soon.wrapping_add(first * share),
                                 ahead_step: (count * share)
                                     .div_ceil(g.kernel[0] * g.kernel[1] * CHANNELS),
                             };
                             let to = out[first * f..(first + count) * f].as_mut_ptr();
-                            // SAFETY: the windows of `count` outputs lie in the picture or in the copy, one STEP after
+                            // SAFETY: the windows of `count` outputs lie in the image or in the copy, one STEP after
                             // the other; the panel has a row for each element of a window; the outputs are borrowed.
                             unsafe {
-                                tile.run::<V, STEP, PANEL>(
+                                tile.run::<V, STEP, B_PACKED>(
                                     count,
                                     #[inline(always)]
                                     |row| to.add(row * f + column),
@@ -222,12 +223,12 @@ pub fn forward(
         }
     }
     let depth = g.kernel[0] * g.kernel[1] * CHANNELS;
-    let packed = Packed::new(isa, &Right::matrix(w, depth, g.out_channels));
+    let packed = PackedB::new(isa, &BOperand::matrix(w, depth, g.out_channels));
     let row = g.output[1] * g.out_channels;
     let rows = (threads::PASS / row).max(1);
-    fill(y, g.out_channels, rows * g.output[1], moments, |first, stream, out| {
+    fill(y, g.out_channels, rows * g.output[1], moments, |first, non_temporal, out| {
         let (packed, first) = (&packed, first / g.output[1]);
-        dispatch(isa, Rows { g, x, packed, bias: b, activation, stream, first, out });
+        dispatch(isa, Rows { g, x, packed, bias: b, activation, non_temporal, first, out });
     });
 }
 
@@ -270,7 +271,7 @@ pub fn kernel_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], x: &[f32], dw: 
                             run,
                             #[inline(always)]
                             |first, count| {
-                                let tile = Tile {
+                                let tile = MicroKernel {
                                     steps: g.output[1],
                                     runs: &runs[..ROWS.min(band.end - from)],
                                     a: window[ky * padded.row() + first..].as_ptr(),
@@ -279,9 +280,9 @@ pub fn kernel_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], x: &[f32], dw: 
                                     b: dy.as_ptr(),
                                     b_step: f,
                                     columns: width.min(f - column),
-                                    start: Start::Accumulate,
+                                    start: Init::Accumulate,
                                     activation: Activation::Linear,
-                                    stream: false,
+                                    non_temporal: false,
                                     ahead: window.as_ptr(),
                                     ahead_step: 0,
                                 };
@@ -290,7 +291,7 @@ pub fn kernel_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], x: &[f32], dw: 
                                 // rows; filters come in whole vectors, which are read where they lie; the sums
                                 // are this part's alone.
                                 unsafe {
-                                    tile.run::<V, 1, APART>(
+                                    tile.run::<V, 1, B_STRIDED>(
                                         count,
                                         #[inline(always)]
                                         |row| self.dw.at(to + row * f),
@@ -303,7 +304,7 @@ pub fn kernel_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], x: &[f32], dw: 
             }
         }
     }
-    // A picture is a part; of few pictures some rows are.
+    // A image is a part; of few images some rows are.
     let parts = 16usize.div_ceil(g.batch.max(1)).min(g.output[0]);
     let mut sums = Buffer::<f32>::filled(g.batch * parts * dw.len(), 0.0);
     let (to, size) = (Shared::new(&mut sums), dw.len());

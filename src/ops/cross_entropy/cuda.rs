@@ -2,7 +2,7 @@
 //! the loss NaN there: to say which it was, the CPU would have to wait.
 
 use crate::autograd::{Needs, record};
-use crate::backend::cuda::{Argument, Cuda, Kernel, Memory, Size, arguments};
+use crate::backend::cuda::{Argument, Cuda, Kernel, LaunchConfig, Memory, arguments};
 use crate::error::{Error, Result};
 use crate::ops::{mean, mul, route};
 use crate::tensor::{DType, Tensor};
@@ -47,7 +47,7 @@ pub(super) fn loss(
         false => None,
     };
     let address = |memory: Option<&Memory>| memory.map_or(0, Memory::address);
-    let mut size = Size::elements(rows);
+    let mut size = LaunchConfig::elements(rows);
     let (name, labels, rest): (_, &Tensor, Vec<Argument>) = match loss {
         Loss::Binary(labels, gamma) => ("cross_entropy_binary", labels, arguments![gamma].into()),
         Loss::Categorical(labels, keras) => {
@@ -56,9 +56,9 @@ pub(super) fn loss(
         Loss::Sparse(labels, ignore, gamma) => {
             let bytes = (labels.dtype() == DType::U8) as i32;
             let (ignores, ignored) = (ignore.is_some() as i32, ignore.unwrap_or(0));
-            let staged = Size::rows(rows, columns).1 as i32;
+            let staged = LaunchConfig::rows(rows, columns).1 as i32;
             let rest = arguments![bytes, ignores, ignored, gamma, staged];
-            size = Size::rows(rows, columns).0;
+            size = LaunchConfig::rows(rows, columns).0;
             ("cross_entropy_sparse", labels, rest.into())
         }
         Loss::RawBinary(labels) => ("cross_entropy_raw_binary", labels, Vec::new()),

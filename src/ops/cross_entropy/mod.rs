@@ -24,7 +24,7 @@
 use crate::autograd::{Needs, record};
 use crate::backend::cpu::simd;
 use crate::backend::cpu::threads;
-use crate::backend::cpu::transpose::{self, Turn};
+use crate::backend::cpu::transpose::{self, TransposedRows};
 use crate::cases::{Case, Fill, Input, Size};
 use crate::context::isa;
 use crate::device::Device;
@@ -44,7 +44,7 @@ mod kernels;
 mod short_rows;
 
 /// What the gradient of `softmax_cross_entropy` by the logits is, where the labels of a row do not
-/// sum to 1 (several classes in one picture).
+/// sum to 1 (several classes in one image).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CategoricalGradient {
     /// p − y: not the derivative of the loss, but what TensorFlow and Keras train with.
@@ -119,7 +119,7 @@ pub fn sparse_softmax_cross_entropy(
     match route {
         Route::F64 => rows::<f64>(op, logits, weights, |i, z, d| sparse(z, classes[i], d)),
         Route::Reference => rows::<f32>(op, logits, weights, |i, z, d| sparse(z, classes[i], d)),
-        _ => match Turn::new(logits.shape().last_axis()) {
+        _ => match TransposedRows::new(logits.shape().last_axis()) {
             Some(turn) => {
                 let (isa, turn) = (isa(), &turn);
                 pieces::<f32>(op, logits, weights, |rows, z, weights, gradient, scale| {
@@ -405,7 +405,7 @@ fn pieces<T: Real>(
     }))
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     type Run = fn(&[Tensor]) -> Result<Tensor>;
     let binary: Run = |t| binary_cross_entropy(&t[0], &t[1], t.get(2));
     let focal: Run = |t| binary_focal_cross_entropy(&t[0], &t[1], 2.0);

@@ -3,11 +3,11 @@
 use super::kernels::IGNORED;
 use crate::backend::cpu::math;
 use crate::backend::cpu::simd::{Kernel, Vector};
-use crate::backend::cpu::transpose::{ROWS, Turn, exp_and_sum, scale};
+use crate::backend::cpu::transpose::{ROWS, TransposedRows, exp_and_sum, scale};
 
 /// Some rows; gives Σ w·L.
 pub(super) struct ShortRows<'a> {
-    pub turn: &'a Turn,
+    pub turn: &'a TransposedRows,
     pub z: &'a [f32],
     /// One a row, as `weights` are.
     pub classes: &'a [u32],

@@ -55,8 +55,7 @@ mod tests {
     #[test]
     fn windows_of_three_slide_and_others_go_tap_by_tap() {
         let choice = |k: usize, stride, dilation| {
-            let options =
-                Conv2dOptions { stride, dilation, padding: Padding::Same, ..Default::default() };
+            let options = Conv2dOptions { stride, dilation, padding: Padding::Same };
             let g = DepthwiseGeometry::new([1, 9, 9, 4].into(), [k, k, 4, 1].into(), options).unwrap();
             choose(&g)
         };

@@ -2,7 +2,7 @@
 
 use super::DepthwiseGeometry;
 use crate::activation::Activation;
-use crate::backend::cuda::{Cuda, Kernel, Memory, Size, Value, arguments, is_wide};
+use crate::backend::cuda::{Cuda, Kernel, LaunchConfig, Memory, Value, arguments, is_wide};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -70,7 +70,7 @@ pub fn forward(
         threads = threads / g.output[1].max(1) * g.output[1].div_ceil(RUN);
     }
     // SAFETY: the shape rule made the sizes of x, w and b those of the geometry; y is new.
-    unsafe { cuda.launch(kernel(name), Size::elements(threads), &all)? };
+    unsafe { cuda.launch(kernel(name), LaunchConfig::elements(threads), &all)? };
     Ok(Tensor::from_memory(y, g.output_shape()))
 }
 
@@ -111,7 +111,7 @@ fn both_gradients(
     };
     let (wide, geometry) = (width(g), Geometry::new(g)?);
     let name = if wide == 4 { "depthwise_backward_4" } else { "depthwise_backward" };
-    let size = Size::grid([(g.channels / wide).div_ceil(32), parts, 1], [32, 8, 1])?;
+    let size = LaunchConfig::grid([(g.channels / wide).div_ceil(32), parts, 1], [32, 8, 1])?;
     let address = |memory: Option<&Memory>| memory.map_or(0, Memory::address);
     let (x, out) = (address(x.map(Tensor::memory)), address(partial.as_ref()));
     let all = arguments![x, dy.memory(), w.memory(), &dx, out, geometry, length as i32];
@@ -133,7 +133,7 @@ fn parts_added(
     let dw = cuda.allocate(n, DType::F32)?;
     let all = arguments![partial, &dw, n as i64, parts as i64, c as i64, 1.0f64];
     // SAFETY: `partial` is as the callers say, dw is n floats, new.
-    unsafe { cuda.launch(Kernel::of("reduce", "reduce_parts"), Size::elements(n), &all)? };
+    unsafe { cuda.launch(Kernel::of("reduce", "reduce_parts"), LaunchConfig::elements(n), &all)? };
     Ok(Tensor::from_memory(dw, [g.kernel[0], g.kernel[1], c, 1]))
 }
 
@@ -148,7 +148,7 @@ fn input_gradient(
     let dx = cuda.allocate(n, DType::F32)?;
     let all = arguments![dy.memory(), w.memory(), &dx, Geometry::new(g)?, n as i64];
     // SAFETY: as above; dx is n floats, new.
-    unsafe { cuda.launch(kernel("depthwise_data"), Size::elements(n), &all)? };
+    unsafe { cuda.launch(kernel("depthwise_data"), LaunchConfig::elements(n), &all)? };
     Ok(Tensor::from_memory(dx, shape))
 }
 
@@ -164,7 +164,7 @@ fn kernel_gradient(
     let length = outputs.div_ceil(64).max(64);
     let parts = outputs.div_ceil(length).max(1);
     let partial = cuda.scratch(8 * taps * parts * c)?;
-    let size = Size::grid([c.div_ceil(32), parts, taps], [32, 8, 1])?;
+    let size = LaunchConfig::grid([c.div_ceil(32), parts, taps], [32, 8, 1])?;
     let all = arguments![x.memory(), dy.memory(), &partial, Geometry::new(g)?, length as i64];
     // SAFETY: as above; each block writes its own channels of its own part.
     unsafe { cuda.launch(kernel("depthwise_weight"), size, &all)? };

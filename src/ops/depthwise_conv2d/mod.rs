@@ -3,7 +3,7 @@
 //! `x [N, H, W, C], w [kh, kw, C, 1], b [C] → y [N, OH, OW, C]`:
 //!
 //! y(n, oy, ox, c) = b(c) + Σ_{ky, kx} x(n, iy, ix, c) · w(ky, kx, c),
-//! with iy = oy·s + ky·d − pad (likewise ix), and x = 0 outside the picture.
+//! with iy = oy·s + ky·d − pad (likewise ix), and x = 0 outside the image.
 //!
 //! With g = ∂L/∂y: ∂x gathers g·w over the taps that read a pixel, ∂w(ky, kx, c) = Σ x·g over
 //! all windows, ∂b = Σ g.
@@ -23,7 +23,7 @@ use crate::autograd::record_all;
 use crate::cases::{Case, Input, Size};
 use crate::context::isa;
 use crate::error::{Error, Result};
-use crate::ops::batch_norm::Moments;
+use crate::ops::batch_norm::RunningStats;
 use crate::ops::conv2d::{Conv2dOptions, Convolution, Windows};
 use crate::ops::epilogue::{Epilogue, Fusable, Fused, Setting};
 use crate::ops::{Padding, Route, route};
@@ -78,7 +78,7 @@ impl DepthwiseGeometry {
         2.0 * self.output_shape().elements() as f64 * (self.kernel[0] * self.kernel[1]) as f64
     }
 
-    /// The input coordinate that tap k of output o reads, if it is inside the picture.
+    /// The input coordinate that tap k of output o reads, if it is inside the image.
     #[inline(always)]
     fn input_of(&self, axis: usize, o: usize, k: usize) -> Option<usize> {
         let i = (o * self.stride[axis] + k * self.dilation[axis]).checked_sub(self.pad[axis])?;
@@ -132,7 +132,7 @@ impl DepthwiseGeometry {
     /// Whether its kernel takes statistics of its result in passing, for the batch norm after it.
     pub(crate) fn fuses_statistics(&self, setting: Setting) -> Fusable {
         setting.on_cpu()?;
-        match Moments::tile_is_whole_rows(&self.output_shape()) {
+        match RunningStats::tile_is_whole_rows(&self.output_shape()) {
             true => Ok(()),
             false => Err("its rows of pixels are too long for a tile of the statistics"),
         }
@@ -151,7 +151,7 @@ fn convolve(
     let Convolution { kernel: w, bias: b, .. } = convolution;
     let inputs: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
     let fused = route_taken.fuses();
-    let mut moments = statistics.then(|| Moments::new(isa(), g.output_shape()));
+    let mut moments = statistics.then(|| RunningStats::new(isa(), g.output_shape()));
     let output = match route_taken {
         Route::F64 => reference::forward::<f64>(&g, x, w, b),
         Route::Reference => reference::forward::<f32>(&g, x, w, b),
@@ -192,7 +192,7 @@ fn convolve(
         }
         Ok(all)
     });
-    Ok(Fused { y: activation.complete(fused, output)?, statistics: moments.map(Moments::merge) })
+    Ok(Fused { y: activation.complete(fused, output)?, statistics: moments.map(RunningStats::merge) })
 }
 
 mod reference {
@@ -257,7 +257,7 @@ mod reference {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case_then = |name: &str,
                      size,
                      x: [usize; 4],

@@ -2,7 +2,7 @@
 
 use super::Groups;
 use crate::autograd::record;
-use crate::backend::cuda::{Cuda, Kernel, Memory, Size, arguments};
+use crate::backend::cuda::{Cuda, Kernel, LaunchConfig, Memory, arguments};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
@@ -28,7 +28,7 @@ pub fn group_norm(
     let (mean, inverse, y) = (group()?, group()?, cuda.allocate(n, DType::F32)?);
     let (pixels, of_group) = (layout.pixels as i64, layout.size() as i32);
     let all = arguments![x.memory(), &mean, &inverse, pixels, channels, of_group, epsilon];
-    let size = Size::grid([count, 1, 1], [256, 1, 1])?;
+    let size = LaunchConfig::grid([count, 1, 1], [256, 1, 1])?;
     // SAFETY: x is images · pixels · channels floats; both results are a float a group of each image, new.
     unsafe { cuda.launch(kernel("group_norm_statistics"), size, &all)? };
     let (gamma_memory, beta_memory) = (gamma.memory(), beta.memory());
@@ -81,14 +81,14 @@ impl OnDevice {
         let (plain, centred) = (allocate(images * channels)?, allocate(images * channels)?);
         let (x, dy, gamma) = (x.memory(), dy.memory(), gamma.memory());
         let all = arguments![x, dy, mean, &plain, &centred, pixels as i64, c, of_group];
-        let size = Size::grid([channels.div_ceil(32), 1, images], [32, 8, 1])?;
+        let size = LaunchConfig::grid([channels.div_ceil(32), 1, images], [32, 8, 1])?;
         // SAFETY: x and dy are images · pixels · channels floats, `mean` is one a group; both sums are a
         // float a channel of each image, new.
         unsafe { cuda.launch(kernel("group_norm_sums"), size, &all)? };
         let (dgamma, dbeta) = (allocate(channels)?, allocate(channels)?);
         let all = arguments![&plain, &centred, inverse, &dgamma, &dbeta, images as i64, c, of_group];
         // SAFETY: as above; both results are a float a channel, new.
-        unsafe { cuda.launch(kernel("group_norm_gradients"), Size::elements(channels), &all)? };
+        unsafe { cuda.launch(kernel("group_norm_gradients"), LaunchConfig::elements(channels), &all)? };
         let (of_mean, of_centred) = (allocate(count)?, allocate(count)?);
         let all = arguments![
             &plain,
@@ -103,7 +103,7 @@ impl OnDevice {
             of_group
         ];
         // SAFETY: as above; both results are a float a group of each image, new.
-        unsafe { cuda.launch(kernel("group_norm_means"), Size::elements(count), &all)? };
+        unsafe { cuda.launch(kernel("group_norm_means"), LaunchConfig::elements(count), &all)? };
         let dx = allocate(n)?;
         let all = arguments![
             x,

@@ -25,7 +25,7 @@ use crate::backend::cpu::{simd, threads};
 use crate::cases::{self, Case, Fill, Input};
 use crate::context::isa;
 use crate::error::{Error, Result};
-use crate::ops::batch_norm::Moments;
+use crate::ops::batch_norm::RunningStats;
 use crate::ops::{Route, route};
 use crate::pool::Buffer;
 use crate::tensor::{Real, Shape, Tensor};
@@ -155,7 +155,7 @@ impl Groups {
         let (x, isa) = (x.values::<f32>(), isa());
         threads::map(self.images, |image| {
             let x = &x[image * self.image()..][..self.image()];
-            let of_channels = Moments::of(isa, x, [self.pixels, self.channels].into()).merge();
+            let of_channels = RunningStats::of(isa, x, [self.pixels, self.channels].into()).merge();
             let (mut mean, mut inverse) = (Vec::new(), Vec::new());
             let means = of_channels.mean.chunks(self.size());
             for (means, variances) in means.zip(of_channels.variance.chunks(self.size())) {
@@ -322,7 +322,7 @@ impl Groups {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |name: &'static str, size, shape: &[usize], groups: usize| {
         let channels = shape[shape.len() - 1];
         let inputs = vec![

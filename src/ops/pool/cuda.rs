@@ -1,6 +1,6 @@
 //! Pooling on a CUDA device: launches of `kernels/pool.cu`.
 
-use crate::backend::cuda::{Cuda, Kernel, Memory, Size, Value, arguments};
+use crate::backend::cuda::{Cuda, Kernel, LaunchConfig, Memory, Value, arguments};
 use crate::error::{Error, Result};
 use crate::ops::pool::windows::Windows;
 use crate::tensor::{DType, Tensor};
@@ -50,7 +50,9 @@ impl Windows {
         // SAFETY: x has the windows' input shape; y is n floats, the positions n cells or null.
         unsafe {
             match self.large() {
-                true => cuda.launch(Kernel::of("pool", "pool_max_large"), Size::elements(n), &all)?,
+                true => {
+                    cuda.launch(Kernel::of("pool", "pool_max_large"), LaunchConfig::elements(n), &all)?
+                }
                 false => cuda.launch_pass("pool", ["pool_max", "pool_max_4"], n, self.channels, &all)?,
             }
         };
@@ -72,7 +74,7 @@ impl Windows {
         // SAFETY: dy and the positions have the windows' output shape; dx is n floats, new.
         unsafe {
             match self.large() {
-                true => cuda.launch(large, Size::elements(n), &all)?,
+                true => cuda.launch(large, LaunchConfig::elements(n), &all)?,
                 false => cuda.launch_pass("pool", names, n, self.channels, &all)?,
             }
         };

@@ -4,7 +4,7 @@
 //!   maximum in row-major order.
 //! - average: y = mean of the window's real cells (padded ones are not counted); each real cell
 //!   gets g / count.
-//! - global ones: the window is the whole picture, the result [N, C].
+//! - global ones: the window is the whole image, the result [N, C].
 //!
 //! Max pooling saves the position of the maximum in its window: one byte an output element (four
 //! where windows have over 256 cells). Windows may overlap, so the backward pass gathers: an input
@@ -93,18 +93,18 @@ pub fn average_pool2d(x: &Tensor, options: PoolOptions) -> Result<Tensor> {
 
 /// [N, H, W, C] → [N, C]: the mean over H and W.
 pub fn global_average_pool(x: &Tensor) -> Result<Tensor> {
-    picture("global_average_pool", x)?;
+    image("global_average_pool", x)?;
     mean_axes(x, 1..3)
 }
 
 /// [N, H, W, C] → [N, C]: the maximum over H and W.
 pub fn global_max_pool(x: &Tensor) -> Result<Tensor> {
-    let [n, h, w, c] = picture("global_max_pool", x)?;
+    let [n, h, w, c] = image("global_max_pool", x)?;
     let options = PoolOptions { pool: [h, w], stride: [1, 1], padding: Padding::Valid };
     reshape(&max_pool2d(x, options)?, [n, c])
 }
 
-fn picture(op: &'static str, x: &Tensor) -> Result<[usize; 4]> {
+fn image(op: &'static str, x: &Tensor) -> Result<[usize; 4]> {
     <[usize; 4]>::try_from(&*x.shape()).map_err(|_| Error::shape(op, "[N, H, W, C]", x.shape()))
 }
 
@@ -164,7 +164,7 @@ fn max_pool<P: Position>(x: &Tensor, dtype: DType, windows: Windows) -> Result<T
     }))
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let same = Padding::Same;
     let options = |pool, stride| PoolOptions::new(pool).stride(stride);
     let uneven = PoolOptions { pool: [2, 3], stride: [3, 1], padding: same };
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_smaller_than_a_valid_window_is_refused() {
+    fn a_image_smaller_than_a_valid_window_is_refused() {
         let error =
             max_pool2d(&Tensor::zeros([1, 2, 5, 1]), PoolOptions::new(3)).unwrap_err().to_string();
         assert!(error.contains("`valid`"), "{error}");

@@ -1,7 +1,7 @@
 //! The gradient of max pooling where windows lie side by side: a cell is in one window at most, so each is written
 //! once, and of each window g and the position of its maximum are read once.
 
-use crate::backend::cpu::simd::{Kernel, Vector, dispatch, store, streams};
+use crate::backend::cpu::simd::{Kernel, Vector, dispatch, store, wants_non_temporal};
 use crate::backend::cpu::threads::{self, Shared};
 use crate::context::isa;
 use crate::ops::pool::windows::Windows;
@@ -17,11 +17,11 @@ impl Windows {
     /// [`Windows::max_backward`] of such windows.
     pub(super) fn max_backward_apart(&self, positions: &[u8], g: &[f32]) -> Tensor {
         let mut out = Buffer::<f32>::new(self.input_shape().iter().product());
-        let stream = streams(&out, self.channels);
+        let non_temporal = wants_non_temporal(&out, self.channels);
         assert_eq!((positions.len(), g.len()), (g.len(), self.output_shape().iter().product()));
         let (to, isa) = (Shared::new(&mut out), isa());
         threads::for_each(self.batch * self.output[0], |row| {
-            dispatch(isa, Row { windows: *self, positions, g, out: to, stream, row });
+            dispatch(isa, Row { windows: *self, positions, g, out: to, non_temporal, row });
         });
         Tensor::from_buffer(out, self.input_shape())
     }
@@ -33,7 +33,7 @@ struct Row<'a> {
     positions: &'a [u8],
     g: &'a [f32],
     out: Shared<f32>,
-    stream: bool,
+    non_temporal: bool,
     row: usize,
 }
 
@@ -63,7 +63,7 @@ impl Kernel for Row<'_> {
                             let d = g
                                 .where_less(V::splat(place as f32 - 0.5), here)
                                 .where_less(here, V::splat(place as f32 + 0.5));
-                            store::<V, true>(d, self.out.at(at + c), V::LANES, self.stream);
+                            store::<V, true>(d, self.out.at(at + c), V::LANES, self.non_temporal);
                         }
                     }
                     for c in whole..channels {

@@ -2,7 +2,7 @@
 
 use crate::backend::cpu::threads;
 use crate::error::{Error, Result};
-use crate::ops::pool::{PoolOptions, picture};
+use crate::ops::pool::{PoolOptions, image};
 use crate::tensor::{Shape, Tensor};
 use std::ops::Range;
 
@@ -29,7 +29,7 @@ pub(super) struct Cells {
 
 impl Windows {
     pub(super) fn of(op: &'static str, x: &Tensor, options: PoolOptions) -> Result<Self> {
-        let [batch, h, w, channels] = picture(op, x)?;
+        let [batch, h, w, channels] = image(op, x)?;
         let PoolOptions { pool, stride, padding } = options;
         let (oh, top, _) = padding.resolve(h, pool[0], stride[0])?;
         let (ow, left, _) = padding.resolve(w, pool[1], stride[1])?;

@@ -17,7 +17,7 @@ pub(super) fn forward(x: &Tensor, geometry: Geometry, method: Method) -> Tensor 
     let (rows, columns) = (method.taps::<f32>(h, out_h), method.taps::<f32>(w, out_w));
     let (x, isa) = (x.values::<f32>(), isa());
     let mut out = Buffer::<f32>::new(n * out_h * out_w * c);
-    let (blocks, stream) = (out_h.div_ceil(ROWS), simd::streams(&out, c));
+    let (blocks, non_temporal) = (out_h.div_ceil(ROWS), simd::wants_non_temporal(&out, c));
     let shared = threads::Shared::new(&mut out);
     threads::for_each(if c == 0 { 0 } else { n * blocks }, |piece| {
         let (n, first) = (piece / blocks, piece % blocks * ROWS);
@@ -31,7 +31,7 @@ pub(super) fn forward(x: &Tensor, geometry: Geometry, method: Method) -> Tensor 
         let columns = &columns[..];
         match method {
             Method::Bilinear => {
-                simd::dispatch(isa, BilinearRows { x, w, c, rows, columns, out, stream })
+                simd::dispatch(isa, BilinearRows { x, w, c, rows, columns, out, non_temporal })
             }
             Method::Nearest => nearest_rows(x, w, c, rows, columns, out),
         }
@@ -39,7 +39,7 @@ pub(super) fn forward(x: &Tensor, geometry: Geometry, method: Method) -> Tensor 
     Tensor::from_buffer(out, geometry.output())
 }
 
-/// Bilinear rows of one picture `x` (any height, width `w`, `c` channels, f32 or u8) into `out`.
+/// Bilinear rows of one image `x` (any height, width `w`, `c` channels, f32 or u8) into `out`.
 pub(crate) struct BilinearRows<'a, S> {
     pub x: &'a [S],
     pub w: usize,
@@ -47,8 +47,8 @@ pub(crate) struct BilinearRows<'a, S> {
     pub rows: &'a [Tap<f32>],
     pub columns: &'a [Tap<f32>],
     pub out: &'a mut [f32],
-    /// Past the caches ([`simd::streams`]).
-    pub stream: bool,
+    /// Past the caches ([`simd::wants_non_temporal`]).
+    pub non_temporal: bool,
 }
 
 impl<S: Copy + Into<f32>> Kernel for BilinearRows<'_, S> {
@@ -101,7 +101,7 @@ impl<S: Copy + Into<f32>> BilinearRows<'_, S> {
                 unsafe {
                     let (top, bottom) = (V::load(&top[i]), V::load(&bottom[i]));
                     let y = top.add(bottom.sub(top).mul(V::splat(tap.t)));
-                    store::<V, true>(y, &mut out[i], V::LANES, self.stream);
+                    store::<V, true>(y, &mut out[i], V::LANES, self.non_temporal);
                 }
             }
             for i in whole..length {
@@ -111,7 +111,7 @@ impl<S: Copy + Into<f32>> BilinearRows<'_, S> {
     }
 }
 
-/// Rows of one picture or mask of any element type, picked.
+/// Rows of one image or mask of any element type, picked.
 pub(crate) fn nearest_rows<S: Copy>(
     x: &[S],
     w: usize,

@@ -1,4 +1,4 @@
-//! Resizing pictures and feature maps, as `tf.image.resize` does (no antialiasing).
+//! Resizing images and feature maps, as `tf.image.resize` does (no antialiasing).
 //!
 //! x [N, h, w, C] → y [N, H, W, C]. Pixels are areas, so their centres sit at i + ½. Along each
 //! axis, with scale = in / out:
@@ -208,7 +208,7 @@ fn on_device(
     Ok(Tensor::from_memory(to, shape))
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let tiny = [
         ("up_odd", [2, 3, 5, 3], [7, 11]),
         ("down_odd", [1, 11, 9, 2], [4, 5]),

@@ -5,7 +5,7 @@ use crate::data::synthetic;
 use crate::random::{Stream, domain};
 
 /// Patches of colour with noise: plateaus, borders, and near ties.
-fn picture(height: usize, width: usize, seed: u64) -> Picture {
+fn image(height: usize, width: usize, seed: u64) -> Image {
     let mut stream = Stream::new(seed, &[domain::TEST]);
     let patches: Vec<[u8; 3]> = (0..12).map(|_| [(); 3].map(|()| stream.below(256) as u8)).collect();
     let mut rgb = Vec::new();
@@ -15,15 +15,15 @@ fn picture(height: usize, width: usize, seed: u64) -> Picture {
             rgb.extend(patch.map(|v| v.saturating_add(stream.below(4) as u8)));
         }
     }
-    Picture::new(height, width, rgb).unwrap()
+    Image::new(height, width, rgb).unwrap()
 }
 
 /// The definition, pixel against pixel.
-fn naive(picture: &Picture, settings: &QuickShift) -> (Vec<f32>, Vec<u32>) {
-    let (w, n) = (picture.width, picture.height * picture.width);
+fn naive(image: &Image, settings: &QuickShift) -> (Vec<f32>, Vec<u32>) {
+    let (w, n) = (image.width, image.height * image.width);
     let linear = linear_light();
     let point = |i: usize| -> ([f32; 3], [isize; 2]) {
-        let rgb = &picture.rgb[3 * i..][..3];
+        let rgb = &image.rgb[3 * i..][..3];
         let colour = match settings.colour {
             Colour::Lab => lab(&linear, rgb),
             Colour::Rgb => [rgb[0] as f32, rgb[1] as f32, rgb[2] as f32],
@@ -69,12 +69,12 @@ fn settings() -> Vec<QuickShift> {
 #[test]
 fn densities_and_links_are_those_of_the_definition_in_every_instruction_set() {
     for (height, width, seed) in [(13, 17, 1), (21, 9, 2), (1, 30, 3), (24, 1, 4), (2, 2, 5)] {
-        let picture = picture(height, width, seed);
+        let image = image(height, width, seed);
         for settings in settings() {
-            let (density, parents) = naive(&picture, &settings);
+            let (density, parents) = naive(&image, &settings);
             for isa in supported() {
                 with_isa(isa, || {
-                    let points = Points::new(&picture, &settings);
+                    let points = Points::new(&image, &settings);
                     let found = points.densities(settings.kernel);
                     assert_eq!(found, density, "{height}×{width}, {settings:?}, {isa:?}");
                     let links = points.parents(&found, settings.max_distance);
@@ -87,10 +87,10 @@ fn densities_and_links_are_those_of_the_definition_in_every_instruction_set() {
 
 #[test]
 fn superpixels_are_a_partition_into_trees_each_with_one_root() {
-    let picture = picture(30, 40, 7);
+    let image = image(30, 40, 7);
     for settings in settings() {
-        let (_, parents) = naive(&picture, &settings);
-        let superpixels = settings.segment(&picture).unwrap();
+        let (_, parents) = naive(&image, &settings);
+        let superpixels = settings.segment(&image).unwrap();
         assert_eq!(superpixels.labels.len(), 30 * 40);
         let mut roots = vec![0; superpixels.count];
         let mut next = 0;
@@ -105,10 +105,10 @@ fn superpixels_are_a_partition_into_trees_each_with_one_root() {
 }
 
 #[test]
-fn a_picture_of_one_colour_is_one_superpixel() {
+fn a_image_of_one_colour_is_one_superpixel() {
     for (height, width) in [(1, 1), (9, 40), (33, 33)] {
-        let picture = Picture::new(height, width, vec![90; height * width * 3]).unwrap();
-        assert_eq!(QuickShift::default().segment(&picture).unwrap().count, 1, "{height}×{width}");
+        let image = Image::new(height, width, vec![90; height * width * 3]).unwrap();
+        assert_eq!(QuickShift::default().segment(&image).unwrap().count, 1, "{height}×{width}");
     }
 }
 
@@ -116,7 +116,7 @@ fn a_picture_of_one_colour_is_one_superpixel() {
 fn no_superpixel_crosses_a_strong_border() {
     // Black left, white right: 100 in L, far more than any link.
     let rgb = (0..20 * 24).flat_map(|i| if i % 24 < 11 { [0; 3] } else { [255; 3] }).collect();
-    let superpixels = QuickShift::default().segment(&Picture::new(20, 24, rgb).unwrap()).unwrap();
+    let superpixels = QuickShift::default().segment(&Image::new(20, 24, rgb).unwrap()).unwrap();
     assert_eq!(superpixels.count, 2);
     let left = |i: usize| i % 24 < 11;
     assert!(superpixels.labels.iter().enumerate().all(|(i, &label)| (label == 0) == left(i)));
@@ -125,15 +125,15 @@ fn no_superpixel_crosses_a_strong_border() {
 #[test]
 fn links_of_length_zero_leave_every_pixel_alone() {
     let settings = QuickShift { max_distance: 0.0, ..QuickShift::default() };
-    assert_eq!(settings.segment(&picture(6, 7, 1)).unwrap().count, 42);
+    assert_eq!(settings.segment(&image(6, 7, 1)).unwrap().count, 42);
 }
 
 #[test]
 fn the_same_superpixels_come_out_at_any_thread_count() {
-    let picture = synthetic::generate(5, 0).picture;
-    let run = |threads| threads::with(threads, || QuickShift::default().segment(&picture)).unwrap();
+    let image = synthetic::generate(5, 0).image;
+    let run = |threads| threads::with(threads, || QuickShift::default().segment(&image)).unwrap();
     let one = run(1).unwrap();
-    assert!(one.count > 10 && one.count < picture.rgb.len() / 3 / 10, "{}", one.count);
+    assert!(one.count > 10 && one.count < image.rgb.len() / 3 / 10, "{}", one.count);
     assert!(one == run(2).unwrap() && one == run(3).unwrap());
 }
 
@@ -180,7 +180,7 @@ fn probabilities_outweigh_counts() {
 
 #[test]
 fn settings_and_sizes_that_do_not_fit_are_refused() {
-    let picture = picture(4, 4, 1);
+    let image = image(4, 4, 1);
     let default = QuickShift::default();
     for (settings, part) in [
         (QuickShift { kernel: 0.0, ..default }, "kernel size from 0.1"),
@@ -188,7 +188,7 @@ fn settings_and_sizes_that_do_not_fit_are_refused() {
         (QuickShift { max_distance: -1.0, ..default }, "largest distance from 0"),
         (QuickShift { ratio: f32::INFINITY, ..default }, "got inf"),
     ] {
-        let error = settings.segment(&picture).unwrap_err().to_string();
+        let error = settings.segment(&image).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     }
     let superpixels = two([0; 8]);

@@ -3,7 +3,7 @@ use super::*;
 const CLASSES: usize = crate::data::CLASSES.len();
 
 /// Labels, and probabilities that know something of them: rounded, so that there are ties.
-fn pictures(n: usize, seed: u64) -> (Vec<Labels>, Vec<f32>) {
+fn images(n: usize, seed: u64) -> (Vec<Labels>, Vec<f32>) {
     let mut stream = Stream::new(seed, &[domain::TEST]);
     let (mut labels, mut probabilities) = (Vec::new(), Vec::new());
     for _ in 0..n {
@@ -34,7 +34,7 @@ fn all_cuts() -> impl Iterator<Item = f32> {
 #[test]
 fn no_threshold_has_a_higher_f1_than_the_fitted_one() {
     for seed in 0..10 {
-        let (labels, probabilities) = pictures(60, seed);
+        let (labels, probabilities) = images(60, seed);
         let fitted = Thresholds::fit(&labels, &probabilities, Objective::F1).unwrap();
         let mut several = 0;
         for class in 0..CLASSES {
@@ -53,7 +53,7 @@ fn no_threshold_has_a_higher_f1_than_the_fitted_one() {
 #[test]
 fn no_threshold_of_one_class_can_be_moved_to_a_higher_dice() {
     for seed in 0..6 {
-        let (labels, probabilities) = pictures(50, seed);
+        let (labels, probabilities) = images(50, seed);
         let score = |t: &Thresholds| t.score(&labels, &probabilities, Objective::Dice).unwrap();
         let fitted = Thresholds::fit(&labels, &probabilities, Objective::Dice).unwrap();
         for class in (0..CLASSES).filter(|&c| labels.iter().filter(|row| row[c]).count() >= FEW) {
@@ -72,7 +72,7 @@ fn no_threshold_of_one_class_can_be_moved_to_a_higher_dice() {
 
 #[test]
 fn the_shared_threshold_has_the_highest_f1_of_all_labels_together() {
-    let (labels, probabilities) = pictures(60, 3);
+    let (labels, probabilities) = images(60, 3);
     let truth: Vec<bool> = labels.iter().flatten().copied().collect();
     let micro = |t: f32| dice(&truth, &probabilities.iter().map(|&p| p > t).collect::<Vec<_>>());
     let fitted = Thresholds::fit(&labels, &probabilities, Objective::F1).unwrap();
@@ -81,7 +81,7 @@ fn the_shared_threshold_has_the_highest_f1_of_all_labels_together() {
 
 #[test]
 fn the_score_is_that_of_a_submissions_label_rows() {
-    let (labels, probabilities) = pictures(40, 4);
+    let (labels, probabilities) = images(40, 4);
     let thresholds = Thresholds::fit(&labels, &probabilities, Objective::Dice).unwrap();
     let rows = labels.iter().zip(probabilities.chunks(CLASSES)).map(|(labels, row)| {
         let truth = labels.map(|set| set as u8);
@@ -103,7 +103,7 @@ fn labels_over_their_thresholds_or_else_the_most_probable() {
 
 #[test]
 fn where_nothing_is_known_nothing_is_invented() {
-    let (_, probabilities) = pictures(10, 5);
+    let (_, probabilities) = images(10, 5);
     let none = vec![[false; CLASSES]; 10];
     for objective in [Objective::F1, Objective::Dice] {
         let fitted = Thresholds::fit(&none, &probabilities, objective).unwrap();
@@ -112,8 +112,8 @@ fn where_nothing_is_known_nothing_is_invented() {
 }
 
 #[test]
-fn the_gain_on_pictures_not_seen_is_told_beside_the_gain_on_those_that_were() {
-    let (labels, probabilities) = pictures(300, 6);
+fn the_gain_on_images_not_seen_is_told_beside_the_gain_on_those_that_were() {
+    let (labels, probabilities) = images(300, 6);
     for objective in [Objective::F1, Objective::Dice] {
         let run = |seed| cross_validated(&labels, &probabilities, objective, 0.05, 5, seed);
         let gain = run(1).unwrap();
@@ -125,7 +125,7 @@ fn the_gain_on_pictures_not_seen_is_told_beside_the_gain_on_those_that_were() {
 }
 
 #[test]
-fn probabilities_that_know_nothing_gain_nothing_on_pictures_not_seen() {
+fn probabilities_that_know_nothing_gain_nothing_on_images_not_seen() {
     let mut stream = Stream::new(8, &[domain::TEST]);
     let labels: Vec<Labels> = (0..200).map(|_| std::array::from_fn(|_| stream.unit() < 0.1)).collect();
     let noise: Vec<f32> = (0..200 * CLASSES).map(|_| stream.unit()).collect();
@@ -144,7 +144,7 @@ fn neighbouring_floats_can_still_be_parted() {
 
 #[test]
 fn tables_that_do_not_fit_are_refused() {
-    let (labels, mut probabilities) = pictures(4, 7);
+    let (labels, mut probabilities) = images(4, 7);
     let fit = |labels: &[Labels], p: &[f32]| {
         Thresholds::fit(labels, p, Objective::F1).unwrap_err().to_string()
     };
@@ -164,7 +164,7 @@ fn tables_that_do_not_fit_are_refused() {
 #[cfg(feature = "checkpoint")]
 #[test]
 fn thresholds_come_back_from_json_to_the_bit() {
-    let (labels, probabilities) = pictures(40, 9);
+    let (labels, probabilities) = images(40, 9);
     let thresholds = Thresholds::fit(&labels, &probabilities, Objective::Dice).unwrap();
     let text = serde_json::to_string(&thresholds).unwrap();
     assert!(text.contains(r#""objective":"dice""#), "{text}");

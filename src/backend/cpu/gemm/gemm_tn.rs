@@ -1,9 +1,9 @@
-//! C = Aᵀ·B: the weight gradient, a sum over all pixels of all pictures.
+//! C = Aᵀ·B: the weight gradient, a sum over all pixels of all images.
 
-use super::micro_kernel::{ONE_RUN, PANEL, Tile, for_each_tile};
-use super::{KC, Rows, Start};
+use super::micro_kernel::{B_PACKED, MicroKernel, ONE_RUN, for_each_tile};
+use super::{Init, KC, Rows};
 use crate::activation::Activation;
-use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch, streams};
+use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch, wants_non_temporal};
 use crate::backend::cpu::threads::{self, Shared};
 use crate::pool::Buffer;
 
@@ -21,7 +21,7 @@ const STEP: usize = BLOCK + 16;
 ///
 /// The rows are cut into slabs whose number depends on the shape alone; each has its own partial
 /// sum, and the partial sums are added in order.
-pub fn gram(isa: Isa, rows: &impl Rows, b: &[f32], columns: usize, out: &mut [f32]) {
+pub fn gemm_tn(isa: Isa, rows: &impl Rows, b: &[f32], columns: usize, out: &mut [f32]) {
     let (count, depth) = (rows.rows(), rows.depth());
     assert_eq!((b.len(), out.len()), (count * columns, depth * columns));
     if out.is_empty() {
@@ -36,7 +36,7 @@ pub fn gram(isa: Isa, rows: &impl Rows, b: &[f32], columns: usize, out: &mut [f3
     let mut partial = Buffer::<f32>::new(if slabs > 1 { slabs * out.len() } else { 0 });
     let size = out.len();
     // What is written once, by one block of k.
-    let stream = count <= FEW_STEPS && streams(out, columns);
+    let non_temporal = count <= FEW_STEPS && wants_non_temporal(out, columns);
     let shared = Shared::new(if slabs > 1 { &mut partial[..] } else { &mut *out });
     threads::for_each(slabs * blocks * groups, |task| {
         let (s, block, group) = (task / (blocks * groups), task / groups % blocks, task % groups);
@@ -52,7 +52,7 @@ pub fn gram(isa: Isa, rows: &impl Rows, b: &[f32], columns: usize, out: &mut [f3
                 depth: BLOCK.min(depth - first),
                 group: group * COLUMNS..columns.min((group + 1) * COLUMNS),
                 out: shared,
-                stream,
+                non_temporal,
                 // Slab s, block by block: disjoint rows and columns of the slab's own partial sum.
                 offset: s * size + first * columns,
             },
@@ -83,7 +83,7 @@ struct Task<'a, R> {
     group: std::ops::Range<usize>,
     /// All partial sums, and where in them this task's first row of C begins.
     out: Shared<f32>,
-    stream: bool,
+    non_temporal: bool,
     offset: usize,
 }
 
@@ -97,9 +97,9 @@ impl<R: Rows> Kernel for Task<'_, R> {
         let in_place = self.rows.in_place().filter(|_| self.columns <= COLUMNS / 2);
         let mut gathered = Buffer::<f32>::new(if in_place.is_some() { 0 } else { block * STEP });
         let mut packed = Buffer::<f32>::new(panels * block * width);
-        let mut start = Start::Zero;
+        let mut start = Init::Zero;
         let mut from = self.range.start;
-        while from < self.range.end || matches!(start, Start::Zero) {
+        while from < self.range.end || matches!(start, Init::Zero) {
             let steps = block.min(self.range.end - from);
             let (a, k_step) = match in_place {
                 Some(a) => {
@@ -115,7 +115,7 @@ impl<R: Rows> Kernel for Task<'_, R> {
             };
             self.pack::<V>(from, steps, block, &mut packed);
             // Meanwhile the next block's rows of A and then of B come near, shared out among the steps of all tiles.
-            let tiles = self.depth.div_ceil(V::TILE_ROWS);
+            let tiles = self.depth.div_ceil(V::MR);
             let a_next = if in_place.is_some() { steps * k_step } else { 0 };
             let b_next = self.b.as_ptr().wrapping_add((from + steps) * self.columns);
             let ahead_step = ((a_next / steps.max(1)) + self.columns).div_ceil(panels * tiles);
@@ -126,8 +126,8 @@ impl<R: Rows> Kernel for Task<'_, R> {
                     self.depth,
                     #[inline(always)]
                     |first, count| {
-                        let share = (panel * tiles + first / V::TILE_ROWS) * ahead_step * steps;
-                        let tile = Tile {
+                        let share = (panel * tiles + first / V::MR) * ahead_step * steps;
+                        let tile = MicroKernel {
                             steps,
                             runs: ONE_RUN,
                             a: a.wrapping_add(first),
@@ -138,7 +138,7 @@ impl<R: Rows> Kernel for Task<'_, R> {
                             columns,
                             start,
                             activation: Activation::Linear,
-                            stream: self.stream,
+                            non_temporal: self.non_temporal,
                             ahead: match share < a_next {
                                 true => a.wrapping_add(a_next + share),
                                 false => b_next.wrapping_add(share - a_next),
@@ -149,7 +149,7 @@ impl<R: Rows> Kernel for Task<'_, R> {
                         // SAFETY: A has `steps` rows of `k_step` floats, the panel `steps` rows of full width; these
                         // rows and columns of C are this task's alone.
                         unsafe {
-                            tile.run::<V, 1, PANEL>(
+                            tile.run::<V, 1, B_PACKED>(
                                 count,
                                 #[inline(always)]
                                 |row| self.out.at(to + row * self.columns),
@@ -158,7 +158,7 @@ impl<R: Rows> Kernel for Task<'_, R> {
                     },
                 );
             }
-            start = Start::Accumulate;
+            start = Init::Accumulate;
             from += steps;
         }
     }

@@ -3,10 +3,10 @@
 //! Nothing of A is copied. A tile's rows are read where they lie, all steps of k in one go, for one panel of B after the
 //! other, so that the rows come into L1 once; meanwhile the next tile's rows are brought near. C is written once.
 
-use super::micro_kernel::{ANY, ONE_RUN, PANEL, Tile, for_each_tile};
-use super::{Dense, KC, Matrix, Packed, Right, Start, even_blocks, product};
+use super::micro_kernel::{ANY, B_PACKED, MicroKernel, ONE_RUN, for_each_tile};
+use super::{BOperand, Dense, Init, KC, Matrix, PackedB, even_blocks, product};
 use crate::activation::Activation;
-use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch, streams};
+use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch, wants_non_temporal};
 use crate::backend::cpu::threads::{self, Shared};
 use std::ops::Range;
 
@@ -15,21 +15,21 @@ use std::ops::Range;
 const GROUP_BYTES: usize = 768 << 10;
 
 /// C [rows, columns] = A [rows, depth]·B + bias, with B packed for this once.
-pub fn multiply(isa: Isa, a: &[f32], right: &Right, bias: Option<&[f32]>, out: &mut [f32]) {
+pub fn multiply(isa: Isa, a: &[f32], right: &BOperand, bias: Option<&[f32]>, out: &mut [f32]) {
     /// So long are rows that 14 of them still fit L2, where each panel reads them again.
     const LONG: usize = 8 * KC;
-    let start = bias.map_or(Start::Zero, Start::Bias);
+    let start = bias.map_or(Init::Zero, Init::Bias);
     let (depth, columns) = (right.depth(), right.columns);
     if depth <= LONG {
-        return matrix_product(a, &Packed::whole(isa, right), start, Activation::Linear, out);
+        return matrix_product(a, &PackedB::whole(isa, right), start, Activation::Linear, out);
     }
     let rows = Matrix::new(a, out.len() / columns.max(1), depth);
     // SAFETY: dense rows of `columns` elements.
-    unsafe { product(&rows, &Packed::new(isa, right), start, Activation::Linear, &Dense(columns), out) }
+    unsafe { product(&rows, &PackedB::new(isa, right), start, Activation::Linear, &Dense(columns), out) }
 }
 
-/// C [rows, columns] = then(A [rows, depth]·B + start), with B [`Packed::whole`].
-pub fn matrix_product(a: &[f32], right: &Packed, start: Start, activation: Activation, out: &mut [f32]) {
+/// C [rows, columns] = then(A [rows, depth]·B + start), with B [`PackedB::whole`].
+pub fn matrix_product(a: &[f32], right: &PackedB, start: Init, activation: Activation, out: &mut [f32]) {
     if out.is_empty() {
         return;
     }
@@ -38,11 +38,11 @@ pub fn matrix_product(a: &[f32], right: &Packed, start: Start, activation: Activ
     assert_eq!((rows * right.columns, rows * depth), (out.len(), a.len()));
     assert_eq!(right.blocks.len(), 1);
     let panels = right.panels();
-    let block = even_blocks(rows, right.isa.tile_rows());
+    let block = even_blocks(rows, right.isa.mr());
     let blocks = rows.div_ceil(block);
     // Few rows: more groups than must be, so that there is work for every core.
     let groups = groups(right).max(16 / blocks).min(panels);
-    let stream = !start.reads_output() && streams(out, right.columns);
+    let non_temporal = !start.reads_output() && wants_non_temporal(out, right.columns);
     let shared = Shared::new(out);
     threads::for_each(groups * blocks, |task| {
         let (group, b) = (task / blocks, task % blocks);
@@ -53,18 +53,18 @@ pub fn matrix_product(a: &[f32], right: &Packed, start: Start, activation: Activ
         let out = unsafe { shared.at(rows.start * right.columns) };
         dispatch(
             right.isa,
-            Block { a, right, start, activation, stream, out, rows: rows.len(), panels },
+            Block { a, right, start, activation, non_temporal, out, rows: rows.len(), panels },
         );
     });
 }
 
-/// The same of a few rows of C, on this thread. To `stream`, they are aligned (see [`streams`]) and not read.
+/// The same of a few rows of C, on this thread. To `non_temporal`, they are aligned (see [`wants_non_temporal`]) and not read.
 pub fn multiply_rows(
     a: &[f32],
-    right: &Packed,
-    start: Start,
+    right: &PackedB,
+    start: Init,
     activation: Activation,
-    stream: bool,
+    non_temporal: bool,
     out: &mut [f32],
 ) {
     let rows = out.len() / right.columns;
@@ -73,12 +73,12 @@ pub fn multiply_rows(
     let (panels, groups, out) = (right.panels(), groups(right), out.as_mut_ptr());
     for group in 0..groups {
         let panels = panels * group / groups..panels * (group + 1) / groups;
-        dispatch(right.isa, Block { a, right, start, activation, stream, out, rows, panels });
+        dispatch(right.isa, Block { a, right, start, activation, non_temporal, out, rows, panels });
     }
 }
 
 /// Groups of panels, each of which stays in L2.
-fn groups(right: &Packed) -> usize {
+fn groups(right: &PackedB) -> usize {
     let fitting = (GROUP_BYTES / (4 * right.width * right.depth().max(1))).max(1);
     right.panels().div_ceil(fitting)
 }
@@ -87,10 +87,10 @@ fn groups(right: &Packed) -> usize {
 struct Block<'a> {
     /// These rows of A.
     a: &'a [f32],
-    right: &'a Packed,
-    start: Start<'a>,
+    right: &'a PackedB,
+    start: Init<'a>,
     activation: Activation,
-    stream: bool,
+    non_temporal: bool,
     /// Where these rows of C begin, all columns of them.
     out: *mut f32,
     rows: usize,
@@ -113,7 +113,7 @@ impl Kernel for Block<'_> {
                     let column = panel * right.width;
                     let columns = right.width.min(right.columns - column);
                     let share = (panel - self.panels.start) * ahead_step * depth;
-                    let tile = Tile {
+                    let tile = MicroKernel {
                         steps: depth,
                         runs: ONE_RUN,
                         a: self.a[row * depth..].as_ptr(),
@@ -124,14 +124,14 @@ impl Kernel for Block<'_> {
                         columns,
                         start: self.start.of(column..column + columns),
                         activation: self.activation,
-                        stream: self.stream,
+                        non_temporal: self.non_temporal,
                         ahead: next.wrapping_add(share),
                         ahead_step,
                     };
                     // SAFETY: A has `count` rows of `depth` floats from `row` on, the panel `depth` rows of full
                     // width; C's rows and columns are this task's alone.
                     unsafe {
-                        tile.run_inlined::<V, ANY, PANEL>(
+                        tile.run_inlined::<V, ANY, B_PACKED>(
                             count,
                             #[inline(always)]
                             |r| self.out.add((row + r) * right.columns + column),

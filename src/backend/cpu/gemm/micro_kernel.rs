@@ -1,11 +1,11 @@
 //! The innermost loop: a tile of C in registers.
 
-use super::Start;
+use super::Init;
 use crate::activation::Activation;
 use crate::backend::cpu::simd::{Kernel, Vector, prefetch};
 
-/// One tile: up to `V::TILE_ROWS` rows and two vectors of columns, over `runs` runs of `steps` steps of k.
-pub(crate) struct Tile<'a> {
+/// One tile: up to `V::MR` rows and two vectors of columns, over `runs` runs of `steps` steps of k.
+pub(crate) struct MicroKernel<'a> {
     pub steps: usize,
     /// Where in `a` each run begins.
     pub runs: &'a [usize],
@@ -14,16 +14,16 @@ pub(crate) struct Tile<'a> {
     pub a: *const f32,
     pub row_step: usize,
     pub k_step: usize,
-    /// Two full vectors a step, one step after the other, or where B is [`APART`], `b_step` floats apart.
+    /// Two full vectors a step, one step after the other, or where B is [`B_STRIDED`], `b_step` floats apart.
     pub b: *const f32,
     pub b_step: usize,
     /// Columns to write, at most two vectors.
     pub columns: usize,
-    pub start: Start<'a>,
+    pub start: Init<'a>,
     /// The activation of what is written.
     pub activation: Activation,
-    /// Whether whole vectors go past the caches ([`crate::backend::cpu::simd::streams`]).
-    pub stream: bool,
+    /// Whether whole vectors go past the caches ([`crate::backend::cpu::simd::wants_non_temporal`]).
+    pub non_temporal: bool,
     /// What will be read soon is brought near meanwhile, so many floats a step.
     pub ahead: *const f32,
     pub ahead_step: usize,
@@ -32,12 +32,12 @@ pub(crate) struct Tile<'a> {
 /// A row step that is known at run time only: rows are read where they lie in a matrix.
 pub(crate) const ANY: usize = 0;
 
-/// How the steps of B lie: see [`Tile::b`].
-pub(crate) const PANEL: bool = true;
-pub(crate) const APART: bool = false;
+/// How the steps of B lie: see [`MicroKernel::b`].
+pub(crate) const B_PACKED: bool = true;
+pub(crate) const B_STRIDED: bool = false;
 
 /// Of the largest tile there is.
-const MOST_ROWS: usize = 14;
+const MAX_MR: usize = 14;
 
 /// The runs of a plain product.
 pub(crate) const ONE_RUN: &[usize] = &[0];
@@ -46,7 +46,7 @@ pub(crate) const ONE_RUN: &[usize] = &[0];
 /// nearly as long as one of six).
 #[inline(always)]
 pub(crate) fn for_each_tile<V: Vector>(rows: usize, f: impl FnMut(usize, usize)) {
-    for_each_tile_of(V::TILE_ROWS, rows, f);
+    for_each_tile_of(V::MR, rows, f);
 }
 
 /// The same with at most so many rows a tile.
@@ -61,7 +61,7 @@ pub(crate) fn for_each_tile_of(most: usize, rows: usize, mut f: impl FnMut(usize
     }
 }
 
-impl Tile<'_> {
+impl MicroKernel<'_> {
     /// The tile as part of the caller's loop: 3 % less time where tiles have 64 steps, and 13 % where they have 16, for
     /// six seconds of compile time a caller.
     ///
@@ -81,7 +81,7 @@ impl Tile<'_> {
     /// The tile as a function of its own.
     ///
     /// # Safety
-    /// As [`Tile::run_inlined`].
+    /// As [`MicroKernel::run_inlined`].
     #[inline(always)]
     pub unsafe fn run<V: Vector, const ROW_STEP: usize, const B: bool>(
         &self,
@@ -93,15 +93,15 @@ impl Tile<'_> {
     }
 
     /// # Safety
-    /// As [`Tile::run_inlined`].
+    /// As [`MicroKernel::run_inlined`].
     #[inline(always)]
     unsafe fn choose<V: Vector, const ROW_STEP: usize, const B: bool, const INLINED: bool>(
         &self,
         rows: usize,
         c: impl Fn(usize) -> *mut f32,
     ) {
-        assert!((1..=V::TILE_ROWS).contains(&rows));
-        let mut to = [std::ptr::null_mut(); MOST_ROWS];
+        assert!((1..=V::MR).contains(&rows));
+        let mut to = [std::ptr::null_mut(); MAX_MR];
         for (row, to) in to.iter_mut().enumerate().take(rows) {
             *to = c(row);
         }
@@ -110,16 +110,16 @@ impl Tile<'_> {
         macro_rules! of {
             ($($n:literal)*) => {
                 match (rows, self.columns > V::LANES) {
-                    $(($n, true) if const { $n <= V::TILE_ROWS && INLINED } => unsafe {
+                    $(($n, true) if const { $n <= V::MR && INLINED } => unsafe {
                         self.rows::<V, $n, 2, ROW_STEP, B, true>(to)
                     },
-                    ($n, false) if const { $n <= V::TILE_ROWS && INLINED } => unsafe {
+                    ($n, false) if const { $n <= V::MR && INLINED } => unsafe {
                         self.rows::<V, $n, 1, ROW_STEP, B, true>(to)
                     },
-                    ($n, true) if const { $n <= V::TILE_ROWS && !INLINED } => unsafe {
+                    ($n, true) if const { $n <= V::MR && !INLINED } => unsafe {
                         V::apart(Rows::<$n, 2, ROW_STEP, B> { tile, to })
                     },
-                    ($n, false) if const { $n <= V::TILE_ROWS && !INLINED } => unsafe {
+                    ($n, false) if const { $n <= V::MR && !INLINED } => unsafe {
                         V::apart(Rows::<$n, 1, ROW_STEP, B> { tile, to })
                     },)*
                     _ => {}
@@ -130,7 +130,7 @@ impl Tile<'_> {
     }
 
     /// # Safety
-    /// As [`Tile::run`], with ROWS rows of C at `to`.
+    /// As [`MicroKernel::run`], with ROWS rows of C at `to`.
     #[inline(always)]
     unsafe fn rows<
         V: Vector,
@@ -141,10 +141,10 @@ impl Tile<'_> {
         const INLINED: bool,
     >(
         &self,
-        to: &[*mut f32; MOST_ROWS],
+        to: &[*mut f32; MAX_MR],
     ) {
         unsafe {
-            if let Start::Onto(_) = self.start {
+            if let Init::Onto(_) = self.start {
                 // C comes from memory: asked for now, it is there when the sums are.
                 for &c in &to[..ROWS] {
                     (0..WIDTH).for_each(|half| prefetch(c.wrapping_add(half * V::LANES)));
@@ -152,7 +152,7 @@ impl Tile<'_> {
             }
             let mut sum = [[V::splat(0.0); WIDTH]; ROWS];
             let (mut b, mut ahead) = (self.b, self.ahead);
-            let b_step = if B == PANEL { 2 * V::LANES } else { self.b_step };
+            let b_step = if B == B_PACKED { 2 * V::LANES } else { self.b_step };
             let k_step = if ROW_STEP == 1 { self.k_step } else { 1 };
             for &run in self.runs {
                 let mut left = Left::<ROW_STEP>::new(self.a.wrapping_add(run), self.row_step, k_step);
@@ -172,16 +172,16 @@ impl Tile<'_> {
                 }
             }
             // Large results of few steps, which a first layer's are, go out of the registers.
-            if B == PANEL && ROW_STEP != 1 && self.stream && self.columns == WIDTH * V::LANES {
+            if B == B_PACKED && ROW_STEP != 1 && self.non_temporal && self.columns == WIDTH * V::LANES {
                 match (self.start, self.activation) {
-                    (Start::Zero, Activation::Linear) => {
-                        return write_rows(&sum, to, Start::Zero, Activation::Linear, true);
+                    (Init::Zero, Activation::Linear) => {
+                        return write_rows(&sum, to, Init::Zero, Activation::Linear, true);
                     }
-                    (Start::Bias(bias), Activation::Linear) => {
-                        return write_rows(&sum, to, Start::Bias(bias), Activation::Linear, true);
+                    (Init::Bias(bias), Activation::Linear) => {
+                        return write_rows(&sum, to, Init::Bias(bias), Activation::Linear, true);
                     }
-                    (Start::Bias(bias), Activation::Relu6) => {
-                        return write_rows(&sum, to, Start::Bias(bias), Activation::Relu6, true);
+                    (Init::Bias(bias), Activation::Relu6) => {
+                        return write_rows(&sum, to, Init::Bias(bias), Activation::Relu6, true);
                     }
                     _ => {}
                 }
@@ -198,7 +198,8 @@ impl Tile<'_> {
                 };
             }
             rows!(0 1 2 3 4 5 6 7 8 9 10 11 12 13);
-            if const { INLINED } {
+            // (A first layer's ∂w has tiles so short that the call would be a tenth of them.)
+            if const { INLINED || (ROW_STEP == 1 && B == B_STRIDED) } {
                 self.write(&done, to);
             } else {
                 V::apart(Write::<WIDTH> { tile: self, sum: done.as_ptr().cast(), rows: ROWS, to });
@@ -209,13 +210,9 @@ impl Tile<'_> {
     /// # Safety
     /// As [`write_as`].
     #[inline(always)]
-    unsafe fn write<V: Vector, const WIDTH: usize>(
-        &self,
-        sum: &[[V; WIDTH]],
-        to: &[*mut f32; MOST_ROWS],
-    ) {
+    unsafe fn write<V: Vector, const WIDTH: usize>(&self, sum: &[[V; WIDTH]], to: &[*mut f32; MAX_MR]) {
         // What is known when compiling costs nothing a vector: the common cases are compiled each for itself.
-        let plain = self.columns == WIDTH * V::LANES && !self.stream;
+        let plain = self.columns == WIDTH * V::LANES && !self.non_temporal;
         macro_rules! of {
             ($(($start:pat, $activation:pat) => ($to_start:expr, $to_then:expr),)*) => {
                 match (self.start, self.activation) {
@@ -223,18 +220,18 @@ impl Tile<'_> {
                         write_as(sum, to, WIDTH * V::LANES, $to_start, $to_then, false)
                     },)*
                     (start, activation) => unsafe {
-                        write_as(sum, to, self.columns, start, activation, self.stream)
+                        write_as(sum, to, self.columns, start, activation, self.non_temporal)
                     },
                 }
             };
         }
         of!(
-            (Start::Zero, Activation::Linear) => (Start::Zero, Activation::Linear),
-            (Start::Accumulate, Activation::Linear) => (Start::Accumulate, Activation::Linear),
-            (Start::Onto(bias), Activation::Linear) => (Start::Onto(bias), Activation::Linear),
-            (Start::Bias(bias), Activation::Linear) => (Start::Bias(bias), Activation::Linear),
-            (Start::Bias(bias), Activation::Relu) => (Start::Bias(bias), Activation::Relu),
-            (Start::Bias(bias), Activation::Relu6) => (Start::Bias(bias), Activation::Relu6),
+            (Init::Zero, Activation::Linear) => (Init::Zero, Activation::Linear),
+            (Init::Accumulate, Activation::Linear) => (Init::Accumulate, Activation::Linear),
+            (Init::Onto(bias), Activation::Linear) => (Init::Onto(bias), Activation::Linear),
+            (Init::Bias(bias), Activation::Linear) => (Init::Bias(bias), Activation::Linear),
+            (Init::Bias(bias), Activation::Relu) => (Init::Bias(bias), Activation::Relu),
+            (Init::Bias(bias), Activation::Relu6) => (Init::Bias(bias), Activation::Relu6),
         )
     }
 }
@@ -246,11 +243,11 @@ impl Tile<'_> {
 #[inline(always)]
 unsafe fn write_as<V: Vector, const WIDTH: usize>(
     sum: &[[V; WIDTH]],
-    to: &[*mut f32; MOST_ROWS],
+    to: &[*mut f32; MAX_MR],
     columns: usize,
-    start: Start,
+    start: Init,
     activation: Activation,
-    stream: bool,
+    non_temporal: bool,
 ) {
     for (sum, &c) in sum.iter().zip(to) {
         for (half, &sum) in sum.iter().enumerate() {
@@ -258,14 +255,14 @@ unsafe fn write_as<V: Vector, const WIDTH: usize>(
             let n = V::LANES.min(columns - at);
             unsafe {
                 if n == V::LANES {
-                    write_vector(sum, c.add(at), start, at, activation, stream);
+                    write_vector(sum, c.add(at), start, at, activation, non_temporal);
                     continue;
                 }
                 let value = match start {
-                    Start::Zero => sum,
-                    Start::Bias(bias) => sum.add(V::load_partial(bias.as_ptr().add(at), n)),
-                    Start::Accumulate => V::load_partial(c.add(at), n).add(sum),
-                    Start::Onto(bias) => {
+                    Init::Zero => sum,
+                    Init::Bias(bias) => sum.add(V::load_partial(bias.as_ptr().add(at), n)),
+                    Init::Accumulate => V::load_partial(c.add(at), n).add(sum),
+                    Init::Onto(bias) => {
                         let bias = V::load_partial(bias.as_ptr().add(at), n);
                         V::load_partial(c.add(at), n).add(sum.add(bias))
                     }
@@ -283,17 +280,17 @@ unsafe fn write_as<V: Vector, const WIDTH: usize>(
 #[inline(always)]
 unsafe fn write_rows<V: Vector, const ROWS: usize, const WIDTH: usize>(
     sum: &[[V; WIDTH]; ROWS],
-    to: &[*mut f32; MOST_ROWS],
-    start: Start,
+    to: &[*mut f32; MAX_MR],
+    start: Init,
     activation: Activation,
-    stream: bool,
+    non_temporal: bool,
 ) {
     macro_rules! rows {
         ($($row:literal)*) => {
             $(if const { $row < ROWS } {
                 for (half, &sum) in sum[$row].iter().enumerate() {
                     let at = half * V::LANES;
-                    unsafe { write_vector(sum, to[$row].add(at), start, at, activation, stream) };
+                    unsafe { write_vector(sum, to[$row].add(at), start, at, activation, non_temporal) };
                 }
             })*
         };
@@ -310,20 +307,20 @@ unsafe fn write_rows<V: Vector, const ROWS: usize, const WIDTH: usize>(
 unsafe fn write_vector<V: Vector>(
     sum: V,
     c: *mut f32,
-    start: Start,
+    start: Init,
     at: usize,
     activation: Activation,
-    stream: bool,
+    non_temporal: bool,
 ) {
     unsafe {
         let value = match start {
-            Start::Zero => sum,
-            Start::Bias(bias) => sum.add(V::load(bias.as_ptr().add(at))),
-            Start::Accumulate => V::load(c).add(sum),
-            Start::Onto(bias) => V::load(c).add(sum.add(V::load(bias.as_ptr().add(at)))),
+            Init::Zero => sum,
+            Init::Bias(bias) => sum.add(V::load(bias.as_ptr().add(at))),
+            Init::Accumulate => V::load(c).add(sum),
+            Init::Onto(bias) => V::load(c).add(sum.add(V::load(bias.as_ptr().add(at)))),
         };
-        match stream {
-            true => activation.forward_lanes(value).stream(c),
+        match non_temporal {
+            true => activation.forward_lanes(value).non_temporal(c),
             false => activation.forward_lanes(value).store(c),
         }
     }
@@ -331,8 +328,8 @@ unsafe fn write_vector<V: Vector>(
 
 /// A tile of ROWS rows and WIDTH vectors as a function of its own, which all that read A and B alike share.
 struct Rows<'a, const ROWS: usize, const WIDTH: usize, const ROW_STEP: usize, const B: bool> {
-    tile: &'a Tile<'a>,
-    to: &'a [*mut f32; MOST_ROWS],
+    tile: &'a MicroKernel<'a>,
+    to: &'a [*mut f32; MAX_MR],
 }
 
 impl<const ROWS: usize, const WIDTH: usize, const ROW_STEP: usize, const B: bool> Kernel
@@ -341,25 +338,25 @@ impl<const ROWS: usize, const WIDTH: usize, const ROW_STEP: usize, const B: bool
     type Output = ();
     #[inline(always)]
     fn run<V: Vector>(self) {
-        // SAFETY: `Tile::run` makes these, under the same contract.
+        // SAFETY: `MicroKernel::run` makes these, under the same contract.
         unsafe { self.tile.rows::<V, ROWS, WIDTH, ROW_STEP, B, false>(self.to) }
     }
 }
 
 /// The sums of a tile, which tiles of all sizes have written by the same function.
 struct Write<'a, const WIDTH: usize> {
-    tile: &'a Tile<'a>,
+    tile: &'a MicroKernel<'a>,
     /// \[rows, WIDTH\] vectors.
     sum: *const f32,
     rows: usize,
-    to: &'a [*mut f32; MOST_ROWS],
+    to: &'a [*mut f32; MAX_MR],
 }
 
 impl<const WIDTH: usize> Kernel for Write<'_, WIDTH> {
     type Output = ();
     #[inline(always)]
     fn run<V: Vector>(self) {
-        // SAFETY: a tile of `rows` rows makes these, of such vectors, under the contract of `Tile::run`.
+        // SAFETY: a tile of `rows` rows makes these, of such vectors, under the contract of `MicroKernel::run`.
         unsafe {
             let sum = std::slice::from_raw_parts(self.sum.cast::<[V; WIDTH]>(), self.rows);
             self.tile.write(sum, self.to);

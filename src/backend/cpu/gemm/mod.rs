@@ -6,9 +6,9 @@
 //! - [`product`]: C = A·B, where A's rows are *gathered* on the fly (a row is the patch of pixels
 //!   under a convolution's window, copied a run at a time) and B is packed once. No matrix of all
 //!   patches ever exists: a task gathers a block that fits in its L2 cache.
-//! - [`gram`]: C = Aᵀ·B, the weight gradient, with the same gathered A.
+//! - [`gemm_tn`]: C = Aᵀ·B, the weight gradient, with the same gathered A.
 //!
-//! and [`thin`] is the first for the few rows of a dense layer ([`multiply`] chooses for many).
+//! and [`skinny_gemm`] is the first for the few rows of a dense layer ([`multiply`] chooses for many).
 //!
 //! **Blocking** (after Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication",
 //! 2008). The innermost tile keeps ROWS × 2 vectors of C in registers; each step of k loads two
@@ -28,20 +28,22 @@ mod gemm_tn;
 mod matrix;
 mod micro_kernel;
 mod patches;
-mod thin;
+mod skinny;
 
-pub use gemm_tn::gram;
+pub use gemm_tn::gemm_tn;
 pub use matrix::{matrix_product, multiply, multiply_rows};
-pub use patches::{GridPlace, Matrix, Patches};
-pub use thin::{is_thin, thin};
+pub use patches::{GridMap, Matrix, Patches};
+pub use skinny::{is_skinny, skinny_gemm};
 
 use crate::activation::Activation;
 use crate::backend::cpu::elements;
-use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch, streams};
+use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch, wants_non_temporal};
 use crate::backend::cpu::threads::{self, Shared};
-use crate::backend::cpu::transpose::turn_square;
+use crate::backend::cpu::transpose::transpose_tile;
 use crate::pool::Buffer;
-pub(crate) use micro_kernel::{ANY, APART, ONE_RUN, PANEL, Tile, for_each_tile, for_each_tile_of};
+pub(crate) use micro_kernel::{
+    ANY, B_PACKED, B_STRIDED, MicroKernel, ONE_RUN, for_each_tile, for_each_tile_of,
+};
 use std::ops::Range;
 
 /// Steps of k a block.
@@ -50,7 +52,7 @@ pub(crate) const KC: usize = 256;
 /// tile fall into different sets of the L1 cache.
 pub(crate) const ROW: usize = KC + 16;
 /// Tiles of rows in a gathered block.
-const BLOCK_TILES: usize = 8;
+const MC_TILES: usize = 8;
 
 /// A left factor whose rows are copied out on demand.
 pub trait Rows: Sync {
@@ -67,14 +69,14 @@ pub trait Rows: Sync {
 }
 
 /// Where the rows of C lie in the output.
-pub trait Place: Sync {
+pub trait OutputMap: Sync {
     fn offset(&self, row: usize) -> usize;
 }
 
 /// Row r of C starts at r · width.
 pub struct Dense(pub usize);
 
-impl Place for Dense {
+impl OutputMap for Dense {
     #[inline(always)]
     fn offset(&self, row: usize) -> usize {
         row * self.0
@@ -83,7 +85,7 @@ impl Place for Dense {
 
 /// The right factor before packing: `taps.len() · inner` rows of `columns` elements. Row k is row
 /// (k mod inner) of the matrix that starts at `taps[k / inner]`, or its column when `transposed`.
-pub struct Right<'a> {
+pub struct BOperand<'a> {
     pub values: &'a [f32],
     pub taps: Vec<usize>,
     pub inner: usize,
@@ -93,15 +95,15 @@ pub struct Right<'a> {
     pub transposed: bool,
 }
 
-impl<'a> Right<'a> {
+impl<'a> BOperand<'a> {
     /// A plain matrix [k, columns].
     pub fn matrix(values: &'a [f32], k: usize, columns: usize) -> Self {
-        Right { values, taps: vec![0], inner: k, columns, stride: columns, transposed: false }
+        BOperand { values, taps: vec![0], inner: k, columns, stride: columns, transposed: false }
     }
 
     /// The transpose of a plain matrix [columns, k].
     pub fn transpose(values: &'a [f32], k: usize, columns: usize) -> Self {
-        Right { values, taps: vec![0], inner: k, columns, stride: k, transposed: true }
+        BOperand { values, taps: vec![0], inner: k, columns, stride: k, transposed: true }
     }
 
     fn depth(&self) -> usize {
@@ -116,7 +118,7 @@ impl<'a> Right<'a> {
 
     /// Blocks of at most KC / 2 steps, none of which has steps of two taps: for convolutions tap by tap. (Few taps are few
     /// terms; with sums of 256 of them the error was twice that of engines which add up in short runs.)
-    pub fn by_tap(&self) -> Vec<Range<usize>> {
+    pub fn per_tap(&self) -> Vec<Range<usize>> {
         let steps = (0..self.taps.len()).map(|tap| tap * self.inner..(tap + 1) * self.inner);
         steps.flat_map(|steps| cut(steps, KC / 2)).collect()
     }
@@ -124,7 +126,7 @@ impl<'a> Right<'a> {
 
 /// A right factor in panels of two vectors' width: `[block of k][panel][k][2 · LANES]`, the last
 /// panel filled up with zeros.
-pub struct Packed {
+pub struct PackedB {
     values: Buffer<f32>,
     columns: usize,
     width: usize,
@@ -133,23 +135,23 @@ pub struct Packed {
     isa: Isa,
 }
 
-impl Packed {
+impl PackedB {
     /// Packs for the tiles of one instruction set, in blocks of KC steps: for [`product`].
-    pub fn new(isa: Isa, right: &Right) -> Self {
-        Packed::in_blocks(isa, right, cut(0..right.depth(), KC))
+    pub fn new(isa: Isa, right: &BOperand) -> Self {
+        PackedB::in_blocks(isa, right, cut(0..right.depth(), KC))
     }
 
     /// In panels of all steps: for [`matrix_product`].
-    pub fn whole(isa: Isa, right: &Right) -> Self {
-        Packed::in_blocks(isa, right, std::iter::once(0..right.depth()).collect())
+    pub fn whole(isa: Isa, right: &BOperand) -> Self {
+        PackedB::in_blocks(isa, right, std::iter::once(0..right.depth()).collect())
     }
 
-    /// In the blocks of [`Right::by_tap`].
-    pub fn by_tap(isa: Isa, right: &Right) -> Self {
-        Packed::in_blocks(isa, right, right.by_tap())
+    /// In the blocks of [`BOperand::per_tap`].
+    pub fn per_tap(isa: Isa, right: &BOperand) -> Self {
+        PackedB::in_blocks(isa, right, right.per_tap())
     }
 
-    fn in_blocks(isa: Isa, right: &Right, blocks: Vec<Range<usize>>) -> Self {
+    fn in_blocks(isa: Isa, right: &BOperand, blocks: Vec<Range<usize>>) -> Self {
         let (columns, width) = (right.columns, 2 * isa.lanes());
         let panels = columns.div_ceil(width);
         let mut values = Buffer::<f32>::new(elements(&[right.taps.len(), right.inner, panels, width]));
@@ -168,7 +170,7 @@ impl Packed {
             let out = unsafe { std::slice::from_raw_parts_mut(shared.at(at), steps.len() * width) };
             dispatch(isa, Panel { right, first: steps.start, column: panel * width, width, out });
         });
-        Packed { values, columns, width, blocks, isa }
+        PackedB { values, columns, width, blocks, isa }
     }
 
     fn depth(&self) -> usize {
@@ -195,7 +197,7 @@ fn cut(range: Range<usize>, size: usize) -> Vec<Range<usize>> {
 
 /// Some steps of a panel, from step `first` on: `width` floats of each, from a column on.
 pub(crate) struct Panel<'a> {
-    pub right: &'a Right<'a>,
+    pub right: &'a BOperand<'a>,
     pub first: usize,
     pub column: usize,
     pub width: usize,
@@ -218,7 +220,7 @@ impl Kernel for Panel<'_> {
                 true => {
                     let from = &right.values[right.at(step) + self.column * right.stride..];
                     // SAFETY: inside `dispatch`.
-                    unsafe { turn_rows::<V>(from, right.stride, valid, steps, width, rows) }
+                    unsafe { transpose_rows::<V>(from, right.stride, valid, steps, width, rows) }
                 }
                 false => {
                     let from = &right.values[right.at(step) + self.column..];
@@ -238,7 +240,7 @@ impl Kernel for Panel<'_> {
 /// # Safety
 /// Inside [`dispatch`].
 #[inline(always)]
-unsafe fn turn_rows<V: Vector>(
+unsafe fn transpose_rows<V: Vector>(
     from: &[f32],
     stride: usize,
     valid: usize,
@@ -253,7 +255,7 @@ unsafe fn turn_rows<V: Vector>(
         // SAFETY: LANES steps of the rows from `column` on; LANES floats of each step's row.
         unsafe {
             let from = from.as_ptr().add(column * stride);
-            turn_square::<V>(from, stride, V::LANES, to.as_mut_ptr().add(column), width);
+            transpose_tile::<V>(from, stride, V::LANES, to.as_mut_ptr().add(column), width);
         }
     }
     for (k, row) in to.chunks_exact_mut(width).enumerate() {
@@ -266,7 +268,7 @@ unsafe fn turn_rows<V: Vector>(
 
 /// What the first KC block of a product starts from.
 #[derive(Clone, Copy)]
-pub enum Start<'a> {
+pub enum Init<'a> {
     Zero,
     /// One value a column.
     Bias(&'a [f32]),
@@ -276,26 +278,26 @@ pub enum Start<'a> {
     Onto(&'a [f32]),
 }
 
-impl Start<'_> {
+impl Init<'_> {
     /// That of some columns.
     fn of(self, columns: Range<usize>) -> Self {
         match self {
-            Start::Bias(bias) => Start::Bias(&bias[columns]),
-            Start::Onto(bias) => Start::Onto(&bias[columns]),
+            Init::Bias(bias) => Init::Bias(&bias[columns]),
+            Init::Onto(bias) => Init::Onto(&bias[columns]),
             other => other,
         }
     }
 
     /// Whether the output is read before it is written.
     fn reads_output(self) -> bool {
-        matches!(self, Start::Accumulate | Start::Onto(_))
+        matches!(self, Init::Accumulate | Init::Onto(_))
     }
 }
 
 /// Rows a task: about BLOCK_TILES tiles, and nearly the same for all, so that few cores are done together.
 fn even_blocks(rows: usize, tile: usize) -> usize {
     let tiles = rows.div_ceil(tile);
-    let blocks = tiles.div_ceil(BLOCK_TILES);
+    let blocks = tiles.div_ceil(MC_TILES);
     let even = if blocks > 2 { blocks.next_multiple_of(4) } else { blocks };
     tiles.div_ceil(even.clamp(1, tiles.max(1))) * tile
 }
@@ -306,30 +308,30 @@ fn even_blocks(rows: usize, tile: usize) -> usize {
 /// `place` must give each row its own `columns` elements inside `out`.
 pub unsafe fn product(
     rows: &impl Rows,
-    right: &Packed,
-    start: Start,
+    right: &PackedB,
+    start: Init,
     activation: Activation,
-    place: &impl Place,
+    place: &impl OutputMap,
     out: &mut [f32],
 ) {
     struct Block<'a, R, P> {
         rows: &'a R,
-        right: &'a Packed,
-        start: Start<'a>,
+        right: &'a PackedB,
+        start: Init<'a>,
         activation: Activation,
         place: &'a P,
-        stream: bool,
+        non_temporal: bool,
         out: Shared<f32>,
         range: std::ops::Range<usize>,
         panels: std::ops::Range<usize>,
     }
-    impl<R: Rows, P: Place> Kernel for Block<'_, R, P> {
+    impl<R: Rows, P: OutputMap> Kernel for Block<'_, R, P> {
         type Output = ();
         #[inline(always)]
         fn run<V: Vector>(self) {
             let (right, rows) = (self.right, self.rows);
             // Where rows meet only a panel or two, they come and go in pieces that fit L1 beside them.
-            let part = if self.panels.len() <= 2 { 2 * V::TILE_ROWS } else { self.range.len() };
+            let part = if self.panels.len() <= 2 { 2 * V::MR } else { self.range.len() };
             let mut gathered = Buffer::<f32>::new(part * ROW);
             let mut offsets = Vec::with_capacity(part);
             let last = right.blocks.len() - 1;
@@ -351,15 +353,15 @@ pub unsafe fn product(
                     let columns = right.width.min(right.columns - column);
                     let b = right.panel(i, panel);
                     let start = match self.start {
-                        _ if i > 0 => Start::Accumulate,
+                        _ if i > 0 => Init::Accumulate,
                         start => start.of(column..column + columns),
                     };
-                    let ahead_step = right.width.div_ceil(range.len().div_ceil(V::TILE_ROWS));
+                    let ahead_step = right.width.div_ceil(range.len().div_ceil(V::MR));
                     for_each_tile::<V>(
                         range.len(),
                         #[inline(always)]
                         |first, count| {
-                            let tile = Tile {
+                            let tile = MicroKernel {
                                 steps,
                                 runs: ONE_RUN,
                                 a: gathered[first * ROW..].as_ptr(),
@@ -370,11 +372,11 @@ pub unsafe fn product(
                                 columns,
                                 start,
                                 activation: if i == last { self.activation } else { Activation::Linear },
-                                stream: self.stream,
+                                non_temporal: self.non_temporal,
                                 // The next panel, a share a tile.
                                 ahead: b
                                     .as_ptr()
-                                    .wrapping_add(b.len() + first * ahead_step / V::TILE_ROWS * steps),
+                                    .wrapping_add(b.len() + first * ahead_step / V::MR * steps),
                                 ahead_step,
                             };
                             let offsets = &offsets[first..first + count];
@@ -382,7 +384,7 @@ pub unsafe fn product(
                             // panel holds `steps` rows of full width, and by the caller's contract the
                             // offsets name elements of `out` that no other row and no other task touch.
                             unsafe {
-                                tile.run::<V, ROW, PANEL>(
+                                tile.run::<V, ROW, B_PACKED>(
                                     count,
                                     #[inline(always)]
                                     |row| self.out.at(offsets[row] + column),
@@ -400,15 +402,15 @@ pub unsafe fn product(
     if count == 0 || right.columns == 0 {
         return;
     }
-    let block = even_blocks(count, right.isa.tile_rows());
+    let block = even_blocks(count, right.isa.mr());
     let blocks = count.div_ceil(block);
     if right.blocks.is_empty() {
         for row in 0..count {
             let out = &mut out[place.offset(row)..][..right.columns];
             match start {
-                Start::Zero => out.fill(0.0),
-                Start::Bias(bias) => out.copy_from_slice(bias),
-                Start::Accumulate | Start::Onto(_) => {}
+                Init::Zero => out.fill(0.0),
+                Init::Bias(bias) => out.copy_from_slice(bias),
+                Init::Accumulate | Init::Onto(_) => {}
             }
             activation.in_place(right.isa, out);
         }
@@ -420,7 +422,7 @@ pub unsafe fn product(
     let cuts = right.panels().div_ceil(cut);
     // What is added to is read again soon.
     let once = right.blocks.len() <= 1 && !start.reads_output();
-    let stream = once && streams(out, right.columns);
+    let non_temporal = once && wants_non_temporal(out, right.columns);
     let shared = Shared::new(out);
     threads::for_each(blocks * cuts, |task| {
         let (b, c) = (task / cuts, task % cuts);
@@ -428,7 +430,7 @@ pub unsafe fn product(
         let panels = c * cut..right.panels().min((c + 1) * cut);
         dispatch(
             right.isa,
-            Block { rows, right, start, activation, place, stream, out: shared, range, panels },
+            Block { rows, right, start, activation, place, non_temporal, out: shared, range, panels },
         );
     });
 }

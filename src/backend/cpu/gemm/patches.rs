@@ -1,6 +1,6 @@
 //! Left factors: plain matrices, and the patches of pixels under a convolution's window.
 
-use super::{Place, Rows};
+use super::{OutputMap, Rows};
 use crate::backend::cpu::simd::Vector;
 
 /// A row-major matrix.
@@ -33,8 +33,8 @@ impl Rows for Matrix<'_> {
     }
 }
 
-/// The patches of an NHWC picture batch: row (n, gy, gx) of the factor is what a window of
-/// taps [th, tw] sees, channels last, zero outside the picture.
+/// The patches of an NHWC image batch: row (n, gy, gx) of the factor is what a window of
+/// taps [th, tw] sees, channels last, zero outside the image.
 ///
 /// Tap (ty, tx) of grid point (gy, gx) reads pixel
 /// (gy · step + origin + ty · tap_step) on each axis.
@@ -42,7 +42,7 @@ impl Rows for Matrix<'_> {
 pub struct Patches<'a> {
     pub x: &'a [f32],
     pub batch: usize,
-    /// Height, width and channels of the pictures.
+    /// Height, width and channels of the images.
     pub size: [usize; 2],
     pub channels: usize,
     pub grid: [usize; 2],
@@ -67,7 +67,7 @@ impl Rows for Patches<'_> {
         let c = self.channels;
         let gx = row % self.grid[1];
         let gy = row / self.grid[1] % self.grid[0];
-        let picture = row / (self.grid[1] * self.grid[0]) * height * width * c;
+        let image = row / (self.grid[1] * self.grid[0]) * height * width * c;
         let left = (gx * self.step[1]) as isize + self.origin[1];
         let top = (gy * self.step[0]) as isize + self.origin[0];
         // Where taps are neighbours, a row of taps is one run of memory; else each tap is one.
@@ -84,10 +84,10 @@ impl Rows for Patches<'_> {
             if y < 0 || y >= height as isize {
                 piece.fill(0.0);
             } else {
-                // In floats from the start of the picture's row.
+                // In floats from the start of the image's row.
                 let start = x * c as isize + skip as isize;
                 let end = (width * c) as isize;
-                let row = &self.x[picture + y as usize * width * c..][..width * c];
+                let row = &self.x[image + y as usize * width * c..][..width * c];
                 if start >= 0 && start + n as isize <= end {
                     copy::<V>(&row[start as usize..start as usize + n], piece);
                 } else {
@@ -129,7 +129,7 @@ fn copy<V: Vector>(from: &[f32], to: &mut [f32]) {
 
 /// Rows of C that are points of a grid laid over an NHWC output: point (n, gy, gx) is pixel
 /// (gy · step + origin) on each axis.
-pub struct GridPlace {
+pub struct GridMap {
     pub grid: [usize; 2],
     pub size: [usize; 2],
     pub channels: usize,
@@ -137,7 +137,7 @@ pub struct GridPlace {
     pub origin: [usize; 2],
 }
 
-impl Place for GridPlace {
+impl OutputMap for GridMap {
     #[inline(always)]
     fn offset(&self, row: usize) -> usize {
         let gx = row % self.grid[1];

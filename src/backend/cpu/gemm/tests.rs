@@ -3,8 +3,8 @@ use crate::backend::cpu::simd::supported;
 use crate::random::{Stream, domain};
 
 fn random(n: usize, label: u64) -> Vec<f32> {
-    let mut stream = Stream::new(1, &[domain::TEST, label]);
-    (0..n).map(|_| stream.uniform(-1.0, 1.0)).collect()
+    let mut non_temporal = Stream::new(1, &[domain::TEST, label]);
+    (0..n).map(|_| non_temporal.uniform(-1.0, 1.0)).collect()
 }
 
 /// Σ_k a(i, k) · b(k, j) in f64.
@@ -44,26 +44,24 @@ fn products_agree_with_the_naive_sum_on_odd_sizes() {
         for (m, k, n) in SIZES {
             let (a, b, bias) = (random(m * k, 1), random(k * n, 2), random(n, 3));
             let mut few = vec![0.0; m.min(5) * n];
-            thin(isa, &a[..m.min(5) * k], k, &b, n, Some(&bias), &mut few);
+            skinny_gemm(isa, &a[..m.min(5) * k], k, &b, n, Some(&bias), &mut few);
             let expected = naive(m.min(5), k, n, |i, p| a[i * k + p], &b);
             let expected: Vec<f64> =
                 expected.iter().enumerate().map(|(i, e)| e + bias[i % n] as f64).collect();
             close(&few, &expected, &format!("{isa:?} thin {m}×{k}×{n}"));
             let mut c = vec![0.0; m * n];
             let rows = Matrix::new(&a, m, k);
-            let packed = Packed::new(isa, &Right::matrix(&b, k, n));
+            let packed = PackedB::new(isa, &BOperand::matrix(&b, k, n));
             // SAFETY: dense rows of n elements in a buffer of m · n.
-            unsafe {
-                product(&rows, &packed, Start::Bias(&bias), Activation::Linear, &Dense(n), &mut c)
-            };
+            unsafe { product(&rows, &packed, Init::Bias(&bias), Activation::Linear, &Dense(n), &mut c) };
             let mut expected = naive(m, k, n, |i, p| a[i * k + p], &b);
             expected.iter_mut().enumerate().for_each(|(i, e)| *e += bias[i % n] as f64);
             close(&c, &expected, &format!("{isa:?} {m}×{k}×{n}"));
 
             let transposed: Vec<f32> = (0..n * k).map(|i| b[i % k * n + i / k]).collect();
-            let packed = Packed::new(isa, &Right::transpose(&transposed, k, n));
+            let packed = PackedB::new(isa, &BOperand::transpose(&transposed, k, n));
             // SAFETY: as above.
-            unsafe { product(&rows, &packed, Start::Accumulate, Activation::Linear, &Dense(n), &mut c) };
+            unsafe { product(&rows, &packed, Init::Accumulate, Activation::Linear, &Dense(n), &mut c) };
             let product = naive(m, k, n, |i, p| a[i * k + p], &b);
             expected.iter_mut().zip(product).for_each(|(e, p)| *e += p);
             close(&c, &expected, "accumulated");
@@ -78,7 +76,7 @@ fn gram_products_agree_with_the_naive_sum_on_odd_sizes() {
             // Aᵀ·B with A [m, k], B [m, n].
             let (a, b) = (random(m * k, 4), random(m * n, 5));
             let mut c = random(k * n, 6);
-            gram(isa, &Matrix::new(&a, m, k), &b, n, &mut c);
+            gemm_tn(isa, &Matrix::new(&a, m, k), &b, n, &mut c);
             let expected = naive(k, m, n, |i, p| a[p * k + i], &b);
             close(&c, &expected, &format!("{isa:?} gram {k}×{m}×{n}"));
         }
@@ -93,10 +91,10 @@ fn the_thread_count_changes_no_bit() {
         let isa = crate::context::isa();
         let (mut c, mut d) = (vec![0.0; m * n], vec![0.0; k * n]);
         let rows = Matrix::new(&a, m, k);
-        let packed = Packed::new(isa, &Right::matrix(&b[..k * n], k, n));
+        let packed = PackedB::new(isa, &BOperand::matrix(&b[..k * n], k, n));
         // SAFETY: dense rows of n elements in a buffer of m · n.
-        unsafe { product(&rows, &packed, Start::Zero, Activation::Linear, &Dense(n), &mut c) };
-        gram(isa, &rows, &b[..m * n], n, &mut d);
+        unsafe { product(&rows, &packed, Init::Zero, Activation::Linear, &Dense(n), &mut c) };
+        gemm_tn(isa, &rows, &b[..m * n], n, &mut d);
         (c, d)
     };
     let one = threads::with(1, run).unwrap();

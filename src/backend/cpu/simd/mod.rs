@@ -74,13 +74,13 @@ impl Isa {
     }
 
     /// Rows of a matrix product's register tile.
-    pub fn tile_rows(self) -> usize {
+    pub fn mr(self) -> usize {
         struct TileRows;
         impl Kernel for TileRows {
             type Output = usize;
             #[inline(always)]
             fn run<V: Vector>(self) -> usize {
-                V::TILE_ROWS
+                V::MR
             }
         }
         dispatch(self, TileRows)
@@ -137,12 +137,12 @@ pub trait Vector: Copy + Send + Sync + 'static {
     const LANES: usize;
     /// Rows and vectors of the matrix product's register tile: ROWS × 2 accumulators, two
     /// vectors of the right factor and one broadcast fill the register file.
-    const TILE_ROWS: usize;
+    const MR: usize;
     unsafe fn splat(value: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
-    /// A store past the caches, to an address that is a multiple of the vector's size: see [`streams`].
-    unsafe fn stream(self, to: *mut f32);
+    /// A store past the caches, to an address that is a multiple of the vector's size: see [`wants_non_temporal`].
+    unsafe fn non_temporal(self, to: *mut f32);
     /// The lanes past `n` are zero.
     unsafe fn load_partial(from: *const f32, n: usize) -> Self;
     unsafe fn store_partial(self, to: *mut f32, n: usize);
@@ -204,15 +204,20 @@ pub unsafe fn load<V: Vector, const FULL: bool>(from: *const f32, lanes: usize) 
     unsafe { if FULL { V::load(from) } else { V::load_partial(from, lanes) } }
 }
 
-/// The way back of [`load`]; whole vectors past the caches if `stream`.
+/// The way back of [`load`]; whole vectors past the caches if `non_temporal`.
 ///
 /// # Safety
-/// As [`load`]; to `stream`, `to` is a multiple of the vector's size.
+/// As [`load`]; to `non_temporal`, `to` is a multiple of the vector's size.
 #[inline(always)]
-pub unsafe fn store<V: Vector, const FULL: bool>(value: V, to: *mut f32, lanes: usize, stream: bool) {
+pub unsafe fn store<V: Vector, const FULL: bool>(
+    value: V,
+    to: *mut f32,
+    lanes: usize,
+    non_temporal: bool,
+) {
     unsafe {
-        match (FULL, stream) {
-            (true, true) => value.stream(to),
+        match (FULL, non_temporal) {
+            (true, true) => value.non_temporal(to),
             (true, false) => value.store(to),
             (false, _) => value.store_partial(to, lanes),
         }
@@ -236,7 +241,7 @@ pub fn prefetch(address: *const f32) {
 /// Whether a result is to be written past the caches: where it is larger than they are, a line is gone before
 /// anybody reads it, and an ordinary store would fetch it first, for nothing. Only where it is written in whole
 /// vectors, which begin at multiples of 64 bytes when its rows are `columns` floats.
-pub fn streams(out: &[f32], columns: usize) -> bool {
+pub fn wants_non_temporal(out: &[f32], columns: usize) -> bool {
     /// About the last cache of a server's few cores.
     const LARGE: usize = 32 << 20;
     size_of_val(out) >= LARGE && columns.is_multiple_of(16) && (out.as_ptr() as usize).is_multiple_of(64)
@@ -245,8 +250,8 @@ pub fn streams(out: &[f32], columns: usize) -> bool {
 /// The same of a pass that does nothing but read tensors of this size and write one. A server's last cache may have room
 /// for all of them, and what is read next is then found there: 50 MiB through an activation take 2.0 ms instead of 2.5 beside
 /// 480 MiB of it. An eighth of the cache, since others use it, too.
-pub fn streams_alone(out: &[f32], columns: usize) -> bool {
-    size_of_val(out) >= last_cache() / 8 && streams(out, columns)
+pub fn wants_non_temporal_alone(out: &[f32], columns: usize) -> bool {
+    size_of_val(out) >= last_cache() / 8 && wants_non_temporal(out, columns)
 }
 
 /// Bytes of the last level of cache, where the system tells them (Linux), or 0.
@@ -276,10 +281,10 @@ pub fn vectorize<R>(isa: Isa, f: impl FnOnce() -> R) -> R {
 }
 
 /// Writes what a plain loop makes: `f(at, piece)` fills the piece of `out` that begins `at` elements into it. Mark it
-/// `#[inline(always)]`. To `stream` (see [`streams`]; `out` begins at a multiple of 64 bytes), a piece is made in L1 and
+/// `#[inline(always)]`. To `non_temporal` (see [`wants_non_temporal`]; `out` begins at a multiple of 64 bytes), a piece is made in L1 and
 /// copied past the caches from there.
 #[inline]
-pub fn write(isa: Isa, out: &mut [f32], stream: bool, f: impl Fn(usize, &mut [f32])) {
+pub fn write(isa: Isa, out: &mut [f32], non_temporal: bool, f: impl Fn(usize, &mut [f32])) {
     struct Stream<'a, F>(&'a mut [f32], F);
     impl<F: Fn(usize, &mut [f32])> Kernel for Stream<'_, F> {
         type Output = ();
@@ -294,7 +299,7 @@ pub fn write(isa: Isa, out: &mut [f32], stream: bool, f: impl Fn(usize, &mut [f3
                 // SAFETY: both are `out.len()` long, and a piece begins at a multiple of 64 bytes.
                 unsafe {
                     for at in (0..vectors).map(|vector| vector * V::LANES) {
-                        V::load(made.add(at)).stream(out.as_mut_ptr().add(at));
+                        V::load(made.add(at)).non_temporal(out.as_mut_ptr().add(at));
                     }
                     let at = vectors * V::LANES;
                     V::load_partial(made.add(at), out.len() - at)
@@ -303,8 +308,8 @@ pub fn write(isa: Isa, out: &mut [f32], stream: bool, f: impl Fn(usize, &mut [f3
             }
         }
     }
-    assert!(!stream || (out.as_ptr() as usize).is_multiple_of(64));
-    match stream {
+    assert!(!non_temporal || (out.as_ptr() as usize).is_multiple_of(64));
+    match non_temporal {
         true => dispatch(isa, Stream(out, f)),
         false => vectorize(
             isa,
@@ -401,9 +406,11 @@ mod tests {
     #[test]
     fn what_is_streamed_is_what_was_made() {
         for isa in supported() {
-            for (length, stream) in [(0, true), (7, true), (1024, true), (2085, true), (2085, false)] {
+            for (length, non_temporal) in
+                [(0, true), (7, true), (1024, true), (2085, true), (2085, false)]
+            {
                 let mut out = crate::pool::Buffer::<f32>::filled(length, -1.0);
-                write(isa, &mut out, stream, |at, piece| {
+                write(isa, &mut out, non_temporal, |at, piece| {
                     piece.iter_mut().enumerate().for_each(|(i, y)| *y = (at + i) as f32);
                 });
                 assert!(out.iter().enumerate().all(|(i, &y)| y == i as f32), "{isa:?} {length}");

@@ -14,7 +14,7 @@ impl Portable {
 
 impl Vector for Portable {
     const LANES: usize = 8;
-    const TILE_ROWS: usize = 2;
+    const MR: usize = 2;
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
         Portable([value; 8])
@@ -28,7 +28,7 @@ impl Vector for Portable {
         unsafe { to.cast::<[f32; 8]>().write_unaligned(self.0) }
     }
     #[inline(always)]
-    unsafe fn stream(self, to: *mut f32) {
+    unsafe fn non_temporal(self, to: *mut f32) {
         unsafe { self.store(to) }
     }
     #[inline(always)]

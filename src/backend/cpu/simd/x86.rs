@@ -19,7 +19,7 @@ unsafe fn mask(n: usize) -> __m256i {
 // SAFETY of the intrinsics below: `dispatch` runs them only where the features are there.
 impl Vector for F32x8 {
     const LANES: usize = 8;
-    const TILE_ROWS: usize = 6;
+    const MR: usize = 6;
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
         unsafe { F32x8(_mm256_set1_ps(value)) }
@@ -33,7 +33,7 @@ impl Vector for F32x8 {
         unsafe { _mm256_storeu_ps(to, self.0) }
     }
     #[inline(always)]
-    unsafe fn stream(self, to: *mut f32) {
+    unsafe fn non_temporal(self, to: *mut f32) {
         unsafe { _mm256_stream_ps(to, self.0) }
     }
     #[inline(always)]
@@ -138,7 +138,7 @@ fn bits(n: usize) -> __mmask16 {
 
 impl Vector for F32x16 {
     const LANES: usize = 16;
-    const TILE_ROWS: usize = 14;
+    const MR: usize = 14;
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
         unsafe { F32x16(_mm512_set1_ps(value)) }
@@ -152,7 +152,7 @@ impl Vector for F32x16 {
         unsafe { _mm512_storeu_ps(to, self.0) }
     }
     #[inline(always)]
-    unsafe fn stream(self, to: *mut f32) {
+    unsafe fn non_temporal(self, to: *mut f32) {
         unsafe { _mm512_stream_ps(to, self.0) }
     }
     #[inline(always)]

@@ -1,11 +1,11 @@
-//! The forward pass, which with the kernel turned around is also the pictures' gradient.
+//! The forward pass, which with the kernel turned around is also the images' gradient.
 
 use super::transforms::{F2, F4, Transforms, on_both_axes};
 use super::{Geometry, Products, Windows, panel_width, row_step};
 use crate::activation::Activation;
 use crate::backend::cpu::elements;
-use crate::backend::cpu::gemm::{ANY, PANEL, Start, Tile, for_each_tile};
-use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch, store, streams};
+use crate::backend::cpu::gemm::{ANY, B_PACKED, Init, MicroKernel, for_each_tile};
+use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch, store, wants_non_temporal};
 use crate::backend::cpu::threads::{self, Shared};
 use crate::pool::Buffer;
 use std::ops::Range;
@@ -169,14 +169,14 @@ pub(super) fn convolve_by<F: Transforms<W, O>, const W: usize, const O: usize>(
     if y.is_empty() {
         return;
     }
-    let rows = isa.tile_rows();
+    let rows = isa.mr();
     let row_tiles = g.windows().div_ceil(rows);
     let most = (V_BYTES / (4 * W * W * rows * g.channels)).clamp(LEAST, 8);
     let blocks = row_tiles.div_ceil(most);
     // Few tiles: cut the filters as well, so that there is work for every core. Many: tasks of even size.
     let cuts = (8 / blocks).clamp(1, panels);
     let blocks = if blocks > 4 { blocks.next_multiple_of(4).min(row_tiles) } else { blocks };
-    let (stream, x) = (streams(y, g.filters), Windows::new(g, x));
+    let (non_temporal, x) = (wants_non_temporal(y, g.filters), Windows::new(g, x));
     let shared = Shared::new(y);
     threads::for_each(blocks * cuts, |task| {
         let (block, cut) = (task / cuts, task % cuts);
@@ -184,7 +184,10 @@ pub(super) fn convolve_by<F: Transforms<W, O>, const W: usize, const O: usize>(
         let windows = from(block)..from(block + 1);
         let panels = panels * cut / cuts..panels * (cut + 1) / cuts;
         let products = &products;
-        dispatch(isa, Task { g, method, products, x, u, finish, stream, y: shared, windows, panels });
+        dispatch(
+            isa,
+            Task { g, method, products, x, u, finish, non_temporal, y: shared, windows, panels },
+        );
     });
 }
 
@@ -196,7 +199,7 @@ struct Task<'a, F, const W: usize, const O: usize> {
     x: Windows<'a>,
     u: &'a [f32],
     finish: Finish<'a>,
-    stream: bool,
+    non_temporal: bool,
     y: Shared<f32>,
     windows: Range<usize>,
     panels: Range<usize>,
@@ -295,16 +298,16 @@ impl Kernel for Multiply<'_> {
             let b = u[of.start * channels * width..].as_ptr();
             // What comes next of U, a share a tile.
             let next = b.wrapping_add(of.len() * channels * width);
-            let ahead_step = width.div_ceil(count.div_ceil(V::TILE_ROWS));
+            let ahead_step = width.div_ceil(count.div_ceil(V::MR));
             let blocks = if of.len() > 1 { 1 } else { channels.div_ceil(CHANNELS_AT_ONCE) };
             for block in 0..blocks {
                 let part = channels * block / blocks..channels * (block + 1) / blocks;
                 for_each_tile::<V>(
                     count,
                     #[inline(always)]
-                    |first, tile_rows| {
-                        let share = first / V::TILE_ROWS * ahead_step * of.len() * channels;
-                        let tile = Tile {
+                    |first, mr| {
+                        let share = first / V::MR * ahead_step * of.len() * channels;
+                        let tile = MicroKernel {
                             steps: part.len(),
                             runs: &self.runs[of.clone()],
                             a: v[(place * rows + first) * step + part.start..].as_ptr(),
@@ -313,17 +316,17 @@ impl Kernel for Multiply<'_> {
                             b: b.wrapping_add(part.start * width),
                             b_step: 0,
                             columns,
-                            start: if block == 0 { Start::Zero } else { Start::Accumulate },
+                            start: if block == 0 { Init::Zero } else { Init::Accumulate },
                             activation: Activation::Linear,
-                            stream: false,
+                            non_temporal: false,
                             ahead: next.wrapping_add(share + part.start * ahead_step),
                             ahead_step,
                         };
-                        // SAFETY: V holds `tile_rows` rows of `step` floats from `first` on and as many at every
+                        // SAFETY: V holds `mr` rows of `step` floats from `first` on and as many at every
                         // run, U a full panel row for each step of each run, M a row of `width` floats a tile.
                         unsafe {
-                            tile.run_inlined::<V, ANY, PANEL>(
-                                tile_rows,
+                            tile.run_inlined::<V, ANY, B_PACKED>(
+                                mr,
                                 #[inline(always)]
                                 |row| results.add((place * count + first + row) * width),
                             )
@@ -409,7 +412,7 @@ impl<F: Transforms<W, O>, const W: usize, const O: usize> Task<'_, F, W, O> {
         unsafe {
             let to = self.y.at(pixel * self.g.filters + f);
             match lanes == V::LANES {
-                true => store::<V, true>(value, to, lanes, self.stream),
+                true => store::<V, true>(value, to, lanes, self.non_temporal),
                 false => store::<V, false>(value, to, lanes, false),
             }
         }

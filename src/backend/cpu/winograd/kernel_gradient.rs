@@ -4,7 +4,7 @@ use super::transforms::{F2, on_both_axes};
 use super::{Geometry, Products, Windows, panel_width, row_step};
 use crate::activation::Activation;
 use crate::backend::cpu::elements;
-use crate::backend::cpu::gemm::{ONE_RUN, PANEL, Start, Tile, for_each_tile};
+use crate::backend::cpu::gemm::{B_PACKED, Init, MicroKernel, ONE_RUN, for_each_tile};
 use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch};
 use crate::backend::cpu::threads::{self, Shared};
 use crate::pool::Buffer;
@@ -85,13 +85,13 @@ impl Kernel for Part<'_> {
         // V: [place][window][step]; Z: [place][panel][tile][2 · LANES].
         let mut v = Buffer::<f32>::new(4 * rows * self.step);
         let mut z = Buffer::<f32>::new(4 * panels * self.slab * 2 * V::LANES);
-        let mut start = Start::Zero;
+        let mut start = Init::Zero;
         for first in self.windows.clone().step_by(self.slab) {
             let count = self.slab.min(self.windows.end - first);
             self.spread_windows::<V>(first..first + count + g.halo(), rows, &mut v);
             self.spread_tiles::<V>(first..first + count, &mut z);
             self.add_products::<V>(count, rows, &v, &z, start);
-            start = Start::Accumulate;
+            start = Init::Accumulate;
         }
     }
 }
@@ -159,7 +159,7 @@ impl Part<'_> {
     }
 
     #[inline(always)]
-    fn add_products<V: Vector>(&self, count: usize, rows: usize, v: &[f32], z: &[f32], start: Start) {
+    fn add_products<V: Vector>(&self, count: usize, rows: usize, v: &[f32], z: &[f32], start: Init) {
         let (g, width) = (self.g, 2 * V::LANES);
         let panels = g.filters.div_ceil(width);
         for place in 0..4 {
@@ -171,8 +171,8 @@ impl Part<'_> {
                     for_each_tile::<V>(
                         self.channels.len(),
                         #[inline(always)]
-                        |first, tile_rows| {
-                            let tile = Tile {
+                        |first, mr| {
+                            let tile = MicroKernel {
                                 steps: count,
                                 runs: ONE_RUN,
                                 a: v[window * self.step + first..].as_ptr(),
@@ -183,7 +183,7 @@ impl Part<'_> {
                                 columns,
                                 start,
                                 activation: Activation::Linear,
-                                stream: false,
+                                non_temporal: false,
                                 ahead: b,
                                 ahead_step: 0,
                             };
@@ -192,8 +192,8 @@ impl Part<'_> {
                             // SAFETY: V has `count` rows of `step` floats from the product's first window on, Z as many
                             // full panel rows; the rows of the sums are this task's alone.
                             unsafe {
-                                tile.run::<V, 1, PANEL>(
-                                    tile_rows,
+                                tile.run::<V, 1, B_PACKED>(
+                                    mr,
                                     #[inline(always)]
                                     |row| self.sums.at(to + row * g.filters),
                                 )

@@ -18,7 +18,7 @@
 //! ```
 //!
 //! The formula is bilinear in d and g, so its transpose gives the kernel's gradient for the same 16
-//! multiplications a tile: ∂g = Gᵀ [Σ over tiles (A ∂Y Aᵀ) ⊙ (Bᵀ d B)] G. The pictures' gradient is the forward
+//! multiplications a tile: ∂g = Gᵀ [Σ over tiles (A ∂Y Aᵀ) ⊙ (Bᵀ d B)] G. The images' gradient is the forward
 //! pass with the kernel turned by 180° and its channels swapped.
 //!
 //! **5×5 kernels** are cut into pieces of three taps on each axis, 0 1 2 and (2) 3 4, where the second one's first tap is
@@ -84,7 +84,7 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// The convolution that takes ∂y to ∂x: pictures and outputs change places.
+    /// The convolution that takes ∂y to ∂x: images and outputs change places.
     pub fn transposed(&self) -> Self {
         Geometry {
             input: self.output,
@@ -134,7 +134,7 @@ impl Geometry {
         (self.pieces() - 1) * (self.grid()[1] + 1)
     }
 
-    /// The picture of a window, and the first output row and column of its tile (which may lie past the last
+    /// The image of a window, and the first output row and column of its tile (which may lie past the last
     /// output: the tile is none then).
     #[inline(always)]
     fn place(&self, window: usize) -> [usize; 3] {
@@ -203,7 +203,7 @@ fn panel_width(isa: Isa) -> usize {
     2 * isa.lanes()
 }
 
-/// The pictures' windows, to be transformed.
+/// The images' windows, to be transformed.
 #[derive(Clone, Copy)]
 struct Windows<'a> {
     g: &'a Geometry,
@@ -216,7 +216,7 @@ impl<'a> Windows<'a> {
         Windows { g, x }
     }
 
-    /// Rows of a window from channel c on, `lanes` channels, zero outside the picture.
+    /// Rows of a window from channel c on, `lanes` channels, zero outside the image.
     #[inline(always)]
     fn rows<V: Vector, const W: usize, const ROWS: usize>(
         &self,
@@ -231,11 +231,11 @@ impl<'a> Windows<'a> {
         let (top, left) = (oy as isize - g.pad[0] as isize, ox as isize - g.pad[1] as isize);
         let inside = |at: isize, side: usize| at >= 0 && at + W as isize <= side as isize;
         assert!(n < g.batch && c + lanes <= g.channels);
-        // SAFETY: pixels are loaded where they are inside the picture, `lanes` channels from c on.
+        // SAFETY: pixels are loaded where they are inside the image, `lanes` channels from c on.
         unsafe {
-            let picture = self.x.as_ptr().add(n * height * width * g.channels);
+            let image = self.x.as_ptr().add(n * height * width * g.channels);
             let pixel =
-                |y: isize, x: isize| picture.add((y as usize * width + x as usize) * g.channels + c);
+                |y: isize, x: isize| image.add((y as usize * width + x as usize) * g.channels + c);
             let mut d = [[V::splat(0.0); W]; ROWS];
             if inside(top, height) && inside(left, width) && lanes == V::LANES {
                 for y in 0..ROWS {

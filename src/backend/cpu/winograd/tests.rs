@@ -9,11 +9,11 @@ use crate::random::{Stream, domain};
 use crate::{DType, Tensor};
 
 fn random(n: usize, label: u64) -> Vec<f32> {
-    let mut stream = Stream::new(1, &[domain::TEST, label]);
-    (0..n).map(|_| stream.uniform(-1.0, 1.0)).collect()
+    let mut non_temporal = Stream::new(1, &[domain::TEST, label]);
+    (0..n).map(|_| non_temporal.uniform(-1.0, 1.0)).collect()
 }
 
-/// 3×3, with pictures of [n, h, w, c].
+/// 3×3, with images of [n, h, w, c].
 fn geometry(
     [batch, h, w, channels]: [usize; 4],
     filters: usize,
@@ -24,10 +24,10 @@ fn geometry(
     Geometry { batch, input: [h, w], channels, output, filters, kernel: 3, pad, tile }
 }
 
-/// Pictures and kernel of a geometry.
+/// Images and kernel of a geometry.
 fn factors(g: &Geometry) -> [Vec<f32>; 2] {
-    let pictures = g.batch * g.input[0] * g.input[1] * g.channels;
-    [random(pictures, 1), random(9 * g.channels * g.filters, 2)]
+    let images = g.batch * g.input[0] * g.input[1] * g.channels;
+    [random(images, 1), random(9 * g.channels * g.filters, 2)]
 }
 
 fn convolved(isa: Isa, g: &Geometry, [x, w]: [&[f32]; 2], finish: Finish) -> Vec<f32> {
@@ -72,7 +72,7 @@ fn errors(got: &[f32], expected: &[f64]) -> [f64; 2] {
     [largest(&off) / largest(expected), (square(&off) / square(expected)).sqrt()]
 }
 
-/// Sides that 4 divides and all others, one pixel, tails of channels and filters, several pictures, every padding, more
+/// Sides that 4 divides and all others, one pixel, tails of channels and filters, several images, every padding, more
 /// than one task and block of channels.
 const SHAPES: [([usize; 4], usize, [usize; 2]); 12] = [
     ([1, 1, 1, 16], 16, [1, 1]),
@@ -122,7 +122,7 @@ fn tiles_of_4x4_agree_with_the_definition_and_so_does_what_is_made_of_them() {
 }
 
 #[test]
-fn the_gradient_by_pictures_agrees_with_the_definition_of_the_turned_kernel() {
+fn the_gradient_by_images_agrees_with_the_definition_of_the_turned_kernel() {
     for (x, filters, pad) in SHAPES {
         let forward = geometry(x, filters, pad, 4);
         let g = forward.transposed();

@@ -3,7 +3,7 @@ use crate::activation::Activation;
 use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch, load, prefetch, store};
 use crate::backend::cpu::threads;
 use crate::context::isa;
-use crate::ops::batch_norm::{Moments, fill};
+use crate::ops::batch_norm::{RunningStats, fill};
 use crate::ops::depthwise_conv2d::{Algorithm, DepthwiseGeometry};
 use crate::pool::Buffer;
 use crate::tensor::Tensor;
@@ -15,15 +15,15 @@ pub fn forward(
     w: &Tensor,
     b: Option<&Tensor>,
     activation: Activation,
-    moments: Option<&mut Moments>,
+    moments: Option<&mut RunningStats>,
 ) -> Tensor {
     let by_rows = ByRows::new(isa(), g, x.values(), w.values(), b.map(|b| b.values()), activation);
     let mut y = Buffer::<f32>::new(g.output_shape().elements());
     // What is looked at again for its moments must be in L2 still.
     let floats = if moments.is_some() { threads::PASS } else { TASK };
     let rows = rows(g.batch * g.output[0], g.output[1] * g.channels, floats);
-    fill(&mut y, g.channels, rows * g.output[1], moments, |first, stream, out| {
-        by_rows.make(first / g.output[1], stream, out)
+    fill(&mut y, g.channels, rows * g.output[1], moments, |first, non_temporal, out| {
+        by_rows.make(first / g.output[1], non_temporal, out)
     });
     Tensor::from_buffer(y, g.output_shape())
 }
@@ -37,7 +37,7 @@ pub struct ByRows<'a> {
     w: Buffer<f32>,
     bias: Option<&'a [f32]>,
     activation: Activation,
-    /// A row of zeros, for where a window looks past the picture.
+    /// A row of zeros, for where a window looks past the image.
     none: Buffer<f32>,
 }
 
@@ -58,13 +58,13 @@ impl<'a> ByRows<'a> {
         ByRows { isa, g, x, w, bias, activation, none }
     }
 
-    /// As many rows of outputs as fill `out`, from `first` on, counted through all pictures. To `stream`, `out` is aligned
-    /// (see [`streams`]).
-    pub fn make(&self, first: usize, stream: bool, out: &mut [f32]) {
+    /// As many rows of outputs as fill `out`, from `first` on, counted through all images. To `non_temporal`, `out` is aligned
+    /// (see [`wants_non_temporal`]).
+    pub fn make(&self, first: usize, non_temporal: bool, out: &mut [f32]) {
         let ByRows { g, x, bias, activation, .. } = *self;
         assert!(first * g.output[1] * g.channels + out.len() <= g.output_shape().elements());
         let (w, none) = (&self.w, &self.none);
-        dispatch(self.isa, Forward { g, x, w, bias, activation, stream, none, first, out });
+        dispatch(self.isa, Forward { g, x, w, bias, activation, non_temporal, none, first, out });
     }
 }
 
@@ -75,9 +75,9 @@ struct Forward<'a> {
     w: &'a [f32],
     bias: Option<&'a [f32]>,
     activation: Activation,
-    stream: bool,
+    non_temporal: bool,
     none: &'a [f32],
-    /// The first row, counted through all pictures.
+    /// The first row, counted through all images.
     first: usize,
     out: &'a mut [f32],
 }
@@ -102,7 +102,7 @@ impl Kernel for Forward<'_> {
 }
 
 impl Forward<'_> {
-    /// The outputs of a row whose windows are inside the picture along x.
+    /// The outputs of a row whose windows are inside the image along x.
     fn interior(&self) -> Range<usize> {
         let (g, s) = (self.g, self.g.stride[1]);
         let first = g.pad[1].div_ceil(s);
@@ -124,7 +124,7 @@ impl Forward<'_> {
         let (n, oy) = ((self.first + row) / g.output[0], (self.first + row) % g.output[0]);
         let out = self.out[row * g.output[1] * c..].as_mut_ptr();
         let blocks = blocks.start.max(strip.start)..blocks.end.min(strip.end);
-        // SAFETY: a block's windows lie inside the picture's rows, its outputs inside this row.
+        // SAFETY: a block's windows lie inside the image's rows, its outputs inside this row.
         unsafe {
             let rows = [0, 1, 2].map(|ky| match g.input_of(0, oy, ky) {
                 Some(iy) if !blocks.is_empty() => {
@@ -215,7 +215,12 @@ impl Forward<'_> {
                 }
             }
             for (o, sum) in sums.into_iter().enumerate() {
-                store::<V, FULL>(self.activation.forward_lanes(sum), out.add(o * c), lanes, self.stream);
+                store::<V, FULL>(
+                    self.activation.forward_lanes(sum),
+                    out.add(o * c),
+                    lanes,
+                    self.non_temporal,
+                );
             }
         }
     }
@@ -252,7 +257,7 @@ impl Forward<'_> {
                 let pixel = load::<V, FULL>(self.x.as_ptr().add(pixel + i), lanes);
                 sum = pixel.mul_add(V::load(w.add(tap * V::LANES)), sum);
             }
-            store::<V, FULL>(self.activation.forward_lanes(sum), out.add(i), lanes, self.stream);
+            store::<V, FULL>(self.activation.forward_lanes(sum), out.add(i), lanes, self.non_temporal);
         }
     }
 }

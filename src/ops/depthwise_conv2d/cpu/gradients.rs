@@ -3,7 +3,7 @@
 #![allow(clippy::needless_range_loop, reason = "taps and pixels of a block are what is counted")]
 
 use super::{BLOCK, TASK, pack, rows, strips, unpack};
-use crate::backend::cpu::simd::{Kernel, Vector, dispatch, load, prefetch, store, streams};
+use crate::backend::cpu::simd::{Kernel, Vector, dispatch, load, prefetch, store, wants_non_temporal};
 use crate::backend::cpu::threads::{self, Shared};
 use crate::context::isa;
 use crate::ops::depthwise_conv2d::{Algorithm, DepthwiseGeometry};
@@ -35,7 +35,7 @@ pub fn gradients(
     let mut sums = x.map(|_| Buffer::<f32>::new(bands * size));
     let mut bias_sums = bias.then(|| Buffer::<f32>::new(bands * c));
     let none = Buffer::<f32>::filled(g.output[1] * c, 0.0);
-    let stream = dx.as_ref().is_some_and(|dx| streams(dx, c));
+    let non_temporal = dx.as_ref().is_some_and(|dx| wants_non_temporal(dx, c));
     let to_dx = dx.as_mut().map(|dx| Shared::new(dx));
     let to_sums = sums.as_mut().map(|sums| Shared::new(sums));
     let to_bias_sums = bias_sums.as_mut().map(|sums| Shared::new(sums));
@@ -50,7 +50,7 @@ pub fn gradients(
             dw.as_mut_ptr()
         });
         let (w, none) = (packed.as_deref(), &none);
-        dispatch(isa, Backward { g, dy, x, w, none, stream, rows, dx, dw });
+        dispatch(isa, Backward { g, dy, x, w, none, non_temporal, rows, dx, dw });
         // The gradients at about the band's rows, which are still in cache.
         if let Some(db) = db {
             let of = |i| i * outputs / bands * g.output[1] * c;
@@ -118,7 +118,7 @@ struct Backward<'a> {
     w: Option<&'a [f32]>,
     /// A row of zeros, for where a tap looks past the outputs.
     none: &'a [f32],
-    stream: bool,
+    non_temporal: bool,
     rows: Range<usize>,
     /// These rows of ∂x.
     dx: Option<*mut f32>,
@@ -359,7 +359,7 @@ impl Backward<'_> {
             }
             if DX {
                 for (p, &sum) in sums.as_flattened().iter().enumerate() {
-                    store::<V, FULL>(sum, at.dx.add(p * c), lanes, self.stream);
+                    store::<V, FULL>(sum, at.dx.add(p * c), lanes, self.non_temporal);
                 }
             }
         }
@@ -413,7 +413,7 @@ impl Backward<'_> {
                 }
             }
             if DX {
-                store::<V, FULL>(sum, at.dx, lanes, self.stream);
+                store::<V, FULL>(sum, at.dx, lanes, self.non_temporal);
             }
         }
     }

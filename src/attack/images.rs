@@ -1,16 +1,16 @@
 //! Images as a network sees them, 0 to 1, and back to bytes.
 
-use super::ball::{Ball, Norm};
+use super::ball::{EpsBall, Norm};
 use super::victim::rows;
 use crate::data::image::{self, Fit, Placement};
-use crate::data::{Dataset, Picture};
+use crate::data::{Dataset, Image};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 /// A batch of images fitted into a square. What the fit puts around them is not theirs: no attack
 /// changes it.
 #[derive(Clone)]
-pub struct Pictures {
+pub struct Images {
     /// [N, side, side, 3], 0 to 1
     pub x: Tensor,
     /// 1 where a value belongs to its image, 0 around it, of the same shape; None where all do.
@@ -19,15 +19,15 @@ pub struct Pictures {
     pub places: Vec<Placement>,
 }
 
-impl Pictures {
+impl Images {
     /// Reads images of a data set, in the order of `indices`. An error where one cannot be read, or there
     /// is none.
     pub fn of(dataset: &dyn Dataset, indices: &[usize], side: usize, fit: Fit) -> Result<Self> {
         let (mut values, mut places) = (Vec::new(), Vec::new());
         for &index in indices {
-            let picture = dataset.picture(index)?;
-            places.push(fit.placement(picture.height, picture.width, side));
-            values.extend(image::fit(&picture, side, fit)?.into_iter().map(|v| v * (1.0 / 255.0)));
+            let image = dataset.image(index)?;
+            places.push(fit.placement(image.height, image.width, side));
+            values.extend(image::fit(&image, side, fit)?.into_iter().map(|v| v * (1.0 / 255.0)));
         }
         Self::new(values, side, places)
     }
@@ -50,19 +50,19 @@ impl Pictures {
                 Some(Tensor::from_slice(&places.iter().flat_map(mask).collect::<Vec<f32>>(), shape)?)
             }
         };
-        Ok(Pictures { x: Tensor::from_slice(&values, shape)?, inside, places })
+        Ok(Images { x: Tensor::from_slice(&values, shape)?, inside, places })
     }
 
     /// Images [N, side, side, 3] of 0 to 1 that fill their squares.
     pub fn whole(x: Tensor) -> Self {
         let (n, side) = (x.shape()[0], x.shape()[1]);
         let place = Placement { height: side, width: side, top: 0, left: 0 };
-        Pictures { x, inside: None, places: vec![place; n] }
+        Images { x, inside: None, places: vec![place; n] }
     }
 
     /// The images of these numbers.
     pub(crate) fn some(&self, numbers: &[usize]) -> Result<Self> {
-        Ok(Pictures {
+        Ok(Images {
             x: rows(&self.x, numbers)?,
             inside: self.inside.as_ref().map(|inside| rows(inside, numbers)).transpose()?,
             places: numbers.iter().map(|&i| self.places[i]).collect(),
@@ -92,7 +92,7 @@ impl Pictures {
 
     /// These images with other values, [N, side, side, 3].
     pub fn with(&self, x: Tensor) -> Self {
-        Pictures { x, inside: self.inside.clone(), places: self.places.clone() }
+        Images { x, inside: self.inside.clone(), places: self.places.clone() }
     }
 
     /// The values of one image, without what is around it: [height, width, 3].
@@ -103,20 +103,20 @@ impl Pictures {
     }
 
     /// One image in bytes, without what is around it.
-    pub fn picture(&self, i: usize) -> Result<Picture> {
+    pub fn image(&self, i: usize) -> Result<Image> {
         let at = self.places[i];
         let bytes = self.own(i).iter().map(|&v| (v * 255.0).round().clamp(0.0, 255.0) as u8).collect();
-        Picture::new(at.height, at.width, bytes)
+        Image::new(at.height, at.width, bytes)
     }
 
     /// The values as an image file keeps them, in steps of 1/255: the nearest, or with L∞ the nearest inside
     /// the ball around the original (there is one from ε = .5/255 on; below that an image stays as near as
     /// it can).
-    pub fn rounded(&self, origin: &Pictures, ball: Option<Ball>) -> Result<Self> {
+    pub fn rounded(&self, origin: &Images, ball: Option<EpsBall>) -> Result<Self> {
         let round = |(&x, &o): (&f32, &f32)| {
             let nearest = (x * 255.0).round().clamp(0.0, 255.0);
             let (low, high) = match ball {
-                Some(Ball { norm: Norm::Linf, epsilon }) => {
+                Some(EpsBall { norm: Norm::Linf, epsilon }) => {
                     (((o - epsilon) * 255.0 - 1e-3).ceil(), ((o + epsilon) * 255.0 + 1e-3).floor())
                 }
                 _ => (0.0, 255.0),
@@ -140,27 +140,27 @@ mod tests {
     use crate::data::synthetic::Synthetic;
 
     #[test]
-    fn what_is_around_a_picture_is_not_its_own() {
+    fn what_is_around_a_image_is_not_its_own() {
         let data = Synthetic::train(1, 4);
-        let pictures = Pictures::of(&data, &[0, 1, 2, 3], 40, Fit::Pad).unwrap();
-        let inside = pictures.inside.as_ref().unwrap().values::<f32>();
-        for (i, at) in pictures.places.iter().enumerate() {
+        let images = Images::of(&data, &[0, 1, 2, 3], 40, Fit::Pad).unwrap();
+        let inside = images.inside.as_ref().unwrap().values::<f32>();
+        for (i, at) in images.places.iter().enumerate() {
             let own = inside[i * 4800..][..4800].iter().sum::<f32>();
             assert_eq!(own as usize, at.height * at.width * 3);
-            let picture = pictures.picture(i).unwrap();
-            assert_eq!((picture.height, picture.width), (at.height, at.width));
+            let image = images.image(i).unwrap();
+            assert_eq!((image.height, image.width), (at.height, at.width));
         }
-        assert!(Pictures::of(&data, &[0], 40, Fit::Stretch).unwrap().inside.is_none());
-        assert!(Pictures::of(&data, &[], 40, Fit::Pad).is_err());
+        assert!(Images::of(&data, &[0], 40, Fit::Stretch).unwrap().inside.is_none());
+        assert!(Images::of(&data, &[], 40, Fit::Pad).is_err());
     }
 
     #[test]
     fn rounded_to_bytes_it_stays_in_the_ball() {
         let at = Placement { height: 4, width: 4, top: 0, left: 0 };
         let origin: Vec<f32> = (0..48).map(|i| i as f32 * 0.0213).collect();
-        let of = |values: &[f32]| Pictures::new(values.to_vec(), 4, vec![at]).unwrap();
+        let of = |values: &[f32]| Images::new(values.to_vec(), 4, vec![at]).unwrap();
         for levels in [1.0, 2.0, 8.0] {
-            let ball = Ball::linf(levels / 255.0);
+            let ball = EpsBall::linf(levels / 255.0);
             for sign in [-1.0, 1.0] {
                 let moved: Vec<f32> =
                     origin.iter().map(|o| (o + sign * ball.epsilon).clamp(0.0, 1.0)).collect();

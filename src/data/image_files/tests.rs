@@ -2,33 +2,33 @@ use super::*;
 use std::io::{self, ErrorKind};
 
 /// Smooth enough for a JPEG.
-fn picture(height: usize, width: usize) -> Picture {
+fn image(height: usize, width: usize) -> Image {
     let value = |i: usize| {
         let (pixel, channel) = (i / 3, i % 3);
         (40 + pixel / width * 5 + pixel % width * 3 + channel * 20) as u8
     };
-    Picture::new(height, width, (0..height * width * 3).map(value).collect()).unwrap()
+    Image::new(height, width, (0..height * width * 3).map(value).collect()).unwrap()
 }
 
 #[test]
-fn pictures_and_masks_come_back_from_png_as_they_were() {
+fn images_and_masks_come_back_from_png_as_they_were() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.png");
-    write_png(&path, &picture(7, 5)).unwrap();
-    assert!(read_picture(&path).unwrap() == picture(7, 5));
+    write_png(&path, &image(7, 5)).unwrap();
+    assert!(read_image(&path).unwrap() == image(7, 5));
     let mask = Mask::new(3, 4, vec![0, 1, 2, 3, 20, 255, 0, 9, 19, 255, 0, 1]).unwrap();
     write_mask_png(&path, &mask).unwrap();
     assert!(read_mask_png(&path).unwrap() == mask);
-    // Seen as a picture, the mask has the palette's colours.
-    assert_eq!(read_picture(&path).unwrap().rgb[15..18], voc_palette()[255]);
+    // Seen as a image, the mask has the palette's colours.
+    assert_eq!(read_image(&path).unwrap().rgb[15..18], voc_palette()[255]);
 }
 
 #[test]
 fn a_jpeg_comes_back_nearly_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.jpg");
-    write_jpeg(&path, &picture(17, 30)).unwrap();
-    let (got, expected) = (read_picture(&path).unwrap(), picture(17, 30));
+    write_jpeg(&path, &image(17, 30)).unwrap();
+    let (got, expected) = (read_image(&path).unwrap(), image(17, 30));
     assert_eq!((got.height, got.width), (17, 30));
     let off = got.rgb.iter().zip(&expected.rgb).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
     assert!(off <= 4, "off by {off}");
@@ -50,13 +50,13 @@ impl io::Write for Full {
 #[test]
 fn a_full_disk_is_called_by_its_name_by_the_writers_of_png() {
     let mask = Mask::new(1, 1, vec![0]).unwrap();
-    for error in [encode_png(Full, &picture(9, 9)), encode_mask_png(Full, &mask)] {
+    for error in [encode_png(Full, &image(9, 9)), encode_mask_png(Full, &mask)] {
         let error = error.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::StorageFull);
         assert!(explain(&error).starts_with("the disk is full"), "{error}");
     }
     if Path::new("/dev/full").exists() {
-        let error = write_png("/dev/full", &picture(9, 9)).unwrap_err().to_string();
+        let error = write_png("/dev/full", &image(9, 9)).unwrap_err().to_string();
         assert!(error.contains("the disk is full"), "{error}");
     }
 }

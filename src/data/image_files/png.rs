@@ -2,7 +2,7 @@
 
 use super::exif::{self, Orientation};
 use super::{guarded, reasonable};
-use crate::data::{Mask, Picture};
+use crate::data::{Image, Mask};
 use png::ColorType;
 use std::io::{self, Cursor, Write};
 
@@ -93,9 +93,9 @@ pub(super) fn read(
     })
 }
 
-/// The picture as it is stored, and how it is to be turned; what is transparent keeps its colour, and of
+/// The image as it is stored, and how it is to be turned; what is transparent keeps its colour, and of
 /// 16 bits the higher 8 are taken.
-pub(super) fn decode(bytes: &[u8]) -> Result<(Picture, Orientation), String> {
+pub(super) fn decode(bytes: &[u8]) -> Result<(Image, Orientation), String> {
     let Png { height, width, color, bits, samples, palette, orientation, .. } =
         read(bytes, |_, _| Ok(()))?;
     let rgb = match color {
@@ -120,14 +120,14 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Picture, Orientation), String> {
             samples.iter().flat_map(|&number| palette[usize::from(number)]).collect()
         }
     };
-    let picture = Picture::new(height, width, rgb).map_err(|error| error.to_string())?;
-    Ok((picture, orientation))
+    let image = Image::new(height, width, rgb).map_err(|error| error.to_string())?;
+    Ok((image, orientation))
 }
 
 /// Writes a PNG of 8-bit RGB; an error is the writer's own (a full disk).
-pub fn encode_png(file: impl Write, picture: &Picture) -> io::Result<()> {
-    let size = [picture.height, picture.width];
-    encode(file, size, ColorType::Rgb, |_| {}, &picture.rgb)
+pub fn encode_png(file: impl Write, image: &Image) -> io::Result<()> {
+    let size = [image.height, image.width];
+    encode(file, size, ColorType::Rgb, |_| {}, &image.rgb)
 }
 
 /// Writes a palette PNG as VOC has its masks: each pixel is the class, the palette is

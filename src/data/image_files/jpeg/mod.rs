@@ -4,13 +4,13 @@
 //! The pixels are libjpeg-turbo's to the bit (its accurate whole-number transform and its smooth
 //! upsampling, which `djpeg`, Pillow and most frameworks use by default): networks are then given what
 //! they were trained on. The crates that were there to choose from decode scans of one component with
-//! some samplings to other pictures, without a word.
+//! some samplings to other images, without a word.
 //!
 //! Unlike libjpeg nothing is made up: a scan that ends early, a missing restart marker, scan or end is
 //! an error.
 
 use super::exif::{self, Orientation};
-use crate::data::Picture;
+use crate::data::Image;
 use frame::Frame;
 use huffman::Table;
 use transform::Plane;
@@ -48,8 +48,8 @@ enum Colour {
     Ycck,
 }
 
-/// The picture as it is stored, and how it is to be turned.
-pub(super) fn decode(bytes: &[u8]) -> Result<(Picture, Orientation), String> {
+/// The image as it is stored, and how it is to be turned.
+pub(super) fn decode(bytes: &[u8]) -> Result<(Image, Orientation), String> {
     if !bytes.starts_with(&[0xff, 0xd8]) {
         return Err("expected a JPEG file, which starts with the bytes FF D8".to_owned());
     }
@@ -57,7 +57,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Picture, Orientation), String> {
         .map_err(|message| format!("expected a JPEG file that is whole and right, got {message}"))
 }
 
-fn whole(bytes: &[u8]) -> Result<(Picture, Orientation), String> {
+fn whole(bytes: &[u8]) -> Result<(Image, Orientation), String> {
     let (mut tables, mut marks) = (Tables::default(), Marks::default());
     let (mut frame, mut orientation) = (None, Orientation::default());
     let mut at = 2;
@@ -70,7 +70,7 @@ fn whole(bytes: &[u8]) -> Result<(Picture, Orientation), String> {
             (0xc3 | 0xc5..=0xcf, _) => return Err(unknown(marker)),
             (0xd9, Some(frame)) => {
                 frame.complete()?;
-                return Ok((picture(frame, &marks)?, orientation));
+                return Ok((image(frame, &marks)?, orientation));
             }
             (0xda, Some(frame)) => at = scan::decode(frame, &tables, body, bytes, at)?,
             (0xd9 | 0xda, None) => return Err("no frame header".to_owned()),
@@ -176,7 +176,7 @@ impl Marks {
     }
 }
 
-fn picture(frame: &mut Frame, marks: &Marks) -> Result<Picture, String> {
+fn image(frame: &mut Frame, marks: &Marks) -> Result<Image, String> {
     let colour = marks.colour(frame);
     let (most, width) = (frame.most, frame.width);
     let planes: Vec<(Plane, [usize; 2])> = frame
@@ -203,7 +203,7 @@ fn picture(frame: &mut Frame, marks: &Marks) -> Result<Picture, String> {
             }),
         }
     }
-    Picture::new(frame.height, width, rgb).map_err(|error| error.to_string())
+    Image::new(frame.height, width, rgb).map_err(|error| error.to_string())
 }
 
 /// Writes a row of pixels from a line of each component.

@@ -1,15 +1,15 @@
-//! Picture files: pictures in and out, masks in and out.
+//! Image files: images in and out, masks in and out.
 //!
-//! A picture is read by what it is, whatever its name ends in: JPEG, PNG or WebP. It is RGB of 8 bits
+//! A image is read by what it is, whatever its name ends in: JPEG, PNG or WebP. It is RGB of 8 bits
 //! then, and upright: what Exif data says of how the camera was held has been done. A mask is a PNG
 //! whose pixels say classes by numbers or by VOC's colours ([`decode_mask_png`] has the rules); where
 //! two readings contradict it is refused.
 //!
 //! Whatever a file claims, sizes are looked at before memory is taken: more than [`MOST_PIXELS`] are
 //! refused, and more than a file of its length can hold. A file that is cut off is an error, never a
-//! picture that is grey in part.
+//! image that is grey in part.
 
-use crate::data::{Mask, Picture};
+use crate::data::{Image, Mask};
 use crate::error::{Error, Result};
 use crate::files::{explain, write_atomically};
 use exif::Orientation;
@@ -45,8 +45,8 @@ fn read<T>(path: &Path, decode: impl FnOnce(&[u8]) -> Result<T, String>) -> Resu
 
 /// An image from a JPEG, PNG or WebP file, upright. An error where it is none of these, is cut off
 /// or damaged, or has more than [`MOST_PIXELS`].
-pub fn read_picture(path: impl AsRef<Path>) -> Result<Picture> {
-    read(path.as_ref(), decode_picture)
+pub fn read_image(path: impl AsRef<Path>) -> Result<Image> {
+    read(path.as_ref(), decode_image)
 }
 
 /// A mask from a PNG file, by its numbers or by VOC's colours.
@@ -69,8 +69,8 @@ fn guarded<T>(kind: &str, decode: impl FnOnce() -> Result<T, String>) -> Result<
 }
 
 /// RGB, upright, from the bytes of a JPEG, PNG or WebP file.
-pub fn decode_picture(bytes: &[u8]) -> Result<Picture, String> {
-    let (picture, orientation) = match bytes {
+pub fn decode_image(bytes: &[u8]) -> Result<Image, String> {
+    let (image, orientation) = match bytes {
         [0xff, 0xd8, ..] => jpeg::decode(bytes)?,
         [0x89, b'P', b'N', b'G', ..] => png::decode(bytes)?,
         [b'R', b'I', b'F', b'F', ..] => webp::decode(bytes)?,
@@ -82,15 +82,15 @@ pub fn decode_picture(bytes: &[u8]) -> Result<Picture, String> {
             ));
         }
     };
-    upright(picture, orientation)
+    upright(image, orientation)
 }
 
-fn upright(picture: Picture, orientation: Orientation) -> Result<Picture, String> {
-    let ([height, width], rgb) = orientation.apply([picture.height, picture.width], 3, picture.rgb);
-    Picture::new(height, width, rgb).map_err(|error| error.to_string())
+fn upright(image: Image, orientation: Orientation) -> Result<Image, String> {
+    let ([height, width], rgb) = orientation.apply([image.height, image.width], 3, image.rgb);
+    Image::new(height, width, rgb).map_err(|error| error.to_string())
 }
 
-/// Can a picture of this size be written as a JPEG that is read again?
+/// Can a image of this size be written as a JPEG that is read again?
 pub(crate) fn jpeg_holds(height: usize, width: usize) -> Result<(), String> {
     if height.max(width) > MOST_SIDE {
         return Err(format!("expected sides of at most {MOST_SIDE} for a JPEG, got {height}×{width}"));
@@ -99,22 +99,22 @@ pub(crate) fn jpeg_holds(height: usize, width: usize) -> Result<(), String> {
 }
 
 /// Writes an image as a JPEG, whole or not at all; every pixel keeps its colour (4:4:4).
-pub fn write_jpeg(path: impl AsRef<Path>, picture: &Picture) -> Result<()> {
+pub fn write_jpeg(path: impl AsRef<Path>, image: &Image) -> Result<()> {
     let path = path.as_ref();
-    let Picture { height, width, .. } = *picture;
+    let Image { height, width, .. } = *image;
     jpeg_holds(height, width).map_err(|message| Error::file(path, message))?;
     let mut bytes = Vec::new();
     let mut encoder = jpeg_encoder::Encoder::new(&mut bytes, JPEG_QUALITY);
     encoder.set_sampling_factor(jpeg_encoder::SamplingFactor::F_1_1);
     encoder
-        .encode(&picture.rgb, width as u16, height as u16, jpeg_encoder::ColorType::Rgb)
+        .encode(&image.rgb, width as u16, height as u16, jpeg_encoder::ColorType::Rgb)
         .map_err(|error| Error::file(path, error))?;
     write_atomically(path, |file| file.write_all(&bytes))
 }
 
 /// Writes an image as a PNG, whole or not at all.
-pub fn write_png(path: impl AsRef<Path>, picture: &Picture) -> Result<()> {
-    write_atomically(path, |file| encode_png(file, picture))
+pub fn write_png(path: impl AsRef<Path>, image: &Image) -> Result<()> {
+    write_atomically(path, |file| encode_png(file, image))
 }
 
 /// Writes a mask as a PNG in VOC's palette, whole or not at all.

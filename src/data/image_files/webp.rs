@@ -2,11 +2,11 @@
 
 use super::exif::{self, Orientation};
 use super::{guarded, reasonable};
-use crate::data::Picture;
+use crate::data::Image;
 use std::io::Cursor;
 
-/// The picture as it is stored, and how it is to be turned; what is transparent keeps its colour.
-pub(super) fn decode(bytes: &[u8]) -> Result<(Picture, Orientation), String> {
+/// The image as it is stored, and how it is to be turned; what is transparent keeps its colour.
+pub(super) fn decode(bytes: &[u8]) -> Result<(Image, Orientation), String> {
     if !(bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP")) {
         return Err("expected a WebP file, which starts with RIFF and WEBP".to_owned());
     }
@@ -21,7 +21,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Picture, Orientation), String> {
         let (width, height) = decoder.dimensions();
         let (height, width) = (height as usize, width as usize);
         reasonable(height, width)?;
-        // A lossy picture's own header has its size again, for which memory would be taken.
+        // A lossy image's own header has its size again, for which memory would be taken.
         if let Some([own_height, own_width]) = lossy_size(bytes)
             && [own_height, own_width] != [height, width]
         {
@@ -42,12 +42,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Picture, Orientation), String> {
         if decoder.has_alpha() {
             values = values.chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect();
         }
-        let picture = Picture::new(height, width, values).map_err(|error| error.to_string())?;
-        Ok((picture, orientation))
+        let image = Image::new(height, width, values).map_err(|error| error.to_string())?;
+        Ok((image, orientation))
     })
 }
 
-/// Height and width in the header of the lossy picture, if there is one.
+/// Height and width in the header of the lossy image, if there is one.
 fn lossy_size(bytes: &[u8]) -> Option<[usize; 2]> {
     let mut at = 12;
     loop {

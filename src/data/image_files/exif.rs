@@ -1,6 +1,6 @@
 //! How a camera was held: Exif's tag "orientation".
 
-/// Where the stored picture's first row and column are when it is upright.
+/// Where the stored image's first row and column are when it is upright.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Orientation {
     /// Rows and columns change places, first.

@@ -1,14 +1,14 @@
-//! Rows of a component at the picture's full size. Where a side was halved, three parts of the nearer
+//! Rows of a component at the image's full size. Where a side was halved, three parts of the nearer
 //! sample and one of the farther are mixed, as libjpeg's "fancy upsampling" does, to the bit; else
 //! samples are repeated.
 
 use super::transform::Plane;
 
-/// Writes row `row` of the picture. `ratio`: how much smaller the component is, vertically and
+/// Writes row `row` of the image. `ratio`: how much smaller the component is, vertically and
 /// horizontally. `out` has room for all of the component's samples so often.
 pub(super) fn row(plane: &Plane, [high, wide]: [usize; 2], row: usize, out: &mut [u8]) {
     let near = plane.row(row / high);
-    // Pictures of a sample or two are too narrow to be mixed.
+    // Images of a sample or two are too narrow to be mixed.
     let mixed = plane.width > 2;
     match (high, wide) {
         (1, 1) => out[..plane.width].copy_from_slice(near),

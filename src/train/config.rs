@@ -4,14 +4,14 @@ use super::callbacks::{Plateau, Schedule};
 use crate::data::image::{Fit, MaskResize, Preprocess};
 use crate::data::loader::{Loader, Sampling};
 use crate::data::manifest::Manifest;
-use crate::data::transforms::{Augment, Recipe};
+use crate::data::transforms::{Augment, Transforms};
 use crate::data::{Dataset, VOID};
 use crate::error::{Error, Result};
 use crate::losses::Loss;
 use crate::models::Spec;
 use crate::nn::Graph;
 use crate::ops::CategoricalGradient;
-use crate::optimizers::Rule;
+use crate::optimizers::OptimizerKind;
 use crate::weights::Origin;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// What tells which epoch is the best, and when there is no more to gain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Watch {
+pub enum MonitorMetric {
     /// The validation loss.
     #[default]
     Loss,
@@ -40,7 +40,7 @@ pub struct Unfreeze {
 
 /// What decides a run's bits, beside the data. A run is resumed under the plan it began with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Plan {
+pub struct TrainConfig {
     /// Architecture, input size, classes and head.
     pub network: Spec,
     /// The preset that it was made from; empty where it was made otherwise.
@@ -112,7 +112,7 @@ pub struct Plan {
     /// When to lower the rate; None: never.
     pub plateau: Option<Plateau>,
     /// By what the best epoch is chosen.
-    pub monitor: Watch,
+    pub monitor: MonitorMetric,
     /// The share that was asked for of the training samples to validate on; None: the data's own split,
     /// or a tenth.
     #[serde(default)]
@@ -130,11 +130,11 @@ fn yes() -> bool {
     true
 }
 
-impl Plan {
+impl TrainConfig {
     /// Keras' defaults for everything; no samples yet.
     pub fn new(network: Spec) -> Self {
         let segments = network.segments();
-        Plan {
+        TrainConfig {
             preset: String::new(),
             arithmetic: String::new(),
             origin: Origin::default(),
@@ -165,7 +165,7 @@ impl Plan {
             batch_norm_momentum: None,
             patience: None,
             plateau: None,
-            monitor: Watch::Loss,
+            monitor: MonitorMetric::Loss,
             val_fraction: None,
             train_indices: Vec::new(),
             val_indices: Vec::new(),
@@ -212,8 +212,8 @@ impl Plan {
         {
             return wrong("class_weights", format!("expected numbers of at least 0, got {bad}"));
         }
-        if !Rule::NAMES.contains(&self.optimizer.as_str()) {
-            let known = Rule::NAMES.join("`, `");
+        if !OptimizerKind::NAMES.contains(&self.optimizer.as_str()) {
+            let known = OptimizerKind::NAMES.join("`, `");
             return wrong("optimizer", format!("`{}` is none of `{known}`", self.optimizer));
         }
         if !(0.0..1.0).contains(&self.momentum) {
@@ -286,11 +286,11 @@ impl Plan {
         }
     }
 
-    pub(crate) fn rule(&self) -> Rule {
+    pub(crate) fn rule(&self) -> OptimizerKind {
         match self.optimizer.as_str() {
-            "sgd" => Rule::sgd(self.momentum),
-            "rmsprop" => Rule::rmsprop(self.momentum),
-            _ => Rule::adam(),
+            "sgd" => OptimizerKind::sgd(self.momentum),
+            "rmsprop" => OptimizerKind::rmsprop(self.momentum),
+            _ => OptimizerKind::adam(),
         }
     }
 
@@ -309,38 +309,38 @@ impl Plan {
     }
 
     /// How samples are scored: fitted into the square, nothing random.
-    pub fn scoring_recipe(&self) -> Recipe {
-        Recipe {
+    pub fn scoring_transforms(&self) -> Transforms {
+        Transforms {
             fit: self.fit,
             preprocess: self.preprocess,
             masks: self.network.segments(),
             mask_resize: if self.blended_masks { MaskResize::Bilinear } else { MaskResize::Nearest },
-            ..Recipe::plain(self.network.size)
+            ..Transforms::plain(self.network.size)
         }
     }
 
     /// Loads samples in their order, as they are scored.
     pub fn scoring_loader(&self, dataset: &Arc<dyn Dataset>, indices: Vec<usize>) -> Loader {
-        let loader = Loader::new(dataset.clone(), self.scoring_recipe(), self.batch_size.min(16));
+        let loader = Loader::new(dataset.clone(), self.scoring_transforms(), self.batch_size.min(16));
         Loader { indices, workers: 2, ..loader }
     }
 
     /// Loads the plan's training samples with its order, batches and augmentation, on so many
     /// threads.
     pub fn training_loader(&self, dataset: &Arc<dyn Dataset>, workers: usize) -> Loader {
-        let recipe = self.training_recipe();
+        let transforms = self.training_transforms();
         Loader {
             indices: self.train_indices.clone(),
             workers,
             sampling: self.sampling(),
             drop_last: self.drop_last,
-            ..Loader::shuffled(dataset.clone(), recipe, self.batch_size, self.seed)
+            ..Loader::shuffled(dataset.clone(), transforms, self.batch_size, self.seed)
         }
     }
 
     /// How samples are trained on: as they are scored, and augmented.
-    pub fn training_recipe(&self) -> Recipe {
-        self.scoring_recipe().augmented(self.augment)
+    pub fn training_transforms(&self) -> Transforms {
+        self.scoring_transforms().augmented(self.augment)
     }
 
     pub(crate) fn sampling(&self) -> Sampling {

@@ -6,7 +6,7 @@
 //!
 //! Its gradients are [`crate::backend::cpu::skinny_gemm`].
 
-use super::{APART, KC, ONE_RUN, ROW, Start, Tile, for_each_tile};
+use super::{B_STRIDED, Init, KC, MicroKernel, ONE_RUN, ROW, for_each_tile};
 use crate::activation::Activation;
 use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch, prefetch};
 use crate::backend::cpu::threads::{self, Shared};
@@ -18,14 +18,14 @@ use std::ops::Range;
 const STEPS: usize = 16;
 
 /// Whether a product of so many rows is one of these: with more, a packed B serves enough of them.
-pub fn is_thin(isa: Isa, rows: usize) -> bool {
-    rows <= 2 * isa.tile_rows()
+pub fn is_skinny(isa: Isa, rows: usize) -> bool {
+    rows <= 2 * isa.mr()
 }
 
 /// C [rows, columns] = A [rows, depth]·B [depth, columns] + bias.
 ///
 /// The partial sums, whose number depends on the depth alone, are added in order.
-pub fn thin(
+pub fn skinny_gemm(
     isa: Isa,
     a: &[f32],
     depth: usize,
@@ -80,7 +80,7 @@ pub fn thin(
                         self.rows,
                         #[inline(always)]
                         |first, count| {
-                            let tile = Tile {
+                            let tile = MicroKernel {
                                 steps,
                                 runs: ONE_RUN,
                                 a: gathered[first * ROW + from % KC..].as_ptr(),
@@ -89,16 +89,16 @@ pub fn thin(
                                 b: b.0.as_ptr(),
                                 b_step: b.1,
                                 columns,
-                                start: Start::Accumulate,
+                                start: Init::Accumulate,
                                 activation: Activation::Linear,
-                                stream: false,
+                                non_temporal: false,
                                 ahead: gathered.as_ptr(),
                                 ahead_step: 0,
                             };
                             // SAFETY: gathered rows from `first`, `steps` rows of two full vectors of B or of the
                             // panel, and rows of this slab's own sums.
                             unsafe {
-                                tile.run_inlined::<V, ROW, APART>(
+                                tile.run_inlined::<V, ROW, B_STRIDED>(
                                     count,
                                     #[inline(always)]
                                     |row| sums.at((first + row) * self.columns + column),
