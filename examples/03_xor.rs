@@ -15,7 +15,7 @@ fn main() -> Result<()> {
     let mut parameters = [w1, Tensor::zeros([8]), w2, Tensor::zeros([1])].map(|tensor| tensor.leaf());
     let mut adam = Optimizer::adam(0.05)?;
     for step in 0..=200 {
-        let loss = network(&x, &parameters)?.binary_cross_entropy(&y)?;
+        let loss = network(&x, &parameters)?.binary_cross_entropy_with_logits(&y)?;
         adam.step(&mut parameters, &loss.backward()?)?;
         if step % 50 == 0 {
             println!("step {step:3}: loss {loss}");

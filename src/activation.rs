@@ -1,10 +1,11 @@
-//! The activations that layers have, and operators make in the pass that writes their result.
+//! Activation functions, which some operators compute in the same pass as their result.
 
 #![warn(missing_docs)]
 
-/// y = f(x), element by element; softmax along the last axis. Formulas and gradients: [`crate::ops::activation`].
+/// y = f(x), element by element; softmax along the last axis. Formulas and gradients:
+/// [`crate::ops::activation`].
 ///
-/// Kernels know an activation by its number here (`kernels/common.cuh` has the same).
+/// The CUDA kernels number these in this order (`kernels/common.cuh`): do not reorder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// x
@@ -35,17 +36,14 @@ impl Activation {
         }
     }
 
-    /// Whether a convolution or a batch norm makes it in the pass that writes its own result: a comparison or two, which
-    /// such a pass has time for while it waits for memory.
+    /// Whether a convolution or a batch norm computes it in the same pass as its own result: a comparison
+    /// or two, which such a pass has time for while it waits for memory.
     pub fn is_fusable(self) -> bool {
         matches!(self, Activation::Linear | Activation::Relu | Activation::Relu6)
     }
 
-    /// The part that kernels make in their own pass, and the part that is left for a pass of its own.
+    /// The part that kernels compute in their own pass, and the part that is left for a pass of its own.
     pub(crate) fn split(self) -> (Self, Self) {
-        match self.is_fusable() {
-            true => (self, Activation::Linear),
-            false => (Activation::Linear, self),
-        }
+        if self.is_fusable() { (self, Activation::Linear) } else { (Activation::Linear, self) }
     }
 }

@@ -7,7 +7,8 @@
 //! [`Tensor::backward`] walks the nodes from the newest to the oldest. Nodes are numbered as they
 //! are made and an input is always older than its consumer, so when a node's turn comes, every
 //! consumer has already added its share: a value that is used twice needs no special care. A
-//! node's closure, with all it saved, is dropped as soon as it has run.
+//! node's closure, with all it saved, is dropped as soon as it has run: a backward pass can go through a graph
+//! once (PyTorch's `retain_graph=False`). The closures run off the tape, so there are no second derivatives.
 
 #![warn(missing_docs)]
 
@@ -15,7 +16,6 @@ mod check;
 mod function;
 
 use crate::backend::accumulate::accumulate;
-use crate::backend::cpu::low_rank;
 use crate::context::{Context, on_threads};
 use crate::error::{Error, Result};
 use crate::tensor::{Gradient, Node, Tensor};
@@ -42,8 +42,9 @@ impl<const N: usize> Needs<N> {
 
 /// Puts `output` on the tape as the result of `op` on `inputs`, if one of them needs a gradient.
 ///
-/// `backward` gets the gradient of the output and returns one entry per input, in order. It is
-/// made only when it will be used: build it from [`Needs`], and capture what it saves.
+/// `backward` gets the gradient of the output and returns one entry per input, in order. It runs with the
+/// precision and the fast math that are set now. It is dropped unused where no input needs a gradient: ask
+/// [`Needs`] before saving anything for it.
 pub(crate) fn record<const N: usize>(
     op: &'static str,
     inputs: [&Tensor; N],
@@ -73,61 +74,69 @@ pub(crate) fn record_gradients(
     output: Tensor,
     backward: impl FnOnce(Tensor) -> Result<Vec<Option<Gradient>>> + Send + 'static,
 ) -> Tensor {
-    if !Context::current().recording || inputs.iter().all(|input| !input.needs_grad()) {
+    let forward = Context::current();
+    if !forward.recording || inputs.iter().all(|input| !input.needs_grad()) {
         return output;
     }
     let nodes = inputs.iter().map(|input| input.node.clone()).collect();
     let mut output = output.detach();
+    let backward = move |gradient| forward.as_exactly(|| backward(gradient));
     output.node = Some(Node::new(op, nodes, Some(Box::new(backward))));
     output
 }
 
-/// The gradients of a loss by the leaves it was computed from.
+/// The gradients of a loss with respect to the leaves it was computed from.
 #[derive(Default)]
 pub struct Gradients(HashMap<u64, Gradient>);
 
 impl Gradients {
-    /// None if the loss does not depend on the leaf.
+    /// None where the loss does not depend on it, or it is not a leaf: gradients of intermediate values are
+    /// not kept.
     pub fn get(&self, leaf: &Tensor) -> Option<&Tensor> {
-        Some(match self.0.get(&leaf.node.as_ref()?.id)? {
-            Gradient::Dense(gradient) => gradient,
-            Gradient::LowRank(factors) => low_rank::dense(factors),
-        })
+        self.get_gradient(leaf).map(Gradient::to_dense)
     }
 
     /// [`Gradients::get`], for keeps.
     pub fn take(&mut self, leaf: &Tensor) -> Option<Tensor> {
-        self.take_as_it_is(leaf).map(low_rank::into_dense)
+        self.take_gradient(leaf).map(Gradient::into_dense)
     }
 
-    /// [`Gradients::get`], in the form in which the operator left it.
-    pub(crate) fn get_as_it_is(&self, leaf: &Tensor) -> Option<&Gradient> {
+    /// [`Gradients::get`], in the form in which the operator left it: its elements or factors.
+    pub(crate) fn get_gradient(&self, leaf: &Tensor) -> Option<&Gradient> {
         self.0.get(&leaf.node.as_ref()?.id)
     }
 
-    /// The gradient in the form in which the operator left it.
-    pub fn take_as_it_is(&mut self, leaf: &Tensor) -> Option<Gradient> {
+    /// [`Gradients::get_gradient`], for keeps.
+    pub(crate) fn take_gradient(&mut self, leaf: &Tensor) -> Option<Gradient> {
         self.0.remove(&leaf.node.as_ref()?.id)
     }
 }
 
 impl Tensor {
-    /// Gradients of this one-element tensor by every leaf it depends on.
+    /// Gradients of this one-element tensor with respect to every leaf it depends on.
+    ///
+    /// An error where it has another number of elements; where it depends on no leaf, or was computed
+    /// within [`no_grad`]; and where a backward pass has gone through a part of its graph before, and
+    /// freed it (PyTorch's `retain_graph=False`). There are no second derivatives.
     pub fn backward(&self) -> Result<Gradients> {
         if self.shape().elements() != 1 {
             return Err(Error::shape("backward", "a loss of one element", self.shape()));
         }
+        if !self.needs_grad() {
+            let message = "expected a loss on the tape, got one that depends on no leaf (`Tensor::leaf`), \
+                           or was computed within `no_grad`";
+            return Err(Error::argument("backward", message));
+        }
         self.backward_from(self.ones_like()?)
     }
 
-    /// Gradients of sum(self · upstream): `upstream` is the gradient of some later loss.
+    /// Gradients of sum(self · upstream): `upstream` is the gradient of some later loss, of this tensor's
+    /// shape, type and device, else it is an error. Off the tape there are no gradients, and none is an
+    /// answer here: whoever has a later loss's gradient of anything may ask. Else as [`Tensor::backward`].
     pub fn backward_from(&self, upstream: Tensor) -> Result<Gradients> {
-        if upstream.shape() != self.shape() || upstream.dtype() != self.dtype() {
-            return Err(Error::shape(
-                "backward_from",
-                format!("{} {:?}", self.shape(), self.dtype()),
-                format!("{} {:?}", upstream.shape(), upstream.dtype()),
-            ));
+        let (expected, got) = (self.spec(), upstream.spec());
+        if got != expected {
+            return Err(Error::shape("backward_from", format!("a gradient of {expected}"), got));
         }
         let Some(root) = self.node.clone() else { return Ok(Gradients::default()) };
         on_threads(self.device(), || walk(root, upstream.detach()))
@@ -147,7 +156,7 @@ fn walk(root: Arc<Node>, upstream: Tensor) -> Result<Gradients> {
             let backward = node.take_backward().ok_or_else(|| {
                 Error::argument(node.op, "backward ran through this value before and freed it")
             })?;
-            let shares = backward(low_rank::into_dense(gradient))?;
+            let shares = backward(gradient.into_dense())?;
             debug_assert_eq!(shares.len(), node.inputs.len(), "{}", node.op);
             for (input, share) in node.inputs.iter().zip(shares) {
                 let (Some(input), Some(share)) = (input, share) else { continue };
@@ -155,7 +164,7 @@ fn walk(root: Arc<Node>, upstream: Tensor) -> Result<Gradients> {
                     // The first share is kept as it is; only further ones are added.
                     None => share,
                     Some((_, sum)) => {
-                        let [sum, share] = [sum, share].map(low_rank::into_dense);
+                        let [sum, share] = [sum, share].map(Gradient::into_dense);
                         accumulate(sum, &share)?.into()
                     }
                 };
@@ -228,5 +237,82 @@ mod tests {
     #[test]
     fn a_loss_of_many_elements_is_refused() {
         assert!(leaf(&[1.0, 2.0]).backward().is_err());
+    }
+
+    #[test]
+    fn a_loss_off_the_tape_is_refused_and_says_how_it_may_have_come_off() {
+        let x = leaf(&[2.0]);
+        for loss in [no_grad(|| mul(&x, &x).unwrap()), x.detach()] {
+            let error = loss.backward().err().unwrap().to_string();
+            assert!(error.starts_with("backward: ") && error.contains("`no_grad`"), "{error}");
+            // What some later loss depends on need not itself depend on anything.
+            assert!(loss.backward_from(Tensor::from([1.0f64])).unwrap().get(&x).is_none());
+        }
+    }
+
+    #[test]
+    fn an_upstream_gradient_of_another_shape_or_type_is_an_error_that_describes_both() {
+        let x = leaf(&[2.0, 3.0]);
+        let error = |upstream| x.backward_from(upstream).err().unwrap().to_string();
+        let expected = "backward_from: expected a gradient of [2] F64 on cpu, got ";
+        assert_eq!(error(Tensor::from([1.0f64])), format!("{expected}[1] F64 on cpu"));
+        assert_eq!(error(Tensor::from([1.0f32; 2])), format!("{expected}[2] F32 on cpu"));
+    }
+
+    #[test]
+    #[cfg(feature = "emulator")]
+    fn an_upstream_gradient_of_another_device_is_an_error() {
+        let upstream = Tensor::ones([2]).to_device(crate::Device::Emulated).unwrap();
+        let error = Tensor::ones([2]).leaf().backward_from(upstream).err().unwrap().to_string();
+        assert!(error.ends_with("of [2] F32 on cpu, got [2] F32 on emulated"), "{error}");
+    }
+
+    #[test]
+    fn gradients_of_intermediate_values_are_not_kept() {
+        let x = leaf(&[2.0]);
+        let square = mul(&x, &x).unwrap();
+        let gradients = sum(&square).unwrap().backward().unwrap();
+        assert!(gradients.get(&square).is_none() && gradients.get(&x).is_some());
+    }
+
+    #[test]
+    fn gradients_are_computed_as_exactly_as_their_forward_pass_and_off_the_tape() {
+        use crate::context::{Precision, with_fast_math, with_precision};
+        let x = leaf(&[2.0]);
+        let (sent, seen) = std::sync::mpsc::channel();
+        let record = || {
+            record("probe", [&x], x.detach(), move |gradient| {
+                let Context { recording, fast_math, precision, .. } = Context::current();
+                sent.send((recording, fast_math, precision)).unwrap();
+                Ok([Some(gradient)])
+            })
+        };
+        let y = with_precision(Precision::Bf16, || with_fast_math(true, record));
+        y.backward().unwrap();
+        assert_eq!(seen.recv().unwrap(), (false, true, Precision::Bf16));
+    }
+
+    /// A sum of many terms, one at a time; each node also saved the tensor on the tape that it was made of.
+    fn running_total(x: &Tensor, terms: usize) -> Tensor {
+        (0..terms).fold(x.clone(), |total, _| {
+            let saved = total.clone();
+            record("add", [&total, x], total.detach(), move |gradient| {
+                drop(saved);
+                Ok([Some(gradient.clone()), Some(gradient)])
+            })
+        })
+    }
+
+    #[test]
+    fn a_graph_of_any_depth_is_dropped_on_a_small_stack() {
+        let dropped = || {
+            let x = leaf(&[2.0]);
+            drop(running_total(&x, 200_000));
+            let loss = running_total(&x, 200_000);
+            let gradients = loss.backward().unwrap();
+            drop(loss);
+            assert_eq!(gradient(&gradients, &x), [200_001.0]);
+        };
+        std::thread::Builder::new().stack_size(256 << 10).spawn(dropped).unwrap().join().unwrap();
     }
 }

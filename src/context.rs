@@ -1,7 +1,7 @@
 //! How the operators that a thread calls compute: on the tape or off it, by which instructions, how exactly.
 //!
-//! Every setting holds for a scope of one thread ([`no_grad`], [`with_isa`], …); [`Context::current`] captures all of
-//! them, so that work handed to another thread ([`on_threads`]) goes by the same.
+//! Every setting holds for a scope of one thread ([`no_grad`], [`with_isa`], …); [`Context::current`]
+//! captures all of them, so that work handed to another thread ([`on_threads`]) goes by the same.
 
 use crate::backend::cpu::simd::{self, Isa};
 use crate::backend::cpu::threads;
@@ -9,16 +9,17 @@ use crate::device::Device;
 use crate::error::names;
 use std::cell::Cell;
 
-/// With how many bits a CUDA device multiplies matrices (convolutions and dense layers). Values are stored, and sums are
-/// made, in f32 whatever the precision; so are statistics, losses and weights. The CPU multiplies in f32 always.
+/// The precision of the factors with which a CUDA device multiplies matrices (convolutions and dense
+/// layers). Values are stored, and sums are made, in f32 whatever the precision; so are statistics, losses
+/// and weights. The CPU multiplies in f32 always.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// 24 bits of mantissa, on the CUDA cores.
+    /// Factors of 24 bits of significand (23 stored), on the CUDA cores.
     #[default]
     F32,
-    /// Factors rounded to 11 bits of mantissa, on the tensor cores.
+    /// Factors rounded to 11 bits of significand (10 stored), on the tensor cores.
     Tf32,
-    /// Factors rounded to 8 bits of mantissa, on the tensor cores.
+    /// Factors rounded to 8 bits of significand (7 stored), on the tensor cores.
     Bf16,
 }
 
@@ -33,7 +34,7 @@ pub(crate) struct Context {
     isa: Option<Isa>,
     pub fast_math: bool,
     pub precision: Precision,
-    /// Of a device's convolutions, 64 or 128; None: whichever suits their shapes.
+    /// The side of the tiles of a device's convolutions, 64 or 128; None: whichever suits their shapes.
     pub conv_tile: Option<usize>,
 }
 
@@ -50,9 +51,15 @@ thread_local! {
 }
 
 impl Context {
-    /// That of this thread, now.
+    /// The context of this thread, now.
     pub fn current() -> Self {
         CURRENT.get()
+    }
+
+    /// Runs `f` with the precision and the fast math of this context; all else is as it is: a backward pass
+    /// computes as exactly as its forward pass did, off the tape, with what instructions there are.
+    pub fn as_exactly<R>(self, f: impl FnOnce() -> R) -> R {
+        Context { fast_math: self.fast_math, precision: self.precision, ..Context::current() }.scope(f)
     }
 
     /// Runs `f` in this context.
@@ -73,13 +80,15 @@ pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
     Context { recording: false, ..Context::current() }.scope(f)
 }
 
-/// The instruction set of operators called from this thread: [`simd::preferred`], or the best there is where that is an
-/// error, unless [`with_isa`] says otherwise. (An operator asks once, at its entry, and hands it to its threads.)
+/// The instruction set of operators called from this thread: [`simd::preferred`], or the best there is
+/// where that is an error, unless [`with_isa`] says otherwise. (An operator asks once, at its entry, and
+/// hands it to its threads.)
 pub fn isa() -> Isa {
     Context::current().isa.unwrap_or_else(simd::default)
 }
 
-/// Runs `f` with the operators it calls on this thread held to one instruction set.
+/// Runs `f` with the operators it calls on this thread held to one instruction set. It is safe: an [`Isa`]
+/// that not every machine has carries the proof that this one was asked for it.
 pub fn with_isa<R>(isa: Isa, f: impl FnOnce() -> R) -> R {
     Context { isa: Some(isa), ..Context::current() }.scope(f)
 }
@@ -89,31 +98,37 @@ pub fn fast_math() -> bool {
     Context::current().fast_math
 }
 
-/// Runs `f` with operators that may take kernels which multiply less and round more, or may not; gradients do as their
-/// forward pass did. So far these are 3×3 convolutions of stride 1, by Winograd's F(4×4, 3×3)
-/// ([`crate::backend::cpu::winograd`]), on the CPU and in f32. What comes out is as independent of the number of threads
-/// as ever.
+/// Runs `f` with operators that may take kernels which multiply less and round more, or may not; the
+/// gradients of what is recorded in it are computed likewise, wherever the backward pass runs. So far these
+/// are 3×3 convolutions of stride 1, by Winograd's F(4×4, 3×3) ([`crate::backend::cpu::winograd`]), on the
+/// CPU and in f32. What comes out is as independent of the number of threads as ever.
 pub fn with_fast_math<R>(fast_math: bool, f: impl FnOnce() -> R) -> R {
     Context { fast_math, ..Context::current() }.scope(f)
 }
 
-/// That of the operators this thread runs now.
+/// The precision of the operators this thread runs now.
 pub fn precision() -> Precision {
     Context::current().precision
 }
 
-/// Runs `f` with operators in this precision; gradients have the one their forward pass had.
+/// Runs `f` with operators in this precision; the gradients of what is recorded in it are computed in it
+/// too, wherever the backward pass runs.
 pub fn with_precision<R>(precision: Precision, f: impl FnOnce() -> R) -> R {
     Context { precision, ..Context::current() }.scope(f)
 }
 
-/// Runs `f` with convolutions on a device in tiles of this size, 64 or 128, whatever suits their shapes: for tests and
-/// benchmarks.
+/// Runs `f` with a device's convolutions in tiles of `size` × `size`, whatever suits their shapes: for
+/// tests and benchmarks.
+///
+/// # Panics
+/// Where `size` is neither 64 nor 128: there are no other kernels.
 pub fn with_conv_tile<R>(size: usize, f: impl FnOnce() -> R) -> R {
+    assert!([64, 128].contains(&size), "expected tiles of 64 or 128, got {size}");
     Context { conv_tile: Some(size), ..Context::current() }.scope(f)
 }
 
-/// Runs operators of a device. Those of the CPU run on one of its threads ([`threads::enter`]), in this thread's context.
+/// Runs the operators of `f` where those of a device should run: the CPU's on one of the pool's threads
+/// ([`threads::enter`]), in this thread's context; a device's right here.
 pub(crate) fn on_threads<R: Send>(device: Device, f: impl FnOnce() -> R + Send) -> R {
     if device != Device::Cpu {
         return f();
@@ -153,6 +168,12 @@ mod tests {
         assert_eq!(here, (false, Isa::Portable, true, Precision::Tf32, Some(64)));
         assert_eq!(there, here);
         assert_eq!((seen(), on_threads(Device::Cpu, seen)), (before, before));
+    }
+
+    #[test]
+    #[should_panic(expected = "expected tiles of 64 or 128, got 32")]
+    fn a_tile_of_another_size_is_refused() {
+        with_conv_tile(32, || ());
     }
 
     #[test]

@@ -13,9 +13,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// An operator was handed tensors whose shapes do not fit together.
+    /// An operator was handed tensors whose shapes (or, where it says so, types and devices) do not fit
+    /// together.
     Shape {
-        /// The operator, as `ops` names it.
+        /// The operator or function.
         op: &'static str,
         /// The shapes it takes.
         expected: String,
@@ -24,7 +25,7 @@ pub enum Error {
     },
     /// An operator was handed a tensor of an element type it does not take.
     DType {
-        /// The operator, as `ops` names it.
+        /// The operator or function.
         op: &'static str,
         /// The element types it takes.
         expected: String,
@@ -124,9 +125,10 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     }
     let mut safe = String::with_capacity(text.len() + 8);
     for c in text.chars() {
-        match unprintable(c) {
-            true => safe.extend(c.escape_default()),
-            false => safe.push(c),
+        if unprintable(c) {
+            safe.extend(c.escape_default());
+        } else {
+            safe.push(c);
         }
     }
     Cow::Owned(safe)

@@ -1,14 +1,16 @@
 //! A deep-learning engine written from scratch, small enough to be read: tensors, automatic differentiation,
 //! the operators of convolutional networks with their kernels for CPUs and NVIDIA GPUs, and a pipeline from
-//! images to a submission.
+//! images to a competition's submission file.
 //!
 //! Four steps lead from an array to a network that learns. Each block runs as it stands; `examples/` has
 //! longer ones, numbered.
 //!
 //! # 1. Tensors
 //!
-//! A [`Tensor`] is a [`Shape`] of at most four axes and shared memory. Operators are methods (and functions,
-//! in [`ops`]), and `+ − * /`; each gives a [`Result`], for shapes may not fit together.
+//! A [`Tensor`] is a [`Shape`] of at most four axes and shared memory. Operators are methods (and
+//! functions, in [`ops`]), and `+ − * /`; each gives a [`Result`], for shapes may not fit together. A
+//! `Result` may be one operand, so that a chain needs one `?`; of two results, the first takes its own:
+//! `((&a * &b)? + &c * &d)?`.
 //!
 //! ```
 //! use atrous::prelude::*;
@@ -26,8 +28,8 @@
 //!
 //! # 2. Gradients
 //!
-//! [`Tensor::leaf`] says what gradients are wanted by; [`Tensor::backward`] gives them ([`autograd`]). A
-//! differentiable operator of one's own is an [`autograd::Function`].
+//! [`Tensor::leaf`] says what gradients are wanted with respect to; [`Tensor::backward`] gives them
+//! ([`autograd`]). A differentiable operator of one's own is an [`autograd::Function`].
 //!
 //! ```
 //! # use atrous::prelude::*;
@@ -42,14 +44,14 @@
 //!
 //! A network may be any function of tensors and leaves. As a [`nn::Graph`] of named layers it knows its
 //! parameters, can be summed up, saved, given Keras' or PyTorch's weights, and rewritten into a faster one
-//! ([`nn`]); [`models`] has six.
+//! ([`nn`]); [`models`] has well-known ones.
 //!
 //! ```
 //! # use atrous::prelude::*;
 //! let mut graph = Graph::new("small", "input", [8, 8, 3]);
 //! let features = Layer::conv2d(4, 3).with_activation(Activation::Relu);
 //! graph.chain(graph.input(), [features, Layer::GlobalAveragePooling2D, Layer::dense(2)])?;
-//! let model = Model::new(graph, 1);
+//! let model = Model::new(graph, 1); // initial weights from seed 1
 //! let pass = model.run(&Tensor::rand([5, 8, 8, 3], 7), Mode::infer())?;
 //! assert_eq!(pass.output.shape()[..], [5, 2]);
 //! # Ok::<(), Error>(())
@@ -67,7 +69,7 @@
 //! let mut parameters = [Tensor::zeros([2, 1]).leaf(), Tensor::zeros([1]).leaf()];
 //! let mut adam = Optimizer::adam(0.1)?;
 //! for _ in 0..100 {
-//!     let loss = x.dense(&parameters[0], &parameters[1])?.binary_cross_entropy(&y)?;
+//!     let loss = x.dense(&parameters[0], &parameters[1])?.binary_cross_entropy_with_logits(&y)?;
 //!     adam.step(&mut parameters, &loss.backward()?)?;
 //! }
 //! let logits = x.dense(&parameters[0], &parameters[1])?.to_vec_f64();
@@ -77,10 +79,11 @@
 //!
 //! # To read it
 //!
-//! In this order: [`tensor`] (a shape and shared memory), [`autograd`] (the tape), [`ops`] (one module an
-//! operator: formula, reference, fast kernel, gradient, cases), [`backend`] (what the kernels share), [`nn`]
-//! and [`models`] (networks as named layers), [`losses`], [`optimizers`], [`data`], `train`, `weights`,
-//! [`predict`], [`eval`], [`attack`].
+//! In this order: [`pool`] (buffers, which are reused; what a fresh one holds is unspecified), [`context`]
+//! (what operators go by: on the tape or off it, precision), [`tensor`] (a shape and shared memory),
+//! [`autograd`] (the tape), [`ops`] (one module an operator: formula, reference, fast kernel, gradient,
+//! cases), [`backend`] (what the kernels share), [`nn`] and [`models`] (networks as named layers),
+//! [`losses`], [`optimizers`], [`data`], `train`, `weights`, [`predict`], [`eval`], [`attack`].
 
 pub mod activation;
 pub mod attack;

@@ -5,16 +5,21 @@ use crate::error::{Error, Result};
 use crate::random::{Stream, domain};
 use crate::tensor::{DType, Tensor};
 
-/// Elements of each input that are moved.
+/// Elements of each input that are perturbed.
 const PROBES: usize = 64;
 
 /// Compares the gradients of `f` with central differences, (f(x + h) − f(x − h)) / 2h: an error that names
-/// the first input and element at which they differ.
+/// the first input and element at which they differ. It is PyTorch's `gradcheck`.
 ///
-/// A result of more than one element is weighted by random numbers first. Of each input at most 64 elements
-/// are moved, chosen at random, the same each time. With f64 inputs h is 10⁻⁵ and a difference of 10⁻⁶ of the
-/// input's largest gradient is allowed; with f32 inputs they are 10⁻² and 10⁻², which finds a wrong formula
-/// and no more. Inputs should stay away from kinks (ReLU's 0), where there is no derivative.
+/// The scalar whose gradients they are is the sum of the result's elements, each weighted by a random
+/// number from −1 to 1, the same each time. Of each input at most 64 elements are perturbed, chosen at
+/// random, the same each time. With f64 inputs h is 10⁻⁵, and a difference of 10⁻⁶ of the input's largest
+/// gradient is allowed (of 10⁻³, where no gradient is larger); with f32 inputs both are 10⁻², which finds a
+/// wrong formula and no more.
+///
+/// Inputs are f32 or f64, and `f` differentiable with respect to all of them: what has no gradient, as
+/// labels, is to be captured by `f`. They should stay away from kinks (ReLU's 0), where there is no
+/// derivative.
 ///
 /// ```
 /// use atrous::{Tensor, autograd::check_gradients, ops};
@@ -27,6 +32,10 @@ pub fn check_gradients<const N: usize>(
     f: impl Fn([&Tensor; N]) -> Result<Tensor>,
     inputs: [&Tensor; N],
 ) -> Result<()> {
+    if let Some(i) = inputs.iter().position(|input| input.dtype() == DType::U8) {
+        let got = format!("U8 as input {i}");
+        return Err(Error::DType { op: OP, expected: "F32 or F64".into(), got });
+    }
     let leaves = inputs.map(Tensor::leaf);
     let output = f(leaves.each_ref())?;
     if !output.needs_grad() {
@@ -38,12 +47,12 @@ pub fn check_gradients<const N: usize>(
     let mut stream = Stream::new(0, &[domain::TEST]);
     let weights: Vec<f64> =
         (0..output.shape().elements()).map(|_| stream.uniform(-1.0, 1.0) as f64).collect();
-    let upstream = moved(&output, &weights)?;
+    let upstream = with_values(&output, &weights)?;
     let gradients = output.backward_from(upstream.clone())?;
     let weights = upstream.to_vec_f64();
     let probe = |i: usize, values: &[f64]| -> Result<f64> {
         let mut inputs = inputs.map(Tensor::detach);
-        inputs[i] = moved(&inputs[i], values)?;
+        inputs[i] = with_values(&inputs[i], values)?;
         let output = no_grad(|| f(inputs.each_ref()))?.to_vec_f64();
         Ok(output.iter().zip(&weights).map(|(y, weight)| y * weight).sum())
     };
@@ -78,8 +87,8 @@ pub fn check_gradients<const N: usize>(
 
 const OP: &str = "check_gradients";
 
-/// A tensor like `x` of other values.
-fn moved(x: &Tensor, values: &[f64]) -> Result<Tensor> {
+/// Other values in a tensor of the shape, type and device of `x`.
+fn with_values(x: &Tensor, values: &[f64]) -> Result<Tensor> {
     Tensor::from_slice(values, x.shape())?.to_dtype(x.dtype()).to_device(x.device())
 }
 
@@ -89,7 +98,8 @@ mod tests {
     use super::*;
     use crate::ops::{mul, scale, sum};
 
-    /// c · a · b, with a gradient by b that is `by_b` times what it should be, or of another shape.
+    /// c · a · b, with a gradient with respect to b that is `by_b` times what it should be, or of another
+    /// shape.
     struct Product {
         by_b: f64,
         scalar: bool,
@@ -135,6 +145,13 @@ mod tests {
     }
 
     #[test]
+    fn bytes_have_no_gradients_to_check() {
+        let [a, bytes] = [Tensor::from([1.0f64, 2.0]), Tensor::from_u8(&[1, 2], [2]).unwrap()];
+        let error = check_gradients(|[a, _]| Ok(a.clone()), [&a, &bytes]).unwrap_err();
+        assert!(matches!(error, Error::DType { .. }) && error.to_string().ends_with("U8 as input 1"));
+    }
+
+    #[test]
     fn what_leaves_the_tape_has_no_gradients_to_check() {
         let [a, _] = pair();
         let error = check_gradients(|[a]| Ok(a.detach()), [&a]).unwrap_err().to_string();
@@ -146,7 +163,8 @@ mod tests {
         let [a, b] = pair().map(|x| x.leaf());
         let y = Product { by_b: 1.0, scalar: true }.apply([&a, &b]).unwrap();
         let error = sum(&y).unwrap().backward().err().unwrap().to_string();
-        let expected = "product: expected a gradient of [3] F64 on cpu by input 1, got [] F64 on cpu";
+        let expected = "product: expected a gradient of [3] F64 on cpu with respect to input 1, \
+                        got [] F64 on cpu";
         assert_eq!(error, expected);
     }
 

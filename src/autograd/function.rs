@@ -51,8 +51,9 @@ pub trait Function<const N: usize>: Sized + Send + 'static {
     /// The result, and what to save. Runs off the tape: the operators in it leave no nodes.
     fn forward(&self, inputs: [&Tensor; N]) -> Result<(Tensor, Self::Saved)>;
 
-    /// Of the gradient of a loss by the output (of its shape and type) the gradients by the inputs, each of
-    /// its input's shape and type; None by what has no gradient, as labels.
+    /// Of the gradient of a loss with respect to the output (of its shape and type) those with respect to the
+    /// inputs, each of its input's shape, type and device; None where there is none, as for labels. Runs off
+    /// the tape, with the precision and the fast math of the forward pass.
     fn backward(&self, saved: Self::Saved, gradient: Tensor) -> Result<[Option<Tensor>; N]>;
 
     /// Runs it on tensors. The result is on the tape where one of them is.
@@ -65,27 +66,16 @@ pub trait Function<const N: usize>: Sized + Send + 'static {
         if !Needs::of(inputs).any() {
             return Ok(output.detach());
         }
-        let expected = inputs.map(kind);
+        let specs = inputs.map(Tensor::spec);
         Ok(record(Self::NAME, inputs, output.detach(), move |gradient| {
             let gradients = self.backward(saved, gradient)?;
-            for (i, (gradient, expected)) in gradients.iter().zip(expected).enumerate() {
-                match gradient.as_ref().map(kind) {
-                    Some(got) if got != expected => {
-                        return Err(Error::Shape {
-                            op: Self::NAME,
-                            expected: format!("a gradient of {expected} by input {i}"),
-                            got,
-                        });
-                    }
-                    _ => {}
+            for (i, (gradient, spec)) in gradients.iter().zip(specs).enumerate() {
+                if let Some(got) = gradient.as_ref().map(Tensor::spec).filter(|&got| got != spec) {
+                    let expected = format!("a gradient of {spec} with respect to input {i}");
+                    return Err(Error::shape(Self::NAME, expected, got));
                 }
             }
             Ok(gradients.map(|gradient| gradient.map(|gradient| gradient.detach())))
         }))
     }
-}
-
-/// `[2×3] F32 on cpu`
-fn kind(tensor: &Tensor) -> String {
-    format!("{} {:?} on {}", tensor.shape(), tensor.dtype(), tensor.device())
 }

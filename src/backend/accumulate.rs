@@ -1,4 +1,5 @@
-//! The arithmetic of the tape itself: gradients begin as ones, and shares are added up.
+//! The arithmetic of the tape itself: gradients begin as ones (on a device, of [`fill`]), and shares are
+//! added up.
 
 use crate::backend::cpu::{simd, threads};
 use crate::backend::cuda::{Cuda, Kernel, LaunchConfig, arguments};
@@ -6,67 +7,47 @@ use crate::context::isa;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::pool::Buffer;
-use crate::tensor::{DType, Real, Tensor};
+use crate::tensor::{DType, Real, Shape, Tensor};
 
-impl Tensor {
-    /// As many elements of this value as `self` has, of its type and on its device; an error where a device fails.
-    pub fn full_like(&self, value: f64) -> Result<Self> {
-        let (shape, n) = (self.shape(), self.shape().elements());
-        match (self.device(), self.dtype()) {
-            (Device::Cpu, DType::F32) => Ok(Tensor::full(shape, value as f32)),
-            (Device::Cpu, DType::F64) => Ok(Tensor::from_buffer(Buffer::filled(n, value), shape)),
-            (device, DType::U8) => Tensor::from_u8(&vec![value as u8; n], shape)?.to_device(device),
-            (device, _) => {
-                let cuda = Cuda::get(device)?;
-                let y = cuda.allocate(n, DType::F32)?;
-                let kernel = Kernel::of("elementwise", "elementwise_fill");
-                // SAFETY: y is n floats, new.
-                unsafe {
-                    cuda.launch(
-                        kernel,
-                        LaunchConfig::elements(n),
-                        &arguments![&y, n as i64, value as f32],
-                    )?
-                };
-                Ok(Tensor::from_memory(y, shape))
-            }
-        }
-    }
-
-    /// [`Tensor::full_like`] with zeros.
-    pub fn zeros_like(&self) -> Result<Self> {
-        self.full_like(0.0)
-    }
-
-    /// [`Tensor::full_like`] with ones.
-    pub fn ones_like(&self) -> Result<Self> {
-        self.full_like(1.0)
-    }
+/// f32 numbers of one value on a device.
+pub(crate) fn fill(device: Device, shape: Shape, value: f32) -> Result<Tensor> {
+    let (cuda, n) = (Cuda::get(device)?, shape.elements());
+    let y = cuda.allocate(n, DType::F32)?;
+    let kernel = Kernel::of("elementwise", "elementwise_fill");
+    // SAFETY: y is n floats, new.
+    unsafe { cuda.launch(kernel, LaunchConfig::elements(n), &arguments![&y, n as i64, value])? };
+    Ok(Tensor::from_memory(y, shape))
 }
 
-/// sum + share, of one shape, type and device, into the memory of `sum` when nobody else sees it.
+/// sum + share, of one shape, type (f32 or f64) and device, into the memory of `sum` when nobody else sees
+/// it.
 pub(crate) fn accumulate(mut sum: Tensor, share: &Tensor) -> Result<Tensor> {
-    let of = |t: &Tensor| (t.shape(), t.dtype(), t.device());
-    if of(&sum) != of(share) {
-        let tell = |t: &Tensor| format!("{} {:?} on `{}`", t.shape(), t.dtype(), t.device());
-        return Err(Error::shape("backward", format!("a gradient of {}", tell(&sum)), tell(share)));
+    let (op, spec) = ("backward", sum.spec());
+    if spec != share.spec() {
+        return Err(Error::shape(op, format!("a gradient of {spec}"), share.spec()));
     }
-    if sum.device() != Device::Cpu {
-        let (cuda, n) = (Cuda::get(sum.device())?, sum.shape().elements());
-        let out = match sum.is_unique() {
-            true => sum.detach(),
-            false => Tensor::from_memory(cuda.allocate(n, DType::F32)?, sum.shape()),
-        };
-        let kernel = Kernel::of("elementwise", "elementwise_accumulate");
-        let all = arguments![sum.memory(), share.memory(), out.memory(), n as i64];
-        // SAFETY: all are n floats; the last is new, or the sum's own and nobody else's.
-        unsafe { cuda.launch(kernel, LaunchConfig::elements(n), &all)? };
-        return Ok(out);
+    match (spec.device, spec.dtype) {
+        (Device::Cpu, DType::F32) => Ok(add::<f32>(sum, share)),
+        (Device::Cpu, DType::F64) => Ok(add::<f64>(sum, share)),
+        (device, DType::F32) => {
+            let (cuda, n) = (Cuda::get(device)?, spec.shape.elements());
+            let out = if sum.is_unique() {
+                sum.detach()
+            } else {
+                Tensor::from_memory(cuda.allocate(n, DType::F32)?, spec.shape)
+            };
+            let kernel = Kernel::of("elementwise", "elementwise_accumulate");
+            let all = arguments![sum.memory(), share.memory(), out.memory(), n as i64];
+            // SAFETY: all are n floats, as their specs say; the last is new, or the sum's own and nobody
+            // else's.
+            unsafe { cuda.launch(kernel, LaunchConfig::elements(n), &all)? };
+            Ok(out)
+        }
+        (_, dtype) => {
+            let got = format!("gradients of {dtype:?} to add");
+            Err(Error::DType { op, expected: "F32 or F64".into(), got })
+        }
     }
-    Ok(match sum.dtype() {
-        DType::F64 => add::<f64>(sum, share),
-        _ => add::<f32>(sum, share),
-    })
 }
 
 fn add<T: Real>(mut sum: Tensor, share: &Tensor) -> Tensor {
@@ -93,4 +74,25 @@ fn add<T: Real>(mut sum: Tensor, share: &Tensor) -> Tensor {
         );
     });
     Tensor::from_buffer(out, shape)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gradients_of_bytes_are_an_error_and_no_sum() {
+        let bytes = Tensor::from_u8(&[1, 2], [2]).unwrap();
+        let error = accumulate(bytes.clone(), &bytes).err().unwrap();
+        let text = "backward: expected element type F32 or F64, got gradients of U8 to add";
+        assert_eq!(error.to_string(), text);
+        assert!(matches!(error, Error::DType { .. }));
+    }
+
+    #[test]
+    fn shares_that_differ_are_an_error_that_describes_both() {
+        let [a, b] = [Tensor::zeros([2]), Tensor::zeros([2]).to_dtype(DType::F64)];
+        let error = accumulate(a, &b).err().unwrap().to_string();
+        assert_eq!(error, "backward: expected a gradient of [2] F32 on cpu, got [2] F64 on cpu");
+    }
 }

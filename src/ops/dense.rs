@@ -184,7 +184,7 @@ mod cpu {
     }
 
     pub fn kernel_gradient(g: DenseGeometry, dy: &Tensor, x: &Tensor) -> Gradient {
-        if is_skinny(isa(), g.batch) && low_rank::holds(g.batch) {
+        if is_skinny(isa(), g.batch) && low_rank::may_stay_factored(g.batch) {
             return Gradient::LowRank(LowRankGrad::new(x, dy));
         }
         let mut dw = Buffer::<f32>::new(g.inputs * g.outputs);

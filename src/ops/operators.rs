@@ -249,7 +249,10 @@ mod tests {
         same(rows.dense(&w, &c), ops::dense(&rows, &w, Some(&c)));
         let flags = Tensor::from([[0.0f32, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]);
         let numbers = Tensor::from([1.0f32, 3.0]);
-        same(rows.binary_cross_entropy(&flags), ops::binary_cross_entropy(&rows, &flags, None));
+        same(
+            rows.binary_cross_entropy_with_logits(&flags),
+            ops::binary_cross_entropy(&rows, &flags, None),
+        );
         same(rows.softmax_cross_entropy(&flags), rows.sparse_softmax_cross_entropy(&numbers));
     }
 }

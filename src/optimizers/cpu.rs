@@ -64,10 +64,7 @@ pub(super) fn sum_of_squares(updates: &[Update]) -> f64 {
         threads::map(pieces.len(), piece).into_iter().sum()
     }
     let square = |Update { gradient, .. }: &Update| {
-        let gradient = match gradient {
-            Gradient::Dense(gradient) => gradient,
-            Gradient::LowRank(factors) => low_rank::dense(factors),
-        };
+        let gradient = gradient.to_dense();
         match gradient.dtype() {
             DType::F64 => pieces(gradient.values::<f64>()),
             _ => pieces(gradient.values::<f32>()),

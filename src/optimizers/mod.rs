@@ -269,7 +269,7 @@ impl Optimizer {
                 let message = format!("expected leaves (`Tensor::leaf`), got none at parameter {index}");
                 return Err(Error::argument("optimizer", message));
             }
-            if let Some(gradient) = gradients.get_as_it_is(parameter).cloned() {
+            if let Some(gradient) = gradients.get_gradient(parameter).cloned() {
                 updates.push(Update { index, parameter, gradient, group: Group::Head });
             }
         }
@@ -352,7 +352,7 @@ impl Optimizer {
         clip: Option<f32>,
     ) -> Result<()> {
         let mut gradients = loss.backward()?;
-        let gradients = pass.leaves.iter().map(|leaf| gradients.take_as_it_is(leaf)).collect();
+        let gradients = pass.leaves.iter().map(|leaf| gradients.take_gradient(leaf)).collect();
         let moving = pass.moving;
         // The leaves share the parameters' memory: gone, the parameters can change in place.
         drop((pass.leaves, pass.output, pass.logits, loss));

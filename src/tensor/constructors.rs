@@ -5,7 +5,9 @@
 //! arrays of at most four lengths, which the compiler checks; shapes that a user or a file gives go through
 //! [`Shape::checked`], or to [`Tensor::from_slice`], which have an error for what is no shape.
 
-use super::{IntoShape, Real, Shape, Storage, Tensor};
+use super::{DType, IntoShape, Real, Shape, Storage, Tensor};
+use crate::backend::accumulate::fill;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::pool::Buffer;
 use crate::random::{Stream, domain};
@@ -42,21 +44,49 @@ impl Tensor {
     /// All elements `value`, f32.
     ///
     /// # Panics
-    /// With [`crate::pool::OutOfMemory`] where there is no memory for so many elements, as everything that
-    /// makes tensors.
+    /// Where lengths are no shape ([`Shape::checked`] has an error then); with [`crate::pool::OutOfMemory`]
+    /// where there is no memory for so many elements, as everything that makes tensors.
     pub fn full(shape: impl Into<Shape>, value: f32) -> Self {
         let shape = shape.into();
         Self::from_buffer(Buffer::filled(shape.elements(), value), shape)
     }
 
-    /// All elements 0, f32. See [`Tensor::full`].
+    /// All elements 0, f32.
+    ///
+    /// # Panics
+    /// As [`Tensor::full`].
     pub fn zeros(shape: impl Into<Shape>) -> Self {
         Self::full(shape, 0.0)
     }
 
-    /// All elements 1, f32. See [`Tensor::full`].
+    /// All elements 1, f32.
+    ///
+    /// # Panics
+    /// As [`Tensor::full`].
     pub fn ones(shape: impl Into<Shape>) -> Self {
         Self::full(shape, 1.0)
+    }
+
+    /// A tensor of `self`'s shape, type and device, filled with `value`; off the tape. u8 truncates it as
+    /// [`Tensor::to_dtype`] does. An error where a device fails.
+    pub fn full_like(&self, value: f64) -> Result<Self> {
+        let (shape, n) = (self.shape(), self.shape().elements());
+        match (self.device(), self.dtype()) {
+            (Device::Cpu, DType::F32) => Ok(Tensor::full(shape, value as f32)),
+            (Device::Cpu, DType::F64) => Ok(Tensor::from_buffer(Buffer::filled(n, value), shape)),
+            (device, DType::U8) => Tensor::from_u8(&vec![value as u8; n], shape)?.to_device(device),
+            (device, _) => fill(device, shape, value as f32),
+        }
+    }
+
+    /// [`Tensor::full_like`] with zeros.
+    pub fn zeros_like(&self) -> Result<Self> {
+        self.full_like(0.0)
+    }
+
+    /// [`Tensor::full_like`] with ones.
+    pub fn ones_like(&self) -> Result<Self> {
+        self.full_like(1.0)
     }
 
     /// `[n, n]`: 1 on the diagonal, 0 elsewhere.
@@ -81,14 +111,15 @@ impl Tensor {
     /// ```
     pub fn arange(start: f32, end: f32, step: f32) -> Result<Self> {
         let [start, end, step] = [start, end, step].map(f64::from);
-        let count = ((end - start) / step).ceil();
-        if !count.is_finite() || step == 0.0 {
-            let message =
-                format!("expected finite bounds and a step other than 0, got {start}, {end}, {step}");
+        if ![start, end, step].iter().all(|x| x.is_finite()) || step == 0.0 {
+            let message = format!(
+                "expected finite bounds and a finite step other than 0, got {start}, {end}, {step}"
+            );
             return Err(Error::argument("Tensor::arange", message));
         }
-        let shape = (count.max(0.0) as usize).into_shape()?;
-        Ok(Self::made(shape, |i| (start + i as f64 * step) as f32))
+        let count = ((end - start) / step).ceil().max(0.0);
+        let shape = (count as usize).into_shape()?;
+        Ok(Self::from_fn(shape, |i| (start + i as f64 * step) as f32))
     }
 
     /// `[count]`: evenly spaced from `start` to `end`, both included. An error for what is not finite.
@@ -105,7 +136,7 @@ impl Tensor {
             return Err(Error::argument("Tensor::linspace", message));
         }
         let gaps = count.saturating_sub(1).max(1) as f64;
-        Ok(Self::made(count.into_shape()?, |i| (start + (end - start) * (i as f64 / gaps)) as f32))
+        Ok(Self::from_fn(count.into_shape()?, |i| (start + (end - start) * (i as f64 / gaps)) as f32))
     }
 
     /// Uniform in [0, 1): the same numbers for the same seed, on every machine.
@@ -117,24 +148,24 @@ impl Tensor {
     /// ```
     pub fn rand(shape: impl Into<Shape>, seed: u64) -> Self {
         let mut stream = Stream::new(seed, &[domain::TENSOR, 0]);
-        Self::made(shape.into(), |_| stream.unit())
+        Self::from_fn(shape.into(), |_| stream.unit())
     }
 
     /// Uniform in [low, high); see [`Tensor::rand`].
     pub fn rand_uniform(shape: impl Into<Shape>, low: f32, high: f32, seed: u64) -> Self {
         let mut stream = Stream::new(seed, &[domain::TENSOR, 0]);
-        Self::made(shape.into(), |_| stream.uniform(low, high))
+        Self::from_fn(shape.into(), |_| stream.uniform(low, high))
     }
 
     /// Normal with mean 0 and variance 1: the same numbers for the same seed (on other systems up to what
     /// their ln and cos round otherwise).
     pub fn randn(shape: impl Into<Shape>, seed: u64) -> Self {
         let mut stream = Stream::new(seed, &[domain::TENSOR, 1]);
-        Self::made(shape.into(), |_| stream.normal())
+        Self::from_fn(shape.into(), |_| stream.normal())
     }
 
     /// Elements as a function of their position gives them, asked in order.
-    fn made(shape: Shape, mut value: impl FnMut(usize) -> f32) -> Self {
+    fn from_fn(shape: Shape, mut value: impl FnMut(usize) -> f32) -> Self {
         let mut buffer = Buffer::new(shape.elements());
         buffer.iter_mut().enumerate().for_each(|(i, x)| *x = value(i));
         Self::from_buffer(buffer, shape)
@@ -144,15 +175,17 @@ impl Tensor {
 /// The shape, if it has so many elements.
 fn as_many(what: &'static str, values: usize, shape: impl IntoShape) -> Result<Shape> {
     let shape = shape.into_shape()?;
-    match values == shape.elements() {
-        true => Ok(shape),
-        false => {
-            Err(Error::shape(what, format!("{} values for shape {shape}", shape.elements()), values))
-        }
+    let expected = shape.elements();
+    if values != expected {
+        return Err(Error::shape(what, format!("{expected} values for shape {shape}"), values));
     }
+    Ok(shape)
 }
 
 /// Values as they are written down, in nested arrays: `Tensor::from([[1.0f32, 2.0], [3.0, 4.0]])`.
+///
+/// A bare `1.0` is f64 in Rust, and operators take no f64 beside f32: one of the numbers is to be written
+/// `1.0f32`.
 impl<T: Real> From<T> for Tensor {
     fn from(value: T) -> Self {
         Tensor::scalar(value)
@@ -177,9 +210,17 @@ impl<T: Real, const A: usize, const B: usize, const C: usize> From<[[[T; C]; B];
     }
 }
 
+impl<T: Real, const A: usize, const B: usize, const C: usize, const D: usize> From<[[[[T; D]; C]; B]; A]>
+    for Tensor
+{
+    fn from(values: [[[[T; D]; C]; B]; A]) -> Self {
+        let flat = values.as_flattened().as_flattened().as_flattened();
+        Tensor::from_buffer(Buffer::from_slice(flat), [A, B, C, D])
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::DType;
     use super::*;
     use approx::assert_relative_eq;
 
@@ -196,10 +237,15 @@ mod tests {
 
     #[test]
     fn ranges_without_an_end_are_errors() {
-        for (a, b, step) in
-            [(0.0, 1.0, 0.0), (0.0, f32::NAN, 1.0), (0.0, f32::INFINITY, 1.0), (0.0, 0.0, 0.0)]
-        {
-            assert!(Tensor::arange(a, b, step).is_err(), "{a} {b} {step}");
+        for (a, b, step) in [
+            (0.0, 1.0, 0.0),
+            (0.0, f32::NAN, 1.0),
+            (0.0, f32::INFINITY, 1.0),
+            (0.0, 0.0, 0.0),
+            (0.0, 5.0, f32::INFINITY),
+        ] {
+            let error = Tensor::arange(a, b, step).err().map(|error| error.to_string());
+            assert!(error.is_some_and(|error| error.contains("a finite step")), "{a} {b} {step}");
         }
         assert!(Tensor::arange(0.0, f32::MAX, f32::MIN_POSITIVE).is_err());
         assert!(Tensor::linspace(f32::NAN, 1.0, 2).is_err());
@@ -233,11 +279,13 @@ mod tests {
 
     #[test]
     fn arrays_become_tensors_of_as_many_axes() {
-        assert_eq!(Tensor::from(2.0f64).shape().len(), 0);
+        assert_eq!(Tensor::from(2.0f64).shape().rank(), 0);
         assert_eq!(Tensor::from([1.0f32, 2.0]).shape()[..], [2]);
         assert_eq!(Tensor::from([[1.0f32, 2.0, 3.0]; 2]).shape()[..], [2, 3]);
         let x = Tensor::from([[[1.0f64], [2.0]], [[3.0], [4.0]]]);
         assert_eq!((&x.shape()[..], x.to_vec_f64()), (&[2, 2, 1][..], vec![1.0, 2.0, 3.0, 4.0]));
+        let x = Tensor::from([[[[1.0f32, 2.0]], [[3.0, 4.0]], [[5.0, 6.0]]]]);
+        assert_eq!((&x.shape()[..], x.to_vec_f64()[4]), (&[1, 3, 1, 2][..], 5.0));
     }
 
     #[test]

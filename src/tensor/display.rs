@@ -2,8 +2,9 @@
 //!
 //! Rows stand under each other and columns are aligned; numbers have at most four digits after the point
 //! (`{:.2}` asks for two) and no zeros at their end; all are written with an exponent where one is 10⁸ or
-//! more, smaller than 10⁻⁴, or a thousand times as large as another. Of more than a thousand elements the
-//! first and last three of each axis are shown.
+//! more, smaller than 10⁻⁴, or more than a thousand times as large as another. `nan` and `inf` are
+//! right-aligned with the numbers' last digits. Of more than a thousand elements the first and last three
+//! of each axis are shown, and without elements it is `[]`, however long the other axes are.
 
 use super::{DType, Tensor};
 use crate::device::Device;
@@ -24,6 +25,9 @@ impl fmt::Display for Tensor {
             Ok(here) => here,
             Err(error) => return write!(f, "({error})"),
         };
+        if here.shape().elements() == 0 {
+            return f.write_str("[]");
+        }
         let axes = here.shape().to_vec();
         let summarised = here.shape().elements() > THRESHOLD;
         let values: Vec<f64> = shown(&axes, summarised).into_iter().map(|at| here.at(at)).collect();
@@ -43,7 +47,7 @@ impl fmt::Debug for Tensor {
         if self.device() != Device::Cpu {
             write!(f, " on {}", self.device())?;
         }
-        let separator = if self.shape().len() > 1 { "\n" } else { " " };
+        let separator = if self.shape().rank() > 1 && self.shape().elements() > 0 { "\n" } else { " " };
         write!(f, "{separator}{self}")
     }
 }
@@ -61,9 +65,10 @@ impl Tensor {
 
 /// The positions along an axis that are shown.
 fn positions(length: usize, summarised: bool) -> Vec<usize> {
-    match summarised && length > 2 * EDGE {
-        true => (0..EDGE).chain(length - EDGE..length).collect(),
-        false => (0..length).collect(),
+    if summarised && length > 2 * EDGE {
+        (0..EDGE).chain(length - EDGE..length).collect()
+    } else {
+        (0..length).collect()
     }
 }
 
@@ -94,9 +99,10 @@ fn nested(
         items.push(nested(inner, summarised, words, indent + 1, width - 1));
     }
     let margin = " ".repeat(indent);
-    match inner.is_empty() {
-        true => format!("[{}]", wrapped(&items, &margin, width - 1)),
-        false => format!("[{}]", items.join(&format!("{}{margin}", "\n".repeat(inner.len())))),
+    if inner.is_empty() {
+        format!("[{}]", wrapped(&items, &margin, width - 1))
+    } else {
+        format!("[{}]", items.join(&format!("{}{margin}", "\n".repeat(inner.len()))))
     }
 }
 
@@ -153,7 +159,7 @@ impl Format {
             let after = if scientific { after.len() } else { after.trim_end_matches('0').len() };
             format.widths = [format.widths[0].max(before.len()), format.widths[1].max(after)];
         }
-        // What has no point ends where the others do.
+        // `nan` and `inf` end where the numbers do.
         for &value in values.iter().filter(|value| !value.is_finite()) {
             let length = special(value).len();
             format.widths[0] = format.widths[0].max(length.saturating_sub(format.widths[1]));
@@ -163,10 +169,9 @@ impl Format {
 
     /// A finite number, in front of the point and from it on; the exponent is not among them.
     fn parts(&self, value: f64) -> [String; 2] {
-        let text = match self.scientific {
-            true => format!("{value:.*e}", self.digits),
-            false => format!("{value:.*}", self.digits),
-        };
+        let digits = self.digits;
+        let text =
+            if self.scientific { format!("{value:.digits$e}") } else { format!("{value:.digits$}") };
         let mantissa = text.split('e').next().unwrap_or_default();
         let (before, after) = mantissa.split_once('.').unwrap_or((mantissa, ""));
         [before.to_string(), format!(".{after}")]
@@ -182,9 +187,10 @@ impl Format {
             return format!("{:>1$}", special(value), before + after + exponent);
         }
         let [whole, rest] = self.parts(value);
-        match self.scientific {
-            true => format!("{whole:>before$}{rest}{}", power(value, self.digits)),
-            false => format!("{whole:>before$}{:<after$}", rest.trim_end_matches('0')),
+        if self.scientific {
+            format!("{whole:>before$}{rest}{}", power(value, self.digits))
+        } else {
+            format!("{whole:>before$}{:<after$}", rest.trim_end_matches('0'))
         }
     }
 }
@@ -223,8 +229,11 @@ mod tests {
     #[test]
     fn a_tensor_without_axes_is_a_number_and_one_without_elements_a_pair_of_brackets() {
         assert_eq!(Tensor::scalar(0.1f32).to_string(), "0.1");
-        assert_eq!(Tensor::zeros([0]).to_string(), "[]");
-        assert_eq!(Tensor::zeros([2, 0]).to_string(), "[[]\n []]");
+        for axes in
+            [&[0][..], &[2, 0], &[0, 2], &[(1 << 60) - 1, 0], &[1_000_000_000, 0], &[0, 1 << 50, 3]]
+        {
+            assert_eq!(shown(&[], axes), "[]", "{axes:?}");
+        }
     }
 
     #[test]

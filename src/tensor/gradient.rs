@@ -1,9 +1,10 @@
 //! Gradients as the tape hands them on.
 
 use super::{Shape, Tensor};
+use crate::backend::cpu::low_rank;
 use std::sync::OnceLock;
 
-/// The gradient of a loss by one tensor.
+/// The gradient of a loss with respect to one tensor.
 #[derive(Clone)]
 pub enum Gradient {
     /// All elements.
@@ -12,18 +13,38 @@ pub enum Gradient {
     LowRank(LowRankGrad),
 }
 
+impl Gradient {
+    /// All elements: of factors, multiplied out at the first call and kept.
+    pub fn to_dense(&self) -> &Tensor {
+        match self {
+            Gradient::Dense(tensor) => tensor,
+            Gradient::LowRank(factors) => low_rank::to_dense(factors),
+        }
+    }
+
+    /// [`Gradient::to_dense`], for keeps.
+    pub fn into_dense(self) -> Tensor {
+        match self {
+            Gradient::Dense(tensor) => tensor,
+            Gradient::LowRank(factors) => low_rank::into_dense(factors),
+        }
+    }
+}
+
 impl From<Tensor> for Gradient {
     fn from(tensor: Tensor) -> Self {
         Gradient::Dense(tensor)
     }
 }
 
-/// xᵀ·g with x [rows, height] and g [rows, width], both f32 in the CPU's memory: [height, width], of rank `rows` at most.
+/// xᵀ·g with x [rows, height] and g [rows, width], both f32 in the CPU's memory: [height, width], of rank
+/// `rows` at most.
 ///
-/// The gradient of a dense layer's weights is one, with a row of x and of g a sample: 16 rows say what 100352 × 512
-/// numbers would. Written out, those are 205 MB, written once and read once again by the optimizer, beside the weights
-/// that it reads and writes anyway. So the gradient stays in its factors: an optimizer multiplies a few rows at a time,
-/// which stay in L2 (`backend/cpu/low_rank.rs`), and anybody else gets all of it when they ask for its elements.
+/// The gradient of a dense layer's weights is one, with a row of x and of g a sample: 16 rows say what
+/// 100352 × 512 numbers would. Written out, those are 205 MB, written once and read once again by the
+/// optimizer, beside the weights that it reads and writes anyway. So the gradient stays in its factors: an
+/// optimizer multiplies a few rows at a time, which stay in L2 (`backend/cpu/low_rank.rs`), and anybody
+/// else gets all of it when they ask for its elements.
 #[derive(Clone)]
 pub struct LowRankGrad {
     pub(crate) x: Tensor,

@@ -1,8 +1,14 @@
 //! `Tensor`: a shape, shared memory, and (when a gradient is wanted) its place on the tape.
 //!
-//! Contiguous, row-major, at most four axes: NHWC for images, HWIO for convolution kernels.
-//! There are no strides and no views. Cloning and reshaping share the memory; everything else is
-//! an operator in [`crate::ops`].
+//! Contiguous, row-major, at most four axes: NHWC for images, HWIO for convolution kernels. There are no
+//! strides and no views. Cloning and reshaping share the memory, a [`Buffer`] of the pool
+//! ([`crate::pool`]): an array that goes back there when the last tensor of it is dropped, to be handed to
+//! the next. Everything else is an operator in [`crate::ops`].
+//!
+//! The *tape* is the graph of operators that a tensor came from (PyTorch's `grad_fn`), kept only where a
+//! gradient is wanted: from a *leaf*, a tensor that [`Tensor::leaf`] has marked (PyTorch's
+//! `requires_grad_()`), on to all that operators make of it. [`Tensor::backward`] goes back through it
+//! ([`crate::autograd`]).
 
 #![warn(missing_docs)]
 
@@ -22,7 +28,22 @@ pub use storage::{DType, DeviceMemory, Real, Storage};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::pool::{self, Buffer};
+use std::fmt;
 use std::sync::Arc;
+
+/// What tensors must have in common for their elements to be added; shown as `[2×3] F32 on cpu`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TensorSpec {
+    pub shape: Shape,
+    pub dtype: DType,
+    pub device: Device,
+}
+
+impl fmt::Display for TensorSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?} on {}", self.shape, self.dtype, self.device)
+    }
+}
 
 /// An array of at most four axes, on a device, which operators may record on the tape.
 ///
@@ -66,6 +87,11 @@ impl Tensor {
         }
     }
 
+    /// Shape, type and device.
+    pub(crate) fn spec(&self) -> TensorSpec {
+        TensorSpec { shape: self.shape, dtype: self.dtype(), device: self.device() }
+    }
+
     /// Where the elements are and of what type.
     pub(crate) fn storage(&self) -> &Storage {
         &self.storage.values
@@ -107,12 +133,15 @@ impl Tensor {
         }
     }
 
-    /// The elements, for kernels: the operator's entry has checked the type.
+    /// The elements, for kernels: the public function in `ops` has checked the type.
     pub(crate) fn values<T: Real>(&self) -> &[T] {
-        self.as_slice().expect("the operator's entry checks the element type")
+        self.as_slice().expect("the public function in `ops` checks the element type")
     }
 
-    /// Which values these are: others, or the same written anew, have another version.
+    /// Which values these are, in the CPU's memory: others, or the same written anew, have another version.
+    /// What is derived from them (a layer's weights, packed for a kernel) is cached under it, as under
+    /// PyTorch's `_version`. Of a device's memory it says which memory it is and no more: kernels write
+    /// there under the same version.
     pub(crate) fn version(&self) -> u64 {
         self.storage.version
     }
@@ -125,7 +154,7 @@ impl Tensor {
         }
         Arc::get_mut(&mut self.storage)
             .and_then(|held| T::slice_of_mut(held.values_mut()))
-            .expect("the operator's entry checks the element type")
+            .expect("the public function in `ops` checks the element type")
     }
 
     /// True when nobody else sees this memory, so that it may be overwritten.
@@ -133,8 +162,10 @@ impl Tensor {
         Arc::get_mut(&mut self.storage).is_some()
     }
 
-    /// The elements as f64, whatever the type. Those of a device are fetched; a device that fails
-    /// meanwhile is a panic here, and an error of `Tensor::to_device`.
+    /// The elements as f64, whatever the type. Those of a device are fetched.
+    ///
+    /// # Panics
+    /// Where a device fails meanwhile; [`Tensor::to_device`] has an error for it.
     pub fn to_vec_f64(&self) -> Vec<f64> {
         match &self.storage.values {
             Storage::Device(memory) => {
@@ -154,7 +185,11 @@ impl Tensor {
         }
     }
 
-    /// The same values in another element type (off the tape).
+    /// The same values in another element type, off the tape: in the CPU's memory, unless they are of that
+    /// type already, when their memory is shared. To u8 they are truncated, and held to 0..=255 (NaN is 0).
+    ///
+    /// # Panics
+    /// As [`Tensor::to_vec_f64`].
     pub fn to_dtype(&self, dtype: DType) -> Self {
         if dtype == self.dtype() {
             return self.detach();
@@ -184,7 +219,8 @@ impl Tensor {
         self.with_shape(self.shape)
     }
 
-    /// The same values as a leaf of the tape: `backward` will report a gradient for it.
+    /// The same values, of f32 or f64, as a leaf of the tape: `backward` will report a gradient for it.
+    /// (Bytes have none: no operator computes in them.)
     pub fn leaf(&self) -> Self {
         Tensor { node: Some(Node::leaf()), ..self.detach() }
     }
@@ -226,6 +262,21 @@ mod tests {
     #[test]
     fn a_scalar_has_one_element_and_no_axes() {
         let s = Tensor::scalar(4.0f64);
-        assert_eq!((s.shape().len(), s.item().unwrap()), (0, 4.0));
+        assert_eq!((s.shape().rank(), s.item().unwrap()), (0, 4.0));
+    }
+
+    #[test]
+    fn bytes_of_numbers_are_truncated_and_held_to_their_range() {
+        let bytes = Tensor::from([-1.5f32, 0.9, 254.9, 300.0, f32::NAN]).to_dtype(DType::U8);
+        assert_eq!(bytes.as_u8().unwrap(), [0, 0, 254, 255, 0]);
+    }
+
+    #[test]
+    fn values_written_anew_have_another_version_and_shared_ones_the_same() {
+        let mut a = Tensor::full([3], 1.0);
+        let before = a.version();
+        assert_eq!(a.detach().version(), before);
+        a.values_mut::<f32>()[0] = 1.0;
+        assert_ne!(a.version(), before);
     }
 }

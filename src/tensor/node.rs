@@ -39,3 +39,18 @@ impl Node {
         self.backward.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
+
+/// A chain of operators is as deep as it is long: dropped by the compiler's own means, node within node,
+/// one of 100,000 overflows the stack.
+impl Drop for Node {
+    fn drop(&mut self) {
+        let mut waiting = std::mem::take(&mut self.inputs);
+        // What the closure saved may hold the same nodes, which are still held here while it goes.
+        drop(self.take_backward());
+        while let Some(input) = waiting.pop() {
+            if let Some(mut node) = input.and_then(Arc::into_inner) {
+                waiting.append(&mut node.inputs);
+            }
+        }
+    }
+}

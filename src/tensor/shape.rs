@@ -8,11 +8,10 @@ use std::ops::Deref;
 pub const MAX_RANK: usize = 4;
 
 /// Elements at most: of the largest type, as many bytes as a slice can have.
-const MOST: usize = isize::MAX as usize / size_of::<f64>();
+const MAX_ELEMENTS: usize = isize::MAX as usize / size_of::<f64>();
 
-/// Lengths of at most [`MAX_RANK`] axes, whose product is no more than memory can be addressed for. So is the
-/// product of any of them, even beside one of length 0: kernels count rows, planes and offsets of a shape
-/// without asking again.
+/// Lengths of at most [`MAX_RANK`] axes. Their product, zeros counted as ones, is at most `isize::MAX`
+/// bytes of f64, so no product of some of them overflows, and kernels multiply lengths unchecked.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
     axes: [usize; MAX_RANK],
@@ -29,9 +28,10 @@ impl Shape {
         let mut shape = Shape { axes: [1; MAX_RANK], rank: axes.len() };
         shape.axes[..axes.len()].copy_from_slice(axes);
         let elements = axes.iter().try_fold(1usize, |all, &length| all.checked_mul(length.max(1)));
-        match elements.is_some_and(|all| all <= MOST) {
-            true => Ok(shape),
-            false => Err(Error::shape("shape", format!("at most {MOST} elements"), shape)),
+        if elements.is_some_and(|all| all <= MAX_ELEMENTS) {
+            Ok(shape)
+        } else {
+            Err(Error::shape("shape", format!("at most {MAX_ELEMENTS} elements"), shape))
         }
     }
 
@@ -43,12 +43,17 @@ impl Shape {
         Shape::checked(axes).unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// Number of axes; 0 for a scalar.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
     /// Number of elements; 1 for a scalar (no axes).
     pub fn elements(&self) -> usize {
         self.iter().product()
     }
 
-    /// Length of the last axis (channels, classes); 1 for a scalar.
+    /// The length of the last axis (the number of channels, of classes), not its position; 1 for a scalar.
     pub fn last_axis(&self) -> usize {
         self.last().copied().unwrap_or(1)
     }
@@ -108,9 +113,11 @@ impl IntoShape for Vec<usize> {
     }
 }
 
-/// Arrays of as many lengths as a shape has axes at most: a fifth axis is an error of the compiler.
+// Arrays of as many lengths as a shape has axes at most: a fifth axis is an error of the compiler.
 macro_rules! from_array {
     ($($axes:literal)*) => {$(
+        /// # Panics
+        /// Where [`Shape::checked`] has an error: lengths of a user or a file go through that.
         impl From<[usize; $axes]> for Shape {
             fn from(axes: [usize; $axes]) -> Self {
                 Shape::of(&axes)
@@ -148,14 +155,15 @@ mod tests {
     fn a_fifth_axis_and_more_elements_than_addresses_are_errors_that_say_so() {
         let error = |axes: &[usize]| Shape::checked(axes).unwrap_err().to_string();
         assert_eq!(error(&[1; 5]), "shape: expected at most 4 axes, got [1, 1, 1, 1, 1]");
-        let most = format!("shape: expected at most {MOST} elements, got ");
-        assert_eq!(error(&[MOST + 1]), format!("{most}[{}]", MOST + 1));
+        let most = format!("shape: expected at most {MAX_ELEMENTS} elements, got ");
+        assert_eq!(error(&[MAX_ELEMENTS + 1]), format!("{most}[{}]", MAX_ELEMENTS + 1));
         // A product that wraps to 0, and one that is 0.
         for axes in [[1, 1 << 32, 1 << 32, 1], [0, 1 << 32, 1 << 32, 1], [usize::MAX; 4]] {
             assert!(error(&axes).starts_with(&most), "{}", error(&axes));
         }
-        assert_eq!(Shape::checked(&[MOST, 1]).unwrap().elements(), MOST);
-        assert_eq!(Shape::checked(&[MOST, 0]).unwrap().elements(), 0);
+        let long = Shape::checked(&[MAX_ELEMENTS, 1]).unwrap();
+        assert_eq!((long.elements(), long.rank(), long.last_axis()), (MAX_ELEMENTS, 2, 1));
+        assert_eq!(Shape::checked(&[MAX_ELEMENTS, 0]).unwrap().elements(), 0);
     }
 
     proptest! {
@@ -168,7 +176,7 @@ mod tests {
                 for chosen in 0..1 << axes.len() {
                     let part = axes.iter().enumerate().filter(|(i, _)| chosen >> i & 1 == 1);
                     let exact: u128 = part.map(|(_, &length)| length as u128).product();
-                    prop_assert!(exact <= MOST as u128);
+                    prop_assert!(exact <= MAX_ELEMENTS as u128);
                 }
             }
         }

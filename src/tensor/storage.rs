@@ -7,18 +7,18 @@ use std::any::Any;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Types of elements.
+/// Types of elements. Devices other than the CPU hold f32 and u8, no f64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DType {
     /// The working type.
     F32,
-    /// Runs the reference kernels: goldens and finite differences to 1e-9.
+    /// For tests: the reference kernels run in it. On the CPU alone.
     F64,
     /// Images and masks.
     U8,
 }
 
-/// The two types operators compute in. References are written once, generic over it.
+/// The two types operators compute in. Reference kernels are written once, generic over it.
 pub trait Real:
     Plain
     + fmt::Debug
@@ -54,9 +54,9 @@ pub trait Real:
     fn tanh(self) -> Self;
     /// |x|
     fn abs(self) -> Self;
-    /// The larger one; the other one of a NaN.
+    /// The larger; where one is NaN, the other (unlike NumPy's `maximum`).
     fn max(self, other: Self) -> Self;
-    /// The smaller one; the other one of a NaN.
+    /// The smaller; where one is NaN, the other (unlike NumPy's `minimum`).
     fn min(self, other: Self) -> Self;
     /// The largest whole number that is not above x.
     fn floor(self) -> Self;
@@ -143,7 +143,7 @@ pub enum Storage {
     F64(Buffer<f64>),
     /// In the CPU's memory.
     U8(Buffer<u8>),
-    /// Of another device than the CPU.
+    /// Of another device than the CPU: f32 or u8.
     Device(Box<dyn DeviceMemory>),
 }
 
@@ -159,7 +159,8 @@ pub trait DeviceMemory: Any + Send + Sync {
     fn download(&self, to: &mut [u8]) -> Result<()>;
 }
 
-/// Values, and which they are: no two that were ever written have the same version.
+/// Values, and which they are: no two that were ever written in the CPU's memory have the same version
+/// ([`super::Tensor`]'s `version`).
 pub(super) struct Held {
     pub values: Storage,
     pub version: u64,

@@ -1,13 +1,13 @@
 //! A gradient in two factors ([`LowRankGrad`]) multiplied out, some rows at a time or all.
 
-use super::skinny_gemm::{MOST, TransposeTimes};
+use super::skinny_gemm::{MAX_ROWS, TransposeTimes};
 use crate::context::isa;
 use crate::pool::Buffer;
-use crate::tensor::{Gradient, LowRankGrad, Tensor};
+use crate::tensor::{LowRankGrad, Tensor};
 
 /// Whether factors of so many rows may stay factors.
-pub fn holds(rows: usize) -> bool {
-    rows <= MOST
+pub fn may_stay_factored(rows: usize) -> bool {
+    rows <= MAX_ROWS
 }
 
 fn product(factors: &LowRankGrad) -> TransposeTimes<'_> {
@@ -22,24 +22,19 @@ pub fn rows(factors: &LowRankGrad, first: usize, out: &mut [f32]) {
 }
 
 /// All elements, multiplied out at the first call.
-pub fn dense(factors: &LowRankGrad) -> &Tensor {
+pub fn to_dense(factors: &LowRankGrad) -> &Tensor {
     if let Some(dense) = factors.dense.get() {
         return dense;
     }
-    // Not inside `get_or_init`: the loop's thread may take up other work while it waits, and come by here again.
+    // Not inside `get_or_init`: the loop's thread may take up other work while it waits, and come by here
+    // again.
     let dense = multiply(factors);
     factors.dense.get_or_init(|| dense)
 }
 
-/// A gradient as a tensor.
-pub fn into_dense(gradient: Gradient) -> Tensor {
-    match gradient {
-        Gradient::Dense(tensor) => tensor,
-        Gradient::LowRank(mut factors) => {
-            let made = factors.dense.take();
-            made.unwrap_or_else(|| multiply(&factors))
-        }
-    }
+/// [`to_dense`], for keeps.
+pub fn into_dense(mut factors: LowRankGrad) -> Tensor {
+    factors.dense.take().unwrap_or_else(|| multiply(&factors))
 }
 
 fn multiply(factors: &LowRankGrad) -> Tensor {
@@ -53,6 +48,7 @@ mod tests {
     use super::*;
     use crate::backend::cpu::simd::supported;
     use crate::context::with_isa;
+    use crate::tensor::Gradient;
 
     #[test]
     fn rows_are_the_whole_products_to_the_bit() {
@@ -68,13 +64,13 @@ mod tests {
                     let mut some = vec![f32::NAN; range.len() * 37];
                     rows(&factors, range.start, &mut some);
                     assert!(factors.dense.get().is_none() || range.start > 0);
-                    let all = dense(&factors).values::<f32>();
+                    let all = to_dense(&factors).values::<f32>();
                     assert_eq!(some, all[range.start * 37..range.end * 37], "{isa:?} {range:?}");
                 }
-                let all = dense(&factors).to_vec_f64();
+                let all = to_dense(&factors).to_vec_f64();
                 let fresh = Gradient::LowRank(LowRankGrad::new(&x, &g));
-                assert_eq!(into_dense(fresh).to_vec_f64(), all);
-                assert_eq!(into_dense(Gradient::LowRank(factors)).to_vec_f64(), all);
+                assert_eq!(fresh.into_dense().to_vec_f64(), all);
+                assert_eq!(Gradient::LowRank(factors).into_dense().to_vec_f64(), all);
             });
         }
     }

@@ -114,7 +114,7 @@ impl Dots<'_> {
 }
 
 /// Rows of A at most, for [`TransposeTimes`].
-pub const MOST: usize = 32;
+pub const MAX_ROWS: usize = 32;
 /// Rows of C a task: a multiple of the tiles' 7 and 6.
 const BLOCK: usize = 84;
 /// Floats from one gathered row to the next.
@@ -155,9 +155,9 @@ impl TransposeTimes<'_> {
         let TransposeTimes { isa, a, count, b, columns } = self;
         let (rows, height) = (a.len() / count, out.len() / columns);
         assert_eq!((a.len(), b.len(), out.len()), (rows * count, rows * columns, height * columns));
-        assert!(rows <= MOST && height <= BLOCK && first + height <= count);
+        assert!(rows <= MAX_ROWS && height <= BLOCK && first + height <= count);
         // A column of A is as long as A is wide: what this task needs of it, side by side.
-        let mut gathered = [0.0f32; MOST * STEP];
+        let mut gathered = [0.0f32; MAX_ROWS * STEP];
         for (row, to) in gathered.chunks_mut(STEP).take(rows).enumerate() {
             to[..height].copy_from_slice(&a[row * count + first..][..height]);
         }
@@ -166,7 +166,7 @@ impl TransposeTimes<'_> {
 }
 
 struct Outer<'a> {
-    a: &'a [f32; MOST * STEP],
+    a: &'a [f32; MAX_ROWS * STEP],
     b: &'a [f32],
     rows: usize,
     columns: usize,

@@ -53,13 +53,13 @@ impl Tensor {
         Self::from_storage(Storage::Device(Box::new(memory)), shape.into())
     }
 
-    /// The memory of a tensor that is on a device, for kernels: the operator's entry has checked.
+    /// The memory of a tensor that is on a device, for kernels: the public function in `ops` has checked.
     pub(crate) fn memory(&self) -> &Memory {
         let memory = match self.storage() {
             Storage::Device(memory) => (&**memory as &dyn Any).downcast_ref(),
             _ => None,
         };
-        memory.expect("the operator's entry checks the device")
+        memory.expect("the public function in `ops` checks the device")
     }
 
     /// The memory of a result that nobody else holds.

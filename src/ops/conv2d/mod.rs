@@ -28,7 +28,7 @@ pub(crate) use cases::cases;
 use crate::activation::Activation;
 use crate::autograd::{Needs, record_all};
 use crate::backend::cpu::prepack::{PrepackCache, WeightView};
-use crate::context::{fast_math, isa, precision, with_fast_math};
+use crate::context::{isa, precision};
 use crate::error::{Error, Result};
 use crate::ops::batch_norm::RunningStats;
 use crate::ops::epilogue::{Epilogue, Fusable, Fused, Setting};
@@ -280,7 +280,6 @@ fn convolve(
 ) -> Result<Fused> {
     let Convolution { kernel: w, bias: b, .. } = convolution;
     let inputs: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
-    let (precision, fast) = (precision(), fast_math());
     let fused = route_taken.fuses();
     let mut moments = statistics.then(|| RunningStats::new(isa(), g.output_shape()));
     let output = match route_taken {
@@ -294,7 +293,7 @@ fn convolve(
             })
         }
         Route::Cuda(cuda) => Tensor::from_memory(
-            cuda::forward(cuda, &g, [x, w], b, precision, activation)?,
+            cuda::forward(cuda, &g, [x, w], b, precision(), activation)?,
             g.output_shape(),
         ),
     };
@@ -315,10 +314,10 @@ fn convolve(
                 Route::Fast => gradient::<f32>(shape, &dy, &w, &g, |g, dy, values, dx| {
                     let cache = prepack.as_deref().map(|cache| (cache, w.version()));
                     let w = WeightView { values, cache };
-                    with_fast_math(fast, || cpu::input_gradient(isa(), g, dy, w, dx))
+                    cpu::input_gradient(isa(), g, dy, w, dx)
                 }),
                 Route::Cuda(cuda) => {
-                    Tensor::from_memory(cuda::input_gradient(cuda, &g, &dy, &w, precision)?, shape)
+                    Tensor::from_memory(cuda::input_gradient(cuda, &g, &dy, &w, precision())?, shape)
                 }
             })
         });
@@ -331,7 +330,7 @@ fn convolve(
                     cpu::kernel_gradient(isa(), g, dy, x, dw)
                 }),
                 Route::Cuda(cuda) => {
-                    Tensor::from_memory(cuda::kernel_gradient(cuda, &g, &dy, &x, precision)?, shape)
+                    Tensor::from_memory(cuda::kernel_gradient(cuda, &g, &dy, &x, precision())?, shape)
                 }
             })
         });

@@ -483,7 +483,7 @@ pub(crate) fn cases() -> Vec<Case> {
 /// weights of samples besides.
 impl Tensor {
     /// [`binary_cross_entropy`] of logits and labels `[N, ...]` from 0 to 1: any number of classes at once.
-    pub fn binary_cross_entropy(&self, labels: &Tensor) -> Result<Tensor> {
+    pub fn binary_cross_entropy_with_logits(&self, labels: &Tensor) -> Result<Tensor> {
         binary_cross_entropy(self, labels, None)
     }
 
