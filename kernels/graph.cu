@@ -10,7 +10,7 @@ struct ReplayParams {
     float rates[2];
 };
 
-extern "C" __global__ void graph_set(Now* to, u64 step, float first, float second) {
+extern "C" __global__ void graph_set(ReplayParams* to, u64 step, float first, float second) {
     to->step = step;
     to->rates[0] = first;
     to->rates[1] = second;
