@@ -15,7 +15,7 @@ impl Windows {
         let (mut out, mut positions) = (Buffer::<f32>::new(n), Buffer::<P>::new(n));
         let ([oh, ow], channels, isa) = (self.output, self.channels, isa());
         let rows = self.rows_per_piece(ow * channels);
-        let size = (rows * ow * channels).max(1);
+        let size = (rows * (ow * channels)).max(1);
         let mut pieces: Vec<_> = out.chunks_mut(size).zip(positions.chunks_mut(size)).collect();
         threads::for_each_chunk(&mut pieces, 1, |i, pieces| {
             let (out, positions) = &mut pieces[0];
@@ -98,7 +98,7 @@ impl Windows {
         let ([oh, ow], channels, isa) = (self.output, self.channels, isa());
         let rows = self.rows_per_piece(ow * channels);
         let mut out = Buffer::<f32>::new(self.output_shape().iter().product());
-        threads::for_each_chunk(&mut out, (rows * ow * channels).max(1), |i, out| {
+        threads::for_each_chunk(&mut out, (rows * (ow * channels)).max(1), |i, out| {
             simd::vectorize(
                 isa,
                 #[inline(always)]
@@ -161,7 +161,7 @@ impl Windows {
         let ([h, w], [oh, ow], channels, isa) = (self.input, self.output, self.channels, isa());
         let rows = self.rows_per_piece(w * channels);
         let mut out = Buffer::<f32>::new(self.input_shape().iter().product());
-        threads::for_each_chunk(&mut out, (rows * w * channels).max(1), |i, out| {
+        threads::for_each_chunk(&mut out, (rows * (w * channels)).max(1), |i, out| {
             simd::vectorize(
                 isa,
                 #[inline(always)]
