@@ -4,11 +4,11 @@
 //! of its inputs and a closure that turns the gradient of its output into the gradients of its
 //! inputs. There is no global tape: the graph is what the tensors hold on to, and it goes with them.
 //!
-//! [`Tensor::backward`] walks the nodes from the newest to the oldest. Nodes are numbered as they
-//! are made and an input is always older than its consumer, so when a node's turn comes, every
-//! consumer has already added its share: a value that is used twice needs no special care. A
-//! node's closure, with all it saved, is dropped as soon as it has run: a backward pass can go through a graph
-//! once (PyTorch's `retain_graph=False`). The closures run off the tape, so there are no second derivatives.
+//! [`Tensor::backward`] walks the nodes from the newest to the oldest. Nodes are numbered as they are made
+//! and an input is always older than its consumer, so when a node's turn comes, every consumer has already
+//! added its share: a value that is used twice needs no special care. A node's closure, with all it saved,
+//! is dropped as soon as it has run: a backward pass can go through a graph once (PyTorch's
+//! `retain_graph=False`). The closures run off the tape, so there are no second derivatives.
 
 #![warn(missing_docs)]
 

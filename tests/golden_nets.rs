@@ -240,8 +240,8 @@ fn kinks_as(exact: &[f64], got: &[f64], six: f64) -> Vec<(usize, f64, f32)> {
     wrong.map(step).collect()
 }
 
-/// The elements that are the first maximum of a window in `exact`, but not in `got`; how much smaller the other
-/// is there; and the step that makes each the largest in `got`.
+/// The elements that are the first maximum of a window in `exact`, but not in `got`; how much smaller the
+/// other is there; and the step that makes each the largest in `got`.
 fn maxima_as(
     exact: &[f64],
     got: &[f64],

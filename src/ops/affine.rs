@@ -124,7 +124,8 @@ pub(crate) fn warp_row(
     }
 }
 
-/// The same of three channels, in vectors of pixels: places, then the four neighbours of each, one by one, then sums.
+/// The same of three channels, in vectors of pixels: places, then the four neighbours of each, one by one,
+/// then sums.
 #[inline(always)]
 fn warp_colours(x: &[f32], [h, w]: [usize; 2], matrix: &Matrix, row: usize, out: &mut [f32]) {
     let mut values = [[[0.0f32; BLOCK]; 3]; 4];
@@ -157,8 +158,8 @@ fn warp_colours(x: &[f32], [h, w]: [usize; 2], matrix: &Matrix, row: usize, out:
     }
 }
 
-/// Both axes of a block of pixels of an output row. (Not by `map`: the library's closures might not be inlined into
-/// the instruction set of the caller.)
+/// Both axes of a block of pixels of an output row. (Not by `map`: the library's closures might not be
+/// inlined into the instruction set of the caller.)
 #[inline(always)]
 fn both(matrix: &Matrix, [h, w]: [usize; 2], row: usize, first: usize) -> (Axis, Axis) {
     let [[rr, rc, r], [cr, cc, c]] = *matrix;

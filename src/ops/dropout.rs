@@ -137,8 +137,9 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 impl Tensor {
-    /// [`dropout`], in training: zeroes a share `rate` (0 to 1, without 1) of the elements and multiplies the others by
-    /// 1/(1 − rate). Every call is to have a seed of its own: the same seed zeroes the same elements.
+    /// [`dropout`], in training: zeroes a share `rate` (0 to 1, without 1) of the elements and multiplies
+    /// the others by 1/(1 − rate). Every call is to have a seed of its own: the same seed zeroes the same
+    /// elements.
     pub fn dropout(&self, rate: f32, seed: u64) -> Result<Tensor> {
         dropout(self, rate, seed, 0, 0)
     }

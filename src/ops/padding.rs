@@ -7,7 +7,8 @@
 //! | valid | ⌊(n − k)/s⌋ + 1 | none                                                         |
 //! | same  | ⌈n/s⌉          | max((windows − 1)·s + k − n, 0), the odd one after the last cell |
 //!
-//! and what a ZeroPadding2D in front of a valid convolution comes to: so many cells before and after, said outright.
+//! and what a ZeroPadding2D in front of a valid convolution comes to: so many cells before and after, said
+//! outright.
 
 use crate::error::{Error, Result};
 
@@ -22,8 +23,8 @@ pub enum Padding {
     Cells([usize; 2]),
 }
 
-/// What a window, a stride or a padded axis may be at most: what devices count in, and beyond any image. Offsets that
-/// kernels make of them and of a tensor's axes stay far from where whole numbers end.
+/// What a window, a stride or a padded axis may be at most: what devices count in, and beyond any image.
+/// Offsets that kernels make of them and of a tensor's axes stay far from where whole numbers end.
 const LARGEST: usize = i32::MAX as usize;
 
 /// The length of an axis with cells before and after it.

@@ -359,8 +359,8 @@ impl Optimizer {
         self.move_model(model, gradients, moving, clip)
     }
 
-    /// [`Optimizer::backward_and_step`] with gradients that are known, one a parameter. Nobody should hold the pass's
-    /// leaves any more.
+    /// [`Optimizer::backward_and_step`] with gradients that are known, one a parameter. Nobody should hold
+    /// the pass's leaves any more.
     pub fn move_model(
         &mut self,
         model: &mut Model,

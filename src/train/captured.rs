@@ -1,5 +1,5 @@
-//! Training steps on a device, from batches that are sent ahead: from its second time on, a step of the same shapes is
-//! a captured graph, one request instead of hundreds.
+//! Training steps on a device, from batches that are sent ahead: from its second time on, a step of the same
+//! shapes is a captured graph, one request instead of hundreds.
 
 use super::config::TrainConfig;
 use super::fit::Trainer;
@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 use crate::optimizers::Group;
 use crate::tensor::Tensor;
 
-/// What a trainer keeps on a device between steps. A step that fails leaves none of it: a graph reads memory of
-/// [`Trainer::training_graph`], too.
+/// What a trainer keeps on a device between steps. A step that fails leaves none of it: a graph reads memory
+/// of [`Trainer::training_graph`], too.
 pub(super) struct DeviceState {
     /// Under which steps look as they do.
     config: TrainConfig,

@@ -7,9 +7,9 @@
 //! 0 in f32.
 //!
 //! **This hides gradients, it does not defend.** Carlini and Wagner (IEEE S&P 2017) found distilled
-//! networks no harder to lead astray than others: an attack on logits does not see the softmax at all.
-//! The gradients of [`crate::attack`] are computed in f64 from logits and vanish later than a network's
-//! own; an attacker who knows T divides the logits by it ([`super::TemperatureScaled`]) and has the gradients of an
+//! networks no harder to lead astray than others: an attack on logits does not see the softmax at all. The
+//! gradients of [`crate::attack`] are computed in f64 from logits and vanish later than a network's own; an
+//! attacker who knows T divides the logits by it ([`super::TemperatureScaled`]) and has the gradients of an
 //! ordinary network back.
 
 use crate::activation::Activation;

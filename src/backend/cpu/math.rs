@@ -66,7 +66,8 @@ pub fn ln(x: f32) -> f32 {
     ln_normal(x)
 }
 
-/// [`ln`] of a finite number that is no less than the smallest with all its digits; of others it means nothing.
+/// [`ln`] of a finite number that is no less than the smallest with all its digits; of others it means
+/// nothing.
 #[inline(always)]
 pub fn ln_normal(x: f32) -> f32 {
     ln_times_two_to(x, 0.0)

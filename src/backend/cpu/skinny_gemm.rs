@@ -1,5 +1,6 @@
-//! The two gradients of a dense layer with few rows ([`super::gemm::skinny_gemm`] is the way forward): the bytes of the
-//! weights bind, so they are read once, and their gradient is written once, row by row where it lies.
+//! The two gradients of a dense layer with few rows ([`super::gemm::skinny_gemm`] is the way forward): the
+//! bytes of the weights bind, so they are read once, and their gradient is written once, row by row where it
+//! lies.
 
 use super::simd::{self, Isa, Kernel, Vector, dispatch, prefetch};
 use super::threads::{self, Shared};
@@ -182,8 +183,8 @@ impl Kernel for Outer<'_> {
         let mut at = 0;
         while at < height {
             let (rest, wide) = (height - at, V::MR >= 14);
-            // SAFETY: inside `dispatch`; so many rows of C are left. 28 or 12 sums, with 4 or 2 vectors of B and
-            // one of A, fill the registers.
+            // SAFETY: inside `dispatch`; so many rows of C are left. 28 or 12 sums, with 4 or 2 vectors of B
+            // and one of A, fill the registers.
             unsafe {
                 at += match () {
                     _ if wide && rest >= 7 => self.tile::<V, 7, 4>(at),

@@ -8,12 +8,12 @@ use std::marker::PhantomData;
 use std::num::NonZero;
 use std::sync::Once;
 
-/// Starts the threads of the process: so many, or as many as there are cores for it. May be called once, before any
-/// operator runs.
+/// Starts the threads of the process: so many, or as many as there are cores for it. May be called once,
+/// before any operator runs.
 ///
-/// Where each thread has a core, it stays there. Left to itself the system at times woke a thread on the core of the one
-/// that had work for it, and kept them both there for as long as a benchmark took, with the other core idle: one
-/// process in four was half as fast, in loops of about a millisecond.
+/// Where each thread has a core, it stays there. Left to itself the system at times woke a thread on the
+/// core of the one that had work for it, and kept them both there for as long as a benchmark took, with the
+/// other core idle: one process in four was half as fast, in loops of about a millisecond.
 pub fn set(threads: Option<usize>) -> Result<()> {
     let cores = affinity::cores();
     let pool = threads.map_or_else(|| Ok(ThreadPoolBuilder::new()), pool_of)?;
@@ -75,9 +75,10 @@ pub fn with<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> Result<R> 
 
 /// Runs `f` on one of the threads.
 ///
-/// A parallel loop that another thread begins wakes a thread of the pool, and its beginner when it is done: some tens of
-/// microseconds, which a network of hundreds of short loops has hundreds of times. One that a thread of the pool begins
-/// starts at once. `f` must not wait for anything but parallel loops: with one thread nobody else would run meanwhile.
+/// A parallel loop that another thread begins wakes a thread of the pool, and its beginner when it is done:
+/// some tens of microseconds, which a network of hundreds of short loops has hundreds of times. One that a
+/// thread of the pool begins starts at once. `f` must not wait for anything but parallel loops: with one
+/// thread nobody else would run meanwhile.
 pub fn enter<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     start();
     rayon::scope(|_| f())

@@ -1,5 +1,6 @@
-//! Short rows, sixteen at a time: turned so that each column is sixteen lanes that lie next to each other. What is
-//! done along a row (a maximum, a sum) is then done lane by lane, and no vector is left part empty by a row of 21.
+//! Short rows, sixteen at a time: turned so that each column is sixteen lanes that lie next to each other.
+//! What is done along a row (a maximum, a sum) is then done lane by lane, and no vector is left part empty
+//! by a row of 21.
 
 use super::math;
 use super::simd::Vector;
@@ -7,8 +8,8 @@ use super::simd::Vector;
 /// Rows in a group.
 pub const ROWS: usize = 16;
 
-/// Rows up to this long are turned: a group and what is made of it stay in L1, and longer rows fill vectors of their
-/// own well enough.
+/// Rows up to this long are turned: a group and what is made of it stay in L1, and longer rows fill vectors
+/// of their own well enough.
 const LONGEST: usize = 64;
 
 /// Where elements go, for rows of one length.
@@ -31,9 +32,9 @@ impl TransposedRows {
         Some(TransposedRows { columns, lanes, rows: rows.collect() })
     }
 
-    /// Turns the rows of the inputs, all alike, in groups: `f` gets the number of a group's first row and its
-    /// columns of each input, and what it leaves in those of the first one goes into the rows of `out`. The last
-    /// group is filled up with rows of zeros.
+    /// Turns the rows of the inputs, all alike, in groups: `f` gets the number of a group's first row and
+    /// its columns of each input, and what it leaves in those of the first one goes into the rows of `out`.
+    /// The last group is filled up with rows of zeros.
     ///
     /// Mark the closure `#[inline(always)]`: compiled by itself it would not have the instruction set.
     ///
@@ -78,8 +79,8 @@ impl TransposedRows {
         }
     }
 
-    /// Sixteen rows into columns: squares in registers, which take half the time, and what is left of the columns
-    /// element by element.
+    /// Sixteen rows into columns: squares in registers, which take half the time, and what is left of the
+    /// columns element by element.
     ///
     /// # Safety
     /// Inside [`super::simd::dispatch`] of the vector's instruction set.
@@ -138,12 +139,12 @@ impl TransposedRows {
     }
 }
 
-/// Turns a square of as many rows as a vector has lanes, of which the first `count` are there and the others zero: from rows
-/// `from_step` floats apart to columns `to_step` floats apart.
+/// Turns a square of as many rows as a vector has lanes, of which the first `count` are there and the others
+/// zero: from rows `from_step` floats apart to columns `to_step` floats apart.
 ///
 /// # Safety
-/// Inside [`super::simd::dispatch`] of the vector's instruction set; a vector in each of the `count` rows and in each of
-/// LANES columns.
+/// Inside [`super::simd::dispatch`] of the vector's instruction set; a vector in each of the `count` rows
+/// and in each of LANES columns.
 #[inline(always)]
 pub unsafe fn transpose_tile<V: Vector>(
     from: *const f32,
@@ -182,8 +183,8 @@ pub unsafe fn exp_and_sum<V: Vector>(x: &mut [[f32; ROWS]]) -> ([f32; ROWS], [f3
     for half in (0..ROWS).step_by(V::LANES) {
         // SAFETY: a vector's lanes from `half` on are within the sixteen.
         unsafe {
-            // Four at a time, as each waits for the one before. (Of a NaN and a number the second is taken: m may be a
-            // number where there is a NaN. The sum is not.)
+            // Four at a time, as each waits for the one before. (Of a NaN and a number the second is taken:
+            // m may be a number where there is a NaN. The sum is not.)
             let mut most = [V::load(x[0].as_ptr().add(half)); 4];
             for four in x.chunks(4) {
                 for (x, most) in four.iter().zip(&mut most) {

@@ -1,10 +1,10 @@
 //! The CPU's kernels. Vectors run along the channels, threads over tiles of rows.
 //!
-//! γ·s·(x − m) + β is rounded after the product and after the sum, not once: the same bits on every instruction set, forward
-//! and where backward asks on which side of an activation's kink a value lay.
+//! γ·s·(x − m) + β is rounded after the product and after the sum, not once: the same bits on every
+//! instruction set, forward and where backward asks on which side of an activation's kink a value lay.
 //!
-//! The activation after a batch norm costs no pass of its own: forward it is applied to what is written, backward
-//! its slope is known from x, which is read anyway.
+//! The activation after a batch norm costs no pass of its own: forward it is applied to what is written,
+//! backward its slope is known from x, which is read anyway.
 
 use super::NormParams;
 use crate::activation::Activation;
@@ -17,7 +17,8 @@ use crate::tensor::Tensor;
 /// Rows of a tile: with 64 channels 64 KiB, which stay in L2 between the two passes over them.
 const TILE: usize = 256;
 
-/// [Σ g, Σ g·(x − m)] of each channel. Where the statistics are constants, ∂x = γ·s·g goes into `dx` in the same pass.
+/// [Σ g, Σ g·(x − m)] of each channel. Where the statistics are constants, ∂x = γ·s·g goes into `dx` in the
+/// same pass.
 pub fn gradient_sums(
     x: &[f32],
     dy: &[f32],
@@ -46,8 +47,8 @@ pub fn gradient_sums(
                 self.x.chunks(4 * channels).zip(self.dy.chunks(4 * channels)).enumerate()
             {
                 let dx = self.dx.map(|dx| dx.wrapping_add(rows * 4 * channels));
-                // SAFETY: n elements from c on of each of the rows' `channels` elements, of which `dx` has as many;
-                // `wants_non_temporal` vouches for the alignment.
+                // SAFETY: n elements from c on of each of the rows' `channels` elements, of which `dx` has
+                // as many; `wants_non_temporal` vouches for the alignment.
                 for_each_vector!(V, channels, FULL, c, n, unsafe {
                     let at = |values: &[f32]| load::<V, FULL>(values.as_ptr().add(c), n);
                     let (a, m, b) = (at(a), at(m), at(b));
@@ -111,8 +112,8 @@ pub fn normalise(x: &Tensor, normal: &NormParams, activation: Activation) -> Ten
             let [a, m, b] = self.constants;
             let channels = a.len();
             for (y, x) in self.y.chunks_exact_mut(channels).zip(self.x.chunks_exact(channels)) {
-                // SAFETY: n elements from c on of slices of `channels` elements; `wants_non_temporal` vouches for the
-                // alignment.
+                // SAFETY: n elements from c on of slices of `channels` elements; `wants_non_temporal`
+                // vouches for the alignment.
                 for_each_vector!(V, channels, FULL, c, n, unsafe {
                     let at = |values: &[f32]| load::<V, FULL>(values.as_ptr().add(c), n);
                     let value = self.activation.forward_lanes(at(x).sub(at(m)).mul(at(a)).add(at(b)));
@@ -156,8 +157,8 @@ pub fn input_gradient(
             let channels = a.len();
             let rows = self.g.chunks_exact(channels).zip(self.x.chunks_exact(channels));
             for (dx, (g, x)) in self.dx.chunks_exact_mut(channels).zip(rows) {
-                // SAFETY: n elements from c on of slices of `channels` elements; `wants_non_temporal` vouches for the
-                // alignment.
+                // SAFETY: n elements from c on of slices of `channels` elements; `wants_non_temporal`
+                // vouches for the alignment.
                 for_each_vector!(V, channels, FULL, c, n, unsafe {
                     let at = |values: &[f32]| load::<V, FULL>(values.as_ptr().add(c), n);
                     let from_mean = at(x).sub(at(mean));

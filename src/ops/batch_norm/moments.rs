@@ -1,11 +1,11 @@
 //! Means and variances of channels.
 //!
-//! Each tile of rows has its own mean and M2 = Σ(x − m)², in two passes over data that is in cache; tiles are merged in order
-//! (Chan, Golub and LeVeque, 1979), in f64.
+//! Each tile of rows has its own mean and M2 = Σ(x − m)², in two passes over data that is in cache; tiles
+//! are merged in order (Chan, Golub and LeVeque, 1979), in f64.
 //!
-//! An operator that makes its result some rows at a time can hand them over while its core still has them ([`fill`]): the
-//! batch norm after it then reads its input once, to normalise it. Tiles are whole rows of pixels, cut alike by both, and so
-//! are the bits.
+//! An operator that makes its result some rows at a time can hand them over while its core still has them
+//! ([`fill`]): the batch norm after it then reads its input once, to normalise it. Tiles are whole rows of
+//! pixels, cut alike by both, and so are the bits.
 
 use super::Statistics;
 use crate::backend::cpu::simd::{
@@ -27,8 +27,8 @@ pub struct RunningStats {
 }
 
 impl RunningStats {
-    /// Rows of a tile of a tensor: about 64, which with a thousand channels are 256 KiB and stay in L2 between the two passes
-    /// over them; whole rows of pixels, where those are not very long.
+    /// Rows of a tile of a tensor: about 64, which with a thousand channels are 256 KiB and stay in L2
+    /// between the two passes over them; whole rows of pixels, where those are not very long.
     pub fn tile(shape: &Shape) -> usize {
         const ROWS: usize = 64;
         let width = if shape.len() > 2 { shape[shape.len() - 2] } else { 1 };
@@ -89,9 +89,10 @@ impl RunningStats {
     }
 }
 
-/// Fills a tensor of rows of `channels`: `make(first, non_temporal, rows)` makes as many as there is room for, about `rows` a task,
-/// from row `first` on; to `non_temporal`, they are aligned ([`wants_non_temporal`]). With moments, those of each tile are taken as soon as it
-/// is there; what is to go past the caches then goes from the ones it is in.
+/// Fills a tensor of rows of `channels`: `make(first, non_temporal, rows)` makes as many as there is room
+/// for, about `rows` a task, from row `first` on; to `non_temporal`, they are aligned
+/// ([`wants_non_temporal`]). With moments, those of each tile are taken as soon as it is there; what is to
+/// go past the caches then goes from the ones it is in.
 pub fn fill(
     out: &mut [f32],
     channels: usize,

@@ -150,7 +150,8 @@ fn tiny() -> Vec<Layer> {
     ]
 }
 
-/// With [operator, shape] as the peers' scripts name them; in training a first layer's images have no gradient.
+/// With [operator, shape] as the peers' scripts name them; in training a first layer's images have no
+/// gradient.
 fn real() -> Vec<(Layer, [&'static str; 2])> {
     vec![
         (

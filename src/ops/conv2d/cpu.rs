@@ -10,7 +10,8 @@
 //! modulo the stride are reached through the same subset of taps, so each phase is a dense
 //! convolution of its own, and no multiplication by a zero is ever made.
 //!
-//! Other algorithms take less time where they fit: [`super::algorithm`] says which, and each pass is a match on its answer.
+//! Other algorithms take less time where they fit: [`super::algorithm`] says which, and each pass is a match
+//! on its answer.
 
 use super::algorithm::{algorithm, is_pointwise, winograd_geometry};
 use super::dilated::{PerTap, Sparse, TapMatrices, offsets, transposed};
@@ -89,8 +90,8 @@ fn pointwise_with_moments(
     });
 }
 
-/// Whether [`forward`] takes the moments of its result in passing: a first layer, and a 1×1 convolution of so many pixels
-/// that tiles of them are work for a few cores.
+/// Whether [`forward`] takes the moments of its result in passing: a first layer, and a 1×1 convolution of
+/// so many pixels that tiles of them are work for a few cores.
 pub fn takes_moments(isa: Isa, g: &Conv2dGeometry) -> bool {
     const TILES: usize = 64;
     let shape = g.output_shape();

@@ -163,13 +163,15 @@ fn product(pass: Pass, g: &Conv2dGeometry) -> [usize; 3] {
 /// The shortest part of a sum: each costs a pass over the result.
 const PART: usize = 256;
 
-/// Into how many parts a sum is cut: as many as give every multiprocessor two large blocks, or four small ones.
+/// Into how many parts a sum is cut: as many as give every multiprocessor two large blocks, or four small
+/// ones.
 fn split_k(size: usize, grid: [usize; 2], depth: usize) -> usize {
     let blocks = MULTIPROCESSORS * if size == 128 { 2 } else { 4 };
     (blocks / (grid[0] * grid[1]).max(1)).clamp(1, depth.div_ceil(PART).max(1))
 }
 
-/// Blocks of tiles of this size, where the kernel's gradient, whose sum is long, is cut into all parts there are.
+/// Blocks of tiles of this size, where the kernel's gradient, whose sum is long, is cut into all parts there
+/// are.
 fn blocks_at_most(pass: Pass, g: &Conv2dGeometry, size: usize) -> usize {
     let [rows, columns, depth] = product(pass, g);
     let parts = if pass == Pass::KernelGrad { depth.div_ceil(PART).max(1) } else { 1 };

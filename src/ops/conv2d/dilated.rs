@@ -1,12 +1,13 @@
-//! Convolutions whose dilation pushes many taps into the padding (DeepLab's 14×14 map with dilation 6, 12 or 18).
+//! Convolutions whose dilation pushes many taps into the padding (DeepLab's 14×14 map with dilation 6, 12 or
+//! 18).
 //!
-//! A tap sees pixels for a rectangle of outputs: of 14 outputs with dilation 6, tap 0 for the last eight, tap 1 for all,
-//! tap 2 for the first eight. Each tap adds the product of its pixels, which are read where they lie, with its matrix to
-//! that rectangle; nobody multiplies by padding, and taps that see none are not even packed. The kernel's gradient sums
-//! for each tap over the same rectangle.
+//! A tap sees pixels for a rectangle of outputs: of 14 outputs with dilation 6, tap 0 for the last eight,
+//! tap 1 for all, tap 2 for the first eight. Each tap adds the product of its pixels, which are read where
+//! they lie, with its matrix to that rectangle; nobody multiplies by padding, and taps that see none are not
+//! even packed. The kernel's gradient sums for each tap over the same rectangle.
 //!
-//! A task has a panel of filters, so that each weight is brought to a core once, which brings it into order itself unless
-//! that is kept; the outputs that it adds to again and again stay in L2 beside the pixels.
+//! A task has a panel of filters, so that each weight is brought to a core once, which brings it into order
+//! itself unless that is kept; the outputs that it adds to again and again stay in L2 beside the pixels.
 
 use super::Conv2dGeometry;
 use super::cpu::patches;
@@ -55,8 +56,8 @@ impl<'a> Sparse<'a> {
         g.stride == [1, 1] && (0..2).all(|axis| g.pad[axis] <= g.dilation[axis] * (g.kernel[axis] - 1))
     }
 
-    /// Whether it saves more than a quarter of the products. Not where nearly all taps see pixels, nor where there are too
-    /// few channels for a product a tap to be efficient.
+    /// Whether it saves more than a quarter of the products. Not where nearly all taps see pixels, nor where
+    /// there are too few channels for a product a tap to be efficient.
     pub fn pays(g: &Conv2dGeometry) -> bool {
         if g.dilation == [1, 1] || g.in_channels < 16 || !Self::fits(g) {
             return false;
@@ -195,7 +196,8 @@ fn seen(g: &Conv2dGeometry, axis: usize) -> Vec<Range<usize>> {
 struct Task<'a> {
     sparse: &'a Sparse<'a>,
     x: &'a [f32],
-    /// Those that see pixels; their matrices, and these cut into blocks, as many for each; all panels, where they are kept.
+    /// Those that see pixels; their matrices, and these cut into blocks, as many for each; all panels, where
+    /// they are kept.
     taps: &'a [usize],
     right: &'a BOperand<'a>,
     blocks: &'a [Range<usize>],
@@ -233,7 +235,8 @@ impl Kernel for Task<'_> {
             let (ky, kx) = (tap / g.kernel[1], tap % g.kernel[1]);
             let [rows, columns_seen] = [0, 1].map(|axis| self.sparse.seen[axis][[ky, kx][axis]].clone());
             let down = turns(rows.len(), columns_seen.len(), V::MR);
-            // Lines of outputs, along x or down y; from one output of a line to the next there are so many pixels.
+            // Lines of outputs, along x or down y; from one output of a line to the next there are so many
+            // pixels.
             let (lines, line) = if down { (columns_seen, rows) } else { (rows, columns_seen) };
             let step = |width: usize| if down { width } else { 1 };
             let most = if down { V::MR.div_ceil(2) } else { V::MR };
@@ -278,8 +281,9 @@ impl Kernel for Task<'_> {
                             };
                             let to = pixel(n, g.output, oy, ox) * g.out_channels + column;
                             let to_step = step(g.output[1]) * g.out_channels;
-                            // SAFETY: `count` pixels of this line lie in the image, from `channel` on at least `steps`
-                            // channels each; the panel has as many rows of full width; the outputs are this task's alone.
+                            // SAFETY: `count` pixels of this line lie in the image, from `channel` on at
+                            // least `steps` channels each; the panel has as many rows of full width; the
+                            // outputs are this task's alone.
                             unsafe {
                                 tile.run::<V, ANY, B_PACKED>(
                                     count,
@@ -300,9 +304,9 @@ impl Kernel for Task<'_> {
     }
 }
 
-/// Whether a rectangle of outputs goes by lines down y: where that takes fewer steps. A tile of two outputs waits for its own
-/// sums as long as one of four computes. (Pixels above each other are a power of two apart at times, and all in the same
-/// places of a cache of 8 or 12 ways: half as many of them a tile.)
+/// Whether a rectangle of outputs goes by lines down y: where that takes fewer steps. A tile of two outputs
+/// waits for its own sums as long as one of four computes. (Pixels above each other are a power of two apart
+/// at times, and all in the same places of a cache of 8 or 12 ways: half as many of them a tile.)
 fn turns(rows: usize, columns: usize, most: usize) -> bool {
     let steps = |lines: usize, line: usize, most: usize| {
         let tiles = line.div_ceil(most).max(1);
@@ -341,8 +345,8 @@ mod tests {
         assert!(turns(14, 2, 14) && !turns(14, 8, 14) && !turns(2, 14, 14) && !turns(14, 14, 14));
     }
 
-    /// The panels of a kernel that is kept, and those that a task makes for itself: of 40 filters there is a half panel,
-    /// of 150 channels a block that no vector ends.
+    /// The panels of a kernel that is kept, and those that a task makes for itself: of 40 filters there is a
+    /// half panel, of 150 channels a block that no vector ends.
     #[test]
     fn panels_that_are_kept_and_panels_made_on_the_way_give_the_same_bits() {
         let options = Conv2dOptions { padding: Padding::Same, dilation: [5; 2], ..Default::default() };

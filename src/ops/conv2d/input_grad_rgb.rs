@@ -1,12 +1,14 @@
 //! The gradient by images of three channels: what an attack asks of a network's first layer.
 //!
-//! As a matrix product it has three columns, and vectors have sixteen lanes. So the lanes go along the image's rows:
+//! As a matrix product it has three columns, and vectors have sixteen lanes. So the lanes go along the
+//! image's rows:
 //!
 //! ∂x\[c, x\] = Σ over ky, f, kx of w\[ky, kx, c, f\] · ∂y\[f, x − kx\]
 //!
-//! for a row of pixels, with ∂y's rows turned so that pixels lie next to each other, and zeros before and after them.
-//! A tile is up to eight vectors of pixels by three channels, in registers: 24 multiply-adds for 8 loads, at any
-//! offset of x − kx. With a stride s there are s kinds of columns, each reached through taps of its own ([`Phase`]).
+//! for a row of pixels, with ∂y's rows turned so that pixels lie next to each other, and zeros before and
+//! after them. A tile is up to eight vectors of pixels by three channels, in registers: 24 multiply-adds for
+//! 8 loads, at any offset of x − kx. With a stride s there are s kinds of columns, each reached through taps
+//! of its own ([`Phase`]).
 //!
 //! A turned row serves all taps that see it: as many rows as the kernel is high wait in a ring.
 
@@ -190,8 +192,8 @@ impl Kernel for Rows<'_> {
     }
 }
 
-/// Pixels of F values into F rows of pixels, each `before` floats after its row's beginning; up to a whole vector after
-/// them is zero.
+/// Pixels of F values into F rows of pixels, each `before` floats after its row's beginning; up to a whole
+/// vector after them is zero.
 ///
 /// # Safety
 /// Inside `dispatch`. F is a multiple of the lanes; a row has room for whole vectors of the pixels.
@@ -226,8 +228,8 @@ struct MicroKernel<'a> {
 }
 
 impl MicroKernel<'_> {
-    /// Adds all filters and taps of one row of the kernel to the sums. (A sum of one row at a time: shorter sums round
-    /// less.)
+    /// Adds all filters and taps of one row of the kernel to the sums. (A sum of one row at a time: shorter
+    /// sums round less.)
     ///
     /// # Safety
     /// Inside `dispatch`, N vectors from every tap on within the turned row, and from the sums on.

@@ -1,13 +1,13 @@
 //! Convolutions of images with three channels, which is to say a network's first layer.
 //!
-//! Patches of 3 channels are short runs (a row of a 3×3 window is 9 floats), and copying them costs more than
-//! multiplying them. But neighbouring windows lie 3·stride floats apart, so a register tile can read them where
-//! they are: element (pixel r, k) of a window's row is at r · 3·stride + k. Only windows that hang over the image's edge
-//! are copied, with the padding.
+//! Patches of 3 channels are short runs (a row of a 3×3 window is 9 floats), and copying them costs more
+//! than multiplying them. But neighbouring windows lie 3·stride floats apart, so a register tile can read
+//! them where they are: element (pixel r, k) of a window's row is at r · 3·stride + k. Only windows that
+//! hang over the image's edge are copied, with the padding.
 //!
-//! The kernel's gradient reads the same places with rows and steps exchanged: row k of ∂w sums over pixels that
-//! are 3·stride apart. It sums over whole rows, and copies them with their padding, some at a time, which stay in the
-//! core's cache.
+//! The kernel's gradient reads the same places with rows and steps exchanged: row k of ∂w sums over pixels
+//! that are 3·stride apart. It sums over whole rows, and copies them with their padding, some at a time,
+//! which stay in the core's cache.
 
 use super::Conv2dGeometry;
 use crate::activation::Activation;
@@ -22,7 +22,8 @@ use std::ops::Range;
 
 pub const CHANNELS: usize = 3;
 
-/// Whether a convolution is one of these. Filters come in whole vectors: gradients are read where they lie, too.
+/// Whether a convolution is one of these. Filters come in whole vectors: gradients are read where they lie,
+/// too.
 pub fn fits(isa: Isa, g: &Conv2dGeometry) -> bool {
     g.in_channels == CHANNELS
         && g.dilation == [1, 1]
@@ -207,8 +208,9 @@ pub fn forward(
                                     .div_ceil(g.kernel[0] * g.kernel[1] * CHANNELS),
                             };
                             let to = out[first * f..(first + count) * f].as_mut_ptr();
-                            // SAFETY: the windows of `count` outputs lie in the image or in the copy, one STEP after
-                            // the other; the panel has a row for each element of a window; the outputs are borrowed.
+                            // SAFETY: the windows of `count` outputs lie in the image or in the copy, one
+                            // STEP after the other; the panel has a row for each element of a window; the
+                            // outputs are borrowed.
                             unsafe {
                                 tile.run::<V, STEP, B_PACKED>(
                                     count,
@@ -234,8 +236,8 @@ pub fn forward(
 
 /// Output rows whose windows are copied at a time.
 const BAND: usize = 8;
-/// Output rows a tile sums over before it goes back to memory: few, so that two vectors of each of their gradients stay
-/// in L1 for all elements of a window.
+/// Output rows a tile sums over before it goes back to memory: few, so that two vectors of each of their
+/// gradients stay in L1 for all elements of a window.
 const ROWS: usize = 2;
 
 pub fn kernel_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], x: &[f32], dw: &mut [f32]) {
@@ -287,9 +289,9 @@ pub fn kernel_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], x: &[f32], dw: 
                                     ahead_step: 0,
                                 };
                                 let to = self.at + (ky * run + first) * f + column;
-                                // SAFETY: element `first` + r of all windows of these rows lies in the padded
-                                // rows; filters come in whole vectors, which are read where they lie; the sums
-                                // are this part's alone.
+                                // SAFETY: element `first` + r of all windows of these rows lies in the
+                                // padded rows; filters come in whole vectors, which are read where they lie;
+                                // the sums are this part's alone.
                                 unsafe {
                                     tile.run::<V, 1, B_STRIDED>(
                                         count,

@@ -360,8 +360,8 @@ fn rows<T: Real>(
     })
 }
 
-/// The mean loss, and its node. `f` gets some rows: their numbers, their logits and weights, where to write the
-/// gradient, if it is wanted, and what to multiply it by beside the weight; it gives Σ w·L.
+/// The mean loss, and its node. `f` gets some rows: their numbers, their logits and weights, where to write
+/// the gradient, if it is wanted, and what to multiply it by beside the weight; it gives Σ w·L.
 fn pieces<T: Real>(
     op: &'static str,
     logits: &Tensor,
@@ -479,8 +479,8 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// The mean losses of rows of logits (what is in front of the sigmoid or softmax): scalars on the tape. The functions have
-/// weights of samples besides.
+/// The mean losses of rows of logits (what is in front of the sigmoid or softmax): scalars on the tape. The
+/// functions have weights of samples besides.
 impl Tensor {
     /// [`binary_cross_entropy`] of logits and labels `[N, ...]` from 0 to 1: any number of classes at once.
     pub fn binary_cross_entropy_with_logits(&self, labels: &Tensor) -> Result<Tensor> {
@@ -492,7 +492,8 @@ impl Tensor {
         softmax_cross_entropy(self, labels, None, None)
     }
 
-    /// [`sparse_softmax_cross_entropy`] of logits `[..., classes]` and labels `[...]`: the number of a class each.
+    /// [`sparse_softmax_cross_entropy`] of logits `[..., classes]` and labels `[...]`: the number of a class
+    /// each.
     pub fn sparse_softmax_cross_entropy(&self, labels: &Tensor) -> Result<Tensor> {
         sparse_softmax_cross_entropy(self, labels, None, None)
     }

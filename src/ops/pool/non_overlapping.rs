@@ -1,5 +1,5 @@
-//! The gradient of max pooling where windows lie side by side: a cell is in one window at most, so each is written
-//! once, and of each window g and the position of its maximum are read once.
+//! The gradient of max pooling where windows lie side by side: a cell is in one window at most, so each is
+//! written once, and of each window g and the position of its maximum are read once.
 
 use crate::backend::cpu::simd::{Kernel, Vector, dispatch, store, wants_non_temporal};
 use crate::backend::cpu::threads::{self, Shared};
@@ -44,8 +44,8 @@ impl Kernel for Row<'_> {
         let Windows { input: [h, w], output: [oh, ow], pool, channels, .. } = self.windows;
         let (n, oy) = (self.row / oh, self.row % oh);
         let (rows, ky) = self.windows.cells_along(0, oy);
-        // One row of cells after the other, though each reads the windows again: they are in cache, and with 3×3 windows
-        // both passes take 13 % less than where stores hop between rows (with 2×2 the same).
+        // One row of cells after the other, though each reads the windows again: they are in cache, and with
+        // 3×3 windows both passes take 13 % less than where stores hop between rows (with 2×2 the same).
         let whole = channels / V::LANES * V::LANES;
         for (i, y) in rows.clone().enumerate() {
             for ox in 0..ow {
@@ -56,8 +56,8 @@ impl Kernel for Row<'_> {
                 for (j, x) in columns.enumerate() {
                     let (place, at) = ((ky + i) * pool[1] + kx + j, self.windows.at(n, y, x));
                     for c in (0..whole).step_by(V::LANES) {
-                        // SAFETY: inside `dispatch`; whole vectors of the window's channels, and of a cell of this row of
-                        // windows, which is this task's alone.
+                        // SAFETY: inside `dispatch`; whole vectors of the window's channels, and of a cell
+                        // of this row of windows, which is this task's alone.
                         unsafe {
                             let (g, here) = (V::load(&g[c]), V::load_bytes(&positions[c]));
                             let d = g

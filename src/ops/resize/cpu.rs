@@ -97,7 +97,8 @@ impl<S: Copy + Into<f32>> BilinearRows<'_, S> {
             let (top, bottom) = (&lines[0][..length], &lines[1][..length]);
             let whole = length / V::LANES * V::LANES;
             for i in (0..whole).step_by(V::LANES) {
-                // SAFETY: inside `dispatch`; whole vectors of all three. (No step fused, as the reference has it.)
+                // SAFETY: inside `dispatch`; whole vectors of all three. (No step fused, as the reference
+                // has it.)
                 unsafe {
                     let (top, bottom) = (V::load(&top[i]), V::load(&bottom[i]));
                     let y = top.add(bottom.sub(top).mul(V::splat(tap.t)));
@@ -159,8 +160,8 @@ impl Tap<f32> {
     }
 }
 
-/// Each output row's gradient, folded along x, goes to its two input rows: so a row is read once, and all later
-/// additions are as short as the input.
+/// Each output row's gradient, folded along x, goes to its two input rows: so a row is read once, and all
+/// later additions are as short as the input.
 pub(super) fn backward(g: &Tensor, geometry: Geometry, method: Method) -> Tensor {
     let Geometry { n, h, w, c, out_h, out_w } = geometry;
     let rows = method.taps::<f32>(h, out_h);

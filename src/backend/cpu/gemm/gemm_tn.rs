@@ -29,7 +29,8 @@ pub fn gemm_tn(isa: Isa, rows: &impl Rows, b: &[f32], columns: usize, out: &mut 
     }
     let blocks = depth.div_ceil(BLOCK);
     let groups = columns.div_ceil(COLUMNS);
-    // 8 tasks keep a few cores busy to the end, and more would be more partial sums; a slab has at least one block of k.
+    // 8 tasks keep a few cores busy to the end, and more would be more partial sums; a slab has at least one
+    // block of k.
     let slabs = (8 / (blocks * groups)).clamp(1, count.div_ceil(KC).max(1));
     let slab = count.div_ceil(slabs).next_multiple_of(KC).max(KC);
     let slabs = count.div_ceil(slab).max(1);
@@ -114,7 +115,8 @@ impl<R: Rows> Kernel for Task<'_, R> {
                 }
             };
             self.pack::<V>(from, steps, block, &mut packed);
-            // Meanwhile the next block's rows of A and then of B come near, shared out among the steps of all tiles.
+            // Meanwhile the next block's rows of A and then of B come near, shared out among the steps of
+            // all tiles.
             let tiles = self.depth.div_ceil(V::MR);
             let a_next = if in_place.is_some() { steps * k_step } else { 0 };
             let b_next = self.b.as_ptr().wrapping_add((from + steps) * self.columns);
@@ -146,8 +148,8 @@ impl<R: Rows> Kernel for Task<'_, R> {
                             ahead_step,
                         };
                         let to = self.offset + first * self.columns + column;
-                        // SAFETY: A has `steps` rows of `k_step` floats, the panel `steps` rows of full width; these
-                        // rows and columns of C are this task's alone.
+                        // SAFETY: A has `steps` rows of `k_step` floats, the panel `steps` rows of full
+                        // width; these rows and columns of C are this task's alone.
                         unsafe {
                             tile.run::<V, 1, B_PACKED>(
                                 count,

@@ -1,7 +1,8 @@
 //! C = A·B with A a plain matrix: a 1×1 convolution, or a dense layer of many rows.
 //!
-//! Nothing of A is copied. A tile's rows are read where they lie, all steps of k in one go, for one panel of B after the
-//! other, so that the rows come into L1 once; meanwhile the next tile's rows are brought near. C is written once.
+//! Nothing of A is copied. A tile's rows are read where they lie, all steps of k in one go, for one panel of
+//! B after the other, so that the rows come into L1 once; meanwhile the next tile's rows are brought near. C
+//! is written once.
 
 use super::micro_kernel::{ANY, B_PACKED, MicroKernel, ONE_RUN, for_each_tile};
 use super::{BOperand, Dense, Init, KC, Matrix, PackedB, even_blocks, product};
@@ -10,8 +11,8 @@ use crate::backend::cpu::simd::{Isa, Kernel, Vector, dispatch, wants_non_tempora
 use crate::backend::cpu::threads::{self, Shared};
 use std::ops::Range;
 
-/// Bytes of B that a task goes through for each tile of rows: they come from L2 (1 MiB at least on the processors this is
-/// tuned for) beside the rows.
+/// Bytes of B that a task goes through for each tile of rows: they come from L2 (1 MiB at least on the
+/// processors this is tuned for) beside the rows.
 const GROUP_BYTES: usize = 768 << 10;
 
 /// C [rows, columns] = A [rows, depth]·B + bias, with B packed for this once.
@@ -58,7 +59,8 @@ pub fn matrix_product(a: &[f32], right: &PackedB, start: Init, activation: Activ
     });
 }
 
-/// The same of a few rows of C, on this thread. To `non_temporal`, they are aligned (see [`wants_non_temporal`]) and not read.
+/// The same of a few rows of C, on this thread. To `non_temporal`, they are aligned (see
+/// [`wants_non_temporal`]) and not read.
 pub fn multiply_rows(
     a: &[f32],
     right: &PackedB,
@@ -128,8 +130,8 @@ impl Kernel for Block<'_> {
                         ahead: next.wrapping_add(share),
                         ahead_step,
                     };
-                    // SAFETY: A has `count` rows of `depth` floats from `row` on, the panel `depth` rows of full
-                    // width; C's rows and columns are this task's alone.
+                    // SAFETY: A has `count` rows of `depth` floats from `row` on, the panel `depth` rows of
+                    // full width; C's rows and columns are this task's alone.
                     unsafe {
                         tile.run_inlined::<V, ANY, B_PACKED>(
                             count,

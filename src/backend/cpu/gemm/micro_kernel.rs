@@ -9,8 +9,8 @@ pub(crate) struct MicroKernel<'a> {
     pub steps: usize,
     /// Where in `a` each run begins.
     pub runs: &'a [usize],
-    /// Of a run, element (row r, step k) is at `r · ROW_STEP + k`, or where ROW_STEP is 1, at `r + k · k_step`, or where it
-    /// is [`ANY`], at `r · row_step + k`.
+    /// Of a run, element (row r, step k) is at `r · ROW_STEP + k`, or where ROW_STEP is 1, at `r + k ·
+    /// k_step`, or where it is [`ANY`], at `r · row_step + k`.
     pub a: *const f32,
     pub row_step: usize,
     pub k_step: usize,
@@ -42,8 +42,8 @@ const MAX_MR: usize = 14;
 /// The runs of a plain product.
 pub(crate) const ONE_RUN: &[usize] = &[0];
 
-/// Calls `f(first, count)` for every tile of rows: as few as there must be, of even size (a tile of two rows takes
-/// nearly as long as one of six).
+/// Calls `f(first, count)` for every tile of rows: as few as there must be, of even size (a tile of two rows
+/// takes nearly as long as one of six).
 #[inline(always)]
 pub(crate) fn for_each_tile<V: Vector>(rows: usize, f: impl FnMut(usize, usize)) {
     for_each_tile_of(V::MR, rows, f);
@@ -62,8 +62,8 @@ pub(crate) fn for_each_tile_of(most: usize, rows: usize, mut f: impl FnMut(usize
 }
 
 impl MicroKernel<'_> {
-    /// The tile as part of the caller's loop: 3 % less time where tiles have 64 steps, and 13 % where they have 16, for
-    /// six seconds of compile time a caller.
+    /// The tile as part of the caller's loop: 3 % less time where tiles have 64 steps, and 13 % where they
+    /// have 16, for six seconds of compile time a caller.
     ///
     /// # Safety
     /// `a` and `b` are readable over the whole tile (`b` over two full vectors a step); `c(r)`
@@ -186,9 +186,9 @@ impl MicroKernel<'_> {
                     _ => {}
                 }
             }
-            // Others are put down first: a loop over them is short code, of which there are hundreds of copies. (Rows by
-            // number here and there: were one chosen at run time, all sums would be kept in memory from the beginning, cleared
-            // there by a call and written back after every run.)
+            // Others are put down first: a loop over them is short code, of which there are hundreds of
+            // copies. (Rows by number here and there: were one chosen at run time, all sums would be kept in
+            // memory from the beginning, cleared there by a call and written back after every run.)
             let mut done = [[V::splat(0.0); WIDTH]; ROWS];
             macro_rules! rows {
                 ($($row:literal)*) => {
@@ -301,8 +301,8 @@ unsafe fn write_rows<V: Vector, const ROWS: usize, const WIDTH: usize>(
 /// A vector of C, which is that of column `at`.
 ///
 /// # Safety
-/// Inside [`crate::backend::cpu::simd::dispatch`]; `c` is a vector of C, aligned where it goes past the caches, and biases have one
-/// at `at`.
+/// Inside [`crate::backend::cpu::simd::dispatch`]; `c` is a vector of C, aligned where it goes past the
+/// caches, and biases have one at `at`.
 #[inline(always)]
 unsafe fn write_vector<V: Vector>(
     sum: V,
@@ -356,7 +356,8 @@ impl<const WIDTH: usize> Kernel for Write<'_, WIDTH> {
     type Output = ();
     #[inline(always)]
     fn run<V: Vector>(self) {
-        // SAFETY: a tile of `rows` rows makes these, of such vectors, under the contract of `MicroKernel::run`.
+        // SAFETY: a tile of `rows` rows makes these, of such vectors, under the contract of
+        // `MicroKernel::run`.
         unsafe {
             let sum = std::slice::from_raw_parts(self.sum.cast::<[V; WIDTH]>(), self.rows);
             self.tile.write(sum, self.to);
@@ -369,8 +370,9 @@ const UNROLL: usize = 4;
 
 /// Where a tile's rows are read.
 ///
-/// A step between rows that is known when compiling is part of an instruction's address. One that is not takes
-/// registers: from each of five bases an address reaches rows 0, 1 and 2 (the step is scaled by 1 or 2), which is 15 rows.
+/// A step between rows that is known when compiling is part of an instruction's address. One that is not
+/// takes registers: from each of five bases an address reaches rows 0, 1 and 2 (the step is scaled by 1 or
+/// 2), which is 15 rows.
 struct Left<const ROW_STEP: usize> {
     bases: [*const f32; 5],
     row_step: usize,
@@ -436,8 +438,8 @@ impl<const ROW_STEP: usize> Left<ROW_STEP> {
                 *base = base.wrapping_add(steps);
             }
             #[allow(clippy::pointers_in_nomem_asm_block, reason = "no memory is touched through them")]
-            // SAFETY: no instruction at all. It only keeps the compiler from knowing how the bases hang together: it
-            // would compute an address a row from one of them, and run out of registers.
+            // SAFETY: no instruction at all. It only keeps the compiler from knowing how the bases hang
+            // together: it would compute an address a row from one of them, and run out of registers.
             #[cfg(target_arch = "x86_64")]
             unsafe {
                 let [a, b, c, d, e] = &mut self.bases;

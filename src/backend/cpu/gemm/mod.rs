@@ -116,8 +116,9 @@ impl<'a> BOperand<'a> {
         self.taps[k / self.inner] + if self.transposed { inner } else { inner * self.stride }
     }
 
-    /// Blocks of at most KC / 2 steps, none of which has steps of two taps: for convolutions tap by tap. (Few taps are few
-    /// terms; with sums of 256 of them the error was twice that of engines which add up in short runs.)
+    /// Blocks of at most KC / 2 steps, none of which has steps of two taps: for convolutions tap by tap.
+    /// (Few taps are few terms; with sums of 256 of them the error was twice that of engines which add up in
+    /// short runs.)
     pub fn per_tap(&self) -> Vec<Range<usize>> {
         let steps = (0..self.taps.len()).map(|tap| tap * self.inner..(tap + 1) * self.inner);
         steps.flat_map(|steps| cut(steps, KC / 2)).collect()
@@ -235,7 +236,8 @@ impl Kernel for Panel<'_> {
     }
 }
 
-/// `valid` rows of some steps, `stride` apart, into columns: rows of `width` floats, the last of which are zero.
+/// `valid` rows of some steps, `stride` apart, into columns: rows of `width` floats, the last of which are
+/// zero.
 ///
 /// # Safety
 /// Inside [`dispatch`].
@@ -416,7 +418,8 @@ pub unsafe fn product(
         }
         return;
     }
-    // Few rows: cut the columns as well, so that there is work for a few cores; each cut gathers the rows again.
+    // Few rows: cut the columns as well, so that there is work for a few cores; each cut gathers the rows
+    // again.
     let cuts = (4 / blocks).clamp(1, right.panels());
     let cut = right.panels().div_ceil(cuts);
     let cuts = right.panels().div_ceil(cut);

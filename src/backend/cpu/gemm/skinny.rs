@@ -1,8 +1,9 @@
 //! C = A·B for a few rows of A: a dense layer at the batch sizes of training.
 //!
-//! Here B's bytes bind (100352 × 512 weights are 205 MB, of which each is used 16 times), so it is read once, where
-//! it lies, and in the order in which it lies: a task takes some blocks of k, and adds up all rows in a partial C of
-//! its own, a few steps of k at a time. Packing B first would read it twice and write it once.
+//! Here B's bytes bind (100352 × 512 weights are 205 MB, of which each is used 16 times), so it is read
+//! once, where it lies, and in the order in which it lies: a task takes some blocks of k, and adds up all
+//! rows in a partial C of its own, a few steps of k at a time. Packing B first would read it twice and write
+//! it once.
 //!
 //! Its gradients are [`crate::backend::cpu::skinny_gemm`].
 
@@ -13,8 +14,8 @@ use crate::backend::cpu::threads::{self, Shared};
 use crate::pool::Buffer;
 use std::ops::Range;
 
-/// Steps of k at a time: so many rows of B, two vectors wide, stay in L1 beside a tile of C even where they fall into
-/// a few sets of it.
+/// Steps of k at a time: so many rows of B, two vectors wide, stay in L1 beside a tile of C even where they
+/// fall into a few sets of it.
 const STEPS: usize = 16;
 
 /// Whether a product of so many rows is one of these: with more, a packed B serves enough of them.
@@ -95,8 +96,8 @@ pub fn skinny_gemm(
                                 ahead: gathered.as_ptr(),
                                 ahead_step: 0,
                             };
-                            // SAFETY: gathered rows from `first`, `steps` rows of two full vectors of B or of the
-                            // panel, and rows of this slab's own sums.
+                            // SAFETY: gathered rows from `first`, `steps` rows of two full vectors of B or
+                            // of the panel, and rows of this slab's own sums.
                             unsafe {
                                 tile.run_inlined::<V, ROW, B_STRIDED>(
                                     count,

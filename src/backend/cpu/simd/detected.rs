@@ -1,4 +1,5 @@
-//! Proofs that this machine has an instruction set: values that nothing but its detection makes, and that take no room.
+//! Proofs that this machine has an instruction set: values that nothing but its detection makes, and that
+//! take no room.
 
 /// AVX2 with FMA is here.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

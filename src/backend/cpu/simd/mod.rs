@@ -93,8 +93,8 @@ pub fn supported() -> Vec<Isa> {
     [Isa::Reference, Isa::Portable].into_iter().chain(proved.into_iter().flatten()).collect()
 }
 
-/// What `ATROUS_ISA` asks for (`reference`, `portable`, `avx2` or `avx512`), or the best there is where it is not set. An
-/// error where it asks for what is unknown, or is not here.
+/// What `ATROUS_ISA` asks for (`reference`, `portable`, `avx2` or `avx512`), or the best there is where it
+/// is not set. An error where it asks for what is unknown, or is not here.
 pub fn preferred() -> Result<Isa> {
     match std::env::var_os("ATROUS_ISA") {
         Some(wanted) => named(&wanted.to_string_lossy(), &supported()),
@@ -130,8 +130,8 @@ pub(crate) fn default() -> Isa {
 /// Some f32 lanes. All pointers may be unaligned.
 ///
 /// # Safety
-/// Loads and stores touch `LANES` elements (`_partial`: the first `n` of them, all if there are no more) at the pointer.
-/// Every method must run inside [`dispatch`] of its own instruction set.
+/// Loads and stores touch `LANES` elements (`_partial`: the first `n` of them, all if there are no more) at
+/// the pointer. Every method must run inside [`dispatch`] of its own instruction set.
 #[allow(clippy::missing_safety_doc, reason = "one contract, above, for all methods")]
 #[expect(missing_docs, reason = "lane by lane, as their names say")]
 pub trait Vector: Copy + Send + Sync + 'static {
@@ -143,7 +143,8 @@ pub trait Vector: Copy + Send + Sync + 'static {
     unsafe fn splat(value: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
-    /// A store past the caches, to an address that is a multiple of the vector's size: see [`wants_non_temporal`].
+    /// A store past the caches, to an address that is a multiple of the vector's size: see
+    /// [`wants_non_temporal`].
     unsafe fn non_temporal(self, to: *mut f32);
     /// The lanes past `n` are zero.
     unsafe fn load_partial(from: *const f32, n: usize) -> Self;
@@ -199,8 +200,8 @@ pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     }
 }
 
-/// `lanes` lanes, which are all of them if `FULL`: in a loop's body that is compiled once for whole vectors and once
-/// for the rest.
+/// `lanes` lanes, which are all of them if `FULL`: in a loop's body that is compiled once for whole vectors
+/// and once for the rest.
 ///
 /// # Safety
 /// As [`Vector::load`] if `FULL`, else as [`Vector::load_partial`].
@@ -229,8 +230,8 @@ pub unsafe fn store<V: Vector, const FULL: bool>(
     }
 }
 
-/// Asks for the cache line at an address, which may be anywhere: for what a loop will read next where the processor
-/// does not see it coming.
+/// Asks for the cache line at an address, which may be anywhere: for what a loop will read next where the
+/// processor does not see it coming.
 #[inline(always)]
 pub fn prefetch(address: *const f32) {
     // SAFETY: the instruction is in all of x86-64 and touches nothing, wherever the address points.
@@ -243,18 +244,18 @@ pub fn prefetch(address: *const f32) {
     let _ = address;
 }
 
-/// Whether a result is to be written past the caches: where it is larger than they are, a line is gone before
-/// anybody reads it, and an ordinary store would fetch it first, for nothing. Only where it is written in whole
-/// vectors, which begin at multiples of 64 bytes when its rows are `columns` floats.
+/// Whether a result is to be written past the caches: where it is larger than they are, a line is gone
+/// before anybody reads it, and an ordinary store would fetch it first, for nothing. Only where it is
+/// written in whole vectors, which begin at multiples of 64 bytes when its rows are `columns` floats.
 pub fn wants_non_temporal(out: &[f32], columns: usize) -> bool {
     /// About the last cache of a server's few cores.
     const LARGE: usize = 32 << 20;
     size_of_val(out) >= LARGE && columns.is_multiple_of(16) && (out.as_ptr() as usize).is_multiple_of(64)
 }
 
-/// The same of a pass that does nothing but read tensors of this size and write one. A server's last cache may have room
-/// for all of them, and what is read next is then found there: 50 MiB through an activation take 2.0 ms instead of 2.5 beside
-/// 480 MiB of it. An eighth of the cache, since others use it, too.
+/// The same of a pass that does nothing but read tensors of this size and write one. A server's last cache
+/// may have room for all of them, and what is read next is then found there: 50 MiB through an activation
+/// take 2.0 ms instead of 2.5 beside 480 MiB of it. An eighth of the cache, since others use it, too.
 pub fn wants_non_temporal_alone(out: &[f32], columns: usize) -> bool {
     size_of_val(out) >= last_cache() / 8 && wants_non_temporal(out, columns)
 }
@@ -285,9 +286,9 @@ pub fn vectorize<R>(isa: Isa, f: impl FnOnce() -> R) -> R {
     dispatch(isa, Plain(f))
 }
 
-/// Writes what a plain loop makes: `f(at, piece)` fills the piece of `out` that begins `at` elements into it. Mark it
-/// `#[inline(always)]`. To `non_temporal` (see [`wants_non_temporal`]; `out` begins at a multiple of 64 bytes), a piece is made in L1 and
-/// copied past the caches from there.
+/// Writes what a plain loop makes: `f(at, piece)` fills the piece of `out` that begins `at` elements into
+/// it. Mark it `#[inline(always)]`. To `non_temporal` (see [`wants_non_temporal`]; `out` begins at a
+/// multiple of 64 bytes), a piece is made in L1 and copied past the caches from there.
 #[inline]
 pub fn write(isa: Isa, out: &mut [f32], non_temporal: bool, f: impl Fn(usize, &mut [f32])) {
     struct Stream<'a, F>(&'a mut [f32], F);

@@ -10,14 +10,14 @@ use crate::backend::cpu::threads::{self, Shared};
 use crate::pool::Buffer;
 use std::ops::Range;
 
-/// Bytes of transformed windows a task: with a panel of results and the panels of U that pass by, inside an L2
-/// cache of 1 MiB.
+/// Bytes of transformed windows a task: with a panel of results and the panels of U that pass by, inside an
+/// L2 cache of 1 MiB.
 const V_BYTES: usize = 640 << 10;
-/// Channels that are summed up before they are added to the others' sums: short sums round less, and this is where
-/// Winograd's method would lose to the definition, whose terms are smaller.
+/// Channels that are summed up before they are added to the others' sums: short sums round less, and this is
+/// where Winograd's method would lose to the definition, whose terms are smaller.
 const CHANNELS_AT_ONCE: usize = 128;
-/// Row tiles a task, at least: each passes all of U by, so fewer would wait for it. (Of 512 channels they are more than
-/// V_BYTES, which costs less.)
+/// Row tiles a task, at least: each passes all of U by, so fewer would wait for it. (Of 512 channels they
+/// are more than V_BYTES, which costs less.)
 const LEAST: usize = 2;
 
 /// w [k, k, C, F] turned by 180°, channels swapped: [k, k, F, C].
@@ -78,8 +78,9 @@ pub(super) fn transform_kernels_by<F: Transforms<W, O>, const W: usize, const O:
                 for half in [0, V::LANES] {
                     let first = self.panel * width + half;
                     let n = g.filters.saturating_sub(first).min(V::LANES);
-                    // SAFETY: the n filters from `first` on of every tap are inside w; U has a full vector for every
-                    // product, channel and half, and these channels of this panel are this task's alone.
+                    // SAFETY: the n filters from `first` on of every tap are inside w; U has a full vector
+                    // for every product, channel and half, and these channels of this panel are this task's
+                    // alone.
                     unsafe {
                         let mut taps = [[V::splat(0.0); 3]; 3];
                         for y in 0..3 {
@@ -131,8 +132,8 @@ pub(super) fn transform_kernels_by<F: Transforms<W, O>, const W: usize, const O:
 pub struct Finish<'a> {
     pub bias: Option<&'a [f32]>,
     pub activation: Activation,
-    /// Of each square of 2×2 outputs, of which a tile has one or four, the largest alone is written: max pooling of
-    /// that stride, which drops an odd row and column.
+    /// Of each square of 2×2 outputs, of which a tile has one or four, the largest alone is written: max
+    /// pooling of that stride, which drops an odd row and column.
     pub pool: bool,
 }
 
@@ -257,7 +258,8 @@ impl<F: Transforms<W, O>, const W: usize, const O: usize> Kernel for Task<'_, F,
                     let f = panel * width + half;
                     let lanes = g.filters.saturating_sub(f).min(V::LANES);
                     if lanes > 0 {
-                        // SAFETY: M has a vector for every place, tile and half; a tile's outputs are its own.
+                        // SAFETY: M has a vector for every place, tile and half; a tile's outputs are its
+                        // own.
                         unsafe {
                             let from = m.as_ptr().add(t * width + half);
                             self.finish::<V>(from, count * width, window, f, lanes)
@@ -323,7 +325,8 @@ impl Kernel for Multiply<'_> {
                             ahead_step,
                         };
                         // SAFETY: V holds `mr` rows of `step` floats from `first` on and as many at every
-                        // run, U a full panel row for each step of each run, M a row of `width` floats a tile.
+                        // run, U a full panel row for each step of each run, M a row of `width` floats a
+                        // tile.
                         unsafe {
                             tile.run_inlined::<V, ANY, B_PACKED>(
                                 mr,
@@ -342,8 +345,8 @@ impl<F: Transforms<W, O>, const W: usize, const O: usize> Task<'_, F, W, O> {
     /// Aᵀ M A of one tile and vector of filters, into the outputs that exist.
     ///
     /// # Safety
-    /// A vector of M for every place, `step` floats apart from `from` on; the tile's outputs, `lanes` filters from f on,
-    /// are this task's alone.
+    /// A vector of M for every place, `step` floats apart from `from` on; the tile's outputs, `lanes`
+    /// filters from f on, are this task's alone.
     #[inline(always)]
     unsafe fn finish<V: Vector>(
         &self,

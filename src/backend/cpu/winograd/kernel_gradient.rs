@@ -17,9 +17,9 @@ const SLAB_BYTES: usize = 512 << 10;
 
 /// ∂w [k, k, C, F], a sum over all tiles, which are of 2×2 outputs.
 ///
-/// A task has one row of places ξ (for which two rows of a window and of the output's gradient are enough), some
-/// channels and a part of the tiles. It transforms a slab of tiles at a time, V and Z, and adds each product's Vᵀ·Z to
-/// its own [C, F]. The parts, whose number depends on the shape alone, are added in order.
+/// A task has one row of places ξ (for which two rows of a window and of the output's gradient are enough),
+/// some channels and a part of the tiles. It transforms a slab of tiles at a time, V and Z, and adds each
+/// product's Vᵀ·Z to its own [C, F]. The parts, whose number depends on the shape alone, are added in order.
 pub fn kernel_gradient(isa: Isa, g: &Geometry, dy: &[f32], x: &[f32], dw: &mut [f32]) {
     assert_eq!(g.tile, 2);
     assert_eq!(dw.len(), elements(&[g.kernel, g.kernel, g.channels, g.filters]));
@@ -70,7 +70,8 @@ struct Part<'a> {
     slab: usize,
     /// Floats from one window's row of V to the next.
     step: usize,
-    /// Where in the sums, [product][C][F], this part's begin; its row of places and its channels are this task's alone.
+    /// Where in the sums, [product][C][F], this part's begin; its row of places and its channels are this
+    /// task's alone.
     at: usize,
     sums: Shared<f32>,
 }
@@ -128,7 +129,8 @@ impl Part<'_> {
             let ([n, oy, ox], [height, columns]) = (place, g.outputs(place));
             for f in (0..panels * width).step_by(V::LANES) {
                 let lanes = g.filters.saturating_sub(f).min(V::LANES);
-                // SAFETY: outputs that exist, `lanes` filters from f on; a full vector of the tile's row of each place.
+                // SAFETY: outputs that exist, `lanes` filters from f on; a full vector of the tile's row of
+                // each place.
                 unsafe {
                     let mut p = [[V::splat(0.0); 2]; 2];
                     for y in 0..2 {
@@ -189,8 +191,8 @@ impl Part<'_> {
                             };
                             let row = product * g.channels + self.channels.start + first;
                             let to = self.at + row * g.filters + panel * width;
-                            // SAFETY: V has `count` rows of `step` floats from the product's first window on, Z as many
-                            // full panel rows; the rows of the sums are this task's alone.
+                            // SAFETY: V has `count` rows of `step` floats from the product's first window
+                            // on, Z as many full panel rows; the rows of the sums are this task's alone.
                             unsafe {
                                 tile.run::<V, 1, B_PACKED>(
                                     mr,
@@ -228,7 +230,8 @@ impl Kernel for Collect<'_> {
             pieces.flat_map(|piece| (0..g.filters).step_by(V::LANES).map(move |f| (piece, f)))
         {
             let lanes = V::LANES.min(g.filters - f);
-            // SAFETY: `lanes` filters from f on, of channel c, in every product and tap; c is this task's alone.
+            // SAFETY: `lanes` filters from f on, of channel c, in every product and tap; c is this task's
+            // alone.
             unsafe {
                 let mut s = [[V::splat(0.0); 4]; 4];
                 for place in 0..products.places() {

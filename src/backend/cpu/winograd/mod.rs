@@ -1,5 +1,5 @@
-//! Winograd's F(2×2, 3×3): 3×3 convolutions of stride 1 with 2.25 times fewer multiplications, 5×5 ones with 2.04. And
-//! F(4×4, 3×3), with 4 times fewer and a larger error, for those who ask for it.
+//! Winograd's F(2×2, 3×3): 3×3 convolutions of stride 1 with 2.25 times fewer multiplications, 5×5 ones with
+//! 2.04. And F(4×4, 3×3), with 4 times fewer and a larger error, for those who ask for it.
 //!
 //! After Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016). A tile of 2×2 outputs
 //! reads a window d of 4×4 inputs; with the kernel g,
@@ -22,17 +22,17 @@
 //! pass with the kernel turned by 180° and its channels swapped.
 //!
 //! **5×5 kernels** are cut into pieces of three taps on each axis, 0 1 2 and (2) 3 4, where the second one's first tap is
-//! zero. The second piece reads the window two pixels on, which is the next tile's: so every window is transformed once
-//! and meets up to four pieces. A zero first tap makes the second piece's first place zero, so there are 7 · 7 = 49
-//! products a tile instead of 100.
+//! zero. The second piece reads the window two pixels on, which is the next tile's: so every window is
+//! transformed once and meets up to four pieces. A zero first tap makes the second piece's first place zero,
+//! so there are 7 · 7 = 49 products a tile instead of 100.
 //!
 //! The transforms only add, subtract and halve, so rounding stays near the direct sum's.
 //!
 //! **F(4×4, 3×3)** is taken where [`crate::context::fast_math()`] says so and it pays. A tile of 4×4 outputs reads a window of
-//! 6×6, and 36 multiplications do for the 16 · 9 = 144 of the definition. The same formula holds with longer matrices.
-//! They interpolate a product of polynomials at points: at 0, ±1 and ∞ for F(2×2), at two more for F(4×4), where Lavin
-//! and Gray take 0, ±1, ±2 and ∞. Here all points are multiplied by √½, which makes them 0, ±p, ±q and ∞ with p = √½
-//! and q = √2:
+//! 6×6, and 36 multiplications do for the 16 · 9 = 144 of the definition. The same formula holds with longer
+//! matrices. They interpolate a product of polynomials at points: at 0, ±1 and ∞ for F(2×2), at two more for
+//! F(4×4), where Lavin and Gray take 0, ±1, ±2 and ∞. Here all points are multiplied by √½, which makes them
+//! 0, ±p, ±q and ∞ with p = √½ and q = √2:
 //!
 //! ```text
 //! Bᵀ = 1   0 -5/2   0   1  0    G =   1     0    0     Aᵀ = 1   1    1  1   1  0
@@ -43,14 +43,16 @@
 //!      0   1   0 -5/2   0  1          0    0    1
 //! ```
 //!
-//! What is lost is lost in Aᵀ, which adds large products to small sums: its numbers are up to 8 at their points, 2√2 at
-//! ours, whose powers lie about 1 on both sides. The rms error of a result is about half that of their points, and 3.0
-//! to 3.2 times that of F(2×2) (64 to 512 channels; `tests.rs` measures both). The kernel's gradient stays with tiles of
-//! 2×2, and so do 5×5 kernels, whose second piece reads the window two pixels on.
+//! What is lost is lost in Aᵀ, which adds large products to small sums: its numbers are up to 8 at their
+//! points, 2√2 at ours, whose powers lie about 1 on both sides. The rms error of a result is about half that
+//! of their points, and 3.0 to 3.2 times that of F(2×2) (64 to 512 channels; `tests.rs` measures both). The
+//! kernel's gradient stays with tiles of 2×2, and so do 5×5 kernels, whose second piece reads the window two
+//! pixels on.
 //!
 //! **Blocking.** A task takes a few row tiles of the matrix product, transforms their windows once into V (which
-//! stays in L2), and then goes through the filters a panel at a time: 16 products, whose results (a few dozen KiB) the
-//! output transform reads right after. U streams from L3 once a task, brought near one product ahead.
+//! stays in L2), and then goes through the filters a panel at a time: 16 products, whose results (a few
+//! dozen KiB) the output transform reads right after. U streams from L3 once a task, brought near one
+//! product ahead.
 
 #![allow(clippy::needless_range_loop, reason = "rows and columns of small matrices are what is counted")]
 
@@ -98,11 +100,12 @@ impl Geometry {
 
     /// The same with tiles of 4×4 outputs, where they take less time.
     ///
-    /// A tile that hangs over the edge costs as much as a whole one: 14×14 outputs take tiles for 16×16, and neither size
-    /// is faster. And there must be tiles enough for U, which has 36 numbers where tiles of 2×2 have 16 and is made anew
-    /// for most calls. On two cores with AVX-512, U included, 49 tiles took 1.03 times less time of 256 channels and
-    /// filters, 1.26 of 64, and more time of 512 (where U, 38 MB, is in no cache near); 196 took 1.26 to 1.6 times less
-    /// of 64 to 256, and as much of 512 (beside other work, which makes the last digit uncertain).
+    /// A tile that hangs over the edge costs as much as a whole one: 14×14 outputs take tiles for 16×16, and
+    /// neither size is faster. And there must be tiles enough for U, which has 36 numbers where tiles of 2×2
+    /// have 16 and is made anew for most calls. On two cores with AVX-512, U included, 49 tiles took 1.03
+    /// times less time of 256 channels and filters, 1.26 of 64, and more time of 512 (where U, 38 MB, is in
+    /// no cache near); 196 took 1.26 to 1.6 times less of 64 to 256, and as much of 512 (beside other work,
+    /// which makes the last digit uncertain).
     pub fn with_large_tiles(self) -> Self {
         let large = Geometry { tile: 4, ..self };
         let (tiles, outputs) = (large.windows(), self.batch * self.output[0] * self.output[1]);
@@ -192,8 +195,8 @@ impl Products {
     }
 }
 
-/// Floats from one window's row of V to the next: an odd number of cache lines, so that a tile's rows, or a column of
-/// V, do not fall into a few sets of the cache.
+/// Floats from one window's row of V to the next: an odd number of cache lines, so that a tile's rows, or a
+/// column of V, do not fall into a few sets of the cache.
 fn row_step(channels: usize) -> usize {
     (channels.div_ceil(16) | 1) * 16
 }

@@ -61,8 +61,8 @@ fn defined(g: &Geometry, [x, w]: [&[f32]; 2]) -> Vec<f64> {
     y
 }
 
-/// The largest deviation as a fraction of the largest value, and the root of the mean square of one as a fraction of
-/// the other's.
+/// The largest deviation as a fraction of the largest value, and the root of the mean square of one as a
+/// fraction of the other's.
 fn errors(got: &[f32], expected: &[f64]) -> [f64; 2] {
     assert_eq!(got.len(), expected.len());
     let off: Vec<f64> = got.iter().zip(expected).map(|(&g, e)| (g as f64 - e).abs()).collect();
@@ -72,8 +72,8 @@ fn errors(got: &[f32], expected: &[f64]) -> [f64; 2] {
     [largest(&off) / largest(expected), (square(&off) / square(expected)).sqrt()]
 }
 
-/// Sides that 4 divides and all others, one pixel, tails of channels and filters, several images, every padding, more
-/// than one task and block of channels.
+/// Sides that 4 divides and all others, one pixel, tails of channels and filters, several images, every
+/// padding, more than one task and block of channels.
 const SHAPES: [([usize; 4], usize, [usize; 2]); 12] = [
     ([1, 1, 1, 16], 16, [1, 1]),
     ([3, 1, 1, 5], 3, [1, 1]),
@@ -147,8 +147,8 @@ fn the_gradient_by_images_agrees_with_the_definition_of_the_turned_kernel() {
     }
 }
 
-/// Measured: 3.2 times with 64 channels, 3.0 with 256 and 512 (rms 8.3e-7, 1.04e-6, 1.06e-6), with or without fused
-/// multiply-adds.
+/// Measured: 3.2 times with 64 channels, 3.0 with 256 and 512 (rms 8.3e-7, 1.04e-6, 1.06e-6), with or
+/// without fused multiply-adds.
 #[test]
 fn the_error_of_tiles_of_4x4_is_some_times_that_of_2x2() {
     for channels in [64, 256, 512] {

@@ -91,7 +91,8 @@ impl F2 {
 /// √½, the smaller of F(4×4)'s points; the larger, √2, is exactly twice this number.
 const P: f32 = std::f32::consts::FRAC_1_SQRT_2;
 
-// What is even in a point is the same for p and −p, what is odd differs in sign: pairs of rows share both sums.
+// What is even in a point is the same for p and −p, what is odd differs in sign: pairs of rows share both
+// sums.
 impl Transforms<6, 4> for F4 {
     #[inline(always)]
     fn kernel<V: Vector>(self, [a, b, c]: [V; 3]) -> [V; 6] {

@@ -58,8 +58,8 @@ impl<'a> ByRows<'a> {
         ByRows { isa, g, x, w, bias, activation, none }
     }
 
-    /// As many rows of outputs as fill `out`, from `first` on, counted through all images. To `non_temporal`, `out` is aligned
-    /// (see [`wants_non_temporal`]).
+    /// As many rows of outputs as fill `out`, from `first` on, counted through all images. To
+    /// `non_temporal`, `out` is aligned (see [`wants_non_temporal`]).
     pub fn make(&self, first: usize, non_temporal: bool, out: &mut [f32]) {
         let ByRows { g, x, bias, activation, .. } = *self;
         assert!(first * g.output[1] * g.channels + out.len() <= g.output_shape().elements());

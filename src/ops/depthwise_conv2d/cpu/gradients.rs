@@ -339,8 +339,8 @@ impl Backward<'_> {
                 for o in 0..N + 3 - S {
                     let g = load::<V, FULL>(dy.add(o * c), lanes);
                     for p in 0..N {
-                        // Stride 1: pixel p by tap kx from output p + 2 − kx. Stride 2: a pair's first pixel by
-                        // tap 2 from output p, by tap 0 from p + 1; its second by tap 1 from p + 1.
+                        // Stride 1: pixel p by tap kx from output p + 2 − kx. Stride 2: a pair's first pixel
+                        // by tap 2 from output p, by tap 0 from p + 1; its second by tap 1 from p + 1.
                         if S == 1 && p <= o && o <= p + 2 {
                             reach!(g, p, 0, p + 2 - o);
                         } else if S == 2 && o == p {

@@ -1,16 +1,17 @@
 //! The CPU's kernels. Vectors run along the channels, threads over rows.
 //!
-//! 3×3 windows of stride 1 and 2 go a block of pixels at a time: a block's windows overlap, so that 4 outputs of
-//! stride 1 need 18 pixels of x instead of 36, and its 9 weights are loaded once. With AVX-512 that is 27 loads
-//! for 36 multiply-adds: the multipliers bind, well above the speed of memory. Weights lie vector by vector, each
-//! vector's taps one after the other: a block's addresses are few enough for the registers.
+//! 3×3 windows of stride 1 and 2 go a block of pixels at a time: a block's windows overlap, so that 4
+//! outputs of stride 1 need 18 pixels of x instead of 36, and its 9 weights are loaded once. With AVX-512
+//! that is 27 loads for 36 multiply-adds: the multipliers bind, well above the speed of memory. Weights lie
+//! vector by vector, each vector's taps one after the other: a block's addresses are few enough for the
+//! registers.
 //!
-//! Rows are gone through in strips, so narrow that a window's three rows stay in L1 until the next row of outputs
-//! reads them again. The strip's next row is asked for meanwhile: memory is far, and the processor's own guess
-//! ends where the strip does.
+//! Rows are gone through in strips, so narrow that a window's three rows stay in L1 until the next row of
+//! outputs reads them again. The strip's next row is asked for meanwhile: memory is far, and the processor's
+//! own guess ends where the strip does.
 //!
-//! All gradients are one pass. ∂x at pixel i is Σₖ wₖ·g(i − k), and pixel i's share of ∂wₖ is x(i)·g(i − k): the same
-//! gradients, read once for both; ∂b sums them while they are in cache.
+//! All gradients are one pass. ∂x at pixel i is Σₖ wₖ·g(i − k), and pixel i's share of ∂wₖ is x(i)·g(i − k):
+//! the same gradients, read once for both; ∂b sums them while they are in cache.
 //!
 //! Other windows, and pixels at the edges, go tap by tap.
 
@@ -24,19 +25,21 @@ use crate::backend::cpu::threads;
 use crate::pool::Buffer;
 use std::ops::Range;
 
-/// Outputs, or pixels of ∂x, a block. With the 9 weights (and, backward, 9 sums) they fit AVX-512's registers.
+/// Outputs, or pixels of ∂x, a block. With the 9 weights (and, backward, 9 sums) they fit AVX-512's
+/// registers.
 const BLOCK: usize = 4;
 
 /// Floats a task: a mebibyte, so that little is read again at the seams.
 const TASK: usize = 4 * threads::PASS;
 
-/// Rows a task, of `count` with `width` floats each: about `floats` of them; fewer where there are few, to share them out.
+/// Rows a task, of `count` with `width` floats each: about `floats` of them; fewer where there are few, to
+/// share them out.
 fn rows(count: usize, width: usize, floats: usize) -> usize {
     (floats / width.max(1)).clamp(1, count.div_ceil(16).max(1))
 }
 
-/// Cuts a row of `width` pixels of `channels` floats into strips of whole blocks, `block` pixels each; what is outside
-/// `blocks` goes with the first and the last.
+/// Cuts a row of `width` pixels of `channels` floats into strips of whole blocks, `block` pixels each; what
+/// is outside `blocks` goes with the first and the last.
 fn strips(
     width: usize,
     blocks: &Range<usize>,
