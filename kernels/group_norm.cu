@@ -1,4 +1,4 @@
-// Group normalisation: see src/ops/group_norm.rs for the formulas.
+// Group normalisation: see src/ops/group_norm/mod.rs for the formulas.
 //
 // Bytes bind: forward reads x twice and writes y; the backward pass reads x and the gradient twice and writes
 // dx. A block has a group of an image (statistics), or 32 channels of one (sums for the gradients): with few
@@ -130,16 +130,17 @@ extern "C" __global__ void __launch_bounds__(256) group_norm_sums(
 extern "C" __global__ void group_norm_gradients(
     const float* __restrict__ plain, const float* __restrict__ centred, const float* __restrict__ inverse,
     float* __restrict__ dgamma, float* __restrict__ dbeta, i64 images, int channels, int of_group) {
-    const int c = blockIdx.x * blockDim.x + threadIdx.x;
-    if (c >= channels) return;
-    double p = 0.0, q = 0.0;
-    for (i64 image = 0; image < images; image++) {
-        p += (double)plain[image * channels + c];
-        q += (double)centred[image * channels + c] *
-             (double)inverse[image * (channels / of_group) + c / of_group];
+    const i64 stride = (i64)gridDim.x * blockDim.x;
+    for (i64 c = (i64)blockIdx.x * blockDim.x + threadIdx.x; c < channels; c += stride) {
+        double p = 0.0, q = 0.0;
+        for (i64 image = 0; image < images; image++) {
+            p += (double)plain[image * channels + c];
+            q += (double)centred[image * channels + c] *
+                 (double)inverse[image * (channels / of_group) + c / of_group];
+        }
+        dbeta[c] = (float)p;
+        dgamma[c] = (float)q;
     }
-    dbeta[c] = (float)p;
-    dgamma[c] = (float)q;
 }
 
 // With h = gamma * g: inverse * the mean of h, and inverse^2 * the mean of h * (x - mean) * inverse. A thread

@@ -1,4 +1,4 @@
-// Resizing: see src/ops/resize.rs for the formulas. Compiled without fused multiply-adds: coordinates and
+// Resizing: see src/ops/resize/mod.rs for the formulas. Compiled without fused multiply-adds: coordinates and
 // values are the CPU's and TensorFlow's to the bit.
 //
 // Bytes bind: a forward element costs 4 bytes to write and, upscaling, next to nothing to read (neighbours
@@ -9,7 +9,7 @@
 
 #include "vector.cuh"
 
-// As src/ops/resize.rs has it.
+// As src/ops/resize/mod.rs has it.
 struct Resize {
     int batch, height, width, channels, out_height, out_width;
     int nearest;

@@ -484,3 +484,16 @@ fn optimizers_take_the_same_steps_on_a_device() {
         assert!(there == run(rule, device), "{rule:?}: other bits in a second run");
     }
 }
+
+#[test]
+fn sums_and_maxima_of_more_rows_than_a_grid_is_long_are_the_cpus() {
+    let Some(device) = test_device() else { return };
+    let x = Tensor::rand([65_540, 2], 1);
+    let there = x.to_device(device).unwrap();
+    for f in [|x: &Tensor| x.sum_axes([1]), |x: &Tensor| x.max_axes([1])] {
+        let (expected, got) = (f(&x).unwrap(), f(&there).unwrap().to_device(Device::Cpu).unwrap());
+        assert!(relative_deviation(&got, &expected) < 1e-6);
+    }
+    let none = Tensor::zeros([3, 0]).to_device(device).unwrap();
+    assert_eq!(none.sum_axes([0]).unwrap().shape()[..], [0]);
+}

@@ -287,6 +287,7 @@ pub fn run(
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize))]
 pub struct Summary {
     /// How many images were attacked.
+    #[cfg_attr(feature = "checkpoint", serde(rename = "pictures"))]
     pub images: usize,
     /// The share of images of which the network says what it should (or does not say what was wished), as
     /// they are.
@@ -331,6 +332,7 @@ pub struct Summary {
     /// The mean structural similarity.
     pub mean_ssim: Option<f64>,
     /// What the attack took for an image, in the mean.
+    #[cfg_attr(feature = "checkpoint", serde(rename = "seconds_per_picture"))]
     pub seconds_per_image: f64,
 }
 

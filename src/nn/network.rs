@@ -162,6 +162,10 @@ impl Network<'_> {
     }
 
     fn check(&self, x: &Tensor) -> Result<()> {
+        if self.bindings.layers().count() != self.graph.nodes().len() {
+            let message = "its graph was changed after it was made; make a new one of the graph";
+            return Err(Error::argument("model", message));
+        }
         let expected = &self.graph.node(self.graph.input()).output_shape;
         if x.shape().len() == 4 && x.shape()[1..] == expected[..] {
             return Ok(());
@@ -205,6 +209,49 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn of_two_poolings_after_a_convolution_one_is_made_with_it() {
+        let mut g = Graph::new("pools", "input", [16, 16, 16]);
+        let conv = Layer::conv2d(16, 3).with_padding(Padding::Same);
+        let relu = Layer::Activation(crate::activation::Activation::Relu);
+        let pool = Layer::max_pooling2d(2);
+        g.chain(g.input(), [conv, relu, pool, pool]).unwrap();
+        let model = Model::new(g, 1);
+        let x = noise([2, 16, 16, 16]);
+        let fused = model.run(&x, Mode::infer()).unwrap().output;
+        let alone = model.run_observed(&x, Mode::infer(), &mut |_, _| {}).unwrap().output;
+        assert_eq!(fused.shape()[..], [2, 4, 4, 16]);
+        assert_eq!(fused.values::<f32>(), alone.values::<f32>());
+    }
+
+    #[test]
+    fn a_graph_that_grew_after_its_model_was_made_is_an_error() {
+        let mut model = Model::new(few_pixels(), 1);
+        let output = model.graph.output();
+        model.graph.add(Layer::Flatten, &[output]).unwrap();
+        let error = model.run(&noise([1, 8, 8, 16]), Mode::infer()).err().unwrap().to_string();
+        assert!(error.contains("its graph was changed"), "{error}");
+    }
+
+    #[test]
+    fn a_training_graph_is_of_the_layers_that_train_and_of_frozen_values() {
+        let mut model = Model::new(few_pixels(), 1);
+        model.freeze_first(3);
+        let graph = TrainingGraph::new(&model).unwrap();
+        assert!(graph.is_current(&model));
+        let last = model.parameters.len() - 1;
+        let trains = model.parameters[last].path.clone();
+        let shape = model.parameters[last].value.shape();
+        model.set(&trains, Tensor::ones(shape)).unwrap();
+        assert!(graph.is_current(&model));
+        let (frozen, shape) = (model.parameters[0].path.clone(), model.parameters[0].value.shape());
+        model.set(&frozen, Tensor::ones(shape)).unwrap();
+        assert!(!graph.is_current(&model));
+        let graph = TrainingGraph::new(&model).unwrap();
+        model.freeze_first(0);
+        assert!(!graph.is_current(&model));
     }
 
     /// A network whose convolutions meet few pixels, so that layouts of their weights are kept.

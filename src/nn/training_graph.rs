@@ -14,11 +14,22 @@ use crate::tensor::Tensor;
 /// The rewritten graph of a model for training: see [`super::fold_frozen_batch_norm`],
 /// [`super::classify_before_upsampling`] and [`super::pad_within_convolutions`]. It runs on the model's own
 /// parameters; constants with frozen batch norms in them are all that it holds itself. It is of the model as
-/// it was made: when other layers train, or frozen ones have other values, there must be a new one.
+/// it was made: when other layers train, or frozen ones have other values, there must be a new one
+/// ([`TrainingGraph::is_current`]).
 pub struct TrainingGraph {
     graph: Graph,
     bindings: Bindings,
     plans: PlanCache,
+    /// By layer: the versions of a frozen one's parameters, None of one that trains.
+    frozen: Vec<Option<Vec<u64>>>,
+}
+
+/// What a training graph depends on besides the parameters that train.
+fn frozen(model: &Model) -> impl Iterator<Item = Option<Vec<u64>>> {
+    (0..model.graph.nodes().len()).map(|layer| {
+        let versions = || model.layer_parameters(layer).map(|p| p.value.version()).collect();
+        model.is_frozen(layer).then(versions)
+    })
 }
 
 impl TrainingGraph {
@@ -26,13 +37,19 @@ impl TrainingGraph {
     pub fn new(model: &Model) -> Result<Self> {
         let rewrite = Rewrite::for_training(&model.graph, |layer| model.is_frozen(layer))?;
         let bindings = rewrite.bind(model)?;
-        Ok(TrainingGraph { graph: rewrite.graph, bindings, plans: PlanCache::default() })
+        let (plans, frozen) = (PlanCache::default(), frozen(model).collect());
+        Ok(TrainingGraph { graph: rewrite.graph, bindings, plans, frozen })
+    }
+
+    /// Whether the same layers train as when it was made, and frozen ones have the values they had.
+    pub fn is_current(&self, model: &Model) -> bool {
+        frozen(model).eq(self.frozen.iter().cloned())
     }
 
     /// Runs the model it was made for: leaves and moving statistics of the pass are numbered as the model's
     /// parameters are.
     pub fn run(&self, model: &Model, x: &Tensor, mode: Mode) -> Result<ForwardOutput> {
-        let TrainingGraph { graph, bindings, plans } = self;
+        let TrainingGraph { graph, bindings, plans, .. } = self;
         let network = Network { graph, bindings, store: &model.parameters, plans };
         on_threads(x.device(), || network.run(x, mode, None))
     }

@@ -16,7 +16,7 @@ use crate::cases::{self, Case, Fill, Input};
 use crate::context::isa;
 use crate::error::{Error, Result};
 use crate::ops::elementwise::Equal;
-use crate::ops::reduce::{Axes, View, left_over, sum_where};
+use crate::ops::reduce::{Axes, MAX_GRID, View, left_over, sum_where};
 use crate::ops::{Route, binary, div, mul, route};
 use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Tensor};
@@ -230,19 +230,26 @@ fn device<W: Wanted>(cuda: &'static Cuda, view: View, x: Tensor) -> Result<Tenso
     let View { outer, reduced, inner, .. } = view;
     let n = outer * inner;
     // Enough blocks to fill the device, few enough that the second pass is short.
-    let length = reduced.div_ceil(256).max(2048 / inner.min(256)).max(1);
+    let length = reduced.div_ceil(256).max(2048 / inner.clamp(1, 256)).max(1);
     let parts = reduced.div_ceil(length).max(1);
     let one = |x: &Tensor, reduced: usize, length: usize, parts: usize| {
         let y = cuda.allocate(n * parts, DType::F32)?;
-        let (grid, block, name) = match inner {
-            1 => ([parts, outer, 1], [256, 1, 1], "extremes_rows"),
-            _ => ([inner.div_ceil(32), parts, outer], [32, 8, 1], "extremes_columns"),
-        };
         let (r, i, l) = (reduced as i64, inner as i64, length as i64);
-        let all = arguments![x.memory(), &y, r, i, l, W::SMALLEST as i32];
-        // SAFETY: x is outer · reduced · inner floats; each block writes its own of the outer · parts · inner
-        // results, new.
-        unsafe { cuda.launch(Kernel::of("extremes", name), LaunchConfig::grid(grid, block)?, &all)? };
+        for first in (0..outer).step_by(MAX_GRID) {
+            let count = (outer - first).min(MAX_GRID);
+            let (grid, block, name) = match inner {
+                1 => ([parts, count, 1], [256, 1, 1], "extremes_rows"),
+                _ => ([inner.div_ceil(32), parts, count], [32, 8, 1], "extremes_columns"),
+            };
+            let x = x.memory().address() + 4 * (first * reduced * inner) as u64;
+            let y = y.address() + 4 * (first * parts * inner) as u64;
+            let all = arguments![x, y, r, i, l, W::SMALLEST as i32];
+            // SAFETY: x is outer · reduced · inner floats, of which these are `count` · reduced · inner; each
+            // block writes its own of the outer · parts · inner results, new.
+            unsafe {
+                cuda.launch(Kernel::of("extremes", name), LaunchConfig::grid(grid, block)?, &all)?
+            };
+        }
         Ok::<_, Error>(Tensor::from_memory(y, [n * parts]))
     };
     let partial = one(&x, reduced, length, parts)?;

@@ -164,6 +164,9 @@ pub(crate) struct View {
     pub factor: f64,
 }
 
+/// Blocks of a grid along its second and third axis.
+pub(crate) const MAX_GRID: usize = 65535;
+
 impl View {
     /// One for each run of neighbouring axes that are reduced, to be applied in this order: the last run
     /// first.
@@ -313,22 +316,28 @@ impl View {
         let View { outer, reduced, inner, factor } = *self;
         let n = outer * inner;
         // Enough blocks to fill the device, few enough that the second stage is short.
-        let length = reduced.div_ceil(256).max(2048 / inner.min(256)).max(1).next_multiple_of(4);
+        let length = reduced.div_ceil(256).max(2048 / inner.clamp(1, 256)).max(1).next_multiple_of(4);
         let parts = reduced.div_ceil(length).max(1);
         let (out, partial) = (cuda.allocate(n, DType::F32)?, cuda.scratch(8 * n * parts)?);
-        let (grid, block, name) = match inner {
-            1 => ([parts, outer, 1], [256, 1, 1], "reduce_rows"),
-            _ => ([inner.div_ceil(32), parts, outer], [32, 8, 1], "reduce_columns"),
-        };
-        let size = LaunchConfig::grid(grid, block)?;
-        let (x, r, i, l) = (x.memory(), reduced as i64, inner as i64, length as i64);
-        let first = match inner {
-            1 => arguments![x, &partial, r, l].into_iter().collect::<Vec<_>>(),
-            _ => arguments![x, &partial, r, i, l].into_iter().collect(),
-        };
-        // SAFETY: x is outer · reduced · inner floats; each block writes its own part of the partial
-        // sums, of which there are outer · parts · inner.
-        unsafe { cuda.launch(Kernel::of("reduce", name), size, &first)? };
+        let (r, i, l) = (reduced as i64, inner as i64, length as i64);
+        // A grid is at most so long along its second and third axis.
+        for first in (0..outer).step_by(MAX_GRID) {
+            let count = (outer - first).min(MAX_GRID);
+            let (grid, block, name) = match inner {
+                1 => ([parts, count, 1], [256, 1, 1], "reduce_rows"),
+                _ => ([inner.div_ceil(32), parts, count], [32, 8, 1], "reduce_columns"),
+            };
+            let size = LaunchConfig::grid(grid, block)?;
+            let x = x.memory().address() + 4 * (first * reduced * inner) as u64;
+            let partial = partial.address() + 8 * (first * parts * inner) as u64;
+            let all = match inner {
+                1 => arguments![x, partial, r, l].into_iter().collect::<Vec<_>>(),
+                _ => arguments![x, partial, r, i, l].into_iter().collect(),
+            };
+            // SAFETY: x is outer · reduced · inner floats, of which these are `count` · reduced · inner; each
+            // block writes its own part of the partial sums, of which there are outer · parts · inner.
+            unsafe { cuda.launch(Kernel::of("reduce", name), size, &all)? };
+        }
         let all = arguments![&partial, &out, n as i64, parts as i64, i, factor];
         // SAFETY: as above, and `out` is n floats, new.
         unsafe { cuda.launch(Kernel::of("reduce", "reduce_parts"), LaunchConfig::elements(n), &all)? };

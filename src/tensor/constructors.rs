@@ -5,9 +5,7 @@
 //! arrays of at most four lengths, which the compiler checks; shapes that a user or a file gives go through
 //! [`Shape::checked`], or to [`Tensor::from_slice`], which have an error for what is no shape.
 
-use super::{DType, IntoShape, Real, Shape, Storage, Tensor};
-use crate::backend::accumulate::fill;
-use crate::device::Device;
+use super::{IntoShape, Real, Shape, Storage, Tensor};
 use crate::error::{Error, Result};
 use crate::pool::Buffer;
 use crate::random::{Stream, domain};
@@ -65,28 +63,6 @@ impl Tensor {
     /// As [`Tensor::full`].
     pub fn ones(shape: impl Into<Shape>) -> Self {
         Self::full(shape, 1.0)
-    }
-
-    /// A tensor of `self`'s shape, type and device, filled with `value`; off the tape. u8 truncates it as
-    /// [`Tensor::to_dtype`] does. An error where a device fails.
-    pub fn full_like(&self, value: f64) -> Result<Self> {
-        let (shape, n) = (self.shape(), self.shape().elements());
-        match (self.device(), self.dtype()) {
-            (Device::Cpu, DType::F32) => Ok(Tensor::full(shape, value as f32)),
-            (Device::Cpu, DType::F64) => Ok(Tensor::from_buffer(Buffer::filled(n, value), shape)),
-            (device, DType::U8) => Tensor::from_u8(&vec![value as u8; n], shape)?.to_device(device),
-            (device, _) => fill(device, shape, value as f32),
-        }
-    }
-
-    /// [`Tensor::full_like`] with zeros.
-    pub fn zeros_like(&self) -> Result<Self> {
-        self.full_like(0.0)
-    }
-
-    /// [`Tensor::full_like`] with ones.
-    pub fn ones_like(&self) -> Result<Self> {
-        self.full_like(1.0)
     }
 
     /// `[n, n]`: 1 on the diagonal, 0 elsewhere.
@@ -222,6 +198,7 @@ impl<T: Real, const A: usize, const B: usize, const C: usize, const D: usize> Fr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::DType;
     use approx::assert_relative_eq;
 
     #[test]

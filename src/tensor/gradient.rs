@@ -1,7 +1,6 @@
 //! Gradients as the tape hands them on.
 
 use super::{Shape, Tensor};
-use crate::backend::cpu::low_rank;
 use std::sync::OnceLock;
 
 /// The gradient of a loss with respect to one tensor.
@@ -11,24 +10,6 @@ pub enum Gradient {
     Dense(Tensor),
     /// In its factors, until somebody asks for its elements.
     LowRank(LowRankGrad),
-}
-
-impl Gradient {
-    /// All elements: of factors, multiplied out at the first call and kept.
-    pub fn to_dense(&self) -> &Tensor {
-        match self {
-            Gradient::Dense(tensor) => tensor,
-            Gradient::LowRank(factors) => low_rank::to_dense(factors),
-        }
-    }
-
-    /// [`Gradient::to_dense`], for keeps.
-    pub fn into_dense(self) -> Tensor {
-        match self {
-            Gradient::Dense(tensor) => tensor,
-            Gradient::LowRank(factors) => low_rank::into_dense(factors),
-        }
-    }
 }
 
 impl From<Tensor> for Gradient {

@@ -139,7 +139,10 @@ impl Trainer {
         }
         // Somebody may hold what the graph changes, or have put something else in its place.
         let addresses = self.own_memory(cuda.device)?;
-        if device_state.captured.as_ref().is_some_and(|captured| captured.addresses != addresses) {
+        let current = self.training_graph.as_ref().is_some_and(|graph| graph.is_current(&self.model));
+        if device_state.captured.as_ref().is_some_and(|captured| captured.addresses != addresses)
+            || !current
+        {
             device_state.captured = None;
         }
         let captured = match device_state.captured.take() {

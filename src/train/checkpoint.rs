@@ -59,7 +59,9 @@ impl Saved {
         let steps = config.train_indices.len().div_ceil(config.batch_size);
         let all = config.epochs as u64 * steps as u64;
         if position.epoch > config.epochs || position.step > steps || position.global_step > all {
-            return Err(format!("{position:?} is beyond {} epochs of {steps} steps", config.epochs));
+            let TrainState { epoch, step, global_step, .. } = position;
+            let at = format!("epoch {epoch}, step {step}, {global_step} steps in all");
+            return Err(format!("{at}: beyond {} epochs of {steps} steps", config.epochs));
         }
         if self.optimizer_step != position.global_step {
             let (optimizer, run) = (self.optimizer_step, position.global_step);

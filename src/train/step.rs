@@ -162,7 +162,7 @@ impl Trainer {
     }
 
     fn forward(&mut self, inputs: &Inputs) -> Result<(Tensor, ForwardOutput)> {
-        let graph = match self.training_graph.take() {
+        let graph = match self.training_graph.take().filter(|graph| graph.is_current(&self.model)) {
             Some(graph) => graph,
             None => TrainingGraph::new(&self.model)?,
         };

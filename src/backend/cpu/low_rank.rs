@@ -3,7 +3,7 @@
 use super::skinny_gemm::{MAX_ROWS, TransposeTimes};
 use crate::context::isa;
 use crate::pool::Buffer;
-use crate::tensor::{LowRankGrad, Tensor};
+use crate::tensor::{Gradient, LowRankGrad, Tensor};
 
 /// Whether factors of so many rows may stay factors.
 pub fn may_stay_factored(rows: usize) -> bool {
@@ -43,12 +43,29 @@ fn multiply(factors: &LowRankGrad) -> Tensor {
     Tensor::from_buffer(out, factors.shape())
 }
 
+impl Gradient {
+    /// All elements: of factors, multiplied out at the first call and kept.
+    pub fn to_dense(&self) -> &Tensor {
+        match self {
+            Gradient::Dense(tensor) => tensor,
+            Gradient::LowRank(factors) => to_dense(factors),
+        }
+    }
+
+    /// [`Gradient::to_dense`], for keeps.
+    pub fn into_dense(self) -> Tensor {
+        match self {
+            Gradient::Dense(tensor) => tensor,
+            Gradient::LowRank(factors) => into_dense(factors),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::backend::cpu::simd::supported;
     use crate::context::with_isa;
-    use crate::tensor::Gradient;
 
     #[test]
     fn rows_are_the_whole_products_to_the_bit() {

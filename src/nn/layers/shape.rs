@@ -29,7 +29,7 @@ impl<'a> Shapes<'a> {
     pub fn image(&self) -> Result<[usize; 3]> {
         match self.one()? {
             &[h, w, c] => Ok([h, w, c]),
-            _ => Err(self.wrong("images [height, width, channels]")),
+            _ => Err(self.wrong("pictures [height, width, channels]")),
         }
     }
 
@@ -37,7 +37,7 @@ impl<'a> Shapes<'a> {
     pub fn windows(&self, PoolOptions { pool, stride, padding }: PoolOptions) -> Result<[usize; 2]> {
         let [h, w, _] = self.image()?;
         let fit = |n, k, s| {
-            let expected = format!("images of at least {}×{}", pool[0], pool[1]);
+            let expected = format!("pictures of at least {}×{}", pool[0], pool[1]);
             padding.resolve(n, k, s).map(|(out, ..)| out).map_err(|_| self.wrong(&expected))
         };
         Ok([fit(h, pool[0], stride[0])?, fit(w, pool[1], stride[1])?])

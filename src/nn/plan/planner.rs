@@ -157,8 +157,9 @@ impl<'a> Planner<'a> {
         let conv = self.computed_by[before];
         let layer = self.layer(conv);
         let alone = self.readers[before] == 1 && self.readers[conv] == 1;
-        let Fusion { residual, depthwise, .. } = &self.fusions[conv];
-        let free = residual.is_none() && depthwise.is_none() && layer.activation().is_fusable();
+        let Fusion { residual, depthwise, pool: pooled, .. } = &self.fusions[conv];
+        let free = residual.is_none() && depthwise.is_none() && !pooled;
+        let free = free && layer.activation().is_fusable();
         if !(matches!(layer, Layer::Conv2D(_)) && alone && free) {
             return;
         }

@@ -4,6 +4,7 @@ use super::Groups;
 use crate::autograd::record;
 use crate::backend::cuda::{Cuda, Kernel, LaunchConfig, Memory, arguments};
 use crate::error::{Error, Result};
+use crate::ops::reduce::MAX_GRID;
 use crate::tensor::{DType, Tensor};
 
 /// What the gradient needs again.
@@ -80,11 +81,18 @@ impl OnDevice {
         let allocate = |n: usize| cuda.allocate(n, DType::F32);
         let (plain, centred) = (allocate(images * channels)?, allocate(images * channels)?);
         let (x, dy, gamma) = (x.memory(), dy.memory(), gamma.memory());
-        let all = arguments![x, dy, mean, &plain, &centred, pixels as i64, c, of_group];
-        let size = LaunchConfig::grid([channels.div_ceil(32), 1, images], [32, 8, 1])?;
-        // SAFETY: x and dy are images · pixels · channels floats, `mean` is one a group; both sums are a
-        // float a channel of each image, new.
-        unsafe { cuda.launch(kernel("group_norm_sums"), size, &all)? };
+        for first in (0..images).step_by(MAX_GRID) {
+            let size = [channels.div_ceil(32), 1, (images - first).min(MAX_GRID)];
+            let size = LaunchConfig::grid(size, [32, 8, 1])?;
+            let at = |memory: &Memory, floats: usize| memory.address() + 4 * (first * floats) as u64;
+            let [x, dy] = [x, dy].map(|memory| at(memory, pixels * channels));
+            let [plain, centred] = [&plain, &centred].map(|memory| at(memory, channels));
+            let mean = at(mean, layout.groups);
+            let all = arguments![x, dy, mean, plain, centred, pixels as i64, c, of_group];
+            // SAFETY: x and dy are images · pixels · channels floats, `mean` is one a group; both sums are a
+            // float a channel of each image, new. These are the images from `first` on.
+            unsafe { cuda.launch(kernel("group_norm_sums"), size, &all)? };
+        }
         let (dgamma, dbeta) = (allocate(channels)?, allocate(channels)?);
         let all = arguments![&plain, &centred, inverse, &dgamma, &dbeta, images as i64, c, of_group];
         // SAFETY: as above; both results are a float a channel, new.
