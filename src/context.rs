@@ -1,7 +1,7 @@
 //! How the operators that a thread calls compute: on the tape or off it, by which instructions, how exactly.
 //!
-//! Every setting holds for a scope of one thread ([`no_grad`], [`with_isa`], …); [`Context::current`]
-//! captures all of them, so that work handed to another thread ([`on_threads`]) goes by the same.
+//! Every setting holds for a scope of one thread ([`no_grad`], [`with_isa`], …); `Context::current`
+//! captures all of them, so that work handed to another thread (`on_threads`) goes by the same.
 
 use crate::backend::cpu::simd::{self, Isa};
 use crate::backend::cpu::threads;
@@ -100,7 +100,7 @@ pub fn fast_math() -> bool {
 
 /// Runs `f` with operators that may take kernels which multiply less and round more, or may not; the
 /// gradients of what is recorded in it are computed likewise, wherever the backward pass runs. So far these
-/// are 3×3 convolutions of stride 1, by Winograd's F(4×4, 3×3) ([`crate::backend::cpu::winograd`]), on the
+/// are 3×3 convolutions of stride 1, by Winograd's F(4×4, 3×3) (`crate::backend::cpu::winograd`), on the
 /// CPU and in f32. What comes out is as independent of the number of threads as ever.
 pub fn with_fast_math<R>(fast_math: bool, f: impl FnOnce() -> R) -> R {
     Context { fast_math, ..Context::current() }.scope(f)

@@ -22,7 +22,7 @@ impl AttackStatus {
 }
 
 /// What a network is to be led to, for a batch of images, each by its number in it. Logits are those of
-/// one image: [classes], or [height, width, classes] of a network that segments.
+/// one image: `[classes]`, or [height, width, classes] of a network that segments.
 pub trait Objective: Sync {
     /// Whether these logits are what is wished, and how near they are to it.
     fn status(&self, image: usize, logits: &[f32]) -> AttackStatus;

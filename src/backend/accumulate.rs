@@ -1,4 +1,4 @@
-//! The arithmetic of the tape itself: gradients begin as ones (on a device, of [`fill`]), and shares are
+//! The arithmetic of the tape itself: gradients begin as ones (on a device, of `fill`), and shares are
 //! added up.
 
 use crate::backend::cpu::{simd, threads};

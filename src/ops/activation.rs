@@ -8,7 +8,7 @@
 //! | sigmoid | 1 / (1 + e⁻ˣ)      | g · y · (1 − y)     |
 //! | tanh    | tanh x             | g · (1 − y²)        |
 //!
-//! At the kinks the slope is 0, as TensorFlow has it. All else is the scaffold's ([`crate::ops::unary`]).
+//! At the kinks the slope is 0, as TensorFlow has it. All else is the scaffold's (`crate::ops::unary`).
 
 use crate::activation::Activation;
 use crate::autograd::Needs;

@@ -19,7 +19,7 @@
 //! two, both get half, as in PyTorch and JAX (TensorFlow gives all to a); where one is a NaN, y is. `clip`
 //! passes the gradient at its bounds, as TensorFlow's `clip_by_value` does.
 //!
-//! Loops, tape and launches: [`crate::ops::binary`] and [`crate::ops::unary`].
+//! Loops, tape and launches: `crate::ops::binary` and `crate::ops::unary`.
 
 use crate::cases::{self, Case, Fill, Input};
 use crate::error::{Error, Result};

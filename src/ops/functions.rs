@@ -11,7 +11,7 @@
 //! | neg    | −x   | −g                       |                                                     |
 //!
 //! What has no value is a NaN (ln and √ of what is below 0), and limits are infinite (ln 0 = −∞, 1/0 = ∞), as
-//! in IEEE 754. Bytes bind, the two polynomials included: [`crate::ops::unary`].
+//! in IEEE 754. Bytes bind, the two polynomials included: `crate::ops::unary`.
 
 use crate::backend::cpu::math;
 use crate::cases::{Case, Fill};

@@ -4,8 +4,8 @@
 //! g, each summed over the batch axes along which its operand was broadcast.
 //!
 //! One b for all of a batch is a single product, of a's rows one after the other: a dense layer without bias
-//! ([`crate::ops::dense`]). Else there is a product for each pair of matrices, on the same kernels
-//! ([`crate::backend::cpu::gemm`], `kernels/gemm_mainloop.cuh`). Arithmetic binds from some dozens of rows
+//! ([`crate::ops::dense()`]). Else there is a product for each pair of matrices, on the same kernels
+//! (`crate::backend::cpu::gemm`, `kernels/gemm_mainloop.cuh`). Arithmetic binds from some dozens of rows
 //! on: 2·M·N·K operations.
 
 use crate::autograd::{Needs, record};

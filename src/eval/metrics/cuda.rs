@@ -10,7 +10,7 @@ use crate::tensor::{DType, Tensor};
 /// step on a device fetches it with its loss.
 ///
 /// `scores` is [rows, columns]; `labels` is as large, flags of which the first of the largest counts, or
-/// [rows], the numbers of classes, where `ignore` does not count. An error for other shapes.
+/// `[rows]`, the numbers of classes, where `ignore` does not count. An error for other shapes.
 pub fn accuracy(labels: &Tensor, scores: &Tensor, ignore: f32) -> Result<Tensor> {
     let columns = scores.shape().last_axis();
     let cuda = match route("accuracy", &[labels, scores])? {

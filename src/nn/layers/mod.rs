@@ -1,9 +1,9 @@
 //! Layers: what a network is declared with. Names, defaults and initializers are Keras'.
 //!
 //! A layer is one file: its settings, its parameters, the shape it makes, what it costs, how it runs, and how
-//! Keras writes it down ([`LayerType`]). What it is called and what feeds it is the graph's ([`crate::nn`]).
+//! Keras writes it down (`LayerType`). What it is called and what feeds it is the graph's ([`crate::nn`]).
 //!
-//! A new one is a file here, a variant of [`Layer`] and a line in [`Layer::with`].
+//! A new one is a file here, a variant of [`Layer`] and a line in `Layer::with`.
 
 mod activation;
 mod add;

@@ -49,19 +49,19 @@ impl fmt::Display for Pass {
 /// How a pass is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
-    /// Winograd's minimal filtering in tiles of `tile`² outputs, 2 or 4 ([`crate::backend::cpu::winograd`]).
+    /// Winograd's minimal filtering in tiles of `tile`² outputs, 2 or 4 (`crate::backend::cpu::winograd`).
     Winograd {
         /// Outputs along each side: 4 saves more multiplications than 2, and rounds more.
         tile: usize,
     },
-    /// A network's first layer: windows of three channels are read where they lie ([`super::rgb_conv`],
-    /// [`super::input_grad_rgb`]).
+    /// A network's first layer: windows of three channels are read where they lie (`super::rgb_conv`,
+    /// `super::input_grad_rgb`).
     DirectRgb,
-    /// Tap by tap, each only where it sees pixels ([`super::dilated`]).
+    /// Tap by tap, each only where it sees pixels (`super::dilated`).
     Dilated,
     /// A 1×1 convolution: x is the left factor of a matrix product as it lies.
     PointwiseGemm,
-    /// A matrix product whose left factor is gathered a block at a time ([`crate::backend::cpu::gemm`]).
+    /// A matrix product whose left factor is gathered a block at a time (`crate::backend::cpu::gemm`).
     ImplicitGemm,
 }
 

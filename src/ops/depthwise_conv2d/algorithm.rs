@@ -7,7 +7,7 @@ use std::fmt;
 /// How the windows of a channel are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
-    /// A block of neighbouring pixels at a time, whose windows overlap ([`super::cpu`]).
+    /// A block of neighbouring pixels at a time, whose windows overlap (`super::cpu`).
     Sliding,
     /// One tap of one pixel after the other.
     PerTap,

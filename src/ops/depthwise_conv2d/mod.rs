@@ -104,7 +104,7 @@ impl DepthwiseGeometry {
     }
 }
 
-/// Convolves each channel of x [N, H, W, C] with its own window of w [kh, kw, C, 1], and adds a bias [C].
+/// Convolves each channel of x [N, H, W, C] with its own window of w [kh, kw, C, 1], and adds a bias `[C]`.
 ///
 /// # Errors
 /// Where shapes, types or devices do not fit together.

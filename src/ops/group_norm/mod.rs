@@ -30,9 +30,9 @@ use crate::ops::{Route, route};
 use crate::pool::Buffer;
 use crate::tensor::{Real, Shape, Tensor};
 
-/// x [N, .., C] normalised in `groups` groups of channels, times `gamma` [C], plus `beta` [C]. `epsilon` is
-/// added to the variance: 1e-5 in PyTorch, 1e-3 in Keras. An error unless the groups are equally large and
-/// have values.
+/// x [N, .., C] normalised in `groups` groups of channels, times `gamma` `[C]`, plus `beta` `[C]`. `epsilon`
+/// is added to the variance: 1e-5 in PyTorch, 1e-3 in Keras. An error unless the groups are equally large
+/// and have values.
 pub fn group_norm(
     x: &Tensor,
     groups: usize,
@@ -66,9 +66,9 @@ pub fn group_norm(
 }
 
 impl Tensor {
-    /// This [N, .., C] normalised in `groups` groups of channels of each image, times `gamma` [C], plus
-    /// `beta` [C]; `epsilon` is added to the variance. An error unless the groups are equally large and have
-    /// values.
+    /// This [N, .., C] normalised in `groups` groups of channels of each image, times `gamma` `[C]`, plus
+    /// `beta` `[C]`; `epsilon` is added to the variance. An error unless the groups are equally large and
+    /// have values.
     pub fn group_norm(
         &self,
         groups: usize,
