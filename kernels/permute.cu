@@ -14,8 +14,8 @@ struct Planes {
 };
 
 // Block: [32, 8]; grid: squares of all planes.
-extern "C" __global__ void __launch_bounds__(256)
-    permute_tiles(const float* __restrict__ x, float* __restrict__ y, Planes p) {
+extern "C" __global__ void __launch_bounds__(256) permute_tiles(
+    const float* __restrict__ x, float* __restrict__ y, Planes p) {
     __shared__ float square[32][33];
     i64 rest = blockIdx.x;
     const i64 column = divmod(rest, ceil_div(p.width, (i64)32)) * 32,

@@ -80,7 +80,7 @@ pub(crate) fn record_gradients(
     }
     let nodes = inputs.iter().map(|input| input.node.clone()).collect();
     let mut output = output.detach();
-    let backward = move |gradient| forward.as_exactly(|| backward(gradient));
+    let backward = move |gradient| forward.with_numerics(|| backward(gradient));
     output.node = Some(Node::new(op, nodes, Some(Box::new(backward))));
     output
 }
@@ -96,7 +96,7 @@ impl Gradients {
         self.get_gradient(leaf).map(Gradient::to_dense)
     }
 
-    /// [`Gradients::get`], for keeps.
+    /// [`Gradients::get`], by value: it can be taken once.
     pub fn take(&mut self, leaf: &Tensor) -> Option<Tensor> {
         self.take_gradient(leaf).map(Gradient::into_dense)
     }
@@ -106,7 +106,7 @@ impl Gradients {
         self.0.get(&leaf.node.as_ref()?.id)
     }
 
-    /// [`Gradients::get_gradient`], for keeps.
+    /// [`Gradients::get_gradient`], by value.
     pub(crate) fn take_gradient(&mut self, leaf: &Tensor) -> Option<Gradient> {
         self.0.remove(&leaf.node.as_ref()?.id)
     }
@@ -130,9 +130,12 @@ impl Tensor {
         self.backward_from(self.ones_like()?)
     }
 
-    /// Gradients of sum(self · upstream): `upstream` is the gradient of some later loss, of this tensor's
-    /// shape, type and device, else it is an error. Off the tape there are no gradients, and none is an
-    /// answer here: whoever has a later loss's gradient of anything may ask. Else as [`Tensor::backward`].
+    /// Gradients of sum(self · upstream), for a tensor of any shape: PyTorch's
+    /// `y.backward(gradient=upstream)`.
+    ///
+    /// `upstream` is the gradient of some later loss with respect to this tensor; an error where it is not of
+    /// this tensor's shape, type and device. A tensor off the tape gives no gradients and, unlike
+    /// [`Tensor::backward`], no error. Otherwise as [`Tensor::backward`].
     pub fn backward_from(&self, upstream: Tensor) -> Result<Gradients> {
         let (expected, got) = (self.spec(), upstream.spec());
         if got != expected {
@@ -276,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn gradients_are_computed_as_exactly_as_their_forward_pass_and_off_the_tape() {
+    fn gradients_are_computed_with_numerics_as_their_forward_pass_and_off_the_tape() {
         use crate::context::{Precision, with_fast_math, with_precision};
         let x = leaf(&[2.0]);
         let (sent, seen) = std::sync::mpsc::channel();

@@ -9,17 +9,17 @@ use crate::device::Device;
 use crate::error::names;
 use std::cell::Cell;
 
-/// The precision of the factors with which a CUDA device multiplies matrices (convolutions and dense
-/// layers). Values are stored, and sums are made, in f32 whatever the precision; so are statistics, losses
-/// and weights. The CPU multiplies in f32 always.
+/// The precision of the operands of a CUDA device's matrix products (convolutions and dense layers), as
+/// PyTorch's `set_float32_matmul_precision`. Values are stored, and sums are made, in f32 whatever the
+/// precision; so are batch norms' statistics, losses and weights. The CPU multiplies in f32 always.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// Factors of 24 bits of significand (23 stored), on the CUDA cores.
+    /// Operands of 24 bits of significand (23 stored), on the CUDA cores.
     #[default]
     F32,
-    /// Factors rounded to 11 bits of significand (10 stored), on the tensor cores.
+    /// Operands rounded to 11 bits of significand (10 stored), on the tensor cores.
     Tf32,
-    /// Factors rounded to 8 bits of significand (7 stored), on the tensor cores.
+    /// Operands rounded to 8 bits of significand (7 stored), on the tensor cores.
     Bf16,
 }
 
@@ -57,8 +57,8 @@ impl Context {
     }
 
     /// Runs `f` with the precision and the fast math of this context; all else is as it is: a backward pass
-    /// computes as exactly as its forward pass did, off the tape, with what instructions there are.
-    pub fn as_exactly<R>(self, f: impl FnOnce() -> R) -> R {
+    /// computes as exactly as its forward pass did, but off the tape and with its own thread's instructions.
+    pub fn with_numerics<R>(self, f: impl FnOnce() -> R) -> R {
         Context { fast_math: self.fast_math, precision: self.precision, ..Context::current() }.scope(f)
     }
 
@@ -80,9 +80,9 @@ pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
     Context { recording: false, ..Context::current() }.scope(f)
 }
 
-/// The instruction set of operators called from this thread: [`simd::preferred`], or the best there is
-/// where that is an error, unless [`with_isa`] says otherwise. (An operator asks once, at its entry, and
-/// hands it to its threads.)
+/// The instruction set of operators called from this thread: what [`with_isa`] says, else what `ATROUS_ISA`
+/// asks for ([`simd::preferred`]), else, or where that is not here, the best this machine has. (An operator
+/// asks once, at its entry, and hands it to its threads.)
 pub fn isa() -> Isa {
     Context::current().isa.unwrap_or_else(simd::default)
 }
@@ -127,7 +127,7 @@ pub fn with_conv_tile<R>(size: usize, f: impl FnOnce() -> R) -> R {
     Context { conv_tile: Some(size), ..Context::current() }.scope(f)
 }
 
-/// Runs the operators of `f` where those of a device should run: the CPU's on one of the pool's threads
+/// Runs the operators of `f` where those of a device should run: the CPU's on one of rayon's threads
 /// ([`threads::enter`]), in this thread's context; a device's right here.
 pub(crate) fn on_threads<R: Send>(device: Device, f: impl FnOnce() -> R + Send) -> R {
     if device != Device::Cpu {

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
 
-/// A place for tensors. Its name is `cpu`, `cuda:0`, `emulated` (`cuda` is the first of them).
+/// A place for tensors. Its name is `cpu`, `cuda:N` or `emulated`; `cuda` is read as `cuda:0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
     /// All cores of the CPU, through rayon's pool.

@@ -8,9 +8,9 @@
 //! # 1. Tensors
 //!
 //! A [`Tensor`] is a [`Shape`] of at most four axes and shared memory. Operators are methods (and
-//! functions, in [`ops`]), and `+ − * /`; each gives a [`Result`], for shapes may not fit together. A
-//! `Result` may be one operand, so that a chain needs one `?`; of two results, the first takes its own:
-//! `((&a * &b)? + &c * &d)?`.
+//! functions, in [`ops`]), and `+ − * /`; each gives a [`Result`], for shapes may not fit together. One
+//! operand may itself be a `Result`, so that a chain needs one `?`, at its end. Where both are, the left one
+//! needs a `?` of its own: `((&a * &b)? + &c * &d)?`.
 //!
 //! ```
 //! use atrous::prelude::*;
@@ -49,7 +49,7 @@
 //! ```
 //! # use atrous::prelude::*;
 //! let mut graph = Graph::new("small", "input", [8, 8, 3]);
-//! let features = Layer::conv2d(4, 3).with_activation(Activation::Relu);
+//! let features = Layer::conv2d(4, 3).with_activation(Activation::Relu); // 4 channels, 3×3
 //! graph.chain(graph.input(), [features, Layer::GlobalAveragePooling2D, Layer::dense(2)])?;
 //! let model = Model::new(graph, 1); // initial weights from seed 1
 //! let pass = model.run(&Tensor::rand([5, 8, 8, 3], 7), Mode::infer())?;
@@ -83,7 +83,10 @@
 //! (what operators go by: on the tape or off it, precision), [`tensor`] (a shape and shared memory),
 //! [`autograd`] (the tape), [`ops`] (one module an operator: formula, reference, fast kernel, gradient,
 //! cases), [`backend`] (what the kernels share), [`nn`] and [`models`] (networks as named layers),
-//! [`losses`], [`optimizers`], [`data`], `train`, `weights`, [`predict`], [`eval`], [`attack`].
+//! [`losses`], [`optimizers`], [`data`], `train` (feature `checkpoint`), `weights` (feature `weights`),
+//! [`predict`], [`eval`], [`attack`]. The rest serves these: [`error`], [`device`], [`activation`],
+//! [`random`], [`files`], test inputs in [`cases`]; `bench` and `report` measure and draw, and [`ladder`]
+//! has each kernel's simpler forms, from three loops on.
 
 pub mod activation;
 pub mod attack;

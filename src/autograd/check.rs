@@ -13,9 +13,9 @@ const PROBES: usize = 64;
 ///
 /// The scalar whose gradients they are is the sum of the result's elements, each weighted by a random
 /// number from −1 to 1, the same each time. Of each input at most 64 elements are perturbed, chosen at
-/// random, the same each time. With f64 inputs h is 10⁻⁵, and a difference of 10⁻⁶ of the input's largest
-/// gradient is allowed (of 10⁻³, where no gradient is larger); with f32 inputs both are 10⁻², which finds a
-/// wrong formula and no more.
+/// random, the same each time. The difference allowed is tolerance · max(the input's largest |gradient|,
+/// 10⁻³). With f64 inputs h is 10⁻⁵ and the tolerance 10⁻⁶; with f32 inputs both are 10⁻², which finds a
+/// wrong formula and no more, and asks for inputs of the order of 1.
 ///
 /// Inputs are f32 or f64, and `f` differentiable with respect to all of them: what has no gradient, as
 /// labels, is to be captured by `f`. They should stay away from kinks (ReLU's 0), where there is no
@@ -41,7 +41,8 @@ pub fn check_gradients<const N: usize>(
     if !output.needs_grad() {
         return Err(Error::argument(
             OP,
-            "expected a result on the tape, got one that depends on no input",
+            "expected a result on the tape, got one that depends on no input, or was computed \
+             within `no_grad`",
         ));
     }
     let mut stream = Stream::new(0, &[domain::TEST]);
@@ -63,6 +64,11 @@ pub fn check_gradients<const N: usize>(
         };
         let mut values = leaf.to_vec_f64();
         let closed = gradients.get(leaf).map_or(vec![0.0; values.len()], Tensor::to_vec_f64);
+        if let Some(element) = closed.iter().position(|gradient| !gradient.is_finite()) {
+            let message =
+                format!("input {i}, element {element}: expected a number, got {}", closed[element]);
+            return Err(Error::argument(OP, message));
+        }
         let largest = closed.iter().fold(1e-3f64, |most, gradient| most.max(gradient.abs()));
         for element in stream.permutation(values.len()).into_iter().take(PROBES) {
             let at = values[element];
@@ -135,7 +141,7 @@ mod tests {
             error.starts_with("check_gradients: input 1, element ") && error.contains("got "),
             "{error}"
         );
-        assert!(check(f64::NAN).is_err());
+        assert!(check(f64::NAN).is_err() && check(f64::INFINITY).is_err());
         let single = [a.to_dtype(DType::F32), b.to_dtype(DType::F32)];
         check_gradients(|x| Product { by_b: 1.0, scalar: false }.apply(x), single.each_ref()).unwrap();
         assert!(

@@ -51,9 +51,10 @@ pub trait Function<const N: usize>: Sized + Send + 'static {
     /// The result, and what to save. Runs off the tape: the operators in it leave no nodes.
     fn forward(&self, inputs: [&Tensor; N]) -> Result<(Tensor, Self::Saved)>;
 
-    /// Of the gradient of a loss with respect to the output (of its shape and type) those with respect to the
-    /// inputs, each of its input's shape, type and device; None where there is none, as for labels. Runs off
-    /// the tape, with the precision and the fast math of the forward pass.
+    /// Takes the gradient of a loss with respect to the output (of its shape and type) and returns those
+    /// with respect to the inputs, each of its input's shape, type and device: None where there is none, as
+    /// for labels. That of an input off the tape is dropped. Runs off the tape, perhaps on another thread,
+    /// with the precision and the fast math of the forward pass.
     fn backward(&self, saved: Self::Saved, gradient: Tensor) -> Result<[Option<Tensor>; N]>;
 
     /// Runs it on tensors. The result is on the tape where one of them is.

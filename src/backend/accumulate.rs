@@ -1,5 +1,6 @@
-//! The arithmetic of the tape itself: gradients begin as ones (on a device, of `fill`), and shares are
-//! added up.
+//! The arithmetic of the tape itself: the gradient of the loss with respect to itself is ones (`ones_like`;
+//! on a device, by `fill`), and the gradients that reach one value from its several consumers, the shares,
+//! are summed.
 
 use crate::backend::cpu::{simd, threads};
 use crate::backend::cuda::{Cuda, Kernel, LaunchConfig, arguments};

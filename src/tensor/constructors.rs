@@ -1,4 +1,5 @@
 //! Where tensors come from: values of one's own, constants, ranges, random numbers.
+//! ([`Tensor::full_like`] and its kin, which need a device's kernel, are in `backend/accumulate.rs`.)
 //!
 //! What is not given as values is f32, in the CPU's memory and off the tape; [`Tensor::to_dtype`],
 //! [`Tensor::to_device`] and [`Tensor::leaf`] make it something else. Shapes that a program writes down are
@@ -93,12 +94,17 @@ impl Tensor {
             );
             return Err(Error::argument("Tensor::arange", message));
         }
-        let count = ((end - start) / step).ceil().max(0.0);
+        let mut count = ((end - start) / step).ceil().max(0.0);
+        // A step that became smaller as an f32 (.04 does) may reach `end` itself.
+        if count > 1.0 && (start + (count - 1.0) * step) as f32 == end as f32 {
+            count -= 1.0;
+        }
         let shape = (count as usize).into_shape()?;
         Ok(Self::from_fn(shape, |i| (start + i as f64 * step) as f32))
     }
 
-    /// `[count]`: evenly spaced from `start` to `end`, both included. An error for what is not finite.
+    /// `[count]`: evenly spaced from `start` to `end`, both included (`start` alone where `count` is 1). An
+    /// error for what is not finite.
     ///
     /// ```
     /// # use atrous::Tensor;
@@ -112,7 +118,10 @@ impl Tensor {
             return Err(Error::argument("Tensor::linspace", message));
         }
         let gaps = count.saturating_sub(1).max(1) as f64;
-        Ok(Self::from_fn(count.into_shape()?, |i| (start + (end - start) * (i as f64 / gaps)) as f32))
+        Ok(Self::from_fn(count.into_shape()?, |i| {
+            let t = i as f64 / gaps;
+            (start * (1.0 - t) + end * t) as f32
+        }))
     }
 
     /// Uniform in [0, 1): the same numbers for the same seed, on every machine.
@@ -210,6 +219,9 @@ mod tests {
         assert!(range(1.0, 0.0, 1.0).is_empty());
         assert_eq!(Tensor::linspace(-1.0, 1.0, 3).unwrap().to_vec_f64(), [-1.0, 0.0, 1.0]);
         assert_eq!(Tensor::linspace(3.0, 9.0, 1).unwrap().to_vec_f64(), [3.0]);
+        // .04 is less than 1/25 as an f32; 1e17 + 1 is 1e17 even in f64.
+        assert_eq!(range(0.0, 1.0, 0.04).len(), 25);
+        assert_eq!(Tensor::linspace(1e17, 1.0, 2).unwrap().to_vec_f64()[1], 1.0);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Gradients as the tape hands them on.
+//! Gradients as the tape hands them on. [`Gradient::to_dense`], which needs a kernel, is in
+//! `backend/cpu/low_rank.rs`.
 
 use super::{Shape, Tensor};
 use std::sync::OnceLock;
@@ -18,14 +19,15 @@ impl From<Tensor> for Gradient {
     }
 }
 
-/// xᵀ·g with x [rows, height] and g [rows, width], both f32 in the CPU's memory: [height, width], of rank
-/// `rows` at most.
+/// xᵀ·g with x [batch, in] and g [batch, out], both f32 in the CPU's memory: [in, out], of rank `batch` at
+/// most.
 ///
-/// The gradient of a dense layer's weights is one, with a row of x and of g a sample: 16 rows say what
-/// 100352 × 512 numbers would. Written out, those are 205 MB, written once and read once again by the
-/// optimizer, beside the weights that it reads and writes anyway. So the gradient stays in its factors: an
+/// The gradient of a dense layer's weights is one: x is its input and g the gradient of its output, a row a
+/// sample. With a batch of 16, two factors of 16 rows hold what 100352 × 512 numbers (205 MB) would.
+/// Multiplied out, those are written once and read once again by the optimizer, beside the weights that it
+/// reads and writes anyway. So the gradient stays in its factors: an
 /// optimizer multiplies a few rows at a time, which stay in L2 (`backend/cpu/low_rank.rs`), and anybody
-/// else gets all of it when they ask for its elements.
+/// else gets all of it when they ask for its elements. Larger batches give [`Gradient::Dense`].
 #[derive(Clone)]
 pub struct LowRankGrad {
     pub(crate) x: Tensor,
@@ -40,7 +42,7 @@ impl LowRankGrad {
         LowRankGrad { x: x.detach(), g: g.detach(), dense: OnceLock::new() }
     }
 
-    /// [height, width] of the product.
+    /// [in, out] of the product.
     pub fn shape(&self) -> Shape {
         [self.x.shape().last_axis(), self.g.shape().last_axis()].into()
     }

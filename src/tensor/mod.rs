@@ -22,7 +22,7 @@ mod storage;
 pub use gradient::{Gradient, LowRankGrad};
 pub(crate) use node::Node;
 pub use shape::{IntoShape, MAX_RANK, Shape};
-use storage::Held;
+use storage::Versioned;
 pub use storage::{DType, DeviceMemory, Real, Storage};
 
 use crate::device::Device;
@@ -31,7 +31,8 @@ use crate::pool::{self, Buffer};
 use std::fmt;
 use std::sync::Arc;
 
-/// What tensors must have in common for their elements to be added; shown as `[2×3] F32 on cpu`.
+/// What a gradient must have in common with its tensor, and gradients with each other to be summed; shown as
+/// `[2×3] F32 on cpu`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TensorSpec {
     pub shape: Shape,
@@ -54,7 +55,7 @@ impl fmt::Display for TensorSpec {
 #[derive(Clone)]
 pub struct Tensor {
     shape: Shape,
-    storage: Arc<Held>,
+    storage: Arc<Versioned>,
     pub(crate) node: Option<Arc<Node>>,
 }
 
@@ -66,7 +67,7 @@ impl Tensor {
 
     pub(crate) fn from_storage(storage: Storage, shape: Shape) -> Self {
         assert_eq!(storage.len(), shape.elements(), "buffer length against shape {shape}");
-        Tensor { shape, storage: Arc::new(Held::new(storage)), node: None }
+        Tensor { shape, storage: Arc::new(Versioned::new(storage)), node: None }
     }
 
     /// Lengths of the axes.
@@ -139,9 +140,9 @@ impl Tensor {
     }
 
     /// Which values these are, in the CPU's memory: others, or the same written anew, have another version.
-    /// What is derived from them (a layer's weights, packed for a kernel) is cached under it, as under
-    /// PyTorch's `_version`. Of a device's memory it says which memory it is and no more: kernels write
-    /// there under the same version.
+    /// What is derived from them (a layer's weights, packed for a kernel) is cached under it. (PyTorch's
+    /// `_version` counts the writes to one tensor; this number is unique among all.) Of a device's memory it
+    /// says which memory it is and no more: kernels write there under the same version.
     pub(crate) fn version(&self) -> u64 {
         self.storage.version
     }
@@ -150,7 +151,7 @@ impl Tensor {
     pub(crate) fn values_mut<T: Real>(&mut self) -> &mut [T] {
         if !self.is_unique() {
             let copy = T::into_storage(Buffer::from_slice(self.values::<T>()));
-            self.storage = Arc::new(Held::new(copy));
+            self.storage = Arc::new(Versioned::new(copy));
         }
         Arc::get_mut(&mut self.storage)
             .and_then(|held| T::slice_of_mut(held.values_mut()))

@@ -79,7 +79,7 @@ impl Deref for Shape {
 /// # Ok::<(), atrous::Error>(())
 /// ```
 pub trait IntoShape {
-    /// An error where there are too many axes, or more elements than memory has addresses.
+    /// An error where [`Shape::checked`] has one.
     fn into_shape(self) -> Result<Shape>;
 }
 

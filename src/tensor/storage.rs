@@ -159,16 +159,16 @@ pub trait DeviceMemory: Any + Send + Sync {
     fn download(&self, to: &mut [u8]) -> Result<()>;
 }
 
-/// Values, and which they are: no two that were ever written in the CPU's memory have the same version
+/// A tensor's memory with a version number, new at every write from the CPU and never used twice
 /// ([`super::Tensor`]'s `version`).
-pub(super) struct Held {
+pub(super) struct Versioned {
     pub values: Storage,
     pub version: u64,
 }
 
-impl Held {
+impl Versioned {
     pub fn new(values: Storage) -> Self {
-        Held { values, version: next_version() }
+        Versioned { values, version: next_version() }
     }
 
     /// For writing.

@@ -5,7 +5,8 @@ use crate::context::isa;
 use crate::pool::Buffer;
 use crate::tensor::{Gradient, LowRankGrad, Tensor};
 
-/// Whether factors of so many rows may stay factors.
+/// Whether a gradient whose factors have this many rows (the batch size) may stay in factors: up to what the
+/// skinny GEMM takes.
 pub fn may_stay_factored(rows: usize) -> bool {
     rows <= MAX_ROWS
 }
@@ -16,7 +17,7 @@ fn product(factors: &LowRankGrad) -> TransposeTimes<'_> {
     TransposeTimes { isa: isa(), a, count: shape[0], b, columns: shape[1] }
 }
 
-/// Multiplies as many rows as fit `out`, from `first` on.
+/// Rows of the product xᵀ·g, from `first` on: as many as fit `out`.
 pub fn rows(factors: &LowRankGrad, first: usize, out: &mut [f32]) {
     product(factors).rows(first, out);
 }
@@ -26,13 +27,13 @@ pub fn to_dense(factors: &LowRankGrad) -> &Tensor {
     if let Some(dense) = factors.dense.get() {
         return dense;
     }
-    // Not inside `get_or_init`: the loop's thread may take up other work while it waits, and come by here
-    // again.
+    // Not inside `get_or_init`: a thread that waits for rayon's loop may steal a task that calls this on the
+    // same factors, and a `OnceLock` that is entered again while it initialises deadlocks.
     let dense = multiply(factors);
     factors.dense.get_or_init(|| dense)
 }
 
-/// [`to_dense`], for keeps.
+/// [`to_dense`], by value.
 pub fn into_dense(mut factors: LowRankGrad) -> Tensor {
     factors.dense.take().unwrap_or_else(|| multiply(&factors))
 }
@@ -52,7 +53,7 @@ impl Gradient {
         }
     }
 
-    /// [`Gradient::to_dense`], for keeps.
+    /// [`Gradient::to_dense`], by value.
     pub fn into_dense(self) -> Tensor {
         match self {
             Gradient::Dense(tensor) => tensor,
