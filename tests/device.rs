@@ -113,6 +113,12 @@ fn launches_are_recorded() {
             with_conv_tile(tile, run).unwrap();
         }
     }
+    let products = atrous::ops::cases().into_iter();
+    for case in products.filter(|case| case.op == "matmul" && case.size == Size::Tiny) {
+        for precision in [Precision::Tf32, Precision::Bf16] {
+            with_precision(precision, || case.forward_backward_on(Device::Emulated)).unwrap();
+        }
+    }
     replay_on(Device::Emulated);
     accuracies_agree_on(Device::Emulated);
     let warp = atrous::data::augment::Warp::new(
