@@ -9,6 +9,13 @@
 
 namespace {
 
+// The group, counted through all images, and the channel c of an element.
+__device__ __forceinline__ i64 group_of(i64 i, i64 pixels, int channels, int of_group, int& c) {
+    c = (int)divmod(i, channels);
+    divmod(i, pixels);
+    return i * (channels / of_group) + c / of_group;
+}
+
 // y = gamma * inverse * (x - mean) + beta: the difference first, so that a value that is its group's mean
 // gives exactly beta.
 template <int V>
@@ -18,10 +25,8 @@ __device__ __forceinline__ void apply(
     i64 pixels, int channels, int of_group) {
     const i64 stride = (i64)gridDim.x * blockDim.x * V;
     for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * V; i < n; i += stride) {
-        i64 image = i;
-        const int c = (int)divmod(image, channels);
-        divmod(image, pixels);
-        const i64 group = image * (channels / of_group) + c / of_group;
+        int c;
+        const i64 group = group_of(i, pixels, channels, of_group, c);
         const Floats<V> a = load<V>(gamma + c), b = load<V>(beta + c);
         Floats<V> v = load<V>(x + i);
 #pragma unroll
@@ -39,10 +44,8 @@ __device__ __forceinline__ void data(
     int of_group) {
     const i64 stride = (i64)gridDim.x * blockDim.x * V;
     for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * V; i < n; i += stride) {
-        i64 image = i;
-        const int c = (int)divmod(image, channels);
-        divmod(image, pixels);
-        const i64 group = image * (channels / of_group) + c / of_group;
+        int c;
+        const i64 group = group_of(i, pixels, channels, of_group, c);
         const Floats<V> a = load<V>(gamma + c), g = load<V>(dy + i);
         Floats<V> v = load<V>(x + i);
 #pragma unroll

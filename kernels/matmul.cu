@@ -56,39 +56,18 @@ __device__ __forceinline__ void products(
 
 // Block: 128 threads; grid: [rows / 64, columns / 64, batch]. n: a matrix as it is; t: its transpose is what
 // lies in memory.
-extern "C" __global__ void __launch_bounds__(128, 3) matmul_nn_f32(
-    const float* a, const float* b, float* c, int rows, int columns, int depth, int batch, Batch of) {
-    products<F32, true, false>(a, b, c, rows, columns, depth, batch, of);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) matmul_nn_tf32(
-    const float* a, const float* b, float* c, int rows, int columns, int depth, int batch, Batch of) {
-    products<TF32, true, false>(a, b, c, rows, columns, depth, batch, of);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) matmul_nn_bf16(
-    const float* a, const float* b, float* c, int rows, int columns, int depth, int batch, Batch of) {
-    products<BF16, true, false>(a, b, c, rows, columns, depth, batch, of);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) matmul_nt_f32(
-    const float* a, const float* b, float* c, int rows, int columns, int depth, int batch, Batch of) {
-    products<F32, true, true>(a, b, c, rows, columns, depth, batch, of);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) matmul_nt_tf32(
-    const float* a, const float* b, float* c, int rows, int columns, int depth, int batch, Batch of) {
-    products<TF32, true, true>(a, b, c, rows, columns, depth, batch, of);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) matmul_nt_bf16(
-    const float* a, const float* b, float* c, int rows, int columns, int depth, int batch, Batch of) {
-    products<BF16, true, true>(a, b, c, rows, columns, depth, batch, of);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) matmul_tn_f32(
-    const float* a, const float* b, float* c, int rows, int columns, int depth, int batch, Batch of) {
-    products<F32, false, false>(a, b, c, rows, columns, depth, batch, of);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) matmul_tn_tf32(
-    const float* a, const float* b, float* c, int rows, int columns, int depth, int batch, Batch of) {
-    products<TF32, false, false>(a, b, c, rows, columns, depth, batch, of);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) matmul_tn_bf16(
-    const float* a, const float* b, float* c, int rows, int columns, int depth, int batch, Batch of) {
-    products<BF16, false, false>(a, b, c, rows, columns, depth, batch, of);
-}
+#define BOUNDS __launch_bounds__(128, 3)
+#define KERNEL(name, precision, a_along, b_along)                                                          \
+    extern "C" __global__ void BOUNDS name(                                                                \
+        const float* a, const float* b, float* c, int rows, int columns, int depth, int batch, Batch of) { \
+        products<precision, a_along, b_along>(a, b, c, rows, columns, depth, batch, of);                   \
+    }
+KERNEL(matmul_nn_f32, F32, true, false)
+KERNEL(matmul_nn_tf32, TF32, true, false)
+KERNEL(matmul_nn_bf16, BF16, true, false)
+KERNEL(matmul_nt_f32, F32, true, true)
+KERNEL(matmul_nt_tf32, TF32, true, true)
+KERNEL(matmul_nt_bf16, BF16, true, true)
+KERNEL(matmul_tn_f32, F32, false, false)
+KERNEL(matmul_tn_tf32, TF32, false, false)
+KERNEL(matmul_tn_bf16, BF16, false, false)
