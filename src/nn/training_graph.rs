@@ -20,15 +20,15 @@ pub struct TrainingGraph {
     graph: Graph,
     bindings: Bindings,
     plans: PlanCache,
-    /// By layer: the versions of a frozen one's parameters, None of one that trains.
-    frozen: Vec<Option<Vec<u64>>>,
+    /// By parameter: the version of a frozen layer's, None of a layer that trains.
+    frozen: Vec<Option<u64>>,
 }
 
 /// What a training graph depends on besides the parameters that train.
-fn frozen(model: &Model) -> impl Iterator<Item = Option<Vec<u64>>> {
-    (0..model.graph.nodes().len()).map(|layer| {
-        let versions = || model.layer_parameters(layer).map(|p| p.value.version()).collect();
-        model.is_frozen(layer).then(versions)
+fn frozen(model: &Model) -> impl Iterator<Item = Option<u64>> {
+    (0..model.graph.nodes().len()).flat_map(|layer| {
+        let frozen = model.is_frozen(layer);
+        model.layer_parameters(layer).map(move |parameter| frozen.then(|| parameter.value.version()))
     })
 }
 
@@ -43,7 +43,7 @@ impl TrainingGraph {
 
     /// Whether the same layers train as when it was made, and frozen ones have the values they had.
     pub fn is_current(&self, model: &Model) -> bool {
-        frozen(model).eq(self.frozen.iter().cloned())
+        frozen(model).eq(self.frozen.iter().copied())
     }
 
     /// Runs the model it was made for: leaves and moving statistics of the pass are numbered as the model's
