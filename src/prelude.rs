@@ -1,7 +1,7 @@
 //! What most programs begin with: `use atrous::prelude::*;`.
 //!
-//! Tensors and what is done with them, the tape, networks of layers, losses and optimizers. (`Result` is this
-//! crate's, with [`Error`] where no other error is named.)
+//! Tensors and their operators' options, gradients, networks of layers, losses and optimizers. (`Result` is
+//! this crate's, with [`Error`] where no other error is named.)
 
 #![warn(missing_docs)]
 

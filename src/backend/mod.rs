@@ -3,6 +3,7 @@
 pub mod accumulate;
 pub mod cpu;
 pub mod cuda;
+mod full_like;
 
 use crate::device::Device;
 use crate::error::Result;

@@ -96,9 +96,9 @@ impl Mask {
         const BLOCKS: usize = 16;
         let (values, scale, isa) = (x.values::<f32>(), self.scale() as f32, isa());
         let mut out = Buffer::<f32>::new(values.len());
-        threads::for_each_chunk(&mut out, threads::PASS, |i, out| {
-            let values = &values[i * threads::PASS..][..out.len()];
-            let first = (i * threads::PASS / 4) as u64;
+        threads::for_each_chunk(&mut out, threads::GRAIN_SIZE, |i, out| {
+            let values = &values[i * threads::GRAIN_SIZE..][..out.len()];
+            let first = (i * threads::GRAIN_SIZE / 4) as u64;
             simd::vectorize(
                 isa,
                 #[inline(always)]

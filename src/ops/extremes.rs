@@ -176,15 +176,17 @@ fn rows<W: Wanted>(view: View, x: &[f32]) -> Tensor {
             || math::fold(x, W::START, W::pick),
         )
     };
-    if view.outer < threads::count() && reduced > threads::PASS {
+    if view.outer < threads::count() && reduced > threads::GRAIN_SIZE {
         for (x, y) in x.chunks(reduced).zip(out.iter_mut()) {
-            let pieces = reduced.div_ceil(threads::PASS);
-            let part = |i: usize| piece(&x[i * threads::PASS..reduced.min((i + 1) * threads::PASS)]);
+            let pieces = reduced.div_ceil(threads::GRAIN_SIZE);
+            let part = |i: usize| {
+                piece(&x[i * threads::GRAIN_SIZE..reduced.min((i + 1) * threads::GRAIN_SIZE)])
+            };
             *y = threads::map(pieces, part).into_iter().fold(W::START, W::pick);
         }
         return Tensor::from_buffer(out, [view.outer]);
     }
-    let rows = (threads::PASS / reduced).max(1);
+    let rows = (threads::GRAIN_SIZE / reduced).max(1);
     threads::for_each_chunk(&mut out, rows, |i, out| {
         for (row, y) in out.iter_mut().enumerate() {
             *y = piece(&x[(i * rows + row) * reduced..][..reduced]);
@@ -196,12 +198,12 @@ fn rows<W: Wanted>(view: View, x: &[f32]) -> Tensor {
 /// Row against row.
 fn columns<W: Wanted>(view: View, x: &[f32]) -> Tensor {
     let View { outer, reduced, inner, .. } = view;
-    let rows = (threads::PASS / inner.max(1)).max(16);
+    let rows = (threads::GRAIN_SIZE / inner.max(1)).max(16);
     let pieces = reduced.div_ceil(rows);
     let isa = isa();
     let mut partial = Buffer::<f32>::new(outer * pieces * inner);
     // Few rows: several parts are one thread's piece of work.
-    let group = (threads::PASS / (rows.min(reduced) * inner).max(1)).max(1);
+    let group = (threads::GRAIN_SIZE / (rows.min(reduced) * inner).max(1)).max(1);
     threads::for_each_chunk(&mut partial, (group * inner).max(1), |i, partial| {
         simd::vectorize(
             isa,
@@ -278,7 +280,7 @@ pub fn argmax(x: &Tensor, axis: usize) -> Result<Tensor> {
 fn places<T: Real>(view: View, x: &[T]) -> Tensor {
     let View { outer, reduced, inner, .. } = view;
     let mut out = Buffer::<T>::new(outer * inner);
-    let results = (threads::PASS / (4 * reduced)).max(1);
+    let results = (threads::GRAIN_SIZE / (4 * reduced)).max(1);
     threads::for_each_chunk(&mut out, results, |i, out| {
         for (k, y) in out.iter_mut().enumerate() {
             let (o, column) = ((i * results + k) / inner, (i * results + k) % inner);
@@ -392,7 +394,7 @@ mod tests {
         let x = tensor(&[1.0, 5.0, 5.0, 7.0, 7.0, 0.0], &[2, 3]);
         assert_eq!(x.argmax(1).unwrap().to_vec_f64(), [1.0, 0.0]);
         assert_eq!(x.argmax(0).unwrap().to_vec_f64(), [1.0, 1.0, 0.0]);
-        assert!(!x.leaf().argmax(0).unwrap().needs_grad());
+        assert!(!x.leaf().argmax(0).unwrap().requires_grad());
     }
 
     #[test]

@@ -11,7 +11,7 @@
 use crate::autograd::{Needs, record};
 use crate::backend::cpu::gemm::{BOperand, Matrix, gemm_tn, is_skinny, multiply, skinny_gemm};
 use crate::backend::cpu::simd::Isa;
-use crate::backend::cpu::skinny_gemm::times_transpose;
+use crate::backend::cpu::skinny_gradients::times_transpose;
 use crate::backend::cpu::threads;
 use crate::backend::cuda::{Cuda, Kernel, LaunchConfig, Value, arguments};
 use crate::cases::{self, Case, Input};

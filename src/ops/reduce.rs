@@ -228,11 +228,11 @@ pub(crate) fn total(x: &[f32]) -> f64 {
             || x.chunks(RUN).map(|run| math::sum(run) as f64).sum::<f64>(),
         )
     };
-    if x.len() <= threads::PASS {
+    if x.len() <= threads::GRAIN_SIZE {
         return piece(x);
     }
-    let part = |i: usize| piece(&x[i * threads::PASS..x.len().min((i + 1) * threads::PASS)]);
-    threads::map(x.len().div_ceil(threads::PASS), part).into_iter().sum()
+    let part = |i: usize| piece(&x[i * threads::GRAIN_SIZE..x.len().min((i + 1) * threads::GRAIN_SIZE)]);
+    threads::map(x.len().div_ceil(threads::GRAIN_SIZE), part).into_iter().sum()
 }
 
 /// The rows of x (of the length of `sums`) added to each other: 32 of them in f32, these in f64.
@@ -270,7 +270,7 @@ impl View {
     fn rows(&self, x: &[f32]) -> Tensor {
         let reduced = self.reduced;
         let mut out = Buffer::<f32>::new(self.outer);
-        let rows = (threads::PASS / reduced.max(1)).max(1);
+        let rows = (threads::GRAIN_SIZE / reduced.max(1)).max(1);
         threads::for_each_chunk(&mut out, rows, |i, out| {
             for (row, y) in out.iter_mut().enumerate() {
                 *y = (total(&x[(i * rows + row) * reduced..][..reduced]) * self.factor) as f32;
@@ -283,11 +283,11 @@ impl View {
     /// sums are added in a second stage.
     fn columns(&self, x: &[f32]) -> Tensor {
         let View { outer, reduced, inner, factor } = *self;
-        let rows = (threads::PASS / inner.max(1)).max(RUN);
+        let rows = (threads::GRAIN_SIZE / inner.max(1)).max(RUN);
         let pieces = reduced.div_ceil(rows).max(1);
         let mut partial = Buffer::<f64>::new(outer * pieces * inner);
         // Few rows: several partial sums are one thread's piece of work.
-        let group = (threads::PASS / (rows.min(reduced) * inner).max(1)).max(1);
+        let group = (threads::GRAIN_SIZE / (rows.min(reduced) * inner).max(1)).max(1);
         let isa = isa();
         threads::for_each_chunk(&mut partial, (group * inner).max(1), |i, partial| {
             simd::vectorize(
@@ -358,7 +358,7 @@ impl View {
         let View { outer, reduced, inner, factor } = *self;
         let factor = T::from_f64(factor);
         let mut out = Buffer::<T>::new(outer * reduced * inner);
-        let rows = (threads::PASS / inner.max(1)).max(1);
+        let rows = (threads::GRAIN_SIZE / inner.max(1)).max(1);
         threads::for_each_chunk(&mut out, (rows * inner).max(1), |i, mut out| {
             let mut row = i * rows;
             while !out.is_empty() {

@@ -44,7 +44,7 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         case("middle", Size::Tiny, &[3, 5, 7, 4], &[0..3, 1..4, 2..6, 1..3]),
         case("batch", Size::Tiny, &[5, 3, 7], &[1..3]),
-        case("last_axis", Size::Tiny, &[5, 3, 12], &[0..5, 0..3, 4..8]),
+        case("last_length", Size::Tiny, &[5, 3, 12], &[0..5, 0..3, 4..8]),
         case("in_fours", Size::Tiny, &[2, 6, 5, 8], &[0..2, 2..4]),
         case("one", Size::Tiny, &[9], &[4..5]),
         case("nothing", Size::Tiny, &[3, 4], &[1..1]),

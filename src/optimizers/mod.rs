@@ -265,7 +265,7 @@ impl Optimizer {
     ) -> Result<()> {
         let mut updates = Vec::new();
         for (index, parameter) in parameters.into_iter().enumerate() {
-            if !parameter.needs_grad() {
+            if !parameter.requires_grad() {
                 let message = format!("expected leaves (`Tensor::leaf`), got none at parameter {index}");
                 return Err(Error::argument("optimizer", message));
             }
@@ -499,7 +499,7 @@ mod tests {
 
     #[test]
     fn long_parameters_give_the_same_bits_at_any_thread_count() {
-        let n = 2 * threads::PASS + 77;
+        let n = 2 * threads::GRAIN_SIZE + 77;
         let values: Vec<f32> = (0..n).map(|i| (i as f32).sin()).collect();
         for rule in rules() {
             let run = || {

@@ -1,15 +1,20 @@
 //! Where tensors come from: values of one's own, constants, ranges, random numbers.
-//! ([`Tensor::full_like`] and its kin, which need a device's kernel, are in `backend/accumulate.rs`.)
+//! ([`Tensor::full_like`] and its kin, which need a device's kernel, are in `backend/full_like.rs`.)
 //!
 //! What is not given as values is f32, in the CPU's memory and off the tape; [`Tensor::to_dtype`],
-//! [`Tensor::to_device`] and [`Tensor::leaf`] make it something else. Shapes that a program writes down are
-//! arrays of at most four lengths, which the compiler checks; shapes that a user or a file gives go through
-//! [`Shape::checked`], or to [`Tensor::from_slice`], which have an error for what is no shape.
+//! [`Tensor::to_device`] and [`Tensor::leaf`] make it something else. A shape that a program writes down is
+//! an array (`impl Into<Shape>`): the compiler refuses a fifth axis, and a size that cannot be panics. A
+//! shape that a user or a file gives is a slice, a vector or an array (`impl IntoShape`,
+//! [`Shape::checked`]): what is no shape is an error.
 
 use super::{IntoShape, Real, Shape, Storage, Tensor};
 use crate::error::{Error, Result};
 use crate::pool::Buffer;
 use crate::random::{Stream, domain};
+
+/// Streams of random numbers for tensors, by what is drawn.
+const UNIFORM: u64 = 0;
+const NORMAL: u64 = 1;
 
 impl Tensor {
     /// Copies `values`, in row-major order; an error when their number is not the shape's, or there is no
@@ -24,14 +29,14 @@ impl Tensor {
     /// # Ok::<(), atrous::Error>(())
     /// ```
     pub fn from_slice<T: Real>(values: &[T], shape: impl IntoShape) -> Result<Self> {
-        let shape = as_many("Tensor::from_slice", values.len(), shape)?;
+        let shape = shape_for("Tensor::from_slice", values.len(), shape)?;
         Ok(Self::from_buffer(Buffer::from_slice(values), shape))
     }
 
     /// Copies bytes, for images and masks: u8, in which no operator computes. Errors as
     /// [`Tensor::from_slice`].
     pub fn from_u8(values: &[u8], shape: impl IntoShape) -> Result<Self> {
-        let shape = as_many("Tensor::from_u8", values.len(), shape)?;
+        let shape = shape_for("Tensor::from_u8", values.len(), shape)?;
         Ok(Self::from_storage(Storage::U8(Buffer::from_slice(values)), shape))
     }
 
@@ -68,6 +73,9 @@ impl Tensor {
 
     /// `[n, n]`: 1 on the diagonal, 0 elsewhere.
     ///
+    /// # Panics
+    /// As [`Tensor::full`].
+    ///
     /// ```
     /// # use atrous::Tensor;
     /// assert_eq!(Tensor::eye(2).to_string(), "[[1. 0.]\n [0. 1.]]");
@@ -79,7 +87,7 @@ impl Tensor {
     }
 
     /// `[⌈(end − start)/step⌉]`: start, start + step, … below `end` (above it, where the step is negative).
-    /// An error for a step of 0, and for what is not finite.
+    /// An error for a step of 0, for what is not finite, and for more elements than a shape can have.
     ///
     /// ```
     /// # use atrous::Tensor;
@@ -95,7 +103,7 @@ impl Tensor {
             return Err(Error::argument("Tensor::arange", message));
         }
         let mut count = ((end - start) / step).ceil().max(0.0);
-        // A step that became smaller as an f32 (.04 does) may reach `end` itself.
+        // .04f32 is below 1/25: ⌈1/.04⌉ is 26, whose last element rounds to `end`, which is excluded.
         if count > 1.0 && (start + (count - 1.0) * step) as f32 == end as f32 {
             count -= 1.0;
         }
@@ -103,8 +111,8 @@ impl Tensor {
         Ok(Self::from_fn(shape, |i| (start + i as f64 * step) as f32))
     }
 
-    /// `[count]`: evenly spaced from `start` to `end`, both included (`start` alone where `count` is 1). An
-    /// error for what is not finite.
+    /// `[count]`: evenly spaced from `start` to `end`, both included (`start` alone where `count` is 1,
+    /// nothing where it is 0). An error for what is not finite, and for more elements than a shape can have.
     ///
     /// ```
     /// # use atrous::Tensor;
@@ -126,30 +134,40 @@ impl Tensor {
 
     /// Uniform in [0, 1): the same numbers for the same seed, on every machine.
     ///
+    /// # Panics
+    /// As [`Tensor::full`].
+    ///
     /// ```
     /// # use atrous::Tensor;
     /// let [a, b] = [7, 7].map(|seed| Tensor::rand([2, 3], seed));
     /// assert_eq!(a.to_vec_f64(), b.to_vec_f64());
     /// ```
     pub fn rand(shape: impl Into<Shape>, seed: u64) -> Self {
-        let mut stream = Stream::new(seed, &[domain::TENSOR, 0]);
+        let mut stream = Stream::new(seed, &[domain::TENSOR, UNIFORM]);
         Self::from_fn(shape.into(), |_| stream.unit())
     }
 
-    /// Uniform in [low, high); see [`Tensor::rand`].
+    /// Uniform in [low, high), which is not checked: low + u · (high − low) with the numbers u of
+    /// [`Tensor::rand`] under this seed.
+    ///
+    /// # Panics
+    /// As [`Tensor::full`].
     pub fn rand_uniform(shape: impl Into<Shape>, low: f32, high: f32, seed: u64) -> Self {
-        let mut stream = Stream::new(seed, &[domain::TENSOR, 0]);
+        let mut stream = Stream::new(seed, &[domain::TENSOR, UNIFORM]);
         Self::from_fn(shape.into(), |_| stream.uniform(low, high))
     }
 
     /// Normal with mean 0 and variance 1: the same numbers for the same seed (on other systems up to what
     /// their ln and cos round otherwise).
+    ///
+    /// # Panics
+    /// As [`Tensor::full`].
     pub fn randn(shape: impl Into<Shape>, seed: u64) -> Self {
-        let mut stream = Stream::new(seed, &[domain::TENSOR, 1]);
+        let mut stream = Stream::new(seed, &[domain::TENSOR, NORMAL]);
         Self::from_fn(shape.into(), |_| stream.normal())
     }
 
-    /// Elements as a function of their position gives them, asked in order.
+    /// Element i is `value(i)`, which is called for i = 0, 1, … in order.
     fn from_fn(shape: Shape, mut value: impl FnMut(usize) -> f32) -> Self {
         let mut buffer = Buffer::new(shape.elements());
         buffer.iter_mut().enumerate().for_each(|(i, x)| *x = value(i));
@@ -157,26 +175,28 @@ impl Tensor {
     }
 }
 
-/// The shape, if it has so many elements.
-fn as_many(what: &'static str, values: usize, shape: impl IntoShape) -> Result<Shape> {
+/// The shape, or an error where it has not `count` elements.
+fn shape_for(op: &'static str, count: usize, shape: impl IntoShape) -> Result<Shape> {
     let shape = shape.into_shape()?;
     let expected = shape.elements();
-    if values != expected {
-        return Err(Error::shape(what, format!("{expected} values for shape {shape}"), values));
+    if count != expected {
+        return Err(Error::shape(op, format!("{expected} values for shape {shape}"), count));
     }
     Ok(shape)
 }
 
-/// Values as they are written down, in nested arrays: `Tensor::from([[1.0f32, 2.0], [3.0, 4.0]])`.
-///
-/// A bare `1.0` is f64 in Rust, and operators take no f64 beside f32: one of the numbers is to be written
-/// `1.0f32`.
+/// A number: a tensor without axes.
 impl<T: Real> From<T> for Tensor {
     fn from(value: T) -> Self {
         Tensor::scalar(value)
     }
 }
 
+/// Values as they are written down, in arrays, nested for more axes: `Tensor::from([[1.0f32, 2.0], [3.0,
+/// 4.0]])`.
+///
+/// A bare `1.0` is f64 in Rust, and operators take no f64 beside f32: one of the numbers is to be written
+/// `1.0f32`.
 impl<T: Real, const A: usize> From<[T; A]> for Tensor {
     fn from(values: [T; A]) -> Self {
         Tensor::from_buffer(Buffer::from_slice(&values), [A])

@@ -1,14 +1,16 @@
 //! `Tensor`: a shape, shared memory, and (when a gradient is wanted) its place on the tape.
 //!
-//! Contiguous, row-major, at most four axes: NHWC for images, HWIO for convolution kernels. There are no
-//! strides and no views. Cloning and reshaping share the memory, a [`Buffer`] of the pool
-//! ([`crate::pool`]): an array that goes back there when the last tensor of it is dropped, to be handed to
-//! the next. Everything else is an operator in [`crate::ops`].
+//! Contiguous, row-major, at most four axes: images are [sample, row, column, channel] (NHWC), convolution
+//! kernels [row, column, channel in, channel out] (HWIO). There are no strides and no views. Cloning and
+//! reshaping share the memory, a [`Buffer`] of the pool ([`crate::pool`]): an array that goes back there
+//! when the last tensor that shares it is dropped, to be handed to the next. Operators are in
+//! [`crate::ops`]; `backward` is in [`crate::autograd`], `to_device` in `backend/cuda/tensor.rs`, `full_like`
+//! in `backend/full_like.rs`: they need what is above this module.
 //!
 //! The *tape* is the graph of operators that a tensor came from (PyTorch's `grad_fn`), kept only where a
-//! gradient is wanted: from a *leaf*, a tensor that [`Tensor::leaf`] has marked (PyTorch's
-//! `requires_grad_()`), on to all that operators make of it. [`Tensor::backward`] goes back through it
-//! ([`crate::autograd`]).
+//! gradient is wanted: from a *leaf*, which [`Tensor::leaf`] makes of a tensor (PyTorch's
+//! `x.detach().requires_grad_()`; the tensor itself stays as it was), on to all that operators make of it.
+//! [`Tensor::backward`] goes back through it ([`crate::autograd`]).
 
 #![warn(missing_docs)]
 
@@ -31,8 +33,8 @@ use crate::pool::{self, Buffer};
 use std::fmt;
 use std::sync::Arc;
 
-/// What a gradient must have in common with its tensor, and gradients with each other to be summed; shown as
-/// `[2×3] F32 on cpu`.
+/// Shape, element type and device of a tensor, shown as `[2×3] F32 on cpu`. A gradient has its tensor's, and
+/// gradients that are summed have the same.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TensorSpec {
     pub shape: Shape,
@@ -46,7 +48,8 @@ impl fmt::Display for TensorSpec {
     }
 }
 
-/// An array of at most four axes, on a device, which operators may record on the tape.
+/// An array of at most four axes, in the memory of a [`Device`]; what operators make of it may be on the
+/// tape.
 ///
 /// A clone shares the memory (and the place on the tape). How tensors are made: [`Tensor::from_slice`],
 /// [`Tensor::zeros`], [`Tensor::randn`], …, and `Tensor::from` for arrays and numbers. What is done with
@@ -56,6 +59,7 @@ impl fmt::Display for TensorSpec {
 pub struct Tensor {
     shape: Shape,
     storage: Arc<Versioned>,
+    /// Its place on the tape; None off it.
     pub(crate) node: Option<Arc<Node>>,
 }
 
@@ -112,6 +116,7 @@ impl Tensor {
                 memory.download(&mut buffer)?;
                 Storage::U8(buffer)
             }
+            // f32: devices hold no f64.
             _ => {
                 let mut buffer = Buffer::<f32>::new(memory.elements());
                 memory.download(pool::bytes_mut(&mut buffer))?;
@@ -147,7 +152,8 @@ impl Tensor {
         self.storage.version
     }
 
-    /// The elements for writing, copied first if another tensor shares them.
+    /// The elements for writing, copied first if another tensor shares them; a leaf stays the leaf that it
+    /// is. For kernels and optimizers.
     pub(crate) fn values_mut<T: Real>(&mut self) -> &mut [T] {
         if !self.is_unique() {
             let copy = T::into_storage(Buffer::from_slice(self.values::<T>()));
@@ -178,7 +184,8 @@ impl Tensor {
         }
     }
 
-    /// The value of a one-element tensor.
+    /// The value of a tensor of one element, of any rank. An error for another number of elements, and where
+    /// a device fails.
     pub fn item(&self) -> Result<f64> {
         match self.storage.values.len() {
             1 => Ok(self.on_cpu()?.to_vec_f64()[0]),
@@ -196,7 +203,7 @@ impl Tensor {
             return self.detach();
         }
         let values = self.to_vec_f64();
-        // The result is in the CPU's memory: on devices there is one type to compute in.
+        // In the CPU's memory: a device computes in f32 alone, and would need a kernel for each other type.
         let storage = match dtype {
             DType::F32 => {
                 Storage::F32(Buffer::from_slice(&values.iter().map(|&v| v as f32).collect::<Vec<_>>()))
@@ -220,14 +227,18 @@ impl Tensor {
         self.with_shape(self.shape)
     }
 
-    /// The same values, of f32 or f64, as a leaf of the tape: `backward` will report a gradient for it.
-    /// (Bytes have none: no operator computes in them.)
+    /// A leaf of the tape with these values, f32 or f64, in shared memory: [`Tensor::backward`] gives a
+    /// gradient with respect to it. Each call makes another leaf; clones of one are the same leaf. `self`
+    /// stays as it is, and what it was made of is not reached through the leaf. (u8 has no gradients: no
+    /// operator computes in it.)
+    #[must_use]
     pub fn leaf(&self) -> Self {
         Tensor { node: Some(Node::leaf()), ..self.detach() }
     }
 
-    /// Whether it is on the tape: a leaf, or made of one by operators that recorded.
-    pub fn needs_grad(&self) -> bool {
+    /// Whether it is on the tape: a leaf, or made of one by operators that recorded (PyTorch's
+    /// `requires_grad`).
+    pub fn requires_grad(&self) -> bool {
         self.node.is_some()
     }
 }

@@ -4,10 +4,10 @@ use crate::error::{Error, Result};
 use std::fmt;
 use std::ops::Deref;
 
-/// Axes at most.
+/// The most axes a shape can have.
 pub const MAX_RANK: usize = 4;
 
-/// Elements at most: of the largest type, as many bytes as a slice can have.
+/// The most elements a shape can have: as f64 they fill the longest slice (`isize::MAX` bytes).
 const MAX_ELEMENTS: usize = isize::MAX as usize / size_of::<f64>();
 
 /// Lengths of at most [`MAX_RANK`] axes. Their product, zeros counted as ones, is at most `isize::MAX`
@@ -53,8 +53,8 @@ impl Shape {
         self.iter().product()
     }
 
-    /// The length of the last axis (the number of channels, of classes), not its position; 1 for a scalar.
-    pub fn last_axis(&self) -> usize {
+    /// The length of the last axis (channels, classes, features); 1 for a scalar.
+    pub fn last_length(&self) -> usize {
         self.last().copied().unwrap_or(1)
     }
 }
@@ -162,7 +162,7 @@ mod tests {
             assert!(error(&axes).starts_with(&most), "{}", error(&axes));
         }
         let long = Shape::checked(&[MAX_ELEMENTS, 1]).unwrap();
-        assert_eq!((long.elements(), long.rank(), long.last_axis()), (MAX_ELEMENTS, 2, 1));
+        assert_eq!((long.elements(), long.rank(), long.last_length()), (MAX_ELEMENTS, 2, 1));
         assert_eq!(Shape::checked(&[MAX_ELEMENTS, 0]).unwrap().elements(), 0);
     }
 

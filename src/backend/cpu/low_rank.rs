@@ -1,16 +1,11 @@
 //! A gradient in two factors ([`LowRankGrad`]) multiplied out, some rows at a time or all.
 
-use super::skinny_gemm::{MAX_ROWS, TransposeTimes};
+use super::skinny_gradients::TransposeTimes;
 use crate::context::isa;
 use crate::pool::Buffer;
 use crate::tensor::{Gradient, LowRankGrad, Tensor};
 
-/// Whether a gradient whose factors have this many rows (the batch size) may stay in factors: up to what the
-/// skinny GEMM takes.
-pub fn may_stay_factored(rows: usize) -> bool {
-    rows <= MAX_ROWS
-}
-
+/// Aᵀ·B with A = x [batch, in] and B = g [batch, out]: `count` is `in`, the rows of the product.
 fn product(factors: &LowRankGrad) -> TransposeTimes<'_> {
     let shape = factors.shape();
     let (a, b) = (factors.x.values(), factors.g.values());
@@ -57,7 +52,7 @@ impl Gradient {
     pub fn into_dense(self) -> Tensor {
         match self {
             Gradient::Dense(tensor) => tensor,
-            Gradient::LowRank(factors) => into_dense(factors),
+            Gradient::LowRank(factors) => into_dense(*factors),
         }
     }
 }
@@ -86,9 +81,9 @@ mod tests {
                     assert_eq!(some, all[range.start * 37..range.end * 37], "{isa:?} {range:?}");
                 }
                 let all = to_dense(&factors).to_vec_f64();
-                let fresh = Gradient::LowRank(LowRankGrad::new(&x, &g));
+                let fresh = Gradient::LowRank(Box::new(LowRankGrad::new(&x, &g)));
                 assert_eq!(fresh.into_dense().to_vec_f64(), all);
-                assert_eq!(Gradient::LowRank(factors).into_dense().to_vec_f64(), all);
+                assert_eq!(into_dense(factors).to_vec_f64(), all);
             });
         }
     }

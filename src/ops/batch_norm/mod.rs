@@ -121,7 +121,7 @@ fn train(
     activation: Activation,
 ) -> Result<BatchNorm> {
     let route = check(x, &[gamma, beta], epsilon)?;
-    let (dtype, channels) = (x.dtype(), x.shape().last_axis());
+    let (dtype, channels) = (x.dtype(), x.shape().last_length());
     let count = x.shape().elements() / channels;
     if count == 0 {
         return Err(Error::shape("batch_norm", "at least one value a channel", x.shape()));
@@ -292,7 +292,7 @@ fn infer(
 }
 
 fn check(x: &Tensor, vectors: &[&Tensor], epsilon: f64) -> Result<Route> {
-    let channels = x.shape().last_axis();
+    let channels = x.shape().last_length();
     if let Some(wrong) = vectors.iter().find(|v| v.shape()[..] != [channels]) {
         let expected = format!("vectors of [{channels}] for {}", x.shape());
         return Err(Error::shape("batch_norm", expected, wrong.shape()));

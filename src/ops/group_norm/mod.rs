@@ -181,7 +181,7 @@ impl Groups {
         make: impl Fn(usize, std::ops::Range<usize>, &mut [T]) + Sync + Send,
     ) -> Tensor {
         let mut out = Buffer::<T>::new(self.shape.elements());
-        let piece = (threads::PASS / self.channels).max(1) * self.channels;
+        let piece = (threads::GRAIN_SIZE / self.channels).max(1) * self.channels;
         threads::for_each_chunk(&mut out, self.image(), |image, out| {
             threads::for_each_chunk(out, piece, |i, rows| {
                 let start = image * self.image() + i * piece;

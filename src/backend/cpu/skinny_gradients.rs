@@ -2,6 +2,7 @@
 //! bytes of the weights bind, so they are read once, and their gradient is written once, row by row where it
 //! lies.
 
+use super::gemm::micro_kernel::MAX_MR;
 use super::simd::{self, Isa, Kernel, Vector, dispatch, prefetch};
 use super::threads::{self, Shared};
 use std::ops::Range;
@@ -114,8 +115,9 @@ impl Dots<'_> {
     }
 }
 
-/// Rows of A at most, for [`TransposeTimes`].
-pub const MAX_ROWS: usize = 32;
+/// Rows of A at most, for [`TransposeTimes`]: as many as [`super::gemm::is_skinny`] lets through, and some.
+const MAX_ROWS: usize = 32;
+const _: () = assert!(2 * MAX_MR <= MAX_ROWS);
 /// Rows of C a task: a multiple of the tiles' 7 and 6.
 const BLOCK: usize = 84;
 /// Floats from one gathered row to the next.
