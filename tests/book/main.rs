@@ -161,34 +161,41 @@ fn commands_that_are_not_run_would_be_understood() {
 #[test]
 fn every_excerpt_stands_in_the_file_that_it_names() {
     let all = blocks();
-    for Block { at, lines, .. } in all.iter().filter(|block| block.is("excerpt")) {
-        let (first, excerpt) = lines.split_first().unwrap_or_else(|| panic!("{at}: it is empty"));
-        let path = first.trim_start_matches(['/', '#']).trim();
-        let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{at}: `{path}`: {error}"));
-        let text: Vec<&str> = text.lines().collect();
-        // Parts in their order, with something left out between them.
-        let mut from = 0;
-        for part in excerpt.split(|line| line.trim() == "…") {
-            let found = (from..text.len()).find(|&start| begins_with(&text[start..], part));
-            let start = found.unwrap_or_else(|| panic!("{at}: not in {path}:\n{}", part.join("\n")));
-            from = start + part.len();
-        }
-    }
+    let excerpts = all.iter().filter(|block| block.is("excerpt"));
+    let wrong: Vec<String> = excerpts.filter_map(|block| excerpt(block).err()).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
-/// Whether lines begin with others, which may all be less indented by as much.
-fn begins_with(lines: &[&str], part: &[String]) -> bool {
-    let Some(first) = part.iter().position(|line| !line.is_empty()) else { return true };
-    let Some(indent) = lines.get(first).and_then(|line| line.strip_suffix(part[first].as_str())) else {
-        return false;
-    };
-    let is = |line: &str, wanted: &String| match wanted.is_empty() {
-        true => line.is_empty(),
-        false => line.strip_prefix(indent) == Some(wanted),
-    };
-    indent.trim().is_empty()
-        && lines.len() >= part.len()
-        && lines.iter().zip(part).all(|(line, wanted)| is(line, wanted))
+/// An error where the block's lines are not its file's, in their order.
+fn excerpt(Block { at, lines, .. }: &Block) -> Result<(), String> {
+    let (first, lines) = lines.split_first().ok_or_else(|| format!("{at}: it is empty"))?;
+    let path = first.trim_start_matches(['/', '#']).trim();
+    let text = fs::read_to_string(path).map_err(|error| format!("{at}: `{path}`: {error}"))?;
+    let text: Vec<&str> = text.lines().collect();
+    // Parts in their order, with something left out between them.
+    let mut from = 0;
+    for part in lines.split(|line| line.trim() == "…") {
+        let found = (from..text.len()).find_map(|start| Some(start + length(&text[start..], part)?));
+        from = found.ok_or_else(|| format!("{at}: not in {path}:\n{}", part.join("\n")))?;
+    }
+    Ok(())
+}
+
+/// How many lines it takes to have all lines of a part, which may be less indented by as much, and leave out
+/// empty lines, comments and attributes; None where another line comes between.
+fn length(lines: &[&str], part: &[String]) -> Option<usize> {
+    let mut part = part.iter().filter(|line| !line.is_empty()).peekable();
+    let Some(first) = part.peek() else { return Some(0) };
+    let indent = lines.first()?.strip_suffix(first.as_str()).filter(|indent| indent.trim().is_empty())?;
+    for (i, line) in lines.iter().enumerate() {
+        let Some(wanted) = part.peek() else { return Some(i) };
+        if line.strip_prefix(indent) == Some(wanted) {
+            part.next();
+        } else if !["//", "#["].iter().any(|aside| line.trim().starts_with(aside)) && !line.is_empty() {
+            return None;
+        }
+    }
+    part.peek().is_none().then_some(lines.len())
 }
 
 #[test]
