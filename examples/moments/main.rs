@@ -39,7 +39,12 @@ fn network() -> Result<Model> {
 }
 
 /// A step of the network on a batch: the loss, and what became of one element of its first kernel.
-fn step(model: &mut Model, adam: &mut Optimizer, batch: &Batch, weight: usize) -> Result<(f64, Moments)> {
+fn step(
+    model: &mut Model,
+    adam: &mut Optimizer,
+    batch: &Batch,
+    weight: usize,
+) -> Result<(f64, Moments)> {
     let slots = |adam: &Optimizer| -> Vec<f64> {
         let first = adam.slots().take_while(|(index, ..)| *index == 0);
         first.map(|(.., slot)| slot.to_vec_f64()[weight]).collect()

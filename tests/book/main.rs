@@ -46,7 +46,8 @@ impl Call {
     /// An error for a command of no known kind.
     fn new(line: &str) -> Result<Self, String> {
         let mut words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        let is_variable = |word: &String| word.split_once('=').is_some_and(|(name, _)| name.starts_with("ATROUS_"));
+        let is_variable =
+            |word: &String| word.split_once('=').is_some_and(|(name, _)| name.starts_with("ATROUS_"));
         let count = words.iter().take_while(|word| is_variable(word)).count();
         let variables = words.drain(..count);
         let variables = variables.filter_map(|word| {
@@ -125,7 +126,13 @@ fn all_hold(commands: &[Typed], mut check: impl FnMut(&Typed) -> Result<(), Stri
         Some(format!("{}: $ {}\n{error}", command.at, command.line))
     });
     let found: Vec<String> = found.collect();
-    assert!(found.is_empty(), "{} of {} commands:\n\n{}", found.len(), commands.len(), found.join("\n\n"));
+    assert!(
+        found.is_empty(),
+        "{} of {} commands:\n\n{}",
+        found.len(),
+        commands.len(),
+        found.join("\n\n")
+    );
 }
 
 /// The commands of the blocks that `wanted` picks.
@@ -186,7 +193,8 @@ fn excerpt(Block { at, lines, .. }: &Block) -> Result<(), String> {
 fn length(lines: &[&str], part: &[String]) -> Option<usize> {
     let mut part = part.iter().filter(|line| !line.is_empty()).peekable();
     let Some(first) = part.peek() else { return Some(0) };
-    let indent = lines.first()?.strip_suffix(first.as_str()).filter(|indent| indent.trim().is_empty())?;
+    let indent =
+        lines.first()?.strip_suffix(first.as_str()).filter(|indent| indent.trim().is_empty())?;
     for (i, line) in lines.iter().enumerate() {
         let Some(wanted) = part.peek() else { return Some(i) };
         if line.strip_prefix(indent) == Some(wanted) {
@@ -209,7 +217,10 @@ fn every_page_with_a_program_is_compiled_by_rustdoc() {
     // README's program is an example, which tests/examples.rs compares.
     for page in programs.iter().filter(|page| *page != "README.md") {
         let name = page.trim_start_matches("docs/");
-        assert!(library.contains(&format!("\"{name}\"")), "{page} is not among the book's in src/lib.rs");
+        assert!(
+            library.contains(&format!("\"{name}\"")),
+            "{page} is not among the book's in src/lib.rs"
+        );
     }
     for block in blocks().iter().filter(|block| block.is("rust") && block.is("excerpt")) {
         assert!(block.is("ignore"), "{}: rustdoc would compile it: `rust,ignore,excerpt`", block.at);
@@ -227,7 +238,8 @@ fn every_link_leads_somewhere_and_the_summary_to_every_chapter() {
     }
     let summary = fs::read_to_string("docs/SUMMARY.md").unwrap();
     let listed: BTreeSet<String> = links(&summary).into_iter().collect();
-    let names = pages().into_iter().skip(1).map(|page| page.file_name().unwrap().to_str().unwrap().to_owned());
+    let names =
+        pages().into_iter().skip(1).map(|page| page.file_name().unwrap().to_str().unwrap().to_owned());
     let chapters: BTreeSet<String> = names.filter(|name| name != "SUMMARY.md").collect();
     assert_eq!(listed, chapters);
 }

@@ -32,7 +32,8 @@ pub struct Typed {
 /// README and the book, in reading order.
 pub fn pages() -> Vec<PathBuf> {
     let docs = fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path());
-    let mut pages: Vec<PathBuf> = docs.filter(|path| path.extension().is_some_and(|e| e == "md")).collect();
+    let mut pages: Vec<PathBuf> =
+        docs.filter(|path| path.extension().is_some_and(|e| e == "md")).collect();
     pages.sort();
     pages.insert(0, "README.md".into());
     pages

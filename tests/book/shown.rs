@@ -6,7 +6,8 @@ const ANYTHING: char = '…';
 /// An error that names the first line that is not as shown.
 pub fn check(shown: &[String], printed: &str) -> Result<(), String> {
     let clean = |line: &str| plain(line);
-    let wanted: Vec<String> = shown.iter().map(|line| clean(line)).filter(|line| !line.is_empty()).collect();
+    let wanted: Vec<String> =
+        shown.iter().map(|line| clean(line)).filter(|line| !line.is_empty()).collect();
     let printed: Vec<String> = printed.lines().map(clean).filter(|line| !line.is_empty()).collect();
     let is_any = |line: &String| line.chars().eq([ANYTHING]);
     match furthest(&wanted, &printed, is_any, |wanted, line| is_like(wanted, line)) {
