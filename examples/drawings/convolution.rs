@@ -81,7 +81,10 @@ pub fn im2col() -> Result<String> {
     let [image, kernel, y] = example()?.map(|tensor| tensor.to_vec_f64());
     let mut svg = Svg::new(640.0, 356.0, "The patches of all windows as the rows of a matrix");
     svg.text([20.0, 26.0], "patches: a row for each output");
-    svg.text([20.0, 340.0], "Green is the pixel in the middle of the image: nine windows see it. Orange is the window above.");
+    svg.text(
+        [20.0, 340.0],
+        "Green: the pixel in the middle of the image, which nine windows see. Orange: one window.",
+    );
     let marked = MARKED[0] * 3 + MARKED[1];
     let at = |row: usize, tap: usize| (row / 3 + tap / 3) * 5 + row % 3 + tap % 3;
     svg.grid([20.0, 40.0], 28.0, [9, 9], |row, tap| {

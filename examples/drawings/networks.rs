@@ -36,7 +36,7 @@ pub fn fusion() -> Result<String> {
         let y = 40.0 + 22.0 * layers.len() as f64 / steps.len() as f64 * (i as f64 + 0.5);
         svg.rect([430.0, y - 14.0], [310.0, 28.0], ORANGE, PAPER);
         let last = step.layers.last().map_or("", String::as_str);
-        svg.text([438.0, y + 5.0], &format!("{} … {last}", step.operator));
+        svg.text([438.0, y + 5.0], &format!("up to {last}"));
         svg.text([690.0, y + 5.0], &format!("{:.0}", kib(&step.output_shape)));
         for name in &step.layers {
             if let Some(layer) = layers.iter().position(|row| row.name == *name) {
