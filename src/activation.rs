@@ -1,7 +1,5 @@
 //! Activation functions, which some operators compute in the same pass as their result.
 
-#![warn(missing_docs)]
-
 /// The activations that layers name: y = f(x), element by element; softmax along the last axis. Formulas and
 /// gradients: [`crate::ops::activation`]. (`leaky_relu`, which has a parameter, is an operator alone.)
 ///

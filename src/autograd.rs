@@ -11,8 +11,6 @@
 //! graph once (PyTorch's `retain_graph=False`). The closures run off the tape, so there are no second
 //! derivatives.
 
-#![warn(missing_docs)]
-
 mod check;
 mod function;
 
@@ -94,14 +92,33 @@ pub(crate) fn record_gradients(
 pub struct Gradients(/** By the number of the leaf's node. */ HashMap<u64, Gradient>);
 
 impl Gradients {
-    /// That of a leaf, or of a clone of it. None where the loss does not depend on it, and for another tensor
-    /// ([`Tensor::leaf`] again makes another leaf): gradients of intermediate values are not kept. A dense
-    /// layer's may be multiplied out at the first call.
+    /// That of a leaf, or of a clone of it. None where the loss does not depend on it, and for another
+    /// tensor ([`Tensor::leaf`] again makes another leaf): gradients of intermediate values are not kept. A
+    /// dense layer's may be kept as two factors ([`Gradient::LowRank`]), which are multiplied at the first
+    /// call.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let (x, y) = (Tensor::from([2.0f32]).leaf(), Tensor::from([3.0f32]));
+    /// let gradients = (&x * &y)?.sum()?.backward()?;
+    /// assert_eq!(gradients.get(&x).unwrap().to_string(), "[3.]");
+    /// assert!(gradients.get(&y).is_none()); // no leaf
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn get(&self, leaf: &Tensor) -> Option<&Tensor> {
         self.get_gradient(leaf).map(Gradient::to_dense)
     }
 
     /// [`Gradients::get`], by value: it can be taken once.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([2.0f32]).leaf();
+    /// let mut gradients = x.square()?.sum()?.backward()?;
+    /// assert_eq!(gradients.take(&x).unwrap().to_string(), "[4.]");
+    /// assert!(gradients.take(&x).is_none());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn take(&mut self, leaf: &Tensor) -> Option<Tensor> {
         self.take_gradient(leaf).map(Gradient::into_dense)
     }
@@ -122,7 +139,16 @@ impl Tensor {
     ///
     /// An error where it has another number of elements; where it depends on no leaf, or was computed
     /// within [`no_grad`]; and where a backward pass has gone through a part of its graph before, and
-    /// freed it (PyTorch's `retain_graph=False`). There are no second derivatives.
+    /// freed it (PyTorch's `retain_graph=False`); and where an operator's gradient, or a device, fails. There
+    /// are no second derivatives.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([1.0f32, -2.0]).leaf();
+    /// let loss = x.square()?.sum()?;
+    /// assert_eq!(loss.backward()?.get(&x).unwrap().to_string(), "[ 2. -4.]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn backward(&self) -> Result<Gradients> {
         if self.shape().elements() != 1 {
             return Err(Error::shape("backward", "a loss of one element", self.shape()));
@@ -141,6 +167,15 @@ impl Tensor {
     /// `upstream` is the gradient of some later loss with respect to this tensor; an error where it is not of
     /// this tensor's shape, type and device. A tensor off the tape gives no gradients and, unlike
     /// [`Tensor::backward`], no error. Otherwise as [`Tensor::backward`].
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([1.0f32, 2.0]).leaf();
+    /// let y = x.square()?;
+    /// let gradients = y.backward_from(Tensor::from([1.0f32, 10.0]))?;
+    /// assert_eq!(gradients.get(&x).unwrap().to_string(), "[ 2. 40.]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn backward_from(&self, upstream: Tensor) -> Result<Gradients> {
         let (expected, got) = (self.spec(), upstream.spec());
         if got != expected {

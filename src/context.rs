@@ -40,7 +40,8 @@ pub(crate) struct Context {
     /// [`with_fast_math`]
     pub fast_math: bool,
     pub precision: Precision,
-    /// The side of the tiles of a device's convolutions, 64 or 128; None: whichever suits their shapes.
+    /// The side of the square tiles of the result, one a thread block, that a device's convolutions compute,
+    /// 64 or 128; None: what suits the convolution's shape.
     pub conv_tile: Option<usize>,
 }
 
@@ -62,8 +63,9 @@ impl Context {
         CURRENT.get()
     }
 
-    /// Runs `f` with this context's precision and fast math and the thread's own other settings: a backward
-    /// pass rounds as its forward pass did, but records nothing and uses its own thread's instruction set.
+    /// Runs `f` with this context's precision and fast math, and all else as the calling thread has it. So a
+    /// backward pass, whose recording [`crate::autograd`] has turned off, rounds as its forward pass did,
+    /// with the instruction set of its own thread.
     pub fn with_numerics<R>(self, f: impl FnOnce() -> R) -> R {
         Context { fast_math: self.fast_math, precision: self.precision, ..Context::current() }.scope(f)
     }
@@ -88,14 +90,16 @@ pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
 }
 
 /// The instruction set that operators called from this thread use: that of [`with_isa`], else that of the
-/// environment variable `ATROUS_ISA` (`reference`, `portable`, `avx2`, `avx512`; [`simd::preferred`]), else,
-/// or with a warning where that is not here, the best this machine has.
+/// environment variable `ATROUS_ISA` (`reference`, `portable`, `avx2`, `avx512`; [`simd::preferred`]), else
+/// the best this machine has. (A name that is unknown, or not this machine's, brings a warning and the
+/// best.)
 pub fn isa() -> Isa {
     Context::current().isa.unwrap_or_else(simd::default)
 }
 
-/// Runs `f` with the operators it calls on this thread held to one instruction set. It is safe: a value such
-/// as [`Isa::Avx512`] can only be had from [`simd::supported`], which has asked the CPU.
+/// Runs `f` with the operators it calls on this thread held to one instruction set. It is safe:
+/// [`Isa::Avx2`] and [`Isa::Avx512`] hold a proof that only asking the CPU makes ([`simd::supported`]); the
+/// others run on every machine.
 pub fn with_isa<R>(isa: Isa, f: impl FnOnce() -> R) -> R {
     Context { isa: Some(isa), ..Context::current() }.scope(f)
 }
@@ -105,12 +109,12 @@ pub fn fast_math() -> bool {
     Context::current().fast_math
 }
 
-/// Runs `f` with fast math on, or off as it is by default. On, kernels may multiply less and round more; no
-/// NaN, no infinity and no order of sums is given up, unlike with a compiler's `-ffast-math`. So far these
-/// are 3×3 convolutions of stride 1 by Winograd's F(4×4, 3×3) instead of F(2×2, 3×3), on the CPU and in f32,
-/// forward and with respect to the image: their error is about three times as large
-/// (`crate::backend::cpu::winograd`). Gradients of what is recorded in it are computed likewise, wherever
-/// the backward pass runs. Results stay independent of the number of threads.
+/// Runs `f` with fast math on, or off as it is by default. On, kernels may multiply less and round more;
+/// NaNs and infinities are kept, and sums have a fixed order, unlike with a compiler's `-ffast-math`. So far
+/// these are 3×3 convolutions of stride 1, on the CPU and in f32: Winograd's algorithm on tiles of 4×4
+/// outputs (F(4×4, 3×3)) instead of 2×2, in the forward pass and for the image's gradient; their error is
+/// about three times as large (`crate::backend::cpu::winograd`). Gradients of what is recorded in it are
+/// computed likewise, wherever the backward pass runs. Results stay independent of the number of threads.
 pub fn with_fast_math<R>(fast_math: bool, f: impl FnOnce() -> R) -> R {
     Context { fast_math, ..Context::current() }.scope(f)
 }
@@ -126,8 +130,8 @@ pub fn with_precision<R>(precision: Precision, f: impl FnOnce() -> R) -> R {
     Context { precision, ..Context::current() }.scope(f)
 }
 
-/// Runs `f` with a device's convolutions in tiles of `size` × `size`, whatever suits their shapes: for
-/// tests and benchmarks.
+/// Runs `f` with a device's convolutions computed in tiles of `size` × `size` of the result, whatever suits
+/// their shapes: for tests and benchmarks.
 ///
 /// # Panics
 /// Where `size` is neither 64 nor 128: there are no other kernels.

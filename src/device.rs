@@ -1,20 +1,19 @@
 //! Where tensors live and operators run. A device is a value, not a type parameter.
 //!
-//! Where the docs of this crate say "a device" without a name, they mean one other than the CPU.
-
-#![warn(missing_docs)]
+//! Where the docs of this crate set *a device* against the CPU ("where a device fails", "waits for those of a
+//! device"), they mean a CUDA device, real or emulated.
 
 use crate::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
 
 /// A place for tensors. Its name is `cpu`, `cuda:N` or `emulated`; `cuda` is read as `cuda:0`, and another
-/// name is an [`Error::Device`]. Naming a device does not open it: [`Device::require`] says whether it is
-/// there.
+/// name is an [`Error::Device`]. Naming a device does not open it: [`Device::require`] (in `backend/mod.rs`,
+/// with `synchronize`) says whether it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
-    /// The CPU, on rayon's threads: one a core, or as many as `--threads` asks for
-    /// ([`crate::backend::cpu::threads::set`]).
+    /// The CPU, on rayon's threads: one a core, or as many as [`crate::backend::cpu::threads::set`] was told
+    /// (the command's `--threads`).
     Cpu,
     /// The n-th CUDA device, counted from 0. Needs the feature `cuda`.
     Cuda(usize),

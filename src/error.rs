@@ -2,8 +2,6 @@
 //!
 //! (Memory that is not there is no `Error` but a panic, [`crate::pool::OutOfMemory`].)
 
-#![warn(missing_docs)]
-
 use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -50,7 +48,7 @@ pub enum Error {
         /// What the system said, or what was expected in the file.
         message: String,
     },
-    /// A row of a table is wrong.
+    /// A row of a CSV table is wrong.
     Row {
         /// The table's file.
         path: PathBuf,
@@ -121,9 +119,9 @@ macro_rules! names {
 }
 pub(crate) use names;
 
-/// What a file says, made safe to print: an Id or a tensor's name may hold a terminal's escape sequences,
-/// line ends, or marks that turn the direction of writing round. Those are written out (`\u{1b}`, `\n`);
-/// letters of all scripts stay as they are.
+/// What a file says, made safe to print: a sample's `Id` in a CSV table or a tensor's name in a weights file
+/// may hold a terminal's escape sequences, line ends, or marks that turn the direction of writing round.
+/// Those are written out (`\u{1b}`, `\n`); letters of all scripts stay as they are.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.chars().any(unprintable) {
         return Cow::Borrowed(text);

@@ -1,5 +1,6 @@
 //! A deep-learning engine written from scratch, small enough to be read: tensors, automatic differentiation,
-//! the operators of convolutional networks with their kernels for CPUs and NVIDIA GPUs, and a pipeline from
+//! the operators of convolutional networks with their kernels (the routines that compute them) for
+//! CPUs and NVIDIA GPUs, and a pipeline from
 //! images to a submission file (classes and masks of PASCAL VOC's 20 classes, scored by Dice).
 //!
 //! Four steps lead from an array to a network that learns. Each block runs as it stands; `examples/` has
@@ -21,7 +22,7 @@
 //! assert_eq!(y.to_string(), "[[3. 5.]\n [7. 9.]]");
 //!
 //! let image = Tensor::rand([1, 8, 8, 3], 7); // sample, row, column, channel
-//! let kernel = Tensor::randn([3, 3, 3, 16], 8); // row, column, channel in, channel out
+//! let kernel = Tensor::randn([3, 3, 3, 16], 8); // a convolution's weights: row, column, channel in, channel out
 //! // No bias; stride 1, and zeros around the image so that its size stays ("same" padding).
 //! let features = image.conv2d(&kernel, None, Conv2dOptions::default().same())?;
 //! assert_eq!(features.shape()[..], [1, 8, 8, 16]);
@@ -30,8 +31,8 @@
 //!
 //! # 2. Gradients
 //!
-//! A [`Tensor::leaf`] (PyTorch's `requires_grad`) is what gradients are computed with respect to;
-//! [`Tensor::backward`] computes them ([`autograd`]). A differentiable operator of one's own is an
+//! A [`Tensor::leaf`] (PyTorch's `x.detach().requires_grad_()`) is what gradients are computed with respect
+//! to; [`Tensor::backward`] computes them ([`autograd`]). A differentiable operator of one's own is an
 //! [`autograd::Function`].
 //!
 //! ```
@@ -83,15 +84,17 @@
 //! # To read it
 //!
 //! In this order: [`pool`] (buffers, which are reused; what a fresh one holds is unspecified), [`context`]
-//! (what operators go by: on the tape or off it, precision), [`tensor`] (a shape and shared memory),
-//! [`autograd`] (the tape), [`ops`] (one module an operator: formula, reference, fast kernel, gradient,
-//! cases), [`backend`] (what the kernels share), [`nn`] and [`models`] (networks as named layers),
-//! [`losses`], [`optimizers`], [`data`], `train` (feature `checkpoint`), `weights` (feature `weights`),
-//! [`predict`], [`eval`], [`attack`]. The rest serves these: [`error`], [`device`], [`activation`],
-//! [`random`], [`files`], test inputs in [`cases`]; `bench` and `report` measure and draw, and [`ladder`]
-//! has each kernel's simpler forms, from three loops on. ([`context`] and [`autograd`] borrow two names from
-//! [`backend`]: `Isa`, which vector instructions run, and `accumulate`, the sum of two gradients; take them
-//! at their word the first time.)
+//! (what operators go by: recorded for gradients ("on the tape") or not, instructions, precision),
+//! [`tensor`] (a shape and shared memory), [`autograd`] (the tape), [`ops`] (one module an operator:
+//! formula, reference, which is the plain loops that the kernel is tested against, fast kernel, gradient,
+//! cases, which are the inputs it is tested on), [`backend`] (what the kernels share), [`nn`] and [`models`]
+//! (networks as named layers), [`losses`], [`optimizers`], [`data`], `train` (feature `checkpoint`),
+//! `weights` (feature `weights`), [`predict`], [`eval`], [`attack`]. The rest serves these: [`error`],
+//! [`device`], [`activation`], [`random`], [`files`], test inputs in [`cases`]; `bench` and `report` measure
+//! and draw, and [`ladder`] has each kernel's simpler forms, from three loops on. ([`context`] and
+//! [`autograd`] borrow three names from [`backend`]: `Isa`, which vector instructions run, `threads::enter`,
+//! which runs a closure on rayon's threads, and `accumulate`, the sum of two gradients; take them at their
+//! word the first time.)
 //!
 //! # Features
 //!

@@ -1,7 +1,5 @@
 //! Losses by their Keras names, and the weights of samples.
 
-#![warn(missing_docs)]
-
 use crate::error::{Error, Result};
 use crate::ops::{self, CategoricalGradient, common_dtype};
 use crate::tensor::{DType, Real, Tensor};

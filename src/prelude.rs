@@ -3,8 +3,6 @@
 //! Tensors and their operators' options, gradients, networks of layers, losses and optimizers. (`Result` is
 //! this crate's, with [`Error`] where no other error is named.)
 
-#![warn(missing_docs)]
-
 pub use crate::activation::Activation;
 pub use crate::autograd::{Function, Gradients, check_gradients, no_grad};
 pub use crate::device::Device;

@@ -23,7 +23,8 @@ pub fn tape() -> Result<String> {
     let by = |leaf: &Tensor| gradients.get(leaf).map_or(Ok(0.0), Tensor::item);
     let values = [w.item()?, product.item()?, y.item()?, error.item()?, loss.item()?];
     let slopes = [by(&w)?, by_y, by_y, by_error, 1.0];
-    let mut svg = Svg::new(700.0, 250.0, "The tape of a neuron: values from left to right, gradients back");
+    let mut svg =
+        Svg::new(700.0, 250.0, "The tape of a neuron: values from left to right, gradients back");
     let names = ["w, a leaf", "w·x", "w·x + b", "error", "loss"];
     let steps = ["× x", "+ b", "− target", "square"];
     svg.text([20.0, 26.0], "forward: each node's value, and what it was made of");
@@ -44,36 +45,36 @@ pub fn tape() -> Result<String> {
     for (i, turn) in turns.into_iter().enumerate() {
         svg.centred([138.0 + 140.0 * i as f64, 200.0], 12.0, turn);
     }
-    svg.text([20.0, 236.0], &format!("backward: the loss's gradient by each; by b it is {} as well", by(&b)?));
+    svg.text(
+        [20.0, 236.0],
+        &format!("backward: the loss's gradient by each; by b it is {} as well", by(&b)?),
+    );
     Ok(svg.finish())
 }
 
 /// What is in which memory while an implicit product runs.
 pub fn implicit_gemm() -> String {
-    let mut svg = Svg::new(700.0, 330.0, "Blocks of an implicit matrix product");
-    svg.text([20.0, 26.0], "patches: 12,544 × 2,304, never stored");
-    svg.grid([20.0, 40.0], 22.0, [10, 9], |row, column| {
-        let here = row == 3 && column == 2;
-        (if here { ORANGE } else { PAPER }, if here { INK } else { FAINT }, String::new())
-    });
-    svg.text([20.0, 282.0], "one block at a time is gathered:");
-    svg.text([20.0, 302.0], "112 rows of 256 numbers, in L2");
+    let mut svg = Svg::new(720.0, 330.0, "Blocks of an implicit matrix product");
+    let factors = [
+        (20.0, [10, 9], [3, 2], [PAPER, FAINT, ORANGE], "patches: 12,544 × 2,304"),
+        (264.0, [9, 8], [2, 5], [FAINT, PAPER, GREEN], "weights: 2,304 × 256"),
+        (490.0, [10, 8], [3, 5], [FAINT, PAPER, BLUE], "outputs: 12,544 × 256"),
+    ];
+    let words = [
+        ["never stored: a block is gathered,", "112 rows of 256 numbers, in L2"],
+        ["packed once: a panel of", "256 × 32 stays in L1"],
+        ["8 tiles of 14 × 32, one after the", "other, each in 28 registers"],
+    ];
+    for ((x, size, [row, column], [fill, frame, here], name), words) in factors.into_iter().zip(words) {
+        svg.text([x, 26.0], name);
+        svg.grid([x, 40.0], 22.0, size, |_, _| (fill, frame, String::new()));
+        let at = [x + 22.0 * column as f64, 40.0 + 22.0 * row as f64];
+        svg.rect(at, [22.0, 22.0], here, INK);
+        svg.text([x, 284.0], words[0]);
+        svg.text([x, 304.0], words[1]);
+    }
     svg.centred([240.0, 150.0], 22.0, "·");
-    svg.text([264.0, 26.0], "weights: 2,304 × 256, packed");
-    svg.grid([264.0, 40.0], 22.0, [9, 8], |row, column| {
-        let here = row == 2 && column == 5;
-        (if here { GREEN } else { FAINT }, if here { INK } else { PAPER }, String::new())
-    });
-    svg.text([264.0, 282.0], "a panel of 256 × 32");
-    svg.text([264.0, 302.0], "stays in L1: 32 KiB");
-    svg.centred([462.0, 150.0], 22.0, "=");
-    svg.text([490.0, 26.0], "outputs: 12,544 × 256");
-    svg.grid([490.0, 40.0], 22.0, [10, 8], |row, column| {
-        let here = row == 3 && column == 5;
-        (if here { BLUE } else { FAINT }, if here { INK } else { PAPER }, String::new())
-    });
-    svg.text([490.0, 282.0], "8 tiles of 14 × 32, one after the");
-    svg.text([490.0, 302.0], "other, each in 28 registers");
+    svg.centred([464.0, 150.0], 22.0, "=");
     svg.finish()
 }
 
@@ -87,19 +88,18 @@ pub fn winograd() -> String {
     svg.centred([162.0, 76.0], 13.0, "Bᵀ d B");
     svg.text([20.0, 174.0], "kernel of 3×3");
     svg.grid([33.0, 184.0], 22.0, [3, 3], tinted(BLUE));
-    svg.arrow([128.0, 217.0], [280.0, 150.0], INK);
-    svg.centred([222.0, 206.0], 13.0, "G g Gᵀ");
+    svg.arrow([110.0, 212.0], [340.0, 150.0], INK);
+    svg.centred([190.0, 166.0], 13.0, "G g Gᵀ");
     svg.grid([204.0, 40.0], 26.0, [4, 4], tinted(ORANGE));
     svg.centred([326.0, 92.0], 20.0, "⊙");
     svg.grid([344.0, 40.0], 26.0, [4, 4], tinted(BLUE));
-    svg.line([280.0, 150.0], [344.0, 136.0], INK);
     svg.text([344.0, 26.0], "16 multiplications");
     svg.arrow([456.0, 92.0], [540.0, 92.0], INK);
     svg.centred([498.0, 76.0], 13.0, "Aᵀ m A");
     svg.grid([548.0, 66.0], 26.0, [2, 2], tinted(GREEN));
     svg.text([536.0, 26.0], "2×2 outputs");
-    svg.text([300.0, 204.0], "By the definition the same four outputs take 4·9 = 36 multiplications.");
-    svg.text([300.0, 224.0], "The next window begins two pixels further: neighbours share half");
-    svg.text([300.0, 244.0], "their pixels, and all windows of a channel share its kernel.");
+    svg.text([236.0, 206.0], "By the definition the same four outputs take 4·9 = 36 multiplications.");
+    svg.text([236.0, 226.0], "The next window begins two pixels further: neighbours share half");
+    svg.text([236.0, 246.0], "their pixels, and all windows of a channel share its kernel.");
     svg.finish()
 }

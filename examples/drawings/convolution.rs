@@ -9,7 +9,8 @@ pub fn tensor() -> Result<String> {
     let nhwc = Tensor::arange(0.0, 18.0, 1.0)?.reshape([1, 2, 3, 3])?;
     let nchw = nhwc.permute([0, 3, 1, 2])?.flatten()?.to_vec_f64();
     let colours = [RED, GREEN, BLUE];
-    let mut svg = Svg::new(640.0, 290.0, "A tensor of one image, two rows, three columns, three channels");
+    let mut svg =
+        Svg::new(670.0, 290.0, "A tensor of one image, two rows, three columns, three channels");
     svg.text([20.0, 28.0], "shape [1, 2, 3, 3]: one image, 2 rows, 3 columns, 3 channels");
     for y in 0..2 {
         for x in 0..3 {
@@ -21,9 +22,15 @@ pub fn tensor() -> Result<String> {
     svg.text([330.0, 70.0], "element (n, y, x, c) lies at");
     svg.text([330.0, 92.0], "((n·H + y)·W + x)·C + c");
     svg.text([330.0, 114.0], "here (0, 1, 2, 0) at ((0·2 + 1)·3 + 2)·3 + 0 = 15");
-    svg.text([20.0, 168.0], "in memory, channels last (NHWC): the three numbers of a pixel are neighbours");
+    svg.text(
+        [20.0, 168.0],
+        "in memory, channels last (NHWC): the three numbers of a pixel are neighbours",
+    );
     svg.grid([20.0, 178.0], 32.0, [1, 18], |_, i| (colours[i % 3], GREY, format!("{i}")));
-    svg.text([20.0, 234.0], "channels first (NCHW) the same numbers would lie so: a plane for each channel");
+    svg.text(
+        [20.0, 234.0],
+        "channels first (NCHW) the same numbers would lie so: a plane for each channel",
+    );
     svg.grid([20.0, 244.0], 32.0, [1, 18], |_, i| (colours[i / 6], GREY, format!("{}", nchw[i])));
     Ok(svg.finish())
 }
@@ -72,12 +79,15 @@ pub fn window() -> Result<String> {
 /// The same as a matrix product.
 pub fn im2col() -> Result<String> {
     let [image, kernel, y] = example()?.map(|tensor| tensor.to_vec_f64());
-    let mut svg = Svg::new(640.0, 330.0, "The patches of all windows as the rows of a matrix");
-    svg.text([20.0, 26.0], "patches: a row for each output, its window laid out flat");
-    svg.text([20.0, 44.0], "(the pixel in the middle of the image is marked: nine windows see it)");
+    let mut svg = Svg::new(640.0, 356.0, "The patches of all windows as the rows of a matrix");
+    svg.text([20.0, 26.0], "patches: a row for each output");
+    svg.text(
+        [20.0, 340.0],
+        "Green: the pixel in the middle of the image, which nine windows see. Orange: one window.",
+    );
     let marked = MARKED[0] * 3 + MARKED[1];
     let at = |row: usize, tap: usize| (row / 3 + tap / 3) * 5 + row % 3 + tap % 3;
-    svg.grid([20.0, 56.0], 28.0, [9, 9], |row, tap| {
+    svg.grid([20.0, 40.0], 28.0, [9, 9], |row, tap| {
         let middle = at(row, tap) == 12;
         let fill = match (middle, row == marked) {
             (true, _) => GREEN,
@@ -86,12 +96,12 @@ pub fn im2col() -> Result<String> {
         };
         (fill, GREY, format!("{}", image[at(row, tap)]))
     });
-    svg.centred([296.0, 182.0], 20.0, "·");
+    svg.centred([296.0, 166.0], 20.0, "·");
     svg.text([318.0, 26.0], "kernel");
-    svg.grid([320.0, 56.0], 28.0, [9, 1], |tap, _| (BLUE, GREY, format!("{}", kernel[tap])));
-    svg.centred([378.0, 182.0], 20.0, "=");
+    svg.grid([320.0, 40.0], 28.0, [9, 1], |tap, _| (BLUE, GREY, format!("{}", kernel[tap])));
+    svg.centred([378.0, 166.0], 20.0, "=");
     svg.text([408.0, 26.0], "output");
-    svg.grid([408.0, 56.0], 28.0, [9, 1], |row, _| {
+    svg.grid([408.0, 40.0], 28.0, [9, 1], |row, _| {
         (if row == marked { ORANGE } else { FAINT }, GREY, format!("{}", y[row]))
     });
     svg.text([460.0, 110.0], "With C channels a row has");
@@ -149,7 +159,10 @@ pub fn stride_phases() -> Result<String> {
 /// DeepLab's 14×14 map: how many taps see a pixel, for each output, at three dilations.
 pub fn dilation() -> Result<String> {
     let mut svg = Svg::new(700.0, 280.0, "How many taps see a pixel, at dilations 6, 12 and 18");
-    svg.text([20.0, 26.0], "3×3 windows on a map of 14×14: for each output, how many of its 9 taps see a pixel");
+    svg.text(
+        [20.0, 26.0],
+        "3×3 windows on a map of 14×14: for each output, how many of its 9 taps see a pixel",
+    );
     for (i, dilation) in [6, 12, 18].into_iter().enumerate() {
         let options = Conv2dOptions::default().same().dilation(dilation);
         let g = Conv2dGeometry::new([1, 14, 14, 1].into(), [3, 3, 1, 1].into(), options)?;

@@ -27,11 +27,11 @@ fn main() -> Result<()> {
     ];
     for (name, drawing) in all {
         let path = Path::new("docs/images").join(name).with_extension("svg");
-        let said = match fs::read_to_string(&path) {
-            Ok(there) if there == drawing => "as it was",
-            _ => "drawn",
-        };
-        fs::write(&path, drawing).map_err(|error| Error::file(&path, error))?;
+        let as_it_was = fs::read_to_string(&path).is_ok_and(|there| there == drawing);
+        if !as_it_was {
+            fs::write(&path, drawing).map_err(|error| Error::file(&path, error))?;
+        }
+        let said = if as_it_was { "as it was" } else { "drawn" };
         println!("{}: {said}", path.display());
     }
     Ok(())

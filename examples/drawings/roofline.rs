@@ -1,15 +1,15 @@
 //! The ladders' rungs under the limits of the machine that they were measured on.
 
 use crate::svg::*;
-use atrous::prelude::*;
 use atrous::ladder;
+use atrous::prelude::*;
 use std::fs;
 
 /// What `atrous bench … --ladder --threads 1` printed.
 const MEASURED: &str = "benches/results/2026-11-29-ladder.md";
 
 /// Operations a byte from the lowest to the highest, and GFLOP/s.
-const RANGE: [[f64; 2]; 2] = [[1.0, 512.0], [0.25, 1024.0]];
+const RANGE: [[f64; 2]; 2] = [[0.5, 1024.0], [0.25, 1024.0]];
 
 /// Where a point is on the drawing, both axes logarithmic.
 fn place(intensity: f64, gflops: f64) -> [f64; 2] {
@@ -25,8 +25,9 @@ fn before(line: &str, unit: &str) -> Option<f64> {
 pub fn roofline() -> Result<String> {
     let measured = fs::read_to_string(MEASURED).map_err(|error| Error::file(MEASURED, error))?;
     let limits = measured.lines().find(|line| line.contains("triad")).unwrap_or_default();
-    let (fma, triad) = (before(limits, " GFLOP/s").unwrap_or(1.0), before(limits, " GB/s").unwrap_or(1.0));
-    let mut svg = Svg::new(720.0, 410.0, "The ladders' rungs under the roofline of one core");
+    let (fma, triad) =
+        (before(limits, " GFLOP/s").unwrap_or(1.0), before(limits, " GB/s").unwrap_or(1.0));
+    let mut svg = Svg::new(760.0, 410.0, "The ladders' rungs under the roofline of one core");
     for (i, power) in (0..=9).step_by(3).enumerate() {
         let at = place(2f64.powi(power), RANGE[1][0]);
         svg.line(at, [at[0], 40.0], FAINT);
@@ -39,10 +40,10 @@ pub fn roofline() -> Result<String> {
     }
     svg.centred([310.0, 388.0], 13.0, "operations for each byte that must move");
     svg.text([14.0, 26.0], "GFLOP/s");
-    svg.line(place(1.0, triad), place(fma / triad, fma), INK);
-    svg.line(place(fma / triad, fma), place(512.0, fma), INK);
-    svg.text([84.0, place(1.0, triad)[1] - 40.0], &format!("triad {triad} GB/s"));
-    svg.text([420.0, place(1.0, fma)[1] - 8.0], &format!("multiply-adds {fma}"));
+    svg.line(place(0.5, 0.5 * triad), place(fma / triad, fma), INK);
+    svg.line(place(fma / triad, fma), place(1024.0, fma), INK);
+    svg.text([84.0, place(1.0, fma)[1] + 20.0], &format!("triad: {triad} GB/s"));
+    svg.text([215.0, place(1.0, fma)[1] - 8.0], &format!("multiply-adds: {fma}"));
     let kinds = [("depthwise_conv2d", "#2f8f3a"), ("conv2d", "#c2571a"), ("gemm", "#2b6cb0")];
     for (i, (operator, colour)) in kinds.into_iter().enumerate() {
         svg.circle([580.0, 70.0 + 24.0 * i as f64], 5.0, colour);

@@ -11,6 +11,11 @@ pub const ORANGE: &str = "#fddcb5";
 pub const GREEN: &str = "#cdebc9";
 pub const RED: &str = "#f7c9c7";
 
+/// To a tenth, without zeros at the end.
+fn short(x: f64) -> f64 {
+    (10.0 * x).round() / 10.0
+}
+
 /// A drawing under way, on white paper: dark pages show it as well as light ones.
 pub struct Svg {
     size: [f64; 2],
@@ -28,7 +33,11 @@ impl Svg {
     pub fn rect(&mut self, [x, y]: [f64; 2], [w, h]: [f64; 2], fill: &str, stroke: &str) {
         let _ = writeln!(
             self.body,
-            r#"<rect x="{x:.1}" y="{y:.1}" width="{w:.1}" height="{h:.1}" fill="{fill}" stroke="{stroke}"/>"#
+            r#"<rect x="{}" y="{}" width="{}" height="{}" fill="{fill}" stroke="{stroke}"/>"#,
+            short(x),
+            short(y),
+            short(w),
+            short(h)
         );
     }
 
@@ -57,7 +66,10 @@ impl Svg {
         let words = words.replace('&', "&amp;").replace('<', "&lt;");
         let _ = writeln!(
             self.body,
-            r#"<text x="{x:.1}" y="{y:.1}" font-size="{size}" text-anchor="{anchor}" fill="{INK}">{words}</text>"#
+            r#"<text x="{}" y="{}" font-size="{}" text-anchor="{anchor}">{words}</text>"#,
+            short(x),
+            short(y),
+            short(size)
         );
     }
 
@@ -93,7 +105,7 @@ impl Svg {
         let [w, h] = self.size;
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {w} {h}\" width=\"{w}\" height=\"{h}\" \
-             font-family=\"system-ui, sans-serif\">\n{}</svg>\n",
+             font-family=\"system-ui, sans-serif\" fill=\"{INK}\">\n{}</svg>\n",
             self.body
         )
     }

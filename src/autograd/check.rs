@@ -50,7 +50,7 @@ pub fn check_gradients<const N: usize>(
         (0..output.shape().elements()).map(|_| stream.uniform(-1.0, 1.0) as f64).collect();
     let upstream = with_values(&output, &weights)?;
     let gradients = output.backward_from(upstream.clone())?;
-    // As they are once rounded to the output's type: the probes weigh by the same numbers.
+    // Read back, since they have been rounded to the output's type: the probes weigh by the same numbers.
     let weights = upstream.to_vec_f64();
     let probe = |i: usize, values: &[f64]| -> Result<f64> {
         let mut inputs = inputs.map(Tensor::detach);
@@ -64,26 +64,26 @@ pub fn check_gradients<const N: usize>(
             _ => (1e-2, 1e-2),
         };
         let mut values = leaf.to_vec_f64();
-        let closed = gradients.get(leaf).map_or(vec![0.0; values.len()], Tensor::to_vec_f64);
-        if let Some(element) = closed.iter().position(|gradient| !gradient.is_finite()) {
+        let analytical = gradients.get(leaf).map_or(vec![0.0; values.len()], Tensor::to_vec_f64);
+        if let Some(element) = analytical.iter().position(|gradient| !gradient.is_finite()) {
             let message =
-                format!("input {i}, element {element}: expected a number, got {}", closed[element]);
+                format!("input {i}, element {element}: expected a number, got {}", analytical[element]);
             return Err(Error::argument(OP, message));
         }
-        let largest = closed.iter().fold(1e-3f64, |most, gradient| most.max(gradient.abs()));
+        let largest = analytical.iter().fold(1e-3f64, |most, gradient| most.max(gradient.abs()));
         for element in stream.permutation(values.len()).into_iter().take(PROBES) {
             let at = values[element];
             let mut beside = |x| {
                 values[element] = x;
                 probe(i, &values)
             };
-            let difference = (beside(at + h)? - beside(at - h)?) / (2.0 * h);
+            let numerical = (beside(at + h)? - beside(at - h)?) / (2.0 * h);
             values[element] = at;
-            let got = closed[element];
-            let off = (got - difference).abs();
+            let got = analytical[element];
+            let off = (got - numerical).abs();
             if off.is_nan() || off > tolerance * largest {
                 let message = format!(
-                    "input {i}, element {element}: expected {difference} by central differences, got {got}"
+                    "input {i}, element {element}: expected {numerical} by central differences, got {got}"
                 );
                 return Err(Error::argument(OP, message));
             }

@@ -63,7 +63,8 @@ pub trait Function<const N: usize>: Sized + Send + 'static {
     /// has one or gives a gradient that is not of its input's shape, type and device.
     fn apply(self, inputs: [&Tensor; N]) -> Result<Tensor> {
         let off_tape = inputs.map(Tensor::detach);
-        // (A result that `forward` had from a tape of its own is taken off it below.)
+        // (`forward` may hand on a tensor that it keeps itself and that is on the tape: `detach`, below,
+        // takes it off.)
         let (output, saved) = no_grad(|| self.forward(off_tape.each_ref()))?;
         if !Needs::of(inputs).any() {
             return Ok(output.detach());

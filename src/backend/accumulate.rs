@@ -41,11 +41,14 @@ pub(crate) fn accumulate(mut sum: Tensor, share: &Tensor) -> Result<Tensor> {
 
 fn add<T: Real>(mut sum: Tensor, share: &Tensor) -> Tensor {
     let (isa, shape, share) = (isa(), sum.shape(), share.values::<T>());
-    // What of the other operand belongs to piece i.
+    // `for_each_chunk` cuts its slice into pieces of GRAIN_SIZE elements, the last shorter: the same range
+    // of the other operand.
     let piece = |i: usize, len: usize| i * threads::GRAIN_SIZE..i * threads::GRAIN_SIZE + len;
     if sum.is_unique() {
         threads::for_each_chunk(sum.values_mut::<T>(), threads::GRAIN_SIZE, |i, sum| {
             let share = &share[piece(i, sum.len())];
+            // `vectorize` compiles the loop for each instruction set, hence the inlining, and runs that of
+            // `isa`.
             simd::vectorize(
                 isa,
                 #[inline(always)]

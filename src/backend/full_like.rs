@@ -19,6 +19,12 @@ fn fill(device: Device, shape: Shape, value: f32) -> Result<Tensor> {
 impl Tensor {
     /// A tensor of `self`'s shape, type and device, filled with `value`; off the tape. u8 truncates it as
     /// [`Tensor::to_dtype`] does. An error where a device fails.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::zeros([2]).full_like(7.0)?.to_string(), "[7. 7.]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn full_like(&self, value: f64) -> Result<Self> {
         let (shape, n) = (self.shape(), self.shape().elements());
         match (self.device(), self.dtype()) {
@@ -30,11 +36,23 @@ impl Tensor {
     }
 
     /// [`Tensor::full_like`] with zeros.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::ones([2]).zeros_like()?.to_string(), "[0. 0.]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn zeros_like(&self) -> Result<Self> {
         self.full_like(0.0)
     }
 
     /// [`Tensor::full_like`] with ones.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::zeros([2]).ones_like()?.to_string(), "[1. 1.]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn ones_like(&self) -> Result<Self> {
         self.full_like(1.0)
     }

@@ -11,6 +11,12 @@ use cuda::Cuda;
 
 impl Device {
     /// An error that says why, where this build or this machine does not have the device.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert!(Device::Cpu.require().is_ok());
+    /// assert!(Device::Cuda(99).require().is_err());
+    /// ```
     pub fn require(self) -> Result<Self> {
         match self {
             Device::Cpu => Ok(self),

@@ -60,6 +60,13 @@ pub fn concat(inputs: &[&Tensor], axis: usize) -> Result<Tensor> {
 impl Tensor {
     /// Tensors side by side along `axis`: `Tensor::concat(&[&a, &b], 1)`. An error unless their other axes
     /// are equal.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let (a, b) = (Tensor::zeros([2, 1]), Tensor::ones([2, 2]));
+    /// assert_eq!(Tensor::concat(&[&a, &b], 1)?.to_string(), "[[0. 1. 1.]\n [0. 1. 1.]]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn concat(inputs: &[&Tensor], axis: usize) -> Result<Tensor> {
         concat(inputs, axis)
     }

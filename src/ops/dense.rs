@@ -216,6 +216,13 @@ pub(crate) fn cases() -> Vec<Case> {
 impl Tensor {
     /// [`dense`]: x·w + b of `[N, inputs]` with weights `[inputs, outputs]` and a bias `[outputs]` or `None`:
     /// `[N, outputs]`.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let (x, w) = (Tensor::from([[1.0f32, 2.0]]), Tensor::from([[1.0f32], [10.0]]));
+    /// assert_eq!(x.dense(&w, &Tensor::from([0.5f32]))?.item()?, 21.5);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn dense<'a>(&self, w: &Tensor, b: impl Into<Option<&'a Tensor>>) -> Result<Tensor> {
         dense(self, w, b.into())
     }

@@ -140,6 +140,13 @@ impl Tensor {
     /// [`dropout`], in training: zeroes a share `rate` (0 to 1, without 1) of the elements and multiplies
     /// the others by 1/(1 − rate). Every call is to have a seed of its own: the same seed zeroes the same
     /// elements.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let y = Tensor::ones([1000]).dropout(0.5, 7)?;
+    /// assert!(y.to_vec_f64().iter().all(|&y| y == 0.0 || y == 2.0)); // the mean stays
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn dropout(&self, rate: f32, seed: u64) -> Result<Tensor> {
         dropout(self, rate, seed, 0, 0)
     }

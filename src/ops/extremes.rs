@@ -53,37 +53,81 @@ pub fn min_keepdim(x: &Tensor, axes: impl Axes) -> Result<Tensor> {
 
 impl Tensor {
     /// The largest of all elements: a scalar. An error where there are none.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([[1.0f32, 2.0], [4.0, 3.0]]).max()?.item()?, 4.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn max(&self) -> Result<Tensor> {
         max(self)
     }
 
     /// The smallest of all elements: a scalar. An error where there are none.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([[1.0f32, 2.0], [4.0, 3.0]]).min()?.item()?, 1.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn min(&self) -> Result<Tensor> {
         min(self)
     }
 
     /// The largest elements over these axes (`1..3`, `[0, 2]`), which the result does not have any more.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([[1.0f32, 2.0], [4.0, 3.0]]).max_axes([1])?.to_string(), "[2. 4.]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn max_axes(&self, axes: impl Axes) -> Result<Tensor> {
         max_axes(self, axes)
     }
 
     /// The smallest elements over these axes (`1..3`, `[0, 2]`), which the result does not have any more.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([[1.0f32, 2.0], [4.0, 3.0]]).min_axes([1])?.to_string(), "[1. 3.]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn min_axes(&self, axes: impl Axes) -> Result<Tensor> {
         min_axes(self, axes)
     }
 
     /// The largest elements over these axes, which have length 1 in the result: it broadcasts with `self`.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([[1.0f32, 2.0], [4.0, 3.0]]);
+    /// assert_eq!(x.max_keepdim([1])?.shape()[..], [2, 1]); // broadcasts with x
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn max_keepdim(&self, axes: impl Axes) -> Result<Tensor> {
         max_keepdim(self, axes)
     }
 
     /// The smallest elements over these axes, which have length 1 in the result: it broadcasts with `self`.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([[1.0f32, 2.0], [4.0, 3.0]]);
+    /// assert_eq!(x.min_keepdim([1])?.shape()[..], [2, 1]); // broadcasts with x
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn min_keepdim(&self, axes: impl Axes) -> Result<Tensor> {
         min_keepdim(self, axes)
     }
 
     /// Where along an axis the largest elements are: whole numbers in the tensor's own type, without that
     /// axis.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([[1.0f32, 2.0], [4.0, 3.0]]).argmax(1)?.to_string(), "[1. 0.]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn argmax(&self, axis: usize) -> Result<Tensor> {
         argmax(self, axis)
     }

@@ -84,6 +84,13 @@ pub fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 impl Tensor {
     /// self [.., M, K] · b [.., K, N] = [.., M, N]; axes before the last two are broadcast as in NumPy. An
     /// error where the operands have fewer than two axes, or do not fit.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let a = Tensor::from([[1.0f32, 2.0], [3.0, 4.0]]);
+    /// assert_eq!(a.matmul(&Tensor::eye(2))?.to_string(), a.to_string());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn matmul(&self, b: &Tensor) -> Result<Tensor> {
         matmul(self, b)
     }

@@ -90,31 +90,69 @@ pub fn mean_keepdim(x: &Tensor, axes: impl Axes) -> Result<Tensor> {
 
 impl Tensor {
     /// The sum of all elements: a scalar.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([[1.0f32, 2.0], [3.0, 4.0]]).sum()?.item()?, 10.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn sum(&self) -> Result<Tensor> {
         sum(self)
     }
 
     /// The mean of all elements: a scalar; NaN of none.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([[1.0f32, 2.0], [3.0, 4.0]]).mean()?.item()?, 2.5);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn mean(&self) -> Result<Tensor> {
         mean(self)
     }
 
     /// The sum over these axes (`1..3`, `[0, 2]`), which the result does not have any more.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([[1.0f32, 2.0], [3.0, 4.0]]).sum_axes([0])?.to_string(), "[4. 6.]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn sum_axes(&self, axes: impl Axes) -> Result<Tensor> {
         sum_axes(self, axes)
     }
 
     /// The mean over these axes (`1..3`, `[0, 2]`), which the result does not have any more.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([[1.0f32, 2.0], [3.0, 4.0]]).mean_axes([1])?.to_string(), "[1.5 3.5]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn mean_axes(&self, axes: impl Axes) -> Result<Tensor> {
         mean_axes(self, axes)
     }
 
     /// The sum over these axes, which have length 1 in the result: it broadcasts with `self`.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([[1.0f32, 3.0], [1.0, 1.0]]);
+    /// assert_eq!((&x / x.sum_keepdim([1])?)?.to_string(), "[[0.25 0.75]\n [0.5  0.5 ]]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn sum_keepdim(&self, axes: impl Axes) -> Result<Tensor> {
         sum_keepdim(self, axes)
     }
 
     /// The mean over these axes, which have length 1 in the result: it broadcasts with `self`.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([[1.0f32, 3.0], [1.0, 1.0]]);
+    /// assert_eq!((&x - x.mean_keepdim([1])?)?.to_string(), "[[-1.  1.]\n [ 0.  0.]]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn mean_keepdim(&self, axes: impl Axes) -> Result<Tensor> {
         mean_keepdim(self, axes)
     }

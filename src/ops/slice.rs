@@ -31,6 +31,13 @@ pub fn slice(x: &Tensor, ranges: impl AsRef<[Range<usize>]>) -> Result<Tensor> {
 impl Tensor {
     /// The elements whose place along axis i is in `ranges[i]`; axes without a range stay whole:
     /// `x.slice([0..2, 1..3])`. An error where a range is not within its axis.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([[1.0f32, 2.0, 3.0], [4.0, 5.0, 6.0]]);
+    /// assert_eq!(x.slice([0..2, 1..3])?.to_string(), "[[2. 3.]\n [5. 6.]]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn slice(&self, ranges: impl AsRef<[Range<usize>]>) -> Result<Tensor> {
         slice(self, ranges)
     }

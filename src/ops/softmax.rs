@@ -54,6 +54,13 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
 
 impl Tensor {
     /// eˣ / Σ eˣ over the last axis. An error for a scalar.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let p = Tensor::from([[0.0f32, 0.0], [0.0, 3f32.ln()]]).softmax()?;
+    /// assert_eq!(p.to_string(), "[[0.5  0.5 ]\n [0.25 0.75]]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn softmax(&self) -> Result<Tensor> {
         softmax(self)
     }

@@ -12,7 +12,8 @@ use crate::error::{Error, Result};
 use crate::pool::Buffer;
 use crate::random::{Stream, domain};
 
-/// Streams of random numbers for tensors, by what is drawn.
+/// The second label of a tensor's stream of random numbers ([`crate::random`]: a seed and labels name a
+/// stream; different labels give independent numbers).
 const UNIFORM: u64 = 0;
 const NORMAL: u64 = 1;
 
@@ -33,14 +34,27 @@ impl Tensor {
         Ok(Self::from_buffer(Buffer::from_slice(values), shape))
     }
 
-    /// Copies bytes, for images and masks: u8, in which no operator computes. Errors as
+    /// Copies bytes, for images and masks: u8, which operators only hand on (`reshape`) or read as class
+    /// labels (`sparse_softmax_cross_entropy`); for all else [`Tensor::to_dtype`] first. Errors as
     /// [`Tensor::from_slice`].
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from_u8(&[0, 127, 255], [3])?;
+    /// assert_eq!((x.dtype(), x.to_string()), (DType::U8, "[  0 127 255]".to_string()));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn from_u8(values: &[u8], shape: impl IntoShape) -> Result<Self> {
         let shape = shape_for("Tensor::from_u8", values.len(), shape)?;
         Ok(Self::from_storage(Storage::U8(Buffer::from_slice(values)), shape))
     }
 
     /// A tensor without axes, of one element.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::scalar(2.5f32).shape().rank(), 0);
+    /// ```
     pub fn scalar<T: Real>(value: T) -> Self {
         Self::from_buffer(Buffer::from_slice(&[value]), [])
     }
@@ -50,6 +64,11 @@ impl Tensor {
     /// # Panics
     /// Where lengths are no shape ([`Shape::checked`] has an error then); with [`crate::pool::OutOfMemory`]
     /// where there is no memory for so many elements, as everything that makes tensors.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::full([2, 2], 0.5).to_string(), "[[0.5 0.5]\n [0.5 0.5]]");
+    /// ```
     pub fn full(shape: impl Into<Shape>, value: f32) -> Self {
         let shape = shape.into();
         Self::from_buffer(Buffer::filled(shape.elements(), value), shape)
@@ -59,6 +78,11 @@ impl Tensor {
     ///
     /// # Panics
     /// As [`Tensor::full`].
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::zeros([3]).to_string(), "[0. 0. 0.]");
+    /// ```
     pub fn zeros(shape: impl Into<Shape>) -> Self {
         Self::full(shape, 0.0)
     }
@@ -67,6 +91,11 @@ impl Tensor {
     ///
     /// # Panics
     /// As [`Tensor::full`].
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::ones([3]).to_string(), "[1. 1. 1.]");
+    /// ```
     pub fn ones(shape: impl Into<Shape>) -> Self {
         Self::full(shape, 1.0)
     }
@@ -86,8 +115,9 @@ impl Tensor {
         eye
     }
 
-    /// `[⌈(end − start)/step⌉]`: start, start + step, … below `end` (above it, where the step is negative).
-    /// An error for a step of 0, for what is not finite, and for more elements than a shape can have.
+    /// `[⌈(end − start)/step⌉]`, one fewer where the last element would round to `end`: start, start + step,
+    /// … below `end` (above it, where the step is negative). An error for a step of 0, for what is not
+    /// finite, and for more elements than a shape can have.
     ///
     /// ```
     /// # use atrous::Tensor;
@@ -147,21 +177,35 @@ impl Tensor {
         Self::from_fn(shape.into(), |_| stream.unit())
     }
 
-    /// Uniform in [low, high), which is not checked: low + u · (high − low) with the numbers u of
-    /// [`Tensor::rand`] under this seed.
+    /// low + u · (high − low) with the numbers u of [`Tensor::rand`] under this seed: uniform from `low` to
+    /// `high`, where rounding may give `high` itself. That `low` is below `high` is not checked.
     ///
     /// # Panics
     /// As [`Tensor::full`].
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::rand_uniform([100], -1.0, 1.0, 7);
+    /// assert!(x.min()?.item()? >= -1.0 && x.max()?.item()? < 1.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn rand_uniform(shape: impl Into<Shape>, low: f32, high: f32, seed: u64) -> Self {
         let mut stream = Stream::new(seed, &[domain::TENSOR, UNIFORM]);
         Self::from_fn(shape.into(), |_| stream.uniform(low, high))
     }
 
-    /// Normal with mean 0 and variance 1: the same numbers for the same seed (on other systems up to what
-    /// their ln and cos round otherwise).
+    /// Normal with mean 0 and variance 1: the same numbers for the same seed (between systems up to the
+    /// rounding of their ln and cos).
     ///
     /// # Panics
     /// As [`Tensor::full`].
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::randn([10_000], 7);
+    /// assert!(x.mean()?.item()?.abs() < 0.05);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn randn(shape: impl Into<Shape>, seed: u64) -> Self {
         let mut stream = Stream::new(seed, &[domain::TENSOR, NORMAL]);
         Self::from_fn(shape.into(), |_| stream.normal())

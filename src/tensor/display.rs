@@ -81,8 +81,8 @@ fn shown(axes: &[usize], summarised: bool) -> Vec<usize> {
     })
 }
 
-/// The words in as many brackets as there are axes. `indent` is the column of the first word, `width` what is
-/// left of a line when the brackets behind it are counted.
+/// The words in as many brackets as there are axes. `indent` is the column of the first word, `width` the
+/// characters a line may have, less the brackets that close after this one.
 fn nested(
     axes: &[usize],
     summarised: bool,

@@ -21,16 +21,17 @@ impl From<Tensor> for Gradient {
     }
 }
 
-/// xᵀ·g with x [batch, in] and g [batch, out], both f32 in the CPU's memory: [in, out], of rank `batch` at
-/// most.
+/// xᵀ·g with x [batch, in] and g [batch, out], both f32 in the CPU's memory: [in, out], a matrix of rank
+/// (linearly independent rows, not [`Shape::rank`]) `batch` at most.
 ///
 /// The gradient of a dense layer's weights is one: x is the layer's input and g the gradient of its output,
-/// a row a sample. For the 100,352 × 512 weights (205 MB) of ResNet50V2's head, a batch of 16 is factors of
-/// 6.4 MB and 33 kB. Multiplied out, all those numbers are written once and read once by the optimizer,
-/// beside the weights that it reads and writes anyway. So an optimizer multiplies a few rows at a time,
-/// which stay in L2 (`backend/cpu/low_rank.rs`), and anybody else gets all elements when asking for them. In
-/// factors are the gradients of at most 28 samples with AVX-512, 12 with AVX2 and 4 without either
-/// (`backend::cpu::gemm::is_skinny`); those of larger batches, and all on a GPU, are [`Gradient::Dense`].
+/// a row a sample. For the 100,352 × 512 weights (205 MB) of this crate's head for ResNet50V2 (7 × 7 × 2048,
+/// flattened), a batch of 16 is factors of 6.4 MB and 33 kB. Multiplied out, 205 MB would be written, and
+/// read once by the optimizer, beside the weights that it reads and writes anyway. So an optimizer
+/// multiplies a few rows at a time, which stay in L2 (`backend/cpu/low_rank.rs`), and anybody else gets all
+/// elements when asking for them. In factors are the gradients of at most 28 samples with AVX-512, 12 with
+/// AVX2 and 4 without either (`backend::cpu::gemm::is_skinny`); those of larger batches, all in f64, by the
+/// reference or on a GPU, and sums of several are [`Gradient::Dense`].
 #[derive(Clone)]
 pub struct LowRankGrad {
     /// The layer's input, [batch, in].

@@ -14,6 +14,7 @@ const MAX_ELEMENTS: usize = isize::MAX as usize / size_of::<f64>();
 /// bytes of f64, so no product of some of them overflows, and kernels multiply lengths unchecked.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
+    /// From `rank` on all 1, so that the derived comparison and hash hold.
     axes: [usize; MAX_RANK],
     rank: usize,
 }
@@ -21,6 +22,13 @@ pub struct Shape {
 impl Shape {
     /// An error where there are too many axes, or too many elements: for lengths that come from a user or a
     /// file.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Shape::checked(&[2, 3])?.elements(), 6);
+    /// assert!(Shape::checked(&[1; 5]).is_err()); // at most four axes
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn checked(axes: &[usize]) -> Result<Self> {
         if axes.len() > MAX_RANK {
             return Err(Error::shape("shape", format!("at most {MAX_RANK} axes"), format!("{axes:?}")));
@@ -44,16 +52,32 @@ impl Shape {
     }
 
     /// Number of axes; 0 for a scalar.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Shape::from([2, 3]).rank(), 2);
+    /// ```
     pub fn rank(&self) -> usize {
         self.rank
     }
 
     /// Number of elements; 1 for a scalar (no axes).
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Shape::from([2, 3]).elements(), 6);
+    /// assert_eq!(Shape::from([]).elements(), 1); // a scalar
+    /// ```
     pub fn elements(&self) -> usize {
         self.iter().product()
     }
 
     /// The length of the last axis (channels, classes, features); 1 for a scalar.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Shape::from([1, 8, 8, 16]).last_length(), 16);
+    /// ```
     pub fn last_length(&self) -> usize {
         self.last().copied().unwrap_or(1)
     }

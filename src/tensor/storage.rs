@@ -13,7 +13,7 @@ pub enum DType {
     /// The working type.
     F32,
     /// For tests: the plain loops that fast kernels are compared with (each operator's *reference*) run in
-    /// it, and so does a whole network. On the CPU alone.
+    /// it, and a whole network can. On the CPU alone.
     F64,
     /// Images and masks.
     U8,

@@ -477,11 +477,28 @@ pub(crate) fn cases() -> Vec<Case> {
 impl Tensor {
     /// [`batch_norm_train`] without an activation: `[..., C]` normalised by its own statistics, which come
     /// along.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([[1.0f32], [3.0]]); // two samples of one channel: mean 2, variance 1
+    /// let norm = x.batch_norm_train(&Tensor::ones([1]), &Tensor::zeros([1]), 0.0)?;
+    /// assert_eq!(norm.output.to_vec_f64(), [-1.0, 1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn batch_norm_train(&self, gamma: &Tensor, beta: &Tensor, epsilon: f64) -> Result<BatchNorm> {
         batch_norm_train(self, gamma, beta, epsilon, Activation::Linear)
     }
 
     /// [`batch_norm_infer`] without an activation: `[..., C]` normalised by given statistics `[C]`.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([[1.0f32], [3.0]]);
+    /// let (one, zero) = (Tensor::ones([1]), Tensor::zeros([1]));
+    /// let y = x.batch_norm_infer(&one, &zero, [&Tensor::from([2.0f32]), &one], 0.0)?;
+    /// assert_eq!(y.to_vec_f64(), [-1.0, 1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn batch_norm_infer(
         &self,
         gamma: &Tensor,

@@ -57,21 +57,53 @@ impl Default for Conv2dOptions {
 /// The same with one of them changed; the number is for both axes.
 impl Conv2dOptions {
     /// Cells from window to window.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let (x, kernel) = (Tensor::ones([1, 7, 7, 2]), Tensor::ones([3, 3, 2, 1]));
+    /// let y = x.conv2d(&kernel, None, Conv2dOptions::default().stride(2))?;
+    /// assert_eq!(y.shape()[..], [1, 3, 3, 1]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn stride(self, stride: usize) -> Self {
         Conv2dOptions { stride: [stride; 2], ..self }
     }
 
     /// Where the windows lie.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let (x, kernel) = (Tensor::ones([1, 7, 7, 2]), Tensor::ones([3, 3, 2, 1]));
+    /// let y = x.conv2d(&kernel, None, Conv2dOptions::default().padding(Padding::Same))?;
+    /// assert_eq!(y.shape()[..], [1, 7, 7, 1]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn padding(self, padding: Padding) -> Self {
         Conv2dOptions { padding, ..self }
     }
 
     /// [`Padding::Same`]: with stride 1 the output is as large as the input.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let (x, kernel) = (Tensor::ones([1, 7, 7, 2]), Tensor::ones([3, 3, 2, 1]));
+    /// let y = x.conv2d(&kernel, None, Conv2dOptions::default().same())?;
+    /// assert_eq!(y.shape()[..], [1, 7, 7, 1]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn same(self) -> Self {
         self.padding(Padding::Same)
     }
 
     /// Cells from tap to tap.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let (x, kernel) = (Tensor::ones([1, 7, 7, 2]), Tensor::ones([3, 3, 2, 1]));
+    /// let y = x.conv2d(&kernel, None, Conv2dOptions::default().dilation(2))?;
+    /// assert_eq!(y.shape()[..], [1, 3, 3, 1]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn dilation(self, dilation: usize) -> Self {
         Conv2dOptions { dilation: [dilation; 2], ..self }
     }

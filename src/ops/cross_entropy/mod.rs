@@ -483,17 +483,41 @@ pub(crate) fn cases() -> Vec<Case> {
 /// functions have weights of samples besides.
 impl Tensor {
     /// [`binary_cross_entropy`] of logits and labels `[N, ...]` from 0 to 1: any number of classes at once.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let (logits, labels) = (Tensor::from([[0.0f32, 0.0]]), Tensor::from([[1.0f32, 0.0]]));
+    /// let loss = logits.binary_cross_entropy_with_logits(&labels)?.item()?;
+    /// assert!((loss - 2f64.ln()).abs() < 1e-6); // as good as a coin
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn binary_cross_entropy_with_logits(&self, labels: &Tensor) -> Result<Tensor> {
         binary_cross_entropy(self, labels, None)
     }
 
     /// [`softmax_cross_entropy`] of logits and labels `[..., classes]`: a row of flags with one class each.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let (logits, labels) = (Tensor::from([[0.0f32, 0.0]]), Tensor::from([[1.0f32, 0.0]]));
+    /// let loss = logits.softmax_cross_entropy(&labels)?.item()?;
+    /// assert!((loss - 2f64.ln()).abs() < 1e-6); // as good as a coin
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn softmax_cross_entropy(&self, labels: &Tensor) -> Result<Tensor> {
         softmax_cross_entropy(self, labels, None, None)
     }
 
     /// [`sparse_softmax_cross_entropy`] of logits `[..., classes]` and labels `[...]`: the number of a class
     /// each.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let (logits, labels) = (Tensor::from([[0.0f32, 0.0]]), Tensor::from([1.0f32])); // class 1
+    /// let loss = logits.sparse_softmax_cross_entropy(&labels)?.item()?;
+    /// assert!((loss - 2f64.ln()).abs() < 1e-6);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn sparse_softmax_cross_entropy(&self, labels: &Tensor) -> Result<Tensor> {
         sparse_softmax_cross_entropy(self, labels, None, None)
     }
