@@ -92,9 +92,10 @@
 //! `weights` (feature `weights`), [`predict`], [`eval`], [`attack`]. The rest serves these: [`error`],
 //! [`device`], [`activation`], [`random`], [`files`], test inputs in [`cases`]; `bench` and `report` measure
 //! and draw, and [`ladder`] has each kernel's simpler forms, from three loops on. ([`context`] and
-//! [`autograd`] borrow three names from [`backend`]: `Isa`, which vector instructions run, `threads::enter`,
-//! which runs a closure on rayon's threads, and `accumulate`, the sum of two gradients; take them at their
-//! word the first time.)
+//! [`autograd`] borrow a few names from [`backend`]: `Isa`, which vector instructions run, `simd::default`,
+//! those that run where none are asked for, `threads::enter`, which runs a closure on rayon's threads,
+//! `accumulate`, the sum of two gradients, and the methods `ones_like`, `to_dense` and `into_dense`; take
+//! them at their word the first time.)
 //!
 //! # Features
 //!
