@@ -1,5 +1,5 @@
 //! Images for people: [`curves()`] of a run as SVG and PNG, a [`gallery()`] of a data set, panels of
-//! predictions ([`panel()`]) and grids of images ([`grid()`]) as PNG.
+//! predictions ([`panel()`]) and grids of images ([`grid()`]) as PNG; [HTML pages](page) that hold them.
 //!
 //! Everything is drawn here, letters too (`font.rs`), so that it looks the same on every machine.
 //! Masks are in VOC's palette, void in cream.
@@ -10,6 +10,7 @@ mod font;
 mod gallery;
 mod grid;
 mod legend;
+pub mod page;
 mod panels;
 mod style;
 
