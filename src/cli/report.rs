@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 Example:
   atrous report result
 
-`train`, `run`, `attack` and `evaluate --out` write report.html themselves. This makes it again from the folder's
-files (run.json, history.json, evaluation.json, summary.json, attack.csv, scores.txt, images): the same files give
-the same bytes. Of what `run` left, the pages of its parts are made again, too. Every plot is also in plots/, as
-SVG and PNG. A page is one file, and fetches nothing.")]
+`train`, `run`, `attack` and `evaluate --out` write report.html themselves. This makes it again from the
+folder's files (run.json, history.json, evaluation.json, summary.json, attack.csv, scores.txt, images):
+the same files give the same bytes. Of what `run` left, the pages of its parts are made again, too. Every
+plot is also in plots/, as SVG and PNG. A page is one file, and fetches nothing.")]
 pub struct Report {
     /// A folder that `train`, `run`, `attack` or `evaluate --out` left
     #[arg(value_name = "DIR")]
@@ -32,8 +32,8 @@ Examples:
   atrous compare result other
   atrous compare runs/* --out side_by_side.html
 
-It tells the settings that differ and the final scores (the best of each is marked), and writes a page that has the
-curves over each other and the classes beside each other, too.")]
+It tells the settings that differ and the final scores (the best of each is marked), and writes a page
+that has the curves over each other and the classes beside each other, too.")]
 pub struct Compare {
     /// Folders that `train`, `run`, `attack` or `evaluate --out` left: two or more
     #[arg(value_name = "DIR", required = true, num_args = 2..)]

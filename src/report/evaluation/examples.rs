@@ -17,8 +17,8 @@ const SIDE: f64 = 320.0;
 const FOLDER: &str = "examples";
 
 impl Evaluation {
-    /// Chooses a few samples and writes them into the folder's `examples`: the image, and where there are masks
-    /// the true and the predicted one over it. `indices` are the samples that were predicted.
+    /// Chooses a few samples and writes them into the folder's `examples`: the image, and where there are
+    /// masks the true and the predicted one over it. `indices` are the samples that were predicted.
     pub fn write_examples(
         &mut self,
         predictions: &Predictions,

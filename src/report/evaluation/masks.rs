@@ -8,8 +8,8 @@ use crate::eval::metrics::{Calibration, Confusion};
 use crate::predict::{MaskScores, MeasuredMask, Predictions};
 
 impl Evaluation {
-    /// Makes the masks of these samples, once, and scores them; `progress` is told how many are done. An error
-    /// where none has a true mask.
+    /// Makes the masks of these samples, once, and scores them; `progress` is told how many are done. An
+    /// error where none has a true mask.
     pub fn of_masks(
         predictions: &Predictions,
         dataset: &dyn Dataset,

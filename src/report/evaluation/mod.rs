@@ -1,5 +1,5 @@
-//! `evaluation.json`: what a network's predictions of some images are worth, in figures that a page, a plot or
-//! another program can read.
+//! `evaluation.json`: what a network's predictions of some images are worth, in figures that a page, a plot
+//! or another program can read.
 
 mod examples;
 mod labels;

@@ -314,8 +314,8 @@ impl Attacked {
         };
         let rows: Vec<Vec<String>> = self.summary.defences.iter().map(row).collect();
         let head = ["defence", "clean", "attacked unaware", "attacked adaptively", "note"];
-        let words = "The share that is right: without an attack, under one that does not know of the defence, and \
-                     under one that does.";
+        let words = "The share that is right: without an attack, under one that does not know of the \
+                     defence, and under one that does.";
         Ok(vec![heading("Defences")?, table(&head, &rows)?, note(words)?])
     }
 }

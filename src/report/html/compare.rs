@@ -2,7 +2,7 @@
 
 use super::found::{Found, name};
 use super::parts::{heading, note, plots};
-use super::{PLOTS, Plots, put};
+use super::{Plots, put};
 use crate::error::{Error, Result};
 use crate::files::explain;
 use crate::report::curves::from_history;
@@ -27,8 +27,8 @@ struct Row {
     best: Option<usize>,
 }
 
-/// Writes a page on which the runs of these folders stand side by side to `out`, and its plots beside it. An error
-/// for fewer than two folders, one without anything to report, and where nothing can be written.
+/// Writes a page on which the runs of these folders stand side by side to `out`, and its plots beside it.
+/// An error for fewer than two folders, one without anything to report, and where nothing can be written.
 pub fn compare(folders: &[PathBuf], out: &Path) -> Result<Comparison> {
     if folders.len() < 2 {
         return Err(Error::argument(
@@ -54,7 +54,6 @@ pub fn compare(folders: &[PathBuf], out: &Path) -> Result<Comparison> {
         page = page.section("classes", "Classes", body);
     }
     all.write(within)?;
-    debug_assert!(all.0.is_empty() || within.join(PLOTS).is_dir());
     let page = put(&page, out)?;
     Ok(Comparison {
         page,
@@ -177,13 +176,8 @@ fn table(names: &[String], rows: &[Row], without: &str) -> Result<Markup> {
         serde_json::json!({ "name": row.name, "cells": cells })
     };
     let rows: Vec<_> = rows.iter().map(row).collect();
-    fill(
-        "<div class=\"scroll\"><table>\n<thead><tr><th></th>{% for name in names %}<th>{{ name }}</th>{% endfor %}\
-         </tr></thead>\n<tbody>\n{% for row in rows %}<tr><td>{{ row.name }}</td>{% for cell in row.cells %}\
-         <td{{ ' class=best'|safe if cell.best else '' }}>{{ cell.text }}</td>{% endfor %}</tr>\n{% endfor %}\
-         </tbody></table></div>",
-        &serde_json::json!({ "names": names, "rows": rows }),
-    )
+    let values = serde_json::json!({ "names": names, "rows": rows });
+    fill(include_str!("templates/runs.html"), &values)
 }
 
 /// A plot for each figure of the histories, with a curve a run: validation, where there is some.

@@ -163,15 +163,7 @@ fn figures(shown: Vec<Shown>) -> Result<Markup> {
     struct Values {
         shown: Vec<Shown>,
     }
-    fill(
-        "<div class=\"images\">\n{% for one in shown %}<figure>{% for image in one.images %}\
-         <img alt=\"{{ image.what }} of {{ one.id }}\" title=\"{{ image.what }}\" src=\"{{ image.src }}\">\
-         {% endfor %}\n<figcaption><b>{{ one.score }}</b> {{ one.id }}<br>true: {{ one.truth }}<br>predicted: \
-         {% for word in one.predicted %}<span class=\"{{ 'right' if word.right else 'wrong' }}\">{{ word.text }}\
-         </span>{{ '' if loop.last else ', ' }}{% else %}nothing{% endfor %}</figcaption></figure>\n\
-         {% endfor %}</div>",
-        &Values { shown },
-    )
+    fill(include_str!("templates/examples.html"), &Values { shown })
 }
 
 fn score_name(e: &Evaluation) -> &'static str {
@@ -226,10 +218,14 @@ fn precision_and_recall(e: &Evaluation) -> Plot {
 
 fn precision_recall_caption(e: &Evaluation) -> String {
     match e.segments() {
-        true => "Precision: the share of a class' predicted pixels that are right. Recall: the share of its true \
-                 pixels that were found."
-            .into(),
-        false => "All classes together, and the best and worst of them with their average precision.".into(),
+        true => {
+            "Precision: the share of a class' predicted pixels that are right. Recall: the share of its \
+                 true pixels that were found."
+                .into()
+        }
+        false => {
+            "All classes together, and the best and worst of them with their average precision.".into()
+        }
     }
 }
 
@@ -253,8 +249,8 @@ fn calibration_caption(e: &Evaluation) -> String {
     };
     let error = share(e.calibration_error);
     format!(
-        "Bars: how often what was said with this confidence was so; on the diagonal it would be a probability. \
-         Dots: each bin's mean confidence. Expected calibration error {error}. {of}"
+        "Bars: how often what was said with this confidence was so; on the diagonal it would be a \
+         probability. Dots: each bin's mean confidence. Expected calibration error {error}. {of}"
     )
 }
 
@@ -277,9 +273,11 @@ fn confusion(e: &Evaluation) -> Plot {
 fn confusion_caption(e: &Evaluation) -> String {
     match e.segments() {
         true => "Of all pixels of the row's class, the percent that were taken for the column's.".into(),
-        false => "Of all images with the row's class, the percent in which the column's class was predicted. An \
-                  image may have several classes: what stands beside the diagonal may be right."
-            .into(),
+        false => {
+            "Of all images with the row's class, the percent in which the column's class was predicted. \
+                  An image may have several classes: what stands beside the diagonal may be right."
+                .into()
+        }
     }
 }
 

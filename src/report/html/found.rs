@@ -2,13 +2,15 @@
 
 use super::attack::{AttackSummary, Attacked};
 use super::evaluation::Scored;
-use super::parts::{sheet, table, tiles};
+use super::parts::{heading, sheet, table, tiles};
 use super::training::{Run, TrainingRecord};
 use super::{PLOTS, Plots, read, read_json};
 use crate::error::{Error, Result};
 use crate::report::evaluation::{self, EVALUATION};
 use crate::report::page::{Markup, fill};
+use crate::report::plots::Plot;
 use crate::train::History;
+use serde_json::json;
 use std::path::{Path, PathBuf};
 
 const HISTORY: &str = "history.json";
@@ -110,8 +112,8 @@ impl Found {
         let mut parts = vec![tiles(&all)?];
         if let Some(text) = read(&self.folder.join("scores.txt"))? {
             let text = String::from_utf8_lossy(&text).into_owned();
-            let template = "<h3>Beside controls that do not look at shapes</h3>\n<pre>{{ text }}</pre>";
-            parts.push(fill(template, &serde_json::json!({ "text": text.trim_end() }))?);
+            parts.push(heading("Beside controls that do not look at shapes")?);
+            parts.push(fill("<pre>{{ text }}</pre>", &json!({ "text": text.trim_end() }))?);
         }
         Ok(Markup::join(parts))
     }
@@ -131,19 +133,13 @@ impl Found {
 
     /// Where everything is: plots, and the pages of the folders within.
     pub(super) fn files(&self, plots: &Plots) -> Result<Markup> {
-        let template = "{% if parts %}<p>Pages of their own: {% for part in parts %}<a href=\"{{ part }}/\
-                        report.html\">{{ part }}</a>{{ '' if loop.last else ', ' }}{% endfor %}.</p>{% endif %}";
-        let links = fill(template, &serde_json::json!({ "parts": self.parts }))?;
-        let link = |name: &str, ending: &str| format!("{PLOTS}/{name}.{ending}");
-        let rows: Vec<[String; 3]> = plots
-            .0
-            .iter()
-            .map(|(name, plot)| [plot.title.clone(), link(name, "svg"), link(name, "png")])
-            .collect();
-        let template = "<div class=\"scroll\"><table><thead><tr><th>Plot</th><th>SVG</th><th>PNG</th></tr></thead>\
-                        <tbody>\n{% for title, svg, png in rows %}<tr><td>{{ title }}</td><td><a href=\"{{ svg }}\">\
-                        SVG</a></td><td><a href=\"{{ png }}\">PNG</a></td></tr>\n{% endfor %}</tbody></table></div>";
-        Ok(Markup::join([links, fill(template, &serde_json::json!({ "rows": rows }))?]))
+        let plot = |(name, plot): &(String, Plot)| {
+            let file = |ending: &str| format!("{PLOTS}/{name}.{ending}");
+            json!({ "title": plot.title, "svg": file("svg"), "png": file("png") })
+        };
+        let rows: Vec<_> = plots.0.iter().map(plot).collect();
+        let values = json!({ "parts": self.parts, "plots": rows });
+        fill(include_str!("templates/files.html"), &values)
     }
 }
 

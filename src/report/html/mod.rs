@@ -1,7 +1,7 @@
 //! `report.html`: everything that a folder's files tell of a run, in one page; and runs side by side.
 //!
-//! A page is made of files alone (histories, evaluations, summaries, images), so that it can be made again, to
-//! the same bytes.
+//! A page is made of files alone (histories, evaluations, summaries, images), so that it can be made again,
+//! to the same bytes.
 
 mod attack;
 mod compare;
@@ -26,9 +26,9 @@ pub const REPORT: &str = "report.html";
 /// The folder of its plots, as SVG and PNG.
 const PLOTS: &str = "plots";
 
-/// Writes `report.html` into a folder that `train`, `run`, `attack` or `evaluate` left, and each of its plots as
-/// SVG and PNG into `plots/`; gives the page's path. An error for a folder without anything to report, for a file
-/// that is not what these commands write, and where nothing can be written.
+/// Writes `report.html` into a folder that `train`, `run`, `attack` or `evaluate` left, and each of its plots
+/// as SVG and PNG into `plots/`; gives the page's path. An error for a folder without anything to report, for
+/// a file that is not what these commands write, and where nothing can be written.
 pub fn write(folder: &Path) -> Result<PathBuf> {
     let found = Found::read(folder)?;
     let mut plots = Plots::default();

@@ -9,11 +9,7 @@ use std::path::Path;
 
 /// Numbers that are read first: (what it is, the number).
 pub(super) fn tiles(tiles: &[(String, String)]) -> Result<Markup> {
-    fill(
-        "<div class=\"tiles\">\n{% for name, value in tiles %}<div class=\"tile\"><b>{{ value }}</b>\
-         <span>{{ name }}</span></div>\n{% endfor %}</div>",
-        &serde_json::json!({ "tiles": tiles }),
-    )
+    fill(include_str!("templates/tiles.html"), &serde_json::json!({ "tiles": tiles }))
 }
 
 #[derive(Serialize)]
@@ -34,22 +30,14 @@ pub(super) fn plots(plots: &[(Plot, String)]) -> Result<Markup> {
         svg: plot.svg(),
         caption: caption.clone(),
     };
-    fill(
-        "<div class=\"plots\">\n{% for plot in plots %}<figure class=\"plot{{ ' wide' if plot.wide else '' }}\">\n\
-         {{ plot.svg }}{% if plot.caption %}<figcaption>{{ plot.caption }}</figcaption>{% endif %}</figure>\n\
-         {% endfor %}</div>",
-        &Values { plots: plots.iter().map(drawn).collect() },
-    )
+    let plots = plots.iter().map(drawn).collect();
+    fill(include_str!("templates/plots.html"), &Values { plots })
 }
 
 /// A table; the first column is text, the others numbers.
 pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> Result<Markup> {
-    fill(
-        "<div class=\"scroll\"><table>\n<thead><tr>{% for cell in head %}<th>{{ cell }}</th>{% endfor %}</tr>\
-         </thead>\n<tbody>\n{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>\n\
-         {% endfor %}</tbody></table></div>",
-        &serde_json::json!({ "head": head, "rows": rows }),
-    )
+    let values = serde_json::json!({ "head": head, "rows": rows });
+    fill(include_str!("templates/table.html"), &values)
 }
 
 /// Something to be opened.
@@ -59,7 +47,7 @@ pub(super) fn details(summary: &str, body: Markup) -> Result<Markup> {
         summary: &'a str,
         body: Markup,
     }
-    fill("<details><summary>{{ summary }}</summary>\n{{ body }}\n</details>", &Values { summary, body })
+    fill(include_str!("templates/details.html"), &Values { summary, body })
 }
 
 /// A sentence below something.
@@ -90,9 +78,7 @@ pub(super) fn sheet(path: &Path, caption: &str) -> Result<Option<Markup>> {
         caption: &'a str,
     }
     let Some(src) = data_uri(path)? else { return Ok(None) };
-    let template = "<figure><div class=\"wide-image\"><img alt=\"{{ caption }}\" src=\"{{ src }}\"></div>\
-                    <figcaption>{{ caption }}</figcaption></figure>";
-    fill(template, &Values { src, caption }).map(Some)
+    fill(include_str!("templates/sheet.html"), &Values { src, caption }).map(Some)
 }
 
 /// Seconds as a person says them.

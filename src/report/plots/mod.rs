@@ -1,7 +1,7 @@
 //! Plots: a description of each, and one way to draw it as SVG and as PNG.
 //!
-//! The SVG has the colours of paper; a page gives those of ink, paper and series its own (`base.css`), so that
-//! a plot within a page follows its light and dark.
+//! The SVG has the colours of paper; a page gives those of ink, paper and series its own (`base.css`), so
+//! that a plot within a page follows its light and dark.
 
 mod axis;
 mod bars;
