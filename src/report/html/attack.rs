@@ -130,21 +130,33 @@ impl AttackSummary {
     }
 }
 
-/// What is shown of each method and ε: a key of the summary, and its heading.
-const COLUMNS: [(&str, &str); 13] = [
+/// What is shown of an attack on a classifier: a key of the summary, and its heading.
+const OF_LABELS: [(&str, &str); 11] = [
     ("clean", "right before"),
     ("robust", "robust"),
     ("robust_so_far", "best so far"),
     ("robust_rounded", "robust, rounded"),
     ("success", "success"),
-    ("score_clean", "score before"),
-    ("score", "score after"),
-    ("led", "led astray"),
-    ("kept", "others kept"),
+    ("score_clean", "mAP before"),
+    ("score", "mAP after"),
     ("median_linf", "median L∞"),
     ("median_l2", "median L2"),
     ("mean_ssim", "SSIM"),
-    ("seconds_per_image", "s an image"),
+    ("seconds_per_picture", "s an image"),
+];
+
+/// Of an attack on masks.
+const OF_MASKS: [(&str, &str); 10] = [
+    ("score_clean", "mean IoU before"),
+    ("score", "mean IoU after"),
+    ("score_rounded", "rounded"),
+    ("led", "pixels led astray"),
+    ("led_so_far", "best so far"),
+    ("kept", "others kept"),
+    ("mean_linf", "mean L∞"),
+    ("mean_l2", "mean L2"),
+    ("mean_ssim", "SSIM"),
+    ("seconds_per_picture", "s an image"),
 ];
 
 /// An attack that was found.
@@ -230,13 +242,14 @@ impl Attacked {
     fn table(&self) -> Result<Markup> {
         let value = |attack: &Map<String, Value>, key: &str| attack.get(key).and_then(Value::as_f64);
         let attacks = &self.summary.attacks;
+        let columns = if self.summary.task == "segment" { &OF_MASKS[..] } else { &OF_LABELS };
         let columns: Vec<_> =
-            COLUMNS.iter().filter(|(key, _)| attacks.iter().any(|a| value(a, key).is_some())).collect();
+            columns.iter().filter(|(key, _)| attacks.iter().any(|a| value(a, key).is_some())).collect();
         let mut head = vec!["method", "ε", "images"];
         head.extend(columns.iter().map(|(_, name)| *name));
         let row = |attack: &Map<String, Value>| {
             let method = attack.get("method").and_then(Value::as_str).unwrap_or_default();
-            let images = attack.get("images").map_or("–".into(), Value::to_string);
+            let images = attack.get("pictures").map_or("–".into(), Value::to_string);
             let mut row = vec![method.to_owned(), self.summary.epsilon(attack), images];
             row.extend(columns.iter().map(|(key, _)| super::parts::share(value(attack, key))));
             row

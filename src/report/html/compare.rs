@@ -90,7 +90,8 @@ fn scores(runs: &[Found]) -> Vec<Row> {
         let key = |value: f64| if lower_is_better { -value } else { value };
         let best = known.clone().max_by(|a, b| key(a.1).total_cmp(&key(b.1))).filter(|best| {
             // Of equals none is the best; how long it took is told, not judged.
-            known.clone().filter(|other| other.1 == best.1).count() == 1 && !name.contains("seconds")
+            let equal = known.clone().filter(|other| other.1 == best.1).count();
+            known.clone().count() > 1 && equal == 1 && !name.contains("seconds")
         });
         let cells = values.iter().map(|value| value.map(|value| format!("{value:.4}"))).collect();
         Row { name, cells, best: best.map(|best| best.0) }
@@ -102,7 +103,10 @@ fn figures(run: &Found) -> Vec<(String, f64)> {
     let mut all = Vec::new();
     for scored in &run.evaluations {
         let Evaluation { task, kind, scores, calibration_error, .. } = &scored.evaluation;
-        let named = |name: &str| format!("{task}: {name} ({kind})");
+        let named = |name: &str| match &kind[..] {
+            "validation pictures" => format!("{task}: {name}"),
+            other => format!("{task}: {name} ({other})"),
+        };
         all.extend(scores.iter().map(|(name, value)| (named(name), *value)));
         all.extend(calibration_error.map(|error| (named("expected calibration error"), error)));
     }
@@ -129,7 +133,7 @@ fn figures(run: &Found) -> Vec<(String, f64)> {
     all
 }
 
-/// Settings that are not the same in all runs.
+/// Settings that are not the same in all runs of a task; those of a task that only one run had say nothing.
 fn differing_settings(runs: &[Found]) -> Vec<Row> {
     let mut names: Vec<String> = Vec::new();
     let mut all: Vec<BTreeMap<String, String>> = Vec::new();
@@ -141,7 +145,6 @@ fn differing_settings(runs: &[Found]) -> Vec<Row> {
                 ("parameters", record.parameters.to_string()),
                 ("training images", record.train_images.to_string()),
                 ("validation images", record.validation_images.to_string()),
-                ("computed on", record.arithmetic.clone()),
                 ("threads", record.threads.to_string()),
             ];
             let own = own.map(|(name, value)| (name.to_owned(), value));
@@ -159,7 +162,11 @@ fn differing_settings(runs: &[Found]) -> Vec<Row> {
         let cells: Vec<Option<String>> = all.iter().map(|run| run.get(&name).cloned()).collect();
         Row { name, cells, best: None }
     };
-    let differs = |row: &Row| row.cells.iter().any(|cell| cell != &row.cells[0]);
+    let differs = |row: &Row| {
+        let mut known = row.cells.iter().flatten();
+        let first = known.next();
+        known.any(|cell| Some(cell) != first)
+    };
     names.into_iter().map(row).filter(differs).collect()
 }
 

@@ -9,6 +9,7 @@ use crate::report::plots::{
     Bars, Chart, Curve, HeatMap, Lines, Plot, ReliabilityBin, ReliabilityDiagram,
 };
 use serde::Serialize;
+use std::cmp::Ordering;
 use std::path::PathBuf;
 
 /// An evaluation that was found, and the folder that its images are in.
@@ -141,6 +142,9 @@ struct Word {
     right: bool,
 }
 
+/// Classes named below an image, the surest first: a network that has learnt little says all of them.
+const WORDS: usize = 6;
+
 fn names(names: &[String]) -> String {
     if names.is_empty() { "nothing".into() } else { names.join(", ") }
 }
@@ -155,15 +159,23 @@ fn words(evaluation: &Evaluation, sample: &Sample) -> Vec<Word> {
         None => name.clone(),
     };
     let word = |name: &String| Word { text: text(name), right: sample.truth.contains(name) };
-    sample.predicted.iter().map(word).collect()
+    let mut names: Vec<&String> = sample.predicted.iter().collect();
+    names.sort_by(|a, b| probability(b).partial_cmp(&probability(a)).unwrap_or(Ordering::Equal));
+    let mut words: Vec<Word> = names.iter().take(WORDS).map(|name| word(name)).collect();
+    if names.len() > WORDS {
+        words.push(Word { text: format!("and {} more", names.len() - WORDS), right: false });
+    }
+    words
 }
 
 fn figures(shown: Vec<Shown>) -> Result<Markup> {
     #[derive(Serialize)]
     struct Values {
+        strips: bool,
         shown: Vec<Shown>,
     }
-    fill(include_str!("templates/examples.html"), &Values { shown })
+    let strips = shown.iter().any(|one| one.images.len() > 1);
+    fill(include_str!("templates/examples.html"), &Values { strips, shown })
 }
 
 fn score_name(e: &Evaluation) -> &'static str {

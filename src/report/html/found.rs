@@ -106,9 +106,9 @@ impl Found {
     /// The figures that count most.
     pub(super) fn overview(&self) -> Result<Markup> {
         let mut all: Vec<(String, String)> = Vec::new();
-        self.trainings.iter().for_each(|run| all.extend(run.tiles()));
         self.evaluations.iter().for_each(|scored| all.extend(scored.tiles()));
         self.attacks.iter().for_each(|attacked| all.extend(attacked.tiles()));
+        self.trainings.iter().for_each(|run| all.extend(run.tiles()));
         let mut parts = vec![tiles(&all)?];
         if let Some(text) = read(&self.folder.join("scores.txt"))? {
             let text = String::from_utf8_lossy(&text).into_owned();

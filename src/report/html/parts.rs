@@ -1,11 +1,15 @@
 //! Pieces that sections are made of.
 
 use super::read;
+use crate::data::image_files;
 use crate::error::{Error, Result};
 use crate::report::page::{Markup, fill, jpeg_data_uri, png_data_uri};
 use crate::report::plots::{Chart, Plot};
 use serde::Serialize;
 use std::path::Path;
+
+/// Of sheets' JPEG: letters stay sharp.
+const QUALITY: u8 = 88;
 
 /// Numbers that are read first: (what it is, the number).
 pub(super) fn tiles(tiles: &[(String, String)]) -> Result<Markup> {
@@ -70,6 +74,16 @@ pub(super) fn data_uri(path: &Path) -> Result<Option<Markup>> {
     }
 }
 
+/// A sheet of photographs as a JPEG: several of them as PNG are 8 MB.
+fn smaller(path: &Path) -> Result<Option<Markup>> {
+    if data_uri(path)?.is_none() {
+        return Ok(None);
+    }
+    let image = image_files::read_image(path)?;
+    let jpeg = image_files::encode_jpeg(&image, QUALITY).map_err(|error| Error::file(path, error))?;
+    Ok(Some(jpeg_data_uri(&jpeg)))
+}
+
 /// A sheet of images that is wider than a phone: it scrolls in its own box.
 pub(super) fn sheet(path: &Path, caption: &str) -> Result<Option<Markup>> {
     #[derive(Serialize)]
@@ -77,7 +91,7 @@ pub(super) fn sheet(path: &Path, caption: &str) -> Result<Option<Markup>> {
         src: Markup,
         caption: &'a str,
     }
-    let Some(src) = data_uri(path)? else { return Ok(None) };
+    let Some(src) = smaller(path)? else { return Ok(None) };
     fill(include_str!("templates/sheet.html"), &Values { src, caption }).map(Some)
 }
 

@@ -143,7 +143,6 @@ impl Run {
             tiles.push((self.of_part(&format!("best {name}, epoch {epoch}")), format!("{value:.3}")));
         }
         let Some(last) = self.history.epochs.last() else { return tiles };
-        tiles.push((self.of_part("loss of the last epoch"), format!("{:.4}", last.loss)));
         tiles.push((self.of_part("epochs"), last.epoch.to_string()));
         if let Some(record) = &self.record {
             tiles.push((self.of_part("training time"), duration(record.seconds)));

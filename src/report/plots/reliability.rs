@@ -51,7 +51,7 @@ impl ReliabilityDiagram {
             let wide = (bin.high - bin.low) * width - 4.0;
             let tall = bin.accuracy * height;
             surface.rectangle(x, y0 - tall, wide, tall, SERIES[0]);
-            let at = (y0 - tall - 5.0).max(y1 + 10.0);
+            let at = (y0 - tall - 8.0).max(y1 + 10.0);
             let share = 100.0 * bin.share;
             let share = if share < 0.95 { format!("{share:.1}") } else { format!("{share:.0}") };
             surface.text(x + wide / 2.0, at, 10.0, Anchor::Middle, SOFT, &share);
