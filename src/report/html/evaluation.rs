@@ -93,10 +93,17 @@ impl Scored {
                 parts.extend([heading(words)?, figures(shown)?]);
             }
         }
-        let by = if self.evaluation.segments() { "its own mean IoU" } else { "Dice of its labels" };
-        let words =
-            format!("Each image's score is {by}; of two with the same score the smaller loss counts.");
-        parts.extend((!parts.is_empty()).then(|| note(&words)).transpose()?);
+        let words = match self.evaluation.segments() {
+            true => {
+                "From left to right: the image, its true mask, the predicted one. The number is the image's \
+                     own mean IoU."
+            }
+            false => {
+                "The number is the Dice of an image's labels; of two with the same one that with the smaller \
+                      loss is the better."
+            }
+        };
+        parts.extend((!parts.is_empty()).then(|| note(words)).transpose()?);
         Ok((!parts.is_empty()).then(|| Markup::join(parts)))
     }
 
