@@ -97,7 +97,27 @@ fn flatten(name: &str, value: &Value, all: &mut Vec<(String, String)>) {
             let value = number.as_f64().unwrap_or_default();
             all.push((name.into(), (value as f32).to_string()));
         }
+        Value::Array(values) if values.len() > FEW => all.push((name.into(), range_of(values))),
         other => all.push((name.into(), other.to_string())),
+    }
+}
+
+/// So many values of a list are told one by one.
+const FEW: usize = 4;
+
+/// A long list of numbers (weights of classes) in few words.
+fn range_of(values: &[Value]) -> String {
+    let numbers: Vec<f64> = values.iter().filter_map(Value::as_f64).collect();
+    let n = numbers.len().max(1) as f64;
+    let low = numbers.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    match numbers.len() == values.len() {
+        true => format!(
+            "{} values, {low:.3} to {high:.3}, mean {:.3}",
+            values.len(),
+            numbers.iter().sum::<f64>() / n
+        ),
+        false => format!("{} values", values.len()),
     }
 }
 
@@ -228,12 +248,14 @@ mod tests {
         let mut config = TrainConfig::new(Spec::new("alexnet", 150, 20));
         (config.train_indices, config.val_indices) = (vec![1, 2, 3], vec![4]);
         config.learning_rate = 0.1;
+        config.class_weights = Some((0..20).map(|class| class as f32 / 10.0).collect());
         let record = TrainingRecord::of(&config).unwrap();
         assert_eq!((record.train_images, record.validation_images, &*record.task), (3, 1, "classify"));
         let settings = record.flat_settings();
         let value = |name: &str| &settings.iter().find(|(key, _)| key == name).expect(name).1[..];
         assert_eq!((value("learning_rate"), value("network.size"), value("seed")), ("0.1", "150", "0"));
         assert_eq!((value("clip_norm"), value("batch_size")), ("–", "16"));
+        assert_eq!(value("class_weights"), "20 values, 0.000 to 1.900, mean 0.950");
         assert!(!settings.iter().any(|(key, _)| key.starts_with("samples") || key.ends_with("indices")));
         let folder = tempfile::tempdir().unwrap();
         record.write(folder.path()).unwrap();
