@@ -14,6 +14,7 @@ mod evaluate;
 mod options;
 mod predict;
 mod progress;
+mod report;
 mod run;
 pub mod signals;
 mod summary;
@@ -83,6 +84,10 @@ enum Command {
     Predict(predict::Predict),
     /// Perturb pictures so that a network errs, and measure how well it resists
     Attack(attack::Attack),
+    /// Make report.html again from the files that a command left
+    Report(report::Report),
+    /// Put runs side by side: settings that differ, scores, curves, classes
+    Compare(report::Compare),
     /// Time operators, networks, or an operator's kernels from the naive one to the one that runs
     Bench(bench::Bench),
     /// Show which devices, drivers and compilers there are, and what will be used
@@ -159,6 +164,8 @@ fn command(command: Command) -> Result<()> {
         Command::Evaluate(command) => command.run(),
         Command::Predict(command) => command.run(),
         Command::Attack(command) => command.run(),
+        Command::Report(command) => command.run(),
+        Command::Compare(command) => command.run(),
         Command::Bench(command) => command.run(device()),
         Command::Doctor(_) => Ok(()),
         Command::Summary(command) => command.run(device()),
