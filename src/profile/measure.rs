@@ -152,6 +152,10 @@ struct Parts {
 }
 
 impl Parts {
+    fn sum(&self) -> f64 {
+        self.forward.iter().chain(&self.backward).sum()
+    }
+
     /// An error where other steps ran than those of the plan.
     fn of(spans: &[Span], steps: usize) -> Result<Self> {
         let mut parts = Parts { forward: vec![0.0; steps + 1], backward: vec![0.0; steps + 1] };
@@ -208,8 +212,9 @@ struct Measured {
 
 impl Measured {
     fn profile(self, plan: &PlanTable) -> Profile {
-        let training = plan.purpose == Purpose::Training;
-        let whole = |seconds: fn(&Seconds) -> f64| time(self.whole.iter().map(seconds));
+        let (loss, training) = (plan.steps.len(), plan.purpose == Purpose::Training);
+        let forward = (0..loss).map(|step| self.forward(step).median_ms).sum();
+        let all: f64 = (0..=loss).map(|i| self.forward(i).median_ms + self.backward(i).median_ms).sum();
         Profile {
             model: plan.model.clone(),
             device: plan.device.to_string(),
@@ -219,17 +224,23 @@ impl Measured {
             layers: plan.layers,
             repeats: self.parts.len(),
             steps: plan.steps.iter().enumerate().map(|(i, step)| self.step(i, step)).collect(),
-            loss: training.then(|| LossTimes {
-                forward: self.forward(plan.steps.len()),
-                backward: self.backward(plan.steps.len()),
-            }),
-            whole: Whole {
-                forward: whole(|seconds| seconds.forward),
-                forward_backward: training.then(|| whole(|seconds| seconds.all)),
-            },
+            loss: training
+                .then(|| LossTimes { forward: self.forward(loss), backward: self.backward(loss) }),
+            forward: self.whole(|s| s.forward, |parts| parts.forward[..loss].iter().sum(), forward),
+            forward_backward: training.then(|| self.whole(|s| s.all, Parts::sum, all)),
             pool_peak_bytes: self.memory.peak,
             limits: self.limits,
         }
+    }
+
+    fn whole(
+        &self,
+        seconds: impl Fn(&Seconds) -> f64,
+        sum: impl Fn(&Parts) -> f64,
+        medians_ms: f64,
+    ) -> Whole {
+        let (time, steps) = (time(self.whole.iter().map(seconds)), time(self.parts.iter().map(sum)));
+        Whole { time, steps, medians_ms }
     }
 
     fn step(&self, i: usize, step: &PlannedStep) -> ProfiledStep {

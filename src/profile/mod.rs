@@ -14,8 +14,8 @@
 //! moved through memory.
 //!
 //! Passes with and without somebody looking take turns. Times are medians over them, with quartiles; the sum
-//! over all steps stands beside the time of the whole pass without a look at its parts ([`Profile::check`]),
-//! so that a reader sees how much falls between the steps, and what looking costs.
+//! over all steps stands beside the time of the whole pass without a look at its parts ([`Whole`]), so that a
+//! reader sees how much falls between the steps, and what looking costs.
 
 mod limits;
 mod measure;
@@ -56,8 +56,10 @@ pub struct Profile {
     pub steps: Vec<ProfiledStep>,
     /// In training: cross entropy, which is no step of the plan.
     pub loss: Option<LossTimes>,
-    /// Whole passes that nobody observed.
-    pub whole: Whole,
+    /// From images to the network's output.
+    pub forward: Whole,
+    /// In training: from images to all gradients, loss included.
+    pub forward_backward: Option<Whole>,
     /// The most that the CPU's pool had lent out during a pass, weights included; none of a device.
     pub pool_peak_bytes: Option<u64>,
 }
@@ -137,28 +139,22 @@ pub struct LossTimes {
     pub backward: Time,
 }
 
-/// Whole passes.
+/// A pass as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Whole {
-    /// From images to the network's output.
-    pub forward: Time,
-    /// In training: from images to all gradients, loss included.
-    pub forward_backward: Option<Time>,
+    /// From beginning to end, of passes that nobody observed.
+    pub time: Time,
+    /// The sum of all steps within a pass that was observed.
+    pub steps: Time,
+    /// The sum of the steps' own medians, in milliseconds. On a busy machine it is less: each step is left
+    /// alone in most passes, but hardly a pass as a whole is.
+    pub medians_ms: f64,
 }
 
-/// The sum over all steps beside the whole.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Check {
-    /// Sum of the steps' medians, in milliseconds.
-    pub steps_ms: f64,
-    /// Median of the whole pass, in milliseconds.
-    pub whole_ms: f64,
-}
-
-impl Check {
-    /// The former by the latter: 1 where nothing falls between the steps.
+impl Whole {
+    /// The steps' sum by the time from beginning to end: 1 where nothing falls between the steps.
     pub fn ratio(&self) -> f64 {
-        self.steps_ms / self.whole_ms
+        self.steps.median_ms / self.time.median_ms
     }
 }
 
@@ -197,20 +193,6 @@ impl PassProfile {
 }
 
 impl Profile {
-    /// All steps' forward passes beside the whole network's, and in training all that runs forward and
-    /// backward, loss included, beside the whole of it.
-    pub fn check(&self) -> (Check, Option<Check>) {
-        let forward: f64 = self.steps.iter().map(|step| step.forward.time.median_ms).sum();
-        let backward: f64 =
-            self.steps.iter().filter_map(|step| step.backward).map(|b| b.time.median_ms).sum();
-        let loss = self.loss.map_or(0.0, |loss| loss.forward.median_ms + loss.backward.median_ms);
-        let both = self
-            .whole
-            .forward_backward
-            .map(|whole| Check { steps_ms: forward + loss + backward, whole_ms: whole.median_ms });
-        (Check { steps_ms: forward, whole_ms: self.whole.forward.median_ms }, both)
-    }
-
     /// FLOPs of all steps, forward and backward, for the batch.
     pub fn flops(&self) -> [u64; 2] {
         let forward = self.steps.iter().map(|step| step.forward.flops).sum();

@@ -27,38 +27,39 @@ text{font:11px system-ui,sans-serif;fill:#222}.title{font-size:16px;font-weight:
 .fine{stroke:#24272c}.limit{stroke:#ff8a80}.limit-text{fill:#ff8a80}.forward{fill:#64b5f6;stroke:#90caf9}\
 .backward{stroke:#ffb74d}}";
 
-/// A logarithmic axis over whole decades.
+/// A logarithmic axis whose ends are 1, 2 or 5 times a power of ten.
 struct Axis {
-    /// Powers of ten at its ends.
-    decades: [i32; 2],
+    ends: [f64; 2],
     /// Pixels at its ends.
     pixels: [f64; 2],
 }
 
 impl Axis {
-    /// All of the values on it, which are positive.
+    /// All of the values on it, which are positive, with some room around them.
     fn over(values: impl Iterator<Item = f64> + Clone, pixels: [f64; 2]) -> Self {
-        let low = values.clone().fold(f64::INFINITY, f64::min).log10().floor() as i32;
-        let high = values.fold(0.0, f64::max).log10().ceil() as i32;
-        Axis { decades: [low, high.max(low + 1)], pixels }
+        let low = values.clone().fold(f64::INFINITY, f64::min) / 1.3;
+        let high = values.fold(0.0, f64::max) * 1.3;
+        let decade = |value: f64| 10f64.powi(value.log10().floor() as i32);
+        let below = [5.0, 2.0, 1.0].map(|n| n * decade(low)).into_iter().find(|&n| n <= low);
+        let above = [1.0, 2.0, 5.0, 10.0].map(|n| n * decade(high)).into_iter().find(|&n| n >= high);
+        Axis { ends: [below.unwrap_or(low), above.unwrap_or(high)], pixels }
     }
 
     fn at(&self, value: f64) -> f64 {
-        let [low, high] = self.decades.map(f64::from);
+        let [low, high] = self.ends.map(f64::log10);
         let share = (value.log10() - low) / (high - low);
         self.pixels[0] + share * (self.pixels[1] - self.pixels[0])
     }
 
-    fn ends(&self) -> [f64; 2] {
-        self.decades.map(|decade| 10f64.powi(decade))
-    }
-
-    /// Values of grid lines, and whether each is a power of ten.
+    /// Values of grid lines, and whether each is written: powers of ten, and of a short axis 2 and 5 times them.
     fn lines(&self) -> impl Iterator<Item = (f64, bool)> {
-        let [low, high] = self.decades;
-        let within =
-            (low..high).flat_map(|decade| (1..10).map(move |n| (n as f64 * 10f64.powi(decade), n == 1)));
-        within.chain([(10f64.powi(high), true)])
+        let [low, high] = self.ends;
+        let short = high / low < 1e3;
+        let decades = low.log10().floor() as i32..=high.log10().ceil() as i32;
+        let all =
+            decades.flat_map(move |decade| (1..10).map(move |n| (n, n as f64 * 10f64.powi(decade))));
+        let within = all.filter(move |(_, value)| (low / 1.001..=high * 1.001).contains(value));
+        within.map(move |(n, value)| (value, n == 1 || (short && (n == 2 || n == 5))))
     }
 }
 
@@ -96,7 +97,7 @@ pub(super) fn svg(profile: &Profile) -> String {
             pass,
             backward,
             center: [x.at(pass.intensity.unwrap_or(1.0)), y.at(pass.gflops())],
-            radius: 2.5 + 11.0 * (pass.time.median_ms / longest).sqrt(),
+            radius: 2.0 + 9.0 * (pass.time.median_ms / longest).sqrt(),
         })
         .collect();
     // Small ones lie on large ones.
@@ -163,7 +164,7 @@ fn grid(x: &Axis, y: &Axis) -> String {
 /// The two limits, up to where they meet.
 fn roof(profile: &Profile, x: &Axis, y: &Axis) -> String {
     let limits = &profile.limits;
-    let ([first, last], [low, _]) = (x.ends(), y.ends());
+    let ([first, last], [low, _]) = (x.ends, y.ends);
     // The slope begins where it enters the box.
     let begin = first.max(low / limits.gbps);
     let (ridge, level) = (x.at(limits.ridge()), y.at(limits.gflops));
@@ -175,7 +176,8 @@ fn roof(profile: &Profile, x: &Axis, y: &Axis) -> String {
     let arithmetic = format!("arithmetic: {:.1} GFLOP/s", limits.gflops);
     out += &text("limit-text end", [x.at(last) - 4.0, level - 6.0], &arithmetic);
     let angle = (level - by).atan2(ridge - bx).to_degrees();
-    let [mx, my] = [(bx + ridge) / 2.0, (by + level) / 2.0];
+    // Near its upper end, where few steps are.
+    let [mx, my] = [bx + 0.8 * (ridge - bx), by + 0.8 * (level - by)];
     let _ = write!(
         out,
         "<text class=\"limit-text middle\" transform=\"translate({mx:.1} {my:.1}) rotate({angle:.1})\" \
@@ -209,20 +211,23 @@ impl Dot<'_> {
     }
 }
 
-/// The dots' numbers, each where no other is, as near as can be; a line leads to one that is far off.
+/// The dots' numbers, each where no other and no dot is, as near as can be; a line leads to one that is far
+/// off. A step's ring has one of its own where it takes a hundredth of the time.
 fn numbers(dots: &[Dot]) -> String {
     let mut out = String::new();
-    let mut taken: Vec<[f64; 4]> = Vec::new();
-    for dot in dots {
+    let all: f64 = dots.iter().map(|dot| dot.pass.time.median_ms).sum();
+    let numbered = |dot: &&Dot| !dot.backward || dot.pass.time.median_ms > 0.01 * all;
+    let mut taken: Vec<[f64; 4]> = dots.iter().map(|dot| around(dot.center, [dot.radius; 2])).collect();
+    for dot in dots.iter().filter(numbered) {
         let label = dot.step.number.to_string();
-        let (w, h) = (6.0 * label.len() as f64, 10.0);
-        let place = places(dot).find(|&[px, py]| {
-            let own = [px - w / 2.0, py - h / 2.0, px + w / 2.0, py + h / 2.0];
+        let half = [3.0 * label.len() as f64, 5.0];
+        let free = |place: &[f64; 2]| {
+            let own = around(*place, half);
             inside(own) && taken.iter().all(|other| !overlap(own, *other))
-        });
+        };
         // (Where there is no room at all, the number stands on its dot.)
-        let [px, py] = place.unwrap_or(dot.center);
-        taken.push([px - w / 2.0, py - h / 2.0, px + w / 2.0, py + h / 2.0]);
+        let [px, py] = places(dot).find(free).unwrap_or(dot.center);
+        taken.push(around([px, py], half));
         let [cx, cy] = dot.center;
         if (px - cx).hypot(py - cy) > dot.radius + 12.0 {
             out += &line("leader", [cx, cy, px, py]);
@@ -232,18 +237,21 @@ fn numbers(dots: &[Dot]) -> String {
     out
 }
 
-/// Where a dot's number may stand: on a large dot itself, then around it on wider and wider rings.
+/// Where a dot's number may stand: on wider and wider rings around it.
 fn places(dot: &Dot) -> impl Iterator<Item = [f64; 2]> {
     let ([cx, cy], radius) = (dot.center, dot.radius);
-    let own = (radius > 8.0 && !dot.backward).then_some([cx, cy]);
-    let rings = (0..10).flat_map(move |ring| {
-        let distance = radius + 7.0 + 9.0 * ring as f64;
+    (0..14).flat_map(move |ring| {
+        let distance = radius + 7.0 + 8.0 * ring as f64;
         (0..12 + 4 * ring).map(move |i| {
             let angle = -1.0 + i as f64 * std::f64::consts::TAU / (12 + 4 * ring) as f64;
             [cx + distance * angle.cos(), cy + distance * angle.sin()]
         })
-    });
-    own.into_iter().chain(rings)
+    })
+}
+
+/// A box from its middle and half its sides.
+fn around([x, y]: [f64; 2], [w, h]: [f64; 2]) -> [f64; 4] {
+    [x - w, y - h, x + w, y + h]
 }
 
 fn inside([x0, y0, x1, y1]: [f64; 4]) -> bool {
@@ -266,7 +274,7 @@ fn key(profile: &Profile) -> (String, [f64; 2]) {
         let at = [left + width * column as f64, BOX[1] + 10.0 + LINE * row as f64];
         let percent = step.forward.roofline_percent.map_or(String::new(), |p| format!(", {p:.0} %"));
         let ms = step.forward.time.median_ms;
-        let words = format!("{}  {}  {ms:.2} ms{percent}", step.number, cut(&step.label(), 24));
+        let words = format!("{}. {}: {ms:.2} ms{percent}", step.number, cut(&step.label(), 24));
         out += &text("small", at, &words);
     }
     let columns = profile.steps.len().div_ceil(rows).max(1);
@@ -296,13 +304,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_axis_spans_whole_decades_evenly() {
+    fn an_axis_ends_at_round_numbers_and_is_even_in_logarithms() {
         let axis = Axis::over([0.3, 45.0].into_iter(), [0.0, 300.0]);
-        assert_eq!(axis.decades, [-1, 2]);
-        let near = |value: f64, pixel: f64| (axis.at(value) - pixel).abs() < 1e-9;
-        assert!(near(0.1, 0.0) && near(1.0, 100.0) && near(10.0, 200.0) && near(100.0, 300.0));
-        assert_eq!(axis.lines().filter(|(_, whole)| *whole).count(), 4);
-        assert_eq!(Axis::over([10.0].into_iter(), [0.0, 1.0]).decades, [1, 2]);
+        assert_eq!(axis.ends, [0.2, 100.0]);
+        assert!((axis.at(0.2), axis.at(100.0)) == (0.0, 300.0));
+        assert!((axis.at(2.0) - axis.at(0.2) - (axis.at(20.0) - axis.at(2.0))).abs() < 1e-9);
+        let written: Vec<f64> = axis.lines().filter(|(_, written)| *written).map(|(n, _)| n).collect();
+        assert_eq!(written.len(), 9, "{written:?}"); // 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100
+        let long = Axis::over([1e-3, 1e3].into_iter(), [0.0, 1.0]);
+        assert!(long.lines().filter(|(_, written)| *written).count() <= 7);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A profile as a terminal shows it.
 
-use super::{Check, LossTimes, PassProfile, Profile, ProfiledStep, Time};
+use super::{LossTimes, PassProfile, Profile, ProfiledStep, Time, Whole};
 use crate::nn::Purpose;
 use std::fmt::{Display, Formatter, Result};
 
@@ -180,9 +180,10 @@ impl Display for Profile {
         self.steps.iter().try_for_each(|step| writeln!(f, "{}", layout.step(step)))?;
         self.loss.iter().try_for_each(|loss| writeln!(f, "{}", layout.loss(loss)))?;
         writeln!(f, "{}\n", layout.sum(self))?;
-        let (forward, both) = self.check();
-        write!(f, "{}", check("forward", forward))?;
-        both.map_or(Ok(()), |both| write!(f, "\n{}", check("forward and backward", both)))?;
+        write!(f, "{}", check("forward", &self.forward))?;
+        let both = self.forward_backward.iter();
+        both.map(|both| check("forward and backward", both))
+            .try_for_each(|line| write!(f, "\n{line}"))?;
         match self.pool_peak_bytes {
             Some(peak) => write!(f, "\npool: {:.1} MB at most", peak as f64 / 1e6),
             None => Ok(()),
@@ -190,8 +191,12 @@ impl Display for Profile {
     }
 }
 
-fn check(what: &str, check: Check) -> String {
-    let Check { steps_ms, whole_ms } = check;
-    let percent = 100.0 * check.ratio();
-    format!("{what}: the steps take {steps_ms:.3} ms, the whole {whole_ms:.3} ms: {percent:.1} %")
+fn check(what: &str, whole: &Whole) -> String {
+    let [steps, all] = [whole.steps, whole.time].map(|time| time.median_ms);
+    format!(
+        "{what}: the steps of a pass take {steps:.3} ms, the whole {all:.3} ms: {:.1} % (sum of the steps' \
+         medians: {:.3} ms)",
+        100.0 * whole.ratio(),
+        whole.medians_ms
+    )
 }

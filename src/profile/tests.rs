@@ -37,10 +37,9 @@ fn an_inference_profile_has_a_line_for_each_step_of_the_plan_and_its_sums_are_th
         assert!(low <= step.forward.time.median_ms && step.forward.time.median_ms <= high);
         assert!(step.pool_bytes.unwrap() <= step.pool_peak_bytes.unwrap());
     }
-    let (forward, both) = profile.check();
     let sum: f64 = profile.steps.iter().map(|step| step.forward.time.median_ms).sum();
-    assert!(forward.steps_ms == sum && both.is_none() && profile.loss.is_none());
-    assert!(forward.whole_ms > 0.0 && forward.ratio().is_finite());
+    assert!((profile.forward.medians_ms - sum).abs() < 1e-9);
+    assert!(profile.forward_backward.is_none() && profile.loss.is_none());
     let table = profile.to_string();
     let rows = table.lines().filter(|line| line.trim_start().starts_with(|c: char| c.is_ascii_digit()));
     assert_eq!(rows.count(), profile.steps.len(), "{table}");
@@ -48,7 +47,7 @@ fn an_inference_profile_has_a_line_for_each_step_of_the_plan_and_its_sums_are_th
     let total = table.lines().find(|line| line.trim_start().starts_with("sum")).map(cells).unwrap();
     assert_eq!(total[1], format!("{:.1}", profile.flops()[0] as f64 / 1e6), "{table}");
     assert_eq!(total[3], format!("{sum:.3}"), "{table}");
-    assert!(table.contains("forward: the steps take") && !table.contains("ms bwd"), "{table}");
+    assert!(table.contains("forward: the steps of a pass take") && !table.contains("ms bwd"), "{table}");
 }
 
 #[test]
@@ -62,17 +61,34 @@ fn a_training_profile_has_backward_times_of_all_steps_that_a_gradient_comes_to()
     assert!(of("InputLayer").backward.is_none());
     let loss = profile.loss.unwrap();
     assert!(loss.forward.median_ms > 0.0 && loss.backward.median_ms > 0.0);
-    let (_, both) = profile.check();
-    let both = both.unwrap();
+    let both = profile.forward_backward.unwrap();
     let sums: f64 = profile
         .steps
         .iter()
         .map(|step| step.forward.time.median_ms + step.backward.map_or(0.0, |b| b.time.median_ms))
         .sum();
-    assert!((both.steps_ms - sums - loss.forward.median_ms - loss.backward.median_ms).abs() < 1e-9);
+    assert!((both.medians_ms - sums - loss.forward.median_ms - loss.backward.median_ms).abs() < 1e-9);
+    assert!(both.steps.median_ms > profile.forward.steps.median_ms);
     let table = profile.to_string();
     assert!(table.contains("ms bwd") && table.contains("loss (cross entropy)"), "{table}");
-    assert!(table.contains("forward and backward: the steps take"), "{table}");
+    assert!(table.contains("forward and backward: the steps of a pass take"), "{table}");
+}
+
+/// Of a time that is longer than the cost of looking, on a machine that may be busy: the tenth that is
+/// allowed has room for what runs beside the test, and a step that is missing or counted twice has none.
+#[test]
+fn the_steps_of_a_pass_take_as_long_as_the_whole() {
+    let model = Model::new(crate::models::by_name("mobilenetv2", 96, 20).unwrap(), 1);
+    let ratios = |purpose, batch| {
+        let (profile, _) = profile(&model, batch, purpose).unwrap();
+        [Some(profile.forward), profile.forward_backward].into_iter().flatten().map(|w| w.ratio())
+    };
+    let within = |ratio: f64| (0.9..1.1).contains(&ratio);
+    let measured =
+        || -> Vec<f64> { ratios(Purpose::Inference, 4).chain(ratios(Purpose::Training, 2)).collect() };
+    // Other tests may have the cores for as long as a measurement takes: undisturbed once is enough.
+    let fine = (0..4).map(|_| measured()).find(|all| all.iter().all(|&ratio| within(ratio)));
+    assert_eq!(fine.map(|all| all.len()), Some(3));
 }
 
 #[test]

@@ -23,7 +23,8 @@ pub struct PassCost {
 /// - backward, each layer repeats its forward FLOPs once where a gradient by its input is wanted, and once
 ///   where its parameters train. The gradient of y, x and the parameters are read; the gradients of those
 ///   inputs that want one (x′ elements) and of what trains (T numbers) are written:
-///   4 · (N·y + N·x + P + N·x′ + T) bytes.
+///   4 · (N·y + N·x + P + N·x′ + T) bytes, without N·x where no derivative depends on x (pooling, padding,
+///   resizing, concatenation). A sum hands its gradient on as it is: that is nothing at all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StepCost {
     /// Numbers in all its layers' parameters.
@@ -69,15 +70,17 @@ impl Counter<'_> {
         let reads: u64 = step.reads().map(|id| self.bytes(id)).sum();
         let wanted: u64 = step.reads().filter(|id| self.recorded[id.0]).map(|id| self.bytes(id)).sum();
         let writes = self.bytes(step.output);
+        let saved = if layers.iter().any(|&id| self.derivative_reads_input(id)) { reads } else { 0 };
         let forward =
             PassCost { flops: sum(&|id| self.flops(id)), bytes: reads + 4 * parameters + writes };
         let backward = PassCost {
             flops: sum(&|id| self.backward_flops(id)),
-            bytes: writes + reads + 4 * parameters + wanted + 4 * trainable,
+            bytes: writes + saved + 4 * parameters + wanted + 4 * trainable,
         };
         let renames = layers.iter().all(|&id| self.renames(id));
         let moved = |pass: PassCost| PassCost { bytes: if renames { 0 } else { pass.bytes }, ..pass };
-        let differentiated = self.target.gradients && self.recorded[step.output.0];
+        let sum_alone = layers.iter().all(|&id| matches!(self.graph.node(id).layer, Layer::Add));
+        let differentiated = self.target.gradients && self.recorded[step.output.0] && !sum_alone;
         StepCost {
             parameters,
             forward: moved(forward),
@@ -102,6 +105,21 @@ impl Counter<'_> {
     fn backward_flops(&self, id: Id) -> u64 {
         let by_input = self.graph.node(id).inputs.iter().any(|input| self.recorded[input.0]);
         self.flops(id).saturating_mul(by_input as u64 + self.target.trains[id.0] as u64)
+    }
+
+    fn derivative_reads_input(&self, id: Id) -> bool {
+        !matches!(
+            self.graph.node(id).layer,
+            Layer::Add
+                | Layer::AveragePooling2D(_)
+                | Layer::Concatenate
+                | Layer::Dropout(_)
+                | Layer::GlobalAveragePooling2D
+                | Layer::GlobalMaxPooling2D
+                | Layer::MaxPooling2D(_)
+                | Layer::UpSampling2D(_)
+                | Layer::ZeroPadding2D(_)
+        )
     }
 
     /// Whether a layer's output is its input under another shape.
@@ -156,11 +174,13 @@ mod tests {
 
     #[test]
     fn backward_a_layer_repeats_its_work_for_each_gradient_that_is_wanted() {
-        let [_, conv, point, ..] = costs_of(Purpose::Training, 2).try_into().unwrap();
+        let [_, conv, point, concat, _, _] = costs_of(Purpose::Training, 2).try_into().unwrap();
         let (first, second) = (conv.forward.flops, point.forward.flops);
         // Nobody asks for the images' gradient.
         assert_eq!((conv.backward.flops, point.backward.flops), (first, 2 * second));
         assert_eq!(conv.backward.bytes, 4 * (2 * 64 * 4 + 2 * 64 * 3 + 112 + 112));
         assert_eq!(point.backward.bytes, 4 * (2 * 64 * 5 + 2 * (2 * 64 * 4) + 2 * 25));
+        // Shares of a gradient are copied; what was concatenated is not looked at.
+        assert_eq!(concat.backward.bytes, 4 * 2 * (2 * 64 * 9));
     }
 }
