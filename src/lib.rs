@@ -85,8 +85,8 @@
 //! cases), [`backend`] (what the kernels share), [`nn`] and [`models`] (networks as named layers),
 //! [`losses`], [`optimizers`], [`data`], `train` (feature `checkpoint`), `weights` (feature `weights`),
 //! [`predict`], [`eval`], [`attack`]. The rest serves these: [`error`], [`device`], [`activation`],
-//! [`random`], [`files`], test inputs in [`cases`]; `bench`, `profile` and `report` measure and draw, and [`ladder`]
-//! has each kernel's simpler forms, from three loops on.
+//! [`random`], [`files`], test inputs in [`cases`]; `bench`, `profile` and `report` measure and draw, and
+//! [`ladder`] has each kernel's simpler forms, from three loops on.
 
 pub mod activation;
 pub mod attack;

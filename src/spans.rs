@@ -5,8 +5,7 @@
 //! backward function or a parallel loop pays for being observable.
 //!
 //! Steps of a plan run one after the other, and nodes of the tape are made within them: a node that was made
-//! during a step is that step's, and so is the time of its backward function. What is recorded outside of
-//! all steps is the loss.
+//! during a step is that step's, and so is the time of its backward function.
 
 use crate::pool;
 use std::cell::RefCell;
@@ -19,7 +18,7 @@ use std::time::Instant;
 pub(crate) enum What {
     /// A plan's step, forward, by its place in the plan.
     Step(usize),
-    /// The backward function of a node of the tape, and the step that made it: None for the loss.
+    /// The backward function of a node of the tape, and the step that made it, if one did.
     Backward { step: Option<usize>, op: &'static str },
     /// A piece of a parallel loop, on the thread of this number.
     Piece { thread: usize },

@@ -59,8 +59,8 @@ pub fn parse_shape(text: &str) -> Result<Vec<usize>> {
 }
 
 impl CustomShape {
-    /// The operator on it, for [`Op::measure`]. An error where the operator is none of [`OPERATORS`], where it
-    /// takes another number of axes or has no such option, and where windows do not fit.
+    /// The operator on it, for [`Op::measure`]. An error where the operator is none of [`OPERATORS`], where
+    /// it takes another number of axes or has no such option, and where windows do not fit.
     pub fn op(&self, operator: &str) -> Result<Op> {
         let case = match operator {
             "conv2d" => self.conv2d(),

@@ -26,8 +26,8 @@ impl Limits {
     /// Measures them; takes some seconds.
     ///
     /// Of the CPU, by loops that do nothing else ([`Machine`]). Of other devices there are no such loops: the
-    /// engine's own largest matrix product and sum stand for them, in the precision that is set now. Those may
-    /// be below what the hardware can do, and percentages of them too high.
+    /// engine's own largest matrix product and sum stand for them, in the precision that is set now. Those
+    /// may be below what the hardware can do, and percentages of them too high.
     pub fn measure(device: Device) -> Result<Self> {
         match device {
             Device::Cpu => {

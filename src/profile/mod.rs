@@ -1,8 +1,8 @@
 //! Where a network's time goes: each step of its plan timed, forward and backward, beside what the machine
 //! could do at most ([`profile`]; `atrous profile`).
 //!
-//! A step ([`crate::nn::PlannedStep`]) does so many FLOPs and moves so many bytes ([`crate::nn::StepCost`] has
-//! the formulas). Their ratio, FLOPs a byte, is its *arithmetic intensity*. A processor of so many FLOP/s and
+//! A step ([`crate::nn::PlannedStep`]) does so many FLOPs and moves so many bytes
+//! ([`crate::nn::StepCost`] has the formulas). Their ratio, FLOPs a byte, is its *arithmetic intensity*. A processor of so many FLOP/s and
 //! a memory of so many bytes/s need at least
 //!
 //! t = max(FLOPs / (FLOP/s), bytes / (bytes/s))
@@ -87,8 +87,8 @@ pub struct ProfiledStep {
     pub backward: Option<PassProfile>,
     /// Bytes of the outputs that later steps still read when it is over, its own among them.
     pub live_bytes: u64,
-    /// Bytes that the pass had taken from the CPU's pool when the step was over: live outputs, and in training
-    /// what the tape saved. None of a device.
+    /// Bytes that the pass had taken from the CPU's pool when the step was over: live outputs, and in
+    /// training what the tape saved. None of a device.
     pub pool_bytes: Option<u64>,
     /// The same at most while it ran: with what kernels need among themselves.
     pub pool_peak_bytes: Option<u64>,

@@ -51,7 +51,8 @@ impl Axis {
         self.pixels[0] + share * (self.pixels[1] - self.pixels[0])
     }
 
-    /// Values of grid lines, and whether each is written: powers of ten, and of a short axis 2 and 5 times them.
+    /// Values of grid lines, and whether each is written: powers of ten, and of a short axis 2 and 5 times
+    /// them.
     fn lines(&self) -> impl Iterator<Item = (f64, bool)> {
         let [low, high] = self.ends;
         let short = high / low < 1e3;
@@ -105,7 +106,8 @@ pub(super) fn svg(profile: &Profile) -> String {
     let (key, size) = key(profile);
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {:.0} {:.0}\" role=\"img\">\
-         <title>Roofline of {}</title><style>{STYLE}</style><rect class=\"paper\" width=\"100%\" height=\"100%\"/>",
+         <title>Roofline of {}</title><style>{STYLE}</style>\
+         <rect class=\"paper\" width=\"100%\" height=\"100%\"/>",
         size[0],
         size[1],
         escaped(&profile.model)
@@ -268,7 +270,7 @@ fn key(profile: &Profile) -> (String, [f64; 2]) {
     let [left, width] = KEY;
     let bottom = BOX[1] + BOX[3] + 50.0;
     let rows = ((bottom - BOX[1]) / LINE) as usize;
-    let mut out = String::new();
+    let mut out = text("small", [left, BOX[1] - 6.0], "step: time forward, % of the roofline");
     for (i, step) in profile.steps.iter().enumerate() {
         let (column, row) = (i / rows, i % rows);
         let at = [left + width * column as f64, BOX[1] + 10.0 + LINE * row as f64];

@@ -52,7 +52,10 @@ impl Trace {
 
     /// What processes and threads are called.
     fn names(&self) -> Vec<Value> {
-        let named = |what: &str, pid: usize, tid: usize, name: String| json!({"name": what, "ph": "M", "pid": pid, "tid": tid, "args": {"name": name}});
+        let named = |what: &str, pid: usize, tid: usize, name: String| {
+            let args = json!({"name": name});
+            json!({"name": what, "ph": "M", "pid": pid, "tid": tid, "args": args})
+        };
         let mut all = vec![
             named("process_name", CPU, STEPS, self.name.clone()),
             named("thread_name", CPU, STEPS, "steps".into()),
@@ -165,7 +168,9 @@ fn row(thread: usize) -> usize {
 fn event(name: &str, category: &str, [pid, tid]: [usize; 2], times: [f64; 2], args: Value) -> Value {
     let [start, end] = times.map(nanoseconds);
     let (ts, dur) = (start / 1e3, (end - start) / 1e3);
-    json!({"name": name, "cat": category, "ph": "X", "pid": pid, "tid": tid, "ts": ts, "dur": dur, "args": args})
+    json!({
+        "name": name, "cat": category, "ph": "X", "pid": pid, "tid": tid, "ts": ts, "dur": dur, "args": args,
+    })
 }
 
 fn nanoseconds(seconds: f64) -> f64 {

@@ -33,7 +33,8 @@ training takes
   atrous bench conv2d --ladder --device cuda    the same of the GPU's
   ATROUS_CUDA_PROFILE=1 atrous bench nets alexnet --device cuda   what each kernel takes (of any command)
 
-Times are medians, beside their first and third quartiles; percentages are of a loop of multiply-adds and of a stream triad, measured in the same run.
+Times are medians, in `ops` beside their first and third quartiles; percentages are of a loop of multiply-adds
+and of a stream triad, measured in the same run.
 Machines are noisy: compare within one run. A network runs in a process of its own, so that its \
 memory's peak is its own.
 `accuracy` is the rms error of f32 results and gradients relative to the rms of an f64 reference, which runs \
