@@ -90,7 +90,7 @@
 //! cases, which are the inputs it is tested on), [`backend`] (what the kernels share), [`nn`] and [`models`]
 //! (networks as named layers), [`losses`], [`optimizers`], [`data`], `train` (feature `checkpoint`),
 //! `weights` (feature `weights`), [`predict`], [`eval`], [`attack`]. The rest serves these: [`error`],
-//! [`device`], [`activation`], [`random`], [`files`], test inputs in [`cases`]; `bench` and `report` measure
+//! [`device`], [`activation`], [`random`], [`files`], test inputs in [`cases`]; `bench`, `profile` and `report` measure
 //! and draw, and [`ladder`] has each kernel's simpler forms, from three loops on. ([`context`] and
 //! [`autograd`] borrow a few names from [`backend`]: `Isa`, which vector instructions run, `simd::default`,
 //! those that run where none are asked for, `threads::enter`, which runs a closure on rayon's threads,
@@ -126,9 +126,13 @@ pub mod optimizers;
 pub mod pool;
 pub mod predict;
 pub mod prelude;
+#[cfg(all(feature = "checkpoint", feature = "report"))]
+pub mod profile;
 pub mod random;
 #[cfg(feature = "report")]
 pub mod report;
+#[cfg_attr(not(all(feature = "checkpoint", feature = "report")), allow(dead_code))] // `profile` records.
+mod spans;
 pub mod tensor;
 #[cfg(feature = "checkpoint")]
 pub mod train;

@@ -15,6 +15,7 @@ const FLOORS: &[&str] = &[
     "random",
     "files",
     "pool",
+    "spans",
     "tensor",
     "backend::cpu::simd",
     "backend::cpu::threads",
@@ -38,6 +39,7 @@ const FLOORS: &[&str] = &[
     "report",
     "ladder",
     "bench",
+    "profile",
     "prelude",
 ];
 

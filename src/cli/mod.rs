@@ -13,6 +13,7 @@ mod doctor;
 mod evaluate;
 mod options;
 mod predict;
+mod profile;
 mod progress;
 mod report;
 mod run;
@@ -90,6 +91,8 @@ enum Command {
     Compare(report::Compare),
     /// Time operators, networks, or an operator's kernels from the naive one to the one that runs
     Bench(bench::Bench),
+    /// Time each step of a network, forward and backward, beside the machine's limits
+    Profile(profile::Profile),
     /// Show which devices, drivers and compilers there are, and what will be used
     Doctor(doctor::Doctor),
     /// Show a network's layers, parameters, arithmetic and memory
@@ -167,6 +170,7 @@ fn command(command: Command) -> Result<()> {
         Command::Report(command) => command.run(),
         Command::Compare(command) => command.run(),
         Command::Bench(command) => command.run(device()),
+        Command::Profile(command) => command.run(),
         Command::Doctor(_) => Ok(()),
         Command::Summary(command) => command.run(device()),
         Command::Data(command) => command.run(),
