@@ -100,6 +100,7 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod eval;
+pub mod explain;
 pub mod files;
 pub mod ladder;
 pub mod losses;
