@@ -38,6 +38,11 @@ impl Markup {
         Markup(html.into())
     }
 
+    /// One after the other, a line each.
+    pub fn join(parts: impl IntoIterator<Item = Markup>) -> Self {
+        Markup(parts.into_iter().map(|part| part.0).collect::<Vec<_>>().join("\n"))
+    }
+
     /// The HTML.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -69,7 +74,6 @@ pub fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_trim_blocks(true);
     environment
 }
 
@@ -105,7 +109,7 @@ pub struct Page {
 
 #[derive(Clone, Debug, Serialize)]
 struct Section {
-    id: &'static str,
+    id: String,
     heading: String,
     body: Markup,
 }
@@ -129,8 +133,8 @@ impl Page {
     }
 
     /// A section at the end; `id` is its anchor, one of its own.
-    pub fn section(mut self, id: &'static str, heading: impl Into<String>, body: Markup) -> Self {
-        self.sections.push(Section { id, heading: heading.into(), body });
+    pub fn section(mut self, id: impl Into<String>, heading: impl Into<String>, body: Markup) -> Self {
+        self.sections.push(Section { id: id.into(), heading: heading.into(), body });
         self
     }
 
