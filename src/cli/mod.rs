@@ -11,6 +11,7 @@ mod data;
 mod demo;
 mod doctor;
 mod evaluate;
+mod explain;
 mod options;
 mod predict;
 mod progress;
@@ -39,6 +40,7 @@ Examples:
   atrous evaluate --data voc --checkpoint result
   atrous predict --data voc --checkpoint result --out submission.csv
   atrous attack --data voc --checkpoint result --epsilon 8/255
+  atrous explain cat.jpg --checkpoint result/classify
   atrous summary alexnet"
 )]
 pub struct Cli {
@@ -83,6 +85,8 @@ enum Command {
     Predict(predict::Predict),
     /// Perturb pictures so that a network errs, and measure how well it resists
     Attack(attack::Attack),
+    /// Show what a network computed for one picture, and why, down to every number: one HTML page
+    Explain(explain::Explain),
     /// Time operators, networks, or an operator's kernels from the naive one to the one that runs
     Bench(bench::Bench),
     /// Show which devices, drivers and compilers there are, and what will be used
@@ -159,6 +163,7 @@ fn command(command: Command) -> Result<()> {
         Command::Evaluate(command) => command.run(),
         Command::Predict(command) => command.run(),
         Command::Attack(command) => command.run(),
+        Command::Explain(command) => command.run(),
         Command::Bench(command) => command.run(device()),
         Command::Doctor(_) => Ok(()),
         Command::Summary(command) => command.run(device()),

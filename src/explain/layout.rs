@@ -37,14 +37,10 @@ pub struct Edge {
 struct Span {
     first: usize,
     last: usize,
-    what: What,
-    /// The lane that it is nearest to.
+    /// The lane that it comes from.
     near: usize,
-}
-
-enum What {
-    Chain(Vec<usize>),
-    Edge(usize),
+    /// An edge keeps to the right of what it passes, so that it is told from a chain.
+    is_edge: bool,
 }
 
 impl Layout {
@@ -65,8 +61,7 @@ impl Layout {
         for chain in &chains {
             let (first, last) = (row[chain[0]], row[chain[chain.len() - 1]]);
             let near = nodes[chain[0]].inputs.first().map_or(0, |id| lane[id.0]);
-            let span = Span { first, last, what: What::Chain(chain.clone()), near };
-            let taken = lanes.take(&span);
+            let taken = lanes.take(Span { first, last, near, is_edge: false });
             chain.iter().for_each(|&i| lane[i] = taken);
         }
         for (to, node) in nodes.iter().enumerate() {
@@ -76,8 +71,7 @@ impl Layout {
                     true => lane[to],
                     false => {
                         let near = lane[from].max(lane[to]);
-                        let what = What::Edge(edges.len());
-                        lanes.take(&Span { first: row[from] + 1, last: row[to] - 1, what, near })
+                        lanes.take(Span { first: row[from] + 1, last: row[to] - 1, near, is_edge: true })
                     }
                 };
                 edges.push(Edge { from, to, lane });
@@ -97,10 +91,9 @@ struct Lanes {
 
 impl Lanes {
     /// The free lane that is nearest to where the span comes from; of two the one to the right.
-    fn take(&mut self, span: &Span) -> usize {
+    fn take(&mut self, span: Span) -> usize {
         let free = |lane: &Vec<[usize; 2]>| lane.iter().all(|&[a, b]| span.last < a || b < span.first);
-        // An edge keeps to the right of what it passes, so that it is told from a chain.
-        let from = if matches!(span.what, What::Edge(_)) { span.near + 1 } else { 0 };
+        let from = if span.is_edge { span.near + 1 } else { 0 };
         let candidates = (from..self.taken.len()).filter(|&lane| free(&self.taken[lane]));
         let lane = candidates.min_by_key(|lane| (lane.abs_diff(span.near), usize::MAX - lane));
         let lane = lane.unwrap_or_else(|| {
@@ -132,7 +125,8 @@ fn chains(graph: &Graph) -> Vec<Vec<usize>> {
         while let Some(i) = at {
             seen[i] = true;
             chain.push(i);
-            let longest = readers[i].iter().copied().max_by_key(|&reader| (to_end[reader], usize::MAX - reader));
+            let longest =
+                readers[i].iter().copied().max_by_key(|&reader| (to_end[reader], usize::MAX - reader));
             at = longest.filter(|&reader| !seen[reader]);
         }
         if !chain.is_empty() {

@@ -44,7 +44,8 @@ impl ChannelStatistics {
 
 /// Of each channel of `[…, channels]`.
 pub fn by_channel(values: &[f32], channels: usize) -> Vec<ChannelStatistics> {
-    let of = |c: usize| ChannelStatistics::of(values[c..].iter().step_by(channels).map(|&v| f64::from(v)));
+    let of =
+        |c: usize| ChannelStatistics::of(values[c..].iter().step_by(channels).map(|&v| f64::from(v)));
     (0..channels).map(of).collect()
 }
 
@@ -98,8 +99,14 @@ mod tests {
     #[test]
     fn channels_are_counted_apart_and_dead_ones_are_told() {
         let all = by_channel(&[1.0, 0.0, -3.0, 0.0], 2);
-        let expected =
-            ChannelStatistics { mean: -1.0, mean_absolute: 2.0, deviation: 2.0, min: -3.0, max: 1.0, zeros: 0.0 };
+        let expected = ChannelStatistics {
+            mean: -1.0,
+            mean_absolute: 2.0,
+            deviation: 2.0,
+            min: -3.0,
+            max: 1.0,
+            zeros: 0.0,
+        };
         assert_eq!(all[0], expected);
         assert!(all[1].is_dead() && !all[0].is_dead());
     }

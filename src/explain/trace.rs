@@ -48,7 +48,8 @@ impl Target {
         }
         let mut counts = vec![0usize; logits.shape().last_axis()];
         winners.iter().for_each(|&class| counts[class] += 1);
-        let most = (1..counts.len()).filter(|&c| counts[c] > 0).max_by_key(|&c| (counts[c], usize::MAX - c));
+        let most =
+            (1..counts.len()).filter(|&c| counts[c] > 0).max_by_key(|&c| (counts[c], usize::MAX - c));
         Target::of_class(logits, most.unwrap_or(0))
     }
 
@@ -83,7 +84,8 @@ impl Target {
 pub(crate) fn winners(logits: &Tensor) -> Vec<usize> {
     let classes = logits.shape().last_axis();
     let values = logits.to_vec_f64();
-    let winner = |row: &[f64]| (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best });
+    let winner =
+        |row: &[f64]| (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best });
     values.chunks_exact(classes).map(winner).collect()
 }
 
@@ -96,7 +98,11 @@ impl<'a> Trace<'a> {
     /// Runs one image `[1, H, W, 3]`, prepared as the network takes it, forward and backward, as at inference
     /// (moving statistics, no dropout). `target` is told the logits and says what is explained
     /// ([`Target::likeliest`]). An error for another shape, and for no such class.
-    pub fn new(model: &'a Model, x: &Tensor, target: impl FnOnce(&Tensor) -> Result<Target>) -> Result<Self> {
+    pub fn new(
+        model: &'a Model,
+        x: &Tensor,
+        target: impl FnOnce(&Tensor) -> Result<Target>,
+    ) -> Result<Self> {
         if x.shape().first() != Some(&1) {
             return Err(Error::shape("explain", "one image [1, H, W, 3]", x.shape()));
         }
@@ -136,7 +142,13 @@ impl<'a> Trace<'a> {
     }
 
     /// From the last layer to the first, each layer's piece of the tape.
-    fn backward(&mut self, made: &[[Tensor; 2]], leaves: &[Tensor], logits: Tensor, seed: Tensor) -> Result<()> {
+    fn backward(
+        &mut self,
+        made: &[[Tensor; 2]],
+        leaves: &[Tensor],
+        logits: Tensor,
+        seed: Tensor,
+    ) -> Result<()> {
         let graph = &self.model.graph;
         let last = graph.output().0;
         self.gradients[last] = Some(seed);
@@ -250,7 +262,8 @@ mod tests {
     #[test]
     fn of_pixels_the_class_that_most_are_given_is_explained_and_background_only_alone() {
         let logits = |classes: [usize; 4]| {
-            let one_hot = classes.iter().flat_map(|&c| (0..3).map(move |i| if i == c { 1.0f32 } else { 0.0 }));
+            let one_hot =
+                classes.iter().flat_map(|&c| (0..3).map(move |i| if i == c { 1.0f32 } else { 0.0 }));
             Tensor::from_slice(&one_hot.collect::<Vec<_>>(), [1, 2, 2, 3]).unwrap()
         };
         let target = Target::likeliest(&logits([0, 0, 2, 0]));
@@ -265,7 +278,10 @@ mod tests {
         let model = Model::new(by_name("mobilenetv2", 32, 20).unwrap(), 3);
         let likeliest = |logits: &Tensor| Ok(Target::likeliest(logits));
         let error = Trace::new(&model, &Tensor::zeros([2, 32, 32, 3]), likeliest).err().unwrap();
-        assert!(error.to_string().contains("expected one image [1, H, W, 3], got [2, 32, 32, 3]"), "{error}");
+        assert!(
+            error.to_string().contains("expected one image [1, H, W, 3], got [2, 32, 32, 3]"),
+            "{error}"
+        );
         let unknown = |_: &Tensor| Ok(Target { class: 20, pixels: None });
         let error = Trace::new(&model, &Tensor::zeros([1, 32, 32, 3]), unknown).err().unwrap();
         assert!(error.to_string().contains("expected one of 20 classes, got 20"), "{error}");

@@ -32,7 +32,9 @@ fn palette() -> Vec<u8> {
     let colour = |i: usize| {
         let at = i as f64 / 254.0 * 8.0;
         let (low, t) = ((at as usize).min(7), at - (at as usize).min(7) as f64);
-        std::array::from_fn::<u8, 3, _>(|c| (STOPS[low][c] + (STOPS[low + 1][c] - STOPS[low][c]) * t).round() as u8)
+        std::array::from_fn::<u8, 3, _>(|c| {
+            (STOPS[low][c] + (STOPS[low + 1][c] - STOPS[low][c]) * t).round() as u8
+        })
     };
     (0..255).flat_map(colour).collect()
 }
@@ -49,13 +51,15 @@ pub(super) fn sprite(values: &[f32], [h, w, c]: [usize; 3], channels: &[usize]) 
             let rows = y * scale..((y + 1) * scale).min(h);
             let columns = x * scale..((x + 1) * scale).min(w);
             let n = (rows.len() * columns.len()) as f32;
-            let cells = rows.flat_map(|y| columns.clone().map(move |x| values[(y * w + x) * c + channel]));
+            let cells =
+                rows.flat_map(|y| columns.clone().map(move |x| values[(y * w + x) * c + channel]));
             cells.sum::<f32>() / n
         };
         let cells: Vec<f32> = (0..height * width).map(|i| cell(i / width, i % width)).collect();
         let most = cells.iter().fold(0.0f32, |most, v| most.max(v.abs()));
         for (i, v) in cells.into_iter().enumerate().filter(|_| most > 0.0) {
-            pixels[i / width * row + place * width + i % width] = (127.0 + 127.0 * v / most).round() as u8;
+            pixels[i / width * row + place * width + i % width] =
+                (127.0 + 127.0 * v / most).round() as u8;
         }
     }
     let uri = encode(&pixels, [height, row], png::ColorType::Indexed)?;

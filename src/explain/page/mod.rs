@@ -27,11 +27,12 @@ const PREDICTION: &str = include_str!("prediction.html");
 const NETWORK: &str = include_str!("network.html");
 const CSS: &str = include_str!("page.css");
 /// The script, in the order in which its parts need each other.
-const SCRIPTS: [&str; 4] = [
+const SCRIPTS: [&str; 5] = [
     include_str!("numbers.js"),
     include_str!("computation.js"),
     include_str!("drawing.js"),
     include_str!("page.js"),
+    include_str!("panes.js"),
 ];
 
 /// Ranges of a histogram.
@@ -51,6 +52,8 @@ pub struct Explanation<'a> {
     pub classes: &'a [String],
     /// For which the plan is shown.
     pub device: Device,
+    /// The layer and channel that the page opens with; else the explained logit.
+    pub start: Option<(Id, usize)>,
     /// Further sections, after the network: anchor, heading, body.
     pub sections: Vec<(&'static str, String, Markup)>,
 }
@@ -74,6 +77,7 @@ struct Data<'a> {
     layers: Vec<LayerData>,
     layout: Layout,
     target: Target<'a>,
+    start: Option<[usize; 2]>,
     classes: &'a [String],
     /// Of a classifier.
     logits: Vec<f32>,
@@ -153,7 +157,7 @@ impl Explanation<'_> {
             .section("prediction", "Prediction", fill(PREDICTION, &prediction)?)
             .section("network", "Network", fill(NETWORK, &self.target())?);
         for (id, heading, body) in &self.sections {
-            page = page.section(id, heading.clone(), body.clone());
+            page = page.section(*id, heading.clone(), body.clone());
         }
         page = page.style(CSS).data("explanation", &data)?;
         SCRIPTS.into_iter().fold(page, Page::script).render()
@@ -173,9 +177,14 @@ impl Explanation<'_> {
         let mask = Mask { height, width, classes };
         let palette = crate::data::image_files::voc_palette();
         let mut rgb = self.image.rgb.clone();
-        for (pixel, &class) in rgb.chunks_exact_mut(3).zip(&mask.classes).filter(|(_, class)| **class > 0) {
+        for (pixel, &class) in
+            rgb.chunks_exact_mut(3).zip(&mask.classes).filter(|(_, class)| **class > 0)
+        {
             let colour = palette[usize::from(class)];
-            pixel.iter_mut().zip(colour).for_each(|(v, c)| *v = ((u16::from(*v) + u16::from(c)) / 2) as u8);
+            pixel
+                .iter_mut()
+                .zip(colour)
+                .for_each(|(v, c)| *v = ((u16::from(*v) + u16::from(c)) / 2) as u8);
         }
         Ok(Some(image_data_uri(&Image::new(height, width, rgb)?)?))
     }
@@ -186,7 +195,7 @@ impl Explanation<'_> {
         let by_layer = outputs.iter().enumerate();
         let statistics: Vec<Vec<ChannelStatistics>> =
             by_layer.map(|(i, output)| by_channel(output, trace.sides(Id(i))[2])).collect();
-        let shown = selection::channels(trace, &statistics);
+        let shown = selection::channels(trace, &statistics, self.start);
         let channels: Vec<Vec<usize>> =
             shown.iter().map(|shown| shown.iter().map(|(channel, _)| *channel).collect()).collect();
         let store = Store::new(trace, &channels);
@@ -207,6 +216,7 @@ impl Explanation<'_> {
             layers: layers.collect::<Result<_>>()?,
             layout: Layout::new(&trace.model.graph),
             target: self.target(),
+            start: self.start.map(|(layer, channel)| [layer.0, channel]),
             classes: self.classes,
             logits: if trace.logits.shape().len() == 2 { values(&trace.logits) } else { Vec::new() },
             numbers: STANDARD.encode(numbers),
@@ -277,7 +287,8 @@ impl Described<'_> {
         let gradient = trace.gradients[id.0].as_ref().map(values);
         let is_image = sides[0] * sides[1] > 1;
         let map = |values: &[f32]| is_image.then(|| sprite(values, sides, channels)).transpose();
-        let statistics_of = |&(channel, why): &(usize, Why)| Channel { channel, why, statistics: statistics[channel] };
+        let statistics_of =
+            |&(channel, why): &(usize, Why)| Channel { channel, why, statistics: statistics[channel] };
         let mean = statistics.iter().map(|s| s.mean_absolute).sum::<f64>() / statistics.len() as f64;
         Ok(LayerData {
             name: node.name.clone(),
@@ -308,7 +319,9 @@ impl Described<'_> {
             activations: Histogram::of(output, RANGES),
             gradients: gradient.as_ref().map(|gradient| Histogram::of(gradient, RANGES)),
             weights: self.kernel().map(|(kernel, _)| Histogram::of(&kernel, RANGES)),
-            weight_gradients: self.kernel().and_then(|(_, gradient)| Some(Histogram::of(&gradient?, RANGES))),
+            weight_gradients: self
+                .kernel()
+                .and_then(|(_, gradient)| Some(Histogram::of(&gradient?, RANGES))),
             maps: map(output)?,
             gradient_maps: gradient.as_ref().map(|gradient| map(gradient)).transpose()?.flatten(),
             filters: self.filters(input)?,

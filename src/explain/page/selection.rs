@@ -23,6 +23,8 @@ const WEIGHTS: usize = 40_000;
 pub(super) enum Why {
     /// There are no more.
     All,
+    /// Whoever asked for the page asked for it.
+    Asked,
     /// One of the likeliest classes.
     Class,
     /// The channels shown after it are made of it.
@@ -33,14 +35,22 @@ pub(super) enum Why {
     Branch,
 }
 
-/// By layer: the channels that are shown.
-pub(super) fn channels(trace: &Trace, statistics: &[Vec<ChannelStatistics>]) -> Vec<Vec<(usize, Why)>> {
+/// By layer: the channels that are shown, among them one that is asked for.
+pub(super) fn channels(
+    trace: &Trace,
+    statistics: &[Vec<ChannelStatistics>],
+    asked: Option<(Id, usize)>,
+) -> Vec<Vec<(usize, Why)>> {
     let graph = &trace.model.graph;
     let groups = groups(graph);
     let mut shown: Vec<Vec<(usize, Why)>> = vec![Vec::new(); graph.nodes().len()];
     for i in (0..graph.nodes().len()).rev().filter(|&i| groups[i] == i) {
         let members: Vec<usize> = (0..=i).filter(|&j| groups[j] == i).collect();
-        let chosen = choose(trace, &shown, &members, &statistics[i]);
+        let mut chosen = choose(trace, &shown, &members, &statistics[i]);
+        let asked = asked.filter(|(layer, _)| members.contains(&layer.0));
+        if let Some((_, channel)) = asked.filter(|(_, c)| chosen.iter().all(|(known, _)| known != c)) {
+            chosen.insert(0, (channel, Why::Asked));
+        }
         members.into_iter().for_each(|member| shown[member].clone_from(&chosen));
     }
     join_branches(trace, &groups, &mut shown);
@@ -66,7 +76,11 @@ fn groups(graph: &Graph) -> Vec<usize> {
 /// Whether each output channel is made of the same channel of its inputs.
 fn keeps_channels(graph: &Graph, node: &Node) -> bool {
     match node.layer {
-        Layer::Input(_) | Layer::Conv2D(_) | Layer::Dense(_) | Layer::Concatenate | Layer::Reshape(_) => false,
+        Layer::Input(_)
+        | Layer::Conv2D(_)
+        | Layer::Dense(_)
+        | Layer::Concatenate
+        | Layer::Reshape(_) => false,
         Layer::Flatten => {
             let [h, w, _] = sides(&graph.node(node.inputs[0]).output_shape);
             h * w == 1
@@ -247,7 +261,7 @@ mod tests {
             let outputs = trace.outputs.iter().enumerate();
             let statistics: Vec<_> =
                 outputs.map(|(i, output)| by_channel(&values(output), trace.sides(Id(i))[2])).collect();
-            let shown = channels(&trace, &statistics);
+            let shown = channels(&trace, &statistics, Some((Id(2), 13)));
             for (i, node) in model.graph.nodes().iter().enumerate() {
                 assert!(!shown[i].is_empty() && shown[i].len() <= 5 * SHOWN, "{name} {}", node.name);
                 let mut sorted: Vec<usize> = shown[i].iter().map(|(channel, _)| *channel).collect();
@@ -259,6 +273,7 @@ mod tests {
                 }
             }
             assert_eq!(shown[model.graph.output().0][0].0, trace.target.class);
+            assert!(shown[2].iter().any(|(channel, _)| *channel == 13));
         }
     }
 }

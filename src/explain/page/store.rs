@@ -112,7 +112,9 @@ impl Planner<'_> {
     }
 
     fn need_forward(&self, layer: Id, node: &Node, pixel: usize, needs: &mut Needs) {
-        let (Some(&input), [_, width, _]) = (node.inputs.first(), self.trace.sides(layer)) else { return };
+        let (Some(&input), [_, width, _]) = (node.inputs.first(), self.trace.sides(layer)) else {
+            return;
+        };
         let sides = self.trace.sides(input);
         let (y, x) = (pixel / width, pixel % width);
         let taps = || self.windows(input, layer).map_or(Vec::new(), |windows| windows.taps(y, x));
@@ -135,7 +137,8 @@ impl Planner<'_> {
             Layer::UpSampling2D([fy, fx]) => {
                 let rows = &interpolation(sides[0], sides[0] * fy)[y];
                 let columns = &interpolation(sides[1], sides[1] * fx)[x];
-                let pairs = rows.iter().flat_map(|row| columns.iter().map(|column| row.0 * sides[1] + column.0));
+                let pairs =
+                    rows.iter().flat_map(|row| columns.iter().map(|column| row.0 * sides[1] + column.0));
                 needs.add(input, Kind::Values, pairs);
             }
             Layer::Flatten | Layer::Reshape(_) => {
@@ -180,7 +183,11 @@ impl Planner<'_> {
                 };
                 let columns = along(sides[1], fx, x);
                 for row in along(sides[0], fy, y) {
-                    needs.add(reader, Kind::Gradients, columns.iter().map(|column| row * own[1] + column));
+                    needs.add(
+                        reader,
+                        Kind::Gradients,
+                        columns.iter().map(|column| row * own[1] + column),
+                    );
                 }
             }
             _ => {
@@ -230,7 +237,8 @@ impl Store {
         }
         let plan = Planner { trace, shown, readers };
         // A layer's share of the page, until all fit.
-        let shares = [400_000, 250_000, 160_000, 100_000, 70_000, 50_000, 35_000, 25_000, 16_000, 10_000, 0];
+        let shares =
+            [400_000, 250_000, 160_000, 100_000, 70_000, 50_000, 35_000, 25_000, 16_000, 10_000, 0];
         let weights: usize = (0..nodes.len()).map(|i| 4 * parameters(&plan, Id(i))).sum();
         let (mut lattices, mut needs) = (Vec::new(), Needs::default());
         for share in shares {
@@ -275,11 +283,18 @@ impl Collected {
     }
 
     /// Of some pixels of `[H, W, C]` the channels that are wanted.
-    fn kept(&mut self, pixels: &BTreeSet<usize>, all: &[f32], [h, w, c]: [usize; 3], of: &[usize]) -> Kept {
+    fn kept(
+        &mut self,
+        pixels: &BTreeSet<usize>,
+        all: &[f32],
+        [h, w, c]: [usize; 3],
+        of: &[usize],
+    ) -> Kept {
         let complete = pixels.len() == h * w;
         let at = (!complete).then(|| self.part(pixels.iter().map(|&pixel| pixel as f32)));
         let pixels = if all.is_empty() { &BTreeSet::new() } else { pixels };
-        let data = pixels.iter().flat_map(|pixel| of.iter().map(move |channel| all[pixel * c + channel]));
+        let data =
+            pixels.iter().flat_map(|pixel| of.iter().map(move |channel| all[pixel * c + channel]));
         Kept { at, data: self.part(data) }
     }
 
@@ -318,7 +333,8 @@ impl Collected {
         let (shown, &[ref kernel, ref others @ ..]) = (&plan.shown[id.0], &all[..]) else {
             return (None, None, None);
         };
-        let of_shown = |values: &Vec<f32>| shown.iter().map(|&channel| values[channel]).collect::<Vec<_>>();
+        let of_shown =
+            |values: &Vec<f32>| shown.iter().map(|&channel| values[channel]).collect::<Vec<_>>();
         let outputs = plan.trace.sides(id)[2];
         match node.layer {
             Layer::BatchNormalization(_) => {

@@ -42,7 +42,9 @@ impl Trace<'_> {
         for (i, node) in self.model.graph.nodes().iter().enumerate() {
             // (An addition may read one output twice.)
             let times = node.inputs.iter().filter(|&&input| input == layer).count();
-            if times > 0 && let Some(gradient) = self.inner_gradient(Id(i)) {
+            if times > 0
+                && let Some(gradient) = self.inner_gradient(Id(i))
+            {
                 let reader = Reader { trace: self, node, id: Id(i), gradient: &gradient };
                 reader.shares(layer, pixel, times, &mut shares);
             }
@@ -74,7 +76,8 @@ impl Reader<'_> {
             let windows = Windows::of(&node.layer, sides, own);
             windows.map_or(Vec::new(), |windows| windows.outputs(y, x))
         };
-        let number = |place, at: usize| trace.parameter(self.id, place).map_or(0.0, |values| values[at].into());
+        let number =
+            |place, at: usize| trace.parameter(self.id, place).map_or(0.0, |values| values[at].into());
         match node.layer {
             Layer::Conv2D(conv) => {
                 for tap in outputs() {

@@ -57,11 +57,17 @@ impl Trace<'_> {
         let node = self.model.graph.node(layer);
         let Pixel { y, x, channel } = pixel;
         let Some(&input) = node.inputs.first() else {
-            return Err(Error::argument("pixel", format!("`{}` is the image: it is not computed", node.name)));
+            return Err(Error::argument(
+                "pixel",
+                format!("`{}` is the image: it is not computed", node.name),
+            ));
         };
         let sides = self.sides(input);
-        let term = |layer: Id, pixel: Pixel, factor: f64| {
-            Term { layer, pixel, value: self.value(layer, pixel), factor }
+        let term = |layer: Id, pixel: Pixel, factor: f64| Term {
+            layer,
+            pixel,
+            value: self.value(layer, pixel),
+            factor,
         };
         let same = |factor: f64| term(input, pixel, factor);
         let cells = || {
@@ -80,7 +86,8 @@ impl Trace<'_> {
                 let mut terms = Vec::new();
                 for tap in cells() {
                     for c in 0..sides[2] {
-                        let at = ((tap.ky * conv.kernel[1] + tap.kx) * sides[2] + c) * conv.filters + channel;
+                        let at =
+                            ((tap.ky * conv.kernel[1] + tap.kx) * sides[2] + c) * conv.filters + channel;
                         terms.push(term(input, Pixel::new(tap.y, tap.x, c), number(0, at)?));
                     }
                 }
@@ -95,8 +102,9 @@ impl Trace<'_> {
                 (terms, bias(conv.use_bias)?)
             }
             Layer::Dense(dense) => {
-                let terms = (0..sides[2])
-                    .map(|i| Ok(term(input, Pixel::new(0, 0, i), number(0, i * dense.units + channel)?)));
+                let terms = (0..sides[2]).map(|i| {
+                    Ok(term(input, Pixel::new(0, 0, i), number(0, i * dense.units + channel)?))
+                });
                 (terms.collect::<Result<_>>()?, bias(dense.use_bias)?)
             }
             Layer::BatchNormalization(norm) => {
@@ -109,7 +117,8 @@ impl Trace<'_> {
                 let pixels = cells().into_iter().map(|tap| Pixel::new(tap.y, tap.x, channel));
                 let mut terms: Vec<Term> = pixels.map(|pixel| term(input, pixel, 0.0)).collect();
                 // Of equal ones the first wins.
-                let best = (0..terms.len()).reduce(|a, b| if terms[b].value > terms[a].value { b } else { a });
+                let best =
+                    (0..terms.len()).reduce(|a, b| if terms[b].value > terms[a].value { b } else { a });
                 best.into_iter().for_each(|best| terms[best].factor = 1.0);
                 (terms, 0.0)
             }
@@ -120,7 +129,8 @@ impl Trace<'_> {
                 (pixels.map(|pixel| term(input, pixel, share)).collect(), 0.0)
             }
             Layer::ZeroPadding2D([[top, _], [left, _]]) => {
-                let inside = |i: usize, before: usize, side: usize| i.checked_sub(before).filter(|&i| i < side);
+                let inside =
+                    |i: usize, before: usize, side: usize| i.checked_sub(before).filter(|&i| i < side);
                 let at = inside(y, top, sides[0]).zip(inside(x, left, sides[1]));
                 (at.map(|(y, x)| term(input, Pixel::new(y, x, channel), 1.0)).into_iter().collect(), 0.0)
             }
@@ -128,7 +138,8 @@ impl Trace<'_> {
                 let rows = &interpolation(sides[0], sides[0] * fy)[y];
                 let columns = &interpolation(sides[1], sides[1] * fx)[x];
                 let pairs = rows.iter().flat_map(|row| columns.iter().map(move |column| (row, column)));
-                let terms = pairs.map(|(&(y, a), &(x, b))| term(input, Pixel::new(y, x, channel), a * b));
+                let terms =
+                    pairs.map(|(&(y, a), &(x, b))| term(input, Pixel::new(y, x, channel), a * b));
                 (terms.collect(), 0.0)
             }
             Layer::Flatten | Layer::Reshape(_) => {

@@ -61,7 +61,9 @@ impl Trace<'_> {
     pub fn value(&self, layer: Id, pixel: Pixel) -> f64 {
         let output = &self.outputs[layer.0];
         let offset = pixel.offset(self.sides(layer));
-        output.as_slice::<f32>().map_or_else(|| output.to_vec_f64()[offset], |values| values[offset].into())
+        output
+            .as_slice::<f32>()
+            .map_or_else(|| output.to_vec_f64()[offset], |values| values[offset].into())
     }
 
     fn check(&self, layer: Id, pixel: Pixel) -> Result<()> {

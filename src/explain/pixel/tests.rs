@@ -12,7 +12,9 @@ use crate::tensor::Tensor;
 /// Parameters that are not the initializers' zeros and ones: biases, and statistics that differ.
 fn model(graph: Graph) -> Model {
     Model::with(graph, |path, shape, initializer| match path.rsplit('/').next() {
-        Some("bias" | "beta" | "moving_mean") => Tensor::rand_uniform(shape, -0.5, 0.5, path.len() as u64),
+        Some("bias" | "beta" | "moving_mean") => {
+            Tensor::rand_uniform(shape, -0.5, 0.5, path.len() as u64)
+        }
         Some("gamma" | "moving_variance") => Tensor::rand_uniform(shape, 0.5, 1.5, path.len() as u64),
         _ => initializer.fill(shape, 5, path),
     })
@@ -47,7 +49,8 @@ fn check(model: &Model, side: usize) {
                 continue;
             }
             let made = trace.computation(id, pixel).unwrap();
-            let size: f64 = made.terms.iter().map(|t| (t.value * t.factor).abs()).sum::<f64>() + made.bias.abs();
+            let size: f64 =
+                made.terms.iter().map(|t| (t.value * t.factor).abs()).sum::<f64>() + made.bias.abs();
             let off = (made.value - made.engine).abs();
             assert!(off <= 1e-5 * size + 1e-7, "{place}: {} {} of {size}", made.value, made.engine);
             numbers += usize::from(made.engine != 0.0);
@@ -93,7 +96,8 @@ fn whole_networks_are_what_the_engine_computes() {
 #[test]
 fn a_softmax_layer_of_its_own_and_a_mean_over_the_image_are_what_the_engine_computes() {
     let mut g = Graph::new("softmax", "input", [6, 6, 3]);
-    let layers = [Layer::conv2d(5, 3), Layer::GlobalAveragePooling2D, Layer::Activation(Activation::Softmax)];
+    let layers =
+        [Layer::conv2d(5, 3), Layer::GlobalAveragePooling2D, Layer::Activation(Activation::Softmax)];
     g.chain(g.input(), layers).unwrap();
     let model = model(g);
     let x = Tensor::rand_uniform([1, 6, 6, 3], -1.0, 1.0, 7);

@@ -86,7 +86,10 @@ impl Windows {
 
     fn each_tap(&self, tap: impl Fn(usize, usize) -> Option<Tap>) -> Vec<Tap> {
         let [kh, kw] = self.kernel;
-        (0..kh).flat_map(|ky| (0..kw).map(move |kx| (ky, kx))).filter_map(|(ky, kx)| tap(ky, kx)).collect()
+        (0..kh)
+            .flat_map(|ky| (0..kw).map(move |kx| (ky, kx)))
+            .filter_map(|(ky, kx)| tap(ky, kx))
+            .collect()
     }
 }
 
