@@ -84,9 +84,9 @@
 //! [`autograd`] (the tape), [`ops`] (one module an operator: formula, reference, fast kernel, gradient,
 //! cases), [`backend`] (what the kernels share), [`nn`] and [`models`] (networks as named layers),
 //! [`losses`], [`optimizers`], [`data`], `train` (feature `checkpoint`), `weights` (feature `weights`),
-//! [`predict`], [`eval`], [`attack`]. The rest serves these: [`error`], [`device`], [`activation`],
-//! [`random`], [`files`], test inputs in [`cases`]; `bench` and `report` measure and draw, and [`ladder`]
-//! has each kernel's simpler forms, from three loops on.
+//! [`predict`], [`eval`], [`attack`], `explain` (feature `report`). The rest serves these: [`error`],
+//! [`device`], [`activation`], [`random`], [`files`], test inputs in [`cases`]; `bench` and `report` measure
+//! and draw, and [`ladder`] has each kernel's simpler forms, from three loops on.
 
 pub mod activation;
 pub mod attack;
@@ -100,6 +100,7 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod eval;
+#[cfg(feature = "report")]
 pub mod explain;
 pub mod files;
 pub mod ladder;

@@ -8,8 +8,7 @@ use crate::nn::{Graph, Id};
 use std::collections::HashSet;
 
 /// A drawing: places of layers, and edges between them.
-#[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "report", derive(serde::Serialize))]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Layout {
     /// By layer: its lane, from the left, and its row, from the top.
     pub nodes: Vec<[usize; 2]>,
@@ -22,8 +21,7 @@ pub struct Layout {
 }
 
 /// From a layer to one that reads it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "report", derive(serde::Serialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Edge {
     /// The layer that is read.
     pub from: usize,

@@ -3,8 +3,7 @@
 use std::ops::Range;
 
 /// Statistics of one channel of a feature map.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "report", derive(serde::Serialize))]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct ChannelStatistics {
     /// The mean.
     pub mean: f64,
@@ -50,8 +49,7 @@ pub fn by_channel(values: &[f32], channels: usize) -> Vec<ChannelStatistics> {
 }
 
 /// How often numbers fall into each of equal ranges.
-#[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "report", derive(serde::Serialize))]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Histogram {
     /// The smallest number.
     pub low: f64,

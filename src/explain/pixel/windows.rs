@@ -4,8 +4,7 @@ use crate::nn::layers::Layer;
 use crate::ops::{Method, Padding, PoolOptions, span};
 
 /// The windows of a convolution or a pool: `[y, x]` on each axis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "report", derive(serde::Serialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Windows {
     /// Taps a window.
     pub kernel: [usize; 2],
