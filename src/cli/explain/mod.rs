@@ -7,7 +7,7 @@ use super::device;
 use atrous::data::Image;
 use atrous::data::image::fit;
 use atrous::data::image_files::read_image;
-use atrous::explain::page::{Explanation, likeliest};
+use atrous::explain::page::{Analyses, Explanation, likeliest};
 use atrous::explain::pixel::Pixel;
 use atrous::explain::{Target, Trace};
 use atrous::files::{check_writable, explain, write_atomically};
@@ -37,12 +37,15 @@ pub struct Explain {
     /// pixels, the one that most are given, background aside]
     #[arg(long, value_name = "CLASS")]
     class: Option<String>,
-    /// Open the page with this channel, whether it is among the shown ones or not
+    /// Open the page with this channel, and make an image that it answers to (gradient ascent)
     #[arg(long, value_name = "LAYER:CHANNEL")]
     channel: Option<String>,
     /// Print how a number was computed, and where its gradient came from
     #[arg(long, value_name = "LAYER:CHANNEL:Y:X")]
     pixel: Option<String>,
+    /// Leave out what takes more passes than one: attributions, receptive fields, branches, the attack
+    #[arg(long)]
+    quick: bool,
     /// Folder for explain.html
     #[arg(long, value_name = "DIR", default_value = "explain")]
     out: PathBuf,
@@ -82,6 +85,17 @@ impl Explain {
         if let Some((layer, pixel)) = pixel {
             print!("{}", table::computation(&trace, layer, pixel)?);
         }
+        let analyses = Analyses {
+            trace: &trace,
+            x: &x,
+            image: &seen,
+            preprocess: network.preprocess,
+            classes: &network.classes,
+        };
+        let mut sections = if self.quick { Vec::new() } else { analyses.sections()? };
+        if let Some((layer, channel)) = start {
+            sections.insert(0, analyses.visualized(&graph.node(layer).name, channel)?);
+        }
         let html = Explanation {
             trace: &trace,
             image: &seen,
@@ -89,7 +103,7 @@ impl Explain {
             classes: &network.classes,
             device: device(),
             start,
-            sections: Vec::new(),
+            sections,
         };
         write(&page, &html.render()?, began)
     }

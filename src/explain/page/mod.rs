@@ -3,9 +3,12 @@
 //! The page has data (`Data`, below) and a script that draws it; the script computes pixels again from the
 //! numbers that [`store`] chose. Where the reader is stands in the address: `#layer=NAME&channel=3&y=5&x=7`.
 
+mod analyses;
 mod maps;
 mod selection;
 mod store;
+
+pub use analyses::{Analyses, Section};
 
 use super::layout::Layout;
 use super::pixel::Windows;
@@ -55,7 +58,7 @@ pub struct Explanation<'a> {
     /// The layer and channel that the page opens with; else the explained logit.
     pub start: Option<(Id, usize)>,
     /// Further sections, after the network: anchor, heading, body.
-    pub sections: Vec<(&'static str, String, Markup)>,
+    pub sections: Vec<Section>,
 }
 
 /// A class and how likely it is.
@@ -175,18 +178,7 @@ impl Explanation<'_> {
         let &[_, height, width, _] = &self.trace.logits.shape()[..] else { return Ok(None) };
         let classes = winners(&self.trace.logits).into_iter().map(|class| class as u8).collect();
         let mask = Mask { height, width, classes };
-        let palette = crate::data::image_files::voc_palette();
-        let mut rgb = self.image.rgb.clone();
-        for (pixel, &class) in
-            rgb.chunks_exact_mut(3).zip(&mask.classes).filter(|(_, class)| **class > 0)
-        {
-            let colour = palette[usize::from(class)];
-            pixel
-                .iter_mut()
-                .zip(colour)
-                .for_each(|(v, c)| *v = ((u16::from(*v) + u16::from(c)) / 2) as u8);
-        }
-        Ok(Some(image_data_uri(&Image::new(height, width, rgb)?)?))
+        Ok(Some(image_data_uri(&masked(self.image, &mask)?)?))
     }
 
     fn data(&self) -> Result<Data<'_>> {
@@ -222,6 +214,20 @@ impl Explanation<'_> {
             numbers: STANDARD.encode(numbers),
         })
     }
+}
+
+/// A mask over its image, in VOC's colours; what is background stays as it is.
+fn masked(image: &Image, mask: &Mask) -> Result<Image> {
+    let palette = crate::data::image_files::voc_palette();
+    let mut rgb = image.rgb.clone();
+    for (pixel, &class) in rgb.chunks_exact_mut(3).zip(&mask.classes).filter(|(_, class)| **class > 0) {
+        let colour = palette[usize::from(class)];
+        pixel
+            .iter_mut()
+            .zip(colour)
+            .for_each(|(v, c)| *v = ((u16::from(*v) + 2 * u16::from(c)) / 3) as u8);
+    }
+    Image::new(mask.height, mask.width, rgb)
 }
 
 #[derive(Serialize)]

@@ -86,7 +86,17 @@ const explorer = () => {
   fit();
 };
 
+// The attack's slider shows the frame of its ε.
+const slider = () => {
+  const frames = [...document.querySelectorAll(".frame")], range = element("epsilon");
+  range?.addEventListener("input", () => {
+    frames.forEach((frame, i) => { frame.hidden = i !== +range.value; });
+    element("epsilon-now").textContent = frames[range.value].dataset.epsilon;
+  });
+};
+
 read();
 explorer();
+slider();
 listen();
 draw();
