@@ -1,8 +1,8 @@
-//! Sections of the page that need more passes than one: attributions, receptive fields, an attack's sweep, the
-//! branches of an atrous pyramid, a channel's visualisation.
+//! Sections of the page that need more passes than one: attributions, receptive fields, an attack's sweep,
+//! the branches of an atrous pyramid, a channel's visualisation.
 //!
-//! How many passes each takes follows from the network's FLOPs, so that the page is there in seconds; and never
-//! from a clock, so that it is the same page on every machine.
+//! How many passes each takes follows from the network's FLOPs, so that the page is there in seconds; and
+//! never from a clock, so that it is the same page on every machine.
 
 use crate::attack::{Images, Network};
 use crate::data::image::Preprocess;
@@ -244,21 +244,17 @@ impl Analyses<'_> {
             let mut map = overlay(&field, ColourMap::Inferno, self.image, 0.75)?;
             let [rows, columns] = pixel_field(graph, &node.name, pixel)?;
             frame(&mut map, [rows.start, rows.end, columns.start, columns.end]);
+            let (rows, columns, side) = (rows.len(), columns.len(), effective_size(&field));
             let note = format!(
-                "Frame: {} × {} pixels that ({}, {}) can see. Bright: those that it listens to, about {:.0} × {:.0}.",
-                rows.len(),
-                columns.len(),
-                pixel[0],
-                pixel[1],
-                effective_size(&field),
-                effective_size(&field),
+                "({}, {}) can see {rows} × {columns} pixels, the frame; it listens to about {side:.0} × {side:.0}.",
+                pixel[0], pixel[1]
             );
             figures.push(Figure::new(&map, &node.name, note)?);
         }
         let paragraphs = vec![
-            "What the middle pixel of a feature map can see of the image, which follows from windows and strides \
-             alone; and what it listens to: its gradient by each pixel of the image, which is brightest in the \
-             middle and far smaller."
+            "What the middle pixel of a feature map can see of the image, which follows from windows and \
+             strides alone; and what it listens to: its gradient by each pixel of the image, which is brightest \
+             in the middle and far smaller."
                 .to_string(),
         ];
         let rows = vec![Row { heading: String::new(), figures }];
@@ -355,7 +351,7 @@ impl Analyses<'_> {
         );
         let figures = vec![Figure::new(&seen.image, format!("{layer}, channel {channel}"), note)?];
         let paragraphs = vec![
-            "An image made for this channel: from noise, step by step up the channel's gradient by the pixels."
+            "An image made for this channel: from noise, step by step up its gradient by the pixels."
                 .to_string(),
         ];
         let rows = vec![Row { heading: String::new(), figures }];

@@ -30,11 +30,13 @@ const PREDICTION: &str = include_str!("prediction.html");
 const NETWORK: &str = include_str!("network.html");
 const CSS: &str = include_str!("page.css");
 /// The script, in the order in which its parts need each other.
-const SCRIPTS: [&str; 5] = [
+const SCRIPTS: [&str; 7] = [
     include_str!("numbers.js"),
     include_str!("computation.js"),
     include_str!("drawing.js"),
-    include_str!("page.js"),
+    include_str!("state.js"),
+    include_str!("pixel.js"),
+    include_str!("detail.js"),
     include_str!("panes.js"),
 ];
 
@@ -150,7 +152,7 @@ impl Explanation<'_> {
         let data = self.data()?;
         let title = format!("{}: what {} sees", self.name, graph.name);
         let subtitle = format!(
-            "{} layers, {} parameters, {:.2} GFLOP forward. Every number of every layer, forward and backward.",
+            "{} layers, {} parameters, {:.2} GFLOP forward: every layer's numbers, forward and backward.",
             graph.nodes().len(),
             graph.cost().parameters,
             graph.cost().flops as f64 / 1e9,

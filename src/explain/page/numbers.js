@@ -31,7 +31,8 @@ const keptRow = (kept, pixel) => {
 
 // A number of a shown channel, and one of any channel.
 const ofShown = (layer, kept, pixel, channel) => {
-  const row = keptRow(kept, pixel), place = layer.place.get(channel);
+  const row = keptRow(kept, pixel),
+    place = layer.place.get(channel);
   if (row === undefined || place === undefined) return undefined;
   const at = row * layer.channels.length + place;
   return at < kept.data[1] ? numbers[kept.data[0] + at] : undefined;
@@ -45,13 +46,15 @@ const ofAny = (layer, kept, pixel, channel) => {
 
 // What the engine computed at a pixel `y · width + x`, and the target's gradient by it.
 const valueAt = (layer, pixel, channel) =>
-  ofAny(layer, layer.numbers.wide_values, pixel, channel) ?? ofShown(layer, layer.numbers.values, pixel, channel);
+  ofAny(layer, layer.numbers.wide_values, pixel, channel) ??
+  ofShown(layer, layer.numbers.values, pixel, channel);
 const gradientAt = (layer, pixel, channel) => ofShown(layer, layer.numbers.gradients, pixel, channel);
 // Before the layer's own activation.
-const innerGradientAt = (layer, pixel, channel) => ofAny(layer, layer.numbers.wide_gradients, pixel, channel);
+const innerGradientAt = (layer, pixel, channel) =>
+  ofAny(layer, layer.numbers.wide_gradients, pixel, channel);
 
 // Pixels that can be looked into.
-const pixelsOf = (layer) => layer.lattice ??= Array.from(part(layer.numbers.pixels));
+const pixelsOf = (layer) => (layer.lattice ??= Array.from(part(layer.numbers.pixels)));
 const isComplete = (layer) => pixelsOf(layer).length === layer.sides[0] * layer.sides[1];
 const nearestPixel = (layer, y, x) => {
   const width = layer.sides[1];

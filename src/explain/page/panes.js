@@ -13,7 +13,8 @@ const explorer = () => {
   graph.innerHTML = graphSvg();
   list.innerHTML = listHtml();
 
-  const svg = graph.querySelector("svg"), full = [svg.viewBox.baseVal.width, svg.viewBox.baseVal.height];
+  const svg = graph.querySelector("svg"),
+    full = [svg.viewBox.baseVal.width, svg.viewBox.baseVal.height];
   let zoom = 1;
   // Zooms so that what is at a place of the pane stays there.
   const zoomTo = (wanted, x = graph.clientWidth / 2, y = graph.clientHeight / 2) => {
@@ -28,17 +29,26 @@ const explorer = () => {
   const fit = () => zoomTo(Math.min(1, (graph.clientWidth - 4) / full[0]));
   element("zoom-in").addEventListener("click", () => zoomTo(zoom * 1.3));
   element("zoom-out").addEventListener("click", () => zoomTo(zoom / 1.3));
-  element("zoom-fit").addEventListener("click", () => { fit(); reveal(); });
-  graph.addEventListener("wheel", (event) => {
-    if (!event.ctrlKey && !event.metaKey) return;
-    event.preventDefault();
-    const box = graph.getBoundingClientRect();
-    zoomTo(zoom * Math.exp(-event.deltaY / 300), event.clientX - box.left, event.clientY - box.top);
-  }, { passive: false });
+  element("zoom-fit").addEventListener("click", () => {
+    fit();
+    reveal();
+  });
+  graph.addEventListener(
+    "wheel",
+    (event) => {
+      if (!event.ctrlKey && !event.metaKey) return;
+      event.preventDefault();
+      const box = graph.getBoundingClientRect();
+      zoomTo(zoom * Math.exp(-event.deltaY / 300), event.clientX - box.left, event.clientY - box.top);
+    },
+    { passive: false },
+  );
 
-  let held = null, moved = false;
+  let held = null,
+    moved = false;
   graph.addEventListener("pointerdown", (event) => {
-    if (event.pointerType === "mouse") held = [event.clientX, event.clientY, graph.scrollLeft, graph.scrollTop];
+    if (event.pointerType === "mouse")
+      held = [event.clientX, event.clientY, graph.scrollLeft, graph.scrollTop];
     moved = false;
   });
   addEventListener("pointermove", (event) => {
@@ -47,7 +57,9 @@ const explorer = () => {
     moved ||= Math.hypot(dx, dy) > 4;
     [graph.scrollLeft, graph.scrollTop] = [held[2] - dx, held[3] - dy];
   });
-  addEventListener("pointerup", () => { held = null; });
+  addEventListener("pointerup", () => {
+    held = null;
+  });
 
   for (const pane of [graph, list]) {
     pane.addEventListener("click", (event) => {
@@ -56,7 +68,10 @@ const explorer = () => {
     });
   }
 
-  const tabs = [[element("tab-graph"), graph], [element("tab-list"), list]];
+  const tabs = [
+    [element("tab-graph"), graph],
+    [element("tab-list"), list],
+  ];
   const show = (chosen) => {
     for (const [tab, pane] of tabs) {
       tab.setAttribute("aria-selected", pane === chosen);
@@ -79,7 +94,8 @@ const explorer = () => {
     }
   });
   search.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && found.length) go({ layer: found.find((i) => i > state.layer) ?? found[0] });
+    if (event.key === "Enter" && found.length)
+      go({ layer: found.find((i) => i > state.layer) ?? found[0] });
     if (event.key === "Escape") search.blur();
   });
 
@@ -88,9 +104,12 @@ const explorer = () => {
 
 // The attack's slider shows the frame of its ε.
 const slider = () => {
-  const frames = [...document.querySelectorAll(".frame")], range = element("epsilon");
+  const frames = [...document.querySelectorAll(".frame")],
+    range = element("epsilon");
   range?.addEventListener("input", () => {
-    frames.forEach((frame, i) => { frame.hidden = i !== +range.value; });
+    frames.forEach((frame, i) => {
+      frame.hidden = i !== +range.value;
+    });
     element("epsilon-now").textContent = frames[range.value].dataset.epsilon;
   });
 };

@@ -1,9 +1,9 @@
 //! Which channels and which pixels of a layer a page has the numbers of: all would be gigabytes.
 //!
 //! Layers that keep channels apart (batch norms, activations, depthwise convolutions, pools, additions) show
-//! the same channels as the layer before them, so that a number can be followed through them. Half of a layer's
-//! channels are those that the channels shown after it are made of most, Σ |weight| · mean |x|: so there is a way
-//! back from the logit to the image. The others are the most active.
+//! the same channels as the layer before them, so that a number can be followed through them. Half of a
+//! layer's channels are those that the channels shown after it are made of most, Σ |weight| · mean |x|: so
+//! there is a way back from the logit to the image. The others are the most active.
 
 use crate::explain::pixel::Pixel;
 use crate::explain::statistics::ChannelStatistics;
