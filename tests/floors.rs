@@ -37,6 +37,7 @@ const FLOORS: &[&str] = &[
     "predict",
     "attack",
     "report",
+    "explain",
     "ladder",
     "bench",
     "profile",

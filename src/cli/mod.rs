@@ -11,6 +11,7 @@ mod data;
 mod demo;
 mod doctor;
 mod evaluate;
+mod explain;
 mod options;
 mod predict;
 mod profile;
@@ -41,6 +42,7 @@ Examples:
   atrous evaluate --data voc --checkpoint result
   atrous predict --data voc --checkpoint result --out submission.csv
   atrous attack --data voc --checkpoint result --epsilon 8/255
+  atrous explain cat.jpg --checkpoint result/classify
   atrous summary alexnet"
 )]
 pub struct Cli {
@@ -89,6 +91,8 @@ enum Command {
     Report(report::Report),
     /// Put runs side by side: settings that differ, scores, curves, classes
     Compare(report::Compare),
+    /// Show what a network computed for one picture, and why, down to every number: one HTML page
+    Explain(explain::Explain),
     /// Time operators, networks, or an operator's kernels from the naive one to the one that runs
     Bench(bench::Bench),
     /// Time each step of a network, forward and backward, beside the machine's limits
@@ -169,6 +173,7 @@ fn command(command: Command) -> Result<()> {
         Command::Attack(command) => command.run(),
         Command::Report(command) => command.run(),
         Command::Compare(command) => command.run(),
+        Command::Explain(command) => command.run(),
         Command::Bench(command) => command.run(device()),
         Command::Profile(command) => command.run(),
         Command::Doctor(_) => Ok(()),

@@ -116,7 +116,7 @@ impl Segmenter {
         let scores = self.scores(image)?;
         let averaged = self.options.views() > 1;
         let probabilities = if averaged { scores.clone() } else { no_grad(|| softmax(&scores))? };
-        let rows = probabilities.values::<f32>().chunks_exact(scores.shape().last_axis());
+        let rows = probabilities.values::<f32>().chunks_exact(scores.shape().last_length());
         // (A mean of probabilities may be 1 and a last digit.)
         let most = rows.map(|row| row.iter().copied().fold(0.0, f32::max).min(1.0)).collect();
         Ok((arg_max_of(&scores)?, Some(most)))

@@ -105,8 +105,8 @@ pub fn write_jpeg(path: impl AsRef<Path>, image: &Image) -> Result<()> {
     write_atomically(path, |file| file.write_all(&bytes))
 }
 
-/// The bytes of a JPEG in which every pixel keeps its colour (4:4:4), of a quality of 1 to 100; says why where
-/// an image is none that a JPEG holds.
+/// The bytes of a JPEG in which every pixel keeps its colour (4:4:4), of a quality of 1 to 100; says why
+/// where an image is none that a JPEG holds.
 pub(crate) fn encode_jpeg(image: &Image, quality: u8) -> Result<Vec<u8>, String> {
     let Image { height, width, .. } = *image;
     jpeg_holds(height, width)?;
