@@ -139,7 +139,32 @@ pub use device::Device;
 pub use error::{Error, Result};
 pub use tensor::{DType, Shape, Tensor};
 
-/// The Rust blocks of the book's first chapter (`docs/`) compile and run.
+/// The book's programs compile and run, page by page.
 #[cfg(doctest)]
-#[doc = include_str!("../docs/01-the-core.md")]
-struct Book;
+mod book {
+    macro_rules! pages {
+        ($($name:ident: $page:literal)*) => {
+            $(#[doc = include_str!(concat!("../docs/", $page))] struct $name;)*
+        };
+    }
+
+    pages! {
+        Core: "01-the-core.md"
+        Tensor: "02-a-tensor.md"
+        Autograd: "03-autograd.md"
+        Convolution: "04-convolution-three-ways.md"
+        Gradients: "05-the-gradient-of-everything.md"
+        BatchNorm: "06-batch-norm-twice.md"
+        Depthwise: "07-depthwise-and-atrous.md"
+        Memory: "08-memory-and-the-cpu-ladder.md"
+        Winograd: "09-winograd.md"
+        Graphs: "10-graphs-and-fusion.md"
+        Data: "11-data.md"
+        Training: "12-training.md"
+        Networks: "13-the-networks.md"
+        Masks: "14-masks.md"
+        Scores: "15-scores-and-chance.md"
+        Measuring: "19-measuring-honestly.md"
+        Operator: "20-adding-an-operator.md"
+    }
+}
