@@ -9,13 +9,15 @@ use crate::backend::cpu::simd::{self, Isa};
 use crate::backend::cpu::threads;
 use crate::device::Device;
 use crate::error::names;
+use crate::spans;
 use std::cell::Cell;
 
-/// The precision of the operands of a CUDA device's matrix products (convolutions and dense layers), as
-/// PyTorch's `set_float32_matmul_precision`. Values are stored, and sums are made, in f32 whatever the
-/// precision; so are batch norms' statistics, losses and weights. On the CPU it changes nothing: there,
-/// tensors are multiplied in their own type. (PyTorch's `highest`, `high` and `medium` are F32, Tf32 and
-/// Bf16.)
+/// The precision of the operands of a CUDA device's matrix products (`conv2d`, `dense`, `matmul`), as
+/// PyTorch's `set_float32_matmul_precision`. Computed in F32 whatever it is: depthwise convolutions, and the
+/// forward pass of a convolution of fewer than 16 channels (a network's first) whose kernel is not 1×1.
+/// Values are stored, and sums are made, in f32 whatever the precision; so are batch norms' statistics,
+/// losses and weights. On the CPU it changes nothing: there, tensors are multiplied in their own type.
+/// (PyTorch's `highest`, `high` and `medium` are F32, Tf32 and Bf16.)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// Operands of 24 bits of significand (23 stored), on the CUDA cores.
@@ -41,7 +43,8 @@ pub(crate) struct Context {
     pub fast_math: bool,
     pub precision: Precision,
     /// The side of the square tiles of the result, one a thread block, that a device's convolutions compute,
-    /// 64 or 128; None: what suits the convolution's shape.
+    /// 64 or 128
+    /// ([`with_conv_tile`]); None: what suits the convolution's shape.
     pub conv_tile: Option<usize>,
 }
 
@@ -131,10 +134,11 @@ pub fn with_precision<R>(precision: Precision, f: impl FnOnce() -> R) -> R {
 }
 
 /// Runs `f` with a device's convolutions computed in tiles of `size` × `size` of the result, whatever suits
-/// their shapes: for tests and benchmarks.
+/// their shapes: for tests and benchmarks. (A forward pass of fewer than 16 channels whose kernel is not 1×1
+/// has tiles of 64 whatever is asked.)
 ///
 /// # Panics
-/// Where `size` is neither 64 nor 128: there are no other kernels.
+/// Where `size` is neither 64 nor 128: kernels have no other tiles.
 pub fn with_conv_tile<R>(size: usize, f: impl FnOnce() -> R) -> R {
     assert!([64, 128].contains(&size), "expected tiles of 64 or 128, got {size}");
     Context { conv_tile: Some(size), ..Context::current() }.scope(f)
@@ -147,8 +151,8 @@ pub(crate) fn on_threads<R: Send>(device: Device, f: impl FnOnce() -> R + Send) 
     if device != Device::Cpu {
         return f();
     }
-    let context = Context::current();
-    threads::enter(|| context.scope(f))
+    let (context, recorder) = (Context::current(), spans::current());
+    threads::enter(|| spans::record(recorder, || context.scope(f)))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! One error type, whose text says what was expected, what came, and where.
 //!
-//! (Memory that is not there is no `Error` but a panic, [`crate::pool::OutOfMemory`].)
+//! (The CPU's memory that is not there is no `Error` but a panic, [`crate::pool::OutOfMemory`]; a GPU's is an
+//! [`Error::Device`].)
 
 use std::borrow::Cow;
 use std::fmt;

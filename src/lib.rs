@@ -89,12 +89,13 @@
 //! formula, reference, which is the plain loops that the kernel is tested against, fast kernel, gradient,
 //! cases, which are the inputs it is tested on), [`backend`] (what the kernels share), [`nn`] and [`models`]
 //! (networks as named layers), [`losses`], [`optimizers`], [`data`], `train` (feature `checkpoint`),
-//! `weights` (feature `weights`), [`predict`], [`eval`], [`attack`]. The rest serves these: [`error`],
-//! [`device`], [`activation`], [`random`], [`files`], test inputs in [`cases`]; `bench` and `report` measure
-//! and draw, and [`ladder`] has each kernel's simpler forms, from three loops on. ([`context`] and
-//! [`autograd`] borrow three names from [`backend`]: `Isa`, which vector instructions run, `threads::enter`,
-//! which runs a closure on rayon's threads, and `accumulate`, the sum of two gradients; take them at their
-//! word the first time.)
+//! `weights` (feature `weights`), [`predict`], [`eval`], [`attack`], `explain` (feature `report`). The rest
+//! serves these: [`error`], [`device`], [`activation`], [`random`], [`files`], test inputs in [`cases`];
+//! `bench`, `profile` and `report` measure and draw, and [`ladder`] has each kernel's simpler forms, from
+//! three loops on. ([`context`] and [`autograd`] borrow a few names from [`backend`]: `Isa`, which vector
+//! instructions run, `simd::default`, those that run where none are asked for, `threads::enter`, which runs
+//! a closure on rayon's threads, `accumulate`, the sum of two gradients, and the methods `ones_like`,
+//! `to_dense` and `into_dense`; take them at their word the first time.)
 //!
 //! # Features
 //!
@@ -115,6 +116,8 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod eval;
+#[cfg(feature = "report")]
+pub mod explain;
 pub mod files;
 pub mod ladder;
 pub mod losses;
@@ -125,9 +128,13 @@ pub mod optimizers;
 pub mod pool;
 pub mod predict;
 pub mod prelude;
+#[cfg(all(feature = "checkpoint", feature = "report"))]
+pub mod profile;
 pub mod random;
 #[cfg(feature = "report")]
 pub mod report;
+#[cfg_attr(not(all(feature = "checkpoint", feature = "report")), allow(dead_code))] // `profile` records.
+mod spans;
 pub mod tensor;
 #[cfg(feature = "checkpoint")]
 pub mod train;

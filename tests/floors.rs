@@ -15,6 +15,7 @@ const FLOORS: &[&str] = &[
     "random",
     "files",
     "pool",
+    "spans",
     "tensor",
     "backend::cpu::simd",
     "backend::cpu::threads",
@@ -36,8 +37,10 @@ const FLOORS: &[&str] = &[
     "predict",
     "attack",
     "report",
+    "explain",
     "ladder",
     "bench",
+    "profile",
     "prelude",
 ];
 

@@ -105,7 +105,7 @@ mod tests {
     use super::*;
     use crate::ops::{mul, scale, sum};
 
-    /// c · a · b, with a gradient with respect to b that is `by_b` times what it should be, or of another
+    /// a · b, with a gradient with respect to b that is `by_b` times what it should be, or of another
     /// shape.
     struct Product {
         by_b: f64,

@@ -63,7 +63,8 @@ impl Tensor {
     ///
     /// # Panics
     /// Where lengths are no shape ([`Shape::checked`] has an error then); with [`crate::pool::OutOfMemory`]
-    /// where there is no memory for so many elements, as everything that makes tensors.
+    /// where there is no memory for so many elements, as everything that makes tensors in the
+    /// CPU's memory.
     ///
     /// ```
     /// # use atrous::prelude::*;

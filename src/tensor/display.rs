@@ -1,7 +1,8 @@
 //! Tensors as text: NumPy's layout with 4 digits (`np.set_printoptions(precision=4)`).
 //!
 //! Rows stand under each other and columns are aligned; numbers have at most four digits after the point
-//! (`{:.2}` asks for two) and no zeros at their end; all are written with an exponent where the absolute
+//! (`{:.2}` asks for two) and no zeros at their end (but with exponents as many digits as the one that needs
+//! most); all are written with an exponent where the absolute
 //! value of one (zeros aside) is 10⁸ or more, below 10⁻⁴, or more than a thousand times that of another.
 //! `nan` and `inf` are right-aligned with the numbers' last digits. Of more than a thousand elements the
 //! first and last three of each axis are shown, and without elements it is `[]`, however long the other axes

@@ -283,8 +283,8 @@ impl Tensor {
     /// A leaf of the tape with these values, f32 or f64, in shared memory: [`Tensor::backward`] gives a
     /// gradient with respect to it. Each call makes another leaf; clones of one are the same leaf. `self`
     /// stays as it is, and what it was made of is not reached through the leaf. (A leaf of u8 is not
-    /// refused, but gets no gradient: operators only hand u8 on, as `reshape`, or read class labels from
-    /// it.)
+    /// refused, but no f32 or f64 loss gives it a gradient: operators only hand u8 on, as `reshape`, or read
+    /// class labels from it.)
     ///
     /// ```
     /// # use atrous::prelude::*;

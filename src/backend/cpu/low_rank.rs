@@ -78,7 +78,8 @@ mod tests {
                 for range in [0..7, 5..40, 100..201, 201..201] {
                     let mut some = vec![f32::NAN; range.len() * 37];
                     rows(&factors, isa, range.start, &mut some);
-                    // Rows alone do not make the whole (which later rounds have asked for).
+                    // Rows alone do not make the whole. (In later rounds it is there: the first asked for
+                    // it.)
                     assert!(factors.dense.get().is_none() || range.start > 0);
                     let all = to_dense(&factors).values::<f32>();
                     assert_eq!(some, all[range.start * 37..range.end * 37], "{isa:?} {range:?}");
