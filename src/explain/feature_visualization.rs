@@ -1,10 +1,10 @@
 //! What a channel answers to: an image made by gradient ascent (Olah, Mordvintsev and Schubert, 2017).
 //!
 //! From noise, each step changes the image so that the mean of a channel rises. Left alone, that finds a
-//! pattern of single pixels that no camera takes. Three things keep it from there, as in the paper:
+//! pattern of single pixels that no camera takes. Three things keep it from there:
 //!
 //! - the image is a sum of images at ever smaller sizes, coarse ones counted more (as spectra of photographs
-//!   fall with 1/f), so that steps change large shapes first;
+//!   fall with 1/f), so that steps change large shapes first (the paper's preconditioning);
 //! - jitter: the network sees it shifted by some pixels in each step, so that no pixel counts for itself;
 //! - decay: in each step the image goes a little back to grey, so that only what is asked for in step after
 //!   step stays (Simonyan, Vedaldi and Zisserman, 2014).
@@ -41,11 +41,12 @@ use crate::tensor::Tensor;
 pub struct FeatureVisualization {
     /// Steps up the gradient, by Adam; 128 by default.
     pub steps: usize,
-    /// Adam's, 0.05 by default, of numbers whose sigmoid is the image.
+    /// Adam's, 0.1 by default, of numbers whose sigmoid is the image.
     pub learning_rate: f32,
     /// The most pixels it is shifted by on either axis, in either direction; 8 by default.
     pub jitter: usize,
-    /// The share of the image's difference from grey that is taken away in each step, 0 to 1; 0.02 by default.
+    /// The share of the image's difference from grey that is taken away in each step, 0 to 1; 0.01 by
+    /// default.
     pub decay: f32,
     /// Draws the first image and the shifts.
     pub seed: u64,
@@ -53,7 +54,7 @@ pub struct FeatureVisualization {
 
 impl Default for FeatureVisualization {
     fn default() -> Self {
-        FeatureVisualization { steps: 128, learning_rate: 0.05, jitter: 8, decay: 0.02, seed: 0 }
+        FeatureVisualization { steps: 128, learning_rate: 0.1, jitter: 8, decay: 0.01, seed: 0 }
     }
 }
 
@@ -161,7 +162,7 @@ struct Feature {
     channel: usize,
     sides: [usize; 2],
     preprocess: Preprocess,
-    /// [3]: what the network takes for 0, and what for 1 less that, in its order of channels.
+    /// [3], in the network's order of channels: its value for 0, and what is added to that for 1.
     low: Tensor,
     range: Tensor,
 }
