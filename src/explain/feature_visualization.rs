@@ -162,7 +162,7 @@ struct Feature {
     channel: usize,
     sides: [usize; 2],
     preprocess: Preprocess,
-    /// [3], in the network's order of channels: its value for 0, and what is added to that for 1.
+    /// `[3]`, in the network's order of channels: its value for 0, and what is added to that for 1.
     low: Tensor,
     range: Tensor,
 }

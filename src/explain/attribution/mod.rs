@@ -11,7 +11,7 @@
 //! - [`Occlusion`] (Zeiler and Fergus, 2014): how the logit falls when a window is covered, without gradients. A
 //!   pass for each window.
 //!
-//! A map that looks right may be the image's edges and no more. The [`sanity_check`] (Adebayo et al., 2018)
+//! A map that looks right may be the image's edges and no more. The [`sanity_check()`] (Adebayo et al., 2018)
 //! randomises the weights from the last layer to the first: a map that depends on them must change.
 
 mod grad_cam;
