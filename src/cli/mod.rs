@@ -11,9 +11,12 @@ mod data;
 mod demo;
 mod doctor;
 mod evaluate;
+mod explain;
 mod options;
 mod predict;
+mod profile;
 mod progress;
+mod report;
 mod run;
 pub mod signals;
 mod summary;
@@ -39,6 +42,7 @@ Examples:
   atrous evaluate --data voc --checkpoint result
   atrous predict --data voc --checkpoint result --out submission.csv
   atrous attack --data voc --checkpoint result --epsilon 8/255
+  atrous explain cat.jpg --checkpoint result/classify
   atrous summary alexnet"
 )]
 pub struct Cli {
@@ -83,8 +87,16 @@ enum Command {
     Predict(predict::Predict),
     /// Perturb pictures so that a network errs, and measure how well it resists
     Attack(attack::Attack),
+    /// Make report.html again from the files that a command left
+    Report(report::Report),
+    /// Put runs side by side: settings that differ, scores, curves, classes
+    Compare(report::Compare),
+    /// Show what a network computed for one picture, and why, down to every number: one HTML page
+    Explain(explain::Explain),
     /// Time operators, networks, or an operator's kernels from the naive one to the one that runs
     Bench(bench::Bench),
+    /// Time each step of a network, forward and backward, beside the machine's limits
+    Profile(profile::Profile),
     /// Show which devices, drivers and compilers there are, and what will be used
     Doctor(doctor::Doctor),
     /// Show a network's layers, parameters, arithmetic and memory
@@ -159,7 +171,11 @@ fn command(command: Command) -> Result<()> {
         Command::Evaluate(command) => command.run(),
         Command::Predict(command) => command.run(),
         Command::Attack(command) => command.run(),
+        Command::Report(command) => command.run(),
+        Command::Compare(command) => command.run(),
+        Command::Explain(command) => command.run(),
         Command::Bench(command) => command.run(device()),
+        Command::Profile(command) => command.run(),
         Command::Doctor(_) => Ok(()),
         Command::Summary(command) => command.run(device()),
         Command::Data(command) => command.run(),

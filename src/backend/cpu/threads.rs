@@ -2,6 +2,7 @@
 //! same bits come out at any thread count.
 
 use crate::error::{Error, Result};
+use crate::spans;
 use rayon::prelude::*;
 use rayon::{ThreadPoolBuildError, ThreadPoolBuilder};
 use std::marker::PhantomData;
@@ -96,7 +97,12 @@ fn for_each_piece(pieces: usize, f: &(dyn Fn(usize) + Sync)) {
         1 => f(0),
         _ => {
             start();
-            (0..pieces).into_par_iter().for_each(f);
+            match spans::detailed() {
+                None => (0..pieces).into_par_iter().for_each(f),
+                Some(recorder) => {
+                    (0..pieces).into_par_iter().for_each(|i| recorder.piece(|| f(i)));
+                }
+            }
         }
     }
 }
@@ -159,7 +165,7 @@ pub fn map<R: Send>(pieces: usize, f: impl Fn(usize) -> R + Sync + Send) -> Vec<
 
 /// Elements per piece for work that is one pass over memory: 64 Ki floats are 256 KiB, enough to
 /// hide the cost of handing out a piece, few enough to share between cores.
-pub const PASS: usize = 1 << 16;
+pub const GRAIN_SIZE: usize = 1 << 16;
 
 /// A raw pointer that pieces of one parallel loop may share, for output that is not cut into
 /// consecutive chunks. Whoever writes through it must touch disjoint elements per piece.

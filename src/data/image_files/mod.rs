@@ -1,6 +1,6 @@
 //! Image files: images in and out, masks in and out.
 //!
-//! A image is read by what it is, whatever its name ends in: JPEG, PNG or WebP. It is RGB of 8 bits
+//! An image is read by what it is, whatever its name ends in: JPEG, PNG or WebP. It is RGB of 8 bits
 //! then, and upright: what Exif data says of how the camera was held has been done. A mask is a PNG
 //! whose pixels say classes by numbers or by VOC's colours ([`decode_mask_png`] has the rules); where
 //! two readings contradict it is refused.
@@ -90,7 +90,7 @@ fn upright(image: Image, orientation: Orientation) -> Result<Image, String> {
     Image::new(height, width, rgb).map_err(|error| error.to_string())
 }
 
-/// Can a image of this size be written as a JPEG that is read again?
+/// Can an image of this size be written as a JPEG that is read again?
 pub(crate) fn jpeg_holds(height: usize, width: usize) -> Result<(), String> {
     if height.max(width) > MOST_SIDE {
         return Err(format!("expected sides of at most {MOST_SIDE} for a JPEG, got {height}×{width}"));
@@ -101,15 +101,22 @@ pub(crate) fn jpeg_holds(height: usize, width: usize) -> Result<(), String> {
 /// Writes an image as a JPEG, whole or not at all; every pixel keeps its colour (4:4:4).
 pub fn write_jpeg(path: impl AsRef<Path>, image: &Image) -> Result<()> {
     let path = path.as_ref();
+    let bytes = encode_jpeg(image, JPEG_QUALITY).map_err(|message| Error::file(path, message))?;
+    write_atomically(path, |file| file.write_all(&bytes))
+}
+
+/// The bytes of a JPEG in which every pixel keeps its colour (4:4:4), of a quality of 1 to 100; says why
+/// where an image is none that a JPEG holds.
+pub(crate) fn encode_jpeg(image: &Image, quality: u8) -> Result<Vec<u8>, String> {
     let Image { height, width, .. } = *image;
-    jpeg_holds(height, width).map_err(|message| Error::file(path, message))?;
+    jpeg_holds(height, width)?;
     let mut bytes = Vec::new();
-    let mut encoder = jpeg_encoder::Encoder::new(&mut bytes, JPEG_QUALITY);
+    let mut encoder = jpeg_encoder::Encoder::new(&mut bytes, quality);
     encoder.set_sampling_factor(jpeg_encoder::SamplingFactor::F_1_1);
     encoder
         .encode(&image.rgb, width as u16, height as u16, jpeg_encoder::ColorType::Rgb)
-        .map_err(|error| Error::file(path, error))?;
-    write_atomically(path, |file| file.write_all(&bytes))
+        .map_err(|error| error.to_string())?;
+    Ok(bytes)
 }
 
 /// Writes an image as a PNG, whole or not at all.
