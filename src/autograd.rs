@@ -18,6 +18,7 @@ mod function;
 use crate::backend::accumulate::accumulate;
 use crate::context::{Context, on_threads};
 use crate::error::{Error, Result};
+use crate::spans;
 use crate::tensor::{Gradient, Node, Tensor};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -81,7 +82,9 @@ pub(crate) fn record_gradients(
     let nodes = inputs.iter().map(|input| input.node.clone()).collect();
     let mut output = output.detach();
     let backward = move |gradient| forward.with_numerics(|| backward(gradient));
-    output.node = Some(Node::new(op, nodes, Some(Box::new(backward))));
+    let node = Node::new(op, nodes, Some(Box::new(backward)));
+    spans::node(node.id);
+    output.node = Some(node);
     output
 }
 
@@ -146,6 +149,9 @@ impl Tensor {
     }
 }
 
+/// Nodes that a gradient has come to, by number, with the sum of what has come.
+type Pending = BTreeMap<u64, (Arc<Node>, Gradient)>;
+
 /// From a node to the leaves it depends on.
 fn walk(root: Arc<Node>, upstream: Tensor) -> Result<Gradients> {
     let mut gradients = Gradients::default();
@@ -156,26 +162,33 @@ fn walk(root: Arc<Node>, upstream: Tensor) -> Result<Gradients> {
                 gradients.0.insert(id, gradient);
                 continue;
             }
-            let backward = node.take_backward().ok_or_else(|| {
-                Error::argument(node.op, "backward ran through this value before and freed it")
-            })?;
-            let shares = backward(gradient.into_dense())?;
-            debug_assert_eq!(shares.len(), node.inputs.len(), "{}", node.op);
-            for (input, share) in node.inputs.iter().zip(shares) {
-                let (Some(input), Some(share)) = (input, share) else { continue };
-                let sum = match pending.remove(&input.id) {
-                    // The first share is kept as it is; only further ones are added.
-                    None => share,
-                    Some((_, sum)) => {
-                        let [sum, share] = [sum, share].map(Gradient::into_dense);
-                        accumulate(sum, &share)?.into()
-                    }
-                };
-                pending.insert(input.id, (input.clone(), sum));
-            }
+            let op = node.op;
+            spans::backward(id, op, || pass_on(node, gradient, &mut pending))?;
         }
         Ok(gradients)
     })
+}
+
+/// Turns the gradient of a node's output into those of its inputs, and adds these to what they have.
+fn pass_on(node: Arc<Node>, gradient: Gradient, pending: &mut Pending) -> Result<()> {
+    let backward = node.take_backward().ok_or_else(|| {
+        Error::argument(node.op, "backward ran through this value before and freed it")
+    })?;
+    let shares = backward(gradient.into_dense())?;
+    debug_assert_eq!(shares.len(), node.inputs.len(), "{}", node.op);
+    for (input, share) in node.inputs.iter().zip(shares) {
+        let (Some(input), Some(share)) = (input, share) else { continue };
+        let sum = match pending.remove(&input.id) {
+            // The first share is kept as it is; only further ones are added.
+            None => share,
+            Some((_, sum)) => {
+                let [sum, share] = [sum, share].map(Gradient::into_dense);
+                accumulate(sum, &share)?.into()
+            }
+        };
+        pending.insert(input.id, (input.clone(), sum));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

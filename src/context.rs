@@ -7,6 +7,7 @@ use crate::backend::cpu::simd::{self, Isa};
 use crate::backend::cpu::threads;
 use crate::device::Device;
 use crate::error::names;
+use crate::spans;
 use std::cell::Cell;
 
 /// The precision of the operands of a CUDA device's matrix products (convolutions and dense layers), as
@@ -133,8 +134,8 @@ pub(crate) fn on_threads<R: Send>(device: Device, f: impl FnOnce() -> R + Send) 
     if device != Device::Cpu {
         return f();
     }
-    let context = Context::current();
-    threads::enter(|| context.scope(f))
+    let (context, recorder) = (Context::current(), spans::current());
+    threads::enter(|| spans::record(recorder, || context.scope(f)))
 }
 
 #[cfg(test)]

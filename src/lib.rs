@@ -85,8 +85,8 @@
 //! cases), [`backend`] (what the kernels share), [`nn`] and [`models`] (networks as named layers),
 //! [`losses`], [`optimizers`], [`data`], `train` (feature `checkpoint`), `weights` (feature `weights`),
 //! [`predict`], [`eval`], [`attack`], `explain` (feature `report`). The rest serves these: [`error`],
-//! [`device`], [`activation`], [`random`], [`files`], test inputs in [`cases`]; `bench` and `report` measure
-//! and draw, and [`ladder`] has each kernel's simpler forms, from three loops on.
+//! [`device`], [`activation`], [`random`], [`files`], test inputs in [`cases`]; `bench`, `profile` and `report`
+//! measure and draw, and [`ladder`] has each kernel's simpler forms, from three loops on.
 
 pub mod activation;
 pub mod attack;
@@ -112,9 +112,13 @@ pub mod optimizers;
 pub mod pool;
 pub mod predict;
 pub mod prelude;
+#[cfg(all(feature = "checkpoint", feature = "report"))]
+pub mod profile;
 pub mod random;
 #[cfg(feature = "report")]
 pub mod report;
+#[cfg_attr(not(all(feature = "checkpoint", feature = "report")), allow(dead_code))] // `profile` records.
+mod spans;
 pub mod tensor;
 #[cfg(feature = "checkpoint")]
 pub mod train;

@@ -33,7 +33,7 @@ fn checkpoint(out: &Path) -> Vec<u8> {
 
 #[test]
 fn every_subcommand_explains_itself() {
-    let all: [&[&str]; 13] = [
+    let all: [&[&str]; 14] = [
         &[],
         &["demo"],
         &["attack"],
@@ -43,6 +43,7 @@ fn every_subcommand_explains_itself() {
         &["evaluate"],
         &["doctor"],
         &["bench"],
+        &["profile"],
         &["predict"],
         &["summary"],
         &["data", "make"],

@@ -15,6 +15,7 @@ const FLOORS: &[&str] = &[
     "random",
     "files",
     "pool",
+    "spans",
     "tensor",
     "backend::cpu::simd",
     "backend::cpu::threads",
@@ -39,6 +40,7 @@ const FLOORS: &[&str] = &[
     "explain",
     "ladder",
     "bench",
+    "profile",
     "prelude",
 ];
 

@@ -5,11 +5,15 @@
 //! ratios within one run, never milliseconds of two.
 
 pub mod accuracy;
+mod cpu;
+mod custom;
 #[cfg(feature = "pictures")]
 pub mod loader;
 mod nets;
 mod ops;
 
+pub use cpu::Cpu;
+pub use custom::{CustomShape, OPERATORS, parse_shape};
 pub use nets::{NETS, Net};
 pub use ops::{Op, ops};
 
@@ -48,7 +52,8 @@ pub(crate) fn time(seconds: f64, mut run: impl FnMut() -> Result<()>) -> Result<
 }
 
 impl Timing {
-    fn of(mut times: Vec<f64>) -> Self {
+    /// Of times in seconds, at least one.
+    pub(crate) fn of(mut times: Vec<f64>) -> Self {
         times.sort_by(f64::total_cmp);
         let n = times.len();
         Timing { median: times[n / 2], quarters: [times[n / 4], times[3 * n / 4]] }

@@ -14,6 +14,7 @@ mod evaluate;
 mod explain;
 mod options;
 mod predict;
+mod profile;
 mod progress;
 mod run;
 pub mod signals;
@@ -89,6 +90,8 @@ enum Command {
     Explain(explain::Explain),
     /// Time operators, networks, or an operator's kernels from the naive one to the one that runs
     Bench(bench::Bench),
+    /// Time each step of a network, forward and backward, beside the machine's limits
+    Profile(profile::Profile),
     /// Show which devices, drivers and compilers there are, and what will be used
     Doctor(doctor::Doctor),
     /// Show a network's layers, parameters, arithmetic and memory
@@ -165,6 +168,7 @@ fn command(command: Command) -> Result<()> {
         Command::Attack(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Bench(command) => command.run(device()),
+        Command::Profile(command) => command.run(),
         Command::Doctor(_) => Ok(()),
         Command::Summary(command) => command.run(device()),
         Command::Data(command) => command.run(),

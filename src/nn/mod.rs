@@ -19,7 +19,7 @@ pub use layers::Mode;
 pub use model::Model;
 pub use network::ForwardOutput;
 pub use parameters::{ParamId, Parameter};
-pub use plan::{ChosenAlgorithm, PlanTable, PlannedStep, Purpose, UnfusedLayer};
+pub use plan::{ChosenAlgorithm, PassCost, PlanTable, PlannedStep, Purpose, StepCost, UnfusedLayer};
 pub use rewrite::{
     classify_before_upsampling, fold_batch_norm, fold_frozen_batch_norm, for_inference,
     pad_within_convolutions,

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::ops::Convolution;
 use crate::ops::batch_norm::Statistics;
 use crate::ops::epilogue::{Epilogue, Kernels};
+use crate::spans;
 use crate::tensor::Tensor;
 
 /// What one pass through a network leaves.
@@ -65,8 +66,8 @@ impl Network<'_> {
             moving: Vec::new(),
             logits: None,
         };
-        for step in &plan.steps {
-            let output = self.step(step, x, mode, &mut progress)?;
+        for (number, step) in plan.steps.iter().enumerate() {
+            let output = spans::step(number, || self.step(step, x, mode, &mut progress))?;
             let output = match &mut edit {
                 Some(edit) => edit(&self.graph.node(step.output).name, output)?,
                 None => output,

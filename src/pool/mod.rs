@@ -240,7 +240,7 @@ pub(crate) fn bytes_mut<T: Plain>(values: &mut [T]) -> &mut [u8] {
 pub struct Usage {
     /// Lent out to tensors now.
     pub in_use: usize,
-    /// The most that was ever lent out at once.
+    /// The most that was lent out at once, since the process began or [`reset_peak`].
     pub peak: usize,
     /// Given back by tensors and kept for the next ones.
     pub held: usize,
@@ -253,6 +253,11 @@ pub fn usage() -> Usage {
         peak: PEAK.load(Ordering::Relaxed),
         held: HELD.load(Ordering::Relaxed) + arena().held_bytes(),
     }
+}
+
+/// Begins anew to look for the most that is lent out at once (PyTorch's `reset_peak_memory_stats`).
+pub fn reset_peak() {
+    PEAK.store(IN_USE.load(Ordering::Relaxed), Ordering::Relaxed);
 }
 
 /// Gives all memory that is kept for reuse back to the system.

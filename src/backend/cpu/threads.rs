@@ -2,6 +2,7 @@
 //! same bits come out at any thread count.
 
 use crate::error::{Error, Result};
+use crate::spans;
 use rayon::prelude::*;
 use rayon::{ThreadPoolBuildError, ThreadPoolBuilder};
 use std::marker::PhantomData;
@@ -96,7 +97,12 @@ fn for_each_piece(pieces: usize, f: &(dyn Fn(usize) + Sync)) {
         1 => f(0),
         _ => {
             start();
-            (0..pieces).into_par_iter().for_each(f);
+            match spans::detailed() {
+                None => (0..pieces).into_par_iter().for_each(f),
+                Some(recorder) => {
+                    (0..pieces).into_par_iter().for_each(|i| recorder.piece(|| f(i)));
+                }
+            }
         }
     }
 }

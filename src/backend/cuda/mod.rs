@@ -26,6 +26,7 @@ pub(crate) use driver::{Driver, Kernel, PinnedBuffer};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::spans;
 use crate::tensor::DType;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
@@ -191,9 +192,18 @@ impl Cuda {
         if size.grid.contains(&0) {
             return Ok(());
         }
-        let _capture_guard = self.capture_guard();
+        let capture_guard = self.capture_guard();
         // SAFETY: passed on to the caller.
-        unsafe { self.driver.launch(kernel, size, arguments) }
+        let launch = || unsafe { self.driver.launch(kernel, size, arguments) };
+        match spans::detailed() {
+            // (While a graph is captured, nothing runs that could be timed.)
+            Some(recorder) if capture_guard.is_some() => {
+                let start = recorder.now();
+                recorder.kernel(kernel.name, start, self.driver.timed(&mut || launch())?);
+                Ok(())
+            }
+            _ => launch(),
+        }
     }
 
     /// Launches a pass over n elements by kernels on `kernels/vector.cuh`: the first takes an element a

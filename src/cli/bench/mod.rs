@@ -3,12 +3,14 @@
 mod accuracy;
 mod ladder;
 mod loader;
+mod shape;
 
-use atrous::bench::{Machine, NETS, Net, Peers, ops};
+use atrous::bench::{Cpu, Machine, NETS, Net, Peers, ops};
 use atrous::context::fast_math;
 use atrous::{Device, Error, Result};
 use clap::Args;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+use shape::ShapeOptions;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -18,6 +20,7 @@ use std::process::{Command, Stdio};
 Examples:
   atrous bench ops                              every operator at the sizes networks have
   atrous bench ops conv2d/3x3                   those whose name has this in it
+  atrous bench ops conv2d --shape 16x56x56x64 --filters 128 --dilation 2   one on a shape of your own
   atrous bench nets --save here.jsonl           an inference batch and a training step of each network
   atrous bench nets deeplabv3plus --threads 1
   atrous bench nets --against peers.jsonl       beside what benches/peers measured on this machine, \
@@ -30,7 +33,8 @@ training takes
   atrous bench conv2d --ladder --device cuda    the same of the GPU's
   ATROUS_CUDA_PROFILE=1 atrous bench nets alexnet --device cuda   what each kernel takes (of any command)
 
-Times are medians; percentages are of a loop of multiply-adds and of a stream triad, measured in the same run.
+Times are medians, in `ops` beside their first and third quartiles; percentages are of a loop of multiply-adds
+and of a stream triad, measured in the same run.
 Machines are noisy: compare within one run. A network runs in a process of its own, so that its \
 memory's peak is its own.
 `accuracy` is the rms error of f32 results and gradients relative to the rms of an f64 reference, which runs \
@@ -82,6 +86,11 @@ pub struct Bench {
     /// Pictures that the loader makes up, in a folder of its own among the system's temporary ones
     #[arg(long = "pictures", value_name = "N", default_value_t = 64, conflicts_with = "ladder")]
     images: usize,
+    #[command(flatten)]
+    shape: ShapeOptions,
+    /// Print JSON instead of the table: the machine, and a line for each result (ops, nets)
+    #[arg(long, conflicts_with_all = ["ladder", "against"])]
+    json: bool,
     /// The line of JSON instead of the table: one network, in this process
     #[arg(long, hide = true)]
     line: bool,
@@ -93,6 +102,7 @@ impl Bench {
             return self.ladder(device);
         }
         let peers = self.against.as_deref().map(Peers::read).transpose()?;
+        self.check()?;
         match self.what.as_str() {
             "ops" => self.ops(device, peers.as_ref()),
             "nets" => self.nets(device, peers.as_ref()),
@@ -108,24 +118,46 @@ impl Bench {
         }
     }
 
+    /// An error for options that only some benchmarks have.
+    fn check(&self) -> Result<()> {
+        let refused = |option, whose: &str| {
+            Err(Error::argument(option, format!("expected `{whose}` before it, got `{}`", self.what)))
+        };
+        match self.what.as_str() {
+            "ops" => Ok(()),
+            _ if self.shape.is_given() => refused("--shape", "bench ops OPERATOR"),
+            "nets" => Ok(()),
+            _ if self.json => refused("--json", "bench ops` or `bench nets"),
+            _ => Ok(()),
+        }
+    }
+
     fn ops(&self, device: Device, peers: Option<&Peers>) -> Result<()> {
-        let all = self.named("operator", ops(), |op| op.name())?;
-        let machine = header();
-        let times = [("fwd_ms", "fwd ms"), ("fwdbwd_ms", "fwd+bwd ms")];
+        let all = match self.shape.op(&self.names)? {
+            Some(own) => vec![own],
+            None => self.named("operator", ops(), |op| op.name())?,
+        };
+        let machine = self.header();
+        let columns = [
+            ("fwd_ms", "fwd ms"),
+            ("fwdbwd_ms", "fwd+bwd ms"),
+            ("fwd_quarters_ms", "fwd quartiles"),
+            ("fwdbwd_quarters_ms", "both quartiles"),
+        ];
         // Only the CPU's limits are measured.
         let rates = match device {
             Device::Cpu => [("percent_fma", "% FMA"), ("percent_triad", "% triad")],
             _ => [("gflops", "GFLOP/s"), ("gbps", "GB/s")],
         };
-        let mut table = Table::new(44, &times, &rates, peers);
+        let mut table = Table::new(44, &columns, &rates, peers, self.json);
         table.head();
         for op in all {
             says(&format!("timing {} …", op.name()));
             let line = op.measure(&machine, device, self.reference)?;
             self.keep(&line)?;
-            table.row(&op.name(), &line);
+            table.row(&op.name(), line);
         }
-        table.end();
+        table.end(&machine);
         Ok(())
     }
 
@@ -140,23 +172,28 @@ impl Bench {
             println!("{}", Value::Object(net.measure(&Machine::measure(), device)?));
             return Ok(());
         }
-        header();
+        let machine = self.header();
         let columns = [("infer_ms", "infer ms"), ("train_ms", "train ms"), ("infer1_ms", "of 1 ms")];
         let memory = [
             ("train_percent_fma", "% FMA"),
             ("pool_peak_mib", "pool MiB"),
             ("train_rss_mib", "RSS MiB"),
         ];
-        let mut table = Table::new(20, &columns, &memory, peers);
+        let mut table = Table::new(20, &columns, &memory, peers, self.json);
         table.head();
         for net in nets {
             says(&format!("timing {} …", net.name));
             let line = in_a_process_of_its_own(net)?;
             self.keep(&line)?;
-            table.row(net.name, &line);
+            table.row(net.name, line);
         }
-        table.end();
+        table.end(&machine);
         Ok(())
+    }
+
+    /// The machine's limits, told unless JSON has them.
+    fn header(&self) -> Machine {
+        if self.json { Machine::measure() } else { header() }
     }
 
     /// Those whose name has one of the given parts in it; `what` they are, where none has.
@@ -192,10 +229,9 @@ fn says(what: &str) {
 
 fn header() -> Machine {
     let machine = Machine::measure();
-    println!(
-        "{:?}, {} threads: multiply-adds {:.0} GFLOP/s, triad {:.1} GB/s",
-        machine.isa, machine.threads, machine.fma_gflops, machine.triad_gbps
-    );
+    let Machine { isa, threads, fma_gflops, triad_gbps } = machine;
+    println!("{isa:?}, {threads} threads on {}", Cpu::now());
+    println!("limits: multiply-adds {fma_gflops:.0} GFLOP/s, triad {triad_gbps:.1} GB/s");
     machine
 }
 
@@ -213,7 +249,7 @@ fn in_a_process_of_its_own(net: Net) -> Result<Map<String, Value>> {
     serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))
 }
 
-/// Rows as they come, with ratios to the peers' times and their geometric mean.
+/// Rows as they come, with ratios to the peers' times and their geometric mean; or JSON at the end.
 struct Table<'a> {
     width: usize,
     /// (key, title)
@@ -221,6 +257,8 @@ struct Table<'a> {
     /// The first two columns are times, which peers have too.
     peers: Option<&'a Peers>,
     logarithms: [Vec<f64>; 2],
+    /// The lines so far, where they are all that is wanted.
+    json: Option<Vec<Value>>,
 }
 
 impl<'a> Table<'a> {
@@ -229,33 +267,37 @@ impl<'a> Table<'a> {
         columns: &[(&'static str, &'static str)],
         more: &[(&'static str, &'static str)],
         peers: Option<&'a Peers>,
+        json: bool,
     ) -> Self {
-        Table { width, columns: [columns, more].concat(), peers, logarithms: Default::default() }
+        let (columns, json) = ([columns, more].concat(), json.then(Vec::new));
+        Table { width, columns, peers, logarithms: Default::default(), json }
     }
 
     fn head(&self) {
+        if self.json.is_some() {
+            return;
+        }
         print!("{:<1$}", "", self.width);
-        self.columns.iter().for_each(|(_, title)| print!("{title:>12}"));
+        self.columns.iter().for_each(|(key, title)| print!("{title:>0$}", width_of(key)));
         if self.peers.is_some() {
             self.columns[..2].iter().for_each(|(_, title)| print!("{:>12}", title.replace("ms", "×")));
         }
         println!();
     }
 
-    fn row(&mut self, name: &str, line: &Map<String, Value>) {
-        let width = self.width;
+    fn row(&mut self, name: &str, line: Map<String, Value>) {
         says("");
-        print!("{name:<width$}");
+        if let Some(lines) = &mut self.json {
+            lines.push(Value::Object(line));
+            return;
+        }
+        print!("{name:<0$}", self.width);
         for (key, _) in &self.columns {
-            match line.get(*key).and_then(Value::as_f64) {
-                Some(value) if key.ends_with("_ms") => print!("{value:>12.3}"),
-                Some(value) => print!("{value:>12.1}"),
-                None => print!("{:>12}", ""),
-            }
+            print!("{:>1$}", cell(key, line.get(*key)), width_of(key));
         }
         if let Some(peers) = self.peers {
             for (i, (key, _)) in self.columns[..2].iter().enumerate() {
-                match peers.ratio(line, key) {
+                match peers.ratio(&line, key) {
                     Some(ratio) => {
                         self.logarithms[i].push(ratio.ln());
                         print!("{ratio:>12.2}");
@@ -267,9 +309,12 @@ impl<'a> Table<'a> {
         println!();
     }
 
-    fn end(&self) {
+    fn end(&self, machine: &Machine) {
+        if let Some(lines) = &self.json {
+            println!("{:#}", json!({"machine": described(machine), "results": lines}));
+        }
         if self.peers.is_some() {
-            let blank = self.width + 12 * self.columns.len();
+            let blank = self.width + self.columns.iter().map(|(key, _)| width_of(key)).sum::<usize>();
             print!("{:<blank$}", "geometric mean");
             for all in &self.logarithms {
                 match all.len() {
@@ -280,4 +325,41 @@ impl<'a> Table<'a> {
             println!();
         }
     }
+}
+
+/// Two numbers take more room than one.
+fn width_of(key: &str) -> usize {
+    if key.ends_with("_quarters_ms") { 20 } else { 12 }
+}
+
+fn cell(key: &str, value: Option<&Value>) -> String {
+    let number = |value: &Value| value.as_f64();
+    match value {
+        Some(Value::Array(ends)) => {
+            let ends: Vec<String> =
+                ends.iter().filter_map(number).map(|ms| format!("{ms:.3}")).collect();
+            ends.join("–")
+        }
+        Some(value) => match (number(value), key.ends_with("_ms")) {
+            (Some(ms), true) => format!("{ms:.3}"),
+            (Some(value), false) => format!("{value:.1}"),
+            (None, _) => String::new(),
+        },
+        None => String::new(),
+    }
+}
+
+/// The machine as JSON has it.
+fn described(machine: &Machine) -> Value {
+    let Machine { isa, threads, fma_gflops, triad_gbps } = machine;
+    let cpu = Cpu::now();
+    json!({
+        "isa": format!("{isa:?}"),
+        "threads": threads,
+        "cores": cpu.cores,
+        "cpu": cpu.model,
+        "mhz": cpu.mhz,
+        "fma_gflops": fma_gflops,
+        "triad_gbps": triad_gbps,
+    })
 }

@@ -57,6 +57,8 @@ pub struct Explanation<'a> {
     pub classes: &'a [String],
     /// For which the plan is shown.
     pub device: Device,
+    /// By layer: names and values of what was measured of it, shown among its facts; may be empty.
+    pub measured: Vec<Vec<(String, String)>>,
     /// The layer and channel that the page opens with; else the explained logit.
     pub start: Option<(Id, usize)>,
     /// Further sections, after the network: anchor, heading, body.
@@ -126,6 +128,7 @@ struct LayerData {
     gradient_maps: Option<Sprite>,
     filters: Option<Sprite>,
     step: Option<String>,
+    measured: Vec<(String, String)>,
     numbers: Numbers,
 }
 
@@ -203,7 +206,8 @@ impl Explanation<'_> {
                 output: &outputs[i],
                 statistics: &statistics[i],
             };
-            layer.data(&shown[i], &channels[i], &plan, numbers)
+            let measured = self.measured.get(i).cloned().unwrap_or_default();
+            Ok(LayerData { measured, ..layer.data(&shown[i], &channels[i], &plan, numbers)? })
         });
         Ok(Data {
             model: &trace.model.graph.name,
@@ -334,6 +338,7 @@ impl Described<'_> {
             gradient_maps: gradient.as_ref().map(|gradient| map(gradient)).transpose()?.flatten(),
             filters: self.filters(input)?,
             step: step(plan, &node.name),
+            measured: Vec::new(),
             numbers,
         })
     }

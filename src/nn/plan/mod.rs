@@ -11,9 +11,11 @@
 //! that one step more is needed for why that is so: `atrous summary NET --plan` prints it. Where somebody
 //! looks at every layer's output, each is a step.
 
+mod cost;
 mod planner;
 mod table;
 
+pub use cost::{PassCost, StepCost};
 pub use table::{ChosenAlgorithm, PlanTable, PlannedStep, Purpose, UnfusedLayer};
 
 use super::graph::{Graph, Id, Node};
@@ -48,6 +50,19 @@ impl Target {
     /// Whether a layer normalises by the batch's own statistics.
     pub fn batch_statistics_of(&self, layer: usize) -> bool {
         self.batch_statistics && self.trains[layer]
+    }
+
+    /// For each layer, whether a gradient comes back to its output.
+    pub fn recorded(&self, graph: &Graph) -> Vec<bool> {
+        let mut recorded: Vec<bool> = Vec::with_capacity(graph.nodes().len());
+        for (i, node) in graph.nodes().iter().enumerate() {
+            let by_input = match node.layer {
+                Layer::Input(_) => self.input_gradient,
+                _ => node.inputs.iter().any(|id| recorded[id.0]),
+            };
+            recorded.push(by_input || (self.gradients && self.trains[i]));
+        }
+        recorded
     }
 }
 

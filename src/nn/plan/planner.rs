@@ -25,19 +25,11 @@ pub(super) struct Planner<'a> {
 impl<'a> Planner<'a> {
     pub fn new(graph: &'a Graph, target: &'a Target) -> Self {
         let nodes = graph.nodes();
-        let mut recorded: Vec<bool> = Vec::with_capacity(nodes.len());
-        for (i, node) in nodes.iter().enumerate() {
-            let by_input = match node.layer {
-                Layer::Input(_) => target.input_gradient,
-                _ => node.inputs.iter().any(|id| recorded[id.0]),
-            };
-            recorded.push(by_input || (target.gradients && target.trains[i]));
-        }
         let mut planner = Planner {
             graph,
             target,
             readers: graph.readers(),
-            recorded,
+            recorded: target.recorded(graph),
             computed_by: (0..nodes.len()).collect(),
             fusions: vec![Fusion::default(); nodes.len()],
             unfused: vec![Vec::new(); nodes.len()],

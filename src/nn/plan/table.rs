@@ -1,5 +1,6 @@
 //! A plan as people and programs read it: `atrous summary NET --plan`.
 
+use super::cost::{StepCost, costs};
 use super::{Fusion, Plan, Step, Target, geometry};
 use crate::activation::Activation;
 use crate::backend::cpu::simd::Isa;
@@ -16,6 +17,8 @@ use std::fmt;
 
 /// What a network is run for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "checkpoint", serde(rename_all = "lowercase"))]
 pub enum Purpose {
     /// Moving statistics, folded into the layers before them; no gradients.
     Inference,
@@ -64,6 +67,8 @@ pub struct PlannedStep {
     pub algorithms: Vec<ChosenAlgorithm>,
     /// Layers whose outputs nobody reads after it.
     pub frees: Vec<String>,
+    /// Its arithmetic and memory, for the batch.
+    pub cost: StepCost,
 }
 
 /// A layer that is a step of its own although it might have been part of this one.
@@ -112,8 +117,9 @@ impl PlanTable {
             observed: false,
         };
         let reader = Reader { graph: &rewrite.graph, target: &target };
-        let steps =
-            Plan::new(&rewrite.graph, &target).steps.iter().map(|step| reader.step(step)).collect();
+        let plan = Plan::new(&rewrite.graph, &target);
+        let costs = costs(&rewrite.graph, &target, &plan);
+        let steps = plan.steps.iter().zip(costs).map(|(step, cost)| reader.step(step, cost)).collect();
         let (model, layers) = (graph.name.clone(), graph.nodes().len());
         Ok(PlanTable { model, device, purpose, input: target.input, layers, steps })
     }
@@ -126,7 +132,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn step(&self, step: &Step) -> PlannedStep {
+    fn step(&self, step: &Step, cost: StepCost) -> PlannedStep {
         let unfused = step.unfused.iter();
         PlannedStep {
             layers: step.layers().into_iter().map(|id| self.name(id)).collect(),
@@ -138,6 +144,7 @@ impl Reader<'_> {
                 .collect(),
             algorithms: self.algorithms(step),
             frees: step.frees.iter().map(|&id| self.name(id)).collect(),
+            cost,
         }
     }
 
