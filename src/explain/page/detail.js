@@ -139,7 +139,7 @@ const detail = (layer) => {
   return `<header><h3>${escape(layer.name)} <span class="soft">${layer.kind}</span></h3>
     ${neighbours(layer)}</header>
     ${facts(layer)}
-    <p class="note">Plan at inference: ${escape(layer.step ?? NO_STEP)}.</p>
+    <p class="note">Plan at inference: ${escape(layer.step?.[1] ?? NO_STEP)}.</p>
     ${mapsHeading(layer)}
     ${thumbnails(layer)}
     <div class="pixel">
@@ -156,6 +156,7 @@ const detail = (layer) => {
     ${histogram("gradients by activations", layer.gradients)}
     ${histogram("weights", layer.weights)}
     ${histogram("gradients by weights", layer.weight_gradients)}
+    ${memory(layer.step?.[0])}
     </div>`;
 };
 

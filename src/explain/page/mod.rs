@@ -18,7 +18,7 @@ use crate::data::{Image, Mask};
 use crate::device::Device;
 use crate::error::Result;
 use crate::nn::layers::Layer;
-use crate::nn::{Id, Node, PlanTable, Purpose};
+use crate::nn::{Id, Node, PassCost, PlanTable, Purpose};
 use crate::report::page::{Markup, Page, fill, image_data_uri};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use maps::{Sprite, filters, sprite};
@@ -86,6 +86,8 @@ struct Data<'a> {
     target: Target<'a>,
     start: Option<[usize; 2]>,
     classes: &'a [String],
+    /// By step of the plan: bytes of outputs that are still to be read after it.
+    live_bytes: Vec<u64>,
     /// Of a classifier.
     logits: Vec<f32>,
     /// f32, little-endian, base64.
@@ -127,7 +129,8 @@ struct LayerData {
     maps: Option<Sprite>,
     gradient_maps: Option<Sprite>,
     filters: Option<Sprite>,
-    step: Option<String>,
+    /// In words, and its place among the steps.
+    step: Option<(usize, String)>,
     measured: Vec<(String, String)>,
     numbers: Numbers,
 }
@@ -216,6 +219,7 @@ impl Explanation<'_> {
             target: self.target(),
             start: self.start.map(|(layer, channel)| [layer.0, channel]),
             classes: self.classes,
+            live_bytes: plan.steps.iter().map(|step| step.cost.live_bytes).collect(),
             logits: if trace.logits.shape().len() == 2 { values(&trace.logits) } else { Vec::new() },
             numbers: STANDARD.encode(numbers),
         })
@@ -364,8 +368,8 @@ impl Described<'_> {
     }
 }
 
-/// The step of the plan that computes a layer, in words.
-fn step(plan: &PlanTable, name: &str) -> Option<String> {
+/// The step of the plan that computes a layer: its place, and in words.
+fn step(plan: &PlanTable, name: &str) -> Option<(usize, String)> {
     let (number, step) =
         plan.steps.iter().enumerate().find(|(_, step)| step.layers.iter().any(|layer| layer == name))?;
     let mut words = format!("step {} of {}: {}", number + 1, plan.steps.len(), step.operator);
@@ -375,5 +379,10 @@ fn step(plan: &PlanTable, name: &str) -> Option<String> {
     for algorithm in &step.algorithms {
         words += &format!("; {} ({})", algorithm.algorithm, algorithm.reason);
     }
-    Some(words)
+    let PassCost { flops, bytes } = step.cost.forward;
+    words += &format!("; {:.2} MFLOP, {:.2} MB moved", flops as f64 / 1e6, bytes as f64 / 1e6);
+    if bytes > 0 {
+        words += &format!(", {:.1} FLOP a byte", flops as f64 / bytes as f64);
+    }
+    Some((number, words))
 }
