@@ -119,7 +119,10 @@ const neighbours = (layer) => {
 
 const mapsHeading = (layer) => {
   const [shown, all] = [layer.channels.length, layer.sides[2]];
-  const chosen = "half of them what the next layer's shown channels are made of, half the most active";
+  const classes = layer.channels[0].why === "class";
+  const chosen = classes
+    ? "the likeliest classes"
+    : "half of them what the next layer's shown channels are made of, half the most active";
   const of = shown < all ? `${shown} of ${count(all)}: ${chosen}` : `all ${shown}`;
   const button = (map, name) =>
     `<button type="button" data-map="${map}" aria-pressed="${state.map === map}">${name}</button>`;

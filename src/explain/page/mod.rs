@@ -158,9 +158,9 @@ impl Explanation<'_> {
         let data = self.data()?;
         let title = format!("{}: what {} sees", self.name, graph.name);
         let subtitle = format!(
-            "{} layers, {} parameters, {:.2} GFLOP forward: every layer's numbers, forward and backward.",
+            "{} layers, {:.2} million parameters, {:.2} GFLOP forward. Every layer's numbers, forward and backward.",
             graph.nodes().len(),
-            graph.cost().parameters,
+            graph.cost().parameters as f64 / 1e6,
             graph.cost().flops as f64 / 1e9,
         );
         let mut page = Page::new(title)

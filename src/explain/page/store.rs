@@ -15,7 +15,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of numbers in a page at most; as base64 they are four thirds of that.
-pub(super) const MOST_BYTES: usize = 3_700_000;
+pub(super) const MOST_BYTES: usize = 3_200_000;
 
 /// A part of the page's numbers: where it begins, and its length.
 pub(super) type Part = [usize; 2];
@@ -236,9 +236,9 @@ impl Store {
             }
         }
         let plan = Planner { trace, shown, readers };
-        // A layer's share of the page, until all fit.
-        let shares =
-            [400_000, 250_000, 160_000, 100_000, 70_000, 50_000, 35_000, 25_000, 16_000, 10_000, 0];
+        // A layer's share of the page: less and less until all fit.
+        let shares = std::iter::successors(Some(MOST_BYTES / 4), |share| Some(share * 4 / 5));
+        let shares = shares.take_while(|&share| share > 2000).chain([0]);
         let weights: usize = (0..nodes.len()).map(|i| 4 * parameters(&plan, Id(i))).sum();
         let all: Vec<_> = (0..nodes.len()).map(|i| plan.lattices(Id(i))).collect();
         let (mut chosen, mut needs) = (Vec::new(), Needs::default());
