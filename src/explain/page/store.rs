@@ -145,7 +145,7 @@ impl Planner<'_> {
                 let own = self.trace.sides(layer);
                 for &channel in &self.shown[layer.0] {
                     let from = Pixel::at(Pixel::new(y, x, channel).offset(own), sides);
-                    needs.add(input, Kind::Values, [from.y * sides[1] + from.x]);
+                    needs.add(input, Kind::WideValues, [from.y * sides[1] + from.x]);
                 }
             }
             _ => node.inputs.iter().for_each(|&input| needs.add(input, Kind::Values, [pixel])),
