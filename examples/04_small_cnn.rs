@@ -22,7 +22,7 @@ fn network(x: &Tensor, [w1, b1, w2, b2, w3, b3, w4, b4]: &[Tensor; 8]) -> Result
 /// Random weights whose products keep the size of what they multiply (He et al., 2015).
 fn weights(shape: impl Into<Shape>, seed: u64) -> Result<Tensor> {
     let shape = shape.into();
-    let inputs = shape.elements() / shape.last_axis();
+    let inputs = shape.elements() / shape.last_length();
     Ok((Tensor::randn(shape, seed) * (2.0 / inputs as f64).sqrt())?.leaf())
 }
 

@@ -13,7 +13,7 @@ namespace {
 
 // What the 8 lanes of a channel have, added in their order, in double; the same for all of them. A barrier before
 // and after: scratch can be used again.
-__device__ __forceinline__ double lanes_sum(float value, float (&scratch)[8][32]) {
+__device__ __forceinline__ double block_column_sum(float value, float (&scratch)[8][32]) {
     scratch[threadIdx.y][threadIdx.x] = value;
     __syncthreads();
     double sum = 0.0;
@@ -23,7 +23,7 @@ __device__ __forceinline__ double lanes_sum(float value, float (&scratch)[8][32]
 }
 
 // The same of 32 lanes, by halves; a fixed order, too.
-__device__ __forceinline__ double merged(double value, double (&scratch)[32][32]) {
+__device__ __forceinline__ double block_column_sum(double value, double (&scratch)[32][32]) {
     scratch[threadIdx.y][threadIdx.x] = value;
     __syncthreads();
     for (int half = 16; half > 0; half /= 2) {
@@ -60,7 +60,7 @@ __device__ __forceinline__ void tiles(const float* __restrict__ x, double* __res
     Floats<V> centre, m2 = {};
 #pragma unroll
     for (int i = 0; i < V; i++) {
-        mean[i] = lanes_sum(sum.v[i], scratch) / (double)(end - first);
+        mean[i] = block_column_sum(sum.v[i], scratch) / (double)(end - first);
         centre.v[i] = (float)mean[i];
     }
     Floats<V> rest = {};  // of the mean's rounding: sum (x - centre), which would be 0
@@ -75,8 +75,8 @@ __device__ __forceinline__ void tiles(const float* __restrict__ x, double* __res
     }
 #pragma unroll
     for (int i = 0; i < V; i++) {
-        const double n = (double)(end - first), off = lanes_sum(rest.v[i], scratch) / n;
-        const double total = lanes_sum(m2.v[i], scratch);
+        const double n = (double)(end - first), off = block_column_sum(rest.v[i], scratch) / n;
+        const double total = block_column_sum(m2.v[i], scratch);
         if (there && threadIdx.y == 0) {
             double* out = partial + (i64)blockIdx.y * 2 * channels + c + i;
             out[0] = (double)centre.v[i] + off;
@@ -133,7 +133,7 @@ __device__ __forceinline__ void gradient_tiles(const float* __restrict__ x, cons
     }
 #pragma unroll
     for (int i = 0; i < V; i++) {
-        const double p = lanes_sum(plain.v[i], scratch), q = lanes_sum(centred.v[i], scratch);
+        const double p = block_column_sum(plain.v[i], scratch), q = block_column_sum(centred.v[i], scratch);
         if (there && threadIdx.y == 0) {
             double* out = partial + (i64)blockIdx.y * 2 * channels + c + i;
             out[0] = p;
@@ -267,7 +267,7 @@ extern "C" __global__ void __launch_bounds__(1024) batch_norm_statistics(
     for (int tile = threadIdx.y; tile < end; tile += 32) {
         sum += of_tile(tile, length, rows) * partial[(i64)tile * 2 * channels + c];
     }
-    const double m = merged(sum, scratch) / (double)rows;
+    const double m = block_column_sum(sum, scratch) / (double)rows;
     double m2 = 0.0;
 #pragma unroll 8
     for (int tile = threadIdx.y; tile < end; tile += 32) {
@@ -275,7 +275,7 @@ extern "C" __global__ void __launch_bounds__(1024) batch_norm_statistics(
         const double off = p[0] - m;
         m2 += p[channels] + off * off * of_tile(tile, length, rows);
     }
-    const double v = merged(m2, scratch) / (double)rows;
+    const double v = block_column_sum(m2, scratch) / (double)rows;
     if (there && threadIdx.y == 0) {
         mean[c] = (float)m;
         variance[c] = (float)v;
@@ -304,8 +304,8 @@ extern "C" __global__ void __launch_bounds__(1024) batch_norm_gradients(
         plain += p[0];
         centred += p[channels];
     }
-    plain = merged(plain, scratch);
-    centred = merged(centred, scratch);
+    plain = block_column_sum(plain, scratch);
+    centred = block_column_sum(centred, scratch);
     if (there && threadIdx.y == 0) {
         dbeta[c] = (float)plain;
         dgamma[c] = (float)(centred * (double)inverse[c]);

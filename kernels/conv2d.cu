@@ -25,7 +25,7 @@ namespace {
 // One tile of patches(source) * matrix. FORWARD: source is x, matrix w as it is; else source is the output's
 // gradient, matrix w transposed within each tap. A step lies within one tap; the last one of a tap is filled with
 // zeros. Where the result has fewer tiles than the device has room for (a dense layer of 16 pictures, a 14x14 map),
-// the sum's steps are cut into gridDim.z parts, a block each, and `conv2d_parts` adds them.
+// the sum's steps are cut into gridDim.z parts, a block each, and `conv2d_split_k_sum` adds them.
 template <int MATH, int SIZE, bool FORWARD>
 __device__ __forceinline__ void product_of_patches(const Conv2d& g, const float* __restrict__ source,
                                                    const float* __restrict__ w, const float* __restrict__ bias,
@@ -161,7 +161,7 @@ __device__ __forceinline__ Range seen(int size, int outputs, int stride, int dil
 }
 
 // The weight gradient's sum runs over all outputs, and its result is small: the sum is cut into gridDim.z parts,
-// a block each, and `conv2d_parts` adds the parts in their order.
+// a block each, and `conv2d_split_k_sum` adds the parts in their order.
 template <int MATH, int SIZE>
 __device__ __forceinline__ void product_of_weights(const Conv2d& g, const float* __restrict__ x,
                                                    const float* __restrict__ dy, float* __restrict__ partial) {
@@ -270,8 +270,8 @@ KERNEL(conv2d_weight_bf16_large, WEIGHT, BF16, 128)
 KERNEL(conv2d_weight_bf16_small, WEIGHT, BF16, 64)
 
 // result[i] = f(the sum over parts of partial[part, i], in double, + the bias of its column, if there is one).
-extern "C" __global__ void conv2d_parts(const float* __restrict__ partial, const float* __restrict__ bias,
-                                        float* __restrict__ result, i64 n, int columns, int parts, int after) {
+extern "C" __global__ void conv2d_split_k_sum(const float* __restrict__ partial, const float* __restrict__ bias,
+                                              float* __restrict__ result, i64 n, int columns, int parts, int after) {
     const i64 stride = (i64)gridDim.x * blockDim.x;
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
         double sum = bias != nullptr ? (double)bias[i % columns] : 0.0;

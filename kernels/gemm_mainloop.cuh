@@ -41,9 +41,9 @@ __device__ __forceinline__ void async_load4(float* shared, const float* __restri
 }
 
 // SIZE x SIZE sums of a block of 2 * SIZE threads.
-template <int MATH, int SIZE, bool A_ALONG, bool B_ALONG> struct Product {
-    typedef Tile<MATH, SIZE, A_ALONG> A;
-    typedef Tile<MATH, SIZE, B_ALONG> B;
+template <int MATH, int SIZE, bool A_K_MAJOR, bool B_K_MAJOR> struct Product {
+    typedef Tile<MATH, SIZE, A_K_MAJOR> A;
+    typedef Tile<MATH, SIZE, B_K_MAJOR> B;
     static const int THREADS = 2 * SIZE;
     static const int STAGES = SIZE == 64 ? 3 : 2;  // 48 KiB of shared memory, at most
     static const int FLOATS = STAGES * (A::FLOATS + B::FLOATS);
@@ -71,16 +71,16 @@ template <int MATH, int SIZE, bool A_ALONG, bool B_ALONG> struct Product {
     // depth, so that four are one load; tx, tx + 16, ... where it runs along it, for the banks' sake.
     static __device__ __forceinline__ int f32_column(int j) {
         const int tx = threadIdx.x % 16;
-        return B_ALONG ? tx + 16 * j : 4 * tx + j % 4 + j / 4 * 64;
+        return B_K_MAJOR ? tx + 16 * j : 4 * tx + j % 4 + j / 4 * 64;
     }
 
     __device__ __forceinline__ void add_f32(const float* a, const float* b) {
-        const int RN = SIZE / 16, V = A_ALONG ? 2 : 1;  // depths a load of a has
+        const int RN = SIZE / 16, V = A_K_MAJOR ? 2 : 1;  // depths a load of a has
         const int ty = threadIdx.x / 16;
 #pragma unroll 1  // all of it at once would want more registers than there are
         for (int k = 0; k < BK; k += V) {
             float left[8][V], right[V][RN];
-            if (A_ALONG) {
+            if (A_K_MAJOR) {
 #pragma unroll
                 for (int i = 0; i < 8; i++) load_floats<V>(left[i], a + A::at(8 * ty + i, k));
             } else {
@@ -90,7 +90,7 @@ template <int MATH, int SIZE, bool A_ALONG, bool B_ALONG> struct Product {
 #pragma unroll
                 for (int i = 0; i < 8; i++) left[i][0] = rows[i];
             }
-            if (B_ALONG) {
+            if (B_K_MAJOR) {
 #pragma unroll
                 for (int j = 0; j < RN; j++) {
                     float depths[V];
@@ -170,13 +170,13 @@ template <int MATH, int SIZE, bool A_ALONG, bool B_ALONG> struct Product {
         for (int i = 0; i < 2; i++) {
 #pragma unroll
             for (int r = 0; r < 4; r++) {
-                left[i][r] = pair<A>(a, warp_row() + 16 * i + g + r % 2 * 8, 2 * q + r / 2 * 8, A_ALONG);
+                left[i][r] = pair<A>(a, warp_row() + 16 * i + g + r % 2 * 8, 2 * q + r / 2 * 8, A_K_MAJOR);
             }
         }
 #pragma unroll
         for (int j = 0; j < NT; j++) {
             const int column = warp_column() + 8 * j + g;
-            const u32 right[2] = {pair<B>(b, column, 2 * q, B_ALONG), pair<B>(b, column, 2 * q + 8, B_ALONG)};
+            const u32 right[2] = {pair<B>(b, column, 2 * q, B_K_MAJOR), pair<B>(b, column, 2 * q + 8, B_K_MAJOR)};
 #pragma unroll
             for (int i = 0; i < 2; i++) mma_bf16_m16n8k16(sum[i * NT + j], left[i], right);
         }
@@ -188,7 +188,7 @@ template <int MATH, int SIZE, bool A_ALONG, bool B_ALONG> struct Product {
             const int row = threadIdx.x / 16 * 8;
 #pragma unroll
             for (int i = 0; i < 8; i++) {
-                if (B_ALONG) {
+                if (B_K_MAJOR) {
 #pragma unroll
                     for (int j = 0; j < SIZE / 16; j++) {
                         const float one[1] = {sum[i][j]};

@@ -29,12 +29,12 @@ __device__ __forceinline__ void fetch(
     }
 }
 
-template <int MATH, bool A_ALONG, bool B_ALONG>
+template <int MATH, bool A_K_MAJOR, bool B_K_MAJOR>
 __device__ __forceinline__ void products(
     const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ c, int rows, int columns,
     int depth, int batch, const Batch& of) {
     const int SIZE = 64;
-    typedef Product<MATH, SIZE, A_ALONG, B_ALONG> P;
+    typedef Product<MATH, SIZE, A_K_MAJOR, B_K_MAJOR> P;
     __shared__ __align__(16) float shared[P::FLOATS];
     const int first_row = blockIdx.x * SIZE, first_column = blockIdx.y * SIZE;
     for (int i = blockIdx.z; i < batch; i += gridDim.z) {
@@ -44,8 +44,8 @@ __device__ __forceinline__ void products(
         const float* right = b + outer * of.b_step[0] + inner * of.b_step[1];
         P product;
         run_product(product, shared, ceil_div(depth, BK), [&](int step, float* to_a, float* to_b) {
-            fetch<typename P::A, SIZE, A_ALONG>(to_a, left, first_row, rows, step * BK, depth);
-            fetch<typename P::B, SIZE, B_ALONG>(to_b, right, first_column, columns, step * BK, depth);
+            fetch<typename P::A, SIZE, A_K_MAJOR>(to_a, left, first_row, rows, step * BK, depth);
+            fetch<typename P::B, SIZE, B_K_MAJOR>(to_b, right, first_column, columns, step * BK, depth);
         });
         store_product(product, c + (i64)i * rows * columns, first_row, rows, first_column, columns);
         __syncthreads();  // the tiles are free for the next of the batch

@@ -1,14 +1,12 @@
 //! Activation functions, which some operators compute in the same pass as their result.
 
-#![warn(missing_docs)]
-
-/// y = f(x), element by element; softmax along the last axis. Formulas and gradients:
-/// [`crate::ops::activation`].
+/// The activations that layers name: y = f(x), element by element; softmax along the last axis. Formulas and
+/// gradients: [`crate::ops::activation`]. (`leaky_relu`, which has a parameter, is an operator alone.)
 ///
-/// The CUDA kernels number these in this order (`kernels/common.cuh`): do not reorder.
+/// `kernels/common.cuh` numbers the first five in this order: do not reorder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Activation {
-    /// x
+    /// x (PyTorch's `Identity`)
     #[default]
     Linear,
     /// max(x, 0)
@@ -42,7 +40,8 @@ impl Activation {
         matches!(self, Activation::Linear | Activation::Relu | Activation::Relu6)
     }
 
-    /// The part that kernels compute in their own pass, and the part that is left for a pass of its own.
+    /// (What kernels compute in the same pass as their result, what is left for a pass of its own): one of
+    /// the two is [`Activation::Linear`].
     pub(crate) fn split(self) -> (Self, Self) {
         if self.is_fusable() { (self, Activation::Linear) } else { (Activation::Linear, self) }
     }

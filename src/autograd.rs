@@ -1,16 +1,15 @@
-//! The tape: reverse-mode automatic differentiation.
+//! Reverse-mode automatic differentiation. *The tape* is this crate's word for the autograd graph: not a
+//! global list, but the nodes that tensors hold on to, which go with them.
 //!
-//! An operator that meets an input with a `Node` makes a node of its own, which holds the nodes
-//! of its inputs and a closure that turns the gradient of its output into the gradients of its
-//! inputs. There is no global tape: the graph is what the tensors hold on to, and it goes with them.
+//! An operator that meets an input with a node (`tensor/node.rs`) makes one of its own, which holds the
+//! nodes of its inputs and a closure that turns the gradient of its output into those of its inputs.
 //!
 //! [`Tensor::backward`] walks the nodes from the newest to the oldest. Nodes are numbered as they are made
 //! and an input is always older than its consumer, so when a node's turn comes, every consumer has already
-//! added its share: a value that is used twice needs no special care. A node's closure, with all it saved,
-//! is dropped as soon as it has run: a backward pass can go through a graph once (PyTorch's
-//! `retain_graph=False`). The closures run off the tape, so there are no second derivatives.
-
-#![warn(missing_docs)]
+//! added its *share*, the gradient through that consumer: a value that is used twice needs no special care.
+//! A node's closure, with all it saved, is dropped as soon as it has run: a backward pass can go through a
+//! graph once (PyTorch's `retain_graph=False`). The closures run off the tape, so there are no second
+//! derivatives.
 
 mod check;
 mod function;
@@ -27,13 +26,14 @@ pub use crate::context::no_grad;
 pub use check::check_gradients;
 pub use function::Function;
 
-/// Which inputs need a gradient. An operator computes no other, and saves nothing for it.
+/// Which inputs need a gradient: recording is on, and the input is on the tape. For the others an operator
+/// computes no gradient and saves nothing.
 pub(crate) struct Needs<const N: usize>(pub [bool; N]);
 
 impl<const N: usize> Needs<N> {
     pub(crate) fn of(inputs: [&Tensor; N]) -> Self {
         let recording = Context::current().recording;
-        Needs(inputs.map(|input| recording && input.needs_grad()))
+        Needs(inputs.map(|input| recording && input.requires_grad()))
     }
 
     pub(crate) fn any(&self) -> bool {
@@ -52,8 +52,9 @@ pub(crate) fn record<const N: usize>(
     output: Tensor,
     backward: impl FnOnce(Tensor) -> Result<[Option<Tensor>; N]> + Send + 'static,
 ) -> Tensor {
-    let all = inputs.to_vec();
-    record_all(op, &all, output, move |gradient| Ok(backward(gradient)?.into()))
+    record_gradients(op, &inputs, output, move |gradient| {
+        Ok(backward(gradient)?.map(|share| share.map(Gradient::Dense)).into())
+    })
 }
 
 /// [`record`] for a number of inputs known at run time.
@@ -68,7 +69,7 @@ pub(crate) fn record_all(
     })
 }
 
-/// [`record_all`] for gradients that need not be tensors.
+/// [`record_all`] for gradients that may be in factors ([`Gradient::LowRank`]).
 pub(crate) fn record_gradients(
     op: &'static str,
     inputs: &[&Tensor],
@@ -76,7 +77,7 @@ pub(crate) fn record_gradients(
     backward: impl FnOnce(Tensor) -> Result<Vec<Option<Gradient>>> + Send + 'static,
 ) -> Tensor {
     let forward = Context::current();
-    if !forward.recording || inputs.iter().all(|input| !input.needs_grad()) {
+    if !forward.recording || inputs.iter().all(|input| !input.requires_grad()) {
         return output;
     }
     let nodes = inputs.iter().map(|input| input.node.clone()).collect();
@@ -88,18 +89,39 @@ pub(crate) fn record_gradients(
     output
 }
 
-/// The gradients of a loss with respect to the leaves it was computed from.
+/// The gradients of a loss with respect to the leaves it was computed from, each of its leaf's shape, type
+/// and device.
 #[derive(Default)]
-pub struct Gradients(HashMap<u64, Gradient>);
+pub struct Gradients(/** By the number of the leaf's node. */ HashMap<u64, Gradient>);
 
 impl Gradients {
-    /// None where the loss does not depend on it, or it is not a leaf: gradients of intermediate values are
-    /// not kept.
+    /// That of a leaf, or of a clone of it. None where the loss does not depend on it, and for another
+    /// tensor ([`Tensor::leaf`] again makes another leaf): gradients of intermediate values are not kept. A
+    /// dense layer's may be kept as two factors ([`Gradient::LowRank`]), which are multiplied at the first
+    /// call.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let (x, y) = (Tensor::from([2.0f32]).leaf(), Tensor::from([3.0f32]));
+    /// let gradients = (&x * &y)?.sum()?.backward()?;
+    /// assert_eq!(gradients.get(&x).unwrap().to_string(), "[3.]");
+    /// assert!(gradients.get(&y).is_none()); // no leaf
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn get(&self, leaf: &Tensor) -> Option<&Tensor> {
         self.get_gradient(leaf).map(Gradient::to_dense)
     }
 
     /// [`Gradients::get`], by value: it can be taken once.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([2.0f32]).leaf();
+    /// let mut gradients = x.square()?.sum()?.backward()?;
+    /// assert_eq!(gradients.take(&x).unwrap().to_string(), "[4.]");
+    /// assert!(gradients.take(&x).is_none());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn take(&mut self, leaf: &Tensor) -> Option<Tensor> {
         self.take_gradient(leaf).map(Gradient::into_dense)
     }
@@ -120,12 +142,21 @@ impl Tensor {
     ///
     /// An error where it has another number of elements; where it depends on no leaf, or was computed
     /// within [`no_grad`]; and where a backward pass has gone through a part of its graph before, and
-    /// freed it (PyTorch's `retain_graph=False`). There are no second derivatives.
+    /// freed it (PyTorch's `retain_graph=False`); and where an operator's gradient, or a device, fails. There
+    /// are no second derivatives.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([1.0f32, -2.0]).leaf();
+    /// let loss = x.square()?.sum()?;
+    /// assert_eq!(loss.backward()?.get(&x).unwrap().to_string(), "[ 2. -4.]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn backward(&self) -> Result<Gradients> {
         if self.shape().elements() != 1 {
             return Err(Error::shape("backward", "a loss of one element", self.shape()));
         }
-        if !self.needs_grad() {
+        if !self.requires_grad() {
             let message = "expected a loss on the tape, got one that depends on no leaf (`Tensor::leaf`), \
                            or was computed within `no_grad`";
             return Err(Error::argument("backward", message));
@@ -139,6 +170,15 @@ impl Tensor {
     /// `upstream` is the gradient of some later loss with respect to this tensor; an error where it is not of
     /// this tensor's shape, type and device. A tensor off the tape gives no gradients and, unlike
     /// [`Tensor::backward`], no error. Otherwise as [`Tensor::backward`].
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([1.0f32, 2.0]).leaf();
+    /// let y = x.square()?;
+    /// let gradients = y.backward_from(Tensor::from([1.0f32, 10.0]))?;
+    /// assert_eq!(gradients.get(&x).unwrap().to_string(), "[ 2. 40.]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn backward_from(&self, upstream: Tensor) -> Result<Gradients> {
         let (expected, got) = (self.spec(), upstream.spec());
         if got != expected {
@@ -158,6 +198,7 @@ fn walk(root: Arc<Node>, upstream: Tensor) -> Result<Gradients> {
     let mut pending = BTreeMap::from([(root.id, (root, Gradient::Dense(upstream)))]);
     no_grad(|| {
         while let Some((id, (node, gradient))) = pending.pop_last() {
+            // A leaf: nobody's result. Its gradient is complete.
             if node.inputs.is_empty() {
                 gradients.0.insert(id, gradient);
                 continue;
@@ -226,8 +267,8 @@ mod tests {
     #[test]
     fn nothing_is_recorded_under_no_grad() {
         let x = leaf(&[2.0]);
-        assert!(!no_grad(|| mul(&x, &x).unwrap()).needs_grad());
-        assert!(mul(&x, &x).unwrap().needs_grad());
+        assert!(!no_grad(|| mul(&x, &x).unwrap()).requires_grad());
+        assert!(mul(&x, &x).unwrap().requires_grad());
     }
 
     #[test]

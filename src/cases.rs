@@ -113,7 +113,7 @@ impl Input {
             Fill::Labels(classes) => (0..n).map(|_| stream.below(classes) as f32).collect(),
             Fill::Flags(p) => (0..n).map(|_| (stream.unit() < p) as u8 as f32).collect(),
             Fill::OneHot => {
-                let classes = self.shape.last_axis();
+                let classes = self.shape.last_length();
                 let mut values = vec![0.0; n];
                 for row in values.chunks_mut(classes) {
                     row[stream.below(classes)] = 1.0;
@@ -204,7 +204,7 @@ impl Case {
     pub fn forward_backward_on(&self, device: Device) -> Result<(Tensor, Vec<Option<Tensor>>)> {
         let there = |input: &Tensor| {
             let tensor = input.to_device(device)?;
-            Ok(if input.needs_grad() { tensor.leaf() } else { tensor })
+            Ok(if input.requires_grad() { tensor.leaf() } else { tensor })
         };
         let inputs = self.tensors(DType::F32).iter().map(there).collect::<Result<Vec<_>>>()?;
         let output = (self.run)(&inputs)?;

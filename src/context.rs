@@ -1,7 +1,9 @@
-//! How the operators that a thread calls compute: on the tape or off it, by which instructions, how exactly.
+//! How the operators that a thread calls compute: recorded for gradients ("on the tape",
+//! [`crate::autograd`]) or not, by which instructions, how exactly.
 //!
-//! Every setting holds for a scope of one thread ([`no_grad`], [`with_isa`], …); `Context::current`
-//! captures all of them, so that work handed to another thread (`on_threads`) goes by the same.
+//! Every setting holds for a scope of one thread ([`no_grad`], [`with_isa`], …). Another thread begins with
+//! the defaults: `Context::current` captures all settings, and `on_threads` takes them along. Inside a
+//! kernel's parallel loop nothing is asked for: an operator reads [`isa`] at its entry and passes it on.
 
 use crate::backend::cpu::simd::{self, Isa};
 use crate::backend::cpu::threads;
@@ -10,9 +12,12 @@ use crate::error::names;
 use crate::spans;
 use std::cell::Cell;
 
-/// The precision of the operands of a CUDA device's matrix products (convolutions and dense layers), as
-/// PyTorch's `set_float32_matmul_precision`. Values are stored, and sums are made, in f32 whatever the
-/// precision; so are batch norms' statistics, losses and weights. The CPU multiplies in f32 always.
+/// The precision of the operands of a CUDA device's matrix products (`conv2d`, `dense`, `matmul`), as
+/// PyTorch's `set_float32_matmul_precision`. Computed in F32 whatever it is: depthwise convolutions, and the
+/// forward pass of a convolution of fewer than 16 channels (a network's first) whose kernel is not 1×1.
+/// Values are stored, and sums are made, in f32 whatever the precision; so are batch norms' statistics,
+/// losses and weights. On the CPU it changes nothing: there, tensors are multiplied in their own type.
+/// (PyTorch's `highest`, `high` and `medium` are F32, Tf32 and Bf16.)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// Operands of 24 bits of significand (23 stored), on the CUDA cores.
@@ -24,6 +29,7 @@ pub enum Precision {
     Bf16,
 }
 
+// `Display`, `FromStr` and `NAMES` (`error::names`).
 names! { "precision" Precision { F32: "f32", Tf32: "tf32", Bf16: "bf16" } }
 
 /// All settings of a thread.
@@ -31,11 +37,14 @@ names! { "precision" Precision { F32: "f32", Tf32: "tf32", Bf16: "bf16" } }
 pub(crate) struct Context {
     /// Whether operators put their results on the tape.
     pub recording: bool,
-    /// None: the best this machine has, or what `ATROUS_ISA` asks for.
+    /// None: what `ATROUS_ISA` asks for, else the best this machine has.
     isa: Option<Isa>,
+    /// [`with_fast_math`]
     pub fast_math: bool,
     pub precision: Precision,
-    /// The side of the tiles of a device's convolutions, 64 or 128; None: whichever suits their shapes.
+    /// The side of the square tiles of the result, one a thread block, that a device's convolutions compute,
+    /// 64 or 128
+    /// ([`with_conv_tile`]); None: what suits the convolution's shape.
     pub conv_tile: Option<usize>,
 }
 
@@ -57,8 +66,9 @@ impl Context {
         CURRENT.get()
     }
 
-    /// Runs `f` with the precision and the fast math of this context; all else is as it is: a backward pass
-    /// computes as exactly as its forward pass did, but off the tape and with its own thread's instructions.
+    /// Runs `f` with this context's precision and fast math, and all else as the calling thread has it. So a
+    /// backward pass, whose recording [`crate::autograd`] has turned off, rounds as its forward pass did,
+    /// with the instruction set of its own thread.
     pub fn with_numerics<R>(self, f: impl FnOnce() -> R) -> R {
         Context { fast_math: self.fast_math, precision: self.precision, ..Context::current() }.scope(f)
     }
@@ -76,33 +86,38 @@ impl Context {
     }
 }
 
-/// Runs `f` without recording: no operator in it makes a node or saves anything.
+/// Runs `f` without recording (PyTorch's `no_grad`): no operator in it makes a node of the tape, or saves
+/// anything for a gradient.
 pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
     Context { recording: false, ..Context::current() }.scope(f)
 }
 
-/// The instruction set of operators called from this thread: what [`with_isa`] says, else what `ATROUS_ISA`
-/// asks for ([`simd::preferred`]), else, or where that is not here, the best this machine has. (An operator
-/// asks once, at its entry, and hands it to its threads.)
+/// The instruction set that operators called from this thread use: that of [`with_isa`], else that of the
+/// environment variable `ATROUS_ISA` (`reference`, `portable`, `avx2`, `avx512`; [`simd::preferred`]), else
+/// the best this machine has. (A name that is unknown, or not this machine's, brings a warning and the
+/// best.)
 pub fn isa() -> Isa {
     Context::current().isa.unwrap_or_else(simd::default)
 }
 
-/// Runs `f` with the operators it calls on this thread held to one instruction set. It is safe: an [`Isa`]
-/// that not every machine has carries the proof that this one was asked for it.
+/// Runs `f` with the operators it calls on this thread held to one instruction set. It is safe:
+/// [`Isa::Avx2`] and [`Isa::Avx512`] hold a proof that only asking the CPU makes ([`simd::supported`]); the
+/// others run on every machine.
 pub fn with_isa<R>(isa: Isa, f: impl FnOnce() -> R) -> R {
     Context { isa: Some(isa), ..Context::current() }.scope(f)
 }
 
-/// Whether the operators this thread runs now may multiply less for more rounding.
+/// Whether fast math is on ([`with_fast_math`]).
 pub fn fast_math() -> bool {
     Context::current().fast_math
 }
 
-/// Runs `f` with operators that may take kernels which multiply less and round more, or may not; the
-/// gradients of what is recorded in it are computed likewise, wherever the backward pass runs. So far these
-/// are 3×3 convolutions of stride 1, by Winograd's F(4×4, 3×3) (`crate::backend::cpu::winograd`), on the
-/// CPU and in f32. What comes out is as independent of the number of threads as ever.
+/// Runs `f` with fast math on, or off as it is by default. On, kernels may multiply less and round more;
+/// NaNs and infinities are kept, and sums have a fixed order, unlike with a compiler's `-ffast-math`. So far
+/// these are 3×3 convolutions of stride 1, on the CPU and in f32: Winograd's algorithm on tiles of 4×4
+/// outputs (F(4×4, 3×3)) instead of 2×2, in the forward pass and for the image's gradient; their error is
+/// about three times as large (`crate::backend::cpu::winograd`). Gradients of what is recorded in it are
+/// computed likewise, wherever the backward pass runs. Results stay independent of the number of threads.
 pub fn with_fast_math<R>(fast_math: bool, f: impl FnOnce() -> R) -> R {
     Context { fast_math, ..Context::current() }.scope(f)
 }
@@ -118,18 +133,20 @@ pub fn with_precision<R>(precision: Precision, f: impl FnOnce() -> R) -> R {
     Context { precision, ..Context::current() }.scope(f)
 }
 
-/// Runs `f` with a device's convolutions in tiles of `size` × `size`, whatever suits their shapes: for
-/// tests and benchmarks.
+/// Runs `f` with a device's convolutions computed in tiles of `size` × `size` of the result, whatever suits
+/// their shapes: for tests and benchmarks. (A forward pass of fewer than 16 channels whose kernel is not 1×1
+/// has tiles of 64 whatever is asked.)
 ///
 /// # Panics
-/// Where `size` is neither 64 nor 128: there are no other kernels.
+/// Where `size` is neither 64 nor 128: kernels have no other tiles.
 pub fn with_conv_tile<R>(size: usize, f: impl FnOnce() -> R) -> R {
     assert!([64, 128].contains(&size), "expected tiles of 64 or 128, got {size}");
     Context { conv_tile: Some(size), ..Context::current() }.scope(f)
 }
 
-/// Runs the operators of `f` where those of a device should run: the CPU's on one of rayon's threads
-/// ([`threads::enter`]), in this thread's context; a device's right here.
+/// Runs `f` on one of rayon's threads, with this thread's settings, where `device` is the CPU: parallel loops
+/// that begin there start at once, others wait some tens of microseconds ([`threads::enter`]). For another
+/// device `f` runs right here.
 pub(crate) fn on_threads<R: Send>(device: Device, f: impl FnOnce() -> R + Send) -> R {
     if device != Device::Cpu {
         return f();

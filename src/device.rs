@@ -1,20 +1,24 @@
 //! Where tensors live and operators run. A device is a value, not a type parameter.
-
-#![warn(missing_docs)]
+//!
+//! Where the docs of this crate set *a device* against the CPU ("where a device fails", "waits for those of a
+//! device"), they mean a CUDA device, real or emulated.
 
 use crate::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
 
-/// A place for tensors. Its name is `cpu`, `cuda:N` or `emulated`; `cuda` is read as `cuda:0`.
+/// A place for tensors. Its name is `cpu`, `cuda:N` or `emulated`; `cuda` is read as `cuda:0`, and another
+/// name is an [`Error::Device`]. Naming a device does not open it: [`Device::require`] (in `backend/mod.rs`,
+/// with `synchronize`) says whether it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
-    /// All cores of the CPU, through rayon's pool.
+    /// The CPU, on rayon's threads: one a core, or as many as [`crate::backend::cpu::threads::set`] was told
+    /// (the command's `--threads`).
     Cpu,
     /// The n-th CUDA device, counted from 0. Needs the feature `cuda`.
     Cuda(usize),
-    /// The CUDA kernels compiled as C++ and run on the CPU: a device of its own name, so that no
-    /// result of it passes for hardware. Needs the feature `emulator`.
+    /// The CUDA kernels compiled as C++ and run on the CPU, for tests. It has a name of its own, so that
+    /// nobody takes its times for a GPU's. Needs the feature `emulator`.
     Emulated,
 }
 

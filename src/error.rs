@@ -1,6 +1,7 @@
-//! One error type. Every variant says what was expected, what came, and where.
-
-#![warn(missing_docs)]
+//! One error type, whose text says what was expected, what came, and where.
+//!
+//! (The CPU's memory that is not there is no `Error` but a panic, [`crate::pool::OutOfMemory`]; a GPU's is an
+//! [`Error::Device`].)
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,8 +14,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// An operator was handed tensors whose shapes (or, where it says so, types and devices) do not fit
-    /// together.
+    /// An operator was handed tensors whose shapes do not fit together, or a gradient that is not of its
+    /// tensor's shape, type and device.
     Shape {
         /// The operator or function.
         op: &'static str,
@@ -32,7 +33,9 @@ pub enum Error {
         /// The element types it was given.
         got: String,
     },
-    /// A setting (stride, rate, threshold, name) is outside what is meaningful.
+    /// A setting (stride, rate, threshold, name) is outside what is meaningful, or a call is not possible as
+    /// things stand (a second backward pass through one graph, a gradient that `check_gradients` finds
+    /// wrong).
     Argument {
         /// The setting or the function it belongs to, e.g. `augment`.
         what: &'static str,
@@ -46,7 +49,7 @@ pub enum Error {
         /// What the system said, or what was expected in the file.
         message: String,
     },
-    /// One row (1-based, header included) of a table is wrong.
+    /// A row of a CSV table is wrong.
     Row {
         /// The table's file.
         path: PathBuf,
@@ -57,7 +60,8 @@ pub enum Error {
         /// What was expected there and what came.
         message: String,
     },
-    /// The device that was asked for is not there.
+    /// A device is not there, failed, or cannot do what it was asked for; the tensors of one operator are on
+    /// several devices; a name is no device's.
     Device(String),
     /// Training produced something that cannot go on (a loss that is not a number).
     Diverged(String),
@@ -116,9 +120,9 @@ macro_rules! names {
 }
 pub(crate) use names;
 
-/// What a file says, made safe to print: an Id or a tensor's name may hold a terminal's escape sequences,
-/// line ends, or marks that turn the direction of writing round. Those are written out (`\u{1b}`, `\n`);
-/// letters of all scripts stay as they are.
+/// What a file says, made safe to print: a sample's `Id` in a CSV table or a tensor's name in a weights file
+/// may hold a terminal's escape sequences, line ends, or marks that turn the direction of writing round.
+/// Those are written out (`\u{1b}`, `\n`); letters of all scripts stay as they are.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.chars().any(unprintable) {
         return Cow::Borrowed(text);
@@ -144,7 +148,7 @@ fn unprintable(c: char) -> bool {
     c.is_control() || separator || direction
 }
 
-/// A message line by line: its own line ends are meant, all else that a file may have put into it is not.
+/// A message with its line ends kept and every other control character written out ([`printable`]).
 struct Lines<'a>(&'a str);
 
 impl fmt::Display for Lines<'_> {

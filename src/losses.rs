@@ -1,7 +1,5 @@
 //! Losses by their Keras names, and the weights of samples.
 
-#![warn(missing_docs)]
-
 use crate::error::{Error, Result};
 use crate::ops::{self, CategoricalGradient, common_dtype};
 use crate::tensor::{DType, Real, Tensor};
@@ -128,7 +126,7 @@ pub fn smooth(labels: &Tensor, by: f32, loss: Loss) -> Result<Tensor> {
     }
     let rest = match loss {
         Loss::BinaryCrossentropy => by / 2.0,
-        _ => by / labels.shape().last_axis() as f32,
+        _ => by / labels.shape().last_length() as f32,
     };
     let values: Vec<f32> = labels.to_vec_f64().iter().map(|&y| y as f32 * (1.0 - by) + rest).collect();
     Tensor::from_slice(&values, labels.shape())

@@ -1,9 +1,7 @@
 //! What most programs begin with: `use atrous::prelude::*;`.
 //!
-//! Tensors and what is done with them, the tape, networks of layers, losses and optimizers. (`Result` is this
-//! crate's, with [`Error`] where no other error is named.)
-
-#![warn(missing_docs)]
+//! Tensors and their operators' options, gradients, networks of layers, losses and optimizers. (`Result` is
+//! this crate's, with [`Error`] where no other error is named.)
 
 pub use crate::activation::Activation;
 pub use crate::autograd::{Function, Gradients, check_gradients, no_grad};

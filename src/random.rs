@@ -5,8 +5,6 @@
 //! the next, so any thread, on any device, in any order, computes the same numbers. Streams are
 //! named by what they are for, e.g. `Stream::new(seed, &[domain::AUGMENT, epoch, sample])`.
 
-#![warn(missing_docs)]
-
 use rand::rand_core::{Infallible, TryRng};
 
 /// The first label of a stream: what its numbers are used for.
@@ -103,7 +101,7 @@ impl Stream {
         unit_f32(self.next_word())
     }
 
-    /// Uniform in [low, high).
+    /// Uniform from `low` to `high`, which rounding may give.
     pub fn uniform(&mut self, low: f32, high: f32) -> f32 {
         low + (high - low) * self.unit()
     }

@@ -54,7 +54,7 @@ fn only(class: usize) -> Option<Labels> {
     Some(std::array::from_fn(|other| other == class))
 }
 
-/// A folder in the competition's layout with a image and a label for each Id.
+/// A folder in the competition's layout with an image and a label for each Id.
 fn npy(ids: &[&str]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir_all(dir.path().join("train/img")).unwrap();

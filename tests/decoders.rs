@@ -26,7 +26,7 @@ fn pipe(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-/// A image of waves, noise and an edge.
+/// An image of waves, noise and an edge.
 fn waves(height: usize, width: usize, seed: u32) -> Image {
     let mut state = seed.wrapping_mul(2_654_435_761) | 1;
     let value = |i: usize| {

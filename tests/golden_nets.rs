@@ -365,7 +365,7 @@ fn check(net: &Value, arrays: &mut Npz, mode: &str, dtype: DType, device: Device
         }
     }
     if text(&net["loss"]) == "scce" {
-        let classes = replayed.pass.logits.shape().last_axis();
+        let classes = replayed.pass.logits.shape().last_length();
         let expected = get("argmax_u8");
         for logits in [&replayed.pass.logits, &rewritten] {
             let logits: Vec<f32> = logits.to_vec_f64().iter().map(|&v| v as f32).collect();

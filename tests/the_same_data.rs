@@ -92,7 +92,7 @@ fn other_images_other_labels_and_other_masks_are_refused_by_name() {
         let error = scratch.refused(command);
         assert!(error.contains("not the pictures of the run") && error.contains("`0`"), "{error}");
     }
-    // A image more changes nothing, a image less does.
+    // An image more changes nothing, an image less does.
     let table = scratch.path("d/train/train_set.csv");
     let text = fs::read_to_string(&table).unwrap();
     let last = text.lines().last().unwrap();

@@ -12,7 +12,7 @@
 
 // What the 8 lanes of a channel have, added in their order; the same for all of them. A barrier before and
 // after: scratch can be used again.
-__device__ __forceinline__ double lanes_sum(double value, double (&scratch)[8][32]) {
+__device__ __forceinline__ double block_column_sum(double value, double (&scratch)[8][32]) {
     scratch[threadIdx.y][threadIdx.x] = value;
     __syncthreads();
     double sum = 0.0;
@@ -33,13 +33,13 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_2_tiles(const float
     const i64 end = first + length < rows ? first + length : rows;
     double sum = 0.0;
     for (i64 row = first + threadIdx.y; there && row < end; row += 8) sum += (double)x[row * channels + c];
-    const double mean = lanes_sum(sum, scratch) / (double)(end - first);
+    const double mean = block_column_sum(sum, scratch) / (double)(end - first);
     double m2 = 0.0;
     for (i64 row = first + threadIdx.y; there && row < end; row += 8) {
         const double d = (double)x[row * channels + c] - mean;
         m2 += d * d;
     }
-    m2 = lanes_sum(m2, scratch);
+    m2 = block_column_sum(m2, scratch);
     if (there && threadIdx.y == 0) {
         double* out = partial + (i64)blockIdx.y * 2 * channels + c;
         out[0] = mean;

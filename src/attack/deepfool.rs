@@ -102,7 +102,7 @@ impl DeepFool {
             })?;
             let gradient = gradient.to_device(Device::Cpu)?;
             let gradients = gradient.values::<f32>().chunks_exact(x.len());
-            let widths = there.shape().last_axis();
+            let widths = there.shape().last_length();
             let logits = there.values::<f32>().chunks_exact(widths);
             let steps = planes.iter().zip(gradients).zip(logits).map(|((plane, w), logits)| {
                 let margin = plane.offset

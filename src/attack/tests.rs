@@ -216,7 +216,7 @@ fn what_a_network_says_of_a_image_does_not_depend_on_its_batch() {
     }
 }
 
-/// A image that was right before; `reached` tells whether it was led astray.
+/// An image that was right before; `reached` tells whether it was led astray.
 fn made(index: usize, reached: bool) -> AttackResult {
     let seen = |reached: bool| VictimOutput {
         status: AttackStatus { reached, sure: reached, score: 0.0 },

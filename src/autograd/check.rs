@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::random::{Stream, domain};
 use crate::tensor::{DType, Tensor};
 
-/// Elements of each input that are perturbed.
+/// The most elements of an input that are perturbed.
 const PROBES: usize = 64;
 
 /// Compares the gradients of `f` with central differences, (f(x + h) − f(x − h)) / 2h: an error that names
@@ -19,7 +19,7 @@ const PROBES: usize = 64;
 ///
 /// Inputs are f32 or f64, and `f` differentiable with respect to all of them: what has no gradient, as
 /// labels, is to be captured by `f`. They should stay away from kinks (ReLU's 0), where there is no
-/// derivative.
+/// derivative. An error, too, for a u8 input, an output off the tape, and a gradient that is not finite.
 ///
 /// ```
 /// use atrous::{Tensor, autograd::check_gradients, ops};
@@ -38,7 +38,7 @@ pub fn check_gradients<const N: usize>(
     }
     let leaves = inputs.map(Tensor::leaf);
     let output = f(leaves.each_ref())?;
-    if !output.needs_grad() {
+    if !output.requires_grad() {
         return Err(Error::argument(
             OP,
             "expected a result on the tape, got one that depends on no input, or was computed \
@@ -50,6 +50,7 @@ pub fn check_gradients<const N: usize>(
         (0..output.shape().elements()).map(|_| stream.uniform(-1.0, 1.0) as f64).collect();
     let upstream = with_values(&output, &weights)?;
     let gradients = output.backward_from(upstream.clone())?;
+    // Read back, since they have been rounded to the output's type: the probes weigh by the same numbers.
     let weights = upstream.to_vec_f64();
     let probe = |i: usize, values: &[f64]| -> Result<f64> {
         let mut inputs = inputs.map(Tensor::detach);
@@ -63,26 +64,26 @@ pub fn check_gradients<const N: usize>(
             _ => (1e-2, 1e-2),
         };
         let mut values = leaf.to_vec_f64();
-        let closed = gradients.get(leaf).map_or(vec![0.0; values.len()], Tensor::to_vec_f64);
-        if let Some(element) = closed.iter().position(|gradient| !gradient.is_finite()) {
+        let analytical = gradients.get(leaf).map_or(vec![0.0; values.len()], Tensor::to_vec_f64);
+        if let Some(element) = analytical.iter().position(|gradient| !gradient.is_finite()) {
             let message =
-                format!("input {i}, element {element}: expected a number, got {}", closed[element]);
+                format!("input {i}, element {element}: expected a number, got {}", analytical[element]);
             return Err(Error::argument(OP, message));
         }
-        let largest = closed.iter().fold(1e-3f64, |most, gradient| most.max(gradient.abs()));
+        let largest = analytical.iter().fold(1e-3f64, |most, gradient| most.max(gradient.abs()));
         for element in stream.permutation(values.len()).into_iter().take(PROBES) {
             let at = values[element];
             let mut beside = |x| {
                 values[element] = x;
                 probe(i, &values)
             };
-            let difference = (beside(at + h)? - beside(at - h)?) / (2.0 * h);
+            let numerical = (beside(at + h)? - beside(at - h)?) / (2.0 * h);
             values[element] = at;
-            let got = closed[element];
-            let off = (got - difference).abs();
+            let got = analytical[element];
+            let off = (got - numerical).abs();
             if off.is_nan() || off > tolerance * largest {
                 let message = format!(
-                    "input {i}, element {element}: expected {difference} by central differences, got {got}"
+                    "input {i}, element {element}: expected {numerical} by central differences, got {got}"
                 );
                 return Err(Error::argument(OP, message));
             }
@@ -104,7 +105,7 @@ mod tests {
     use super::*;
     use crate::ops::{mul, scale, sum};
 
-    /// c · a · b, with a gradient with respect to b that is `by_b` times what it should be, or of another
+    /// a · b, with a gradient with respect to b that is `by_b` times what it should be, or of another
     /// shape.
     struct Product {
         by_b: f64,
@@ -116,7 +117,7 @@ mod tests {
         type Saved = [Tensor; 2];
 
         fn forward(&self, [a, b]: [&Tensor; 2]) -> Result<(Tensor, [Tensor; 2])> {
-            assert!(!a.needs_grad() && !b.needs_grad());
+            assert!(!a.requires_grad() && !b.requires_grad());
             Ok((mul(a, b)?, [a.clone(), b.clone()]))
         }
 
@@ -178,9 +179,9 @@ mod tests {
     fn a_function_leaves_nothing_on_the_tape_where_nothing_needs_a_gradient() {
         let [a, b] = pair();
         let product = || Product { by_b: 1.0, scalar: false };
-        assert!(!product().apply([&a, &b]).unwrap().needs_grad());
-        assert!(!no_grad(|| product().apply([&a.leaf(), &b])).unwrap().needs_grad());
-        assert!(product().apply([&a.leaf(), &b]).unwrap().needs_grad());
+        assert!(!product().apply([&a, &b]).unwrap().requires_grad());
+        assert!(!no_grad(|| product().apply([&a.leaf(), &b])).unwrap().requires_grad());
+        assert!(product().apply([&a.leaf(), &b]).unwrap().requires_grad());
     }
 
     #[test]

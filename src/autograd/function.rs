@@ -41,7 +41,7 @@ use crate::tensor::Tensor;
 /// # Ok::<(), atrous::Error>(())
 /// ```
 pub trait Function<const N: usize>: Sized + Send + 'static {
-    /// What errors call it.
+    /// The operator's name, in error messages.
     const NAME: &'static str;
 
     /// What the backward pass needs of the forward pass: tensors (their memory is shared, not copied),
@@ -51,10 +51,10 @@ pub trait Function<const N: usize>: Sized + Send + 'static {
     /// The result, and what to save. Runs off the tape: the operators in it leave no nodes.
     fn forward(&self, inputs: [&Tensor; N]) -> Result<(Tensor, Self::Saved)>;
 
-    /// Takes the gradient of a loss with respect to the output (of its shape and type) and returns those
-    /// with respect to the inputs, each of its input's shape, type and device: None where there is none, as
-    /// for labels. That of an input off the tape is dropped. Runs off the tape, perhaps on another thread,
-    /// with the precision and the fast math of the forward pass.
+    /// Takes the gradient of a loss with respect to the output (of the output's shape, type and device) and
+    /// returns those with respect to the inputs, each of its input's shape, type and device: None where
+    /// there is none, as for labels. That of an input off the tape is dropped. Runs off the tape, perhaps on
+    /// another thread, with the precision and the fast math of the forward pass.
     fn backward(&self, saved: Self::Saved, gradient: Tensor) -> Result<[Option<Tensor>; N]>;
 
     /// Runs it on tensors. The result is on the tape where one of them is.
@@ -63,6 +63,8 @@ pub trait Function<const N: usize>: Sized + Send + 'static {
     /// has one or gives a gradient that is not of its input's shape, type and device.
     fn apply(self, inputs: [&Tensor; N]) -> Result<Tensor> {
         let off_tape = inputs.map(Tensor::detach);
+        // (`forward` may hand on a tensor that it keeps itself and that is on the tape: `detach`, below,
+        // takes it off.)
         let (output, saved) = no_grad(|| self.forward(off_tape.each_ref()))?;
         if !Needs::of(inputs).any() {
             return Ok(output.detach());

@@ -1,6 +1,4 @@
-//! The arithmetic of the tape itself: the gradient of the loss with respect to itself is ones (`ones_like`;
-//! on a device, by `fill`), and the gradients that reach one value from its several consumers, the shares,
-//! are summed.
+//! The sum of gradients that reach one value from several consumers. Each of them is called a *share*.
 
 use crate::backend::cpu::{simd, threads};
 use crate::backend::cuda::{Cuda, Kernel, LaunchConfig, arguments};
@@ -8,41 +6,7 @@ use crate::context::isa;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::pool::Buffer;
-use crate::tensor::{DType, Real, Shape, Tensor};
-
-/// f32 numbers of one value on a device.
-fn fill(device: Device, shape: Shape, value: f32) -> Result<Tensor> {
-    let (cuda, n) = (Cuda::get(device)?, shape.elements());
-    let y = cuda.allocate(n, DType::F32)?;
-    let kernel = Kernel::of("elementwise", "elementwise_fill");
-    // SAFETY: y is n floats, new.
-    unsafe { cuda.launch(kernel, LaunchConfig::elements(n), &arguments![&y, n as i64, value])? };
-    Ok(Tensor::from_memory(y, shape))
-}
-
-impl Tensor {
-    /// A tensor of `self`'s shape, type and device, filled with `value`; off the tape. u8 truncates it as
-    /// [`Tensor::to_dtype`] does. An error where a device fails.
-    pub fn full_like(&self, value: f64) -> Result<Self> {
-        let (shape, n) = (self.shape(), self.shape().elements());
-        match (self.device(), self.dtype()) {
-            (Device::Cpu, DType::F32) => Ok(Tensor::full(shape, value as f32)),
-            (Device::Cpu, DType::F64) => Ok(Tensor::from_buffer(Buffer::filled(n, value), shape)),
-            (device, DType::U8) => Tensor::from_u8(&vec![value as u8; n], shape)?.to_device(device),
-            (device, _) => fill(device, shape, value as f32),
-        }
-    }
-
-    /// [`Tensor::full_like`] with zeros.
-    pub fn zeros_like(&self) -> Result<Self> {
-        self.full_like(0.0)
-    }
-
-    /// [`Tensor::full_like`] with ones.
-    pub fn ones_like(&self) -> Result<Self> {
-        self.full_like(1.0)
-    }
-}
+use crate::tensor::{DType, Real, Tensor};
 
 /// sum + share, of one shape, type (f32 or f64) and device, into the memory of `sum` when nobody else sees
 /// it.
@@ -77,10 +41,14 @@ pub(crate) fn accumulate(mut sum: Tensor, share: &Tensor) -> Result<Tensor> {
 
 fn add<T: Real>(mut sum: Tensor, share: &Tensor) -> Tensor {
     let (isa, shape, share) = (isa(), sum.shape(), share.values::<T>());
-    let piece = |i: usize, len: usize| i * threads::PASS..i * threads::PASS + len;
+    // `for_each_chunk` cuts its slice into pieces of GRAIN_SIZE elements, the last shorter: the same range
+    // of the other operand.
+    let piece = |i: usize, len: usize| i * threads::GRAIN_SIZE..i * threads::GRAIN_SIZE + len;
     if sum.is_unique() {
-        threads::for_each_chunk(sum.values_mut::<T>(), threads::PASS, |i, sum| {
+        threads::for_each_chunk(sum.values_mut::<T>(), threads::GRAIN_SIZE, |i, sum| {
             let share = &share[piece(i, sum.len())];
+            // `vectorize` compiles the loop for each instruction set, hence the inlining, and runs that of
+            // `isa`.
             simd::vectorize(
                 isa,
                 #[inline(always)]
@@ -90,7 +58,7 @@ fn add<T: Real>(mut sum: Tensor, share: &Tensor) -> Tensor {
         return sum;
     }
     let (mut out, sum) = (Buffer::<T>::new(share.len()), sum.values::<T>());
-    threads::for_each_chunk(&mut out, threads::PASS, |i, out| {
+    threads::for_each_chunk(&mut out, threads::GRAIN_SIZE, |i, out| {
         let (sum, share) = (&sum[piece(i, out.len())], &share[piece(i, out.len())]);
         simd::vectorize(
             isa,

@@ -3,6 +3,7 @@
 pub mod accumulate;
 pub mod cpu;
 pub mod cuda;
+mod full_like;
 
 use crate::device::Device;
 use crate::error::Result;
@@ -10,6 +11,12 @@ use cuda::Cuda;
 
 impl Device {
     /// An error that says why, where this build or this machine does not have the device.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert!(Device::Cpu.require().is_ok());
+    /// assert!(Device::Cuda(99).require().is_err());
+    /// ```
     pub fn require(self) -> Result<Self> {
         match self {
             Device::Cpu => Ok(self),

@@ -68,7 +68,7 @@ fn measure_case(
     line.insert("batch".into(), json!(case.inputs[0].shape.first()));
     let place = |input: &Tensor| {
         let there = input.to_device(device)?;
-        Ok(if input.needs_grad() { there.leaf() } else { there })
+        Ok(if input.requires_grad() { there.leaf() } else { there })
     };
     let inputs = case.tensors(DType::F32).iter().map(place).collect::<Result<Vec<Tensor>>>()?;
     let output = no_grad(|| (case.run)(&inputs))?;

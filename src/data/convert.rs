@@ -77,12 +77,12 @@ pub fn convert(
     Ok(done)
 }
 
-/// A image's name in VOCdevkit.
+/// An image's name in VOCdevkit.
 fn devkit_id(split: Split, id: &str) -> String {
     format!("{}_{id}", split.name())
 }
 
-/// An error where VOCdevkit cannot hold a image, before anything is written.
+/// An error where VOCdevkit cannot hold an image, before anything is written.
 fn fits_devkit(to: &Path, split: Split, dataset: &dyn Dataset) -> Result<()> {
     let refused = |i: usize, message: String| {
         let (split, id) = (split.name(), dataset.id(i));

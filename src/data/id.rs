@@ -1,4 +1,4 @@
-//! Ids: what a image is called in tables, in lists, and in its files' names.
+//! Ids: what an image is called in tables, in lists, and in its files' names.
 //!
 //! An Id is any text that is part of a file's name and is not changed by being written into a
 //! table or a list: neither empty nor with white space around it, without folders, line ends or

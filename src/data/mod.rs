@@ -247,7 +247,7 @@ fn is_there(path: &Path) -> bool {
     }
 }
 
-/// What a file holds. A folder, a pipe or a device in a image's or a table's place is refused: the
+/// What a file holds. A folder, a pipe or a device in an image's or a table's place is refused: the
 /// last two may never end.
 fn read_file(path: &Path) -> Result<Vec<u8>> {
     let unread = |error: std::io::Error| Error::file(path, explain(&error));
@@ -267,7 +267,7 @@ fn mask_if_there(path: &Path, read: impl FnOnce(&Path) -> Result<Mask>) -> Resul
     Ok(Some(mask))
 }
 
-/// The position of the first label that is set: the class that a image counts as where only one
+/// The position of the first label that is set: the class that an image counts as where only one
 /// can be (class weights, categorical accuracy).
 pub(crate) fn first_label(labels: &Labels) -> Option<usize> {
     labels.iter().position(|&set| set)

@@ -69,7 +69,7 @@ impl Source {
     }
 
     /// The training set, followed by the validation set where the folder has one of its own; an
-    /// error where a image is in both.
+    /// error where an image is in both.
     pub fn training(&self, task: Task) -> Result<Training> {
         let whole = |dataset: Arc<dyn Dataset>| {
             let train = (0..dataset.len()).collect();

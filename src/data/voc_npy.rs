@@ -1,4 +1,4 @@
-//! The competition's layout: a table of labels and one `.npy` file a image.
+//! The competition's layout: a table of labels and one `.npy` file an image.
 //!
 //! ```text
 //! train/train_set.csv       Id, then the 20 classes, each 0 or 1
@@ -145,7 +145,7 @@ pub(crate) fn image_exists(root: &Path, split: Split, csv: &Path, row: &Row) -> 
     })
 }
 
-/// Height and width from the beginning of a image's file. They are what its header says: whether
+/// Height and width from the beginning of an image's file. They are what its header says: whether
 /// there are as many pixels is not looked at.
 pub fn read_size(path: impl AsRef<Path>) -> Result<(usize, usize)> {
     let path = path.as_ref();

@@ -31,7 +31,7 @@ pub fn rungs(operator: &str) -> Result<Vec<Rung>> {
             rung(2, "tiled", F32, conv2d_tiled),
             rung(3, "implicit_gemm", F32, |cuda, work, t| {
                 let (rows, f) =
-                    (work.output.elements() / work.output.last_axis(), work.output.last_axis());
+                    (work.output.elements() / work.output.last_length(), work.output.last_length());
                 let size =
                     cuda::LaunchConfig::grid([rows.div_ceil(64), f.div_ceil(64), 1], [256, 1, 1])?;
                 conv(cuda, work, t, "3_implicit_gemm", size)

@@ -90,6 +90,15 @@ pub struct Graph {
 
 impl Graph {
     /// A graph whose input layer, of images [height, width, channels], has the given name.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+    /// let layers = [Layer::conv2d(4, 3), Layer::Flatten, Layer::dense(2)];
+    /// graph.chain(graph.input(), layers)?;
+    /// assert_eq!(graph.node(graph.output()).output_shape, [2]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(name: &str, input_name: &str, input: [usize; 3]) -> Self {
         // (Of what is no shape, the first layer's is an error.)
         let cost = Cost::of(Layer::Input(input), &[], &input, &[]).unwrap_or_default();
@@ -125,6 +134,14 @@ impl Graph {
     }
 
     /// What all layers come to.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+    /// graph.chain(graph.input(), [Layer::conv2d(4, 3)])?;
+    /// assert_eq!(graph.cost().parameters, 3 * 3 * 3 * 4 + 4);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn cost(&self) -> Cost {
         self.cost
     }
@@ -145,6 +162,16 @@ impl Graph {
     }
 
     /// Adds a layer under the name Keras would give it: its type, numbered in order of creation.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+    /// let a = graph.add(Layer::conv2d(4, 3).with_padding(Padding::Same), &[graph.input()])?;
+    /// let b = graph.add(Layer::conv2d(4, 1), &[graph.input()])?;
+    /// let sum = graph.add(Layer::Add, &[a, b])?; // two branches meet
+    /// assert_eq!(graph.node(sum).output_shape, [8, 8, 4]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn add(&mut self, layer: Layer, inputs: &[Id]) -> Result<Id> {
         self.add_as(layer.default_name(), layer, inputs)
     }
@@ -158,6 +185,14 @@ impl Graph {
     }
 
     /// Adds a layer under a name of its own.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+    /// graph.add_named("stem", Layer::conv2d(4, 3), &[graph.input()])?;
+    /// assert!(graph.find("stem").is_some());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn add_named(&mut self, name: &str, layer: Layer, inputs: &[Id]) -> Result<Id> {
         if self.nodes.iter().any(|node| node.name == name) {
             return Err(Error::argument("graph", format!("two layers are called `{name}`")));
@@ -183,6 +218,14 @@ impl Graph {
     }
 
     /// Adds layers one after the other, each fed by the one before; the first by `input`.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+    /// graph.chain(graph.input(), [Layer::conv2d(4, 3), Layer::GlobalAveragePooling2D])?;
+    /// assert_eq!(graph.nodes().len(), 3); // with the input
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn chain(&mut self, input: Id, layers: impl IntoIterator<Item = Layer>) -> Result<Id> {
         layers.into_iter().try_fold(input, |last, layer| self.add(layer, &[last]))
     }

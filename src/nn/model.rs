@@ -28,6 +28,15 @@ impl Model {
     ///
     /// # Panics
     /// With [`pool::OutOfMemory`] where there is no room for all of them, before the first is made.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+    /// graph.chain(graph.input(), [Layer::conv2d(4, 3), Layer::GlobalAveragePooling2D, Layer::dense(2)])?;
+    /// let model = Model::new(graph, 1); // initial values from seed 1
+    /// assert_eq!(model.parameters.len(), 4); // two kernels, two biases
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(graph: Graph, seed: u64) -> Self {
         pool::require(graph.cost().parameters.saturating_mul(4));
         Self::with(graph, |path, shape, initializer| initializer.fill(shape, seed, path))
@@ -73,11 +82,30 @@ impl Model {
     }
 
     /// The parameter with this Keras path (`conv2d/kernel`), if there is one.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+    /// graph.chain(graph.input(), [Layer::conv2d(4, 3), Layer::GlobalAveragePooling2D, Layer::dense(2)])?;
+    /// let model = Model::new(graph, 1);
+    /// assert_eq!(model.parameter("conv2d/kernel").unwrap().value.shape()[..], [3, 3, 3, 4]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn parameter(&self, path: &str) -> Option<&Parameter> {
         self.parameters.iter().find(|parameter| parameter.path == path)
     }
 
     /// Replaces a value; an error when the path is unknown or the shape another.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+    /// graph.chain(graph.input(), [Layer::conv2d(4, 3), Layer::GlobalAveragePooling2D, Layer::dense(2)])?;
+    /// let mut model = Model::new(graph, 1);
+    /// model.set("conv2d/bias", Tensor::ones([4]))?;
+    /// assert!(model.set("conv2d/bias", Tensor::ones([5])).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn set(&mut self, path: &str, value: Tensor) -> Result<()> {
         let at = find(&self.parameters, path)?;
         let parameter = &mut self.parameters[at];
@@ -148,6 +176,15 @@ impl Model {
     }
 
     /// Numbers in all parameters, and in the trainable ones.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+    /// graph.chain(graph.input(), [Layer::conv2d(4, 3), Layer::GlobalAveragePooling2D, Layer::dense(2)])?;
+    /// let model = Model::new(graph, 1);
+    /// assert_eq!(model.count_parameters(), (122, 122)); // all, those that train
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn count_parameters(&self) -> (usize, usize) {
         let count = |trainable_only: bool| {
             let wanted = |p: &&Parameter| p.trainable || !trainable_only;
@@ -158,6 +195,16 @@ impl Model {
 
     /// Makes the first `layers` layers keep their weights (and batch norms their statistics), and
     /// the others train.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+    /// graph.chain(graph.input(), [Layer::conv2d(4, 3), Layer::GlobalAveragePooling2D, Layer::dense(2)])?;
+    /// let mut model = Model::new(graph, 1);
+    /// model.freeze_first(2); // the input and the convolution
+    /// assert_eq!(model.parameters.iter().filter(|parameter| parameter.trainable).count(), 2);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn freeze_first(&mut self, layers: usize) {
         for i in 0..self.graph.nodes().len() {
             self.train_layer(i, i >= layers);
@@ -200,11 +247,34 @@ impl Model {
     }
 
     /// Runs the network on images [N, H, W, C].
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+    /// graph.chain(graph.input(), [Layer::conv2d(4, 3), Layer::GlobalAveragePooling2D, Layer::dense(2)])?;
+    /// let model = Model::new(graph, 1);
+    /// let forward = model.run(&Tensor::rand([5, 8, 8, 3], 7), Mode::infer())?;
+    /// assert_eq!(forward.output.shape()[..], [5, 2]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn run(&self, x: &Tensor, mode: Mode) -> Result<ForwardOutput> {
         on_threads(x.device(), || self.network().run(x, mode, None))
     }
 
     /// [`Model::run`], showing every layer's output as soon as it is there.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+    /// graph.chain(graph.input(), [Layer::conv2d(4, 3), Layer::GlobalAveragePooling2D, Layer::dense(2)])?;
+    /// let mut names = Vec::new();
+    /// let x = Tensor::rand([1, 8, 8, 3], 7);
+    /// Model::new(graph, 1).run_observed(&x, Mode::infer(), &mut |name, output| {
+    ///     names.push(format!("{name} {}", output.shape()));
+    /// })?;
+    /// assert_eq!(names[1], "conv2d [1×6×6×4]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn run_observed(
         &self,
         x: &Tensor,

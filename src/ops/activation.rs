@@ -41,21 +41,45 @@ pub fn tanh(x: &Tensor) -> Result<Tensor> {
 
 impl Tensor {
     /// max(x, 0) of each element.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([-1.0f32, 0.0, 8.0]).relu()?.to_string(), "[0. 0. 8.]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn relu(&self) -> Result<Tensor> {
         relu(self)
     }
 
     /// min(max(x, 0), 6) of each element.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([-1.0f32, 0.0, 8.0]).relu6()?.to_string(), "[0. 0. 6.]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn relu6(&self) -> Result<Tensor> {
         relu6(self)
     }
 
     /// 1 / (1 + e⁻ˣ) of each element.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([-2.0f32, 0.0, 2.0]).sigmoid()?.to_string(), "[0.1192 0.5    0.8808]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn sigmoid(&self) -> Result<Tensor> {
         sigmoid(self)
     }
 
     /// tanh x of each element.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([-1.0f32, 0.0, 1.0]).tanh()?.to_string(), "[-0.7616  0.      0.7616]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn tanh(&self) -> Result<Tensor> {
         tanh(self)
     }

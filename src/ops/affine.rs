@@ -86,7 +86,7 @@ impl Place {
         Place { rows, columns, t: [row_t, column_t] }
     }
 
-    /// The offsets and weights of the four neighbours in a image of width w, c channels.
+    /// The offsets and weights of the four neighbours in an image of width w, c channels.
     #[inline(always)]
     fn neighbours(&self, w: usize, c: usize) -> [(usize, f64); 4] {
         let ([r0, r1], [c0, c1], [tr, tc]) = (self.rows, self.columns, self.t);
@@ -325,7 +325,7 @@ fn on_device(cuda: &'static Cuda, from: &Tensor, matrices: &[Matrix], backward: 
 }
 
 pub(crate) fn cases() -> Vec<Case> {
-    // A turn by about 17° about the middle of a image, with a shift.
+    // A turn by about 17° about the middle of an image, with a shift.
     let turn = |h: usize, w: usize, zoom: f64, shift: f64| -> Matrix {
         let (sin, cos) = 0.3f64.sin_cos();
         let (r, c) = ((h as f64 - 1.0) / 2.0, (w as f64 - 1.0) / 2.0);

@@ -155,8 +155,8 @@ fn fast<F: Binary>(broadcast: &Broadcast, a: &Tensor, b: &Tensor, f: F) -> Tenso
     let (a, b) = (a.values::<f32>(), b.values::<f32>());
     let (broadcast, isa) = (*broadcast, isa());
     let mut out = Buffer::<f32>::new(broadcast.shape.elements());
-    let non_temporal = simd::wants_non_temporal(&out, threads::PASS);
-    threads::for_each_chunk(&mut out, threads::PASS, |i, out| {
+    let non_temporal = simd::wants_non_temporal(&out, threads::GRAIN_SIZE);
+    threads::for_each_chunk(&mut out, threads::GRAIN_SIZE, |i, out| {
         simd::write(
             isa,
             out,
@@ -164,7 +164,7 @@ fn fast<F: Binary>(broadcast: &Broadcast, a: &Tensor, b: &Tensor, f: F) -> Tenso
             #[inline(always)]
             |at, out| {
                 broadcast.rows(
-                    i * threads::PASS + at,
+                    i * threads::GRAIN_SIZE + at,
                     out.len(),
                     #[inline(always)]
                     |range, [at_a, at_b]| {
@@ -194,15 +194,15 @@ fn fast_gradient<F: Binary, const WHICH: usize>(
     let [a, b] = operands.map(|operand| operand.map_or(&[0.0][..], |values| values.values()));
     let (broadcast, isa, gradient) = (*broadcast, isa(), g.values::<f32>());
     let mut out = Buffer::<f32>::new(gradient.len());
-    let non_temporal = simd::wants_non_temporal(&out, threads::PASS);
-    threads::for_each_chunk(&mut out, threads::PASS, |i, out| {
+    let non_temporal = simd::wants_non_temporal(&out, threads::GRAIN_SIZE);
+    threads::for_each_chunk(&mut out, threads::GRAIN_SIZE, |i, out| {
         simd::write(
             isa,
             out,
             non_temporal,
             #[inline(always)]
             |at, out| {
-                let first = i * threads::PASS + at;
+                let first = i * threads::GRAIN_SIZE + at;
                 broadcast.rows(
                     first,
                     out.len(),

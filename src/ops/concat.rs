@@ -60,6 +60,13 @@ pub fn concat(inputs: &[&Tensor], axis: usize) -> Result<Tensor> {
 impl Tensor {
     /// Tensors side by side along `axis`: `Tensor::concat(&[&a, &b], 1)`. An error unless their other axes
     /// are equal.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let (a, b) = (Tensor::zeros([2, 1]), Tensor::ones([2, 2]));
+    /// assert_eq!(Tensor::concat(&[&a, &b], 1)?.to_string(), "[[0. 1. 1.]\n [0. 1. 1.]]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn concat(inputs: &[&Tensor], axis: usize) -> Result<Tensor> {
         concat(inputs, axis)
     }
@@ -68,7 +75,7 @@ impl Tensor {
 fn join<T: Real>(inputs: &[&Tensor], lengths: &[usize], shape: Shape) -> Tensor {
     let inputs: Vec<&[T]> = inputs.iter().map(|input| input.values()).collect();
     let row = lengths.iter().sum::<usize>().max(1);
-    let rows = (threads::PASS / row).max(1);
+    let rows = (threads::GRAIN_SIZE / row).max(1);
     let mut out = Buffer::<T>::new(shape.elements());
     threads::for_each_chunk(&mut out, rows * row, |i, out| {
         for (r, mut out) in out.chunks_mut(row).enumerate() {
@@ -86,7 +93,7 @@ fn join<T: Real>(inputs: &[&Tensor], lengths: &[usize], shape: Shape) -> Tensor 
 fn part<T: Real>(g: &Tensor, outer: usize, start: usize, length: usize, shape: Shape) -> Tensor {
     let g = g.values::<T>();
     let row = g.len() / outer.max(1);
-    let rows = (threads::PASS / length.max(1)).max(1);
+    let rows = (threads::GRAIN_SIZE / length.max(1)).max(1);
     let mut out = Buffer::<T>::new(outer * length);
     threads::for_each_chunk(&mut out, rows * length.max(1), |i, out| {
         for (r, out) in out.chunks_mut(length).enumerate() {

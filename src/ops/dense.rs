@@ -7,8 +7,7 @@
 use crate::activation::Activation;
 use crate::autograd::{Needs, record_gradients};
 use crate::backend::cpu::gemm::{BOperand, Matrix, gemm_tn, is_skinny, multiply, skinny_gemm};
-use crate::backend::cpu::low_rank;
-use crate::backend::cpu::skinny_gemm::times_transpose;
+use crate::backend::cpu::skinny_gradients::times_transpose;
 use crate::cases::{Case, Input, Size};
 use crate::context::{isa, precision};
 use crate::error::{Error, Result};
@@ -184,8 +183,8 @@ mod cpu {
     }
 
     pub fn kernel_gradient(g: DenseGeometry, dy: &Tensor, x: &Tensor) -> Gradient {
-        if is_skinny(isa(), g.batch) && low_rank::may_stay_factored(g.batch) {
-            return Gradient::LowRank(LowRankGrad::new(x, dy));
+        if is_skinny(isa(), g.batch) {
+            return Gradient::LowRank(Box::new(LowRankGrad::new(x, dy)));
         }
         let mut dw = Buffer::<f32>::new(g.inputs * g.outputs);
         let rows = Matrix::new(x.values(), g.batch, g.inputs);
@@ -217,6 +216,13 @@ pub(crate) fn cases() -> Vec<Case> {
 impl Tensor {
     /// [`dense`]: x·w + b of `[N, inputs]` with weights `[inputs, outputs]` and a bias `[outputs]` or `None`:
     /// `[N, outputs]`.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let (x, w) = (Tensor::from([[1.0f32, 2.0]]), Tensor::from([[1.0f32], [10.0]]));
+    /// assert_eq!(x.dense(&w, &Tensor::from([0.5f32]))?.item()?, 21.5);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn dense<'a>(&self, w: &Tensor, b: impl Into<Option<&'a Tensor>>) -> Result<Tensor> {
         dense(self, w, b.into())
     }

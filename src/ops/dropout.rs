@@ -96,9 +96,9 @@ impl Mask {
         const BLOCKS: usize = 16;
         let (values, scale, isa) = (x.values::<f32>(), self.scale() as f32, isa());
         let mut out = Buffer::<f32>::new(values.len());
-        threads::for_each_chunk(&mut out, threads::PASS, |i, out| {
-            let values = &values[i * threads::PASS..][..out.len()];
-            let first = (i * threads::PASS / 4) as u64;
+        threads::for_each_chunk(&mut out, threads::GRAIN_SIZE, |i, out| {
+            let values = &values[i * threads::GRAIN_SIZE..][..out.len()];
+            let first = (i * threads::GRAIN_SIZE / 4) as u64;
             simd::vectorize(
                 isa,
                 #[inline(always)]
@@ -140,6 +140,13 @@ impl Tensor {
     /// [`dropout`], in training: zeroes a share `rate` (0 to 1, without 1) of the elements and multiplies
     /// the others by 1/(1 − rate). Every call is to have a seed of its own: the same seed zeroes the same
     /// elements.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let y = Tensor::ones([1000]).dropout(0.5, 7)?;
+    /// assert!(y.to_vec_f64().iter().all(|&y| y == 0.0 || y == 2.0)); // the mean stays
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn dropout(&self, rate: f32, seed: u64) -> Result<Tensor> {
         dropout(self, rate, seed, 0, 0)
     }

@@ -162,17 +162,35 @@ pub fn sign(a: &Tensor) -> Result<Tensor> {
 
 impl Tensor {
     /// `factor` · x of each element.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([1.0f32, 2.0]).scale(3.0)?.to_string(), "[3. 6.]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn scale(&self, factor: f64) -> Result<Tensor> {
         scale(self, factor)
     }
 
     /// min(max(x, low), high) of each element; the gradient passes where low ≤ x ≤ high. An error unless low
     /// ≤ high.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([-2.0f32, 0.5, 9.0]).clip(0.0, 1.0)?.to_string(), "[0.  0.5 1. ]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn clip(&self, low: f64, high: f64) -> Result<Tensor> {
         clip(self, low, high)
     }
 
     /// −1, 0 or 1 of each element, off the tape: the gradient is zero.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([-2.0f32, 0.0, 9.0]).sign()?.to_string(), "[-1.  0.  1.]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn sign(&self) -> Result<Tensor> {
         sign(self)
     }

@@ -53,37 +53,81 @@ pub fn min_keepdim(x: &Tensor, axes: impl Axes) -> Result<Tensor> {
 
 impl Tensor {
     /// The largest of all elements: a scalar. An error where there are none.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([[1.0f32, 2.0], [4.0, 3.0]]).max()?.item()?, 4.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn max(&self) -> Result<Tensor> {
         max(self)
     }
 
     /// The smallest of all elements: a scalar. An error where there are none.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([[1.0f32, 2.0], [4.0, 3.0]]).min()?.item()?, 1.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn min(&self) -> Result<Tensor> {
         min(self)
     }
 
     /// The largest elements over these axes (`1..3`, `[0, 2]`), which the result does not have any more.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([[1.0f32, 2.0], [4.0, 3.0]]).max_axes([1])?.to_string(), "[2. 4.]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn max_axes(&self, axes: impl Axes) -> Result<Tensor> {
         max_axes(self, axes)
     }
 
     /// The smallest elements over these axes (`1..3`, `[0, 2]`), which the result does not have any more.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([[1.0f32, 2.0], [4.0, 3.0]]).min_axes([1])?.to_string(), "[1. 3.]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn min_axes(&self, axes: impl Axes) -> Result<Tensor> {
         min_axes(self, axes)
     }
 
     /// The largest elements over these axes, which have length 1 in the result: it broadcasts with `self`.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([[1.0f32, 2.0], [4.0, 3.0]]);
+    /// assert_eq!(x.max_keepdim([1])?.shape()[..], [2, 1]); // broadcasts with x
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn max_keepdim(&self, axes: impl Axes) -> Result<Tensor> {
         max_keepdim(self, axes)
     }
 
     /// The smallest elements over these axes, which have length 1 in the result: it broadcasts with `self`.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([[1.0f32, 2.0], [4.0, 3.0]]);
+    /// assert_eq!(x.min_keepdim([1])?.shape()[..], [2, 1]); // broadcasts with x
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn min_keepdim(&self, axes: impl Axes) -> Result<Tensor> {
         min_keepdim(self, axes)
     }
 
     /// Where along an axis the largest elements are: whole numbers in the tensor's own type, without that
     /// axis.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([[1.0f32, 2.0], [4.0, 3.0]]).argmax(1)?.to_string(), "[1. 0.]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn argmax(&self, axis: usize) -> Result<Tensor> {
         argmax(self, axis)
     }
@@ -176,15 +220,17 @@ fn rows<W: Wanted>(view: View, x: &[f32]) -> Tensor {
             || math::fold(x, W::START, W::pick),
         )
     };
-    if view.outer < threads::count() && reduced > threads::PASS {
+    if view.outer < threads::count() && reduced > threads::GRAIN_SIZE {
         for (x, y) in x.chunks(reduced).zip(out.iter_mut()) {
-            let pieces = reduced.div_ceil(threads::PASS);
-            let part = |i: usize| piece(&x[i * threads::PASS..reduced.min((i + 1) * threads::PASS)]);
+            let pieces = reduced.div_ceil(threads::GRAIN_SIZE);
+            let part = |i: usize| {
+                piece(&x[i * threads::GRAIN_SIZE..reduced.min((i + 1) * threads::GRAIN_SIZE)])
+            };
             *y = threads::map(pieces, part).into_iter().fold(W::START, W::pick);
         }
         return Tensor::from_buffer(out, [view.outer]);
     }
-    let rows = (threads::PASS / reduced).max(1);
+    let rows = (threads::GRAIN_SIZE / reduced).max(1);
     threads::for_each_chunk(&mut out, rows, |i, out| {
         for (row, y) in out.iter_mut().enumerate() {
             *y = piece(&x[(i * rows + row) * reduced..][..reduced]);
@@ -196,12 +242,12 @@ fn rows<W: Wanted>(view: View, x: &[f32]) -> Tensor {
 /// Row against row.
 fn columns<W: Wanted>(view: View, x: &[f32]) -> Tensor {
     let View { outer, reduced, inner, .. } = view;
-    let rows = (threads::PASS / inner.max(1)).max(16);
+    let rows = (threads::GRAIN_SIZE / inner.max(1)).max(16);
     let pieces = reduced.div_ceil(rows);
     let isa = isa();
     let mut partial = Buffer::<f32>::new(outer * pieces * inner);
     // Few rows: several parts are one thread's piece of work.
-    let group = (threads::PASS / (rows.min(reduced) * inner).max(1)).max(1);
+    let group = (threads::GRAIN_SIZE / (rows.min(reduced) * inner).max(1)).max(1);
     threads::for_each_chunk(&mut partial, (group * inner).max(1), |i, partial| {
         simd::vectorize(
             isa,
@@ -278,7 +324,7 @@ pub fn argmax(x: &Tensor, axis: usize) -> Result<Tensor> {
 fn places<T: Real>(view: View, x: &[T]) -> Tensor {
     let View { outer, reduced, inner, .. } = view;
     let mut out = Buffer::<T>::new(outer * inner);
-    let results = (threads::PASS / (4 * reduced)).max(1);
+    let results = (threads::GRAIN_SIZE / (4 * reduced)).max(1);
     threads::for_each_chunk(&mut out, results, |i, out| {
         for (k, y) in out.iter_mut().enumerate() {
             let (o, column) = ((i * results + k) / inner, (i * results + k) % inner);
@@ -392,7 +438,7 @@ mod tests {
         let x = tensor(&[1.0, 5.0, 5.0, 7.0, 7.0, 0.0], &[2, 3]);
         assert_eq!(x.argmax(1).unwrap().to_vec_f64(), [1.0, 0.0]);
         assert_eq!(x.argmax(0).unwrap().to_vec_f64(), [1.0, 1.0, 0.0]);
-        assert!(!x.leaf().argmax(0).unwrap().needs_grad());
+        assert!(!x.leaf().argmax(0).unwrap().requires_grad());
     }
 
     #[test]

@@ -13,6 +13,12 @@ pub fn leaky_relu(x: &Tensor, slope: f32) -> Result<Tensor> {
 
 impl Tensor {
     /// x where x > 0, else `slope` · x; at 0 the derivative is `slope`.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([-2.0f32, 3.0]).leaky_relu(0.5)?.to_string(), "[-1.  3.]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn leaky_relu(&self, slope: f32) -> Result<Tensor> {
         leaky_relu(self, slope)
     }

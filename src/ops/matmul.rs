@@ -11,7 +11,7 @@
 use crate::autograd::{Needs, record};
 use crate::backend::cpu::gemm::{BOperand, Matrix, gemm_tn, is_skinny, multiply, skinny_gemm};
 use crate::backend::cpu::simd::Isa;
-use crate::backend::cpu::skinny_gemm::times_transpose;
+use crate::backend::cpu::skinny_gradients::times_transpose;
 use crate::backend::cpu::threads;
 use crate::backend::cuda::{Cuda, Kernel, LaunchConfig, Value, arguments};
 use crate::cases::{self, Case, Input};
@@ -84,6 +84,13 @@ pub fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 impl Tensor {
     /// self [.., M, K] · b [.., K, N] = [.., M, N]; axes before the last two are broadcast as in NumPy. An
     /// error where the operands have fewer than two axes, or do not fit.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let a = Tensor::from([[1.0f32, 2.0], [3.0, 4.0]]);
+    /// assert_eq!(a.matmul(&Tensor::eye(2))?.to_string(), a.to_string());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn matmul(&self, b: &Tensor) -> Result<Tensor> {
         matmul(self, b)
     }

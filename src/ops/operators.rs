@@ -19,8 +19,6 @@
 //! compiler could not tell what the 2.0 of `(2.0 * y)?` is. What shapes fit together, and the gradients, are
 //! the functions' of [`elementwise`](crate::ops::elementwise).
 
-#![warn(missing_docs)]
-
 use crate::error::Result;
 use crate::ops::{add, div, mul, neg, scale, sub};
 use crate::tensor::Tensor;

@@ -36,6 +36,13 @@ pub fn zero_pad2d(x: &Tensor, pad: [[usize; 2]; 2]) -> Result<Tensor> {
 impl Tensor {
     /// [N, H, W, C] with zeros around each image: `pad` is [[top, bottom], [left, right]]. An error for
     /// another rank.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let y = Tensor::ones([1, 2, 2, 1]).zero_pad2d([[1, 0], [0, 2]])?; // above, below; left, right
+    /// assert_eq!((&y.shape()[..], y.sum()?.item()?), (&[1, 3, 4, 1][..], 4.0));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn zero_pad2d(&self, pad: [[usize; 2]; 2]) -> Result<Tensor> {
         zero_pad2d(self, pad)
     }

@@ -49,11 +49,25 @@ pub fn transpose(x: &Tensor, a: usize, b: usize) -> Result<Tensor> {
 impl Tensor {
     /// Axis i of the result is axis `axes[i]` of this: `[0, 3, 1, 2]` makes NCHW of NHWC. An error unless
     /// each axis is named once.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let nchw = Tensor::zeros([1, 8, 6, 3]).permute([0, 3, 1, 2])?;
+    /// assert_eq!(nchw.shape()[..], [1, 3, 8, 6]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn permute(&self, axes: impl AsRef<[usize]>) -> Result<Tensor> {
         permute(self, axes)
     }
 
     /// Two axes in each other's place: `x.transpose(0, 1)`. An error where there is no such axis.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([[1.0f32, 2.0], [3.0, 4.0]]);
+    /// assert_eq!(x.transpose(0, 1)?.to_string(), "[[1. 3.]\n [2. 4.]]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn transpose(&self, a: usize, b: usize) -> Result<Tensor> {
         transpose(self, a, b)
     }

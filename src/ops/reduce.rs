@@ -90,31 +90,69 @@ pub fn mean_keepdim(x: &Tensor, axes: impl Axes) -> Result<Tensor> {
 
 impl Tensor {
     /// The sum of all elements: a scalar.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([[1.0f32, 2.0], [3.0, 4.0]]).sum()?.item()?, 10.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn sum(&self) -> Result<Tensor> {
         sum(self)
     }
 
     /// The mean of all elements: a scalar; NaN of none.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([[1.0f32, 2.0], [3.0, 4.0]]).mean()?.item()?, 2.5);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn mean(&self) -> Result<Tensor> {
         mean(self)
     }
 
     /// The sum over these axes (`1..3`, `[0, 2]`), which the result does not have any more.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([[1.0f32, 2.0], [3.0, 4.0]]).sum_axes([0])?.to_string(), "[4. 6.]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn sum_axes(&self, axes: impl Axes) -> Result<Tensor> {
         sum_axes(self, axes)
     }
 
     /// The mean over these axes (`1..3`, `[0, 2]`), which the result does not have any more.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([[1.0f32, 2.0], [3.0, 4.0]]).mean_axes([1])?.to_string(), "[1.5 3.5]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn mean_axes(&self, axes: impl Axes) -> Result<Tensor> {
         mean_axes(self, axes)
     }
 
     /// The sum over these axes, which have length 1 in the result: it broadcasts with `self`.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([[1.0f32, 3.0], [1.0, 1.0]]);
+    /// assert_eq!((&x / x.sum_keepdim([1])?)?.to_string(), "[[0.25 0.75]\n [0.5  0.5 ]]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn sum_keepdim(&self, axes: impl Axes) -> Result<Tensor> {
         sum_keepdim(self, axes)
     }
 
     /// The mean over these axes, which have length 1 in the result: it broadcasts with `self`.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([[1.0f32, 3.0], [1.0, 1.0]]);
+    /// assert_eq!((&x - x.mean_keepdim([1])?)?.to_string(), "[[-1.  1.]\n [ 0.  0.]]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn mean_keepdim(&self, axes: impl Axes) -> Result<Tensor> {
         mean_keepdim(self, axes)
     }
@@ -228,11 +266,11 @@ pub(crate) fn total(x: &[f32]) -> f64 {
             || x.chunks(RUN).map(|run| math::sum(run) as f64).sum::<f64>(),
         )
     };
-    if x.len() <= threads::PASS {
+    if x.len() <= threads::GRAIN_SIZE {
         return piece(x);
     }
-    let part = |i: usize| piece(&x[i * threads::PASS..x.len().min((i + 1) * threads::PASS)]);
-    threads::map(x.len().div_ceil(threads::PASS), part).into_iter().sum()
+    let part = |i: usize| piece(&x[i * threads::GRAIN_SIZE..x.len().min((i + 1) * threads::GRAIN_SIZE)]);
+    threads::map(x.len().div_ceil(threads::GRAIN_SIZE), part).into_iter().sum()
 }
 
 /// The rows of x (of the length of `sums`) added to each other: 32 of them in f32, these in f64.
@@ -270,7 +308,7 @@ impl View {
     fn rows(&self, x: &[f32]) -> Tensor {
         let reduced = self.reduced;
         let mut out = Buffer::<f32>::new(self.outer);
-        let rows = (threads::PASS / reduced.max(1)).max(1);
+        let rows = (threads::GRAIN_SIZE / reduced.max(1)).max(1);
         threads::for_each_chunk(&mut out, rows, |i, out| {
             for (row, y) in out.iter_mut().enumerate() {
                 *y = (total(&x[(i * rows + row) * reduced..][..reduced]) * self.factor) as f32;
@@ -283,11 +321,11 @@ impl View {
     /// sums are added in a second stage.
     fn columns(&self, x: &[f32]) -> Tensor {
         let View { outer, reduced, inner, factor } = *self;
-        let rows = (threads::PASS / inner.max(1)).max(RUN);
+        let rows = (threads::GRAIN_SIZE / inner.max(1)).max(RUN);
         let pieces = reduced.div_ceil(rows).max(1);
         let mut partial = Buffer::<f64>::new(outer * pieces * inner);
         // Few rows: several partial sums are one thread's piece of work.
-        let group = (threads::PASS / (rows.min(reduced) * inner).max(1)).max(1);
+        let group = (threads::GRAIN_SIZE / (rows.min(reduced) * inner).max(1)).max(1);
         let isa = isa();
         threads::for_each_chunk(&mut partial, (group * inner).max(1), |i, partial| {
             simd::vectorize(
@@ -358,7 +396,7 @@ impl View {
         let View { outer, reduced, inner, factor } = *self;
         let factor = T::from_f64(factor);
         let mut out = Buffer::<T>::new(outer * reduced * inner);
-        let rows = (threads::PASS / inner.max(1)).max(1);
+        let rows = (threads::GRAIN_SIZE / inner.max(1)).max(1);
         threads::for_each_chunk(&mut out, (rows * inner).max(1), |i, mut out| {
             let mut row = i * rows;
             while !out.is_empty() {

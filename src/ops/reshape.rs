@@ -25,11 +25,24 @@ pub fn flatten(x: &Tensor) -> Result<Tensor> {
 impl Tensor {
     /// The same elements, row-major, under another shape of as many; the memory is shared. An error for
     /// another number.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::arange(0.0, 6.0, 1.0)?.reshape([2, 3])?;
+    /// assert_eq!(x.to_string(), "[[0. 1. 2.]\n [3. 4. 5.]]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn reshape(&self, shape: impl IntoShape) -> Result<Tensor> {
         reshape(self, shape)
     }
 
     /// [N, …] → [N, product of the rest]. An error for a scalar.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::zeros([2, 4, 4, 3]).flatten()?.shape()[..], [2, 48]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn flatten(&self) -> Result<Tensor> {
         flatten(self)
     }

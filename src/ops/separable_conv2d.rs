@@ -154,7 +154,7 @@ impl Bands {
 /// Rows of `width` floats a task, of `count`; None where little is gained.
 fn rows(count: usize, width: usize) -> Option<usize> {
     /// Floats a task: 128 KiB, which stay in L2 beside a group of the product's panels and the rows of x.
-    const BAND: usize = threads::PASS / 2;
+    const BAND: usize = threads::GRAIN_SIZE / 2;
     /// Fewer tasks' floats are in the cores' L2 anyway.
     const LEAST: usize = 16;
     if width == 0 || width > 2 * BAND {
@@ -281,7 +281,7 @@ mod tests {
         let leaf = v.leaf();
         let trained = Separable { depthwise: convolution(&leaf, None, same), ..layers };
         assert!(!fuses(&x, trained, None));
-        assert!(fused(&x, trained, Activation::Linear, None).unwrap().needs_grad());
+        assert!(fused(&x, trained, Activation::Linear, None).unwrap().requires_grad());
         assert!(!fuses(&noise(&[1, 14, 14, 64]), layers, None));
         let mut itself = x.clone();
         assert!(!fuses(&x, layers, Some(&mut itself)));

@@ -31,6 +31,13 @@ pub fn slice(x: &Tensor, ranges: impl AsRef<[Range<usize>]>) -> Result<Tensor> {
 impl Tensor {
     /// The elements whose place along axis i is in `ranges[i]`; axes without a range stay whole:
     /// `x.slice([0..2, 1..3])`. An error where a range is not within its axis.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([[1.0f32, 2.0, 3.0], [4.0, 5.0, 6.0]]);
+    /// assert_eq!(x.slice([0..2, 1..3])?.to_string(), "[[2. 3.]\n [5. 6.]]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn slice(&self, ranges: impl AsRef<[Range<usize>]>) -> Result<Tensor> {
         slice(self, ranges)
     }
@@ -44,7 +51,7 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         case("middle", Size::Tiny, &[3, 5, 7, 4], &[0..3, 1..4, 2..6, 1..3]),
         case("batch", Size::Tiny, &[5, 3, 7], &[1..3]),
-        case("last_axis", Size::Tiny, &[5, 3, 12], &[0..5, 0..3, 4..8]),
+        case("last_length", Size::Tiny, &[5, 3, 12], &[0..5, 0..3, 4..8]),
         case("in_fours", Size::Tiny, &[2, 6, 5, 8], &[0..2, 2..4]),
         case("one", Size::Tiny, &[9], &[4..5]),
         case("nothing", Size::Tiny, &[3, 4], &[1..1]),

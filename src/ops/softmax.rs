@@ -24,7 +24,7 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
     let output = match route("softmax", &[x])? {
         Route::F64 => rows::<f64, 1>([x], |[x], y| reference(x, y)),
         Route::Reference => rows::<f32, 1>([x], |[x], y| reference(x, y)),
-        Route::Fast => match TransposedRows::new(x.shape().last_axis()) {
+        Route::Fast => match TransposedRows::new(x.shape().last_length()) {
             Some(turn) => turned(&turn, [x]),
             None => rows::<f32, 1>(
                 [x],
@@ -39,7 +39,7 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
         Ok([Some(match route("softmax", &[&saved, &g])? {
             Route::F64 => rows::<f64, 2>([&saved, &g], |[y, g], d| reference_backward(y, g, d)),
             Route::Reference => rows::<f32, 2>([&saved, &g], |[y, g], d| reference_backward(y, g, d)),
-            Route::Fast => match TransposedRows::new(saved.shape().last_axis()) {
+            Route::Fast => match TransposedRows::new(saved.shape().last_length()) {
                 Some(turn) => turned(&turn, [&saved, &g]),
                 None => rows::<f32, 2>(
                     [&saved, &g],
@@ -54,6 +54,13 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
 
 impl Tensor {
     /// eˣ / Σ eˣ over the last axis. An error for a scalar.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let p = Tensor::from([[0.0f32, 0.0], [0.0, 3f32.ln()]]).softmax()?;
+    /// assert_eq!(p.to_string(), "[[0.5  0.5 ]\n [0.25 0.75]]");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn softmax(&self) -> Result<Tensor> {
         softmax(self)
     }
@@ -62,7 +69,7 @@ impl Tensor {
 /// `kernels/softmax.cu`: of x, or of y and g.
 fn device(cuda: &'static Cuda, inputs: &[&Tensor]) -> Result<Tensor> {
     let shape = inputs[0].shape();
-    let columns = shape.last_axis();
+    let columns = shape.last_length();
     let rows = shape.elements() / columns.max(1);
     let width = i32::try_from(columns)
         .map_err(|_| Error::argument("softmax", format!("{columns} columns are too many")))?;
@@ -88,8 +95,8 @@ fn rows<T: Real, const N: usize>(
     f: impl Fn([&[T]; N], &mut [T]) + Sync + Send,
 ) -> Tensor {
     let (shape, isa) = (inputs[0].shape(), isa());
-    let columns = shape.last_axis().max(1);
-    let piece = (threads::PASS / 4).div_ceil(columns) * columns;
+    let columns = shape.last_length().max(1);
+    let piece = (threads::GRAIN_SIZE / 4).div_ceil(columns) * columns;
     let inputs = inputs.map(|input| input.values::<T>());
     let mut out = Buffer::<T>::new(shape.elements());
     threads::for_each_chunk(&mut out, piece, |i, out| {
@@ -140,8 +147,8 @@ where
     for<'a> Turned<'a, N>: Kernel<Output = ()>,
 {
     let (shape, isa) = (inputs[0].shape(), isa());
-    let group = transpose::ROWS * shape.last_axis();
-    let piece = (threads::PASS / 4).div_ceil(group) * group;
+    let group = transpose::ROWS * shape.last_length();
+    let piece = (threads::GRAIN_SIZE / 4).div_ceil(group) * group;
     let inputs = inputs.map(|input| input.values::<f32>());
     let mut out = Buffer::<f32>::new(shape.elements());
     threads::for_each_chunk(&mut out, piece, |i, out| {

@@ -99,13 +99,13 @@ impl Box4 {
         let mut out = Buffer::<T>::new(shape.elements());
         // One long row is cut, short ones go together.
         if length == out.len() {
-            threads::for_each_chunk(&mut out, threads::PASS, |i, out| {
-                let start = merged.start + i * threads::PASS;
+            threads::for_each_chunk(&mut out, threads::GRAIN_SIZE, |i, out| {
+                let start = merged.start + i * threads::GRAIN_SIZE;
                 out.copy_from_slice(&from[start..start + out.len()]);
             });
             return Tensor::from_buffer(out, shape);
         }
-        let rows = (threads::PASS / length.max(1)).max(1);
+        let rows = (threads::GRAIN_SIZE / length.max(1)).max(1);
         threads::for_each_chunk(&mut out, (rows * length).max(1), |i, out| {
             for (row, out) in out.chunks_exact_mut(length).enumerate() {
                 out.copy_from_slice(&from[merged.row(i * rows + row)..][..length]);
@@ -118,11 +118,11 @@ impl Box4 {
         let (merged, from) = (self.merged(), from.values::<T>());
         let length = merged.sizes[MAX_RANK - 1];
         let mut out = Buffer::<T>::new(shape.elements());
-        threads::for_each_chunk(&mut out, threads::PASS, |_, out| out.fill(T::ZERO));
+        threads::for_each_chunk(&mut out, threads::GRAIN_SIZE, |_, out| out.fill(T::ZERO));
         if from.is_empty() {
             return Tensor::from_buffer(out, shape);
         }
-        let rows = (threads::PASS / length).max(1);
+        let rows = (threads::GRAIN_SIZE / length).max(1);
         let to = Shared::new(&mut out);
         threads::for_each(from.len().div_ceil(rows * length), |i| {
             let from = &from[i * rows * length..from.len().min((i + 1) * rows * length)];

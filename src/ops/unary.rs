@@ -120,7 +120,7 @@ fn reference_backward<T: Real, F: Unary>(saved: &Tensor, g: &Tensor, f: F) -> Te
 
 fn fast_in_place<F: Unary>(x: &mut [f32], f: F) {
     let isa = isa();
-    threads::for_each_chunk(x, threads::PASS, |_, x| {
+    threads::for_each_chunk(x, threads::GRAIN_SIZE, |_, x| {
         simd::vectorize(
             isa,
             #[inline(always)]
@@ -132,9 +132,9 @@ fn fast_in_place<F: Unary>(x: &mut [f32], f: F) {
 fn fast<F: Unary>(x: &Tensor, f: F) -> Tensor {
     let (input, isa) = (x.values::<f32>(), isa());
     let mut out = Buffer::<f32>::new(input.len());
-    let non_temporal = simd::wants_non_temporal_alone(&out, threads::PASS);
-    threads::for_each_chunk(&mut out, threads::PASS, |i, out| {
-        let input = &input[i * threads::PASS..][..out.len()];
+    let non_temporal = simd::wants_non_temporal_alone(&out, threads::GRAIN_SIZE);
+    threads::for_each_chunk(&mut out, threads::GRAIN_SIZE, |i, out| {
+        let input = &input[i * threads::GRAIN_SIZE..][..out.len()];
         simd::write(
             isa,
             out,
@@ -149,8 +149,8 @@ fn fast<F: Unary>(x: &Tensor, f: F) -> Tensor {
 fn fast_backward<F: Unary>(saved: &Tensor, mut g: Tensor, f: F) -> Tensor {
     let (saved, isa) = (saved.values::<f32>(), isa());
     if g.is_unique() {
-        threads::for_each_chunk(g.values_mut::<f32>(), threads::PASS, |i, g| {
-            let saved = &saved[i * threads::PASS..][..g.len()];
+        threads::for_each_chunk(g.values_mut::<f32>(), threads::GRAIN_SIZE, |i, g| {
+            let saved = &saved[i * threads::GRAIN_SIZE..][..g.len()];
             simd::vectorize(
                 isa,
                 #[inline(always)]
@@ -161,10 +161,10 @@ fn fast_backward<F: Unary>(saved: &Tensor, mut g: Tensor, f: F) -> Tensor {
     }
     let gradient = g.values::<f32>();
     let mut out = Buffer::<f32>::new(saved.len());
-    let non_temporal = simd::wants_non_temporal_alone(&out, threads::PASS);
-    threads::for_each_chunk(&mut out, threads::PASS, |i, out| {
-        let saved = &saved[i * threads::PASS..][..out.len()];
-        let gradient = &gradient[i * threads::PASS..][..out.len()];
+    let non_temporal = simd::wants_non_temporal_alone(&out, threads::GRAIN_SIZE);
+    threads::for_each_chunk(&mut out, threads::GRAIN_SIZE, |i, out| {
+        let saved = &saved[i * threads::GRAIN_SIZE..][..out.len()];
+        let gradient = &gradient[i * threads::GRAIN_SIZE..][..out.len()];
         simd::write(
             isa,
             out,

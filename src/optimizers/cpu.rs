@@ -1,7 +1,7 @@
 //! The rules on the CPU: all parameters of a step in one parallel loop, each in one pass over memory.
 
 use super::{Group, OptimizerKind, Update, corrected};
-use crate::backend::cpu::simd;
+use crate::backend::cpu::simd::{self, Isa};
 use crate::backend::cpu::{low_rank, threads};
 use crate::context::isa;
 use crate::pool::Buffer;
@@ -211,12 +211,12 @@ impl<'a, T: Real> Elements<'a, T> {
     }
 
     /// Calls `f` with so many elements from `start` on.
-    fn with<R>(self, start: usize, count: usize, f: impl FnOnce(&[T]) -> R) -> R {
+    fn with<R>(self, isa: Isa, start: usize, count: usize, f: impl FnOnce(&[T]) -> R) -> R {
         match self {
             Elements::Dense(all) => f(&all[start..][..count]),
             Elements::LowRank(factors) => {
                 let mut rows = Buffer::<f32>::new(count);
-                low_rank::rows(factors, start / factors.shape()[1].max(1), &mut rows);
+                low_rank::rows(factors, isa, start / factors.shape()[1].max(1), &mut rows);
                 f(T::slice_of(&f32::into_storage(rows))
                     .expect("factors are of f32, as their parameters"))
             }
@@ -247,7 +247,7 @@ fn pass<T: Real, const SLOTS: usize>(
     threads::for_each_chunk(&mut pieces, 1, |_, pieces| {
         let piece = &mut pieces[0];
         let (start, count) = (piece.start, piece.w.len());
-        piece.gradient.with(start, count, |g| {
+        piece.gradient.with(isa, start, count, |g| {
             simd::vectorize(
                 isa,
                 #[inline(always)]
@@ -282,6 +282,36 @@ impl<T: Real, const SLOTS: usize> Piece<'_, T, SLOTS> {
             let (changed, state) = f(rate, *w, std::array::from_fn(|k| slots[k].1[i]), shrink * g);
             *w = changed;
             (0..SLOTS).for_each(|k| slots[k].1[i] = state[k]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::backend::cpu::simd::supported;
+    use crate::context::with_isa;
+    use crate::optimizers::{Group, Optimizer, OptimizerKind, Update};
+    use crate::tensor::{Gradient, LowRankGrad, Tensor};
+
+    #[test]
+    fn factors_are_multiplied_by_the_instructions_that_were_asked_for_on_every_thread() {
+        // More rows than a piece has: other threads multiply some of them.
+        let (x, g) = (Tensor::randn([4, 3000], 1), Tensor::randn([4, 64], 2));
+        let updated = |gradient: Gradient| {
+            let mut optimizer = Optimizer::new(OptimizerKind::sgd(0.0), 0.1).unwrap();
+            let mut parameter = Tensor::zeros([3000, 64]);
+            optimizer.begin_step();
+            let update =
+                Update { index: 0, parameter: &mut parameter, gradient, group: Group::default() };
+            optimizer.update(vec![update], None).unwrap();
+            parameter.to_vec_f64()
+        };
+        for isa in supported() {
+            with_isa(isa, || {
+                let factors = || Gradient::LowRank(Box::new(LowRankGrad::new(&x, &g)));
+                let whole = Gradient::Dense(factors().into_dense());
+                assert_eq!(updated(factors()), updated(whole), "{isa:?}");
+            });
         }
     }
 }

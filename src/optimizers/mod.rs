@@ -16,8 +16,6 @@
 //! A parameter is one pass over memory, whatever the rule: it, its gradient and its state are each
 //! read once, and what changes is written once.
 
-#![warn(missing_docs)]
-
 mod cpu;
 mod cuda;
 
@@ -217,16 +215,43 @@ impl Optimizer {
     }
 
     /// [`OptimizerKind::sgd`] at this learning rate; errors as [`Optimizer::new`].
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut parameters = [Tensor::from([1.0f32]).leaf()];
+    /// let loss = parameters[0].square()?.sum()?; // its gradient is 2
+    /// Optimizer::sgd(0.25, 0.0)?.step(&mut parameters, &loss.backward()?)?;
+    /// assert_eq!(parameters[0].item()?, 0.5); // 1 − .25 · 2
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn sgd(learning_rate: f32, momentum: f64) -> Result<Self> {
         Self::new(OptimizerKind::sgd(momentum), learning_rate)
     }
 
     /// [`OptimizerKind::rmsprop`] without momentum, at this learning rate; errors as [`Optimizer::new`].
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut parameters = [Tensor::from([1.0f32]).leaf()];
+    /// let loss = parameters[0].square()?.sum()?; // its gradient is 2
+    /// Optimizer::rmsprop(0.1)?.step(&mut parameters, &loss.backward()?)?;
+    /// assert!(parameters[0].item()? < 1.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn rmsprop(learning_rate: f32) -> Result<Self> {
         Self::new(OptimizerKind::rmsprop(0.0), learning_rate)
     }
 
     /// [`OptimizerKind::adam`] at this learning rate; errors as [`Optimizer::new`].
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut parameters = [Tensor::from([1.0f32]).leaf()];
+    /// let loss = parameters[0].square()?.sum()?; // its gradient is 2
+    /// Optimizer::adam(0.1)?.step(&mut parameters, &loss.backward()?)?;
+    /// assert!((parameters[0].item()? - 0.9).abs() < 1e-4); // the first step is as long as the rate
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn adam(learning_rate: f32) -> Result<Self> {
         Self::new(OptimizerKind::adam(), learning_rate)
     }
@@ -265,7 +290,7 @@ impl Optimizer {
     ) -> Result<()> {
         let mut updates = Vec::new();
         for (index, parameter) in parameters.into_iter().enumerate() {
-            if !parameter.needs_grad() {
+            if !parameter.requires_grad() {
                 let message = format!("expected leaves (`Tensor::leaf`), got none at parameter {index}");
                 return Err(Error::argument("optimizer", message));
             }
@@ -499,7 +524,7 @@ mod tests {
 
     #[test]
     fn long_parameters_give_the_same_bits_at_any_thread_count() {
-        let n = 2 * threads::PASS + 77;
+        let n = 2 * threads::GRAIN_SIZE + 77;
         let values: Vec<f32> = (0..n).map(|i| (i as f32).sin()).collect();
         for rule in rules() {
             let run = || {

@@ -104,7 +104,7 @@ impl Segmenter {
         let scores = self.scores(image)?;
         let Some(quick_shift) = &self.options.superpixels else { return arg_max_of(&scores) };
         let superpixels = quick_shift.segment(image)?;
-        vote_probabilities(scores.values::<f32>(), scores.shape().last_axis(), &superpixels)
+        vote_probabilities(scores.values::<f32>(), scores.shape().last_length(), &superpixels)
     }
 
     /// [1, height, width, classes]: the mean probabilities of all views, or, where there is one view
@@ -121,7 +121,7 @@ impl Segmenter {
         for model in &self.models {
             for image in [Some(image), mirror.as_ref()].into_iter().flatten() {
                 let scores = no_grad(|| softmax(&full(&self.logits(model, image)?)?))?;
-                classes = scores.shape().last_axis();
+                classes = scores.shape().last_length();
                 sum.resize(height * width * classes, 0.0);
                 let mirrored = mirror.as_ref().is_some_and(|mirror| std::ptr::eq(mirror, image));
                 let rows = scores.values::<f32>().chunks_exact(width * classes);
@@ -152,7 +152,7 @@ impl Segmenter {
         let x = x.to_device(model.device())?;
         let logits = no_grad(|| model.run(&x, Mode::infer()))?.logits.to_device(Device::Cpu)?;
         model.require_finite(&x, &logits)?;
-        let classes = logits.shape().last_axis();
+        let classes = logits.shape().last_length();
         let at = self.fit.placement(image.height, image.width, size);
         if (at.height, at.width) == (size, size) {
             return Ok(logits);

@@ -1,15 +1,21 @@
 //! Where tensors come from: values of one's own, constants, ranges, random numbers.
-//! ([`Tensor::full_like`] and its kin, which need a device's kernel, are in `backend/accumulate.rs`.)
+//! ([`Tensor::full_like`] and its kin, which need a device's kernel, are in `backend/full_like.rs`.)
 //!
 //! What is not given as values is f32, in the CPU's memory and off the tape; [`Tensor::to_dtype`],
-//! [`Tensor::to_device`] and [`Tensor::leaf`] make it something else. Shapes that a program writes down are
-//! arrays of at most four lengths, which the compiler checks; shapes that a user or a file gives go through
-//! [`Shape::checked`], or to [`Tensor::from_slice`], which have an error for what is no shape.
+//! [`Tensor::to_device`] and [`Tensor::leaf`] make it something else. A shape that a program writes down is
+//! an array (`impl Into<Shape>`): the compiler refuses a fifth axis, and a size that cannot be panics. A
+//! shape that a user or a file gives is a slice, a vector or an array (`impl IntoShape`,
+//! [`Shape::checked`]): what is no shape is an error.
 
 use super::{IntoShape, Real, Shape, Storage, Tensor};
 use crate::error::{Error, Result};
 use crate::pool::Buffer;
 use crate::random::{Stream, domain};
+
+/// The second label of a tensor's stream of random numbers ([`crate::random`]: a seed and labels name a
+/// stream; different labels give independent numbers).
+const UNIFORM: u64 = 0;
+const NORMAL: u64 = 1;
 
 impl Tensor {
     /// Copies `values`, in row-major order; an error when their number is not the shape's, or there is no
@@ -24,18 +30,31 @@ impl Tensor {
     /// # Ok::<(), atrous::Error>(())
     /// ```
     pub fn from_slice<T: Real>(values: &[T], shape: impl IntoShape) -> Result<Self> {
-        let shape = as_many("Tensor::from_slice", values.len(), shape)?;
+        let shape = shape_for("Tensor::from_slice", values.len(), shape)?;
         Ok(Self::from_buffer(Buffer::from_slice(values), shape))
     }
 
-    /// Copies bytes, for images and masks: u8, in which no operator computes. Errors as
+    /// Copies bytes, for images and masks: u8, which operators only hand on (`reshape`) or read as class
+    /// labels (`sparse_softmax_cross_entropy`); for all else [`Tensor::to_dtype`] first. Errors as
     /// [`Tensor::from_slice`].
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from_u8(&[0, 127, 255], [3])?;
+    /// assert_eq!((x.dtype(), x.to_string()), (DType::U8, "[  0 127 255]".to_string()));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn from_u8(values: &[u8], shape: impl IntoShape) -> Result<Self> {
-        let shape = as_many("Tensor::from_u8", values.len(), shape)?;
+        let shape = shape_for("Tensor::from_u8", values.len(), shape)?;
         Ok(Self::from_storage(Storage::U8(Buffer::from_slice(values)), shape))
     }
 
     /// A tensor without axes, of one element.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::scalar(2.5f32).shape().rank(), 0);
+    /// ```
     pub fn scalar<T: Real>(value: T) -> Self {
         Self::from_buffer(Buffer::from_slice(&[value]), [])
     }
@@ -44,7 +63,13 @@ impl Tensor {
     ///
     /// # Panics
     /// Where lengths are no shape ([`Shape::checked`] has an error then); with [`crate::pool::OutOfMemory`]
-    /// where there is no memory for so many elements, as everything that makes tensors.
+    /// where there is no memory for so many elements, as everything that makes tensors in the
+    /// CPU's memory.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::full([2, 2], 0.5).to_string(), "[[0.5 0.5]\n [0.5 0.5]]");
+    /// ```
     pub fn full(shape: impl Into<Shape>, value: f32) -> Self {
         let shape = shape.into();
         Self::from_buffer(Buffer::filled(shape.elements(), value), shape)
@@ -54,6 +79,11 @@ impl Tensor {
     ///
     /// # Panics
     /// As [`Tensor::full`].
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::zeros([3]).to_string(), "[0. 0. 0.]");
+    /// ```
     pub fn zeros(shape: impl Into<Shape>) -> Self {
         Self::full(shape, 0.0)
     }
@@ -62,11 +92,19 @@ impl Tensor {
     ///
     /// # Panics
     /// As [`Tensor::full`].
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::ones([3]).to_string(), "[1. 1. 1.]");
+    /// ```
     pub fn ones(shape: impl Into<Shape>) -> Self {
         Self::full(shape, 1.0)
     }
 
     /// `[n, n]`: 1 on the diagonal, 0 elsewhere.
+    ///
+    /// # Panics
+    /// As [`Tensor::full`].
     ///
     /// ```
     /// # use atrous::Tensor;
@@ -78,8 +116,9 @@ impl Tensor {
         eye
     }
 
-    /// `[⌈(end − start)/step⌉]`: start, start + step, … below `end` (above it, where the step is negative).
-    /// An error for a step of 0, and for what is not finite.
+    /// `[⌈(end − start)/step⌉]`, one fewer where the last element would round to `end`: start, start + step,
+    /// … below `end` (above it, where the step is negative). An error for a step of 0, for what is not
+    /// finite, and for more elements than a shape can have.
     ///
     /// ```
     /// # use atrous::Tensor;
@@ -95,7 +134,7 @@ impl Tensor {
             return Err(Error::argument("Tensor::arange", message));
         }
         let mut count = ((end - start) / step).ceil().max(0.0);
-        // A step that became smaller as an f32 (.04 does) may reach `end` itself.
+        // .04f32 is below 1/25: ⌈1/.04⌉ is 26, whose last element rounds to `end`, which is excluded.
         if count > 1.0 && (start + (count - 1.0) * step) as f32 == end as f32 {
             count -= 1.0;
         }
@@ -103,8 +142,8 @@ impl Tensor {
         Ok(Self::from_fn(shape, |i| (start + i as f64 * step) as f32))
     }
 
-    /// `[count]`: evenly spaced from `start` to `end`, both included (`start` alone where `count` is 1). An
-    /// error for what is not finite.
+    /// `[count]`: evenly spaced from `start` to `end`, both included (`start` alone where `count` is 1,
+    /// nothing where it is 0). An error for what is not finite, and for more elements than a shape can have.
     ///
     /// ```
     /// # use atrous::Tensor;
@@ -126,30 +165,54 @@ impl Tensor {
 
     /// Uniform in [0, 1): the same numbers for the same seed, on every machine.
     ///
+    /// # Panics
+    /// As [`Tensor::full`].
+    ///
     /// ```
     /// # use atrous::Tensor;
     /// let [a, b] = [7, 7].map(|seed| Tensor::rand([2, 3], seed));
     /// assert_eq!(a.to_vec_f64(), b.to_vec_f64());
     /// ```
     pub fn rand(shape: impl Into<Shape>, seed: u64) -> Self {
-        let mut stream = Stream::new(seed, &[domain::TENSOR, 0]);
+        let mut stream = Stream::new(seed, &[domain::TENSOR, UNIFORM]);
         Self::from_fn(shape.into(), |_| stream.unit())
     }
 
-    /// Uniform in [low, high); see [`Tensor::rand`].
+    /// low + u · (high − low) with the numbers u of [`Tensor::rand`] under this seed: uniform from `low` to
+    /// `high`, where rounding may give `high` itself. That `low` is below `high` is not checked.
+    ///
+    /// # Panics
+    /// As [`Tensor::full`].
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::rand_uniform([100], -1.0, 1.0, 7);
+    /// assert!(x.min()?.item()? >= -1.0 && x.max()?.item()? < 1.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn rand_uniform(shape: impl Into<Shape>, low: f32, high: f32, seed: u64) -> Self {
-        let mut stream = Stream::new(seed, &[domain::TENSOR, 0]);
+        let mut stream = Stream::new(seed, &[domain::TENSOR, UNIFORM]);
         Self::from_fn(shape.into(), |_| stream.uniform(low, high))
     }
 
-    /// Normal with mean 0 and variance 1: the same numbers for the same seed (on other systems up to what
-    /// their ln and cos round otherwise).
+    /// Normal with mean 0 and variance 1: the same numbers for the same seed (between systems up to the
+    /// rounding of their ln and cos).
+    ///
+    /// # Panics
+    /// As [`Tensor::full`].
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::randn([10_000], 7);
+    /// assert!(x.mean()?.item()?.abs() < 0.05);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn randn(shape: impl Into<Shape>, seed: u64) -> Self {
-        let mut stream = Stream::new(seed, &[domain::TENSOR, 1]);
+        let mut stream = Stream::new(seed, &[domain::TENSOR, NORMAL]);
         Self::from_fn(shape.into(), |_| stream.normal())
     }
 
-    /// Elements as a function of their position gives them, asked in order.
+    /// Element i is `value(i)`, which is called for i = 0, 1, … in order.
     fn from_fn(shape: Shape, mut value: impl FnMut(usize) -> f32) -> Self {
         let mut buffer = Buffer::new(shape.elements());
         buffer.iter_mut().enumerate().for_each(|(i, x)| *x = value(i));
@@ -157,26 +220,28 @@ impl Tensor {
     }
 }
 
-/// The shape, if it has so many elements.
-fn as_many(what: &'static str, values: usize, shape: impl IntoShape) -> Result<Shape> {
+/// The shape, or an error where it has not `count` elements.
+fn shape_for(op: &'static str, count: usize, shape: impl IntoShape) -> Result<Shape> {
     let shape = shape.into_shape()?;
     let expected = shape.elements();
-    if values != expected {
-        return Err(Error::shape(what, format!("{expected} values for shape {shape}"), values));
+    if count != expected {
+        return Err(Error::shape(op, format!("{expected} values for shape {shape}"), count));
     }
     Ok(shape)
 }
 
-/// Values as they are written down, in nested arrays: `Tensor::from([[1.0f32, 2.0], [3.0, 4.0]])`.
-///
-/// A bare `1.0` is f64 in Rust, and operators take no f64 beside f32: one of the numbers is to be written
-/// `1.0f32`.
+/// A number: a tensor without axes.
 impl<T: Real> From<T> for Tensor {
     fn from(value: T) -> Self {
         Tensor::scalar(value)
     }
 }
 
+/// Values as they are written down, in arrays, nested for more axes: `Tensor::from([[1.0f32, 2.0], [3.0,
+/// 4.0]])`.
+///
+/// A bare `1.0` is f64 in Rust, and operators take no f64 beside f32: one of the numbers is to be written
+/// `1.0f32`.
 impl<T: Real, const A: usize> From<[T; A]> for Tensor {
     fn from(values: [T; A]) -> Self {
         Tensor::from_buffer(Buffer::from_slice(&values), [A])

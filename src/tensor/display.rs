@@ -1,7 +1,8 @@
-//! Tensors in words: as NumPy prints arrays.
+//! Tensors as text: NumPy's layout with 4 digits (`np.set_printoptions(precision=4)`).
 //!
 //! Rows stand under each other and columns are aligned; numbers have at most four digits after the point
-//! (`{:.2}` asks for two) and no zeros at their end; all are written with an exponent where the absolute
+//! (`{:.2}` asks for two) and no zeros at their end (but with exponents as many digits as the one that needs
+//! most); all are written with an exponent where the absolute
 //! value of one (zeros aside) is 10⁸ or more, below 10⁻⁴, or more than a thousand times that of another.
 //! `nan` and `inf` are right-aligned with the numbers' last digits. Of more than a thousand elements the
 //! first and last three of each axis are shown, and without elements it is `[]`, however long the other axes
@@ -13,9 +14,9 @@ use std::fmt;
 
 /// More elements than this are summarised.
 const THRESHOLD: usize = 1000;
-/// Of a summarised axis, at each end.
+/// Elements shown at each end of a summarised axis.
 const EDGE: usize = 3;
-/// Characters of a line.
+/// Characters in a line, at most.
 const WIDTH: usize = 75;
 /// Digits after the point.
 const PRECISION: usize = 4;
@@ -81,8 +82,8 @@ fn shown(axes: &[usize], summarised: bool) -> Vec<usize> {
     })
 }
 
-/// The words in as many brackets as there are axes. `indent` is the column of the first word, `width` what is
-/// left of a line when the brackets behind it are counted.
+/// The words in as many brackets as there are axes. `indent` is the column of the first word, `width` the
+/// characters a line may have, less the brackets that close after this one.
 fn nested(
     axes: &[usize],
     summarised: bool,
@@ -168,7 +169,7 @@ impl Format {
         format
     }
 
-    /// A finite number, in front of the point and from it on; the exponent is not among them.
+    /// The text of a finite number before its point and from the point on, without exponent.
     fn parts(&self, value: f64) -> [String; 2] {
         let digits = self.digits;
         let text =
@@ -183,20 +184,21 @@ impl Format {
         if after == 0 {
             return format!("{value:>before$}");
         }
+        // `e+05`; from 1e100 on there is a digit more, and the column is not aligned.
         let exponent = if self.scientific { 4 } else { 0 };
         if !value.is_finite() {
             return format!("{:>1$}", special(value), before + after + exponent);
         }
         let [whole, rest] = self.parts(value);
         if self.scientific {
-            format!("{whole:>before$}{rest}{}", power(value, self.digits))
+            format!("{whole:>before$}{rest}{}", exponent_of(value, self.digits))
         } else {
             format!("{whole:>before$}{:<after$}", rest.trim_end_matches('0'))
         }
     }
 }
 
-/// What is no number one could write with digits.
+/// `nan`, `inf` or `-inf`.
 fn special(value: f64) -> &'static str {
     match value {
         _ if value.is_nan() => "nan",
@@ -206,7 +208,7 @@ fn special(value: f64) -> &'static str {
 }
 
 /// `e+05`
-fn power(value: f64, digits: usize) -> String {
+fn exponent_of(value: f64, digits: usize) -> String {
     let text = format!("{value:.digits$e}");
     let exponent: i32 = text.split('e').next_back().and_then(|power| power.parse().ok()).unwrap_or(0);
     format!("e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())

@@ -1,16 +1,16 @@
 //! `Tensor`: a shape, shared memory, and (when a gradient is wanted) its place on the tape.
 //!
-//! Contiguous, row-major, at most four axes: NHWC for images, HWIO for convolution kernels. There are no
-//! strides and no views. Cloning and reshaping share the memory, a [`Buffer`] of the pool
-//! ([`crate::pool`]): an array that goes back there when the last tensor of it is dropped, to be handed to
-//! the next. Everything else is an operator in [`crate::ops`].
+//! Contiguous, row-major, at most four axes: images are [sample, row, column, channel] (NHWC), convolution
+//! kernels [row, column, channel in, channel out] (HWIO). There are no strides and no views. Cloning and
+//! reshaping share the memory, a [`Buffer`] of the pool ([`crate::pool`]): an array that goes back there
+//! when the last tensor that shares it is dropped, to be handed to the next. Operators are in
+//! [`crate::ops`]; `backward` is in [`crate::autograd`], `to_device` in `backend/cuda/tensor.rs`, `full_like`
+//! in `backend/full_like.rs`: they need kernels, whose modules are built on this one.
 //!
 //! The *tape* is the graph of operators that a tensor came from (PyTorch's `grad_fn`), kept only where a
-//! gradient is wanted: from a *leaf*, a tensor that [`Tensor::leaf`] has marked (PyTorch's
-//! `requires_grad_()`), on to all that operators make of it. [`Tensor::backward`] goes back through it
-//! ([`crate::autograd`]).
-
-#![warn(missing_docs)]
+//! gradient is wanted: from a *leaf*, which [`Tensor::leaf`] makes of a tensor (PyTorch's
+//! `x.detach().requires_grad_()`; the tensor itself stays as it was), on to all that operators make of it.
+//! [`Tensor::backward`] goes back through it ([`crate::autograd`]).
 
 mod constructors;
 mod display;
@@ -31,8 +31,8 @@ use crate::pool::{self, Buffer};
 use std::fmt;
 use std::sync::Arc;
 
-/// What a gradient must have in common with its tensor, and gradients with each other to be summed; shown as
-/// `[2×3] F32 on cpu`.
+/// Shape, element type and device of a tensor, shown as `[2×3] F32 on cpu`. A gradient has its tensor's, and
+/// gradients that are summed have the same.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TensorSpec {
     pub shape: Shape,
@@ -46,7 +46,8 @@ impl fmt::Display for TensorSpec {
     }
 }
 
-/// An array of at most four axes, on a device, which operators may record on the tape.
+/// An array of at most four axes, in the memory of a [`Device`]; what operators make of it may be on the
+/// tape.
 ///
 /// A clone shares the memory (and the place on the tape). How tensors are made: [`Tensor::from_slice`],
 /// [`Tensor::zeros`], [`Tensor::randn`], …, and `Tensor::from` for arrays and numbers. What is done with
@@ -56,6 +57,7 @@ impl fmt::Display for TensorSpec {
 pub struct Tensor {
     shape: Shape,
     storage: Arc<Versioned>,
+    /// Its place on the tape; None off it.
     pub(crate) node: Option<Arc<Node>>,
 }
 
@@ -71,16 +73,33 @@ impl Tensor {
     }
 
     /// Lengths of the axes.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::zeros([2, 3]);
+    /// assert_eq!(x.shape()[..], [2, 3]);
+    /// assert_eq!(x.shape().to_string(), "[2×3]");
+    /// ```
     pub fn shape(&self) -> Shape {
         self.shape
     }
 
     /// Type of the elements.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([1.0f64]).dtype(), DType::F64);
+    /// ```
     pub fn dtype(&self) -> DType {
         self.storage.values.dtype()
     }
 
     /// Where the elements are.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::zeros([1]).device(), Device::Cpu);
+    /// ```
     pub fn device(&self) -> Device {
         match &self.storage.values {
             Storage::Device(memory) => memory.device(),
@@ -93,7 +112,7 @@ impl Tensor {
         TensorSpec { shape: self.shape, dtype: self.dtype(), device: self.device() }
     }
 
-    /// Where the elements are and of what type.
+    /// The memory that holds the elements, by type and place.
     pub(crate) fn storage(&self) -> &Storage {
         &self.storage.values
     }
@@ -112,6 +131,7 @@ impl Tensor {
                 memory.download(&mut buffer)?;
                 Storage::U8(buffer)
             }
+            // f32: devices hold no f64.
             _ => {
                 let mut buffer = Buffer::<f32>::new(memory.elements());
                 memory.download(pool::bytes_mut(&mut buffer))?;
@@ -122,11 +142,24 @@ impl Tensor {
     }
 
     /// The elements, if they are of type T, in the CPU's memory.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([1.0f32, 2.0]);
+    /// assert_eq!(x.as_slice::<f32>(), Some(&[1.0, 2.0][..]));
+    /// assert_eq!(x.as_slice::<f64>(), None);
+    /// ```
     pub fn as_slice<T: Real>(&self) -> Option<&[T]> {
         T::slice_of(&self.storage.values)
     }
 
     /// The elements, if they are bytes in the CPU's memory.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from_u8(&[1, 2], [2])?.as_u8(), Some(&[1, 2][..]));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn as_u8(&self) -> Option<&[u8]> {
         match &self.storage.values {
             Storage::U8(buffer) => Some(buffer),
@@ -147,7 +180,8 @@ impl Tensor {
         self.storage.version
     }
 
-    /// The elements for writing, copied first if another tensor shares them.
+    /// The elements for writing, copied first if another tensor shares them; a leaf stays the leaf that it
+    /// is. For kernels and optimizers.
     pub(crate) fn values_mut<T: Real>(&mut self) -> &mut [T] {
         if !self.is_unique() {
             let copy = T::into_storage(Buffer::from_slice(self.values::<T>()));
@@ -167,6 +201,11 @@ impl Tensor {
     ///
     /// # Panics
     /// Where a device fails meanwhile; [`Tensor::to_device`] has an error for it.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([0.5f32, 2.0]).to_vec_f64(), [0.5, 2.0]);
+    /// ```
     pub fn to_vec_f64(&self) -> Vec<f64> {
         match &self.storage.values {
             Storage::Device(memory) => {
@@ -178,7 +217,15 @@ impl Tensor {
         }
     }
 
-    /// The value of a one-element tensor.
+    /// The value of a tensor of one element, of any rank. An error for another number of elements, and where
+    /// a device fails.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Tensor::from([[3.0f32]]).item()?, 3.0);
+    /// assert!(Tensor::zeros([2]).item().is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn item(&self) -> Result<f64> {
         match self.storage.values.len() {
             1 => Ok(self.on_cpu()?.to_vec_f64()[0]),
@@ -191,12 +238,18 @@ impl Tensor {
     ///
     /// # Panics
     /// As [`Tensor::to_vec_f64`].
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let bytes = Tensor::from([-1.0f32, 2.9, 300.0]).to_dtype(DType::U8);
+    /// assert_eq!(bytes.as_u8(), Some(&[0, 2, 255][..]));
+    /// ```
     pub fn to_dtype(&self, dtype: DType) -> Self {
         if dtype == self.dtype() {
             return self.detach();
         }
         let values = self.to_vec_f64();
-        // The result is in the CPU's memory: on devices there is one type to compute in.
+        // In the CPU's memory: a device computes in f32 alone, and would need a kernel for each other type.
         let storage = match dtype {
             DType::F32 => {
                 Storage::F32(Buffer::from_slice(&values.iter().map(|&v| v as f32).collect::<Vec<_>>()))
@@ -216,18 +269,43 @@ impl Tensor {
     }
 
     /// The same values, off the tape.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([1.0f32]).leaf();
+    /// assert!(x.square()?.requires_grad() && !x.square()?.detach().requires_grad());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn detach(&self) -> Self {
         self.with_shape(self.shape)
     }
 
-    /// The same values, of f32 or f64, as a leaf of the tape: `backward` will report a gradient for it.
-    /// (Bytes have none: no operator computes in them.)
+    /// A leaf of the tape with these values, f32 or f64, in shared memory: [`Tensor::backward`] gives a
+    /// gradient with respect to it. Each call makes another leaf; clones of one are the same leaf. `self`
+    /// stays as it is, and what it was made of is not reached through the leaf. (A leaf of u8 is not
+    /// refused, but no f32 or f64 loss gives it a gradient: operators only hand u8 on, as `reshape`, or read
+    /// class labels from it.)
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([3.0f32]).leaf();
+    /// assert_eq!(x.square()?.sum()?.backward()?.get(&x).unwrap().item()?, 6.0);
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[must_use]
     pub fn leaf(&self) -> Self {
         Tensor { node: Some(Node::leaf()), ..self.detach() }
     }
 
-    /// Whether it is on the tape: a leaf, or made of one by operators that recorded.
-    pub fn needs_grad(&self) -> bool {
+    /// Whether it is on the tape: a leaf, or made of one by operators that recorded (PyTorch's
+    /// `requires_grad`).
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([1.0f32]);
+    /// assert!(!x.requires_grad() && x.leaf().requires_grad());
+    /// ```
+    pub fn requires_grad(&self) -> bool {
         self.node.is_some()
     }
 }

@@ -13,7 +13,9 @@ pub(crate) type Backward = Box<dyn FnOnce(Tensor) -> Result<Vec<Option<Gradient>
 pub(crate) struct Node {
     /// In the order of creation: an input is older than what was made of it.
     pub id: u64,
+    /// The operator's name, for errors.
     pub op: &'static str,
+    /// By input of the operator; None for one that is off the tape. Empty: a leaf.
     pub inputs: Vec<Option<Arc<Node>>>,
     /// None for a leaf, and for a node whose backward has run.
     backward: Mutex<Option<Backward>>,
@@ -40,12 +42,13 @@ impl Node {
     }
 }
 
-/// A chain of operators is as deep as it is long: dropped by the compiler's own means, node within node,
-/// one of 100,000 overflows the stack.
+/// Nodes hold their inputs: a chain of 100,000 operators, dropped recursively as the compiler does it, would
+/// overflow the stack. So they are dropped in a loop.
 impl Drop for Node {
     fn drop(&mut self) {
         let mut waiting = std::mem::take(&mut self.inputs);
-        // What the closure saved may hold the same nodes, which are still held here while it goes.
+        // The closure may hold tensors with these same nodes. `waiting` still holds them while it is dropped,
+        // so none goes recursively.
         drop(self.take_backward());
         while let Some(input) = waiting.pop() {
             if let Some(mut node) = input.and_then(Arc::into_inner) {

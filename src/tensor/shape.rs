@@ -4,16 +4,17 @@ use crate::error::{Error, Result};
 use std::fmt;
 use std::ops::Deref;
 
-/// Axes at most.
+/// The most axes a shape can have.
 pub const MAX_RANK: usize = 4;
 
-/// Elements at most: of the largest type, as many bytes as a slice can have.
+/// The most elements a shape can have: as f64 they fill the longest slice (`isize::MAX` bytes).
 const MAX_ELEMENTS: usize = isize::MAX as usize / size_of::<f64>();
 
 /// Lengths of at most [`MAX_RANK`] axes. Their product, zeros counted as ones, is at most `isize::MAX`
 /// bytes of f64, so no product of some of them overflows, and kernels multiply lengths unchecked.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
+    /// From `rank` on all 1, so that the derived comparison and hash hold.
     axes: [usize; MAX_RANK],
     rank: usize,
 }
@@ -21,6 +22,13 @@ pub struct Shape {
 impl Shape {
     /// An error where there are too many axes, or too many elements: for lengths that come from a user or a
     /// file.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Shape::checked(&[2, 3])?.elements(), 6);
+    /// assert!(Shape::checked(&[1; 5]).is_err()); // at most four axes
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn checked(axes: &[usize]) -> Result<Self> {
         if axes.len() > MAX_RANK {
             return Err(Error::shape("shape", format!("at most {MAX_RANK} axes"), format!("{axes:?}")));
@@ -44,17 +52,33 @@ impl Shape {
     }
 
     /// Number of axes; 0 for a scalar.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Shape::from([2, 3]).rank(), 2);
+    /// ```
     pub fn rank(&self) -> usize {
         self.rank
     }
 
     /// Number of elements; 1 for a scalar (no axes).
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Shape::from([2, 3]).elements(), 6);
+    /// assert_eq!(Shape::from([]).elements(), 1); // a scalar
+    /// ```
     pub fn elements(&self) -> usize {
         self.iter().product()
     }
 
-    /// The length of the last axis (the number of channels, of classes), not its position; 1 for a scalar.
-    pub fn last_axis(&self) -> usize {
+    /// The length of the last axis (channels, classes, features); 1 for a scalar.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Shape::from([1, 8, 8, 16]).last_length(), 16);
+    /// ```
+    pub fn last_length(&self) -> usize {
         self.last().copied().unwrap_or(1)
     }
 }
@@ -162,7 +186,7 @@ mod tests {
             assert!(error(&axes).starts_with(&most), "{}", error(&axes));
         }
         let long = Shape::checked(&[MAX_ELEMENTS, 1]).unwrap();
-        assert_eq!((long.elements(), long.rank(), long.last_axis()), (MAX_ELEMENTS, 2, 1));
+        assert_eq!((long.elements(), long.rank(), long.last_length()), (MAX_ELEMENTS, 2, 1));
         assert_eq!(Shape::checked(&[MAX_ELEMENTS, 0]).unwrap().elements(), 0);
     }
 

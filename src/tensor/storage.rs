@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub enum DType {
     /// The working type.
     F32,
-    /// For tests: the reference kernels run in it. On the CPU alone.
+    /// For tests: the plain loops that fast kernels are compared with (each operator's *reference*) run in
+    /// it, and a whole network can. On the CPU alone.
     F64,
     /// Images and masks.
     U8,
@@ -147,15 +148,17 @@ pub enum Storage {
     Device(Box<dyn DeviceMemory>),
 }
 
-/// Memory of another device than the CPU, as its backend holds it.
+/// Memory of another device than the CPU, as its backend holds it; `Any`, so that the backend finds its own
+/// type again.
 pub trait DeviceMemory: Any + Send + Sync {
     /// Whose it is.
     fn device(&self) -> Device;
     /// Type of the elements.
     fn dtype(&self) -> DType;
-    /// Elements.
+    /// The number of elements.
     fn elements(&self) -> usize;
-    /// Waits for what is still to be computed, and copies the bytes of all elements to the CPU's memory.
+    /// Waits for what is still to be computed, and copies all elements to `to`, which has exactly their bytes
+    /// (4 an f32, 1 a u8); panics for another length. An error where the device fails.
     fn download(&self, to: &mut [u8]) -> Result<()>;
 }
 

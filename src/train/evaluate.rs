@@ -13,7 +13,7 @@ use crate::tensor::Tensor;
 /// The share of rows whose largest output is at their first label; of pixels, void ones apart, whose
 /// largest output is their class.
 pub(super) fn accuracy(targets: &Tensor, output: &Tensor) -> Result<f64> {
-    let columns = output.shape().last_axis();
+    let columns = output.shape().last_length();
     let (all, right) = metrics::count_right(targets.values(), output.values(), columns, VOID as f32)?;
     Ok(right as f64 / all.max(1) as f64)
 }
@@ -55,7 +55,7 @@ pub fn evaluate(model: &Model, loss: Loss, loader: &Loader) -> Result<Scores> {
             let targets = batch.targets(segments)?;
             loss_sum += n * loss.from_logits(&pass.logits, &targets.to_device(device)?, None)?.item()?;
             let output = pass.output.to_device(Device::Cpu)?;
-            columns = output.shape().last_axis();
+            columns = output.shape().last_length();
             samples += n;
             match &mut confusion {
                 Some(confusion) => {

@@ -11,7 +11,7 @@
 //! [`read`] gives the tensors under the names they have in the file. [`load`] puts them into a
 //! [`Model`](crate::nn::Model) by the name tables of [`names`], transposed where the file's
 //! framework lays them out in another order. What else the framework does in another way (padding,
-//! batch norm's epsilon, what a image is multiplied by) is the model's configuration: [`Origin`]
+//! batch norm's epsilon, what an image is multiplied by) is the model's configuration: [`Origin`]
 //! sets it.
 
 mod archive;

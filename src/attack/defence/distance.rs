@@ -80,7 +80,7 @@ impl Detector for Distance<'_> {
 /// where two values are the same it is 0. Computed on the CPU.
 fn largest_distance(p: &Tensor, others: &[Tensor]) -> Result<Tensor> {
     let (shape, device) = (p.shape(), p.device());
-    let columns = shape.last_axis();
+    let columns = shape.last_length();
     let here = |t: &Tensor| Ok::<_, Error>(t.to_device(Device::Cpu)?.to_vec_f64());
     let (plain, squeezed) = (here(p)?, others.iter().map(here).collect::<Result<Vec<_>>>()?);
     let row = |all: &[f64], i: usize| all[i * columns..][..columns].to_vec();

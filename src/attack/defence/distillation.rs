@@ -183,7 +183,7 @@ impl Distillation {
         };
         let pass = model.run(&images, run)?;
         let output = pass.output.to_device(Device::Cpu)?;
-        let columns = output.shape().last_axis();
+        let columns = output.shape().last_length();
         let (all, right) = count_right(batch.labels.values(), output.values(), columns, f32::NAN)?;
         let cooled = ops::scale(&pass.logits, 1.0 / self.temperature as f64)?;
         // Where the targets of a row sum to 1 the two rules are the same; labels of several classes are

@@ -173,7 +173,7 @@ mod tests {
                 assert!((y - nearest).abs() < 1e-6, "{bits} bits of {x}: {y}, not {nearest}");
             }
         }
-        // Eight bits are what a image file has.
+        // Eight bits are what an image file has.
         let bytes: Vec<f32> = (0..48).map(|i| (i * 5) as f32 / 255.0).collect();
         let bytes = Tensor::from_slice(&bytes, [1, 4, 4, 3]).unwrap();
         assert_eq!(bit_depth(&bytes, 8).unwrap().to_vec_f64(), bytes.to_vec_f64());

@@ -54,8 +54,9 @@ pub fn triad_gbps(runs: usize) -> f64 {
     let mut best = 0.0f64;
     for _ in 0..runs {
         let start = Instant::now();
-        threads::for_each_chunk(&mut a, threads::PASS, |i, a| {
-            let (b, c) = (&b[i * threads::PASS..][..a.len()], &c[i * threads::PASS..][..a.len()]);
+        threads::for_each_chunk(&mut a, threads::GRAIN_SIZE, |i, a| {
+            let (b, c) =
+                (&b[i * threads::GRAIN_SIZE..][..a.len()], &c[i * threads::GRAIN_SIZE..][..a.len()]);
             a.iter_mut().zip(b).zip(c).for_each(|((a, b), c)| *a = b + c * 3.0);
         });
         best = best.max(12.0 * n as f64 / start.elapsed().as_secs_f64() / 1e9);

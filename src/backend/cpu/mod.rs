@@ -8,7 +8,7 @@ pub(crate) mod low_rank;
 pub(crate) mod math;
 pub(crate) mod prepack;
 pub mod simd;
-pub(crate) mod skinny_gemm;
+pub(crate) mod skinny_gradients;
 pub mod threads;
 pub(crate) mod transpose;
 pub(crate) mod winograd;

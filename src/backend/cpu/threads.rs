@@ -165,7 +165,7 @@ pub fn map<R: Send>(pieces: usize, f: impl Fn(usize) -> R + Sync + Send) -> Vec<
 
 /// Elements per piece for work that is one pass over memory: 64 Ki floats are 256 KiB, enough to
 /// hide the cost of handing out a piece, few enough to share between cores.
-pub const PASS: usize = 1 << 16;
+pub const GRAIN_SIZE: usize = 1 << 16;
 
 /// A raw pointer that pieces of one parallel loop may share, for output that is not cut into
 /// consecutive chunks. Whoever writes through it must touch disjoint elements per piece.

@@ -28,6 +28,13 @@ impl DeviceMemory for Memory {
 impl Tensor {
     /// A copy of the values on another device (off the tape). Waits for them, where they come back to the
     /// CPU. An error where there is no such device, or it does not hold the element type.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::ones([2]).to_device(Device::Cpu)?; // where it is already: the memory is shared
+    /// assert_eq!(x.device(), Device::Cpu);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn to_device(&self, device: Device) -> Result<Self> {
         if device == self.device() {
             return Ok(self.detach());

@@ -1,7 +1,7 @@
 //! Random crops: the network's square laid on the image, somewhere and at some size.
 //!
 //! A crop is the matrix that takes a pixel of the square to its place in the image as it is on
-//! disk. Whatever else turns the square ([`super::matrix`]) is multiplied to it, so that a image
+//! disk. Whatever else turns the square ([`super::matrix`]) is multiplied to it, so that an image
 //! is sampled once, and its mask at the same places:
 //!
 //! q = C·M·p, C = [[k_r, 0, o_r + (k_r − 1)/2], [0, k_c, o_c + (k_c − 1)/2]]
@@ -139,7 +139,7 @@ pub(crate) fn shrinkage(matrix: &Matrix) -> f64 {
 }
 
 /// The image seen through the matrix, [size, size, 3], bilinear, values 0 to 255 that went
-/// through `colour` where they are the image's own. With `antialias`, a image that shrinks by
+/// through `colour` where they are the image's own. With `antialias`, an image that shrinks by
 /// more than 2 is averaged over boxes before.
 pub(crate) fn sample(
     image: &Image,

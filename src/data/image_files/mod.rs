@@ -1,6 +1,6 @@
 //! Image files: images in and out, masks in and out.
 //!
-//! A image is read by what it is, whatever its name ends in: JPEG, PNG or WebP. It is RGB of 8 bits
+//! An image is read by what it is, whatever its name ends in: JPEG, PNG or WebP. It is RGB of 8 bits
 //! then, and upright: what Exif data says of how the camera was held has been done. A mask is a PNG
 //! whose pixels say classes by numbers or by VOC's colours ([`decode_mask_png`] has the rules); where
 //! two readings contradict it is refused.
@@ -90,7 +90,7 @@ fn upright(image: Image, orientation: Orientation) -> Result<Image, String> {
     Image::new(height, width, rgb).map_err(|error| error.to_string())
 }
 
-/// Can a image of this size be written as a JPEG that is read again?
+/// Can an image of this size be written as a JPEG that is read again?
 pub(crate) fn jpeg_holds(height: usize, width: usize) -> Result<(), String> {
     if height.max(width) > MOST_SIDE {
         return Err(format!("expected sides of at most {MOST_SIDE} for a JPEG, got {height}×{width}"));

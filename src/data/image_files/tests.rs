@@ -19,7 +19,7 @@ fn images_and_masks_come_back_from_png_as_they_were() {
     let mask = Mask::new(3, 4, vec![0, 1, 2, 3, 20, 255, 0, 9, 19, 255, 0, 1]).unwrap();
     write_mask_png(&path, &mask).unwrap();
     assert!(read_mask_png(&path).unwrap() == mask);
-    // Seen as a image, the mask has the palette's colours.
+    // Seen as an image, the mask has the palette's colours.
     assert_eq!(read_image(&path).unwrap().rgb[15..18], voc_palette()[255]);
 }
 

@@ -1,4 +1,4 @@
-//! What is in a image, before it is drawn: its size, its objects, and where they are.
+//! What is in an image, before it is drawn: its size, its objects, and where they are.
 
 use crate::data::{CLASSES, Labels};
 use crate::random::{Stream, domain};

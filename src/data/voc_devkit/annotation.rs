@@ -1,4 +1,4 @@
-//! Annotations: XML files that name the objects of a image.
+//! Annotations: XML files that name the objects of an image.
 //!
 //! They are read as a stream, in time linear in their length: a tree with its namespaces resolved
 //! takes cubic time where a file nests thousands of them.

@@ -2,7 +2,7 @@
 //!
 //! Lines end in `\n`, `\r\n` or `\r`. A line is one id and, in a class's list, a value; in a list
 //! for `Main` a value may follow too (some years have it). An id with white space inside is taken
-//! where a image has that name; any other line of several words is refused, since the second may
+//! where an image has that name; any other line of several words is refused, since the second may
 //! be a second id.
 
 use super::{Task, class_list, image_path, mask_path, wrong};
@@ -115,7 +115,7 @@ fn checked<'a>(root: &Path, id: &'a str, text: &str) -> Result<&'a str, String> 
     Ok(id)
 }
 
-/// What the class lists of a set say of a image.
+/// What the class lists of a set say of an image.
 #[derive(Clone, Copy, Default)]
 struct Shown {
     /// The lists that name it.

@@ -12,7 +12,7 @@ use crate::tensor::{DType, Tensor};
 /// `scores` is [rows, columns]; `labels` is as large, flags of which the first of the largest counts, or
 /// `[rows]`, the numbers of classes, where `ignore` does not count. An error for other shapes.
 pub fn accuracy(labels: &Tensor, scores: &Tensor, ignore: f32) -> Result<Tensor> {
-    let columns = scores.shape().last_axis();
+    let columns = scores.shape().last_length();
     let cuda = match route("accuracy", &[labels, scores])? {
         Route::Cuda(cuda) => cuda,
         _ => {

@@ -8,6 +8,14 @@ use crate::ops::{Padding, PoolOptions};
 
 impl Layer {
     /// A convolution with stride 1, valid padding, a bias, no activation and Glorot's initializer.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("one", "input", [8, 8, 3]);
+    /// let y = graph.add(Layer::conv2d(16, 3), &[graph.input()])?;
+    /// assert_eq!(graph.node(y).output_shape, [6, 6, 16]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn conv2d(filters: usize, kernel: usize) -> Self {
         Layer::Conv2D(Conv2D {
             filters,
@@ -22,6 +30,14 @@ impl Layer {
     }
 
     /// A 3×3 depthwise convolution with stride 1, same padding and no bias, as the MobileNets have.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("one", "input", [8, 8, 3]);
+    /// let y = graph.add(Layer::depthwise_conv2d(), &[graph.input()])?;
+    /// assert_eq!(graph.node(y).output_shape, [8, 8, 3]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn depthwise_conv2d() -> Self {
         Layer::DepthwiseConv2D(DepthwiseConv2D {
             kernel: [3, 3],
@@ -33,26 +49,66 @@ impl Layer {
     }
 
     /// A dense layer with a bias and no activation.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("one", "input", [8, 8, 3]);
+    /// graph.chain(graph.input(), [Layer::Flatten, Layer::dense(10)])?;
+    /// assert_eq!(graph.node(graph.output()).output_shape, [10]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn dense(units: usize) -> Self {
         Layer::Dense(Dense { units, use_bias: true, activation: Activation::Linear })
     }
 
     /// Keras' defaults: ε 1e-3, momentum 0.99.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("one", "input", [8, 8, 3]);
+    /// let y = graph.add(Layer::batch_normalization(), &[graph.input()])?;
+    /// assert_eq!(graph.node(y).output_shape, [8, 8, 3]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn batch_normalization() -> Self {
         Layer::BatchNormalization(BatchNormalization { epsilon: 1e-3, momentum: 0.99 })
     }
 
     /// A pool whose stride is its size, valid padding.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("one", "input", [8, 8, 3]);
+    /// let y = graph.add(Layer::max_pooling2d(2), &[graph.input()])?;
+    /// assert_eq!(graph.node(y).output_shape, [4, 4, 3]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn max_pooling2d(pool: usize) -> Self {
         Layer::MaxPooling2D(PoolOptions::new(pool))
     }
 
     /// A pool whose stride is its size, valid padding.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("one", "input", [8, 8, 3]);
+    /// let y = graph.add(Layer::average_pooling2d(2), &[graph.input()])?;
+    /// assert_eq!(graph.node(y).output_shape, [4, 4, 3]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn average_pooling2d(pool: usize) -> Self {
         Layer::AveragePooling2D(PoolOptions::new(pool))
     }
 
     /// The convolution or pool with another stride, on both axes.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("one", "input", [8, 8, 3]);
+    /// let y = graph.add(Layer::conv2d(16, 2).with_stride(2), &[graph.input()])?;
+    /// assert_eq!(graph.node(y).output_shape, [4, 4, 16]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn with_stride(mut self, steps: usize) -> Self {
         match &mut self {
             Layer::Conv2D(Conv2D { stride, .. })
@@ -65,6 +121,14 @@ impl Layer {
     }
 
     /// The convolution or pool with another padding.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("one", "input", [8, 8, 3]);
+    /// let y = graph.add(Layer::conv2d(16, 3).with_padding(Padding::Same), &[graph.input()])?;
+    /// assert_eq!(graph.node(y).output_shape, [8, 8, 16]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn with_padding(mut self, rule: Padding) -> Self {
         match &mut self {
             Layer::Conv2D(Conv2D { padding, .. })
@@ -77,6 +141,14 @@ impl Layer {
     }
 
     /// The convolution with its taps this far apart, on both axes.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("one", "input", [8, 8, 3]);
+    /// let y = graph.add(Layer::conv2d(16, 3).with_dilation(2), &[graph.input()])?;
+    /// assert_eq!(graph.node(y).output_shape, [4, 4, 16]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn with_dilation(mut self, steps: usize) -> Self {
         match &mut self {
             Layer::Conv2D(Conv2D { dilation, .. })
@@ -87,6 +159,14 @@ impl Layer {
     }
 
     /// The convolution or dense layer with or without a bias.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("one", "input", [8, 8, 3]);
+    /// graph.add(Layer::conv2d(16, 3).with_bias(false), &[graph.input()])?;
+    /// assert_eq!(graph.cost().parameters, 3 * 3 * 3 * 16);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn with_bias(mut self, wanted: bool) -> Self {
         match &mut self {
             Layer::Conv2D(Conv2D { use_bias, .. })
@@ -98,6 +178,12 @@ impl Layer {
     }
 
     /// The convolution or dense layer with this activation of its result. Linear is what all others have.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let layer = Layer::conv2d(16, 3).with_activation(Activation::Relu);
+    /// assert_eq!(layer.activation(), Activation::Relu);
+    /// ```
     pub fn with_activation(mut self, wanted: Activation) -> Self {
         match &mut self {
             Layer::Conv2D(Conv2D { activation, .. }) | Layer::Dense(Dense { activation, .. }) => {

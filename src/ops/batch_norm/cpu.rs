@@ -185,5 +185,5 @@ pub fn input_gradient(
 
 /// Elements a piece of a parallel pass: whole pixels.
 fn piece(channels: usize) -> usize {
-    (threads::PASS / channels).max(1) * channels
+    (threads::GRAIN_SIZE / channels).max(1) * channels
 }

@@ -79,7 +79,7 @@ pub struct Statistics {
 
 /// Of the batch itself.
 pub fn statistics(cuda: &'static Cuda, x: &Tensor, epsilon: f64) -> Result<Statistics> {
-    let channels = x.shape().last_axis();
+    let channels = x.shape().last_length();
     let tiles = Tiles::new(cuda, x.shape().elements() / channels, channels)?;
     let (partial, mean, variance, inverse) =
         (tiles.partial()?, tiles.vector()?, tiles.vector()?, tiles.vector()?);
@@ -119,7 +119,7 @@ impl Statistics {
         [gamma, beta]: [&Tensor; 2],
         activation: Activation,
     ) -> Result<Tensor> {
-        let (n, channels) = (x.shape().elements(), x.shape().last_axis());
+        let (n, channels) = (x.shape().elements(), x.shape().last_length());
         let y = cuda.allocate(n, DType::F32)?;
         let (mean, inverse) = (self.mean.memory(), self.inverse.memory());
         let (gamma, beta, after) = (gamma.memory(), beta.memory(), activation as i32);
@@ -140,7 +140,7 @@ impl Statistics {
         [gamma, beta]: [&Tensor; 2],
         activation: Activation,
     ) -> Result<(Tensor, Tensor)> {
-        let channels = x.shape().last_axis();
+        let channels = x.shape().last_length();
         let tiles = Tiles::new(cuda, x.shape().elements() / channels, channels)?;
         let (partial, dgamma, dbeta) = (tiles.partial()?, tiles.vector()?, tiles.vector()?);
         let inverse = self.inverse.memory();
@@ -177,7 +177,7 @@ impl Statistics {
         [dgamma, dbeta]: [&Tensor; 2],
         activation: Activation,
     ) -> Result<Tensor> {
-        let (n, channels) = (x.shape().elements(), x.shape().last_axis());
+        let (n, channels) = (x.shape().elements(), x.shape().last_length());
         let dx = cuda.allocate(n, DType::F32)?;
         let all = arguments![
             x.memory(),
@@ -208,7 +208,7 @@ impl Statistics {
         [gamma, beta]: [&Tensor; 2],
         activation: Activation,
     ) -> Result<Tensor> {
-        let (n, channels) = (dy.shape().elements(), dy.shape().last_axis());
+        let (n, channels) = (dy.shape().elements(), dy.shape().last_length());
         let dx = cuda.allocate(n, DType::F32)?;
         let all = arguments![
             x.map_or(0, |x| x.memory().address()),

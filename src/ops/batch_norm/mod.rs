@@ -121,7 +121,7 @@ fn train(
     activation: Activation,
 ) -> Result<BatchNorm> {
     let route = check(x, &[gamma, beta], epsilon)?;
-    let (dtype, channels) = (x.dtype(), x.shape().last_axis());
+    let (dtype, channels) = (x.dtype(), x.shape().last_length());
     let count = x.shape().elements() / channels;
     if count == 0 {
         return Err(Error::shape("batch_norm", "at least one value a channel", x.shape()));
@@ -292,7 +292,7 @@ fn infer(
 }
 
 fn check(x: &Tensor, vectors: &[&Tensor], epsilon: f64) -> Result<Route> {
-    let channels = x.shape().last_axis();
+    let channels = x.shape().last_length();
     if let Some(wrong) = vectors.iter().find(|v| v.shape()[..] != [channels]) {
         let expected = format!("vectors of [{channels}] for {}", x.shape());
         return Err(Error::shape("batch_norm", expected, wrong.shape()));
@@ -477,11 +477,28 @@ pub(crate) fn cases() -> Vec<Case> {
 impl Tensor {
     /// [`batch_norm_train`] without an activation: `[..., C]` normalised by its own statistics, which come
     /// along.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([[1.0f32], [3.0]]); // two samples of one channel: mean 2, variance 1
+    /// let norm = x.batch_norm_train(&Tensor::ones([1]), &Tensor::zeros([1]), 0.0)?;
+    /// assert_eq!(norm.output.to_vec_f64(), [-1.0, 1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn batch_norm_train(&self, gamma: &Tensor, beta: &Tensor, epsilon: f64) -> Result<BatchNorm> {
         batch_norm_train(self, gamma, beta, epsilon, Activation::Linear)
     }
 
     /// [`batch_norm_infer`] without an activation: `[..., C]` normalised by given statistics `[C]`.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([[1.0f32], [3.0]]);
+    /// let (one, zero) = (Tensor::ones([1]), Tensor::zeros([1]));
+    /// let y = x.batch_norm_infer(&one, &zero, [&Tensor::from([2.0f32]), &one], 0.0)?;
+    /// assert_eq!(y.to_vec_f64(), [-1.0, 1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn batch_norm_infer(
         &self,
         gamma: &Tensor,

@@ -46,7 +46,7 @@ impl RunningStats {
 
     /// Of a tensor that is still to be made.
     pub fn new(isa: Isa, shape: Shape) -> Self {
-        let (channels, tile) = (shape.last_axis(), RunningStats::tile(&shape));
+        let (channels, tile) = (shape.last_length(), RunningStats::tile(&shape));
         let rows = shape.elements() / channels.max(1);
         let parts = Buffer::new(rows.div_ceil(tile) * 2 * channels);
         RunningStats { isa, channels, rows, tile, parts }

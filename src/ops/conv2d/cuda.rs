@@ -111,7 +111,7 @@ impl Tiles {
             parts as i32,
             end.activation as i32,
         ];
-        let kernel = Kernel::of("conv2d", "conv2d_parts");
+        let kernel = Kernel::of("conv2d", "conv2d_split_k_sum");
         // SAFETY: `partial` is parts · n floats, the result is n, new, the bias `columns`.
         unsafe { cuda.launch(kernel, LaunchConfig::elements(n), &all) }
     }

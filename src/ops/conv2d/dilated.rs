@@ -66,7 +66,7 @@ impl<'a> Sparse<'a> {
         4 * seen <= 3 * all
     }
 
-    /// In how many places of a image's outputs a tap sees a pixel, of how many.
+    /// In how many places of an image's outputs a tap sees a pixel, of how many.
     pub fn places(g: &Conv2dGeometry) -> [usize; 2] {
         let along = |axis| seen(g, axis).iter().map(Range::len).sum::<usize>();
         [along(0) * along(1), g.kernel[0] * g.kernel[1] * g.output[0] * g.output[1]]

@@ -35,7 +35,7 @@ pub fn fits(isa: Isa, g: &Conv2dGeometry) -> bool {
 
 pub fn run(isa: Isa, g: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     let plan = Plan::new(isa, g, w);
-    // A image is a task; of few images some rows are.
+    // An image is a task; of few images some rows are.
     let rows = g.input[0].div_ceil(16usize.div_ceil(g.batch.max(1)));
     threads::for_each_chunk(dx, rows * g.input[1] * CHANNELS, |i, dx| {
         dispatch(isa, Rows { g, plan: &plan, dy, first: i * rows, dx });

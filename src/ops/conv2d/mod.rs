@@ -57,21 +57,53 @@ impl Default for Conv2dOptions {
 /// The same with one of them changed; the number is for both axes.
 impl Conv2dOptions {
     /// Cells from window to window.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let (x, kernel) = (Tensor::ones([1, 7, 7, 2]), Tensor::ones([3, 3, 2, 1]));
+    /// let y = x.conv2d(&kernel, None, Conv2dOptions::default().stride(2))?;
+    /// assert_eq!(y.shape()[..], [1, 3, 3, 1]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn stride(self, stride: usize) -> Self {
         Conv2dOptions { stride: [stride; 2], ..self }
     }
 
     /// Where the windows lie.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let (x, kernel) = (Tensor::ones([1, 7, 7, 2]), Tensor::ones([3, 3, 2, 1]));
+    /// let y = x.conv2d(&kernel, None, Conv2dOptions::default().padding(Padding::Same))?;
+    /// assert_eq!(y.shape()[..], [1, 7, 7, 1]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn padding(self, padding: Padding) -> Self {
         Conv2dOptions { padding, ..self }
     }
 
     /// [`Padding::Same`]: with stride 1 the output is as large as the input.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let (x, kernel) = (Tensor::ones([1, 7, 7, 2]), Tensor::ones([3, 3, 2, 1]));
+    /// let y = x.conv2d(&kernel, None, Conv2dOptions::default().same())?;
+    /// assert_eq!(y.shape()[..], [1, 7, 7, 1]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn same(self) -> Self {
         self.padding(Padding::Same)
     }
 
     /// Cells from tap to tap.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let (x, kernel) = (Tensor::ones([1, 7, 7, 2]), Tensor::ones([3, 3, 2, 1]));
+    /// let y = x.conv2d(&kernel, None, Conv2dOptions::default().dilation(2))?;
+    /// assert_eq!(y.shape()[..], [1, 3, 3, 1]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn dilation(self, dilation: usize) -> Self {
         Conv2dOptions { dilation: [dilation; 2], ..self }
     }
@@ -182,7 +214,7 @@ impl<'a> Convolution<'a> {
 
     /// Where layouts of the kernel are kept: nowhere while it trains, for it changes in each step.
     pub(crate) fn cache(&self) -> Option<(&'a PrepackCache, u64)> {
-        let cache = self.prepack.filter(|_| !self.kernel.needs_grad())?;
+        let cache = self.prepack.filter(|_| !self.kernel.requires_grad())?;
         Some((cache, self.kernel.version()))
     }
 
@@ -301,7 +333,7 @@ fn convolve(
     let has_bias = b.is_some();
     let saved_x = needs.0[1].then(|| x.detach());
     let saved_w = needs.0[0].then(|| w.detach());
-    let prepack = convolution.prepack.filter(|_| !w.needs_grad()).cloned();
+    let prepack = convolution.prepack.filter(|_| !w.requires_grad()).cloned();
     let kernel_shape = w.shape();
     let made = activation.made(fused, &output, &needs);
     let output = record_all("conv2d", &inputs, output, move |dy| {
@@ -468,7 +500,7 @@ mod tests {
         }
         let (x, w) = (noise(&[1, 2, 2, 3]), noise(&[1, 1, 3, 4]).leaf());
         let convolution = Convolution::new(&w, None, Conv2dOptions::default());
-        assert!(added(&x, convolution, noise(&[1, 2, 2, 4])).unwrap().needs_grad());
+        assert!(added(&x, convolution, noise(&[1, 2, 2, 4])).unwrap().requires_grad());
         assert!(added(&x, convolution, noise(&[1, 2, 3, 4])).is_err());
     }
 
@@ -501,7 +533,9 @@ mod tests {
                         assert_eq!(got.shape(), expected.shape());
                         assert_eq!(got.values::<f32>(), expected.values::<f32>(), "{isa:?} {h} {w} {c}");
                         let leaf = pooled(&x.leaf());
-                        assert!(leaf.needs_grad() && leaf.values::<f32>() == expected.values::<f32>());
+                        assert!(
+                            leaf.requires_grad() && leaf.values::<f32>() == expected.values::<f32>()
+                        );
                     }
                 }
             });

@@ -34,7 +34,7 @@ pub fn fits(isa: Isa, g: &Conv2dGeometry) -> bool {
         && !g.output.contains(&0)
 }
 
-/// Rows of a image as far as some rows of windows see them, padding included: [height, width, 3].
+/// Rows of an image as far as some rows of windows see them, padding included: [height, width, 3].
 struct Padded {
     values: Buffer<f32>,
     /// The first row of outputs.
@@ -227,7 +227,7 @@ pub fn forward(
     let depth = g.kernel[0] * g.kernel[1] * CHANNELS;
     let packed = PackedB::new(isa, &BOperand::matrix(w, depth, g.out_channels));
     let row = g.output[1] * g.out_channels;
-    let rows = (threads::PASS / row).max(1);
+    let rows = (threads::GRAIN_SIZE / row).max(1);
     fill(y, g.out_channels, rows * g.output[1], moments, |first, non_temporal, out| {
         let (packed, first) = (&packed, first / g.output[1]);
         dispatch(isa, Rows { g, x, packed, bias: b, activation, non_temporal, first, out });
@@ -306,7 +306,7 @@ pub fn kernel_gradient(isa: Isa, g: &Conv2dGeometry, dy: &[f32], x: &[f32], dw: 
             }
         }
     }
-    // A image is a part; of few images some rows are.
+    // An image is a part; of few images some rows are.
     let parts = 16usize.div_ceil(g.batch.max(1)).min(g.output[0]);
     let mut sums = Buffer::<f32>::filled(g.batch * parts * dw.len(), 0.0);
     let (to, size) = (Shared::new(&mut sums), dw.len());

@@ -31,7 +31,7 @@ pub(super) fn loss(
     if shape.elements() == 0 {
         return Err(Error::shape(op, "at least one row of at least one element", shape));
     }
-    let columns = shape.last_axis();
+    let columns = shape.last_length();
     let rows = shape.elements() / columns;
     if let Some(weights) = weights {
         route(op, &[logits, weights])?;

@@ -119,7 +119,7 @@ pub fn sparse_softmax_cross_entropy(
     match route {
         Route::F64 => rows::<f64>(op, logits, weights, |i, z, d| sparse(z, classes[i], d)),
         Route::Reference => rows::<f32>(op, logits, weights, |i, z, d| sparse(z, classes[i], d)),
-        _ => match TransposedRows::new(logits.shape().last_axis()) {
+        _ => match TransposedRows::new(logits.shape().last_length()) {
             Some(turn) => {
                 let (isa, turn) = (isa(), &turn);
                 pieces::<f32>(op, logits, weights, |rows, z, weights, gradient, scale| {
@@ -218,7 +218,7 @@ fn row<'a, T: Real>(labels: &'a Tensor, logits: &[T], i: usize) -> &'a [T] {
 
 fn one_label_a_row(op: &'static str, labels: &Tensor) -> Result<()> {
     fn find<T: Real>(labels: &Tensor) -> Option<(usize, f64)> {
-        let rows = labels.values::<T>().chunks(labels.shape().last_axis().max(1));
+        let rows = labels.values::<T>().chunks(labels.shape().last_length().max(1));
         let mut sums = rows.map(|row| row.iter().map(|y| y.to_f64()).sum::<f64>()).enumerate();
         // Labels divided by their sum are off by rounding. Written so that a NaN is found, too.
         sums.find(|(_, sum)| (sum - 1.0).abs().partial_cmp(&1e-4).is_none_or(|o| o.is_gt()))
@@ -289,7 +289,7 @@ fn truncate<T: Sync>(
     out: &mut [u32],
 ) -> Option<(usize, f64)> {
     const WRONG: u32 = u32::MAX - 1;
-    const PIECE: usize = threads::PASS / 8;
+    const PIECE: usize = threads::GRAIN_SIZE / 8;
     let (isa, count) = (isa(), count as f64);
     // What no label is equal to.
     let ignore = ignore.map_or(f64::NAN, |ignore| ignore as f64);
@@ -372,7 +372,7 @@ fn pieces<T: Real>(
     if shape.elements() == 0 {
         return Err(Error::shape(op, "at least one row of at least one element", shape));
     }
-    let columns = shape.last_axis();
+    let columns = shape.last_length();
     let n = shape.elements() / columns;
     if let Some(weights) = weights {
         common_dtype(op, &[logits, weights])?;
@@ -383,7 +383,7 @@ fn pieces<T: Real>(
     let weights = weights.map(|weights| weights.values::<T>());
     let (values, wanted) = (logits.values::<T>(), Needs::of([logits]).any());
     let mut gradient = Buffer::<T>::new(if wanted { shape.elements() } else { 0 });
-    let piece = (threads::PASS / 4).div_ceil(columns).next_multiple_of(transpose::ROWS);
+    let piece = (threads::GRAIN_SIZE / 4).div_ceil(columns).next_multiple_of(transpose::ROWS);
     let mut gradients = gradient.chunks_mut(piece * columns);
     let mut sums: Vec<_> = (0..n.div_ceil(piece)).map(|_| (0.0, gradients.next())).collect();
     threads::for_each_chunk(&mut sums, 1, |p, sums| {
@@ -483,17 +483,41 @@ pub(crate) fn cases() -> Vec<Case> {
 /// functions have weights of samples besides.
 impl Tensor {
     /// [`binary_cross_entropy`] of logits and labels `[N, ...]` from 0 to 1: any number of classes at once.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let (logits, labels) = (Tensor::from([[0.0f32, 0.0]]), Tensor::from([[1.0f32, 0.0]]));
+    /// let loss = logits.binary_cross_entropy_with_logits(&labels)?.item()?;
+    /// assert!((loss - 2f64.ln()).abs() < 1e-6); // as good as a coin
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn binary_cross_entropy_with_logits(&self, labels: &Tensor) -> Result<Tensor> {
         binary_cross_entropy(self, labels, None)
     }
 
     /// [`softmax_cross_entropy`] of logits and labels `[..., classes]`: a row of flags with one class each.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let (logits, labels) = (Tensor::from([[0.0f32, 0.0]]), Tensor::from([[1.0f32, 0.0]]));
+    /// let loss = logits.softmax_cross_entropy(&labels)?.item()?;
+    /// assert!((loss - 2f64.ln()).abs() < 1e-6); // as good as a coin
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn softmax_cross_entropy(&self, labels: &Tensor) -> Result<Tensor> {
         softmax_cross_entropy(self, labels, None, None)
     }
 
     /// [`sparse_softmax_cross_entropy`] of logits `[..., classes]` and labels `[...]`: the number of a class
     /// each.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let (logits, labels) = (Tensor::from([[0.0f32, 0.0]]), Tensor::from([1.0f32])); // class 1
+    /// let loss = logits.sparse_softmax_cross_entropy(&labels)?.item()?;
+    /// assert!((loss - 2f64.ln()).abs() < 1e-6);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn sparse_softmax_cross_entropy(&self, labels: &Tensor) -> Result<Tensor> {
         sparse_softmax_cross_entropy(self, labels, None, None)
     }

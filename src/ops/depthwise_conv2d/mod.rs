@@ -326,6 +326,14 @@ pub(crate) fn cases() -> Vec<Case> {
 impl Tensor {
     /// [`depthwise_conv2d`] of `[N, H, W, C]` with a kernel `[kh, kw, C, 1]` and a bias `[C]` or `None`: `[N,
     /// H', W', C]`.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let (x, kernel) = (Tensor::ones([1, 4, 4, 2]), Tensor::ones([3, 3, 2, 1]));
+    /// let y = x.depthwise_conv2d(&kernel, None, Conv2dOptions::default())?;
+    /// assert_eq!((&y.shape()[..], y.to_vec_f64()[0]), (&[1, 2, 2, 2][..], 9.0)); // each channel for itself
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn depthwise_conv2d<'a>(
         &self,
         w: &Tensor,

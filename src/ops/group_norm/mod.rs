@@ -69,6 +69,14 @@ impl Tensor {
     /// This [N, .., C] normalised in `groups` groups of channels of each image, times `gamma` `[C]`, plus
     /// `beta` `[C]`; `epsilon` is added to the variance. An error unless the groups are equally large and
     /// have values.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::randn([2, 4, 4, 6], 7);
+    /// let y = x.group_norm(3, &Tensor::ones([6]), &Tensor::zeros([6]), 1e-5)?; // 3 groups of 2 channels
+    /// assert!(y.mean()?.item()?.abs() < 1e-5);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn group_norm(
         &self,
         groups: usize,
@@ -181,7 +189,7 @@ impl Groups {
         make: impl Fn(usize, std::ops::Range<usize>, &mut [T]) + Sync + Send,
     ) -> Tensor {
         let mut out = Buffer::<T>::new(self.shape.elements());
-        let piece = (threads::PASS / self.channels).max(1) * self.channels;
+        let piece = (threads::GRAIN_SIZE / self.channels).max(1) * self.channels;
         threads::for_each_chunk(&mut out, self.image(), |image, out| {
             threads::for_each_chunk(out, piece, |i, rows| {
                 let start = image * self.image() + i * piece;

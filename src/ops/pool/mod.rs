@@ -42,16 +42,37 @@ pub struct PoolOptions {
 
 impl PoolOptions {
     /// Square windows, side by side, `valid`: Keras' defaults.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let y = Tensor::ones([1, 6, 6, 1]).max_pool2d(PoolOptions::new(2))?;
+    /// assert_eq!(y.shape()[..], [1, 3, 3, 1]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(pool: usize) -> Self {
         PoolOptions { pool: [pool; 2], stride: [pool; 2], padding: Padding::Valid }
     }
 
     /// With windows that begin so many cells apart, on both axes: below the window's size they overlap.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let y = Tensor::ones([1, 6, 6, 1]).max_pool2d(PoolOptions::new(2).stride(1))?;
+    /// assert_eq!(y.shape()[..], [1, 5, 5, 1]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn stride(self, stride: usize) -> Self {
         PoolOptions { stride: [stride; 2], ..self }
     }
 
     /// With another rule for windows at the edge. Cells of padding are never the maximum, nor in a mean.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let y = Tensor::ones([1, 5, 5, 1]).max_pool2d(PoolOptions::new(2).padding(Padding::Same))?;
+    /// assert_eq!(y.shape()[..], [1, 3, 3, 1]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn padding(self, padding: Padding) -> Self {
         PoolOptions { padding, ..self }
     }
@@ -226,21 +247,49 @@ pub(crate) fn cases() -> Vec<Case> {
 
 impl Tensor {
     /// [`max_pool2d`] of `[N, H, W, C]`: `[N, H', W', C]`.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([1.0f32, 2.0, 3.0, 4.0]).reshape([1, 2, 2, 1])?;
+    /// assert_eq!(x.max_pool2d(PoolOptions::new(2))?.item()?, 4.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn max_pool2d(&self, options: PoolOptions) -> Result<Tensor> {
         max_pool2d(self, options)
     }
 
     /// [`average_pool2d`] of `[N, H, W, C]`: `[N, H', W', C]`.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([1.0f32, 2.0, 3.0, 4.0]).reshape([1, 2, 2, 1])?;
+    /// assert_eq!(x.average_pool2d(PoolOptions::new(2))?.item()?, 2.5);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn average_pool2d(&self, options: PoolOptions) -> Result<Tensor> {
         average_pool2d(self, options)
     }
 
     /// [`global_max_pool`] of `[N, H, W, C]`: `[N, C]`.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([1.0f32, 2.0, 3.0, 4.0]).reshape([1, 2, 2, 1])?;
+    /// assert_eq!(x.global_max_pool()?.item()?, 4.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn global_max_pool(&self) -> Result<Tensor> {
         global_max_pool(self)
     }
 
     /// [`global_average_pool`] of `[N, H, W, C]`: `[N, C]`.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([1.0f32, 2.0, 3.0, 4.0]).reshape([1, 2, 2, 1])?;
+    /// assert_eq!(x.global_average_pool()?.item()?, 2.5);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn global_average_pool(&self) -> Result<Tensor> {
         global_average_pool(self)
     }

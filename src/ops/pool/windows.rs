@@ -90,6 +90,6 @@ impl Windows {
 
     /// Rows of the given length to hand to a thread at a time.
     pub(super) fn rows_per_piece(&self, row: usize) -> usize {
-        (threads::PASS / 4 / row.max(1)).max(1)
+        (threads::GRAIN_SIZE / 4 / row.max(1)).max(1)
     }
 }

@@ -253,6 +253,14 @@ pub(crate) fn cases() -> Vec<Case> {
 
 impl Tensor {
     /// [`resize`] of `[N, H, W, C]`: `[N, height, width, C]`.
+    ///
+    /// ```
+    /// # use atrous::{ops::Method, prelude::*};
+    /// let x = Tensor::from([0.0f32, 1.0]).reshape([1, 1, 2, 1])?;
+    /// let y = x.resize(1, 4, Method::Bilinear)?;
+    /// assert_eq!(y.to_vec_f64(), [0.0, 0.25, 0.75, 1.0]); // pixels' centres at halves
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn resize(&self, height: usize, width: usize, method: Method) -> Result<Tensor> {
         resize(self, height, width, method)
     }

@@ -30,7 +30,7 @@ pub(crate) fn labels_from_probabilities_by_class(row: &[f32], thresholds: &[f32]
     Ok(or_most_probable(row, row.iter().zip(thresholds).map(|(p, t)| u8::from(p > t)).collect()))
 }
 
-/// These labels of a image with such probabilities; where none is set, the most probable.
+/// These labels of an image with such probabilities; where none is set, the most probable.
 pub(super) fn or_most_probable<T: From<bool> + PartialEq>(row: &[f32], mut labels: Vec<T>) -> Vec<T> {
     if !row.is_empty() && !labels.contains(&true.into()) {
         labels[arg_max(row)] = true.into();

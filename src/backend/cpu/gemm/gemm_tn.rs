@@ -60,8 +60,8 @@ pub fn gemm_tn(isa: Isa, rows: &impl Rows, b: &[f32], columns: usize, out: &mut 
         );
     });
     if slabs > 1 {
-        threads::for_each_chunk(out, threads::PASS, |i, out| {
-            let at = i * threads::PASS;
+        threads::for_each_chunk(out, threads::GRAIN_SIZE, |i, out| {
+            let at = i * threads::GRAIN_SIZE;
             out.copy_from_slice(&partial[at..at + out.len()]);
             for s in 1..slabs {
                 let share = &partial[s * size + at..][..out.len()];

@@ -37,7 +37,7 @@ pub(crate) const B_PACKED: bool = true;
 pub(crate) const B_STRIDED: bool = false;
 
 /// Of the largest tile there is.
-const MAX_MR: usize = 14;
+pub(crate) const MAX_MR: usize = 14;
 
 /// The runs of a plain product.
 pub(crate) const ONE_RUN: &[usize] = &[0];

@@ -26,7 +26,7 @@
 
 mod gemm_tn;
 mod matrix;
-mod micro_kernel;
+pub(crate) mod micro_kernel;
 mod patches;
 mod skinny;
 

@@ -5,7 +5,7 @@
 //! rows in a partial C of its own, a few steps of k at a time. Packing B first would read it twice and write
 //! it once.
 //!
-//! Its gradients are [`crate::backend::cpu::skinny_gemm`].
+//! Its gradients are [`crate::backend::cpu::skinny_gradients`].
 
 use super::{B_STRIDED, Init, KC, MicroKernel, ONE_RUN, ROW, for_each_tile};
 use crate::activation::Activation;

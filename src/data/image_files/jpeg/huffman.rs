@@ -75,7 +75,7 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// A scan that ends too early is an error. (libjpeg goes on with zeros: a image that is grey from
+    /// A scan that ends too early is an error. (libjpeg goes on with zeros: an image that is grey from
     /// there on.)
     fn skip(&mut self, count: usize) -> Result<(), String> {
         if count > self.count {

@@ -20,7 +20,7 @@ pub fn forward(
     let by_rows = ByRows::new(isa(), g, x.values(), w.values(), b.map(|b| b.values()), activation);
     let mut y = Buffer::<f32>::new(g.output_shape().elements());
     // What is looked at again for its moments must be in L2 still.
-    let floats = if moments.is_some() { threads::PASS } else { TASK };
+    let floats = if moments.is_some() { threads::GRAIN_SIZE } else { TASK };
     let rows = rows(g.batch * g.output[0], g.output[1] * g.channels, floats);
     fill(&mut y, g.channels, rows * g.output[1], moments, |first, non_temporal, out| {
         by_rows.make(first / g.output[1], non_temporal, out)

@@ -30,7 +30,7 @@ use std::ops::Range;
 const BLOCK: usize = 4;
 
 /// Floats a task: a mebibyte, so that little is read again at the seams.
-const TASK: usize = 4 * threads::PASS;
+const TASK: usize = 4 * threads::GRAIN_SIZE;
 
 /// Rows a task, of `count` with `width` floats each: about `floats` of them; fewer where there are few, to
 /// share them out.

@@ -2,6 +2,7 @@
 //! bytes of the weights bind, so they are read once, and their gradient is written once, row by row where it
 //! lies.
 
+use super::gemm::micro_kernel::MAX_MR;
 use super::simd::{self, Isa, Kernel, Vector, dispatch, prefetch};
 use super::threads::{self, Shared};
 use std::ops::Range;
@@ -114,19 +115,20 @@ impl Dots<'_> {
     }
 }
 
-/// Rows of A at most, for [`TransposeTimes`].
-pub const MAX_ROWS: usize = 32;
+/// Rows of A at most, for [`TransposeTimes`]: as many as [`super::gemm::is_skinny`] lets through, and some.
+const MAX_ROWS: usize = 32;
+const _: () = assert!(2 * MAX_MR <= MAX_ROWS);
 /// Rows of C a task: a multiple of the tiles' 7 and 6.
 const BLOCK: usize = 84;
 /// Floats from one gathered row to the next.
 const STEP: usize = BLOCK + 12;
 
-/// C [count, columns] = Aᵀ·B with A [rows, count] and B [rows, columns].
+/// C [out_rows, columns] = Aᵀ·B with A [rows, out_rows] and B [rows, columns].
 #[derive(Clone, Copy)]
 pub struct TransposeTimes<'a> {
     pub isa: Isa,
     pub a: &'a [f32],
-    pub count: usize,
+    pub out_rows: usize,
     pub b: &'a [f32],
     pub columns: usize,
 }
@@ -137,7 +139,7 @@ impl TransposeTimes<'_> {
         if out.is_empty() {
             return;
         }
-        assert_eq!(out.len(), self.count * self.columns);
+        assert_eq!(out.len(), self.out_rows * self.columns);
         let non_temporal = simd::wants_non_temporal(out, self.columns);
         threads::for_each_chunk(out, BLOCK * self.columns, |i, out| {
             self.block(i * BLOCK, out, non_temporal)
@@ -153,14 +155,14 @@ impl TransposeTimes<'_> {
 
     /// At most BLOCK rows.
     fn block(self, first: usize, out: &mut [f32], non_temporal: bool) {
-        let TransposeTimes { isa, a, count, b, columns } = self;
-        let (rows, height) = (a.len() / count, out.len() / columns);
-        assert_eq!((a.len(), b.len(), out.len()), (rows * count, rows * columns, height * columns));
-        assert!(rows <= MAX_ROWS && height <= BLOCK && first + height <= count);
+        let TransposeTimes { isa, a, out_rows, b, columns } = self;
+        let (rows, height) = (a.len() / out_rows, out.len() / columns);
+        assert_eq!((a.len(), b.len(), out.len()), (rows * out_rows, rows * columns, height * columns));
+        assert!(rows <= MAX_ROWS && height <= BLOCK && first + height <= out_rows);
         // A column of A is as long as A is wide: what this task needs of it, side by side.
         let mut gathered = [0.0f32; MAX_ROWS * STEP];
         for (row, to) in gathered.chunks_mut(STEP).take(rows).enumerate() {
-            to[..height].copy_from_slice(&a[row * count + first..][..height]);
+            to[..height].copy_from_slice(&a[row * out_rows + first..][..height]);
         }
         dispatch(isa, Outer { a: &gathered, b, rows, columns, out, non_temporal });
     }
@@ -261,26 +263,26 @@ mod tests {
     #[test]
     fn both_are_the_sums_they_say_whatever_the_sizes() {
         for isa in supported() {
-            for (rows, count, columns) in
+            for (rows, out_rows, columns) in
                 [(1, 1, 1), (3, 5, 16), (7, 130, 65), (16, 91, 100), (32, 7, 33)]
             {
                 // Whole numbers, whose sums are exact in any order.
                 let fill =
                     |n: usize, k: usize| (0..n).map(|i| (i * k % 7) as f32 - 3.0).collect::<Vec<_>>();
                 let (x, dy, w) =
-                    (fill(rows * count, 3), fill(rows * columns, 5), fill(count * columns, 2));
-                let (mut dx, mut dw) = (vec![9.0; rows * count], vec![9.0; count * columns]);
+                    (fill(rows * out_rows, 3), fill(rows * columns, 5), fill(out_rows * columns, 2));
+                let (mut dx, mut dw) = (vec![9.0; rows * out_rows], vec![9.0; out_rows * columns]);
                 times_transpose(isa, &dy, columns, &w, &mut dx);
-                TransposeTimes { isa, a: &x, count, b: &dy, columns }.all(&mut dw);
+                TransposeTimes { isa, a: &x, out_rows, b: &dy, columns }.all(&mut dw);
                 for (at, &got) in dx.iter().enumerate() {
-                    let (n, i) = (at / count, at % count);
+                    let (n, i) = (at / out_rows, at % out_rows);
                     let sum: f32 = (0..columns).map(|o| dy[n * columns + o] * w[i * columns + o]).sum();
-                    assert_eq!(got, sum, "{isa:?} {rows} {count} {columns}");
+                    assert_eq!(got, sum, "{isa:?} {rows} {out_rows} {columns}");
                 }
                 for (at, &got) in dw.iter().enumerate() {
                     let (i, o) = (at / columns, at % columns);
-                    let sum: f32 = (0..rows).map(|n| x[n * count + i] * dy[n * columns + o]).sum();
-                    assert_eq!(got, sum, "{isa:?} {rows} {count} {columns}");
+                    let sum: f32 = (0..rows).map(|n| x[n * out_rows + i] * dy[n * columns + o]).sum();
+                    assert_eq!(got, sum, "{isa:?} {rows} {out_rows} {columns}");
                 }
             }
         }
@@ -292,7 +294,7 @@ mod tests {
         times_transpose(Isa::Portable, &[], 0, &[], &mut out);
         assert_eq!(out, [0.0; 4]);
         let mut out = [1.0; 6];
-        TransposeTimes { isa: Isa::Portable, a: &[], count: 2, b: &[], columns: 3 }.all(&mut out);
+        TransposeTimes { isa: Isa::Portable, a: &[], out_rows: 2, b: &[], columns: 3 }.all(&mut out);
         assert_eq!(out, [0.0; 6]);
     }
 }
