@@ -1,4 +1,5 @@
-//! `atrous explain`: the page in a real browser, its numbers computed again here from the image and the weights.
+//! `atrous explain`: the page in a real browser, its numbers computed again here from the image and the
+//! weights.
 #![cfg(feature = "cli")]
 
 mod command;

@@ -16,6 +16,7 @@ mod options;
 mod predict;
 mod profile;
 mod progress;
+mod report;
 mod run;
 pub mod signals;
 mod summary;
@@ -86,6 +87,10 @@ enum Command {
     Predict(predict::Predict),
     /// Perturb pictures so that a network errs, and measure how well it resists
     Attack(attack::Attack),
+    /// Make report.html again from the files that a command left
+    Report(report::Report),
+    /// Put runs side by side: settings that differ, scores, curves, classes
+    Compare(report::Compare),
     /// Show what a network computed for one picture, and why, down to every number: one HTML page
     Explain(explain::Explain),
     /// Time operators, networks, or an operator's kernels from the naive one to the one that runs
@@ -166,6 +171,8 @@ fn command(command: Command) -> Result<()> {
         Command::Evaluate(command) => command.run(),
         Command::Predict(command) => command.run(),
         Command::Attack(command) => command.run(),
+        Command::Report(command) => command.run(),
+        Command::Compare(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Bench(command) => command.run(device()),
         Command::Profile(command) => command.run(),

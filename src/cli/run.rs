@@ -6,6 +6,7 @@ use super::device;
 use super::evaluate::{Split, evaluate};
 use super::options::TaskOptions;
 use super::predict::{PredictOptions, Task, write_submission};
+use super::report as page;
 use super::train::{Job, lock, open};
 use atrous::data::source::Source;
 use atrous::predict::{Networks, Trained, locate};
@@ -22,11 +23,11 @@ Examples:
   atrous run --data voc --out result --config pipeline.toml --resume
 
 It checks the folder, trains a classifier and a network for masks, scores both on pictures kept
-for validation, predicts the test pictures, and attacks both networks. It leaves in the output \
-folder: classify/ and
-segment/ (what `train` leaves), gallery.png, scores.txt, validation.png, submission.csv with
-the rows of both tasks, probabilities.csv, panel.png, attack/ (what `attack` leaves). Ctrl-C saves; \
---resume goes on from there.")]
+for validation, predicts the test pictures, and attacks both networks. It leaves in the output
+folder: classify/ and segment/ (what `train` leaves), gallery.png, scores.txt, evaluation.json,
+validation.png, submission.csv with the rows of both tasks, probabilities.csv, panel.png, attack/
+(what `attack` leaves), report.html (all of it, in one page; its plots in plots/, its pictures in
+examples/). Ctrl-C saves; --resume goes on from there.")]
 pub struct Run {
     /// Folder in the competition's layout (train/ and test/) or in VOCdevkit's
     #[arg(long, value_name = "DIR")]
@@ -154,6 +155,6 @@ impl Pipeline<'_> {
             drop(networks);
             attack::of_run(self.data, self.out, &tasks, self.attack_images)?;
         }
-        Ok(())
+        page::write(self.out)
     }
 }

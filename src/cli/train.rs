@@ -2,8 +2,10 @@
 
 use super::device;
 use super::options::{Configured, TrainOptions};
-use super::predict::validation_panel;
-use super::progress::{self, interruptible};
+use super::predict::{PredictOptions, predictions, validation_panel};
+use super::progress::{self, bar, interruptible};
+use super::report as page;
+use atrous::backend::cpu::threads;
 use atrous::data::class_weights::balanced;
 use atrous::data::manifest::{Manifest, Selected};
 use atrous::data::source::{Source, Training};
@@ -16,7 +18,8 @@ use atrous::nn::Model;
 use atrous::predict::thresholds::Gain;
 use atrous::predict::{self, Networks, THRESHOLD, Trained};
 use atrous::random::{Stream, domain};
-use atrous::report;
+use atrous::report::evaluation::{self, Evaluation};
+use atrous::report::{self, html::TrainingRecord};
 use atrous::train::{self, CheckpointPolicy, Preset, TrainConfig, TrainState, Trainer};
 use atrous::{Error, Result, weights};
 use clap::Args;
@@ -36,8 +39,10 @@ Examples:
 The data is a folder in the competition's layout (train/train_set.csv) or in VOCdevkit's.
 It leaves in the output folder: checkpoint.safetensors (the last epoch), best.safetensors
 (the one with the best validation), history.csv, history.json, curves.svg, curves.png,
-panel.png (validation pictures with their truth and the best epoch's word), and of a classifier
-thresholds.json (over which probability a class is predicted).
+panel.png (validation pictures with their truth and the best epoch's word), run.json (how it was
+trained), evaluation.json (what the best epoch's predictions are worth, by class and by picture),
+report.html (all of it, in one page; its plots in plots/, its pictures in examples/), and of a
+classifier thresholds.json (over which probability a class is predicted).
 Ctrl-C saves and stops; --resume goes on from there, to the same bits.")]
 pub struct Command {
     /// Folder with the pictures
@@ -185,6 +190,15 @@ impl Job {
         let told = matches!(result, Ok(()) | Err(Error::Interrupted(_)));
         if told && !trainer.history.epochs.is_empty() {
             report::curves(&trainer.history, &self.out)?;
+            TrainingRecord {
+                parameters: all,
+                trainable,
+                arithmetic: arithmetic(),
+                threads: threads::count(),
+                seconds: began.elapsed().as_secs_f64(),
+                ..TrainingRecord::of(&config)?
+            }
+            .write(&self.out)?;
         }
         // Why the run ended goes before what could not be written of it.
         result?;
@@ -194,7 +208,7 @@ impl Job {
         if let Some(best) = pace.best.filter(|best| best.is_file()) {
             self.look_back(Trained::load(&best)?.to_device(device())?)?;
         }
-        Ok(())
+        page::write(&self.out)
     }
 
     /// What the best epoch's network says of the validation pictures: thresholds, and a panel.
@@ -214,7 +228,26 @@ impl Job {
         let indices = trained.config.val_indices.clone();
         let mut networks = Networks::default();
         networks.add(trained)?;
-        validation_panel(&networks, dataset, &indices, &self.out.join("panel.png"))
+        validation_panel(&networks, dataset, &indices, &self.out.join("panel.png"))?;
+        let began = Instant::now();
+        let all = predictions(&networks, dataset, &indices, &PredictOptions::default())?;
+        let mut scored = match self.segments {
+            false => Evaluation::of_labels(&all, &**dataset, &indices)?,
+            true => {
+                let bar = bar(indices.len(), "masks");
+                let mut progress = |done| bar.set_position(done as u64);
+                let (_, scored) = Evaluation::of_masks(&all, &**dataset, &indices, &mut progress)?;
+                bar.finish_and_clear();
+                scored
+            }
+        };
+        scored.seconds = began.elapsed().as_secs_f64();
+        let best = best_path(&self.out);
+        let trained = [&networks.classifier, &networks.segmenter].into_iter().flatten();
+        scored.network = trained.map(|t| t.config.network.name.clone()).collect();
+        (scored.checkpoint, scored.kind) = (best.display().to_string(), "validation pictures".into());
+        scored.write_examples(&all, &**dataset, &indices, &self.out)?;
+        evaluation::write(&[scored], &self.out)
     }
 
     /// The run in the output folder, and its samples in the folder of today.

@@ -1,8 +1,9 @@
 //! Where a graph's layers are drawn: rows from the image down, branches side by side.
 //!
-//! A layer's row is the longest way to it. Layers that follow each other form chains, each in a lane; an edge
-//! that passes rows takes a lane of its own on its way (as dummy nodes do in Sugiyama's layered drawings). A
-//! lane holds what does not overlap in it: the longest chain the first, the others the nearest one that is free.
+//! A layer's row is the longest way to it. Layers that follow each other form chains, each in a lane; an
+//! edge that passes rows takes a lane of its own on its way (as dummy nodes do in Sugiyama's layered
+//! drawings). A lane holds what does not overlap in it: the longest chain the first, the others the nearest
+//! one that is free.
 
 use crate::nn::{Graph, Id};
 use std::collections::HashSet;

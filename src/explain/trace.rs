@@ -1,8 +1,8 @@
 //! One image through a network, forward and backward, with everything kept.
 //!
-//! A training step keeps what the gradients of parameters need and forgets the rest. Here each layer's output
-//! is made a leaf of the tape, so that the tape is cut into one piece a layer; then the pieces are gone through
-//! from the last to the first, and the gradient of every output is there to be read: what
+//! A training step keeps what the gradients of parameters need and forgets the rest. Here each layer's
+//! output is made a leaf of the tape, so that the tape is cut into one piece a layer; then the pieces are
+//! gone through from the last to the first, and the gradient of every output is there to be read: what
 //! `retain_grad()` on every tensor is in PyTorch.
 
 use crate::activation::Activation;
@@ -39,14 +39,14 @@ pub struct Trace<'a> {
 }
 
 impl Target {
-    /// The likeliest class; of a network that labels pixels `[1, H, W, C]`, the one that most pixels are given,
-    /// over these pixels. Background (class 0 of such a network) only where there is nothing else.
+    /// The likeliest class; of a network that labels pixels `[1, H, W, C]`, the one that most pixels are
+    /// given, over these pixels. Background (class 0 of such a network) only where there is nothing else.
     pub fn likeliest(logits: &Tensor) -> Self {
         let winners = winners(logits);
         if logits.shape().len() == 2 {
             return Target { class: winners[0], pixels: None };
         }
-        let mut counts = vec![0usize; logits.shape().last_axis()];
+        let mut counts = vec![0usize; logits.shape().last_length()];
         winners.iter().for_each(|&class| counts[class] += 1);
         let most =
             (1..counts.len()).filter(|&c| counts[c] > 0).max_by_key(|&c| (counts[c], usize::MAX - c));
@@ -66,7 +66,7 @@ impl Target {
 
     /// The gradient of the target by the logits: ones and zeros, of their shape.
     fn seed(&self, logits: &Tensor) -> Result<Tensor> {
-        let classes = logits.shape().last_axis();
+        let classes = logits.shape().last_length();
         if self.class >= classes {
             let message = format!("expected one of {classes} classes, got {}", self.class);
             return Err(Error::argument("explain", message));
@@ -82,7 +82,7 @@ impl Target {
 
 /// For each row of the last axis, where its largest number is.
 pub(crate) fn winners(logits: &Tensor) -> Vec<usize> {
-    let classes = logits.shape().last_axis();
+    let classes = logits.shape().last_length();
     let values = logits.to_vec_f64();
     let winner =
         |row: &[f64]| (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best });

@@ -38,7 +38,8 @@ the 255 steps of a picture file. Each ε is attacked on its own: its figures are
 among others; `so far` is the best of it and of the smaller ones beside it. It leaves in the output \
 folder: perturbed/ (the pictures, rounded to
 bytes, as a test set that `atrous predict --data` reads), attack.csv (one row a picture),
-summary.json, panel.png; with several ε curves.png and curves.svg. Ctrl-C keeps what is done.")]
+summary.json, panel.png, report.html (all of it, in one page); with several ε curves.png and curves.svg. \
+Ctrl-C keeps what is done.")]
 pub struct Attack {
     /// Folder with the pictures that the network was trained on
     #[arg(long, value_name = "DIR")]

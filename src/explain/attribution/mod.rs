@@ -5,11 +5,12 @@
 //!
 //! - [`GradCam`] (Selvaraju et al., 2017): which channels of a late layer raise the logit, and where they are
 //!   active. One pass forward, part of one back.
-//! - [`IntegratedGradients`] (Sundararajan et al., 2017): the gradient, summed on the way from a baseline to the
-//!   image; the shares add up to the logit's change. 50 passes both ways, or more.
-//! - [`SmoothGrad`] (Smilkov et al., 2017): the gradient, mean of noisy copies of the image. 50 passes both ways.
-//! - [`Occlusion`] (Zeiler and Fergus, 2014): how the logit falls when a window is covered, without gradients. A
-//!   pass for each window.
+//! - [`IntegratedGradients`] (Sundararajan et al., 2017): the gradient, summed on the way from a baseline to
+//!   the image; the shares add up to the logit's change. 50 passes both ways, or more.
+//! - [`SmoothGrad`] (Smilkov et al., 2017): the gradient, mean of noisy copies of the image. 50 passes both
+//!   ways.
+//! - [`Occlusion`] (Zeiler and Fergus, 2014): how the logit falls when a window is covered, without
+//!   gradients. A pass for each window.
 //!
 //! A map that looks right may be the image's edges and no more. The [`sanity_check`] (Adebayo et al., 2018)
 //! randomises the weights from the last layer to the first: a map that depends on them must change.

@@ -252,7 +252,7 @@ struct PredictionValues<'a> {
 /// The likeliest classes, the first the likeliest. Of pixels: the classes that most are given.
 pub fn likeliest(trace: &Trace, classes: &[String]) -> Vec<Prediction> {
     let logits = trace.logits.to_vec_f64();
-    let count = trace.logits.shape().last_axis();
+    let count = trace.logits.shape().last_length();
     let rows = (logits.len() / count).max(1) as f64;
     let mut mean = vec![0.0; count];
     logits.iter().enumerate().for_each(|(i, logit)| mean[i % count] += logit / rows);

@@ -131,7 +131,7 @@ fn weights_a_channel(trace: &Trace, i: usize) -> usize {
 
 /// Classes: the explained one, then by pixels that are given it, then by logit.
 fn likeliest(trace: &Trace) -> Vec<usize> {
-    let classes = trace.logits.shape().last_axis();
+    let classes = trace.logits.shape().last_length();
     let mut score = vec![0.0f64; classes];
     let logits = trace.logits.to_vec_f64();
     let rows = logits.len() / classes;

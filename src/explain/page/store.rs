@@ -1,10 +1,10 @@
 //! The numbers that a page computes pixels from: what the windows of its lattices read, and the weights of
 //! the channels it shows.
 //!
-//! Of every layer a lattice of pixels can be looked into. For each the page needs what the pixel was made of:
-//! all channels of its window where a convolution or dense layer sums over them, else the channel itself;
-//! and the gradients of the outputs it went to, in the same way. A layer's lattice is the finest whose numbers
-//! fit into a share of the page; small maps have all of their pixels.
+//! Of every layer a lattice of pixels can be looked into. For each the page needs what the pixel was made
+//! of: all channels of its window where a convolution or dense layer sums over them, else the channel
+//! itself; and the gradients of the outputs it went to, in the same way. A layer's lattice is the finest
+//! whose numbers fit into a share of the page; small maps have all of their pixels.
 
 use super::selection::lattice;
 use crate::explain::pixel::{Pixel, Tap, Windows, interpolation};

@@ -31,8 +31,8 @@ pub struct Backpropagation {
 }
 
 impl Trace<'_> {
-    /// Where the gradient of a number came from. A last layer's comes from the target itself: it has no shares,
-    /// and its sum is the tape's. An error where there is no such pixel.
+    /// Where the gradient of a number came from. A last layer's comes from the target itself: it has no
+    /// shares, and its sum is the tape's. An error where there is no such pixel.
     pub fn backpropagation(&self, layer: Id, pixel: Pixel) -> Result<Backpropagation> {
         self.check(layer, pixel)?;
         let number = |values: &[f32], sides| f64::from(values[pixel.offset(sides)]);

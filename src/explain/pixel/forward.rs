@@ -177,7 +177,7 @@ impl Trace<'_> {
                 (0..channels).map(|channel| self.value(input, Pixel { channel, ..pixel })).collect()
             }
             _ => {
-                let channels = self.logits.shape().last_axis();
+                let channels = self.logits.shape().last_length();
                 let from = (pixel.y * self.sides(self.model.graph.output())[1] + pixel.x) * channels;
                 self.logits.to_vec_f64()[from..from + channels].to_vec()
             }

@@ -1,8 +1,8 @@
 //! How one number of a feature map was computed, and where its gradient came from.
 //!
 //! Nearly every layer is a sum: an output is Σ value × factor + bias over the numbers it reads. For a
-//! convolution the factors are weights, for a batch norm γ / √(σ² + ε), for a mean 1 / n, for a sum of branches
-//! 1; a maximum takes one value with the factor 1 and leaves the others. ([`Trace::computation`])
+//! convolution the factors are weights, for a batch norm γ / √(σ² + ε), for a mean 1 / n, for a sum of
+//! branches 1; a maximum takes one value with the factor 1 and leaves the others. ([`Trace::computation`])
 //!
 //! The gradient goes the same ways with the same factors (the chain rule): a number that goes to several
 //! outputs is sent Σ gradient × factor over them. ([`Trace::backpropagation`])

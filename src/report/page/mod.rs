@@ -22,7 +22,7 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value};
 use serde::{Serialize, Serializer};
 use std::fmt;
 
-/// The variables and classes that pages are styled with: `--paper`, `--ink`, `.tiles`, `.plots`, `.scroll`, …
+/// The variables and classes that pages are styled with: `--paper`, `--ink`, `.tiles`, `.plots`, `.scroll`.
 pub const BASE_CSS: &str = include_str!("base.css");
 const BASE_JS: &str = include_str!("base.js");
 const BASE_HTML: &str = include_str!("base.html");
