@@ -102,6 +102,8 @@ pub mod error;
 pub mod eval;
 pub mod files;
 pub mod ladder;
+#[cfg(feature = "live")]
+pub mod live;
 pub mod losses;
 pub mod models;
 pub mod nn;

@@ -36,6 +36,7 @@ const FLOORS: &[&str] = &[
     "predict",
     "attack",
     "report",
+    "live",
     "ladder",
     "bench",
     "prelude",

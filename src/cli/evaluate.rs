@@ -2,6 +2,7 @@
 
 mod split;
 
+use super::live::LogOptions;
 use super::predict::{PredictOptions, Task, load, predictions, validation_panel};
 use super::progress::bar;
 use atrous::data::{CLASSES, known_labels};
@@ -53,6 +54,8 @@ pub struct Evaluate {
     out: Option<PathBuf>,
     #[command(flatten)]
     how: PredictOptions,
+    #[command(flatten)]
+    log: LogOptions,
 }
 
 /// What is written into the folder.
@@ -61,6 +64,7 @@ const PANEL: &str = "validation.png";
 
 impl Evaluate {
     pub fn run(self) -> Result<()> {
+        self.log.apply();
         self.how.check()?;
         let networks = load(&self.checkpoint, self.task)?;
         if let Some(out) = &self.out {

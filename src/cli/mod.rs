@@ -11,6 +11,7 @@ mod data;
 mod demo;
 mod doctor;
 mod evaluate;
+mod live;
 mod options;
 mod predict;
 mod progress;
@@ -18,6 +19,7 @@ mod run;
 pub mod signals;
 mod summary;
 mod train;
+mod watch;
 mod weights;
 
 use atrous::backend::cpu::{simd, threads};
@@ -77,6 +79,8 @@ enum Command {
     /// Train a network
     #[command(subcommand)]
     Train(Train),
+    /// Show a run while it trains, from another terminal, or how it went
+    Watch(watch::Watch),
     /// Score trained networks on the pictures that were kept for validation
     Evaluate(evaluate::Evaluate),
     /// Predict a folder's test pictures with trained networks and write submission.csv
@@ -156,6 +160,7 @@ fn command(command: Command) -> Result<()> {
         Command::Run(command) => command.run(),
         Command::Train(Train::Classify(command)) => command.run(false),
         Command::Train(Train::Segment(command)) => command.run(true),
+        Command::Watch(command) => command.run(),
         Command::Evaluate(command) => command.run(),
         Command::Predict(command) => command.run(),
         Command::Attack(command) => command.run(),
