@@ -89,13 +89,13 @@
 //! formula, reference, which is the plain loops that the kernel is tested against, fast kernel, gradient,
 //! cases, which are the inputs it is tested on), [`backend`] (what the kernels share), [`nn`] and [`models`]
 //! (networks as named layers), [`losses`], [`optimizers`], [`data`], `train` (feature `checkpoint`),
-//! `weights` (feature `weights`), [`predict`], [`eval`], [`attack`]. The rest serves these: [`error`],
-//! [`device`], [`activation`], [`random`], [`files`], test inputs in [`cases`]; `bench`, `profile`
-//! and `report` measure and draw, and [`ladder`] has each kernel's simpler forms, from three loops on.
-//! ([`context`] and [`autograd`] borrow a few names from [`backend`]: `Isa`, which vector instructions run, `simd::default`,
-//! those that run where none are asked for, `threads::enter`, which runs a closure on rayon's threads,
-//! `accumulate`, the sum of two gradients, and the methods `ones_like`, `to_dense` and `into_dense`; take
-//! them at their word the first time.)
+//! `weights` (feature `weights`), [`predict`], [`eval`], [`attack`], `explain` (feature `report`). The rest
+//! serves these: [`error`], [`device`], [`activation`], [`random`], [`files`], test inputs in [`cases`];
+//! `bench`, `profile` and `report` measure and draw, and [`ladder`] has each kernel's simpler forms, from
+//! three loops on. ([`context`] and [`autograd`] borrow a few names from [`backend`]: `Isa`, which vector
+//! instructions run, `simd::default`, those that run where none are asked for, `threads::enter`, which runs
+//! a closure on rayon's threads, `accumulate`, the sum of two gradients, and the methods `ones_like`,
+//! `to_dense` and `into_dense`; take them at their word the first time.)
 //!
 //! # Features
 //!
@@ -116,8 +116,12 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod eval;
+#[cfg(feature = "report")]
+pub mod explain;
 pub mod files;
 pub mod ladder;
+#[cfg(feature = "live")]
+pub mod live;
 pub mod losses;
 pub mod models;
 pub mod nn;
@@ -144,7 +148,32 @@ pub use device::Device;
 pub use error::{Error, Result};
 pub use tensor::{DType, Shape, Tensor};
 
-/// The Rust blocks of the book's first chapter (`docs/`) compile and run.
+/// The book's programs compile and run, page by page.
 #[cfg(doctest)]
-#[doc = include_str!("../docs/01-the-core.md")]
-struct Book;
+mod book {
+    macro_rules! pages {
+        ($($name:ident: $page:literal)*) => {
+            $(#[doc = include_str!(concat!("../docs/", $page))] struct $name;)*
+        };
+    }
+
+    pages! {
+        Core: "01-the-core.md"
+        Tensor: "02-a-tensor.md"
+        Autograd: "03-autograd.md"
+        Convolution: "04-convolution-three-ways.md"
+        Gradients: "05-the-gradient-of-everything.md"
+        BatchNorm: "06-batch-norm-twice.md"
+        Depthwise: "07-depthwise-and-atrous.md"
+        Memory: "08-memory-and-the-cpu-ladder.md"
+        Winograd: "09-winograd.md"
+        Graphs: "10-graphs-and-fusion.md"
+        Data: "11-data.md"
+        Training: "12-training.md"
+        Networks: "13-the-networks.md"
+        Masks: "14-masks.md"
+        Scores: "15-scores-and-chance.md"
+        Measuring: "19-measuring-honestly.md"
+        Operator: "20-adding-an-operator.md"
+    }
+}

@@ -27,6 +27,8 @@ pub mod domain {
     pub const ATTACK: u64 = 8;
     /// Random tensors that a caller asks for (`Tensor::randn`).
     pub const TENSOR: u64 = 9;
+    /// Noise, shuffles and first images of explanations.
+    pub const EXPLAIN: u64 = 10;
 }
 
 const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];

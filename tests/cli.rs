@@ -33,7 +33,7 @@ fn checkpoint(out: &Path) -> Vec<u8> {
 
 #[test]
 fn every_subcommand_explains_itself() {
-    let all: [&[&str]; 14] = [
+    let all: [&[&str]; 16] = [
         &[],
         &["demo"],
         &["attack"],
@@ -46,6 +46,8 @@ fn every_subcommand_explains_itself() {
         &["profile"],
         &["predict"],
         &["summary"],
+        &["report"],
+        &["compare"],
         &["data", "make"],
         &["data", "check"],
     ];
@@ -266,15 +268,27 @@ fn a_run_goes_from_images_to_one_submission_of_both_tasks() {
         assert!(!classes.is_empty(), "some class is always predicted: {submission}");
         assert!(pair[1].starts_with(&format!("{i}_segmentation,")), "{submission}");
     }
-    for file in ["scores.txt", "probabilities.csv", "panel.png", "validation.png"] {
+    let pages = ["evaluation.json", "report.html"];
+    for file in ["scores.txt", "probabilities.csv", "panel.png", "validation.png"].iter().chain(&pages) {
         assert!(fs::metadata(result.join(file)).unwrap().len() > 0, "{file}");
     }
     for task in ["classify", "segment"] {
         assert_eq!(read(&format!("{task}/history.csv")).lines().count(), 2);
-        for file in ["checkpoint.safetensors", "best.safetensors", "curves.svg", "panel.png"] {
+        let left = ["checkpoint.safetensors", "best.safetensors", "curves.svg", "panel.png", "run.json"];
+        for file in left.iter().chain(&pages) {
             assert!(result.join(task).join(file).is_file(), "{task}/{file}");
         }
+        assert!(result.join("attack").join(task).join("report.html").is_file(), "{task}");
     }
+    // Every page can be made again of the files alone, and shows the scores that were printed.
+    let page = read("report.html");
+    assert!(page.contains("control: class priors") && page.contains("all background"));
+    let told = done(&["report", folder]);
+    assert_eq!(told.lines().count(), 5, "{told}");
+    assert!(read("report.html") == page);
+    let table =
+        done(&["compare", folder, &format!("{folder}/classify"), "--out", &format!("{folder}/c.html")]);
+    assert!(table.contains("classify: mean average precision"), "{table}");
 
     // The same step by step, its settings as flags.
     let again = out.path().join("again");
@@ -292,6 +306,7 @@ fn a_run_goes_from_images_to_one_submission_of_both_tasks() {
     let evaluate = ["evaluate", "--data", data, "--checkpoint", again, "--out", again];
     done(&evaluate);
     assert_eq!(fs::read_to_string(format!("{again}/scores.txt")).unwrap(), read("scores.txt"));
+    assert!(Path::new(again).join("report.html").is_file());
 
     // One task alone leaves the other's rows empty, or takes the labels from the masks.
     done(&[&predict[..], &["--task", "classify"]].concat());

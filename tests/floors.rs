@@ -37,6 +37,8 @@ const FLOORS: &[&str] = &[
     "predict",
     "attack",
     "report",
+    "explain",
+    "live",
     "ladder",
     "bench",
     "profile",

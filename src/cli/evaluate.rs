@@ -2,19 +2,24 @@
 
 mod split;
 
+use super::live::LogOptions;
 use super::predict::{PredictOptions, Task, load, predictions, validation_panel};
 use super::progress::bar;
-use atrous::data::{CLASSES, known_labels};
+use super::report as page;
+use atrous::data::{CLASSES, Dataset, known_labels};
 use atrous::eval::baselines::Controls;
 use atrous::files::{check_writable, explain, write_atomically};
 use atrous::predict::thresholds::{Objective, Thresholds};
-use atrous::predict::{MaskOptions, MaskScores, Networks, THRESHOLD, Trained};
+use atrous::predict::{MaskOptions, MaskScores, Networks, Predictions, THRESHOLD, Trained};
+use atrous::report::evaluation::{self, EVALUATION, Evaluation};
+use atrous::report::html::REPORT;
 use atrous::{Error, Result};
 use clap::Args;
 pub use split::Split;
 use split::{Part, Subjects};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -48,11 +53,14 @@ pub struct Evaluate {
     /// Which networks to score [default: all there are]
     #[arg(long, value_enum, value_name = "TASK")]
     task: Option<Task>,
-    /// Folder to write scores.txt and validation.png to [default: they are not written]
+    /// Folder to write scores.txt, validation.png, evaluation.json (figures by class and by picture) and
+    /// report.html to [default: they are not written]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]
     how: PredictOptions,
+    #[command(flatten)]
+    log: LogOptions,
 }
 
 /// What is written into the folder.
@@ -61,13 +69,17 @@ const PANEL: &str = "validation.png";
 
 impl Evaluate {
     pub fn run(self) -> Result<()> {
+        self.log.apply();
         self.how.check()?;
         let networks = load(&self.checkpoint, self.task)?;
         if let Some(out) = &self.out {
             std::fs::create_dir_all(out).map_err(|error| Error::file(out, explain(&error)))?;
-            [SCORES, PANEL].iter().try_for_each(|name| check_writable(out.join(name)))?;
+            [SCORES, PANEL, EVALUATION, REPORT]
+                .iter()
+                .try_for_each(|name| check_writable(out.join(name)))?;
         }
-        evaluate(&networks, &self.data, &self.split, &self.how, self.out.as_deref())
+        evaluate(&networks, &self.data, &self.split, &self.how, self.out.as_deref())?;
+        self.out.as_deref().map_or(Ok(()), page::write)
     }
 }
 
@@ -80,7 +92,7 @@ pub fn evaluate(
     out: Option<&Path>,
 ) -> Result<()> {
     let mut report = String::new();
-    let mut shown = None;
+    let (mut shown, mut scored) = (None, Vec::new());
     for trained in [&networks.classifier, &networks.segmenter].into_iter().flatten() {
         if *split == Split::Validation && trained.config.val_indices.is_empty() {
             println!("{}: no pictures were kept for validation", trained.path.display());
@@ -91,19 +103,25 @@ pub fn evaluate(
             println!("{}: {words}", trained.path.display());
             let _ = writeln!(report, "{words}");
         }
-        for part in subjects.parts() {
-            let text = match trained.config.network.segments() {
-                true => masks(trained, &subjects, &part, how)?,
-                false => labels(trained, &subjects, &part, how)?,
+        for (i, part) in subjects.parts().iter().enumerate() {
+            let (text, mut measured) = match trained.config.network.segments() {
+                true => masks(trained, &subjects, part, how)?,
+                false => labels(trained, &subjects, part, how)?,
             };
             println!("{text}");
             let _ = writeln!(report, "{text}");
+            // (Of a part's own part the examples are among these.)
+            if let (Some(out), 0) = (out, i) {
+                measured.write_examples(&*subjects.dataset, &part.indices, out)?;
+            }
+            scored.push(measured.evaluation);
         }
         shown = Some(subjects);
     }
     let Some(out) = out else { return Ok(()) };
     if !report.is_empty() {
         write_atomically(out.join(SCORES), |file| file.write_all(report.as_bytes()))?;
+        evaluation::write(&scored, out)?;
     }
     if let Some(Subjects { dataset, indices, .. }) = shown {
         validation_panel(networks, &dataset, &indices, &out.join(PANEL))?;
@@ -118,9 +136,46 @@ fn alone(trained: &Trained) -> Result<Networks> {
     Ok(networks)
 }
 
-fn labels(trained: &Trained, subjects: &Subjects, part: &Part, how: &PredictOptions) -> Result<String> {
-    let dataset = &subjects.dataset;
+/// Figures, and the predictions they are of.
+struct Measured {
+    evaluation: Evaluation,
+    predictions: Predictions,
+}
+
+impl Measured {
+    fn new(
+        evaluation: Evaluation,
+        predictions: Predictions,
+        trained: &Trained,
+        kind: &str,
+        began: Instant,
+    ) -> Self {
+        let evaluation = Evaluation {
+            network: trained.config.network.name.clone(),
+            checkpoint: trained.path.display().to_string(),
+            kind: kind.into(),
+            seconds: began.elapsed().as_secs_f64(),
+            ..evaluation
+        };
+        Measured { evaluation, predictions }
+    }
+
+    fn write_examples(&mut self, dataset: &dyn Dataset, indices: &[usize], out: &Path) -> Result<()> {
+        self.evaluation.write_examples(&self.predictions, dataset, indices, out)
+    }
+}
+
+/// What a classifier comes to, in words and in figures.
+fn labels(
+    trained: &Trained,
+    subjects: &Subjects,
+    part: &Part,
+    how: &PredictOptions,
+) -> Result<(String, Measured)> {
+    let (dataset, began) = (&subjects.dataset, Instant::now());
     let predictions = predictions(&alone(trained)?, dataset, &part.indices, how)?;
+    let evaluation = Evaluation::of_labels(&predictions, &**dataset, &part.indices)?;
+    let measured = |predictions| Measured::new(evaluation, predictions, trained, part.kind, began);
     let (probabilities, seed) = (&predictions.probabilities, trained.config.seed);
     let lessons = subjects.lessons(&trained.config);
     let controls = Controls::measure(lessons, &**dataset, &part.indices, probabilities, seed)?;
@@ -146,25 +201,33 @@ fn labels(trained: &Trained, subjects: &Subjects, part: &Part, how: &PredictOpti
             line += "   (fitted on these very pictures)";
         }
     }
-    Ok(format!("{controls}\n{line}"))
+    Ok((format!("{controls}\n{line}"), measured(predictions)))
 }
 
-fn masks(trained: &Trained, subjects: &Subjects, part: &Part, how: &PredictOptions) -> Result<String> {
+/// What masks come to, in words and in figures.
+fn masks(
+    trained: &Trained,
+    subjects: &Subjects,
+    part: &Part,
+    how: &PredictOptions,
+) -> Result<(String, Measured)> {
     let (dataset, indices) = (&subjects.dataset, &part.indices[..]);
     let networks = alone(trained)?;
     let measure = |how: &PredictOptions| {
-        let predictions = predictions(&networks, dataset, indices, how)?;
+        let (predictions, began) = (predictions(&networks, dataset, indices, how)?, Instant::now());
         let bar = bar(indices.len(), "masks");
         let mut progress = |done| bar.set_position(done as u64);
-        let scores = MaskScores::measure(&predictions, &**dataset, indices, &mut progress)?;
+        let (scores, evaluation) =
+            Evaluation::of_masks(&predictions, &**dataset, indices, &mut progress)?;
         bar.finish_and_clear();
-        Ok::<_, Error>(MaskScores { kind: part.kind, ..scores })
+        let measured = Measured::new(evaluation, predictions, trained, part.kind, began);
+        Ok::<_, Error>((MaskScores { kind: part.kind, ..scores }, measured))
     };
     let options = how.masks();
     if options == MaskOptions::default() {
-        return Ok(measure(how)?.to_string());
+        return measure(how).map(|(scores, measured)| (scores.to_string(), measured));
     }
-    let plain = measure(&PredictOptions::default())?;
+    let (plain, _) = measure(&PredictOptions::default())?;
     let mut names = Vec::new();
     if options.scales != [1.0] {
         names.push(format!("scales {:?}", options.scales));
@@ -172,6 +235,6 @@ fn masks(trained: &Trained, subjects: &Subjects, part: &Part, how: &PredictOptio
     for (set, name) in [(how.flip, "flip"), (how.nearest, "nearest"), (how.superpixels, "superpixels")] {
         names.extend(set.then(|| name.to_string()));
     }
-    let changed = measure(how)?;
-    Ok(format!("plain: {plain}\nwith {}: {changed}", names.join(", ")))
+    let (changed, measured) = measure(how)?;
+    Ok((format!("plain: {plain}\nwith {}: {changed}", names.join(", ")), measured))
 }

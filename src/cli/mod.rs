@@ -11,14 +11,18 @@ mod data;
 mod demo;
 mod doctor;
 mod evaluate;
+mod explain;
+mod live;
 mod options;
 mod predict;
 mod profile;
 mod progress;
+mod report;
 mod run;
 pub mod signals;
 mod summary;
 mod train;
+mod watch;
 mod weights;
 
 use atrous::backend::cpu::{simd, threads};
@@ -40,6 +44,7 @@ Examples:
   atrous evaluate --data voc --checkpoint result
   atrous predict --data voc --checkpoint result --out submission.csv
   atrous attack --data voc --checkpoint result --epsilon 8/255
+  atrous explain cat.jpg --checkpoint result/classify
   atrous summary alexnet"
 )]
 pub struct Cli {
@@ -78,12 +83,20 @@ enum Command {
     /// Train a network
     #[command(subcommand)]
     Train(Train),
+    /// Show a run while it trains, from another terminal, or how it went
+    Watch(watch::Watch),
     /// Score trained networks on the pictures that were kept for validation
     Evaluate(evaluate::Evaluate),
     /// Predict a folder's test pictures with trained networks and write submission.csv
     Predict(predict::Predict),
     /// Perturb pictures so that a network errs, and measure how well it resists
     Attack(attack::Attack),
+    /// Make report.html again from the files that a command left
+    Report(report::Report),
+    /// Put runs side by side: settings that differ, scores, curves, classes
+    Compare(report::Compare),
+    /// Show what a network computed for one picture, and why, down to every number: one HTML page
+    Explain(explain::Explain),
     /// Time operators, networks, or an operator's kernels from the naive one to the one that runs
     Bench(bench::Bench),
     /// Time each step of a network, forward and backward, beside the machine's limits
@@ -159,9 +172,13 @@ fn command(command: Command) -> Result<()> {
         Command::Run(command) => command.run(),
         Command::Train(Train::Classify(command)) => command.run(false),
         Command::Train(Train::Segment(command)) => command.run(true),
+        Command::Watch(command) => command.run(),
         Command::Evaluate(command) => command.run(),
         Command::Predict(command) => command.run(),
         Command::Attack(command) => command.run(),
+        Command::Report(command) => command.run(),
+        Command::Compare(command) => command.run(),
+        Command::Explain(command) => command.run(),
         Command::Bench(command) => command.run(device()),
         Command::Profile(command) => command.run(),
         Command::Doctor(_) => Ok(()),

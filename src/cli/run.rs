@@ -4,8 +4,10 @@ use super::attack;
 use super::data::{GALLERY, check_or_fail};
 use super::device;
 use super::evaluate::{Split, evaluate};
+use super::live::LiveOptions;
 use super::options::TaskOptions;
 use super::predict::{PredictOptions, Task, write_submission};
+use super::report as page;
 use super::train::{Job, lock, open};
 use atrous::data::source::Source;
 use atrous::predict::{Networks, Trained, locate};
@@ -22,11 +24,11 @@ Examples:
   atrous run --data voc --out result --config pipeline.toml --resume
 
 It checks the folder, trains a classifier and a network for masks, scores both on pictures kept
-for validation, predicts the test pictures, and attacks both networks. It leaves in the output \
-folder: classify/ and
-segment/ (what `train` leaves), gallery.png, scores.txt, validation.png, submission.csv with
-the rows of both tasks, probabilities.csv, panel.png, attack/ (what `attack` leaves). Ctrl-C saves; \
---resume goes on from there.")]
+for validation, predicts the test pictures, and attacks both networks. It leaves in the output
+folder: classify/ and segment/ (what `train` leaves), gallery.png, scores.txt, evaluation.json,
+validation.png, submission.csv with the rows of both tasks, probabilities.csv, panel.png, attack/
+(what `attack` leaves), report.html (all of it, in one page; its plots in plots/, its pictures in
+examples/). Ctrl-C saves; --resume goes on from there.")]
 pub struct Run {
     /// Folder in the competition's layout (train/ and test/) or in VOCdevkit's
     #[arg(long, value_name = "DIR")]
@@ -47,6 +49,8 @@ pub struct Run {
     how: PredictOptions,
     #[command(flatten)]
     training: TaskOptions,
+    #[command(flatten)]
+    live: LiveOptions,
 }
 
 /// Validation pictures that a run attacks its networks on: seconds beside minutes of training.
@@ -54,7 +58,9 @@ pub const ATTACKED: usize = 32;
 
 impl Run {
     pub fn run(self) -> Result<()> {
+        self.live.log.apply();
         self.how.check()?;
+        self.live.check()?;
         check_or_fail(&self.data)?;
         let task = match self.task {
             Some(task) => task,
@@ -72,6 +78,7 @@ impl Run {
             attack_images: self.attack_images,
             how: self.how,
             training: self.training,
+            live: self.live,
         }
         .run()
     }
@@ -91,16 +98,19 @@ pub struct Pipeline<'a> {
     pub attack_images: usize,
     pub how: PredictOptions,
     pub training: TaskOptions,
+    pub live: LiveOptions,
 }
 
 impl Pipeline<'_> {
     fn job(&self, segments: bool) -> Result<Job> {
         Ok(Job {
             data: open(self.data, segments)?,
+            folder: self.data.to_owned(),
             out: self.out.join(if segments { "segment" } else { "classify" }),
             resume: self.resume,
             options: self.training.of(segments)?,
             segments,
+            live: self.live.of(segments),
         })
     }
 
@@ -154,6 +164,6 @@ impl Pipeline<'_> {
             drop(networks);
             attack::of_run(self.data, self.out, &tasks, self.attack_images)?;
         }
-        Ok(())
+        page::write(self.out)
     }
 }

@@ -1,22 +1,28 @@
 //! `atrous train classify` and `atrous train segment`
 
 use super::device;
+use super::live::{LiveOptions, LiveRun};
 use super::options::{Configured, TrainOptions};
-use super::predict::validation_panel;
-use super::progress::{self, interruptible};
+use super::predict::{PredictOptions, predictions, validation_panel};
+use super::progress::{self, bar, interruptible};
+use super::report as page;
+use atrous::backend::cpu::threads;
 use atrous::data::class_weights::balanced;
 use atrous::data::manifest::{Manifest, Selected};
 use atrous::data::source::{Source, Training};
 use atrous::data::usable::Usable;
 use atrous::data::voc_devkit::Task;
 use atrous::data::{Dataset, known_labels};
-use atrous::files::explain;
 use atrous::files::lock::FolderLock;
+use atrous::files::{check_writable, explain};
+use atrous::live::EVENTS;
+use atrous::live::events::{Position, Start};
 use atrous::nn::Model;
 use atrous::predict::thresholds::Gain;
 use atrous::predict::{self, Networks, THRESHOLD, Trained};
 use atrous::random::{Stream, domain};
-use atrous::report;
+use atrous::report::evaluation::{self, Evaluation};
+use atrous::report::{self, html::TrainingRecord};
 use atrous::train::{self, CheckpointPolicy, Preset, TrainConfig, TrainState, Trainer};
 use atrous::{Error, Result, weights};
 use clap::Args;
@@ -36,8 +42,10 @@ Examples:
 The data is a folder in the competition's layout (train/train_set.csv) or in VOCdevkit's.
 It leaves in the output folder: checkpoint.safetensors (the last epoch), best.safetensors
 (the one with the best validation), history.csv, history.json, curves.svg, curves.png,
-panel.png (validation pictures with their truth and the best epoch's word), and of a classifier
-thresholds.json (over which probability a class is predicted).
+panel.png (validation pictures with their truth and the best epoch's word), run.json (how it was
+trained), events.jsonl (what happened when, for `atrous watch`), evaluation.json (what the best epoch's predictions are worth, by class and by picture),
+report.html (all of it, in one page; its plots in plots/, its pictures in examples/), and of a
+classifier thresholds.json (over which probability a class is predicted).
 Ctrl-C saves and stops; --resume goes on from there, to the same bits.")]
 pub struct Command {
     /// Folder with the pictures
@@ -51,13 +59,16 @@ pub struct Command {
     resume: bool,
     #[command(flatten)]
     training: Configured,
+    #[command(flatten)]
+    live: LiveOptions,
 }
 
 impl Command {
     pub fn run(self, segments: bool) -> Result<()> {
+        self.live.log.apply();
         let (out, resume, options) = (self.out, self.resume, self.training.read()?);
         let data = open(&self.data, segments)?;
-        Job { data, out, resume, options, segments }.run()
+        Job { data, folder: self.data, out, resume, options, segments, live: self.live }.run()
     }
 }
 
@@ -70,11 +81,15 @@ pub fn open(folder: &Path, segments: bool) -> Result<Training> {
 /// A training run in a folder.
 pub struct Job {
     pub data: Training,
+    /// Where the data are from.
+    pub folder: PathBuf,
     pub out: PathBuf,
     pub resume: bool,
     pub options: TrainOptions,
     /// Pixels, not pictures, are labelled.
     pub segments: bool,
+    /// Who watches.
+    pub live: LiveOptions,
 }
 
 /// The file a run is saved in.
@@ -145,6 +160,8 @@ impl Job {
         if !(1..=256).contains(&workers) {
             return Err(Error::argument("--workers", format!("expected 1 to 256, got {workers}")));
         }
+        self.live.check()?;
+        check_writable(self.out.join(EVENTS))?;
         let mut trainer = self.trainer(&path)?;
         trainer.to_device(device())?;
         let config = trainer.config.clone();
@@ -176,25 +193,65 @@ impl Job {
             println!("no picture is left to validate on: the last epoch counts as the best");
         }
         let pace = CheckpointPolicy { checkpoint: Some(path.clone()), every_steps, best };
-        let mut progress = progress::Training::new();
+        let start = self.start(&trainer, training.steps());
+        let mut live = LiveRun::begin(&self.live, &self.out, start, dataset, &config)?;
         let result = interruptible(|| {
-            trainer.fit(&training, Some(&validation), &pace, &mut |event| progress.show(event))
+            trainer.fit(&training, Some(&validation), &pace, &mut |event| live.show(&event))
         });
+        let live = live.end(&result);
         let history = trainer.history.write(&self.out);
         // A run that failed has its own error to tell; pictures of it would only fill the disk.
         let told = matches!(result, Ok(()) | Err(Error::Interrupted(_)));
         if told && !trainer.history.epochs.is_empty() {
             report::curves(&trainer.history, &self.out)?;
+            TrainingRecord {
+                parameters: all,
+                trainable,
+                arithmetic: arithmetic(),
+                threads: threads::count(),
+                seconds: began.elapsed().as_secs_f64(),
+                ..TrainingRecord::of(&config)?
+            }
+            .write(&self.out)?;
         }
         // Why the run ended goes before what could not be written of it.
         result?;
         history?;
+        live?;
         println!("checkpoint: {}{}", path.display(), progress::elapsed(began));
         drop(trainer);
         if let Some(best) = pace.best.filter(|best| best.is_file()) {
             self.look_back(Trained::load(&best)?.to_device(device())?)?;
         }
-        Ok(())
+        page::write(&self.out)
+    }
+
+    /// What there is to say of the run before its next step.
+    fn start(&self, trainer: &Trainer, steps: usize) -> Start {
+        let (config, TrainState { epoch, step, global_step, .. }) = (&trainer.config, trainer.position);
+        let (parameters, trainable) = trainer.model.count_parameters();
+        let mut settings = serde_json::to_value(config).unwrap_or_default();
+        // Lists as long as the data.
+        for key in ["samples", "train_indices", "val_indices"] {
+            settings.as_object_mut().and_then(|settings| settings.remove(key));
+        }
+        Start {
+            version: env!("CARGO_PKG_VERSION").into(),
+            network: trainer.model.graph.name.clone(),
+            task: if self.segments { "segment" } else { "classify" }.into(),
+            device: arithmetic(),
+            data: self.folder.display().to_string(),
+            training_images: config.train_indices.len(),
+            validation_images: config.val_indices.len(),
+            parameters,
+            trainable,
+            epochs: config.epochs,
+            steps,
+            batch_size: config.batch_size,
+            seed: config.seed,
+            resumed: (global_step > 0).then_some(Position { epoch, step }),
+            settings,
+        }
     }
 
     /// What the best epoch's network says of the validation pictures: thresholds, and a panel.
@@ -214,7 +271,26 @@ impl Job {
         let indices = trained.config.val_indices.clone();
         let mut networks = Networks::default();
         networks.add(trained)?;
-        validation_panel(&networks, dataset, &indices, &self.out.join("panel.png"))
+        validation_panel(&networks, dataset, &indices, &self.out.join("panel.png"))?;
+        let began = Instant::now();
+        let all = predictions(&networks, dataset, &indices, &PredictOptions::default())?;
+        let mut scored = match self.segments {
+            false => Evaluation::of_labels(&all, &**dataset, &indices)?,
+            true => {
+                let bar = bar(indices.len(), "masks");
+                let mut progress = |done| bar.set_position(done as u64);
+                let (_, scored) = Evaluation::of_masks(&all, &**dataset, &indices, &mut progress)?;
+                bar.finish_and_clear();
+                scored
+            }
+        };
+        scored.seconds = began.elapsed().as_secs_f64();
+        let best = best_path(&self.out);
+        let trained = [&networks.classifier, &networks.segmenter].into_iter().flatten();
+        scored.network = trained.map(|t| t.config.network.name.clone()).collect();
+        (scored.checkpoint, scored.kind) = (best.display().to_string(), "validation pictures".into());
+        scored.write_examples(&all, &**dataset, &indices, &self.out)?;
+        evaluation::write(&[scored], &self.out)
     }
 
     /// The run in the output folder, and its samples in the folder of today.

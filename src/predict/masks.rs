@@ -107,6 +107,21 @@ impl Segmenter {
         vote_probabilities(scores.values::<f32>(), scores.shape().last_length(), &superpixels)
     }
 
+    /// The mask, and for each pixel the probability of its class; None where labels, not probabilities, make
+    /// the mask ([`MaskOptions::nearest`], superpixels). An error where logits are not finite.
+    pub fn mask_with_confidence(&self, image: &Image) -> Result<(Mask, Option<Vec<f32>>)> {
+        if self.options.nearest || self.options.superpixels.is_some() {
+            return Ok((self.mask(image)?, None));
+        }
+        let scores = self.scores(image)?;
+        let averaged = self.options.views() > 1;
+        let probabilities = if averaged { scores.clone() } else { no_grad(|| softmax(&scores))? };
+        let rows = probabilities.values::<f32>().chunks_exact(scores.shape().last_length());
+        // (A mean of probabilities may be 1 and a last digit.)
+        let most = rows.map(|row| row.iter().copied().fold(0.0, f32::max).min(1.0)).collect();
+        Ok((arg_max_of(&scores)?, Some(most)))
+    }
+
     /// [1, height, width, classes]: the mean probabilities of all views, or, where there is one view
     /// and nobody wants probabilities, its logits, which are largest at the same class.
     fn scores(&self, image: &Image) -> Result<Tensor> {
@@ -275,6 +290,25 @@ mod tests {
                 assert_eq!(*classes[label as usize].get_or_insert(class), class);
             }
         }
+    }
+
+    #[test]
+    fn a_confidence_is_the_probability_of_the_pixels_own_class() {
+        let image = image(19, 30, 5);
+        for flip in [false, true] {
+            let options = MaskOptions { flip, ..MaskOptions::default() };
+            let segmenter = segmenter(Fit::Stretch, options);
+            let (mask, confidence) = segmenter.mask_with_confidence(&image).unwrap();
+            assert_eq!(mask.classes, segmenter.mask(&image).unwrap().classes);
+            let scores = segmenter.scores(&image).unwrap();
+            let probabilities = if flip { scores } else { no_grad(|| softmax(&scores)).unwrap() };
+            let rows = probabilities.values::<f32>().chunks_exact(21);
+            for ((row, &class), p) in rows.zip(&mask.classes).zip(confidence.unwrap()) {
+                assert!((row[class as usize] - p).abs() < 1e-6 && (1.0 / 21.0..=1.0).contains(&p));
+            }
+        }
+        let blocks = MaskOptions { nearest: true, ..MaskOptions::default() };
+        assert!(segmenter(Fit::Pad, blocks).mask_with_confidence(&image).unwrap().1.is_none());
     }
 
     #[test]

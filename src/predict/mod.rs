@@ -14,7 +14,7 @@ pub use masks::{MaskOptions, Segmenter, masks_of};
 #[cfg(feature = "checkpoint")]
 pub use networks::{Networks, Prediction, Predictions, THRESHOLD, Trained, fit_thresholds, locate};
 #[cfg(feature = "checkpoint")]
-pub use scores::MaskScores;
+pub use scores::{MaskScores, MeasuredMask};
 
 use crate::context::no_grad;
 use crate::data::loader::Loader;

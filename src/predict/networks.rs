@@ -254,6 +254,14 @@ impl Predictions {
         self.segmenter.is_some()
     }
 
+    /// The `i`-th sample's mask, and how sure the network is of each pixel
+    /// ([`Segmenter::mask_with_confidence`]); None without a network that segments. Errors and panics as
+    /// [`Predictions::get`].
+    pub fn mask_with_confidence(&self, i: usize) -> Result<Option<(Mask, Option<Vec<f32>>)>> {
+        let Some(segmenter) = &self.segmenter else { return Ok(None) };
+        segmenter.mask_with_confidence(&self.dataset.image(self.indices[i])?).map(Some)
+    }
+
     /// What is said of the `i`-th of the samples, from 0; makes its mask. An error where its image cannot be
     /// read, or a logit is not finite. Panics where there is no such sample.
     pub fn get(&self, i: usize) -> Result<Prediction> {

@@ -1,7 +1,7 @@
 //! What masks are worth, at the images' own size.
 
 use super::Predictions;
-use crate::data::{CLASSES, Dataset};
+use crate::data::{CLASSES, Dataset, Mask};
 use crate::error::{Error, Result};
 use crate::eval::metrics::Confusion;
 use crate::predict::submission::Runs;
@@ -19,26 +19,52 @@ pub struct MaskScores {
     pub kind: &'static str,
 }
 
+/// One image's mask against its truth.
+pub struct MeasuredMask {
+    /// Its place among the samples that were measured, from 0.
+    pub place: usize,
+    /// The true mask.
+    pub truth: Mask,
+    /// The predicted one.
+    pub mask: Mask,
+    /// The probability of each pixel's predicted class, where there are probabilities.
+    pub confidence: Option<Vec<f32>>,
+    /// Of this image alone.
+    pub confusion: Confusion,
+    /// The submission's, of this image alone, 0 to 1.
+    pub dice: f64,
+}
+
 impl MaskScores {
-    /// Makes the masks and compares them; `progress` is told how many images are done. Images without a true
-    /// mask are not counted; an error where none has one.
+    /// Makes the masks and compares them; `each` is shown every image with what was made of it. Images
+    /// without a true mask are not counted; an error where none has one.
     pub fn measure(
         predictions: &Predictions,
         dataset: &dyn Dataset,
         indices: &[usize],
-        progress: &mut dyn FnMut(usize),
+        each: &mut dyn FnMut(MeasuredMask) -> Result<()>,
     ) -> Result<Self> {
         let (mut confusion, mut dice, mut images) = (Confusion::voc(), 0.0, 0);
         for (i, &index) in indices.iter().enumerate() {
             if let Some(truth) = dataset.mask(index)?
-                && let Some(mask) = predictions.get(i)?.mask
+                && let Some((mask, confidence)) = predictions.mask_with_confidence(i)?
             {
-                confusion.add(&truth.classes, &mask.classes)?;
+                let mut own = Confusion::voc();
+                own.add(&truth.classes, &mask.classes)?;
+                confusion.merge(&own)?;
                 let runs = |classes: &[u8]| Runs::of_classes(classes, CLASSES.len() as u8);
-                dice += runs(&truth.classes).dice(&runs(&mask.classes));
+                let of_image = runs(&truth.classes).dice(&runs(&mask.classes));
+                dice += of_image;
                 images += 1;
+                each(MeasuredMask {
+                    place: i,
+                    truth,
+                    mask,
+                    confidence,
+                    confusion: own,
+                    dice: of_image,
+                })?;
             }
-            progress(i + 1);
         }
         if images == 0 {
             return Err(Error::argument("scores", "no picture has a true mask to compare with"));

@@ -1,9 +1,9 @@
 //! Where a network's time goes: each step of its plan timed, forward and backward, beside what the machine
 //! could do at most ([`profile`]; `atrous profile`).
 //!
-//! A step ([`crate::nn::PlannedStep`]) does so many FLOPs and moves so many bytes
-//! ([`crate::nn::StepCost`] has the formulas). Their ratio, FLOPs a byte, is its *arithmetic intensity*. A processor of so many FLOP/s and
-//! a memory of so many bytes/s need at least
+//! A step ([`crate::nn::PlannedStep`]) does so many FLOPs and moves so many bytes ([`crate::nn::StepCost`]
+//! has the formulas). Their ratio, FLOPs a byte, is its *arithmetic intensity*. A processor of so many
+//! FLOP/s and a memory of so many bytes/s need at least
 //!
 //! t = max(FLOPs / (FLOP/s), bytes / (bytes/s))
 //!

@@ -26,8 +26,14 @@ pub(crate) trait Surface {
     /// A line with round ends and corners; one point is a dot.
     fn line(&mut self, points: &[(f64, f64)], width: f64, colour: Rgb);
 
+    /// A rectangle of which what lies below shines through: `opacity` from 0 to 1.
+    fn shade(&mut self, x: f64, y: f64, width: f64, height: f64, colour: Rgb, opacity: f64);
+
     /// `y` is the baseline.
     fn text(&mut self, x: f64, y: f64, size: f64, anchor: Anchor, colour: Rgb, text: &str);
+
+    /// A text that is read from below, and begins at the point.
+    fn text_upwards(&mut self, x: f64, y: f64, size: f64, colour: Rgb, text: &str);
 }
 
 /// RGB pixels.
@@ -137,9 +143,20 @@ impl Canvas {
         }
     }
 
+    pub(crate) fn into_image(self) -> Image {
+        Image { height: self.height, width: self.width, rgb: self.pixels }
+    }
+
     pub(crate) fn write_png(self, path: &Path) -> Result<()> {
-        let Canvas { width, height, pixels, .. } = self;
-        image_files::write_png(path, &Image { height, width, rgb: pixels })
+        image_files::write_png(path, &self.into_image())
+    }
+
+    /// The bytes of a PNG file.
+    pub(crate) fn png(self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        image_files::encode_png(&mut bytes, &self.into_image())
+            .map_err(|error| Error::argument("report", error))?;
+        Ok(bytes)
     }
 
     #[cfg(test)]
@@ -160,12 +177,20 @@ fn distance(p: (f64, f64), a: (f64, f64), b: (f64, f64)) -> f64 {
 
 impl Surface for Canvas {
     fn rectangle(&mut self, x: f64, y: f64, width: f64, height: f64, colour: Rgb) {
+        self.shade(x, y, width, height, colour, 1.0);
+    }
+
+    fn shade(&mut self, x: f64, y: f64, width: f64, height: f64, colour: Rgb, opacity: f64) {
         let edge = |v: f64, most: usize| (v * self.scale).round().clamp(0.0, most as f64) as usize;
         let (left, right) = (edge(x, self.width), edge(x + width, self.width));
         for row in edge(y, self.height)..edge(y + height, self.height) {
             let start = 3 * row * self.width;
             let pixels = self.pixels[start + 3 * left..start + 3 * right.max(left)].chunks_exact_mut(3);
-            pixels.for_each(|pixel| pixel.copy_from_slice(&colour));
+            for pixel in pixels {
+                for (old, new) in pixel.iter_mut().zip(colour) {
+                    *old = (*old as f64 + opacity * (new as f64 - *old as f64)).round() as u8;
+                }
+            }
         }
     }
 
@@ -185,6 +210,13 @@ impl Surface for Canvas {
             font::strokes(text).into_iter().map(|line| line.into_iter().map(place).collect()).collect();
         self.stroke(&strokes, size * 0.085, colour);
     }
+
+    fn text_upwards(&mut self, x: f64, y: f64, size: f64, colour: Rgb, text: &str) {
+        let place = |(dx, dy): (f64, f64)| (x + dy * size, y - dx * size);
+        let strokes: Vec<Vec<(f64, f64)>> =
+            font::strokes(text).into_iter().map(|line| line.into_iter().map(place).collect()).collect();
+        self.stroke(&strokes, size * 0.085, colour);
+    }
 }
 
 /// An SVG document; texts are in the reader's own sans serif.
@@ -199,17 +231,20 @@ impl Svg {
         Svg { body: String::new(), width, height }
     }
 
-    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+    /// The whole document; `label` says what it shows to those who cannot see it.
+    pub(crate) fn document(&self, label: &str) -> String {
         let Svg { body, width, height } = self;
-        write_atomically(path, |file| {
-            writeln!(
-                file,
-                "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
-                 width=\"{width}\" height=\"{height}\" font-family=\"Helvetica, Arial, sans-serif\">"
-            )?;
-            writeln!(file, r##"<rect width="100%" height="100%" fill="#ffffff"/>"##)?;
-            writeln!(file, "{body}</svg>")
-        })
+        let label = escaped(label).replace('"', "&quot;");
+        format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
+             width=\"{width}\" height=\"{height}\" role=\"img\" aria-label=\"{label}\" \
+             font-family=\"Helvetica, Arial, sans-serif\">\n\
+             <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n{body}</svg>\n"
+        )
+    }
+
+    pub(crate) fn write(&self, path: &Path, label: &str) -> Result<()> {
+        write_atomically(path, |file| file.write_all(self.document(label).as_bytes()))
     }
 }
 
@@ -231,6 +266,15 @@ impl Surface for Svg {
         let _ = writeln!(
             self.body,
             r#"<rect x="{x:.2}" y="{y:.2}" width="{width:.2}" height="{height:.2}" fill="{fill}"/>"#
+        );
+    }
+
+    fn shade(&mut self, x: f64, y: f64, width: f64, height: f64, colour: Rgb, opacity: f64) {
+        let fill = hex(colour);
+        let _ = writeln!(
+            self.body,
+            "<rect x=\"{x:.2}\" y=\"{y:.2}\" width=\"{width:.2}\" height=\"{height:.2}\" \
+             fill=\"{fill}\" fill-opacity=\"{opacity:.3}\"/>"
         );
     }
 
@@ -260,6 +304,15 @@ impl Surface for Svg {
         let _ = writeln!(
             self.body,
             "<text x=\"{x:.2}\" y=\"{y:.2}\" font-size=\"{size}\" text-anchor=\"{anchor}\" \
+             fill=\"{fill}\">{text}</text>"
+        );
+    }
+
+    fn text_upwards(&mut self, x: f64, y: f64, size: f64, colour: Rgb, text: &str) {
+        let (fill, text) = (hex(colour), escaped(text));
+        let _ = writeln!(
+            self.body,
+            "<text transform=\"translate({x:.2} {y:.2}) rotate(-90)\" font-size=\"{size}\" \
              fill=\"{fill}\">{text}</text>"
         );
     }
@@ -321,6 +374,23 @@ mod tests {
             let inked = (0..100).find(|&x| (0..30).any(|y| canvas.at(x, y) != [255; 3])).unwrap();
             assert!((expected - 2..=expected).contains(&inked), "{anchor:?}: {inked}");
         }
+    }
+
+    #[test]
+    fn a_text_upwards_takes_as_much_height_as_a_level_one_takes_width() {
+        let mut canvas = Canvas::new(40.0, 100.0, 1.0).unwrap();
+        let size = 40.0 / font::width("HHHHH");
+        canvas.text_upwards(20.0, 80.0, size, INK, "HHHHH");
+        let inked = |y: usize| (0..40).any(|x| canvas.at(x, y) != [255; 3]);
+        let rows: Vec<usize> = (0..100).filter(|&y| inked(y)).collect();
+        assert!((38..=41).contains(&rows[0]) && (79..=82).contains(&rows[rows.len() - 1]), "{rows:?}");
+    }
+
+    #[test]
+    fn a_shade_lets_what_is_below_shine_through() {
+        let mut canvas = Canvas::new(4.0, 1.0, 1.0).unwrap();
+        canvas.shade(0.0, 0.0, 2.0, 1.0, [0; 3], 0.5);
+        assert_eq!([canvas.at(0, 0), canvas.at(3, 0)], [[128; 3], [255; 3]]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod panel;
 mod subjects;
 mod transfer;
 
+use super::live::LogOptions;
 use super::progress::interruptible;
 use atrous::attack::{EpsBall, Norm};
 use atrous::data::CLASSES;
@@ -38,7 +39,8 @@ the 255 steps of a picture file. Each ε is attacked on its own: its figures are
 among others; `so far` is the best of it and of the smaller ones beside it. It leaves in the output \
 folder: perturbed/ (the pictures, rounded to
 bytes, as a test set that `atrous predict --data` reads), attack.csv (one row a picture),
-summary.json, panel.png; with several ε curves.png and curves.svg. Ctrl-C keeps what is done.")]
+summary.json, panel.png, report.html (all of it, in one page); with several ε curves.png and curves.svg. \
+Ctrl-C keeps what is done.")]
 pub struct Attack {
     /// Folder with the pictures that the network was trained on
     #[arg(long, value_name = "DIR")]
@@ -121,6 +123,8 @@ pub struct Attack {
     /// Folder for the results
     #[arg(long, value_name = "DIR", default_value = "out/attack")]
     out: PathBuf,
+    #[command(flatten)]
+    log: LogOptions,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -213,6 +217,7 @@ pub fn of_run(data: &Path, out: &Path, tasks: &[&str], images: usize) -> Result<
 
 impl Attack {
     pub fn run(mut self) -> Result<()> {
+        self.log.apply();
         match self.preset.as_deref() {
             None => {}
             Some("notebook") => {

@@ -6,12 +6,14 @@ use super::experiment::NamedVictim;
 use super::methods::{Method, Variant};
 use super::panel::{Sheet, classes};
 use super::transfer::Transfer;
+use crate::cli::report as page;
 use atrous::attack::trial::{Led, VictimOutput, robust_within};
 use atrous::attack::{AttackResult, Norm, Summary};
 use atrous::data::voc_npy::{self, Split};
 use atrous::data::{CLASSES, Dataset, Labels};
 use atrous::files::{explain, write_atomically};
-use atrous::report::{self, Curve, Panel};
+use atrous::report;
+use atrous::report::html::{AttackSummary, robustness_curves};
 use atrous::{Error, Result};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -289,8 +291,10 @@ impl<'a> Report<'a> {
         if self.sheet.write(&panel)? {
             println!("pictures: {}", panel.display());
         }
+        let json = self.json();
         if self.several {
-            self.draw()?;
+            let wrong = |error| Error::file(out.join("summary.json"), error);
+            self.draw(&serde_json::from_value(json.clone()).map_err(wrong)?)?;
         }
         if let Some(Transfer { by, rows }) = &self.transfer {
             println!(
@@ -308,38 +312,18 @@ impl<'a> Report<'a> {
             }
         }
         let path = out.join("summary.json");
-        let text =
-            serde_json::to_string_pretty(&self.json()).map_err(|error| Error::file(&path, error))?;
+        let text = serde_json::to_string_pretty(&json).map_err(|error| Error::file(&path, error))?;
         write_atomically(&path, |file| writeln!(file, "{text}"))?;
         println!("summary: {}", path.display());
-        Ok(())
+        page::write(out)
     }
 
-    fn draw(&self) -> Result<()> {
-        let title = match (self.victim.segments(), self.turned) {
-            (false, _) => "Pictures that resist",
-            (true, true) => "Pixels that follow the wish",
-            (true, false) => "Mean IoU",
-        };
-        let panel = |title: &str, points: fn(&Curves) -> &Points| {
-            let some = self.curves.iter().filter(|curves| !points(curves).is_empty());
-            let curve = |curves: &Curves| Curve {
-                name: curves.method.name().into(),
-                points: points(curves).clone(),
-            };
-            Panel { title: title.into(), curves: some.map(curve).collect(), log: false }
-        };
-        let mut panels = vec![
-            panel(&format!("{title}, each ε alone"), |curves| &curves.own),
-            panel(&format!("{title}, best so far"), |curves| &curves.so_far),
-            panel("Mean average precision, each ε alone", |curves| &curves.score),
-        ];
-        panels.retain(|panel| !panel.curves.is_empty());
+    fn draw(&self, summary: &AttackSummary) -> Result<()> {
+        let panels = robustness_curves(summary);
         if panels.is_empty() {
             return Ok(());
         }
-        let x = if self.options.norm == Norm::Linf { "ε · 255" } else { "ε (L2)" };
-        for path in report::draw(&panels, x, &self.options.out)? {
+        for path in report::draw(&panels, summary.axis(), &self.options.out)? {
             println!("curves: {}", path.display());
         }
         Ok(())
@@ -356,7 +340,12 @@ impl<'a> Report<'a> {
         };
         let curve = |curves: &Curves| {
             let name = curves.method.name();
-            json!({ "method": name, "points": curves.own, "so_far": curves.so_far })
+            json!({
+                "method": name,
+                "points": curves.own,
+                "so_far": curves.so_far,
+                "score": curves.score,
+            })
         };
         let transfer = self.transfer.as_ref().map(|Transfer { by, rows }| {
             let row = |(name, values): &(String, Vec<Option<f64>>)| {
@@ -369,7 +358,22 @@ impl<'a> Report<'a> {
             };
             rows.iter().map(row).collect::<Vec<_>>()
         });
+        let o = self.options;
         json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "task": if self.victim.segments() { "segment" } else { "classify" },
+            "settings": {
+                "steps": o.steps,
+                "step": o.step.map(|step| step.0),
+                "restarts": o.restarts,
+                "queries": o.queries,
+                "images at most": o.images,
+                "batch size": o.batch_size,
+                "seed": o.seed,
+                "norm": o.norm.to_string(),
+                "target": o.target,
+                "from": o.from,
+            },
             "victim": self.victim.name,
             "side": self.victim.trained.config.network.size,
             "norm": self.options.norm.to_string(),

@@ -101,15 +101,22 @@ pub(crate) fn jpeg_holds(height: usize, width: usize) -> Result<(), String> {
 /// Writes an image as a JPEG, whole or not at all; every pixel keeps its colour (4:4:4).
 pub fn write_jpeg(path: impl AsRef<Path>, image: &Image) -> Result<()> {
     let path = path.as_ref();
+    let bytes = encode_jpeg(image, JPEG_QUALITY).map_err(|message| Error::file(path, message))?;
+    write_atomically(path, |file| file.write_all(&bytes))
+}
+
+/// The bytes of a JPEG in which every pixel keeps its colour (4:4:4), of a quality of 1 to 100; says why
+/// where an image is none that a JPEG holds.
+pub(crate) fn encode_jpeg(image: &Image, quality: u8) -> Result<Vec<u8>, String> {
     let Image { height, width, .. } = *image;
-    jpeg_holds(height, width).map_err(|message| Error::file(path, message))?;
+    jpeg_holds(height, width)?;
     let mut bytes = Vec::new();
-    let mut encoder = jpeg_encoder::Encoder::new(&mut bytes, JPEG_QUALITY);
+    let mut encoder = jpeg_encoder::Encoder::new(&mut bytes, quality);
     encoder.set_sampling_factor(jpeg_encoder::SamplingFactor::F_1_1);
     encoder
         .encode(&image.rgb, width as u16, height as u16, jpeg_encoder::ColorType::Rgb)
-        .map_err(|error| Error::file(path, error))?;
-    write_atomically(path, |file| file.write_all(&bytes))
+        .map_err(|error| error.to_string())?;
+    Ok(bytes)
 }
 
 /// Writes an image as a PNG, whole or not at all.

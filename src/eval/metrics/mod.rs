@@ -2,22 +2,27 @@
 //!
 //! A table is a flat slice, row-major, with its number of columns (classes). [`labels`] are Keras'
 //! accuracies and the Hamming loss, [`ranking`] is PASCAL VOC's average precision, [`overlap`] is
-//! the Dice coefficient and the confusion matrix of masks, [`uncertainty`] says how much of a
-//! score is chance.
+//! the Dice coefficient and the confusion matrix of masks, [`calibration`] whether confidences are
+//! probabilities, [`uncertainty`] says how much of a score is chance.
 
+pub mod calibration;
 mod cuda;
 pub mod labels;
 pub mod overlap;
 pub mod ranking;
 pub mod uncertainty;
 
+pub use calibration::{Calibration, CalibrationBin};
 pub use cuda::accuracy;
 pub(crate) use labels::count_right;
 pub use labels::{
     arg_max, binary_accuracy, categorical_accuracy, hamming_loss, sparse_categorical_accuracy,
 };
 pub use overlap::{Confusion, dice, dice_of_classes};
-pub use ranking::{Interpolation, average_precision, average_precisions, mean_average_precision};
+pub use ranking::{
+    Interpolation, PrecisionRecall, average_precision, average_precisions, mean_average_precision,
+    precision_recall_curve,
+};
 pub use uncertainty::{Control, Interval, bootstrap, permutation_control};
 
 use crate::error::{Error, Result};

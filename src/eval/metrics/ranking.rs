@@ -28,29 +28,13 @@ pub fn average_precision(
     scores: &[f32],
     interpolation: Interpolation,
 ) -> Result<Option<f64>> {
-    same_length("average_precision", truth, scores)?;
-    if let Some(row) = scores.iter().position(|score| score.is_nan()) {
-        return Err(Error::argument(
-            "average_precision",
-            format!("the score of row {row} is not a number"),
-        ));
-    }
+    let ranked = ranked("average_precision", truth, scores)?;
     let positives = truth.iter().filter(|&&y| y != 0.0).count();
     if positives == 0 {
         return Ok(None);
     }
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    // Not `total_cmp`: 0 and -0 are the same score.
-    order.sort_by(|&a, &b| scores[b].partial_cmp(&scores[a]).unwrap_or(std::cmp::Ordering::Equal));
-
-    // The curve: positives found, and precision, after each group of equal scores.
-    let mut curve: Vec<(usize, f64)> = Vec::new();
-    let (mut found, mut seen) = (0, 0);
-    for group in order.chunk_by(|&a, &b| scores[a] == scores[b]) {
-        found += group.iter().filter(|&&i| truth[i] != 0.0).count();
-        seen += group.len();
-        curve.push((found, found as f64 / seen as f64));
-    }
+    let mut curve: Vec<(usize, f64)> =
+        ranked.iter().map(|group| (group.found, group.found as f64 / group.seen as f64)).collect();
     let mut best = 0.0f64;
     for (_, precision) in curve.iter_mut().rev() {
         best = best.max(*precision);
@@ -72,6 +56,55 @@ pub fn average_precision(
             (0..=10).map(|point| at(point).map_or(0.0, |&(_, precision)| precision)).sum::<f64>() / 11.0
         }
     }))
+}
+
+/// A point of a precision–recall curve: what would be found with this threshold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PrecisionRecall {
+    /// Positive is said of scores from this on.
+    pub threshold: f32,
+    /// The share of those that are positive of those that were said to be.
+    pub precision: f64,
+    /// The share of the positives that was found.
+    pub recall: f64,
+}
+
+/// The precision–recall curve, from the highest threshold down: one point a score that occurs, as in
+/// scikit-learn's `precision_recall_curve`. Empty without positives. Errors as in [`average_precision`].
+pub fn precision_recall_curve(truth: &[f32], scores: &[f32]) -> Result<Vec<PrecisionRecall>> {
+    let ranked = ranked("precision_recall_curve", truth, scores)?;
+    let positives = ranked.last().map_or(0, |all| all.found);
+    let point = |group: &Ranked| PrecisionRecall {
+        threshold: group.score,
+        precision: group.found as f64 / group.seen as f64,
+        recall: group.found as f64 / positives as f64,
+    };
+    Ok(if positives == 0 { Vec::new() } else { ranked.iter().map(point).collect() })
+}
+
+/// Down to the images of one score: how many were seen, and how many positives were among them.
+struct Ranked {
+    score: f32,
+    seen: usize,
+    found: usize,
+}
+
+fn ranked(op: &'static str, truth: &[f32], scores: &[f32]) -> Result<Vec<Ranked>> {
+    same_length(op, truth, scores)?;
+    if let Some(row) = scores.iter().position(|score| score.is_nan()) {
+        return Err(Error::argument(op, format!("the score of row {row} is not a number")));
+    }
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    // Not `total_cmp`: 0 and -0 are the same score.
+    order.sort_by(|&a, &b| scores[b].partial_cmp(&scores[a]).unwrap_or(std::cmp::Ordering::Equal));
+    let (mut found, mut seen) = (0, 0);
+    let groups = order.chunk_by(|&a, &b| scores[a] == scores[b]);
+    let sum = groups.map(|group| {
+        found += group.iter().filter(|&&i| truth[i] != 0.0).count();
+        seen += group.len();
+        Ranked { score: scores[group[0]], seen, found }
+    });
+    Ok(sum.collect())
 }
 
 /// Average precision of every column of [images, columns]; errors as in [`average_precision`].
@@ -108,6 +141,18 @@ pub fn mean_average_precision(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_precision_recall_curve_has_a_point_a_score_and_ends_with_all_found() {
+        // Worked out by hand: 1 of 1, then 2 of 4 (two share a score), then all 3 of 5.
+        let (truth, scores) = ([1.0, 0.0, 1.0, 0.0, 1.0], [0.9, 0.5, 0.5, 0.5, 0.1]);
+        let curve = precision_recall_curve(&truth, &scores).unwrap();
+        let points: Vec<_> = curve.iter().map(|p| (p.threshold, p.precision, p.recall)).collect();
+        let third = 1.0 / 3.0;
+        assert_eq!(points, [(0.9, 1.0, third), (0.5, 0.5, 2.0 * third), (0.1, 0.6, 1.0)]);
+        assert!(precision_recall_curve(&[0.0, 0.0], &[0.1, 0.2]).unwrap().is_empty());
+        assert!(precision_recall_curve(&[1.0], &[f32::NAN]).is_err());
+    }
     use Interpolation::*;
 
     fn ap(truth: &[u8], scores: &[f32], interpolation: Interpolation) -> f64 {

@@ -1,0 +1,38 @@
+//! The book's drawings. What they show is computed: by tensors, by the tape, by the geometry that kernels
+//! go by, by a network's plan.
+//!
+//!     cargo run --release --example drawings
+
+mod arithmetic;
+mod convolution;
+mod networks;
+mod roofline;
+mod svg;
+
+use atrous::prelude::*;
+use std::{fs, path::Path};
+
+fn main() -> Result<()> {
+    let all = [
+        ("tensor", convolution::tensor()?),
+        ("tape", arithmetic::tape()?),
+        ("convolution", convolution::window()?),
+        ("im2col", convolution::im2col()?),
+        ("implicit-gemm", arithmetic::implicit_gemm()),
+        ("stride-phases", convolution::stride_phases()?),
+        ("dilation", convolution::dilation()?),
+        ("roofline", roofline::roofline()?),
+        ("winograd", arithmetic::winograd()),
+        ("fusion", networks::fusion()?),
+    ];
+    for (name, drawing) in all {
+        let path = Path::new("docs/images").join(name).with_extension("svg");
+        let as_it_was = fs::read_to_string(&path).is_ok_and(|there| there == drawing);
+        if !as_it_was {
+            fs::write(&path, drawing).map_err(|error| Error::file(&path, error))?;
+        }
+        let said = if as_it_was { "as it was" } else { "drawn" };
+        println!("{}: {said}", path.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,187 @@
+//! A classifier's evaluation: several classes may be in an image.
+
+use super::{ClassScores, Evaluation, PrecisionRecallPoints, Sample};
+use crate::data::{CLASSES, Dataset, Labels, known_labels};
+use crate::error::Result;
+use crate::eval::metrics::{
+    Calibration, Interpolation, average_precisions, dice, precision_recall_curve,
+};
+use crate::predict::Predictions;
+
+const N: usize = CLASSES.len();
+/// Bins of the reliability diagram.
+pub(super) const BINS: usize = 10;
+/// Points of a curve at most: more than a plot has pixels for.
+const POINTS: usize = 100;
+
+impl Evaluation {
+    /// Scores a classifier's predictions of these samples. An error where one of them has no labels.
+    pub fn of_labels(
+        predictions: &Predictions,
+        dataset: &dyn Dataset,
+        indices: &[usize],
+    ) -> Result<Self> {
+        let labels = known_labels(dataset, indices)?;
+        let said = said(predictions)?;
+        let truth: Vec<f32> = labels.iter().flat_map(|row| row.map(|set| set as u8 as f32)).collect();
+        let scores = &predictions.probabilities[..];
+        let mut evaluation = Evaluation {
+            task: "classify".into(),
+            images: indices.len(),
+            classes: classes(&labels, &said, &truth, predictions)?,
+            confusion: co_occurrence(&labels, &said),
+            precision_recall: curves(&truth, scores)?,
+            ..Evaluation::default()
+        };
+        let mut calibration = Calibration::new(BINS);
+        for (&p, &y) in scores.iter().zip(&truth) {
+            calibration.add(p, y != 0.0)?;
+        }
+        evaluation.calibrate(&calibration);
+        for (i, (row, said)) in labels.iter().zip(&said).enumerate() {
+            let id = dataset.id(indices[i]);
+            evaluation.samples.push(sample(id, row, said, &scores[i * N..(i + 1) * N])?);
+        }
+        evaluation.scores = evaluation.label_scores();
+        Ok(evaluation)
+    }
+
+    fn label_scores(&self) -> Vec<(String, f64)> {
+        let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len().max(1) as f64;
+        let of_classes = |of: fn(&ClassScores) -> Option<f64>| -> Vec<f64> {
+            self.classes.iter().filter(|class| class.support > 0).filter_map(of).collect()
+        };
+        let exact = self.samples.iter().filter(|s| s.truth == s.predicted).count();
+        [
+            ("mean average precision", mean(of_classes(|class| class.average_precision))),
+            ("Dice, mean over images", mean(self.samples.iter().map(|sample| sample.score).collect())),
+            ("F1, mean over classes", mean(of_classes(ClassScores::f1))),
+            ("all labels right", exact as f64 / self.samples.len().max(1) as f64),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+}
+
+/// What the thresholds make of the probabilities.
+fn said(predictions: &Predictions) -> Result<Vec<Labels>> {
+    let rows = predictions.probabilities.chunks_exact(N);
+    let labels = |row| {
+        let labels = predictions.thresholds.apply(row)?;
+        Ok(std::array::from_fn(|class| labels[class] == 1))
+    };
+    rows.map(labels).collect()
+}
+
+fn classes(
+    labels: &[Labels],
+    said: &[Labels],
+    truth: &[f32],
+    predictions: &Predictions,
+) -> Result<Vec<ClassScores>> {
+    let scores = &predictions.probabilities;
+    let precisions = average_precisions(truth, scores, N, Interpolation::default())?;
+    let count = |c: usize, y: bool, p: bool| {
+        labels.iter().zip(said).filter(|(row, said)| row[c] == y && said[c] == p).count() as u64
+    };
+    let of_class = |c: usize| ClassScores {
+        name: CLASSES[c].into(),
+        support: labels.iter().filter(|row| row[c]).count() as u64,
+        true_positives: count(c, true, true),
+        false_positives: count(c, false, true),
+        false_negatives: count(c, true, false),
+        threshold: Some(predictions.thresholds.per_class[c]),
+        average_precision: precisions[c],
+        iou: None,
+    };
+    Ok((0..N).map(of_class).collect())
+}
+
+/// Of the images with class i (rows) those in which class j was predicted.
+fn co_occurrence(labels: &[Labels], said: &[Labels]) -> Vec<Vec<u64>> {
+    let mut counts = vec![vec![0; N]; N];
+    for (row, said) in labels.iter().zip(said) {
+        for i in (0..N).filter(|&i| row[i]) {
+            (0..N).filter(|&j| said[j]).for_each(|j| counts[i][j] += 1);
+        }
+    }
+    counts
+}
+
+fn curves(truth: &[f32], scores: &[f32]) -> Result<Vec<PrecisionRecallPoints>> {
+    let column = |table: &[f32], c: usize| table.iter().skip(c).step_by(N).copied().collect::<Vec<_>>();
+    let curve = |name: &str, truth: &[f32], scores: &[f32]| {
+        let points = precision_recall_curve(truth, scores)?;
+        let points: Vec<(f64, f64)> = points.iter().map(|p| (p.recall, p.precision)).collect();
+        Ok(PrecisionRecallPoints { name: name.into(), points: thinned(&points) })
+    };
+    let all = curve("all classes", truth, scores);
+    let each = (0..N).map(|c| curve(CLASSES[c], &column(truth, c), &column(scores, c)));
+    std::iter::once(all).chain(each).collect()
+}
+
+/// At most [`POINTS`] of them, the first and the last among them.
+fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    if points.len() <= POINTS {
+        return points.to_vec();
+    }
+    let last = points.len() - 1;
+    (0..POINTS).map(|i| points[i * last / (POINTS - 1)]).collect()
+}
+
+fn sample(id: String, truth: &Labels, said: &Labels, probabilities: &[f32]) -> Result<Sample> {
+    let bits = |labels: &Labels| labels.map(|set| set as u8);
+    let names = |labels: &Labels| (0..N).filter(|&c| labels[c]).map(|c| CLASSES[c].into()).collect();
+    // As Keras: a probability of exactly 0 is no infinite loss.
+    let loss = |(&p, &y): (&f32, &bool)| {
+        let p = (p as f64).clamp(1e-7, 1.0 - 1e-7);
+        -(if y { p } else { 1.0 - p }).ln()
+    };
+    Ok(Sample {
+        id,
+        score: dice(&bits(truth), &bits(said))?,
+        loss: Some(probabilities.iter().zip(truth).map(loss).sum::<f64>() / N as f64),
+        truth: names(truth),
+        predicted: names(said),
+        probabilities: probabilities.to_vec(),
+        pixel_accuracy: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thinned_curve_keeps_its_ends() {
+        let points: Vec<(f64, f64)> = (0..1234).map(|i| (i as f64, 0.0)).collect();
+        let few = thinned(&points);
+        assert_eq!((few.len(), few[0], few[99]), (100, points[0], points[1233]));
+        assert!(few.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        assert_eq!(thinned(&points[..7]), points[..7]);
+    }
+
+    #[test]
+    fn a_row_of_co_occurrences_counts_what_was_said_of_the_images_with_its_class() {
+        let labels = |classes: &[usize]| -> Labels { std::array::from_fn(|c| classes.contains(&c)) };
+        let counts = co_occurrence(
+            &[labels(&[0]), labels(&[0, 1]), labels(&[2])],
+            &[labels(&[0]), labels(&[1]), labels(&[0, 2])],
+        );
+        assert_eq!((&counts[0][..3], &counts[1][..3]), (&[1, 1, 0][..], &[0, 1, 0][..]));
+        assert_eq!(counts[2][..3], [1, 0, 1]);
+    }
+
+    #[test]
+    fn a_sample_that_is_half_right_scores_half() {
+        let labels = |classes: &[usize]| -> Labels { std::array::from_fn(|c| classes.contains(&c)) };
+        let mut probabilities = [0.0; N];
+        (probabilities[0], probabilities[1]) = (0.5, 0.5);
+        let sample = sample("a".into(), &labels(&[0, 2]), &labels(&[0, 1]), &probabilities).unwrap();
+        assert_eq!(sample.score, 0.5);
+        assert_eq!(sample.truth, [CLASSES[0], CLASSES[2]]);
+        // Two coins, and one certainty that is wrong: (2 ln 2 + 7 ln 10) / 20.
+        let expected = (2.0 * 2f64.ln() + 7.0 * 10f64.ln()) / 20.0;
+        assert!((sample.loss.unwrap() - expected).abs() < 1e-5, "{:?}", sample.loss);
+    }
+}
