@@ -43,9 +43,10 @@ The data is a folder in the competition's layout (train/train_set.csv) or in VOC
 It leaves in the output folder: checkpoint.safetensors (the last epoch), best.safetensors
 (the one with the best validation), history.csv, history.json, curves.svg, curves.png,
 panel.png (validation pictures with their truth and the best epoch's word), run.json (how it was
-trained), events.jsonl (what happened when, for `atrous watch`), evaluation.json (what the best epoch's predictions are worth, by class and by picture),
-report.html (all of it, in one page; its plots in plots/, its pictures in examples/), and of a
-classifier thresholds.json (over which probability a class is predicted).
+trained), events.jsonl (what happened when, for `atrous watch`), evaluation.json (what the best epoch's
+predictions are worth, by class and by picture), report.html (all of it, in one page; its plots in
+plots/, its pictures in examples/), and of a classifier thresholds.json (over which probability a class
+is predicted).
 Ctrl-C saves and stops; --resume goes on from there, to the same bits.")]
 pub struct Command {
     /// Folder with the pictures
