@@ -120,6 +120,8 @@ pub mod eval;
 pub mod explain;
 pub mod files;
 pub mod ladder;
+#[cfg(feature = "live")]
+pub mod live;
 pub mod losses;
 pub mod models;
 pub mod nn;

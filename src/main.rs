@@ -4,12 +4,14 @@
 mod cli;
 
 use atrous::Error;
+use atrous::live::LogEvent;
 use atrous::pool::OutOfMemory;
 use clap::Parser;
 use cli::{Cli, output, signals};
 use std::panic;
 use std::process::ExitCode;
 use std::sync::OnceLock;
+use std::time::Instant;
 
 /// What was asked for when there was no more memory.
 static NO_MEMORY: OnceLock<OutOfMemory> = OnceLock::new();
@@ -33,10 +35,15 @@ fn main() -> ExitCode {
 
 /// Runs the command and tells of its error; the exit code.
 fn done(cli: Cli) -> u8 {
+    let began = Instant::now();
     match cli::run(cli) {
-        Ok(()) => 0,
+        Ok(()) => {
+            output::event(LogEvent::Done { seconds: began.elapsed().as_secs_f64() });
+            0
+        }
         Err(Error::Interrupted(message)) => {
             output::tell(&message);
+            output::event(LogEvent::Interrupted { message });
             // 128 + SIGINT, as shells report it.
             130
         }
@@ -46,6 +53,7 @@ fn done(cli: Cli) -> u8 {
 
 fn told(error: &Error) -> u8 {
     output::tell(&format!("error: {error}"));
+    output::event(LogEvent::Error { message: error.to_string() });
     1
 }
 
@@ -62,8 +70,11 @@ fn tell_of_memory_as_of_other_errors() {
 fn panicked() -> u8 {
     if let Some(asked) = NO_MEMORY.get() {
         output::tell(&format!("error: {asked}"));
+        output::event(LogEvent::Error { message: asked.to_string() });
         return 1;
     }
-    output::tell(&"this is a mistake in atrous: please report it, with the command and the lines above");
+    let message = "this is a mistake in atrous: please report it, with the command and the lines above";
+    output::tell(&message);
+    output::event(LogEvent::Error { message: message.into() });
     101
 }

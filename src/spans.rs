@@ -186,7 +186,7 @@ mod tests {
             step(0, || node(7));
             step(1, || node(8));
             node(9);
-            [9, 8, 7].map(|id| backward(id, "op", || ()));
+            [9, 8, 7].into_iter().for_each(|id| backward(id, "op", || ()));
         });
         let what: Vec<What> = recorder.spans().iter().map(|span| span.what).collect();
         let back = |step| What::Backward { step, op: "op" };

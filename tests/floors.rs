@@ -38,6 +38,7 @@ const FLOORS: &[&str] = &[
     "attack",
     "report",
     "explain",
+    "live",
     "ladder",
     "bench",
     "profile",

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 const SIDE: usize = 16;
 /// Of the largest value of a map.
-const TOLERANCE: f64 = 1e-3;
+const TOLERANCE: f64 = 1e-5;
 
 struct Reference {
     json: Value,

@@ -384,7 +384,7 @@ fn a_disk_that_fills_up_while_training_keeps_the_last_checkpoint() {
     let train = ["train", "classify", "--data", data, "--out", out, "--size", "108", "--epochs", "1"];
     // The best epoch is written first; the checkpoint is still the one before the first step.
     refused(&mut atrous(&train), &["best.safetensors", "the disk is full"]);
-    let left = ["checkpoint.safetensors", "history.csv", "history.json"];
+    let left = ["checkpoint.safetensors", "events.jsonl", "history.csv", "history.json"];
     assert_eq!(small.names(), left);
     let (trainer, _) = train::load(&small.0.path().join(left[0])).unwrap();
     assert_eq!(trainer.position.global_step, 0);

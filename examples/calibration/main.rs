@@ -1,7 +1,7 @@
 //! Whether a classifier's probabilities are shares: of everything it says with .3, is about a third true?
 //! Reads what `atrous predict` leaves and the truth of images that were made up.
 //!
-//!     cargo run --release --example calibration -- out/probabilities.csv out/shapes/test/truth.csv
+//!     cargo run --release --example calibration -- out/probabilities.csv out/shapes/test/truth.csv [SVG]
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -42,7 +42,7 @@ fn loss(all: &[Prediction], temperature: f64) -> f64 {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let paths: Vec<String> = std::env::args().skip(1).collect();
-    let [probabilities, truth] = &paths[..] else {
+    let [probabilities, truth, drawing @ ..] = &paths[..] else {
         return Err("expected two files: probabilities.csv and truth.csv".into());
     };
     let (probabilities, truth) = (table(probabilities)?, table(truth)?);
@@ -53,15 +53,46 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let edges = [0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0];
     println!("said          mean    true   of");
-    let mut error = 0.0;
+    let (mut error, mut points) = (0.0, Vec::new());
     for pair in edges.windows(2) {
         let Some((mean, share, n)) = bin(&all, pair[0], pair[1]) else { continue };
         println!("{:.2} to {:.2}  {mean:.3}   {share:.3}  {n:4}", pair[0], pair[1]);
+        points.push((mean, share, n));
         error += n as f64 * (mean - share).abs() / all.len() as f64;
     }
     println!("expected calibration error {error:.4}");
     let temperatures = (5..=60).map(|tenths| tenths as f64 / 10.0);
     let best = temperatures.min_by(|a, b| loss(&all, *a).total_cmp(&loss(&all, *b))).unwrap_or(1.0);
     println!("loss {:.4}, with temperature {best:.1} {:.4}", loss(&all, 1.0), loss(&all, best));
+    if let [path] = drawing {
+        std::fs::write(path, reliability(&points))?;
+    }
     Ok(())
+}
+
+/// A reliability diagram as SVG: what was said along the axis, what is true upwards; an area a number of
+/// predictions. On the diagonal they are the same.
+fn reliability(points: &[(f64, f64, usize)]) -> String {
+    let (side, edge) = (300.0, 50.0);
+    let at = |x: f64, y: f64| (edge + x * side, 20.0 + (1.0 - y) * side);
+    let text = |(x, y): (f64, f64), text: &str| {
+        format!("<text x=\"{x:.0}\" y=\"{y:.0}\" text-anchor=\"middle\" fill=\"#444\">{text}</text>\n")
+    };
+    let mut svg = String::from(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 380 380\" width=\"380\" \
+         font-family=\"sans-serif\" font-size=\"13\">\n<rect width=\"380\" height=\"380\" fill=\"#fff\"/>\n\
+         <path d=\"M50 20V320H350M50 320L350 20\" fill=\"none\" stroke=\"#bbb\"/>\n",
+    );
+    for &(said, share, n) in points {
+        let ((x, y), radius) = (at(said, share), (n as f64).sqrt() / 2.0);
+        svg += &format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius:.1}\" fill=\"#1f5fbfaa\"/>\n");
+    }
+    for tick in [0.0, 0.5, 1.0] {
+        let ((x, below), (left, y)) = (at(tick, -0.07), at(-0.07, tick - 0.015));
+        svg += &text((x, below), &tick.to_string());
+        svg += &text((left, y), &tick.to_string());
+    }
+    svg += &text(at(0.5, -0.14), "said");
+    svg += &text(at(0.22, 0.96), "share that is true");
+    svg + "</svg>\n"
 }

@@ -1,6 +1,7 @@
 //! `atrous demo`: the pipeline on pictures that it makes up.
 
 use super::data::make_with_progress;
+use super::live::LiveOptions;
 use super::options::TaskOptions;
 use super::predict::{PredictOptions, Task};
 use super::run::{ATTACKED, Pipeline};
@@ -35,6 +36,8 @@ pub struct Demo {
     /// Go on with a demo that was stopped
     #[arg(long)]
     resume: bool,
+    #[command(flatten)]
+    live: LiveOptions,
 }
 
 /// Chosen so that the demo, build included, stays under 8 minutes on two cores.
@@ -46,6 +49,8 @@ const SIDE: usize = 112;
 
 impl Demo {
     pub fn run(self) -> Result<()> {
+        self.live.log.apply();
+        self.live.check()?;
         for task in ["classify", "segment"] {
             refuse_to_overwrite(&self.out.join(task), self.resume)?;
         }
@@ -69,6 +74,7 @@ impl Demo {
             attack_images: ATTACKED,
             how: PredictOptions::default(),
             training,
+            live: self.live,
         }
         .run()
     }

@@ -2,6 +2,7 @@
 
 mod split;
 
+use super::live::LogOptions;
 use super::predict::{PredictOptions, Task, load, predictions, validation_panel};
 use super::progress::bar;
 use super::report as page;
@@ -58,6 +59,8 @@ pub struct Evaluate {
     out: Option<PathBuf>,
     #[command(flatten)]
     how: PredictOptions,
+    #[command(flatten)]
+    log: LogOptions,
 }
 
 /// What is written into the folder.
@@ -66,6 +69,7 @@ const PANEL: &str = "validation.png";
 
 impl Evaluate {
     pub fn run(self) -> Result<()> {
+        self.log.apply();
         self.how.check()?;
         let networks = load(&self.checkpoint, self.task)?;
         if let Some(out) = &self.out {

@@ -12,6 +12,7 @@ mod demo;
 mod doctor;
 mod evaluate;
 mod explain;
+mod live;
 mod options;
 mod predict;
 mod profile;
@@ -21,6 +22,7 @@ mod run;
 pub mod signals;
 mod summary;
 mod train;
+mod watch;
 mod weights;
 
 use atrous::backend::cpu::{simd, threads};
@@ -81,6 +83,8 @@ enum Command {
     /// Train a network
     #[command(subcommand)]
     Train(Train),
+    /// Show a run while it trains, from another terminal, or how it went
+    Watch(watch::Watch),
     /// Score trained networks on the pictures that were kept for validation
     Evaluate(evaluate::Evaluate),
     /// Predict a folder's test pictures with trained networks and write submission.csv
@@ -168,6 +172,7 @@ fn command(command: Command) -> Result<()> {
         Command::Run(command) => command.run(),
         Command::Train(Train::Classify(command)) => command.run(false),
         Command::Train(Train::Segment(command)) => command.run(true),
+        Command::Watch(command) => command.run(),
         Command::Evaluate(command) => command.run(),
         Command::Predict(command) => command.run(),
         Command::Attack(command) => command.run(),

@@ -8,6 +8,7 @@
 
 use atrous::error::printable;
 use atrous::files::explain;
+use atrous::live::{LogEvent, LogRecord};
 use atrous::{Error, Result};
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
@@ -38,11 +39,22 @@ static UNREAD: AtomicBool = AtomicBool::new(false);
 /// Standard output is for a file's rows alone.
 static FOR_ROWS: AtomicBool = AtomicBool::new(false);
 
+/// Standard output is for events, one object of JSON a line.
+static JSON: AtomicBool = AtomicBool::new(false);
+
 /// What standard output is called in messages.
 pub const STDOUT: &str = "standard output";
 
 pub fn to_stdout(message: String) {
     let message = shown(&message);
+    match is_json() {
+        true if message.trim().is_empty() => {}
+        true => event(LogEvent::Message { text: message.trim_end_matches('\n').to_owned() }),
+        false => line(message),
+    }
+}
+
+fn line(message: String) {
     match FOR_ROWS.load(Ordering::Relaxed) {
         true => to_stderr(format_args!("{message}")),
         false => printed(io::stdout().write_all(message.as_bytes())),
@@ -52,6 +64,28 @@ pub fn to_stdout(message: String) {
 pub fn to_stderr(message: fmt::Arguments) {
     // There is no other place to tell it.
     let _ = io::stderr().write_fmt(message);
+}
+
+/// From now on what is printed is an event, one object of JSON a line.
+pub fn log_json() {
+    JSON.store(true, Ordering::Relaxed);
+}
+
+/// Whether [`log_json`] was asked for.
+pub fn is_json() -> bool {
+    JSON.load(Ordering::Relaxed)
+}
+
+/// A line of JSON, if that was asked for.
+pub fn event(event: LogEvent) {
+    record(&LogRecord::now(event));
+}
+
+/// The same of an event that has its time already.
+pub fn record(record: &LogRecord) {
+    if is_json() {
+        line(record.line() + "\n");
+    }
 }
 
 /// An error on standard error.

@@ -1,5 +1,6 @@
 //! `atrous predict`
 
+use super::live::LogOptions;
 use super::progress::bar;
 use super::{device, output};
 use atrous::data::source::Source;
@@ -45,6 +46,8 @@ pub struct Predict {
     force: bool,
     #[command(flatten)]
     how: PredictOptions,
+    #[command(flatten)]
+    log: LogOptions,
 }
 
 /// What a command is to do.
@@ -122,6 +125,7 @@ impl PredictOptions {
 
 impl Predict {
     pub fn run(self) -> Result<()> {
+        self.log.apply();
         self.how.check()?;
         let networks = load(&self.checkpoint, self.task)?;
         let source = Source::open(&self.data)?;
@@ -297,6 +301,16 @@ pub fn validation_panel(
 ) -> Result<()> {
     let indices = &indices[..indices.len().min(PANEL)];
     let predictions = predictions(networks, dataset, indices, &PredictOptions::default())?;
+    write_panel(&panel_rows(networks, &predictions, dataset, indices)?, path)
+}
+
+/// A row a sample: its truth, and what was predicted.
+pub fn panel_rows(
+    networks: &Networks,
+    predictions: &Predictions,
+    dataset: &Arc<dyn Dataset>,
+    indices: &[usize],
+) -> Result<Vec<PanelRow>> {
     let row = |(i, &index): (usize, &usize)| {
         let prediction = predictions.get(i)?;
         Ok(PanelRow {
@@ -309,8 +323,7 @@ pub fn validation_panel(
             name: prediction.id,
         })
     };
-    let rows = indices.iter().enumerate().map(row).collect::<Result<Vec<_>>>()?;
-    write_panel(&rows, path)
+    indices.iter().enumerate().map(row).collect()
 }
 
 fn write_panel(rows: &[PanelRow], path: &Path) -> Result<()> {

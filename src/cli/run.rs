@@ -4,6 +4,7 @@ use super::attack;
 use super::data::{GALLERY, check_or_fail};
 use super::device;
 use super::evaluate::{Split, evaluate};
+use super::live::LiveOptions;
 use super::options::TaskOptions;
 use super::predict::{PredictOptions, Task, write_submission};
 use super::report as page;
@@ -48,6 +49,8 @@ pub struct Run {
     how: PredictOptions,
     #[command(flatten)]
     training: TaskOptions,
+    #[command(flatten)]
+    live: LiveOptions,
 }
 
 /// Validation pictures that a run attacks its networks on: seconds beside minutes of training.
@@ -55,7 +58,9 @@ pub const ATTACKED: usize = 32;
 
 impl Run {
     pub fn run(self) -> Result<()> {
+        self.live.log.apply();
         self.how.check()?;
+        self.live.check()?;
         check_or_fail(&self.data)?;
         let task = match self.task {
             Some(task) => task,
@@ -73,6 +78,7 @@ impl Run {
             attack_images: self.attack_images,
             how: self.how,
             training: self.training,
+            live: self.live,
         }
         .run()
     }
@@ -92,16 +98,19 @@ pub struct Pipeline<'a> {
     pub attack_images: usize,
     pub how: PredictOptions,
     pub training: TaskOptions,
+    pub live: LiveOptions,
 }
 
 impl Pipeline<'_> {
     fn job(&self, segments: bool) -> Result<Job> {
         Ok(Job {
             data: open(self.data, segments)?,
+            folder: self.data.to_owned(),
             out: self.out.join(if segments { "segment" } else { "classify" }),
             resume: self.resume,
             options: self.training.of(segments)?,
             segments,
+            live: self.live.of(segments),
         })
     }
 

@@ -1,6 +1,7 @@
 //! `atrous train classify` and `atrous train segment`
 
 use super::device;
+use super::live::{LiveOptions, LiveRun};
 use super::options::{Configured, TrainOptions};
 use super::predict::{PredictOptions, predictions, validation_panel};
 use super::progress::{self, bar, interruptible};
@@ -12,8 +13,10 @@ use atrous::data::source::{Source, Training};
 use atrous::data::usable::Usable;
 use atrous::data::voc_devkit::Task;
 use atrous::data::{Dataset, known_labels};
-use atrous::files::explain;
 use atrous::files::lock::FolderLock;
+use atrous::files::{check_writable, explain};
+use atrous::live::EVENTS;
+use atrous::live::events::{Position, Start};
 use atrous::nn::Model;
 use atrous::predict::thresholds::Gain;
 use atrous::predict::{self, Networks, THRESHOLD, Trained};
@@ -40,7 +43,7 @@ The data is a folder in the competition's layout (train/train_set.csv) or in VOC
 It leaves in the output folder: checkpoint.safetensors (the last epoch), best.safetensors
 (the one with the best validation), history.csv, history.json, curves.svg, curves.png,
 panel.png (validation pictures with their truth and the best epoch's word), run.json (how it was
-trained), evaluation.json (what the best epoch's predictions are worth, by class and by picture),
+trained), events.jsonl (what happened when, for `atrous watch`), evaluation.json (what the best epoch's predictions are worth, by class and by picture),
 report.html (all of it, in one page; its plots in plots/, its pictures in examples/), and of a
 classifier thresholds.json (over which probability a class is predicted).
 Ctrl-C saves and stops; --resume goes on from there, to the same bits.")]
@@ -56,13 +59,16 @@ pub struct Command {
     resume: bool,
     #[command(flatten)]
     training: Configured,
+    #[command(flatten)]
+    live: LiveOptions,
 }
 
 impl Command {
     pub fn run(self, segments: bool) -> Result<()> {
+        self.live.log.apply();
         let (out, resume, options) = (self.out, self.resume, self.training.read()?);
         let data = open(&self.data, segments)?;
-        Job { data, out, resume, options, segments }.run()
+        Job { data, folder: self.data, out, resume, options, segments, live: self.live }.run()
     }
 }
 
@@ -75,11 +81,15 @@ pub fn open(folder: &Path, segments: bool) -> Result<Training> {
 /// A training run in a folder.
 pub struct Job {
     pub data: Training,
+    /// Where the data are from.
+    pub folder: PathBuf,
     pub out: PathBuf,
     pub resume: bool,
     pub options: TrainOptions,
     /// Pixels, not pictures, are labelled.
     pub segments: bool,
+    /// Who watches.
+    pub live: LiveOptions,
 }
 
 /// The file a run is saved in.
@@ -150,6 +160,8 @@ impl Job {
         if !(1..=256).contains(&workers) {
             return Err(Error::argument("--workers", format!("expected 1 to 256, got {workers}")));
         }
+        self.live.check()?;
+        check_writable(self.out.join(EVENTS))?;
         let mut trainer = self.trainer(&path)?;
         trainer.to_device(device())?;
         let config = trainer.config.clone();
@@ -181,10 +193,12 @@ impl Job {
             println!("no picture is left to validate on: the last epoch counts as the best");
         }
         let pace = CheckpointPolicy { checkpoint: Some(path.clone()), every_steps, best };
-        let mut progress = progress::Training::new();
+        let start = self.start(&trainer, training.steps());
+        let mut live = LiveRun::begin(&self.live, &self.out, start, dataset, &config)?;
         let result = interruptible(|| {
-            trainer.fit(&training, Some(&validation), &pace, &mut |event| progress.show(event))
+            trainer.fit(&training, Some(&validation), &pace, &mut |event| live.show(&event))
         });
+        let live = live.end(&result);
         let history = trainer.history.write(&self.out);
         // A run that failed has its own error to tell; pictures of it would only fill the disk.
         let told = matches!(result, Ok(()) | Err(Error::Interrupted(_)));
@@ -203,12 +217,41 @@ impl Job {
         // Why the run ended goes before what could not be written of it.
         result?;
         history?;
+        live?;
         println!("checkpoint: {}{}", path.display(), progress::elapsed(began));
         drop(trainer);
         if let Some(best) = pace.best.filter(|best| best.is_file()) {
             self.look_back(Trained::load(&best)?.to_device(device())?)?;
         }
         page::write(&self.out)
+    }
+
+    /// What there is to say of the run before its next step.
+    fn start(&self, trainer: &Trainer, steps: usize) -> Start {
+        let (config, TrainState { epoch, step, global_step, .. }) = (&trainer.config, trainer.position);
+        let (parameters, trainable) = trainer.model.count_parameters();
+        let mut settings = serde_json::to_value(config).unwrap_or_default();
+        // Lists as long as the data.
+        for key in ["samples", "train_indices", "val_indices"] {
+            settings.as_object_mut().and_then(|settings| settings.remove(key));
+        }
+        Start {
+            version: env!("CARGO_PKG_VERSION").into(),
+            network: trainer.model.graph.name.clone(),
+            task: if self.segments { "segment" } else { "classify" }.into(),
+            device: arithmetic(),
+            data: self.folder.display().to_string(),
+            training_images: config.train_indices.len(),
+            validation_images: config.val_indices.len(),
+            parameters,
+            trainable,
+            epochs: config.epochs,
+            steps,
+            batch_size: config.batch_size,
+            seed: config.seed,
+            resumed: (global_step > 0).then_some(Position { epoch, step }),
+            settings,
+        }
     }
 
     /// What the best epoch's network says of the validation pictures: thresholds, and a panel.

@@ -22,15 +22,18 @@ pub const EPSILONS: [f32; 8] =
 pub struct AttackSweep {
     /// The most a value may change by, of L∞, of images from 0 to 1.
     pub epsilons: Vec<f32>,
-    /// PGD's steps, at least 1; 10 by default.
+    /// PGD's steps from each start, at least 1; 10 by default.
     pub steps: usize,
+    /// PGD's starts at random points, after the one from FGSM's image; 1 by default. 0: one start, from the
+    /// image as it is, in half the time.
+    pub restarts: usize,
     /// How many of the likeliest classes are told; 5 by default.
     pub top: usize,
 }
 
 impl Default for AttackSweep {
     fn default() -> Self {
-        AttackSweep { epsilons: EPSILONS.to_vec(), steps: 10, top: 5 }
+        AttackSweep { epsilons: EPSILONS.to_vec(), steps: 10, restarts: 1, top: 5 }
     }
 }
 
@@ -57,7 +60,7 @@ pub struct SweepStep {
 pub struct Swept {
     /// One step along the gradient's sign.
     pub fgsm: Vec<SweepStep>,
-    /// The best of many steps from FGSM's image and from a random one.
+    /// The best of many steps from all starts.
     pub pgd: Vec<SweepStep>,
 }
 
@@ -100,7 +103,8 @@ impl AttackSweep {
             ball.check_for(image.side())?;
             let fgsm = Iterative::one_step(ball, victim, image, objective)?;
             swept.fgsm.push(step(epsilon, fgsm.x)?);
-            let pgd = Iterative::pgd(ball, self.steps).perturb(victim, image, objective)?;
+            let pgd = Iterative { restarts: self.restarts, ..Iterative::pgd(ball, self.steps) };
+            let pgd = pgd.perturb(victim, image, objective)?;
             swept.pgd.push(step(epsilon, pgd.x)?);
         }
         Ok(swept)
@@ -257,7 +261,7 @@ mod tests {
     fn of_a_network_that_segments_the_mask_goes_away() {
         let model = Model::new(by_name("deeplabv3plus", 32, 21).unwrap(), 1);
         let network = Network::new(&model, Preprocess::Symmetric).unwrap();
-        let sweep = AttackSweep { epsilons: vec![0.0, 0.1], steps: 2, top: 3 };
+        let sweep = AttackSweep { epsilons: vec![0.0, 0.1], steps: 2, restarts: 0, top: 3 };
         let swept = sweep.attack(&network, &Images::whole(Tensor::rand([1, 32, 32, 3], 7))).unwrap();
         let [before, after] = [0, 1].map(|i| swept.pgd[i].mask.as_ref().unwrap());
         let changed = before.classes.iter().zip(&after.classes).filter(|(a, b)| a != b).count();

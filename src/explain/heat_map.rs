@@ -47,7 +47,8 @@ impl ColourMap {
             ColourMap::Inferno => INFERNO,
             ColourMap::Diverging => DIVERGING,
         };
-        let at = value.max(0.0).min(1.0) * (stops.len() - 1) as f64;
+        let value = if value.is_nan() { 0.0 } else { value.clamp(0.0, 1.0) };
+        let at = value * (stops.len() - 1) as f64;
         let low = (at as usize).min(stops.len() - 2);
         let between =
             |a: u8, b: u8| (a as f64 + (at - low as f64) * (b as f64 - a as f64)).round() as u8;

@@ -48,7 +48,7 @@ pub fn is_stream(path: impl AsRef<Path>) -> bool {
     special || of_system(fs::read_link(path)) || of_system(fs::canonicalize(folder_of(path)))
 }
 
-fn cannot_be_written(path: &Path, error: &io::Error) -> Error {
+pub(crate) fn cannot_be_written(path: &Path, error: &io::Error) -> Error {
     Error::file(path, format!("could not be written: {}", explain(error)))
 }
 

@@ -102,9 +102,25 @@ pub enum Event<'a> {
         loss: f64,
         /// Mean accuracy of the epoch so far, 0 to 1.
         accuracy: f64,
+        /// The rate of this step, the schedule's factor included.
+        learning_rate: f32,
+    },
+    /// The state was written. What the monitor answers is not looked at.
+    Saved {
+        /// The file.
+        path: &'a Path,
+        /// Whether it is the best epoch's, not the one to resume from.
+        best: bool,
+        /// Where the run stands in it.
+        position: TrainState,
     },
     /// An epoch was completed, scored and saved.
-    EpochEnds(&'a Epoch),
+    EpochEnds {
+        /// What it came to.
+        record: &'a Epoch,
+        /// The network as it is now, on the device that trains.
+        model: &'a Model,
+    },
     /// The validation has not become better for as long as the plan's patience.
     StopsEarly {
         /// The last epoch, counted from 1.
@@ -250,7 +266,7 @@ impl Trainer {
             let mut next = batches.next().transpose()?;
             while let Some(batch) = next {
                 if stop.is_break() {
-                    return self.interrupted(pace);
+                    return self.interrupted(pace, monitor);
                 }
                 let n = batch.indices.len();
                 self.rate_factor = factor(self.position.global_step);
@@ -274,13 +290,14 @@ impl Trainer {
                     samples: n,
                     loss: self.position.loss_sum / samples,
                     accuracy: self.position.accuracy_sum / samples,
+                    learning_rate: self.optimizer.learning_rate * self.rate_factor,
                 });
                 if pace.every_steps.is_some_and(|every| self.position.step.is_multiple_of(every)) {
-                    self.save(pace.checkpoint.as_deref())?;
+                    self.save(pace.checkpoint.as_deref(), false, monitor)?;
                 }
             }
             if stop.is_break() {
-                return self.interrupted(pace);
+                return self.interrupted(pace, monitor);
             }
             // The rate of the last step, also where a run is taken up after it.
             self.rate_factor = factor(self.position.global_step.saturating_sub(1));
@@ -289,11 +306,11 @@ impl Trainer {
             // the epoch's end, and whoever goes on from it writes both again. The other way round the
             // best would be lost.
             if improved {
-                self.save(pace.best.as_deref())?;
+                self.save(pace.best.as_deref(), true, monitor)?;
             }
-            self.save(pace.checkpoint.as_deref())?;
-            if monitor(Event::EpochEnds(&record)).is_break() {
-                return self.interrupted(pace);
+            self.save(pace.checkpoint.as_deref(), false, monitor)?;
+            if monitor(Event::EpochEnds { record: &record, model: &self.model }).is_break() {
+                return self.interrupted(pace, monitor);
             }
         }
         if self.position.stopped {
@@ -362,7 +379,7 @@ impl Trainer {
     }
 
     /// A state that cannot be trained on never replaces one that can.
-    fn save(&self, path: Option<&Path>) -> Result<()> {
+    fn save(&self, path: Option<&Path>, best: bool, monitor: &mut Monitor) -> Result<()> {
         let Some(path) = path else { return Ok(()) };
         match self.model.parameter_not_finite()? {
             Some((path, _)) => {
@@ -371,12 +388,16 @@ impl Trainer {
                     "after epoch {epoch}, step {step} `{path}` holds numbers that are not finite; {ADVICE}"
                 )))
             }
-            None => checkpoint::save(path, self),
+            None => {
+                checkpoint::save(path, self)?;
+                let _ = monitor(Event::Saved { path, best, position: self.position });
+                Ok(())
+            }
         }
     }
 
-    fn interrupted(&self, pace: &CheckpointPolicy) -> Result<()> {
-        self.save(pace.checkpoint.as_deref())?;
+    fn interrupted(&self, pace: &CheckpointPolicy, monitor: &mut Monitor) -> Result<()> {
+        self.save(pace.checkpoint.as_deref(), false, monitor)?;
         let TrainState { epoch, step, .. } = self.position;
         let at = format!("stopped after epoch {epoch}, step {step}");
         Err(Error::Interrupted(match &pace.checkpoint {

@@ -69,7 +69,10 @@ impl Call {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).envs(self.variables.iter().cloned()).current_dir(folder);
         let status = command.stdin(Stdio::null()).stdout(both()).stderr(both()).status();
-        let status = status.map_err(|error| format!("{}: {error}", self.program.display()))?;
+        let status = status.map_err(|error| {
+            let hint = "examples are made by `cargo build --release --examples`";
+            format!("{}: {error} ({hint})", self.program.display())
+        })?;
         let mut printed = Vec::new();
         File::open(&path).unwrap().read_to_end(&mut printed).unwrap();
         let printed = String::from_utf8_lossy(&printed).into_owned();

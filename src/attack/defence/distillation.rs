@@ -140,7 +140,9 @@ impl Distillation {
                 accuracy_sum += accuracy * n as f64;
                 samples += n as f64;
                 let (loss, accuracy) = (loss_sum / samples, accuracy_sum / samples);
-                stop = monitor(Event::Step { step: step + 1, samples: n, loss, accuracy });
+                let learning_rate = optimizer.learning_rate * factor;
+                stop =
+                    monitor(Event::Step { step: step + 1, samples: n, loss, accuracy, learning_rate });
             }
             if stop.is_break() {
                 return Err(stopped(epoch, steps));
@@ -156,7 +158,7 @@ impl Distillation {
                 val_miou: None,
                 val_dice: None,
             };
-            if monitor(Event::EpochEnds(&record)).is_break() {
+            if monitor(Event::EpochEnds { record: &record, model }).is_break() {
                 return Err(stopped(epoch + 1, 0));
             }
         }
@@ -264,8 +266,8 @@ mod tests {
         let config = config();
         let mut losses = Vec::new();
         let mut monitor = |event: Event| {
-            if let Event::EpochEnds(epoch) = event {
-                losses.push(epoch.loss);
+            if let Event::EpochEnds { record, .. } = event {
+                losses.push(record.loss);
             }
             Continue(())
         };

@@ -46,6 +46,11 @@ pub(crate) trait Driver: Send + Sync {
         Vec::new()
     }
 
+    /// Bytes of memory that are free, and all there are; None where nobody tells.
+    fn memory(&self) -> Option<[usize; 2]> {
+        None
+    }
+
     fn synchronize(&self) -> Result<()>;
 
     /// Can requests be captured?

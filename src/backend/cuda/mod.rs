@@ -236,6 +236,16 @@ impl Cuda {
     }
 }
 
+/// A device's memory in bytes, as its driver tells it: what all programs together use, and all there is.
+/// None for the CPU and the emulated device, and for one that nothing has run on yet.
+pub fn memory(device: Device) -> Option<[usize; 2]> {
+    let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let cuda = open.iter().find(|cuda| cuda.device == device)?;
+    let _capture_guard = cuda.capture_guard()?;
+    let [free, total] = cuda.driver.memory()?;
+    Some([total.saturating_sub(free), total])
+}
+
 /// With `ATROUS_CUDA_PROFILE=1`, a table of what the devices did so far: each kernel, how often it was
 /// launched, and its time by the device's own clock, the longest first. Nothing else runs beside a
 /// kernel then, and nothing is captured, so the sum is more than the time of a run without it.

@@ -235,6 +235,11 @@ impl Driver for RealDriver {
         profile.iter().map(|(&kernel, &(launches, seconds))| (kernel, launches, seconds)).collect()
     }
 
+    fn memory(&self) -> Option<[usize; 2]> {
+        self.enter().ok()?;
+        result::mem_get_info().ok().map(|(free, total)| [free, total])
+    }
+
     fn synchronize(&self) -> Result<()> {
         self.enter()?;
         // SAFETY: the stream is this driver's.

@@ -8,6 +8,7 @@ mod panel;
 mod subjects;
 mod transfer;
 
+use super::live::LogOptions;
 use super::progress::interruptible;
 use atrous::attack::{EpsBall, Norm};
 use atrous::data::CLASSES;
@@ -122,6 +123,8 @@ pub struct Attack {
     /// Folder for the results
     #[arg(long, value_name = "DIR", default_value = "out/attack")]
     out: PathBuf,
+    #[command(flatten)]
+    log: LogOptions,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -214,6 +217,7 @@ pub fn of_run(data: &Path, out: &Path, tasks: &[&str], images: usize) -> Result<
 
 impl Attack {
     pub fn run(mut self) -> Result<()> {
+        self.log.apply();
         match self.preset.as_deref() {
             None => {}
             Some("notebook") => {

@@ -11,7 +11,8 @@ use atrous::explain::page::{Analyses, Explanation, likeliest};
 use atrous::explain::pixel::Pixel;
 use atrous::explain::{Target, Trace};
 use atrous::files::{check_writable, explain, write_atomically};
-use atrous::nn::{Id, Model};
+use atrous::nn::{Id, Model, Purpose};
+use atrous::profile::{PassProfile, profile};
 use atrous::{Error, Result, Tensor};
 use clap::Args;
 use network::{Network, NetworkOptions};
@@ -46,6 +47,9 @@ pub struct Explain {
     /// Leave out what takes more passes than one: attributions, receptive fields, branches, the attack
     #[arg(long)]
     quick: bool,
+    /// Measure the times of each step of the plan in training, too: ten seconds more
+    #[arg(long)]
+    profile: bool,
     /// Folder for explain.html
     #[arg(long, value_name = "DIR", default_value = "explain")]
     out: PathBuf,
@@ -102,6 +106,7 @@ impl Explain {
             name: &name,
             classes: &network.classes,
             device: device(),
+            measured: if self.profile { measured(&network.model)? } else { Vec::new() },
             start,
             sections,
         };
@@ -116,6 +121,33 @@ fn prepared(network: &Network, image: &Image) -> Result<(Image, Tensor)> {
     let bytes = values.iter().map(|&v| v.round().clamp(0.0, 255.0) as u8).collect();
     network.preprocess.apply(&mut values);
     Ok((Image::new(size, size, bytes)?, Tensor::from_slice(&values, [1, size, size, 3])?))
+}
+
+/// By layer: how long the step of it takes, and how near that is to the roofline.
+fn measured(model: &Model) -> Result<Vec<Vec<(String, String)>>> {
+    let (profile, _) = profile(model, 1, Purpose::Training)?;
+    let pass = |name: &str, pass: &PassProfile| {
+        let percent =
+            pass.roofline_percent.map_or(String::new(), |p| format!(", {p:.0} % of the roofline"));
+        let intensity = pass.intensity.map_or(String::new(), |i| format!("; {i:.1} FLOP a byte"));
+        let moved = format!("{:.2} MB{intensity}", pass.bytes as f64 / 1e6);
+        [
+            (format!("{name} (step)"), format!("{:.3} ms{percent}", pass.time.median_ms)),
+            (format!("{name} moves"), moved),
+        ]
+    };
+    let of_layer = |name: &String| {
+        let step = profile.steps.iter().find(|step| step.layers.contains(name));
+        let step = step.into_iter();
+        let passes = step.flat_map(|step| {
+            let forward = pass("forward", &step.forward);
+            forward
+                .into_iter()
+                .chain(step.backward.iter().flat_map(|backward| pass("backward", backward)))
+        });
+        passes.collect()
+    };
+    Ok(model.graph.nodes().iter().map(|node| of_layer(&node.name)).collect())
 }
 
 fn write(path: &Path, html: &str, began: Instant) -> Result<()> {

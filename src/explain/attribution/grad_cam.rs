@@ -41,7 +41,7 @@ pub struct GradCam {
 pub struct GradCamMap {
     /// The layer it is of.
     pub layer: String,
-    /// α, [channels]: how much each channel speaks for the class where it is active.
+    /// α, `[channels]`: how much each channel speaks for the class where it is active.
     pub weights: Tensor,
     /// [h, w] of the layer, before the ReLU: below 0 is what speaks against the class.
     pub attributions: Tensor,

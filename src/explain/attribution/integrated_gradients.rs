@@ -118,9 +118,10 @@ impl IntegratedGradients {
         })
     }
 
-    /// [`attribute`](Self::attribute) with twice the steps, again and again, until the completeness gap is at
-    /// most this, 0.01 say; at most 16 times as many as set. A score that hardly changes between baseline and
-    /// image may need more: look at the gap of what comes.
+    /// [`attribute`](Self::attribute) with twice the steps, again and again, until the completeness gap is
+    /// at most this, 0.01 say; at most 16 times as many as set. Where attributions of either sign nearly
+    /// cancel, so that the score hardly changes between baseline and image, that may not be enough: look at
+    /// the gap of what comes.
     pub fn attribute_within(
         &self,
         gap: f64,

@@ -12,7 +12,7 @@
 //! - [`Occlusion`] (Zeiler and Fergus, 2014): how the logit falls when a window is covered, without
 //!   gradients. A pass for each window.
 //!
-//! A map that looks right may be the image's edges and no more. The [`sanity_check`] (Adebayo et al., 2018)
+//! A map that looks right may be the image's edges and no more. The [`sanity_check()`] (Adebayo et al., 2018)
 //! randomises the weights from the last layer to the first: a map that depends on them must change.
 
 mod grad_cam;
@@ -54,10 +54,10 @@ fn one_image(x: &Tensor) -> Result<[usize; 3]> {
     }
 }
 
-/// How many images run together: enough to use all cores in small layers, and no more than memory has room
-/// for, since a backward pass keeps all activations.
+/// How many images run together: more where one does not keep all cores busy, fewer where the activations of
+/// many, which a backward pass keeps, would only fill memory.
 fn batch_size(model: &Model) -> usize {
-    const ROOM: u64 = 512 << 20;
+    const ROOM: u64 = 128 << 20;
     const MOST: u64 = 16;
     (ROOM / model.graph.cost().activation_bytes.max(1)).clamp(1, MOST) as usize
 }

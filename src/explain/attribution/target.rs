@@ -38,10 +38,11 @@ impl Target {
         if pixels.len() != expected {
             return Err(Error::shape("target", format!("{expected} pixels"), pixels.len()));
         }
-        if !pixels.contains(&true) {
-            return Err(Error::argument("target", "expected at least one pixel to explain, got none"));
+        let target = Self::weighted(pixels, class, classes)?;
+        match pixels.contains(&true) {
+            true => Ok(target),
+            false => Err(Error::argument("target", "expected at least one pixel to explain, got none")),
         }
-        Self::weighted(pixels, class, classes)
     }
 
     /// The class in the pixels that the network says are of it, in this image [1, H, W, C]; of a classifier,

@@ -28,7 +28,7 @@ const MAPS: &str = include_str!("maps.html");
 const ATTACK: &str = include_str!("attack.html");
 
 /// FLOPs that one analysis may take, all its passes together.
-const FLOPS: u64 = 60_000_000_000;
+const FLOPS: u64 = 40_000_000_000;
 
 /// A section of a page: anchor, heading, body.
 pub type Section = (&'static str, String, Markup);
@@ -138,11 +138,11 @@ impl Analyses<'_> {
         let cam = GradCam::default().attribute(model, x, &target);
         if let Ok(cam) = &cam {
             let map = overlay(&cam.resized(h, w)?, ColourMap::Inferno, image, 0.65)?;
-            let note = format!("`{}`, its channels weighted by their mean gradient.", cam.layer);
+            let note = format!("{}, its channels weighted by their mean gradient.", cam.layer);
             figures.push(Figure::new(&map, "Grad-CAM", note)?);
         }
         let black = self.black()?;
-        let integrated = IntegratedGradients { steps: self.passes(3, 8, 50), ..black.clone().into() };
+        let integrated = IntegratedGradients { steps: self.passes(1, 8, 50), ..black.clone().into() };
         let shares = integrated.attribute(model, x, &target)?;
         let note = format!(
             "From black to the image in {} steps. They sum to {:.3}; the logit rises by {:.3}.",
@@ -152,7 +152,7 @@ impl Analyses<'_> {
         );
         let map = heat_map(&of_pixels(&shares.attributions)?, ColourMap::Diverging)?;
         figures.push(Figure::new(&map, "Integrated gradients", note)?);
-        let smooth = SmoothGrad { samples: self.passes(3, 6, 24), ..SmoothGrad::default() };
+        let smooth = SmoothGrad { samples: self.passes(3, 4, 24), ..SmoothGrad::default() };
         let map = heat_map(&of_pixels(&smooth.attribute(model, x, &target)?)?, ColourMap::Diverging)?;
         let note = format!("The mean gradient of {} copies with noise.", smooth.samples);
         figures.push(Figure::new(&map, "SmoothGrad", note)?);
@@ -178,7 +178,7 @@ impl Analyses<'_> {
 
     fn occlusion(&self, black: &Tensor, [h, w]: [usize; 2]) -> Occlusion {
         // A grid of n × n windows, each twice as wide as the way to the next.
-        let n = (self.passes(1, 36, 196) as f64).sqrt() as usize;
+        let n = (self.passes(1, 25, 196) as f64).sqrt() as usize;
         let stride = [h.div_ceil(n).max(1), w.div_ceil(n).max(1)];
         let fill = black.to_vec_f64()[..3].iter().map(|&v| v as f32).collect();
         Occlusion { window: [2 * stride[0], 2 * stride[1]], stride, fill }
@@ -232,7 +232,7 @@ impl Analyses<'_> {
             .nodes()
             .iter()
             .filter(|node| matches!(node.layer, Layer::Conv2D(_) | Layer::DepthwiseConv2D(_)))
-            .filter(|node| node.output_shape.len() == 3)
+            .filter(|node| matches!(node.output_shape[..], [h, w, _] if h * w > 1))
             .collect();
         let last = convolutions.len().saturating_sub(1);
         let mut chosen: Vec<usize> = [0, last / 4, last / 2, last * 3 / 4, last].into();
@@ -271,7 +271,7 @@ impl Analyses<'_> {
             let touching = taps(&self.trace.model.graph, &one.branch.convolution)?;
             let note =
                 format!("{:.0} % of all taps of all pixels touch data.", touching.share() * 100.0);
-            let title = format!("{name} (`{}`)", one.branch.convolution);
+            let title = format!("{name} ({})", one.branch.convolution);
             let uri = image_data_uri(&tap_image(&touching)?)?;
             reach.push(Figure { uri, title, note });
             let note = format!("{:.1} % of the pixels are of another class.", one.changed * 100.0);
@@ -302,8 +302,8 @@ impl Analyses<'_> {
         let victim = Network::new(self.trace.model, self.preprocess)?;
         let bytes: Vec<f32> = self.image.rgb.iter().map(|&v| f32::from(v) / 255.0).collect();
         let images = Images::whole(Tensor::from_slice(&bytes, self.x.shape())?);
-        let epsilons = [0usize, 1, 2, 4, 8, 16];
-        let steps = (self.passes(3, 12, 60) / (2 * epsilons.len())).max(1);
+        let epsilons = [0usize, 2, 4, 8, 16];
+        let steps = self.passes(3, 8, 32) / 4;
         let sweep = AttackSweep {
             epsilons: epsilons.iter().map(|&epsilon| epsilon as f32 / 255.0).collect(),
             steps,

@@ -74,6 +74,7 @@ const concatenated = (layer, channel) => {
 };
 
 const termsOf = (layer, y, x, channel) => {
+  if (layer.kind === "InputLayer") return null;
   const input = layers[layer.inputs[0]],
     [, width, count] = input.sides;
   const place = layer.place.get(channel),
@@ -91,8 +92,6 @@ const termsOf = (layer, y, x, channel) => {
   const ownBias = bias ? part(bias)[place] : 0;
   const shown = layer.channels.length;
   switch (layer.kind) {
-    case "InputLayer":
-      return null;
     case "Conv2D": {
       const [kh, kw] = layer.windows.kernel,
         own = part(weights).subarray(place * kh * kw * count);

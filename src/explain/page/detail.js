@@ -119,7 +119,10 @@ const neighbours = (layer) => {
 
 const mapsHeading = (layer) => {
   const [shown, all] = [layer.channels.length, layer.sides[2]];
-  const chosen = "half of them what the next layer's shown channels are made of, half the most active";
+  const classes = layer.channels[0].why === "class";
+  const chosen = classes
+    ? "the likeliest classes"
+    : "half of them what the next layer's shown channels are made of, half the most active";
   const of = shown < all ? `${shown} of ${count(all)}: ${chosen}` : `all ${shown}`;
   const button = (map, name) =>
     `<button type="button" data-map="${map}" aria-pressed="${state.map === map}">${name}</button>`;
@@ -139,7 +142,7 @@ const detail = (layer) => {
   return `<header><h3>${escape(layer.name)} <span class="soft">${layer.kind}</span></h3>
     ${neighbours(layer)}</header>
     ${facts(layer)}
-    <p class="note">Plan at inference: ${escape(layer.step ?? NO_STEP)}.</p>
+    <p class="note">Plan at inference: ${escape(layer.step?.[1] ?? NO_STEP)}.</p>
     ${mapsHeading(layer)}
     ${thumbnails(layer)}
     <div class="pixel">
@@ -156,6 +159,7 @@ const detail = (layer) => {
     ${histogram("gradients by activations", layer.gradients)}
     ${histogram("weights", layer.weights)}
     ${histogram("gradients by weights", layer.weight_gradients)}
+    ${memory(layer.step?.[0])}
     </div>`;
 };
 

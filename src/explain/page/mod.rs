@@ -18,7 +18,7 @@ use crate::data::{Image, Mask};
 use crate::device::Device;
 use crate::error::Result;
 use crate::nn::layers::Layer;
-use crate::nn::{Id, Node, PlanTable, Purpose};
+use crate::nn::{Id, Node, PassCost, PlanTable, Purpose};
 use crate::report::page::{Markup, Page, fill, image_data_uri};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use maps::{Sprite, filters, sprite};
@@ -57,6 +57,8 @@ pub struct Explanation<'a> {
     pub classes: &'a [String],
     /// For which the plan is shown.
     pub device: Device,
+    /// By layer: names and values of what was measured of it, shown among its facts; may be empty.
+    pub measured: Vec<Vec<(String, String)>>,
     /// The layer and channel that the page opens with; else the explained logit.
     pub start: Option<(Id, usize)>,
     /// Further sections, after the network: anchor, heading, body.
@@ -84,6 +86,8 @@ struct Data<'a> {
     target: Target<'a>,
     start: Option<[usize; 2]>,
     classes: &'a [String],
+    /// By step of the plan: bytes of outputs that are still to be read after it.
+    live_bytes: Vec<u64>,
     /// Of a classifier.
     logits: Vec<f32>,
     /// f32, little-endian, base64.
@@ -125,7 +129,9 @@ struct LayerData {
     maps: Option<Sprite>,
     gradient_maps: Option<Sprite>,
     filters: Option<Sprite>,
-    step: Option<String>,
+    /// In words, and its place among the steps.
+    step: Option<(usize, String)>,
+    measured: Vec<(String, String)>,
     numbers: Numbers,
 }
 
@@ -152,9 +158,9 @@ impl Explanation<'_> {
         let data = self.data()?;
         let title = format!("{}: what {} sees", self.name, graph.name);
         let subtitle = format!(
-            "{} layers, {} parameters, {:.2} GFLOP forward: every layer's numbers, forward and backward.",
+            "{} layers, {:.2} million parameters, {:.2} GFLOP forward. Every layer's numbers, forward and backward.",
             graph.nodes().len(),
-            graph.cost().parameters,
+            graph.cost().parameters as f64 / 1e6,
             graph.cost().flops as f64 / 1e9,
         );
         let mut page = Page::new(title)
@@ -203,7 +209,8 @@ impl Explanation<'_> {
                 output: &outputs[i],
                 statistics: &statistics[i],
             };
-            layer.data(&shown[i], &channels[i], &plan, numbers)
+            let measured = self.measured.get(i).cloned().unwrap_or_default();
+            Ok(LayerData { measured, ..layer.data(&shown[i], &channels[i], &plan, numbers)? })
         });
         Ok(Data {
             model: &trace.model.graph.name,
@@ -212,6 +219,7 @@ impl Explanation<'_> {
             target: self.target(),
             start: self.start.map(|(layer, channel)| [layer.0, channel]),
             classes: self.classes,
+            live_bytes: plan.steps.iter().map(|step| step.cost.live_bytes).collect(),
             logits: if trace.logits.shape().len() == 2 { values(&trace.logits) } else { Vec::new() },
             numbers: STANDARD.encode(numbers),
         })
@@ -334,6 +342,7 @@ impl Described<'_> {
             gradient_maps: gradient.as_ref().map(|gradient| map(gradient)).transpose()?.flatten(),
             filters: self.filters(input)?,
             step: step(plan, &node.name),
+            measured: Vec::new(),
             numbers,
         })
     }
@@ -359,8 +368,8 @@ impl Described<'_> {
     }
 }
 
-/// The step of the plan that computes a layer, in words.
-fn step(plan: &PlanTable, name: &str) -> Option<String> {
+/// The step of the plan that computes a layer: its place, and in words.
+fn step(plan: &PlanTable, name: &str) -> Option<(usize, String)> {
     let (number, step) =
         plan.steps.iter().enumerate().find(|(_, step)| step.layers.iter().any(|layer| layer == name))?;
     let mut words = format!("step {} of {}: {}", number + 1, plan.steps.len(), step.operator);
@@ -370,5 +379,10 @@ fn step(plan: &PlanTable, name: &str) -> Option<String> {
     for algorithm in &step.algorithms {
         words += &format!("; {} ({})", algorithm.algorithm, algorithm.reason);
     }
-    Some(words)
+    let PassCost { flops, bytes } = step.cost.forward;
+    words += &format!("; {:.2} MFLOP, {:.2} MB moved", flops as f64 / 1e6, bytes as f64 / 1e6);
+    if bytes > 0 {
+        words += &format!(", {:.1} FLOP a byte", flops as f64 / bytes as f64);
+    }
+    Some((number, words))
 }

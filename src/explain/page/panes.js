@@ -99,7 +99,8 @@ const explorer = () => {
     if (event.key === "Escape") search.blur();
   });
 
-  fit();
+  // Wide networks are not shrunk until nothing can be read.
+  zoomTo(Math.max(Math.min(1, (graph.clientWidth - 4) / full[0]), 0.8));
 };
 
 // The attack's slider shows the frame of its ε.

@@ -21,7 +21,7 @@ const productTable = (which, rows, names) => {
   const rest = others.reduce((sum, row) => sum + row.product, 0);
   const bar = (v) => {
     const width = ((50 * Math.abs(v)) / most).toFixed(1);
-    return `<span class="bar ${v < 0 ? "minus" : "plus"}" style="width:${width}%"></span>`;
+    return `<span class="amount ${v < 0 ? "minus" : "plus"}" style="width:${width}%"></span>`;
   };
   const number = (v) => `<td class="number">${text(v)}</td>`;
   const line = (row) =>

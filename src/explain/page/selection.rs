@@ -76,14 +76,11 @@ fn groups(graph: &Graph) -> Vec<usize> {
 /// Whether each output channel is made of the same channel of its inputs.
 fn keeps_channels(graph: &Graph, node: &Node) -> bool {
     match node.layer {
-        Layer::Input(_)
-        | Layer::Conv2D(_)
-        | Layer::Dense(_)
-        | Layer::Concatenate
-        | Layer::Reshape(_) => false,
-        Layer::Flatten => {
-            let [h, w, _] = sides(&graph.node(node.inputs[0]).output_shape);
-            h * w == 1
+        Layer::Input(_) | Layer::Conv2D(_) | Layer::Dense(_) | Layer::Concatenate => false,
+        // Of a single pixel the channels stay what they are.
+        Layer::Flatten | Layer::Reshape(_) => {
+            let pixels = |shape: &[usize]| sides(shape)[0] * sides(shape)[1];
+            pixels(&graph.node(node.inputs[0]).output_shape) == 1 && pixels(&node.output_shape) == 1
         }
         _ => true,
     }
@@ -98,7 +95,7 @@ fn choose(
     let graph = &trace.model.graph;
     let channels = statistics.len();
     let weights = members.iter().map(|&i| weights_a_channel(trace, i)).max().unwrap_or(1);
-    let room = (WEIGHTS / weights.max(1)).clamp(4, SHOWN);
+    let room = (WEIGHTS / weights.max(1)).clamp(1, SHOWN);
     if members.contains(&graph.output().0) {
         return likeliest(trace).into_iter().take(room).map(|class| (class, Why::Class)).collect();
     }

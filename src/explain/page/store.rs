@@ -15,7 +15,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of numbers in a page at most; as base64 they are four thirds of that.
-pub(super) const MOST_BYTES: usize = 3_700_000;
+pub(super) const MOST_BYTES: usize = 3_200_000;
 
 /// A part of the page's numbers: where it begins, and its length.
 pub(super) type Part = [usize; 2];
@@ -145,7 +145,7 @@ impl Planner<'_> {
                 let own = self.trace.sides(layer);
                 for &channel in &self.shown[layer.0] {
                     let from = Pixel::at(Pixel::new(y, x, channel).offset(own), sides);
-                    needs.add(input, Kind::Values, [from.y * sides[1] + from.x]);
+                    needs.add(input, Kind::WideValues, [from.y * sides[1] + from.x]);
                 }
             }
             _ => node.inputs.iter().for_each(|&input| needs.add(input, Kind::Values, [pixel])),
@@ -203,18 +203,18 @@ impl Planner<'_> {
         Windows::of(&node.layer, self.trace.sides(input), self.trace.sides(layer))
     }
 
-    /// The finest lattice of a layer whose numbers are at most so many bytes, or its middle alone.
-    fn lattice(&self, layer: Id, most: usize) -> Vec<usize> {
+    /// The lattices that there are for a layer, from fine to coarse, and the bytes that each takes.
+    fn lattices(&self, layer: Id) -> Vec<(Vec<usize>, usize)> {
         let [h, w, _] = self.trace.sides(layer);
         let whole = (h * w <= 784).then_some(h.max(w));
-        for n in whole.into_iter().chain([14, 10, 7, 5, 4, 3, 2]) {
+        let sizes =
+            whole.into_iter().chain([14, 10, 7, 5, 4, 3, 2, 1].into_iter().filter(|&n| n < h.max(w)));
+        let sized = sizes.map(|n| {
             let (pixels, mut needs) = (lattice(h, w, n), Needs::default());
             self.need(layer, &pixels, &mut needs);
-            if needs.bytes(self) <= most {
-                return pixels;
-            }
-        }
-        lattice(h, w, 1)
+            (pixels, needs.bytes(self))
+        });
+        sized.collect()
     }
 }
 
@@ -236,24 +236,31 @@ impl Store {
             }
         }
         let plan = Planner { trace, shown, readers };
-        // A layer's share of the page, until all fit.
-        let shares =
-            [400_000, 250_000, 160_000, 100_000, 70_000, 50_000, 35_000, 25_000, 16_000, 10_000, 0];
+        // A layer's share of the page: less and less until all fit.
+        let shares = std::iter::successors(Some(MOST_BYTES / 4), |share| Some(share * 4 / 5));
+        let shares = shares.take_while(|&share| share > 2000).chain([0]);
         let weights: usize = (0..nodes.len()).map(|i| 4 * parameters(&plan, Id(i))).sum();
-        let (mut lattices, mut needs) = (Vec::new(), Needs::default());
+        let all: Vec<_> = (0..nodes.len()).map(|i| plan.lattices(Id(i))).collect();
+        let (mut chosen, mut needs) = (Vec::new(), Needs::default());
         for share in shares {
-            (lattices, needs) = (Vec::new(), Needs::default());
-            for i in 0..nodes.len() {
-                let pixels = plan.lattice(Id(i), share);
-                plan.need(Id(i), &pixels, &mut needs);
-                lattices.push(pixels);
+            let fits = |of_layer: &&(Vec<usize>, usize)| of_layer.1 <= share;
+            let finest = |of_layer: &Vec<(Vec<usize>, usize)>| {
+                of_layer
+                    .iter()
+                    .find(fits)
+                    .or(of_layer.last())
+                    .map_or(vec![0], |(pixels, _)| pixels.clone())
+            };
+            (chosen, needs) = (all.iter().map(finest).collect::<Vec<_>>(), Needs::default());
+            for (i, pixels) in chosen.iter().enumerate() {
+                plan.need(Id(i), pixels, &mut needs);
             }
             if needs.bytes(&plan) + weights <= MOST_BYTES {
                 break;
             }
         }
         let mut numbers = Collected(Vec::new());
-        let layers = lattices.iter().enumerate();
+        let layers = chosen.iter().enumerate();
         let layers = layers.map(|(i, pixels)| numbers.layer(&plan, Id(i), pixels, &mut needs)).collect();
         Store { numbers: numbers.0, layers }
     }

@@ -197,7 +197,10 @@ pub fn receptive_fields(graph: &Graph) -> Result<Vec<ReceptiveField>> {
 /// alone. An error for a layer that is no feature map, and a pixel beyond it.
 pub fn pixel_field(graph: &Graph, layer: &str, pixel: [usize; 2]) -> Result<[Range<usize>; 2]> {
     check_pixel(graph, layer, pixel)?;
-    Ok([axis_of_pixel(graph, layer, pixel[0], 0)?, axis_of_pixel(graph, layer, pixel[1], 1)?])
+    let [rows, columns] = [0, 1].map(|axis| axis_of_pixel(graph, layer, pixel[axis], axis));
+    let (rows, columns) = (rows?, columns?);
+    let sees_padding = rows.is_empty() || columns.is_empty();
+    Ok(if sees_padding { [0..0, 0..0] } else { [rows, columns] })
 }
 
 fn axis_of_pixel(graph: &Graph, layer: &str, pixel: usize, axis: usize) -> Result<Range<usize>> {

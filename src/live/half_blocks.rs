@@ -1,0 +1,129 @@
+//! An image in a terminal: two pixels a character.
+
+use crate::data::Image;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Color;
+use ratatui::widgets::Widget;
+
+/// Draws tiles of one size, which stand side by side in an image, as upper half blocks (▀): the letter's
+/// colour is the upper pixel, the ground's the lower one, each of 24 bits. The tiles are arranged so that
+/// they become as large as the area allows, with their proportions kept.
+pub struct HalfBlocks<'a> {
+    /// The tiles side by side.
+    pub image: &'a Image,
+    /// How many there are, at least one.
+    pub tiles: usize,
+}
+
+impl HalfBlocks<'_> {
+    /// Columns of tiles in an area of so many pixels, and a tile's size there (width, height).
+    fn arrangement(&self, width: usize, height: usize) -> (usize, (usize, usize)) {
+        let tile = (self.image.width / self.tiles, self.image.height);
+        let size = |columns: usize| {
+            let (w, h) = (width / columns, height / self.tiles.div_ceil(columns));
+            let scale = (w as f64 / tile.0 as f64).min(h as f64 / tile.1 as f64);
+            ((tile.0 as f64 * scale) as usize, (tile.1 as f64 * scale) as usize)
+        };
+        let choices = (1..=self.tiles).map(|columns| (columns, size(columns)));
+        choices.max_by_key(|&(columns, (w, h))| (w * h, self.tiles - columns)).unwrap_or((1, (0, 0)))
+    }
+
+    /// The mean colour of a tile's pixels under one of `size` pixels at (x, y).
+    fn pixel(&self, tile: usize, (x, y): (usize, usize), size: (usize, usize)) -> Color {
+        let (width, height) = (self.image.width / self.tiles, self.image.height);
+        let range = |at: usize, of: usize, length: usize| {
+            let begin = at * length / of;
+            begin..((at + 1) * length).div_ceil(of).max(begin + 1).min(length)
+        };
+        let (mut sums, mut count) = ([0u32; 3], 0);
+        for row in range(y, size.1, height) {
+            for column in range(x, size.0, width) {
+                let at = 3 * (row * self.image.width + tile * width + column);
+                (0..3).for_each(|c| sums[c] += self.image.rgb[at + c] as u32);
+                count += 1;
+            }
+        }
+        let [r, g, b] = sums.map(|sum| (sum / count.max(1)) as u8);
+        Color::Rgb(r, g, b)
+    }
+}
+
+impl Widget for HalfBlocks<'_> {
+    fn render(self, area: Rect, buffer: &mut Buffer) {
+        if self.tiles == 0 || self.image.width < self.tiles {
+            return;
+        }
+        let (columns, size) = self.arrangement(area.width as usize, 2 * area.height as usize);
+        // Whole characters.
+        let size = (size.0, size.1 / 2 * 2);
+        if size.0 == 0 || size.1 == 0 {
+            return;
+        }
+        for tile in 0..self.tiles {
+            let (left, top) = (tile % columns * size.0, tile / columns * size.1 / 2);
+            for y in 0..size.1 / 2 {
+                for x in 0..size.0 {
+                    let place = (area.x + (left + x) as u16, area.y + (top + y) as u16);
+                    if let Some(cell) = buffer.cell_mut(place) {
+                        let [above, below] = [2 * y, 2 * y + 1].map(|y| self.pixel(tile, (x, y), size));
+                        cell.set_symbol("▀").set_fg(above).set_bg(below);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two tiles of 4 × 4: a red one, and one that is black above and white below.
+    fn tiles() -> Image {
+        let pixel = |x: usize, y: usize| match (x, y) {
+            (0..4, _) => [255, 0, 0],
+            (_, 0..2) => [0; 3],
+            _ => [255; 3],
+        };
+        let rgb = (0..4).flat_map(|y| (0..8).flat_map(move |x| pixel(x, y))).collect();
+        Image::new(4, 8, rgb).unwrap()
+    }
+
+    fn drawn(width: u16, height: u16) -> Buffer {
+        let mut buffer = Buffer::empty(Rect::new(0, 0, width, height));
+        HalfBlocks { image: &tiles(), tiles: 2 }.render(buffer.area, &mut buffer);
+        buffer
+    }
+
+    fn colours(buffer: &Buffer, x: u16, y: u16) -> [Color; 2] {
+        [buffer[(x, y)].fg, buffer[(x, y)].bg]
+    }
+
+    const RED: Color = Color::Rgb(255, 0, 0);
+    const BLACK: Color = Color::Rgb(0, 0, 0);
+    const WHITE: Color = Color::Rgb(255, 255, 255);
+
+    #[test]
+    fn a_character_shows_two_pixels() {
+        let buffer = drawn(8, 2);
+        assert_eq!((buffer[(0, 0)].symbol(), colours(&buffer, 3, 1)), ("▀", [RED, RED]));
+        assert_eq!([colours(&buffer, 4, 0), colours(&buffer, 7, 1)], [[BLACK; 2], [WHITE; 2]]);
+    }
+
+    #[test]
+    fn a_smaller_image_has_the_mean_colour_of_what_it_covers() {
+        // Each tile in 2 × 2 pixels, then in 1 × 1 (which is no whole character).
+        let buffer = drawn(4, 1);
+        assert_eq!([colours(&buffer, 0, 0), colours(&buffer, 2, 0)], [[RED, RED], [BLACK, WHITE]]);
+        assert_eq!(drawn(2, 1)[(0, 0)].symbol(), " ");
+    }
+
+    #[test]
+    fn tiles_are_arranged_to_fill_the_area() {
+        // Narrow and high: one below the other.
+        let buffer = drawn(4, 4);
+        assert_eq!([colours(&buffer, 0, 0), colours(&buffer, 0, 2)], [[RED; 2], [BLACK; 2]]);
+        assert_eq!(colours(&buffer, 0, 3), [WHITE; 2]);
+    }
+}
