@@ -9,7 +9,7 @@ use serde::Serialize;
 use std::path::Path;
 
 /// Of sheets' JPEG: letters stay sharp.
-const QUALITY: u8 = 88;
+const QUALITY: u8 = 80;
 
 /// Numbers that are read first: (what it is, the number).
 pub(super) fn tiles(tiles: &[(String, String)]) -> Result<Markup> {

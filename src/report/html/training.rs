@@ -121,6 +121,9 @@ fn range_of(values: &[Value]) -> String {
     }
 }
 
+/// What a figure of an epoch is called, and where it stands.
+type Column = (&'static str, fn(&Epoch) -> Option<f64>);
+
 /// A training run that was found.
 pub(super) struct Run {
     /// Within the report's folder; empty where it is its own.
@@ -144,7 +147,7 @@ impl Run {
 
     /// What its best epoch is told by: a name, and a value of each epoch.
     pub(super) fn score(&self) -> Option<(&'static str, usize, f64)> {
-        let of: [(&str, fn(&Epoch) -> Option<f64>); 3] = [
+        let of: [Column; 3] = [
             ("validation mean average precision", |e| e.val_map),
             ("validation mean IoU", |e| e.val_miou),
             ("validation accuracy", |e| e.val_accuracy),
@@ -182,7 +185,6 @@ impl Run {
     }
 
     fn epochs(&self) -> Result<Markup> {
-        type Column = (&'static str, fn(&Epoch) -> Option<f64>);
         let columns: [Column; 8] = [
             ("learning rate", |e| Some(e.learning_rate as f64)),
             ("loss", |e| Some(e.loss)),
