@@ -7,12 +7,12 @@ use atrous::data::image::{Fit, fit};
 use atrous::data::image_files::encode_png;
 use atrous::data::{CLASSES, Dataset, Image, Labels};
 use atrous::files::{check_writable, explain, write_atomically};
-use atrous::live::events::{Panel, Start};
+use atrous::live::events::{Panel, Position, Start};
 use atrous::live::{EVENTS, EventLog, LogEvent, LogRecord, Recorder, Screen, TensorBoard, terminal};
 use atrous::nn::Model;
 use atrous::predict::{MaskOptions, Networks, Trained};
 use atrous::report::{self, PanelRow, blended};
-use atrous::train::{Event, TrainConfig};
+use atrous::train::{Event, TrainConfig, TrainState, Trainer};
 use atrous::{Error, Result};
 use clap::{Args, ValueEnum};
 use std::ops::ControlFlow;
@@ -76,6 +76,35 @@ impl LiveOptions {
         let task = if segments { "segment" } else { "classify" };
         let tensorboard = self.tensorboard.as_ref().map(|folder| folder.join(task));
         LiveOptions { tensorboard, ..self.clone() }
+    }
+}
+
+/// What there is to say of a run before its next step; `device` says on what it is computed, `steps` how many
+/// an epoch has.
+pub fn start(trainer: &Trainer, data: &Path, device: String, steps: usize) -> Start {
+    let (config, TrainState { epoch, step, global_step, .. }) = (&trainer.config, trainer.position);
+    let (parameters, trainable) = trainer.model.count_parameters();
+    let mut settings = serde_json::to_value(config).unwrap_or_default();
+    // Lists as long as the data.
+    for key in ["samples", "train_indices", "val_indices"] {
+        settings.as_object_mut().and_then(|settings| settings.remove(key));
+    }
+    Start {
+        version: env!("CARGO_PKG_VERSION").into(),
+        network: trainer.model.graph.name.clone(),
+        task: if config.network.segments() { "segment" } else { "classify" }.into(),
+        device,
+        data: data.display().to_string(),
+        training_images: config.train_indices.len(),
+        validation_images: config.val_indices.len(),
+        parameters,
+        trainable,
+        epochs: config.epochs,
+        steps,
+        batch_size: config.batch_size,
+        seed: config.seed,
+        resumed: (global_step > 0).then_some(Position { epoch, step }),
+        settings,
     }
 }
 

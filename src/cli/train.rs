@@ -1,7 +1,7 @@
 //! `atrous train classify` and `atrous train segment`
 
 use super::device;
-use super::live::{LiveOptions, LiveRun};
+use super::live::{self, LiveOptions, LiveRun};
 use super::options::{Configured, TrainOptions};
 use super::predict::{PredictOptions, predictions, validation_panel};
 use super::progress::{self, bar, interruptible};
@@ -16,7 +16,6 @@ use atrous::data::{Dataset, known_labels};
 use atrous::files::lock::FolderLock;
 use atrous::files::{check_writable, explain};
 use atrous::live::EVENTS;
-use atrous::live::events::{Position, Start};
 use atrous::nn::Model;
 use atrous::predict::thresholds::Gain;
 use atrous::predict::{self, Networks, THRESHOLD, Trained};
@@ -43,10 +42,10 @@ The data is a folder in the competition's layout (train/train_set.csv) or in VOC
 It leaves in the output folder: checkpoint.safetensors (the last epoch), best.safetensors
 (the one with the best validation), history.csv, history.json, curves.svg, curves.png,
 panel.png (validation pictures with their truth and the best epoch's word), run.json (how it was
-trained), events.jsonl (what happened when, for `atrous watch`), evaluation.json (what the best epoch's
-predictions are worth, by class and by picture), report.html (all of it, in one page; its plots in
-plots/, its pictures in examples/), and of a classifier thresholds.json (over which probability a class
-is predicted).
+trained), evaluation.json (what the best epoch's predictions are worth, by class and by picture),
+report.html (all of it, in one page; its plots in plots/, its pictures in examples/), events.jsonl (what
+happened when, for `atrous watch`), and of a classifier thresholds.json (over which probability a class is
+predicted).
 Ctrl-C saves and stops; --resume goes on from there, to the same bits.")]
 pub struct Command {
     /// Folder with the pictures
@@ -194,12 +193,12 @@ impl Job {
             println!("no picture is left to validate on: the last epoch counts as the best");
         }
         let pace = CheckpointPolicy { checkpoint: Some(path.clone()), every_steps, best };
-        let start = self.start(&trainer, training.steps());
-        let mut live = LiveRun::begin(&self.live, &self.out, start, dataset, &config)?;
+        let start = live::start(&trainer, &self.folder, arithmetic(), training.steps());
+        let mut watchers = LiveRun::begin(&self.live, &self.out, start, dataset, &config)?;
         let result = interruptible(|| {
-            trainer.fit(&training, Some(&validation), &pace, &mut |event| live.show(&event))
+            trainer.fit(&training, Some(&validation), &pace, &mut |event| watchers.show(&event))
         });
-        let live = live.end(&result);
+        let watched = watchers.end(&result);
         let history = trainer.history.write(&self.out);
         // A run that failed has its own error to tell; pictures of it would only fill the disk.
         let told = matches!(result, Ok(()) | Err(Error::Interrupted(_)));
@@ -218,41 +217,13 @@ impl Job {
         // Why the run ended goes before what could not be written of it.
         result?;
         history?;
-        live?;
+        watched?;
         println!("checkpoint: {}{}", path.display(), progress::elapsed(began));
         drop(trainer);
         if let Some(best) = pace.best.filter(|best| best.is_file()) {
             self.look_back(Trained::load(&best)?.to_device(device())?)?;
         }
         page::write(&self.out)
-    }
-
-    /// What there is to say of the run before its next step.
-    fn start(&self, trainer: &Trainer, steps: usize) -> Start {
-        let (config, TrainState { epoch, step, global_step, .. }) = (&trainer.config, trainer.position);
-        let (parameters, trainable) = trainer.model.count_parameters();
-        let mut settings = serde_json::to_value(config).unwrap_or_default();
-        // Lists as long as the data.
-        for key in ["samples", "train_indices", "val_indices"] {
-            settings.as_object_mut().and_then(|settings| settings.remove(key));
-        }
-        Start {
-            version: env!("CARGO_PKG_VERSION").into(),
-            network: trainer.model.graph.name.clone(),
-            task: if self.segments { "segment" } else { "classify" }.into(),
-            device: arithmetic(),
-            data: self.folder.display().to_string(),
-            training_images: config.train_indices.len(),
-            validation_images: config.val_indices.len(),
-            parameters,
-            trainable,
-            epochs: config.epochs,
-            steps,
-            batch_size: config.batch_size,
-            seed: config.seed,
-            resumed: (global_step > 0).then_some(Position { epoch, step }),
-            settings,
-        }
     }
 
     /// What the best epoch's network says of the validation pictures: thresholds, and a panel.
