@@ -172,8 +172,9 @@ impl<'a> Trace<'a> {
                     None => share,
                 });
             }
-            for parameter in first_parameter..first_parameter + node.parameters.len() {
-                self.parameter_gradients[parameter] = shares.take(&leaves[parameter]);
+            let own = first_parameter..first_parameter + node.parameters.len();
+            for (gradient, leaf) in self.parameter_gradients[own.clone()].iter_mut().zip(&leaves[own]) {
+                *gradient = shares.take(leaf);
             }
         }
         Ok(())

@@ -120,8 +120,8 @@ fn the_trace_is_one_in_chrome_s_format_with_all_steps_and_threads() {
     let (profile, trace) = measured(Purpose::Training);
     let json = trace.to_json();
     let events = json["traceEvents"].as_array().unwrap();
-    let (mut rows, mut named): (BTreeMap<(u64, u64), Vec<[f64; 2]>>, BTreeSet<(u64, u64)>) =
-        Default::default();
+    let mut rows = BTreeMap::<(u64, u64), Vec<[f64; 2]>>::new();
+    let mut named = BTreeSet::new();
     for event in events {
         let number = |key: &str| event[key].as_u64().unwrap_or_else(|| panic!("{key} of {event}"));
         let row = (number("pid"), number("tid"));
