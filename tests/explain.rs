@@ -129,7 +129,7 @@ impl Shown {
     /// The data attributes of the first tag that has this text in it.
     fn data(&self, tag: &str) -> HashMap<String, String> {
         let at = self.html.find(tag).unwrap_or_else(|| panic!("no {tag}"));
-        let from = self.html[..at].rfind('<').unwrap();
+        let from = self.html[..=at].rfind('<').unwrap();
         let text = &self.html[from..from + self.html[from..].find('>').unwrap()];
         let pairs = text.split("data-").skip(1).filter_map(|part| part.split_once("=\""));
         pairs

@@ -280,7 +280,7 @@ mod tests {
         let likeliest = |logits: &Tensor| Ok(Target::likeliest(logits));
         let error = Trace::new(&model, &Tensor::zeros([2, 32, 32, 3]), likeliest).err().unwrap();
         assert!(
-            error.to_string().contains("expected one image [1, H, W, 3], got [2, 32, 32, 3]"),
+            error.to_string().contains("expected one image [1, H, W, 3], got [2×32×32×3]"),
             "{error}"
         );
         let unknown = |_: &Tensor| Ok(Target { class: 20, pixels: None });

@@ -482,7 +482,7 @@ impl Tensor {
     /// # use atrous::prelude::*;
     /// let x = Tensor::from([[1.0f32], [3.0]]); // two samples of one channel: mean 2, variance 1
     /// let norm = x.batch_norm_train(&Tensor::ones([1]), &Tensor::zeros([1]), 0.0)?;
-    /// assert_eq!(norm.output.to_vec_f64(), [-1.0, 1.0]);
+    /// assert_eq!(norm.y.to_vec_f64(), [-1.0, 1.0]);
     /// # Ok::<(), Error>(())
     /// ```
     pub fn batch_norm_train(&self, gamma: &Tensor, beta: &Tensor, epsilon: f64) -> Result<BatchNorm> {
