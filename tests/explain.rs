@@ -254,19 +254,27 @@ impl Reference {
         }
     }
 
-    /// The gradient of a class's logit by a number, by central differences in f64: no tape.
+    /// The gradient of a class's logit by a number, by central differences in f64: no tape. A ReLU6 decides as
+    /// it did in f32: near 0 and 6 another rounding decides otherwise, and then the gradient is another.
     fn gradient(&self, name: &str, [y, x, c]: [usize; 3], class: usize) -> f64 {
         let (model, image) = (self.model.to_dtype(DType::F64), self.x.to_dtype(DType::F64));
         let logit = |change: f64| {
+            let mut seen = HashMap::<String, Vec<f64>>::new();
             let pass = model.run_edited(&image, Mode::infer(), &mut |layer, output| {
-                if layer != name {
-                    return Ok(output);
+                let (mut values, shape) = (output.to_vec_f64(), output.shape());
+                if let (Layer::Activation(Activation::Relu6), inputs, _) = self.layer(layer) {
+                    let decided = self.outputs[layer].to_vec_f64();
+                    for ((value, decided), &x) in values.iter_mut().zip(decided).zip(&seen[inputs[0]]) {
+                        *value = if decided > 0.0 && decided < 6.0 { x } else { decided };
+                    }
                 }
-                let mut values = output.to_vec_f64();
-                let shape = output.shape();
-                let at = if shape.len() == 4 { (y * shape[2] + x) * shape[3] + c } else { c };
-                values[at] += change;
-                Tensor::from_slice(&values, shape)
+                if layer == name {
+                    values[if shape.len() == 4 { (y * shape[2] + x) * shape[3] + c } else { c }] +=
+                        change;
+                }
+                let edited = Tensor::from_slice(&values, shape);
+                seen.insert(layer.to_string(), values);
+                edited
             });
             let logits = pass.unwrap().logits.to_vec_f64();
             let classes =
@@ -333,7 +341,7 @@ fn the_numbers_that_a_browser_shows_are_those_computed_here_from_image_and_weigh
         };
         for key in ["sum", "tape"] {
             let off = (backward(key) - expected).abs();
-            assert!(off <= 0.01 * expected.abs() + 1e-7, "{name} {key}: {} {expected}", backward(key));
+            assert!(off <= 1e-3 * expected.abs() + 1e-7, "{name} {key}: {} {expected}", backward(key));
         }
         gradients += usize::from(expected.abs() > 1e-5);
     }
