@@ -32,11 +32,11 @@ pub struct CustomShape {
     pub input: Vec<usize>,
     /// Filters of a convolution, units of a dense layer [as many as there are channels].
     pub filters: Option<usize>,
-    /// Side of a convolution's kernel [3], or of a pool's window [2].
+    /// Side of a convolution's kernel `[3]`, or of a pool's window `[2]`.
     pub kernel: Option<usize>,
     /// Cells from window to window [1; of a pool the window's side].
     pub stride: Option<usize>,
-    /// Cells from tap to tap of a convolution [1].
+    /// Cells from tap to tap of a convolution `[1]`.
     pub dilation: Option<usize>,
     /// No cells of padding (`valid`), rather than as many as keep the size (`same`).
     pub valid: bool,

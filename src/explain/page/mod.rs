@@ -1,7 +1,7 @@
 //! One HTML file in which a trace can be looked through: graph, feature maps, and every number's computation.
 //!
 //! The page has data (`Data`, below) and a script that draws it; the script computes pixels again from the
-//! numbers that [`store`] chose. Where the reader is stands in the address: `#layer=NAME&channel=3&y=5&x=7`.
+//! numbers that `store` chose. Where the reader is stands in the address: `#layer=NAME&channel=3&y=5&x=7`.
 
 mod analyses;
 mod maps;

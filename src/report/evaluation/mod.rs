@@ -184,7 +184,7 @@ pub fn write(evaluations: &[Evaluation], folder: &Path) -> Result<()> {
 }
 
 /// Reads a folder's `evaluation.json`; None without one. An error that names the line where it is not what
-/// [`write`] writes.
+/// [`write()`] writes.
 pub fn read(folder: &Path) -> Result<Option<Vec<Evaluation>>> {
     read_json(&folder.join(EVALUATION))
 }
