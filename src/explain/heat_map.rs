@@ -39,6 +39,14 @@ const DIVERGING: [[u8; 3]; 9] = [
     [103, 0, 31],
 ];
 
+/// The colour at 0 to 1 along a table, between its entries.
+pub(super) fn interpolated(stops: &[[u8; 3]; 9], value: f64) -> [u8; 3] {
+    let at = value * (stops.len() - 1) as f64;
+    let low = (at as usize).min(stops.len() - 2);
+    let between = |a: u8, b: u8| (a as f64 + (at - low as f64) * (b as f64 - a as f64)).round() as u8;
+    std::array::from_fn(|channel| between(stops[low][channel], stops[low + 1][channel]))
+}
+
 impl ColourMap {
     /// The colour of a number from 0 to 1 (0.5 is the middle of `Diverging`), between those of the table.
     /// What is outside is as the end, NaN as 0.
@@ -47,12 +55,7 @@ impl ColourMap {
             ColourMap::Inferno => INFERNO,
             ColourMap::Diverging => DIVERGING,
         };
-        let value = if value.is_nan() { 0.0 } else { value.clamp(0.0, 1.0) };
-        let at = value * (stops.len() - 1) as f64;
-        let low = (at as usize).min(stops.len() - 2);
-        let between =
-            |a: u8, b: u8| (a as f64 + (at - low as f64) * (b as f64 - a as f64)).round() as u8;
-        std::array::from_fn(|channel| between(stops[low][channel], stops[low + 1][channel]))
+        interpolated(&stops, if value.is_nan() { 0.0 } else { value.clamp(0.0, 1.0) })
     }
 
     /// Numbers brought to the range of [`ColourMap::colour`]: the one that 1 of 100 is above (in size) is the

@@ -8,6 +8,7 @@
 use crate::activation::Activation;
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::eval::metrics::arg_max;
 use crate::nn::{Id, Mode, Model};
 use crate::ops;
 use crate::tensor::Tensor;
@@ -82,11 +83,8 @@ impl Target {
 
 /// For each row of the last axis, where its largest number is.
 pub(crate) fn winners(logits: &Tensor) -> Vec<usize> {
-    let classes = logits.shape().last_length();
-    let values = logits.to_vec_f64();
-    let winner =
-        |row: &[f64]| (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best });
-    values.chunks_exact(classes).map(winner).collect()
+    let values: Vec<f32> = logits.to_vec_f64().into_iter().map(|logit| logit as f32).collect();
+    values.chunks_exact(logits.shape().last_length()).map(arg_max).collect()
 }
 
 /// Whether an activation makes probabilities of logits.

@@ -13,6 +13,7 @@ use crate::data::{Image, Mask};
 use crate::error::{Error, Result};
 use crate::files::{explain, write_atomically};
 use exif::Orientation;
+use jpeg_encoder::SamplingFactor;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -101,18 +102,23 @@ pub(crate) fn jpeg_holds(height: usize, width: usize) -> Result<(), String> {
 /// Writes an image as a JPEG, whole or not at all; every pixel keeps its colour (4:4:4).
 pub fn write_jpeg(path: impl AsRef<Path>, image: &Image) -> Result<()> {
     let path = path.as_ref();
-    let bytes = encode_jpeg(image, JPEG_QUALITY).map_err(|message| Error::file(path, message))?;
+    let bytes = encode_jpeg(image, JPEG_QUALITY, SamplingFactor::F_1_1)
+        .map_err(|message| Error::file(path, message))?;
     write_atomically(path, |file| file.write_all(&bytes))
 }
 
-/// The bytes of a JPEG in which every pixel keeps its colour (4:4:4), of a quality of 1 to 100; says why
-/// where an image is none that a JPEG holds.
-pub(crate) fn encode_jpeg(image: &Image, quality: u8) -> Result<Vec<u8>, String> {
+/// The bytes of a JPEG of a quality of 1 to 100, in which every pixel keeps its colour (`F_1_1`, 4:4:4) or four
+/// share one (`F_2_2`, 4:2:0); says why where an image is none that a JPEG holds.
+pub(crate) fn encode_jpeg(
+    image: &Image,
+    quality: u8,
+    sampling: SamplingFactor,
+) -> Result<Vec<u8>, String> {
     let Image { height, width, .. } = *image;
     jpeg_holds(height, width)?;
     let mut bytes = Vec::new();
     let mut encoder = jpeg_encoder::Encoder::new(&mut bytes, quality);
-    encoder.set_sampling_factor(jpeg_encoder::SamplingFactor::F_1_1);
+    encoder.set_sampling_factor(sampling);
     encoder
         .encode(&image.rgb, width as u16, height as u16, jpeg_encoder::ColorType::Rgb)
         .map_err(|error| error.to_string())?;

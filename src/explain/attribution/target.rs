@@ -3,9 +3,9 @@
 use super::gradients;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::eval::metrics::arg_max;
+use crate::explain::trace::winners;
 use crate::nn::Model;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::Tensor;
 
 /// A weighted sum of an image's logits: that of one class of a classifier; of a network that segments, those
 /// of a class in some of the pixels. Logits, since of two exclusive classes the probability of one rises
@@ -120,7 +120,5 @@ fn pixels_and_classes(model: &Model) -> (usize, usize) {
 /// The class with the largest logit, of each pixel.
 fn predictions(model: &Model, x: &Tensor) -> Result<Vec<usize>> {
     super::one_image(x)?;
-    let logits = gradients::logits(model, x)?.to_dtype(DType::F32);
-    let values: Vec<f32> = logits.to_vec_f64().into_iter().map(|z| z as f32).collect();
-    Ok(values.chunks_exact(pixels_and_classes(model).1).map(arg_max).collect())
+    Ok(winners(&gradients::logits(model, x)?))
 }

@@ -6,6 +6,7 @@
 
 use crate::attack::{Images, Network};
 use crate::data::image::Preprocess;
+use crate::data::image_files::encode_jpeg;
 use crate::data::{Image, Mask};
 use crate::error::{Error, Result};
 use crate::explain::atrous_branches::{TapMap, atrous_branches, taps, without_branches};
@@ -22,6 +23,7 @@ use crate::nn::{Model, for_inference};
 use crate::ops::{Method, relu, resize};
 use crate::report::page::{Markup, fill, image_data_uri, jpeg_data_uri};
 use crate::tensor::Tensor;
+use jpeg_encoder::SamplingFactor;
 use serde::Serialize;
 
 const MAPS: &str = include_str!("maps.html");
@@ -88,11 +90,7 @@ impl Figure {
 
 /// An image as a JPEG: overlays on photographs are photographs.
 fn photograph(image: &Image) -> Result<Markup> {
-    let mut bytes = Vec::new();
-    let encoder = jpeg_encoder::Encoder::new(&mut bytes, 85);
-    let [width, height] = [image.width, image.height].map(|side| side as u16);
-    encoder
-        .encode(&image.rgb, width, height, jpeg_encoder::ColorType::Rgb)
+    let bytes = encode_jpeg(image, 85, SamplingFactor::F_2_2)
         .map_err(|error| Error::argument("explain", format!("an image cannot be a JPEG: {error}")))?;
     Ok(jpeg_data_uri(&bytes))
 }

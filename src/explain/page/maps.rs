@@ -1,6 +1,7 @@
 //! Feature maps, gradients and filters as small images.
 
 use crate::error::{Error, Result};
+use crate::explain::heat_map::interpolated;
 use crate::report::page::{Markup, png_data_uri};
 use serde::Serialize;
 
@@ -18,25 +19,18 @@ pub(super) struct Sprite {
 
 /// Colours of −1 to 1: blue below 0, white at 0, red above (ColorBrewer's RdBu).
 fn palette() -> Vec<u8> {
-    const STOPS: [[f64; 3]; 9] = [
-        [5.0, 48.0, 97.0],
-        [33.0, 102.0, 172.0],
-        [67.0, 147.0, 195.0],
-        [146.0, 197.0, 222.0],
-        [250.0, 250.0, 250.0],
-        [244.0, 165.0, 130.0],
-        [214.0, 96.0, 77.0],
-        [178.0, 24.0, 43.0],
-        [103.0, 0.0, 31.0],
+    const STOPS: [[u8; 3]; 9] = [
+        [5, 48, 97],
+        [33, 102, 172],
+        [67, 147, 195],
+        [146, 197, 222],
+        [250, 250, 250],
+        [244, 165, 130],
+        [214, 96, 77],
+        [178, 24, 43],
+        [103, 0, 31],
     ];
-    let colour = |i: usize| {
-        let at = i as f64 / 254.0 * 8.0;
-        let (low, t) = ((at as usize).min(7), at - (at as usize).min(7) as f64);
-        std::array::from_fn::<u8, 3, _>(|c| {
-            (STOPS[low][c] + (STOPS[low + 1][c] - STOPS[low][c]) * t).round() as u8
-        })
-    };
-    (0..255).flat_map(colour).collect()
+    (0..255).flat_map(|i| interpolated(&STOPS, i as f64 / 254.0)).collect()
 }
 
 /// Thumbnails of some channels of `[H, W, C]`, each in its own scale: from −m to m, where m is its largest

@@ -5,6 +5,7 @@ use crate::data::image_files;
 use crate::error::{Error, Result};
 use crate::report::page::{Markup, fill, jpeg_data_uri, png_data_uri};
 use crate::report::plots::{Chart, Plot};
+use jpeg_encoder::SamplingFactor;
 use serde::Serialize;
 use std::path::Path;
 
@@ -80,7 +81,8 @@ fn smaller(path: &Path) -> Result<Option<Markup>> {
         return Ok(None);
     }
     let image = image_files::read_image(path)?;
-    let jpeg = image_files::encode_jpeg(&image, QUALITY).map_err(|error| Error::file(path, error))?;
+    let jpeg = image_files::encode_jpeg(&image, QUALITY, SamplingFactor::F_1_1)
+        .map_err(|error| Error::file(path, error))?;
     Ok(Some(jpeg_data_uri(&jpeg)))
 }
 

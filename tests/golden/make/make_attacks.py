@@ -65,7 +65,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from make_weights import unit
+from make_weights import hashed, hashed_weight, unit
 
 TAG = "attacks"
 GAIN, DENSE_GAIN = 1.0, 4.0
@@ -112,33 +112,18 @@ LAYERS = [
 ]
 
 
-def hashed(name, shape):
-    return unit(f"{TAG}:{name}", int(np.prod(shape))).reshape(shape)
-
-
 def weight(name, shape):
-    u = hashed(name, shape)
-    r = 2 * u - 1
-    made = {
-        "kernel": lambda: (DENSE_GAIN if len(shape) == 2 else GAIN) * np.sqrt(6 / np.prod(shape[:-1])) * r,
-        "depthwise_kernel": lambda: GAIN * np.sqrt(6 / np.prod(shape[:2])) * r,
-        "bias": lambda: 0.05 * r,
-        "gamma": lambda: 1 + 0.1 * r,
-        "beta": lambda: 0.1 * r,
-        "moving_mean": lambda: 0.1 * r,
-        "moving_variance": lambda: 0.5 + u,
-    }[name.split("/")[1]]()
-    return made.astype(np.float32)
+    return hashed_weight(TAG, name, shape, GAIN, DENSE_GAIN)
 
 
 def pictures():
     low, high = np.array(LOW)[:, None, None, :], np.array(HIGH)[:, None, None, :]
-    return (low + (high - low) * hashed("input", (BATCH, SIZE, SIZE, 3))).astype(np.float32)
+    return (low + (high - low) * hashed(TAG, "input", (BATCH, SIZE, SIZE, 3))).astype(np.float32)
 
 
 def starts(x0):
     """Where PGD begins."""
-    offset = (8 / 255 * (2 * hashed("start", x0.shape) - 1)).astype(np.float32)
+    offset = (8 / 255 * (2 * hashed(TAG, "start", x0.shape) - 1)).astype(np.float32)
     return np.clip(x0 + offset, np.float32(0), np.float32(1))
 
 

@@ -39,7 +39,7 @@ import torch.nn.functional as F
 from captum.attr import IntegratedGradients, LayerGradCam, Occlusion, Saliency
 from torch import nn
 
-from make_weights import unit
+from make_weights import hashed, hashed_weight
 
 TAG = "attributions"
 SIZE, CLASSES = 16, 6
@@ -50,18 +50,8 @@ RULES = ["gausslegendre", "riemann_left", "riemann_middle", "riemann_right"]
 
 
 def weight(name, shape):
-    u = unit(f"{TAG}:{name}", int(np.prod(shape))).reshape(shape)
-    r = 2 * u - 1
-    made = {
-        "kernel": lambda: (DENSE_GAIN if len(shape) == 2 else GAIN) * np.sqrt(6 / np.prod(shape[:-1])) * r,
-        "depthwise_kernel": lambda: GAIN * np.sqrt(6 / np.prod(shape[:2])) * r,
-        "bias": lambda: 0.05 * r,
-        "gamma": lambda: 1 + 0.1 * r,
-        "beta": lambda: 0.1 * r,
-        "moving_mean": lambda: 0.1 * r,
-        "moving_variance": lambda: 0.5 + u,
-    }[name.split("/")[1]]()
-    return torch.from_numpy(made.astype(np.float32).astype(np.float64))
+    made = hashed_weight(TAG, name, shape, GAIN, DENSE_GAIN)
+    return torch.from_numpy(made.astype(np.float64))
 
 
 def convolution(name, inputs, outputs, kernel, bias=True, **options):
@@ -104,7 +94,7 @@ def nhwc(x):
 
 def main(folder):
     network = Network().eval()
-    images = (2 * unit(f"{TAG}:input", 2 * SIZE * SIZE * 3).reshape(2, SIZE, SIZE, 3) - 1).astype(np.float32)
+    images = (2 * hashed(TAG, "input", (2, SIZE, SIZE, 3)) - 1).astype(np.float32)
     # The second one of another colour, so that it is of another class.
     images[1, ..., 0] = images[1, ..., 0] * np.float32(0.5) - np.float32(0.5)
     baseline = np.broadcast_to(np.float32(BASELINE), (1, SIZE, SIZE, 3))

@@ -35,6 +35,27 @@ def unit(name, n):
     return (z >> np.uint64(40)) / 2.0**24
 
 
+def hashed(tag, name, shape):
+    """Numbers in [0, 1) of a name under a tag, which keeps makers of other files apart."""
+    return unit(f"{tag}:{name}", int(np.prod(shape))).reshape(shape)
+
+
+def hashed_weight(tag, name, shape, gain, dense_gain):
+    """float32 values of the parameter LAYER/KIND, scaled by gains so that signals neither fade nor grow."""
+    u = hashed(tag, name, shape)
+    r = 2 * u - 1
+    made = {
+        "kernel": lambda: (dense_gain if len(shape) == 2 else gain) * np.sqrt(6 / np.prod(shape[:-1])) * r,
+        "depthwise_kernel": lambda: gain * np.sqrt(6 / np.prod(shape[:2])) * r,
+        "bias": lambda: 0.05 * r,
+        "gamma": lambda: 1 + 0.1 * r,
+        "beta": lambda: 0.1 * r,
+        "moving_mean": lambda: 0.1 * r,
+        "moving_variance": lambda: 0.5 + u,
+    }[name.split("/")[1]]()
+    return made.astype(np.float32)
+
+
 def value(name, kind, shape, fan_in):
     """Weights under which activations stay of order one. `kind` is Keras'."""
     u = unit(name, int(np.prod(shape))).reshape(shape)
