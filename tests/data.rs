@@ -4,7 +4,7 @@
 use atrous::data::augment::{self, AffineOrder, Parameters};
 use atrous::data::image::{self, Fit, MaskResize, Nearest, Preprocess};
 use atrous::data::voc_npy::{self, Split, VocNpy};
-use atrous::data::{CLASSES, Dataset, Image, Labels, Mask, check, class_weights, synthetic};
+use atrous::data::{CLASSES, Classes, Dataset, Image, Labels, Mask, check, class_weights, synthetic};
 use atrous::ops::resize::Method;
 use atrous::{DType, Tensor, ops};
 use common::{Array, Npz};
@@ -124,7 +124,7 @@ fn golden_masks_by_opencvs_rule_and_by_tensorflows() {
             {
                 let whole = |v: f32| if v as usize > CLASSES.len() { 255 } else { v as u8 };
                 let whole: Vec<u8> = expected.f32().into_iter().map(whole).collect();
-                let by = MaskResize::Bilinear;
+                let by = MaskResize::Bilinear { classes: 20 };
                 let got = image::fit_mask_by(&from, height, Fit::Stretch, 255, by).unwrap();
                 assert_eq!(got.classes, whole, "mask {i}, blended and cut");
             }
@@ -159,9 +159,9 @@ fn golden_class_weights() {
         let case = &prep["class_weights"];
         let labels = case["labels"].as_array().unwrap().iter().map(|row| -> Labels {
             let row = common::shape(row);
-            std::array::from_fn(|class| row[class] == 1)
+            (0..20).map(|class| row[class] == 1).collect()
         });
-        let weights = class_weights::balanced(labels);
+        let weights = class_weights::balanced(labels, 20);
         let names = case["classes_present"].as_array().unwrap().iter().map(common::text);
         let present: Vec<usize> =
             names.map(|name| CLASSES.iter().position(|class| *class == name).unwrap()).collect();
@@ -255,9 +255,9 @@ fn folder() -> tempfile::TempDir {
         let mask = Mask::new(height, width, classes).unwrap();
         voc_npy::write_mask(Split::Train.mask(root, id), &mask).unwrap();
     }
-    let rows = [("0", Some(labels[0])), ("1", Some(labels[1]))];
-    voc_npy::write_csv(Split::Train.csv(root), rows).unwrap();
-    voc_npy::write_csv(Split::Test.csv(root), [("0", None), ("1", None)]).unwrap();
+    let rows = [("0", Some(labels[0].to_vec())), ("1", Some(labels[1].to_vec()))];
+    voc_npy::write_csv(Split::Train.csv(root), &Classes::voc(), rows).unwrap();
+    voc_npy::write_csv(Split::Test.csv(root), &Classes::voc(), [("0", None), ("1", None)]).unwrap();
     dir
 }
 
@@ -268,7 +268,7 @@ fn a_folder_that_was_written_reads_back_the_same() {
     assert_eq!((train.len(), train.id(1)), (2, "1".to_owned()));
     let image = train.image(1).unwrap();
     assert_eq!((image.height, image.width, image.rgb[89]), (5, 6, 89));
-    assert_eq!(train.mask(1).unwrap().unwrap().labels(), train.labels(1).unwrap());
+    assert_eq!(train.mask(1).unwrap().unwrap().labels(20), train.labels(1).unwrap());
     let test = VocNpy::open(dir.path(), Split::Test).unwrap();
     assert_eq!((test.labels(0), test.mask(0).unwrap()), (None, None));
 }
@@ -384,8 +384,8 @@ fn parse_everything(bytes: &[u8]) -> Result<(), TestCaseError> {
     if let Ok(mask) = voc_npy::parse_mask(bytes) {
         prop_assert_eq!(mask.classes.len(), mask.height * mask.width);
     }
-    let (rows, problems) = voc_npy::parse_csv(Path::new("t.csv"), bytes);
-    prop_assert!(rows.iter().all(|row| !row.id.is_empty() && row.line > 1));
+    let (table, problems) = voc_npy::parse_csv(Path::new("t.csv"), bytes);
+    prop_assert!(table.rows.iter().all(|row| !row.id.is_empty() && row.line > 1));
     problems.iter().for_each(|problem| assert!(!problem.to_string().is_empty()));
     Ok(())
 }
@@ -429,7 +429,10 @@ fn a_right_folder_has_no_problems_and_is_counted() {
     assert!(report.is_fine() && report.notes.is_empty(), "{report}");
     let train = &report.splits[0];
     assert_eq!((train.rows, train.images, train.masks, train.unlabelled), (2, 2, 2, 0));
-    assert_eq!((train.classes[0], train.classes[4], train.classes.iter().sum::<usize>()), (1, 1, 2));
+    assert_eq!(
+        (train.classes[0].1, train.classes[4].1, train.classes.iter().map(|(_, n)| n).sum::<usize>()),
+        (1, 1, 2)
+    );
     assert_eq!((train.heights, train.widths), (Some((4, 5)), Some((6, 6))));
     assert_eq!((report.splits[1].unlabelled, report.splits[1].masks), (2, 0));
     let text = report.to_string();
@@ -442,8 +445,8 @@ fn everything_wrong_with_a_folder_is_found_in_one_pass() {
     let dir = folder();
     let root = dir.path();
     let image = Image::new(2, 2, vec![0; 12]).unwrap();
-    let rows = ["0", "1", "2", "3", "4", "5"].map(|id| (id, Some(std::array::from_fn(|c| c == 0))));
-    voc_npy::write_csv(Split::Train.csv(root), rows).unwrap();
+    let rows = ["0", "1", "2", "3", "4", "5"].map(|id| (id, Some((0..20).map(|c| c == 0).collect())));
+    voc_npy::write_csv(Split::Train.csv(root), &Classes::voc(), rows).unwrap();
     // 0 stays right but for its label's mask; 1: a mask of another size with other classes;
     // 2: no image; 3: wrong type; 4: rank; 5: a label out of range.
     for id in ["5", "8"] {
@@ -483,17 +486,22 @@ fn a_made_up_folder_is_right_and_holds_the_truth_of_its_test() {
         calls.borrow_mut().push((done, of));
         ControlFlow::Continue(())
     };
-    synthetic::make(dir.path(), 21, 3, 4, &progress).unwrap();
+    synthetic::make(dir.path(), 21, 3, 4, synthetic::Contents::default(), &progress).unwrap();
     assert_eq!(*calls.borrow(), [(16, 24), (21, 24), (24, 24)]);
     let report = check::check(dir.path()).unwrap();
     assert!(report.is_fine() && report.notes.is_empty(), "{report}");
     let test = VocNpy::open(dir.path(), Split::Test).unwrap();
     let truth = voc_npy::read_csv(synthetic::truth_csv(dir.path())).unwrap();
-    for (i, row) in truth.iter().enumerate() {
+    for (i, row) in truth.rows.iter().enumerate() {
         assert_eq!(test.labels(i), None);
-        assert_eq!(test.mask(i).unwrap().unwrap().labels(), row.labels.unwrap());
+        assert_eq!(test.mask(i).unwrap().unwrap().labels(20), row.labels.clone().unwrap());
         let made = synthetic::generate(4, synthetic::FIRST_TEST + i);
         assert!(test.image(i).unwrap() == made.image);
     }
-    assert!(synthetic::make(dir.path(), 0, 3, 4, &|_, _| ControlFlow::Continue(())).is_err());
+    assert!(
+        synthetic::make(dir.path(), 0, 3, 4, synthetic::Contents::default(), &|_, _| {
+            ControlFlow::Continue(())
+        })
+        .is_err()
+    );
 }

@@ -5,7 +5,7 @@ use atrous::data::image_files::{write_jpeg, write_mask_png};
 use atrous::data::source::Source;
 use atrous::data::voc_devkit::{self, Task, VocDevkit, read_annotation};
 use atrous::data::voc_npy::{self, Split, VocNpy};
-use atrous::data::{CLASSES, Dataset, Image, Labels, Mask, VOID, check, synthetic};
+use atrous::data::{CLASSES, Classes, Dataset, Image, Labels, Mask, VOID, check, synthetic};
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -51,7 +51,7 @@ fn ids(root: &Path, task: Task, set: &str) -> Result<Vec<String>, String> {
 }
 
 fn only(class: usize) -> Option<Labels> {
-    Some(std::array::from_fn(|other| other == class))
+    Some((0..20).map(|other| other == class).collect())
 }
 
 /// A folder in the competition's layout with an image and a label for each Id.
@@ -64,7 +64,7 @@ fn npy(ids: &[&str]) -> tempfile::TempDir {
         voc_npy::write_image(path, &image(20 * i as u8)).unwrap();
     }
     let rows = ids.iter().enumerate().map(|(i, &id)| (id, only(i % 20)));
-    voc_npy::write_csv(Split::Train.csv(dir.path()), rows).unwrap();
+    voc_npy::write_csv(Split::Train.csv(dir.path()), &Classes::voc(), rows).unwrap();
     dir
 }
 
@@ -81,7 +81,7 @@ fn a_list_with_cr_line_ends_keeps_all_its_images() {
         format!("a {}\rb -1\rc  1\r", if class == 3 { 1 } else { -1 })
     });
     let val = VocDevkit::open(dir.path(), Task::Main, "val").unwrap();
-    assert_eq!((val.len(), val.labels(0), val.labels(2)), (3, only(3), Some([true; 20])));
+    assert_eq!((val.len(), val.labels(0), val.labels(2)), (3, only(3), Some(vec![true; 20])));
     write(&Task::Main.list(dir.path(), "test"), "a\r\rnowhere\rc\r");
     let error = ids(dir.path(), Task::Main, "test").unwrap_err();
     assert!(error.contains("test.txt, line 3: expected the picture of `nowhere`"), "{error}");
@@ -243,7 +243,8 @@ fn images_without_any_label_are_nothing_to_train_on() {
     assert!(check::check(root).unwrap().is_fine());
 
     let dir = npy(&["a", "b"]);
-    let unknown = || voc_npy::write_csv(Split::Train.csv(dir.path()), [("a", None), ("b", None)]);
+    let unknown =
+        || voc_npy::write_csv(Split::Train.csv(dir.path()), &Classes::voc(), [("a", None), ("b", None)]);
     unknown().unwrap();
     let report = check::check(dir.path()).unwrap();
     assert!(report.to_string().contains("expected labels or masks"), "{report}");
@@ -381,21 +382,24 @@ fn made_up_data_is_there_whole_or_not_at_all() {
         true => ControlFlow::Continue(()),
         false => ControlFlow::Break(()),
     };
-    let stopped = synthetic::make(&to, 17, 1, 0, &stop).unwrap_err();
+    let stopped = synthetic::make(&to, 17, 1, 0, synthetic::Contents::default(), &stop).unwrap_err();
     assert!(matches!(stopped, atrous::Error::Interrupted(_)), "{stopped}");
     assert_eq!(fs::read_dir(above.path()).unwrap().count(), 0);
     let whole = |_: usize, _: usize| ControlFlow::Continue(());
     for (train, test) in [(1, usize::MAX), (usize::MAX, 1), (usize::MAX, usize::MAX), (0, 1)] {
-        let error = synthetic::make(&to, train, test, 0, &whole).unwrap_err().to_string();
+        let error = synthetic::make(&to, train, test, 0, synthetic::Contents::default(), &whole)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("expected 1 to 1000000000 training pictures"), "{error}");
         assert!(!to.exists());
     }
-    synthetic::make(&to, 2, 0, 0, &whole).unwrap();
+    synthetic::make(&to, 2, 0, 0, synthetic::Contents::default(), &whole).unwrap();
     let report = check::check(&to).unwrap();
     assert!(report.is_fine() && report.notes == ["there is no `test` folder"], "{report}");
     let source = Source::open(&to).unwrap();
     assert!(!source.has_test(Task::Main) && source.training(Task::Main).unwrap().dataset.len() == 2);
-    let error = synthetic::make(&to, 2, 0, 0, &whole).unwrap_err().to_string();
+    let error =
+        synthetic::make(&to, 2, 0, 0, synthetic::Contents::default(), &whole).unwrap_err().to_string();
     assert!(error.contains("expected a new or an empty folder"), "{error}");
 }
 
@@ -413,7 +417,7 @@ fn an_id_that_is_no_name_is_refused_and_never_printed_raw() {
         );
     }
     for id in [" a", "a ", "a\n", ""] {
-        let error = voc_npy::write_csv(&csv, [(id, None)]).unwrap_err().to_string();
+        let error = voc_npy::write_csv(&csv, &Classes::voc(), [(id, None)]).unwrap_err().to_string();
         assert!(error.contains("expected an Id"), "{error}");
     }
 }

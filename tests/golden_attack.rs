@@ -87,7 +87,7 @@ impl Reference {
     fn objectives(&self, loss: &str) -> Vec<LabelObjective> {
         let (class, target) = (self.classes("class"), self.classes("target"));
         let of = |i: usize| {
-            let mut truth = [false; 20];
+            let mut truth = vec![false; 20];
             match loss {
                 "bce" => numbers(&self.json["labels"][i])
                     .iter()
@@ -301,7 +301,7 @@ fn deepfool_needs_as_little_as_the_reference() {
     let mut reference = Reference::open();
     let (victim, images) = (reference.victim(), reference.images());
     let (class, reached) = (reference.classes("class"), &reference.json["deepfool_mixed"]);
-    let mut truth = vec![[false; 20]; 4];
+    let mut truth = vec![vec![false; 20]; 4];
     truth.iter_mut().zip(&class).for_each(|(truth, &class)| truth[class] = true);
     let objective = LabelObjective { truth, ..reference.objectives("ce").remove(0) };
     let deepfool = DeepFool { candidates: 19, ..DeepFool::default() };
@@ -320,7 +320,7 @@ fn deepfool_needs_as_little_as_the_reference() {
     // Sigmoids: away from all true labels.
     let each = reference.objectives("bce");
     let objective =
-        LabelObjective { truth: each.iter().map(|o| o.truth[0]).collect(), ..each[0].clone() };
+        LabelObjective { truth: each.iter().map(|o| o.truth[0].clone()).collect(), ..each[0].clone() };
     let attacked = DeepFool::default().perturb(&victim, &images, &objective).unwrap();
     let expected = &reference.json["labelfool"];
     for (i, norm) in numbers(&expected["norm_overshoot"]).into_iter().enumerate() {
@@ -386,7 +386,7 @@ fn fgsm_on_mobilenet_v2_is_kerass() {
         let x = Tensor::from_slice(&clean, [1, 224, 224, 3]).unwrap();
         let images = Images::whole(x);
         for label in ["top", "other", "seedzero"] {
-            let mut truth = [false; 20];
+            let mut truth = vec![false; 20];
             if label != "seedzero" {
                 truth[golden["classes"][label].as_u64().unwrap() as usize] = true;
             }

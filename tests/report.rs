@@ -2,7 +2,7 @@
 #![cfg(feature = "report")]
 
 use atrous::data::synthetic::{Synthetic, generate};
-use atrous::data::{CLASSES, Dataset};
+use atrous::data::{CLASSES, Classes, Dataset};
 use atrous::report::{self, Curve, Panel, PanelRow};
 use std::fs;
 use std::path::Path;
@@ -31,7 +31,7 @@ fn row(index: usize) -> PanelRow {
         prediction: Some(sample.mask.clone()),
         truth: Some(sample.mask),
         labels: Some(sample.labels),
-        predicted: Some(std::array::from_fn(|class| class == index % 20)),
+        predicted: Some((0..20).map(|class| class == index % 20).collect()),
         probabilities,
     }
 }
@@ -144,20 +144,20 @@ fn a_panel_shows_images_masks_and_confidences() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("panel.png");
     let rows: Vec<PanelRow> = (0..3).map(row).collect();
-    report::panel(&rows, &path).unwrap();
+    report::panel(&rows, &Classes::voc(), &path).unwrap();
     let (tall, wide, _) = read(&path);
     let only_labels: Vec<PanelRow> =
         rows.iter().map(|row| PanelRow { truth: None, prediction: None, ..row.clone() }).collect();
-    report::panel(&only_labels, &path).unwrap();
+    report::panel(&only_labels, &Classes::voc(), &path).unwrap();
     let (height, width, pixels) = read(&path);
     assert!(width < wide && height < tall, "columns that no row has are left out");
     let (right, wrong) = ([72, 150, 98], [193, 84, 74]);
-    let hit = (0..3).any(|i| rows[i].labels.unwrap()[i]);
+    let hit = (0..3).any(|i| rows[i].labels.as_ref().unwrap()[i]);
     assert_eq!(count(&pixels, right) > 1000, hit, "true classes are green");
-    let miss = (0..3).any(|i| !rows[i].labels.unwrap()[i]);
+    let miss = (0..3).any(|i| !rows[i].labels.as_ref().unwrap()[i]);
     assert_eq!(count(&pixels, wrong) > 1000, miss, "wrong ones are red");
     let nothing = PanelRow { name: "a name far too long for its row ".repeat(9), ..PanelRow::default() };
-    report::panel(&[nothing], &path).unwrap();
+    report::panel(&[nothing], &Classes::voc(), &path).unwrap();
 }
 
 #[test]
@@ -165,7 +165,8 @@ fn what_does_not_fit_into_a_panel_is_refused_and_the_old_file_stays() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("panel.png");
     fs::write(&path, "old").unwrap();
-    let refused = |rows: &[PanelRow]| report::panel(rows, &path).unwrap_err().to_string();
+    let refused =
+        |rows: &[PanelRow]| report::panel(rows, &Classes::voc(), &path).unwrap_err().to_string();
     assert!(refused(&[]).contains("at least one row"));
     let probabilities = vec![0.5; 3];
     assert!(
@@ -176,6 +177,6 @@ fn what_does_not_fit_into_a_panel_is_refused_and_the_old_file_stays() {
     let many = vec![PanelRow { name: "x".into(), ..PanelRow::default() }; 5000];
     assert!(refused(&many).contains("show fewer rows"));
     assert_eq!(fs::read_to_string(&path).unwrap(), "old");
-    let missing = report::panel(&[row(0)], &folder.path().join("nowhere/panel.png"));
+    let missing = report::panel(&[row(0)], &Classes::voc(), &folder.path().join("nowhere/panel.png"));
     assert!(missing.unwrap_err().to_string().contains("nowhere"));
 }

@@ -5,7 +5,7 @@ use atrous::data::convert::convert;
 use atrous::data::source::{Layout, Source};
 use atrous::data::voc_devkit::Task;
 use atrous::data::voc_npy::{self, Split, VocNpy};
-use atrous::data::{Dataset, Image, Labels, Mask, check, synthetic};
+use atrous::data::{Classes, Dataset, Image, Labels, Mask, check, synthetic};
 use atrous::predict::submission::{self, Entry, Submission};
 use proptest::collection::{hash_set, vec};
 use proptest::prelude::*;
@@ -34,7 +34,7 @@ fn ids(at_most: usize) -> impl Strategy<Value = Vec<String>> {
 }
 
 fn labels() -> impl Strategy<Value = Option<Labels>> {
-    proptest::option::weighted(0.8, any::<[bool; 20]>())
+    proptest::option::weighted(0.8, any::<[bool; 20]>().prop_map(Vec::from))
 }
 
 fn image(height: usize, width: usize, shade: u8) -> Image {
@@ -74,8 +74,8 @@ fn write(root: &Path, split: Split, samples: &[Sample]) {
             voc_npy::write_mask(split.mask(root, &sample.id), mask).unwrap();
         }
     }
-    let rows = samples.iter().map(|sample| (sample.id.as_str(), sample.labels));
-    voc_npy::write_csv(split.csv(root), rows).unwrap();
+    let rows = samples.iter().map(|sample| (sample.id.as_str(), sample.labels.clone()));
+    voc_npy::write_csv(split.csv(root), &Classes::voc(), rows).unwrap();
 }
 
 /// The samples of a split by their Ids, images left out.
@@ -90,7 +90,7 @@ fn read(root: &Path, split: Split) -> Vec<(String, Option<Labels>, Option<Mask>)
 /// What [`read`] gives after a way through VOCdevkit: labels that were not known are the mask's.
 fn expected(split: Split, samples: &[Sample]) -> Vec<(String, Option<Labels>, Option<Mask>)> {
     let sample = |sample: &Sample| {
-        let labels = sample.labels.or_else(|| sample.mask.as_ref().map(Mask::labels));
+        let labels = sample.labels.clone().or_else(|| sample.mask.as_ref().map(|mask| mask.labels(20)));
         (format!("{}_{}", split.name(), sample.id), labels, sample.mask.clone())
     };
     let mut samples: Vec<_> = samples.iter().map(sample).collect();
@@ -115,10 +115,10 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.csv");
         let rows: Vec<(&str, Option<Labels>)> = ids.iter().map(String::as_str).zip(labels).collect();
-        voc_npy::write_csv(&path, rows.iter().copied()).unwrap();
-        let read = voc_npy::read_csv(&path).unwrap();
+        voc_npy::write_csv(&path, &Classes::voc(), rows.iter().cloned()).unwrap();
+        let read = voc_npy::read_csv(&path).unwrap().rows;
         let read: Vec<(&str, Option<Labels>)> =
-            read.iter().map(|row| (row.id.as_str(), row.labels)).collect();
+            read.iter().map(|row| (row.id.as_str(), row.labels.clone())).collect();
         prop_assert_eq!(read, rows);
     }
 
@@ -126,8 +126,8 @@ proptest! {
     fn any_text_that_is_an_id_reads_back(id in ".{1,12}") {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.csv");
-        match voc_npy::write_csv(&path, [(id.as_str(), None)]) {
-            Ok(()) => prop_assert_eq!(&voc_npy::read_csv(&path).unwrap()[0].id, &id),
+        match voc_npy::write_csv(&path, &Classes::voc(), [(id.as_str(), None)]) {
+            Ok(()) => prop_assert_eq!(&voc_npy::read_csv(&path).unwrap().rows[0].id, &id),
             Err(error) => {
                 prop_assert!(error.to_string().contains("expected"));
                 prop_assert!(!path.exists());
@@ -213,7 +213,7 @@ fn what_is_made_up_passes_the_check_in_both_layouts() {
     let out = tempfile::tempdir().unwrap();
     for (train, test) in [(1, 0), (3, 1)] {
         let [made, voc] = ["made", "voc"].map(|name| out.path().join(format!("{name}{test}")));
-        synthetic::make(&made, train, test, 7, &go_on).unwrap();
+        synthetic::make(&made, train, test, 7, synthetic::Contents::default(), &go_on).unwrap();
         assert!(check::check(&made).unwrap().is_fine());
         let done = convert(&made, &voc, Layout::VocDevkit, &go_on).unwrap();
         assert_eq!((done.train, done.test, done.masks), (train, test, train + test));
@@ -225,7 +225,7 @@ fn what_is_made_up_passes_the_check_in_both_layouts() {
 /// A folder of one training image, which is right but for its size.
 fn of_size(root: &Path, height: usize, width: usize) {
     let image = Image::new(height, width, vec![90; height * width * 3]).unwrap();
-    let sample = Sample { id: "0".into(), labels: Some([true; 20]), image, mask: None };
+    let sample = Sample { id: "0".into(), labels: Some(vec![true; 20]), image, mask: None };
     write(root, Split::Train, &[sample]);
 }
 
@@ -259,7 +259,7 @@ fn a_image_without_a_mask_is_not_lost_among_those_that_have_one() {
     let [npy, voc] = ["npy", "voc"].map(|name| out.path().join(name));
     let sample = |id: &str, mask: Option<u8>| Sample {
         id: id.into(),
-        labels: Some([false; 20]),
+        labels: Some(vec![false; 20]),
         image: image(4, 4, 7),
         mask: mask.map(|class| Mask::new(4, 4, vec![class; 16]).unwrap()),
     };

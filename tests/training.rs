@@ -39,12 +39,16 @@ impl Dataset for Kept {
         self.0.len()
     }
 
+    fn classes(&self) -> atrous::data::Classes {
+        atrous::data::Classes::voc()
+    }
+
     fn id(&self, index: usize) -> String {
         index.to_string()
     }
 
     fn labels(&self, index: usize) -> Option<Labels> {
-        Some(self.0[index].1)
+        Some(self.0[index].1.clone())
     }
 
     fn image(&self, index: usize) -> Result<Image> {
@@ -58,7 +62,7 @@ impl Dataset for Kept {
 
 /// Two epochs of three steps, the last step smaller, with everything on that draws random numbers.
 fn config(dataset: &dyn Dataset) -> TrainConfig {
-    let weights = balanced((0..dataset.len()).filter_map(|i| dataset.labels(i)));
+    let weights = balanced((0..dataset.len()).filter_map(|i| dataset.labels(i)), 20);
     TrainConfig {
         epochs: 2,
         batch_size: 3,
@@ -68,7 +72,7 @@ fn config(dataset: &dyn Dataset) -> TrainConfig {
         loss: "binary_crossentropy".into(),
         seed: 5,
         augment: Augment::Keras,
-        class_weights: Some(weights.map(|w| w as f32).to_vec()),
+        class_weights: Some(weights.iter().map(|&w| w as f32).collect()),
         train_indices: (0..7).collect(),
         val_indices: (8..10).collect(),
         ..TrainConfig::new(Spec::new("alexnet", SIDE, 20))

@@ -23,6 +23,10 @@ impl Dataset for Unknown {
         self.0.len()
     }
 
+    fn classes(&self) -> atrous::data::Classes {
+        atrous::data::Classes::voc()
+    }
+
     fn id(&self, index: usize) -> String {
         format!("picture {index}")
     }

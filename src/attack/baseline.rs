@@ -5,7 +5,7 @@
 //! say nothing.
 
 use super::trial::VictimOutput;
-use crate::data::{CLASSES, Labels};
+use crate::data::{Classes, Labels};
 use std::fmt;
 
 /// The share of images, and of classes, that counts as nearly all of them.
@@ -31,7 +31,7 @@ pub enum Doubt {
     /// One answer is given for nearly all images, whose labels differ.
     TheSame {
         /// That answer.
-        said: Labels,
+        said: Vec<String>,
         /// The images it is given for.
         of: usize,
         /// How many images were looked at.
@@ -44,12 +44,13 @@ impl Doubt {
     /// labels, where they are known.
     pub fn in_what_is_said<'a>(
         images: impl IntoIterator<Item = (&'a VictimOutput, Option<Labels>)>,
+        classes: &Classes,
     ) -> Option<Doubt> {
         let all: Vec<(&VictimOutput, Option<Labels>)> = images.into_iter().collect();
         let images = all.len();
         let nearly_all = |count: usize| count as f64 >= NEARLY * images as f64;
         let full = |seen: &VictimOutput| {
-            seen.said.iter().filter(|&&said| said).count() as f64 >= NEARLY * CLASSES.len() as f64
+            seen.said.iter().filter(|&&said| said).count() as f64 >= NEARLY * seen.said.len() as f64
         };
         let of = all.iter().filter(|(seen, _)| full(seen)).count();
         if of > 0 && nearly_all(of) {
@@ -58,15 +59,22 @@ impl Doubt {
         if all.iter().all(|(seen, _)| seen.status.reached) {
             return (images > 0).then_some(Doubt::NothingRight { images });
         }
-        let alike = |said: Labels| all.iter().filter(move |(seen, _)| seen.said == said);
+        let alike = |said: &'_ Labels| {
+            let said = said.clone();
+            all.iter().filter(move |(seen, _)| seen.said == said)
+        };
         let (said, of) = all
             .iter()
-            .map(|(seen, _)| (seen.said, alike(seen.said).count()))
+            .map(|(seen, _)| (&seen.said, alike(&seen.said).count()))
             .max_by_key(|&(_, of)| of)?;
-        let mut truths = alike(said).filter_map(|(_, truth)| *truth);
+        let mut truths = alike(said).filter_map(|(_, truth)| truth.as_ref());
         let first = truths.next();
         let differ = truths.any(|truth| Some(truth) != first);
-        (of >= ENOUGH && nearly_all(of) && differ).then_some(Doubt::TheSame { said, of, images })
+        (of >= ENOUGH && nearly_all(of) && differ).then(|| Doubt::TheSame {
+            said: classes.named(said).map(str::to_owned).collect(),
+            of,
+            images,
+        })
     }
 
     /// The shares that resist and that are led astray mean nothing at all.
@@ -90,9 +98,7 @@ impl fmt::Display for Doubt {
                  and resists whatever is done to it; train it for longer, or fit its thresholds"
             ),
             Doubt::TheSame { said, of, images } => {
-                let names: Vec<&str> =
-                    CLASSES.iter().zip(said).filter(|(_, said)| **said).map(|(&name, _)| name).collect();
-                let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+                let names = if said.is_empty() { "nothing".to_owned() } else { said.join(", ") };
                 write!(
                     f,
                     "hardly trained: of {of} of {images} pictures the network says the same ({names}), \
@@ -109,12 +115,12 @@ mod tests {
     use crate::attack::AttackStatus;
 
     fn seen(said: &[usize], right: bool) -> VictimOutput {
-        let mut labels = [false; CLASSES.len()];
+        let mut labels = vec![false; 20];
         said.iter().for_each(|&class| labels[class] = true);
         VictimOutput {
             status: AttackStatus { reached: !right, sure: false, score: 0.0 },
             said: labels,
-            probabilities: vec![0.5; CLASSES.len()],
+            probabilities: vec![0.5; 20],
             mask: None,
             led: 0.0,
             kept: 1.0,
@@ -122,18 +128,18 @@ mod tests {
     }
 
     fn truth(class: usize) -> Option<Labels> {
-        let mut labels = [false; CLASSES.len()];
+        let mut labels = vec![false; 20];
         labels[class] = true;
         Some(labels)
     }
 
     fn doubt(all: &[(VictimOutput, Option<Labels>)]) -> Option<Doubt> {
-        Doubt::in_what_is_said(all.iter().map(|(seen, truth)| (seen, *truth)))
+        Doubt::in_what_is_said(all.iter().map(|(seen, truth)| (seen, truth.clone())), &Classes::voc())
     }
 
     #[test]
     fn a_network_that_says_everything_is_untrained() {
-        let every: Vec<usize> = (0..CLASSES.len()).collect();
+        let every: Vec<usize> = (0..20).collect();
         let most = &every[..18];
         let all = [(seen(&every, true), truth(1)), (seen(most, true), truth(2))];
         let found = doubt(&all).unwrap();

@@ -1,6 +1,6 @@
 //! What a network is to be led to: a loss of an image's logits that rises, and whether it is reached.
 
-use crate::data::{CLASSES, Labels};
+use crate::data::Labels;
 use crate::error::{Error, Result};
 use crate::eval::metrics::arg_max;
 
@@ -83,7 +83,7 @@ impl LabelObjective {
 
     /// The labels that a row of logits means.
     pub fn said(&self, logits: &[f32]) -> Labels {
-        let mut labels = [false; CLASSES.len()];
+        let mut labels = vec![false; self.thresholds.len()];
         match self.exclusive {
             true => labels[arg_max(logits)] = true,
             false => {
@@ -219,21 +219,23 @@ impl Objective for LabelObjective {
 mod tests {
     use super::*;
 
+    const CLASSES: usize = 20;
+
     fn objective(exclusive: bool, goal: Goal, all_classes: bool) -> LabelObjective {
-        let mut truth = [false; CLASSES.len()];
+        let mut truth = vec![false; CLASSES];
         (truth[2], truth[7]) = (true, true);
         LabelObjective {
             truth: vec![truth],
             goal,
             exclusive,
-            thresholds: vec![0.3; CLASSES.len()],
+            thresholds: vec![0.3; CLASSES],
             margin: 0.0,
             all_classes,
         }
     }
 
     fn logits() -> Vec<f32> {
-        (0..CLASSES.len()).map(|i| ((i * 7 + 3) % 11) as f32 * 0.5 - 2.5).collect()
+        (0..CLASSES).map(|i| ((i * 7 + 3) % 11) as f32 * 0.5 - 2.5).collect()
     }
 
     #[test]
@@ -243,7 +245,7 @@ mod tests {
                 [(Goal::Untargeted, false), (Goal::Untargeted, true), (Goal::Targeted(5), false)]
             {
                 let objective = objective(exclusive, goal, all);
-                let (z, mut gradient) = (logits(), vec![0.0; CLASSES.len()]);
+                let (z, mut gradient) = (logits(), vec![0.0; CLASSES]);
                 objective.upstream(0, &z, 0.0, &mut gradient);
                 for class in 0..z.len() {
                     let at = |h: f32| {
@@ -261,9 +263,9 @@ mod tests {
 
     #[test]
     fn the_gradient_of_a_sure_network_does_not_vanish() {
-        let mut z = vec![-60.0; CLASSES.len()];
+        let mut z = vec![-60.0; CLASSES];
         z[2] = 40.0;
-        let mut gradient = vec![0.0; CLASSES.len()];
+        let mut gradient = vec![0.0; CLASSES];
         objective(true, Goal::Untargeted, false).upstream(0, &z, 0.0, &mut gradient);
         assert!(gradient[2] < 0.0 && gradient[3] > 0.0, "{gradient:?}");
         objective(false, Goal::Untargeted, false).upstream(0, &z, 0.0, &mut gradient);
@@ -273,7 +275,7 @@ mod tests {
     #[test]
     fn success_is_none_of_the_true_labels_or_the_wished_one() {
         let untargeted = objective(false, Goal::Untargeted, false);
-        let mut z = vec![-5.0; CLASSES.len()];
+        let mut z = vec![-5.0; CLASSES];
         assert!(untargeted.status(0, &z).reached);
         z[7] = -0.8; // .31, above .3
         assert!(!untargeted.status(0, &z).reached);
@@ -297,7 +299,7 @@ mod tests {
             objective.margin = 0.5;
             let threshold = (0.3f32 / 0.7).ln();
             let at = |beyond: f32| {
-                let mut z = vec![-9.0; CLASSES.len()];
+                let mut z = vec![-9.0; CLASSES];
                 match (exclusive, goal) {
                     (false, Goal::Untargeted) => (z[2], z[7]) = (threshold - beyond, -8.0),
                     (false, Goal::Targeted(class)) => z[class] = threshold + beyond,
@@ -314,7 +316,7 @@ mod tests {
     fn what_makes_no_sense_is_refused() {
         let mut objective = objective(false, Goal::Targeted(20), false);
         assert!(objective.check().unwrap_err().to_string().contains("below 20, got 20"));
-        (objective.goal, objective.truth) = (Goal::Untargeted, vec![[false; 20]]);
+        (objective.goal, objective.truth) = (Goal::Untargeted, vec![vec![false; 20]]);
         assert!(objective.check().unwrap_err().to_string().contains("no label"));
     }
 }

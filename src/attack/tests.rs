@@ -50,7 +50,7 @@ fn images(indices: &[usize]) -> Images {
 /// Away from what the network says of the images as they are.
 fn away(victim: &Network, images: &Images) -> LabelObjective {
     let mut objective = LabelObjective {
-        truth: vec![[false; 20]; images.len()],
+        truth: vec![vec![false; 20]; images.len()],
         goal: Goal::Untargeted,
         exclusive: victim.exclusive(),
         thresholds: vec![0.5; 20],
@@ -175,7 +175,7 @@ fn a_images_perturbation_does_not_depend_on_its_batch() {
     let together = images(&[3, 4, 5, 6]);
     let objective = away(&victim, &together);
     let alone = images(&[5]);
-    let own = LabelObjective { truth: vec![objective.truth[2]], ..objective.clone() };
+    let own = LabelObjective { truth: vec![objective.truth[2].clone()], ..objective.clone() };
     for attack in all(EpsBall::linf(6.0 / 255.0)) {
         let a = attack.perturb(&victim, &together, &AttackTarget::Labels(objective.clone())).unwrap();
         let b = attack.perturb(&victim, &alone, &AttackTarget::Labels(own.clone())).unwrap();
@@ -220,7 +220,7 @@ fn what_a_network_says_of_a_image_does_not_depend_on_its_batch() {
 fn made(index: usize, reached: bool) -> AttackResult {
     let seen = |reached: bool| VictimOutput {
         status: AttackStatus { reached, sure: reached, score: 0.0 },
-        said: [false; 20],
+        said: vec![false; 20],
         probabilities: vec![0.5; 20],
         mask: None,
         led: reached as u8 as f64,
@@ -275,7 +275,7 @@ fn a_network_whose_logits_are_no_numbers_is_not_attacked() {
         });
         let victim = Network::new(&model, Preprocess::Unit).unwrap();
         let objective = LabelObjective {
-            truth: vec![[true; 20]; 2],
+            truth: vec![vec![true; 20]; 2],
             goal: Goal::Untargeted,
             exclusive: false,
             thresholds: vec![0.5; 20],
@@ -349,7 +349,7 @@ fn deepfool_needs_less_than_pgd_gives() {
             let length = Norm::L2.of(after.values(i), images.values(i)) as f32;
             let half = Attack::Iterative(Iterative::pgd(EpsBall::l2(length * 0.5), 20));
             let one = images.some(&[i]).unwrap();
-            let own = LabelObjective { truth: vec![objective.truth[i]], ..objective.clone() };
+            let own = LabelObjective { truth: vec![objective.truth[i].clone()], ..objective.clone() };
             assert!(!attacked.statuses[i].reached || !fooled(&half, &victim, &one, &own)[0], "{length}");
         }
     }

@@ -13,7 +13,7 @@ use super::square::Square;
 use super::universal::Universal;
 use super::victim::{self, Victim};
 use crate::data::image::Fit;
-use crate::data::{CLASSES, Dataset, Image, Labels, Mask};
+use crate::data::{Dataset, Image, Labels, Mask};
 use crate::error::{Error, Result};
 use crate::eval::metrics::{Confusion, Interpolation, average_precisions};
 use crate::predict::masks_of;
@@ -230,10 +230,11 @@ pub fn seen(victim: &dyn Victim, x: &Tensor, aim: &AttackTarget) -> Result<Vec<V
             Ok(rows.map(one).collect())
         }
         AttackTarget::Masks(objective) => {
+            let classes = logits.shape().last_length() - 1;
             let one = |((i, row), mask): ((usize, &[f32]), Mask)| {
                 let (led, kept) = (objective.share(i, row), objective.kept(i, row));
                 let status = objective.status(i, row);
-                let (said, probabilities) = (mask.labels(), Vec::new());
+                let (said, probabilities) = (mask.labels(classes), Vec::new());
                 VictimOutput { status, said, probabilities, mask: Some(mask), led, kept }
             };
             Ok(rows.zip(masks_of(&logits)?).map(one).collect())
@@ -348,7 +349,7 @@ impl Summary {
         let was_right = |t: &AttackResult| !t.before.status.reached;
         let right = count(&was_right);
         let all = trials.iter().map(|t| (&t.before, dataset.labels(t.index)));
-        let doubt = Doubt::in_what_is_said(all);
+        let doubt = Doubt::in_what_is_said(all, &dataset.classes());
         let told = !doubt.as_ref().is_some_and(Doubt::leaves_no_figures);
         let share = |of: &dyn Fn(&AttackResult) -> bool| told.then(|| count(of) / n as f64);
         let of_right = |of: &dyn Fn(&AttackResult) -> bool| {
@@ -397,13 +398,14 @@ fn mean_average_precision(
     of: fn(&AttackResult) -> &VictimOutput,
     dataset: &dyn Dataset,
 ) -> Result<Option<f64>> {
+    let classes = dataset.classes().len();
     let (mut truth, mut probabilities) = (Vec::new(), Vec::new());
     for trial in trials {
         let Some(labels) = dataset.labels(trial.index) else { return Ok(None) };
-        truth.extend(labels.map(|set| set as u8 as f32));
+        truth.extend(labels.iter().map(|&set| set as u8 as f32));
         probabilities.extend_from_slice(&of(trial).probabilities);
     }
-    let each = average_precisions(&truth, &probabilities, CLASSES.len(), Interpolation::default())?;
+    let each = average_precisions(&truth, &probabilities, classes, Interpolation::default())?;
     Ok(mean(&each.into_iter().flatten().collect::<Vec<_>>()))
 }
 
@@ -413,7 +415,7 @@ fn mean_iou(
     dataset: &dyn Dataset,
     fit: Fit,
 ) -> Result<Option<f64>> {
-    let mut confusion = Confusion::voc();
+    let mut confusion = Confusion::of_masks(dataset.classes().len());
     for trial in trials {
         let (Some(truth), Some(mask)) = (dataset.mask(trial.index)?, &of(trial).mask) else {
             return Ok(None);

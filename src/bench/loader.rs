@@ -31,7 +31,8 @@ impl Images {
         }
         let images = Images { folder };
         let whole = |_, _| ControlFlow::Continue(());
-        synthetic::make(&images.root(Layout::VocNpy), count, 1, 0, &whole)?;
+        let contents = synthetic::Contents::default();
+        synthetic::make(&images.root(Layout::VocNpy), count, 1, 0, contents, &whole)?;
         let [npy, devkit] = [Layout::VocNpy, Layout::VocDevkit].map(|layout| images.root(layout));
         convert(&npy, &devkit, Layout::VocDevkit, &whole)?;
         Ok(images)

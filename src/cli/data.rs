@@ -3,6 +3,7 @@
 use super::convert::Convert;
 use super::progress::{asked_to_stop, bar, interruptible};
 use super::train::open;
+use atrous::data::synthetic::Contents;
 use atrous::data::{check, synthetic};
 use atrous::report;
 use atrous::{Error, Result};
@@ -31,6 +32,12 @@ pub struct Make {
     /// The same seed makes the same pictures
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
+    /// How many classes of object there are, 2 to 20
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    classes: usize,
+    /// One object a picture, so that a picture is of one class; else one to three
+    #[arg(long)]
+    single: bool,
 }
 
 #[derive(Args)]
@@ -66,17 +73,24 @@ impl Make {
     /// Into a new folder or an empty one: pictures that are there already are worth more than made
     /// up ones.
     fn run(self) -> Result<()> {
-        make_with_progress(&self.dir, self.train, self.test, self.seed)
+        let contents = Contents { classes: self.classes, single: self.single };
+        make_with_progress(&self.dir, self.train, self.test, self.seed, contents)
     }
 }
 
-pub fn make_with_progress(dir: &Path, train: usize, test: usize, seed: u64) -> Result<()> {
+pub fn make_with_progress(
+    dir: &Path,
+    train: usize,
+    test: usize,
+    seed: u64,
+    contents: Contents,
+) -> Result<()> {
     let bar = bar(train.saturating_add(test), "making pictures");
     let progress = |done, _| {
         bar.set_position(done as u64);
         asked_to_stop()
     };
-    let made = interruptible(|| synthetic::make(dir, train, test, seed, &progress));
+    let made = interruptible(|| synthetic::make(dir, train, test, seed, contents, &progress));
     bar.finish_and_clear();
     made?;
     println!("made {train} training and {test} test pictures in {}", dir.display());

@@ -7,6 +7,7 @@ use super::predict::{PredictOptions, Task};
 use super::run::{ATTACKED, Pipeline};
 use super::train::refuse_to_overwrite;
 use atrous::Result;
+use atrous::data::synthetic::Contents;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -56,7 +57,7 @@ impl Demo {
         }
         let data = self.out.join("data");
         if !(self.resume && data.join("train/train_set.csv").is_file()) {
-            make_with_progress(&data, self.train, self.test, self.seed)?;
+            make_with_progress(&data, self.train, self.test, self.seed, Contents::default())?;
         }
         let training = TaskOptions {
             classify: vec![format!("epochs={}", self.epochs)],

@@ -6,7 +6,7 @@ use super::live::LogOptions;
 use super::predict::{PredictOptions, Task, load, predictions, validation_panel};
 use super::progress::bar;
 use super::report as page;
-use atrous::data::{CLASSES, Dataset, known_labels};
+use atrous::data::{Dataset, known_labels};
 use atrous::eval::baselines::Controls;
 use atrous::files::{check_writable, explain, write_atomically};
 use atrous::predict::thresholds::{Objective, Thresholds};
@@ -186,7 +186,10 @@ fn labels(
             format!("no class is in any of {n} {}: there is no mean average precision", part.kind)
         }
     };
-    let columns = CLASSES.len();
+    if predictions.exclusive {
+        return Ok((controls, measured(predictions)));
+    }
+    let columns = dataset.classes().len();
     let labels = known_labels(&**dataset, &part.indices)?;
     let dice =
         |thresholds: &Thresholds| thresholds.score(&labels, &predictions.probabilities, Objective::Dice);

@@ -5,7 +5,7 @@ use super::predict::panel_rows;
 use super::progress::{Shown, Training, asked_to_stop, stop};
 use atrous::data::image::{Fit, fit};
 use atrous::data::image_files::encode_png;
-use atrous::data::{CLASSES, Dataset, Image, Labels};
+use atrous::data::{Classes, Dataset, Image};
 use atrous::files::{check_writable, explain, write_atomically};
 use atrous::live::events::{Panel, Position, Start};
 use atrous::live::{EVENTS, EventLog, LogEvent, LogRecord, Recorder, Screen, TensorBoard, terminal};
@@ -257,8 +257,9 @@ impl Predictions {
         let masks = MaskOptions::default();
         let predicted = networks.predict(&self.dataset, &self.indices, &masks, None, &mut |_| {})?;
         let rows = panel_rows(&networks, &predicted, &self.dataset, &self.indices)?;
-        report::panel(&rows, &path)?;
-        let (tiles, captions) = tiles(&rows).into_iter().unzip();
+        let classes = &self.config.classes;
+        report::panel(&rows, classes, &path)?;
+        let (tiles, captions) = tiles(&rows, classes).into_iter().unzip();
         let image = side_by_side(tiles)?;
         write_atomically(self.out.join(TILES), |file| encode_png(file, &image))?;
         Ok((path, captions))
@@ -266,7 +267,11 @@ impl Predictions {
 }
 
 /// Of masks the first row's image, truth and prediction; else each row's image.
-fn tiles(rows: &[PanelRow]) -> Vec<(Image, String)> {
+fn tiles(rows: &[PanelRow], classes: &Classes) -> Vec<(Image, String)> {
+    let names = |labels: &Vec<bool>| match classes.named(labels).collect::<Vec<_>>() {
+        names if names.is_empty() => "nothing".to_owned(),
+        names => names.join(", "),
+    };
     let shown = |row: &PanelRow| {
         let image = row.image.clone()?;
         let (truth, predicted) = (row.labels.as_ref().map(names), row.predicted.as_ref().map(names));
@@ -280,17 +285,12 @@ fn tiles(rows: &[PanelRow]) -> Vec<(Image, String)> {
             let masks = [("truth", &first.truth), ("prediction", &first.prediction)];
             let masks = masks.into_iter().filter_map(|(what, mask)| {
                 let mask = mask.as_ref()?;
-                Some((blended(mask, image), format!("{what}: {}", names(&mask.labels()))))
+                Some((blended(mask, image), format!("{what}: {}", names(&mask.labels(classes.len())))))
             });
             image.map(|image| (image.clone(), first.name.clone())).into_iter().chain(masks).collect()
         }
         _ => rows.iter().filter_map(shown).collect(),
     }
-}
-
-fn names(labels: &Labels) -> String {
-    let names: Vec<&str> = (0..CLASSES.len()).filter(|&i| labels[i]).map(|i| CLASSES[i]).collect();
-    if names.is_empty() { "nothing".into() } else { names.join(", ") }
 }
 
 /// Squares of one size in a row.

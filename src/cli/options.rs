@@ -1,5 +1,6 @@
 //! Training options: from the command line, else from `--config FILE.toml`, else the default.
 
+use atrous::data::Dataset;
 use atrous::data::image::Fit;
 use atrous::files::explain;
 use atrous::models::{self, Spec};
@@ -75,6 +76,10 @@ pub struct TrainOptions {
     /// binary_crossentropy, or categorical_crossentropy with Keras' gradient [default: the preset's]
     #[arg(long, value_name = "NAME")]
     pub loss: Option<String>,
+    /// A picture is of one class: softmax and accuracy, instead of a probability for each class by itself and
+    /// mAP [default: what the labels say]
+    #[arg(long, value_name = "BOOL")]
+    pub exclusive: Option<bool>,
     /// How much of a label is spread over all classes [default: 0]
     #[arg(long, value_name = "SHARE")]
     pub label_smoothing: Option<f32>,
@@ -244,6 +249,7 @@ impl TrainOptions {
             momentum: self.momentum.or(other.momentum),
             clip_norm: self.clip_norm.or(other.clip_norm),
             loss: self.loss.or(other.loss),
+            exclusive: self.exclusive.or(other.exclusive),
             label_smoothing: self.label_smoothing.or(other.label_smoothing),
             focal: self.focal.or(other.focal),
             val_fraction: self.val_fraction.or(other.val_fraction),
@@ -259,12 +265,12 @@ impl TrainOptions {
         }
     }
 
-    /// The preset's plan for the network, before anything else is said.
-    pub fn preset(&self, segments: bool) -> Result<Preset> {
+    /// The preset's plan for the network and the data, before anything else is said.
+    pub fn preset(&self, segments: bool, data: &dyn Dataset) -> Result<Preset> {
         let default = if segments { "deeplabv3plus" } else { "alexnet" };
         let name = self.model.as_deref().unwrap_or(default);
         let size = self.size.unwrap_or(models::default_side(name));
-        let spec = Spec::new(name, size, models::default_classes(name));
+        let spec = Spec::new(name, size, data.classes().len() + segments as usize);
         spec.graph()?;
         if spec.segments() != segments {
             let (is, command) = match segments {
@@ -275,7 +281,13 @@ impl TrainOptions {
             return Err(Error::argument("--model", message));
         }
         let preset = self.preset.as_deref().unwrap_or(Preset::NAMES[0]);
-        Preset::new(preset, spec, self.weights.is_some())
+        let mut preset = Preset::new(preset, spec, self.weights.is_some())?;
+        preset.config.classes = data.classes().clone();
+        if !segments && self.exclusive.unwrap_or(data.exclusive()) {
+            preset.config.exclusive = true;
+            preset.config.loss = "categorical_crossentropy".into();
+        }
+        Ok(preset)
     }
 
     /// Puts into the plan what was said.
@@ -325,6 +337,7 @@ impl TrainOptions {
             config.learning_rate = if optimizer == "sgd" { 0.01 } else { 0.001 };
             config.momentum = 0.0;
         }
+        config.exclusive = o.exclusive.unwrap_or(config.exclusive);
         if let Some(loss) = &o.loss {
             config.loss.clone_from(loss);
         }

@@ -4,7 +4,7 @@ use super::live::LogOptions;
 use super::progress::bar;
 use super::{device, output};
 use atrous::data::source::Source;
-use atrous::data::{CLASSES, Dataset};
+use atrous::data::{Classes, Dataset};
 use atrous::files::{check_writable, explain, is_stream, write_atomically};
 use atrous::predict::quickshift::QuickShift;
 use atrous::predict::submission;
@@ -234,9 +234,11 @@ pub fn write_submission(
     let indices: Vec<usize> = (0..dataset.len()).collect();
     let predictions = predictions(networks, dataset, &indices, how)?;
     if let Some(table) = &files.probabilities {
-        write_probabilities(&predictions, &**dataset, table)?;
+        write_probabilities(&predictions, networks.classes()?, &**dataset, table)?;
     }
-    if networks.classifier.is_some() {
+    if networks.classifier.is_some() && predictions.exclusive {
+        println!("the likeliest class is predicted");
+    } else if networks.classifier.is_some() {
         tell_thresholds(&predictions.thresholds.per_class, how.threshold.is_none());
     }
     let bar = bar(predictions.len(), if predictions.segments() { "masks" } else { "writing" });
@@ -267,7 +269,8 @@ pub fn write_submission(
     }
     bar.finish_and_clear();
     println!("submission: {} ({} pictures)", out.display(), predictions.len());
-    files.panel.map_or(Ok(()), |panel| write_panel(&rows, &panel))
+    let classes = networks.classes()?;
+    files.panel.map_or(Ok(()), |panel| write_panel(&rows, classes, &panel))
 }
 
 fn tell_thresholds(per_class: &[f32], fitted: bool) {
@@ -280,11 +283,16 @@ fn tell_thresholds(per_class: &[f32], fitted: bool) {
     }
 }
 
-fn write_probabilities(predictions: &Predictions, dataset: &dyn Dataset, path: &Path) -> Result<()> {
+fn write_probabilities(
+    predictions: &Predictions,
+    classes: &Classes,
+    dataset: &dyn Dataset,
+    path: &Path,
+) -> Result<()> {
     write_atomically(path, |file| {
         let mut table = csv::Writer::from_writer(file);
-        table.write_record(["Id"].iter().chain(&CLASSES))?;
-        for (i, row) in predictions.probabilities.chunks(CLASSES.len()).enumerate() {
+        table.write_record(std::iter::once("Id").chain(classes.iter()))?;
+        for (i, row) in predictions.probabilities.chunks(classes.len()).enumerate() {
             let id = dataset.id(i);
             table.write_record([id.to_string()].into_iter().chain(row.iter().map(f32::to_string)))?;
         }
@@ -301,7 +309,7 @@ pub fn validation_panel(
 ) -> Result<()> {
     let indices = &indices[..indices.len().min(PANEL)];
     let predictions = predictions(networks, dataset, indices, &PredictOptions::default())?;
-    write_panel(&panel_rows(networks, &predictions, dataset, indices)?, path)
+    write_panel(&panel_rows(networks, &predictions, dataset, indices)?, networks.classes()?, path)
 }
 
 /// A row a sample: its truth, and what was predicted.
@@ -326,11 +334,11 @@ pub fn panel_rows(
     indices.iter().enumerate().map(row).collect()
 }
 
-fn write_panel(rows: &[PanelRow], path: &Path) -> Result<()> {
+fn write_panel(rows: &[PanelRow], classes: &Classes, path: &Path) -> Result<()> {
     if rows.is_empty() {
         return Ok(());
     }
-    report::panel(rows, path)?;
+    report::panel(rows, classes, path)?;
     println!("pictures: {}", path.display());
     Ok(())
 }

@@ -229,7 +229,7 @@ impl Job {
     /// What the best epoch's network says of the validation pictures: thresholds, and a panel.
     fn look_back(&self, mut trained: Trained) -> Result<()> {
         let dataset = &self.data.dataset;
-        if !self.segments && trained.config.preset != "notebook" {
+        if !self.segments && !trained.config.exclusive && trained.config.preset != "notebook" {
             let (chosen, gain) = predict::fit_thresholds(&trained.model, &trained.config, dataset)?;
             if let Some(Gain { before, shared, per_class, .. }) = gain {
                 println!(
@@ -268,7 +268,6 @@ impl Job {
     /// The run in the output folder, and its samples in the folder of today.
     fn resumed(&self, path: &Path) -> Result<(Trainer, Arc<dyn Dataset>)> {
         let (trainer, saved) = train::load(path)?;
-        saved.config.network.is_for_voc(path)?;
         if saved.config.network.segments() != self.segments {
             let task = if self.segments { "classify" } else { "segment" };
             let message = format!("the run is one of `atrous train {task}`: go on with that");
@@ -356,7 +355,7 @@ impl Job {
     /// The plan as the options have it, and the samples it numbers.
     fn config(&self, words: &mut Vec<String>) -> Result<(TrainConfig, Arc<dyn Dataset>)> {
         let o = &self.options;
-        let Preset { mut config, class_weights } = o.preset(self.segments)?;
+        let Preset { mut config, class_weights } = o.preset(self.segments, &*self.data.dataset)?;
         o.apply(&mut config)?;
         config.arithmetic = arithmetic();
         let mut usable = |indices: &[usize], what: &str| -> Result<Vec<usize>> {
@@ -401,7 +400,8 @@ impl Job {
         words.extend(copies(&config));
         if !self.segments && o.class_weights.unwrap_or(class_weights) {
             let labels = known_labels(&*dataset, &config.train_indices)?;
-            config.class_weights = Some(balanced(labels).iter().map(|&w| w as f32).collect());
+            let weights = balanced(labels, config.classes.len());
+            config.class_weights = Some(weights.iter().map(|&w| w as f32).collect());
         }
         Ok((config, dataset))
     }

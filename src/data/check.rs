@@ -5,8 +5,8 @@ mod contents;
 mod devkit;
 
 use crate::backend::cpu::threads;
-use crate::data::voc_npy::{self, Row, Split};
-use crate::data::{CLASSES, Image, Labels, Mask, id, is_there, read_file};
+use crate::data::voc_npy::{self, Row, Split, Table};
+use crate::data::{Classes, Image, Labels, Mask, id, is_there, read_file};
 #[cfg(feature = "pictures")]
 use crate::data::{source::Source, voc_devkit};
 use crate::error::{Error, Result, printable};
@@ -42,8 +42,8 @@ pub struct Summary {
     pub masks: usize,
     /// Masks among them in which every pixel is void.
     pub void: usize,
-    /// How many rows have each class, in the order of [`CLASSES`].
-    pub classes: [usize; CLASSES.len()],
+    /// The classes, and how many rows have each.
+    pub classes: Vec<(String, usize)>,
     /// Smallest and largest height, in pixels, of the images that could be read; None where none
     /// could.
     pub heights: Option<(usize, usize)>,
@@ -142,9 +142,9 @@ struct Found {
 
 fn check_split(root: &Path, split: Split, report: &mut Report, contents: &mut Contents) {
     let csv = split.csv(root);
-    let (rows, problems) = match read_file(&csv) {
+    let (Table { classes, rows }, problems) = match read_file(&csv) {
         Ok(bytes) => voc_npy::parse_csv(&csv, &bytes),
-        Err(error) => (Vec::new(), vec![error]),
+        Err(error) => (Table { classes: Classes::voc(), rows: Vec::new() }, vec![error]),
     };
     let table_is_fine = problems.is_empty();
     report.problems.extend(problems);
@@ -152,11 +152,11 @@ fn check_split(root: &Path, split: Split, report: &mut Report, contents: &mut Co
         report.problems.push(Error::file(&csv, "expected at least one row below the header"));
     }
 
-    let mut summary = Summary { split: split.name().to_owned(), rows: rows.len(), ..Summary::default() };
-    let found = threads::map(rows.len(), |i| check_row(root, split, &csv, &rows[i]));
+    let mut summary = Summary::new(split.name().to_owned(), rows.len(), &classes);
+    let found = threads::map(rows.len(), |i| check_row(root, split, &csv, &rows[i], &classes));
     for (row, found) in rows.iter().zip(found) {
         contents.add(split.name(), &row.id, found.content);
-        summary.add(row.labels, found, report);
+        summary.add(row.labels.as_ref(), found, report);
     }
     report.note_capitals(split.name(), rows.iter().map(|row| row.id.as_str()));
 
@@ -189,7 +189,7 @@ fn check_split(root: &Path, split: Split, report: &mut Report, contents: &mut Co
     report.add(summary);
 }
 
-fn check_row(root: &Path, split: Split, csv: &Path, row: &Row) -> Found {
+fn check_row(root: &Path, split: Split, csv: &Path, row: &Row, classes: &Classes) -> Found {
     let mut found = Found::default();
     if let Err(error) = voc_npy::image_exists(root, split, csv, row) {
         found.problems.push(error);
@@ -202,16 +202,21 @@ fn check_row(root: &Path, split: Split, csv: &Path, row: &Row) -> Found {
     }
     let path = split.mask(root, &row.id);
     let mask = is_there(&path).then(|| voc_npy::read_mask(&path));
-    found.judge(&path, mask, row.labels);
+    found.judge(&path, mask, row.labels.as_ref(), classes);
     found
 }
 
 impl Summary {
-    fn add(&mut self, labels: Option<Labels>, found: Found, report: &mut Report) {
+    fn new(split: String, rows: usize, classes: &Classes) -> Self {
+        let classes = classes.iter().map(|name| (name.to_owned(), 0)).collect();
+        Summary { split, rows, classes, ..Summary::default() }
+    }
+
+    fn add(&mut self, labels: Option<&Labels>, found: Found, report: &mut Report) {
         match labels {
             None => self.unlabelled += 1,
             Some(labels) => {
-                self.classes.iter_mut().zip(labels).for_each(|(count, set)| *count += set as usize)
+                self.classes.iter_mut().zip(labels).for_each(|((_, n), &set)| *n += set as usize)
             }
         }
         if let Some((height, width)) = found.size {
@@ -230,20 +235,26 @@ impl Summary {
 }
 
 impl Found {
-    fn judge(&mut self, path: &Path, mask: Option<Result<Mask>>, labels: Option<Labels>) {
+    fn judge(
+        &mut self,
+        path: &Path,
+        mask: Option<Result<Mask>>,
+        labels: Option<&Labels>,
+        classes: &Classes,
+    ) {
         match mask {
             None => {}
             Some(Ok(mask)) => {
                 self.mask = true;
-                check_mask(path, &mask, labels, self);
+                check_mask(path, &mask, labels, classes, self);
             }
             Some(Err(error)) => self.problems.push(error),
         }
     }
 }
 
-fn check_mask(path: &Path, mask: &Mask, labels: Option<Labels>, found: &mut Found) {
-    if let Err(message) = mask.check() {
+fn check_mask(path: &Path, mask: &Mask, labels: Option<&Labels>, classes: &Classes, found: &mut Found) {
+    if let Err(message) = mask.check(classes.len()) {
         found.problems.push(Error::file(path, message));
         return;
     }
@@ -255,12 +266,12 @@ fn check_mask(path: &Path, mask: &Mask, labels: Option<Labels>, found: &mut Foun
     }
     // A mask that is void throughout does not say that what is labelled is not there.
     if let Some(labels) = labels.filter(|_| !found.void) {
-        let shown = mask.labels();
+        let shown = mask.labels(classes.len());
         let only = |a: &Labels, b: &Labels| {
-            let names = (0..CLASSES.len()).filter(|&class| a[class] && !b[class]);
-            names.map(|class| CLASSES[class]).collect::<Vec<_>>().join(", ")
+            let only: Labels = a.iter().zip(b).map(|(&a, &b)| a && !b).collect();
+            classes.named(&only).collect::<Vec<_>>().join(", ")
         };
-        let (label_only, mask_only) = (only(&labels, &shown), only(&shown, &labels));
+        let (label_only, mask_only) = (only(labels, &shown), only(&shown, labels));
         let parts: Vec<String> =
             [(label_only, "a label but no pixel"), (mask_only, "pixels but no label")]
                 .into_iter()
@@ -315,7 +326,7 @@ impl fmt::Display for Summary {
         if self.unlabelled == self.rows {
             return Ok(());
         }
-        for names in CLASSES.iter().zip(self.classes).collect::<Vec<_>>().chunks(5) {
+        for names in self.classes.chunks(5) {
             let cells: Vec<String> =
                 names.iter().map(|(name, n)| format!("{name:>12} {n:>4}")).collect();
             writeln!(f, "  {}", cells.join(" "))?;

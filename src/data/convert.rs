@@ -88,6 +88,10 @@ fn fits_devkit(to: &Path, split: Split, dataset: &dyn Dataset) -> Result<()> {
         let (split, id) = (split.name(), dataset.id(i));
         Error::file(to, format!("the {split} picture `{}` does not fit: {message}", printable(&id)))
     };
+    if !dataset.classes().is_voc() {
+        let message = "VOCdevkit has VOC's twenty classes, the pictures have others";
+        return Err(Error::file(to, format!("{message}: {:?}", dataset.classes())));
+    }
     let ids: HashSet<String> = (0..dataset.len()).map(|i| dataset.id(i)).collect();
     let sizes = threads::map(dataset.len(), |i| dataset.size(i));
     for (i, size) in sizes.into_iter().enumerate() {
@@ -177,7 +181,8 @@ fn to_npy(
     let masks = each(dataset.len(), write, count)?;
     let rows: Vec<(String, Option<Labels>)> =
         (0..dataset.len()).map(|i| (dataset.id(i), dataset.labels(i))).collect();
-    voc_npy::write_csv(split.csv(root), rows.iter().map(|(id, labels)| (id.as_str(), *labels)))?;
+    let rows = rows.iter().map(|(id, labels)| (id.as_str(), labels.clone()));
+    voc_npy::write_csv(split.csv(root), &dataset.classes(), rows)?;
     Ok(masks.iter().filter(|&&mask| mask).count())
 }
 

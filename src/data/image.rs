@@ -8,7 +8,7 @@
 use crate::backend::cpu::simd;
 use crate::context::isa;
 use crate::data::augment::crop::reduce;
-use crate::data::{CLASSES, Image, Mask, VOID};
+use crate::data::{Image, Mask, VOID};
 use crate::error::{Error, Result};
 use crate::ops;
 use crate::ops::resize::{BilinearRows, Method, Tap, nearest_rows};
@@ -167,8 +167,11 @@ pub enum MaskResize {
     Nearest,
     /// As if labels were quantities: blended, then cut to whole numbers, so that along the border of
     /// a 12 and a 0 there are labels of classes that are not in the image. The competition
-    /// notebook's. What comes out as no class (void is 255) is void.
-    Bilinear,
+    /// notebook's. What comes out as none of so many classes (void is 255) is void.
+    Bilinear {
+        /// Classes, the background not among them.
+        classes: usize,
+    },
 }
 
 /// The mask in a square, as [`fit`] fits the image; `outside` is the label around it.
@@ -182,21 +185,21 @@ pub fn fit_mask_by(mask: &Mask, size: usize, fit: Fit, outside: u8, by: MaskResi
     let at = fit.placement(mask.height, mask.width, size);
     let inner = match by {
         MaskResize::Nearest => resize_mask(mask, at.height, at.width, Nearest::Centre)?.classes,
-        MaskResize::Bilinear => blended(mask, at.height, at.width),
+        MaskResize::Bilinear { classes } => blended(mask, at.height, at.width, classes),
     };
     let mut classes = vec![outside; size * size];
     place(&inner, 1, at, size, &mut classes);
     Ok(Mask { height: size, width: size, classes })
 }
 
-fn blended(mask: &Mask, height: usize, width: usize) -> Vec<u8> {
+fn blended(mask: &Mask, height: usize, width: usize, classes: usize) -> Vec<u8> {
     let rows = Method::Bilinear.taps::<f32>(mask.height, height);
     let columns = Method::Bilinear.taps::<f32>(mask.width, width);
     let mut values = vec![0.0f32; height * width];
     let (x, w, rows, columns, out) =
         (&mask.classes[..], mask.width, &rows[..], &columns[..], &mut values[..]);
     simd::dispatch(isa(), BilinearRows { x, w, c: 1, rows, columns, out, non_temporal: false });
-    let whole = |value: f32| if value as usize > CLASSES.len() { VOID } else { value as u8 };
+    let whole = |value: f32| if value as usize > classes { VOID } else { value as u8 };
     values.into_iter().map(whole).collect()
 }
 
@@ -333,7 +336,9 @@ mod tests {
     fn blended_labels_are_cut_to_whole_numbers_and_void_is_not_blended_into_classes() {
         let blend = |classes: &[u8]| {
             let mask = Mask::new(1, 2, classes.to_vec()).unwrap();
-            fit_mask_by(&mask, 4, Fit::Stretch, VOID, MaskResize::Bilinear).unwrap().classes[..4]
+            fit_mask_by(&mask, 4, Fit::Stretch, VOID, MaskResize::Bilinear { classes: 20 })
+                .unwrap()
+                .classes[..4]
                 .to_vec()
         };
         // A quarter, a half, … of the way: at 0, ¼, ¾ and 1.

@@ -10,7 +10,7 @@ use crate::data::augment::{self, Parameters, Warp};
 use crate::data::class_weights::sample_weights;
 use crate::data::image;
 use crate::data::transforms::Transforms;
-use crate::data::{CLASSES, Dataset, VOID, mask_fits};
+use crate::data::{Dataset, VOID, mask_fits};
 use crate::error::{Error, Result};
 use crate::pool::Buffer;
 use crate::random::{Stream, domain};
@@ -25,9 +25,10 @@ use std::thread::{self, JoinHandle};
 pub struct Batch {
     /// `[N, size, size, 3]`, preprocessed, unless `warp` is still to be done.
     pub images: Tensor,
-    /// `[N, 20]`: 0 or 1, and −1 in the rows of samples whose labels are not known.
+    /// `[N, classes]`: 0 or 1, and −1 in the rows of samples whose labels are not known.
     pub labels: Tensor,
-    /// `[N, size, size]`, if the recipe wants them: the class of each pixel, 0 to 20, 255 void.
+    /// `[N, size, size]`, if the recipe wants them: the class of each pixel, 0 for the background,
+    /// 255 for void.
     pub masks: Option<Tensor>,
     /// The affine warp of images and masks that is left to a device; None where they are complete.
     pub warp: Option<Warp>,
@@ -43,7 +44,7 @@ impl Batch {
             (false, _) => match self.labels.values::<f32>().iter().position(|&label| label < 0.0) {
                 None => Ok(&self.labels),
                 Some(at) => {
-                    let sample = self.indices[at / CLASSES.len()];
+                    let sample = self.indices[at / self.labels.shape()[1]];
                     Err(Error::argument("batch", format!("the labels of sample {sample} are not known")))
                 }
             },
@@ -88,7 +89,8 @@ fn make(
     transforms.check()?;
     let mut images = Buffer::<f32>::new(n * size * size * 3);
     let mut masks = Buffer::<f32>::new(if transforms.masks { n * size * size } else { 0 });
-    let mut labels = Buffer::<f32>::filled(n * CLASSES.len(), -1.0);
+    let classes = dataset.classes().len();
+    let mut labels = Buffer::<f32>::filled(n * classes, -1.0);
     let later = transforms.warp_later && transforms.crop.is_none() && transforms.augment.is_some();
     let mut matrices = Vec::new();
     for (i, &Draw { index, time }) in indices.iter().enumerate() {
@@ -146,13 +148,13 @@ fn make(
             out.iter_mut().zip(&mask.classes).for_each(|(y, &class)| *y = class as f32);
         }
         if let Some(known) = dataset.labels(index) {
-            let row = &mut labels[i * CLASSES.len()..][..CLASSES.len()];
+            let row = &mut labels[i * classes..][..classes];
             row.iter_mut().zip(known).for_each(|(y, set)| *y = set as u8 as f32);
         }
     }
     Ok(Batch {
         images: Tensor::from_buffer(images, [n, size, size, 3]),
-        labels: Tensor::from_buffer(labels, [n, CLASSES.len()]),
+        labels: Tensor::from_buffer(labels, [n, classes]),
         masks: transforms.masks.then(|| Tensor::from_buffer(masks, [n, size, size])),
         warp: later.then(|| Warp::new(&matrices, transforms.preprocess)).transpose()?,
         indices: indices.iter().map(|draw| draw.index).collect(),

@@ -6,7 +6,7 @@
 //! the other layout holds the same images.) Whoever takes the run up again asks `Manifest::find`,
 //! which gives the samples under the numbers that the run knows them by, or says what is another.
 
-use super::{CLASSES, Dataset, Image, Labels, Mask};
+use super::{Classes, Dataset, Image, Labels, Mask};
 use crate::backend::cpu::threads;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -54,12 +54,12 @@ impl Sample {
     }
 
     /// What of the sample is another now, in words.
-    fn difference(&self, now: &Sample) -> Option<String> {
+    fn difference(&self, now: &Sample, all: &Classes) -> Option<String> {
         let names = |labels: &Option<Vec<usize>>| match labels.as_deref() {
             None => "not known".to_owned(),
             Some([]) => "none".to_owned(),
             Some(classes) => {
-                let name = |&class: &usize| CLASSES.get(class).copied().unwrap_or("?");
+                let name = |class: &usize| all.iter().nth(*class).unwrap_or("?");
                 classes.iter().map(name).collect::<Vec<_>>().join(", ")
             }
         };
@@ -108,7 +108,8 @@ impl Manifest {
         let masks = self.samples.iter().any(|sample| sample.mask.is_some());
         let now = Manifest::of(&**dataset, &indices, masks)?;
         let pairs = self.samples.iter().zip(&now.samples);
-        refuse(pairs.filter_map(|(before, now)| before.difference(now)).collect(), indices.len())?;
+        let differences = pairs.filter_map(|(before, now)| before.difference(now, &dataset.classes()));
+        refuse(differences.collect(), indices.len())?;
         Ok(Arc::new(Selected { dataset: dataset.clone(), indices }))
     }
 
@@ -192,6 +193,14 @@ impl Dataset for Selected {
         self.indices.len()
     }
 
+    fn classes(&self) -> Classes {
+        self.dataset.classes()
+    }
+
+    fn exclusive(&self) -> bool {
+        self.dataset.exclusive()
+    }
+
     fn id(&self, index: usize) -> String {
         self.dataset.id(self.indices[index])
     }
@@ -264,6 +273,9 @@ mod tests {
         impl Dataset for Repainted {
             fn len(&self) -> usize {
                 self.0.len()
+            }
+            fn classes(&self) -> Classes {
+                self.0.classes()
             }
             fn id(&self, index: usize) -> String {
                 self.0.id(index)

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 pub mod augment;
 pub mod check;
 pub mod class_weights;
+pub mod classes;
 #[cfg(feature = "pictures")]
 pub mod convert;
 pub mod id;
@@ -35,37 +36,15 @@ pub mod usable;
 pub mod voc_devkit;
 pub mod voc_npy;
 
-/// PASCAL VOC's classes, in the order of label columns. Class i is i + 1 in a mask.
-pub const CLASSES: [&str; 20] = [
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-];
+pub use classes::{CLASSES, Classes};
 
 /// In a mask: no object.
 pub const BACKGROUND: u8 = 0;
 /// In a mask: not to be judged (the borders of objects).
 pub const VOID: u8 = 255;
 
-/// Which classes are in an image: `labels[i]` is `CLASSES[i]`.
-pub type Labels = [bool; CLASSES.len()];
+/// Which classes are in an image, one flag a class of the data set.
+pub type Labels = Vec<bool>;
 
 /// An image as it is stored: RGB, a byte a channel, row by row.
 #[derive(Clone, PartialEq, Eq)]
@@ -78,14 +57,14 @@ pub struct Image {
     pub rgb: Vec<u8>,
 }
 
-/// The class of each pixel, row by row: 0 is background, 1..=20 classes, 255 void.
+/// The class of each pixel, row by row: 0 is background, from 1 on classes, 255 void.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Mask {
     /// Rows, at least one.
     pub height: usize,
     /// Columns, at least one.
     pub width: usize,
-    /// `[height, width]`: class i of [`CLASSES`] is i + 1.
+    /// `[height, width]`: class i of [`Classes`] is i + 1.
     pub classes: Vec<u8>,
 }
 
@@ -112,11 +91,11 @@ impl Mask {
         Ok(Mask { height, width, classes })
     }
 
-    /// The classes that have at least one pixel.
-    pub fn labels(&self) -> Labels {
+    /// Which of so many classes have at least one pixel.
+    pub fn labels(&self, classes: usize) -> Labels {
         let mut seen = [false; 256];
         self.classes.iter().for_each(|&class| seen[class as usize] = true);
-        std::array::from_fn(|class| seen[class + 1])
+        (1..=classes).map(|class| class < VOID.into() && seen[class]).collect()
     }
 
     /// Is every pixel void? Then it says nothing, not even that there is no object.
@@ -124,19 +103,18 @@ impl Mask {
         self.classes.iter().all(|&class| class == VOID)
     }
 
-    /// The first value that is no class, background or void: (row, column, value).
-    pub(crate) fn first_unknown(&self) -> Option<(usize, usize, u8)> {
-        let unknown = |&class: &u8| class as usize > CLASSES.len() && class != VOID;
+    /// The first value that is none of so many classes, background or void: (row, column, value).
+    pub(crate) fn first_unknown(&self, classes: usize) -> Option<(usize, usize, u8)> {
+        let unknown = |&class: &u8| class as usize > classes && class != VOID;
         let at = self.classes.iter().position(unknown)?;
         Some((at / self.width, at % self.width, self.classes[at]))
     }
 
-    /// What is wrong with the first value that is no class, if there is one.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        match self.first_unknown() {
+    /// What is wrong with the first value that is none of so many classes, if there is one.
+    pub(crate) fn check(&self, classes: usize) -> Result<(), String> {
+        match self.first_unknown(classes) {
             None => Ok(()),
             Some((y, x, value)) => {
-                let classes = CLASSES.len();
                 Err(format!("expected 0 to {classes} or 255, got {value} at row {y}, column {x}"))
             }
         }
@@ -185,10 +163,20 @@ pub trait Dataset: Send + Sync {
         self.len() == 0
     }
 
+    /// What labels and masks tell apart.
+    fn classes(&self) -> Classes;
+
+    /// Whether every image is of exactly one class: then a network's outputs are a softmax, and accuracy tells
+    /// how good it is. Else an image may be of several classes, or of none.
+    fn exclusive(&self) -> bool {
+        false
+    }
+
     /// What the sample is called in tables and submissions.
     fn id(&self, index: usize) -> String;
 
-    /// The classes in the image; None where they are not known (a competition's test images).
+    /// The classes in the image, one flag for each of [`Dataset::classes`]; None where they are not known
+    /// (a competition's test images).
     fn labels(&self, index: usize) -> Option<Labels>;
 
     /// The image at its own size; an error where its file cannot be read or decoded.
@@ -258,18 +246,22 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// The mask in a file, if there is one; an error where a label of it is no class.
-fn mask_if_there(path: &Path, read: impl FnOnce(&Path) -> Result<Mask>) -> Result<Option<Mask>> {
+fn mask_if_there(
+    path: &Path,
+    classes: usize,
+    read: impl FnOnce(&Path) -> Result<Mask>,
+) -> Result<Option<Mask>> {
     if !is_there(path) {
         return Ok(None);
     }
     let mask = read(path)?;
-    mask.check().map_err(|message| Error::file(path, message))?;
+    mask.check(classes).map_err(|message| Error::file(path, message))?;
     Ok(Some(mask))
 }
 
 /// The position of the first label that is set: the class that an image counts as where only one
 /// can be (class weights, categorical accuracy).
-pub(crate) fn first_label(labels: &Labels) -> Option<usize> {
+pub(crate) fn first_label(labels: &[bool]) -> Option<usize> {
     labels.iter().position(|&set| set)
 }
 
@@ -291,8 +283,8 @@ mod tests {
         assert!(Mask::new(1, 2, vec![255, 255]).unwrap().is_void());
         assert!(!Mask::new(1, 2, vec![255, 0]).unwrap().is_void());
         let mask = Mask::new(1, 4, vec![0, 255, 20, 1]).unwrap();
-        let classes: Vec<_> = (0..20).filter(|&class| mask.labels()[class]).collect();
-        assert_eq!((classes, mask.first_unknown()), (vec![0, 19], None));
-        assert_eq!(Mask::new(2, 2, vec![0, 1, 2, 21]).unwrap().first_unknown(), Some((1, 1, 21)));
+        let classes: Vec<_> = (0..20).filter(|&class| mask.labels(20)[class]).collect();
+        assert_eq!((classes, mask.first_unknown(20)), (vec![0, 19], None));
+        assert_eq!(Mask::new(2, 2, vec![0, 1, 2, 21]).unwrap().first_unknown(20), Some((1, 1, 21)));
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::data::voc_devkit::{self, Task, VocDevkit};
 use crate::data::voc_npy::{Split, VocNpy};
-use crate::data::{Dataset, Image, Labels, Mask};
+use crate::data::{Classes, Dataset, Image, Labels, Mask};
 use crate::error::{Error, Result};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -91,7 +91,7 @@ impl Source {
             return Err(shared);
         }
         let first = train.len();
-        let dataset: Arc<dyn Dataset> = Arc::new(Joined::new(vec![Arc::new(train), Arc::new(val)]));
+        let dataset: Arc<dyn Dataset> = Arc::new(Joined::new(vec![Arc::new(train), Arc::new(val)])?);
         let rest = (first..dataset.len()).collect();
         Ok(Training { dataset, train: (0..first).collect(), val: Some(rest) })
     }
@@ -119,8 +119,9 @@ impl Source {
         for &task in tasks.iter().filter(|&&task| self.has_test(task)) {
             test.push(self.test(task)?);
         }
-        let once = |parts| -> Arc<dyn Dataset> { Arc::new(Joined::each_once(parts)) };
-        Ok((once(training), (!test.is_empty()).then(|| once(test))))
+        let once = |parts| -> Result<Arc<dyn Dataset>> { Ok(Arc::new(Joined::each_once(parts)?)) };
+        let test = if test.is_empty() { None } else { Some(once(test)?) };
+        Ok((once(training)?, test))
     }
 
     /// The images to predict; an error where there are none.
@@ -150,21 +151,37 @@ impl Source {
 pub struct Joined {
     /// Each as a data set and its place there.
     samples: Vec<(Arc<dyn Dataset>, usize)>,
+    classes: Classes,
 }
 
 impl Joined {
-    /// Data sets one after the other.
-    pub fn new(parts: Vec<Arc<dyn Dataset>>) -> Self {
+    /// Data sets one after the other. An error where there is none, or they tell other classes apart.
+    pub fn new(parts: Vec<Arc<dyn Dataset>>) -> Result<Self> {
+        let classes = match &parts[..] {
+            [] => return Err(Error::argument("parts", "expected at least one data set, got none")),
+            [first, rest @ ..] => {
+                if let Some(other) = rest.iter().find(|part| part.classes() != first.classes()) {
+                    let message =
+                        format!("expected the same classes in all parts, {:?}", first.classes());
+                    return Err(Error::argument(
+                        "parts",
+                        format!("{message}, got {:?}", other.classes()),
+                    ));
+                }
+                first.classes().clone()
+            }
+        };
         let samples = |part: Arc<dyn Dataset>| (0..part.len()).map(move |i| (part.clone(), i));
-        Joined { samples: parts.into_iter().flat_map(samples).collect() }
+        Ok(Joined { samples: parts.into_iter().flat_map(samples).collect(), classes })
     }
 
-    /// Data sets one after the other, without the samples whose Ids were there before.
-    pub fn each_once(parts: Vec<Arc<dyn Dataset>>) -> Self {
-        let mut joined = Self::new(parts);
+    /// Data sets one after the other, without the samples whose Ids were there before. Errors as
+    /// [`Joined::new`].
+    pub fn each_once(parts: Vec<Arc<dyn Dataset>>) -> Result<Self> {
+        let mut joined = Self::new(parts)?;
         let mut ids = HashSet::new();
         joined.samples.retain(|(part, index)| ids.insert(part.id(*index)));
-        joined
+        Ok(joined)
     }
 
     fn part(&self, index: usize) -> (&dyn Dataset, usize) {
@@ -176,6 +193,14 @@ impl Joined {
 impl Dataset for Joined {
     fn len(&self) -> usize {
         self.samples.len()
+    }
+
+    fn classes(&self) -> Classes {
+        self.classes.clone()
+    }
+
+    fn exclusive(&self) -> bool {
+        self.samples.iter().all(|(part, _)| part.exclusive())
     }
 
     fn id(&self, index: usize) -> String {

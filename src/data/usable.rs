@@ -62,14 +62,18 @@ enum Truth {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{CLASSES, Image, Labels, Mask};
+    use crate::data::{Classes, Image, Labels, Mask};
 
     /// Samples with such labels and masks.
-    struct Known(Vec<(Option<Labels>, Option<Vec<u8>>)>);
+    struct Known(Vec<(Option<Labels>, Option<Vec<u8>>)>, Classes);
 
     impl Dataset for Known {
         fn len(&self) -> usize {
             self.0.len()
+        }
+
+        fn classes(&self) -> Classes {
+            self.1.clone()
         }
 
         fn id(&self, index: usize) -> String {
@@ -77,7 +81,7 @@ mod tests {
         }
 
         fn labels(&self, index: usize) -> Option<Labels> {
-            self.0[index].0
+            self.0[index].0.clone()
         }
 
         fn image(&self, _: usize) -> Result<Image> {
@@ -91,13 +95,16 @@ mod tests {
 
     #[test]
     fn samples_whose_truth_is_not_known_are_counted_and_left_out() {
-        let none = Some([false; CLASSES.len()]);
-        let data = Known(vec![
-            (None, Some(vec![0, 255])),
-            (none, None),
-            (None, Some(vec![255, 255])),
-            (none, Some(vec![3, 3])),
-        ]);
+        let none = || Some(vec![false; 20]);
+        let data = Known(
+            vec![
+                (None, Some(vec![0, 255])),
+                (none(), None),
+                (None, Some(vec![255, 255])),
+                (none(), Some(vec![3, 3])),
+            ],
+            Classes::voc(),
+        );
         let labelled = Usable::of(&data, &[3, 2, 1, 0], false).unwrap();
         assert_eq!((labelled.indices.as_slice(), labelled.unknown), (&[3, 1][..], 2));
         assert_eq!(labelled.left_out(false).unwrap(), "2 of 4 have no labels");

@@ -21,7 +21,7 @@ pub(crate) use lists::without_value;
 
 use crate::backend::cpu::threads;
 use crate::data::image_files::{read_image, read_mask_png};
-use crate::data::{CLASSES, Dataset, Image, Labels, Mask, is_there, mask_if_there};
+use crate::data::{CLASSES, Classes, Dataset, Image, Labels, Mask, is_there, mask_if_there};
 use crate::error::{Error, Result, printable};
 use lists::ClassLists;
 use std::collections::HashMap;
@@ -117,6 +117,7 @@ pub struct Row {
 #[derive(Clone, Debug)]
 pub struct VocDevkit {
     root: PathBuf,
+    classes: Classes,
     /// The list that names the images.
     list: PathBuf,
     /// In the order of the list.
@@ -159,7 +160,7 @@ impl VocDevkit {
                 Err(error) => problems.push(error),
             }
         }
-        Ok((VocDevkit { root, list, rows, named_in_part }, problems))
+        Ok((VocDevkit { root, classes: Classes::voc(), list, rows, named_in_part }, problems))
     }
 
     /// The images that another set has too, each as an error with its line in this set's list.
@@ -191,12 +192,16 @@ impl Dataset for VocDevkit {
         self.rows.len()
     }
 
+    fn classes(&self) -> Classes {
+        self.classes.clone()
+    }
+
     fn id(&self, index: usize) -> String {
         self.rows[index].id.clone()
     }
 
     fn labels(&self, index: usize) -> Option<Labels> {
-        self.rows[index].labels
+        self.rows[index].labels.clone()
     }
 
     fn image(&self, index: usize) -> Result<Image> {
@@ -204,7 +209,7 @@ impl Dataset for VocDevkit {
     }
 
     fn mask(&self, index: usize) -> Result<Option<Mask>> {
-        mask_if_there(&self.mask_path(index), |path| read_mask_png(path))
+        mask_if_there(&self.mask_path(index), self.classes.len(), |path| read_mask_png(path))
     }
 
     fn mask_file(&self, index: usize) -> Option<PathBuf> {
@@ -224,6 +229,6 @@ fn elsewhere(root: &Path, id: &str, set: &str) -> Result<Option<Labels>> {
         return read_annotation(&path).map(Some);
     }
     let path = mask_path(root, id);
-    let mask = mask_if_there(&path, |path| read_mask_png(path))?;
-    Ok(mask.filter(|mask| !mask.is_void()).map(|mask| mask.labels()))
+    let mask = mask_if_there(&path, CLASSES.len(), |path| read_mask_png(path))?;
+    Ok(mask.filter(|mask| !mask.is_void()).map(|mask| mask.labels(CLASSES.len())))
 }

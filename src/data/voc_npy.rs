@@ -1,17 +1,19 @@
 //! The competition's layout: a table of labels and one `.npy` file an image.
 //!
 //! ```text
-//! train/train_set.csv       Id, then the 20 classes, each 0 or 1
+//! train/train_set.csv       Id, then the classes, each 0 or 1
 //! train/img/train_{Id}.npy  [height, width, 3] uint8, RGB
-//! train/seg/train_{Id}.npy  [height, width] uint8: 0 background, 1..=20 classes, 255 void
+//! train/seg/train_{Id}.npy  [height, width] uint8: 0 background, from 1 on classes, 255 void
 //! test/test_set.csv         the same, with −1 everywhere: not known
 //! test/img/test_{Id}.npy
 //! ```
 //!
-//! `seg` may be missing, whole or in part. Images are read when they are asked for.
+//! Columns are found by name. VOC's twenty are numbered in VOC's order, wherever they stand; a table of
+//! other classes gives them their names and their order. `seg` may be missing, whole or in part. Images
+//! are read when they are asked for.
 
 use crate::data::table::Records;
-use crate::data::{CLASSES, Dataset, Image, Labels, Mask, id, mask_if_there, npy, read_file};
+use crate::data::{CLASSES, Classes, Dataset, Image, Labels, Mask, id, mask_if_there, npy, read_file};
 use crate::error::{Error, Result, printable};
 use crate::files::{explain, write_atomically};
 use std::collections::HashMap;
@@ -69,6 +71,7 @@ pub struct Row {
 pub struct VocNpy {
     root: PathBuf,
     split: Split,
+    classes: Classes,
     /// In the order of the table.
     pub rows: Vec<Row>,
 }
@@ -79,14 +82,14 @@ impl VocNpy {
     pub fn open(root: impl AsRef<Path>, split: Split) -> Result<Self> {
         let root = root.as_ref().to_owned();
         let csv = split.csv(&root);
-        let rows = read_csv(&csv)?;
+        let Table { classes, rows } = read_csv(&csv)?;
         if rows.is_empty() {
             return Err(Error::file(csv, "expected at least one row below the header"));
         }
         for row in &rows {
             image_exists(&root, split, &csv, row)?;
         }
-        Ok(VocNpy { root, split, rows })
+        Ok(VocNpy { root, split, classes, rows })
     }
 
     pub(crate) fn image_path(&self, index: usize) -> PathBuf {
@@ -103,12 +106,24 @@ impl Dataset for VocNpy {
         self.rows.len()
     }
 
+    fn classes(&self) -> Classes {
+        self.classes.clone()
+    }
+
+    /// VOC's labels are not, whichever images there are; others are where no row says otherwise. (Of images
+    /// for testing nothing is known, and nothing is asked.)
+    fn exclusive(&self) -> bool {
+        let one =
+            |row: &Row| row.labels.as_ref().is_none_or(|l| l.iter().filter(|&&set| set).count() == 1);
+        !self.classes.is_voc() && self.rows.iter().all(one)
+    }
+
     fn id(&self, index: usize) -> String {
         self.rows[index].id.clone()
     }
 
     fn labels(&self, index: usize) -> Option<Labels> {
-        self.rows[index].labels
+        self.rows[index].labels.clone()
     }
 
     fn image(&self, index: usize) -> Result<Image> {
@@ -120,7 +135,7 @@ impl Dataset for VocNpy {
     }
 
     fn mask(&self, index: usize) -> Result<Option<Mask>> {
-        mask_if_there(&self.mask_path(index), |path| read_mask(path))
+        mask_if_there(&self.mask_path(index), self.classes.len(), |path| read_mask(path))
     }
 
     fn mask_file(&self, index: usize) -> Option<PathBuf> {
@@ -192,61 +207,80 @@ pub fn parse_mask(bytes: &[u8]) -> Result<Mask, String> {
     }
 }
 
+/// A table of labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// What its columns are called; VOC's where they say nothing.
+    pub classes: Classes,
+    /// The rows that are right, in order.
+    pub rows: Vec<Row>,
+}
+
 /// The table of labels, or the first thing that is wrong with it.
-pub fn read_csv(path: impl AsRef<Path>) -> Result<Vec<Row>> {
+pub fn read_csv(path: impl AsRef<Path>) -> Result<Table> {
     let path = path.as_ref();
-    let (rows, problems) = parse_csv(path, &read_file(path)?);
-    problems.into_iter().next().map_or(Ok(rows), Err)
+    let (table, problems) = parse_csv(path, &read_file(path)?);
+    problems.into_iter().next().map_or(Ok(table), Err)
+}
+
+/// The columns of a table: where the Ids are, and the classes' names and places. VOC's have VOC's order, and a
+/// table with one of them is one of all twenty: a column that is missing or mistyped is an error there.
+/// What is wrong is pairs of a column's name and a message.
+fn columns(names: &[&str]) -> Result<(usize, Classes, Vec<usize>), Vec<(String, String)>> {
+    let others = || names.iter().copied().filter(|&name| name != "Id");
+    let voc = others().any(|name| CLASSES.contains(&name)) && others().count() >= CLASSES.len() - 1;
+    let classes: Vec<&str> = if voc { CLASSES.to_vec() } else { others().collect() };
+    let mut problems = Vec::new();
+    for name in std::iter::once("Id").chain(if voc { CLASSES.to_vec() } else { Vec::new() }) {
+        match names.iter().filter(|&&other| other == name).count() {
+            0 => problems.push((name.to_owned(), "expected this column, got none".to_owned())),
+            1 => {}
+            n => {
+                problems.push((name.to_owned(), format!("expected this column once, got it {n} times")))
+            }
+        }
+    }
+    for name in others().filter(|name| !classes.contains(name)) {
+        let message = "expected `Id` and the 20 classes, got this column too";
+        problems.push((name.to_owned(), message.to_owned()));
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let wrong = |error: Error| vec![(names.join(","), error.to_string())];
+    let all = Classes::new(classes.iter().copied()).map_err(wrong)?;
+    let position = |name: &str| names.iter().position(|&other| other == name).unwrap_or_default();
+    Ok((position("Id"), all, classes.into_iter().map(position).collect()))
 }
 
 /// The rows that are right, and everything that is wrong; `path` is for the messages.
 ///
 /// Columns are found by name, so their order does not matter.
-pub fn parse_csv(path: &Path, bytes: &[u8]) -> (Vec<Row>, Vec<Error>) {
+pub fn parse_csv(path: &Path, bytes: &[u8]) -> (Table, Vec<Error>) {
     let wrong = |line: usize, column: Option<&str>, message: String| Error::Row {
         path: path.to_owned(),
         line,
         column: column.map(str::to_owned),
         message,
     };
+    let nothing = || Table { classes: Classes::voc(), rows: Vec::new() };
     let (mut rows, mut problems) = (Vec::new(), Vec::new());
     let mut records = Records::new(bytes);
     let (top, header) = match records.next() {
         None => {
-            problems.push(wrong(1, None, "expected a header, got an empty file".to_owned()));
-            return (rows, problems);
+            return (nothing(), vec![wrong(1, None, "expected a header, got an empty file".to_owned())]);
         }
-        Some((line, Err(message))) => {
-            problems.push(wrong(line, None, message));
-            return (rows, problems);
-        }
+        Some((line, Err(message))) => return (nothing(), vec![wrong(line, None, message)]),
         Some((line, Ok(header))) => (line, header),
     };
     let names: Vec<&str> = header.iter().collect();
-    let expected = || std::iter::once("Id").chain(CLASSES);
-    for name in expected() {
-        match names.iter().filter(|&&other| other == name).count() {
-            0 => problems.push(wrong(top, Some(name), "expected this column, got none".to_owned())),
-            1 => {}
-            n => problems.push(wrong(
-                top,
-                Some(name),
-                format!("expected this column once, got it {n} times"),
-            )),
+    let (id_at, classes, label_at) = match columns(&names) {
+        Ok(found) => found,
+        Err(found) => {
+            let problem = |(name, message): (String, String)| wrong(top, Some(&name), message);
+            return (nothing(), found.into_iter().map(problem).collect());
         }
-    }
-    for name in names.iter().filter(|&&name| !expected().any(|expected| expected == name)) {
-        problems.push(wrong(
-            top,
-            Some(name),
-            "expected `Id` and the 20 classes, got this column too".into(),
-        ));
-    }
-    if !problems.is_empty() {
-        return (rows, problems);
-    }
-    let position = |name: &str| names.iter().position(|&other| other == name).unwrap_or_default();
-    let (id_at, label_at) = (position("Id"), CLASSES.map(position));
+    };
 
     let mut first_line = HashMap::new();
     for (line, record) in records {
@@ -271,8 +305,8 @@ pub fn parse_csv(path: &Path, bytes: &[u8]) -> (Vec<Row>, Vec<Error>) {
             problems.push(wrong(line, Some("Id"), message));
             first_line.insert(id.to_owned(), first);
         }
-        let mut values = [0i8; CLASSES.len()];
-        for ((value, &at), name) in values.iter_mut().zip(&label_at).zip(CLASSES) {
+        let mut values = vec![0i8; classes.len()];
+        for ((value, &at), name) in values.iter_mut().zip(&label_at).zip(classes.iter()) {
             match &record[at] {
                 "0" => *value = 0,
                 "1" => *value = 1,
@@ -283,16 +317,18 @@ pub fn parse_csv(path: &Path, bytes: &[u8]) -> (Vec<Row>, Vec<Error>) {
             }
         }
         let unknown = values.iter().filter(|&&value| value == -1).count();
-        if unknown != 0 && unknown != CLASSES.len() {
-            let message = format!("expected -1 (not known) in all 20 columns or in none, got {unknown}");
+        if unknown != 0 && unknown != classes.len() {
+            let all = classes.len();
+            let message =
+                format!("expected -1 (not known) in all {all} columns or in none, got {unknown}");
             problems.push(wrong(line, None, message));
         }
         if problems.len() == before {
-            let labels = (unknown == 0).then(|| values.map(|value| value == 1));
+            let labels = (unknown == 0).then(|| values.iter().map(|&value| value == 1).collect());
             rows.push(Row { id: id.to_owned(), labels, line });
         }
     }
-    (rows, problems)
+    (Table { classes, rows }, problems)
 }
 
 /// Writes an image as `[height, width, 3]` uint8, whole or not at all.
@@ -309,6 +345,7 @@ pub fn write_mask(path: impl AsRef<Path>, mask: &Mask) -> Result<()> {
 /// Writes a table of labels; those not known as −1.
 pub fn write_csv<'a>(
     path: impl AsRef<Path>,
+    classes: &Classes,
     rows: impl IntoIterator<Item = (&'a str, Option<Labels>)>,
 ) -> Result<()> {
     let path = path.as_ref();
@@ -319,9 +356,9 @@ pub fn write_csv<'a>(
     write_atomically(path, |file| {
         let mut writer =
             csv::WriterBuilder::new().terminator(csv::Terminator::Any(b'\n')).from_writer(file);
-        writer.write_record(std::iter::once("Id").chain(CLASSES))?;
+        writer.write_record(std::iter::once("Id").chain(classes.iter()))?;
         for (id, labels) in rows {
-            let values = (0..CLASSES.len()).map(|class| match labels {
+            let values = (0..classes.len()).map(|class| match &labels {
                 None => "-1",
                 Some(labels) if labels[class] => "1",
                 Some(_) => "0",
@@ -338,7 +375,7 @@ mod tests {
 
     fn table(rows: &[&str]) -> (Vec<Row>, Vec<String>) {
         let text = format!("Id,{}\n{}\n", CLASSES.join(","), rows.join("\n"));
-        let (rows, problems) = parse_csv(Path::new("t.csv"), text.as_bytes());
+        let (Table { rows, .. }, problems) = parse_csv(Path::new("t.csv"), text.as_bytes());
         (rows, problems.iter().map(Error::to_string).collect())
     }
 
@@ -350,8 +387,8 @@ mod tests {
     fn rows_come_with_their_line_and_unknown_labels_are_none() {
         let (rows, problems) = table(&[&row("7", "0"), "", &row("x", "-1")]);
         assert!(problems.is_empty(), "{problems:?}");
-        assert_eq!((rows[0].line, rows[0].labels), (2, Some([false; 20])));
-        assert_eq!((rows[1].line, rows[1].labels, rows[1].id.as_str()), (4, None, "x"));
+        assert_eq!((rows[0].line, &rows[0].labels), (2, &Some(vec![false; 20])));
+        assert_eq!((rows[1].line, &rows[1].labels, rows[1].id.as_str()), (4, &None, "x"));
     }
 
     #[test]
@@ -382,8 +419,9 @@ mod tests {
         let mut names: Vec<&str> = CLASSES.to_vec();
         names.reverse();
         let text = format!("\u{feff}Id,{}\r\n3,1{}\r\n", names.join(","), ",0".repeat(19));
-        let (rows, problems) = parse_csv(Path::new("t.csv"), text.as_bytes());
+        let (Table { classes, rows }, problems) = parse_csv(Path::new("t.csv"), text.as_bytes());
         assert!(problems.is_empty(), "{problems:?}");
-        assert!(rows[0].labels.unwrap()[19] && !rows[0].labels.unwrap()[0]);
+        let labels = rows[0].labels.as_ref().unwrap();
+        assert!(classes.is_voc() && labels[19] && !labels[0]);
     }
 }

@@ -8,7 +8,7 @@
 //! all three.
 
 use crate::backend::cpu::threads;
-use crate::data::{CLASSES, Dataset, known_labels};
+use crate::data::{Dataset, known_labels};
 use crate::error::Result;
 use crate::eval::logistic_regression::{LogisticRegression, colour_histogram};
 use crate::eval::metrics::{self, Control, Interpolation, Interval};
@@ -57,7 +57,7 @@ impl Controls {
         probabilities: &[f32],
         seed: u64,
     ) -> Result<Option<Self>> {
-        let columns = CLASSES.len();
+        let columns = dataset.classes().len();
         let truth = flags(dataset, val)?;
         if !truth.contains(&1.0) {
             return Ok(None);
@@ -113,7 +113,7 @@ impl Controls {
 /// [samples, classes]: 1 where a class is in the image.
 fn flags(dataset: &dyn Dataset, indices: &[usize]) -> Result<Vec<f32>> {
     let labels = known_labels(dataset, indices)?;
-    Ok(labels.iter().flat_map(|labels| labels.map(|set| set as u8 as f32)).collect())
+    Ok(labels.iter().flatten().map(|&set| set as u8 as f32).collect())
 }
 
 fn histograms(dataset: &dyn Dataset, indices: &[usize]) -> Result<Vec<Vec<f32>>> {

@@ -25,7 +25,6 @@ use crate::data::image::Preprocess;
 use crate::error::{Error, Result, names};
 use crate::nn::layers::Layer;
 use crate::nn::{Graph, Id};
-use std::path::Path;
 
 /// The networks' names, as [`Spec::name`] and the command line take them.
 pub const NAMES: [&str; 6] =
@@ -35,7 +34,7 @@ pub const NAMES: [&str; 6] =
 pub const LARGEST_SIDE: usize = 4096;
 
 /// Classes at most that a network is built for.
-pub const LARGEST_CLASSES: usize = 100_000;
+pub const LARGEST_CLASSES: usize = crate::data::classes::MOST;
 
 /// What makes classes of a base's features.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,16 +106,6 @@ impl Spec {
                 format!("`{name}` is unknown; there is `{}`", NAMES.join("`, `")),
             )),
         }
-    }
-
-    /// An error, naming the file the network is from, where it is for other classes than VOC's.
-    pub fn is_for_voc(&self, path: &Path) -> Result<()> {
-        let classes = default_classes(&self.name);
-        if self.classes == classes {
-            return Ok(());
-        }
-        let message = format!("expected a network for {classes} classes, got one for {}", self.classes);
-        Err(Error::file(path, message))
     }
 
     /// True for a network that labels every pixel.

@@ -4,8 +4,9 @@
 //! graph with values for its parameters. Running a model lowers each layer to operators on the
 //! tape; summaries, parameter names and rewrites come from the graph itself.
 
+use crate::activation::Activation;
 use crate::error::{Error, Result};
-use crate::nn::layers::{BatchNormalization, Layer, ParameterSpec};
+use crate::nn::layers::{BatchNormalization, Dense, Layer, ParameterSpec};
 use crate::tensor::Shape;
 use std::collections::HashMap;
 
@@ -238,6 +239,19 @@ impl Graph {
             }
         }
         self
+    }
+
+    /// The same with another activation at its output. An error where the last layer has none of its own.
+    pub fn with_output_activation(mut self, value: Activation) -> Result<Self> {
+        match self.nodes.last_mut().map(|node| &mut node.layer) {
+            Some(Layer::Dense(Dense { activation, .. })) => *activation = value,
+            Some(Layer::Activation(activation)) => *activation = value,
+            other => {
+                let expected = "expected a dense layer or an activation at the output";
+                return Err(Error::argument("activation", format!("{expected}, got {other:?}")));
+            }
+        }
+        Ok(self)
     }
 
     /// A graph of the same name and input, with no layers yet.

@@ -1,9 +1,10 @@
 //! What training left, put to use: at most one network a task, and what they say of images together.
 
 use super::{MaskOptions, Segmenter, probabilities};
-use crate::data::{CLASSES, Dataset, Labels, Mask, known_labels};
+use crate::data::{Classes, Dataset, Labels, Mask, known_labels};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::eval::metrics::arg_max;
 use crate::nn::Model;
 use crate::predict::submission::Entry;
 use crate::predict::thresholds::{self, Gain, Thresholds};
@@ -32,17 +33,15 @@ pub struct Trained {
 }
 
 impl Trained {
-    /// Reads a checkpoint, and `thresholds.json` beside it. An error where either cannot be used, and for a
-    /// network of other classes than VOC's.
+    /// Reads a checkpoint, and `thresholds.json` beside it. An error where either cannot be used.
     pub fn load(path: &Path) -> Result<Self> {
         let (model, saved) = train::load_network(path)?;
         let config = saved.config.clone();
-        config.network.is_for_voc(path)?;
         let beside = path.with_file_name(THRESHOLDS);
         // Whatever stands there is meant: a link to nowhere, a folder or a pipe is an error, not the same
         // as nothing.
         let thresholds = match !config.network.segments() && beside.symlink_metadata().is_ok() {
-            true => Thresholds::read(&beside, saved.checksum())?,
+            true => Thresholds::read(&beside, saved.checksum(), config.classes.len())?,
             false => None,
         };
         Ok(Trained {
@@ -84,7 +83,7 @@ pub fn fit_thresholds(
     let loader = config.scoring_loader(dataset, val.clone());
     let probabilities = probabilities(model, &loader, &mut |_| {})?;
     let labels = known_labels(&**dataset, val)?;
-    thresholds::choose(&labels, &probabilities, THRESHOLD, config.seed)
+    thresholds::choose(&labels, &probabilities, config.classes.len(), THRESHOLD, config.seed)
 }
 
 const THRESHOLDS: &str = "thresholds.json";
@@ -101,13 +100,13 @@ struct Stored {
 impl Thresholds {
     /// Reads what [`Thresholds::write`] wrote for the network of this checksum; None where it was for
     /// another, as beside a run's last checkpoint, whose thresholds were fitted for its best. An error where
-    /// the file is missing or does not hold a threshold of 0 to 1 for each class of VOC.
-    pub fn read(path: &Path, network: &str) -> Result<Option<Self>> {
+    /// the file is missing or does not hold a threshold of 0 to 1 for each of so many classes.
+    pub fn read(path: &Path, network: &str, classes: usize) -> Result<Option<Self>> {
         let Stored { network: own, thresholds } =
             serde_json::from_slice(&regular::read(path)?).map_err(|error| Error::file(path, error))?;
         let fine = |t: &f32| (0.0..=1.0).contains(t);
-        if thresholds.per_class.len() != CLASSES.len() || !thresholds.per_class.iter().all(fine) {
-            let message = format!("expected {} thresholds of 0 to 1", CLASSES.len());
+        if thresholds.per_class.len() != classes || !thresholds.per_class.iter().all(fine) {
+            let message = format!("expected {classes} thresholds of 0 to 1");
             return Err(Error::file(path, message));
         }
         Ok((own == network).then_some(thresholds))
@@ -163,8 +162,18 @@ impl Networks {
         Ok(networks)
     }
 
-    /// Adds a network for its task; an error where there is one for that already.
+    /// Adds a network for its task; an error where there is one for that already, or one of other classes.
     pub fn add(&mut self, trained: Trained) -> Result<()> {
+        let others = self.classifier.as_ref().or(self.segmenter.as_ref());
+        if let Some(other) = others.filter(|other| other.config.classes != trained.config.classes) {
+            let message = format!(
+                "it tells {:?} apart, {} tells {:?}; predict with one after the other",
+                trained.config.classes,
+                other.path.display(),
+                other.config.classes
+            );
+            return Err(Error::file(trained.path, message));
+        }
         let (slot, task) = match trained.config.network.segments() {
             true => (&mut self.segmenter, "segments"),
             false => (&mut self.classifier, "classifies"),
@@ -175,6 +184,13 @@ impl Networks {
         }
         *slot = Some(trained);
         Ok(())
+    }
+
+    /// What the networks tell apart. An error where there is no network.
+    pub fn classes(&self) -> Result<&Classes> {
+        let network = self.classifier.as_ref().or(self.segmenter.as_ref());
+        let none = || Error::argument("networks", "expected at least one, got none");
+        network.map(|trained| &trained.config.classes).ok_or_else(none)
     }
 
     /// What the networks say of some samples. The classifier sees all of them now, and `progress` is
@@ -188,11 +204,14 @@ impl Networks {
         threshold: Option<f32>,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Predictions> {
+        let classes = self.classes()?.len();
         let mut predictions = Predictions {
+            classes,
+            exclusive: self.classifier.as_ref().is_some_and(|trained| trained.config.exclusive),
             dataset: dataset.clone(),
             indices: indices.to_vec(),
             probabilities: Vec::new(),
-            thresholds: Thresholds::uniform(threshold.unwrap_or(THRESHOLD), CLASSES.len()),
+            thresholds: Thresholds::uniform(threshold.unwrap_or(THRESHOLD), classes),
             segmenter: self.segmenter.as_ref().map(|trained| trained.segmenter(options)).transpose()?,
         };
         if let Some(classifier) = &self.classifier {
@@ -208,6 +227,9 @@ impl Networks {
 
 /// What the networks say of some samples of a data set.
 pub struct Predictions {
+    classes: usize,
+    /// An image is of one class, the likeliest; thresholds say nothing then.
+    pub exclusive: bool,
     dataset: Arc<dyn Dataset>,
     indices: Vec<usize>,
     /// [samples, classes]; empty without a classifier.
@@ -234,7 +256,8 @@ impl Prediction {
     /// Its two rows of a submission.
     pub fn entry(&self) -> Entry {
         let mask = self.mask.as_ref().map(|mask| &mask.classes[..]);
-        Entry::new(self.id.clone(), &self.labels.map(|set| set as u8), mask)
+        let labels: Vec<u8> = self.labels.iter().map(|&set| set as u8).collect();
+        Entry::new(self.id.clone(), &labels, mask)
     }
 }
 
@@ -262,6 +285,18 @@ impl Predictions {
         segmenter.mask_with_confidence(&self.dataset.image(self.indices[i])?).map(Some)
     }
 
+    /// The classes that the classifier says are in the `i`-th of the samples: the likeliest where an image is
+    /// of one, else those above their thresholds. An error where a probability is none. Panics without a
+    /// classifier, and where there is no such sample.
+    pub fn labels(&self, i: usize) -> Result<Labels> {
+        let row = &self.probabilities[i * self.classes..][..self.classes];
+        if self.exclusive {
+            let likeliest = arg_max(row);
+            return Ok((0..row.len()).map(|class| class == likeliest).collect());
+        }
+        Ok(self.thresholds.apply(row)?.iter().map(|&label| label == 1).collect())
+    }
+
     /// What is said of the `i`-th of the samples, from 0; makes its mask. An error where its image cannot be
     /// read, or a logit is not finite. Panics where there is no such sample.
     pub fn get(&self, i: usize) -> Result<Prediction> {
@@ -272,13 +307,12 @@ impl Predictions {
         };
         let mut prediction = Prediction {
             id: self.dataset.id(index),
-            labels: mask.as_ref().map(Mask::labels).unwrap_or_default(),
+            labels: mask.as_ref().map(|mask| mask.labels(self.classes)).unwrap_or_default(),
             probabilities: Vec::new(),
             mask,
         };
-        if let Some(row) = self.probabilities.chunks_exact(CLASSES.len()).nth(i) {
-            let labels = self.thresholds.apply(row)?;
-            prediction.labels = std::array::from_fn(|class| labels[class] == 1);
+        if let Some(row) = self.probabilities.chunks_exact(self.classes).nth(i) {
+            prediction.labels = self.labels(i)?;
             prediction.probabilities = row.to_vec();
         }
         Ok(prediction)

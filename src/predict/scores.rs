@@ -1,7 +1,7 @@
 //! What masks are worth, at the images' own size.
 
 use super::Predictions;
-use crate::data::{CLASSES, Dataset, Mask};
+use crate::data::{Classes, Dataset, Mask};
 use crate::error::{Error, Result};
 use crate::eval::metrics::Confusion;
 use crate::predict::submission::Runs;
@@ -17,6 +17,8 @@ pub struct MaskScores {
     pub images: usize,
     /// What kind of images they are, for whoever reads the table.
     pub kind: &'static str,
+    /// What the classes are called.
+    pub classes: Classes,
 }
 
 /// One image's mask against its truth.
@@ -44,15 +46,16 @@ impl MaskScores {
         indices: &[usize],
         each: &mut dyn FnMut(MeasuredMask) -> Result<()>,
     ) -> Result<Self> {
-        let (mut confusion, mut dice, mut images) = (Confusion::voc(), 0.0, 0);
+        let classes = dataset.classes();
+        let (mut confusion, mut dice, mut images) = (Confusion::of_masks(classes.len()), 0.0, 0);
         for (i, &index) in indices.iter().enumerate() {
             if let Some(truth) = dataset.mask(index)?
                 && let Some((mask, confidence)) = predictions.mask_with_confidence(i)?
             {
-                let mut own = Confusion::voc();
+                let mut own = Confusion::of_masks(classes.len());
                 own.add(&truth.classes, &mask.classes)?;
                 confusion.merge(&own)?;
-                let runs = |classes: &[u8]| Runs::of_classes(classes, CLASSES.len() as u8);
+                let runs = |pixels: &[u8]| Runs::of_classes(pixels, classes.len() as u8);
                 let of_image = runs(&truth.classes).dice(&runs(&mask.classes));
                 dice += of_image;
                 images += 1;
@@ -69,7 +72,7 @@ impl MaskScores {
         if images == 0 {
             return Err(Error::argument("scores", "no picture has a true mask to compare with"));
         }
-        Ok(MaskScores { confusion, dice: dice / images as f64, images, kind: "pictures" })
+        Ok(MaskScores { confusion, dice: dice / images as f64, images, kind: "pictures", classes })
     }
 
     /// (mean IoU, pixel accuracy) of masks that are nothing but background.
@@ -99,7 +102,7 @@ impl fmt::Display for MaskScores {
         writeln!(f, "  mean Dice        {}", figure(self.confusion.mean_dice()))?;
         writeln!(f, "  submission Dice  {:.3}   (mean over pictures)", self.dice)?;
         write!(f, "  IoU by class    ")?;
-        let names = ["background"].into_iter().chain(CLASSES);
+        let names = ["background"].into_iter().chain(self.classes.iter());
         for (i, (name, iou)) in names.zip(self.confusion.iou()).enumerate() {
             if i > 0 && i % 5 == 0 {
                 write!(f, "\n                  ")?;

@@ -15,7 +15,7 @@
 //! A cut lies halfway between two neighbouring probabilities. Of equally good cuts the highest is
 //! taken. What fitting gains has to be judged on images it has not seen: [`cross_validated`].
 
-use crate::data::{CLASSES, Labels};
+use crate::data::Labels;
 use crate::error::{Error, Result};
 use crate::eval::metrics::overlap::{dice_of_members, dice_of_sizes};
 use crate::predict::submission::{labels_from_probabilities_by_class, or_most_probable};
@@ -146,10 +146,11 @@ pub fn cross_validated(
 pub fn choose(
     labels: &[Labels],
     probabilities: &[f32],
+    classes: usize,
     before: f32,
     seed: u64,
 ) -> Result<(Thresholds, Option<Gain>)> {
-    let uniform = |threshold| Thresholds::uniform(threshold, CLASSES.len());
+    let uniform = |threshold| Thresholds::uniform(threshold, classes);
     if labels.len() < FOLDS {
         return Ok((uniform(before), None));
     }

@@ -3,7 +3,7 @@
 use super::canvas::{Anchor, Canvas, Surface};
 use super::style::{EMPTY, INK, SOFT, coloured, fitted, palette};
 use crate::backend::cpu::threads;
-use crate::data::{CLASSES, Dataset, Image, Mask};
+use crate::data::{Dataset, Image, Mask};
 use crate::error::{Error, Result};
 use std::collections::HashSet;
 use std::path::Path;
@@ -30,7 +30,8 @@ pub fn gallery(dataset: &dyn Dataset, path: &Path, per_class: usize) -> Result<(
         return Err(Error::argument("gallery", message));
     }
     let (chosen, counts) = choose(dataset, per_class);
-    let bands = CLASSES.len().div_ceil(COLUMNS);
+    let classes = dataset.classes();
+    let bands = classes.len().div_ceil(COLUMNS);
     let pair = 2.0 * CELL + CAPTION + SPACE + 4.0;
     let band = HEADING + per_class as f64 * pair + SPACE;
     let width = 2.0 * MARGIN + COLUMNS as f64 * (CELL + SPACE) - SPACE;
@@ -45,7 +46,14 @@ pub fn gallery(dataset: &dyn Dataset, path: &Path, per_class: usize) -> Result<(
         let x = MARGIN + (class % COLUMNS) as f64 * (CELL + SPACE);
         let top = MARGIN + TITLE + (class / COLUMNS) as f64 * band;
         canvas.rectangle(x, top, CELL, 3.0, palette(class as u8 + 1));
-        canvas.text(x, top + 20.0, 13.0, Anchor::Start, INK, CLASSES[class]);
+        canvas.text(
+            x,
+            top + 20.0,
+            13.0,
+            Anchor::Start,
+            INK,
+            &fitted(&classes[class], 13.0, CELL - 30.0),
+        );
         canvas.text(x + CELL, top + 20.0, 11.0, Anchor::End, SOFT, &count.to_string());
         let top = top + HEADING - 8.0;
         if indices.is_empty() {
@@ -88,11 +96,11 @@ fn choose(dataset: &dyn Dataset, per_class: usize) -> (Vec<Vec<usize>>, Vec<usiz
     let labels = threads::map(dataset.len(), |i| dataset.labels(i));
     let (mut chosen, mut counts) = (Vec::new(), Vec::new());
     let mut used = HashSet::new();
-    for class in 0..CLASSES.len() {
-        let with = |i: &usize| labels[*i].is_some_and(|labels| labels[class]);
+    for class in 0..dataset.classes().len() {
+        let with = |i: &usize| labels[*i].as_ref().is_some_and(|labels| labels[class]);
         let mut candidates: Vec<usize> = (0..labels.len()).filter(with).collect();
         counts.push(candidates.len());
-        let others = |i: usize| labels[i].map_or(0, |l| l.iter().filter(|&&set| set).count());
+        let others = |i: usize| labels[i].as_ref().map_or(0, |l| l.iter().filter(|&&set| set).count());
         candidates.sort_by_key(|&i| (used.contains(&i), others(i), i));
         candidates.truncate(per_class);
         used.extend(candidates.iter().copied());
@@ -104,19 +112,26 @@ fn choose(dataset: &dyn Dataset, per_class: usize) -> (Vec<Vec<usize>>, Vec<usiz
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Labels;
+    use crate::data::{Classes, Labels};
 
-    struct Only(Vec<Option<Labels>>);
+    struct Only(Vec<Option<Labels>>, Classes);
+
+    fn only(labels: Vec<Option<Labels>>) -> Only {
+        Only(labels, Classes::voc())
+    }
 
     impl Dataset for Only {
         fn len(&self) -> usize {
             self.0.len()
         }
+        fn classes(&self) -> Classes {
+            self.1.clone()
+        }
         fn id(&self, index: usize) -> String {
             index.to_string()
         }
         fn labels(&self, index: usize) -> Option<Labels> {
-            self.0[index]
+            self.0[index].clone()
         }
         fn image(&self, _: usize) -> Result<Image> {
             Image::new(3, 5, vec![100; 45])
@@ -129,11 +144,11 @@ mod tests {
     #[test]
     fn images_of_one_class_come_first_and_none_is_shown_twice_where_it_can_be_helped() {
         let labels = |classes: &[usize]| {
-            let mut labels = [false; CLASSES.len()];
+            let mut labels = vec![false; 20];
             classes.iter().for_each(|&class| labels[class] = true);
             Some(labels)
         };
-        let set = Only(vec![labels(&[0, 1]), None, labels(&[0]), labels(&[1, 2]), labels(&[0, 2])]);
+        let set = only(vec![labels(&[0, 1]), None, labels(&[0]), labels(&[1, 2]), labels(&[0, 2])]);
         let (chosen, counts) = choose(&set, 2);
         assert_eq!((&chosen[0][..], &chosen[1][..]), (&[2, 0][..], &[3, 0][..]));
         assert_eq!((&chosen[2][..], &chosen[3][..]), (&[4, 3][..], &[][..]));
@@ -144,11 +159,11 @@ mod tests {
     fn data_without_labels_or_masks_still_makes_a_gallery() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gallery.png");
-        gallery(&Only(vec![None]), &path, 1).unwrap();
-        gallery(&Only(Vec::new()), &path, 1).unwrap();
+        gallery(&only(vec![None]), &path, 1).unwrap();
+        gallery(&only(Vec::new()), &path, 1).unwrap();
         assert!(path.is_file());
         for wrong in [0, MOST + 1] {
-            assert!(gallery(&Only(vec![None]), &path, wrong).is_err());
+            assert!(gallery(&only(vec![None]), &path, wrong).is_err());
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::canvas::{Anchor, Canvas, Rgb, Surface};
 use super::legend::Legend;
 use super::style::{AXIS, EMPTY, INK, RIGHT, SOFT, WRONG, fitted};
-use crate::data::Image;
+use crate::data::{Classes, Image};
 use crate::error::{Error, Result};
 use std::path::Path;
 
@@ -47,9 +47,14 @@ const LINE: f64 = 16.0;
 const SCALE: f64 = 1.5;
 
 /// Writes a PNG of rows below headings, one a column. `legend` lists values of masks whose colours are to be
-/// explained. An error for no rows or columns, a row with another number of cells, and where the PNG cannot
+/// explained, and what the classes are called. An error for no rows or columns, a row with another number of cells, and where the PNG cannot
 /// be written.
-pub fn grid(headings: &[String], rows: &[GridRow], legend: &[u8], path: &Path) -> Result<()> {
+pub fn grid(
+    headings: &[String],
+    rows: &[GridRow],
+    (legend, classes): (&[u8], &Classes),
+    path: &Path,
+) -> Result<()> {
     if rows.is_empty() || headings.is_empty() {
         return Err(Error::argument("grid", "expected at least one row and one column"));
     }
@@ -58,7 +63,7 @@ pub fn grid(headings: &[String], rows: &[GridRow], legend: &[u8], path: &Path) -
         return Err(Error::shape("grid", expected, row.cells.len()));
     }
     let inner = headings.len() as f64 * (CELL + SPACE) - SPACE;
-    let legend = Legend::new(legend, inner);
+    let legend = Legend::new(legend, classes, inner);
     let text =
         |row: &GridRow| row.cells.iter().map(|cell| cell.lines.len()).max().unwrap_or(0) as f64 * LINE;
     let tall = |row: &GridRow| CAPTION + HEIGHT + text(row) + SPACE;
@@ -132,10 +137,10 @@ mod tests {
         let row = GridRow { name: "one".into(), cells: vec![cell.clone(), cell] };
         let path = folder.path().join("grid.png");
         let headings = ["a".to_owned(), "b".to_owned()];
-        grid(&headings, std::slice::from_ref(&row), &[0, 1, 255], &path).unwrap();
+        grid(&headings, std::slice::from_ref(&row), (&[0, 1, 255], &Classes::voc()), &path).unwrap();
         assert!(std::fs::metadata(&path).unwrap().len() > 500);
-        let error = grid(&headings[..1], &[row], &[], &path).unwrap_err().to_string();
+        let error = grid(&headings[..1], &[row], (&[], &Classes::voc()), &path).unwrap_err().to_string();
         assert!(error.contains("1 cells in row 0"), "{error}");
-        assert!(grid(&headings, &[], &[], &path).is_err());
+        assert!(grid(&headings, &[], (&[], &Classes::voc()), &path).is_err());
     }
 }

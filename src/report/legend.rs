@@ -1,12 +1,13 @@
 //! What the colours of masks mean, below images.
 
 use super::canvas::{Anchor, Canvas, Surface};
-use super::style::{INK, palette};
-use crate::data::{BACKGROUND, CLASSES, VOID};
+use super::style::{INK, fitted, palette};
+use crate::data::Classes;
 
 /// The values of masks that are explained, in a width.
 pub(crate) struct Legend<'a> {
     values: &'a [u8],
+    classes: &'a Classes,
     /// Entries a line.
     entries: usize,
 }
@@ -17,8 +18,8 @@ const LINE: f64 = 21.0;
 const ABOVE: f64 = 10.0;
 
 impl<'a> Legend<'a> {
-    pub(crate) fn new(values: &'a [u8], width: f64) -> Self {
-        Legend { values, entries: (width / ENTRY).floor().max(1.0) as usize }
+    pub(crate) fn new(values: &'a [u8], classes: &'a Classes, width: f64) -> Self {
+        Legend { values, classes, entries: (width / ENTRY).floor().max(1.0) as usize }
     }
 
     pub(crate) fn height(&self) -> f64 {
@@ -31,15 +32,11 @@ impl<'a> Legend<'a> {
     /// Draws it with its upper left corner there.
     pub(crate) fn draw(&self, canvas: &mut Canvas, left: f64, top: f64) {
         for (i, &value) in self.values.iter().enumerate() {
-            let name = match value {
-                BACKGROUND => "background",
-                VOID => "void",
-                class => CLASSES.get(class as usize - 1).copied().unwrap_or("?"),
-            };
+            let name = fitted(self.classes.of_mask(value), 12.0, ENTRY - 24.0);
             let x = left + (i % self.entries) as f64 * ENTRY;
             let y = top + ABOVE + (i / self.entries) as f64 * LINE;
             canvas.rectangle(x, y, 14.0, 14.0, palette(value));
-            canvas.text(x + 21.0, y + 11.0, 12.0, Anchor::Start, INK, name);
+            canvas.text(x + 21.0, y + 11.0, 12.0, Anchor::Start, INK, &name);
         }
     }
 }

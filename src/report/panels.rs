@@ -4,7 +4,7 @@
 use super::canvas::{Anchor, Canvas, Surface};
 use super::legend::Legend;
 use super::style::{AXIS, BAR, EMPTY, INK, RIGHT, SOFT, WRONG, coloured, fitted, present};
-use crate::data::{BACKGROUND, CLASSES, Image, Labels, Mask, VOID};
+use crate::data::{BACKGROUND, Classes, Image, Labels, Mask, VOID};
 use crate::error::{Error, Result};
 use std::path::Path;
 
@@ -40,13 +40,13 @@ const LINE: f64 = 21.0;
 const SHOWN: usize = 5;
 const SCALE: f64 = 1.5;
 
-/// Writes a PNG: a row an image, a legend of the masks' classes below. An error for no rows, probabilities
-/// or masks that do not fit, and where the PNG cannot be written.
-pub fn panel(rows: &[PanelRow], path: &Path) -> Result<()> {
+/// Writes a PNG: a row an image, a legend of the masks' classes below. An error for no rows, labels,
+/// probabilities or masks that do not fit, and where the PNG cannot be written.
+pub fn panel(rows: &[PanelRow], classes: &Classes, path: &Path) -> Result<()> {
     if rows.is_empty() {
         return Err(Error::argument("panel", "expected at least one row"));
     }
-    rows.iter().enumerate().try_for_each(|(i, row)| check(i, row))?;
+    rows.iter().enumerate().try_for_each(|(i, row)| check(i, row, classes.len()))?;
     let any = |has: fn(&PanelRow) -> bool| rows.iter().any(has);
     let columns: Vec<&str> = [
         ("picture", any(|row| row.image.is_some())),
@@ -58,8 +58,8 @@ pub fn panel(rows: &[PanelRow], path: &Path) -> Result<()> {
     .collect();
     let bars = any(|row| !row.probabilities.is_empty());
     let masks = rows.iter().flat_map(|row| row.truth.iter().chain(&row.prediction));
-    let (classes, void) = present(masks);
-    let mut explained: Vec<u8> = classes.iter().map(|&class| class as u8 + 1).collect();
+    let (shown, void) = present(masks);
+    let mut explained: Vec<u8> = shown.iter().map(|&class| class as u8 + 1).collect();
     if columns.len() > 1 || columns.first().is_some_and(|&name| name != "picture") {
         explained.insert(0, BACKGROUND);
     }
@@ -70,7 +70,7 @@ pub fn panel(rows: &[PanelRow], path: &Path) -> Result<()> {
     let images = columns.len() as f64 * (CELL + SPACE);
     let inner = images + if bars { BARS } else { -SPACE };
     let inner = inner.max(2.0 * CELL);
-    let legend = Legend::new(&explained, inner);
+    let legend = Legend::new(&explained, classes, inner);
     let height = 2.0 * MARGIN + HEADING + rows.len() as f64 * ROW + legend.height() - SPACE / 2.0;
     let mut canvas = Canvas::new(inner + 2.0 * MARGIN, height, SCALE)?;
 
@@ -104,17 +104,24 @@ pub fn panel(rows: &[PanelRow], path: &Path) -> Result<()> {
             }
         }
         if !row.probabilities.is_empty() {
-            draw_bars(&mut canvas, row, MARGIN + images, top);
+            draw_bars(&mut canvas, row, classes, MARGIN + images, top);
         }
     }
     legend.draw(&mut canvas, MARGIN, height - MARGIN - legend.height());
     canvas.write_png(path)
 }
 
-fn check(i: usize, row: &PanelRow) -> Result<()> {
-    if !row.probabilities.is_empty() && row.probabilities.len() != CLASSES.len() {
-        let expected = format!("{} probabilities in row {i}, or none", CLASSES.len());
+fn check(i: usize, row: &PanelRow, classes: usize) -> Result<()> {
+    if !row.probabilities.is_empty() && row.probabilities.len() != classes {
+        let expected = format!("{classes} probabilities in row {i}, or none");
         return Err(Error::shape("panel", expected, row.probabilities.len()));
+    }
+    if let Some(labels) = row.labels.iter().chain(&row.predicted).find(|l| l.len() != classes) {
+        return Err(Error::shape(
+            "panel",
+            format!("{classes} labels in row {i}, or none"),
+            labels.len(),
+        ));
     }
     let Some(image) = &row.image else { return Ok(()) };
     for mask in row.truth.iter().chain(&row.prediction) {
@@ -145,12 +152,12 @@ pub fn blended(mask: &Mask, image: Option<&Image>) -> Image {
 
 /// The most probable classes and their probabilities; true ones marked, and those that are missing
 /// named below.
-fn draw_bars(canvas: &mut Canvas, row: &PanelRow, x: f64, top: f64) {
+fn draw_bars(canvas: &mut Canvas, row: &PanelRow, classes: &Classes, x: f64, top: f64) {
     let probability = |class: usize| row.probabilities[class];
-    let mut order: Vec<usize> = (0..CLASSES.len()).collect();
+    let mut order: Vec<usize> = (0..classes.len()).collect();
     order.sort_by(|&a, &b| probability(b).total_cmp(&probability(a)));
-    let is_true = |class: usize| row.labels.map(|labels| labels[class]);
-    let is_predicted = |class: usize| row.predicted.is_some_and(|labels| labels[class]);
+    let is_true = |class: usize| row.labels.as_ref().map(|labels| labels[class]);
+    let is_predicted = |class: usize| row.predicted.as_ref().is_some_and(|labels| labels[class]);
     let (bar, full) = (x + 112.0, BARS - 112.0 - 44.0);
     for (i, &class) in order.iter().take(SHOWN).enumerate() {
         let y = top + 2.0 + i as f64 * LINE;
@@ -163,31 +170,34 @@ fn draw_bars(canvas: &mut Canvas, row: &PanelRow, x: f64, top: f64) {
         if is_true(class) == Some(true) {
             canvas.text(x, y + 11.5, 12.0, Anchor::Start, RIGHT, "✓");
         }
-        canvas.text(x + 15.0, y + 11.5, 12.0, Anchor::Start, ink, CLASSES[class]);
+        canvas.text(x + 15.0, y + 11.5, 12.0, Anchor::Start, ink, &fitted(&classes[class], 12.0, 94.0));
         canvas.rectangle(bar, y, full, 14.0, EMPTY);
         let share = (probability(class) as f64).clamp(0.0, 1.0);
         canvas.rectangle(bar, y, full * share, 14.0, colour);
         let value = format!("{:.2}", probability(class));
         canvas.text(x + BARS, y + 11.5, 12.0, Anchor::End, ink, &value);
     }
-    let names = |classes: Vec<usize>| {
-        let named = |&class: &usize| format!("{} {:.2}", CLASSES[class], probability(class));
-        classes.iter().map(named).collect::<Vec<_>>().join(", ")
+    let names = |some: Vec<usize>| {
+        let named = |&class: &usize| format!("{} {:.2}", &classes[class], probability(class));
+        some.iter().map(named).collect::<Vec<_>>().join(", ")
     };
     let y = top + SHOWN as f64 * LINE + 16.0;
     let all =
-        |wanted: &dyn Fn(usize) -> bool| (0..CLASSES.len()).filter(|&c| wanted(c)).collect::<Vec<_>>();
+        |wanted: &dyn Fn(usize) -> bool| (0..classes.len()).filter(|&c| wanted(c)).collect::<Vec<_>>();
     if row.predicted.is_some() {
         let said = all(&|class| is_predicted(class));
-        let said: Vec<&str> = said.iter().map(|&class| CLASSES[class]).collect();
+        let said: Vec<&str> = said.iter().map(|&class| &classes[class]).collect();
         let said = if said.is_empty() { "nothing".to_owned() } else { said.join(", ") };
         let text = fitted(&format!("predicted: {said}"), 11.0, BARS);
         canvas.text(x, y, 11.0, Anchor::Start, SOFT, &text);
     }
     // True, but neither predicted nor, where predictions are not known, among those shown.
     let missing = all(&|class| {
-        let seen =
-            if row.predicted.is_some() { is_predicted(class) } else { order[..SHOWN].contains(&class) };
+        let seen = if row.predicted.is_some() {
+            is_predicted(class)
+        } else {
+            order.iter().take(SHOWN).any(|&shown| shown == class)
+        };
         is_true(class) == Some(true) && !seen
     });
     if !missing.is_empty() {

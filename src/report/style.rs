@@ -2,7 +2,7 @@
 
 use super::canvas::Rgb;
 use crate::data::image_files::voc_palette;
-use crate::data::{CLASSES, Image, Mask, VOID};
+use crate::data::{Image, Mask, VOID};
 use std::sync::LazyLock;
 
 pub(crate) const INK: Rgb = [38, 43, 51];
@@ -34,7 +34,7 @@ pub(crate) fn coloured(mask: &Mask) -> Image {
 pub(crate) fn present<'a>(masks: impl Iterator<Item = &'a Mask>) -> (Vec<usize>, bool) {
     let mut seen = [false; 256];
     masks.flat_map(|mask| &mask.classes).for_each(|&class| seen[class as usize] = true);
-    ((0..CLASSES.len()).filter(|&class| seen[class + 1]).collect(), seen[VOID as usize])
+    ((0..VOID as usize - 1).filter(|&class| seen[class + 1]).collect(), seen[VOID as usize])
 }
 
 /// The text, cut to a width with an ellipsis.

@@ -1,11 +1,12 @@
 //! What decides a run's bits, beside the data.
 
 use super::callbacks::{Plateau, Schedule};
+use crate::activation::Activation;
 use crate::data::image::{Fit, MaskResize, Preprocess};
 use crate::data::loader::{Loader, Sampling};
 use crate::data::manifest::Manifest;
 use crate::data::transforms::{Augment, Transforms};
-use crate::data::{Dataset, VOID};
+use crate::data::{Classes, Dataset, VOID};
 use crate::error::{Error, Result};
 use crate::losses::Loss;
 use crate::models::Spec;
@@ -43,6 +44,13 @@ pub struct Unfreeze {
 pub struct TrainConfig {
     /// Architecture, input size, classes and head.
     pub network: Spec,
+    /// What the classes are called: as many as the network has, but for the background of one that segments.
+    #[serde(default, skip_serializing_if = "Classes::is_voc")]
+    pub classes: Classes,
+    /// An image is of one class: a classifier's outputs are a softmax, the likeliest class is predicted,
+    /// and accuracy tells how good it is. Else classes are found each by itself.
+    #[serde(default, skip_serializing_if = "no")]
+    pub exclusive: bool,
     /// The preset that it was made from; empty where it was made otherwise.
     #[serde(default)]
     pub preset: String,
@@ -130,11 +138,17 @@ fn yes() -> bool {
     true
 }
 
+fn no(flag: &bool) -> bool {
+    !flag
+}
+
 impl TrainConfig {
     /// Keras' defaults for everything; no samples yet.
     pub fn new(network: Spec) -> Self {
         let segments = network.segments();
         TrainConfig {
+            classes: Classes::default(),
+            exclusive: false,
             preset: String::new(),
             arithmetic: String::new(),
             origin: Origin::default(),
@@ -177,6 +191,12 @@ impl TrainConfig {
     /// An error where a setting is out of range.
     pub(crate) fn check(&self) -> Result<()> {
         let wrong = |what, message: String| Err(Error::argument(what, message));
+        let named = self.classes.len() + self.network.segments() as usize;
+        if self.network.classes != named {
+            let message =
+                format!("expected {named}, as many as are named, got {}", self.network.classes);
+            return wrong("classes", message);
+        }
         if !(1..=1 << 24).contains(&self.epochs) || !(1..=1 << 16).contains(&self.batch_size) {
             let message = format!(
                 "expected 1 to 16777216 epochs and batches of 1 to 65536, got {} and {}",
@@ -211,6 +231,12 @@ impl TrainConfig {
             && let Some(bad) = weights.iter().find(|w| !(**w >= 0.0 && w.is_finite()))
         {
             return wrong("class_weights", format!("expected numbers of at least 0, got {bad}"));
+        }
+        if self.exclusive
+            && (self.network.segments() || !matches!(self.loss()?, Loss::CategoricalCrossentropy { .. }))
+        {
+            let message = "exclusive labels are a classifier's, and go with `categorical_crossentropy`";
+            return wrong("loss", format!("{message}, got `{}`", self.loss));
         }
         if !OptimizerKind::NAMES.contains(&self.optimizer.as_str()) {
             let known = OptimizerKind::NAMES.join("`, `");
@@ -248,7 +274,10 @@ impl TrainConfig {
     /// The network, with the padding and epsilon that the origin of its weights has. An error where
     /// there is no such network, or no such origin for it.
     pub fn graph(&self) -> Result<Graph> {
-        let graph = self.origin.configure(&self.network.graph()?)?;
+        let mut graph = self.origin.configure(&self.network.graph()?)?;
+        if self.exclusive && !self.network.segments() {
+            graph = graph.with_output_activation(Activation::Softmax)?;
+        }
         match self.batch_norm_momentum {
             Some(momentum) => Ok(graph.with_batch_norm_momentum(momentum)),
             None => Ok(graph),
@@ -258,6 +287,7 @@ impl TrainConfig {
     /// The run's samples in a data set, under the numbers of the plan (`Manifest::find`); an error
     /// where they are not all there, or are others. `path` is the checkpoint's.
     pub fn find_samples(&self, dataset: &Arc<dyn Dataset>, path: &Path) -> Result<Arc<dyn Dataset>> {
+        self.check_classes(&**dataset, path)?;
         if !self.samples.samples.is_empty() {
             return self.samples.find(dataset).map_err(|error| Error::file(path, error));
         }
@@ -269,6 +299,18 @@ impl TrainConfig {
             }
             None => Ok(dataset.clone()),
         }
+    }
+
+    /// An error where a data set tells other classes apart than the run. `path` is the checkpoint's.
+    pub fn check_classes(&self, dataset: &dyn Dataset, path: &Path) -> Result<()> {
+        if dataset.classes() == self.classes {
+            return Ok(());
+        }
+        let (own, given) = (&self.classes, dataset.classes());
+        Err(Error::file(
+            path,
+            format!("expected pictures of its classes, {own:?}, got those of {given:?}"),
+        ))
     }
 
     /// An error where a number is none of the plan's samples, or one is trained on and validated on.
@@ -314,7 +356,10 @@ impl TrainConfig {
             fit: self.fit,
             preprocess: self.preprocess,
             masks: self.network.segments(),
-            mask_resize: if self.blended_masks { MaskResize::Bilinear } else { MaskResize::Nearest },
+            mask_resize: match self.blended_masks {
+                true => MaskResize::Bilinear { classes: self.classes.len() },
+                false => MaskResize::Nearest,
+            },
             ..Transforms::plain(self.network.size)
         }
     }

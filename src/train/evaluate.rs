@@ -43,7 +43,7 @@ pub fn evaluate(model: &Model, loss: Loss, loader: &Loader) -> Result<Scores> {
     let segments = matches!(loss, Loss::SparseCategoricalCrossentropy { .. });
     let (mut loss_sum, mut accuracy_sum, mut samples) = (0.0, 0.0, 0.0);
     let (mut probabilities, mut labels) = (Vec::new(), Vec::new());
-    let mut confusion = segments.then(Confusion::voc);
+    let mut confusion = segments.then(|| Confusion::of_masks(loader.dataset.classes().len()));
     let mut columns = 1;
     no_grad(|| {
         for batch in loader.epoch(0, 0)? {

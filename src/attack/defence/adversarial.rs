@@ -12,9 +12,9 @@
 
 use crate::attack::{AttackStatus, Images, Iterative, LabelObjective, Network, Objective, Victim};
 use crate::attack::{Goal, victim};
+use crate::data::Labels;
 use crate::data::image::Preprocess;
 use crate::data::loader::{Batch, Loader};
-use crate::data::{CLASSES, Labels};
 use crate::error::{Error, Result};
 use crate::random::{Stream, domain};
 use crate::tensor::Tensor;
@@ -90,25 +90,26 @@ impl Adversarial {
         let mut stream = Stream::new(self.seed, &[domain::ATTACK, trainer.position.global_step]);
         let wanted = (n as f32 * self.share).round() as usize;
         let mut chosen: Vec<usize> = stream.permutation(n).into_iter().take(wanted).collect();
-        chosen.retain(|&i| labels[i * CLASSES.len()..][..CLASSES.len()].contains(&1.0));
+        let classes = batch.labels.shape().last_length();
+        let row = |i: usize| &labels[i * classes..][..classes];
+        chosen.retain(|&i| row(i).contains(&1.0));
         chosen.sort_unstable();
         if chosen.is_empty() {
             return Ok(batch);
         }
-        let truth =
-            |&i: &usize| -> Labels { std::array::from_fn(|c| labels[i * CLASSES.len() + c] == 1.0) };
+        let truth = |&i: &usize| -> Labels { row(i).iter().map(|&label| label == 1.0).collect() };
         let preprocess = trainer.config.preprocess;
         let network = Network::new(&trainer.model, preprocess)?;
-        let classes = trainer.model.graph.node(trainer.model.graph.output()).output_shape.clone();
-        if classes != [CLASSES.len()] {
-            let expected = format!("a classifier of {} classes", CLASSES.len());
-            return Err(Error::shape("adversarial training", expected, format!("{classes:?}")));
+        let output = trainer.model.graph.node(trainer.model.graph.output()).output_shape.clone();
+        if output != [classes] {
+            let expected = format!("a classifier of {classes} classes");
+            return Err(Error::shape("adversarial training", expected, format!("{output:?}")));
         }
         let objective = Loss(LabelObjective {
             truth: chosen.iter().map(truth).collect(),
             goal: Goal::Untargeted,
             exclusive: network.exclusive(),
-            thresholds: vec![0.5; CLASSES.len()],
+            thresholds: vec![0.5; classes],
             margin: 0.0,
             all_classes: true,
         });
@@ -170,7 +171,7 @@ mod tests {
             augment: Augment::None,
             preprocess,
             train_indices: (0..96).collect(),
-            ..TrainConfig::new(Spec::new("alexnet", SIDE, CLASSES.len()))
+            ..TrainConfig::new(Spec::new("alexnet", SIDE, 20))
         }
     }
 
@@ -274,7 +275,7 @@ mod tests {
                 assert!((most - EPSILON).abs() < 1e-5, "{preprocess:?}: {most}");
                 assert!(b.iter().all(|&v| (-1e-3..=255.001).contains(&v)));
             }
-            assert_eq!((moved, after.labels.to_vec_f64().len()), (8, 16 * CLASSES.len()));
+            assert_eq!((moved, after.labels.to_vec_f64().len()), (8, 16 * 20));
         }
     }
 

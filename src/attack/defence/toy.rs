@@ -34,12 +34,16 @@ impl Dataset for Toy {
         self.len
     }
 
+    fn classes(&self) -> crate::data::Classes {
+        crate::data::Classes::voc()
+    }
+
     fn id(&self, index: usize) -> String {
         index.to_string()
     }
 
     fn labels(&self, index: usize) -> Option<Labels> {
-        let mut labels = [false; CLASSES.len()];
+        let mut labels = vec![false; CLASSES.len()];
         labels[(self.first + index) % 2] = true;
         Some(labels)
     }

@@ -67,7 +67,7 @@ fn victim(segments: bool) -> Network {
 fn objective(victim: &dyn Victim, images: &Images) -> LabelObjective {
     let logits = victim::logits(victim, &images.x).unwrap();
     let truth = logits.values::<f32>().chunks_exact(CLASSES.len()).map(|row| {
-        let mut labels: Labels = [false; CLASSES.len()];
+        let mut labels: Labels = vec![false; CLASSES.len()];
         labels[arg_max(row)] = true;
         labels
     });

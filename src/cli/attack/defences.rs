@@ -12,7 +12,6 @@ use atrous::attack::defence::{
     Pca, Squeeze, TemperatureScaled, Transform, Undetected, measure,
 };
 use atrous::attack::{AttackTarget, EpsBall, Images, Iterative, LabelObjective, Network, Victim};
-use atrous::data::CLASSES;
 use atrous::nn::Model;
 use atrous::ops;
 use atrous::predict::{self, THRESHOLD};
@@ -239,7 +238,7 @@ impl<'a> Defences<'a> {
         let config = &self.victim.trained.config;
         let network = Network::new(model, config.preprocess)?;
         let own = match &self.victim.trained.thresholds {
-            None => vec![THRESHOLD; CLASSES.len()],
+            None => vec![THRESHOLD; config.classes.len()],
             Some(_) => predict::fit_thresholds(model, config, &self.experiment.learn)?.0.per_class,
         };
         let with_own = |o: LabelObjective| LabelObjective { thresholds: own.clone(), ..o };

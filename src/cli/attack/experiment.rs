@@ -15,7 +15,7 @@ use atrous::attack::{
 };
 use atrous::data::image::fit_mask;
 use atrous::data::source::Source;
-use atrous::data::{CLASSES, Dataset, VOID};
+use atrous::data::{Classes, Dataset, VOID};
 use atrous::eval::metrics::arg_max;
 use atrous::predict::{THRESHOLD, Trained, locate, masks_of};
 use atrous::{Error, Result};
@@ -51,6 +51,11 @@ impl NamedVictim {
     pub fn segments(&self) -> bool {
         self.trained.config.network.segments()
     }
+
+    /// What it tells apart: does it segment, and what are the classes called?
+    pub fn kind(&self) -> (bool, Classes) {
+        (self.segments(), self.trained.config.classes.clone())
+    }
 }
 
 pub struct Experiment<'a> {
@@ -79,8 +84,10 @@ impl<'a> Experiment<'a> {
         for path in &options.transfer {
             contenders.push(NamedVictim::load(path, task)?);
         }
-        let target = options.target.as_deref().map(|name| class("--target", name)).transpose()?;
-        let from = options.from.as_deref().map(|name| class("--from", name)).transpose()?;
+        let names = &contenders[0].trained.config.classes;
+        let number = |option: &'static str, name: &String| class(option, name, names);
+        let target = options.target.as_ref().map(|name| number("--target", name)).transpose()?;
+        let from = options.from.as_ref().map(|name| number("--from", name)).transpose()?;
         match (segments, target, from) {
             (false, Some(0), _) => {
                 return Err(Error::argument("--target", "a classifier knows no background"));
@@ -174,20 +181,21 @@ impl<'a> Experiment<'a> {
                 if predicted { now()? } else { indices.iter().map(truth).collect::<Result<_>>()? };
             return Ok(AttackTarget::Masks(MaskObjective::untargeted(truth, weighted)));
         }
+        let classes = of.trained.config.classes.len();
         let mut objective = LabelObjective {
-            truth: vec![[false; CLASSES.len()]; indices.len()],
+            truth: vec![vec![false; classes]; indices.len()],
             goal: self.target.map_or(Goal::Untargeted, |class| Goal::Targeted(class as usize - 1)),
             exclusive: of.victim.exclusive(),
             thresholds: match &of.trained.thresholds {
                 Some(thresholds) => thresholds.per_class.clone(),
-                None => vec![THRESHOLD; CLASSES.len()],
+                None => vec![THRESHOLD; classes],
             },
             margin: MARGIN,
             all_classes: false,
         };
         if predicted {
             let logits = attack::logits(&of.victim, &images.x)?;
-            let rows = logits.as_slice::<f32>().unwrap_or_default().chunks_exact(CLASSES.len());
+            let rows = logits.as_slice::<f32>().unwrap_or_default().chunks_exact(classes);
             for (i, row) in rows.enumerate() {
                 let mut said = objective.said(row);
                 // The likeliest class counts where none is above its threshold.

@@ -11,7 +11,7 @@ mod transfer;
 use super::live::LogOptions;
 use super::progress::interruptible;
 use atrous::attack::{EpsBall, Norm};
-use atrous::data::CLASSES;
+use atrous::data::Classes;
 use atrous::files::explain;
 use atrous::{Error, Result};
 use clap::{Args, FromArgMatches, ValueEnum};
@@ -272,14 +272,14 @@ impl Attack {
 }
 
 /// A class by name, by the number it has in a mask.
-fn class(option: &'static str, name: &str) -> Result<u8> {
+fn class(option: &'static str, name: &str, classes: &Classes) -> Result<u8> {
     if name == "background" {
         return Ok(0);
     }
-    match CLASSES.iter().position(|&class| class == name) {
-        Some(at) => Ok(at as u8 + 1),
+    match classes.iter().position(|class| class == name).and_then(|at| u8::try_from(at + 1).ok()) {
+        Some(number) => Ok(number),
         None => {
-            let known = CLASSES.join(", ");
+            let known = classes.iter().collect::<Vec<_>>().join(", ");
             Err(Error::argument(option, format!("`{name}` is none of background, {known}")))
         }
     }

@@ -10,7 +10,7 @@ use crate::cli::report as page;
 use atrous::attack::trial::{Led, VictimOutput, robust_within};
 use atrous::attack::{AttackResult, Norm, Summary};
 use atrous::data::voc_npy::{self, Split};
-use atrous::data::{CLASSES, Dataset, Labels};
+use atrous::data::{Classes, Dataset, Labels};
 use atrous::files::{explain, write_atomically};
 use atrous::report;
 use atrous::report::html::{AttackSummary, robustness_curves};
@@ -94,7 +94,7 @@ impl<'a> Report<'a> {
             outcomes: Vec::new(),
             curves: Vec::new(),
             table: csv::Writer::from_writer(Vec::new()),
-            sheet: Sheet::new(methods, epsilons, options.norm, victim.segments(), turned),
+            sheet: Sheet::new(methods, epsilons, options.norm, victim.kind(), turned),
             transfer: None,
             defences: Vec::new(),
             written: Vec::new(),
@@ -127,14 +127,15 @@ impl<'a> Report<'a> {
     ) -> Result<()> {
         let id = dataset.id(trial.index);
         let labels = dataset.labels(trial.index);
-        let said = |seen: &VictimOutput| said(&classes(seen));
+        let names = &dataset.classes();
+        let said = |seen: &VictimOutput| said(names, &classes(seen));
         let flag = |flag: bool| (flag as u8).to_string();
         let right = !trial.before.status.reached;
         self.row([
             variant.method.name().to_owned(),
             variant.epsilon.map_or(String::new(), |epsilon| epsilon.to_string()),
             id.clone(),
-            labels.map_or(String::new(), |labels| said_labels(&labels)),
+            labels.as_ref().map_or(String::new(), |l| names.named(l).collect::<Vec<_>>().join("; ")),
             said(&trial.before),
             said(&trial.after),
             said(&trial.rounded),
@@ -154,9 +155,9 @@ impl<'a> Report<'a> {
         if self.whole {
             let path = Split::Test.image(&self.perturbed(), &id);
             voc_npy::write_image(path, &trial.perturbed)?;
-            self.written.push((id.clone(), labels));
+            self.written.push((id.clone(), labels.clone()));
         }
-        self.sheet.add(&id, labels, variant, trial)
+        self.sheet.add(&id, labels.as_ref(), variant, trial)
     }
 
     fn heading(&self) -> String {
@@ -277,9 +278,9 @@ impl<'a> Report<'a> {
             let folder = self.perturbed();
             // A test set's labels are not known to a network that predicts it.
             let rows = self.written.iter().map(|(id, _)| (id.as_str(), None));
-            voc_npy::write_csv(Split::Test.csv(&folder), rows)?;
-            let truth = self.written.iter().map(|(id, labels)| (id.as_str(), *labels));
-            voc_npy::write_csv(atrous::data::synthetic::truth_csv(&folder), truth)?;
+            voc_npy::write_csv(Split::Test.csv(&folder), &dataset.classes(), rows)?;
+            let truth = self.written.iter().map(|(id, labels)| (id.as_str(), labels.clone()));
+            voc_npy::write_csv(atrous::data::synthetic::truth_csv(&folder), &dataset.classes(), truth)?;
             println!(
                 "perturbed pictures: {} ({} of {})",
                 folder.display(),
@@ -377,6 +378,7 @@ impl<'a> Report<'a> {
             "victim": self.victim.name,
             "side": self.victim.trained.config.network.size,
             "norm": self.options.norm.to_string(),
+            "classes": self.victim.trained.config.classes,
             "target": self.options.target,
             "from": self.options.from,
             "seed": self.options.seed,
@@ -388,17 +390,12 @@ impl<'a> Report<'a> {
     }
 }
 
-fn said(classes: &[(usize, Option<f32>)]) -> String {
+fn said(names: &Classes, classes: &[(usize, Option<f32>)]) -> String {
     let one = |&(class, sure): &(usize, Option<f32>)| match sure {
-        Some(sure) => format!("{} {sure:.3}", CLASSES[class]),
-        None => CLASSES[class].to_owned(),
+        Some(sure) => format!("{} {sure:.3}", &names[class]),
+        None => names[class].to_owned(),
     };
     classes.iter().map(one).collect::<Vec<_>>().join("; ")
-}
-
-fn said_labels(labels: &Labels) -> String {
-    let set = (0..CLASSES.len()).filter(|&class| labels[class]);
-    set.map(|class| CLASSES[class]).collect::<Vec<_>>().join("; ")
 }
 
 /// `8/255`, where it is a whole number of them; else digits that tell it from every other.

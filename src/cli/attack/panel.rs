@@ -4,7 +4,7 @@ use super::methods::{Method, Variant};
 use atrous::Result;
 use atrous::attack::trial::VictimOutput;
 use atrous::attack::{AttackResult, Norm};
-use atrous::data::{CLASSES, Image, Labels, Mask};
+use atrous::data::{Classes, Image, Labels, Mask};
 use atrous::report::{self, GridCell, GridRow, Tone};
 use std::path::Path;
 
@@ -17,6 +17,7 @@ const ROOM: usize = 12;
 pub struct Sheet {
     norm: Norm,
     segments: bool,
+    classes: Classes,
     /// Pixels of a class are to be turned.
     turned: bool,
     shown: Vec<Variant>,
@@ -34,16 +35,31 @@ struct Row {
 }
 
 impl Sheet {
-    pub fn new(methods: &[Method], epsilons: &[f32], norm: Norm, segments: bool, turned: bool) -> Self {
+    pub fn new(
+        methods: &[Method],
+        epsilons: &[f32],
+        norm: Norm,
+        (segments, classes): (bool, Classes),
+        turned: bool,
+    ) -> Self {
         let shown = chosen(methods, epsilons, ROOM / if segments { 3 } else { 2 });
-        Sheet { norm, segments, turned, shown, first: None, rows: Vec::new(), legend: Vec::new() }
+        Sheet {
+            norm,
+            segments,
+            classes,
+            turned,
+            shown,
+            first: None,
+            rows: Vec::new(),
+            legend: Vec::new(),
+        }
     }
 
     /// Takes one picture, if it is to be shown: the first ones that were right before.
     pub fn add(
         &mut self,
         id: &str,
-        labels: Option<Labels>,
+        labels: Option<&Labels>,
         variant: Variant,
         trial: &AttackResult,
     ) -> Result<()> {
@@ -61,8 +77,8 @@ impl Sheet {
         Ok(())
     }
 
-    fn original(&mut self, labels: Option<Labels>, trial: &AttackResult) -> Vec<GridCell> {
-        let mut cells = vec![cell(trial.original.clone(), lines(&trial.before, labels))];
+    fn original(&mut self, labels: Option<&Labels>, trial: &AttackResult) -> Vec<GridCell> {
+        let mut cells = vec![cell(trial.original.clone(), lines(&self.classes, &trial.before, labels))];
         if let Some(mask) = &trial.before.mask {
             cells.push(cell(self.over(mask, &trial.original), self.told(&trial.before)));
         }
@@ -71,7 +87,7 @@ impl Sheet {
 
     fn perturbed(
         &mut self,
-        labels: Option<Labels>,
+        labels: Option<&Labels>,
         variant: Variant,
         trial: &AttackResult,
     ) -> Result<Vec<GridCell>> {
@@ -80,7 +96,7 @@ impl Sheet {
         let gain = gain(variant, self.norm);
         let amplified = report::difference(&trial.perturbed, &trial.original, gain)?;
         let mut cells = vec![
-            cell(trial.perturbed.clone(), lines(&trial.rounded, labels)),
+            cell(trial.perturbed.clone(), lines(&self.classes, &trial.rounded, labels)),
             cell(amplified, vec![(size, Tone::Plain)]),
         ];
         if let Some(mask) = &trial.rounded.mask {
@@ -140,7 +156,7 @@ impl Sheet {
         if rows.is_empty() || headings.len() == originals {
             return Ok(false);
         }
-        report::grid(&headings, &rows, &self.legend, path).map(|()| true)
+        report::grid(&headings, &rows, (&self.legend, &self.classes), path).map(|()| true)
     }
 }
 
@@ -174,22 +190,24 @@ fn cell(image: Image, lines: Vec<(String, Tone)>) -> GridCell {
 /// have a part of it, the largest first.
 pub fn classes(seen: &VictimOutput) -> Vec<(usize, Option<f32>)> {
     if let Some(mask) = &seen.mask {
-        let mut sizes = [0usize; CLASSES.len()];
-        let of_classes = mask.classes.iter().filter(|class| (1..=CLASSES.len() as u8).contains(class));
-        of_classes.for_each(|&class| sizes[class as usize - 1] += 1);
+        let mut sizes = vec![0usize; seen.said.len()];
+        let of_classes =
+            mask.classes.iter().filter(|class| (1..=sizes.len()).contains(&(**class).into()));
+        let of_classes: Vec<usize> = of_classes.map(|&class| usize::from(class) - 1).collect();
+        of_classes.into_iter().for_each(|class| sizes[class] += 1);
         // A stray pixel is not worth a word.
-        let seen = (0..CLASSES.len()).filter(|&class| sizes[class] * 200 > mask.classes.len());
+        let seen = (0..sizes.len()).filter(|&class| sizes[class] * 200 > mask.classes.len());
         let mut order: Vec<usize> = seen.collect();
         order.sort_by_key(|&class| std::cmp::Reverse(sizes[class]));
         return order.into_iter().map(|class| (class, None)).collect();
     }
-    let mut order: Vec<usize> = (0..CLASSES.len()).collect();
+    let mut order: Vec<usize> = (0..seen.said.len()).collect();
     order.sort_by(|&a, &b| seen.probabilities[b].total_cmp(&seen.probabilities[a]));
     order.iter().filter(|&&c| seen.said[c]).map(|&c| (c, Some(seen.probabilities[c]))).collect()
 }
 
 /// What is said of a picture, in lines below it.
-fn lines(seen: &VictimOutput, labels: Option<Labels>) -> Vec<(String, Tone)> {
+fn lines(names: &Classes, seen: &VictimOutput, labels: Option<&Labels>) -> Vec<(String, Tone)> {
     let tone = |class: usize| match labels {
         Some(labels) if labels[class] => Tone::Right,
         Some(_) => Tone::Wrong,
@@ -197,7 +215,7 @@ fn lines(seen: &VictimOutput, labels: Option<Labels>) -> Vec<(String, Tone)> {
     };
     let line = |&(class, confidence): &(usize, Option<f32>)| {
         let sure = confidence.map_or(String::new(), |p| format!(" {p:.2}"));
-        (format!("{}{sure}", CLASSES[class]), tone(class))
+        (format!("{}{sure}", &names[class]), tone(class))
     };
     let all = classes(seen);
     match all.is_empty() {
@@ -217,8 +235,8 @@ mod tests {
     fn trial(index: usize, step: u8) -> AttackResult {
         let seen = |reached| VictimOutput {
             status: AttackStatus { reached, sure: reached, score: 0.0 },
-            said: [false; CLASSES.len()],
-            probabilities: vec![0.0; CLASSES.len()],
+            said: vec![false; 20],
+            probabilities: vec![0.0; 20],
             mask: None,
             led: 0.0,
             kept: 1.0,
@@ -253,7 +271,7 @@ mod tests {
     #[test]
     fn a_sheet_of_several_methods_shows_all_of_them_beside_the_original() {
         let methods = [Method::Fgsm, Method::Pgd, Method::Deepfool];
-        let mut sheet = Sheet::new(&methods, &ALL[2..], Norm::Linf, false, false);
+        let mut sheet = Sheet::new(&methods, &ALL[2..], Norm::Linf, (false, Classes::voc()), false);
         let variants = chosen(&methods, &ALL[2..], 6);
         assert_eq!(variants.len(), 5);
         for (step, &variant) in variants.iter().enumerate() {
@@ -292,7 +310,7 @@ mod tests {
     #[test]
     fn a_method_that_was_not_finished_has_no_column() {
         let methods = [Method::Fgsm, Method::Pgd];
-        let mut sheet = Sheet::new(&methods, &ALL[2..3], Norm::Linf, false, false);
+        let mut sheet = Sheet::new(&methods, &ALL[2..3], Norm::Linf, (false, Classes::voc()), false);
         let [fgsm, pgd] = methods.map(|method| Variant::new(method, ALL[2]));
         for index in 0..2 {
             sheet.add("a", None, fgsm, &trial(index, 1)).unwrap();
@@ -301,7 +319,7 @@ mod tests {
         assert_eq!(sheet.grid().0, ["original", "fgsm, ε = 8/255", "its perturbation × 16"]);
         let folder = tempfile::tempdir().unwrap();
         assert!(sheet.write(&folder.path().join("panel.png")).unwrap());
-        let empty = Sheet::new(&methods, &ALL[2..3], Norm::Linf, false, false);
+        let empty = Sheet::new(&methods, &ALL[2..3], Norm::Linf, (false, Classes::voc()), false);
         assert!(!empty.write(&folder.path().join("none.png")).unwrap());
     }
 }

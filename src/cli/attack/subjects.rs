@@ -104,7 +104,8 @@ impl Experiment<'_> {
             let seen = trial::seen(&contender.victim, &images.x, &aim)?;
             all.extend(seen.into_iter().zip(chunk.iter().map(|&index| self.dataset.labels(index))));
         }
-        Ok(Doubt::in_what_is_said(all.iter().map(|(seen, truth)| (seen, *truth))))
+        let all = all.iter().map(|(seen, truth)| (seen, truth.clone()));
+        Ok(Doubt::in_what_is_said(all, &self.dataset.classes()))
     }
 
     /// Those of which the network says that they have pixels of the class to be turned.
@@ -203,12 +204,16 @@ mod tests {
             self.0.len()
         }
 
+        fn classes(&self) -> atrous::data::Classes {
+            atrous::data::Classes::voc()
+        }
+
         fn id(&self, index: usize) -> String {
             format!("p{index}")
         }
 
         fn labels(&self, index: usize) -> Option<Labels> {
-            self.0[index]
+            self.0[index].clone()
         }
 
         fn image(&self, _index: usize) -> Result<Image> {
@@ -222,9 +227,9 @@ mod tests {
     }
 
     fn half() -> Half {
-        let mut cat = [false; 20];
+        let mut cat = vec![false; 20];
         cat[7] = true;
-        Half(vec![None, Some(cat), Some([false; 20]), Some(cat), Some(cat)])
+        Half(vec![None, Some(cat.clone()), Some(vec![false; 20]), Some(cat.clone()), Some(cat)])
     }
 
     #[test]

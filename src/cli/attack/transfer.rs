@@ -5,7 +5,7 @@ use super::methods::Variant;
 use atrous::Result;
 use atrous::attack::generator::Generator;
 use atrous::attack::{Images, Victim, trial};
-use atrous::data::{Dataset, Image, Labels, Mask};
+use atrous::data::{Classes, Dataset, Image, Labels, Mask};
 
 /// What each network still gets right of each network's pictures.
 pub struct Transfer {
@@ -80,6 +80,10 @@ struct Shown<'a> {
 impl Dataset for Shown<'_> {
     fn len(&self) -> usize {
         self.indices.len()
+    }
+
+    fn classes(&self) -> Classes {
+        self.dataset.classes()
     }
 
     fn id(&self, index: usize) -> String {

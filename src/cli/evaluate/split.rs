@@ -62,6 +62,7 @@ impl Subjects {
         let config = &trained.config;
         let masks = config.network.segments();
         let folder = open(data, masks)?.dataset;
+        config.check_classes(&*folder, &trained.path)?;
         if *split == Split::Validation {
             let dataset = config.find_samples(&folder, &trained.path)?;
             let indices = config.val_indices.clone();
@@ -156,8 +157,8 @@ fn with_test(data: &Path, folder: Arc<dyn Dataset>) -> Result<Arc<dyn Dataset>> 
     Ok(match (source.has_test(task), source.layout) {
         (false, _) => folder,
         // The competition's test pictures have files, and Ids, of their own; VOC's lists share both.
-        (true, Layout::VocNpy) => Arc::new(Joined::new(vec![folder, source.test(task)?])),
-        (true, Layout::VocDevkit) => Arc::new(Joined::each_once(vec![folder, source.test(task)?])),
+        (true, Layout::VocNpy) => Arc::new(Joined::new(vec![folder, source.test(task)?])?),
+        (true, Layout::VocDevkit) => Arc::new(Joined::each_once(vec![folder, source.test(task)?])?),
     })
 }
 

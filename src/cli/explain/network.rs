@@ -1,6 +1,5 @@
 //! The network that is looked into: from a checkpoint, or by name with a file of weights.
 
-use atrous::data::CLASSES;
 use atrous::data::image::{Fit, Preprocess};
 use atrous::files::explain;
 use atrous::models::{self, Head, Spec};
@@ -125,11 +124,11 @@ fn with_weights(spec: &Spec, file: &WeightFile, path: &Path) -> Result<Network> 
 
 fn network(config: &TrainConfig, model: Model, words: Vec<String>) -> Network {
     let Spec { size, classes, .. } = config.network;
-    let voc: Vec<String> = CLASSES.iter().map(|name| name.to_string()).collect();
-    let names = match classes {
-        n if n == voc.len() => voc,
-        n if n == voc.len() + 1 => [vec!["background".to_string()], voc].concat(),
-        n => (0..n).map(|class| format!("class {class}")).collect(),
+    let background = config.network.segments().then(|| "background".to_string());
+    let named = background.into_iter().chain(config.classes.iter().map(str::to_owned));
+    let names = match classes == config.classes.len() + config.network.segments() as usize {
+        true => named.collect(),
+        false => (0..classes).map(|class| format!("class {class}")).collect(),
     };
     let (preprocess, fit) = (config.preprocess, config.fit);
     Network { model, size, preprocess, fit, classes: names, words }

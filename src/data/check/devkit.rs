@@ -4,7 +4,7 @@ use super::contents::{self, Contents};
 use super::{Found, Report, Summary};
 use crate::backend::cpu::threads;
 use crate::data::voc_devkit::{Task, VocDevkit};
-use crate::data::{Image, image_files, is_there};
+use crate::data::{Dataset, Image, image_files, is_there};
 use crate::error::Error;
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -87,7 +87,7 @@ fn check_list(
     report: &mut Report,
 ) -> Summary {
     let dataset = &list.dataset;
-    let mut summary = Summary { split: list.name(), rows: dataset.rows.len(), ..Summary::default() };
+    let mut summary = Summary::new(list.name(), dataset.rows.len(), &dataset.classes());
     let found = threads::map(dataset.rows.len(), |i| {
         let mut found = Found::default();
         let path = dataset.mask_path(i);
@@ -102,7 +102,7 @@ fn check_list(
         }
         found.content = contents::of(&dataset.image_path(i));
         let mask = is_there(&path).then(|| image_files::read_mask_png(&path));
-        found.judge(&path, mask, dataset.rows[i].labels);
+        found.judge(&path, mask, dataset.rows[i].labels.as_ref(), &dataset.classes());
         found
     });
     for (row, found) in dataset.rows.iter().zip(found) {
@@ -112,7 +112,7 @@ fn check_list(
             Some(&readable) => summary.images += readable as usize,
             None => _ = listed.insert(row.id.clone(), readable),
         }
-        summary.add(row.labels, found, report);
+        summary.add(row.labels.as_ref(), found, report);
     }
     if dataset.named_in_part > 0 {
         let (n, split) = (dataset.named_in_part, &summary.split);

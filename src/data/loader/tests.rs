@@ -16,11 +16,14 @@ impl Dataset for Numbered {
     fn len(&self) -> usize {
         self.len
     }
+    fn classes(&self) -> crate::data::Classes {
+        crate::data::Classes::voc()
+    }
     fn id(&self, index: usize) -> String {
         index.to_string()
     }
     fn labels(&self, index: usize) -> Option<Labels> {
-        (index != 3).then(|| std::array::from_fn(|class| class == index % 20))
+        (index != 3).then(|| (0..20).map(|class| class == index % 20).collect())
     }
     fn image(&self, index: usize) -> Result<Image> {
         self.reads.fetch_add(1, Ordering::Relaxed);
@@ -114,11 +117,14 @@ fn balanced_epochs_show_rare_classes_as_often_as_frequent_ones() {
         fn len(&self) -> usize {
             100
         }
+        fn classes(&self) -> crate::data::Classes {
+            crate::data::Classes::voc()
+        }
         fn id(&self, index: usize) -> String {
             index.to_string()
         }
         fn labels(&self, index: usize) -> Option<Labels> {
-            Some(std::array::from_fn(|class| class == index.is_multiple_of(10) as usize))
+            Some((0..20).map(|class| class == index.is_multiple_of(10) as usize).collect())
         }
         fn image(&self, index: usize) -> Result<Image> {
             Image::new(6, 6, (0..108).map(|i| (i * 7 + index) as u8).collect())
@@ -202,6 +208,9 @@ fn a_panic_in_a_worker_reaches_the_consumer() {
     impl Dataset for Panics {
         fn len(&self) -> usize {
             1
+        }
+        fn classes(&self) -> crate::data::Classes {
+            crate::data::Classes::voc()
         }
         fn id(&self, _: usize) -> String {
             String::new()

@@ -8,7 +8,7 @@
 use crate::backend::cpu::threads;
 use crate::data::partial::Partial;
 use crate::data::voc_npy::{self, Split};
-use crate::data::{Dataset, Image, Labels, Mask};
+use crate::data::{CLASSES, Classes, Dataset, Image, Labels, Mask};
 use crate::error::{Error, Result};
 use crate::files::explain;
 use scene::Scene;
@@ -35,30 +35,71 @@ pub struct Sample {
     pub labels: Labels,
 }
 
-/// Image number `index` of the endless set called `seed`.
+/// What the images of a made-up data set show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contents {
+    /// How many of the classes there are, from the first on: 2 to 20.
+    pub classes: usize,
+    /// One object an image, so that an image is of one class; else one to three.
+    pub single: bool,
+}
+
+impl Default for Contents {
+    /// All twenty classes, one to three objects an image.
+    fn default() -> Self {
+        Contents { classes: CLASSES.len(), single: false }
+    }
+}
+
+impl Contents {
+    /// The classes' names.
+    fn names(self) -> Result<Classes> {
+        match self.classes {
+            2..=20 => Classes::new(CLASSES[..self.classes].iter().copied()),
+            got => Err(Error::argument("classes", format!("expected 2 to 20 (`--classes`), got {got}"))),
+        }
+    }
+}
+
+/// Image number `index` of the endless set called `seed`, with all twenty classes.
 pub fn generate(seed: u64, index: usize) -> Sample {
-    let scene = Scene::plan(seed, index);
+    generate_with(seed, index, Contents::default())
+}
+
+fn generate_with(seed: u64, index: usize, contents: Contents) -> Sample {
+    let scene = Scene::plan(seed, index, contents);
     let (image, mask) = draw::draw(seed, index, &scene);
-    Sample { image, mask, labels: scene.labels() }
+    Sample { image, mask, labels: scene.labels(contents.classes) }
 }
 
 /// A stretch of the endless set, made when it is asked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Synthetic {
     seed: u64,
     first: usize,
     len: usize,
+    contents: Contents,
+    classes: Classes,
 }
 
 impl Synthetic {
     /// The first `len` images of the endless set.
     pub fn train(seed: u64, len: usize) -> Self {
-        Synthetic { seed, first: 0, len }
+        Synthetic { seed, first: 0, len, contents: Contents::default(), classes: Classes::voc() }
     }
 
     /// `len` images from number [`FIRST_TEST`] on.
     pub fn test(seed: u64, len: usize) -> Self {
-        Synthetic { seed, first: FIRST_TEST, len }
+        Synthetic { first: FIRST_TEST, ..Synthetic::train(seed, len) }
+    }
+
+    /// The same stretch with other contents; an error for other than 2 to 20 classes.
+    pub fn with(self, contents: Contents) -> Result<Self> {
+        Ok(Synthetic { classes: contents.names()?, contents, ..self })
+    }
+
+    fn sample(&self, index: usize) -> Sample {
+        generate_with(self.seed, self.first + index, self.contents)
     }
 }
 
@@ -67,20 +108,29 @@ impl Dataset for Synthetic {
         self.len
     }
 
+    fn classes(&self) -> Classes {
+        self.classes.clone()
+    }
+
+    fn exclusive(&self) -> bool {
+        self.contents.single
+    }
+
     fn id(&self, index: usize) -> String {
         index.to_string()
     }
 
     fn labels(&self, index: usize) -> Option<Labels> {
-        Some(Scene::plan(self.seed, self.first + index).labels())
+        let scene = Scene::plan(self.seed, self.first + index, self.contents);
+        Some(scene.labels(self.contents.classes))
     }
 
     fn image(&self, index: usize) -> Result<Image> {
-        Ok(generate(self.seed, self.first + index).image)
+        Ok(self.sample(index).image)
     }
 
     fn mask(&self, index: usize) -> Result<Option<Mask>> {
-        Ok(Some(generate(self.seed, self.first + index).mask))
+        Ok(Some(self.sample(index).mask))
     }
 
     fn has_mask(&self, _index: usize) -> bool {
@@ -101,6 +151,7 @@ pub fn make(
     train: usize,
     test: usize,
     seed: u64,
+    contents: Contents,
     progress: &dyn Fn(usize, usize) -> ControlFlow<()>,
 ) -> Result<()> {
     if !(1..=FIRST_TEST).contains(&train) || test > FIRST_TEST {
@@ -110,18 +161,21 @@ pub fn make(
         );
         return Err(Error::argument("synthetic", message));
     }
+    let classes = contents.names()?;
     let partial = Partial::of(root)?;
     let count = |done: usize| match progress(done, train + test) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(Error::Interrupted("nothing was made".into())),
     };
-    let labels = write(&partial.path, Split::Train, Synthetic::train(seed, train), &count)?;
-    voc_npy::write_csv(Split::Train.csv(&partial.path), table(&labels, true))?;
+    let labels =
+        write(&partial.path, Split::Train, &Synthetic::train(seed, train).with(contents)?, &count)?;
+    voc_npy::write_csv(Split::Train.csv(&partial.path), &classes, table(&labels, true))?;
     if test > 0 {
         let count = |done: usize| count(train + done);
-        let labels = write(&partial.path, Split::Test, Synthetic::test(seed, test), &count)?;
-        voc_npy::write_csv(Split::Test.csv(&partial.path), table(&labels, false))?;
-        voc_npy::write_csv(truth_csv(&partial.path), table(&labels, true))?;
+        let labels =
+            write(&partial.path, Split::Test, &Synthetic::test(seed, test).with(contents)?, &count)?;
+        voc_npy::write_csv(Split::Test.csv(&partial.path), &classes, table(&labels, false))?;
+        voc_npy::write_csv(truth_csv(&partial.path), &classes, table(&labels, true))?;
     }
     partial.become_whole()
 }
@@ -130,7 +184,7 @@ pub fn make(
 fn write(
     root: &Path,
     split: Split,
-    set: Synthetic,
+    set: &Synthetic,
     count: &dyn Fn(usize) -> Result<()>,
 ) -> Result<Vec<(String, Labels)>> {
     for path in [split.image(root, ""), split.mask(root, "")] {
@@ -140,7 +194,7 @@ fn write(
     let mut labels = Vec::new();
     for start in (0..set.len).step_by(16) {
         let results = threads::map(16.min(set.len - start), |i| -> Result<(String, Labels)> {
-            let sample = generate(set.seed, set.first + start + i);
+            let sample = set.sample(start + i);
             let id = set.id(start + i);
             voc_npy::write_image(split.image(root, &id), &sample.image)?;
             voc_npy::write_mask(split.mask(root, &id), &sample.mask)?;
@@ -156,24 +210,24 @@ fn write(
 
 /// The rows of a table with the labels, or with none known.
 fn table(labels: &[(String, Labels)], known: bool) -> impl Iterator<Item = (&str, Option<Labels>)> {
-    labels.iter().map(move |(id, labels)| (id.as_str(), known.then_some(*labels)))
+    labels.iter().map(move |(id, labels)| (id.as_str(), known.then(|| labels.clone())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{BACKGROUND, CLASSES, VOID};
+    use crate::data::{BACKGROUND, VOID};
 
     #[test]
     fn labels_are_what_the_mask_shows() {
         for index in (0..60).chain(FIRST_TEST..FIRST_TEST + 20) {
             let sample = generate(3, index);
-            assert_eq!(sample.mask.labels(), sample.labels, "picture {index}");
+            assert_eq!(sample.mask.labels(20), sample.labels, "picture {index}");
             assert_eq!(
                 (sample.mask.height, sample.mask.width),
                 (sample.image.height, sample.image.width)
             );
-            assert_eq!(sample.mask.first_unknown(), None);
+            assert_eq!(sample.mask.first_unknown(20), None);
         }
     }
 
@@ -185,7 +239,7 @@ mod tests {
             let share = |value| mask.classes.iter().filter(|&&c| c == value).count() as f32 / n;
             assert!(share(BACKGROUND) > 0.4, "picture {index}");
             assert!((0.002..0.12).contains(&share(VOID)), "picture {index}: {} void", share(VOID));
-            for class in (1..=20).filter(|&class| mask.labels()[class as usize - 1]) {
+            for class in (1..=20).filter(|&class| mask.labels(20)[class as usize - 1]) {
                 assert!(
                     share(class) > 0.004,
                     "picture {index}: {} {}",

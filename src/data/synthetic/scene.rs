@@ -1,6 +1,7 @@
 //! What is in an image, before it is drawn: its size, its objects, and where they are.
 
-use crate::data::{CLASSES, Labels};
+use crate::data::Labels;
+use crate::data::synthetic::Contents;
 use crate::random::{Stream, domain};
 
 /// PASCAL VOC's most frequent class.
@@ -29,15 +30,17 @@ pub struct Object {
 }
 
 impl Scene {
-    /// Every class is the main one of one image in each twenty, and alone in at least one of
-    /// its images in each sixty.
-    pub(crate) fn plan(seed: u64, index: usize) -> Self {
+    /// Every class is the main one of one image in each twenty (or as many classes as there are), and
+    /// alone in at least one of its images in each sixty.
+    pub(crate) fn plan(seed: u64, index: usize, contents: Contents) -> Self {
+        let Contents { classes: kinds, single } = contents;
         let mut stream = Stream::new(seed, &[domain::SYNTHETIC, index as u64]);
         let (height, width) = size(&mut stream);
-        let (round, slot) = (index / CLASSES.len(), index % CLASSES.len());
+        let (round, slot) = (index / kinds, index % kinds);
         let mut classes = Stream::new(seed, &[domain::SYNTHETIC, u64::MAX, round as u64]);
-        let main = classes.permutation(CLASSES.len())[slot];
+        let main = classes.permutation(kinds)[slot];
         let number = match ((main + round) % 3, stream.below(20)) {
+            _ if single => 1,
             (0, _) | (_, 0..=9) => 1,
             (_, 10..=17) => 2,
             _ => 3,
@@ -47,8 +50,8 @@ impl Scene {
         for i in 0..number {
             let class = match i {
                 0 => main,
-                _ if stream.unit() < 0.3 => PERSON,
-                _ => stream.below(CLASSES.len()),
+                _ if stream.unit() < 0.3 && PERSON < kinds => PERSON,
+                _ => stream.below(kinds),
             };
             let share = match (i, number) {
                 (0, 1) => stream.uniform(0.64, 0.75),
@@ -96,8 +99,9 @@ impl Scene {
         Scene { height, width, objects }
     }
 
-    pub(crate) fn labels(&self) -> Labels {
-        let mut labels = [false; CLASSES.len()];
+    /// Of so many classes, those of the objects.
+    pub(crate) fn labels(&self, classes: usize) -> Labels {
+        let mut labels = vec![false; classes];
         self.objects.iter().for_each(|object| labels[object.class] = true);
         labels
     }
@@ -125,7 +129,7 @@ mod tests {
         for (seed, start) in [(0, 0), (1, 0), (2, 1000), (3, 1_000_000_000)] {
             let mut seen = [0; 20];
             for index in start..start + 100 {
-                let labels = Scene::plan(seed, index).labels();
+                let labels = Scene::plan(seed, index, Contents::default()).labels(20);
                 seen[first_label(&labels).unwrap()] += 1;
             }
             assert!(seen.iter().all(|&n| n > 0), "seed {seed}: {seen:?}");
@@ -134,10 +138,11 @@ mod tests {
 
     #[test]
     fn the_statistics_are_vocs() {
-        let scenes: Vec<Scene> = (0..1000).map(|index| Scene::plan(5, index)).collect();
+        let scenes: Vec<Scene> =
+            (0..1000).map(|index| Scene::plan(5, index, Contents::default())).collect();
         let mut counts = [0; 20];
         for scene in &scenes {
-            scene.labels().iter().zip(&mut counts).for_each(|(&set, n)| *n += set as usize);
+            scene.labels(20).iter().zip(&mut counts).for_each(|(&set, n)| *n += set as usize);
             assert!((200..=500).contains(&scene.height) && (200..=500).contains(&scene.width));
             for object in &scene.objects {
                 let share = 2.0 * object.half / scene.height.min(scene.width) as f32;

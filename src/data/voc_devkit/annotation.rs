@@ -18,7 +18,7 @@ pub fn read_annotation(path: impl AsRef<Path>) -> Result<Labels> {
     let text = text.map_err(|_| Error::file(path, "expected XML in UTF-8"))?;
     let text = text.trim_start_matches('\u{feff}');
     let mut reader = Reader::from_str(text);
-    let mut annotation = Annotation::default();
+    let mut annotation = Annotation { labels: vec![false; CLASSES.len()], ..Annotation::default() };
     loop {
         let at = reader.buffer_position() as usize;
         let line = |at: usize| 1 + text.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count();

@@ -116,11 +116,17 @@ fn checked<'a>(root: &Path, id: &'a str, text: &str) -> Result<&'a str, String> 
 }
 
 /// What the class lists of a set say of an image.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone)]
 struct Shown {
     /// The lists that name it.
-    named: Labels,
+    named: [bool; CLASSES.len()],
     labels: Labels,
+}
+
+impl Shown {
+    fn nothing() -> Self {
+        Shown { named: [false; CLASSES.len()], labels: vec![false; CLASSES.len()] }
+    }
 }
 
 /// What the classes' lists say: labels of the images that all twenty of them name.
@@ -157,7 +163,7 @@ impl ClassLists {
     /// Takes over what another set's lists say; what contradicts is an error.
     fn join(&mut self, found: HashMap<String, Shown>, set: &str, paths: &[PathBuf]) -> Result<()> {
         for (id, new) in found {
-            let known = *self.shown.entry(id.clone()).or_insert(new);
+            let known = self.shown.entry(id.clone()).or_insert_with(|| new.clone());
             let says = |class: usize| known.named[class] && new.named[class];
             let contradicted = |&class: &usize| says(class) && known.labels[class] != new.labels[class];
             if let Some(class) = (0..CLASSES.len()).find(contradicted) {
@@ -174,7 +180,7 @@ impl ClassLists {
 
     pub fn labels(&self, id: &str) -> Option<Labels> {
         let shown = self.shown.get(id)?;
-        shown.named.iter().all(|&named| named).then_some(shown.labels)
+        shown.named.iter().all(|&named| named).then(|| shown.labels.clone())
     }
 
     /// Is it in some of the twenty lists, but not in all?
@@ -195,7 +201,7 @@ fn read_class(
         let expected = || wrong(format!("expected an id and 1, 0 or -1, got `{}`", printable(&text)));
         let (id, value) = id_and_value(&text).ok_or_else(expected)?;
         checked(root, id, &text).map_err(wrong)?;
-        let shown = found.entry(id.to_owned()).or_default();
+        let shown = found.entry(id.to_owned()).or_insert_with(Shown::nothing);
         if shown.named[class] {
             return Err(wrong(format!("`{}` was in this list before", printable(id))));
         }

@@ -1,7 +1,7 @@
 //! How much two masks, or two label maps, cover each other.
 
 use super::same_length;
-use crate::data::{CLASSES, VOID};
+use crate::data::VOID;
 use crate::error::{Error, Result};
 
 /// The Dice coefficient `2|A ∩ B| / (|A| + |B|)` from three sizes; 1 where both sets are empty.
@@ -58,9 +58,9 @@ impl Confusion {
         Confusion { classes, ignored, counts: vec![0; classes * classes] }
     }
 
-    /// The one for VOC: background and the twenty classes, void not counted.
-    pub fn voc() -> Self {
-        Confusion::new(CLASSES.len() + 1, Some(VOID))
+    /// The one for masks of so many classes: those and the background, void not counted.
+    pub fn of_masks(classes: usize) -> Self {
+        Confusion::new(classes + 1, Some(VOID))
     }
 
     /// How many classes are told apart, background among them.
@@ -233,12 +233,12 @@ mod tests {
 
     #[test]
     fn vocs_confusion_has_21_classes_and_does_not_count_void() {
-        let mut confusion = Confusion::voc();
+        let mut confusion = Confusion::of_masks(20);
         confusion.add(&[0, 20, 255, 255], &[0, 20, 3, 0]).unwrap();
         assert_eq!((confusion.classes(), confusion.pixel_accuracy().unwrap()), (21, 1.0));
         assert_eq!((confusion.mean_iou().unwrap(), confusion.mean_dice().unwrap()), (1.0, 1.0));
         assert!(confusion.add(&[21], &[0]).is_err() && confusion.add(&[0], &[255]).is_err());
-        assert!(Confusion::voc().mean_dice().is_err());
+        assert!(Confusion::of_masks(20).mean_dice().is_err());
     }
 
     #[test]

@@ -8,10 +8,9 @@ fn images(n: usize, seed: u64) -> (Vec<Labels>, Vec<f32>) {
     let (mut labels, mut probabilities) = (Vec::new(), Vec::new());
     for _ in 0..n {
         // The first classes are frequent, the last never there.
-        let row: Labels = std::array::from_fn(|class| {
-            class < CLASSES - 2 && stream.unit() < 0.4 / (1.0 + class as f32)
-        });
-        for (class, set) in row.into_iter().enumerate() {
+        let set = |class| class < CLASSES - 2 && stream.unit() < 0.4 / (1.0 + class as f32);
+        let row: Labels = (0..CLASSES).map(set).collect();
+        for (class, &set) in row.iter().enumerate() {
             let level = 0.1 + 0.02 * class as f32 + if set { 0.15 } else { 0.0 };
             probabilities.push(((level + 0.12 * stream.normal()).clamp(0.0, 1.0) * 50.0).round() / 50.0);
         }
@@ -84,7 +83,7 @@ fn the_score_is_that_of_a_submissions_label_rows() {
     let (labels, probabilities) = images(40, 4);
     let thresholds = Thresholds::fit(&labels, &probabilities, Objective::Dice).unwrap();
     let rows = labels.iter().zip(probabilities.chunks(CLASSES)).map(|(labels, row)| {
-        let truth = labels.map(|set| set as u8);
+        let truth: Vec<u8> = labels.iter().map(|&set| set as u8).collect();
         crate::eval::metrics::dice(&truth, &thresholds.apply(row).unwrap()).unwrap()
     });
     let expected = rows.sum::<f64>() / 40.0;
@@ -104,7 +103,7 @@ fn labels_over_their_thresholds_or_else_the_most_probable() {
 #[test]
 fn where_nothing_is_known_nothing_is_invented() {
     let (_, probabilities) = images(10, 5);
-    let none = vec![[false; CLASSES]; 10];
+    let none = vec![vec![false; CLASSES]; 10];
     for objective in [Objective::F1, Objective::Dice] {
         let fitted = Thresholds::fit(&none, &probabilities, objective).unwrap();
         assert!(fitted.per_class.iter().all(|&t| t == fitted.shared));
@@ -127,7 +126,8 @@ fn the_gain_on_images_not_seen_is_told_beside_the_gain_on_those_that_were() {
 #[test]
 fn probabilities_that_know_nothing_gain_nothing_on_images_not_seen() {
     let mut stream = Stream::new(8, &[domain::TEST]);
-    let labels: Vec<Labels> = (0..200).map(|_| std::array::from_fn(|_| stream.unit() < 0.1)).collect();
+    let labels: Vec<Labels> =
+        (0..200).map(|_| (0..CLASSES).map(|_| stream.unit() < 0.1).collect()).collect();
     let noise: Vec<f32> = (0..200 * CLASSES).map(|_| stream.unit()).collect();
     let gain = cross_validated(&labels, &noise, Objective::Dice, 0.5, 5, 0).unwrap();
     assert!(gain.fitted > gain.per_class + 0.01 && gain.per_class < gain.shared + 0.02, "{gain:?}");

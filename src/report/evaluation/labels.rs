@@ -1,14 +1,13 @@
 //! A classifier's evaluation: several classes may be in an image.
 
 use super::{ClassScores, Evaluation, PrecisionRecallPoints, Sample};
-use crate::data::{CLASSES, Dataset, Labels, known_labels};
+use crate::data::{Classes, Dataset, Labels, known_labels};
 use crate::error::Result;
 use crate::eval::metrics::{
     Calibration, Interpolation, average_precisions, dice, precision_recall_curve,
 };
 use crate::predict::Predictions;
 
-const N: usize = CLASSES.len();
 /// Bins of the reliability diagram.
 pub(super) const BINS: usize = 10;
 /// Points of a curve at most: more than a plot has pixels for.
@@ -22,15 +21,15 @@ impl Evaluation {
         indices: &[usize],
     ) -> Result<Self> {
         let labels = known_labels(dataset, indices)?;
-        let said = said(predictions)?;
-        let truth: Vec<f32> = labels.iter().flat_map(|row| row.map(|set| set as u8 as f32)).collect();
+        let (names, said) = (&dataset.classes(), said(predictions)?);
+        let truth: Vec<f32> = labels.iter().flatten().map(|&set| set as u8 as f32).collect();
         let scores = &predictions.probabilities[..];
         let mut evaluation = Evaluation {
             task: "classify".into(),
             images: indices.len(),
-            classes: classes(&labels, &said, &truth, predictions)?,
-            confusion: co_occurrence(&labels, &said),
-            precision_recall: curves(&truth, scores)?,
+            classes: classes(names, &labels, &said, &truth, predictions)?,
+            confusion: co_occurrence(&labels, &said, names.len()),
+            precision_recall: curves(names, &truth, scores)?,
             ..Evaluation::default()
         };
         let mut calibration = Calibration::new(BINS);
@@ -39,8 +38,8 @@ impl Evaluation {
         }
         evaluation.calibrate(&calibration);
         for (i, (row, said)) in labels.iter().zip(&said).enumerate() {
-            let id = dataset.id(indices[i]);
-            evaluation.samples.push(sample(id, row, said, &scores[i * N..(i + 1) * N])?);
+            let (id, own) = (dataset.id(indices[i]), &scores[i * names.len()..][..names.len()]);
+            evaluation.samples.push(sample(id, names, row, said, own)?);
         }
         evaluation.scores = evaluation.label_scores();
         Ok(evaluation)
@@ -63,60 +62,57 @@ impl Evaluation {
     }
 }
 
-/// What the thresholds make of the probabilities.
+/// What is said of each image.
 fn said(predictions: &Predictions) -> Result<Vec<Labels>> {
-    let rows = predictions.probabilities.chunks_exact(N);
-    let labels = |row| {
-        let labels = predictions.thresholds.apply(row)?;
-        Ok(std::array::from_fn(|class| labels[class] == 1))
-    };
-    rows.map(labels).collect()
+    (0..predictions.len()).map(|i| predictions.labels(i)).collect()
 }
 
 fn classes(
+    names: &Classes,
     labels: &[Labels],
     said: &[Labels],
     truth: &[f32],
     predictions: &Predictions,
 ) -> Result<Vec<ClassScores>> {
     let scores = &predictions.probabilities;
-    let precisions = average_precisions(truth, scores, N, Interpolation::default())?;
+    let precisions = average_precisions(truth, scores, names.len(), Interpolation::default())?;
     let count = |c: usize, y: bool, p: bool| {
         labels.iter().zip(said).filter(|(row, said)| row[c] == y && said[c] == p).count() as u64
     };
     let of_class = |c: usize| ClassScores {
-        name: CLASSES[c].into(),
+        name: names[c].into(),
         support: labels.iter().filter(|row| row[c]).count() as u64,
         true_positives: count(c, true, true),
         false_positives: count(c, false, true),
         false_negatives: count(c, true, false),
-        threshold: Some(predictions.thresholds.per_class[c]),
+        threshold: (!predictions.exclusive).then(|| predictions.thresholds.per_class[c]),
         average_precision: precisions[c],
         iou: None,
     };
-    Ok((0..N).map(of_class).collect())
+    Ok((0..names.len()).map(of_class).collect())
 }
 
 /// Of the images with class i (rows) those in which class j was predicted.
-fn co_occurrence(labels: &[Labels], said: &[Labels]) -> Vec<Vec<u64>> {
-    let mut counts = vec![vec![0; N]; N];
+fn co_occurrence(labels: &[Labels], said: &[Labels], n: usize) -> Vec<Vec<u64>> {
+    let mut counts = vec![vec![0; n]; n];
     for (row, said) in labels.iter().zip(said) {
-        for i in (0..N).filter(|&i| row[i]) {
-            (0..N).filter(|&j| said[j]).for_each(|j| counts[i][j] += 1);
+        for i in (0..n).filter(|&i| row[i]) {
+            (0..n).filter(|&j| said[j]).for_each(|j| counts[i][j] += 1);
         }
     }
     counts
 }
 
-fn curves(truth: &[f32], scores: &[f32]) -> Result<Vec<PrecisionRecallPoints>> {
-    let column = |table: &[f32], c: usize| table.iter().skip(c).step_by(N).copied().collect::<Vec<_>>();
+fn curves(names: &Classes, truth: &[f32], scores: &[f32]) -> Result<Vec<PrecisionRecallPoints>> {
+    let n = names.len();
+    let column = |table: &[f32], c: usize| table.iter().skip(c).step_by(n).copied().collect::<Vec<_>>();
     let curve = |name: &str, truth: &[f32], scores: &[f32]| {
         let points = precision_recall_curve(truth, scores)?;
         let points: Vec<(f64, f64)> = points.iter().map(|p| (p.recall, p.precision)).collect();
         Ok(PrecisionRecallPoints { name: name.into(), points: thinned(&points) })
     };
     let all = curve("all classes", truth, scores);
-    let each = (0..N).map(|c| curve(CLASSES[c], &column(truth, c), &column(scores, c)));
+    let each = (0..n).map(|c| curve(&names[c], &column(truth, c), &column(scores, c)));
     std::iter::once(all).chain(each).collect()
 }
 
@@ -129,9 +125,15 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     (0..POINTS).map(|i| points[i * last / (POINTS - 1)]).collect()
 }
 
-fn sample(id: String, truth: &Labels, said: &Labels, probabilities: &[f32]) -> Result<Sample> {
-    let bits = |labels: &Labels| labels.map(|set| set as u8);
-    let names = |labels: &Labels| (0..N).filter(|&c| labels[c]).map(|c| CLASSES[c].into()).collect();
+fn sample(
+    id: String,
+    classes: &Classes,
+    truth: &Labels,
+    said: &Labels,
+    probabilities: &[f32],
+) -> Result<Sample> {
+    let bits = |labels: &Labels| labels.iter().map(|&set| set as u8).collect::<Vec<u8>>();
+    let names = |labels: &Labels| classes.named(labels).map(str::to_owned).collect();
     // As Keras: a probability of exactly 0 is no infinite loss.
     let loss = |(&p, &y): (&f32, &bool)| {
         let p = (p as f64).clamp(1e-7, 1.0 - 1e-7);
@@ -140,7 +142,7 @@ fn sample(id: String, truth: &Labels, said: &Labels, probabilities: &[f32]) -> R
     Ok(Sample {
         id,
         score: dice(&bits(truth), &bits(said))?,
-        loss: Some(probabilities.iter().zip(truth).map(loss).sum::<f64>() / N as f64),
+        loss: Some(probabilities.iter().zip(truth).map(loss).sum::<f64>() / classes.len() as f64),
         truth: names(truth),
         predicted: names(said),
         probabilities: probabilities.to_vec(),
@@ -163,10 +165,11 @@ mod tests {
 
     #[test]
     fn a_row_of_co_occurrences_counts_what_was_said_of_the_images_with_its_class() {
-        let labels = |classes: &[usize]| -> Labels { std::array::from_fn(|c| classes.contains(&c)) };
+        let labels = |classes: &[usize]| -> Labels { (0..20).map(|c| classes.contains(&c)).collect() };
         let counts = co_occurrence(
             &[labels(&[0]), labels(&[0, 1]), labels(&[2])],
             &[labels(&[0]), labels(&[1]), labels(&[0, 2])],
+            20,
         );
         assert_eq!((&counts[0][..3], &counts[1][..3]), (&[1, 1, 0][..], &[0, 1, 0][..]));
         assert_eq!(counts[2][..3], [1, 0, 1]);
@@ -174,12 +177,13 @@ mod tests {
 
     #[test]
     fn a_sample_that_is_half_right_scores_half() {
-        let labels = |classes: &[usize]| -> Labels { std::array::from_fn(|c| classes.contains(&c)) };
-        let mut probabilities = [0.0; N];
+        let labels = |classes: &[usize]| -> Labels { (0..20).map(|c| classes.contains(&c)).collect() };
+        let (classes, mut probabilities) = (Classes::voc(), [0.0; 20]);
         (probabilities[0], probabilities[1]) = (0.5, 0.5);
-        let sample = sample("a".into(), &labels(&[0, 2]), &labels(&[0, 1]), &probabilities).unwrap();
+        let sample =
+            sample("a".into(), &classes, &labels(&[0, 2]), &labels(&[0, 1]), &probabilities).unwrap();
         assert_eq!(sample.score, 0.5);
-        assert_eq!(sample.truth, [CLASSES[0], CLASSES[2]]);
+        assert_eq!(sample.truth, [&classes[0], &classes[2]]);
         // Two coins, and one certainty that is wrong: (2 ln 2 + 7 ln 10) / 20.
         let expected = (2.0 * 2f64.ln() + 7.0 * 10f64.ln()) / 20.0;
         assert!((sample.loss.unwrap() - expected).abs() < 1e-5, "{:?}", sample.loss);

@@ -2,7 +2,7 @@
 
 use super::labels::BINS;
 use super::{ClassScores, Evaluation, Sample};
-use crate::data::{CLASSES, Dataset, Mask, VOID};
+use crate::data::{Classes, Dataset, Mask, VOID};
 use crate::error::Result;
 use crate::eval::metrics::{Calibration, Confusion};
 use crate::predict::{MaskScores, MeasuredMask, Predictions};
@@ -19,7 +19,8 @@ impl Evaluation {
         let (mut calibration, mut samples) = (Calibration::new(BINS), Vec::new());
         let scores = MaskScores::measure(predictions, dataset, indices, &mut |measured| {
             calibrate(&mut calibration, &measured)?;
-            samples.push(sample(dataset.id(indices[measured.place]), &measured)?);
+            let id = dataset.id(indices[measured.place]);
+            samples.push(sample(id, &measured, &dataset.classes())?);
             progress(measured.place + 1);
             Ok(())
         })?;
@@ -36,7 +37,7 @@ impl Evaluation {
             ]
             .map(|(name, value)| (name.to_owned(), value))
             .into(),
-            classes: classes(confusion),
+            classes: classes(confusion, &dataset.classes()),
             confusion: (0..n).map(|y| (0..n).map(|p| confusion.count(y, p)).collect()).collect(),
             samples,
             ..Evaluation::default()
@@ -46,19 +47,14 @@ impl Evaluation {
     }
 }
 
-/// A class' name by its number in a mask.
-fn name(class: usize) -> &'static str {
-    if class == 0 { "background" } else { CLASSES[class - 1] }
-}
-
-fn classes(confusion: &Confusion) -> Vec<ClassScores> {
+fn classes(confusion: &Confusion, names: &Classes) -> Vec<ClassScores> {
     let (n, ious) = (confusion.classes(), confusion.iou());
     let of_class = |c: usize| {
         let truth: u64 = (0..n).map(|p| confusion.count(c, p)).sum();
         let predicted: u64 = (0..n).map(|y| confusion.count(y, c)).sum();
         let both = confusion.count(c, c);
         ClassScores {
-            name: name(c).into(),
+            name: names.of_mask(c as u8).into(),
             support: truth,
             true_positives: both,
             false_positives: predicted - both,
@@ -80,10 +76,10 @@ fn calibrate(calibration: &mut Calibration, measured: &MeasuredMask) -> Result<(
     Ok(())
 }
 
-fn sample(id: String, measured: &MeasuredMask) -> Result<Sample> {
+fn sample(id: String, measured: &MeasuredMask, classes: &Classes) -> Result<Sample> {
     let names = |mask: &Mask| {
-        let labels = mask.labels();
-        (0..CLASSES.len()).filter(|&c| labels[c]).map(|c| CLASSES[c].into()).collect()
+        let labels = mask.labels(classes.len());
+        classes.named(&labels).map(str::to_owned).collect()
     };
     Ok(Sample {
         id,

@@ -3,7 +3,7 @@
 use super::found::pairs;
 use super::parts::{heading, note, plots, sheet, table};
 use super::{Plots, read};
-use crate::data::CLASSES;
+use crate::data::Classes;
 use crate::error::{Error, Result};
 use crate::report::curves::Panel;
 use crate::report::page::Markup;
@@ -22,6 +22,9 @@ pub struct AttackSummary {
     pub task: String,
     /// `linf` or `l2`.
     pub norm: String,
+    /// What the network tells apart.
+    #[serde(default, skip_serializing_if = "Classes::is_voc")]
+    pub classes: Classes,
     /// The class that was to be seen.
     #[serde(default)]
     pub target: Option<String>,
@@ -287,10 +290,10 @@ impl Attacked {
             (!with.is_empty()).then(|| n as f64 / with.len() as f64)
         };
         let series = |name: &str, right: fn(&Row) -> bool| {
-            (name.to_owned(), CLASSES.iter().map(|class| share(class, right)).collect())
+            (name.to_owned(), self.summary.classes.iter().map(|class| share(class, right)).collect())
         };
         let bars = Bars {
-            names: CLASSES.map(str::to_owned).into(),
+            names: self.summary.classes.iter().map(str::to_owned).collect(),
             series: vec![
                 series("before", |row| row.right == 1),
                 series("after", |row| row.right == 1 && row.success == 0),
