@@ -1,5 +1,6 @@
 //! `atrous evaluate`
 
+mod single;
 mod split;
 
 use super::live::LogOptions;
@@ -175,7 +176,8 @@ fn labels(
     let (dataset, began) = (&subjects.dataset, Instant::now());
     let predictions = predictions(&alone(trained)?, dataset, &part.indices, how)?;
     let evaluation = Evaluation::of_labels(&predictions, &**dataset, &part.indices)?;
-    let measured = |predictions| Measured::new(evaluation, predictions, trained, part.kind, began);
+    let measured =
+        |evaluation, predictions| Measured::new(evaluation, predictions, trained, part.kind, began);
     let (probabilities, seed) = (&predictions.probabilities, trained.config.seed);
     let lessons = subjects.lessons(&trained.config);
     let controls = Controls::measure(lessons, &**dataset, &part.indices, probabilities, seed)?;
@@ -187,7 +189,7 @@ fn labels(
         }
     };
     if predictions.exclusive {
-        return Ok((controls, measured(predictions)));
+        return Ok((single::words(&evaluation, part.kind, seed)?, measured(evaluation, predictions)));
     }
     let columns = dataset.classes().len();
     let labels = known_labels(&**dataset, &part.indices)?;
@@ -204,7 +206,7 @@ fn labels(
             line += "   (fitted on these very pictures)";
         }
     }
-    Ok((format!("{controls}\n{line}"), measured(predictions)))
+    Ok((format!("{controls}\n{line}"), measured(evaluation, predictions)))
 }
 
 /// What masks come to, in words and in figures.

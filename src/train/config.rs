@@ -26,7 +26,7 @@ pub enum MonitorMetric {
     /// The validation loss.
     #[default]
     Loss,
-    /// Mean IoU, or mean average precision.
+    /// Mean IoU, or mean average precision; accuracy where an image is of one class.
     Score,
 }
 
