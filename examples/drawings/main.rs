@@ -4,9 +4,16 @@
 //!     cargo run --release --example drawings
 
 mod arithmetic;
+mod blocks;
 mod convolution;
+mod fibers;
+mod gpu;
+mod measuring;
 mod networks;
+mod norms;
+mod operator;
 mod roofline;
+mod stripes;
 mod svg;
 
 use atrous::prelude::*;
@@ -14,16 +21,27 @@ use std::{fs, path::Path};
 
 fn main() -> Result<()> {
     let all = [
+        ("learned", stripes::learned()?),
+        ("broadcast", stripes::broadcast()?),
         ("tensor", convolution::tensor()?),
         ("tape", arithmetic::tape()?),
         ("convolution", convolution::window()?),
         ("im2col", convolution::im2col()?),
         ("implicit-gemm", arithmetic::implicit_gemm()),
         ("stride-phases", convolution::stride_phases()?),
+        ("batch-norm", norms::batch_norm()?),
         ("dilation", convolution::dilation()?),
         ("roofline", roofline::roofline()?),
         ("winograd", arithmetic::winograd()),
         ("fusion", networks::fusion()?),
+        ("blocks", blocks::blocks()?),
+        ("shares", blocks::shares()?),
+        ("warp", gpu::warp()),
+        ("gpu-ladder", gpu::ladder()?),
+        ("fibers", fibers::fibers()),
+        ("rounding", measuring::rounding()),
+        ("in-turn", measuring::in_turn()?),
+        ("operator", operator::operator()?),
     ];
     for (name, drawing) in all {
         let path = Path::new("docs/images").join(name).with_extension("svg");
