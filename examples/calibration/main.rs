@@ -90,7 +90,7 @@ fn reliability(points: &[(f64, f64, usize)]) -> String {
         svg += &format!(
             "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius:.1}\" fill=\"#1f5fbf33\" stroke=\"#1f5fbf\"/>\n"
         );
-        svg += &text((x + radius + 4.0, y + 4.0), "start", &n.to_string());
+        svg += &text((x, y - radius - 4.0), "middle", &n.to_string());
     }
     for tenth in (0..=9).take_while(|tenth| f64::from(*tenth) / 10.0 < end) {
         let tick = f64::from(tenth) / 10.0;

@@ -54,7 +54,9 @@ pub fn warp() -> String {
         Svg::new(760.0, 360.0, "The lines of memory and the banks that the lanes of a warp ask for");
     lines(&mut svg, 28.0, "32 lanes read 32 channels of one pixel (a line is 32 numbers):", 1);
     lines(&mut svg, 84.0, "32 lanes read one channel of 32 pixels that have 32 channels:", LANES);
-    svg.text([20.0, 202.0], "Shared memory has 32 banks, each answers one lane at a time. Lane i reads row i/4, number i mod 4:");
+    let words =
+        "32 banks of shared memory: lane i reads row i/4, number i mod 4. How many ask each bank?";
+    svg.text([20.0, 202.0], words);
     banks(
         &mut svg,
         232.0,

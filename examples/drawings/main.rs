@@ -12,7 +12,9 @@ mod measuring;
 mod networks;
 mod norms;
 mod operator;
+mod plane;
 mod roofline;
+mod scores;
 mod stripes;
 mod svg;
 
@@ -36,6 +38,10 @@ fn main() -> Result<()> {
         ("fusion", networks::fusion()?),
         ("blocks", blocks::blocks()?),
         ("shares", blocks::shares()?),
+        ("mistakes", scores::mistakes()?),
+        ("pyramid", networks::pyramid()?),
+        ("ranking", scores::ranking()?),
+        ("attacks", plane::attacks()?),
         ("warp", gpu::warp()),
         ("gpu-ladder", gpu::ladder()?),
         ("fibers", fibers::fibers()),

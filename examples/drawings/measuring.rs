@@ -92,6 +92,8 @@ pub fn in_turn() -> Result<String> {
     }
     svg.note([20.0, 168.0], &format!("B / A = {:.1}", mean(&[2, 3]) / mean(&[0, 1])));
     svg.note([20.0, 268.0], "B / A = 1.0 in each pair");
-    svg.text([20.0, 322.0], "A and B are the same program: what takes a second at the first speed takes so long at the others.");
+    let words =
+        "A and B are the same program: what takes 1 s at the first speed takes so long at the others.";
+    svg.text([20.0, 322.0], words);
     Ok(svg.finish())
 }

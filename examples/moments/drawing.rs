@@ -36,7 +36,8 @@ pub fn draw(path: &str, axis: &str, panels: [&[Line]; 2]) -> io::Result<()> {
     label(&mut svg, [LEFT, base], "start", "#555", axis);
     for step in (20..=steps).step_by(20) {
         let x = LEFT + (step - 1) as f64 * width_of(steps);
-        label(&mut svg, [x, base], "middle", "#555", &step.to_string());
+        let anchor = if step == steps { "end" } else { "middle" };
+        label(&mut svg, [x, base], anchor, "#555", &step.to_string());
     }
     svg += "</svg>\n";
     fs::write(path, svg)
