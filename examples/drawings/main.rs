@@ -2,6 +2,8 @@
 //! go by, by a network's plan.
 //!
 //!     cargo run --release --example drawings
+//!
+//! Those that changed are written anew; with `--check` they are only told.
 
 mod arithmetic;
 mod blocks;
@@ -47,16 +49,22 @@ fn main() -> Result<()> {
         ("fibers", fibers::fibers()),
         ("rounding", measuring::rounding()),
         ("in-turn", measuring::in_turn()?),
-        ("operator", operator::operator()?),
+        ("operator", operator::operator()),
     ];
+    let only_look = std::env::args().any(|argument| argument == "--check");
+    let count = all.len();
+    let mut new = 0;
     for (name, drawing) in all {
         let path = Path::new("docs/images").join(name).with_extension("svg");
-        let as_it_was = fs::read_to_string(&path).is_ok_and(|there| there == drawing);
-        if !as_it_was {
+        if fs::read_to_string(&path).is_ok_and(|there| there == drawing) {
+            continue;
+        }
+        new += 1;
+        println!("{}: another one than before", path.display());
+        if !only_look {
             fs::write(&path, drawing).map_err(|error| Error::file(&path, error))?;
         }
-        let said = if as_it_was { "as it was" } else { "drawn" };
-        println!("{}: {said}", path.display());
     }
+    println!("{count} drawings, {new} of them new");
     Ok(())
 }
