@@ -12,7 +12,7 @@
 
 use crate::data::table::Records;
 use crate::data::{CLASSES, Dataset, Image, Labels, Mask, id, mask_if_there, npy, read_file};
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result, did_you_mean, printable};
 use crate::files::{explain, write_atomically};
 use std::collections::HashMap;
 use std::fs::File;
@@ -239,7 +239,10 @@ pub fn parse_csv(path: &Path, bytes: &[u8]) -> (Vec<Row>, Vec<Error>) {
         problems.push(wrong(
             top,
             Some(name),
-            "expected `Id` and the 20 classes, got this column too".into(),
+            format!(
+                "expected `Id` and the 20 classes, got this column too{}",
+                did_you_mean(name, expected())
+            ),
         ));
     }
     if !problems.is_empty() {

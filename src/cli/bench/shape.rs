@@ -6,9 +6,11 @@ use clap::{Args, ValueEnum};
 
 /// What one operator is timed on.
 #[derive(Args)]
+#[command(next_help_heading = "An operator on a shape of one's own")]
 pub struct ShapeOptions {
-    /// Time one operator on an input of this shape instead: conv2d, depthwise_conv2d, dense, max_pool2d,
-    /// average_pool2d, batch_norm, relu, add, softmax
+    /// Time one operator on an input of this shape [default: shapes of networks]
+    ///
+    /// For conv2d, depthwise_conv2d, dense, max_pool2d, average_pool2d, batch_norm, relu, add and softmax.
     #[arg(long, value_name = "NxHxWxC", conflicts_with_all = ["ladder", "against"])]
     shape: Option<String>,
     /// Filters of a convolution, units of a dense layer [default: as many as channels]

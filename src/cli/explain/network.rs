@@ -1,7 +1,9 @@
 //! The network that is looked into: from a checkpoint, or by name with a file of weights.
 
+use crate::cli::values::networks;
 use atrous::data::CLASSES;
 use atrous::data::image::{Fit, Preprocess};
+use atrous::error::did_you_mean;
 use atrous::files::explain;
 use atrous::models::{self, Head, Spec};
 use atrous::nn::Model;
@@ -10,31 +12,34 @@ use atrous::train::TrainConfig;
 use atrous::weights::names::Base;
 use atrous::weights::{self, WeightFile};
 use atrous::{Error, Result};
-use clap::Args;
+use clap::{Args, ValueHint};
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]
+#[command(next_help_heading = "Network")]
 pub struct NetworkOptions {
-    /// The network: alexnet, vgg16, resnet50v2, mobilenet, mobilenetv2, deeplabv3plus
+    /// The network
     #[arg(
         long,
-        value_name = "NAME",
+        value_name = "NETWORK",
+        value_parser = networks(),
         required_unless_present = "checkpoint",
         conflicts_with = "checkpoint"
     )]
     model: Option<String>,
-    /// A checkpoint, or a folder that `train` left (of which the best is taken)
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["weights", "size"])]
+    /// Instead a checkpoint, or a folder that `train` left: its best epoch
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["weights", "size"], value_hint = ValueHint::AnyPath)]
     checkpoint: Option<PathBuf>,
-    /// Pre-trained weights: .h5, .keras, .safetensors or .npz [default: as the network begins, at random]
-    #[arg(long, value_name = "FILE")]
+    /// Pre-trained weights: .h5, .keras, .safetensors or .npz [default: at random]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     weights: Option<PathBuf>,
-    /// Side of the square the picture is fitted into [default: the network's own]
+    /// Side of the square the image is fitted into [default: the network's own]
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
-    /// A text file with the name of a class a line, in the order of the outputs [default: VOC's where there
-    /// are as many, else numbers]
-    #[arg(long, value_name = "FILE")]
+    /// A text file with a class a line [default: VOC's where there are as many, else numbers]
+    ///
+    /// The lines are in the order of the network's outputs.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     class_names: Option<PathBuf>,
 }
 
@@ -163,7 +168,8 @@ impl Network {
             let most = self.classes.len() - 1;
             let names = self.classes.iter().take(21).cloned().collect::<Vec<_>>().join(", ");
             let more = if most > 20 { ", …" } else { "" };
-            let message = format!("expected 0 to {most} or one of {names}{more}, got `{text}`");
+            let meant = did_you_mean(text, self.classes.iter().map(String::as_str));
+            let message = format!("expected 0 to {most} or one of {names}{more}, got `{text}`{meant}");
             Error::argument("--class", message)
         })
     }
