@@ -4,8 +4,8 @@
 //! nvcc (`$NVCC`, or on the PATH), into the binary, for machines that have a driver and no run-time
 //! compiler. `compute_90` gives PTX, which the driver of a newer device compiles.
 //!
-//! In release builds: the commit, for `atrous --version`. `ATROUS_COMMIT` says it where there is no git; where it
-//! is set and empty, no commit is told, and none has everything compiled again.
+//! In release builds: the commit, for `atrous --version`. `ATROUS_COMMIT` says it where there is no git;
+//! where it is set and empty, no commit is told, and none has everything compiled again.
 
 use std::path::Path;
 use std::process::Command;
@@ -45,8 +45,8 @@ fn tell_the_commit() {
     println!("cargo:rustc-env=ATROUS_BUILT_FROM={commit}");
 }
 
-/// None in debug builds, which would be compiled again after each commit, without git, and of a repository that
-/// this folder only lies in.
+/// None in debug builds, which would be compiled again after each commit, without git, and of a repository
+/// that this folder only lies in.
 fn commit_of_git() -> Option<String> {
     if env::var("PROFILE").ok()? != "release" || !git(&["rev-parse", "--show-prefix"])?.is_empty() {
         return None;

@@ -96,8 +96,8 @@ impl Error {
     }
 }
 
-/// `; did you mean `NAME`?`, to be put behind a message: the known name that is [nearest]; nothing where none is
-/// like it.
+/// `; did you mean `NAME`?`, to be put behind a message: the known name that is [nearest]; nothing where none
+/// is like it.
 pub fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     nearest(name, known).map_or(String::new(), |meant| format!("; did you mean `{meant}`?"))
 }

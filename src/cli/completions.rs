@@ -7,8 +7,9 @@ use clap_complete::Shell;
 
 #[derive(Args)]
 #[command(after_long_help = "\
-The script goes to standard output. A new shell has it when it lies where that shell looks for such scripts, as \
-below; commands, options, the names of networks, attacks and presets, and files are then completed by the Tab key.
+The script goes to standard output. A new shell has it when it lies where that shell looks for such \
+scripts, as below; commands, options, the names of networks, attacks and presets, and files are then \
+completed by the Tab key.
 
 Examples:
   atrous completions bash > ~/.local/share/bash-completion/completions/atrous

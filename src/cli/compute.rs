@@ -33,7 +33,8 @@ pub struct Compute {
     /// Multiply less and round more on the CPU
     ///
     /// 3×3 convolutions of stride 1 go by Winograd's F(4×4, 3×3) where that is faster. Their results, and the
-    /// gradients of images, are about three times as far off, and differ in the last digits from those without.
+    /// gradients of images, are about three times as far off, and differ in the last digits from those
+    /// without.
     #[arg(long, help_heading = HEADING)]
     pub fast_math: bool,
 }

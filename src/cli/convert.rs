@@ -11,8 +11,8 @@ use std::path::PathBuf;
 
 #[derive(Args)]
 #[command(after_long_help = "\
-To npy, the folder's training and validation sets become one training set. To voc, images become JPEGs, so that \
-their pixels are not quite the same; masks stay exact. A folder that is not empty is not written to.
+To npy, the folder's training and validation sets become one training set. To voc, images become JPEGs, so \
+that their pixels are not quite the same; masks stay exact. A folder that is not empty is not written to.
 
 Examples:
   atrous data convert --from VOCdevkit --to voc --layout npy

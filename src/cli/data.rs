@@ -25,9 +25,10 @@ pub enum Data {
 
 #[derive(Args)]
 #[command(after_long_help = "\
-Each image has several objects of 20 classes, which differ in shape and texture and not in colour, partly hidden \
-by one another and before clutter. Of each object every pixel is known. The folder is in the competition's layout: \
-train/train_set.csv, images and masks as .npy files. A folder that is not empty is not written to.
+Each image has several objects of 20 classes, which differ in shape and texture and not in colour, partly \
+hidden by one another and before clutter. Of each object every pixel is known. The folder is in the \
+competition's layout: train/train_set.csv, images and masks as .npy files. A folder that is not empty is \
+not written to.
 
 Examples:
   atrous data make shapes
@@ -53,9 +54,9 @@ pub struct Make {
 
 #[derive(Args)]
 #[command(after_long_help = "\
-Tables, images and masks are all read. What keeps them from being used is told with file, line and column, all \
-of it in one pass, and the exit status is 1; what is worth knowing and hinders nothing is a note. With --quiet \
-problems alone are told. The keys of --json are in docs/schemas/check.json.
+Tables, images and masks are all read. What keeps them from being used is told with file, line and column, \
+all of it in one pass, and the exit status is 1; what is worth knowing and hinders nothing is a note. With \
+--quiet problems alone are told. The keys of --json are in docs/schemas/check.json.
 
 Examples:
   atrous data check voc

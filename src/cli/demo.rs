@@ -12,9 +12,9 @@ use std::path::PathBuf;
 
 #[derive(Args)]
 #[command(after_long_help = "\
-It makes up a data set (20 classes, several objects an image, exact masks), trains the AlexNet-like network to \
-classify and DeepLabV3+ to segment, scores them on images they have not seen, beside controls, writes submission.csv, \
-and attacks both networks. Two cores take 8 minutes.
+It makes up a data set (20 classes, several objects an image, exact masks), trains the AlexNet-like \
+network to classify and DeepLabV3+ to segment, scores them on images they have not seen, beside controls, \
+writes submission.csv, and attacks both networks. Two cores take 8 minutes.
 
 Examples:
   atrous demo

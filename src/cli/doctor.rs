@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 #[derive(Args)]
 #[command(after_long_help = "\
-It looks for devices, drivers and compilers, and says what is missing for what. It changes nothing. Where the \
-device of --device is not there, the exit status is 1. With --quiet the device in use is told alone. The keys of \
---json are in docs/schemas/doctor.json.
+It looks for devices, drivers and compilers, and says what is missing for what. It changes nothing. Where \
+the device of --device is not there, the exit status is 1. With --quiet the device in use is told alone. \
+The keys of --json are in docs/schemas/doctor.json.
 
 Examples:
   atrous doctor

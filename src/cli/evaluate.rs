@@ -27,13 +27,15 @@ use std::time::Instant;
 
 #[derive(Args)]
 #[command(after_long_help = "\
-It scores on the images that training kept for validation, found again by their Ids wherever they stand now; images \
-that are missing, or are others than they were, are refused by name. With --split all, or a list of Ids, it scores \
-any images whose truth is known, of any folder, and tells which of them the network was trained on.
+It scores on the images that training kept for validation, found again by their Ids wherever they stand \
+now; images that are missing, or are others than they were, are refused by name. With --split all, or a \
+list of Ids, it scores any images whose truth is known, of any folder, and tells which of them the network \
+was trained on.
 
-A classifier's mean average precision stands beside three controls that do not look at shapes; masks are compared at \
-the images' own size, beside masks of nothing but background. Options that change masks are measured beside the plain \
-ones. With --quiet the scores are printed alone. The keys of --json are in docs/schemas/evaluate.json.
+A classifier's mean average precision stands beside three controls that do not look at shapes; masks are \
+compared at the images' own size, beside masks of nothing but background. Options that change masks are \
+measured beside the plain ones. With --quiet the scores are printed alone. The keys of --json are in \
+docs/schemas/evaluate.json.
 
 Examples:
   atrous evaluate --data voc --checkpoint result

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 /// How many names an error tells.
 const TOLD: usize = 3;
 
-/// An error where there is anything in a folder that a command wants for itself. Hidden files do not count: locks
-/// and what systems leave.
+/// An error where there is anything in a folder that a command wants for itself. Hidden files do not count:
+/// locks and what systems leave.
 pub fn refuse_full(folder: &Path, instead: &str) -> Result<()> {
     let entries = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -31,7 +31,7 @@ pub fn refuse_full(folder: &Path, instead: &str) -> Result<()> {
 /// An error where one of the files is there that a command is going to write.
 pub fn refuse_files(files: impl IntoIterator<Item = impl AsRef<Path>>) -> Result<()> {
     let files = files.into_iter().map(|file| file.as_ref().to_owned());
-    let there: Vec<PathBuf> = files.filter(|file| file.exists() && !is_stream(file)).collect();
+    let there: Vec<PathBuf> = files.filter(|file| file.is_file() && !is_stream(file)).collect();
     let Some((first, others)) = there.split_first() else { return Ok(()) };
     let others: Vec<String> = others.iter().map(|file| file.display().to_string()).collect();
     let others = match others.len() {

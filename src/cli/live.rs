@@ -30,12 +30,11 @@ pub enum LogFormat {
 }
 
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Watching")]
 pub struct LogOptions {
     /// What standard output is: text, or events as JSON, one a line
     ///
     /// The events are told in docs/events.md. Errors are on standard error, too.
-    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    #[arg(long, help_heading = WATCHING, value_enum, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
     #[command(flatten)]
     pub quiet: Quiet,
@@ -51,21 +50,23 @@ impl LogOptions {
 }
 
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Watching")]
 pub struct LiveOptions {
     #[command(flatten)]
     pub log: LogOptions,
     /// Draw the run in the terminal: curves, predictions, time left, memory
     ///
     /// Predictions are drawn after each epoch. q saves and stops, as Ctrl-C does.
-    #[arg(long)]
+    #[arg(long, help_heading = WATCHING)]
     pub tui: bool,
     /// Folder for TensorBoard's files [default: they are not written]
     ///
     /// Scalars, panels of predictions and histograms of weights.
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    #[arg(long, help_heading = WATCHING, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub tensorboard: Option<PathBuf>,
 }
+
+/// The section of the help.
+const WATCHING: &str = "Watching";
 
 impl LiveOptions {
     /// An error where options contradict each other, or TensorBoard's folder cannot be written, before any

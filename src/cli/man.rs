@@ -10,8 +10,8 @@ use std::path::PathBuf;
 
 #[derive(Args)]
 #[command(after_long_help = "\
-Without --out the page of `atrous` itself goes to standard output. With it the folder gets that page, atrous.1, \
-and one for each command, like atrous-train-classify.1.
+Without --out the page of `atrous` itself goes to standard output. With it the folder gets that page, \
+atrous.1, and one for each command, like atrous-train-classify.1.
 
 Examples:
   atrous man | man -l -

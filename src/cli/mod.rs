@@ -16,6 +16,8 @@ mod evaluate;
 mod explain;
 mod failure;
 mod folder;
+#[cfg(test)]
+mod help;
 mod live;
 mod man;
 mod options;

@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 pub struct TrainOptions {
     /// What the other options are by default [default: best]
     ///
-    /// best: heads of one sigmoid a class, schedules, the range of values that the weights expect. notebook: as the
-    /// notebook had it that this pipeline replaces.
+    /// best: heads of one sigmoid a class, schedules, the range of values that the weights expect. notebook:
+    /// as the notebook had it that this pipeline replaces.
     #[arg(long, value_name = "NAME", value_parser = names(&Preset::NAMES))]
     pub preset: Option<String>,
     /// The network [default: alexnet; deeplabv3plus for masks]
@@ -40,8 +40,8 @@ pub struct TrainOptions {
     pub weights: Option<PathBuf>,
     /// The base's last layers that train [default: 0 with --weights, else all]
     ///
-    /// A number, `all`, a layer's name, or a schedule like `0:0,5:20,10:all`: from epoch 5 on the last 20, from
-    /// epoch 10 on all. Of a network for masks all are trained by default, with --weights, too.
+    /// A number, `all`, a layer's name, or a schedule like `0:0,5:20,10:all`: from epoch 5 on the last 20,
+    /// from epoch 10 on all. Of a network for masks all are trained by default, with --weights, too.
     #[arg(long, value_name = "LAYERS", help_heading = NETWORK)]
     pub unfreeze: Option<String>,
     /// The base's batch norms keep their statistics [default: false]
@@ -144,8 +144,8 @@ pub struct Configured {
     pub options: TrainOptions,
     /// A TOML file with options of training, like `batch_size = 32` [default: none]
     ///
-    /// Any of --preset and of those in the sections Network, Images, Training and Loss. The command line goes before
-    /// the file.
+    /// Any of --preset and of those in the sections Network, Images, Training and Loss. The command line goes
+    /// before the file.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
 }
@@ -163,37 +163,36 @@ impl Configured {
 
 /// Training options of a command that trains for both tasks.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = TRAINING)]
 pub struct TaskOptions {
     /// What the other options are by default [default: best]
-    #[arg(long, value_name = "NAME", value_parser = names(&Preset::NAMES))]
+    #[arg(long, help_heading = TRAINING, value_name = "NAME", value_parser = names(&Preset::NAMES))]
     pub preset: Option<String>,
     /// Passes over the training images, for both networks [default: the preset's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = TRAINING, value_name = "N")]
     pub epochs: Option<usize>,
     /// Share of the training images kept for validation [default: 0.1]
     ///
     /// Where the data have a split of their own, that is the default.
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, help_heading = TRAINING, value_name = "SHARE")]
     pub val_fraction: Option<f64>,
     /// The same seed gives the same bits, on any number of threads [default: 0]
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = TRAINING, value_name = "N")]
     pub seed: Option<u64>,
     /// An option of `atrous train classify`, any number of times [default: none]
     ///
     /// Like `--classify epochs=30 --classify model=mobilenetv2`.
-    #[arg(long, value_name = "OPTION=VALUE")]
+    #[arg(long, help_heading = TRAINING, value_name = "OPTION=VALUE")]
     pub classify: Vec<String>,
     /// An option of `atrous train segment`, any number of times [default: none]
     ///
     /// Like `--segment weights=mobilenet.h5`.
-    #[arg(long, value_name = "OPTION=VALUE")]
+    #[arg(long, help_heading = TRAINING, value_name = "OPTION=VALUE")]
     pub segment: Vec<String>,
     /// A TOML file with such options [default: none]
     ///
-    /// Options for both like `seed = 1`, and those for one network under `[classify]` and `[segment]`. The command
-    /// line goes before the file.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    /// Options for both like `seed = 1`, and those for one network under `[classify]` and `[segment]`. The
+    /// command line goes before the file.
+    #[arg(long, help_heading = TRAINING, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
 }
 

@@ -143,8 +143,8 @@ pub fn is_quiet() -> bool {
     QUIET.load(Ordering::Relaxed)
 }
 
-/// Whether lines may be drawn over one another on standard error: on a terminal that can, where nobody asked for
-/// quiet.
+/// Whether lines may be drawn over one another on standard error: on a terminal that can, where nobody asked
+/// for quiet.
 pub fn shows_progress() -> bool {
     let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
     io::stderr().is_terminal() && !dumb && !STILL.load(Ordering::Relaxed)

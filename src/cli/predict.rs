@@ -20,11 +20,11 @@ use std::sync::Arc;
 
 #[derive(Args)]
 #[command(after_long_help = "\
-Beside the submission it writes probabilities.csv (one row an image, one column a class) and panel.png (the first \
-images with what was predicted). Files that are there already are not overwritten unless --force says so. With \
-`--out -` the submission alone goes to standard output, and messages to standard error. Without a classifier an \
-image's labels are those of its mask; without a network for masks their rows are empty. The keys of --json are in \
-docs/schemas/predict.json.
+Beside the submission it writes probabilities.csv (one row an image, one column a class) and panel.png \
+(the first images with what was predicted). Files that are there already are not overwritten unless \
+--force says so. With `--out -` the submission alone goes to standard output, and messages to standard \
+error. Without a classifier an image's labels are those of its mask; without a network for masks their \
+rows are empty. The keys of --json are in docs/schemas/predict.json.
 
 Examples:
   atrous predict --data voc --checkpoint result --out submission.csv
@@ -80,27 +80,29 @@ impl Task {
 
 /// How probabilities become labels, and logits masks.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Predictions")]
 pub struct PredictOptions {
     /// Least probability of a class [default: fitted by training, else 0.15]
     ///
-    /// A class is predicted where its probability is above this; the likeliest one always is. Training fits it on
-    /// its validation images, for all classes or for each.
-    #[arg(long, value_name = "P")]
+    /// A class is predicted where its probability is above this; the likeliest one always is. Training fits
+    /// it on its validation images, for all classes or for each.
+    #[arg(long, help_heading = HEADING, value_name = "P")]
     pub threshold: Option<f32>,
     /// Masks: see the image at these multiples of the network's size, and average
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1")]
+    #[arg(long, help_heading = HEADING, value_name = "LIST", value_delimiter = ',', default_value = "1")]
     pub scales: Vec<f32>,
     /// Masks: see the image in a mirror, too, and average
-    #[arg(long)]
+    #[arg(long, help_heading = HEADING)]
     pub flip: bool,
     /// Masks: scale up labels instead of logits, as the notebook did
-    #[arg(long)]
+    #[arg(long, help_heading = HEADING)]
     pub nearest: bool,
     /// Masks: each superpixel (quick shift) takes one class
-    #[arg(long)]
+    #[arg(long, help_heading = HEADING)]
     pub superpixels: bool,
 }
+
+/// The section of the help.
+const HEADING: &str = "Predictions";
 
 impl Default for PredictOptions {
     fn default() -> Self {

@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 
 #[derive(Args)]
 #[command(after_long_help = "\
-A step is what one kernel's pass makes: layers that are fused (see `atrous summary NET --plan`). MB is what has to \
-move at least: inputs, weights and output, each once. FLOP/B is arithmetic intensity, and % roof the least time by \
-the roofline model, whose limits are measured in the same run, as a share of the measured time. It is above 100 \
-where an algorithm multiplies less than the definition (Winograd), or where a cache spares the memory.
+A step is what one kernel's pass makes: layers that are fused (see `atrous summary NET --plan`). MB is \
+what has to move at least: inputs, weights and output, each once. FLOP/B is arithmetic intensity, and % \
+roof the least time by the roofline model, whose limits are measured in the same run, as a share of the \
+measured time. It is above 100 where an algorithm multiplies less than the definition (Winograd), or where \
+a cache spares the memory.
 
 --out writes roofline.svg, profile.json and trace.json; the last opens in https://ui.perfetto.dev and in \
 chrome://tracing. The keys of --json, and of profile.json, are in docs/schemas/profile.json.

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 #[derive(Args)]
 #[command(after_long_help = "\
-`train`, `run`, `attack` and `evaluate --out` write report.html themselves. This makes it again from the folder's \
-files (run.json, history.json, evaluation.json, summary.json, attack.csv, scores.txt, images): the same files give \
-the same bytes. Of what `run` left, the pages of its parts are made again, too. Every plot is also in plots/, as \
-SVG and PNG. A page is one file, and fetches nothing.
+`train`, `run`, `attack` and `evaluate --out` write report.html themselves. This makes it again from the \
+folder's files (run.json, history.json, evaluation.json, summary.json, attack.csv, scores.txt, images): \
+the same files give the same bytes. Of what `run` left, the pages of its parts are made again, too. Every \
+plot is also in plots/, as SVG and PNG. A page is one file, and fetches nothing.
 
 Example:
   atrous report result")]
@@ -28,8 +28,8 @@ impl Report {
 
 #[derive(Args)]
 #[command(after_long_help = "\
-It tells the settings that differ and the final scores (the best of each is marked), and writes a page that has the \
-curves over each other and the classes beside each other, too.
+It tells the settings that differ and the final scores (the best of each is marked), and writes a page \
+that has the curves over each other and the classes beside each other, too.
 
 Examples:
   atrous compare result other

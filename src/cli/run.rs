@@ -18,13 +18,13 @@ use std::path::{Path, PathBuf};
 
 #[derive(Args)]
 #[command(after_long_help = "\
-It checks the folder, trains a classifier and a network for masks, scores both on images kept for validation, predicts \
-the test images, and attacks both networks.
+It checks the folder, trains a classifier and a network for masks, scores both on images kept for \
+validation, predicts the test images, and attacks both networks.
 
 It leaves in the output folder: classify/ and segment/ (what `train` leaves), gallery.png, scores.txt, \
-evaluation.json, validation.png, submission.csv with the rows of both tasks, probabilities.csv, panel.png, attack/ \
-(what `attack` leaves), report.html (all of it, in one page; its plots in plots/, its images in examples/). Ctrl-C \
-saves; --resume goes on from there.
+evaluation.json, validation.png, submission.csv with the rows of both tasks, probabilities.csv, panel.png, \
+attack/ (what `attack` leaves), report.html (all of it, in one page; its plots in plots/, its images in \
+examples/). Ctrl-C saves; --resume goes on from there.
 
 Examples:
   atrous run --data voc --out result

@@ -8,9 +8,9 @@ use clap::{Args, ValueEnum};
 
 #[derive(Args)]
 #[command(after_long_help = "\
-Without --plan: each layer's output, parameters, arithmetic and memory. With it: the steps that compute the network \
-on --device, what is fused and what is not and why, and which algorithm each convolution takes; the device need not \
-be there. The keys of --json are in docs/schemas/summary.json.
+Without --plan: each layer's output, parameters, arithmetic and memory. With it: the steps that compute \
+the network on --device, what is fused and what is not and why, and which algorithm each convolution \
+takes; the device need not be there. The keys of --json are in docs/schemas/summary.json.
 
 Examples:
   atrous summary alexnet

@@ -33,15 +33,15 @@ use std::time::Instant;
 
 #[derive(Args)]
 #[command(after_long_help = "\
-The data is a folder in the competition's layout (train/train_set.csv) or in VOCdevkit's. `atrous data check` tells \
-what is wrong with it.
+The data is a folder in the competition's layout (train/train_set.csv) or in VOCdevkit's. `atrous data \
+check` tells what is wrong with it.
 
-It leaves in the output folder: checkpoint.safetensors (the last epoch), best.safetensors (the one with the best \
-validation), history.csv, history.json, curves.svg, curves.png, panel.png (validation images with their truth and the \
-best epoch's word), run.json (how it was trained), evaluation.json (what the best epoch's predictions are worth, by \
-class and by image), report.html (all of it, in one page; its plots in plots/, its images in examples/), events.jsonl \
-(what happened when, for `atrous watch`), and of a classifier thresholds.json (over which probability a class is \
-predicted).
+It leaves in the output folder: checkpoint.safetensors (the last epoch), best.safetensors (the one with \
+the best validation), history.csv, history.json, curves.svg, curves.png, panel.png (validation images with \
+their truth and the best epoch's word), run.json (how it was trained), evaluation.json (what the best \
+epoch's predictions are worth, by class and by image), report.html (all of it, in one page; its plots in \
+plots/, its images in examples/), events.jsonl (what happened when, for `atrous watch`), and of a \
+classifier thresholds.json (over which probability a class is predicted).
 
 Ctrl-C saves and stops; --resume goes on from there, to the same bits.
 
@@ -120,8 +120,8 @@ pub fn refuse_to_overwrite(out: &Path, resume: bool) -> Result<()> {
     match (path.exists(), resume) {
         (true, true) => Ok(()),
         (true, false) => {
-            let message = "there is a run already; go on with --resume, begin anew in its place with --force, \
-                           or choose another --out";
+            let message = "there is a run already; go on with --resume, begin anew in its place with \
+                           --force, or choose another --out";
             Err(Error::file(path, message))
         }
         (false, _) if best.is_file() => {

@@ -1,5 +1,5 @@
-//! Values that are one of a few names: the help lists them, shells complete them, and what is like one of them
-//! is answered with it.
+//! Values that are one of a few names: the help lists them, shells complete them, and what is like one of
+//! them is answered with it.
 
 use atrous::Error;
 use atrous::data::transforms::Augment;

@@ -9,9 +9,9 @@ use std::path::PathBuf;
 
 #[derive(Args)]
 #[command(after_long_help = "\
-It follows events.jsonl, which every run leaves in its folder: curves, how far it is, images a second, time left, \
-memory. q leaves, and the run goes on. Predictions are shown where the run draws some after each epoch: with --tui \
-or --tensorboard. Of a run that is over it shows the end.
+It follows events.jsonl, which every run leaves in its folder: curves, how far it is, images a second, \
+time left, memory. q leaves, and the run goes on. Predictions are shown where the run draws some after \
+each epoch: with --tui or --tensorboard. Of a run that is over it shows the end.
 
 Examples:
   atrous watch result

@@ -39,8 +39,8 @@ pub struct Inspect {
 
 #[derive(Args)]
 #[command(after_long_help = "\
-The new file has Keras' names and order of axes, and says where the weights are from: a network with weights of \
-torchvision or timm has their padding and their batch norm's epsilon.
+The new file has Keras' names and order of axes, and says where the weights are from: a network with \
+weights of torchvision or timm has their padding and their batch norm's epsilon.
 
 Example:
   atrous weights convert vgg16-397923af.safetensors --model vgg16 \\

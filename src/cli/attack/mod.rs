@@ -25,15 +25,15 @@ use std::str::FromStr;
 
 #[derive(Args)]
 #[command(after_long_help = "\
-It perturbs images by no more than ε, so that the network errs: a classifier says none of the true labels any more \
-(or says --target), each pixel of a mask is wrong (or those of --from become --target). Perturbations are made at \
-the network's size, on values from 0 to 1; 8/255 means eight of the 255 steps of an image file. Each ε is attacked \
-on its own: its figures are the same alone and among others; `so far` is the best of it and of the smaller ones \
-beside it.
+It perturbs images by no more than ε, so that the network errs: a classifier says none of the true labels \
+any more (or says --target), each pixel of a mask is wrong (or those of --from become --target). \
+Perturbations are made at the network's size, on values from 0 to 1; 8/255 means eight of the 255 steps of \
+an image file. Each ε is attacked on its own: its figures are the same alone and among others; `so far` is \
+the best of it and of the smaller ones beside it.
 
-It leaves in the output folder: perturbed/ (the images, rounded to bytes, as a test set that `atrous predict --data` \
-reads), attack.csv (one row an image), summary.json, panel.png, report.html (all of it, in one page); with several ε \
-curves.png and curves.svg. Ctrl-C keeps what is done.
+It leaves in the output folder: perturbed/ (the images, rounded to bytes, as a test set that `atrous \
+predict --data` reads), attack.csv (one row an image), summary.json, panel.png, report.html (all of it, in \
+one page); with several ε curves.png and curves.svg. Ctrl-C keeps what is done.
 
 Examples:
   atrous attack --data voc --checkpoint result
@@ -68,8 +68,8 @@ pub struct Attack {
     method: Vec<Method>,
     /// How far a perturbation goes; several with commas [default: 8/255; 2 for l2]
     ///
-    /// How much a value may change (linf), or the root of all squared changes (l2), of images from 0 to 1. Several
-    /// make a curve, from the smallest on.
+    /// How much a value may change (linf), or the root of all squared changes (l2), of images from 0 to 1.
+    /// Several make a curve, from the smallest on.
     #[arg(long, value_name = "E", value_delimiter = ',', allow_hyphen_values = true, help_heading = ATTACK)]
     epsilon: Vec<Epsilon>,
     /// A curve over eight ε up to twice the usual one, and 0 before them
@@ -135,7 +135,8 @@ pub struct Attack {
     transfer: Vec<PathBuf>,
     /// Measure defences of a classifier; trains three networks
     ///
-    /// Bit depth, median, PCA, adversarial training, distillation and detectors, against pgd at the largest ε.
+    /// Bit depth, median, PCA, adversarial training, distillation and detectors, against pgd at the largest
+    /// ε.
     #[arg(long, help_heading = MORE)]
     defences: bool,
     /// Epochs of adversarial training

@@ -22,20 +22,20 @@ use std::process::{Command, Stdio};
 
 #[derive(Args)]
 #[command(after_long_help = "\
-Times are medians, in `ops` beside their first and third quartiles; percentages are of a loop of multiply-adds and of \
-a stream triad, measured in the same run. Machines are noisy: compare within one run. A network runs in a process of \
-its own, so that its memory's peak is its own.
+Times are medians, in `ops` beside their first and third quartiles; percentages are of a loop of \
+multiply-adds and of a stream triad, measured in the same run. Machines are noisy: compare within one run. \
+A network runs in a process of its own, so that its memory's peak is its own.
 
-`accuracy` is the rms error of f32 results and gradients relative to the rms of an f64 reference, which runs beside \
-them (a minute); inputs come of a formula that peers compute too, and images are fewer and smaller than in `ops`. \
-`loader` is images a second, read and augmented, beside what training takes.
+`accuracy` is the rms error of f32 results and gradients relative to the rms of an f64 reference, which \
+runs beside them (a minute); inputs come of a formula that peers compute too, and images are fewer and \
+smaller than in `ops`. `loader` is images a second, read and augmented, beside what training takes.
 
-A rung of the ladder is one of the numbered kernels of src/ladder/cpu, or of kernels/ladder for GPUs; each file's \
-header says what it adds over the one before, and what would bind it. On the CPU the naive rungs run on one thread, \
-the others on all; --threads 1 shows what is left without them.
+A rung of the ladder is one of the numbered kernels of src/ladder/cpu, or of kernels/ladder for GPUs; each \
+file's header says what it adds over the one before, and what would bind it. On the CPU the naive rungs \
+run on one thread, the others on all; --threads 1 shows what is left without them.
 
-ATROUS_CUDA_PROFILE=1 in the environment tells what each kernel takes on a GPU, of any command. The keys of --json \
-are in docs/schemas/bench.json.
+ATROUS_CUDA_PROFILE=1 in the environment tells what each kernel takes on a GPU, of any command. The keys \
+of --json are in docs/schemas/bench.json.
 
 Examples:
   atrous bench ops                    every operator, at the sizes of networks
@@ -67,8 +67,8 @@ pub struct Bench {
     save: Option<PathBuf>,
     /// Compare with lines of JSON: of benches/peers or --save [default: nothing]
     ///
-    /// Shows how many times longer the same work took there, or how many times larger the errors are here, in the
-    /// best configuration there.
+    /// Shows how many times longer the same work took there, or how many times larger the errors are here, in
+    /// the best configuration there.
     #[arg(long, value_name = "FILE", conflicts_with = "ladder", value_hint = ValueHint::FilePath)]
     against: Option<PathBuf>,
     /// ops: time the naive references, too (seconds an operator)

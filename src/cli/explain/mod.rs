@@ -23,8 +23,8 @@ use std::time::Instant;
 
 #[derive(Args)]
 #[command(after_long_help = "\
-It writes explain.html: the graph, feature maps, and each number's computation, forward and backward. The page is \
-one file and fetches nothing.
+It writes explain.html: the graph, feature maps, and each number's computation, forward and backward. The \
+page is one file and fetches nothing.
 
 Examples:
   atrous explain cat.jpg --model mobilenet --weights mobilenet.h5 \\

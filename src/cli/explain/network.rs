@@ -16,10 +16,10 @@ use clap::{Args, ValueHint};
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]
-#[command(next_help_heading = "Network")]
 pub struct NetworkOptions {
     /// The network
     #[arg(
+        help_heading = HEADING,
         long,
         value_name = "NETWORK",
         value_parser = networks(),
@@ -28,20 +28,24 @@ pub struct NetworkOptions {
     )]
     model: Option<String>,
     /// Instead a checkpoint, or a folder that `train` left: its best epoch
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["weights", "size"], value_hint = ValueHint::AnyPath)]
+    #[arg(long, help_heading = HEADING, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    #[arg(conflicts_with_all = ["weights", "size"])]
     checkpoint: Option<PathBuf>,
     /// Pre-trained weights: .h5, .keras, .safetensors or .npz [default: at random]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, help_heading = HEADING, value_name = "FILE", value_hint = ValueHint::FilePath)]
     weights: Option<PathBuf>,
     /// Side of the square the image is fitted into [default: the network's own]
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, help_heading = HEADING, value_name = "PIXELS")]
     size: Option<usize>,
     /// A text file with a class a line [default: VOC's where there are as many, else numbers]
     ///
     /// The lines are in the order of the network's outputs.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, help_heading = HEADING, value_name = "FILE", value_hint = ValueHint::FilePath)]
     class_names: Option<PathBuf>,
 }
+
+/// The section of the help.
+const HEADING: &str = "Network";
 
 /// A network, and what has to be known to show it an image.
 pub struct Network {

@@ -27,8 +27,8 @@ pub struct Line<'a> {
 const BAR: [usize; 2] = [28, 8];
 
 impl Line<'_> {
-    /// The line for a terminal of so many columns: first the bar becomes shorter, then words are left out, then the
-    /// bar is.
+    /// The line for a terminal of so many columns: first the bar becomes shorter, then words are left out,
+    /// then the bar is.
     pub fn fit(&self, width: usize) -> String {
         let most = self.words.iter().map(|(rank, _)| *rank).max().unwrap_or(0);
         let room = width.saturating_sub(1);
@@ -83,10 +83,11 @@ mod tests {
         for (width, wanted) in [
             (
                 200,
-                "epoch 12/150 [==============>             ] 374/749  loss 0.4051  accuracy 0.871  123 pictures/s  1:32:05 left",
+                "epoch 12/150 [=============>              ] 374/749  loss 0.4051  accuracy 0.871  \
+                 123 pictures/s  1:32:05 left",
             ),
-            (80, "epoch 12/150 [======>       ] 374/749  loss 0.4051  accuracy 0.871  1:32:05 left"),
-            (60, "epoch 12/150 [===>    ] 374/749  loss 0.4051  1:32:05 left"),
+            (80, "epoch 12/150 [======>      ] 374/749  loss 0.4051  accuracy 0.871  1:32:05 left"),
+            (60, "epoch 12/150 [====>    ] 374/749  loss 0.4051  1:32:05 left"),
             (40, "epoch 12/150 374/749  1:32:05 left"),
             (20, "epoch 12/150 374/74"),
             (1, ""),
