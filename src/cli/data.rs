@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 #[derive(Subcommand)]
 pub enum Data {
-    /// Make up a data set: 20 classes, several objects a picture, exact masks
+    /// Make up a data set: 20 classes, several objects each, exact masks
     Make(Make),
     /// Tell everything that is wrong with a folder, in one pass
     Check(Check),

@@ -1,6 +1,7 @@
 //! `atrous man`
 
 use super::folder::refuse_files;
+use super::version::VERSION;
 use super::{Cli, output};
 use atrous::files::{explain, write_atomically};
 use atrous::{Error, Result};
@@ -58,8 +59,52 @@ fn name(command: &Command) -> String {
 }
 
 fn page(command: &Command) -> Vec<u8> {
-    let mut text = Vec::new();
-    // A vector takes everything.
-    let _ = Page::new(command.clone().display_name(name(command))).render(&mut text);
-    text
+    // What a machine has belongs into `--version`, not into a page.
+    let command = command.clone().display_name(name(command)).long_version(None::<&str>);
+    let text = command.get_after_long_help().map(|text| notes(&text.to_string()));
+    let has_others = command.has_subcommands();
+    let page = Page::new(command).source(format!("atrous {VERSION}")).manual("atrous");
+    let mut roff = Vec::new();
+    // (A vector takes everything.)
+    let _ = page.render_title(&mut roff);
+    let _ = page.render_name_section(&mut roff);
+    let _ = page.render_synopsis_section(&mut roff);
+    let _ = page.render_description_section(&mut roff);
+    let _ = page.render_options_section(&mut roff);
+    if has_others {
+        let _ = page.render_subcommands_section(&mut roff);
+    }
+    roff.extend(text.unwrap_or_default().bytes());
+    roff
+}
+
+/// The text behind the options; lines that begin with a blank keep their ends.
+fn notes(text: &str) -> String {
+    let mut roff = String::from(".SH NOTES\n");
+    for paragraph in text.trim().split("\n\n") {
+        let exact = paragraph.lines().any(|line| line.starts_with(' '));
+        roff += if exact { ".PP\n.nf\n" } else { ".PP\n" };
+        paragraph.lines().for_each(|line| roff += &(escaped(line) + "\n"));
+        roff += if exact { ".fi\n" } else { "" };
+    }
+    roff
+}
+
+/// A line that roff takes for nothing but text.
+fn escaped(line: &str) -> String {
+    let text = line.replace('\\', "\\e").replace('-', "\\-");
+    if line.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn examples_keep_their_lines_and_nothing_is_taken_for_a_command_of_roff() {
+        let text = "It is\nso.\n\nExample:\n  atrous a --b \\\n      c\n\n.nf";
+        let wanted = ".SH NOTES\n.PP\nIt is\nso.\n.PP\n.nf\nExample:\n  atrous a \\-\\-b \\e\n      c\n.fi\n\
+                      .PP\n\\&.nf\n";
+        assert_eq!(notes(text), wanted);
+    }
 }

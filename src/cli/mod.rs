@@ -40,7 +40,7 @@ use clap::{Parser, Subcommand};
 use compute::{Compute, Computing, device};
 pub use failure::Failure;
 
-/// A deep-learning engine written from scratch, and a computer-vision pipeline on it
+/// A deep-learning engine written from scratch, and a vision pipeline on it
 #[derive(Parser)]
 #[command(
     version = version::short(),
@@ -58,7 +58,7 @@ Exit status:
   101  a mistake in atrous itself: please report it
   130  interrupted by Ctrl-C; what is kept of the work is said
 
-Colours are used where output goes to a terminal. NO_COLOR=1 and TERM=dumb leave them out, and
+Colours are used where output goes to a terminal. NO_COLOR=1 and TERM=dumb leave them out, and \
 CLICOLOR_FORCE=1 has them everywhere.
 
 Examples:
@@ -93,7 +93,7 @@ enum Command {
     Evaluate(Computing<evaluate::Evaluate>),
     /// Predict test images with trained networks, into submission.csv
     Predict(Computing<predict::Predict>),
-    /// Perturb images so that a network errs; measure how well it resists
+    /// Perturb images so that a network errs; measure how it resists
     Attack(Computing<attack::Attack>),
     /// Make report.html again from the files that a command left
     Report(report::Report),
@@ -101,7 +101,7 @@ enum Command {
     Compare(report::Compare),
     /// Show what a network computed for one image, down to every number
     Explain(Computing<explain::Explain>),
-    /// Time operators, networks, the loader, or the kernels of an operator
+    /// Time operators, networks, the loader, or an operator's kernels
     Bench(Computing<bench::Bench>),
     /// Time each step of a network beside the machine's limits
     Profile(Computing<profile::Profile>),

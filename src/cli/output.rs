@@ -43,7 +43,7 @@ macro_rules! result {
 /// `--quiet`
 #[derive(Args, Clone, Debug, Default)]
 pub struct Quiet {
-    /// Print results and errors alone: no progress, no remarks
+    /// Print results and errors alone
     #[arg(short, long)]
     pub quiet: bool,
 }

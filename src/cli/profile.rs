@@ -36,7 +36,7 @@ pub struct Profile {
         conflicts_with = "checkpoint"
     )]
     model: Option<String>,
-    /// Instead a trained network: a checkpoint, or a folder that `train` left
+    /// A trained one instead: a checkpoint, or a folder that `train` left
     #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     checkpoint: Option<PathBuf>,
     /// Pre-trained weights of the base: .h5, .keras, .safetensors or .npz [default: at random]

@@ -38,7 +38,7 @@ pub struct Run {
     /// Folder for the results
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     out: PathBuf,
-    /// Which networks to train [default: both; classify where no picture has a mask]
+    /// Which networks to train [default: both; classify where no image has a mask]
     #[arg(long, value_enum, value_name = "TASK")]
     task: Option<Task>,
     /// Go on with the run in the output folder

@@ -33,11 +33,11 @@ pub fn explained(known: &[(&'static str, &'static str)]) -> PossibleValuesParser
 /// How training images vary.
 pub fn augmentations() -> PossibleValuesParser {
     let all = [
-        ("none", "they do not"),
-        ("flip", "half of them are flipped left to right"),
-        ("keras", "rotated by up to 20°, sheared, zoomed by up to 20 %, flipped"),
-        ("crop", "a part of the image at a random scale, flipped or not"),
-        ("colour", "a crop, with brightness, contrast and saturation changed"),
+        ("none", "They do not"),
+        ("flip", "Half of them are flipped left to right"),
+        ("keras", "Rotated by up to 20°, sheared, zoomed by up to 20 %, flipped"),
+        ("crop", "A part of the image at a random scale, flipped or not"),
+        ("colour", "A crop, with brightness, contrast and saturation changed"),
     ];
     debug_assert!(all.iter().all(|(name, _)| name.parse::<Augment>().is_ok()));
     explained(&all)

@@ -155,11 +155,11 @@ fn a_folder_is_checked_in_words_in_json_and_in_silence() {
 fn the_exit_status_says_what_kind_of_failure_it_was() {
     assert!(run(&["summary", "alexnet"]).status.success());
     for (arguments, code, wanted) in [
-        (&["summary", "alexnet", "--size", "1"][..], 2, "--size"),
+        (&["summary", "alexnet", "--size", "4097"][..], 2, "--size"),
         (
             &["train", "classify", "--data", "a", "--out", "b", "--batch-size", "0", "--force"],
             1,
-            "--data: a: ",
+            "--data: a",
         ),
         (&["data", "check", "nowhere"], 1, "nowhere"),
         (&["summary", "alexnet", "--device", "cuda:99"], 1, "device: "),
@@ -205,9 +205,6 @@ fn what_is_like_a_known_name_is_answered_with_it() {
         code == 1 && error.contains("--config: ") && error.contains("did you mean `batch_size`?"),
         "{error}"
     );
-    let (code, error) =
-        failed(&["run", "--data", env!("CARGO_MANIFEST_DIR"), "--out", "b", "--classify", "epoch=3"]);
-    assert!(code == 1 && error.contains("--data: "), "{error}");
 }
 
 #[test]
@@ -257,7 +254,7 @@ fn an_output_folder_that_is_not_empty_is_written_to_only_by_force() {
         "{error}"
     );
     fs::write(format!("{classifier}/thresholds.json"), "old").unwrap();
-    done(&[&again[..], &["--force", "--preset", "notebook", "--epochs", "1"][..2]].concat());
+    done(&[&again[..], &["--force"]].concat());
     assert_eq!(history().lines().count(), 2);
     let events = fs::read_to_string(format!("{classifier}/events.jsonl")).unwrap();
     assert_eq!(events.matches(r#""event":"start""#).count(), 1, "{events}");

@@ -27,7 +27,7 @@ pub struct NetworkOptions {
         conflicts_with = "checkpoint"
     )]
     model: Option<String>,
-    /// Instead a checkpoint, or a folder that `train` left: its best epoch
+    /// A checkpoint instead, or a folder that `train` left: its best epoch
     #[arg(long, help_heading = HEADING, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     #[arg(conflicts_with_all = ["weights", "size"])]
     checkpoint: Option<PathBuf>,
