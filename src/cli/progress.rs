@@ -275,24 +275,22 @@ impl Training {
     }
 
     fn line(&self, e: &Epoch) -> String {
-        let number =
-            |name: &str, value: Option<f64>| value.map_or(String::new(), |v| format!("  {name} {v:.4}"));
-        let left = if std::io::stdout().is_terminal() {
-            String::new()
-        } else {
-            format!("  {} left", self.time_left())
+        let number = |rank: u8, name: &str, value: Option<f64>| {
+            value.map(|value| (rank, format!("{name} {value:.4}")))
         };
-        format!(
-            "epoch {:>3}/{}  loss {:.4}  accuracy {:.3}{}{}{}{}  ({:.1} s){left}",
-            e.epoch,
-            self.epochs,
-            e.loss,
-            e.accuracy,
-            number("val_loss", e.val_loss),
-            number("val_accuracy", e.val_accuracy),
-            number("val_mAP", e.val_map),
-            number("val_mIoU", e.val_miou),
-            self.began.elapsed().as_secs_f64() - self.seconds,
-        )
+        let seconds = self.began.elapsed().as_secs_f64() - self.seconds;
+        let is_log = !std::io::stdout().is_terminal();
+        let words = [
+            number(1, "loss", Some(e.loss)),
+            Some((3, format!("accuracy {:.3}", e.accuracy))),
+            number(2, "val_loss", e.val_loss),
+            number(4, "val_accuracy", e.val_accuracy),
+            number(0, "val_mAP", e.val_map),
+            number(0, "val_mIoU", e.val_miou),
+            Some((1, format!("({seconds:.1} s)"))),
+            is_log.then(|| (1, format!("{} left", self.time_left()))),
+        ];
+        let words: Vec<(u8, String)> = words.into_iter().flatten().collect();
+        line::printed(&format!("epoch {:>3}/{}", e.epoch, self.epochs), &words)
     }
 }

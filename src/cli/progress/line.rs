@@ -8,6 +8,29 @@ pub fn width() -> usize {
     size.map_or(80, |(width, _)| usize::from(width.0))
 }
 
+/// A line on standard output: on a terminal without the words that it has no room for, those of the largest rank
+/// first.
+pub fn printed(what: &str, words: &[(u8, String)]) -> String {
+    let width =
+        terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| usize::from(width.0));
+    fitted(what, words, width.unwrap_or(usize::MAX))
+}
+
+fn fitted(what: &str, words: &[(u8, String)], width: usize) -> String {
+    let ranks = (0..=most(words)).rev();
+    let line = |rank| with_words(what, words, rank);
+    ranks.map(line).find(|line| columns(line) < width).unwrap_or_else(|| line(0))
+}
+
+fn most(words: &[(u8, String)]) -> u8 {
+    words.iter().map(|(rank, _)| *rank).max().unwrap_or(0)
+}
+
+fn with_words(what: &str, words: &[(u8, String)], rank: u8) -> String {
+    let words = words.iter().filter(|(other, _)| *other <= rank);
+    words.fold(what.to_owned(), |line, (_, words)| format!("{line}  {words}"))
+}
+
 /// As many letters as go into a terminal's line.
 pub fn cut(text: &str, width: usize) -> String {
     // A letter in the last column would move some terminals on to the next line.
@@ -30,7 +53,7 @@ impl Line<'_> {
     /// The line for a terminal of so many columns: first the bar becomes shorter, then words are left out,
     /// then the bar is.
     pub fn fit(&self, width: usize) -> String {
-        let most = self.words.iter().map(|(rank, _)| *rank).max().unwrap_or(0);
+        let most = most(&self.words);
         let room = width.saturating_sub(1);
         let with_bar = (0..=most).rev().find_map(|rank| {
             let bar = room.checked_sub(columns(&self.put(rank, "")) + 3)?;
@@ -44,10 +67,7 @@ impl Line<'_> {
     }
 
     fn put(&self, rank: u8, bar: &str) -> String {
-        let mut line = format!("{}{bar} {}/{}", self.what, self.done, self.of);
-        let words = self.words.iter().filter(|(other, _)| *other <= rank);
-        words.for_each(|(_, words)| line += &format!("  {words}"));
-        line
+        with_words(&format!("{}{bar} {}/{}", self.what, self.done, self.of), &self.words, rank)
     }
 
     fn bar(&self, width: usize) -> String {
@@ -95,6 +115,15 @@ mod tests {
         ] {
             assert_eq!(training().fit(width), wanted, "{width}");
         }
+    }
+
+    #[test]
+    fn a_printed_line_has_at_least_its_most_important_words() {
+        let words = training().words;
+        assert_eq!(fitted("epoch", &words, 42), "epoch  loss 0.4051  1:32:05 left");
+        assert_eq!(fitted("epoch", &words, 3), "epoch  1:32:05 left");
+        assert_eq!(fitted("epoch", &[], 3), "epoch");
+        assert_eq!(fitted("a", &[(5, "b".into())], usize::MAX), "a  b");
     }
 
     #[test]
