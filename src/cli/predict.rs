@@ -1,49 +1,59 @@
 //! `atrous predict`
 
+use super::folder::refuse_files;
 use super::live::LogOptions;
 use super::progress::bar;
+use super::version::VERSION;
 use super::{device, output};
 use atrous::data::source::Source;
 use atrous::data::{Classes, Dataset};
 use atrous::files::{check_writable, explain, is_stream, write_atomically};
 use atrous::predict::quickshift::QuickShift;
 use atrous::predict::submission;
-use atrous::predict::{MaskOptions, Networks, Predictions, THRESHOLD};
+use atrous::predict::{MaskOptions, Networks, Prediction, Predictions, THRESHOLD};
 use atrous::report::{self, PanelRow};
 use atrous::{Error, Result};
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[derive(Args)]
-#[command(after_help = "\
+#[command(after_long_help = "\
+Beside the submission it writes probabilities.csv (one row an image, one column a class) and panel.png \
+(the first images with what was predicted). Files that are there already are not overwritten unless \
+--force says so. With `--out -` the submission alone goes to standard output, and messages to standard \
+error. Without a classifier an image's labels are those of its mask; without a network for masks their \
+rows are empty. The keys of --json are in docs/schemas/predict.json.
+
 Examples:
   atrous predict --data voc --checkpoint result --out submission.csv
-  atrous predict --data voc --checkpoint classify/best.safetensors --checkpoint segment
-  atrous predict --data voc --checkpoint result --task segment --flip --scales 0.75,1,1.25
-
-Beside the submission it writes probabilities.csv (one row a picture, one column a class) and
-panel.png (the first pictures with what was predicted). Files that are there already are not
-overwritten unless --force says so. With `--out -` the submission alone goes to standard output,
-and messages to standard error. Without a classifier a picture's labels are those of its mask;
-without a network for masks their rows are empty.")]
+  atrous predict --data voc --checkpoint classify/best.safetensors \\
+      --checkpoint segment
+  atrous predict --data voc --checkpoint result --task segment \\
+      --flip --scales 0.75,1,1.25
+  atrous predict --data voc --checkpoint result --json | jq '.images[0]'")]
 pub struct Predict {
-    /// Folder with test/test_set.csv and test/img/, or in VOCdevkit's layout
-    #[arg(long, value_name = "DIR")]
+    /// Folder with test/test_set.csv and test/img/, or VOCdevkit's
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     data: PathBuf,
-    /// A checkpoint, or a folder that `train` or `run` left (of which the best is taken). Twice for
-    /// two tasks
-    #[arg(long, value_name = "PATH", required = true)]
+    /// A checkpoint, or a folder that `train` or `run` left; twice for two tasks
+    ///
+    /// Of a folder the best epoch is taken.
+    #[arg(long, value_name = "PATH", required = true, value_hint = ValueHint::AnyPath)]
     checkpoint: Vec<PathBuf>,
     /// Which rows to fill [default: all that the checkpoints can]
     #[arg(long, value_enum, value_name = "TASK")]
     task: Option<Task>,
     /// The file to write; `-` is standard output
-    #[arg(long, value_name = "FILE", default_value = "submission.csv")]
+    #[arg(long, value_name = "FILE", default_value = "submission.csv", value_hint = ValueHint::FilePath)]
     out: PathBuf,
     /// Overwrite files that are there already
     #[arg(long)]
     force: bool,
+    /// Print JSON: what was predicted of each image; anything else on standard error
+    #[arg(long, conflicts_with = "log_format")]
+    json: bool,
     #[command(flatten)]
     how: PredictOptions,
     #[command(flatten)]
@@ -71,23 +81,28 @@ impl Task {
 /// How probabilities become labels, and logits masks.
 #[derive(Args, Clone, Debug)]
 pub struct PredictOptions {
-    /// A class is predicted where its probability is above this; the likeliest one always is
-    /// [default: those that training fitted on its validation pictures, else 0.15]
-    #[arg(long, value_name = "P")]
+    /// Least probability of a class [default: fitted by training, else 0.15]
+    ///
+    /// A class is predicted where its probability is above this; the likeliest one always is. Training fits
+    /// it on its validation images, for all classes or for each.
+    #[arg(long, help_heading = HEADING, value_name = "P")]
     pub threshold: Option<f32>,
-    /// Masks: see the picture at these multiples of the network's size, and average
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1")]
+    /// Masks: see the image at these multiples of the network's size, and average
+    #[arg(long, help_heading = HEADING, value_name = "LIST", value_delimiter = ',', default_value = "1")]
     pub scales: Vec<f32>,
-    /// Masks: see the picture in a mirror, too, and average
-    #[arg(long)]
+    /// Masks: see the image in a mirror, too, and average
+    #[arg(long, help_heading = HEADING)]
     pub flip: bool,
     /// Masks: scale up labels instead of logits, as the notebook did
-    #[arg(long)]
+    #[arg(long, help_heading = HEADING)]
     pub nearest: bool,
     /// Masks: each superpixel (quick shift) takes one class
-    #[arg(long)]
+    #[arg(long, help_heading = HEADING)]
     pub superpixels: bool,
 }
+
+/// The section of the help.
+const HEADING: &str = "Predictions";
 
 impl Default for PredictOptions {
     fn default() -> Self {
@@ -126,14 +141,27 @@ impl PredictOptions {
 impl Predict {
     pub fn run(self) -> Result<()> {
         self.log.apply();
+        if self.json {
+            if self.out == Path::new("-") {
+                let message =
+                    "standard output has the submission; choose another --out, or leave it out";
+                return Err(Error::argument("--json", message));
+            }
+            output::for_json();
+        }
         self.how.check()?;
         let networks = load(&self.checkpoint, self.task)?;
         let source = Source::open(&self.data)?;
         let dataset = source.test(source.natural_task())?;
+        let files = Files::of(&self.out, &networks)?;
         if !self.force {
-            Files::of(&self.out, &networks)?.refuse_existing()?;
+            refuse_files(files.all())?;
         }
-        write_submission(&networks, &dataset, &self.how, &self.out)
+        let images = write_submission(&networks, &dataset, &self.how, &self.out)?;
+        match self.json {
+            true => output::json(&files.json(images)),
+            false => Ok(()),
+        }
     }
 }
 
@@ -202,14 +230,15 @@ impl Files {
         [&self.submission, &self.probabilities, &self.panel].into_iter().flatten()
     }
 
-    fn refuse_existing(&self) -> Result<()> {
-        let there: Vec<_> = self.all().filter(|file| file.is_file() && !is_stream(file)).collect();
-        let Some((first, others)) = there.split_first() else { return Ok(()) };
-        let others: String =
-            others.iter().map(|file| format!(", and so is {}", file.display())).collect();
-        let message =
-            format!("it is there already{others}; overwrite with --force, or choose another --out");
-        Err(Error::file(first, message))
+    /// As docs/schemas/predict.json has it.
+    fn json(&self, images: Vec<Value>) -> Value {
+        json!({
+            "version": VERSION,
+            "submission": self.submission,
+            "probabilities": self.probabilities,
+            "panel": self.panel,
+            "images": images,
+        })
     }
 
     /// Before any work.
@@ -218,13 +247,14 @@ impl Files {
     }
 }
 
-/// Predicts every picture, and writes the submission with probabilities and a panel beside it.
+/// Predicts every picture, and writes the submission with probabilities and a panel beside it; an object for
+/// each of them.
 pub fn write_submission(
     networks: &Networks,
     dataset: &Arc<dyn Dataset>,
     how: &PredictOptions,
     out: &Path,
-) -> Result<()> {
+) -> Result<Vec<Value>> {
     if let Some(folder) = out.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|error| Error::file(folder, explain(&error)))?;
     }
@@ -242,10 +272,11 @@ pub fn write_submission(
         tell_thresholds(&predictions.thresholds.per_class, how.threshold.is_none());
     }
     let bar = bar(predictions.len(), if predictions.segments() { "masks" } else { "writing" });
-    let mut rows = Vec::new();
+    let (mut rows, mut images) = (Vec::new(), Vec::new());
     let entries = (0..predictions.len()).map(|i| {
         let prediction = predictions.get(i)?;
         let entry = prediction.entry();
+        images.push(image_json(&prediction, networks.classes()?));
         if rows.len() < PANEL {
             rows.push(PanelRow {
                 image: Some(dataset.image(i)?),
@@ -263,14 +294,23 @@ pub fn write_submission(
         None => submission::write(out, entries)?,
         Some(stdout) => match submission::write_to(stdout, output::STDOUT, entries) {
             // Whoever reads the rows has seen enough.
-            Err(_) if output::unread() => return Ok(()),
+            Err(_) if output::unread() => return Ok(images),
             written => written?,
         },
     }
     bar.finish_and_clear();
     println!("submission: {} ({} pictures)", out.display(), predictions.len());
     let classes = networks.classes()?;
-    files.panel.map_or(Ok(()), |panel| write_panel(&rows, classes, &panel))
+    files.panel.map_or(Ok(()), |panel| write_panel(&rows, classes, &panel))?;
+    Ok(images)
+}
+
+/// The classes that are predicted for an image, with their probabilities where a classifier has some.
+fn image_json(prediction: &Prediction, classes: &Classes) -> Value {
+    let of = |class: usize| prediction.probabilities.get(class);
+    let class = |class: usize| json!({ "class": &classes[class], "probability": of(class) });
+    let predicted = (0..classes.len()).filter(|&class| prediction.labels[class]);
+    json!({ "id": prediction.id, "classes": predicted.map(class).collect::<Vec<_>>() })
 }
 
 fn tell_thresholds(per_class: &[f32], fitted: bool) {
