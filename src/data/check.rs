@@ -101,6 +101,28 @@ impl Report {
 
 /// Reads the whole folder. Only a folder that is not there at all is an error here; all else is
 /// in the report.
+///
+/// ```
+/// use atrous::data::{CLASSES, check, voc_npy};
+/// use atrous::data::voc_npy::Split;
+/// use atrous::data::{Image, Mask};
+///
+/// let folder = tempfile::tempdir()?;
+/// let root = folder.path();
+/// # for folder in ["train/img", "train/seg"] {
+/// #     std::fs::create_dir_all(root.join(folder))?;
+/// # }
+/// let cat = std::array::from_fn(|class| CLASSES[class] == "cat");
+/// voc_npy::write_csv(Split::Train.csv(root), [("7", Some(cat))])?;
+/// voc_npy::write_image(Split::Train.image(root, "7"), &Image::new(2, 2, vec![90; 12])?)?;
+/// voc_npy::write_mask(Split::Train.mask(root, "7"), &Mask::new(2, 2, vec![0, 8, 8, 21])?)?;
+///
+/// let report = check::check(root)?;
+/// assert!(!report.is_fine());
+/// assert_eq!((report.splits[0].rows, report.splits[0].classes[7]), (1, 1));
+/// assert!(report.problems[0].to_string().ends_with("expected 0 to 20 or 255, got 21 at row 1, column 1"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn check(root: impl AsRef<Path>) -> Result<Report> {
     let root = root.as_ref();
     if !root.is_dir() {

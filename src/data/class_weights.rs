@@ -5,6 +5,15 @@ use crate::data::{CLASSES, Labels, first_label};
 /// weight(c) = n / (classes present · count(c)), counted over each image's first label, so that
 /// every class present has the same total weight. A class that is never first keeps weight 1;
 /// images without labels are not counted.
+///
+/// ```
+/// use atrous::data::class_weights::balanced;
+///
+/// // Three aeroplanes and a bicycle: each class comes to 2 in all.
+/// let of = |class: usize| std::array::from_fn(|other| other == class);
+/// let weights = balanced([of(0), of(0), of(0), of(1)]);
+/// assert_eq!(weights[..3], [4.0 / (2.0 * 3.0), 4.0 / 2.0, 1.0]);
+/// ```
 pub fn balanced(labels: impl IntoIterator<Item = Labels>) -> [f64; CLASSES.len()] {
     let mut counts = [0usize; CLASSES.len()];
     labels.into_iter().filter_map(|labels| first_label(&labels)).for_each(|class| counts[class] += 1);

@@ -36,6 +36,13 @@ pub mod voc_devkit;
 pub mod voc_npy;
 
 /// PASCAL VOC's classes, in the order of label columns. Class i is i + 1 in a mask.
+///
+/// ```
+/// use atrous::data::CLASSES;
+///
+/// let cat = CLASSES.iter().position(|&name| name == "cat").unwrap();
+/// assert_eq!(cat, 7); // its label's column; in a mask it is 8
+/// ```
 pub const CLASSES: [&str; 20] = [
     "aeroplane",
     "bicycle",
@@ -68,6 +75,15 @@ pub const VOID: u8 = 255;
 pub type Labels = [bool; CLASSES.len()];
 
 /// An image as it is stored: RGB, a byte a channel, row by row.
+///
+/// ```
+/// use atrous::data::Image;
+///
+/// let image = Image::new(1, 2, vec![255, 0, 0, 0, 0, 255])?; // red, blue
+/// assert_eq!(image.mirrored().rgb, [0, 0, 255, 255, 0, 0]);
+/// assert!(Image::new(1, 2, vec![255, 0, 0]).is_err()); // one pixel of two
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Image {
     /// Rows, at least one.
@@ -79,6 +95,16 @@ pub struct Image {
 }
 
 /// The class of each pixel, row by row: 0 is background, 1..=20 classes, 255 void.
+///
+/// ```
+/// use atrous::data::{BACKGROUND, CLASSES, Mask, VOID};
+///
+/// let mask = Mask::new(2, 2, vec![BACKGROUND, 8, 8, VOID])?;
+/// let labels = mask.labels();
+/// assert_eq!(labels, CLASSES.map(|class| class == "cat")); // class 7, which is 8 in a mask
+/// assert_eq!(mask.fits(2, 3).unwrap_err(), "expected the picture's size, 2×3, got 2×2");
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Mask {
     /// Rows, at least one.
@@ -176,6 +202,43 @@ impl fmt::Debug for Mask {
 }
 
 /// Samples by number, each read (or made) when it is asked for, from any thread.
+///
+/// A data set of one's own:
+///
+/// ```
+/// use atrous::data::{Dataset, Image, Labels, Mask};
+/// use atrous::error::Result;
+///
+/// /// Images of one colour, of no class.
+/// struct Colours(Vec<[u8; 3]>);
+///
+/// impl Dataset for Colours {
+///     fn len(&self) -> usize {
+///         self.0.len()
+///     }
+///
+///     fn id(&self, index: usize) -> String {
+///         format!("colour {index}")
+///     }
+///
+///     fn labels(&self, _index: usize) -> Option<Labels> {
+///         Some(Labels::default())
+///     }
+///
+///     fn image(&self, index: usize) -> Result<Image> {
+///         Image::new(4, 6, self.0[index].repeat(24))
+///     }
+///
+///     fn mask(&self, _index: usize) -> Result<Option<Mask>> {
+///         Ok(None)
+///     }
+/// }
+///
+/// let colours = Colours(vec![[255, 0, 0], [0, 0, 255]]);
+/// assert!(!colours.is_empty() && !colours.has_mask(0));
+/// assert_eq!((colours.id(1).as_str(), colours.size(1)?), ("colour 1", (4, 6)));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub trait Dataset: Send + Sync {
     /// How many samples there are; their numbers are 0 to len − 1.
     fn len(&self) -> usize;
@@ -217,6 +280,16 @@ pub trait Dataset: Send + Sync {
 }
 
 /// The labels of some samples; an error that names the first whose labels are not known.
+///
+/// ```
+/// use atrous::data::synthetic::Synthetic;
+/// use atrous::data::{Dataset, known_labels};
+///
+/// let dataset = Synthetic::train(1, 3);
+/// let labels = known_labels(&dataset, &[2, 0])?;
+/// assert_eq!(labels[0], dataset.labels(2).unwrap());
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn known_labels(dataset: &dyn Dataset, indices: &[usize]) -> Result<Vec<Labels>> {
     let labels = |&index: &usize| {
         dataset.labels(index).ok_or_else(|| {

@@ -20,6 +20,17 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Which half of the folder.
+///
+/// ```
+/// use atrous::data::voc_npy::Split;
+/// use std::path::Path;
+///
+/// let (root, split) = (Path::new("voc"), Split::Train);
+/// assert_eq!(split.name(), "train");
+/// assert_eq!(split.csv(root), Path::new("voc/train/train_set.csv"));
+/// assert_eq!(split.image(root, "7"), Path::new("voc/train/img/train_7.npy"));
+/// assert_eq!(split.mask(root, "7"), Path::new("voc/train/seg/train_7.npy"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
     /// Labels are known, masks may be.
@@ -65,6 +76,28 @@ pub struct Row {
 }
 
 /// One split of a folder, its table read.
+///
+/// ```
+/// use atrous::data::voc_npy::{self, Split, VocNpy};
+/// use atrous::data::{CLASSES, Dataset, Image};
+///
+/// let folder = tempfile::tempdir()?;
+/// let root = folder.path();
+/// # std::fs::create_dir_all(root.join("train/img"))?;
+/// let cat = CLASSES.map(|class| class == "cat");
+/// voc_npy::write_csv(Split::Train.csv(root), [("7", Some(cat)), ("8", None)])?;
+/// let image = Image::new(2, 3, (0..18).collect())?;
+/// voc_npy::write_image(Split::Train.image(root, "7"), &image)?;
+/// // A row without an image
+/// assert!(VocNpy::open(root, Split::Train).is_err());
+///
+/// voc_npy::write_image(Split::Train.image(root, "8"), &image.mirrored())?;
+/// let train = VocNpy::open(root, Split::Train)?;
+/// assert_eq!((train.labels(0), train.labels(1)), (Some(cat), None));
+/// assert_eq!((train.size(0)?, train.image(0)?), ((2, 3), image));
+/// assert_eq!(train.mask(0)?, None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct VocNpy {
     root: PathBuf,
@@ -147,6 +180,16 @@ pub(crate) fn image_exists(root: &Path, split: Split, csv: &Path, row: &Row) -> 
 
 /// Height and width from the beginning of an image's file. They are what its header says: whether
 /// there are as many pixels is not looked at.
+///
+/// ```
+/// use atrous::data::{Image, voc_npy};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("image.npy");
+/// voc_npy::write_image(&path, &Image::new(2, 3, vec![0; 18])?)?;
+/// assert_eq!(voc_npy::read_size(&path)?, (2, 3));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn read_size(path: impl AsRef<Path>) -> Result<(usize, usize)> {
     let path = path.as_ref();
     let mut bytes = Vec::new();
@@ -161,12 +204,39 @@ pub fn read_size(path: impl AsRef<Path>) -> Result<(usize, usize)> {
 }
 
 /// An image from a `.npy` file of shape `[height, width, 3]`, uint8; else an error.
+///
+/// ```
+/// use atrous::data::{Image, Mask, voc_npy};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("image.npy");
+/// let image = Image::new(1, 2, vec![1, 2, 3, 4, 5, 6])?;
+/// voc_npy::write_image(&path, &image)?;
+/// assert_eq!(voc_npy::read_image(&path)?, image);
+/// // A mask has two axes.
+/// voc_npy::write_mask(&path, &Mask::new(1, 2, vec![0, 8])?)?;
+/// assert!(voc_npy::read_image(&path).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn read_image(path: impl AsRef<Path>) -> Result<Image> {
     let path = path.as_ref();
     parse_image(&read_file(path)?).map_err(|message| Error::file(path, message))
 }
 
 /// [`read_image`] from memory; the error is without the path.
+///
+/// ```
+/// use atrous::data::voc_npy::parse_image;
+///
+/// // What NumPy writes of `np.array([[[1, 2, 3]]], np.uint8)`
+/// let header = "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 1, 3), }";
+/// let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+/// bytes.extend(format!("{header:<117}\n").bytes());
+/// bytes.extend([1, 2, 3]);
+/// let image = parse_image(&bytes)?;
+/// assert_eq!((image.height, image.width, &image.rgb[..]), (1, 1, &[1, 2, 3][..]));
+/// # Ok::<(), String>(())
+/// ```
 pub fn parse_image(bytes: &[u8]) -> Result<Image, String> {
     let npy = npy::parse(bytes)?;
     let data = npy.bytes()?;
@@ -177,12 +247,35 @@ pub fn parse_image(bytes: &[u8]) -> Result<Image, String> {
 }
 
 /// A mask from a `.npy` file of shape `[height, width]`, uint8; else an error.
+///
+/// ```
+/// use atrous::data::{Mask, VOID, voc_npy};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("mask.npy");
+/// let mask = Mask::new(1, 3, vec![0, 8, VOID])?;
+/// voc_npy::write_mask(&path, &mask)?;
+/// assert_eq!(voc_npy::read_mask(&path)?, mask);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn read_mask(path: impl AsRef<Path>) -> Result<Mask> {
     let path = path.as_ref();
     parse_mask(&read_file(path)?).map_err(|message| Error::file(path, message))
 }
 
 /// [`read_mask`] from memory; the error is without the path.
+///
+/// ```
+/// use atrous::data::voc_npy::parse_mask;
+///
+/// // What NumPy writes of `np.array([[0, 8]], np.uint8)`
+/// let header = "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 2), }";
+/// let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+/// bytes.extend(format!("{header:<117}\n").bytes());
+/// bytes.extend([0, 8]);
+/// assert_eq!(parse_mask(&bytes)?.classes, [0, 8]);
+/// # Ok::<(), String>(())
+/// ```
 pub fn parse_mask(bytes: &[u8]) -> Result<Mask, String> {
     let npy = npy::parse(bytes)?;
     let data = npy.bytes()?;
@@ -193,6 +286,20 @@ pub fn parse_mask(bytes: &[u8]) -> Result<Mask, String> {
 }
 
 /// The table of labels, or the first thing that is wrong with it.
+///
+/// ```
+/// use atrous::data::voc_npy::{read_csv, write_csv};
+/// use atrous::data::{CLASSES, Labels};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("train_set.csv");
+/// let cat: Labels = CLASSES.map(|class| class == "cat");
+/// write_csv(&path, [("7", Some(cat)), ("8", None)])?;
+/// let rows = read_csv(&path)?;
+/// assert_eq!((rows[0].id.as_str(), rows[0].labels), ("7", Some(cat)));
+/// assert_eq!((rows[1].labels, rows[1].line), (None, 3));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn read_csv(path: impl AsRef<Path>) -> Result<Vec<Row>> {
     let path = path.as_ref();
     let (rows, problems) = parse_csv(path, &read_file(path)?);
@@ -202,6 +309,19 @@ pub fn read_csv(path: impl AsRef<Path>) -> Result<Vec<Row>> {
 /// The rows that are right, and everything that is wrong; `path` is for the messages.
 ///
 /// Columns are found by name, so their order does not matter.
+///
+/// ```
+/// use atrous::data::CLASSES;
+/// use atrous::data::voc_npy::parse_csv;
+/// use std::path::Path;
+///
+/// let zeros = ",0".repeat(20);
+/// let text = format!("Id,{}\n7{zeros}\n8,2{}\n", CLASSES.join(","), &zeros[2..]);
+/// let (rows, problems) = parse_csv(Path::new("train_set.csv"), text.as_bytes());
+/// assert_eq!((rows.len(), rows[0].id.as_str()), (1, "7"));
+/// let problem = "train_set.csv, line 3, column `aeroplane`: expected 0, 1 or -1, got `2`";
+/// assert_eq!(problems[0].to_string(), problem);
+/// ```
 pub fn parse_csv(path: &Path, bytes: &[u8]) -> (Vec<Row>, Vec<Error>) {
     let wrong = |line: usize, column: Option<&str>, message: String| Error::Row {
         path: path.to_owned(),
@@ -296,17 +416,52 @@ pub fn parse_csv(path: &Path, bytes: &[u8]) -> (Vec<Row>, Vec<Error>) {
 }
 
 /// Writes an image as `[height, width, 3]` uint8, whole or not at all.
+///
+/// ```
+/// use atrous::data::{Image, voc_npy};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("image.npy");
+/// voc_npy::write_image(&path, &Image::new(1, 1, vec![1, 2, 3])?)?;
+/// let bytes = std::fs::read(&path)?;
+/// assert!(bytes.starts_with(b"\x93NUMPY") && bytes.ends_with(&[1, 2, 3]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn write_image(path: impl AsRef<Path>, image: &Image) -> Result<()> {
     let shape = [image.height, image.width, 3];
     write_atomically(path, |file| npy::write(file, &shape, &image.rgb))
 }
 
 /// Writes a mask as `[height, width]` uint8, whole or not at all.
+///
+/// ```
+/// use atrous::data::{Mask, voc_npy};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("mask.npy");
+/// voc_npy::write_mask(&path, &Mask::new(1, 2, vec![0, 8])?)?;
+/// let bytes = std::fs::read(&path)?;
+/// assert!(bytes.starts_with(b"\x93NUMPY") && bytes.ends_with(&[0, 8]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn write_mask(path: impl AsRef<Path>, mask: &Mask) -> Result<()> {
     write_atomically(path, |file| npy::write(file, &[mask.height, mask.width], &mask.classes))
 }
 
 /// Writes a table of labels; those not known as −1.
+///
+/// ```
+/// use atrous::data::{CLASSES, voc_npy::write_csv};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("train_set.csv");
+/// write_csv(&path, [("7", Some([false; 20])), ("8", None)])?;
+/// let text = std::fs::read_to_string(&path)?;
+/// let lines: Vec<&str> = text.lines().collect();
+/// assert_eq!(lines[0], format!("Id,{}", CLASSES.join(",")));
+/// assert_eq!((lines[1], lines[2]), (&*format!("7{}", ",0".repeat(20)), &*format!("8{}", ",-1".repeat(20))));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn write_csv<'a>(
     path: impl AsRef<Path>,
     rows: impl IntoIterator<Item = (&'a str, Option<Labels>)>,

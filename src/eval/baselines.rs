@@ -28,6 +28,23 @@ pub struct TrainingSet<'a> {
 }
 
 /// Mean average precision of a network and of the controls, on the same samples.
+///
+/// ```
+/// use atrous::data::{Dataset, synthetic::Synthetic};
+/// use atrous::eval::baselines::{Controls, TrainingSet};
+///
+/// let dataset = Synthetic::train(1, 8);
+/// let (lessons, val) = ([0, 1, 2, 3], [4, 5, 6, 7]);
+/// // A network that knows the answers.
+/// let known = val.map(|index| dataset.labels(index).unwrap().map(|set| set as u8 as f32));
+/// let lessons = Some(TrainingSet { dataset: &dataset, indices: &lessons });
+/// let controls = Controls::measure(lessons, &dataset, &val, &known.concat(), 1)?.unwrap();
+/// assert_eq!((controls.map, controls.network.low), (1.0, 1.0));
+/// assert!(controls.priors.unwrap() < 1.0 && controls.shuffled.mean < 1.0);
+/// // Four images are few: other labels may well fit as well.
+/// assert!(controls.passed() || controls.shuffled.upper == 1.0 || controls.histogram == Some(1.0));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub struct Controls {
     /// 95 % bootstrap interval over samples.
     pub network: Interval,

@@ -30,6 +30,23 @@ use std::fmt;
 use std::str::FromStr;
 
 /// A rule and its constants.
+///
+/// ```
+/// use atrous::optimizers::OptimizerKind;
+///
+/// let rule: OptimizerKind = "rmsprop".parse()?;
+/// assert_eq!((rule.name(), rule.default_learning_rate()), ("rmsprop", 0.001));
+/// assert_eq!(rule.slot_names(), ["velocity"]);
+/// // Keras 3 adds ε inside of the root where TensorFlow 2.6 does not.
+/// assert_ne!(rule.keras3(), rule);
+/// assert_eq!(OptimizerKind::rmsprop(0.9).keras3(), OptimizerKind::rmsprop(0.9));
+///
+/// let OptimizerKind::Adam { beta_1, .. } = OptimizerKind::adam() else { unreachable!() };
+/// assert_eq!(beta_1, 0.9);
+/// assert_eq!(OptimizerKind::sgd(0.9).slot_names(), ["momentum"]);
+/// assert_eq!(OptimizerKind::NAMES, ["sgd", "rmsprop", "adam"]);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum OptimizerKind {
     /// Gradient descent; μ of the table is `momentum` (0: none).
@@ -185,6 +202,32 @@ impl Gradient {
 }
 
 /// A rule with its state. Parameters are told apart by their position in the network.
+///
+/// ```
+/// use atrous::optimizers::{Optimizer, OptimizerKind};
+/// use atrous::prelude::*;
+///
+/// let mut x = Tensor::from([1.0f32]).leaf();
+/// let mut sgd = Optimizer::new(OptimizerKind::sgd(0.5), 0.25)?;
+/// for _ in 0..2 {
+///     let loss = (&x * &x)?.sum()?;
+///     sgd.step([&mut x], &loss.backward()?)?;
+/// }
+/// // m = −.25·2, x = 1 − .5; then m = .5·m − .25·1 = −.5 and x = 0.
+/// assert_eq!(x.item()?, 0.0);
+/// assert_eq!((sgd.rule(), sgd.steps()), (OptimizerKind::sgd(0.5), 2));
+/// let state: Vec<_> = sgd.slots().map(|(i, name, slot)| (i, name.to_string(), slot.clone())).collect();
+/// assert_eq!((state[0].1.as_str(), state[0].2.item()?), ("momentum", -0.5));
+///
+/// // What a checkpoint keeps is enough to go on.
+/// let mut resumed = Optimizer::new(OptimizerKind::sgd(0.5), 0.25)?;
+/// resumed.load(sgd.steps(), state)?;
+/// resumed.to_device(Device::Cpu)?;
+/// let loss = (&x * &x)?.sum()?;
+/// resumed.step([&mut x], &loss.backward()?)?;
+/// assert_eq!(x.item()?, -0.25); // .5·m alone: at 0 there is no gradient
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Optimizer {
     rule: OptimizerKind,
@@ -313,6 +356,25 @@ impl Optimizer {
 
     /// Changes parameters by their gradients, all of one device and type. First the gradients are scaled
     /// down so that all together are no longer than `clip`, if it is given.
+    ///
+    /// ```
+    /// use atrous::optimizers::{Group, Optimizer, OptimizerKind, Update};
+    /// use atrous::prelude::*;
+    ///
+    /// let (mut base, mut head) = (Tensor::from([1.0f32]), Tensor::from([1.0f32]));
+    /// let mut sgd = Optimizer::new(OptimizerKind::sgd(0.0), 1.0)?;
+    /// sgd.factors[Group::Base as usize] = 0.1; // ten times slower
+    /// sgd.begin_step();
+    /// let of = |index, parameter, gradient: f32, group| {
+    ///     Update { index, parameter, gradient: Tensor::from([gradient]).into(), group }
+    /// };
+    /// let updates = vec![of(0, &mut base, 3.0, Group::Base), of(1, &mut head, 4.0, Group::Head)];
+    /// // Together the gradients are √(3² + 4²) = 5 long; both are shortened to a fifth.
+    /// sgd.update(updates, Some(1.0))?;
+    /// assert!((base.item()? - (1.0 - 0.1 * 0.6)).abs() < 1e-6);
+    /// assert!((head.item()? - (1.0 - 0.8)).abs() < 1e-6);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn update(&mut self, mut updates: Vec<Update>, clip: Option<f32>) -> Result<()> {
         if self.step == 0 {
             return Err(Error::argument("optimizer", "an update before the first step was begun"));
@@ -369,6 +431,26 @@ impl Optimizer {
 
     /// Moves a model by a loss's gradients, and its statistics by what its pass found: the loss is of this
     /// pass.
+    ///
+    /// ```
+    /// use atrous::prelude::*;
+    ///
+    /// let mut graph = Graph::new("line", "input", [1, 1, 1]);
+    /// graph.chain(graph.input(), [Layer::Flatten, Layer::dense(1)])?;
+    /// let mut model = Model::new(graph, 1);
+    /// let x = Tensor::from_slice(&[0.0f32, 1.0, 2.0], [3, 1, 1, 1])?;
+    /// let y = Tensor::from([[1.0f32], [3.0], [5.0]]); // 2x + 1
+    /// let mut adam = Optimizer::adam(0.1)?;
+    /// for _ in 0..200 {
+    ///     let pass = model.run(&x, Mode::train(1, adam.steps()))?;
+    ///     let loss = (&pass.output - &y)?.square()?.mean()?;
+    ///     adam.begin_step();
+    ///     adam.backward_and_step(&mut model, loss, pass, None)?;
+    /// }
+    /// let kernel = model.parameter("dense/kernel").unwrap().value.item()?;
+    /// assert!((kernel - 2.0).abs() < 0.05);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn backward_and_step(
         &mut self,
         model: &mut Model,
@@ -386,7 +468,7 @@ impl Optimizer {
 
     /// [`Optimizer::backward_and_step`] with gradients that are known, one a parameter. Nobody should hold
     /// the pass's leaves any more.
-    pub fn move_model(
+    pub(crate) fn move_model(
         &mut self,
         model: &mut Model,
         gradients: Vec<Option<impl Into<Gradient>>>,

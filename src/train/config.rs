@@ -39,6 +39,35 @@ pub struct Unfreeze {
 }
 
 /// What decides a run's bits, beside the data. A run is resumed under the plan it began with.
+///
+/// ```
+/// use atrous::data::loader::Sampling;
+/// use atrous::data::{Dataset, synthetic::Synthetic};
+/// use atrous::losses::Loss;
+/// use atrous::models::Spec;
+/// use atrous::train::TrainConfig;
+/// use std::path::Path;
+/// use std::sync::Arc;
+///
+/// let config = TrainConfig {
+///     batch_size: 4,
+///     train_indices: (0..10).collect(),
+///     val_indices: vec![10, 11],
+///     ..TrainConfig::new(Spec::new("mobilenetv2", 32, 20))
+/// };
+/// assert_eq!((config.graph()?.name.as_str(), config.loss()?), ("mobilenetv2", Loss::BinaryCrossentropy));
+///
+/// let dataset: Arc<dyn Dataset> = Arc::new(Synthetic::train(1, 12));
+/// let dataset = config.find_samples(&dataset, Path::new("run.safetensors"))?;
+/// let training = config.training_loader(&dataset, 2);
+/// assert_eq!((training.steps(), training.sampling), (3, Sampling::Shuffle));
+/// assert_eq!(training.transforms, config.training_transforms());
+/// // Nothing of what is scored is random.
+/// let validation = config.scoring_loader(&dataset, config.val_indices.clone());
+/// assert_eq!(validation.transforms, config.scoring_transforms());
+/// assert!(training.transforms.augment.is_some() && validation.transforms.augment.is_none());
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainConfig {
     /// Architecture, input size, classes and head.

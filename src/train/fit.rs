@@ -54,6 +54,43 @@ pub struct CheckpointPolicy {
 }
 
 /// A run in progress: all that decides its next bit, beside the data.
+///
+/// ```
+/// use atrous::data::{Dataset, synthetic::Synthetic};
+/// use atrous::models::Spec;
+/// use atrous::prelude::*;
+/// use atrous::train::{CheckpointPolicy, Event, TrainConfig, Trainer};
+/// use std::ops::ControlFlow;
+/// use std::sync::Arc;
+///
+/// let config = TrainConfig {
+///     epochs: 2,
+///     batch_size: 1,
+///     train_indices: vec![0, 1],
+///     val_indices: vec![2],
+///     ..TrainConfig::new(Spec::new("alexnet", 8, 20))
+/// };
+/// // Any network that takes and makes what the plan's does.
+/// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+/// let dense = Layer::dense(20).with_activation(Activation::Sigmoid);
+/// graph.chain(graph.input(), [Layer::GlobalAveragePooling2D, dense])?;
+/// let mut trainer = Trainer::new(Model::new(graph, 1), config)?;
+/// trainer.to_device(Device::Cpu)?;
+///
+/// let dataset: Arc<dyn Dataset> = Arc::new(Synthetic::train(1, 3));
+/// let training = trainer.config.training_loader(&dataset, 1);
+/// let validation = trainer.config.scoring_loader(&dataset, trainer.config.val_indices.clone());
+/// let mut steps = 0;
+/// let mut monitor = |event: Event| {
+///     steps += matches!(event, Event::Step { .. }) as usize;
+///     ControlFlow::Continue(())
+/// };
+/// // Without a file to resume from.
+/// trainer.fit(&training, Some(&validation), &CheckpointPolicy::default(), &mut monitor)?;
+/// assert_eq!((steps, trainer.position.epoch, trainer.optimizer.steps()), (2 * 2, 2, 4));
+/// assert!(trainer.history.epochs[1].val_loss.is_some());
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Trainer {
     /// The weights as they are now, on the device that trains.
     pub model: Model,

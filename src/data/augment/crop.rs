@@ -16,6 +16,25 @@ use crate::ops::affine::{Axis, BLOCK, Matrix};
 use crate::random::{Stream, domain};
 
 /// How the square is drawn.
+///
+/// ```
+/// use atrous::data::augment::crop::{Crop, Fill};
+/// use atrous::data::loader::batch;
+/// use atrous::data::synthetic::Synthetic;
+/// use atrous::data::transforms::Transforms;
+///
+/// Crop::SEGMENT.check()?;
+/// assert!(Crop::Scale { low: 2.0, high: 1.0 }.check().is_err());
+/// // A quarter of the size that fits, anywhere in the square: 15 of 16 pixels are beside it.
+/// let crop = Crop::Scale { low: 0.25, high: 0.25 };
+/// let fill = Fill::Color([255.0, 0.0, 0.0]);
+/// let transforms = Transforms { crop: Some(crop), fill, ..Transforms::plain(32) };
+/// let images = batch(&Synthetic::train(1, 1), &transforms, &[0], 1, 0)?.images;
+/// let pixels = images.to_vec_f64();
+/// let red = pixels.chunks(3).filter(|pixel| pixel == &[1.0, 0.0, 0.0]).count();
+/// assert!(red >= 32 * 32 - 8 * 8);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Crop {
     /// Proportions kept; an image `low` to `high` times as large as the one that just fits into the
@@ -109,14 +128,14 @@ pub enum Fill {
     /// The nearest pixel of the image.
     Edge,
     /// One colour, RGB from 0 to 255.
-    ColorJitter([f32; 3]),
+    Color([f32; 3]),
 }
 
 impl Fill {
     /// Black, as around a padded image: a network that is shown padded images later knows it.
-    pub const BLACK: Self = Fill::ColorJitter([0.0; 3]);
+    pub const BLACK: Self = Fill::Color([0.0; 3]);
     /// ImageNet's mean colour, which preprocessing makes nearly zero.
-    pub const MEAN: Self = Fill::ColorJitter([123.68, 116.779, 103.939]);
+    pub const MEAN: Self = Fill::Color([123.68, 116.779, 103.939]);
 }
 
 /// Is the place on the image? Its pixels reach half a pixel around their centres.
@@ -183,7 +202,7 @@ pub(crate) fn sample(
             },
         );
         colour(out);
-        if let Fill::ColorJitter(fill) = fill {
+        if let Fill::Color(fill) = fill {
             let beside = out.chunks_exact_mut(3).zip(&seen).filter(|(_, seen)| !**seen);
             beside.for_each(|(pixel, _)| pixel.copy_from_slice(&fill));
         }
@@ -358,7 +377,7 @@ mod tests {
         let seen = sample_mask(&mask, &shifted, 3);
         assert_eq!(seen.classes, [255, 255, 255, 255, 255, 255, 5, 5, 255]);
         let image = Image::new(3, 3, vec![9; 27]).unwrap();
-        let values = plain(&image, &shifted, 3, Fill::ColorJitter([1.0, 2.0, 3.0]));
+        let values = plain(&image, &shifted, 3, Fill::Color([1.0, 2.0, 3.0]));
         for (pixel, class) in values.chunks(3).zip(&seen.classes) {
             assert_eq!(pixel, if *class == 5 { [9.0; 3] } else { [1.0, 2.0, 3.0] });
         }
@@ -466,7 +485,7 @@ mod tests {
             let reduced = reduce(&image, factor);
             let double = |pixels: &mut [f32]| pixels.iter_mut().for_each(|value| *value *= 2.0);
             for isa in simd::supported() {
-                let fill = Fill::ColorJitter([1.0, 2.0, 3.0]);
+                let fill = Fill::Color([1.0, 2.0, 3.0]);
                 let [got, edge] = [fill, Fill::Edge].map(|fill| {
                     crate::context::with_isa(isa, || {
                         sample(&image, &matrix, 71, fill, antialias, double)

@@ -36,6 +36,17 @@ pub struct Sample {
 }
 
 /// Image number `index` of the endless set called `seed`.
+///
+/// ```
+/// use atrous::data::synthetic::generate;
+///
+/// let sample = generate(1, 0);
+/// assert_eq!(sample.mask.labels(), sample.labels);
+/// sample.mask.fits(sample.image.height, sample.image.width)?;
+/// assert_eq!(generate(1, 0).image, sample.image); // the same ever after
+/// assert_ne!(generate(2, 0).image, sample.image);
+/// # Ok::<(), String>(())
+/// ```
 pub fn generate(seed: u64, index: usize) -> Sample {
     let scene = Scene::plan(seed, index);
     let (image, mask) = draw::draw(seed, index, &scene);
@@ -43,6 +54,17 @@ pub fn generate(seed: u64, index: usize) -> Sample {
 }
 
 /// A stretch of the endless set, made when it is asked for.
+///
+/// ```
+/// use atrous::data::synthetic::{FIRST_TEST, Synthetic, generate};
+/// use atrous::data::{Dataset, Image};
+///
+/// let (train, test) = (Synthetic::train(1, 1000), Synthetic::test(1, 1000));
+/// assert_eq!(train.len(), 1000); // none of them made yet
+/// assert_eq!(train.labels(999), Some(generate(1, 999).labels));
+/// assert_eq!(test.labels(0), Some(generate(1, FIRST_TEST).labels));
+/// assert!(train.has_mask(5));
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Synthetic {
     seed: u64,
@@ -89,6 +111,13 @@ impl Dataset for Synthetic {
 }
 
 /// Where [`make`] puts the labels of the test images; their masks are in `test/seg`.
+///
+/// ```
+/// use atrous::data::synthetic::truth_csv;
+/// use std::path::Path;
+///
+/// assert_eq!(truth_csv(Path::new("made-up")), Path::new("made-up/test/truth.csv"));
+/// ```
 pub fn truth_csv(root: &Path) -> PathBuf {
     root.join("test").join("truth.csv")
 }
@@ -96,6 +125,26 @@ pub fn truth_csv(root: &Path) -> PathBuf {
 /// Makes a folder, new or empty, with a data set in the competition's layout ([`voc_npy`]), whole or
 /// not at all; `progress(done, of)` is called now and then, and may ask to stop. Test labels are not
 /// in `test_set.csv` (−1), but in `test/truth.csv`. No test images, no `test`.
+///
+/// ```
+/// use atrous::data::synthetic::{self, Synthetic};
+/// use atrous::data::voc_npy::{self, Split, VocNpy};
+/// use atrous::data::Dataset;
+/// use std::ops::ControlFlow;
+///
+/// let folder = tempfile::tempdir()?;
+/// let root = folder.path().join("made-up");
+/// synthetic::make(&root, 1, 1, 3, &|_done, _of| ControlFlow::Continue(()))?;
+/// let train = VocNpy::open(&root, Split::Train)?;
+/// assert_eq!(train.image(0)?, synthetic::generate(3, 0).image);
+/// // What the test images show is told apart from them.
+/// assert_eq!(VocNpy::open(&root, Split::Test)?.labels(0), None);
+/// let truth = voc_npy::read_csv(synthetic::truth_csv(&root))?;
+/// assert_eq!(truth[0].labels, Synthetic::test(3, 1).labels(0));
+/// // Nobody's files are overwritten.
+/// assert!(synthetic::make(&root, 1, 1, 3, &|_, _| ControlFlow::Continue(())).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn make(
     root: &Path,
     train: usize,
