@@ -33,16 +33,23 @@ pub struct TrainingSet<'a> {
 /// use atrous::data::{Dataset, synthetic::Synthetic};
 /// use atrous::eval::baselines::{Controls, TrainingSet};
 ///
-/// let dataset = Synthetic::train(1, 8);
-/// let (lessons, val) = ([0, 1, 2, 3], [4, 5, 6, 7]);
-/// // A network that knows the answers.
-/// let known = val.map(|index| dataset.labels(index).unwrap().map(|set| set as u8 as f32));
-/// let lessons = Some(TrainingSet { dataset: &dataset, indices: &lessons });
-/// let controls = Controls::measure(lessons, &dataset, &val, &known.concat(), 1)?.unwrap();
-/// assert_eq!((controls.map, controls.network.low), (1.0, 1.0));
-/// assert!(controls.priors.unwrap() < 1.0 && controls.shuffled.mean < 1.0);
-/// // Four images are few: other labels may well fit as well.
-/// assert!(controls.passed() || controls.shuffled.upper == 1.0 || controls.histogram == Some(1.0));
+/// let dataset = Synthetic::train(1, 22);
+/// let truth = |index| dataset.labels(index).unwrap().map(|set| set as u8 as f32);
+/// let val: Vec<usize> = (0..20).collect();
+/// // A network that knows the answers, and one that says the same of every image.
+/// let knows: Vec<f32> = val.iter().flat_map(|&index| truth(index)).collect();
+/// let knows = Controls::measure(None, &dataset, &val, &knows, 1)?.unwrap();
+/// assert_eq!((knows.map, knows.network.low, knows.passed()), (1.0, 1.0, true));
+/// assert!(knows.shuffled.upper < 1.0);
+/// let says = Controls::measure(None, &dataset, &val, &[0.5; 20 * 20], 1)?.unwrap();
+/// // Whose labels they are makes no difference.
+/// assert!(!says.passed() && (says.map - says.shuffled.mean).abs() < 1e-9);
+///
+/// // What two more images teach.
+/// let lessons = Some(TrainingSet { dataset: &dataset, indices: &[20, 21] });
+/// let knows = [truth(0), truth(1)].concat();
+/// let knows = Controls::measure(lessons, &dataset, &[0, 1], &knows, 1)?.unwrap();
+/// assert!(knows.priors.is_some() && knows.histogram.is_some());
 /// # Ok::<(), atrous::Error>(())
 /// ```
 pub struct Controls {

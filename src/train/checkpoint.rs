@@ -179,6 +179,26 @@ fn checksum_at(bytes: &[u8]) -> Result<usize, String> {
 }
 
 /// Reads what [`save`] wrote: a trainer that goes on from there.
+///
+/// ```
+/// use atrous::models::Spec;
+/// use atrous::nn::Model;
+/// use atrous::train::{TrainConfig, Trainer, load, save};
+///
+/// # let spec = Spec::new("alexnet", 108, 2);
+/// # let model = Model::new(spec.graph()?, 1);
+/// # let config = TrainConfig { train_indices: vec![0, 1], ..TrainConfig::new(spec) };
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("run.safetensors");
+/// # save(&path, &Trainer::new(model, config)?)?;
+/// let (trainer, saved) = load(&path)?;
+/// // `Trainer::fit` goes on from there.
+/// assert_eq!((trainer.config.train_indices.len(), saved.position.epoch), (2, 0));
+///
+/// std::fs::write(&path, "something else")?;
+/// assert!(load(&path).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn load(path: &Path) -> Result<(Trainer, Saved)> {
     let bytes = regular::read(path)?;
     parse(&bytes).map_err(|message| unusable(path, message))

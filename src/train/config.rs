@@ -30,6 +30,22 @@ pub enum MonitorMetric {
 }
 
 /// A stage of training: from this epoch on, so many of the base's last layers train too.
+///
+/// ```
+/// use atrous::models::{Head, Spec};
+/// use atrous::nn::Model;
+/// use atrous::train::{TrainConfig, Trainer, Unfreeze};
+///
+/// // At first the head alone: 1280 features for each of 20 classes, and a bias. Four epochs later the base's
+/// // last ten layers as well.
+/// let network = Spec { head: Head::Pooled, ..Spec::new("mobilenetv2", 32, 20) };
+/// let model = Model::new(network.graph()?, 1);
+/// let unfreeze = vec![Unfreeze { epoch: 0, layers: 0 }, Unfreeze { epoch: 4, layers: 10 }];
+/// let trainer = Trainer::new(model, TrainConfig { unfreeze, ..TrainConfig::new(network) })?;
+/// let (_all, trainable) = trainer.model.count_parameters();
+/// assert_eq!(trainable, 1280 * 20 + 20);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unfreeze {
     /// The first epoch of the stage, counted from 0.

@@ -43,6 +43,38 @@ pub(super) const ADVICE: &str =
     "a smaller learning rate may help (--learning-rate), or --clip-norm 1, or --warmup 1";
 
 /// Where and how often the state is written: after every epoch, and every so many steps.
+///
+/// A run that is stopped, and taken up again:
+///
+/// ```
+/// use atrous::train::{CheckpointPolicy, Event, load};
+/// # use atrous::data::{Dataset, synthetic::Synthetic};
+/// # use atrous::models::Spec;
+/// # use atrous::prelude::*;
+/// # use atrous::train::{TrainConfig, Trainer};
+/// use std::ops::ControlFlow;
+/// # use std::sync::Arc;
+///
+/// # let spec = Spec::new("alexnet", 108, 20);
+/// # let model = Model::new(spec.graph()?, 1);
+/// # let config = TrainConfig { train_indices: vec![0], ..TrainConfig::new(spec) };
+/// # let mut trainer = Trainer::new(model, config)?;
+/// # let dataset: Arc<dyn Dataset> = Arc::new(Synthetic::train(1, 1));
+/// # let training = trainer.config.training_loader(&dataset, 1);
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("run.safetensors");
+/// let policy = CheckpointPolicy { checkpoint: Some(path.clone()), ..CheckpointPolicy::default() };
+/// // A monitor that has seen enough at once.
+/// let mut monitor = |event: Event| match event {
+///     Event::EpochBegins { .. } => ControlFlow::Break(()),
+///     _ => ControlFlow::Continue(()),
+/// };
+/// let stopped = trainer.fit(&training, None, &policy, &mut monitor);
+/// assert!(matches!(stopped, Err(Error::Interrupted(_))));
+/// let (again, _) = load(&path)?;
+/// assert_eq!(again.position, trainer.position);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct CheckpointPolicy {
     /// The file to resume from, replaced each time; None: nothing is written.

@@ -99,7 +99,7 @@ fn grey([r, g, b]: [f32; 3]) -> f32 {
 
 /// The factors drawn for one image.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ColorJitter {
+pub(crate) struct ColorJitter {
     /// The factor b on all channels.
     pub brightness: f32,
     /// The factor c on the distance from `middle`.

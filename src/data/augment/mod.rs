@@ -73,7 +73,7 @@ impl Ranges {
 /// The affine change of one image: what [`matrix`] makes a matrix of.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Parameters {
-    /// Rotation in degrees.
+    /// Rotation in degrees; above 0 the image turns clockwise.
     pub theta: f64,
     /// Shear in degrees.
     pub shear: f64,
