@@ -53,7 +53,7 @@ pub struct TrainingSet<'a> {
 /// # Ok::<(), atrous::Error>(())
 /// ```
 pub struct Controls {
-    /// 95 % bootstrap interval over samples.
+    /// 95 % bootstrap interval over samples; it holds `map` in any case.
     pub network: Interval,
     /// The network's mean average precision, 0 to 1.
     pub map: f64,
@@ -123,7 +123,10 @@ impl Controls {
             histogram = Some(map(&truth, &linear.predict(&features.concat())?));
         }
         let map = map(&truth, probabilities);
-        let kind = "pictures";
+        // A resample that lacks a rare class scores higher without any merit: of few samples all of them may be
+        // above the score itself.
+        let (low, high) = (network.low.min(map), network.high.max(map));
+        let (network, kind) = (Interval { low, high, ..network }, "pictures");
         Ok(Some(Controls { map, network, shuffled, priors, histogram, samples: n, kind }))
     }
 
