@@ -17,6 +17,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What [`check`] found in a folder; printed, it is the text of `atrous data check`.
+///
+/// ```
+/// use atrous::Error;
+/// use atrous::data::check::Report;
+///
+/// let mut report = Report::default();
+/// assert_eq!(report.to_string(), "nothing is wrong\n");
+/// report.notes.push("there is no `test` folder".into());
+/// assert!(report.is_fine());
+/// report.problems.push(Error::file("train/train_set.csv", "expected a file, got none"));
+/// assert!(!report.is_fine());
+/// assert!(report.to_string().contains("problems (1):\n  train/train_set.csv: expected a file"));
+/// ```
 #[derive(Debug, Default)]
 pub struct Report {
     /// A summary for each table or list of images that could be read.

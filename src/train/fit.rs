@@ -200,6 +200,21 @@ pub enum Event<'a> {
 }
 
 /// Watches a run; may ask it to stop, which saves the state first.
+///
+/// ```
+/// use atrous::train::{Event, Monitor};
+/// use std::ops::ControlFlow;
+///
+/// // Prints each epoch, and has seen enough once the loss is small.
+/// let monitor: &mut Monitor = &mut |event| match event {
+///     Event::EpochEnds { record, .. } => {
+///         println!("{}: {}", record.epoch, record.loss);
+///         if record.loss < 0.01 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+///     }
+///     _ => ControlFlow::Continue(()),
+/// };
+/// assert!(monitor(Event::StopsEarly { epoch: 9, best_epoch: 6 }).is_continue());
+/// ```
 pub type Monitor<'a> = dyn FnMut(Event) -> ControlFlow<()> + 'a;
 
 /// Makes another batch of one, just before the step on it: with the weights that the step begins with.
