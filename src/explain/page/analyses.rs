@@ -18,8 +18,8 @@ use crate::explain::feature_visualization::FeatureVisualization;
 use crate::explain::heat_map::{ColourMap, heat_map, overlay};
 use crate::explain::receptive_field::{effective_receptive_field, effective_size, pixel_field};
 use crate::explain::trace::Trace;
-use crate::nn::for_inference;
 use crate::nn::layers::Layer;
+use crate::nn::{Model, for_inference};
 use crate::ops::{Method, relu, resize};
 use crate::report::page::{Markup, fill, image_data_uri, jpeg_data_uri};
 use crate::tensor::Tensor;
@@ -71,6 +71,8 @@ struct Figure {
     uri: Markup,
     title: String,
     note: String,
+    /// Red and blue around a white 0.
+    signed: bool,
 }
 
 #[derive(Serialize)]
@@ -88,7 +90,7 @@ struct Frame {
 
 impl Figure {
     fn new(image: &Image, title: impl Into<String>, note: impl Into<String>) -> Result<Self> {
-        Ok(Figure { uri: photograph(image)?, title: title.into(), note: note.into() })
+        Ok(Figure { uri: photograph(image)?, title: title.into(), note: note.into(), signed: false })
     }
 }
 
@@ -114,34 +116,26 @@ impl Analyses<'_> {
         self.classes.get(self.trace.target.class).map_or("the class", String::as_str)
     }
 
-    /// How many passes of so many times a forward pass a budget has room for, within bounds.
-    fn passes(&self, budget: u64, cost: u64, least: usize, most: usize) -> usize {
-        let forward = match for_inference(self.trace.model) {
-            Ok(model) => model.graph.cost().flops,
-            Err(_) => self.trace.model.graph.cost().flops,
-        };
-        ((budget / (forward * cost).max(1)) as usize).clamp(least, most)
-    }
-
     /// Attributions side by side, and Grad-CAM's sanity check.
     fn why(&self) -> Result<Section> {
-        let (model, x, image) = (self.trace.model, self.x, self.image);
-        let target = &self.trace.target;
+        let (x, image, target) = (self.x, self.image, &self.trace.target);
+        // Once for all: each method would fold the batch norms anew.
+        let model = &for_inference(self.trace.model)?;
         let [h, w] = [image.height, image.width];
         let mut figures = Vec::new();
-        let cam = GradCam::default().attribute(model, x, target);
+        let cam = GradCam::default().attribute(self.trace.model, x, target);
         if let Ok(cam) = &cam {
             let map = overlay(&cam.resized(h, w)?, ColourMap::Inferno, image, 0.65)?;
             let note = format!("{}, its channels weighted by their mean gradient.", cam.layer);
             figures.push(Figure::new(&map, "Grad-CAM", note)?);
         }
         let black = self.black()?;
-        figures.push(self.integrated(&black)?);
-        let smooth = SmoothGrad { samples: self.passes(FLOPS, 3, 4, 24), ..SmoothGrad::default() };
+        figures.push(self.integrated(model, &black)?);
+        let smooth = SmoothGrad { samples: passes(model, FLOPS, 3, 4, 24), ..SmoothGrad::default() };
         let map = heat_map(&of_pixels(&smooth.attribute(model, x, target)?)?, ColourMap::Diverging)?;
         let note = format!("The mean gradient of {} copies with noise.", smooth.samples);
-        figures.push(Figure::new(&map, "SmoothGrad", note)?);
-        let occlusion = self.occlusion(&black, [h, w]);
+        figures.push(Figure { signed: true, ..Figure::new(&map, "SmoothGrad", note)? });
+        let occlusion = self.occlusion(model, &black, [h, w]);
         let dropped = occlusion.attribute(model, x, target)?;
         let map = overlay(&dropped.attributions, ColourMap::Diverging, image, 0.7)?;
         let [rows, columns] = occlusion.window;
@@ -162,30 +156,30 @@ impl Analyses<'_> {
     }
 
     /// Integrated gradients, within 1 % where the budget has room for the steps.
-    fn integrated(&self, black: &Tensor) -> Result<Figure> {
+    fn integrated(&self, model: &Model, black: &Tensor) -> Result<Figure> {
         let method = AdaptiveIntegratedGradients {
-            most_steps: self.passes(INTEGRATED, 2, 9, 256),
+            most_steps: passes(model, INTEGRATED, 2, 17, 256),
             ..black.clone().into()
         };
-        let shares = method.attribute(self.trace.model, self.x, &self.trace.target)?;
+        let shares = method.attribute(model, self.x, &self.trace.target)?;
         let mut note = format!(
-            "From black to the image in {} steps, most of them where the logit changes most. They sum to {:.3}; \
-             the logit rises by {:.3}: {:.1} % apart.",
+            "From black to the image in {} steps, most of them where the logit changes most. They sum to {}; \
+             the logit rises by {}: {:.1} % apart.",
             shares.steps,
-            shares.sum,
-            shares.score - shares.baseline_score,
+            text(shares.sum),
+            text(shares.score - shares.baseline_score),
             shares.completeness_gap() * 100.0
         );
         if shares.completeness_gap() > method.gap {
             note += " More steps would bring them nearer, and take longer.";
         }
         let map = heat_map(&of_pixels(&shares.attributions)?, ColourMap::Diverging)?;
-        Figure::new(&map, "Integrated gradients", note)
+        Ok(Figure { signed: true, ..Figure::new(&map, "Integrated gradients", note)? })
     }
 
-    fn occlusion(&self, black: &Tensor, [h, w]: [usize; 2]) -> Occlusion {
+    fn occlusion(&self, model: &Model, black: &Tensor, [h, w]: [usize; 2]) -> Occlusion {
         // A grid of n × n windows, each twice as wide as the way to the next.
-        let n = (self.passes(FLOPS, 1, 25, 196) as f64).sqrt() as usize;
+        let n = (passes(model, FLOPS, 1, 25, 196) as f64).sqrt() as usize;
         let stride = [h.div_ceil(n).max(1), w.div_ceil(n).max(1)];
         let fill = black.to_vec_f64()[..3].iter().map(|&v| v as f32).collect();
         Occlusion { window: [2 * stride[0], 2 * stride[1]], stride, fill }
@@ -280,7 +274,7 @@ impl Analyses<'_> {
                 format!("{:.0} % of all taps of all pixels touch data.", touching.share() * 100.0);
             let title = format!("{name} ({})", one.branch.convolution);
             let uri = image_data_uri(&tap_image(&touching)?)?;
-            reach.push(Figure { uri, title, note });
+            reach.push(Figure { uri, title, note, signed: false });
             let note = format!("{:.1} % of the pixels are of another class.", one.changed * 100.0);
             masks.push(Figure::new(&self.masked(&one.mask)?, format!("Without {name}"), note)?);
         }
@@ -306,11 +300,12 @@ impl Analyses<'_> {
 
     /// What the network says of the image under attack, ε by ε.
     fn attack(&self) -> Result<Section> {
-        let victim = Network::new(self.trace.model, self.preprocess)?;
+        let model = &for_inference(self.trace.model)?;
+        let victim = Network::new(model, self.preprocess)?;
         let bytes: Vec<f32> = self.image.rgb.iter().map(|&v| f32::from(v) / 255.0).collect();
         let images = Images::whole(Tensor::from_slice(&bytes, self.x.shape())?);
         // Of large networks one step: the slider's many positions say more than a second one.
-        let steps = match self.passes(SWEEP, 3 * EPSILONS.len() as u64, 0, 8) {
+        let steps = match passes(model, SWEEP, 3 * EPSILONS.len() as u64, 0, 8) {
             0 | 1 => 0,
             steps => steps,
         };
@@ -347,7 +342,7 @@ impl Analyses<'_> {
     /// An image that a channel answers to most, made by gradient ascent.
     pub fn visualized(&self, layer: &str, channel: usize) -> Result<Section> {
         let settings = FeatureVisualization {
-            steps: self.passes(FLOPS, 3, 32, 128),
+            steps: passes(self.trace.model, FLOPS, 3, 32, 128),
             ..FeatureVisualization::default()
         };
         let seen = settings.maximize(self.trace.model, layer, channel, self.preprocess)?;
@@ -364,6 +359,17 @@ impl Analyses<'_> {
         let heading = format!("What channel {channel} of {layer} answers to");
         Ok(("channel", heading, fill(MAPS, &Maps { paragraphs, rows })?))
     }
+}
+
+/// A number with three digits after the point, or three that count where these would be zeros.
+fn text(v: f64) -> String {
+    if v.abs() < 0.1 { format!("{v:.2e}") } else { format!("{v:.3}") }
+}
+
+/// How many passes of so many times a forward pass of a model a budget of FLOPs has room for, within bounds.
+fn passes(model: &Model, budget: u64, cost: u64, least: usize, most: usize) -> usize {
+    let all = model.graph.cost().flops * cost;
+    ((budget / all.max(1)) as usize).clamp(least, most)
 }
 
 fn branch_name([dilation, _]: [usize; 2], [kernel, _]: [usize; 2], pools_image: bool) -> String {

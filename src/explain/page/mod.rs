@@ -207,7 +207,7 @@ impl Explanation<'_> {
         let statistics: Vec<Vec<ChannelStatistics>> =
             by_layer.map(|(i, output)| by_channel(output, trace.sides(Id(i))[2])).collect();
         let shown = store::fitting_channels(trace, &statistics, self.start);
-        let channels = store::numbers_of(&shown);
+        let channels = selection::without_why(&shown);
         let store = Store::new(trace, &channels);
         let plan = PlanTable::new(&trace.model.graph, self.device, Purpose::Inference, 1)?;
         let numbers: Vec<u8> = store.numbers.iter().flat_map(|number| number.to_le_bytes()).collect();

@@ -60,6 +60,33 @@ pub(super) fn channels(
     shown
 }
 
+/// By layer the shown channels, without why.
+pub(super) fn without_why(shown: &[Vec<(usize, Why)>]) -> Vec<Vec<usize>> {
+    shown.iter().map(|shown| shown.iter().map(|(channel, _)| *channel).collect()).collect()
+}
+
+/// How many channels of each layer are shown, whichever they are, where none is asked for.
+pub(super) fn counts(trace: &Trace, weights: usize) -> Vec<usize> {
+    let groups = groups(&trace.model.graph);
+    let members = |i: usize| (0..groups.len()).filter(|&j| groups[j] == groups[i]).collect::<Vec<_>>();
+    let channels = |i: usize| trace.sides(Id(i))[2];
+    let mut counts: Vec<usize> =
+        (0..groups.len()).map(|i| room(trace, &members(i), weights).min(channels(i))).collect();
+    for (i, node) in trace.model.graph.nodes().iter().enumerate() {
+        if matches!(node.layer, Layer::Concatenate) {
+            let joined: usize = node.inputs.iter().map(|input| counts[input.0]).sum();
+            members(i).into_iter().for_each(|j| counts[j] = (counts[j] + joined).min(channels(j)));
+        }
+    }
+    counts
+}
+
+/// How many channels have together at most so many weights, in each of these layers.
+fn room(trace: &Trace, members: &[usize], weights: usize) -> usize {
+    let of_one = members.iter().map(|&i| weights_a_channel(trace, i)).max().unwrap_or(1);
+    (weights / of_one.max(1)).clamp(1, SHOWN)
+}
+
 /// For each layer the last one that has the same channels.
 fn groups(graph: &Graph) -> Vec<usize> {
     let nodes = graph.nodes();
@@ -98,8 +125,7 @@ fn choose(
 ) -> Vec<(usize, Why)> {
     let graph = &trace.model.graph;
     let channels = statistics.len();
-    let of_one = members.iter().map(|&i| weights_a_channel(trace, i)).max().unwrap_or(1);
-    let room = (weights / of_one.max(1)).clamp(1, SHOWN);
+    let room = room(trace, members, weights);
     if members.contains(&graph.output().0) {
         return likeliest(trace).into_iter().take(room).map(|class| (class, Why::Class)).collect();
     }

@@ -16,7 +16,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of numbers in a page at most; as base64 they are four thirds of that.
-pub(super) const MOST_BYTES: usize = 3_000_000;
+pub(super) const MOST_BYTES: usize = 2_800_000;
 
 /// A part of the page's numbers: where it begins, and its length.
 pub(super) type Part = [usize; 2];
@@ -249,19 +249,17 @@ pub(super) fn fitting_channels(
     statistics: &[Vec<ChannelStatistics>],
     asked: Option<(Id, usize)>,
 ) -> Vec<Vec<(usize, Why)>> {
+    let fits = |weights: usize| {
+        // Which channels they are hardly matters for the size, and takes time to find out.
+        let counts = selection::counts(trace, weights);
+        let first: Vec<Vec<usize>> = counts.into_iter().map(|count| (0..count).collect()).collect();
+        least_bytes(trace, &first) <= MOST_BYTES * 2 / 3
+    };
     let mut weights = selection::WEIGHTS;
-    loop {
-        let shown = selection::channels(trace, statistics, asked, weights);
-        if weights == 0 || least_bytes(trace, &numbers_of(&shown)) <= MOST_BYTES * 2 / 3 {
-            return shown;
-        }
+    while weights > 0 && !fits(weights) {
         weights /= 2;
     }
-}
-
-/// By layer the shown channels, without why.
-pub(super) fn numbers_of(shown: &[Vec<(usize, Why)>]) -> Vec<Vec<usize>> {
-    shown.iter().map(|shown| shown.iter().map(|(channel, _)| *channel).collect()).collect()
+    selection::channels(trace, statistics, asked, weights)
 }
 
 /// How large the numbers of a page are at least that shows these channels: one pixel a layer, and weights.
@@ -429,8 +427,8 @@ mod tests {
         let statistics: Vec<_> =
             outputs.map(|(i, output)| by_channel(&values(output), trace.sides(Id(i))[2])).collect();
         let many = selection::channels(&trace, &statistics, None, selection::WEIGHTS);
-        assert!(least_bytes(&trace, &numbers_of(&many)) > MOST_BYTES);
-        let shown = numbers_of(&fitting_channels(&trace, &statistics, None));
+        assert!(least_bytes(&trace, &selection::without_why(&many)) > MOST_BYTES);
+        let shown = selection::without_why(&fitting_channels(&trace, &statistics, None));
         assert!(shown.iter().all(|channels| !channels.is_empty()));
         let store = Store::new(&trace, &shown);
         assert!(4 * store.numbers.len() <= MOST_BYTES + MOST_BYTES / 20, "{}", store.numbers.len());
