@@ -101,7 +101,8 @@ impl Evaluate {
                 .iter()
                 .try_for_each(|name| check_writable(out.join(name)))?;
         }
-        let scored = evaluate(&networks, &self.data, &self.split, &self.how, self.out.as_deref())?;
+        let out = self.out.as_deref();
+        let scored = evaluate(&networks, &self.data, &self.split, &self.how, out, None)?;
         if self.json {
             let evaluations: Vec<Value> = scored.iter().map(Measured::json).collect();
             output::json(&json!({ "version": VERSION, "data": self.data, "evaluations": evaluations }))?;
@@ -110,14 +111,25 @@ impl Evaluate {
     }
 }
 
-/// Prints the scores of the networks on pictures of a folder, and writes them into another.
+/// What a classifier said of its run's validation pictures.
+pub struct Validated {
+    /// [pictures, classes], in the run's order.
+    pub probabilities: Vec<f32>,
+    /// It took.
+    pub seconds: f64,
+}
+
+/// Prints the scores of the networks on pictures of a folder, and writes them into another. What the
+/// classifier said of validation pictures before, it is not asked again.
 pub fn evaluate(
     networks: &Networks,
     data: &Path,
     split: &Split,
     how: &PredictOptions,
     out: Option<&Path>,
+    validated: Option<Validated>,
 ) -> Result<Vec<Measured>> {
+    let validated = validated.filter(|_| *split == Split::Validation);
     let mut report = String::new();
     let (mut shown, mut scored) = (None, Vec::new());
     for trained in [&networks.classifier, &networks.segmenter].into_iter().flatten() {
@@ -133,7 +145,7 @@ pub fn evaluate(
         for (i, part) in subjects.parts().iter().enumerate() {
             let (text, mut measured) = match trained.config.network.segments() {
                 true => masks(trained, &subjects, part, how)?,
-                false => labels(trained, &subjects, part, how)?,
+                false => labels(trained, &subjects, part, how, validated.as_ref())?,
             };
             result!("{text}");
             let _ = writeln!(report, "{text}");
@@ -160,7 +172,7 @@ pub fn evaluate(
 /// A network alone, as [`predictions`] takes it.
 fn alone(trained: &Trained) -> Result<Networks> {
     let mut networks = Networks::default();
-    networks.add(Trained::load(&trained.path)?.to_device(trained.model.device())?)?;
+    networks.add(trained.clone())?;
     Ok(networks)
 }
 
@@ -178,13 +190,13 @@ impl Measured {
         predictions: Predictions,
         trained: &Trained,
         kind: &str,
-        began: Instant,
+        seconds: f64,
     ) -> Self {
         let evaluation = Evaluation {
             network: trained.config.network.name.clone(),
             checkpoint: trained.path.display().to_string(),
             kind: kind.into(),
-            seconds: began.elapsed().as_secs_f64(),
+            seconds,
             ..evaluation
         };
         Measured { evaluation, predictions, controls: Value::Null }
@@ -208,12 +220,20 @@ fn labels(
     subjects: &Subjects,
     part: &Part,
     how: &PredictOptions,
+    validated: Option<&Validated>,
 ) -> Result<(String, Measured)> {
-    let (dataset, began) = (&subjects.dataset, Instant::now());
-    let predictions = predictions(&alone(trained)?, dataset, &part.indices, how)?;
+    let (dataset, networks, began) = (&subjects.dataset, alone(trained)?, Instant::now());
+    let predictions = match validated {
+        Some(Validated { probabilities, .. }) => {
+            let (probabilities, masks) = (probabilities.clone(), how.masks());
+            networks.predict_from(probabilities, dataset, &part.indices, &masks, how.threshold)?
+        }
+        None => predictions(&networks, dataset, &part.indices, how)?,
+    };
+    let seconds = validated.map_or(began.elapsed().as_secs_f64(), |known| known.seconds);
     let evaluation = Evaluation::of_labels(&predictions, &**dataset, &part.indices)?;
     let measured =
-        |evaluation, predictions| Measured::new(evaluation, predictions, trained, part.kind, began);
+        |evaluation, predictions| Measured::new(evaluation, predictions, trained, part.kind, seconds);
     let (probabilities, seed) = (&predictions.probabilities, trained.config.seed);
     let lessons = subjects.lessons(&trained.config);
     let controls = Controls::measure(lessons, &**dataset, &part.indices, probabilities, seed)?;
@@ -226,7 +246,8 @@ fn labels(
         }
     };
     if predictions.exclusive {
-        return Ok((single::words(&evaluation, part.kind, seed)?, measured(evaluation, predictions)));
+        let words = single::words(&evaluation, part.kind, seed)?;
+        return Ok((words, Measured { controls: figures, ..measured(evaluation, predictions) }));
     }
     let columns = dataset.classes().len();
     let labels = known_labels(&**dataset, &part.indices)?;
@@ -273,7 +294,8 @@ fn masks(
         let (scores, evaluation) =
             Evaluation::of_masks(&predictions, &**dataset, indices, &mut progress)?;
         bar.finish_and_clear();
-        let measured = Measured::new(evaluation, predictions, trained, part.kind, began);
+        let seconds = began.elapsed().as_secs_f64();
+        let measured = Measured::new(evaluation, predictions, trained, part.kind, seconds);
         Ok::<_, Error>((MaskScores { kind: part.kind, ..scores }, measured))
     };
     let options = how.masks();

@@ -55,7 +55,8 @@ pub struct LiveOptions {
     pub log: LogOptions,
     /// Draw the run in the terminal: curves, predictions, time left, memory
     ///
-    /// Predictions are drawn after each epoch. q saves and stops, as Ctrl-C does.
+    /// Predictions are drawn after each epoch, as sixels where the terminal says that it shows them, else as
+    /// blocks; ATROUS_GRAPHICS=sixel or blocks decides. q saves and stops, as Ctrl-C does.
     #[arg(long, help_heading = WATCHING)]
     pub tui: bool,
     /// Folder for TensorBoard's files [default: they are not written]

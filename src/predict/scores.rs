@@ -5,6 +5,7 @@ use crate::data::{Classes, Dataset, Mask};
 use crate::error::{Error, Result};
 use crate::eval::metrics::Confusion;
 use crate::predict::submission::Runs;
+use crate::tensor::Tensor;
 use std::fmt;
 
 /// Masks against the truth.
@@ -29,8 +30,8 @@ pub struct MeasuredMask {
     pub truth: Mask,
     /// The predicted one.
     pub mask: Mask,
-    /// The probability of each pixel's predicted class, where there are probabilities.
-    pub confidence: Option<Vec<f32>>,
+    /// What the mask was made of, where that is probabilities: [1, height, width, classes], on the CPU.
+    pub probabilities: Option<Tensor>,
     /// Of this image alone.
     pub confusion: Confusion,
     /// The submission's, of this image alone, 0 to 1.
@@ -50,7 +51,7 @@ impl MaskScores {
         let (mut confusion, mut dice, mut images) = (Confusion::of_masks(classes.len()), 0.0, 0);
         for (i, &index) in indices.iter().enumerate() {
             if let Some(truth) = dataset.mask(index)?
-                && let Some((mask, confidence)) = predictions.mask_with_confidence(i)?
+                && let Some((mask, probabilities)) = predictions.mask_with_probabilities(i)?
             {
                 let mut own = Confusion::of_masks(classes.len());
                 own.add(&truth.classes, &mask.classes)?;
@@ -63,7 +64,7 @@ impl MaskScores {
                     place: i,
                     truth,
                     mask,
-                    confidence,
+                    probabilities,
                     confusion: own,
                     dice: of_image,
                 })?;
