@@ -2,6 +2,8 @@
 
 use super::Cli;
 use atrous::Error;
+use atrous::error::nearest;
+use clap::error::{ContextKind, ContextValue};
 use clap::{Command, CommandFactory};
 use std::path::Path;
 
@@ -38,6 +40,21 @@ impl Failure {
         };
         Failure { status, message }
     }
+}
+
+/// With the value that was perhaps meant, where clap knows the possible ones and has found none of them like it (of
+/// short names it finds hardly any).
+pub fn with_a_suggestion(mut error: clap::Error) -> clap::Error {
+    let meant = match (error.get(ContextKind::InvalidValue), error.get(ContextKind::ValidValue)) {
+        (Some(ContextValue::String(value)), Some(ContextValue::Strings(known))) => {
+            nearest(value, known.iter().map(String::as_str)).map(str::to_owned)
+        }
+        _ => None,
+    };
+    if let (Some(meant), None) = (meant, error.get(ContextKind::SuggestedValue)) {
+        error.insert(ContextKind::SuggestedValue, ContextValue::String(meant));
+    }
+    error
 }
 
 /// The command that the words begin with.
@@ -91,6 +108,16 @@ mod tests {
         assert_eq!(told(&error, "run --data d").1, "batch_size: expected 1, got 0");
         let error = Error::argument("--size", "expected 1, got 0");
         assert_eq!(told(&error, "train classify").1, "--size: expected 1, got 0");
+    }
+
+    #[test]
+    fn a_short_name_whose_letters_changed_places_is_suggested() {
+        let error =
+            Cli::command().try_get_matches_from(["atrous", "attack", "--method", "pdg"]).unwrap_err();
+        assert!(with_a_suggestion(error).to_string().contains("a similar value exists: 'pgd'"));
+        let error =
+            Cli::command().try_get_matches_from(["atrous", "attack", "--method", "what"]).unwrap_err();
+        assert!(!with_a_suggestion(error).to_string().contains("a similar value"));
     }
 
     #[test]
