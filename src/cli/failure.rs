@@ -32,7 +32,8 @@ impl Failure {
                 Some(flag) => format!("{flag}{}", text.strip_prefix(what).unwrap_or(&text)),
                 None => text,
             },
-            Error::File { path, .. } => match giver(&command, words, path) {
+            // (A message that says what to do names the option itself.)
+            Error::File { path, .. } if !text.contains(" --") => match giver(&command, words, path) {
                 Some(flag) => format!("{flag}: {text}"),
                 None => text,
             },
@@ -76,10 +77,10 @@ fn option(command: &Command, setting: &str) -> Option<String> {
     known.then(|| format!("--{name}"))
 }
 
-/// The option whose value the path is, or is in.
+/// The option whose value the path is, or is in; None where it may be that of several.
 fn giver(command: &Command, words: &[String], path: &Path) -> Option<String> {
     let is_it = |value: &str| !value.is_empty() && path.starts_with(value);
-    words.iter().enumerate().find_map(|(i, word)| {
+    let givers = words.iter().enumerate().filter_map(|(i, word)| {
         let (flag, value) = match word.split_once('=') {
             Some((flag, value)) => (flag, value),
             None => (&word[..], words.get(i + 1)?.as_str()),
@@ -87,7 +88,11 @@ fn giver(command: &Command, words: &[String], path: &Path) -> Option<String> {
         let name = flag.strip_prefix("--")?;
         let known = command.get_arguments().find(|option| option.get_long() == Some(name))?;
         (known.get_action().takes_values() && is_it(value)).then(|| flag.to_owned())
-    })
+    });
+    match &givers.collect::<Vec<_>>()[..] {
+        [one] => Some(one.clone()),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -128,6 +133,7 @@ mod tests {
             ("train classify --data voc --out a", "--data: "),
             ("train classify --data=voc --out a", "--data: "),
             ("train classify --data vo --out a", ""),
+            ("train classify --data voc --out voc", ""),
             ("data check voc", ""),
             ("no such command", ""),
         ] {
