@@ -7,7 +7,7 @@ use atrous::Error;
 use atrous::live::LogEvent;
 use atrous::pool::OutOfMemory;
 use clap::Parser;
-use cli::{Cli, Failure, output, signals};
+use cli::{Cli, Failure, output, signals, with_a_suggestion};
 use std::panic;
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Ok(cli) => panic::catch_unwind(|| done(cli)).unwrap_or_else(|_| panicked()),
         // What was asked for may be help, which is no error.
         Err(message) => {
+            let message = with_a_suggestion(message);
             output::printed(message.print());
             message.exit_code() as u8
         }

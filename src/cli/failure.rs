@@ -2,6 +2,8 @@
 
 use super::Cli;
 use atrous::Error;
+use atrous::error::nearest;
+use clap::error::{ContextKind, ContextValue};
 use clap::{Command, CommandFactory};
 use std::path::Path;
 
@@ -30,7 +32,8 @@ impl Failure {
                 Some(flag) => format!("{flag}{}", text.strip_prefix(what).unwrap_or(&text)),
                 None => text,
             },
-            Error::File { path, .. } => match giver(&command, words, path) {
+            // (A message that says what to do names the option itself.)
+            Error::File { path, .. } if !text.contains(" --") => match giver(&command, words, path) {
                 Some(flag) => format!("{flag}: {text}"),
                 None => text,
             },
@@ -38,6 +41,21 @@ impl Failure {
         };
         Failure { status, message }
     }
+}
+
+/// With the value that was perhaps meant, where clap knows the possible ones and has found none of them like it (of
+/// short names it finds hardly any).
+pub fn with_a_suggestion(mut error: clap::Error) -> clap::Error {
+    let meant = match (error.get(ContextKind::InvalidValue), error.get(ContextKind::ValidValue)) {
+        (Some(ContextValue::String(value)), Some(ContextValue::Strings(known))) => {
+            nearest(value, known.iter().map(String::as_str)).map(str::to_owned)
+        }
+        _ => None,
+    };
+    if let (Some(meant), None) = (meant, error.get(ContextKind::SuggestedValue)) {
+        error.insert(ContextKind::SuggestedValue, ContextValue::String(meant));
+    }
+    error
 }
 
 /// The command that the words begin with.
@@ -59,10 +77,10 @@ fn option(command: &Command, setting: &str) -> Option<String> {
     known.then(|| format!("--{name}"))
 }
 
-/// The option whose value the path is, or is in.
+/// The option whose value the path is, or is in; None where it may be that of several.
 fn giver(command: &Command, words: &[String], path: &Path) -> Option<String> {
     let is_it = |value: &str| !value.is_empty() && path.starts_with(value);
-    words.iter().enumerate().find_map(|(i, word)| {
+    let givers = words.iter().enumerate().filter_map(|(i, word)| {
         let (flag, value) = match word.split_once('=') {
             Some((flag, value)) => (flag, value),
             None => (&word[..], words.get(i + 1)?.as_str()),
@@ -70,7 +88,11 @@ fn giver(command: &Command, words: &[String], path: &Path) -> Option<String> {
         let name = flag.strip_prefix("--")?;
         let known = command.get_arguments().find(|option| option.get_long() == Some(name))?;
         (known.get_action().takes_values() && is_it(value)).then(|| flag.to_owned())
-    })
+    });
+    match &givers.collect::<Vec<_>>()[..] {
+        [one] => Some(one.clone()),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -94,6 +116,16 @@ mod tests {
     }
 
     #[test]
+    fn a_short_name_whose_letters_changed_places_is_suggested() {
+        let error =
+            Cli::command().try_get_matches_from(["atrous", "attack", "--method", "pdg"]).unwrap_err();
+        assert!(with_a_suggestion(error).to_string().contains("a similar value exists: 'pgd'"));
+        let error =
+            Cli::command().try_get_matches_from(["atrous", "attack", "--method", "what"]).unwrap_err();
+        assert!(!with_a_suggestion(error).to_string().contains("a similar value"));
+    }
+
+    #[test]
     fn a_path_is_told_with_the_option_that_gave_it() {
         let error = Error::file("voc/train/train_set.csv", "no such file");
         let wanted = "voc/train/train_set.csv: no such file";
@@ -101,6 +133,7 @@ mod tests {
             ("train classify --data voc --out a", "--data: "),
             ("train classify --data=voc --out a", "--data: "),
             ("train classify --data vo --out a", ""),
+            ("train classify --data voc --out voc", ""),
             ("data check voc", ""),
             ("no such command", ""),
         ] {

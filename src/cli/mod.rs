@@ -38,7 +38,7 @@ use atrous::Result;
 use atrous::backend::cpu::{simd, threads};
 use clap::{Parser, Subcommand};
 use compute::{Compute, Computing, device};
-pub use failure::Failure;
+pub use failure::{Failure, with_a_suggestion};
 
 /// A deep-learning engine written from scratch, and a vision pipeline on it
 #[derive(Parser)]

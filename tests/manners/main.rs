@@ -233,10 +233,7 @@ fn an_output_folder_that_is_not_empty_is_written_to_only_by_force() {
     let train = [&["train", "classify", "--data", &data][..], &small].concat();
     for command in [&train[..], &["run", "--data", &data], &attack] {
         let (code, error) = failed(&[command, &["--out", &full]].concat());
-        assert!(
-            code == 1 && error.contains("--out: ") && error.contains("it has holiday.jpg"),
-            "{error}"
-        );
+        assert!(code == 1 && error.contains("it has holiday.jpg"), "{error}");
         assert!(error.contains("--force") && error.contains("another --out"), "{error}");
     }
     assert_eq!(fs::read_dir(&full).unwrap().count(), 1);
