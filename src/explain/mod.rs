@@ -1,8 +1,8 @@
 //! Seeing inside a network: what it computed for one image, number by number, and why.
 //!
-//! [`target`] says which number is explained. [`trace`] runs one image forward and backward and keeps everything. [`pixel`] computes any number of any
-//! layer again from what it was made of, and its gradient from where it was sent. [`statistics`] sums up, and
-//! [`layout`] draws the graph.
+//! A [`target`] says which number is explained. [`trace`] runs one image forward and backward and keeps
+//! everything. [`pixel`] computes any number of any layer again from what it was made of, and its gradient
+//! from where it was sent. [`statistics`] sums up, and [`layout`] draws the graph.
 //!
 //! [`attribution`] says which pixels spoke for a class, [`receptive_field`] which pixels a value of a feature
 //! map can see at all, and how strongly; [`feature_visualization`] draws what a channel answers to,

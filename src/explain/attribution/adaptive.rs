@@ -19,6 +19,9 @@ const FIRST: usize = 8;
 /// Pieces that are halved before all are looked at again.
 const AT_A_TIME: usize = 8;
 
+/// How many times the gap of the whole the gaps of its pieces may sum to, which cancel only in part.
+const LUCK: f64 = 10.0;
+
 /// The settings of adaptive integrated gradients.
 ///
 /// ```
@@ -42,7 +45,8 @@ const AT_A_TIME: usize = 8;
 pub struct AdaptiveIntegratedGradients {
     /// x′, [1, H, W, C] in the network's scale: an image from which nothing can be seen.
     pub baseline: Tensor,
-    /// It stops when the completeness gap is at most this; 0.01 by default.
+    /// It stops when the completeness gap is at most this, 0.01 by default, and not by luck: the pieces' own
+    /// gaps, whatever their signs, must sum to at most ten times as much.
     pub gap: f64,
     /// And after so many gradients, at least 2; 256 by default. Each is kept, 4·H·W·C bytes.
     pub most_steps: usize,
@@ -96,7 +100,9 @@ impl AdaptiveIntegratedGradients {
     fn next(&self, points: &[Point]) -> Option<Vec<f64>> {
         let deltas: Vec<f64> = points.windows(2).map(|piece| delta(&piece[0], &piece[1])).collect();
         let [before, after] = ends(points);
-        let complete = deltas.iter().sum::<f64>().abs() <= self.gap * (after - before).abs();
+        let allowed = self.gap * (after - before).abs();
+        let sizes: f64 = deltas.iter().map(|delta| delta.abs()).sum();
+        let complete = deltas.iter().sum::<f64>().abs() <= allowed && sizes <= LUCK * allowed;
         let room = self.most_steps.saturating_sub(points.len());
         if complete || room == 0 {
             return None;

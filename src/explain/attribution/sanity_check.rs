@@ -4,6 +4,7 @@
 //! map is made again. One that stays as it was shows the image's edges, whatever the network.
 
 use super::at_least_one;
+use crate::backend::cpu::threads;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::explain::trace::values;
@@ -96,8 +97,8 @@ fn shuffle_parameters(model: &mut Model, layer: &str, seed: u64) -> Result<()> {
     for parameter in model.parameters.iter_mut().filter(|parameter| parameter.path.starts_with(&prefix))
     {
         let value = &parameter.value;
-        let mut stream = Stream::new(seed, &[domain::EXPLAIN, hash_name(&parameter.path)]);
-        let shuffled = shuffled(&values(&value.to_device(Device::Cpu)?), &mut stream);
+        let values = values(&value.to_device(Device::Cpu)?);
+        let shuffled = shuffled(&values, seed, hash_name(&parameter.path));
         let shuffled = Tensor::from_slice(&shuffled, value.shape())?.to_dtype(value.dtype());
         parameter.value = shuffled.to_device(value.device())?;
     }
@@ -107,20 +108,24 @@ fn shuffle_parameters(model: &mut Model, layer: &str, seed: u64) -> Result<()> {
 /// The values in a random order, each as likely as any other: a bucket is drawn for each, and those of a
 /// bucket are shuffled (Rao, 1961; Sandelius, 1962). Fisher and Yates's method alone would go to and fro in
 /// the memory of a large layer, and take ten times as long.
-fn shuffled(values: &[f32], stream: &mut Stream) -> Vec<f32> {
+fn shuffled(values: &[f32], seed: u64, name: u64) -> Vec<f32> {
     /// What a core's own cache holds.
     const BUCKET: usize = 1 << 16;
     let mut buckets = vec![Vec::new(); values.len().div_ceil(BUCKET)];
+    let mut stream = Stream::new(seed, &[domain::EXPLAIN, name]);
     for &value in values {
         let drawn = stream.below(buckets.len());
         buckets[drawn].push(value);
     }
-    for bucket in &mut buckets {
-        for i in (1..bucket.len()).rev() {
-            bucket.swap(i, stream.below(i + 1));
+    let shuffled = threads::map(buckets.len(), |bucket| {
+        let mut stream = Stream::new(seed, &[domain::EXPLAIN, name, bucket as u64]);
+        let mut values = buckets[bucket].clone();
+        for i in (1..values.len()).rev() {
+            values.swap(i, stream.below(i + 1));
         }
-    }
-    buckets.concat()
+        values
+    });
+    shuffled.concat()
 }
 
 /// Spearman's rank correlation: Pearson's of the ranks, equal values sharing the mean of theirs. None for two
@@ -158,7 +163,7 @@ mod tests {
     #[test]
     fn a_shuffle_of_many_values_loses_none_and_leaves_none_near_where_it_was() {
         let values: Vec<f32> = (0..300_000).map(|i| i as f32).collect();
-        let shuffle = |seed| shuffled(&values, &mut Stream::new(seed, &[domain::TEST]));
+        let shuffle = |seed| shuffled(&values, seed, 7);
         let order = shuffle(1);
         assert!(order == shuffle(1) && order != shuffle(2));
         let mut sorted = order.clone();
@@ -168,6 +173,8 @@ mod tests {
         let distance = order.iter().zip(&values).map(|(to, from)| f64::from((to - from).abs()));
         let mean = distance.sum::<f64>() / 300_000.0 / 300_000.0;
         assert!((mean - 1.0 / 3.0).abs() < 0.005, "{mean}");
-        assert!(shuffled(&[], &mut Stream::new(1, &[])).is_empty());
+        assert!(shuffled(&[], 1, 7).is_empty());
+        let one_thread = threads::with(1, || shuffle(1)).unwrap();
+        assert!(order == one_thread);
     }
 }

@@ -30,11 +30,13 @@ const MAPS: &str = include_str!("maps.html");
 const ATTACK: &str = include_str!("attack.html");
 
 /// FLOPs that one analysis may take, all its passes together.
-const FLOPS: u64 = 40_000_000_000;
+const FLOPS: u64 = 120_000_000_000;
 /// The same of integrated gradients: as many steps as 1 % takes, where the network is not too large for it.
-const INTEGRATED: u64 = 400_000_000_000;
+const INTEGRATED: u64 = 1_500_000_000_000;
 /// The same of the attack, with each ε.
-const SWEEP: u64 = 300_000_000_000;
+const SWEEP: u64 = 450_000_000_000;
+/// How many FLOPs take as long as the way of a weight from memory, where it is read for one image alone.
+const FLOPS_A_WEIGHT: u64 = 200;
 
 /// A section of a page: anchor, heading, body.
 pub type Section = (&'static str, String, Markup);
@@ -368,8 +370,9 @@ fn text(v: f64) -> String {
 
 /// How many passes of so many times a forward pass of a model a budget of FLOPs has room for, within bounds.
 fn passes(model: &Model, budget: u64, cost: u64, least: usize, most: usize) -> usize {
-    let all = model.graph.cost().flops * cost;
-    ((budget / all.max(1)) as usize).clamp(least, most)
+    let of_network = model.graph.cost();
+    let pass = of_network.flops + FLOPS_A_WEIGHT * of_network.parameters;
+    ((budget / (pass * cost).max(1)) as usize).clamp(least, most)
 }
 
 fn branch_name([dilation, _]: [usize; 2], [kernel, _]: [usize; 2], pools_image: bool) -> String {

@@ -15,6 +15,7 @@ use super::pixel::Windows;
 use super::statistics::{ChannelStatistics, Histogram, by_channel};
 use super::target::winners;
 use super::trace::{Trace, values};
+use crate::backend::cpu::threads;
 use crate::data::{Image, Mask};
 use crate::device::Device;
 use crate::error::Result;
@@ -202,25 +203,28 @@ impl Explanation<'_> {
 
     fn data(&self) -> Result<Data<'_>> {
         let trace = self.trace;
+        let nodes = trace.model.graph.nodes();
         let outputs: Vec<Vec<f32>> = trace.outputs.iter().map(values).collect();
-        let by_layer = outputs.iter().enumerate();
         let statistics: Vec<Vec<ChannelStatistics>> =
-            by_layer.map(|(i, output)| by_channel(output, trace.sides(Id(i))[2])).collect();
+            threads::map(nodes.len(), |i| by_channel(&outputs[i], trace.sides(Id(i))[2]));
         let shown = store::fitting_channels(trace, &statistics, self.start);
         let channels = selection::without_why(&shown);
         let store = Store::new(trace, &channels);
         let plan = PlanTable::new(&trace.model.graph, self.device, Purpose::Inference, 1)?;
         let numbers: Vec<u8> = store.numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-        let layers = store.layers.into_iter().enumerate().map(|(i, numbers)| {
+        let described = threads::map(nodes.len(), |i| {
             let layer = Described {
                 trace,
                 id: Id(i),
-                node: &trace.model.graph.nodes()[i],
+                node: &nodes[i],
                 output: &outputs[i],
                 statistics: &statistics[i],
             };
+            layer.data(&shown[i], &channels[i], &plan)
+        });
+        let layers = described.into_iter().zip(store.layers).enumerate().map(|(i, (layer, numbers))| {
             let measured = self.measured.get(i).cloned().unwrap_or_default();
-            Ok(LayerData { measured, ..layer.data(&shown[i], &channels[i], &plan, numbers)? })
+            Ok(LayerData { measured, numbers, ..layer? })
         });
         Ok(Data {
             model: &trace.model.graph.name,
@@ -300,13 +304,7 @@ struct Described<'a> {
 }
 
 impl Described<'_> {
-    fn data(
-        &self,
-        shown: &[(usize, Why)],
-        channels: &[usize],
-        plan: &PlanTable,
-        numbers: Numbers,
-    ) -> Result<LayerData> {
+    fn data(&self, shown: &[(usize, Why)], channels: &[usize], plan: &PlanTable) -> Result<LayerData> {
         let Described { trace, id, node, output, statistics } = *self;
         let sides = trace.sides(id);
         let input = node.inputs.first().map(|&input| trace.sides(input));
@@ -353,7 +351,7 @@ impl Described<'_> {
             filters: self.filters(input)?,
             step: step(plan, &node.name),
             measured: Vec::new(),
-            numbers,
+            numbers: Numbers::default(),
         })
     }
 

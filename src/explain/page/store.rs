@@ -16,13 +16,13 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of numbers in a page at most; as base64 they are four thirds of that.
-pub(super) const MOST_BYTES: usize = 2_800_000;
+pub(super) const MOST_BYTES: usize = 2_600_000;
 
 /// A part of the page's numbers: where it begins, and its length.
 pub(super) type Part = [usize; 2];
 
 /// Numbers of some pixels of a layer, pixel by pixel.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(super) struct Kept {
     /// Which pixels, `y · width + x`; None: all.
     at: Option<Part>,
@@ -31,7 +31,7 @@ pub(super) struct Kept {
 }
 
 /// What the page knows of a layer in numbers.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(super) struct Numbers {
     /// The lattice: pixels that can be looked into.
     pixels: Part,
