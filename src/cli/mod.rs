@@ -13,6 +13,7 @@ mod doctor;
 mod evaluate;
 mod explain;
 mod live;
+mod network;
 mod options;
 mod predict;
 mod profile;

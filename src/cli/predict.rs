@@ -1,6 +1,13 @@
 //! `atrous predict`
 
+mod images;
+mod inputs;
+mod outputs;
+mod rows;
+mod stems;
+
 use super::live::LogOptions;
+use super::network::NamedOptions;
 use super::progress::bar;
 use super::{device, output};
 use atrous::data::source::Source;
@@ -11,39 +18,67 @@ use atrous::predict::submission;
 use atrous::predict::{MaskOptions, Networks, Predictions, THRESHOLD};
 use atrous::report::{self, PanelRow};
 use atrous::{Error, Result};
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
+use images::Job;
+use rows::Format;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
+  atrous predict holiday/ cat.jpg --checkpoint result --out predicted
+  atrous predict '*.JPG' --model mobilenet --weights mobilenet.h5 --classes imagenet.txt --top 3
   atrous predict --data voc --checkpoint result --out submission.csv
   atrous predict --data voc --checkpoint classify/best.safetensors --checkpoint segment
   atrous predict --data voc --checkpoint result --task segment --flip --scales 0.75,1,1.25
 
-Beside the submission it writes probabilities.csv (one row a picture, one column a class) and
-panel.png (the first pictures with what was predicted). Files that are there already are not
-overwritten unless --force says so. With `--out -` the submission alone goes to standard output,
+Images may be files (JPEG, PNG or WebP, by what they hold), folders with all below them, a .txt with a
+path a line, patterns, or - for standard input: an image or such a list. A line an image tells its
+classes with their probabilities, and of masks the share of pixels. With --out a folder gets
+predictions.csv, panel.png, and of each image NAME_mask.png (VOC's palette), NAME_overlay.png and
+NAME_cutout.png (what is not background; the rest is transparent). What cannot be read is told and left
+out. The keys of --json are in docs/schemas/predict_images.json.
+
+With --data a submission is written instead, and beside it probabilities.csv (one row a picture, one
+column a class) and panel.png (the first pictures with what was predicted). Files that are there already
+are not overwritten unless --force says so. With `--out -` the submission alone goes to standard output,
 and messages to standard error. Without a classifier a picture's labels are those of its mask;
 without a network for masks their rows are empty.")]
 pub struct Predict {
-    /// Folder with test/test_set.csv and test/img/, or in VOCdevkit's layout
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    /// Images, folders of them, lists of paths (.txt), patterns, or - for standard input
+    #[arg(value_name = "IMAGE", required_unless_present = "data", conflicts_with = "data")]
+    images: Vec<PathBuf>,
+    /// Instead the test images of a data set: a folder with test/test_set.csv and test/img/, or in
+    /// VOCdevkit's layout
+    #[arg(long, value_name = "DIR", conflicts_with = "model")]
+    data: Option<PathBuf>,
     /// A checkpoint, or a folder that `train` or `run` left (of which the best is taken). Twice for
     /// two tasks
-    #[arg(long, value_name = "PATH", required = true)]
+    #[arg(long, value_name = "PATH", required_unless_present = "model")]
     checkpoint: Vec<PathBuf>,
+    #[command(flatten)]
+    network: NamedOptions,
     /// Which rows to fill [default: all that the checkpoints can]
     #[arg(long, value_enum, value_name = "TASK")]
     task: Option<Task>,
-    /// The file to write; `-` is standard output
-    #[arg(long, value_name = "FILE", default_value = "submission.csv")]
-    out: PathBuf,
+    /// The folder to write to; of --data the file, and `-` is standard output [default: none; of --data
+    /// submission.csv]
+    #[arg(long, value_name = "PATH")]
+    out: Option<PathBuf>,
     /// Overwrite files that are there already
     #[arg(long)]
     force: bool,
+    /// Tell so many of the likeliest classes of an image [default: those that are predicted]
+    #[arg(long, value_name = "N", conflicts_with = "data", value_parser = above_zero())]
+    top: Option<usize>,
+    /// Print JSON: what was predicted of each image; anything else on standard error
+    #[arg(long, conflicts_with_all = ["data", "csv", "log_format"])]
+    json: bool,
+    /// Print a table: a row an image and class; anything else on standard error
+    #[arg(long, conflicts_with_all = ["data", "log_format"])]
+    csv: bool,
     #[command(flatten)]
     how: PredictOptions,
     #[command(flatten)]
@@ -127,19 +162,59 @@ impl Predict {
     pub fn run(self) -> Result<()> {
         self.log.apply();
         self.how.check()?;
-        let networks = load(&self.checkpoint, self.task)?;
-        let source = Source::open(&self.data)?;
-        let dataset = source.test(source.natural_task())?;
-        if !self.force {
-            Files::of(&self.out, &networks)?.refuse_existing()?;
+        let format = match (self.json, self.csv) {
+            (true, _) => Format::Json,
+            (_, true) => Format::Csv,
+            _ => Format::Text,
+        };
+        if format != Format::Text {
+            // What is said from now on goes to standard error.
+            drop(output::for_rows());
         }
-        write_submission(&networks, &dataset, &self.how, &self.out)
+        let networks = self.networks()?;
+        match &self.data {
+            Some(data) => self.submission(&networks, data),
+            None => {
+                let (how, top, out, force) = (&self.how, self.top, self.out.as_deref(), self.force);
+                Job { networks: &networks, how, top, format, out, force }.run(&self.images)
+            }
+        }
     }
+
+    fn networks(&self) -> Result<Networks> {
+        let Some(name) = &self.network.model else {
+            if self.network.class_names.is_some() {
+                let message = "a checkpoint has its classes' names; they go with --model";
+                return Err(Error::argument("--class-names", message));
+            }
+            return load(&self.checkpoint, self.task);
+        };
+        let mut networks = Networks::default();
+        networks.add(self.network.trained(name)?.to_device(device())?)?;
+        only(networks, self.task)
+    }
+
+    fn submission(&self, networks: &Networks, data: &Path) -> Result<()> {
+        let source = Source::open(data)?;
+        let dataset = source.test(source.natural_task())?;
+        let out = self.out.as_deref().unwrap_or(Path::new("submission.csv"));
+        if !self.force {
+            refuse_files(Files::of(out, networks)?.all())?;
+        }
+        write_submission(networks, &dataset, &self.how, out)
+    }
+}
+
+fn above_zero() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
 }
 
 /// The networks of the checkpoints that are wanted for the task.
 pub fn load(paths: &[PathBuf], task: Option<Task>) -> Result<Networks> {
-    let mut networks = Networks::load(paths, device())?;
+    only(Networks::load(paths, device())?, task)
+}
+
+fn only(mut networks: Networks, task: Option<Task>) -> Result<Networks> {
     if let Some(task) = task {
         let missing = |what| Err(Error::argument("--task", format!("no checkpoint {what}")));
         if task.classifies() && networks.classifier.is_none() {
@@ -202,20 +277,25 @@ impl Files {
         [&self.submission, &self.probabilities, &self.panel].into_iter().flatten()
     }
 
-    fn refuse_existing(&self) -> Result<()> {
-        let there: Vec<_> = self.all().filter(|file| file.is_file() && !is_stream(file)).collect();
-        let Some((first, others)) = there.split_first() else { return Ok(()) };
-        let others: String =
-            others.iter().map(|file| format!(", and so is {}", file.display())).collect();
-        let message =
-            format!("it is there already{others}; overwrite with --force, or choose another --out");
-        Err(Error::file(first, message))
-    }
-
     /// Before any work.
     fn check_writable(&self) -> Result<()> {
         self.all().try_for_each(check_writable)
     }
+}
+
+/// An error where one of the files is there that are to be written.
+fn refuse_files(files: impl IntoIterator<Item = impl AsRef<Path>>) -> Result<()> {
+    let files = files.into_iter().map(|file| file.as_ref().to_owned());
+    let there: Vec<PathBuf> = files.filter(|file| file.is_file() && !is_stream(file)).collect();
+    let Some((first, others)) = there.split_first() else { return Ok(()) };
+    let others = match others {
+        [] => String::new(),
+        [one] => format!(", and so is {}", one.display()),
+        _ => format!(", and so are {} more", others.len()),
+    };
+    let message =
+        format!("it is there already{others}; overwrite with --force, or choose another --out");
+    Err(Error::file(first, message))
 }
 
 /// Predicts every picture, and writes the submission with probabilities and a panel beside it.

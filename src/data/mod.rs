@@ -21,6 +21,7 @@ pub mod id;
 pub mod image;
 #[cfg(feature = "pictures")]
 pub mod image_files;
+pub mod in_memory;
 pub mod loader;
 #[cfg(feature = "checkpoint")]
 pub mod manifest;
