@@ -38,7 +38,8 @@ impl Job<'_> {
         let mut inputs = Inputs::find(arguments, self.out)?;
         let classes = self.networks.classes()?;
         let masks = self.networks.segmenter.is_some();
-        let outputs = self.out.map(|folder| Outputs::open(folder, &inputs.images, masks, self.force));
+        let open = |folder| Outputs::open(folder, &inputs.images, masks, self.force);
+        let outputs = self.out.map(open).transpose()?;
         let printer = Printer::new(self.format, inputs.images.iter().map(Input::name))?;
         if inputs.passed_over > 0 {
             println!("note: {} files that are no images are passed over", inputs.passed_over);
@@ -47,7 +48,7 @@ impl Job<'_> {
         let mut work = Work {
             job: self,
             classes,
-            outputs: outputs.transpose()?,
+            outputs,
             printer,
             bar,
             failed: Vec::new(),
