@@ -3,13 +3,18 @@
 //! With the feature `cuda` and `ATROUS_CUBIN=sm_80,sm_90a`: compiles them for those architectures by
 //! nvcc (`$NVCC`, or on the PATH), into the binary, for machines that have a driver and no run-time
 //! compiler. `compute_90` gives PTX, which the driver of a newer device compiles.
+//!
+//! In release builds: the commit, for `atrous --version`. `ATROUS_COMMIT` says it where there is no git;
+//! where it is set and empty, no commit is told, and none has everything compiled again.
 
 use std::path::Path;
+use std::process::Command;
 use std::{env, fs};
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     list_sources();
+    tell_the_commit();
     #[cfg(feature = "cuda")]
     cubins::build();
     #[cfg(feature = "emulator")]
@@ -32,6 +37,33 @@ fn list_sources() {
     );
     let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR");
     fs::write(Path::new(&out).join("kernel_sources.rs"), text).expect("OUT_DIR can be written");
+}
+
+fn tell_the_commit() {
+    println!("cargo:rerun-if-env-changed=ATROUS_COMMIT");
+    let commit = env::var("ATROUS_COMMIT").ok().or_else(commit_of_git).unwrap_or_default();
+    println!("cargo:rustc-env=ATROUS_BUILT_FROM={commit}");
+}
+
+/// None in debug builds, which would be compiled again after each commit, without git, and of a repository
+/// that this folder only lies in.
+fn commit_of_git() -> Option<String> {
+    if env::var("PROFILE").ok()? != "release" || !git(&["rev-parse", "--show-prefix"])?.is_empty() {
+        return None;
+    }
+    for file in ["HEAD", "logs/HEAD"] {
+        // (A file that is not there would have the build begin anew each time.)
+        let path = git(&["rev-parse", "--git-path", file]).filter(|path| Path::new(path).exists());
+        path.iter().for_each(|path| println!("cargo:rerun-if-changed={path}"));
+    }
+    git(&["rev-parse", "--short=12", "HEAD"])
+}
+
+/// What git prints; None where it fails.
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).output().ok()?;
+    let printed = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| printed.trim().to_owned())
 }
 
 fn sorted(folder: &Path, extension: &str) -> Vec<String> {

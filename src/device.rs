@@ -3,7 +3,7 @@
 //! Where the docs of this crate set *a device* against the CPU ("where a device fails", "waits for those of a
 //! device"), they mean a CUDA device, real or emulated.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, did_you_mean};
 use std::fmt;
 use std::str::FromStr;
 
@@ -36,8 +36,10 @@ impl FromStr for Device {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let unknown =
-            || Error::Device(format!("`{text}` is none of `cpu`, `cuda`, `cuda:N`, `emulated`"));
+        let unknown = || {
+            let meant = did_you_mean(text, ["cpu", "cuda", "emulated"]);
+            Error::Device(format!("`{text}` is none of `cpu`, `cuda`, `cuda:N`, `emulated`{meant}"))
+        };
         match text {
             "cpu" => Ok(Device::Cpu),
             "cuda" => Ok(Device::Cuda(0)),

@@ -3,6 +3,10 @@
 //! (The CPU's memory that is not there is no `Error` but a panic, [`crate::pool::OutOfMemory`]; a GPU's is an
 //! [`Error::Device`].)
 
+mod nearest;
+
+pub use nearest::nearest;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -80,15 +84,22 @@ impl Error {
         Error::Argument { what, message: message.to_string() }
     }
 
-    /// A name that is none of those there are.
-    pub(crate) fn unknown(what: &'static str, name: &str, known: &[&str]) -> Self {
-        Error::argument(what, format!("`{name}` is none of `{}`", known.join("`, `")))
+    /// A name that is none of those there are, with the one that was perhaps meant.
+    pub fn unknown(what: &'static str, name: &str, known: &[&str]) -> Self {
+        let meant = did_you_mean(name, known.iter().copied());
+        Error::argument(what, format!("`{name}` is none of `{}`{meant}", known.join("`, `")))
     }
 
     /// An [`Error::File`]; the message does not repeat the path.
     pub fn file(path: impl AsRef<Path>, message: impl fmt::Display) -> Self {
         Error::File { path: path.as_ref().to_owned(), message: message.to_string() }
     }
+}
+
+/// `; did you mean `NAME`?`, to be put behind a message: the known name that is [nearest]; nothing where none
+/// is like it.
+pub fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    nearest(name, known).map_or(String::new(), |meant| format!("; did you mean `{meant}`?"))
 }
 
 /// The names of an enum without fields, for `Display` and `FromStr`:

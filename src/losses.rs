@@ -25,7 +25,8 @@ pub enum Loss {
 }
 
 impl Loss {
-    pub(crate) const NAMES: [&'static str; 3] =
+    /// Their names, in the order of the variants.
+    pub const NAMES: [&'static str; 3] =
         ["binary_crossentropy", "categorical_crossentropy", "sparse_categorical_crossentropy"];
 
     /// Keras' name, e.g. `binary_crossentropy`: what [`Display`](fmt::Display) prints and `parse`

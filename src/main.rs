@@ -7,7 +7,7 @@ use atrous::Error;
 use atrous::live::LogEvent;
 use atrous::pool::OutOfMemory;
 use clap::Parser;
-use cli::{Cli, output, signals};
+use cli::{Cli, Failure, output, signals};
 use std::panic;
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -52,9 +52,10 @@ fn done(cli: Cli) -> u8 {
 }
 
 fn told(error: &Error) -> u8 {
-    output::tell(&format!("error: {error}"));
-    output::event(LogEvent::Error { message: error.to_string() });
-    1
+    let Failure { status, message } = Failure::new(error);
+    output::tell_error(&message);
+    output::event(LogEvent::Error { message });
+    status
 }
 
 /// Memory that nobody has is asked for deep inside, by any thread: an error, not a mistake of the
@@ -69,7 +70,7 @@ fn tell_of_memory_as_of_other_errors() {
 
 fn panicked() -> u8 {
     if let Some(asked) = NO_MEMORY.get() {
-        output::tell(&format!("error: {asked}"));
+        output::tell_error(&asked.to_string());
         output::event(LogEvent::Error { message: asked.to_string() });
         return 1;
     }

@@ -77,6 +77,7 @@ fn labels(folder: &Path, score: f64) -> Evaluation {
     fs::create_dir_all(folder.join("examples")).unwrap();
     write_jpeg(folder.join("examples/a.jpg"), &image(140)).unwrap();
     Evaluation {
+        exclusive: false,
         task: "classify".into(),
         network: "alexnet".into(),
         checkpoint: "best.safetensors".into(),
@@ -109,6 +110,7 @@ fn masks(score: f64) -> Evaluation {
         ..ClassScores::default()
     };
     Evaluation {
+        exclusive: false,
         task: "segment".into(),
         network: "deeplabv3plus".into(),
         kind: "validation pictures".into(),

@@ -2,6 +2,8 @@
 #![cfg(all(feature = "cli", unix))]
 
 mod command;
+#[path = "manners/schema.rs"]
+mod schema;
 
 use assert_cmd::Command;
 use atrous::data::image_files::{read_image, read_mask_png, write_jpeg, write_png};
@@ -263,7 +265,8 @@ fn json_is_as_its_schema_has_it_and_all_that_standard_output_has() {
         let output = predict(album.path(), tasks, &[&[".", "--json"], more].concat(), b"");
         assert_eq!(output.status.code(), Some(1));
         let json: Value = serde_json::from_slice(&output.stdout).unwrap();
-        fits(&schema, &json, "$");
+        let violations = schema::violations(&schema, &json);
+        assert!(violations.is_empty(), "{violations:?}\n{json}");
         assert_eq!(json["images"].as_array().unwrap().len(), ALBUM.len());
         assert_eq!(json["failed"][0]["id"], "broken.jpg");
         let first = &json["images"][0];
@@ -277,32 +280,6 @@ fn json_is_as_its_schema_has_it_and_all_that_standard_output_has() {
             csv::Reader::from_reader(&csv.stdout[..]).into_records().collect::<Result<Vec<_>, _>>();
         let rows = rows.unwrap();
         assert!(ALBUM.iter().all(|name| rows.iter().any(|row| &row[0] == *name)), "{rows:?}");
-    }
-}
-
-/// The keys and types of a value are those of its schema, and no others.
-fn fits(schema: &Value, value: &Value, at: &str) {
-    let named = |name: &Value| match name.as_str().unwrap() {
-        "null" => value.is_null(),
-        "boolean" => value.is_boolean(),
-        "string" => value.is_string(),
-        "number" => value.is_number(),
-        "integer" => value.is_u64(),
-        "array" => value.is_array(),
-        "object" => value.is_object(),
-        other => panic!("{at}: no type `{other}`"),
-    };
-    let types = &schema["type"];
-    let fine = types.as_array().map_or_else(|| named(types), |types| types.iter().any(named));
-    assert!(fine, "{at}: expected {types}, got {value}");
-    for (i, item) in value.as_array().into_iter().flatten().enumerate() {
-        fits(&schema["items"], item, &format!("{at}[{i}]"));
-    }
-    if let Some(object) = value.as_object() {
-        let known = schema["properties"].as_object().unwrap();
-        assert!(object.keys().eq(known.keys()), "{at}: {object:?}");
-        assert_eq!(schema["required"].as_array().unwrap().len(), known.len(), "{at}");
-        object.iter().for_each(|(key, value)| fits(&known[key], value, &format!("{at}.{key}")));
     }
 }
 

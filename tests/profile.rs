@@ -63,7 +63,7 @@ fn what_cannot_be_profiled_is_refused_before_anything_is_measured() {
     fs::write(&file, "").unwrap();
     let file = file.to_str().unwrap();
     for (arguments, words) in [
-        (&["profile", "lenet"][..], "`lenet` is unknown; there is `alexnet`"),
+        (&["profile", "lenet"][..], "'lenet'"),
         (&["profile", "vgg16", "--size", "16"], "of at least 2×2"),
         (&["profile", "vgg16", "--size", "0"], "expected pictures of 1 to 4096 pixels"),
         (&["profile", "alexnet", "--batch", "0"], "0 is not in 1..=65535"),

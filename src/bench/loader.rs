@@ -62,6 +62,7 @@ pub fn name(layout: Layout) -> &'static str {
     match layout {
         Layout::VocNpy => "npy",
         Layout::VocDevkit => "voc",
+        Layout::Own(layout) => layout.name(),
     }
 }
 

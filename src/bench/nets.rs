@@ -4,7 +4,7 @@ use super::{Machine, Timing, milliseconds, peak_rss_mib, tenths, time};
 use crate::context::{no_grad, precision};
 use crate::data::loader::Batch;
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, did_you_mean};
 use crate::models::Spec;
 use crate::nn::{Mode, Model, for_inference};
 use crate::ops::{sign, sparse_softmax_cross_entropy};
@@ -61,8 +61,10 @@ impl Net {
     /// The network of that name; an error that lists all names where there is none.
     pub fn find(name: &str) -> Result<Net> {
         NETS.into_iter().find(|net| net.name == name).ok_or_else(|| {
-            let known = NETS.map(|net| net.name).join("`, `");
-            Error::argument("bench", format!("`{name}` is none of the networks `{known}`"))
+            let (known, meant) =
+                (NETS.map(|net| net.name), did_you_mean(name, NETS.map(|net| net.name)));
+            let known = known.join("`, `");
+            Error::argument("bench", format!("`{name}` is none of the networks `{known}`{meant}"))
         })
     }
 

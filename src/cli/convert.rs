@@ -1,30 +1,36 @@
 //! `atrous data convert`
 
+use super::compute::Threads;
+use super::output::Quiet;
 use super::progress::{asked_to_stop, bar, interruptible};
 use atrous::Result;
 use atrous::data::convert::convert;
 use atrous::data::source;
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
 use std::path::PathBuf;
 
 #[derive(Args)]
-#[command(after_help = "\
-Examples:
-  atrous data convert --from VOCdevkit --to pictures --layout npy
-  atrous data convert --from pictures --to devkit --layout voc
+#[command(after_long_help = "\
+To npy, the folder's training and validation sets become one training set. To voc, images become JPEGs, so \
+that their pixels are not quite the same; masks stay exact. A folder that is not empty is not written to.
 
-To npy, the folder's training and validation sets become one training set.
-To voc, pictures become JPEGs, so their pixels are not quite the same; masks stay exact.")]
+Examples:
+  atrous data convert --from VOCdevkit --to voc --layout npy
+  atrous data convert --from voc --to devkit --layout voc")]
 pub struct Convert {
     /// Folder in either layout
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     from: PathBuf,
     /// The folder to make
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     to: PathBuf,
     /// The layout to make
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, value_name = "LAYOUT")]
     layout: Layout,
+    #[command(flatten)]
+    quiet: Quiet,
+    #[command(flatten)]
+    pub threads: Threads,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -37,6 +43,7 @@ enum Layout {
 
 impl Convert {
     pub fn run(self) -> Result<()> {
+        self.quiet.apply();
         let layout = match self.layout {
             Layout::Npy => source::Layout::VocNpy,
             Layout::Voc => source::Layout::VocDevkit,

@@ -8,22 +8,27 @@ use super::run::{ATTACKED, Pipeline};
 use super::train::refuse_to_overwrite;
 use atrous::Result;
 use atrous::data::synthetic::Contents;
-use clap::Args;
+use clap::{Args, ValueHint};
 use std::path::PathBuf;
 
 #[derive(Args)]
-#[command(after_help = "\
-It makes up a data set (20 classes, several objects a picture, exact masks), trains the
-AlexNet-like network to classify and DeepLabV3+ to segment, scores them on pictures they
-have not seen, beside controls, writes submission.csv, and attacks both networks.")]
+#[command(after_long_help = "\
+It makes up a data set (20 classes, several objects an image, exact masks), trains the AlexNet-like \
+network to classify and DeepLabV3+ to segment, scores them on images they have not seen, beside controls, \
+writes submission.csv, and attacks both networks. Two cores take 8 minutes.
+
+Examples:
+  atrous demo
+  atrous demo --out small --train 200 --epochs 4 --mask-epochs 2
+  atrous demo --resume")]
 pub struct Demo {
-    /// Folder for the pictures and the results
-    #[arg(long, default_value = "out/demo", value_name = "DIR")]
+    /// Folder for the images and the results
+    #[arg(long, default_value = "out/demo", value_name = "DIR", value_hint = ValueHint::DirPath)]
     out: PathBuf,
-    /// Training pictures, validation included
+    /// Training images, validation included
     #[arg(long, default_value_t = TRAIN, value_name = "N")]
     train: usize,
-    /// Test pictures
+    /// Test images
     #[arg(long, default_value_t = 100, value_name = "N")]
     test: usize,
     /// Epochs of the classifier
@@ -32,6 +37,7 @@ pub struct Demo {
     /// Epochs of the network for masks
     #[arg(long, default_value_t = MASK_EPOCHS, value_name = "N")]
     mask_epochs: usize,
+    /// The same seed gives the same bits, on any number of threads
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
     /// Go on with a demo that was stopped
@@ -72,6 +78,7 @@ impl Demo {
             out,
             task,
             resume,
+            force: false,
             attack_images: ATTACKED,
             how: PredictOptions::default(),
             training,

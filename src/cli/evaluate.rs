@@ -1,11 +1,15 @@
 //! `atrous evaluate`
 
+mod single;
 mod split;
 
+use super::folder::refuse_files;
 use super::live::LogOptions;
+use super::output;
 use super::predict::{PredictOptions, Task, load, predictions, validation_panel};
 use super::progress::bar;
 use super::report as page;
+use super::version::VERSION;
 use atrous::data::{Dataset, known_labels};
 use atrous::eval::baselines::Controls;
 use atrous::files::{check_writable, explain, write_atomically};
@@ -14,7 +18,8 @@ use atrous::predict::{MaskOptions, MaskScores, Networks, Predictions, THRESHOLD,
 use atrous::report::evaluation::{self, EVALUATION, Evaluation};
 use atrous::report::html::REPORT;
 use atrous::{Error, Result};
-use clap::Args;
+use clap::{Args, ValueHint};
+use serde_json::{Value, json};
 pub use split::Split;
 use split::{Part, Subjects};
 use std::fmt::Write;
@@ -22,41 +27,53 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 #[derive(Args)]
-#[command(after_help = "\
-Examples:
-  atrous evaluate --data voc --checkpoint result
-  atrous evaluate --data voc --checkpoint result --task segment --superpixels
-  atrous evaluate --data other_pictures --checkpoint result --split all
-  atrous evaluate --data voc --checkpoint result --split hard_ones.txt
-
-It scores on the pictures that training kept for validation, found again by their Ids wherever they stand \
-now; pictures
-that are missing, or are others than they were, are refused by name. With --split all, or a list of Ids, \
-it scores any
-pictures whose truth is known, of any folder, and tells which of them the network was trained on.
+#[command(after_long_help = "\
+It scores on the images that training kept for validation, found again by their Ids wherever they stand \
+now; images that are missing, or are others than they were, are refused by name. With --split all, or a \
+list of Ids, it scores any images whose truth is known, of any folder, and tells which of them the network \
+was trained on.
 
 A classifier's mean average precision stands beside three controls that do not look at shapes; masks are \
-compared at the
-pictures' own size, beside masks of nothing but background. Options that change masks are measured \
-beside the plain ones.")]
+compared at the images' own size, beside masks of nothing but background. Options that change masks are \
+measured beside the plain ones. With --quiet the scores are printed alone. The keys of --json are in \
+docs/schemas/evaluate.json.
+
+Examples:
+  atrous evaluate --data voc --checkpoint result
+  atrous evaluate --data voc --checkpoint result --task segment \\
+      --superpixels
+  atrous evaluate --data others --checkpoint result --split all
+  atrous evaluate --data voc --checkpoint result --split hard_ones.txt
+  atrous evaluate --data voc --checkpoint result --json \\
+      | jq '.evaluations[].scores'")]
 pub struct Evaluate {
-    /// Folder with pictures whose truth is known
-    #[arg(long, value_name = "DIR")]
+    /// Folder with images whose truth is known
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     data: PathBuf,
-    /// A checkpoint, or a folder that `train` or `run` left (of which the best is taken)
-    #[arg(long, value_name = "PATH", required = true)]
+    /// A checkpoint, or a folder that `train` or `run` left; twice for two tasks
+    ///
+    /// Of a folder the best epoch is taken.
+    #[arg(long, value_name = "PATH", required = true, value_hint = ValueHint::AnyPath)]
     checkpoint: Vec<PathBuf>,
-    /// Which pictures: val (those that training kept for validation), all (every one whose truth is
-    /// known), or a file with an Id a line
+    /// Which images: val, all, or a file with an Id a line
+    ///
+    /// val are those that training kept for validation; all are all whose truth is known.
     #[arg(long, value_name = "val|all|FILE", default_value = "val")]
     split: Split,
     /// Which networks to score [default: all there are]
     #[arg(long, value_enum, value_name = "TASK")]
     task: Option<Task>,
-    /// Folder to write scores.txt, validation.png, evaluation.json (figures by class and by picture) and
-    /// report.html to [default: they are not written]
-    #[arg(long, value_name = "DIR")]
+    /// Folder for scores and a report [default: they are not written]
+    ///
+    /// It gets scores.txt, validation.png, evaluation.json (figures by class and by image) and report.html.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     out: Option<PathBuf>,
+    /// Overwrite files that are there already
+    #[arg(long, requires = "out")]
+    force: bool,
+    /// Print JSON: scores by class and by image; anything else on standard error
+    #[arg(long, conflicts_with = "log_format")]
+    json: bool,
     #[command(flatten)]
     how: PredictOptions,
     #[command(flatten)]
@@ -70,15 +87,25 @@ const PANEL: &str = "validation.png";
 impl Evaluate {
     pub fn run(self) -> Result<()> {
         self.log.apply();
+        if self.json {
+            output::for_json();
+        }
         self.how.check()?;
         let networks = load(&self.checkpoint, self.task)?;
         if let Some(out) = &self.out {
+            if !self.force {
+                refuse_files([SCORES, PANEL, EVALUATION, REPORT].map(|name| out.join(name)))?;
+            }
             std::fs::create_dir_all(out).map_err(|error| Error::file(out, explain(&error)))?;
             [SCORES, PANEL, EVALUATION, REPORT]
                 .iter()
                 .try_for_each(|name| check_writable(out.join(name)))?;
         }
-        evaluate(&networks, &self.data, &self.split, &self.how, self.out.as_deref())?;
+        let scored = evaluate(&networks, &self.data, &self.split, &self.how, self.out.as_deref())?;
+        if self.json {
+            let evaluations: Vec<Value> = scored.iter().map(Measured::json).collect();
+            output::json(&json!({ "version": VERSION, "data": self.data, "evaluations": evaluations }))?;
+        }
         self.out.as_deref().map_or(Ok(()), page::write)
     }
 }
@@ -90,7 +117,7 @@ pub fn evaluate(
     split: &Split,
     how: &PredictOptions,
     out: Option<&Path>,
-) -> Result<()> {
+) -> Result<Vec<Measured>> {
     let mut report = String::new();
     let (mut shown, mut scored) = (None, Vec::new());
     for trained in [&networks.classifier, &networks.segmenter].into_iter().flatten() {
@@ -108,25 +135,26 @@ pub fn evaluate(
                 true => masks(trained, &subjects, part, how)?,
                 false => labels(trained, &subjects, part, how)?,
             };
-            println!("{text}");
+            result!("{text}");
             let _ = writeln!(report, "{text}");
             // (Of a part's own part the examples are among these.)
             if let (Some(out), 0) = (out, i) {
                 measured.write_examples(&*subjects.dataset, &part.indices, out)?;
             }
-            scored.push(measured.evaluation);
+            scored.push(measured);
         }
         shown = Some(subjects);
     }
-    let Some(out) = out else { return Ok(()) };
+    let Some(out) = out else { return Ok(scored) };
     if !report.is_empty() {
         write_atomically(out.join(SCORES), |file| file.write_all(report.as_bytes()))?;
-        evaluation::write(&scored, out)?;
+        let figures: Vec<Evaluation> = scored.iter().map(|one| one.evaluation.clone()).collect();
+        evaluation::write(&figures, out)?;
     }
     if let Some(Subjects { dataset, indices, .. }) = shown {
         validation_panel(networks, &dataset, &indices, &out.join(PANEL))?;
     }
-    Ok(())
+    Ok(scored)
 }
 
 /// A network alone, as [`predictions`] takes it.
@@ -137,9 +165,11 @@ fn alone(trained: &Trained) -> Result<Networks> {
 }
 
 /// Figures, and the predictions they are of.
-struct Measured {
+pub struct Measured {
     evaluation: Evaluation,
     predictions: Predictions,
+    /// What a classifier's mean average precision stands beside; null of masks.
+    controls: Value,
 }
 
 impl Measured {
@@ -157,7 +187,14 @@ impl Measured {
             seconds: began.elapsed().as_secs_f64(),
             ..evaluation
         };
-        Measured { evaluation, predictions }
+        Measured { evaluation, predictions, controls: Value::Null }
+    }
+
+    /// As docs/schemas/evaluate.json has it: what evaluation.json has, and the controls.
+    fn json(&self) -> Value {
+        let mut figures = json!(self.evaluation);
+        figures["controls"] = self.controls.clone();
+        figures
     }
 
     fn write_examples(&mut self, dataset: &dyn Dataset, indices: &[usize], out: &Path) -> Result<()> {
@@ -175,10 +212,12 @@ fn labels(
     let (dataset, began) = (&subjects.dataset, Instant::now());
     let predictions = predictions(&alone(trained)?, dataset, &part.indices, how)?;
     let evaluation = Evaluation::of_labels(&predictions, &**dataset, &part.indices)?;
-    let measured = |predictions| Measured::new(evaluation, predictions, trained, part.kind, began);
+    let measured =
+        |evaluation, predictions| Measured::new(evaluation, predictions, trained, part.kind, began);
     let (probabilities, seed) = (&predictions.probabilities, trained.config.seed);
     let lessons = subjects.lessons(&trained.config);
     let controls = Controls::measure(lessons, &**dataset, &part.indices, probabilities, seed)?;
+    let figures = controls.as_ref().map_or(Value::Null, controls_json);
     let controls = match controls {
         Some(controls) => Controls { kind: part.kind, ..controls }.to_string(),
         None => {
@@ -187,7 +226,7 @@ fn labels(
         }
     };
     if predictions.exclusive {
-        return Ok((controls, measured(predictions)));
+        return Ok((single::words(&evaluation, part.kind, seed)?, measured(evaluation, predictions)));
     }
     let columns = dataset.classes().len();
     let labels = known_labels(&**dataset, &part.indices)?;
@@ -204,7 +243,18 @@ fn labels(
             line += "   (fitted on these very pictures)";
         }
     }
-    Ok((format!("{controls}\n{line}"), measured(predictions)))
+    let measured = measured(evaluation, predictions);
+    Ok((format!("{controls}\n{line}"), Measured { controls: figures, ..measured }))
+}
+
+fn controls_json(controls: &Controls) -> Value {
+    json!({
+        "interval": [controls.network.low, controls.network.high],
+        "shuffled_labels": controls.shuffled.mean,
+        "class_priors": controls.priors,
+        "colour_histogram": controls.histogram,
+        "above_all": controls.passed(),
+    })
 }
 
 /// What masks come to, in words and in figures.

@@ -1,6 +1,6 @@
 //! Who watches a run: `--log-format`, `--tui`, `--tensorboard`, and the file of its events.
 
-use super::output;
+use super::output::{self, Quiet};
 use super::predict::panel_rows;
 use super::progress::{Shown, Training, asked_to_stop, stop};
 use atrous::data::image::{Fit, fit};
@@ -14,7 +14,7 @@ use atrous::predict::{MaskOptions, Networks, Trained};
 use atrous::report::{self, PanelRow, blended};
 use atrous::train::{Event, TrainConfig, TrainState, Trainer};
 use atrous::{Error, Result};
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,21 +22,27 @@ use std::time::Instant;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
+    /// For people
     #[default]
     Text,
+    /// For programs
     Json,
 }
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct LogOptions {
-    /// What standard output is: text for people, or json, one object a line (docs/events.md). Errors are
-    /// on standard error, too
-    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    /// What standard output is: text, or events as JSON, one a line
+    ///
+    /// The events are told in docs/events.md. Errors are on standard error, too.
+    #[arg(long, help_heading = WATCHING, value_enum, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+    #[command(flatten)]
+    pub quiet: Quiet,
 }
 
 impl LogOptions {
     pub fn apply(&self) {
+        self.quiet.apply();
         if self.log_format == LogFormat::Json {
             output::log_json();
         }
@@ -47,14 +53,20 @@ impl LogOptions {
 pub struct LiveOptions {
     #[command(flatten)]
     pub log: LogOptions,
-    /// Draw the run in the terminal: curves, predictions after each epoch, time left, memory. q saves and
-    /// stops, as Ctrl-C does
-    #[arg(long)]
+    /// Draw the run in the terminal: curves, predictions, time left, memory
+    ///
+    /// Predictions are drawn after each epoch. q saves and stops, as Ctrl-C does.
+    #[arg(long, help_heading = WATCHING)]
     pub tui: bool,
-    /// Write scalars, panels of predictions and histograms of weights for TensorBoard into this folder
-    #[arg(long, value_name = "DIR")]
+    /// Folder for TensorBoard's files [default: they are not written]
+    ///
+    /// Scalars, panels of predictions and histograms of weights.
+    #[arg(long, help_heading = WATCHING, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub tensorboard: Option<PathBuf>,
 }
+
+/// The section of the help.
+const WATCHING: &str = "Watching";
 
 impl LiveOptions {
     /// An error where options contradict each other, or TensorBoard's folder cannot be written, before any

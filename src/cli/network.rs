@@ -1,8 +1,10 @@
 //! The network of a command that needs no training before: from a checkpoint, or by name with a file of
 //! weights, which may have ImageNet's head.
 
+use crate::cli::values::networks;
 use atrous::data::Classes;
 use atrous::data::image::{Fit, Preprocess};
+use atrous::error::did_you_mean;
 use atrous::files::explain;
 use atrous::models::{self, Head, Spec};
 use atrous::nn::Model;
@@ -11,40 +13,48 @@ use atrous::train::TrainConfig;
 use atrous::weights::names::Base;
 use atrous::weights::{self, WeightFile};
 use atrous::{Error, Result, Tensor};
-use clap::Args;
+use clap::{Args, ValueHint};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// A network by its name, of a command that has `--checkpoint` too.
 #[derive(Args)]
 pub struct NamedOptions {
-    /// The network: alexnet, vgg16, resnet50v2, mobilenet, mobilenetv2, deeplabv3plus
+    /// The network
     #[arg(
+        help_heading = HEADING,
         long,
-        value_name = "NAME",
+        value_name = "NETWORK",
+        value_parser = networks(),
         required_unless_present = "checkpoint",
         conflicts_with = "checkpoint"
     )]
     pub model: Option<String>,
-    /// Pre-trained weights: .h5, .keras, .safetensors or .npz [default: as the network begins, at random]
-    #[arg(long, value_name = "FILE", conflicts_with = "checkpoint")]
+    /// Pre-trained weights: .h5, .keras, .safetensors or .npz [default: at random]
+    #[arg(long, help_heading = HEADING, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(conflicts_with = "checkpoint")]
     weights: Option<PathBuf>,
-    /// Side of the square the picture is fitted into [default: the network's own]
-    #[arg(long, value_name = "PIXELS", conflicts_with = "checkpoint")]
+    /// Side of the square the image is fitted into [default: the network's own]
+    #[arg(long, help_heading = HEADING, value_name = "PIXELS", conflicts_with = "checkpoint")]
     size: Option<usize>,
-    /// A text file with the name of a class a line, in the order of the outputs [default: VOC's where there
-    /// are as many, else numbers]
-    #[arg(long, visible_alias = "classes", value_name = "FILE")]
+    /// A text file with a class a line [default: VOC's where there are as many, else numbers]
+    ///
+    /// The lines are in the order of the network's outputs.
+    #[arg(long, help_heading = HEADING, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(visible_alias = "classes")]
     pub class_names: Option<PathBuf>,
 }
+
+/// The section of the help.
+const HEADING: &str = "Network";
 
 /// One network, either way.
 #[derive(Args)]
 pub struct NetworkOptions {
     #[command(flatten)]
     named: NamedOptions,
-    /// A checkpoint, or a folder that `train` left (of which the best is taken)
-    #[arg(long, value_name = "PATH")]
+    /// A checkpoint instead, or a folder that `train` left: its best epoch
+    #[arg(long, help_heading = HEADING, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     checkpoint: Option<PathBuf>,
 }
 
@@ -256,7 +266,8 @@ impl Network {
             let most = self.classes.len() - 1;
             let names = self.classes.iter().take(21).cloned().collect::<Vec<_>>().join(", ");
             let more = if most > 20 { ", …" } else { "" };
-            let message = format!("expected 0 to {most} or one of {names}{more}, got `{text}`");
+            let meant = did_you_mean(text, self.classes.iter().map(String::as_str));
+            let message = format!("expected 0 to {most} or one of {names}{more}, got `{text}`{meant}");
             Error::argument("--class", message)
         })
     }

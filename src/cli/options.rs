@@ -1,13 +1,17 @@
 //! Training options: from the command line, else from `--config FILE.toml`, else the default.
 
+use super::values::{augmentations, names, networks};
 use atrous::data::Dataset;
 use atrous::data::image::Fit;
+use atrous::error::did_you_mean;
 use atrous::files::explain;
+use atrous::losses::Loss;
 use atrous::models::{self, Spec};
 use atrous::nn::Graph;
+use atrous::optimizers::OptimizerKind;
 use atrous::train::{MonitorMetric, Plateau, Preset, Schedule, TrainConfig, Unfreeze};
 use atrous::{Error, Result};
-use clap::Args;
+use clap::{Args, ValueHint};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -16,115 +20,139 @@ use std::path::{Path, PathBuf};
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainOptions {
-    /// The network [default: alexnet; deeplabv3plus for masks]
-    #[arg(long, value_name = "NAME")]
-    pub model: Option<String>,
-    /// best, or notebook: what the other options are by default [default: best]
-    #[arg(long, value_name = "NAME")]
+    /// What the other options are by default [default: best]
+    ///
+    /// best: heads of one sigmoid a class, schedules, the range of values that the weights expect. notebook:
+    /// as the notebook had it that this pipeline replaces.
+    #[arg(long, value_name = "NAME", value_parser = names(&Preset::NAMES))]
     pub preset: Option<String>,
-    /// What stands on a base: pooled or notebook [default: the preset's]
-    #[arg(long, value_name = "NAME")]
+    /// The network [default: alexnet; deeplabv3plus for masks]
+    #[arg(long, value_name = "NAME", value_parser = networks(), help_heading = NETWORK)]
+    pub model: Option<String>,
+    /// What stands on a base [default: the preset's]
+    ///
+    /// pooled: global average pool, dropout, one sigmoid a class. notebook: the layers the notebook had.
+    #[arg(long, value_name = "NAME", value_parser = names(&["pooled", "notebook"]), help_heading = NETWORK)]
     pub head: Option<String>,
-    /// Pre-trained weights of the base: .h5, .keras, .safetensors or .npz
-    #[arg(long, value_name = "FILE")]
+    /// Pre-trained weights of the base [default: at random]
+    ///
+    /// A .h5, .keras, .safetensors or .npz file; `atrous weights inspect` tells what of it fits.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = NETWORK)]
     pub weights: Option<PathBuf>,
-    /// How many of the base's last layers train: a number, `all`, a layer's name, or a
-    /// schedule like `0:0,5:20,10:all` (from epoch 5 on the last 20, …) [default: 0 for a
-    /// classifier with --weights, else all]
-    #[arg(long, value_name = "LAYERS")]
+    /// The base's last layers that train [default: 0 with --weights, else all]
+    ///
+    /// A number, `all`, a layer's name, or a schedule like `0:0,5:20,10:all`: from epoch 5 on the last 20,
+    /// from epoch 10 on all. Of a network for masks all are trained by default, with --weights, too.
+    #[arg(long, value_name = "LAYERS", help_heading = NETWORK)]
     pub unfreeze: Option<String>,
     /// The base's batch norms keep their statistics [default: false]
-    #[arg(long, value_name = "BOOL")]
+    #[arg(long, value_name = "BOOL", help_heading = NETWORK)]
     pub freeze_batch_norm: Option<bool>,
-    /// How much of batch norms' statistics stays from step to step [default: the network's own with
-    /// --weights or the notebook's preset, else 0.9]
-    #[arg(long, value_name = "SHARE")]
+    /// Share of batch norms' statistics that a step keeps [default: 0.9]
+    ///
+    /// With --weights or the notebook's preset the default is the network's own.
+    #[arg(long, value_name = "SHARE", help_heading = NETWORK)]
     pub batch_norm_momentum: Option<f32>,
-    /// Side of the square the pictures are fitted into [default: the network's own]
-    #[arg(long, value_name = "PIXELS")]
+    /// Side of the square the images are fitted into [default: the network's own]
+    #[arg(long, value_name = "PIXELS", help_heading = IMAGES)]
     pub size: Option<usize>,
-    /// pad keeps a picture's proportions, stretch does not [default: pad; stretch for masks]
-    #[arg(long, value_name = "NAME")]
+    /// Whether images keep their proportions [default: pad; stretch for masks]
+    #[arg(long, value_name = "NAME", value_parser = names(&["pad", "stretch"]), help_heading = IMAGES)]
     pub fit: Option<String>,
-    /// Passes over the training pictures [default: the preset's]
-    #[arg(long, value_name = "N")]
+    /// How training images vary [default: the preset's]
+    #[arg(long, value_name = "NAME", value_parser = augmentations(), help_heading = IMAGES)]
+    pub augment: Option<String>,
+    /// Share of the training images kept for validation [default: 0.1]
+    ///
+    /// Where the data have a split of their own, that is the default.
+    #[arg(long, value_name = "SHARE", help_heading = IMAGES)]
+    pub val_fraction: Option<f64>,
+    /// Show images of rare classes oftener [default: false]
+    #[arg(long, value_name = "BOOL", help_heading = IMAGES)]
+    pub balanced: Option<bool>,
+    /// Threads that read and augment images ahead of time [default: 2]
+    #[arg(long, value_name = "N", help_heading = IMAGES)]
+    pub workers: Option<usize>,
+    /// Passes over the training images [default: the preset's]
+    #[arg(long, value_name = "N", help_heading = TRAINING)]
     pub epochs: Option<usize>,
-    /// Pictures a step [default: the preset's]
-    #[arg(long, value_name = "N")]
+    /// Images a step [default: the preset's]
+    #[arg(long, value_name = "N", help_heading = TRAINING)]
     pub batch_size: Option<usize>,
-    /// [default: the preset's; 0.001 with another optimizer than it has, 0.01 with sgd]
-    #[arg(long, value_name = "RATE")]
+    /// The update rule [default: the preset's]
+    #[arg(long, value_name = "NAME", value_parser = names(&OptimizerKind::NAMES), help_heading = TRAINING)]
+    pub optimizer: Option<String>,
+    /// Length of a step [default: the preset's]
+    ///
+    /// With another optimizer than the preset's it is 0.001; 0.01 with sgd.
+    #[arg(long, value_name = "RATE", help_heading = TRAINING)]
     pub learning_rate: Option<f32>,
     /// Times the learning rate for the layers of the base [default: 1]
-    #[arg(long, value_name = "FACTOR")]
+    #[arg(long, value_name = "FACTOR", help_heading = TRAINING)]
     pub base_rate: Option<f32>,
-    /// constant or cosine [default: the preset's]
-    #[arg(long, value_name = "NAME")]
+    /// How the learning rate goes on [default: the preset's]
+    #[arg(long, value_name = "NAME", value_parser = names(&["constant", "cosine"]), help_heading = TRAINING)]
     pub schedule: Option<String>,
     /// Epochs in which the rate climbs to its full height [default: the preset's]
-    #[arg(long, value_name = "EPOCHS")]
+    #[arg(long, value_name = "EPOCHS", help_heading = TRAINING)]
     pub warmup: Option<f32>,
-    /// adam, sgd or rmsprop [default: the preset's]
-    #[arg(long, value_name = "NAME")]
-    pub optimizer: Option<String>,
-    /// For sgd and rmsprop [default: the preset's]
-    #[arg(long, value_name = "MOMENTUM")]
+    /// Share of the last update that goes on, of sgd and rmsprop [default: the preset's]
+    #[arg(long, value_name = "SHARE", help_heading = TRAINING)]
     pub momentum: Option<f64>,
     /// Scale gradients down to this length all together [default: off]
-    #[arg(long, value_name = "NORM")]
+    #[arg(long, value_name = "NORM", help_heading = TRAINING)]
     pub clip_norm: Option<f32>,
-    /// binary_crossentropy, or categorical_crossentropy with Keras' gradient [default: the preset's]
-    #[arg(long, value_name = "NAME")]
+    /// Halve the rate where the validation loss stays [default: the preset's]
+    #[arg(long, value_name = "BOOL", help_heading = TRAINING)]
+    pub plateau: Option<bool>,
+    /// Epochs without a better validation to stop after [default: the preset's]
+    #[arg(long, value_name = "EPOCHS", help_heading = TRAINING)]
+    pub patience: Option<usize>,
+    /// What tells the best epoch: loss, or score (mAP, mean IoU) [default: the preset's]
+    #[arg(long, value_name = "NAME", value_parser = names(&["loss", "score"]), help_heading = TRAINING)]
+    pub monitor: Option<String>,
+    /// The same seed gives the same bits, on any number of threads [default: 0]
+    #[arg(long, value_name = "N", help_heading = TRAINING)]
+    pub seed: Option<u64>,
+    /// Save the run every so many steps, too; 0: after epochs alone [default: 50]
+    #[arg(long, value_name = "N", help_heading = TRAINING)]
+    pub checkpoint_steps: Option<usize>,
+    /// What is minimised [default: the preset's]
+    ///
+    /// categorical_crossentropy comes with Keras' gradient; the sparse one is for masks.
+    #[arg(long, value_name = "NAME", value_parser = names(&Loss::NAMES), help_heading = LOSS)]
     pub loss: Option<String>,
-    /// A picture is of one class: softmax and accuracy, instead of a probability for each class by itself and
-    /// mAP [default: what the labels say]
-    #[arg(long, value_name = "BOOL")]
+    /// An image is of one class: softmax and accuracy [default: what the labels say]
+    ///
+    /// Else each class has a probability by itself, and mAP tells how good they are.
+    #[arg(long, value_name = "BOOL", help_heading = LOSS)]
     pub exclusive: Option<bool>,
-    /// How much of a label is spread over all classes [default: 0]
-    #[arg(long, value_name = "SHARE")]
+    /// Share of a label that is spread over all classes [default: 0]
+    #[arg(long, value_name = "SHARE", help_heading = LOSS)]
     pub label_smoothing: Option<f32>,
     /// Focal loss: what is right already counts for little [default: 0, off]
-    #[arg(long, value_name = "GAMMA")]
+    #[arg(long, value_name = "GAMMA", help_heading = LOSS)]
     pub focal: Option<f32>,
-    /// Share of the training pictures kept for validation [default: the data's own split, else 0.1]
-    #[arg(long, value_name = "SHARE")]
-    pub val_fraction: Option<f64>,
-    /// How training pictures vary: none, flip, keras (rotate, shear, zoom, flip), crop, colour
-    /// [default: the preset's]
-    #[arg(long, value_name = "NAME")]
-    pub augment: Option<String>,
-    /// Show pictures of rare classes oftener [default: false]
-    #[arg(long, value_name = "BOOL")]
-    pub balanced: Option<bool>,
-    /// Weigh rare classes up ('balanced') [default: the preset's]
-    #[arg(long, value_name = "BOOL")]
+    /// Weigh rare classes up [default: the preset's]
+    #[arg(long, value_name = "BOOL", help_heading = LOSS)]
     pub class_weights: Option<bool>,
-    /// Stop after so many epochs without a better validation [default: the preset's]
-    #[arg(long, value_name = "EPOCHS")]
-    pub patience: Option<usize>,
-    /// Halve the learning rate where the validation loss stays [default: the preset's]
-    #[arg(long, value_name = "BOOL")]
-    pub plateau: Option<bool>,
-    /// What tells the best epoch: loss or score (mean IoU, mAP) [default: loss]
-    #[arg(long, value_name = "NAME")]
-    pub monitor: Option<String>,
-    /// The same seed gives the same bits, at any number of threads [default: 0]
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
-    /// Save the run every so many steps, besides after every epoch [default: 50]
-    #[arg(long, value_name = "N")]
-    pub checkpoint_steps: Option<usize>,
-    /// Threads that read and augment pictures ahead of time [default: 2]
-    #[arg(long, value_name = "N")]
-    pub workers: Option<usize>,
 }
+
+/// Sections of the help.
+const NETWORK: &str = "Network";
+const IMAGES: &str = "Images";
+const TRAINING: &str = "Training";
+const LOSS: &str = "Loss";
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct Configured {
     #[command(flatten)]
     pub options: TrainOptions,
-    /// A TOML file with any of the options above (`batch_size = 32`)
-    #[arg(long, value_name = "FILE")]
+    /// A TOML file with options of training, like `batch_size = 32` [default: none]
+    ///
+    /// Any of --preset and of those in the sections Network, Images, Training and Loss. The command line goes
+    /// before the file.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
 }
 
@@ -142,26 +170,35 @@ impl Configured {
 /// Training options of a command that trains for both tasks.
 #[derive(Args, Clone, Debug, Default)]
 pub struct TaskOptions {
-    /// best, or notebook: what the other options are by default [default: best]
-    #[arg(long, value_name = "NAME")]
+    /// What the other options are by default [default: best]
+    #[arg(long, help_heading = TRAINING, value_name = "NAME", value_parser = names(&Preset::NAMES))]
     pub preset: Option<String>,
-    /// An option of `atrous train classify`, like `epochs=30`; any number of times
-    #[arg(long, value_name = "OPTION=VALUE")]
-    pub classify: Vec<String>,
-    /// An option of `atrous train segment`, like `weights=mobilenet.h5`; any number of times
-    #[arg(long, value_name = "OPTION=VALUE")]
-    pub segment: Vec<String>,
-    /// Passes over the training pictures, for both [default: the preset's]
-    #[arg(long, value_name = "N")]
+    /// Passes over the training images, for both networks [default: the preset's]
+    #[arg(long, help_heading = TRAINING, value_name = "N")]
     pub epochs: Option<usize>,
-    /// Share of the training pictures kept for validation [default: the data's own split, else 0.1]
-    #[arg(long, value_name = "SHARE")]
+    /// Share of the training images kept for validation [default: 0.1]
+    ///
+    /// Where the data have a split of their own, that is the default.
+    #[arg(long, help_heading = TRAINING, value_name = "SHARE")]
     pub val_fraction: Option<f64>,
-    /// The same seed gives the same bits, at any number of threads [default: 0]
-    #[arg(long, value_name = "N")]
+    /// The same seed gives the same bits, on any number of threads [default: 0]
+    #[arg(long, help_heading = TRAINING, value_name = "N")]
     pub seed: Option<u64>,
-    /// A TOML file with options for both (`seed = 1`), and for one under `[classify]`, `[segment]`
-    #[arg(long, value_name = "FILE")]
+    /// An option of `atrous train classify`, any number of times [default: none]
+    ///
+    /// Like `--classify epochs=30 --classify model=mobilenetv2`.
+    #[arg(long, help_heading = TRAINING, value_name = "OPTION=VALUE")]
+    pub classify: Vec<String>,
+    /// An option of `atrous train segment`, any number of times [default: none]
+    ///
+    /// Like `--segment weights=mobilenet.h5`.
+    #[arg(long, help_heading = TRAINING, value_name = "OPTION=VALUE")]
+    pub segment: Vec<String>,
+    /// A TOML file with such options [default: none]
+    ///
+    /// Options for both like `seed = 1`, and those for one network under `[classify]` and `[segment]`. The
+    /// command line goes before the file.
+    #[arg(long, help_heading = TRAINING, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
 }
 
@@ -189,13 +226,13 @@ impl TaskOptions {
         };
         options = options.or(both);
         let Some(path) = &self.config else { return Ok(options) };
-        let wrong = |error: toml::de::Error| Error::file(path, error.to_string().trim_end());
+        let wrong = |error: toml::de::Error| Error::file(path, told(&error));
         let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, explain(&error)))?;
         let mut both: toml::Table = toml::from_str(&text).map_err(wrong)?;
         let mut tables = ["classify", "segment"].map(|task| both.remove(task));
         let own = tables[segments as usize].take().unwrap_or(toml::Value::Table(Default::default()));
         let own: TrainOptions = own.try_into().map_err(|error: toml::de::Error| {
-            Error::file(path, format!("[{name}]: {}", error.to_string().trim_end()))
+            Error::file(path, format!("[{name}]: {}", told(&error)))
         })?;
         let both: TrainOptions = both.try_into().map_err(wrong)?;
         Ok(options.or(own).or(both))
@@ -218,12 +255,22 @@ fn from_pair(pair: &str) -> Result<TrainOptions, String> {
         Some(parsed) => with(parsed).or_else(|error| text().map_err(|_| error)),
         None => text(),
     };
-    read.map_err(|error| format!("`{pair}`: {}", error.to_string().trim_end()))
+    read.map_err(|error| format!("`{pair}`: {}", told(&error)))
+}
+
+/// What is wrong with a file, and what was perhaps meant where an option is not known.
+fn told(error: &toml::de::Error) -> String {
+    let text = error.to_string();
+    let unknown = text.split_once("unknown field `").and_then(|(_, rest)| rest.split_once('`'));
+    let options = TrainOptions::augment_args(clap::Command::new("options"));
+    let names = options.get_arguments().map(|option| option.get_id().as_str());
+    let meant = unknown.map_or(String::new(), |(name, _)| did_you_mean(name, names));
+    format!("{}{meant}", text.trim_end())
 }
 
 fn from_file(path: &Path) -> Result<TrainOptions> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, explain(&error)))?;
-    toml::from_str(&text).map_err(|error| Error::file(path, error.to_string().trim_end()))
+    toml::from_str(&text).map_err(|error| Error::file(path, told(&error)))
 }
 
 impl TrainOptions {
@@ -377,10 +424,14 @@ fn unfreeze_schedule(text: &str, graph: &Graph) -> Result<Vec<Unfreeze>> {
         }
         name => match base.iter().position(|node| node.name == name) {
             Some(at) => Ok(base.len() - at),
-            None => Err(Error::argument(
-                "--unfreeze",
-                format!("expected a number, `all`, or a layer of `{}`'s base, got `{name}`", graph.name),
-            )),
+            None => {
+                let meant = did_you_mean(name, base.iter().map(|node| node.name.as_str()));
+                let message = format!(
+                    "expected a number, `all`, or a layer of `{}`'s base, got `{name}`{meant}",
+                    graph.name
+                );
+                Err(Error::argument("--unfreeze", message))
+            }
         },
     };
     let part = |part: &str| {
@@ -454,6 +505,6 @@ mod tests {
         assert_eq!((read.epochs, read.batch_size), (Some(5), Some(8)));
         std::fs::write(&path, "epoch = 3\n").unwrap();
         let error = Configured { options: Default::default(), config: Some(path) }.read().unwrap_err();
-        assert!(error.to_string().contains("epoch"), "{error}");
+        assert!(error.to_string().ends_with("; did you mean `epochs`?"), "{error}");
     }
 }

@@ -6,12 +6,15 @@
 //! goes on. A reader that has gone (a pipe that is closed) wanted no more; anything else, such as a
 //! full disk, is an [`error`](finish) when the work is done.
 
+use anstream::{AutoStream, ColorChoice};
 use atrous::error::printable;
 use atrous::files::explain;
 use atrous::live::{LogEvent, LogRecord};
 use atrous::{Error, Result};
+use clap::Args;
+use serde::Serialize;
 use std::fmt;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -32,6 +35,28 @@ macro_rules! eprintln {
     ($($message:tt)*) => { $crate::cli::output::to_stderr(format_args!("{}\n", format_args!($($message)*))) };
 }
 
+/// A line that `--quiet` leaves: what was asked for, not what there is to say about it.
+macro_rules! result {
+    ($($message:tt)*) => { $crate::cli::output::result(format!($($message)*) + "\n") };
+}
+
+/// `--quiet`
+#[derive(Args, Clone, Debug, Default)]
+pub struct Quiet {
+    /// Print results and errors alone
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+impl Quiet {
+    pub fn apply(&self) {
+        if self.quiet {
+            without_progress();
+            quiet();
+        }
+    }
+}
+
 /// Why something that was to be printed is not.
 static LOST: OnceLock<String> = OnceLock::new();
 /// Nobody reads standard output any more.
@@ -42,10 +67,25 @@ static FOR_ROWS: AtomicBool = AtomicBool::new(false);
 /// Standard output is for events, one object of JSON a line.
 static JSON: AtomicBool = AtomicBool::new(false);
 
+/// No progress is shown.
+static STILL: AtomicBool = AtomicBool::new(false);
+/// Nothing is printed but results and errors.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
 /// What standard output is called in messages.
 pub const STDOUT: &str = "standard output";
 
 pub fn to_stdout(message: String) {
+    if !is_quiet() {
+        result(message);
+    }
+}
+
+pub fn result(message: String) {
+    // Where standard output has a document, that is the result.
+    if is_quiet() && FOR_ROWS.load(Ordering::Relaxed) {
+        return;
+    }
     let message = shown(&message);
     match is_json() {
         true if message.trim().is_empty() => {}
@@ -88,9 +128,38 @@ pub fn record(record: &LogRecord) {
     }
 }
 
-/// An error on standard error.
-pub fn tell(error: &impl fmt::Display) {
-    eprintln!("{}", shown(&error.to_string()));
+/// From now on no progress is shown.
+pub fn without_progress() {
+    STILL.store(true, Ordering::Relaxed);
+}
+
+/// From now on nothing is printed but results and errors.
+pub fn quiet() {
+    QUIET.store(true, Ordering::Relaxed);
+}
+
+/// Whether [`quiet`] was asked for.
+pub fn is_quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
+
+/// Whether lines may be drawn over one another on standard error: on a terminal that can, where nobody asked
+/// for quiet.
+pub fn shows_progress() -> bool {
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    io::stderr().is_terminal() && !dumb && !STILL.load(Ordering::Relaxed)
+}
+
+/// Something to be known on standard error.
+pub fn tell(message: &impl fmt::Display) {
+    eprintln!("{}", shown(&message.to_string()));
+}
+
+/// An error on standard error, in colour where that is wanted (`NO_COLOR`, `CLICOLOR_FORCE`, `TERM=dumb`).
+pub fn tell_error(message: &str) {
+    let colour = AutoStream::choice(&io::stderr()) != ColorChoice::Never;
+    let (on, off) = if colour { ("\x1b[1m\x1b[31m", "\x1b[0m") } else { ("", "") };
+    eprintln!("{on}error:{off} {}", shown(message));
 }
 
 /// A message line by line: its own line ends are meant, what else a file may have put into it is not.
@@ -102,6 +171,24 @@ fn shown(message: &str) -> String {
 pub fn for_rows() -> impl Write {
     FOR_ROWS.store(true, Ordering::Relaxed);
     Rows
+}
+
+/// Standard output is for one document of JSON; until it comes, and after it, messages go to standard error.
+pub fn for_json() {
+    FOR_ROWS.store(true, Ordering::Relaxed);
+}
+
+/// A document of JSON on standard output.
+pub fn json(document: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(document);
+    let text = text.map_err(|error| Error::file(STDOUT, format!("could not be written: {error}")))?;
+    self::document((text + "\n").as_bytes());
+    Ok(())
+}
+
+/// A whole text on standard output, as it is.
+pub fn document(text: &[u8]) {
+    printed(io::stdout().write_all(text));
 }
 
 /// Whether rows were lost only because their reader has gone.

@@ -6,75 +6,88 @@ mod outputs;
 mod rows;
 mod stems;
 
+use super::folder::refuse_files;
 use super::live::LogOptions;
 use super::network::NamedOptions;
 use super::progress::bar;
+use super::version::VERSION;
 use super::{device, output};
 use atrous::data::source::Source;
 use atrous::data::{Classes, Dataset};
 use atrous::files::{check_writable, explain, is_stream, write_atomically};
 use atrous::predict::quickshift::QuickShift;
 use atrous::predict::submission;
-use atrous::predict::{MaskOptions, Networks, Predictions, THRESHOLD};
+use atrous::predict::{MaskOptions, Networks, Prediction, Predictions, THRESHOLD};
 use atrous::report::{self, PanelRow};
 use atrous::{Error, Result};
 use clap::builder::RangedU64ValueParser;
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
 use images::Job;
 use rows::Format;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[derive(Args)]
-#[command(after_help = "\
-Examples:
-  atrous predict holiday/ cat.jpg --checkpoint result --out predicted
-  atrous predict '*.JPG' --model mobilenet --weights mobilenet.h5 --classes imagenet.txt --top 3
-  atrous predict --data voc --checkpoint result --out submission.csv
-  atrous predict --data voc --checkpoint classify/best.safetensors --checkpoint segment
-  atrous predict --data voc --checkpoint result --task segment --flip --scales 0.75,1,1.25
-
-Images may be files (JPEG, PNG or WebP, by what they hold), folders with all below them, a .txt with a
-path a line, patterns, or - for standard input: an image or such a list. A line an image tells its
-classes with their probabilities, and of masks the share of pixels. With --out a folder gets
-predictions.csv, panel.png, and of each image NAME_mask.png (VOC's palette), NAME_overlay.png and
-NAME_cutout.png (what is not background; the rest is transparent). What cannot be read is told and left
+#[command(after_long_help = "\
+A line an image tells its classes with their probabilities, and of masks the share of pixels. With --out a \
+folder gets predictions.csv, panel.png, and of each image NAME_mask.png (VOC's palette), NAME_overlay.png \
+and NAME_cutout.png (what is not background; the rest is transparent). What cannot be read is told and left \
 out. The keys of --json are in docs/schemas/predict_images.json.
 
-With --data a submission is written instead, and beside it probabilities.csv (one row a picture, one
-column a class) and panel.png (the first pictures with what was predicted). Files that are there already
-are not overwritten unless --force says so. With `--out -` the submission alone goes to standard output,
-and messages to standard error. Without a classifier a picture's labels are those of its mask;
-without a network for masks their rows are empty.")]
+With --data a submission is written instead, and beside it probabilities.csv (one row an image, one column a \
+class) and panel.png (the first images with what was predicted). With `--out -` the submission alone goes to \
+standard output, and messages to standard error. Without a classifier an image's labels are those of its \
+mask; without a network for masks their rows are empty. The keys of --json are in docs/schemas/predict.json.
+
+Files that are there already are not overwritten unless --force says so.
+
+Examples:
+  atrous predict holiday/ cat.jpg --checkpoint result --out predicted
+  atrous predict '*.JPG' --model mobilenet --weights mobilenet.h5 \\
+      --classes imagenet.txt --top 3
+  atrous predict --data voc --checkpoint result --out submission.csv
+  atrous predict --data voc --checkpoint classify/best.safetensors \\
+      --checkpoint segment
+  atrous predict --data voc --checkpoint result --task segment \\
+      --flip --scales 0.75,1,1.25
+  atrous predict --data voc --checkpoint result --json | jq '.images[0]'")]
 pub struct Predict {
-    /// Images, folders of them, lists of paths (.txt), patterns, or - for standard input
-    #[arg(value_name = "IMAGE", required_unless_present = "data", conflicts_with = "data")]
+    /// Images, folders of them, lists (.txt), patterns, or - for standard input
+    ///
+    /// An image is a JPEG, PNG or WebP, by what it holds. A folder is taken with all below it. A list has a path
+    /// a line, and so may standard input, if it is no image.
+    #[arg(value_name = "IMAGE", value_hint = ValueHint::AnyPath)]
+    #[arg(required_unless_present = "data", conflicts_with = "data")]
     images: Vec<PathBuf>,
-    /// Instead the test images of a data set: a folder with test/test_set.csv and test/img/, or in
-    /// VOCdevkit's layout
-    #[arg(long, value_name = "DIR", conflicts_with = "model")]
+    /// Test images of a data set instead, for a submission [default: none]
+    ///
+    /// A folder with test/test_set.csv and test/img/, or VOCdevkit's.
+    #[arg(long, value_name = "DIR", conflicts_with = "model", value_hint = ValueHint::DirPath)]
     data: Option<PathBuf>,
-    /// A checkpoint, or a folder that `train` or `run` left (of which the best is taken). Twice for
-    /// two tasks
-    #[arg(long, value_name = "PATH", required_unless_present = "model")]
+    /// A checkpoint, or a folder that `train` or `run` left; twice for two tasks
+    ///
+    /// Of a folder the best epoch is taken.
+    #[arg(long, value_name = "PATH", required_unless_present = "model", value_hint = ValueHint::AnyPath)]
     checkpoint: Vec<PathBuf>,
     #[command(flatten)]
     network: NamedOptions,
     /// Which rows to fill [default: all that the checkpoints can]
     #[arg(long, value_enum, value_name = "TASK")]
     task: Option<Task>,
-    /// The folder to write to; of --data the file, and `-` is standard output [default: none; of --data
-    /// submission.csv]
-    #[arg(long, value_name = "PATH")]
+    /// A folder to write to; with --data a file [default: none; submission.csv]
+    ///
+    /// With --data `-` is standard output.
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     out: Option<PathBuf>,
     /// Overwrite files that are there already
     #[arg(long)]
     force: bool,
-    /// Tell so many of the likeliest classes of an image [default: those that are predicted]
+    /// How many of the likeliest classes are told [default: those predicted]
     #[arg(long, value_name = "N", conflicts_with = "data", value_parser = above_zero())]
     top: Option<usize>,
     /// Print JSON: what was predicted of each image; anything else on standard error
-    #[arg(long, conflicts_with_all = ["data", "csv", "log_format"])]
+    #[arg(long, conflicts_with_all = ["csv", "log_format"])]
     json: bool,
     /// Print a table: a row an image and class; anything else on standard error
     #[arg(long, conflicts_with_all = ["data", "log_format"])]
@@ -106,23 +119,28 @@ impl Task {
 /// How probabilities become labels, and logits masks.
 #[derive(Args, Clone, Debug)]
 pub struct PredictOptions {
-    /// A class is predicted where its probability is above this; the likeliest one always is
-    /// [default: those that training fitted on its validation pictures, else 0.15]
-    #[arg(long, value_name = "P")]
+    /// Least probability of a class [default: fitted by training, else 0.15]
+    ///
+    /// A class is predicted where its probability is above this; the likeliest one always is. Training fits
+    /// it on its validation images, for all classes or for each.
+    #[arg(long, help_heading = HEADING, value_name = "P")]
     pub threshold: Option<f32>,
-    /// Masks: see the picture at these multiples of the network's size, and average
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1")]
+    /// Masks: see the image at these multiples of the network's size, and average
+    #[arg(long, help_heading = HEADING, value_name = "LIST", value_delimiter = ',', default_value = "1")]
     pub scales: Vec<f32>,
-    /// Masks: see the picture in a mirror, too, and average
-    #[arg(long)]
+    /// Masks: see the image in a mirror, too, and average
+    #[arg(long, help_heading = HEADING)]
     pub flip: bool,
     /// Masks: scale up labels instead of logits, as the notebook did
-    #[arg(long)]
+    #[arg(long, help_heading = HEADING)]
     pub nearest: bool,
     /// Masks: each superpixel (quick shift) takes one class
-    #[arg(long)]
+    #[arg(long, help_heading = HEADING)]
     pub superpixels: bool,
 }
+
+/// The section of the help.
+const HEADING: &str = "Predictions";
 
 impl Default for PredictOptions {
     fn default() -> Self {
@@ -161,22 +179,22 @@ impl PredictOptions {
 impl Predict {
     pub fn run(self) -> Result<()> {
         self.log.apply();
-        self.how.check()?;
-        let format = match (self.json, self.csv) {
-            (true, _) => Format::Json,
-            (_, true) => Format::Csv,
-            _ => Format::Text,
-        };
-        if format != Format::Text {
-            // What is said from now on goes to standard error.
-            drop(output::for_rows());
+        if self.json && self.data.is_some() && self.out.as_deref() == Some(Path::new("-")) {
+            let message = "standard output has the submission; choose another --out, or leave it out";
+            return Err(Error::argument("--json", message));
         }
+        if self.json || self.csv {
+            // What is said from now on goes to standard error.
+            output::for_json();
+        }
+        self.how.check()?;
         let networks = self.networks()?;
         match &self.data {
             Some(data) => self.submission(&networks, data),
             None => {
                 let (how, top, out, force) = (&self.how, self.top, self.out.as_deref(), self.force);
-                Job { networks: &networks, how, top, format, out, force }.run(&self.images)
+                Job { networks: &networks, how, top, format: self.format(), out, force }
+                    .run(&self.images)
             }
         }
     }
@@ -198,10 +216,23 @@ impl Predict {
         let source = Source::open(data)?;
         let dataset = source.test(source.natural_task())?;
         let out = self.out.as_deref().unwrap_or(Path::new("submission.csv"));
+        let files = Files::of(out, networks)?;
         if !self.force {
-            refuse_files(Files::of(out, networks)?.all())?;
+            refuse_files(files.all())?;
         }
-        write_submission(networks, &dataset, &self.how, out)
+        let images = write_submission(networks, &dataset, &self.how, out)?;
+        match self.json {
+            true => output::json(&files.json(images)),
+            false => Ok(()),
+        }
+    }
+
+    fn format(&self) -> Format {
+        match (self.json, self.csv) {
+            (true, _) => Format::Json,
+            (_, true) => Format::Csv,
+            _ => Format::Text,
+        }
     }
 }
 
@@ -277,34 +308,31 @@ impl Files {
         [&self.submission, &self.probabilities, &self.panel].into_iter().flatten()
     }
 
+    /// As docs/schemas/predict.json has it.
+    fn json(&self, images: Vec<Value>) -> Value {
+        json!({
+            "version": VERSION,
+            "submission": self.submission,
+            "probabilities": self.probabilities,
+            "panel": self.panel,
+            "images": images,
+        })
+    }
+
     /// Before any work.
     fn check_writable(&self) -> Result<()> {
         self.all().try_for_each(check_writable)
     }
 }
 
-/// An error where one of the files is there that are to be written.
-fn refuse_files(files: impl IntoIterator<Item = impl AsRef<Path>>) -> Result<()> {
-    let files = files.into_iter().map(|file| file.as_ref().to_owned());
-    let there: Vec<PathBuf> = files.filter(|file| file.is_file() && !is_stream(file)).collect();
-    let Some((first, others)) = there.split_first() else { return Ok(()) };
-    let others = match others {
-        [] => String::new(),
-        [one] => format!(", and so is {}", one.display()),
-        _ => format!(", and so are {} more", others.len()),
-    };
-    let message =
-        format!("it is there already{others}; overwrite with --force, or choose another --out");
-    Err(Error::file(first, message))
-}
-
-/// Predicts every picture, and writes the submission with probabilities and a panel beside it.
+/// Predicts every picture, and writes the submission with probabilities and a panel beside it; an object for
+/// each of them.
 pub fn write_submission(
     networks: &Networks,
     dataset: &Arc<dyn Dataset>,
     how: &PredictOptions,
     out: &Path,
-) -> Result<()> {
+) -> Result<Vec<Value>> {
     if let Some(folder) = out.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|error| Error::file(folder, explain(&error)))?;
     }
@@ -322,10 +350,11 @@ pub fn write_submission(
         tell_thresholds(&predictions.thresholds.per_class, how.threshold.is_none());
     }
     let bar = bar(predictions.len(), if predictions.segments() { "masks" } else { "writing" });
-    let mut rows = Vec::new();
+    let (mut rows, mut images) = (Vec::new(), Vec::new());
     let entries = (0..predictions.len()).map(|i| {
         let prediction = predictions.get(i)?;
         let entry = prediction.entry();
+        images.push(image_json(&prediction, networks.classes()?));
         if rows.len() < PANEL {
             rows.push(PanelRow {
                 image: Some(dataset.image(i)?),
@@ -343,14 +372,23 @@ pub fn write_submission(
         None => submission::write(out, entries)?,
         Some(stdout) => match submission::write_to(stdout, output::STDOUT, entries) {
             // Whoever reads the rows has seen enough.
-            Err(_) if output::unread() => return Ok(()),
+            Err(_) if output::unread() => return Ok(images),
             written => written?,
         },
     }
     bar.finish_and_clear();
     println!("submission: {} ({} pictures)", out.display(), predictions.len());
     let classes = networks.classes()?;
-    files.panel.map_or(Ok(()), |panel| write_panel(&rows, classes, &panel))
+    files.panel.map_or(Ok(()), |panel| write_panel(&rows, classes, &panel))?;
+    Ok(images)
+}
+
+/// The classes that are predicted for an image, with their probabilities where a classifier has some.
+fn image_json(prediction: &Prediction, classes: &Classes) -> Value {
+    let of = |class: usize| prediction.probabilities.get(class);
+    let class = |class: usize| json!({ "class": &classes[class], "probability": of(class) });
+    let predicted = (0..classes.len()).filter(|&class| prediction.labels[class]);
+    json!({ "id": prediction.id, "classes": predicted.map(class).collect::<Vec<_>>() })
 }
 
 fn tell_thresholds(per_class: &[f32], fitted: bool) {

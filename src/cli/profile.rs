@@ -1,44 +1,48 @@
 //! `atrous profile`
 
 use super::device;
+use super::values::networks;
 use atrous::files::{check_writable, explain, write_atomically};
 use atrous::models::{self, Spec};
 use atrous::nn::{Model, Purpose};
 use atrous::predict::{Trained, locate};
 use atrous::profile::{Trace, profile};
 use atrous::{Error, Result, profile, weights};
-use clap::Args;
+use clap::{Args, ValueHint};
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]
-#[command(after_help = "\
+#[command(after_long_help = "\
+A step is what one kernel's pass makes: layers that are fused (see `atrous summary NET --plan`). MB is \
+what has to move at least: inputs, weights and output, each once. FLOP/B is arithmetic intensity, and % \
+roof the least time by the roofline model, whose limits are measured in the same run, as a share of the \
+measured time. It is above 100 where an algorithm multiplies less than the definition (Winograd), or where \
+a cache spares the memory.
+
+--out writes roofline.svg, profile.json and trace.json; the last opens in https://ui.perfetto.dev and in \
+chrome://tracing. The keys of --json, and of profile.json, are in docs/schemas/profile.json.
+
 Examples:
-  atrous profile mobilenetv2                    an image through the network, step by step
-  atrous profile resnet50v2 --train --batch 4   forward and backward
-  atrous profile vgg16 --out vgg16              and a roofline, a trace and JSON in a folder
-  atrous profile --checkpoint result/best.safetensors --batch 16
-
-A step is what one kernel's pass makes: layers that are fused (see `atrous summary NET --plan`). MB is
-what has to move at least: inputs, weights and output, each once. FLOP/B is arithmetic intensity, and
-% roof the least time by the roofline model, whose limits are measured in the same run, as a share of
-the measured time. It is above 100 where an algorithm multiplies less than the definition (Winograd),
-or where a cache spares the memory.
-
---out writes roofline.svg, profile.json and trace.json; the last opens in https://ui.perfetto.dev and
-in chrome://tracing.")]
+  atrous profile mobilenetv2             an image, step by step
+  atrous profile resnet50v2 --train --batch 4
+  atrous profile vgg16 --out vgg16       and a roofline, a trace, JSON
+  atrous profile --checkpoint result/best.safetensors --batch 16")]
 pub struct Profile {
-    /// The network: alexnet, vgg16, resnet50v2, mobilenet, mobilenetv2, deeplabv3plus
+    /// The network
     #[arg(
         value_name = "NETWORK",
+        value_parser = networks(),
         required_unless_present = "checkpoint",
         conflicts_with = "checkpoint"
     )]
     model: Option<String>,
-    /// A trained network: a checkpoint, or a folder that `train` left
-    #[arg(long, value_name = "PATH")]
+    /// A trained one instead: a checkpoint, or a folder that `train` left
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     checkpoint: Option<PathBuf>,
-    /// Pre-trained weights of the base (times hardly depend on them): .h5, .keras, .safetensors or .npz
-    #[arg(long, value_name = "FILE", conflicts_with = "checkpoint")]
+    /// Pre-trained weights of the base: .h5, .keras, .safetensors or .npz [default: at random]
+    ///
+    /// Times hardly depend on them.
+    #[arg(long, value_name = "FILE", conflicts_with = "checkpoint", value_hint = ValueHint::FilePath)]
     weights: Option<PathBuf>,
     /// Images at once [default: 1; with --train 16]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
@@ -49,8 +53,8 @@ pub struct Profile {
     /// Forward and backward, as training runs it
     #[arg(long)]
     train: bool,
-    /// Write roofline.svg, profile.json and trace.json into this folder
-    #[arg(long, value_name = "DIR")]
+    /// Folder for roofline.svg, profile.json and trace.json [default: they are not written]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     out: Option<PathBuf>,
     /// Print JSON instead of the table
     #[arg(long)]

@@ -1,14 +1,18 @@
 //! What a person sees while it works: a live line on a terminal, plain lines in a log.
 
+pub mod line;
+
 use super::{output, signals};
 use atrous::live::{LogEvent, terminal};
 use atrous::train::{Epoch, Event};
 use atrous::{Error, Result};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use line::{Line, time_left};
+use std::fmt;
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 static WORKING: AtomicBool = AtomicBool::new(false);
@@ -59,6 +63,8 @@ pub fn check_interrupted(with: &str) -> Result<()> {
 pub struct Bar {
     bar: ProgressBar,
     what: &'static str,
+    /// What else there is to say.
+    words: Arc<Mutex<String>>,
     /// When the last event was told.
     told: Mutex<Instant>,
 }
@@ -68,20 +74,42 @@ const PACE: Duration = Duration::from_secs(1);
 
 /// A bar over a known number of things.
 pub fn bar(total: usize, what: &'static str) -> Bar {
-    let told = Mutex::new(Instant::now());
+    let (told, words) = (Mutex::new(Instant::now()), Arc::<Mutex<String>>::default());
     if output::is_json() {
         let bar = ProgressBar::hidden();
         bar.set_length(total as u64);
-        return Bar { bar, what, told };
+        return Bar { bar, what, words, told };
     }
-    let bar = ProgressBar::new(total as u64);
-    let template = "{prefix} [{bar:28}] {pos}/{len} {msg} ({elapsed} so far, {eta} left)";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style.progress_chars("=> "));
+    let bar = live_line(total);
+    let more = words.clone();
+    if let Ok(style) = ProgressStyle::with_template("{line}") {
+        bar.set_style(style.with_key("line", move |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let _ = out.write_str(&of_bar(what, state, &more).fit(line::width()));
+        }));
     }
-    bar.set_prefix(what);
     bar.enable_steady_tick(Duration::from_millis(500));
-    Bar { bar, what, told }
+    Bar { bar, what, words, told }
+}
+
+/// Drawn on a terminal; nowhere else, and not where nobody wants it.
+fn live_line(total: usize) -> ProgressBar {
+    match output::shows_progress() {
+        true => ProgressBar::new(total as u64),
+        false => ProgressBar::hidden(),
+    }
+}
+
+fn of_bar<'a>(what: &'a str, state: &ProgressState, more: &Mutex<String>) -> Line<'a> {
+    let (elapsed, done, of) = (state.elapsed(), state.pos(), state.len().unwrap_or(0));
+    let left = time_left(elapsed, done, of).map(|left| (1, format!("{} left", clock(left))));
+    let so_far = (3, format!("{} so far", clock(elapsed)));
+    let more = more.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let more = (!more.is_empty()).then_some((2, more));
+    Line { what, done, of, words: more.into_iter().chain(left).chain([so_far]).collect() }
+}
+
+fn clock(time: Duration) -> String {
+    format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60)
 }
 
 impl Bar {
@@ -105,7 +133,7 @@ impl Bar {
     }
 
     pub fn set_message(&self, message: String) {
-        self.bar.set_message(message);
+        *self.words.lock().unwrap_or_else(PoisonError::into_inner) = message;
     }
 
     pub fn finish_and_clear(&self) {
@@ -150,7 +178,8 @@ pub struct Training {
     shown: Shown,
     /// What is shown later.
     held: Vec<String>,
-    bar: Option<ProgressBar>,
+    /// The live line, and what it is of.
+    bar: Option<(ProgressBar, String)>,
     began: Instant,
     /// Pictures seen since then.
     images: usize,
@@ -181,6 +210,13 @@ impl Training {
         format!("{}:{:02}", seconds / 60, seconds % 60)
     }
 
+    fn draw(&self, step: usize, words: Vec<(u8, String)>) {
+        let Some((bar, epoch)) = &self.bar else { return };
+        let (done, of) = (step as u64, bar.length().unwrap_or(0));
+        bar.set_position(done);
+        bar.set_message(Line { what: epoch, done, of, words }.fit(line::width()));
+    }
+
     fn say(&mut self, line: String) {
         match self.shown {
             Shown::Lines => println!("{line}"),
@@ -204,31 +240,32 @@ impl Training {
                 if self.shown != Shown::Lines {
                     return asked_to_stop();
                 }
-                let bar = ProgressBar::new(steps as u64);
-                if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:28}] {pos}/{len} {msg}")
-                {
-                    bar.set_style(style.progress_chars("=> "));
+                let bar = live_line(steps);
+                if let Ok(style) = ProgressStyle::with_template("{msg}") {
+                    bar.set_style(style);
                 }
-                bar.set_prefix(format!("epoch {epoch}/{of}"));
-                bar.set_position(step as u64);
-                self.bar = Some(bar);
+                self.bar = Some((bar, format!("epoch {epoch}/{of}")));
+                self.draw(step, Vec::new());
             }
             Event::Step { step, samples, loss, accuracy, .. } => {
                 self.images += samples;
                 self.steps_done += 1;
                 self.steps_left = self.steps_left.saturating_sub(1);
                 let rate = self.images as f64 / self.began.elapsed().as_secs_f64();
-                if let Some(bar) = &self.bar {
-                    bar.set_position(step as u64);
-                    bar.set_message(format!(
-                        "loss {loss:.4}  accuracy {accuracy:.3}  {rate:.0} pictures/s  {} left",
-                        self.time_left()
-                    ));
-                }
+                let steps = self.steps_done + self.steps_left;
+                let settled =
+                    time_left(self.began.elapsed(), self.steps_done as u64, steps as u64).is_some();
+                let mut words = vec![
+                    (1, format!("loss {loss:.4}")),
+                    (2, format!("accuracy {accuracy:.3}")),
+                    (3, format!("{rate:.0} pictures/s")),
+                ];
+                words.extend(settled.then(|| (0, format!("{} left", self.time_left()))));
+                self.draw(step, words);
             }
             Event::Saved { .. } => {}
             Event::EpochEnds { record, .. } => {
-                if let Some(bar) = self.bar.take() {
+                if let Some((bar, _)) = self.bar.take() {
                     bar.finish_and_clear();
                 }
                 self.say(self.line(record));
@@ -243,24 +280,22 @@ impl Training {
     }
 
     fn line(&self, e: &Epoch) -> String {
-        let number =
-            |name: &str, value: Option<f64>| value.map_or(String::new(), |v| format!("  {name} {v:.4}"));
-        let left = if std::io::stdout().is_terminal() {
-            String::new()
-        } else {
-            format!("  {} left", self.time_left())
+        let number = |rank: u8, name: &str, value: Option<f64>| {
+            value.map(|value| (rank, format!("{name} {value:.4}")))
         };
-        format!(
-            "epoch {:>3}/{}  loss {:.4}  accuracy {:.3}{}{}{}{}  ({:.1} s){left}",
-            e.epoch,
-            self.epochs,
-            e.loss,
-            e.accuracy,
-            number("val_loss", e.val_loss),
-            number("val_accuracy", e.val_accuracy),
-            number("val_mAP", e.val_map),
-            number("val_mIoU", e.val_miou),
-            self.began.elapsed().as_secs_f64() - self.seconds,
-        )
+        let seconds = self.began.elapsed().as_secs_f64() - self.seconds;
+        let is_log = !std::io::stdout().is_terminal();
+        let words = [
+            number(1, "loss", Some(e.loss)),
+            Some((3, format!("accuracy {:.3}", e.accuracy))),
+            number(2, "val_loss", e.val_loss),
+            number(4, "val_accuracy", e.val_accuracy),
+            number(0, "val_mAP", e.val_map),
+            number(0, "val_mIoU", e.val_miou),
+            Some((1, format!("({seconds:.1} s)"))),
+            is_log.then(|| (1, format!("{} left", self.time_left()))),
+        ];
+        let words: Vec<(u8, String)> = words.into_iter().flatten().collect();
+        line::printed(&format!("epoch {:>3}/{}", e.epoch, self.epochs), &words)
     }
 }

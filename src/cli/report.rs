@@ -1,21 +1,21 @@
 //! `atrous report` and `atrous compare`
 
 use atrous::{Result, report};
-use clap::Args;
+use clap::{Args, ValueHint};
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]
-#[command(after_help = "\
-Example:
-  atrous report result
+#[command(after_long_help = "\
+`train`, `run`, `attack` and `evaluate --out` write report.html themselves. This makes it again from the \
+folder's files (run.json, history.json, evaluation.json, summary.json, attack.csv, scores.txt, images): \
+the same files give the same bytes. Of what `run` left, the pages of its parts are made again, too. Every \
+plot is also in plots/, as SVG and PNG. A page is one file, and fetches nothing.
 
-`train`, `run`, `attack` and `evaluate --out` write report.html themselves. This makes it again from the
-folder's files (run.json, history.json, evaluation.json, summary.json, attack.csv, scores.txt, images):
-the same files give the same bytes. Of what `run` left, the pages of its parts are made again, too. Every
-plot is also in plots/, as SVG and PNG. A page is one file, and fetches nothing.")]
+Example:
+  atrous report result")]
 pub struct Report {
     /// A folder that `train`, `run`, `attack` or `evaluate --out` left
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     folder: PathBuf,
 }
 
@@ -27,19 +27,19 @@ impl Report {
 }
 
 #[derive(Args)]
-#[command(after_help = "\
+#[command(after_long_help = "\
+It tells the settings that differ and the final scores (the best of each is marked), and writes a page \
+that has the curves over each other and the classes beside each other, too.
+
 Examples:
   atrous compare result other
-  atrous compare runs/* --out side_by_side.html
-
-It tells the settings that differ and the final scores (the best of each is marked), and writes a page
-that has the curves over each other and the classes beside each other, too.")]
+  atrous compare runs/* --out side_by_side.html")]
 pub struct Compare {
     /// Folders that `train`, `run`, `attack` or `evaluate --out` left: two or more
-    #[arg(value_name = "DIR", required = true, num_args = 2..)]
+    #[arg(value_name = "DIR", required = true, num_args = 2.., value_hint = ValueHint::DirPath)]
     folders: Vec<PathBuf>,
     /// The page; its plots go into plots/ beside it
-    #[arg(long, value_name = "FILE", default_value = "compare.html")]
+    #[arg(long, value_name = "FILE", default_value = "compare.html", value_hint = ValueHint::FilePath)]
     out: PathBuf,
 }
 

@@ -4,6 +4,7 @@ use super::attack;
 use super::data::{GALLERY, check_or_fail};
 use super::device;
 use super::evaluate::{Split, evaluate};
+use super::folder::refuse_full;
 use super::live::LiveOptions;
 use super::options::TaskOptions;
 use super::predict::{PredictOptions, Task, write_submission};
@@ -12,37 +13,41 @@ use super::train::{Job, lock, open};
 use atrous::data::source::Source;
 use atrous::predict::{Networks, Trained, locate};
 use atrous::{Error, Result, report};
-use clap::Args;
+use clap::{Args, ValueHint};
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]
-#[command(after_help = "\
+#[command(after_long_help = "\
+It checks the folder, trains a classifier and a network for masks, scores both on images kept for \
+validation, predicts the test images, and attacks both networks.
+
+It leaves in the output folder: classify/ and segment/ (what `train` leaves), gallery.png, scores.txt, \
+evaluation.json, validation.png, submission.csv with the rows of both tasks, probabilities.csv, panel.png, \
+attack/ (what `attack` leaves), report.html (all of it, in one page; its plots in plots/, its images in \
+examples/). Ctrl-C saves; --resume goes on from there.
+
 Examples:
   atrous run --data voc --out result
   atrous run --data voc --out result --classify model=mobilenetv2 \\
-      --classify weights=mobilenetv2.h5 --segment weights=mobilenet.h5 --segment epochs=12
-  atrous run --data voc --out result --config pipeline.toml --resume
-
-It checks the folder, trains a classifier and a network for masks, scores both on pictures kept
-for validation, predicts the test pictures, and attacks both networks. It leaves in the output
-folder: classify/ and segment/ (what `train` leaves), gallery.png, scores.txt, evaluation.json,
-validation.png, submission.csv with the rows of both tasks, probabilities.csv, panel.png, attack/
-(what `attack` leaves), report.html (all of it, in one page; its plots in plots/, its pictures in
-examples/). Ctrl-C saves; --resume goes on from there.")]
+      --classify weights=mobilenetv2.h5 --segment epochs=12
+  atrous run --data voc --out result --config pipeline.toml --resume")]
 pub struct Run {
-    /// Folder in the competition's layout (train/ and test/) or in VOCdevkit's
-    #[arg(long, value_name = "DIR")]
+    /// Folder in the competition's layout or in VOCdevkit's
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     data: PathBuf,
     /// Folder for the results
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     out: PathBuf,
-    /// Which networks to train [default: both; classify where no picture has a mask]
+    /// Which networks to train [default: both; classify where no image has a mask]
     #[arg(long, value_enum, value_name = "TASK")]
     task: Option<Task>,
     /// Go on with the run in the output folder
     #[arg(long)]
     resume: bool,
-    /// Attack the networks on so many validation pictures; 0: not at all
+    /// Begin anew in a folder that is not empty, in place of a run there
+    #[arg(long, conflicts_with = "resume")]
+    force: bool,
+    /// Validation images to attack the networks on; 0: no attack
     #[arg(long, value_name = "N", default_value_t = ATTACKED)]
     attack_images: usize,
     #[command(flatten)]
@@ -61,6 +66,11 @@ impl Run {
         self.live.log.apply();
         self.how.check()?;
         self.live.check()?;
+        if !self.resume && !self.force {
+            let instead =
+                "go on with --resume, begin anew in its place with --force, or choose another --out";
+            refuse_full(&self.out, instead)?;
+        }
         check_or_fail(&self.data)?;
         let task = match self.task {
             Some(task) => task,
@@ -75,6 +85,7 @@ impl Run {
             out: &self.out,
             task,
             resume: self.resume,
+            force: self.force,
             attack_images: self.attack_images,
             how: self.how,
             training: self.training,
@@ -95,6 +106,7 @@ pub struct Pipeline<'a> {
     pub out: &'a Path,
     pub task: Task,
     pub resume: bool,
+    pub force: bool,
     pub attack_images: usize,
     pub how: PredictOptions,
     pub training: TaskOptions,
@@ -108,6 +120,7 @@ impl Pipeline<'_> {
             folder: self.data.to_owned(),
             out: self.out.join(if segments { "segment" } else { "classify" }),
             resume: self.resume,
+            force: self.force,
             options: self.training.of(segments)?,
             segments,
             live: self.live.of(segments),

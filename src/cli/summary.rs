@@ -1,29 +1,36 @@
 //! `atrous summary`
 
+use super::values::networks;
 use atrous::models;
 use atrous::nn::{self, PlanTable, Purpose};
 use atrous::{Device, Result};
 use clap::{Args, ValueEnum};
 
 #[derive(Args)]
-#[command(after_help = "\
+#[command(after_long_help = "\
+Without --plan: each layer's output, parameters, arithmetic and memory. With it: the steps that compute \
+the network on --device, what is fused and what is not and why, and which algorithm each convolution \
+takes; the device need not be there. The keys of --json are in docs/schemas/summary.json.
+
 Examples:
-  atrous summary alexnet --json
-  atrous summary mobilenetv2 --plan train --batch 16")]
+  atrous summary alexnet
+  atrous summary deeplabv3plus --size 512 --classes 3
+  atrous summary mobilenetv2 --plan train --batch 16
+  atrous summary mobilenetv2 --plan --device cuda --json")]
 pub struct Summary {
-    /// The network: alexnet, vgg16, resnet50v2, mobilenet, mobilenetv2, deeplabv3plus
+    /// The network
+    #[arg(value_name = "NETWORK", value_parser = networks())]
     model: String,
-    /// Side of the pictures [default: the network's own]
+    /// Side of the images [default: the network's own]
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
     /// Classes [default: VOC's 20; with the background 21 for deeplabv3plus]
     #[arg(long, value_name = "N")]
     classes: Option<usize>,
-    /// The steps that compute it on `--device`: what is fused, what is not and why, and which algorithm each
-    /// convolution takes
+    /// Show the steps of a pass instead of the layers [default: inference]
     #[arg(long, value_name = "PASS", num_args = 0..=1, default_missing_value = "inference")]
     plan: Option<PlanFor>,
-    /// Images at once, for `--plan` [default: 1; in training 16]
+    /// Images at once, for --plan [default: 1; in training 16]
     #[arg(long, value_name = "N", requires = "plan")]
     batch: Option<usize>,
     /// Print JSON

@@ -1,6 +1,7 @@
 //! `atrous train classify` and `atrous train segment`
 
 use super::device;
+use super::folder::refuse_full;
 use super::live::{self, LiveOptions, LiveRun};
 use super::options::{Configured, TrainOptions};
 use super::predict::{PredictOptions, predictions, validation_panel};
@@ -24,39 +25,47 @@ use atrous::report::evaluation::{self, Evaluation};
 use atrous::report::{self, html::TrainingRecord};
 use atrous::train::{self, CheckpointPolicy, Preset, TrainConfig, TrainState, Trainer};
 use atrous::{Error, Result, weights};
-use clap::Args;
+use clap::{Args, ValueHint};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 #[derive(Args)]
-#[command(after_help = "\
+#[command(after_long_help = "\
+The data is a folder in the competition's layout (train/train_set.csv) or in VOCdevkit's. `atrous data \
+check` tells what is wrong with it.
+
+It leaves in the output folder: checkpoint.safetensors (the last epoch), best.safetensors (the one with \
+the best validation), history.csv, history.json, curves.svg, curves.png, panel.png (validation images with \
+their truth and the best epoch's word), run.json (how it was trained), evaluation.json (what the best \
+epoch's predictions are worth, by class and by image), report.html (all of it, in one page; its plots in \
+plots/, its images in examples/), events.jsonl (what happened when, for `atrous watch`), and of a \
+classifier thresholds.json (over which probability a class is predicted).
+
+Ctrl-C saves and stops; --resume goes on from there, to the same bits.
+
 Examples:
   atrous train classify --data voc --out result
   atrous train classify --data voc --out result --resume
-  atrous train classify --data voc --out result --model mobilenetv2 --weights no_top.h5
-  atrous train segment --data VOCdevkit --out masks --weights mobilenet_v1.h5
-
-The data is a folder in the competition's layout (train/train_set.csv) or in VOCdevkit's.
-It leaves in the output folder: checkpoint.safetensors (the last epoch), best.safetensors
-(the one with the best validation), history.csv, history.json, curves.svg, curves.png,
-panel.png (validation pictures with their truth and the best epoch's word), run.json (how it was
-trained), evaluation.json (what the best epoch's predictions are worth, by class and by picture),
-report.html (all of it, in one page; its plots in plots/, its pictures in examples/), events.jsonl (what
-happened when, for `atrous watch`), and of a classifier thresholds.json (over which probability a class is
-predicted).
-Ctrl-C saves and stops; --resume goes on from there, to the same bits.")]
+  atrous train classify --data voc --out tuned --model mobilenetv2 \\
+      --weights no_top.h5 --unfreeze 0:0,5:30
+  atrous train segment --data VOCdevkit --out masks \\
+      --weights mobilenet_v1.h5
+  atrous watch result                  # from another terminal")]
 pub struct Command {
-    /// Folder with the pictures
-    #[arg(long, value_name = "DIR")]
+    /// Folder with the images
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     data: PathBuf,
     /// Folder for what training leaves
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     out: PathBuf,
     /// Go on with the run in the output folder
     #[arg(long)]
     resume: bool,
+    /// Begin anew in a folder that is not empty, in place of a run there
+    #[arg(long, conflicts_with = "resume")]
+    force: bool,
     #[command(flatten)]
     training: Configured,
     #[command(flatten)]
@@ -66,9 +75,9 @@ pub struct Command {
 impl Command {
     pub fn run(self, segments: bool) -> Result<()> {
         self.live.log.apply();
-        let (out, resume, options) = (self.out, self.resume, self.training.read()?);
+        let (out, resume, force, options) = (self.out, self.resume, self.force, self.training.read()?);
         let data = open(&self.data, segments)?;
-        Job { data, folder: self.data, out, resume, options, segments, live: self.live }.run()
+        Job { data, folder: self.data, out, resume, force, options, segments, live: self.live }.run()
     }
 }
 
@@ -85,6 +94,8 @@ pub struct Job {
     pub folder: PathBuf,
     pub out: PathBuf,
     pub resume: bool,
+    /// In place of what is in the output folder.
+    pub force: bool,
     pub options: TrainOptions,
     /// Pixels, not pictures, are labelled.
     pub segments: bool,
@@ -109,7 +120,8 @@ pub fn refuse_to_overwrite(out: &Path, resume: bool) -> Result<()> {
     match (path.exists(), resume) {
         (true, true) => Ok(()),
         (true, false) => {
-            let message = "there is a run already; go on with --resume, or choose another --out";
+            let message = "there is a run already; go on with --resume, begin anew in its place with \
+                           --force, or choose another --out";
             Err(Error::file(path, message))
         }
         (false, _) if best.is_file() => {
@@ -141,9 +153,32 @@ fn arithmetic() -> String {
     }
 }
 
+/// Removes what an earlier run left that a new one would be taken together with.
+fn remove_run(out: &Path) -> Result<()> {
+    let left = ["history.csv", "history.json", "run.json", "evaluation.json", "thresholds.json", EVENTS];
+    let left = left.map(|name| out.join(name)).into_iter().chain([checkpoint_path(out), best_path(out)]);
+    for file in left.filter(|file| file.is_file()) {
+        std::fs::remove_file(&file).map_err(|error| Error::file(&file, explain(&error)))?;
+    }
+    Ok(())
+}
+
 impl Job {
+    /// An error where the output folder has something that nobody said a word about.
+    fn refuse(&self) -> Result<()> {
+        if self.force {
+            return Ok(());
+        }
+        refuse_to_overwrite(&self.out, self.resume)?;
+        match self.resume {
+            true => Ok(()),
+            false => refuse_full(&self.out, "write into it with --force, or choose another --out"),
+        }
+    }
+
     /// Everything that can be refused is refused, before this job or one before it has worked for nothing.
     pub fn check(&self) -> Result<()> {
+        self.refuse()?;
         let path = checkpoint_path(&self.out);
         match self.resume && path.exists() {
             true => self.resumed(&path).map(drop),
@@ -155,6 +190,7 @@ impl Job {
     pub fn run(mut self) -> Result<()> {
         let began = Instant::now();
         let _lock = lock(&self.out)?;
+        self.refuse()?;
         let path = checkpoint_path(&self.out);
         let workers = self.options.workers.unwrap_or(2);
         if !(1..=256).contains(&workers) {
@@ -291,6 +327,9 @@ impl Job {
         words.iter().for_each(|line| println!("{line}"));
         self.data.dataset = dataset;
         std::fs::create_dir_all(&self.out).map_err(|error| Error::file(&self.out, explain(&error)))?;
+        if self.force {
+            remove_run(&self.out)?;
+        }
         // Before any work: a folder that cannot be written shows now, not after an epoch.
         train::save(path, &trainer)?;
         Ok(trainer)
@@ -298,7 +337,6 @@ impl Job {
 
     /// A run as the options have it, before its first step.
     fn begun(&self) -> Result<Begun> {
-        refuse_to_overwrite(&self.out, self.resume)?;
         let mut words = Vec::new();
         if self.resume {
             words.push(format!("{} has no run to go on with: a new one begins", self.out.display()));

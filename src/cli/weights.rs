@@ -1,5 +1,6 @@
 //! `atrous weights inspect`, `atrous weights convert`
 
+use super::values::{among, networks};
 use atrous::error::printable;
 use atrous::files::explain;
 use atrous::models::{self, Head, Spec};
@@ -7,7 +8,7 @@ use atrous::nn::Model;
 use atrous::weights::{self, Entry, Report, WeightFile};
 use atrous::{Error, Result, Tensor};
 use clap::builder::RangedU64ValueParser;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueHint};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -20,47 +21,50 @@ pub enum Weights {
 }
 
 #[derive(Args)]
-#[command(after_help = "\
+#[command(after_long_help = "\
 Examples:
   atrous weights inspect mobilenet_1_0_224_tf_no_top.h5
   atrous weights inspect mobilenet_v2.safetensors --model mobilenetv2
   atrous weights inspect mobilenet_1_0_224_tf.h5 --model mobilenet --head imagenet")]
 pub struct Inspect {
-    /// .h5, .keras, .safetensors or .npz
+    /// A .h5, .keras, .safetensors or .npz file
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     file: PathBuf,
-    /// Compare with this network instead of showing the tensors
-    #[arg(long, value_name = "NAME")]
+    /// Compare with this network [default: the tensors are shown]
+    #[arg(long, value_name = "NETWORK", value_parser = networks())]
     model: Option<String>,
     #[command(flatten)]
     network: Network,
 }
 
 #[derive(Args)]
-#[command(after_help = "\
-Example:
-  atrous weights convert vgg16-397923af.safetensors --model vgg16 --out vgg16.safetensors
+#[command(after_long_help = "\
+The new file has Keras' names and order of axes, and says where the weights are from: a network with \
+weights of torchvision or timm has their padding and their batch norm's epsilon.
 
-The new file has Keras' names and order of axes, and says where the weights are from: a network
-with weights of torchvision or timm has their padding and their batch norm's epsilon.")]
+Example:
+  atrous weights convert vgg16-397923af.safetensors --model vgg16 \\
+      --out vgg16.safetensors")]
 pub struct Convert {
-    /// .h5, .keras, .safetensors or .npz
+    /// A .h5, .keras, .safetensors or .npz file
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     file: PathBuf,
     /// The network the weights are for
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NETWORK", value_parser = networks())]
     model: String,
     #[command(flatten)]
     network: Network,
-    /// The file to write
-    #[arg(long, value_name = "FILE")]
+    /// The file to write: NAME.safetensors
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     out: PathBuf,
 }
 
 #[derive(Args)]
 struct Network {
-    /// What stands on the base: notebook, pooled, imagenet or none [default: none, if there is a base]
-    #[arg(long, value_name = "NAME")]
+    /// What stands on the base [default: none, if there is a base]
+    #[arg(long, value_name = "HEAD", value_parser = among::<Head>(&Head::NAMES))]
     head: Option<Head>,
-    /// [default: 1000 with --head imagenet; else VOC's 20, with the background 21 for deeplabv3plus]
+    /// Classes [default: 1000 with --head imagenet; else VOC's 20, and the background for deeplabv3plus]
     #[arg(long, value_name = "N", value_parser = classes())]
     classes: Option<usize>,
 }

@@ -1,14 +1,19 @@
-//! Everything that is wrong with a folder in either layout, found in one pass.
+//! Everything that is wrong with a folder of images, found in one pass.
 
 mod contents;
 #[cfg(feature = "pictures")]
 mod devkit;
+#[cfg(feature = "pictures")]
+mod own;
 
 use crate::backend::cpu::threads;
 use crate::data::voc_npy::{self, Row, Split, Table};
 use crate::data::{Classes, Image, Labels, Mask, id, is_there, read_file};
 #[cfg(feature = "pictures")]
-use crate::data::{source::Source, voc_devkit};
+use crate::data::{
+    source::{Layout, Source},
+    voc_devkit,
+};
 use crate::error::{Error, Result, printable};
 use contents::Contents;
 use std::collections::HashSet;
@@ -112,6 +117,11 @@ pub fn check(root: impl AsRef<Path>) -> Result<Report> {
         // A folder in both layouts is in none.
         report.problems.extend(Source::open(root).err());
         devkit::check(&below, &mut report);
+        return Ok(report);
+    }
+    #[cfg(feature = "pictures")]
+    if let Ok(Source { layout: Layout::Own(layout), .. }) = Source::open(root) {
+        own::check(root, layout, &mut report);
         return Ok(report);
     }
     let mut contents = Contents::default();

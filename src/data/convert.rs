@@ -66,6 +66,7 @@ pub fn convert(
         let masks = match layout {
             Layout::VocNpy => to_npy(&partial.path, split, dataset, &count)?,
             Layout::VocDevkit => to_devkit(&partial.path, split, dataset, &count)?,
+            Layout::Own(_) => return Err(only_vocs(to)),
         };
         done.masks += masks;
         match split {
@@ -75,6 +76,10 @@ pub fn convert(
     }
     partial.become_whole()?;
     Ok(done)
+}
+
+fn only_vocs(to: &Path) -> Error {
+    Error::file(to, "folders are converted to the competition's layout or to VOCdevkit's")
 }
 
 /// An image's name in VOCdevkit.
@@ -113,7 +118,7 @@ fn fits_devkit(to: &Path, split: Split, dataset: &dyn Dataset) -> Result<()> {
 fn reserve(root: &Path, layout: Layout, split: Split, dataset: &dyn Dataset) -> Result<()> {
     let files = |id: &str| match layout {
         Layout::VocNpy => [split.image(root, id), split.mask(root, id)],
-        Layout::VocDevkit => {
+        _ => {
             let id = devkit_id(split, id);
             [voc_devkit::image_path(root, &id), voc_devkit::mask_path(root, &id)]
         }

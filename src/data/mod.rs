@@ -21,6 +21,8 @@ pub mod id;
 pub mod image;
 #[cfg(feature = "pictures")]
 pub mod image_files;
+#[cfg(feature = "pictures")]
+pub mod image_set;
 pub mod in_memory;
 pub mod loader;
 #[cfg(feature = "checkpoint")]

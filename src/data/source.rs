@@ -1,5 +1,6 @@
-//! A folder of images, in whichever of the two layouts it is.
+//! A folder of images, in whichever layout it is.
 
+use crate::data::image_set::{self, Part};
 use crate::data::voc_devkit::{self, Task, VocDevkit};
 use crate::data::voc_npy::{Split, VocNpy};
 use crate::data::{Classes, Dataset, Image, Labels, Mask};
@@ -15,12 +16,14 @@ pub enum Layout {
     VocNpy,
     /// PASCAL VOC's own ([`voc_devkit`]).
     VocDevkit,
+    /// Image files with classes of one's own ([`image_set`](crate::data::image_set)).
+    Own(image_set::Layout),
 }
 
 /// A folder whose layout is known; nothing else in it has been looked at.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// Which of the two it is.
+    /// Which it is.
     pub layout: Layout,
     /// The folder that the layout begins in, which may be below the one that was named.
     pub root: PathBuf,
@@ -42,8 +45,8 @@ pub struct Training {
 }
 
 impl Source {
-    /// Recognizes the layout by the names in the folder. An error where they are those of neither
-    /// layout, or of both.
+    /// Recognizes the layout by the names in the folder. An error where they are those of none, or of both of
+    /// VOC's.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         if !folder.is_dir() {
@@ -54,27 +57,38 @@ impl Source {
             let images = split.image(folder, "");
             split.csv(folder).is_file() || images.parent().is_some_and(Path::is_dir)
         });
+        let own = |layout| Ok(Source { layout, root: folder.to_owned() });
         match (npy, voc_devkit::locate(folder)) {
-            (true, None) => Ok(Source { layout: Layout::VocNpy, root: folder.to_owned() }),
+            (true, None) => own(Layout::VocNpy),
             (false, Some(root)) => Ok(Source { layout: Layout::VocDevkit, root }),
-            (npy, _) => Err(Error::file(
+            (true, Some(_)) => Err(Error::file(
                 folder,
-                format!(
-                    "expected train/train_set.csv and train/img (the competition's layout), or \
-                     JPEGImages and ImageSets (VOCdevkit, or one folder with them below it), got {}",
-                    if npy { "both" } else { "neither" }
-                ),
+                "expected one layout, got train/train_set.csv and train/img (the competition's) and JPEGImages \
+                 and ImageSets (VOCdevkit)",
             )),
+            (false, None) => match image_set::Layout::of(folder) {
+                Some(layout) => own(Layout::Own(layout)),
+                None => Err(Error::file(folder, UNKNOWN)),
+            },
         }
     }
 
     /// The training set, followed by the validation set where the folder has one of its own; an
-    /// error where an image is in both.
+    /// error where an image is in both, or there is nothing to train on.
     pub fn training(&self, task: Task) -> Result<Training> {
         let whole = |dataset: Arc<dyn Dataset>| {
             let train = (0..dataset.len()).collect();
             Training { dataset, train, val: None }
         };
+        if let Layout::Own(layout) = self.layout {
+            let part = |part| layout.open(&self.root, part);
+            let none = || Error::file(&self.root, "expected pictures to train on, got none");
+            let train: Arc<dyn Dataset> = Arc::new(part(Part::Train)?.ok_or_else(none)?);
+            return match part(Part::Val)? {
+                None => Ok(whole(train)),
+                Some(val) => followed(train, Arc::new(val)),
+            };
+        }
         if self.layout == Layout::VocNpy {
             return Ok(whole(Arc::new(VocNpy::open(&self.root, Split::Train)?)));
         }
@@ -90,22 +104,19 @@ impl Source {
         if let Some(shared) = val.shared_with(&train).next() {
             return Err(shared);
         }
-        let first = train.len();
-        let dataset: Arc<dyn Dataset> = Arc::new(Joined::new(vec![Arc::new(train), Arc::new(val)])?);
-        let rest = (first..dataset.len()).collect();
-        Ok(Training { dataset, train: (0..first).collect(), val: Some(rest) })
+        followed(Arc::new(train), Arc::new(val))
     }
 
     /// Every image that lists for training or validation name, those for segmentation first, and
     /// every one that lists for testing name, if there are such.
     pub fn everything(&self) -> Result<(Shared, Option<Shared>)> {
         let tasks: &[Task] = match self.layout {
-            Layout::VocNpy => &[Task::Main],
             Layout::VocDevkit => &[Task::Segmentation, Task::Main],
+            _ => &[Task::Main],
         };
         let trains = |task: &Task| {
             let lists = ["train", "trainval"].iter().any(|set| task.has(&self.root, set));
-            self.layout == Layout::VocNpy || lists
+            self.layout != Layout::VocDevkit || lists
         };
         let mut training = Vec::new();
         for &task in tasks.iter().filter(|task| trains(task)) {
@@ -129,6 +140,10 @@ impl Source {
         Ok(match self.layout {
             Layout::VocNpy => Arc::new(VocNpy::open(&self.root, Split::Test)?),
             Layout::VocDevkit => Arc::new(VocDevkit::open(&self.root, task, "test")?),
+            Layout::Own(layout) => {
+                let none = || Error::file(&self.root, "expected pictures to predict (`test`), got none");
+                Arc::new(layout.open(&self.root, Part::Test)?.ok_or_else(none)?)
+            }
         })
     }
 
@@ -137,6 +152,7 @@ impl Source {
         match self.layout {
             Layout::VocNpy => Split::Test.csv(&self.root).is_file(),
             Layout::VocDevkit => task.has(&self.root, "test"),
+            Layout::Own(layout) => layout.has_test(&self.root),
         }
     }
 
@@ -145,6 +161,22 @@ impl Source {
         let masks = ["train", "trainval"].iter().any(|set| Task::Segmentation.has(&self.root, set));
         if masks { Task::Segmentation } else { Task::Main }
     }
+}
+
+const UNKNOWN: &str = "expected a folder in one of these layouts, got none of them:\n\
+  train/CLASS/*.jpg               a folder a class (also without train/)\n\
+  train.csv or labels.csv         a table of labels beside pictures\n\
+  images/* and masks/*.png        pictures and masks of the same names, classes.txt\n\
+  annotations/instances_*.json    COCO\n\
+  JPEGImages and ImageSets        VOCdevkit\n\
+  train/train_set.csv, train/img  the competition's .npy files";
+
+/// Samples for training followed by those for validation.
+fn followed(train: Shared, val: Shared) -> Result<Training> {
+    let first = train.len();
+    let dataset: Shared = Arc::new(Joined::new(vec![train, val])?);
+    let rest = (first..dataset.len()).collect();
+    Ok(Training { dataset, train: (0..first).collect(), val: Some(rest) })
 }
 
 /// Samples of several data sets under one numbering.

@@ -14,7 +14,7 @@
 
 use crate::data::table::Records;
 use crate::data::{CLASSES, Classes, Dataset, Image, Labels, Mask, id, mask_if_there, npy, read_file};
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result, did_you_mean, printable};
 use crate::files::{explain, write_atomically};
 use std::collections::HashMap;
 use std::fs::File;
@@ -241,8 +241,9 @@ fn columns(names: &[&str]) -> Result<(usize, Classes, Vec<usize>), Vec<(String, 
         }
     }
     for name in others().filter(|name| !classes.contains(name)) {
-        let message = "expected `Id` and the 20 classes, got this column too";
-        problems.push((name.to_owned(), message.to_owned()));
+        let close = did_you_mean(name, std::iter::once("Id").chain(classes.iter().copied()));
+        let message = format!("expected `Id` and the 20 classes, got this column too{close}");
+        problems.push((name.to_owned(), message));
     }
     if !problems.is_empty() {
         return Err(problems);

@@ -101,10 +101,7 @@ impl Spec {
             "resnet50v2" => resnet50_v2(size, classes, head),
             "mobilenet" => mobilenet(size, classes, head),
             "mobilenetv2" => mobilenet_v2(size, classes, head),
-            name => Err(Error::argument(
-                "model",
-                format!("`{name}` is unknown; there is `{}`", NAMES.join("`, `")),
-            )),
+            name => Err(Error::unknown("model", name, &NAMES)),
         }
     }
 

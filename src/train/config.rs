@@ -26,7 +26,7 @@ pub enum MonitorMetric {
     /// The validation loss.
     #[default]
     Loss,
-    /// Mean IoU, or mean average precision.
+    /// Mean IoU, or mean average precision; accuracy where an image is of one class.
     Score,
 }
 
@@ -197,12 +197,12 @@ impl TrainConfig {
                 format!("expected {named}, as many as are named, got {}", self.network.classes);
             return wrong("classes", message);
         }
-        if !(1..=1 << 24).contains(&self.epochs) || !(1..=1 << 16).contains(&self.batch_size) {
-            let message = format!(
-                "expected 1 to 16777216 epochs and batches of 1 to 65536, got {} and {}",
-                self.epochs, self.batch_size
-            );
-            return wrong("plan", message);
+        for (what, value, high) in
+            [("epochs", self.epochs, 1 << 24), ("batch_size", self.batch_size, 1 << 16)]
+        {
+            if !(1..=high).contains(&value) {
+                return wrong(what, format!("expected 1 to {high}, got {value}"));
+            }
         }
         for (what, value, high) in [
             ("learning_rate", self.learning_rate, f32::MAX),
@@ -239,8 +239,7 @@ impl TrainConfig {
             return wrong("loss", format!("{message}, got `{}`", self.loss));
         }
         if !OptimizerKind::NAMES.contains(&self.optimizer.as_str()) {
-            let known = OptimizerKind::NAMES.join("`, `");
-            return wrong("optimizer", format!("`{}` is none of `{known}`", self.optimizer));
+            return Err(Error::unknown("optimizer", &self.optimizer, &OptimizerKind::NAMES));
         }
         if !(0.0..1.0).contains(&self.momentum) {
             return wrong("momentum", format!("expected 0 ≤ momentum < 1, got {}", self.momentum));

@@ -38,6 +38,15 @@ pub struct TrainState {
     pub samples: usize,
 }
 
+/// What tells how good an epoch is: of a segmentation mean IoU, of exclusive classes accuracy, of others mean
+/// average precision.
+fn score(epoch: &Epoch, exclusive: bool) -> Option<f64> {
+    match exclusive {
+        true => epoch.val_accuracy,
+        false => epoch.val_miou.or(epoch.val_map),
+    }
+}
+
 /// What to try where training diverged.
 pub(super) const ADVICE: &str =
     "a smaller learning rate may help (--learning-rate), or --clip-norm 1, or --warmup 1";
@@ -350,7 +359,7 @@ impl Trainer {
                 record.epoch,
                 match self.config.monitor {
                     MonitorMetric::Loss => value,
-                    MonitorMetric::Score => -record.val_miou.or(record.val_map).unwrap_or(-value),
+                    MonitorMetric::Score => -score(&record, self.config.exclusive).unwrap_or(-value),
                 },
                 self.config.patience,
                 self.config.plateau,

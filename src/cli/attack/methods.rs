@@ -17,13 +17,21 @@ use std::time::Instant;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Method {
+    /// One step along the gradient's signs
     Fgsm,
+    /// Projected gradient descent, in small steps
     Pgd,
+    /// The same for masks: pixels that are wrong already count less and less
     Segpgd,
+    /// Steps along a momentum of gradients
     Mim,
+    /// The nearest point beyond the decision boundary, as of a linear network
     Deepfool,
+    /// Squares at random; it asks the network, and needs no gradient
     Square,
+    /// One perturbation for all images
     Universal,
+    /// A network that perturbs, trained first
     Generator,
 }
 

@@ -8,13 +8,15 @@ mod panel;
 mod subjects;
 mod transfer;
 
+use super::folder::refuse_full;
 use super::live::LogOptions;
 use super::progress::interruptible;
+use super::values::{among, names};
 use atrous::attack::{EpsBall, Norm};
 use atrous::data::Classes;
 use atrous::files::explain;
 use atrous::{Error, Result};
-use clap::{Args, FromArgMatches, ValueEnum};
+use clap::{Args, FromArgMatches, ValueEnum, ValueHint};
 use experiment::Experiment;
 use methods::Method;
 use std::ffi::OsStr;
@@ -22,110 +24,133 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 #[derive(Args)]
-#[command(after_help = "\
+#[command(after_long_help = "\
+It perturbs images by no more than ε, so that the network errs: a classifier says none of the true labels \
+any more (or says --target), each pixel of a mask is wrong (or those of --from become --target). \
+Perturbations are made at the network's size, on values from 0 to 1; 8/255 means eight of the 255 steps of \
+an image file. Each ε is attacked on its own: its figures are the same alone and among others; `so far` is \
+the best of it and of the smaller ones beside it.
+
+It leaves in the output folder: perturbed/ (the images, rounded to bytes, as a test set that `atrous \
+predict --data` reads), attack.csv (one row an image), summary.json, panel.png, report.html (all of it, in \
+one page); with several ε curves.png and curves.svg. Ctrl-C keeps what is done.
+
 Examples:
   atrous attack --data voc --checkpoint result
-  atrous attack --data voc --checkpoint result --method fgsm,pgd,mim,square --curve
+  atrous attack --data voc --checkpoint result --curve \\
+      --method fgsm,pgd,mim,square
   atrous attack --data voc --checkpoint result --target cat --epsilon 4/255
-  atrous attack --data voc --checkpoint result --task segment --from person --target background
+  atrous attack --data voc --checkpoint result --task segment \\
+      --from person --target background
   atrous attack --data voc --checkpoint a --transfer b --transfer c
   atrous attack --data voc --checkpoint result --defences
-  atrous attack --data voc --checkpoint result --preset notebook
-
-It perturbs pictures by no more than ε, so that the network errs: a classifier says none of the true
-labels any more (or says --target), each pixel of a mask is wrong (or those of --from become
---target). Perturbations are made at the network's size, on values from 0 to 1; 8/255 means eight of
-the 255 steps of a picture file. Each ε is attacked on its own: its figures are the same alone and
-among others; `so far` is the best of it and of the smaller ones beside it. It leaves in the output \
-folder: perturbed/ (the pictures, rounded to
-bytes, as a test set that `atrous predict --data` reads), attack.csv (one row a picture),
-summary.json, panel.png, report.html (all of it, in one page); with several ε curves.png and curves.svg. \
-Ctrl-C keeps what is done.")]
+  atrous attack --data voc --checkpoint result --preset notebook")]
 pub struct Attack {
-    /// Folder with the pictures that the network was trained on
-    #[arg(long, value_name = "DIR")]
+    /// Folder with the images that the network was trained on
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     data: PathBuf,
-    /// The victim: a checkpoint, or a folder that `train` or `run` left (of which the best is taken)
-    #[arg(long, value_name = "PATH")]
+    /// The victim: a checkpoint, or a folder that `train` or `run` left
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     checkpoint: PathBuf,
     /// Which network of the folder [default: the classifier, if there is one]
     #[arg(long, value_enum, value_name = "TASK")]
     task: Option<Task>,
-    /// One or several, with commas: fgsm, pgd, mim, deepfool, square (asks, and needs no gradient),
-    /// universal (one perturbation for all pictures), generator (a network that perturbs); for masks
-    /// fgsm, pgd, segpgd, mim, universal, generator [default: pgd; segpgd for masks]
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    /// Folder for the results
+    #[arg(long, value_name = "DIR", default_value = "out/attack", value_hint = ValueHint::DirPath)]
+    out: PathBuf,
+    /// Write into a folder that is not empty, over files that are there
+    #[arg(long)]
+    force: bool,
+    /// How to attack; several with commas [default: pgd; segpgd for masks]
+    ///
+    /// For masks there are fgsm, pgd, segpgd, mim, universal and generator.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = ATTACK)]
     method: Vec<Method>,
-    /// How much a value may change (linf), or the root of all squared changes (l2), of pictures from 0 to 1.
-    /// Several with commas make a curve, from the smallest on [default: 8/255; 2 for l2]
-    #[arg(long, value_name = "E", value_delimiter = ',', allow_hyphen_values = true)]
+    /// How far a perturbation goes; several with commas [default: 8/255; 2 for l2]
+    ///
+    /// How much a value may change (linf), or the root of all squared changes (l2), of images from 0 to 1.
+    /// Several make a curve, from the smallest on.
+    #[arg(long, value_name = "E", value_delimiter = ',', allow_hyphen_values = true, help_heading = ATTACK)]
     epsilon: Vec<Epsilon>,
-    /// A curve over eight ε up to twice the usual one, 0 before them
-    #[arg(long, conflicts_with = "epsilon")]
+    /// A curve over eight ε up to twice the usual one, and 0 before them
+    #[arg(long, conflicts_with = "epsilon", help_heading = ATTACK)]
     curve: bool,
-    /// linf or l2
-    #[arg(long, value_name = "NORM", default_value = "linf")]
+    /// What ε measures: the largest change, or their length
+    #[arg(long, value_name = "NORM", default_value = "linf", help_heading = ATTACK)]
+    #[arg(value_parser = among::<Norm>(&Norm::NAMES))]
     norm: Norm,
     /// Steps of pgd, segpgd and mim
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = 20, help_heading = ATTACK)]
     steps: usize,
     /// Length of a step [default: 2.5 ε / steps; ε / steps for mim]
-    #[arg(long, value_name = "E")]
+    #[arg(long, value_name = "E", help_heading = ATTACK)]
     step: Option<Epsilon>,
-    /// Random starts of pgd, after the one from FGSM's picture
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    /// Random starts of pgd, after the one from FGSM's image
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = ATTACK)]
     restarts: usize,
-    /// Times that square asks the network about a picture
-    #[arg(long, value_name = "N", default_value_t = 300)]
+    /// Times that square asks the network about an image
+    #[arg(long, value_name = "N", default_value_t = 300, help_heading = ATTACK)]
     queries: usize,
-    /// A generator that was trained before; else one is trained at 8/255, and left in the output folder.
-    /// At another ε its perturbation is made larger or smaller
-    #[arg(long, value_name = "FILE")]
+    /// A generator that was trained before [default: one is trained at 8/255]
+    ///
+    /// The one that is trained is left in the output folder. At another ε its perturbation is made larger or
+    /// smaller.
+    #[arg(long, value_name = "FILE", help_heading = ATTACK, value_hint = ValueHint::FilePath)]
     generator: Option<PathBuf>,
     /// Steps of the generator's training
-    #[arg(long, value_name = "N", default_value_t = GENERATOR_STEPS)]
+    #[arg(long, value_name = "N", default_value_t = GENERATOR_STEPS, help_heading = ATTACK)]
     generator_steps: usize,
-    /// The class that the network is to see: one of VOC's, or background for masks
-    #[arg(long, value_name = "CLASS")]
-    target: Option<String>,
-    /// Masks: the class whose pixels are to become --target
-    #[arg(long, value_name = "CLASS", requires = "target")]
-    from: Option<String>,
-    /// How many pictures; 0 for all
-    #[arg(long, value_name = "N", default_value_t = 200)]
-    images: usize,
-    /// Which pictures
-    #[arg(long, value_enum, value_name = "SPLIT", default_value = "validation")]
-    split: Split,
-    /// What counts as right: the true labels (or masks), or what the network says of the picture as it is
-    #[arg(long, value_enum, value_name = "WHICH", default_value = "true")]
-    labels: Truth,
-    /// Another network that is shown the pictures that the first method perturbs by the largest ε; any
-    /// number of times
-    #[arg(long, value_name = "PATH")]
-    transfer: Vec<PathBuf>,
-    /// Measure defences of a classifier against pgd at the largest ε: bit depth, median, PCA,
-    /// adversarial training, distillation, detectors. Trains three networks
-    #[arg(long)]
-    defences: bool,
-    /// Epochs of adversarial training
-    #[arg(long, value_name = "N", default_value_t = 6, requires = "defences")]
-    defence_epochs: usize,
-    /// notebook: FGSM with its four ε, 0, .11, .17 and .28 on a scale from -1 to 1
-    #[arg(long, value_name = "NAME")]
+    /// Set method and ε as the notebook did [default: nothing is set]
+    ///
+    /// FGSM with its four ε, 0, .11, .17 and .28 on a scale from -1 to 1.
+    #[arg(long, value_name = "NAME", help_heading = ATTACK, value_parser = names(&["notebook"]))]
     preset: Option<String>,
-    /// Pictures at once
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    /// The class that the network is to see [default: any but the true ones]
+    ///
+    /// One of VOC's, or background for masks.
+    #[arg(long, value_name = "CLASS", help_heading = GOAL)]
+    target: Option<String>,
+    /// Masks: the class whose pixels are to become --target [default: all]
+    #[arg(long, value_name = "CLASS", requires = "target", help_heading = GOAL)]
+    from: Option<String>,
+    /// What counts as right: the truth, or what the network says unattacked
+    #[arg(long, value_enum, value_name = "WHICH", default_value = "true", help_heading = GOAL)]
+    labels: Truth,
+    /// Which images
+    #[arg(long, value_enum, value_name = "SPLIT", default_value = "validation", help_heading = IMAGES)]
+    split: Split,
+    /// How many images; 0 for all
+    #[arg(long, value_name = "N", default_value_t = 200, help_heading = IMAGES)]
+    images: usize,
+    /// Images at once
+    #[arg(long, value_name = "N", default_value_t = 16, help_heading = IMAGES)]
     batch_size: usize,
     /// The same seed gives the same perturbations
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = IMAGES)]
     seed: u64,
-    /// Folder for the results
-    #[arg(long, value_name = "DIR", default_value = "out/attack")]
-    out: PathBuf,
+    /// Show perturbed images to this network, too; any number of times [default: none]
+    ///
+    /// They are those that the first method makes at the largest ε.
+    #[arg(long, value_name = "PATH", help_heading = MORE, value_hint = ValueHint::AnyPath)]
+    transfer: Vec<PathBuf>,
+    /// Measure defences of a classifier; trains three networks
+    ///
+    /// Bit depth, median, PCA, adversarial training, distillation and detectors, against pgd at the largest
+    /// ε.
+    #[arg(long, help_heading = MORE)]
+    defences: bool,
+    /// Epochs of adversarial training
+    #[arg(long, value_name = "N", default_value_t = 6, requires = "defences", help_heading = MORE)]
+    defence_epochs: usize,
     #[command(flatten)]
     log: LogOptions,
 }
+
+/// Sections of the help.
+const ATTACK: &str = "Attack";
+const GOAL: &str = "Goal";
+const IMAGES: &str = "Images";
+const MORE: &str = "Transfer and defences";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Task {
@@ -204,7 +229,7 @@ pub fn of_run(data: &Path, out: &Path, tasks: &[&str], images: usize) -> Result<
         let matches = command.try_get_matches_from(given);
         let attack = matches.and_then(|matches| Attack::from_arg_matches(&matches));
         let attack = attack.map_err(|error| Error::argument("attack", error))?;
-        match (Attack { images, out: out.join("attack").join(name), ..attack }.run()) {
+        match (Attack { images, out: out.join("attack").join(name), force: true, ..attack }.run()) {
             // Validation pictures that show nothing: the run is done all the same.
             Err(Error::Argument { what: "--labels" | "--split", message }) => {
                 println!("{name}: no attack: {message}");
@@ -218,22 +243,14 @@ pub fn of_run(data: &Path, out: &Path, tasks: &[&str], images: usize) -> Result<
 impl Attack {
     pub fn run(mut self) -> Result<()> {
         self.log.apply();
-        match self.preset.as_deref() {
-            None => {}
-            Some("notebook") => {
-                if !self.method.is_empty() || !self.epsilon.is_empty() || self.curve {
-                    let message = "notebook sets method and epsilon itself";
-                    return Err(Error::argument("--preset", message));
-                }
-                self.method = vec![Method::Fgsm];
-                self.epsilon = NOTEBOOK.map(Epsilon).to_vec();
+        // (There is one.)
+        if self.preset.is_some() {
+            if !self.method.is_empty() || !self.epsilon.is_empty() || self.curve {
+                let message = "notebook sets method and epsilon itself";
+                return Err(Error::argument("--preset", message));
             }
-            Some(other) => {
-                return Err(Error::argument(
-                    "--preset",
-                    format!("`{other}` is unknown; there is `notebook`"),
-                ));
-            }
+            self.method = vec![Method::Fgsm];
+            self.epsilon = NOTEBOOK.map(Epsilon).to_vec();
         }
         for (flag, asked) in [
             ("--steps", self.steps),
@@ -248,6 +265,10 @@ impl Attack {
         }
         if self.batch_size == 0 {
             return Err(Error::argument("--batch-size", "expected at least 1, got 0"));
+        }
+        if !self.force {
+            let instead = "write into it with --force, or choose another --out";
+            refuse_full(&self.out, instead)?;
         }
         let usual = if self.norm == Norm::Linf { USUAL } else { 2.0 };
         let mut epsilons: Vec<f32> = match (self.curve, &self.epsilon[..]) {

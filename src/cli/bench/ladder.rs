@@ -1,16 +1,17 @@
 //! `atrous bench OPERATOR --ladder`
 
-use super::{Bench, header, says};
+use super::{Bench, says};
 use atrous::bench::Machine;
 use atrous::ladder::{self, Rung, Work};
 use atrous::{Device, Error, Result};
+use serde_json::json;
 
 impl Bench {
     pub fn ladder(&self, device: Device) -> Result<()> {
         let rungs = ladder::rungs(&self.what, device)?;
         // A GPU's limits are not measured: its table ends before them.
         let (works, machine) = match device {
-            Device::Cpu => (ladder::real(&self.what, device)?, Some(header())),
+            Device::Cpu => (ladder::real(&self.what, device)?, Some(self.header())),
             Device::Emulated => {
                 println!("`emulated` runs kernels on the CPU: its times say nothing about a GPU,");
                 println!("and the shapes are small ones.");
@@ -19,7 +20,7 @@ impl Bench {
             Device::Cuda(_) => (ladder::real(&self.what, device)?, None),
         };
         for work in works {
-            self.climb(&work, &rungs, device, machine.as_ref())?;
+            self.climb(&work, &rungs, device, machine)?;
         }
         Ok(())
     }
@@ -59,12 +60,27 @@ impl Bench {
                 seconds * 1e3,
                 first / seconds,
             );
-            if let Some(machine) = machine {
-                let percent = |rate: f64, limit: f64| 100.0 * rate / limit;
-                let of_fma = percent(gflops, machine.fma_gflops);
-                print!("{of_fma:>9.1}{:>9.1}", percent(gbps, machine.triad_gbps));
+            let percent = |rate: f64, limit: f64| 100.0 * rate / limit;
+            let of_fma = machine.map(|machine| percent(gflops, machine.fma_gflops));
+            let of_triad = machine.map(|machine| percent(gbps, machine.triad_gbps));
+            if let (Some(fma), Some(triad)) = (of_fma, of_triad) {
+                print!("{fma:>9.1}{triad:>9.1}");
             }
             println!();
+            let line = json!({
+                "op": work.operator,
+                "work": work.name,
+                "rung": number,
+                "name": name,
+                "precision": precision,
+                "ms": seconds * 1e3,
+                "gflops": gflops,
+                "gbps": gbps,
+                "times_faster": first / seconds,
+                "percent_fma": of_fma,
+                "percent_triad": of_triad,
+            });
+            line.as_object().map_or(Ok(()), |line| self.keep(line))?;
         }
         Ok(())
     }

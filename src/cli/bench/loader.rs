@@ -1,6 +1,6 @@
 //! `atrous bench loader`
 
-use super::{Bench, header, says};
+use super::{Bench, says};
 use atrous::bench::loader::{Images, feeds, name};
 use atrous::data::source::Layout;
 use atrous::{Device, Error, Result};
@@ -15,7 +15,7 @@ impl Bench {
                 format!("expected 1 to 65536 pictures and 1 to 256 workers, got {count} and {workers}");
             return Err(Error::argument("bench", message));
         }
-        header();
+        self.header();
         says(&format!("making {count} pictures …"));
         let images = Images::make(&std::env::temp_dir(), count)?;
         says("");

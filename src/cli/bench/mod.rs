@@ -5,99 +5,146 @@ mod ladder;
 mod loader;
 mod shape;
 
+use super::output::{self, Quiet};
+use super::progress::line;
+use super::version::VERSION;
 use atrous::bench::{Cpu, Machine, NETS, Net, Peers, ops};
 use atrous::context::fast_math;
+use atrous::error::did_you_mean;
 use atrous::{Device, Error, Result};
-use clap::Args;
+use clap::{Args, ValueHint};
 use serde_json::{Map, Value, json};
 use shape::ShapeOptions;
-use std::io::{IsTerminal, Write};
+use std::cell::{OnceCell, RefCell};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 #[derive(Args)]
-#[command(after_help = "\
-Examples:
-  atrous bench ops                              every operator at the sizes networks have
-  atrous bench ops conv2d/3x3                   those whose name has this in it
-  atrous bench ops conv2d --shape 16x56x56x64 --filters 128 --dilation 2   one on a shape of your own
-  atrous bench nets --save here.jsonl           an inference batch and a training step of each network
-  atrous bench nets deeplabv3plus --threads 1
-  atrous bench nets --against peers.jsonl       beside what benches/peers measured on this machine, \
-just before
-  atrous bench accuracy --against torch.jsonl   errors against f64, beside benches/peers/torch_accuracy.py's
-  atrous bench loader                           pictures a second, read and augmented, beside what \
-training takes
-  atrous bench loader deeplab --need 2000       beside a number of your own
-  atrous bench conv2d --ladder                  one operator's kernels on the CPU, from the naive one on
-  atrous bench conv2d --ladder --device cuda    the same of the GPU's
-  ATROUS_CUDA_PROFILE=1 atrous bench nets alexnet --device cuda   what each kernel takes (of any command)
+#[command(after_long_help = "\
+Times are medians, in `ops` beside their first and third quartiles; percentages are of a loop of \
+multiply-adds and of a stream triad, measured in the same run. Machines are noisy: compare within one run. \
+A network runs in a process of its own, so that its memory's peak is its own.
 
-Times are medians, in `ops` beside their first and third quartiles; percentages are of a loop of multiply-adds
-and of a stream triad, measured in the same run.
-Machines are noisy: compare within one run. A network runs in a process of its own, so that its \
-memory's peak is its own.
-`accuracy` is the rms error of f32 results and gradients relative to the rms of an f64 reference, which runs \
-beside them (a
-minute); inputs come of a formula that peers compute too, and pictures are fewer and smaller than in `ops`.
-A rung of the ladder is one of the numbered kernels of src/ladder/cpu, or of kernels/ladder for GPUs; \
-each file's header
-says what it adds over the one before, and what would bind it. On the CPU the naive rungs run on one thread, \
-the others on
-all; --threads 1 shows what is left without them.")]
+`accuracy` is the rms error of f32 results and gradients relative to the rms of an f64 reference, which \
+runs beside them (a minute); inputs come of a formula that peers compute too, and images are fewer and \
+smaller than in `ops`. `loader` is images a second, read and augmented, beside what training takes.
+
+A rung of the ladder is one of the numbered kernels of src/ladder/cpu, or of kernels/ladder for GPUs; each \
+file's header says what it adds over the one before, and what would bind it. On the CPU the naive rungs \
+run on one thread, the others on all; --threads 1 shows what is left without them.
+
+ATROUS_CUDA_PROFILE=1 in the environment tells what each kernel takes on a GPU, of any command. The keys \
+of --json are in docs/schemas/bench.json.
+
+Examples:
+  atrous bench ops                    every operator, at the sizes of networks
+  atrous bench ops conv2d/3x3         those whose name has this in it
+  atrous bench ops conv2d --shape 16x56x56x64 --filters 128 --dilation 2
+  atrous bench nets --save here.jsonl            inference and training
+  atrous bench nets deeplabv3plus --threads 1
+  atrous bench nets --against peers.jsonl        beside what benches/peers found
+  atrous bench accuracy --against torch.jsonl
+  atrous bench loader deeplab --need 2000        beside a rate of one's own
+  atrous bench conv2d --ladder        one operator's kernels, from the naive on
+  atrous bench conv2d --ladder --device cuda")]
 pub struct Bench {
-    /// `ops`, `nets`, `accuracy`, `loader`, or with --ladder an operator: conv2d, depthwise_conv2d,
-    /// gemm; batch_norm, reduce on GPUs
+    /// ops, nets, accuracy, loader, or with --ladder an operator
+    ///
+    /// Operators with rungs are conv2d, depthwise_conv2d and gemm; on GPUs batch_norm and reduce, too.
     #[arg(value_name = "WHAT")]
     what: String,
     /// Only operators whose name has one of these in it, or only these networks
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// Time the kernels on the way from the naive one to the one that runs
-    #[arg(long)]
-    ladder: bool,
-    /// Runs a rung, of which the median counts; fewer on the CPU where they would take more than two seconds
-    #[arg(long, default_value_t = 15, value_name = "N", requires = "ladder")]
-    times: usize,
-    /// Time the naive references too (seconds an operator)
+    /// Print JSON: the machine, and an object for each result
+    #[arg(long, conflicts_with = "against")]
+    json: bool,
+    #[command(flatten)]
+    quiet: Quiet,
+    /// Add the results to a file, a line of JSON each [default: not saved]
+    #[arg(long, value_name = "FILE", conflicts_with = "ladder", value_hint = ValueHint::FilePath)]
+    save: Option<PathBuf>,
+    /// Compare with lines of JSON: of benches/peers or --save [default: nothing]
+    ///
+    /// Shows how many times longer the same work took there, or how many times larger the errors are here, in
+    /// the best configuration there.
+    #[arg(long, value_name = "FILE", conflicts_with = "ladder", value_hint = ValueHint::FilePath)]
+    against: Option<PathBuf>,
+    /// ops: time the naive references, too (seconds an operator)
     #[arg(long, conflicts_with = "ladder")]
     reference: bool,
-    /// Add the results to a file, a line of JSON each
-    #[arg(long, value_name = "FILE", conflicts_with = "ladder")]
-    save: Option<PathBuf>,
-    /// Show how many times longer the same work took there, or how many times larger the errors are here, in
-    /// the best configuration there: lines of JSON, of benches/peers or of --save
-    #[arg(long, value_name = "FILE", conflicts_with = "ladder")]
-    against: Option<PathBuf>,
-    /// Pictures a batch, instead of the network's own (nets)
-    #[arg(long, value_name = "N", conflicts_with = "ladder")]
+    /// nets: images a batch [default: the network's own]
+    #[arg(long, value_name = "N", conflicts_with = "ladder", help_heading = NETWORKS)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     batch: Option<u16>,
-    /// Side of the pictures, instead of the network's own (nets)
-    #[arg(long, value_name = "PIXELS", conflicts_with = "ladder")]
+    /// nets: side of the images [default: the network's own]
+    #[arg(long, value_name = "PIXELS", conflicts_with = "ladder", help_heading = NETWORKS)]
     #[arg(value_parser = clap::value_parser!(u16).range(32..))]
     size: Option<u16>,
-    /// Pictures a second to put the loader beside, instead of a training step's
-    #[arg(long, value_name = "N", conflicts_with = "ladder")]
+    /// loader: images a second to compare with [default: a training step's]
+    #[arg(long, value_name = "N", conflicts_with = "ladder", help_heading = NETWORKS)]
     need: Option<f64>,
-    /// Threads of the loader
-    #[arg(long, value_name = "N", default_value_t = 2, conflicts_with = "ladder")]
+    /// loader: its threads
+    #[arg(long, value_name = "N", default_value_t = 2, conflicts_with = "ladder", help_heading = NETWORKS)]
     workers: usize,
-    /// Pictures that the loader makes up, in a folder of its own among the system's temporary ones
+    /// loader: images that it makes up, in a temporary folder
     #[arg(long = "pictures", value_name = "N", default_value_t = 64, conflicts_with = "ladder")]
+    #[arg(help_heading = NETWORKS)]
     images: usize,
     #[command(flatten)]
     shape: ShapeOptions,
-    /// Print JSON instead of the table: the machine, and a line for each result (ops, nets)
-    #[arg(long, conflicts_with_all = ["ladder", "against"])]
-    json: bool,
+    /// Time the kernels on the way from the naive one to the one that runs
+    #[arg(long, help_heading = LADDER)]
+    ladder: bool,
+    /// Runs of a rung, of which the median counts
+    ///
+    /// They are fewer on the CPU where they would take more than two seconds.
+    #[arg(long, default_value_t = 15, value_name = "N", requires = "ladder", help_heading = LADDER)]
+    times: usize,
     /// The line of JSON instead of the table: one network, in this process
     #[arg(long, hide = true)]
     line: bool,
+    /// What is printed at the end where JSON is wanted.
+    #[arg(skip)]
+    results: RefCell<Vec<Value>>,
+    /// Its limits, once they were measured.
+    #[arg(skip)]
+    machine: OnceCell<Machine>,
 }
+
+/// Sections of the help.
+const NETWORKS: &str = "Networks and the loader";
+const LADDER: &str = "Kernels of an operator";
 
 impl Bench {
     pub fn run(self, device: Device) -> Result<()> {
+        if self.quiet.quiet {
+            output::without_progress();
+        }
+        if self.json {
+            output::for_json();
+            // Tables are left out.
+            output::quiet();
+        }
+        self.measure(device)?;
+        match self.json {
+            true => output::json(&self.document()),
+            false => Ok(()),
+        }
+    }
+
+    /// As docs/schemas/bench.json has it.
+    fn document(&self) -> Value {
+        json!({
+            "version": VERSION,
+            "benchmark": if self.ladder { "ladder" } else { &self.what },
+            "machine": self.machine.get().map(described),
+            "results": *self.results.borrow(),
+        })
+    }
+
+    fn measure(&self, device: Device) -> Result<()> {
         if self.ladder {
             return self.ladder(device);
         }
@@ -109,8 +156,9 @@ impl Bench {
             "accuracy" => self.accuracy(device, peers.as_ref()),
             "loader" => self.loader(device),
             other => {
+                let meant = did_you_mean(other, ["ops", "nets", "accuracy", "loader"]);
                 let message = format!(
-                    "`{other}` is none of `ops`, `nets`, `accuracy`, `loader`; one operator's \
+                    "`{other}` is none of `ops`, `nets`, `accuracy`, `loader`{meant}; one operator's \
                      kernels: --ladder"
                 );
                 Err(Error::argument("bench", message))
@@ -126,8 +174,6 @@ impl Bench {
         match self.what.as_str() {
             "ops" => Ok(()),
             _ if self.shape.is_given() => refused("--shape", "bench ops OPERATOR"),
-            "nets" => Ok(()),
-            _ if self.json => refused("--json", "bench ops` or `bench nets"),
             _ => Ok(()),
         }
     }
@@ -149,15 +195,15 @@ impl Bench {
             Device::Cpu => [("percent_fma", "% FMA"), ("percent_triad", "% triad")],
             _ => [("gflops", "GFLOP/s"), ("gbps", "GB/s")],
         };
-        let mut table = Table::new(44, &columns, &rates, peers, self.json);
+        let mut table = Table::new(44, &columns, &rates, peers);
         table.head();
         for op in all {
             says(&format!("timing {} …", op.name()));
-            let line = op.measure(&machine, device, self.reference)?;
+            let line = op.measure(machine, device, self.reference)?;
             self.keep(&line)?;
             table.row(&op.name(), line);
         }
-        table.end(&machine);
+        table.end();
         Ok(())
     }
 
@@ -172,14 +218,14 @@ impl Bench {
             println!("{}", Value::Object(net.measure(&Machine::measure(), device)?));
             return Ok(());
         }
-        let machine = self.header();
+        self.header();
         let columns = [("infer_ms", "infer ms"), ("train_ms", "train ms"), ("infer1_ms", "of 1 ms")];
         let memory = [
             ("train_percent_fma", "% FMA"),
             ("pool_peak_mib", "pool MiB"),
             ("train_rss_mib", "RSS MiB"),
         ];
-        let mut table = Table::new(20, &columns, &memory, peers, self.json);
+        let mut table = Table::new(20, &columns, &memory, peers);
         table.head();
         for net in nets {
             says(&format!("timing {} …", net.name));
@@ -187,13 +233,19 @@ impl Bench {
             self.keep(&line)?;
             table.row(net.name, line);
         }
-        table.end(&machine);
+        table.end();
         Ok(())
     }
 
-    /// The machine's limits, told unless JSON has them.
-    fn header(&self) -> Machine {
-        if self.json { Machine::measure() } else { header() }
+    /// The machine's limits, which are told, too.
+    fn header(&self) -> &Machine {
+        self.machine.get_or_init(|| {
+            let machine = Machine::measure();
+            let Machine { isa, threads, fma_gflops, triad_gbps } = machine;
+            println!("{isa:?}, {threads} threads on {}", Cpu::now());
+            println!("limits: multiply-adds {fma_gflops:.0} GFLOP/s, triad {triad_gbps:.1} GB/s");
+            machine
+        })
     }
 
     /// Those whose name has one of the given parts in it; `what` they are, where none has.
@@ -208,12 +260,16 @@ impl Bench {
         Ok(found)
     }
 
+    /// Takes a result, for JSON and for --save.
     fn keep(&self, line: &Map<String, Value>) -> Result<()> {
-        let Some(path) = &self.save else { return Ok(()) };
         let mut line = line.clone();
         if fast_math() {
             line.insert("fast_math".into(), true.into());
         }
+        if self.json {
+            self.results.borrow_mut().push(Value::Object(line.clone()));
+        }
+        let Some(path) = &self.save else { return Ok(()) };
         let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
         file.and_then(|mut file| writeln!(file, "{}", Value::Object(line)))
             .map_err(|error| Error::file(path, error))
@@ -222,17 +278,9 @@ impl Bench {
 
 /// What is being done, on standard error where people see it, until something else is said in its place.
 fn says(what: &str) {
-    if std::io::stderr().is_terminal() {
-        eprint!("\r\x1b[K{what}");
+    if output::shows_progress() {
+        eprint!("\r\x1b[K{}", line::cut(what, line::width()));
     }
-}
-
-fn header() -> Machine {
-    let machine = Machine::measure();
-    let Machine { isa, threads, fma_gflops, triad_gbps } = machine;
-    println!("{isa:?}, {threads} threads on {}", Cpu::now());
-    println!("limits: multiply-adds {fma_gflops:.0} GFLOP/s, triad {triad_gbps:.1} GB/s");
-    machine
 }
 
 /// The same command for one network, with the same global options.
@@ -240,7 +288,7 @@ fn in_a_process_of_its_own(net: Net) -> Result<Map<String, Value>> {
     let failed = |message: String| Error::argument("bench", format!("{}: {message}", net.name));
     let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
     let mut command = Command::new(program);
-    command.args(["bench", "nets", net.name, "--line"]).args(crate::cli::global_arguments());
+    command.args(["bench", "nets", net.name, "--line"]).args(crate::cli::compute::arguments());
     command.args(["--batch", &net.batch.to_string(), "--size", &net.size.to_string()]);
     let output = command.stderr(Stdio::inherit()).output().map_err(|error| failed(error.to_string()))?;
     if !output.status.success() {
@@ -249,7 +297,7 @@ fn in_a_process_of_its_own(net: Net) -> Result<Map<String, Value>> {
     serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))
 }
 
-/// Rows as they come, with ratios to the peers' times and their geometric mean; or JSON at the end.
+/// Rows as they come, with ratios to the peers' times and their geometric mean.
 struct Table<'a> {
     width: usize,
     /// (key, title)
@@ -257,8 +305,6 @@ struct Table<'a> {
     /// The first two columns are times, which peers have too.
     peers: Option<&'a Peers>,
     logarithms: [Vec<f64>; 2],
-    /// The lines so far, where they are all that is wanted.
-    json: Option<Vec<Value>>,
 }
 
 impl<'a> Table<'a> {
@@ -267,16 +313,11 @@ impl<'a> Table<'a> {
         columns: &[(&'static str, &'static str)],
         more: &[(&'static str, &'static str)],
         peers: Option<&'a Peers>,
-        json: bool,
     ) -> Self {
-        let (columns, json) = ([columns, more].concat(), json.then(Vec::new));
-        Table { width, columns, peers, logarithms: Default::default(), json }
+        Table { width, columns: [columns, more].concat(), peers, logarithms: Default::default() }
     }
 
     fn head(&self) {
-        if self.json.is_some() {
-            return;
-        }
         print!("{:<1$}", "", self.width);
         self.columns.iter().for_each(|(key, title)| print!("{title:>0$}", width_of(key)));
         if self.peers.is_some() {
@@ -287,10 +328,6 @@ impl<'a> Table<'a> {
 
     fn row(&mut self, name: &str, line: Map<String, Value>) {
         says("");
-        if let Some(lines) = &mut self.json {
-            lines.push(Value::Object(line));
-            return;
-        }
         print!("{name:<0$}", self.width);
         for (key, _) in &self.columns {
             print!("{:>1$}", cell(key, line.get(*key)), width_of(key));
@@ -309,10 +346,7 @@ impl<'a> Table<'a> {
         println!();
     }
 
-    fn end(&self, machine: &Machine) {
-        if let Some(lines) = &self.json {
-            println!("{:#}", json!({"machine": described(machine), "results": lines}));
-        }
+    fn end(&self) {
         if self.peers.is_some() {
             let blank = self.width + self.columns.iter().map(|(key, _)| width_of(key)).sum::<usize>();
             print!("{:<blank$}", "geometric mean");

@@ -7,26 +7,34 @@ use clap::{Args, ValueEnum};
 /// What one operator is timed on.
 #[derive(Args)]
 pub struct ShapeOptions {
-    /// Time one operator on an input of this shape instead: conv2d, depthwise_conv2d, dense, max_pool2d,
-    /// average_pool2d, batch_norm, relu, add, softmax
-    #[arg(long, value_name = "NxHxWxC", conflicts_with_all = ["ladder", "against"])]
+    /// Time one operator on an input of this shape [default: shapes of networks]
+    ///
+    /// For conv2d, depthwise_conv2d, dense, max_pool2d, average_pool2d, batch_norm, relu, add and softmax.
+    #[arg(long, help_heading = HEADING, value_name = "NxHxWxC", conflicts_with_all = ["ladder", "against"])]
     shape: Option<String>,
     /// Filters of a convolution, units of a dense layer [default: as many as channels]
-    #[arg(long, value_name = "N", requires = "shape", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, help_heading = HEADING, value_name = "N", requires = "shape")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     filters: Option<u32>,
     /// Side of a kernel or a pool's window [default: 3; of a pool 2]
-    #[arg(long, value_name = "CELLS", requires = "shape", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, help_heading = HEADING, value_name = "CELLS", requires = "shape")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     kernel: Option<u32>,
     /// Cells from window to window [default: 1; of a pool the window's side]
-    #[arg(long, value_name = "CELLS", requires = "shape", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, help_heading = HEADING, value_name = "CELLS", requires = "shape")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     stride: Option<u32>,
     /// Cells from tap to tap of a convolution's kernel [default: 1]
-    #[arg(long, value_name = "CELLS", requires = "shape", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, help_heading = HEADING, value_name = "CELLS", requires = "shape")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     dilation: Option<u32>,
     /// Windows at the edge: with zeros around the image, or none [default: same]
-    #[arg(long, value_name = "RULE", requires = "shape")]
+    #[arg(long, help_heading = HEADING, value_name = "RULE", requires = "shape")]
     padding: Option<Padding>,
 }
+
+/// The section of the help.
+const HEADING: &str = "An operator on a shape of one's own";
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Padding {

@@ -157,7 +157,9 @@ fn with_test(data: &Path, folder: Arc<dyn Dataset>) -> Result<Arc<dyn Dataset>> 
     Ok(match (source.has_test(task), source.layout) {
         (false, _) => folder,
         // The competition's test pictures have files, and Ids, of their own; VOC's lists share both.
-        (true, Layout::VocNpy) => Arc::new(Joined::new(vec![folder, source.test(task)?])?),
+        (true, Layout::VocNpy | Layout::Own(_)) => {
+            Arc::new(Joined::new(vec![folder, source.test(task)?])?)
+        }
         (true, Layout::VocDevkit) => Arc::new(Joined::each_once(vec![folder, source.test(task)?])?),
     })
 }

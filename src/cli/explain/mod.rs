@@ -3,10 +3,12 @@
 mod table;
 
 use super::device;
+use super::folder::refuse_files;
 use super::network::{Network, NetworkOptions};
 use atrous::data::Image;
 use atrous::data::image::fit;
 use atrous::data::image_files::read_image;
+use atrous::error::did_you_mean;
 use atrous::explain::page::{Analyses, Explanation, likeliest};
 use atrous::explain::pixel::Pixel;
 use atrous::explain::{Target, Trace};
@@ -14,44 +16,55 @@ use atrous::files::{check_writable, explain, write_atomically};
 use atrous::nn::{Id, Model, Purpose};
 use atrous::profile::{PassProfile, profile};
 use atrous::{Error, Result, Tensor};
-use clap::Args;
+use clap::{Args, ValueHint};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 #[derive(Args)]
-#[command(after_help = "\
-Examples:
-  atrous explain cat.jpg --model mobilenet --weights mobilenet.h5 --class-names imagenet.txt
-  atrous explain cat.jpg --checkpoint result/classify --class dog --out why
-  atrous explain cat.jpg --model alexnet --pixel conv2d_1:17:4:6
+#[command(after_long_help = "\
+It writes explain.html: the graph, feature maps, and each number's computation, forward and backward. The \
+page is one file and fetches nothing.
 
-It writes explain.html: the graph, feature maps, and each number's computation, forward and backward. The page
-is one file and fetches nothing.")]
+Examples:
+  atrous explain cat.jpg --model mobilenet --weights mobilenet.h5 \\
+      --class-names imagenet.txt
+  atrous explain cat.jpg --checkpoint result/classify --class dog --out why
+  atrous explain cat.jpg --model alexnet --pixel conv2d_1:17:4:6")]
 pub struct Explain {
     /// A JPEG, PNG or WebP file
-    #[arg(value_name = "IMAGE")]
+    #[arg(value_name = "IMAGE", value_hint = ValueHint::FilePath)]
     image: PathBuf,
     #[command(flatten)]
     network: NetworkOptions,
-    /// The class that is explained, by name or number [default: the likeliest; of a network that labels
-    /// pixels, the one that most are given, background aside]
+    /// The class that is explained, by name or number [default: the likeliest]
+    ///
+    /// Of a network that labels pixels the likeliest is the one that most are given, background aside.
     #[arg(long, value_name = "CLASS")]
     class: Option<String>,
-    /// Open the page with this channel, and make an image that it answers to (gradient ascent)
+    /// Open the page with this channel, and an image it answers to [default: the first]
+    ///
+    /// The image is made by gradient ascent. `atrous summary` lists the layers; channels count from 0.
     #[arg(long, value_name = "LAYER:CHANNEL")]
     channel: Option<String>,
-    /// Print how a number was computed, and where its gradient came from
+    /// Print how a number was computed, and where its gradient came from [default: none]
+    ///
+    /// Channels, rows and columns count from 0.
     #[arg(long, value_name = "LAYER:CHANNEL:Y:X")]
     pixel: Option<String>,
-    /// Leave out what takes more passes than one: attributions, receptive fields, branches, the attack
+    /// Leave out what takes more passes than one
+    ///
+    /// These are attributions, receptive fields, branches and the attack.
     #[arg(long)]
     quick: bool,
-    /// Measure the times of each step of the plan in training, too: ten seconds more
+    /// Measure the times of each step, too: ten seconds more
     #[arg(long)]
     profile: bool,
     /// Folder for explain.html
-    #[arg(long, value_name = "DIR", default_value = "explain")]
+    #[arg(long, value_name = "DIR", default_value = "explain", value_hint = ValueHint::DirPath)]
     out: PathBuf,
+    /// Overwrite a page that is there already
+    #[arg(long)]
+    force: bool,
 }
 
 impl Explain {
@@ -64,6 +77,9 @@ impl Explain {
         let pixel = self.pixel.as_deref().map(|text| pixel(&network.model, text)).transpose()?;
         let class = self.class.as_deref().map(|text| network.class(text)).transpose()?;
         let page = self.out.join("explain.html");
+        if !self.force {
+            refuse_files([&page])?;
+        }
         std::fs::create_dir_all(&self.out).map_err(|error| Error::file(&self.out, explain(&error)))?;
         check_writable(&page)?;
 
@@ -196,14 +212,15 @@ fn place<const N: usize>(
     }
 }
 
-/// The layers whose names are most like the one that there is not.
+/// With the layers whose names are most like the one that there is not.
 fn unknown_layer(model: &Model, name: &str) -> String {
     let shared = |other: &str| name.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
     let mut names: Vec<&str> = model.graph.nodes().iter().map(|node| node.name.as_str()).collect();
     names.sort_by_key(|other| std::cmp::Reverse(shared(other)));
     format!(
-        "expected a layer of `{}` (`atrous summary` lists them; `{}`, …), got `{name}`",
+        "expected a layer of `{}` (`atrous summary` lists them; `{}`, …), got `{name}`{}",
         model.graph.name,
-        names[..names.len().min(3)].join("`, `")
+        names[..names.len().min(3)].join("`, `"),
+        did_you_mean(name, names.iter().copied()),
     )
 }

@@ -45,15 +45,7 @@ impl Job<'_> {
             println!("note: {} files that are no images are passed over", inputs.passed_over);
         }
         let bar = bar(inputs.images.len(), "predicting");
-        let mut work = Work {
-            job: self,
-            classes,
-            outputs,
-            printer,
-            bar,
-            failed: Vec::new(),
-            done: 0,
-        };
+        let mut work = Work { job: self, classes, outputs, printer, bar, failed: Vec::new(), done: 0 };
         inputs.failures.drain(..).for_each(|error| work.fail(error));
         interruptible(|| work.all(&inputs.images))?;
         work.finish(inputs.images.len())

@@ -3,7 +3,8 @@
 use super::inputs::Input;
 use super::rows::{COLUMNS, Row, Written};
 use super::stems::stems;
-use super::{PANEL, refuse_files, write_panel};
+use super::{PANEL, write_panel};
+use crate::cli::folder::refuse_files;
 use atrous::data::image_files::{write_mask_png, write_rgba_png};
 use atrous::data::{BACKGROUND, Classes, Image, Mask};
 use atrous::files::{check_writable, explain};

@@ -1,6 +1,7 @@
 //! What is said of an image: a line for people, JSON, CSV.
 
 use crate::cli::output;
+use crate::cli::version::VERSION;
 use atrous::data::{Classes, Mask};
 use atrous::error::printable;
 use atrous::predict::Prediction;
@@ -188,8 +189,7 @@ impl Printer {
             }
             Format::Json => {
                 let mut out: Box<dyn Write> = Box::new(output::for_rows());
-                let version = env!("CARGO_PKG_VERSION");
-                printed(write!(out, "{{\"version\": \"{version}\", \"images\": ["))?;
+                printed(write!(out, "{{\"version\": \"{VERSION}\", \"images\": ["))?;
                 Printer::Json { out, rows: 0 }
             }
             Format::Csv => {
@@ -204,7 +204,7 @@ impl Printer {
     pub fn row(&mut self, row: &Row) -> Result<()> {
         printed(match self {
             Printer::Text { name_width } => {
-                println!("{}", row.line(*name_width));
+                result!("{}", row.line(*name_width));
                 Ok(())
             }
             Printer::Json { out, rows } => {

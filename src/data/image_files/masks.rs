@@ -44,6 +44,19 @@ pub fn decode_mask_png(bytes: &[u8]) -> Result<Mask, String> {
     Mask::new(height, width, classes).map_err(|error| error.to_string())
 }
 
+/// The numbers of a PNG's pixels, upright: a palette's, or levels of 8-bit grey. Colours mean nothing, so that masks
+/// of any classes can be read; RGB and other depths of grey are refused.
+pub fn decode_numbered_png(bytes: &[u8]) -> Result<Mask, String> {
+    let png = png::read(bytes, |color, bits| match (color, bits) {
+        (ColorType::Indexed, _) | (ColorType::Grayscale, 8) => Ok(()),
+        (kind, bits) => Err(format!(
+            "expected a mask of palette numbers or of 8-bit grey, got {kind:?} of {bits} bits a channel"
+        )),
+    })?;
+    let ([height, width], classes) = png.orientation.apply([png.height, png.width], 1, png.samples);
+    Mask::new(height, width, classes).map_err(|error| error.to_string())
+}
+
 const EXPECTED: &str = "expected a mask of palette numbers (or 8-bit grey ones), 0 background, 1 to 20 \
                         classes, 255 void, or one in VOC's colours";
 

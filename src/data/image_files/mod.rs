@@ -25,7 +25,7 @@ mod palette;
 mod png;
 mod webp;
 
-pub use masks::decode_mask_png;
+pub use masks::{decode_mask_png, decode_numbered_png};
 pub use palette::voc_palette;
 pub use png::{encode_mask_png, encode_png, encode_rgba_png};
 

@@ -26,6 +26,7 @@ impl Evaluation {
         let scores = &predictions.probabilities[..];
         let mut evaluation = Evaluation {
             task: "classify".into(),
+            exclusive: predictions.exclusive,
             images: indices.len(),
             classes: classes(names, &labels, &said, &truth, predictions)?,
             confusion: co_occurrence(&labels, &said, names.len()),
@@ -51,14 +52,17 @@ impl Evaluation {
             self.classes.iter().filter(|class| class.support > 0).filter_map(of).collect()
         };
         let exact = self.samples.iter().filter(|s| s.truth == s.predicted).count();
-        [
-            ("mean average precision", mean(of_classes(|class| class.average_precision))),
-            ("Dice, mean over images", mean(self.samples.iter().map(|sample| sample.score).collect())),
-            ("F1, mean over classes", mean(of_classes(ClassScores::f1))),
-            ("all labels right", exact as f64 / self.samples.len().max(1) as f64),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into()
+        let right = exact as f64 / self.samples.len().max(1) as f64;
+        let precision = ("mean average precision", mean(of_classes(|class| class.average_precision)));
+        let f1 = ("F1, mean over classes", mean(of_classes(ClassScores::f1)));
+        let dice = || mean(self.samples.iter().map(|sample| sample.score).collect());
+        let scores = match self.exclusive {
+            true => vec![("accuracy", right), f1, precision],
+            false => {
+                vec![precision, ("Dice, mean over images", dice()), f1, ("all labels right", right)]
+            }
+        };
+        scores.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 }
 

@@ -20,6 +20,9 @@ pub const EVALUATION: &str = "evaluation.json";
 pub struct Evaluation {
     /// `classify` or `segment`.
     pub task: String,
+    /// Every image is of one class, and one is predicted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exclusive: bool,
     /// The network's name.
     pub network: String,
     /// Where its parameters are from.

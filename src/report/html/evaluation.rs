@@ -292,6 +292,9 @@ fn confusion(e: &Evaluation) -> Plot {
 fn confusion_caption(e: &Evaluation) -> String {
     match e.segments() {
         true => "Of all pixels of the row's class, the percent that were taken for the column's.".into(),
+        false if e.exclusive => {
+            "Of all images of the row's class, the percent that were taken for the column's.".into()
+        }
         false => {
             "Of all images with the row's class, the percent in which the column's class was predicted. \
                   An image may have several classes: what stands beside the diagonal may be right."
