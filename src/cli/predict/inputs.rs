@@ -1,5 +1,6 @@
 //! Which images a command line means: files, folders, lists, patterns, standard input.
 
+use crate::cli::output;
 use atrous::data::Image;
 use atrous::data::image_files::{decode_image, is_image, read_image};
 use atrous::files::explain;
@@ -67,14 +68,17 @@ impl Inputs {
         // (As if it had been looked into.)
         inputs.folders.extend(except.and_then(|folder| fs::canonicalize(folder).ok()));
         arguments.iter().for_each(|argument| inputs.argument(argument));
-        match (inputs.images.is_empty(), inputs.failures.is_empty()) {
-            (true, false) => Err(inputs.failures.swap_remove(0)),
-            (true, true) => {
-                let message = "expected images (JPEG, PNG or WebP), got none";
-                Err(Error::file(&arguments[0], message))
-            }
-            _ => Ok(inputs),
+        if !inputs.images.is_empty() {
+            return Ok(inputs);
         }
+        let mut failures = inputs.failures.into_iter();
+        let Some(first) = failures.next() else {
+            let besides = if except.is_some() { ", besides those in the folder of --out" } else { "" };
+            let message = format!("expected images (JPEG, PNG or WebP){besides}, got none");
+            return Err(Error::file(&arguments[0], message));
+        };
+        failures.for_each(|error| output::tell(&error));
+        Err(first)
     }
 
     fn argument(&mut self, argument: &Path) {
