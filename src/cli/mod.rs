@@ -20,6 +20,7 @@ mod folder;
 mod help;
 mod live;
 mod man;
+mod network;
 mod options;
 mod predict;
 mod profile;

@@ -1,7 +1,14 @@
 //! `atrous predict`
 
+mod images;
+mod inputs;
+mod outputs;
+mod rows;
+mod stems;
+
 use super::folder::refuse_files;
 use super::live::LogOptions;
+use super::network::NamedOptions;
 use super::progress::bar;
 use super::version::VERSION;
 use super::{device, output};
@@ -13,20 +20,32 @@ use atrous::predict::submission;
 use atrous::predict::{MaskOptions, Networks, Prediction, Predictions, THRESHOLD};
 use atrous::report::{self, PanelRow};
 use atrous::{Error, Result};
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum, ValueHint};
+use images::Job;
+use rows::Format;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[derive(Args)]
 #[command(after_long_help = "\
-Beside the submission it writes probabilities.csv (one row an image, one column a class) and panel.png \
-(the first images with what was predicted). Files that are there already are not overwritten unless \
---force says so. With `--out -` the submission alone goes to standard output, and messages to standard \
-error. Without a classifier an image's labels are those of its mask; without a network for masks their \
-rows are empty. The keys of --json are in docs/schemas/predict.json.
+A line an image tells its classes with their probabilities, and of masks the share of pixels. With --out a \
+folder gets predictions.csv, panel.png, and of each image NAME_mask.png (VOC's palette), NAME_overlay.png \
+and NAME_cutout.png (what is not background; the rest is transparent). What cannot be read is told and left \
+out. The keys of --json are in docs/schemas/predict_images.json.
+
+With --data a submission is written instead, and beside it probabilities.csv (one row an image, one column a \
+class) and panel.png (the first images with what was predicted). With `--out -` the submission alone goes to \
+standard output, and messages to standard error. Without a classifier an image's labels are those of its \
+mask; without a network for masks their rows are empty. The keys of --json are in docs/schemas/predict.json.
+
+Files that are there already are not overwritten unless --force says so.
 
 Examples:
+  atrous predict holiday/ cat.jpg --checkpoint result --out predicted
+  atrous predict '*.JPG' --model mobilenet --weights mobilenet.h5 \\
+      --classes imagenet.txt --top 3
   atrous predict --data voc --checkpoint result --out submission.csv
   atrous predict --data voc --checkpoint classify/best.safetensors \\
       --checkpoint segment
@@ -34,26 +53,45 @@ Examples:
       --flip --scales 0.75,1,1.25
   atrous predict --data voc --checkpoint result --json | jq '.images[0]'")]
 pub struct Predict {
-    /// Folder with test/test_set.csv and test/img/, or VOCdevkit's
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    data: PathBuf,
+    /// Images, folders of them, lists (.txt), patterns, or - for standard input
+    ///
+    /// An image is a JPEG, PNG or WebP, by what it holds. A folder is taken with all below it. A list has a path
+    /// a line, and so may standard input, if it is no image.
+    #[arg(value_name = "IMAGE", value_hint = ValueHint::AnyPath)]
+    #[arg(required_unless_present = "data", conflicts_with = "data")]
+    images: Vec<PathBuf>,
+    /// Test images of a data set instead, for a submission [default: none]
+    ///
+    /// A folder with test/test_set.csv and test/img/, or VOCdevkit's.
+    #[arg(long, value_name = "DIR", conflicts_with = "model", value_hint = ValueHint::DirPath)]
+    data: Option<PathBuf>,
     /// A checkpoint, or a folder that `train` or `run` left; twice for two tasks
     ///
     /// Of a folder the best epoch is taken.
-    #[arg(long, value_name = "PATH", required = true, value_hint = ValueHint::AnyPath)]
+    #[arg(long, value_name = "PATH", required_unless_present = "model", value_hint = ValueHint::AnyPath)]
     checkpoint: Vec<PathBuf>,
+    #[command(flatten)]
+    network: NamedOptions,
     /// Which rows to fill [default: all that the checkpoints can]
     #[arg(long, value_enum, value_name = "TASK")]
     task: Option<Task>,
-    /// The file to write; `-` is standard output
-    #[arg(long, value_name = "FILE", default_value = "submission.csv", value_hint = ValueHint::FilePath)]
-    out: PathBuf,
+    /// A folder to write to; with --data a file [default: none; submission.csv]
+    ///
+    /// With --data `-` is standard output.
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    out: Option<PathBuf>,
     /// Overwrite files that are there already
     #[arg(long)]
     force: bool,
+    /// How many of the likeliest classes are told [default: those predicted]
+    #[arg(long, value_name = "N", conflicts_with = "data", value_parser = above_zero())]
+    top: Option<usize>,
     /// Print JSON: what was predicted of each image; anything else on standard error
-    #[arg(long, conflicts_with = "log_format")]
+    #[arg(long, conflicts_with_all = ["csv", "log_format"])]
     json: bool,
+    /// Print a table: a row an image and class; anything else on standard error
+    #[arg(long, conflicts_with_all = ["data", "log_format"])]
+    csv: bool,
     #[command(flatten)]
     how: PredictOptions,
     #[command(flatten)]
@@ -141,33 +179,73 @@ impl PredictOptions {
 impl Predict {
     pub fn run(self) -> Result<()> {
         self.log.apply();
-        if self.json {
-            if self.out == Path::new("-") {
-                let message =
-                    "standard output has the submission; choose another --out, or leave it out";
-                return Err(Error::argument("--json", message));
-            }
+        if self.json && self.data.is_some() && self.out.as_deref() == Some(Path::new("-")) {
+            let message = "standard output has the submission; choose another --out, or leave it out";
+            return Err(Error::argument("--json", message));
+        }
+        if self.json || self.csv {
+            // What is said from now on goes to standard error.
             output::for_json();
         }
         self.how.check()?;
-        let networks = load(&self.checkpoint, self.task)?;
-        let source = Source::open(&self.data)?;
+        let networks = self.networks()?;
+        match &self.data {
+            Some(data) => self.submission(&networks, data),
+            None => {
+                let (how, top, out, force) = (&self.how, self.top, self.out.as_deref(), self.force);
+                Job { networks: &networks, how, top, format: self.format(), out, force }
+                    .run(&self.images)
+            }
+        }
+    }
+
+    fn networks(&self) -> Result<Networks> {
+        let Some(name) = &self.network.model else {
+            if self.network.class_names.is_some() {
+                let message = "a checkpoint has its classes' names; they go with --model";
+                return Err(Error::argument("--class-names", message));
+            }
+            return load(&self.checkpoint, self.task);
+        };
+        let mut networks = Networks::default();
+        networks.add(self.network.trained(name)?.to_device(device())?)?;
+        only(networks, self.task)
+    }
+
+    fn submission(&self, networks: &Networks, data: &Path) -> Result<()> {
+        let source = Source::open(data)?;
         let dataset = source.test(source.natural_task())?;
-        let files = Files::of(&self.out, &networks)?;
+        let out = self.out.as_deref().unwrap_or(Path::new("submission.csv"));
+        let files = Files::of(out, networks)?;
         if !self.force {
             refuse_files(files.all())?;
         }
-        let images = write_submission(&networks, &dataset, &self.how, &self.out)?;
+        let images = write_submission(networks, &dataset, &self.how, out)?;
         match self.json {
             true => output::json(&files.json(images)),
             false => Ok(()),
         }
     }
+
+    fn format(&self) -> Format {
+        match (self.json, self.csv) {
+            (true, _) => Format::Json,
+            (_, true) => Format::Csv,
+            _ => Format::Text,
+        }
+    }
+}
+
+fn above_zero() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
 }
 
 /// The networks of the checkpoints that are wanted for the task.
 pub fn load(paths: &[PathBuf], task: Option<Task>) -> Result<Networks> {
-    let mut networks = Networks::load(paths, device())?;
+    only(Networks::load(paths, device())?, task)
+}
+
+fn only(mut networks: Networks, task: Option<Task>) -> Result<Networks> {
     if let Some(task) = task {
         let missing = |what| Err(Error::argument("--task", format!("no checkpoint {what}")));
         if task.classifies() && networks.classifier.is_none() {

@@ -123,6 +123,11 @@ impl Bar {
         self.tell();
     }
 
+    /// Takes the bar away while something is printed.
+    pub fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.bar.suspend(print)
+    }
+
     pub fn inc(&self, more: u64) {
         self.bar.inc(more);
         self.tell();

@@ -23,6 +23,7 @@ pub mod image;
 pub mod image_files;
 #[cfg(feature = "pictures")]
 pub mod image_set;
+pub mod in_memory;
 pub mod loader;
 #[cfg(feature = "checkpoint")]
 pub mod manifest;

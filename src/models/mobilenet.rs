@@ -1,7 +1,7 @@
 //! MobileNet v1 (Howard et al., 2017): depthwise separable convolutions, a 3×3 depthwise one that
 //! filters each channel and a 1×1 one that mixes them.
 
-use super::{Head, add_head, dense};
+use super::{Head, IMAGENET, add_head, dense};
 use crate::activation::Activation;
 use crate::error::Result;
 use crate::nn::layers::Layer;
@@ -32,18 +32,15 @@ pub fn mobilenet(side: usize, classes: usize, head: Head) -> Result<Graph> {
     let normed = base(&mut g, BLOCKS.len())?;
     let features = g.add_named("conv_pw_13_relu", Layer::Activation(Activation::Relu6), &[normed])?;
     let notebook = [Layer::GlobalAveragePooling2D, dense(classes, Activation::Softmax)];
-    if head != Head::ImageNet || classes != 1000 {
-        add_head(&mut g, features, classes, head, &notebook)?;
-        return Ok(g);
-    }
-    g.end_base();
-    let x = g.add(Layer::GlobalAveragePooling2D, &[features])?;
-    let x = g.add_named("reshape_1", Layer::Reshape([1, 1, 1024]), &[x])?;
-    let x = g.add_named("dropout", Layer::Dropout(0.001), &[x])?;
-    let predictions = Layer::conv2d(classes, 1).with_padding(Padding::Same);
-    let x = g.add_named("conv_preds", predictions, &[x])?;
-    let x = g.add_named("reshape_2", Layer::Flatten, &[x])?;
-    g.add_named("predictions", Layer::Activation(Activation::Softmax), &[x])?;
+    let imagenet = [
+        ("global_average_pooling2d", Layer::GlobalAveragePooling2D),
+        ("reshape_1", Layer::Reshape([1, 1, 1024])),
+        ("dropout", Layer::Dropout(0.001)),
+        ("conv_preds", Layer::conv2d(IMAGENET, 1).with_padding(Padding::Same)),
+        ("reshape_2", Layer::Flatten),
+        ("predictions", Layer::Activation(Activation::Softmax)),
+    ];
+    add_head(&mut g, features, classes, head, &notebook, &imagenet)?;
     Ok(g)
 }
 

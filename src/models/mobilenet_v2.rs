@@ -1,7 +1,7 @@
 //! MobileNetV2 (Sandler et al., 2018): inverted residuals, each widening to six times as many
 //! channels, filtering them depthwise and narrowing again without an activation.
 
-use super::{Head, add_head, dense};
+use super::{Head, add_head, dense, pooled_imagenet};
 use crate::activation::Activation;
 use crate::error::Result;
 use crate::nn::layers::{BatchNormalization, Layer};
@@ -33,12 +33,13 @@ const BLOCKS: [(usize, usize); 16] = [
 ];
 
 /// Images [side, side, 3] in −1..1 → class probabilities. The base has 2,257,984 parameters.
-/// An error for [`Head::ImageNet`].
+/// An error for [`Head::ImageNet`] with other than 1000 classes.
 pub fn mobilenet_v2(side: usize, classes: usize, head: Head) -> Result<Graph> {
     let mut g = Graph::new("mobilenetv2", "input_1", [side, side, 3]);
     let features = base(&mut g)?;
     let notebook = [Layer::GlobalAveragePooling2D, Layer::Flatten, dense(classes, Activation::Softmax)];
-    add_head(&mut g, features, classes, head, &notebook)?;
+    let imagenet = pooled_imagenet("global_average_pooling2d");
+    add_head(&mut g, features, classes, head, &notebook, &imagenet)?;
     Ok(g)
 }
 

@@ -48,7 +48,7 @@ pub enum Head {
     /// Global average pool, dropout .2, one sigmoid a class: labels are not exclusive, and few
     /// images do not carry a head with more parameters than the base.
     Pooled,
-    /// The 1000 exclusive classes of ImageNet, as Keras builds it (MobileNet v1 alone).
+    /// The 1000 exclusive classes of ImageNet, as `keras.applications` builds it for each base.
     ImageNet,
     /// No head: features.
     None,
@@ -164,8 +164,28 @@ fn dense(units: usize, activation: Activation) -> Layer {
     Layer::dense(units).with_activation(activation)
 }
 
-/// Ends the base in `features` and puts the head on it; `notebook` is what the notebook had there.
-fn add_head(g: &mut Graph, features: Id, classes: usize, head: Head, notebook: &[Layer]) -> Result<()> {
+/// The classes of ImageNet's challenge, ILSVRC 2012.
+const IMAGENET: usize = 1000;
+
+/// Layers with the names that Keras gives them.
+type Named = (&'static str, Layer);
+
+/// ImageNet's head on the mean of each feature: a logit a class, and the softmax over them.
+fn pooled_imagenet(pooling: &'static str) -> [Named; 2] {
+    let predictions = dense(IMAGENET, Activation::Softmax);
+    [(pooling, Layer::GlobalAveragePooling2D), ("predictions", predictions)]
+}
+
+/// Ends the base in `features` and puts the head on it; `notebook` is what the notebook had there, `imagenet`
+/// what Keras has.
+fn add_head(
+    g: &mut Graph,
+    features: Id,
+    classes: usize,
+    head: Head,
+    notebook: &[Layer],
+    imagenet: &[Named],
+) -> Result<()> {
     g.end_base();
     let pooled =
         [Layer::GlobalAveragePooling2D, Layer::Dropout(0.2), dense(classes, Activation::Sigmoid)];
@@ -173,7 +193,14 @@ fn add_head(g: &mut Graph, features: Id, classes: usize, head: Head, notebook: &
         Head::None => &[],
         Head::Pooled => &pooled[..],
         Head::Notebook => notebook,
-        Head::ImageNet => return Err(no_head(&g.name, head)),
+        Head::ImageNet if classes != IMAGENET => {
+            let message = format!("`{head}` tells {IMAGENET} classes apart, not {classes}");
+            return Err(Error::argument("head", message));
+        }
+        Head::ImageNet => {
+            let named = |x: Id, (name, layer): &Named| g.add_named(name, *layer, &[x]);
+            return imagenet.iter().try_fold(features, named).map(|_| ());
+        }
     };
     g.chain(features, layers.iter().copied()).map(|_| ())
 }
@@ -199,5 +226,32 @@ mod tests {
             assert!(cost.flops > 1 << 30 && cost.activation_bytes > 1 << 30, "{name}: {cost:?}");
         }
         assert!(attack_generator(LARGEST_SIDE + 1).is_err() && attack_generator(usize::MAX).is_err());
+    }
+
+    /// (The numbers are those of `keras.applications`' table of models.)
+    #[test]
+    fn with_imagenets_heads_networks_have_as_many_parameters_as_those_of_keras() {
+        let keras = [
+            ("vgg16", 138_357_544, "predictions"),
+            ("resnet50v2", 25_613_800, "predictions"),
+            ("mobilenet", 4_253_864, "conv_preds"),
+            ("mobilenetv2", 3_538_984, "predictions"),
+        ];
+        let spec = |name, classes| Spec { head: Head::ImageNet, ..Spec::new(name, 224, classes) };
+        for (name, parameters, last) in keras {
+            let graph = spec(name, 1000).graph().unwrap();
+            let own = |node: &crate::nn::Node| -> usize {
+                node.parameters.iter().map(|p| p.shape.iter().product::<usize>()).sum()
+            };
+            assert_eq!(graph.nodes().iter().map(own).sum::<usize>(), parameters, "{name}");
+            assert_eq!(graph.node(graph.output()).output_shape, [1000]);
+            let above: usize = graph.nodes()[graph.base().len()..].iter().map(own).sum();
+            assert!(graph.find(last).is_some() && above > 1_000_000, "{name}: {above}");
+            let error = spec(name, 20).graph().unwrap_err().to_string();
+            assert!(error.contains("tells 1000 classes apart, not 20"), "{error}");
+        }
+        for name in ["alexnet", "deeplabv3plus"] {
+            assert!(spec(name, 1000).graph().is_err());
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! ResNet50V2 (He et al., "Identity Mappings in Deep Residual Networks", 2016), as Keras has it:
 //! batch norm and ReLU in front of the convolutions, and the stride in the *last* block of a stack.
 
-use super::{Head, add_head, dense};
+use super::{Head, add_head, dense, pooled_imagenet};
 use crate::activation::Activation;
 use crate::error::Result;
 use crate::nn::layers::{BatchNormalization, Layer};
@@ -12,7 +12,8 @@ const BATCH_NORM: Layer =
 const RELU: Layer = Layer::Activation(Activation::Relu);
 
 /// Images [side, side, 3] in −1..1 → class probabilities. The base has 23,564,800 parameters;
-/// with the notebook's head at 224 and 20 classes 75,218,452. An error for [`Head::ImageNet`].
+/// with the notebook's head at 224 and 20 classes 75,218,452. An error for [`Head::ImageNet`] with other than
+/// 1000 classes.
 pub fn resnet50_v2(side: usize, classes: usize, head: Head) -> Result<Graph> {
     let mut g = Graph::new("resnet50v2", "input_1", [side, side, 3]);
     let features = base(&mut g)?;
@@ -24,7 +25,8 @@ pub fn resnet50_v2(side: usize, classes: usize, head: Head) -> Result<Graph> {
         Layer::Dropout(0.3),
         dense(classes, Activation::Sigmoid),
     ];
-    add_head(&mut g, features, classes, head, &notebook)?;
+    let imagenet = pooled_imagenet("avg_pool");
+    add_head(&mut g, features, classes, head, &notebook, &imagenet)?;
     Ok(g)
 }
 

@@ -1,7 +1,7 @@
 //! VGG16 (Simonyan and Zisserman, 2015): thirteen 3×3 convolutions in five blocks, each block
 //! ending in a 2×2 max-pool.
 
-use super::{Head, add_head, dense};
+use super::{Head, IMAGENET, add_head, dense};
 use crate::activation::Activation;
 use crate::error::Result;
 use crate::nn::layers::Layer;
@@ -10,7 +10,7 @@ use crate::ops::Padding;
 
 /// Images [side, side, 3], 'caffe' preprocessing → class probabilities. The base has 14,714,688
 /// parameters; with the notebook's head at 224 and 20 classes 27,570,516. An error for a side that is too
-/// small, and for [`Head::ImageNet`].
+/// small, and for [`Head::ImageNet`] with other than 1000 classes.
 pub fn vgg16(side: usize, classes: usize, head: Head) -> Result<Graph> {
     let mut g = Graph::new("vgg16", "input_1", [side, side, 3]);
     let features = base(&mut g)?;
@@ -20,7 +20,13 @@ pub fn vgg16(side: usize, classes: usize, head: Head) -> Result<Graph> {
         Layer::Dropout(0.5),
         dense(classes, Activation::Softmax),
     ];
-    add_head(&mut g, features, classes, head, &notebook)?;
+    let imagenet = [
+        ("flatten", Layer::Flatten),
+        ("fc1", dense(4096, Activation::Relu)),
+        ("fc2", dense(4096, Activation::Relu)),
+        ("predictions", dense(IMAGENET, Activation::Softmax)),
+    ];
+    add_head(&mut g, features, classes, head, &notebook, &imagenet)?;
     Ok(g)
 }
 

@@ -1,12 +1,14 @@
 //! A class for every pixel of images of any size.
 
-use crate::context::no_grad;
+use crate::backend::cpu::{simd, threads};
+use crate::context::{isa, no_grad};
 use crate::data::image::{self, Fit, Nearest, Preprocess, resize_mask};
 use crate::data::{Image, Mask};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::eval::metrics::arg_max;
 use crate::nn::{Graph, Mode, Model, for_inference};
+use crate::ops::resize::BilinearRows;
 use crate::ops::{Method, resize, softmax};
 use crate::predict::quickshift::{QuickShift, vote_probabilities};
 use crate::tensor::Tensor;
@@ -101,6 +103,9 @@ impl Segmenter {
             let small = arg_max_of(&self.logits(&self.models[0], image)?)?;
             return resize_mask(&small, height, width, Nearest::Corner);
         }
+        if self.options.views() == 1 && self.options.superpixels.is_none() {
+            return enlarged(&self.logits(&self.models[0], image)?, height, width);
+        }
         let scores = self.scores(image)?;
         let Some(quick_shift) = &self.options.superpixels else { return arg_max_of(&scores) };
         let superpixels = quick_shift.segment(image)?;
@@ -193,6 +198,29 @@ pub fn masks_of(scores: &Tensor) -> Result<Vec<Mask>> {
         Mask::new(height, width, labels.collect())
     };
     scores.values::<f32>().chunks_exact(height * width * classes).map(mask).collect()
+}
+
+/// Rows of a mask that are made at a time.
+const BAND: usize = 16;
+
+/// The mask, height × width, of logits [1, h, w, classes] that are scaled up to it: as [`masks_of`] has it
+/// of what [`resize`] makes, bit for bit. But that would be 21 floats for each of a camera's twelve million
+/// pixels; here some rows are scaled up, and of those the labels are kept.
+fn enlarged(logits: &Tensor, height: usize, width: usize) -> Result<Mask> {
+    let &[1, h, w, c] = &*logits.shape() else {
+        return Err(Error::shape("masks", "logits [1, h, w, classes]", logits.shape()));
+    };
+    let rows = Method::Bilinear.taps::<f32>(h, height);
+    let columns = Method::Bilinear.taps::<f32>(w, width);
+    let (x, columns, isa) = (logits.values::<f32>(), &columns[..], isa());
+    let bands = threads::map(height.div_ceil(BAND), |band| {
+        let rows = &rows[band * BAND..height.min((band + 1) * BAND)];
+        let mut scores = vec![0.0; rows.len() * width * c];
+        let out = &mut scores[..];
+        simd::dispatch(isa, BilinearRows { x, w, c, rows, columns, out, non_temporal: false });
+        scores.chunks_exact(c).map(|row| arg_max(row) as u8).collect::<Vec<u8>>()
+    });
+    Mask::new(height, width, bands.concat())
 }
 
 /// The mask of one image's scores, [1, h, w, classes].
@@ -309,6 +337,18 @@ mod tests {
         }
         let blocks = MaskOptions { nearest: true, ..MaskOptions::default() };
         assert!(segmenter(Fit::Pad, blocks).mask_with_probabilities(&image).unwrap().1.is_none());
+    }
+
+    #[test]
+    fn a_mask_made_some_rows_at_a_time_is_that_of_all_scores() {
+        for (height, width) in [(1, 1), (16, 90), (33, 7), (70, 101)] {
+            let image = image(height, width, 6);
+            for fit in [Fit::Stretch, Fit::Pad] {
+                let segmenter = segmenter(fit, MaskOptions::default());
+                let whole = arg_max_of(&segmenter.scores(&image).unwrap()).unwrap();
+                assert!(segmenter.mask(&image).unwrap() == whole, "{height}×{width}");
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Images for people: [`curves()`] of a run as SVG and PNG, a [`gallery()`] of a data set, panels of
-//! predictions ([`panel()`]) and grids of images ([`grid()`]) as PNG; [plots], an evaluation in figures
-//! (`evaluation`), and [HTML pages](page) that hold them, such as the report of a run (`html`).
+//! predictions ([`panel()`]), grids of images ([`grid()`]) and masks over images ([`overlay()`]) as PNG; [plots],
+//! an evaluation in figures (`evaluation`), and [HTML pages](page) that hold them, such as the report of a run
+//! (`html`).
 //!
 //! Everything is drawn here, letters too (`font.rs`), so that it looks the same on every machine.
 //! Masks are in VOC's palette, void in cream.
@@ -15,6 +16,7 @@ mod grid;
 #[cfg(feature = "checkpoint")]
 pub mod html;
 mod legend;
+mod overlay;
 pub mod page;
 mod panels;
 pub mod plots;
@@ -25,5 +27,6 @@ pub use curves::{Panel, draw};
 pub use curves::{curves, from_history};
 pub use gallery::gallery;
 pub use grid::{GridCell, GridRow, Tone, difference, grid};
+pub use overlay::overlay;
 pub use panels::{PanelRow, blended, panel};
 pub use plots::Curve;

@@ -1,10 +1,10 @@
 //! `atrous explain`
 
-mod network;
 mod table;
 
 use super::device;
 use super::folder::refuse_files;
+use super::network::{Network, NetworkOptions};
 use atrous::data::Image;
 use atrous::data::image::fit;
 use atrous::data::image_files::read_image;
@@ -17,7 +17,6 @@ use atrous::nn::{Id, Model, Purpose};
 use atrous::profile::{PassProfile, profile};
 use atrous::{Error, Result, Tensor};
 use clap::{Args, ValueHint};
-use network::{Network, NetworkOptions};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 

@@ -27,7 +27,7 @@ mod webp;
 
 pub use masks::{decode_mask_png, decode_numbered_png};
 pub use palette::voc_palette;
-pub use png::{encode_mask_png, encode_png};
+pub use png::{encode_mask_png, encode_png, encode_rgba_png};
 
 /// More pixels than this are refused before memory is taken for them: a few bytes of a header may
 /// claim any number.
@@ -57,6 +57,12 @@ pub(crate) const JPEG_QUALITY: u8 = 95;
 fn read<T>(path: &Path, decode: impl FnOnce(&[u8]) -> Result<T, String>) -> Result<T> {
     let bytes = fs::read(path).map_err(|error| Error::file(path, explain(&error)))?;
     decode(&bytes).map_err(|message| Error::file(path, message))
+}
+
+/// Whether a file that begins so says it is a JPEG, PNG or WebP: twelve bytes are enough to know.
+pub fn is_image(start: &[u8]) -> bool {
+    let webp = start.starts_with(b"RIFF") && start.get(8..12) == Some(b"WEBP");
+    webp || start.starts_with(&[0xff, 0xd8, 0xff]) || start.starts_with(b"\x89PNG\r\n\x1a\n")
 }
 
 /// An image from a JPEG, PNG or WebP file, upright. An error where it is none of these, is cut off
@@ -208,6 +214,16 @@ pub(crate) fn encode_jpeg(
 /// ```
 pub fn write_png(path: impl AsRef<Path>, image: &Image) -> Result<()> {
     write_atomically(path, |file| encode_png(file, image))
+}
+
+/// Writes an image with an opacity a pixel, 0 to 255, as a PNG of RGBA, whole or not at all. An error where
+/// there are not as many opacities as pixels.
+pub fn write_rgba_png(path: impl AsRef<Path>, image: &Image, alpha: &[u8]) -> Result<()> {
+    let pixels = image.height * image.width;
+    if alpha.len() != pixels {
+        return Err(Error::shape("write_rgba_png", format!("{pixels} opacities"), alpha.len()));
+    }
+    write_atomically(path, |file| encode_rgba_png(file, image, alpha))
 }
 
 /// Writes a mask as a PNG in VOC's palette, whole or not at all.

@@ -142,6 +142,14 @@ pub fn encode_png(file: impl Write, image: &Image) -> io::Result<()> {
     encode(file, size, ColorType::Rgb, |_| {}, &image.rgb)
 }
 
+/// Writes a PNG of 8-bit RGBA; `alpha` is each pixel's opacity, row by row. An error is the writer's own (a
+/// full disk). Panics where there are fewer opacities than pixels.
+pub fn encode_rgba_png(file: impl Write, image: &Image, alpha: &[u8]) -> io::Result<()> {
+    let pixels = image.rgb.chunks_exact(3).zip(&alpha[..image.height * image.width]);
+    let rgba: Vec<u8> = pixels.flat_map(|(rgb, &a)| [rgb[0], rgb[1], rgb[2], a]).collect();
+    encode(file, [image.height, image.width], ColorType::Rgba, |_| {}, &rgba)
+}
+
 /// Writes a palette PNG as VOC has its masks: each pixel is the class, the palette is
 /// [`voc_palette`](super::voc_palette).
 ///

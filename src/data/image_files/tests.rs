@@ -24,6 +24,34 @@ fn images_and_masks_come_back_from_png_as_they_were() {
 }
 
 #[test]
+fn an_image_with_opacities_is_a_png_of_rgba_that_has_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.png");
+    let alpha: Vec<u8> = (0..35).map(|i| if i % 3 == 0 { 255 } else { i }).collect();
+    write_rgba_png(&path, &image(7, 5), &alpha).unwrap();
+    // What is transparent keeps its colour.
+    assert!(read_image(&path).unwrap() == image(7, 5));
+    let mut reader = ::png::Decoder::new(io::BufReader::new(fs::File::open(&path).unwrap()));
+    reader.set_transformations(::png::Transformations::IDENTITY);
+    let mut reader = reader.read_info().unwrap();
+    let mut rgba = vec![0; reader.output_buffer_size().unwrap()];
+    assert_eq!(reader.next_frame(&mut rgba).unwrap().color_type, ::png::ColorType::Rgba);
+    assert!(rgba.chunks_exact(4).map(|pixel| pixel[3]).eq(alpha.iter().copied()));
+    assert!(write_rgba_png(&path, &image(7, 5), &alpha[1..]).is_err());
+}
+
+#[test]
+fn a_file_says_by_its_first_bytes_whether_it_is_an_image() {
+    let mut png = Vec::new();
+    encode_png(&mut png, &image(7, 5)).unwrap();
+    let jpeg = encode_jpeg(&image(7, 5), 90, SamplingFactor::F_1_1).unwrap();
+    assert!(is_image(&png[..12]) && is_image(&jpeg[..12]) && is_image(b"RIFF\x10\0\0\0WEBPVP8 "));
+    for other in [&b""[..], b"RIFF\x10\0\0\0WAVEfmt ", b"a.jpg\nb.jpg\n", b"%PDF-1.7", b"\xff\xd8"] {
+        assert!(!is_image(other), "{other:?}");
+    }
+}
+
+#[test]
 fn a_jpeg_comes_back_nearly_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.jpg");
