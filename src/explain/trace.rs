@@ -14,6 +14,17 @@ use crate::ops;
 use crate::tensor::Tensor;
 
 /// What is explained: one number that a network computes.
+///
+/// ```
+/// use atrous::Tensor;
+/// use atrous::explain::Target;
+///
+/// let logits = Tensor::from([[0.1f32, 2.0, 0.3]]);
+/// assert_eq!(Target::likeliest(&logits), Target { class: 1, pixels: None });
+/// let map = Tensor::from([[[[5.0f32, 0.0], [0.0, 5.0]]]]); // two pixels: background, and class 1
+/// assert_eq!(Target::likeliest(&map), Target { class: 1, pixels: Some(vec![false, true]) });
+/// assert_eq!(Target::of_class(&map, 0).pixels, Some(vec![true, false]));
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Target {
     /// The class whose logit it is.
@@ -23,6 +34,27 @@ pub struct Target {
 }
 
 /// Everything that one pass through a network computed, and the gradients of the [`Target`] by it.
+///
+/// ```
+/// use atrous::explain::{Target, Trace};
+/// use atrous::prelude::*;
+///
+/// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+/// let conv = graph.add(Layer::conv2d(4, 3), &[graph.input()])?;
+/// graph.chain(conv, [Layer::GlobalAveragePooling2D, Layer::dense(2)])?;
+/// let model = Model::new(graph, 1);
+/// let x = Tensor::rand([1, 8, 8, 3], 7);
+/// let trace = Trace::new(&model, &x, |logits| Ok(Target::of_class(logits, 1)))?;
+/// assert_eq!((trace.outputs.len(), trace.sides(conv)), (4, [6, 6, 4]));
+///
+/// // Each of a channel's 36 numbers goes into their mean, and that to the logit.
+/// let weight = model.parameter("dense/kernel").unwrap().value.to_vec_f64()[1]; // channel 0, class 1
+/// let gradient = trace.inner_gradient(conv).unwrap();
+/// assert!((f64::from(gradient[0]) - weight / 36.0).abs() < 1e-6);
+/// let bias = trace.parameter_gradients[3].as_ref().unwrap();
+/// assert_eq!(bias.to_vec_f64(), [0.0, 1.0]);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Trace<'a> {
     /// The network.
     pub model: &'a Model,

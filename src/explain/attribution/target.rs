@@ -10,6 +10,27 @@ use crate::tensor::Tensor;
 /// A weighted sum of an image's logits: that of one class of a classifier; of a network that segments, those
 /// of a class in some of the pixels. Logits, since of two exclusive classes the probability of one rises
 /// also where the other's logit falls.
+///
+/// ```
+/// use atrous::explain::attribution::Target;
+/// use atrous::prelude::*;
+///
+/// let mut graph = Graph::new("classifier", "input", [4, 4, 3]);
+/// graph.chain(graph.input(), [Layer::GlobalAveragePooling2D, Layer::dense(3)])?;
+/// let (model, x) = (Model::new(graph, 1), Tensor::rand([1, 4, 4, 3], 7));
+/// let logits = model.run(&x, Mode::infer())?.logits;
+/// let class = Target::likeliest(&model, &x)?;
+/// assert_eq!(Target::class(&model, class)?.scores(&logits)?, [logits.max()?.item()?]);
+///
+/// let mut graph = Graph::new("segmenter", "input", [1, 2, 3]);
+/// graph.add(Layer::conv2d(2, 1), &[graph.input()])?;
+/// let model = Model::new(graph, 1);
+/// let logits = Tensor::from([[[[1.0f32, 10.0], [2.0, 20.0]]]]); // two pixels of two classes
+/// assert_eq!(Target::pixels(&model, 1, &[true, true])?.scores(&logits)?, [30.0]);
+/// assert_eq!(Target::pixels(&model, 0, &[false, true])?.scores(&logits)?, [2.0]);
+/// assert!(Target::class(&model, 1).is_err()); // of which pixels?
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Target {
     /// One a logit of an image.
@@ -47,6 +68,19 @@ impl Target {
 
     /// The class in the pixels that the network says are of it, in this image [1, H, W, C]; of a classifier,
     /// its logit. An error where no pixel is of that class.
+    ///
+    /// ```
+    /// # use atrous::explain::attribution::Target;
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("segmenter", "input", [1, 2, 3]);
+    /// graph.add(Layer::conv2d(2, 1), &[graph.input()])?;
+    /// let mut model = Model::new(graph, 1);
+    /// let red = Tensor::from([[[[0.0f32, 1.0], [0.0, 0.0], [0.0, 0.0]]]]); // of class 1
+    /// model.set("conv2d/kernel", red)?;
+    /// let x = Tensor::from([[[[1.0f32, 0.0, 0.0], [-1.0, 0.0, 0.0]]]]); // a red pixel, and one that is not
+    /// assert_eq!(Target::predicted(&model, &x, 1)?, Target::pixels(&model, 1, &[true, false])?);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn predicted(model: &Model, x: &Tensor, class: usize) -> Result<Self> {
         let (pixels, classes) = pixels_and_classes(model);
         if pixels == 1 {
