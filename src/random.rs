@@ -7,7 +7,7 @@
 
 use rand::rand_core::{Infallible, TryRng};
 
-/// The first label of a stream: what its numbers are used for.
+/// The first label of a stream: what its numbers are used for. [`Stream`] has an example.
 pub mod domain {
     /// Initial values of parameters.
     pub const INITIALIZER: u64 = 1;

@@ -231,11 +231,6 @@ pub struct Memory {
 
 impl LogRecord {
     /// The event, now.
-    ///
-    /// ```
-    /// let now = atrous::live::events::now();
-    /// assert!(now > 1.7e9 && (now * 1e3 - (now * 1e3).round()).abs() < 1e-3); // after 2023
-    /// ```
     pub fn now(event: LogEvent) -> Self {
         LogRecord { time: now(), event }
     }
@@ -264,6 +259,11 @@ impl LogRecord {
 }
 
 /// Seconds since 1970, to a millisecond.
+///
+/// ```
+/// let now = atrous::live::events::now();
+/// assert!(now > 1.7e9 && (now * 1e3 - (now * 1e3).round()).abs() < 1e-3); // after 2023
+/// ```
 pub fn now() -> f64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     since.as_millis() as f64 / 1e3

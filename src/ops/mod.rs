@@ -46,7 +46,7 @@ macro_rules! operators {
         $(pub mod $module;)*
         $(pub use $module::{$($export),*};)*
 
-        /// The cases of all operators.
+        /// The cases of all operators. [`Case`] has an example of one.
         pub fn cases() -> Vec<Case> {
             [$($module::cases()),*].into_iter().flatten().collect()
         }

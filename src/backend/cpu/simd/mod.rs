@@ -10,7 +10,7 @@ mod portable;
 mod x86;
 
 pub use detected::{Avx2, Avx512};
-pub use portable::Portable;
+use portable::Portable;
 
 use crate::error::{Error, Result};
 use std::fmt;
