@@ -136,6 +136,26 @@ impl Iterative {
         best.done(images)
     }
 
+    /// [`perturb`](Self::perturb) from one start alone, and that a given one: an image of each ball, of the
+    /// shape of the images.
+    pub fn perturb_from(
+        &self,
+        start: &Tensor,
+        victim: &dyn Victim,
+        images: &Images,
+        objective: &dyn Objective,
+    ) -> Result<Attacked> {
+        self.check()?;
+        if start.shape() != images.x.shape() {
+            return Err(Error::shape("attack", images.x.shape(), start.shape()));
+        }
+        let mut best = Best::new(victim, images, objective)?;
+        if self.ball.epsilon > 0.0 {
+            self.climb(start, victim, images, objective, &mut best)?;
+        }
+        best.done(images)
+    }
+
     /// Steps from a start, for the images that are not where they should be.
     fn climb(
         &self,
