@@ -90,7 +90,7 @@
 //! cases, which are the inputs it is tested on), [`backend`] (what the kernels share), [`nn`] and [`models`]
 //! (networks as named layers), [`losses`], [`optimizers`], [`data`], `train` (feature `checkpoint`),
 //! `weights` (feature `weights`), [`predict`], [`eval`], [`attack`], `explain` (feature `report`). The rest
-//! serves these: [`error`], [`device`], [`activation`], [`random`], [`files`], test inputs in [`cases`];
+//! serves these: [`error`], [`device`], [`duration`], [`activation`], [`random`], [`files`], test inputs in [`cases`];
 //! `bench`, `profile` and `report` measure and draw, and [`ladder`] has each kernel's simpler forms, from
 //! three loops on. ([`context`] and [`autograd`] borrow a few names from [`backend`]: `Isa`, which vector
 //! instructions run, `simd::default`, those that run where none are asked for, `threads::enter`, which runs
@@ -114,6 +114,7 @@ pub mod cases;
 pub mod context;
 pub mod data;
 pub mod device;
+pub mod duration;
 pub mod error;
 pub mod eval;
 #[cfg(feature = "report")]

@@ -11,6 +11,7 @@ use std::path::Path;
 const FLOORS: &[&str] = &[
     "error",
     "device",
+    "duration",
     "activation",
     "random",
     "files",

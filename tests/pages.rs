@@ -87,6 +87,7 @@ fn labels(folder: &Path, score: f64) -> Evaluation {
         classes: (0..20).map(class).collect(),
         confusion: (0..20).map(|i| (0..20).map(|j| u64::from(i == j)).collect()).collect(),
         precision_recall: names.map(|name| curve(name)).collect(),
+        average_precision_error: 0.0,
         calibration: vec![Bin { low: 0.1, high: 0.2, count: 7, confidence: 0.15, accuracy: 0.3 }],
         calibration_error: Some(0.0123),
         samples: (0..5).map(sample).collect(),
@@ -106,10 +107,17 @@ fn masks(score: f64) -> Evaluation {
         false_positives: 100,
         false_negatives: 400,
         iou: Some(score),
+        average_precision: (c == 0).then_some(0.875),
         ..ClassScores::default()
+    };
+    let curve = |name: &str, end: f64| PrecisionRecallPoints {
+        name: name.into(),
+        points: vec![(0.25, 1.0), (1.0, end)],
     };
     Evaluation {
         task: "segment".into(),
+        precision_recall: vec![curve("all classes", 0.25), curve("background", 0.5)],
+        average_precision_error: 2e-4,
         network: "deeplabv3plus".into(),
         kind: "validation pictures".into(),
         images: 5,
@@ -244,6 +252,40 @@ fn every_plot_of_a_report_is_an_svg_and_a_png_beside_it() {
             _ => assert!(decode_image(&bytes).unwrap().rgb.iter().any(|&value| value != 255)),
         }
     }
+}
+
+#[test]
+fn masks_have_curves_of_precision_over_recall_drawn_as_a_classifiers_are() {
+    let folder = run();
+    let html = text(&page(&html::write(folder.path()).unwrap()));
+    for words in
+        ["Precision over recall of pixels", "background 0.88", "at most 2e-4 too small", "0.875"]
+    {
+        assert!(html.contains(words), "{words} is not in\n{html}");
+    }
+    for task in ["segment", "classify"] {
+        let plot = format!("plots/precision-recall-{task}-validation-pictures");
+        assert!(
+            ["svg", "png"].iter().all(|kind| folder.path().join(format!("{plot}.{kind}")).is_file())
+        );
+    }
+}
+
+#[test]
+fn a_training_that_did_not_come_to_its_end_says_so_first() {
+    let folder = run();
+    let mut record = TrainingRecord::read(folder.path()).unwrap().unwrap();
+    record.ended = TrainingRecord::stopped("Interrupted", [3, 8, 5]);
+    record.write(folder.path()).unwrap();
+    let html = text(&page(&html::write(folder.path()).unwrap()));
+    let (before, _) = html.split_once("Interrupted after epoch 3 of 8, step 5").expect(&html);
+    assert!(before.trim_end().ends_with("Overview"), "{before}");
+    // Of a run without one whole epoch there is nothing else to tell.
+    let young = tempfile::tempdir().unwrap();
+    History::default().write(young.path()).unwrap();
+    TrainingRecord { ended: "Killed".into(), ..record }.write(young.path()).unwrap();
+    let html = text(&page(&html::write(young.path()).unwrap()));
+    assert!(html.contains("Killed") && html.contains("No epoch was completed."), "{html}");
 }
 
 #[test]

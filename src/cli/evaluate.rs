@@ -78,19 +78,30 @@ impl Evaluate {
                 .iter()
                 .try_for_each(|name| check_writable(out.join(name)))?;
         }
-        evaluate(&networks, &self.data, &self.split, &self.how, self.out.as_deref())?;
+        evaluate(&networks, &self.data, &self.split, &self.how, self.out.as_deref(), None)?;
         self.out.as_deref().map_or(Ok(()), page::write)
     }
 }
 
-/// Prints the scores of the networks on pictures of a folder, and writes them into another.
+/// What a classifier said of its run's validation pictures.
+pub struct Validated {
+    /// [pictures, classes], in the run's order.
+    pub probabilities: Vec<f32>,
+    /// It took.
+    pub seconds: f64,
+}
+
+/// Prints the scores of the networks on pictures of a folder, and writes them into another. What the
+/// classifier said of validation pictures before, it is not asked again.
 pub fn evaluate(
     networks: &Networks,
     data: &Path,
     split: &Split,
     how: &PredictOptions,
     out: Option<&Path>,
+    validated: Option<Validated>,
 ) -> Result<()> {
+    let validated = validated.filter(|_| *split == Split::Validation);
     let mut report = String::new();
     let (mut shown, mut scored) = (None, Vec::new());
     for trained in [&networks.classifier, &networks.segmenter].into_iter().flatten() {
@@ -106,7 +117,7 @@ pub fn evaluate(
         for (i, part) in subjects.parts().iter().enumerate() {
             let (text, mut measured) = match trained.config.network.segments() {
                 true => masks(trained, &subjects, part, how)?,
-                false => labels(trained, &subjects, part, how)?,
+                false => labels(trained, &subjects, part, how, validated.as_ref())?,
             };
             println!("{text}");
             let _ = writeln!(report, "{text}");
@@ -132,7 +143,7 @@ pub fn evaluate(
 /// A network alone, as [`predictions`] takes it.
 fn alone(trained: &Trained) -> Result<Networks> {
     let mut networks = Networks::default();
-    networks.add(Trained::load(&trained.path)?.to_device(trained.model.device())?)?;
+    networks.add(trained.clone())?;
     Ok(networks)
 }
 
@@ -148,13 +159,13 @@ impl Measured {
         predictions: Predictions,
         trained: &Trained,
         kind: &str,
-        began: Instant,
+        seconds: f64,
     ) -> Self {
         let evaluation = Evaluation {
             network: trained.config.network.name.clone(),
             checkpoint: trained.path.display().to_string(),
             kind: kind.into(),
-            seconds: began.elapsed().as_secs_f64(),
+            seconds,
             ..evaluation
         };
         Measured { evaluation, predictions }
@@ -171,11 +182,19 @@ fn labels(
     subjects: &Subjects,
     part: &Part,
     how: &PredictOptions,
+    validated: Option<&Validated>,
 ) -> Result<(String, Measured)> {
-    let (dataset, began) = (&subjects.dataset, Instant::now());
-    let predictions = predictions(&alone(trained)?, dataset, &part.indices, how)?;
+    let (dataset, networks, began) = (&subjects.dataset, alone(trained)?, Instant::now());
+    let predictions = match validated {
+        Some(Validated { probabilities, .. }) => {
+            let (probabilities, masks) = (probabilities.clone(), how.masks());
+            networks.predict_from(probabilities, dataset, &part.indices, &masks, how.threshold)?
+        }
+        None => predictions(&networks, dataset, &part.indices, how)?,
+    };
+    let seconds = validated.map_or(began.elapsed().as_secs_f64(), |known| known.seconds);
     let evaluation = Evaluation::of_labels(&predictions, &**dataset, &part.indices)?;
-    let measured = |predictions| Measured::new(evaluation, predictions, trained, part.kind, began);
+    let measured = |predictions| Measured::new(evaluation, predictions, trained, part.kind, seconds);
     let (probabilities, seed) = (&predictions.probabilities, trained.config.seed);
     let lessons = subjects.lessons(&trained.config);
     let controls = Controls::measure(lessons, &**dataset, &part.indices, probabilities, seed)?;
@@ -220,7 +239,8 @@ fn masks(
         let (scores, evaluation) =
             Evaluation::of_masks(&predictions, &**dataset, indices, &mut progress)?;
         bar.finish_and_clear();
-        let measured = Measured::new(evaluation, predictions, trained, part.kind, began);
+        let seconds = began.elapsed().as_secs_f64();
+        let measured = Measured::new(evaluation, predictions, trained, part.kind, seconds);
         Ok::<_, Error>((MaskScores { kind: part.kind, ..scores }, measured))
     };
     let options = how.masks();

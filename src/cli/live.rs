@@ -48,7 +48,8 @@ pub struct LiveOptions {
     #[command(flatten)]
     pub log: LogOptions,
     /// Draw the run in the terminal: curves, predictions after each epoch, time left, memory. q saves and
-    /// stops, as Ctrl-C does
+    /// stops, as Ctrl-C does. Pictures are sixels where the terminal says that it shows them, else blocks;
+    /// ATROUS_GRAPHICS=sixel or blocks decides
     #[arg(long)]
     pub tui: bool,
     /// Write scalars, panels of predictions and histograms of weights for TensorBoard into this folder

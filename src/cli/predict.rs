@@ -292,7 +292,7 @@ fn write_probabilities(predictions: &Predictions, dataset: &dyn Dataset, path: &
     })
 }
 
-/// Validation samples with their truth, and what the networks say of them.
+/// The first validation samples with their truth, and what the networks say of them.
 pub fn validation_panel(
     networks: &Networks,
     dataset: &Arc<dyn Dataset>,
@@ -301,7 +301,19 @@ pub fn validation_panel(
 ) -> Result<()> {
     let indices = &indices[..indices.len().min(PANEL)];
     let predictions = predictions(networks, dataset, indices, &PredictOptions::default())?;
-    write_panel(&panel_rows(networks, &predictions, dataset, indices)?, path)
+    predicted_panel(networks, &predictions, dataset, indices, path)
+}
+
+/// The same of predictions that are there already; `indices` are the samples they are of.
+pub fn predicted_panel(
+    networks: &Networks,
+    predictions: &Predictions,
+    dataset: &Arc<dyn Dataset>,
+    indices: &[usize],
+    path: &Path,
+) -> Result<()> {
+    let indices = &indices[..indices.len().min(PANEL)];
+    write_panel(&panel_rows(networks, predictions, dataset, indices)?, path)
 }
 
 /// A row a sample: its truth, and what was predicted.

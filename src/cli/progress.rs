@@ -1,6 +1,7 @@
 //! What a person sees while it works: a live line on a terminal, plain lines in a log.
 
 use super::{output, signals};
+use atrous::duration::clock;
 use atrous::live::{LogEvent, terminal};
 use atrous::train::{Epoch, Event};
 use atrous::{Error, Result};
@@ -123,10 +124,9 @@ impl Bar {
 /// `  (3:12, at most 543 MiB)`: the time since, and the most memory this process ever held, where the
 /// system tells it (Linux).
 pub fn elapsed(began: Instant) -> String {
-    let seconds = began.elapsed().as_secs();
     let peak = atrous::bench::peak_rss_mib();
     let memory = peak.map_or(String::new(), |mib| format!(", at most {mib:.0} MiB"));
-    format!("  ({}:{:02}{memory})", seconds / 60, seconds % 60)
+    format!("  ({}{memory})", clock(began.elapsed().as_secs_f64()))
 }
 
 /// How a training run is shown.
@@ -172,8 +172,7 @@ impl Training {
 
     fn time_left(&self) -> String {
         let a_step = self.began.elapsed().as_secs_f64() / self.steps_done.max(1) as f64;
-        let seconds = (a_step * self.steps_left as f64) as u64;
-        format!("{}:{:02}", seconds / 60, seconds % 60)
+        clock(a_step * self.steps_left as f64)
     }
 
     fn say(&mut self, line: String) {

@@ -1,6 +1,6 @@
 //! `atrous report` and `atrous compare`
 
-use atrous::{Result, report};
+use atrous::{Result, live, report};
 use clap::Args;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,8 @@ Example:
 `train`, `run`, `attack` and `evaluate --out` write report.html themselves. This makes it again from the
 folder's files (run.json, history.json, evaluation.json, summary.json, attack.csv, scores.txt, images):
 the same files give the same bytes. Of what `run` left, the pages of its parts are made again, too. Every
-plot is also in plots/, as SVG and PNG. A page is one file, and fetches nothing.")]
+plot is also in plots/, as SVG and PNG. A page is one file, and fetches nothing. Of a training that was
+killed or still goes on, history.json and run.json are written first, as its events.jsonl tells them.")]
 pub struct Report {
     /// A folder that `train`, `run`, `attack` or `evaluate --out` left
     #[arg(value_name = "DIR")]
@@ -21,6 +22,9 @@ pub struct Report {
 
 impl Report {
     pub fn run(self) -> Result<()> {
+        for part in ["", "classify", "segment"] {
+            live::complete(&self.folder.join(part))?;
+        }
         report::html::write_all(&self.folder)?.iter().for_each(|page| tell(page));
         Ok(())
     }

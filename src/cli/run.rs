@@ -114,7 +114,18 @@ impl Pipeline<'_> {
         })
     }
 
-    pub fn run(mut self) -> Result<()> {
+    /// An interrupted run leaves a page of what it has come to, too.
+    pub fn run(self) -> Result<()> {
+        let out = self.out;
+        self.stages().inspect_err(|error| {
+            if matches!(error, Error::Interrupted(_)) {
+                // (There may be nothing to tell of yet; and why it ended goes before what cannot be written.)
+                let _ = page::write(out);
+            }
+        })
+    }
+
+    fn stages(mut self) -> Result<()> {
         let _lock = lock(self.out)?;
         let source = Source::open(self.data)?;
         let task = source.natural_task();
@@ -127,10 +138,10 @@ impl Pipeline<'_> {
         // The second network's options, weights and masks are looked at before the first one is trained
         // for nothing.
         jobs.iter().try_for_each(Job::check)?;
-        let mut networks = Networks::default();
+        let (mut networks, mut validated) = (Networks::default(), None);
         for job in jobs {
             let out = job.out.clone();
-            job.run()?;
+            validated = job.run()?.or(validated);
             let [file] = &locate(&out)?[..] else {
                 return Err(Error::file(&out, "expected one network, got several"));
             };
@@ -144,7 +155,7 @@ impl Pipeline<'_> {
         let gallery = self.out.join("gallery.png");
         report::gallery(&*open(self.data, false)?.dataset, &gallery, GALLERY)?;
         println!("gallery: {}", gallery.display());
-        evaluate(&networks, self.data, &Split::Validation, &self.how, Some(self.out))?;
+        evaluate(&networks, self.data, &Split::Validation, &self.how, Some(self.out), validated)?;
         match test {
             Some(test) => {
                 write_submission(&networks, &test, &self.how, &self.out.join("submission.csv"))?;

@@ -1,9 +1,10 @@
 //! `atrous train classify` and `atrous train segment`
 
 use super::device;
+use super::evaluate::Validated;
 use super::live::{self, LiveOptions, LiveRun};
 use super::options::{Configured, TrainOptions};
-use super::predict::{PredictOptions, predictions, validation_panel};
+use super::predict::{PredictOptions, predicted_panel, predictions};
 use super::progress::{self, bar, interruptible};
 use super::report as page;
 use atrous::backend::cpu::threads;
@@ -17,12 +18,12 @@ use atrous::files::lock::FolderLock;
 use atrous::files::{check_writable, explain};
 use atrous::live::EVENTS;
 use atrous::nn::Model;
-use atrous::predict::thresholds::Gain;
-use atrous::predict::{self, Networks, THRESHOLD, Trained};
+use atrous::predict::thresholds::{self, Gain};
+use atrous::predict::{Networks, Predictions, THRESHOLD, Trained};
 use atrous::random::{Stream, domain};
 use atrous::report::evaluation::{self, Evaluation};
 use atrous::report::{self, html::TrainingRecord};
-use atrous::train::{self, CheckpointPolicy, Preset, TrainConfig, TrainState, Trainer};
+use atrous::train::{self, CheckpointPolicy, History, Preset, TrainConfig, TrainState, Trainer};
 use atrous::{Error, Result, weights};
 use clap::Args;
 use std::collections::HashMap;
@@ -68,7 +69,7 @@ impl Command {
         self.live.log.apply();
         let (out, resume, options) = (self.out, self.resume, self.training.read()?);
         let data = open(&self.data, segments)?;
-        Job { data, folder: self.data, out, resume, options, segments, live: self.live }.run()
+        Job { data, folder: self.data, out, resume, options, segments, live: self.live }.run().map(drop)
     }
 }
 
@@ -151,8 +152,9 @@ impl Job {
         }
     }
 
-    /// Trains (or goes on training) to the end, and leaves checkpoint and history.
-    pub fn run(mut self) -> Result<()> {
+    /// Trains (or goes on training) to the end, and leaves checkpoint, history and report; what the best
+    /// epoch's network said of the validation pictures, if it is a classifier.
+    pub fn run(mut self) -> Result<Option<Validated>> {
         let began = Instant::now();
         let _lock = lock(&self.out)?;
         let path = checkpoint_path(&self.out);
@@ -201,18 +203,23 @@ impl Job {
         let watched = watchers.end(&result);
         let history = trainer.history.write(&self.out);
         // A run that failed has its own error to tell; pictures of it would only fill the disk.
-        let told = matches!(result, Ok(()) | Err(Error::Interrupted(_)));
-        if told && !trainer.history.epochs.is_empty() {
-            report::curves(&trainer.history, &self.out)?;
-            TrainingRecord {
+        let interrupted = matches!(result, Err(Error::Interrupted(_)));
+        if result.is_ok() || interrupted {
+            let TrainState { epoch, step, .. } = trainer.position;
+            let stopped = || TrainingRecord::stopped("Interrupted", [epoch, config.epochs, step]);
+            let record = TrainingRecord {
                 parameters: all,
                 trainable,
                 arithmetic: arithmetic(),
                 threads: threads::count(),
                 seconds: began.elapsed().as_secs_f64(),
+                ended: if interrupted { stopped() } else { String::new() },
                 ..TrainingRecord::of(&config)?
-            }
-            .write(&self.out)?;
+            };
+            self.tell(&trainer.history, &record)?;
+        }
+        if interrupted {
+            page::write(&self.out)?;
         }
         // Why the run ended goes before what could not be written of it.
         result?;
@@ -220,49 +227,66 @@ impl Job {
         watched?;
         println!("checkpoint: {}{}", path.display(), progress::elapsed(began));
         drop(trainer);
-        if let Some(best) = pace.best.filter(|best| best.is_file()) {
-            self.look_back(Trained::load(&best)?.to_device(device())?)?;
-        }
-        page::write(&self.out)
+        let best = pace.best.filter(|best| best.is_file());
+        let validated = match best {
+            Some(best) => self.look_back(Trained::load(&best)?.to_device(device())?)?,
+            None => None,
+        };
+        page::write(&self.out)?;
+        Ok(validated)
     }
 
-    /// What the best epoch's network says of the validation pictures: thresholds, and a panel.
-    fn look_back(&self, mut trained: Trained) -> Result<()> {
-        let dataset = &self.data.dataset;
-        if !self.segments && trained.config.preset != "notebook" {
-            let (chosen, gain) = predict::fit_thresholds(&trained.model, &trained.config, dataset)?;
+    /// What a page tells of the training itself.
+    fn tell(&self, history: &History, record: &TrainingRecord) -> Result<()> {
+        if !history.epochs.is_empty() {
+            report::curves(history, &self.out)?;
+        }
+        record.write(&self.out)
+    }
+
+    /// What the best epoch's network says of the validation pictures, which it sees once: thresholds, a
+    /// panel, an evaluation.
+    fn look_back(&self, trained: Trained) -> Result<Option<Validated>> {
+        let (dataset, began) = (&self.data.dataset, Instant::now());
+        let (config, checksum) = (trained.config.clone(), trained.checksum.clone());
+        let indices = &config.val_indices[..];
+        let mut networks = Networks::default();
+        networks.add(trained)?;
+        let mut all = predictions(&networks, dataset, indices, &PredictOptions::default())?;
+        let seconds = began.elapsed().as_secs_f64();
+        if !self.segments && config.preset != "notebook" {
+            let labels = known_labels(&**dataset, indices)?;
+            let (chosen, gain) =
+                thresholds::choose(&labels, &all.probabilities, THRESHOLD, config.seed)?;
             if let Some(Gain { before, shared, per_class, .. }) = gain {
                 println!(
                     "thresholds: Dice {before:.3} at {THRESHOLD}, {shared:.3} with one fitted, \
                      {per_class:.3} with one fitted a class (on validation pictures they were not fitted on)"
                 );
             }
-            chosen.write(&self.out, &trained.checksum)?;
-            trained.thresholds = Some(chosen);
+            chosen.write(&self.out, &checksum)?;
+            all.thresholds = chosen;
         }
-        let indices = trained.config.val_indices.clone();
-        let mut networks = Networks::default();
-        networks.add(trained)?;
-        validation_panel(&networks, dataset, &indices, &self.out.join("panel.png"))?;
-        let began = Instant::now();
-        let all = predictions(&networks, dataset, &indices, &PredictOptions::default())?;
+        predicted_panel(&networks, &all, dataset, indices, &self.out.join("panel.png"))?;
         let mut scored = match self.segments {
-            false => Evaluation::of_labels(&all, &**dataset, &indices)?,
-            true => {
-                let bar = bar(indices.len(), "masks");
-                let mut progress = |done| bar.set_position(done as u64);
-                let (_, scored) = Evaluation::of_masks(&all, &**dataset, &indices, &mut progress)?;
-                bar.finish_and_clear();
-                scored
-            }
+            false => Evaluation { seconds, ..Evaluation::of_labels(&all, &**dataset, indices)? },
+            true => self.scored_masks(&all, indices)?,
         };
-        scored.seconds = began.elapsed().as_secs_f64();
         let best = best_path(&self.out);
-        let trained = [&networks.classifier, &networks.segmenter].into_iter().flatten();
-        scored.network = trained.map(|t| t.config.network.name.clone()).collect();
+        scored.network = config.network.name.clone();
         (scored.checkpoint, scored.kind) = (best.display().to_string(), "validation pictures".into());
-        scored.write_examples(&all, &**dataset, &indices, &self.out)?;
-        evaluation::write(&[scored], &self.out)
+        scored.write_examples(&all, &**dataset, indices, &self.out)?;
+        evaluation::write(&[scored], &self.out)?;
+        let probabilities = all.probabilities;
+        Ok((!self.segments).then_some(Validated { probabilities, seconds }))
+    }
+
+    fn scored_masks(&self, all: &Predictions, indices: &[usize]) -> Result<Evaluation> {
+        let (bar, began) = (bar(indices.len(), "masks"), Instant::now());
+        let mut progress = |done| bar.set_position(done as u64);
+        let (_, scored) = Evaluation::of_masks(all, &*self.data.dataset, indices, &mut progress)?;
+        bar.finish_and_clear();
+        Ok(Evaluation { seconds: began.elapsed().as_secs_f64(), ..scored })
     }
 
     /// The run in the output folder, and its samples in the folder of today.

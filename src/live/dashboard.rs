@@ -1,9 +1,12 @@
 //! A run on a screen of characters: its curves, how far it is, what it holds.
 
 use super::events::{Panel, Start};
+use super::graphics::Graphics;
 use super::half_blocks::HalfBlocks;
+use super::sixel::Sixels;
 use super::state::{Outcome, RunState};
 use crate::data::Image;
+use crate::duration::clock;
 use crate::error::printable;
 use crate::train::Epoch;
 use ratatui::buffer::Buffer;
@@ -18,7 +21,7 @@ use ratatui::widgets::{Axis, Block, Chart, Dataset, GraphType, LineGauge, Widget
 ///
 /// ```
 /// use atrous::live::events::Start;
-/// use atrous::live::{Dashboard, LogEvent, LogRecord, RunState};
+/// use atrous::live::{Dashboard, Graphics, LogEvent, LogRecord, RunState};
 /// use ratatui::{buffer::Buffer, layout::Rect, widgets::Widget};
 ///
 /// let start = Start { network: "mobilenet".into(), epochs: 2, steps: 10, ..Start::default() };
@@ -26,7 +29,8 @@ use ratatui::widgets::{Axis, Block, Chart, Dataset, GraphType, LineGauge, Widget
 /// state.apply(&LogRecord { time: 100.0, event: LogEvent::Start(Box::new(start)) });
 /// let area = Rect::new(0, 0, 80, 24);
 /// let mut screen = Buffer::empty(area);
-/// Dashboard { state: &state, panel: None, now: 101.0, hint: "q quits" }.render(area, &mut screen);
+/// let (panel, hint, graphics) = (None, "q quits", Graphics::HalfBlocks);
+/// Dashboard { state: &state, panel, now: 101.0, hint, graphics }.render(area, &mut screen);
 /// let text: String = screen.content().iter().map(|cell| cell.symbol()).collect();
 /// assert!(text.contains("mobilenet") && text.contains("q quits"));
 /// ```
@@ -39,6 +43,8 @@ pub struct Dashboard<'a> {
     pub now: f64,
     /// What the keys do.
     pub hint: &'a str,
+    /// How images are drawn.
+    pub graphics: Graphics,
 }
 
 /// The colours of curves in reports (train, validation).
@@ -122,7 +128,7 @@ impl Dashboard<'_> {
             _ => (area, None),
         };
         if let Some((panel, area)) = image {
-            draw_panel(panel, area, buffer);
+            draw_panel(panel, self.graphics, area, buffer);
         }
         let both = [Constraint::Fill(1), Constraint::Fill(1)];
         let (loss, score) = match (curves.width, curves.height) {
@@ -206,14 +212,18 @@ impl Dashboard<'_> {
     }
 }
 
-fn draw_panel((panel, image): (&Panel, &Image), area: Rect, buffer: &mut Buffer) {
+fn draw_panel((panel, image): (&Panel, &Image), graphics: Graphics, area: Rect, buffer: &mut Buffer) {
     let block = Block::bordered().border_style(SOFT).title(format!("after epoch {}", panel.epoch));
     let inner = block.inner(area);
     block.render(area, buffer);
     let captions = panel.captions.len().min(inner.height as usize / 3) as u16;
     let rows = [Constraint::Fill(1), Constraint::Length(captions)];
     let [pixels, texts] = Layout::vertical(rows).areas(inner);
-    HalfBlocks { image, tiles: panel.captions.len() }.render(pixels, buffer);
+    let tiles = panel.captions.len();
+    match graphics {
+        Graphics::HalfBlocks => HalfBlocks { image, tiles }.render(pixels, buffer),
+        Graphics::Sixels { cell } => Sixels { image, tiles, cell }.render(pixels, buffer),
+    }
     for (row, caption) in texts.rows().zip(&panel.captions) {
         Line::from(printable(caption).into_owned()).render(row, buffer);
     }
@@ -256,16 +266,6 @@ fn chart(name: &str, epochs: f64, curves: [Points; 2], area: Rect, buffer: &mut 
         .y_axis(y.style(SOFT))
         .legend_position(None)
         .render(area, buffer);
-}
-
-/// `3:07`, `1:02:07`
-fn clock(seconds: f64) -> String {
-    let seconds = seconds.max(0.0) as u64;
-    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    match hours {
-        0 => format!("{minutes}:{seconds:02}"),
-        _ => format!("{hours}:{minutes:02}:{seconds:02}"),
-    }
 }
 
 /// Three digits of a learning rate, which may be small.

@@ -2,6 +2,7 @@
 
 use super::dashboard::Dashboard;
 use super::events::{LogRecord, Panel};
+use super::graphics::Graphics;
 use super::log::{EVENTS, EventReader};
 use super::state::RunState;
 use crate::data::Image;
@@ -43,7 +44,7 @@ impl RunView {
             });
         }
         let panel = self.drawn.as_ref().and_then(|(panel, image)| Some((panel, image.as_ref()?)));
-        Dashboard { state: &self.state, panel, now, hint }
+        Dashboard { state: &self.state, panel, now, hint, graphics: Graphics::default() }
     }
 
     /// The dashboard as plain text, without colours and therefore without images.

@@ -1,5 +1,6 @@
 //! An image in a terminal: two pixels a character.
 
+use super::tiles::Tiles;
 use crate::data::Image;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -29,45 +30,10 @@ pub struct HalfBlocks<'a> {
     pub tiles: usize,
 }
 
-impl HalfBlocks<'_> {
-    /// Columns of tiles in an area of so many pixels, and a tile's size there (width, height).
-    fn arrangement(&self, width: usize, height: usize) -> (usize, (usize, usize)) {
-        let tile = (self.image.width / self.tiles, self.image.height);
-        let size = |columns: usize| {
-            let (w, h) = (width / columns, height / self.tiles.div_ceil(columns));
-            let scale = (w as f64 / tile.0 as f64).min(h as f64 / tile.1 as f64);
-            ((tile.0 as f64 * scale) as usize, (tile.1 as f64 * scale) as usize)
-        };
-        let choices = (1..=self.tiles).map(|columns| (columns, size(columns)));
-        choices.max_by_key(|&(columns, (w, h))| (w * h, self.tiles - columns)).unwrap_or((1, (0, 0)))
-    }
-
-    /// The mean colour of a tile's pixels under one of `size` pixels at (x, y).
-    fn pixel(&self, tile: usize, (x, y): (usize, usize), size: (usize, usize)) -> Color {
-        let (width, height) = (self.image.width / self.tiles, self.image.height);
-        let range = |at: usize, of: usize, length: usize| {
-            let begin = at * length / of;
-            begin..((at + 1) * length).div_ceil(of).max(begin + 1).min(length)
-        };
-        let (mut sums, mut count) = ([0u32; 3], 0);
-        for row in range(y, size.1, height) {
-            for column in range(x, size.0, width) {
-                let at = 3 * (row * self.image.width + tile * width + column);
-                (0..3).for_each(|c| sums[c] += self.image.rgb[at + c] as u32);
-                count += 1;
-            }
-        }
-        let [r, g, b] = sums.map(|sum| (sum / count.max(1)) as u8);
-        Color::Rgb(r, g, b)
-    }
-}
-
 impl Widget for HalfBlocks<'_> {
     fn render(self, area: Rect, buffer: &mut Buffer) {
-        if self.tiles == 0 || self.image.width < self.tiles {
-            return;
-        }
-        let (columns, size) = self.arrangement(area.width as usize, 2 * area.height as usize);
+        let Some(tiles) = Tiles::new(self.image, self.tiles) else { return };
+        let (columns, size) = tiles.arrangement(area.width as usize, 2 * area.height as usize);
         // Whole characters.
         let size = (size.0, size.1 / 2 * 2);
         if size.0 == 0 || size.1 == 0 {
@@ -79,7 +45,10 @@ impl Widget for HalfBlocks<'_> {
                 for x in 0..size.0 {
                     let place = (area.x + (left + x) as u16, area.y + (top + y) as u16);
                     if let Some(cell) = buffer.cell_mut(place) {
-                        let [above, below] = [2 * y, 2 * y + 1].map(|y| self.pixel(tile, (x, y), size));
+                        let [above, below] = [2 * y, 2 * y + 1].map(|y| {
+                            let [r, g, b] = tiles.pixel(tile, (x, y), size);
+                            Color::Rgb(r, g, b)
+                        });
                         cell.set_symbol("▀").set_fg(above).set_bg(below);
                     }
                 }
@@ -90,22 +59,12 @@ impl Widget for HalfBlocks<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tiles::tests::two;
     use super::*;
-
-    /// Two tiles of 4 × 4: a red one, and one that is black above and white below.
-    fn tiles() -> Image {
-        let pixel = |x: usize, y: usize| match (x, y) {
-            (0..4, _) => [255, 0, 0],
-            (_, 0..2) => [0; 3],
-            _ => [255; 3],
-        };
-        let rgb = (0..4).flat_map(|y| (0..8).flat_map(move |x| pixel(x, y))).collect();
-        Image::new(4, 8, rgb).unwrap()
-    }
 
     fn drawn(width: u16, height: u16) -> Buffer {
         let mut buffer = Buffer::empty(Rect::new(0, 0, width, height));
-        HalfBlocks { image: &tiles(), tiles: 2 }.render(buffer.area, &mut buffer);
+        HalfBlocks { image: &two(), tiles: 2 }.render(buffer.area, &mut buffer);
         buffer
     }
 

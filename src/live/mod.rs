@@ -11,19 +11,26 @@
 pub mod dashboard;
 pub mod events;
 mod follow;
+mod graphics;
 mod half_blocks;
 mod log;
 mod recorder;
+mod sixel;
 mod state;
 pub mod tensorboard;
 pub mod terminal;
+mod tiles;
+mod unfinished;
 
 pub use dashboard::Dashboard;
 pub use events::{LogEvent, LogRecord};
 pub use follow::{Follower, locate};
+pub use graphics::Graphics;
 pub use half_blocks::HalfBlocks;
 pub use log::{EVENTS, EventLog, EventReader};
 pub use recorder::Recorder;
+pub use sixel::Sixels;
 pub use state::{Outcome, RunState};
 pub use tensorboard::TensorBoard;
 pub use terminal::Screen;
+pub use unfinished::complete;

@@ -1,6 +1,6 @@
 //! What is known of a run from its events.
 
-use super::events::{EpochEnd, LogEvent, LogRecord, Panel, Start, Step};
+use super::events::{EpochEnd, LogEvent, LogRecord, Panel, Position, Start, Step};
 
 /// A run as its events so far tell it.
 ///
@@ -111,6 +111,17 @@ impl RunState {
         self.steps.last().map_or((0, 0), |step| (step.epoch, step.step))
     }
 
+    /// Epochs completed, and the steps after those that were told of.
+    pub fn position(&self) -> Position {
+        let from = self.start.as_ref().and_then(|start| start.resumed);
+        let from = from.unwrap_or(Position { epoch: 0, step: 0 });
+        let epoch = self.epochs.last().map_or(from.epoch, |e| e.metrics.epoch.max(from.epoch));
+        let after = |step: &&Step| step.epoch == epoch + 1;
+        let least = if epoch == from.epoch { from.step } else { 0 };
+        let step = self.steps.last().filter(after).map_or(least, |step| step.step.max(least));
+        Position { epoch, step }
+    }
+
     /// Seconds until the last epoch's end, as fast as the run went since it began or was taken up; None
     /// before its first step and after its end.
     pub fn seconds_left(&self) -> Option<f64> {
@@ -158,7 +169,7 @@ impl RunState {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::live::events::{Memory, Position};
+    use crate::live::events::Memory;
     use crate::train::Epoch;
 
     pub fn at(time: f64, event: LogEvent) -> LogRecord {
@@ -257,6 +268,15 @@ pub(crate) mod tests {
         assert_eq!(state.seconds_left(), Some(2.0 * 57.0));
         state.apply(&at(6000.0, start(None)));
         assert!(state.steps.is_empty() && state.epochs.is_empty());
+    }
+
+    #[test]
+    fn a_position_is_the_epochs_completed_and_the_steps_after_them() {
+        let of = |state: &RunState| (state.position().epoch, state.position().step);
+        assert_eq!([run(0), run(3), run(10), run(25)].map(|r| of(&r)), [(0, 0), (0, 3), (1, 0), (2, 5)]);
+        let mut resumed = RunState::default();
+        resumed.apply(&at(1.0, start(Some(Position { epoch: 4, step: 7 }))));
+        assert_eq!(of(&resumed), (4, 7));
     }
 
     #[test]

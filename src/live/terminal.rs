@@ -1,7 +1,9 @@
 //! A terminal that is drawn on, and given back as it was: at the end, after an error, a panic and a signal.
 
+use super::dashboard::Dashboard;
 use super::events::{LogRecord, now};
 use super::follow::{Follower, RunView};
+use super::graphics::Graphics;
 use crate::error::{Error, Result};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
@@ -83,7 +85,10 @@ fn give_back() {
 }
 
 /// A terminal that is given back when this is dropped.
-struct Canvas(Terminal<CrosstermBackend<Stdout>>);
+struct Canvas {
+    terminal: Terminal<CrosstermBackend<Stdout>>,
+    graphics: Graphics,
+}
 
 impl Canvas {
     fn open() -> io::Result<Self> {
@@ -98,17 +103,21 @@ impl Canvas {
         });
         enable_raw_mode()?;
         ACTIVE.store(true, Ordering::SeqCst);
-        let opened = execute!(io::stdout(), EnterAlternateScreen, Hide)
-            .and_then(|()| Terminal::new(CrosstermBackend::new(io::stdout())));
-        opened.map(Canvas).inspect_err(|_| restore())
+        Self::entered().inspect_err(|_| restore())
+    }
+
+    fn entered() -> io::Result<Self> {
+        let graphics = Graphics::of_terminal()?;
+        execute!(io::stdout(), EnterAlternateScreen, Hide)?;
+        Ok(Canvas { terminal: Terminal::new(CrosstermBackend::new(io::stdout()))?, graphics })
     }
 
     /// Nothing once somebody has given the terminal back.
     fn draw(&mut self, view: &mut RunView, hint: &str) -> io::Result<()> {
         let _drawing = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
         if is_active() {
-            let dashboard = view.dashboard(now(), hint);
-            self.0.draw(|frame| frame.render_widget(dashboard, frame.area()))?;
+            let dashboard = Dashboard { graphics: self.graphics, ..view.dashboard(now(), hint) };
+            self.terminal.draw(|frame| frame.render_widget(dashboard, frame.area()))?;
         }
         Ok(())
     }

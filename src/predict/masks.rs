@@ -84,9 +84,9 @@ impl MaskOptions {
 /// let segmenter = Segmenter::new(&model, graph, Preprocess::Unit, Fit::Stretch, options)?;
 /// let image = Image::new(1, 4, vec![255, 0, 0, 255, 0, 0, 0, 0, 0, 0, 0, 0])?; // two red pixels, two black
 /// assert_eq!(segmenter.mask(&image)?.classes, [1, 1, 0, 0]);
-/// let (_, confidence) = segmenter.mask_with_confidence(&image)?;
-/// let sure = 2f32.exp() / (1f32.exp() + 2f32.exp());
-/// assert!((confidence.unwrap()[0] - sure).abs() < 1e-5);
+/// let (_, probabilities) = segmenter.mask_with_probabilities(&image)?; // [1, 1, 4, 2]
+/// let sure = 2f64.exp() / (1f64.exp() + 2f64.exp());
+/// assert!((probabilities.unwrap().to_vec_f64()[1] - sure).abs() < 1e-5); // class 1 of the first pixel
 /// # Ok::<(), Error>(())
 /// ```
 pub struct Segmenter {
@@ -142,19 +142,17 @@ impl Segmenter {
         vote_probabilities(scores.values::<f32>(), scores.shape().last_length(), &superpixels)
     }
 
-    /// The mask, and for each pixel the probability of its class; None where labels, not probabilities, make
-    /// the mask ([`MaskOptions::nearest`], superpixels). An error where logits are not finite.
-    pub fn mask_with_confidence(&self, image: &Image) -> Result<(Mask, Option<Vec<f32>>)> {
+    /// The mask, and the probabilities it was made of, [1, height, width, classes] on the CPU; None where
+    /// labels, not probabilities, make the mask ([`MaskOptions::nearest`], superpixels). (A mean over several
+    /// views may be 1 and a last digit.) An error where logits are not finite.
+    pub fn mask_with_probabilities(&self, image: &Image) -> Result<(Mask, Option<Tensor>)> {
         if self.options.nearest || self.options.superpixels.is_some() {
             return Ok((self.mask(image)?, None));
         }
         let scores = self.scores(image)?;
         let averaged = self.options.views() > 1;
         let probabilities = if averaged { scores.clone() } else { no_grad(|| softmax(&scores))? };
-        let rows = probabilities.values::<f32>().chunks_exact(scores.shape().last_length());
-        // (A mean of probabilities may be 1 and a last digit.)
-        let most = rows.map(|row| row.iter().copied().fold(0.0, f32::max).min(1.0)).collect();
-        Ok((arg_max_of(&scores)?, Some(most)))
+        Ok((arg_max_of(&scores)?, Some(probabilities)))
     }
 
     /// [1, height, width, classes]: the mean probabilities of all views, or, where there is one view
@@ -338,22 +336,24 @@ mod tests {
     }
 
     #[test]
-    fn a_confidence_is_the_probability_of_the_pixels_own_class() {
+    fn probabilities_sum_to_one_and_are_largest_at_the_pixels_own_class() {
         let image = image(19, 30, 5);
         for flip in [false, true] {
             let options = MaskOptions { flip, ..MaskOptions::default() };
             let segmenter = segmenter(Fit::Stretch, options);
-            let (mask, confidence) = segmenter.mask_with_confidence(&image).unwrap();
+            let (mask, probabilities) = segmenter.mask_with_probabilities(&image).unwrap();
             assert_eq!(mask.classes, segmenter.mask(&image).unwrap().classes);
-            let scores = segmenter.scores(&image).unwrap();
-            let probabilities = if flip { scores } else { no_grad(|| softmax(&scores)).unwrap() };
-            let rows = probabilities.values::<f32>().chunks_exact(21);
-            for ((row, &class), p) in rows.zip(&mask.classes).zip(confidence.unwrap()) {
-                assert!((row[class as usize] - p).abs() < 1e-6 && (1.0 / 21.0..=1.0).contains(&p));
+            let probabilities = probabilities.unwrap();
+            assert_eq!(probabilities.shape()[..], [1, 19, 30, 21]);
+            for (row, &class) in probabilities.values::<f32>().chunks_exact(21).zip(&mask.classes) {
+                let most = row.iter().copied().fold(0.0, f32::max);
+                assert!(
+                    (row.iter().sum::<f32>() - 1.0).abs() < 1e-5 && row[class as usize] > most - 1e-6
+                );
             }
         }
         let blocks = MaskOptions { nearest: true, ..MaskOptions::default() };
-        assert!(segmenter(Fit::Pad, blocks).mask_with_confidence(&image).unwrap().1.is_none());
+        assert!(segmenter(Fit::Pad, blocks).mask_with_probabilities(&image).unwrap().1.is_none());
     }
 
     #[test]

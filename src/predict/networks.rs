@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::nn::Model;
 use crate::predict::submission::Entry;
 use crate::predict::thresholds::{self, Gain, Thresholds};
+use crate::tensor::Tensor;
 use crate::train::{self, TrainConfig};
 use crate::weights::regular;
 use serde::{Deserialize, Serialize};
@@ -24,11 +25,11 @@ use std::sync::Arc;
 /// ```
 pub const THRESHOLD: f32 = 0.15;
 
-/// A trained network, and how it was trained.
+/// A trained network, and how it was trained. A copy shares the parameters.
 ///
 /// ```
 /// use atrous::models::Spec;
-/// use atrous::predict::{MaskOptions, Trained};
+/// use atrous::predict::Trained;
 /// use atrous::prelude::*;
 /// use atrous::train::{self, TrainConfig, Trainer};
 ///
@@ -44,6 +45,7 @@ pub const THRESHOLD: f32 = 0.15;
 /// assert_eq!(trained.thresholds, None); // no `thresholds.json` beside it
 /// # Ok::<(), Error>(())
 /// ```
+#[derive(Clone)]
 pub struct Trained {
     /// The network with its parameters.
     pub model: Model,
@@ -325,21 +327,40 @@ impl Networks {
         threshold: Option<f32>,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Predictions> {
-        let mut predictions = Predictions {
+        let probabilities = match &self.classifier {
+            Some(classifier) => {
+                let loader = classifier.config.scoring_loader(dataset, indices.to_vec());
+                probabilities(&classifier.model, &loader, progress)?
+            }
+            None => Vec::new(),
+        };
+        self.predict_from(probabilities, dataset, indices, options, threshold)
+    }
+
+    /// [`Networks::predict`] where the classifier's probabilities of these samples, [samples, classes], are
+    /// known from before: it does not see them again. An error for another number of them.
+    pub fn predict_from(
+        &self,
+        probabilities: Vec<f32>,
+        dataset: &Arc<dyn Dataset>,
+        indices: &[usize],
+        options: &MaskOptions,
+        threshold: Option<f32>,
+    ) -> Result<Predictions> {
+        let expected = self.classifier.as_ref().map_or(0, |_| indices.len() * CLASSES.len());
+        if probabilities.len() != expected {
+            let expected = format!("{expected} probabilities of {} samples", indices.len());
+            return Err(Error::shape("predict_from", expected, probabilities.len()));
+        }
+        let fitted = self.classifier.as_ref().and_then(|classifier| classifier.thresholds.clone());
+        let uniform = || Thresholds::uniform(threshold.unwrap_or(THRESHOLD), CLASSES.len());
+        Ok(Predictions {
             dataset: dataset.clone(),
             indices: indices.to_vec(),
-            probabilities: Vec::new(),
-            thresholds: Thresholds::uniform(threshold.unwrap_or(THRESHOLD), CLASSES.len()),
+            probabilities,
+            thresholds: fitted.filter(|_| threshold.is_none()).unwrap_or_else(uniform),
             segmenter: self.segmenter.as_ref().map(|trained| trained.segmenter(options)).transpose()?,
-        };
-        if let Some(classifier) = &self.classifier {
-            let loader = classifier.config.scoring_loader(dataset, indices.to_vec());
-            predictions.probabilities = probabilities(&classifier.model, &loader, progress)?;
-            if let (None, Some(fitted)) = (threshold, &classifier.thresholds) {
-                predictions.thresholds = fitted.clone();
-            }
-        }
-        Ok(predictions)
+        })
     }
 }
 
@@ -407,12 +428,12 @@ impl Predictions {
         self.segmenter.is_some()
     }
 
-    /// The `i`-th sample's mask, and how sure the network is of each pixel
-    /// ([`Segmenter::mask_with_confidence`]); None without a network that segments. Errors and panics as
+    /// The `i`-th sample's mask, and the probabilities it was made of
+    /// ([`Segmenter::mask_with_probabilities`]); None without a network that segments. Errors and panics as
     /// [`Predictions::get`].
-    pub fn mask_with_confidence(&self, i: usize) -> Result<Option<(Mask, Option<Vec<f32>>)>> {
+    pub fn mask_with_probabilities(&self, i: usize) -> Result<Option<(Mask, Option<Tensor>)>> {
         let Some(segmenter) = &self.segmenter else { return Ok(None) };
-        segmenter.mask_with_confidence(&self.dataset.image(self.indices[i])?).map(Some)
+        segmenter.mask_with_probabilities(&self.dataset.image(self.indices[i])?).map(Some)
     }
 
     /// What is said of the `i`-th of the samples, from 0; makes its mask. An error where its image cannot be

@@ -5,6 +5,7 @@ use crate::data::{CLASSES, Dataset, Mask};
 use crate::error::{Error, Result};
 use crate::eval::metrics::Confusion;
 use crate::predict::submission::Runs;
+use crate::tensor::Tensor;
 use std::fmt;
 
 /// Masks against the truth.
@@ -36,8 +37,8 @@ use std::fmt;
 ///     Ok(())
 /// })?;
 /// assert_eq!((scores.images, scores.dice), (1, 0.0)); // no pixel of an object was found
-/// let (mask, confidence) = predictions.mask_with_confidence(0)?.unwrap();
-/// assert!((confidence.unwrap()[0] - 1.0 / 21.0).abs() < 1e-6 && mask.classes[0] == 0);
+/// let (_, probabilities) = predictions.mask_with_probabilities(0)?.unwrap();
+/// assert!((probabilities.unwrap().max()?.item()? - 1.0 / 21.0).abs() < 1e-6); // as likely as any other
 /// assert_eq!(scores.confusion.count(0, 0), background as u64);
 /// # Ok::<(), Error>(())
 /// ```
@@ -62,8 +63,8 @@ pub struct MeasuredMask {
     pub truth: Mask,
     /// The predicted one.
     pub mask: Mask,
-    /// The probability of each pixel's predicted class, where there are probabilities.
-    pub confidence: Option<Vec<f32>>,
+    /// What the mask was made of, where that is probabilities: [1, height, width, classes], on the CPU.
+    pub probabilities: Option<Tensor>,
     /// Of this image alone.
     pub confusion: Confusion,
     /// The submission's, of this image alone, 0 to 1.
@@ -82,7 +83,7 @@ impl MaskScores {
         let (mut confusion, mut dice, mut images) = (Confusion::voc(), 0.0, 0);
         for (i, &index) in indices.iter().enumerate() {
             if let Some(truth) = dataset.mask(index)?
-                && let Some((mask, confidence)) = predictions.mask_with_confidence(i)?
+                && let Some((mask, probabilities)) = predictions.mask_with_probabilities(i)?
             {
                 let mut own = Confusion::voc();
                 own.add(&truth.classes, &mask.classes)?;
@@ -95,7 +96,7 @@ impl MaskScores {
                     place: i,
                     truth,
                     mask,
-                    confidence,
+                    probabilities,
                     confusion: own,
                     dice: of_image,
                 })?;

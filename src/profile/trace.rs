@@ -22,10 +22,12 @@ pub struct Trace {
     spans: Vec<Span>,
 }
 
-/// The process and the first thread of the trace.
+/// Processes, by the number of their first thread. Perfetto takes a thread 0 for none, and a number that is
+/// also a process' for that process' first thread: so all differ, and none is 0.
 const CPU: usize = 1;
-const DEVICE: usize = 2;
-const STEPS: usize = 0;
+const DEVICE: usize = 1_000_000;
+/// The first row.
+const STEPS: usize = CPU;
 
 /// Pieces of one loop follow each other closely: one after the other, they are drawn as one.
 const GAP: f64 = 5e-6;
@@ -66,8 +68,8 @@ impl Trace {
             named("thread_name", CPU, row(thread), format!("thread {thread} of the pool"))
         }));
         if self.spans.iter().any(|span| matches!(span.what, What::Kernel { .. })) {
-            all.push(named("process_name", DEVICE, 0, self.device.clone()));
-            all.push(named("thread_name", DEVICE, 0, "kernels".into()));
+            all.push(named("process_name", DEVICE, DEVICE, self.device.clone()));
+            all.push(named("thread_name", DEVICE, DEVICE, "kernels".into()));
         }
         all
     }
@@ -100,7 +102,7 @@ impl Trace {
                 let args = json!({"step": step.map(|step| step + 1), "operator": op});
                 Some(event(&format!("{of} ({op})"), "backward", [CPU, STEPS], times, args))
             }
-            What::Kernel { name } => Some(event(name, "kernel", [DEVICE, 0], times, json!({}))),
+            What::Kernel { name } => Some(event(name, "kernel", [DEVICE, DEVICE], times, json!({}))),
             What::Piece { .. } => None,
         }
     }
@@ -163,7 +165,7 @@ fn piece(span: &Span) -> Option<usize> {
 
 /// Below the steps.
 fn row(thread: usize) -> usize {
-    thread + 1
+    STEPS + 1 + thread
 }
 
 /// A complete event ("X"): microseconds, to a nanosecond.
@@ -224,5 +226,22 @@ mod tests {
             json["traceEvents"].as_array().unwrap().iter().any(|e| e["args"]["name"] == name)
         };
         assert!(named("kernels") && named("thread 1 of the pool") && named("steps"));
+    }
+
+    #[test]
+    fn each_row_is_a_thread_of_its_own_for_viewers_to_which_thread_0_is_none() {
+        let graph = by_name("alexnet", 120, 20).unwrap();
+        let plan = PlanTable::new(&graph, Device::Cpu, Purpose::Inference, 1).unwrap();
+        let spans = [0, 1]
+            .map(|thread| span(What::Piece { thread }, 1.0, 2.0))
+            .into_iter()
+            .chain([span(What::Step(0), 0.5, 5.0), span(What::Kernel { name: "copy" }, 1.0, 2.0)]);
+        let json = Trace::new(&plan, spans.collect()).to_json();
+        let events = json["traceEvents"].as_array().unwrap();
+        let named = events.iter().filter(|event| event["name"] == "thread_name");
+        let rows: BTreeSet<u64> = named.clone().map(|event| event["tid"].as_u64().unwrap()).collect();
+        assert_eq!((rows.len(), named.count(), rows.contains(&0)), (4, 4, false));
+        let used = events.iter().map(|event| event["tid"].as_u64().unwrap());
+        assert!(used.clone().all(|tid| rows.contains(&tid)), "{:?}", used.collect::<Vec<_>>());
     }
 }

@@ -1,10 +1,12 @@
 //! Scores of predictions against the truth: plain slices in, one f64 out.
 //!
 //! A table is a flat slice, row-major, with its number of columns (classes). [`labels`] are Keras'
-//! accuracies and the Hamming loss, [`ranking`] is PASCAL VOC's average precision, [`overlap`] is
-//! the Dice coefficient and the confusion matrix of masks, [`calibration`] whether confidences are
-//! probabilities, [`uncertainty`] says how much of a score is chance.
+//! accuracies and the Hamming loss, [`ranking`] is PASCAL VOC's average precision, [`binned_ranking`] the
+//! same of more scores than can be sorted, [`overlap`] is the Dice coefficient and the confusion matrix of
+//! masks, [`calibration`] whether confidences are probabilities, [`uncertainty`] says how much of a score is
+//! chance.
 
+pub mod binned_ranking;
 pub mod calibration;
 mod cuda;
 pub mod labels;
@@ -12,6 +14,7 @@ pub mod overlap;
 pub mod ranking;
 pub mod uncertainty;
 
+pub use binned_ranking::BinnedRanking;
 pub use calibration::{Calibration, CalibrationBin};
 pub use cuda::accuracy;
 pub(crate) use labels::count_right;

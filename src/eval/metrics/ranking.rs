@@ -28,10 +28,14 @@ pub fn average_precision(
     scores: &[f32],
     interpolation: Interpolation,
 ) -> Result<Option<f64>> {
-    let ranked = ranked("average_precision", truth, scores)?;
-    let positives = truth.iter().filter(|&&y| y != 0.0).count();
+    Ok(average(&ranked("average_precision", truth, scores)?, interpolation))
+}
+
+/// The average precision of a whole ranking; None without positives.
+pub(super) fn average(ranked: &[Ranked], interpolation: Interpolation) -> Option<f64> {
+    let positives = ranked.last().map_or(0, |all| all.found);
     if positives == 0 {
-        return Ok(None);
+        return None;
     }
     let mut curve: Vec<(usize, f64)> =
         ranked.iter().map(|group| (group.found, group.found as f64 / group.seen as f64)).collect();
@@ -40,7 +44,7 @@ pub fn average_precision(
         best = best.max(*precision);
         *precision = best;
     }
-    Ok(Some(match interpolation {
+    Some(match interpolation {
         Interpolation::Area => {
             let mut before = 0;
             let area = curve.iter().map(|&(found, precision)| {
@@ -55,7 +59,7 @@ pub fn average_precision(
             let at = |point| curve.iter().find(|(found, _)| found * 10 >= point * positives);
             (0..=10).map(|point| at(point).map_or(0.0, |&(_, precision)| precision)).sum::<f64>() / 11.0
         }
-    }))
+    })
 }
 
 /// A point of a precision–recall curve: what would be found with this threshold.
@@ -72,21 +76,25 @@ pub struct PrecisionRecall {
 /// The precision–recall curve, from the highest threshold down: one point a score that occurs, as in
 /// scikit-learn's `precision_recall_curve`. Empty without positives. Errors as in [`average_precision`].
 pub fn precision_recall_curve(truth: &[f32], scores: &[f32]) -> Result<Vec<PrecisionRecall>> {
-    let ranked = ranked("precision_recall_curve", truth, scores)?;
+    Ok(curve(&ranked("precision_recall_curve", truth, scores)?))
+}
+
+/// A point a group of a whole ranking; none without positives.
+pub(super) fn curve(ranked: &[Ranked]) -> Vec<PrecisionRecall> {
     let positives = ranked.last().map_or(0, |all| all.found);
     let point = |group: &Ranked| PrecisionRecall {
         threshold: group.score,
         precision: group.found as f64 / group.seen as f64,
         recall: group.found as f64 / positives as f64,
     };
-    Ok(if positives == 0 { Vec::new() } else { ranked.iter().map(point).collect() })
+    if positives == 0 { Vec::new() } else { ranked.iter().map(point).collect() }
 }
 
 /// Down to the images of one score: how many were seen, and how many positives were among them.
-struct Ranked {
-    score: f32,
-    seen: usize,
-    found: usize,
+pub(super) struct Ranked {
+    pub(super) score: f32,
+    pub(super) seen: usize,
+    pub(super) found: usize,
 }
 
 fn ranked(op: &'static str, truth: &[f32], scores: &[f32]) -> Result<Vec<Ranked>> {

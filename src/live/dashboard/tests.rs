@@ -24,7 +24,8 @@ fn drawn(state: &RunState, width: u16, height: u16, with_image: bool) -> Buffer 
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
     let (panel, photo) = (panel(), photo());
     let panel = with_image.then_some((&panel, &photo));
-    let dashboard = Dashboard { state, panel, now: 1026.0, hint: "q: save and stop" };
+    let graphics = Graphics::HalfBlocks;
+    let dashboard = Dashboard { state, panel, now: 1026.0, hint: "q: save and stop", graphics };
     terminal.draw(|frame| frame.render_widget(dashboard, frame.area())).unwrap();
     terminal.backend().buffer().clone()
 }
@@ -86,8 +87,7 @@ fn the_footer_says_how_a_run_ended_or_that_nothing_is_heard_of_it() {
 }
 
 #[test]
-fn times_rates_and_memory_are_short() {
-    assert_eq!([0.0, 187.2, 3727.0, -5.0].map(clock), ["0:00", "3:07", "1:02:07", "0:00"]);
+fn rates_and_memory_are_short() {
     assert_eq!([1e-3, 0.05, 1.234567e-6].map(short), ["0.001", "0.05", "1.23e-6"]);
     assert_eq!([5 << 20, 20 << 30].map(mib), ["5 MiB", "20.0 GiB"]);
 }

@@ -37,8 +37,7 @@ impl Evaluation {
             let image = dataset.image(indices[i])?;
             let mut seen = vec![("image", image.clone())];
             if self.segments()
-                && let (Some(truth), Some((mask, _))) =
-                    (dataset.mask(indices[i])?, predictions.mask_with_confidence(i)?)
+                && let (Some(truth), Some(mask)) = (dataset.mask(indices[i])?, predictions.get(i)?.mask)
             {
                 seen.push(("truth", blended(&truth, Some(&image))));
                 seen.push(("prediction", blended(&mask, Some(&image))));

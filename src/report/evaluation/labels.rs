@@ -1,5 +1,6 @@
 //! A classifier's evaluation: several classes may be in an image.
 
+use super::curves::{ALL, points};
 use super::{ClassScores, Evaluation, PrecisionRecallPoints, Sample};
 use crate::data::{CLASSES, Dataset, Labels, known_labels};
 use crate::error::Result;
@@ -11,8 +12,6 @@ use crate::predict::Predictions;
 const N: usize = CLASSES.len();
 /// Bins of the reliability diagram.
 pub(super) const BINS: usize = 10;
-/// Points of a curve at most: more than a plot has pixels for.
-const POINTS: usize = 100;
 
 impl Evaluation {
     /// Scores a classifier's predictions of these samples. An error where one of them has no labels.
@@ -145,22 +144,11 @@ fn co_occurrence(labels: &[Labels], said: &[Labels]) -> Vec<Vec<u64>> {
 fn curves(truth: &[f32], scores: &[f32]) -> Result<Vec<PrecisionRecallPoints>> {
     let column = |table: &[f32], c: usize| table.iter().skip(c).step_by(N).copied().collect::<Vec<_>>();
     let curve = |name: &str, truth: &[f32], scores: &[f32]| {
-        let points = precision_recall_curve(truth, scores)?;
-        let points: Vec<(f64, f64)> = points.iter().map(|p| (p.recall, p.precision)).collect();
-        Ok(PrecisionRecallPoints { name: name.into(), points: thinned(&points) })
+        Ok(points(name, &precision_recall_curve(truth, scores)?))
     };
-    let all = curve("all classes", truth, scores);
+    let all = curve(ALL, truth, scores);
     let each = (0..N).map(|c| curve(CLASSES[c], &column(truth, c), &column(scores, c)));
     std::iter::once(all).chain(each).collect()
-}
-
-/// At most [`POINTS`] of them, the first and the last among them.
-fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    if points.len() <= POINTS {
-        return points.to_vec();
-    }
-    let last = points.len() - 1;
-    (0..POINTS).map(|i| points[i * last / (POINTS - 1)]).collect()
 }
 
 fn sample(id: String, truth: &Labels, said: &Labels, probabilities: &[f32]) -> Result<Sample> {
@@ -185,15 +173,6 @@ fn sample(id: String, truth: &Labels, said: &Labels, probabilities: &[f32]) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_thinned_curve_keeps_its_ends() {
-        let points: Vec<(f64, f64)> = (0..1234).map(|i| (i as f64, 0.0)).collect();
-        let few = thinned(&points);
-        assert_eq!((few.len(), few[0], few[99]), (100, points[0], points[1233]));
-        assert!(few.windows(2).all(|pair| pair[0].0 < pair[1].0));
-        assert_eq!(thinned(&points[..7]), points[..7]);
-    }
 
     #[test]
     fn a_row_of_co_occurrences_counts_what_was_said_of_the_images_with_its_class() {

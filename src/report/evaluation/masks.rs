@@ -1,10 +1,11 @@
 //! The evaluation of masks: every pixel has one class.
 
+use super::curves::{ALL, points};
 use super::labels::BINS;
 use super::{ClassScores, Evaluation, Sample};
 use crate::data::{CLASSES, Dataset, Mask, VOID};
 use crate::error::Result;
-use crate::eval::metrics::{Calibration, Confusion};
+use crate::eval::metrics::{BinnedRanking, Calibration, Confusion};
 use crate::predict::{MaskScores, MeasuredMask, Predictions};
 
 impl Evaluation {
@@ -43,8 +44,9 @@ impl Evaluation {
         progress: &mut dyn FnMut(usize),
     ) -> Result<(MaskScores, Self)> {
         let (mut calibration, mut samples) = (Calibration::new(BINS), Vec::new());
+        let mut rankings = vec![BinnedRanking::default(); Confusion::voc().classes()];
         let scores = MaskScores::measure(predictions, dataset, indices, &mut |measured| {
-            calibrate(&mut calibration, &measured)?;
+            count(&measured, &mut calibration, &mut rankings)?;
             samples.push(sample(dataset.id(indices[measured.place]), &measured)?);
             progress(measured.place + 1);
             Ok(())
@@ -68,7 +70,29 @@ impl Evaluation {
             ..Evaluation::default()
         };
         evaluation.calibrate(&calibration);
+        evaluation.rank(&rankings);
         Ok((scores, evaluation))
+    }
+
+    /// Average precision over pixels and its curves, class by class; nothing where no probability was
+    /// counted.
+    fn rank(&mut self, rankings: &[BinnedRanking]) {
+        let mut all = BinnedRanking::default();
+        rankings.iter().for_each(|ranking| all.merge(ranking));
+        let curve = all.precision_recall_curve();
+        if curve.is_empty() {
+            return;
+        }
+        self.precision_recall.push(points(ALL, &curve));
+        for (class, ranking) in self.classes.iter_mut().zip(rankings) {
+            class.average_precision = ranking.average_precision();
+            self.average_precision_error = self.average_precision_error.max(ranking.error_bound());
+            self.precision_recall.push(points(&class.name, &ranking.precision_recall_curve()));
+        }
+        let present: Vec<f64> =
+            self.classes.iter().filter_map(|class| class.average_precision).collect();
+        let mean = present.iter().sum::<f64>() / present.len().max(1) as f64;
+        self.scores.push(("mean average precision of pixels".into(), mean));
     }
 }
 
@@ -97,11 +121,21 @@ fn classes(confusion: &Confusion) -> Vec<ClassScores> {
     (0..n).map(of_class).collect()
 }
 
-fn calibrate(calibration: &mut Calibration, measured: &MeasuredMask) -> Result<()> {
-    let Some(confidence) = &measured.confidence else { return Ok(()) };
-    let pixels = measured.truth.classes.iter().zip(&measured.mask.classes).zip(confidence);
-    for ((&y, &p), &confidence) in pixels.filter(|((y, _), _)| **y != VOID) {
-        calibration.add(confidence, y == p)?;
+/// Counts an image's pixels, where there are probabilities: how sure each is, and how each class ranks it.
+fn count(
+    measured: &MeasuredMask,
+    calibration: &mut Calibration,
+    rankings: &mut [BinnedRanking],
+) -> Result<()> {
+    let Some(probabilities) = &measured.probabilities else { return Ok(()) };
+    let rows = probabilities.values::<f32>().chunks_exact(rankings.len());
+    let pixels = measured.truth.classes.iter().zip(&measured.mask.classes).zip(rows);
+    for ((&y, &p), row) in pixels.filter(|((y, _), _)| **y != VOID) {
+        // (A mean of probabilities may be 1 and a last digit.)
+        calibration.add(row.iter().copied().fold(0.0, f32::max).min(1.0), y == p)?;
+        for (class, (ranking, &probability)) in rankings.iter_mut().zip(row).enumerate() {
+            ranking.add(probability.min(1.0), class == y as usize)?;
+        }
     }
     Ok(())
 }

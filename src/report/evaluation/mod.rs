@@ -1,6 +1,7 @@
 //! `evaluation.json`: what a network's predictions of some images are worth, in figures that a page, a plot
 //! or another program can read.
 
+mod curves;
 mod examples;
 mod labels;
 mod masks;
@@ -48,8 +49,12 @@ pub struct Evaluation {
     /// Rows are true classes, columns predicted ones. Pixels; or images, where several classes may be in one:
     /// then of the images with the row's class those in which the column's is said to be.
     pub confusion: Vec<Vec<u64>>,
-    /// Of a classifier: the curve over all classes together, then of each class.
+    /// The curve over all classes together, then of each class; of images, or of all pixels.
     pub precision_recall: Vec<PrecisionRecallPoints>,
+    /// By how much the average precisions of masks can be too small, at most: pixels are too many to sort
+    /// ([`BinnedRanking`](crate::eval::metrics::BinnedRanking)).
+    #[serde(default)]
+    pub average_precision_error: f64,
     /// How sure, and how right: one-vs-rest for each class of a classifier, of each pixel's class of a mask.
     pub calibration: Vec<Bin>,
     /// The expected calibration error, 0 to 1.
@@ -91,7 +96,8 @@ pub struct ClassScores {
     pub false_negatives: u64,
     /// The probability above which it is predicted; of a classifier.
     pub threshold: Option<f32>,
-    /// Average precision of a classifier.
+    /// Average precision over images of a classifier, over pixels of masks (of which it is at most
+    /// [`Evaluation::average_precision_error`] too small).
     pub average_precision: Option<f64>,
     /// Intersection over union of masks.
     pub iou: Option<f64>,
@@ -114,9 +120,9 @@ impl ClassScores {
         share(both, both + self.false_positives + self.false_negatives)
     }
 
-    /// What counts for the mean: average precision, or IoU.
+    /// What counts for the mean: IoU of masks, average precision of a classifier.
     pub fn score(&self) -> Option<f64> {
-        self.average_precision.or(self.iou)
+        self.iou.or(self.average_precision)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Of predictions whose truth is known: scores, classes, confusions, curves, and images to look at.
 
 use super::Plots;
-use super::parts::{data_uri, details, duration, heading, note, plots, share, table, tiles};
+use super::parts::{data_uri, details, heading, note, plots, share, table, tiles};
+use crate::duration;
 use crate::error::Result;
 use crate::report::evaluation::{ClassScores, Evaluation, Example, Sample};
 use crate::report::page::{Markup, Page, fill};
@@ -61,11 +62,18 @@ impl Scored {
         }
         numbers.push(("images".into(), e.images.to_string()));
         if e.images > 0 {
-            numbers.push(("an image, prediction".into(), duration(e.seconds / e.images as f64)));
+            numbers
+                .push(("an image, prediction".into(), duration::with_unit(e.seconds / e.images as f64)));
         }
         let mut drawn = vec![(all.add(self.id("per-class"), per_class(e)), String::new())];
-        let curves = if e.segments() { precision_and_recall(e) } else { precision_recall(e) };
-        drawn.push((all.add(self.id("precision-recall"), curves), precision_recall_caption(e)));
+        if !e.precision_recall.is_empty() {
+            let plot = all.add(self.id("precision-recall"), precision_recall(e));
+            drawn.push((plot, precision_recall_caption(e)));
+        }
+        if e.segments() {
+            let plot = all.add(self.id("precision-and-recall"), precision_and_recall(e));
+            drawn.push((plot, PRECISION_AND_RECALL.into()));
+        }
         if !e.calibration.is_empty() {
             drawn.push((all.add(self.id("calibration"), calibration(e)), calibration_caption(e)));
         }
@@ -200,18 +208,18 @@ fn per_class(e: &Evaluation) -> Plot {
 
 /// Curves over all classes together, and of the best and the worst.
 fn precision_recall(e: &Evaluation) -> Plot {
+    let average = |class: &ClassScores| class.average_precision.unwrap_or_default();
     let mut ranked: Vec<&ClassScores> =
         e.classes.iter().filter(|class| class.average_precision.is_some()).collect();
-    ranked.sort_by(|a, b| b.score().unwrap_or_default().total_cmp(&a.score().unwrap_or_default()));
+    ranked.sort_by(|a, b| average(b).total_cmp(&average(a)));
     let last = ranked.len().saturating_sub(CURVES).max(CURVES.min(ranked.len()));
     let shown = ranked[..CURVES.min(ranked.len())].iter().chain(&ranked[last..]);
     let curve = |name: &str, told: String| {
         let found = e.precision_recall.iter().find(|curve| curve.name == name)?;
         Some(Curve { name: told, points: found.points.clone() })
     };
-    let classes = shown.filter_map(|class| {
-        curve(&class.name, format!("{} {:.2}", class.name, class.score().unwrap_or_default()))
-    });
+    let classes =
+        shown.filter_map(|class| curve(&class.name, format!("{} {:.2}", class.name, average(class))));
     let all = curve("all classes", "all classes".into());
     let lines = Lines {
         curves: all.into_iter().chain(classes).collect(),
@@ -219,10 +227,11 @@ fn precision_recall(e: &Evaluation) -> Plot {
         unit_square: true,
         ..Lines::default()
     };
-    Plot { title: "Precision over recall".into(), chart: Chart::Lines(lines) }
+    let title = if e.segments() { "Precision over recall of pixels" } else { "Precision over recall" };
+    Plot { title: title.into(), chart: Chart::Lines(lines) }
 }
 
-/// Masks have one threshold, their largest class: one point a class.
+/// What masks say, of each pixel its likeliest class: one point of each class.
 fn precision_and_recall(e: &Evaluation) -> Plot {
     let series = |name: &str, of: fn(&ClassScores) -> Option<f64>| {
         (name.to_owned(), e.classes.iter().map(of).collect())
@@ -236,17 +245,19 @@ fn precision_and_recall(e: &Evaluation) -> Plot {
 }
 
 fn precision_recall_caption(e: &Evaluation) -> String {
+    let words = "All classes together, and the best and worst of them with their average precision.";
     match e.segments() {
-        true => {
-            "Precision: the share of a class' predicted pixels that are right. Recall: the share of its \
-                 true pixels that were found."
-                .into()
-        }
-        false => {
-            "All classes together, and the best and worst of them with their average precision.".into()
-        }
+        true => format!(
+            "{words} A class' threshold goes from 1 down to 0; probabilities are counted in bins, by which \
+             an average precision is at most {:.0e} too small.",
+            e.average_precision_error
+        ),
+        false => words.into(),
     }
 }
+
+const PRECISION_AND_RECALL: &str = "Where each pixel is given its likeliest class. Precision: the share of a \
+    class' predicted pixels that are right. Recall: the share of its true pixels that were found.";
 
 fn calibration(e: &Evaluation) -> Plot {
     let all: u64 = e.calibration.iter().map(|bin| bin.count).sum();
@@ -304,13 +315,16 @@ fn classes(e: &Evaluation) -> Result<Markup> {
     let what = if e.segments() { "pixels" } else { "images" };
     let mut head = vec!["class", what, score_name(e), "precision", "recall", "F1 (Dice)"];
     head.extend(["true positives", "false positives", "false negatives"]);
-    head.extend((!e.segments()).then_some("threshold"));
+    head.push(if e.segments() { "average precision" } else { "threshold" });
     let row = |class: &ClassScores| {
         let mut row = vec![class.name.clone(), class.support.to_string()];
         row.extend([class.score(), class.precision(), class.recall(), class.f1()].map(share));
         let counts = [class.true_positives, class.false_positives, class.false_negatives];
         row.extend(counts.map(|n| n.to_string()));
-        row.extend(class.threshold.map(|t| format!("{t:.3}")));
+        row.push(match e.segments() {
+            true => share(class.average_precision),
+            false => class.threshold.map_or("–".into(), |t| format!("{t:.3}")),
+        });
         row
     };
     table(&head, &e.classes.iter().map(row).collect::<Vec<_>>())

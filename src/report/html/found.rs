@@ -2,7 +2,7 @@
 
 use super::attack::{AttackSummary, Attacked};
 use super::evaluation::Scored;
-use super::parts::{heading, sheet, table, tiles};
+use super::parts::{heading, sheet, table, tiles, warning};
 use super::training::{Run, TrainingRecord};
 use super::{PLOTS, Plots, read, read_json};
 use crate::error::{Error, Result};
@@ -72,8 +72,8 @@ impl Found {
     /// What is in one folder; `part` is what it is called within the report's, or empty.
     fn take(&mut self, folder: &Path, part: &str) -> Result<()> {
         let history: Option<History> = read_json(&folder.join(HISTORY))?;
-        if let Some(history) = history.filter(|history| !history.epochs.is_empty()) {
-            let record = TrainingRecord::read(folder)?;
+        let record = TrainingRecord::read(folder)?;
+        if let Some(history) = history.filter(|history| record.is_some() || !history.epochs.is_empty()) {
             self.trainings.push(Run { part: part.into(), record, history });
         }
         if let Some(summary) = read_json::<AttackSummary>(&folder.join(SUMMARY))? {
@@ -109,7 +109,9 @@ impl Found {
         self.evaluations.iter().for_each(|scored| all.extend(scored.tiles()));
         self.attacks.iter().for_each(|attacked| all.extend(attacked.tiles()));
         self.trainings.iter().for_each(|run| all.extend(run.tiles()));
-        let mut parts = vec![tiles(&all)?];
+        let ended = self.trainings.iter().filter_map(Run::ended);
+        let mut parts = ended.map(|text| warning(&text)).collect::<Result<Vec<_>>>()?;
+        parts.push(tiles(&all)?);
         if let Some(text) = read(&self.folder.join("scores.txt"))? {
             let text = String::from_utf8_lossy(&text).into_owned();
             parts.push(heading("Beside controls that do not look at shapes")?);

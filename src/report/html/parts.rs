@@ -60,6 +60,11 @@ pub(super) fn note(text: &str) -> Result<Markup> {
     fill("<p class=\"note\">{{ text }}</p>", &serde_json::json!({ "text": text }))
 }
 
+/// What is to be read before anything else.
+pub(super) fn warning(text: &str) -> Result<Markup> {
+    fill("<p class=\"warning\">{{ text }}</p>", &serde_json::json!({ "text": text }))
+}
+
 /// A heading within a section.
 pub(super) fn heading(text: &str) -> Result<Markup> {
     fill("<h3>{{ text }}</h3>", &serde_json::json!({ "text": text }))
@@ -97,16 +102,6 @@ pub(super) fn sheet(path: &Path, caption: &str) -> Result<Option<Markup>> {
     fill(include_str!("templates/sheet.html"), &Values { src, caption }).map(Some)
 }
 
-/// Seconds as a person says them.
-pub(super) fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 0.0995 => format!("{:.1} ms", 1000.0 * s),
-        s if s < 60.0 => format!("{s:.1} s"),
-        s if s < 3600.0 => format!("{}:{:02} min", s as u64 / 60, s as u64 % 60),
-        s => format!("{}:{:02} h", s as u64 / 3600, s as u64 / 60 % 60),
-    }
-}
-
 /// A share with three digits, or a dash.
 pub(super) fn share(value: Option<f64>) -> String {
     value.map_or("–".into(), |value| format!("{value:.3}"))
@@ -115,12 +110,6 @@ pub(super) fn share(value: Option<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn seconds_are_told_in_the_unit_a_person_would_take() {
-        let told = [0.0123, 5.0, 61.0, 3725.0].map(duration);
-        assert_eq!(told, ["12.3 ms", "5.0 s", "1:01 min", "1:02 h"]);
-    }
 
     #[test]
     fn a_table_escapes_its_cells() {

@@ -1,8 +1,9 @@
 //! Of a training run: curves, figures, settings.
 
 use super::found::pairs;
-use super::parts::{details, duration, plots, table};
+use super::parts::{details, note, plots, table};
 use super::{Plots, read_json};
+use crate::duration;
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::report::curves::from_history;
@@ -53,6 +54,9 @@ pub struct TrainingRecord {
     pub seconds: f64,
     /// Every setting that decides the run's bits, by name.
     pub settings: Value,
+    /// How and where it stopped, for people; empty for a run that came to its end.
+    #[serde(default)]
+    pub ended: String,
 }
 
 const RECORD: &str = "run.json";
@@ -73,6 +77,11 @@ impl TrainingRecord {
             settings: Value::Object(settings),
             ..TrainingRecord::default()
         })
+    }
+
+    /// How a run stopped, and where: epochs completed, of how many, and steps after those.
+    pub fn stopped(how: &str, [epoch, of, step]: [usize; 3]) -> String {
+        format!("{how} after epoch {epoch} of {of}, step {step}")
     }
 
     /// Writes `run.json` into the folder.
@@ -184,13 +193,22 @@ impl Run {
         let Some(last) = self.history.epochs.last() else { return tiles };
         tiles.push((self.of_part("epochs"), last.epoch.to_string()));
         if let Some(record) = &self.record {
-            tiles.push((self.of_part("training time"), duration(record.seconds)));
+            tiles.push((self.of_part("training time"), duration::with_unit(record.seconds)));
             tiles.push((self.of_part("parameters"), millions(record.parameters)));
         }
         tiles
     }
 
+    /// How it stopped, where it did not come to its end.
+    pub(super) fn ended(&self) -> Option<String> {
+        let ended = &self.record.as_ref()?.ended;
+        (!ended.is_empty()).then(|| self.of_part(ended))
+    }
+
     pub(super) fn section(&self, all: &mut Plots) -> Result<Markup> {
+        if self.history.epochs.is_empty() {
+            return note("No epoch was completed.");
+        }
         let panels = from_history(&self.history)?;
         let drawn = panels.iter().map(|panel| {
             let name = panel.title.to_lowercase().replace(' ', "-");
@@ -235,10 +253,10 @@ impl Run {
             ("network", record.network.clone()),
             ("parameters (trainable)", format!("{} ({})", record.parameters, record.trainable)),
             ("computed on", record.arithmetic.clone()),
-            ("threads", record.threads.to_string()),
+            ("threads", if record.threads > 0 { record.threads.to_string() } else { "–".into() }),
             ("training images", record.train_images.to_string()),
             ("validation images", record.validation_images.to_string()),
-            ("last session", duration(record.seconds)),
+            ("last session", duration::with_unit(record.seconds)),
         ]
         .map(|(name, value)| (name.to_owned(), value));
         let settings = pairs(["setting", "value"], &record.flat_settings())?;
