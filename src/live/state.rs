@@ -5,7 +5,7 @@ use super::events::{EpochEnd, LogEvent, LogRecord, Panel, Position, Start, Step}
 /// A run as its events so far tell it.
 ///
 /// ```
-/// use atrous::live::events::{Memory, Start, Step};
+/// use atrous::live::events::{Memory, Position, Start, Step};
 /// use atrous::live::{LogEvent, LogRecord, Outcome, RunState};
 ///
 /// let mut state = RunState::default();
@@ -25,6 +25,7 @@ use super::events::{EpochEnd, LogEvent, LogRecord, Panel, Position, Start, Step}
 ///     memory,
 /// }));
 /// assert_eq!((state.progress(), state.place()), ((5, 20), (1, 5)));
+/// assert_eq!(state.position(), Position { epoch: 0, step: 5 }); // no epoch is completed
 /// assert_eq!(state.seconds_left(), Some(30.0)); // 5 steps took 10 seconds, 15 are left
 /// assert_eq!(state.training_loss(), [(0.5, 0.7)]); // in the middle of the first epoch
 /// assert_eq!(state.training_accuracy(), [(0.5, 0.5)]);

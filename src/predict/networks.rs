@@ -280,6 +280,9 @@ pub fn locate(path: &Path) -> Result<Vec<PathBuf>> {
 /// assert_eq!((last.id.clone(), last.labels), (dataset.id(2), [true; 20])); // all are above 0
 /// assert_eq!(last.probabilities, predictions.probabilities[20..]);
 /// assert_eq!(last.entry().classification.to_string(), "1 20"); // a run of 20 from the first on
+/// let known = predictions.probabilities.clone(); // another threshold, without another look
+/// let strict = networks.predict_from(known, &dataset, &[0, 2], &options, Some(1.0))?;
+/// assert_eq!(strict.get(1)?.labels.iter().filter(|&&set| set).count(), 1); // the most probable
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Default)]

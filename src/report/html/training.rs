@@ -80,6 +80,11 @@ impl TrainingRecord {
     }
 
     /// How a run stopped, and where: epochs completed, of how many, and steps after those.
+    ///
+    /// ```
+    /// # use atrous::report::html::TrainingRecord;
+    /// assert_eq!(TrainingRecord::stopped("Killed", [1, 8, 3]), "Killed after epoch 1 of 8, step 3");
+    /// ```
     pub fn stopped(how: &str, [epoch, of, step]: [usize; 3]) -> String {
         format!("{how} after epoch {epoch} of {of}, step {step}")
     }
