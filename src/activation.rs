@@ -4,6 +4,14 @@
 /// gradients: [`crate::ops::activation`]. (`leaky_relu`, which has a parameter, is an operator alone.)
 ///
 /// `kernels/common.cuh` numbers the first five in this order: do not reorder.
+///
+/// ```
+/// use atrous::Activation;
+///
+/// assert_eq!(Activation::default(), Activation::Linear);
+/// assert_eq!(Activation::Softmax.name(), "softmax");
+/// assert!(Activation::Relu6.is_fusable() && !Activation::Sigmoid.is_fusable());
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// x (PyTorch's `Identity`)

@@ -91,6 +91,17 @@ pub(crate) fn record_gradients(
 
 /// The gradients of a loss with respect to the leaves it was computed from, each of its leaf's shape, type
 /// and device.
+///
+/// ```
+/// use atrous::prelude::*;
+///
+/// let (x, y) = (Tensor::from([2.0f32]).leaf(), Tensor::from([5.0f32]).leaf());
+/// let mut gradients = (&x * &y)?.backward()?; // ∂x = y and ∂y = x
+/// assert_eq!(gradients.get(&x).unwrap().item()?, 5.0);
+/// assert_eq!(gradients.take(&y).unwrap().item()?, 2.0);
+/// assert!(gradients.get(&y).is_none()); // it was taken
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Default)]
 pub struct Gradients(/** By the number of the leaf's node. */ HashMap<u64, Gradient>);
 

@@ -11,6 +11,8 @@ use crate::random::{Stream, domain, hash_name};
 use crate::tensor::{DType, IntoShape, Shape, Tensor};
 
 /// What a case is for, which decides how large it is.
+///
+/// [`Case`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
     /// For tests, on every machine: odd sizes, channel tails, edges.
@@ -20,6 +22,22 @@ pub enum Size {
 }
 
 /// What the elements of an input are.
+///
+/// ```
+/// use atrous::cases::{Case, Fill, Input, Size};
+/// use atrous::{DType, Tensor};
+///
+/// let drawn = |fill| {
+///     let inputs = vec![Input::new("x", [2, 4]).fill(fill).constant()];
+///     let case = Case::new("any", "any", Size::Tiny, inputs, |t| Ok(t[0].clone()));
+///     case.tensors(DType::F32)[0].to_vec_f64()
+/// };
+/// assert_eq!(drawn(Fill::OneHot)[..4].iter().sum::<f64>(), 1.0);
+/// let mut all = drawn(Fill::Distinct);
+/// all.sort_by(f64::total_cmp);
+/// assert_eq!(all[..2], [-0.875, -0.625]); // eight numbers, a quarter apart
+/// assert!(drawn(Fill::Labels(3)).iter().all(|label| [0.0, 1.0, 2.0].contains(label)));
+/// ```
 #[derive(Clone, Debug)]
 pub enum Fill {
     /// Uniform between these two.
@@ -56,6 +74,8 @@ pub(crate) fn any_size() -> impl proptest::strategy::Strategy<Value = usize> {
 }
 
 /// One input of a case: its shape and how its values are drawn, not the values themselves.
+///
+/// [`Case`] and [`Fill`] have examples.
 #[derive(Clone, Debug)]
 pub struct Input {
     /// The parameter's name in the operator's signature: `x`, `w`, `labels`. It is part of the
@@ -128,6 +148,26 @@ type Run = Box<dyn Fn(&[Tensor]) -> Result<Tensor> + Send + Sync>;
 
 /// An operator on inputs of given shapes: what agreement, gradient checks, device checks and
 /// benchmarks run.
+///
+/// ```
+/// use atrous::cases::{Case, Input, Size, relative_deviation};
+/// use atrous::prelude::*;
+///
+/// let inputs = vec![Input::new("a", [3, 5]), Input::new("b", [5, 4])];
+/// let case = Case::new("matmul", "3x5x4", Size::Tiny, inputs, |t| t[0].matmul(&t[1])).tolerance(1e-6);
+/// assert_eq!(case.full_name(), "matmul/3x5x4");
+///
+/// let (y, gradients) = case.forward_backward(DType::F32)?;
+/// let (expected, _) = case.forward_backward(DType::F64)?; // by the definition, loop by loop
+/// assert!(relative_deviation(&y, &expected) < case.tolerance);
+/// assert_eq!(gradients[1].as_ref().unwrap().shape()[..], [5, 4]);
+/// assert!(case.finite_difference_deviation(8)? < 1e-7); // of eight elements an input
+/// assert_eq!(case.least_bytes(&y), 4.0 * (3 * 5 + 5 * 4 + 3 * 4) as f64);
+///
+/// let (there, _) = case.forward_backward_on(Device::Cpu)?; // a GPU, where there is one
+/// assert_eq!(there.to_vec_f64(), y.to_vec_f64());
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Case {
     /// The operator, as `ops` names it.
     pub op: &'static str,
@@ -277,6 +317,14 @@ impl Case {
 }
 
 /// The largest deviation between two tensors as a fraction of the expected one's largest value.
+///
+/// ```
+/// use atrous::Tensor;
+/// use atrous::cases::relative_deviation;
+///
+/// let expected = Tensor::from([1.0f32, -8.0]);
+/// assert_eq!(relative_deviation(&Tensor::from([3.0f32, -8.0]), &expected), 2.0 / 8.0);
+/// ```
 pub fn relative_deviation(got: &Tensor, expected: &Tensor) -> f64 {
     assert_eq!(got.shape(), expected.shape());
     let (got, expected) = (got.to_vec_f64(), expected.to_vec_f64());

@@ -18,6 +18,13 @@ use std::cell::Cell;
 /// Values are stored, and sums are made, in f32 whatever the precision; so are batch norms' statistics,
 /// losses and weights. On the CPU it changes nothing: there, tensors are multiplied in their own type.
 /// (PyTorch's `highest`, `high` and `medium` are F32, Tf32 and Bf16.)
+///
+/// ```
+/// use atrous::context::{Precision, precision, with_precision};
+///
+/// assert_eq!(precision(), Precision::F32);
+/// assert_eq!(with_precision(Precision::Tf32, precision), Precision::Tf32);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// Operands of 24 bits of significand (23 stored), on the CUDA cores.
@@ -88,6 +95,15 @@ impl Context {
 
 /// Runs `f` without recording (PyTorch's `no_grad`): no operator in it makes a node of the tape, or saves
 /// anything for a gradient.
+///
+/// ```
+/// use atrous::prelude::*;
+///
+/// let x = Tensor::ones([2]).leaf();
+/// assert!(x.square()?.requires_grad());
+/// assert!(!no_grad(|| x.square())?.requires_grad());
+/// # Ok::<(), Error>(())
+/// ```
 pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
     Context { recording: false, ..Context::current() }.scope(f)
 }
@@ -96,6 +112,8 @@ pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
 /// environment variable `ATROUS_ISA` (`reference`, `portable`, `avx2`, `avx512`; [`simd::preferred`]), else
 /// the best this machine has. (A name that is unknown, or not this machine's, brings a warning and the
 /// best.)
+///
+/// [`with_isa`] has an example.
 pub fn isa() -> Isa {
     Context::current().isa.unwrap_or_else(simd::default)
 }
@@ -103,11 +121,30 @@ pub fn isa() -> Isa {
 /// Runs `f` with the operators it calls on this thread held to one instruction set. It is safe:
 /// [`Isa::Avx2`] and [`Isa::Avx512`] hold a proof that only asking the CPU makes ([`simd::supported`]); the
 /// others run on every machine.
+///
+/// ```
+/// use atrous::backend::cpu::simd::{Isa, supported};
+/// use atrous::context::{isa, with_isa};
+/// use atrous::prelude::*;
+///
+/// let (a, b) = (Tensor::rand([20, 30], 1), Tensor::rand([30, 40], 2));
+/// let expected = with_isa(Isa::Reference, || a.matmul(&b))?; // the definition, loop by loop
+/// for set in supported() {
+///     let got = with_isa(set, || {
+///         assert_eq!(isa(), set);
+///         a.matmul(&b)
+///     })?;
+///     assert!((&got - &expected)?.abs()?.max()?.item()? < 1e-4);
+/// }
+/// # Ok::<(), Error>(())
+/// ```
 pub fn with_isa<R>(isa: Isa, f: impl FnOnce() -> R) -> R {
     Context { isa: Some(isa), ..Context::current() }.scope(f)
 }
 
 /// Whether fast math is on ([`with_fast_math`]).
+///
+/// [`with_fast_math`] has an example.
 pub fn fast_math() -> bool {
     Context::current().fast_math
 }
@@ -118,17 +155,35 @@ pub fn fast_math() -> bool {
 /// outputs (F(4×4, 3×3)) instead of 2×2, in the forward pass and for the image's gradient; their error is
 /// about three times as large (`crate::backend::cpu::winograd`). Gradients of what is recorded in it are
 /// computed likewise, wherever the backward pass runs. Results stay independent of the number of threads.
+///
+/// ```
+/// use atrous::context::{fast_math, with_fast_math};
+/// use atrous::prelude::*;
+///
+/// let x = Tensor::randn([1, 12, 12, 16], 1);
+/// let w = Tensor::randn([3, 3, 16, 16], 2);
+/// let convolve = || x.conv2d(&w, None, Conv2dOptions::default().same());
+/// let (plain, fast) = (convolve()?, with_fast_math(true, convolve)?);
+/// let deviation = (&plain - &fast)?.abs()?.max()?.item()?; // of values of about 12
+/// assert!(deviation < 1e-2, "{deviation}");
+/// assert!(!fast_math() && with_fast_math(true, fast_math));
+/// # Ok::<(), Error>(())
+/// ```
 pub fn with_fast_math<R>(fast_math: bool, f: impl FnOnce() -> R) -> R {
     Context { fast_math, ..Context::current() }.scope(f)
 }
 
 /// The precision of the operators this thread runs now.
+///
+/// [`Precision`] has an example.
 pub fn precision() -> Precision {
     Context::current().precision
 }
 
 /// Runs `f` with operators in this precision; the gradients of what is recorded in it are computed in it
 /// too, wherever the backward pass runs.
+///
+/// [`Precision`] has an example.
 pub fn with_precision<R>(precision: Precision, f: impl FnOnce() -> R) -> R {
     Context { precision, ..Context::current() }.scope(f)
 }
@@ -139,6 +194,17 @@ pub fn with_precision<R>(precision: Precision, f: impl FnOnce() -> R) -> R {
 ///
 /// # Panics
 /// Where `size` is neither 64 nor 128: kernels have no other tiles.
+///
+/// ```
+/// use atrous::context::with_conv_tile;
+/// use atrous::prelude::*;
+///
+/// let (x, w) = (Tensor::randn([1, 8, 8, 16], 1), Tensor::randn([3, 3, 16, 16], 2));
+/// let convolve = || x.conv2d(&w, None, Conv2dOptions::default());
+/// let tiled = with_conv_tile(64, convolve)?;
+/// assert_eq!(tiled.to_vec_f64(), convolve()?.to_vec_f64()); // on the CPU it changes nothing
+/// # Ok::<(), Error>(())
+/// ```
 pub fn with_conv_tile<R>(size: usize, f: impl FnOnce() -> R) -> R {
     assert!([64, 128].contains(&size), "expected tiles of 64 or 128, got {size}");
     Context { conv_tile: Some(size), ..Context::current() }.scope(f)

@@ -10,6 +10,15 @@ use std::str::FromStr;
 /// A place for tensors. Its name is `cpu`, `cuda:N` or `emulated`; `cuda` is read as `cuda:0`, and another
 /// name is an [`Error::Device`]. Naming a device does not open it: [`Device::require`] (in `backend/mod.rs`,
 /// with `synchronize`) says whether it is there.
+///
+/// ```
+/// use atrous::Device;
+///
+/// assert_eq!("cuda".parse::<Device>()?, Device::Cuda(0));
+/// assert_eq!(Device::Cuda(1).to_string(), "cuda:1");
+/// assert!("gpu".parse::<Device>().is_err());
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
     /// The CPU, on rayon's threads: one a core, or as many as [`crate::backend::cpu::threads::set`] was told

@@ -12,9 +12,33 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// A `Result` whose error is [`Error`] unless another is named.
+///
+/// ```
+/// use atrous::{Error, Result};
+///
+/// fn rate(text: &str) -> Result<f32> {
+///     text.parse().map_err(|error| Error::argument("rate", error))
+/// }
+///
+/// assert_eq!(rate("0.5")?, 0.5);
+/// assert_eq!(rate("half").unwrap_err().to_string(), "rate: invalid float literal");
+/// # Ok::<(), Error>(())
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong: its text says what was expected, what came instead, and where.
+///
+/// ```
+/// use atrous::{Error, Tensor};
+///
+/// let error = Tensor::ones([2, 3]).reshape([4]).unwrap_err();
+/// assert!(matches!(error, Error::Shape { .. }));
+/// let error = Error::shape("sort", "one axis", "[2×3]");
+/// assert_eq!(error.to_string(), "sort: expected one axis, got [2×3]");
+/// let error = Error::argument("rate", "expected 0 to 1, got 7");
+/// assert_eq!(error.to_string(), "rate: expected 0 to 1, got 7");
+/// assert_eq!(Error::file("a.npy", "it is empty").to_string(), "a.npy: it is empty");
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -134,6 +158,13 @@ pub(crate) use names;
 /// What a file says, made safe to print: a sample's `Id` in a CSV table or a tensor's name in a weights file
 /// may hold a terminal's escape sequences, line ends, or marks that turn the direction of writing round.
 /// Those are written out (`\u{1b}`, `\n`); letters of all scripts stay as they are.
+///
+/// ```
+/// use atrous::error::printable;
+///
+/// assert_eq!(printable("Fähre 7"), "Fähre 7");
+/// assert_eq!(printable("\u{1b}[31mred\n"), r"\u{1b}[31mred\n");
+/// ```
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.chars().any(unprintable) {
         return Cow::Borrowed(text);

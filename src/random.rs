@@ -7,7 +7,7 @@
 
 use rand::rand_core::{Infallible, TryRng};
 
-/// The first label of a stream: what its numbers are used for.
+/// The first label of a stream: what its numbers are used for. [`Stream`] has an example.
 pub mod domain {
     /// Initial values of parameters.
     pub const INITIALIZER: u64 = 1;
@@ -58,11 +58,36 @@ pub(crate) fn unit_f32(bits: u32) -> f32 {
 }
 
 /// FNV-1a, for keys that are names (a parameter's path, a layer's name).
+///
+/// ```
+/// use atrous::random::hash_name;
+///
+/// assert_eq!(hash_name(""), 0xcbf2_9ce4_8422_2325); // as FNV-1a is defined
+/// assert_ne!(hash_name("conv2d/kernel"), hash_name("conv2d/bias"));
+/// ```
 pub fn hash_name(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ b as u64).wrapping_mul(0x100_0000_01b3))
 }
 
 /// An endless sequence of random numbers with its own name.
+///
+/// ```
+/// use atrous::random::{Stream, domain};
+///
+/// let draw = |seed, epoch| Stream::new(seed, &[domain::SHUFFLE, epoch]).permutation(5);
+/// assert_eq!(draw(7, 0), draw(7, 0)); // wherever and whenever it is drawn
+/// assert_ne!(draw(7, 0), draw(7, 1));
+/// let mut all = draw(7, 1);
+/// all.sort();
+/// assert_eq!(all, [0, 1, 2, 3, 4]);
+///
+/// let mut stream = Stream::new(7, &[domain::TEST]);
+/// assert!((0.0..1.0).contains(&stream.unit()));
+/// assert!((-2.0..=2.0).contains(&stream.uniform(-2.0, 2.0)));
+/// assert!(stream.below(3) < 3);
+/// let squares: f32 = (0..1000).map(|_| stream.normal().powi(2)).sum();
+/// assert!((800.0..1200.0).contains(&squares), "{squares}"); // the variance is 1
+/// ```
 #[derive(Clone, Debug)]
 pub struct Stream {
     key: [u32; 2],

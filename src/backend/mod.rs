@@ -1,6 +1,6 @@
 //! What kernels run on: the CPU's instruction sets, threads and matrix products, and CUDA devices.
 
-pub mod accumulate;
+pub(crate) mod accumulate;
 pub mod cpu;
 pub mod cuda;
 mod full_like;
@@ -26,6 +26,20 @@ impl Device {
 
     /// Waits until the device has done all it was asked for; an error where something went wrong on
     /// the way.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// use std::time::Instant;
+    ///
+    /// let device = Device::Cpu; // a GPU only takes orders: without the wait its work is not in the time
+    /// let x = Tensor::rand([64, 64], 7).to_device(device)?;
+    /// let start = Instant::now();
+    /// let y = x.matmul(&x)?;
+    /// device.synchronize()?;
+    /// let seconds = start.elapsed().as_secs_f64();
+    /// assert!(seconds > 0.0 && y.shape() == x.shape());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn synchronize(self) -> Result<()> {
         match self {
             Device::Cpu => Ok(()),

@@ -31,6 +31,8 @@ pub(crate) const SIDE: usize = 56;
 pub(crate) const ROUNDING: f64 = 1.0 / (1 << 25) as f64;
 
 /// A case to compare, with its name in a peer's lines.
+///
+/// [`comparisons`] has an example.
 pub struct Comparison {
     case: Case,
     /// The operator's name in the scripts of `benches/peers`.
@@ -40,6 +42,15 @@ pub struct Comparison {
 }
 
 /// All `real` cases that peers have and that round: not relu, which is exact.
+///
+/// ```
+/// use atrous::bench::accuracy::comparisons;
+///
+/// let all = comparisons();
+/// let conv = all.iter().find(|each| each.name().starts_with("conv3x3_same")).unwrap();
+/// let keys: Vec<Option<String>> = conv.gradients();
+/// assert_eq!(keys[..2], [Some("error_dx".to_string()), Some("error_dw".to_string())]);
+/// ```
 pub fn comparisons() -> Vec<Comparison> {
     // These round nothing.
     let compared = |case: &Case| case.size == Size::Real && !["relu", "relu6"].contains(&case.op);
@@ -163,6 +174,15 @@ fn rounded(error: f64) -> Value {
 
 /// How many times larger an error is than another engine's. What is below the rounding of an f32
 /// result, 2⁻²⁵, counts as that.
+///
+/// ```
+/// use atrous::bench::accuracy::times_larger;
+///
+/// assert_eq!(times_larger(6e-7, 2e-7), 6e-7 / 2e-7);
+/// let rounding = 2f64.powi(-25); // of one f32: who is nearer than that is no better
+/// assert_eq!(times_larger(0.0, 1e-9), 1.0);
+/// assert_eq!(times_larger(4.0 * rounding, 0.0), 4.0);
+/// ```
 pub fn times_larger(ours: f64, theirs: f64) -> f64 {
     ours.max(ROUNDING) / theirs.max(ROUNDING)
 }

@@ -5,6 +5,13 @@ use std::fmt;
 use std::fs::read_to_string;
 
 /// A processor's name, cores and frequency, where the system tells them (Linux).
+///
+/// ```
+/// use atrous::bench::Cpu;
+///
+/// let json = serde_json::to_value(Cpu::now()).unwrap(); // what the lines of a benchmark begin with
+/// assert!(json.is_object());
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Cpu {
     /// `AMD EPYC`

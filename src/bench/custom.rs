@@ -13,6 +13,14 @@ use crate::tensor::Shape;
 use crate::{Activation, ops};
 
 /// The operators that take shapes of one's own, as `ops` calls them.
+///
+/// ```
+/// use atrous::bench::{CustomShape, OPERATORS};
+///
+/// let images = CustomShape { input: vec![1, 8, 8, 4], ..CustomShape::default() };
+/// let take_images = OPERATORS.iter().filter(|operator| images.op(operator).is_ok()).count();
+/// assert_eq!(take_images, OPERATORS.len() - 1); // all but `dense`, which takes rows
+/// ```
 pub const OPERATORS: [&str; 9] = [
     "conv2d",
     "depthwise_conv2d",
@@ -26,6 +34,20 @@ pub const OPERATORS: [&str; 9] = [
 ];
 
 /// What an operator is to be timed on. What it does not take is None.
+///
+/// ```
+/// use atrous::bench::{CustomShape, parse_shape};
+///
+/// let shape = CustomShape {
+///     input: parse_shape("16x56x56x64")?,
+///     kernel: Some(3),
+///     stride: Some(2),
+///     ..CustomShape::default()
+/// };
+/// assert_eq!(shape.op("conv2d")?.name(), "conv2d/16x56x56x64_f64_k3_s2");
+/// assert!(shape.op("dense").is_err());
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CustomShape {
     /// Of the input: `[N, H, W, C]` for images, `[N, I]` for `dense`.
@@ -43,6 +65,14 @@ pub struct CustomShape {
 }
 
 /// Reads `16x56x56x64` (or with ×): one to four lengths above 0.
+///
+/// ```
+/// use atrous::bench::parse_shape;
+///
+/// assert_eq!(parse_shape("16x56x56x64")?, parse_shape("16×56×56×64")?);
+/// assert!(parse_shape("16x0x56x64").is_err() && parse_shape("16, 56").is_err());
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn parse_shape(text: &str) -> Result<Vec<usize>> {
     let wrong = |why: &str| {
         Error::argument("--shape", format!("expected lengths like 16x56x56x64, got `{text}`{why}"))

@@ -18,6 +18,20 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// Synthetic images in a temporary folder, which is removed when this is dropped.
+///
+/// ```no_run
+/// use atrous::bench::loader::{Images, feeds};
+/// use atrous::data::source::Layout;
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// let images = Images::make(folder.path(), 64)?;
+/// let training = images.training(Layout::VocNpy)?;
+/// for feed in feeds()? {
+///     let rates = feed.rates(&training, 4)?; // some six seconds
+///     println!("{}: {:.0} read, {:.0} made into batches a second", feed.name(), rates.read, rates.all);
+/// }
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub struct Images {
     folder: PathBuf,
 }
@@ -58,6 +72,13 @@ impl Drop for Images {
 }
 
 /// The layout's name in `atrous data convert`: `npy` or `voc`.
+///
+/// ```
+/// use atrous::bench::loader::name;
+/// use atrous::data::source::Layout;
+///
+/// assert_eq!([Layout::VocNpy, Layout::VocDevkit].map(name), ["npy", "voc"]);
+/// ```
 pub fn name(layout: Layout) -> &'static str {
     match layout {
         Layout::VocNpy => "npy",
@@ -67,6 +88,8 @@ pub fn name(layout: Layout) -> &'static str {
 }
 
 /// A network and how its images are augmented.
+///
+/// [`feeds`] and [`Images`] have examples.
 #[derive(Clone, Copy, Debug)]
 pub struct Feed {
     /// Decides size, batch and the rate that is needed.
@@ -77,6 +100,14 @@ pub struct Feed {
 
 /// The networks that take images fastest, and the recipes of the presets and of the dearest
 /// augmentation.
+///
+/// ```
+/// use atrous::bench::loader::feeds;
+///
+/// let first = feeds()?[0];
+/// assert_eq!((first.name(), first.net.batch), ("alexnet keras".to_string(), 16));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn feeds() -> Result<Vec<Feed>> {
     let all = [
         ("alexnet", Augment::Keras),
@@ -89,6 +120,8 @@ pub fn feeds() -> Result<Vec<Feed>> {
 }
 
 /// Images a second.
+///
+/// [`Images`] has an example.
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
     /// One thread, from files to pixels (and masks).

@@ -31,7 +31,7 @@ use std::time::Instant;
 
 /// How long one run took, in seconds, over several runs.
 #[derive(Clone, Copy, Debug)]
-pub struct Timing {
+pub(crate) struct Timing {
     /// The middle one of the sorted times.
     pub median: f64,
     /// First and third quartile: how noisy the machine was.
@@ -83,6 +83,19 @@ pub(crate) fn time_on(
 }
 
 /// Limits of the CPU, measured now: the roofline that percentages refer to.
+///
+/// ```no_run
+/// use atrous::Device;
+/// use atrous::bench::{Machine, Net, accuracy::comparisons};
+///
+/// let machine = Machine::measure(); // some seconds
+/// let line = Net::find("alexnet")?.measure(&machine, Device::Cpu)?; // about half a minute
+/// println!("{} of {:.0} GFLOP/s", line["train_ms"], machine.fma_gflops);
+/// for comparison in comparisons() {
+///     println!("{}: {}", comparison.name(), comparison.measure(Device::Cpu)?["error_forward"]);
+/// }
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Machine {
     /// The instruction set that kernels use.
@@ -122,6 +135,14 @@ fn tenths(value: f64) -> Value {
 }
 
 /// Most memory this process ever held, in MiB, where the system tells it (Linux).
+///
+/// ```
+/// use atrous::bench::peak_rss_mib;
+///
+/// if let Some(mib) = peak_rss_mib() {
+///     assert!(mib > 1.0);
+/// }
+/// ```
 pub fn peak_rss_mib() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -132,6 +153,21 @@ pub fn peak_rss_mib() -> Option<f64> {
 /// What other engines, or other runs, took and how far off they were: by name of the work and of the
 /// number, the best of their configurations; of a configuration that was measured several times, the
 /// median.
+///
+/// ```
+/// use atrous::bench::Peers;
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("peers.jsonl");
+/// std::fs::write(&path, r#"{"op": "relu", "shape": "[1] 3", "fwd_ms": 4.0}"#).unwrap();
+/// let peers = Peers::read(&path)?;
+/// let ours = serde_json::json!({"op": "relu", "shape": "[1] 3", "fwd_ms": 2.5});
+/// let ours = ours.as_object().unwrap();
+/// assert_eq!(peers.number(ours, "fwd_ms"), Some(4.0));
+/// assert_eq!(peers.ratio(ours, "fwd_ms"), Some(1.6)); // they took longer
+/// assert_eq!(peers.ratio(ours, "fwdbwd_ms"), None);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub struct Peers(BTreeMap<(String, String), f64>);
 
 impl Peers {

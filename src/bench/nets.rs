@@ -15,6 +15,16 @@ use crate::train::{Preset, TrainConfig, Trainer};
 use serde_json::{Map, Value, json};
 
 /// A network as `benches/peers` names it, trained as the notebook this pipeline replaces did.
+///
+/// ```
+/// use atrous::bench::{NETS, Net};
+///
+/// let net = Net::find("vgg16_frozen")?;
+/// assert_eq!((net.size, net.batch), (224, 10));
+/// assert_eq!(net.with(Some(4), None).batch, 4);
+/// assert!(NETS.iter().any(|known| known.name == net.name) && Net::find("lenet").is_err());
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Net {
     /// As `benches/peers` calls it: network and what trains, `vgg16_frozen`.
@@ -47,6 +57,8 @@ const fn net(
 }
 
 /// The networks of `atrous bench nets`, with the sizes and batches that peers measure.
+///
+/// [`Net`] has an example.
 pub const NETS: [Net; 7] = [
     net("alexnet", "alexnet", [150, 20, 16], Trained::Whole),
     net("vgg16_frozen", "vgg16", [224, 20, 10], Trained::Head),

@@ -12,6 +12,19 @@ use serde_json::{Map, Value, json};
 use std::time::Instant;
 
 /// Work to time, with its name here; its peers' name is in the line that comes out.
+///
+/// ```
+/// use atrous::Device;
+/// use atrous::backend::cpu::simd::Isa;
+/// use atrous::bench::{CustomShape, Machine};
+///
+/// // (`Machine::measure` takes seconds to find the last two.)
+/// let machine = Machine { isa: Isa::Portable, threads: 1, fma_gflops: 100.0, triad_gbps: 10.0 };
+/// let shape = CustomShape { input: vec![4, 32], ..CustomShape::default() };
+/// let line = shape.op("relu")?.measure(&machine, Device::Cpu, false)?;
+/// assert!(line["fwd_ms"].as_f64().is_some());
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub enum Op {
     /// Forward and backward pass of an operator on a `real` case.
     Case(Box<Case>),
@@ -20,6 +33,14 @@ pub enum Op {
 }
 
 /// All `real` cases of the operators, and an update by each optimizer.
+///
+/// ```
+/// use atrous::bench::ops;
+///
+/// let names: Vec<String> = ops().iter().map(|op| op.name()).collect();
+/// assert!(names.iter().any(|name| name.starts_with("conv2d/")));
+/// assert!(names.contains(&"optimizer/adam".into()));
+/// ```
 pub fn ops() -> Vec<Op> {
     let cases = crate::ops::cases().into_iter().filter(|case| case.size == Size::Real);
     let optimizers = OptimizerKind::NAMES.into_iter().map(Op::Optimizer);

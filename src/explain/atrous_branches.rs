@@ -15,6 +15,8 @@ use crate::predict::masks_of;
 use crate::tensor::{DType, Tensor};
 
 /// One of the feature maps that a pyramid joins.
+///
+/// [`atrous_branches()`] has an example.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AtrousBranch {
     /// The layer whose output is joined with the others'.
@@ -30,6 +32,21 @@ pub struct AtrousBranch {
 }
 
 /// The taps of a branch's kernel that are within the feature map, for each pixel of its output.
+///
+/// ```
+/// use atrous::explain::atrous_branches::taps;
+/// use atrous::prelude::*;
+///
+/// let mut graph = Graph::new("small", "input", [5, 5, 3]);
+/// let atrous = Layer::conv2d(4, 3).with_padding(Padding::Same).with_dilation(2);
+/// graph.add(atrous, &[graph.input()])?;
+/// let map = taps(&graph, "conv2d")?;
+/// assert_eq!((map.counts()[0], map.counts()[12]), (4, 9)); // a corner, and the middle
+/// assert!(map.touches([0, 0], [1, 1]) && !map.touches([0, 0], [0, 1]));
+/// // Of the five places of an axis one has three taps on the image, the others two.
+/// assert!((map.share() - (11.0f64 / 15.0).powi(2)).abs() < 1e-9);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TapMap {
     /// Rows of the output.
@@ -61,6 +78,8 @@ impl TapMap {
 }
 
 /// What a network says without one of its branches.
+///
+/// [`without_branches`] has an example.
 #[derive(Clone)]
 pub struct WithoutBranch {
     /// The branch whose output was set to 0.

@@ -17,6 +17,13 @@ use crate::predict::masks_of;
 use crate::tensor::Tensor;
 
 /// The sizes that a sweep goes through by default: 0 to 16 of the 255 steps of an image file.
+///
+/// ```
+/// use atrous::explain::attack_sweep::{AttackSweep, EPSILONS};
+///
+/// assert_eq!((EPSILONS[0], EPSILONS[8]), (0.0, 16.0 / 255.0));
+/// assert_eq!(AttackSweep::default().epsilons, EPSILONS);
+/// ```
 pub const EPSILONS: [f32; 9] = [
     0.0,
     1.0 / 255.0,
@@ -30,6 +37,8 @@ pub const EPSILONS: [f32; 9] = [
 ];
 
 /// The settings of a sweep.
+///
+/// [`AttackSweep::attack`] has an example.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttackSweep {
     /// The most a value may change by, of L∞, of images from 0 to 1.
@@ -47,6 +56,8 @@ impl Default for AttackSweep {
 }
 
 /// What a network says of an image at one ε.
+///
+/// [`AttackSweep::attack`] has an example.
 #[derive(Clone)]
 pub struct SweepStep {
     /// The most that a value was changed by.
@@ -65,6 +76,8 @@ pub struct SweepStep {
 }
 
 /// A step for each ε, in order.
+///
+/// [`AttackSweep::attack`] has an example.
 #[derive(Clone)]
 pub struct Swept {
     /// One step along the gradient's sign.

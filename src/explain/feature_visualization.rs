@@ -59,6 +59,8 @@ impl Default for FeatureVisualization {
 }
 
 /// An image that a channel answers to.
+///
+/// [`FeatureVisualization`] has an example.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VisualizedFeature {
     /// Of the network's size.

@@ -5,6 +5,14 @@ use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 /// Which colours stand for which numbers.
+///
+/// ```
+/// use atrous::explain::heat_map::ColourMap;
+///
+/// assert_eq!(ColourMap::Inferno.colour(0.0), [0, 0, 4]);
+/// assert_eq!(ColourMap::Inferno.colour(f64::NAN), [0, 0, 4]);
+/// assert_eq!(ColourMap::Diverging.colour(0.5), [247, 246, 246]); // what is 0 is nearly white
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ColourMap {
     /// For maps of what is 0 and more: from black over red to pale yellow, each step as much brighter as the
@@ -93,6 +101,19 @@ pub fn heat_map(map: &Tensor, colours: ColourMap) -> Result<Image> {
 
 /// A map [height, width] in colours over the image of its size, in grey. `opacity` is the share of the map's
 /// colour, 0 to 1. An error for a map of another size than the image.
+///
+/// ```
+/// use atrous::Tensor;
+/// use atrous::data::Image;
+/// use atrous::explain::heat_map::{ColourMap, heat_map, overlay};
+///
+/// let map = Tensor::from([[0.0f32, 1.0]]);
+/// let image = Image::new(1, 2, vec![255, 0, 0, 0, 0, 0])?; // red, black
+/// let grey = overlay(&map, ColourMap::Inferno, &image, 0.0)?;
+/// assert_eq!(grey.rgb, [76, 76, 76, 0, 0, 0]); // 0.299 · 255
+/// assert_eq!(overlay(&map, ColourMap::Inferno, &image, 1.0)?, heat_map(&map, ColourMap::Inferno)?);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn overlay(map: &Tensor, colours: ColourMap, image: &Image, opacity: f64) -> Result<Image> {
     let [height, width] = sides(map)?;
     if (height, width) != (image.height, image.width) {

@@ -9,6 +9,20 @@ use crate::nn::{Graph, Id};
 use std::collections::HashSet;
 
 /// A drawing: places of layers, and edges between them.
+///
+/// ```
+/// use atrous::explain::layout::Layout;
+/// use atrous::prelude::*;
+///
+/// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+/// let conv = graph.add(Layer::conv2d(3, 3).with_padding(Padding::Same), &[graph.input()])?;
+/// graph.add(Layer::Add, &[conv, graph.input()])?; // a residual connection
+/// let layout = Layout::new(&graph);
+/// assert_eq!((layout.rows, layout.edges.len()), (3, 3));
+/// assert_eq!(layout.nodes, [[0, 0], [0, 1], [0, 2]]); // lane and row
+/// assert_eq!(layout.lanes, 2); // the connection goes past the convolution
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Layout {
     /// By layer: its lane, from the left, and its row, from the top.
@@ -22,6 +36,8 @@ pub struct Layout {
 }
 
 /// From a layer to one that reads it.
+///
+/// [`Layout`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Edge {
     /// The layer that is read.

@@ -3,6 +3,8 @@
 use std::ops::Range;
 
 /// Statistics of one channel of a feature map.
+///
+/// [`by_channel`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct ChannelStatistics {
     /// The mean.
@@ -75,6 +77,14 @@ impl ChannelStatistics {
 }
 
 /// Of each channel of `[…, channels]`.
+///
+/// ```
+/// use atrous::explain::statistics::by_channel;
+///
+/// let all = by_channel(&[1.0, 0.0, -3.0, 0.0], 2); // two pixels of two channels
+/// assert_eq!((all[0].mean, all[0].deviation, all[0].min), (-1.0, 2.0, -3.0));
+/// assert!(all[1].is_dead() && !all[0].is_dead());
+/// ```
 pub fn by_channel(values: &[f32], channels: usize) -> Vec<ChannelStatistics> {
     // Row by row, as the numbers lie in memory: one channel after the other takes many times as long.
     let mut gathered = vec![Gathered::NOTHING; channels];
@@ -92,6 +102,14 @@ pub fn by_channel(values: &[f32], channels: usize) -> Vec<ChannelStatistics> {
 }
 
 /// How often numbers fall into each of equal ranges.
+///
+/// ```
+/// use atrous::explain::statistics::Histogram;
+///
+/// let histogram = Histogram::of(&[-1.0, -0.4, 0.0, 0.6, 1.0], 4);
+/// assert_eq!((&histogram.counts[..], histogram.zeros), (&[1, 1, 0, 2][..], 1));
+/// assert_eq!(histogram.range(3), 0.5..1.0);
+/// ```
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Histogram {
     /// The smallest number.

@@ -23,6 +23,8 @@ use crate::tensor::Tensor;
 /// let target = Target::likeliest(&logits);
 /// assert_eq!((target.class, target.pixels.as_deref()), (2, Some(&[false, true, false, true][..])));
 /// assert_eq!(target.scores(&logits)?, [3.0]);
+/// let one = Target::of_class(&logits, 1)?; // the class of the third pixel
+/// assert_eq!(one.pixels, Some(vec![false, false, true, false]));
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]

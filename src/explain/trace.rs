@@ -14,6 +14,27 @@ use crate::ops;
 use crate::tensor::Tensor;
 
 /// Everything that one pass through a network computed, and the gradients of the [`Target`] by it.
+///
+/// ```
+/// use atrous::explain::{Target, Trace};
+/// use atrous::prelude::*;
+///
+/// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+/// let conv = graph.add(Layer::conv2d(4, 3), &[graph.input()])?;
+/// graph.chain(conv, [Layer::GlobalAveragePooling2D, Layer::dense(2)])?;
+/// let model = Model::new(graph, 1);
+/// let x = Tensor::rand([1, 8, 8, 3], 7);
+/// let trace = Trace::new(&model, &x, |logits| Target::of_class(logits, 1))?;
+/// assert_eq!((trace.outputs.len(), trace.sides(conv)), (4, [6, 6, 4]));
+///
+/// // Each of a channel's 36 numbers goes into their mean, and that to the logit.
+/// let weight = model.parameter("dense/kernel").unwrap().value.to_vec_f64()[1]; // channel 0, class 1
+/// let gradient = trace.inner_gradient(conv).unwrap();
+/// assert!((f64::from(gradient[0]) - weight / 36.0).abs() < 1e-6);
+/// let bias = trace.parameter_gradients[3].as_ref().unwrap();
+/// assert_eq!(bias.to_vec_f64(), [0.0, 1.0]);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Trace<'a> {
     /// The network.
     pub model: &'a Model,

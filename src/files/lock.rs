@@ -16,6 +16,21 @@ const ATTEMPTS: usize = 100;
 /// The lock is the system's (`flock`, or what the platform has for it), so that a process that is
 /// killed does not keep it: what it leaves is a small file that anyone may lock again. When the lock
 /// is dropped the file goes, and a folder that was only made for it goes too.
+///
+/// ```
+/// use atrous::files::lock::FolderLock;
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let folder = folder.path().join("run");
+/// let lock = FolderLock::acquire(&folder)?; // makes the folder
+/// if lock.unsupported().is_none() {
+///     let error = FolderLock::acquire(&folder).unwrap_err().to_string();
+///     assert!(error.contains("is at work in it"), "{error}");
+/// }
+/// drop(lock);
+/// assert!(!folder.exists()); // it was made for the lock alone
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct FolderLock {
     file: PathBuf,

@@ -17,6 +17,23 @@ use temporary::Temporary;
 /// Calls `write` with a buffered writer and puts what it wrote at `path`.
 ///
 /// What [cannot be replaced](is_stream) is written to directly.
+///
+/// ```
+/// use atrous::files::write_atomically;
+/// use std::io::{Error, Write};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("scores.txt");
+/// write_atomically(&path, |file| writeln!(file, "0.84"))?;
+/// let stopped = write_atomically(&path, |file| {
+///     write!(file, "0.")?;
+///     Err(Error::other("stopped"))
+/// });
+/// assert!(stopped.is_err());
+/// assert_eq!(std::fs::read_to_string(&path).unwrap(), "0.84\n"); // the old file, all of it
+/// # assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn write_atomically(
     path: impl AsRef<Path>,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
@@ -28,6 +45,17 @@ pub fn write_atomically(
 
 /// An error where nothing could be written at `path`, so that it shows before the work of which the
 /// result is to go there: the folder is missing or closed, the name is too long, the disk is full.
+///
+/// ```
+/// use atrous::files::check_writable;
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let folder = folder.path();
+/// assert!(check_writable(folder.join("scores.txt")).is_ok());
+/// assert!(!folder.join("scores.txt").exists()); // nothing is made yet
+/// let error = check_writable(folder.join("missing/scores.txt")).unwrap_err().to_string();
+/// assert!(error.contains("could not be written: no such file or folder"), "{error}");
+/// ```
 pub fn check_writable(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
     let tried = if is_stream(path) {
@@ -41,6 +69,13 @@ pub fn check_writable(path: impl AsRef<Path>) -> Result<()> {
 
 /// Whether what is at the path can be written to but not be replaced: a device, a pipe, or the name
 /// of an open file (`/dev/stderr`, `/dev/fd/3`). It has no siblings either.
+///
+/// ```
+/// use atrous::files::is_stream;
+///
+/// assert_eq!(is_stream("/dev/null"), cfg!(unix));
+/// assert!(!is_stream("Cargo.toml") && !is_stream("a file that is not there"));
+/// ```
 pub fn is_stream(path: impl AsRef<Path>) -> bool {
     let path = path.as_ref();
     let special = fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir());
@@ -53,6 +88,14 @@ pub(crate) fn cannot_be_written(path: &Path, error: &io::Error) -> Error {
 }
 
 /// The cause of an input or output error in plain words, with the system's own words behind it.
+///
+/// ```
+/// use atrous::files::explain;
+/// use std::io::{Error, ErrorKind};
+///
+/// assert!(explain(&Error::from(ErrorKind::StorageFull)).starts_with("the disk is full ("));
+/// assert_eq!(explain(&Error::other("the cable was cut")), "the cable was cut");
+/// ```
 pub fn explain(error: &io::Error) -> String {
     let plain = match error.kind() {
         ErrorKind::StorageFull => "the disk is full",

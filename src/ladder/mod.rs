@@ -25,6 +25,24 @@ use crate::tensor::{DType, Shape, Tensor};
 use std::time::Instant;
 
 /// One kernel, or the few that make one result.
+///
+/// ```
+/// use atrous::cases::relative_deviation;
+/// use atrous::prelude::*;
+/// use atrous::ladder;
+///
+/// let work = &ladder::tiny("gemm")?[1];
+/// assert_eq!((work.name.as_str(), work.flops), ("67x45x29", 2.0 * (67 * 45 * 29) as f64));
+/// assert_eq!(work.least_bytes(), 4.0 * (67 * 29 + 29 * 45 + 67 * 45) as f64);
+/// let inputs = work.tensors(Device::Cpu)?;
+/// let expected = work.expected()?;
+/// for rung in ladder::rungs("gemm", Device::Cpu)? {
+///     let deviation = relative_deviation(&rung.run(work, &inputs)?, &expected);
+///     assert!(deviation < 1e-5, "{} {}: {deviation}", rung.number, rung.name);
+///     assert!(rung.seconds(work, &inputs, 3)? > 0.0);
+/// }
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Rung {
     /// Its place on the ladder, from 1, the naive kernel.
     pub number: usize,
@@ -44,6 +62,8 @@ enum Run {
 }
 
 /// A problem that the rungs of a ladder all solve: an operator on inputs of given shapes.
+///
+/// [`Rung`] has an example.
 pub struct Work {
     /// The operator, as `ops` names it; `gemm` is the matrix product.
     pub operator: &'static str,
@@ -153,6 +173,8 @@ fn options(stride: usize, dilation: usize) -> Conv2dOptions {
 }
 
 /// Small ones of odd sizes, for tests.
+///
+/// [`Rung`] has an example.
 pub fn tiny(operator: &str) -> Result<Vec<Work>> {
     Ok(match operator {
         "conv2d" => vec![
@@ -186,6 +208,16 @@ pub fn tiny(operator: &str) -> Result<Vec<Work>> {
 }
 
 /// Those of networks, for benchmarks: for the CPU fewer images, since its naive rungs take seconds.
+///
+/// ```
+/// use atrous::Device;
+/// use atrous::ladder::real;
+///
+/// let of = |device| real("conv2d", device).map(|works| works[0].inputs[0].shape);
+/// assert_eq!(of(Device::Cpu)?[..], [4, 56, 56, 64]);
+/// assert_eq!(of(Device::Cuda(0))?[..], [16, 56, 56, 64]);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn real(operator: &str, device: Device) -> Result<Vec<Work>> {
     let here = device == Device::Cpu;
     let n = if here { 4 } else { 16 };
@@ -226,6 +258,18 @@ pub fn real(operator: &str, device: Device) -> Result<Vec<Work>> {
 }
 
 /// The operators that have a ladder on a device.
+///
+/// ```
+/// use atrous::Device;
+/// use atrous::ladder::{operators, rungs};
+///
+/// assert_eq!(operators(Device::Cpu), ["conv2d", "depthwise_conv2d", "gemm"]);
+/// let first = &rungs("conv2d", Device::Cpu)?[0];
+/// assert_eq!((first.number, first.name), (1, "naive"));
+/// let error = rungs("reduce", Device::Cpu).err().unwrap().to_string();
+/// assert!(error.contains("`reduce` has no rungs on the CPU"), "{error}");
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn operators(device: Device) -> &'static [&'static str] {
     match device {
         Device::Cpu => &cpu::OPERATORS,
@@ -234,6 +278,8 @@ pub fn operators(device: Device) -> &'static [&'static str] {
 }
 
 /// An operator's rungs on a device, the naive one first.
+///
+/// [`operators`] and [`Rung`] have examples.
 pub fn rungs(operator: &str, device: Device) -> Result<Vec<Rung>> {
     match device {
         Device::Cpu => cpu::rungs(operator),

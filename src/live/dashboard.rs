@@ -18,6 +18,22 @@ use ratatui::widgets::{Axis, Block, Chart, Dataset, GraphType, LineGauge, Widget
 
 /// Draws a run. It makes do with the room there is: without the image, then without the score, then without
 /// curves.
+///
+/// ```
+/// use atrous::live::events::Start;
+/// use atrous::live::{Dashboard, Graphics, LogEvent, LogRecord, RunState};
+/// use ratatui::{buffer::Buffer, layout::Rect, widgets::Widget};
+///
+/// let start = Start { network: "mobilenet".into(), epochs: 2, steps: 10, ..Start::default() };
+/// let mut state = RunState::default();
+/// state.apply(&LogRecord { time: 100.0, event: LogEvent::Start(Box::new(start)) });
+/// let area = Rect::new(0, 0, 80, 24);
+/// let mut screen = Buffer::empty(area);
+/// let (panel, hint, graphics) = (None, "q quits", Graphics::HalfBlocks);
+/// Dashboard { state: &state, panel, now: 101.0, hint, graphics }.render(area, &mut screen);
+/// let text: String = screen.content().iter().map(|cell| cell.symbol()).collect();
+/// assert!(text.contains("mobilenet") && text.contains("q quits"));
+/// ```
 pub struct Dashboard<'a> {
     /// The run.
     pub state: &'a RunState,

@@ -8,6 +8,17 @@ use serde::{Deserialize, Serialize};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// One line.
+///
+/// ```
+/// use atrous::live::{LogEvent, LogRecord};
+///
+/// let text = "müde 🐈".to_string();
+/// let record = LogRecord { time: 1.5, event: LogEvent::Message { text } };
+/// let line = record.line();
+/// assert_eq!(line, r#"{"time":1.5,"event":"message","text":"m\u00fcde \ud83d\udc08"}"#);
+/// assert_eq!(LogRecord::parse(&line), Some(record));
+/// assert!(LogRecord::now(LogEvent::Done { seconds: 2.0 }).time > 1.7e9);
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LogRecord {
     /// Seconds since 1970-01-01 00:00 UTC, to a millisecond.
@@ -18,6 +29,16 @@ pub struct LogRecord {
 }
 
 /// What happened, by its name under `event`.
+///
+/// ```
+/// use atrous::live::{LogEvent, LogRecord};
+///
+/// let line = r#"{"time": 7, "event": "early_stop", "epoch": 9, "best_epoch": 4}"#;
+/// let event = LogRecord::parse(line).unwrap().event;
+/// assert_eq!(event, LogEvent::EarlyStop { epoch: 9, best_epoch: 4 });
+/// let later = LogRecord::parse(r#"{"time": 7, "event": "of a later version"}"#).unwrap().event;
+/// assert_eq!(later, LogEvent::Unknown);
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum LogEvent {
@@ -82,6 +103,8 @@ pub enum LogEvent {
 }
 
 /// What a run is.
+///
+/// [`RunState`](super::RunState) has an example.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Start {
     /// This program's version.
@@ -117,6 +140,8 @@ pub struct Start {
 }
 
 /// A place in a run.
+///
+/// [`RunState`](super::RunState) has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// Epochs completed.
@@ -126,6 +151,8 @@ pub struct Position {
 }
 
 /// A step of training.
+///
+/// [`RunState`](super::RunState) has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Step {
     /// The epoch it is of, counted from 1.
@@ -147,6 +174,8 @@ pub struct Step {
 }
 
 /// An epoch's row of `history.csv`, and how long it took.
+///
+/// [`RunState`](super::RunState) has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochEnd {
     /// Seconds it took here, validation and saving included.
@@ -157,6 +186,14 @@ pub struct EpochEnd {
 }
 
 /// A drawing of what the network says of validation images after an epoch.
+///
+/// ```
+/// use atrous::live::{LogEvent, LogRecord};
+///
+/// let line = r#"{"time": 7, "event": "panel", "epoch": 2, "image": "panels/2.png", "captions": ["cat"]}"#;
+/// let Some(LogEvent::Panel(panel)) = LogRecord::parse(line).map(|record| record.event) else { panic!() };
+/// assert_eq!((panel.epoch, panel.captions.len()), (2, 1)); // one tile
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Panel {
     /// Epochs completed.
@@ -168,6 +205,16 @@ pub struct Panel {
 }
 
 /// Memory in bytes, where the system tells it.
+///
+/// ```
+/// use atrous::live::events::Memory;
+/// use atrous::{Device, Tensor};
+///
+/// let x = Tensor::zeros([1 << 18]); // 1 MiB
+/// let memory = Memory::now(Device::Cpu);
+/// assert!(memory.pool >= 1 << 20 && memory.device.is_none());
+/// # drop(x);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     /// Of the process, in main memory (its resident set).
@@ -212,6 +259,11 @@ impl LogRecord {
 }
 
 /// Seconds since 1970, to a millisecond.
+///
+/// ```
+/// let now = atrous::live::events::now();
+/// assert!(now > 1.7e9 && (now * 1e3 - (now * 1e3).round()).abs() < 1e-3); // after 2023
+/// ```
 pub fn now() -> f64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     since.as_millis() as f64 / 1e3

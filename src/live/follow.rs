@@ -60,6 +60,17 @@ impl RunView {
 
 /// The file with the events of a run in a folder that `train` left; of one that `run` left, those of the
 /// network that was trained last. A path to such a file is that file. An error where there is none.
+///
+/// ```
+/// use atrous::live::{EVENTS, locate};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let folder = folder.path();
+/// assert!(locate(folder).is_err()); // no run has told anything there
+/// std::fs::write(folder.join(EVENTS), "").unwrap();
+/// assert_eq!(locate(folder)?, folder.join("events.jsonl"));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn locate(path: &Path) -> Result<PathBuf> {
     if path.is_file() {
         return Ok(path.to_owned());
@@ -73,6 +84,19 @@ pub fn locate(path: &Path) -> Result<PathBuf> {
 }
 
 /// Follows a run that another process may be writing.
+///
+/// ```
+/// use atrous::live::{EVENTS, EventLog, Follower, LogEvent, LogRecord};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let folder = folder.path();
+/// let mut log = EventLog::open(folder.join(EVENTS))?; // in the process that trains
+/// let mut follower = Follower::open(folder)?; // in another
+/// assert!(!follower.update()?); // nothing was added
+/// log.write(&LogRecord::now(LogEvent::Message { text: "20 images".into() }));
+/// assert!(follower.update()?);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub struct Follower {
     /// As it was asked for.
     path: PathBuf,

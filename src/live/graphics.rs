@@ -9,6 +9,8 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 /// How images are drawn.
+///
+/// [`Dashboard`](super::Dashboard) has an example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Graphics {
     /// Two pixels a character.
@@ -31,6 +33,14 @@ const CELL: (u16, u16) = (10, 20);
 impl Graphics {
     /// Asks the terminal on standard output, which has to be in raw mode. An error where it cannot be
     /// written to, or the variable says something else.
+    ///
+    /// ```
+    /// use atrous::live::Graphics;
+    ///
+    /// if std::env::var_os("ATROUS_GRAPHICS").is_none() {
+    ///     println!("{:?}", Graphics::of_terminal().unwrap()); // half blocks, unless it says otherwise
+    /// }
+    /// ```
     pub fn of_terminal() -> io::Result<Self> {
         let wanted = std::env::var(VARIABLE).unwrap_or_default();
         match &wanted[..] {

@@ -10,6 +10,19 @@ use ratatui::widgets::Widget;
 /// Draws tiles of one size, which stand side by side in an image, as upper half blocks (▀): the letter's
 /// colour is the upper pixel, the ground's the lower one, each of 24 bits. The tiles are arranged so that
 /// they become as large as the area allows, with their proportions kept.
+///
+/// ```
+/// use atrous::data::Image;
+/// use atrous::live::HalfBlocks;
+/// use ratatui::{buffer::Buffer, layout::Rect, style::Color, widgets::Widget};
+///
+/// let image = Image::new(2, 1, vec![255, 0, 0, 0, 0, 255])?; // red above blue
+/// let mut screen = Buffer::empty(Rect::new(0, 0, 1, 1));
+/// HalfBlocks { image: &image, tiles: 1 }.render(screen.area, &mut screen);
+/// let cell = &screen[(0, 0)];
+/// assert_eq!((cell.symbol(), cell.fg, cell.bg), ("▀", Color::Rgb(255, 0, 0), Color::Rgb(0, 0, 255)));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub struct HalfBlocks<'a> {
     /// The tiles side by side.
     pub image: &'a Image,

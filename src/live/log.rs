@@ -8,12 +8,30 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// The file of a run's events, in the run's folder.
+///
+/// [`EventLog`] has an example.
 pub const EVENTS: &str = "events.jsonl";
 
 /// A file that events are appended to.
 ///
 /// Each line is one write to the system, so that it is there whatever happens to this process afterwards.
 /// What cannot be written ends no training: the first error is kept until [`EventLog::finish`].
+///
+/// ```
+/// use atrous::live::{EVENTS, EventLog, EventReader, LogEvent, LogRecord};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join(EVENTS);
+/// let mut log = EventLog::open(&path)?;
+/// let mut reader = EventReader::new(&path); // in another process, say
+/// assert!(reader.read()?.is_empty());
+/// let record = LogRecord { time: 1.5, event: LogEvent::Done { seconds: 7.0 } };
+/// log.write(&record);
+/// assert_eq!(reader.read()?, [record]);
+/// log.finish()?;
+/// assert!(reader.read()?.is_empty()); // nothing since
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub struct EventLog {
     path: PathBuf,
     file: File,
@@ -68,6 +86,8 @@ fn end_of_last_line(file: &mut File) -> io::Result<u64> {
 }
 
 /// Reads a file of events while another process writes it.
+///
+/// [`EventLog`] has an example.
 pub struct EventReader {
     path: PathBuf,
     /// The end of the last line that was read.

@@ -9,6 +9,19 @@ use std::time::{Duration, Instant};
 const PACE: Duration = Duration::from_secs(1);
 
 /// Turns what happens in training into events: few enough that nobody notices their cost.
+///
+/// ```
+/// use atrous::Device;
+/// use atrous::live::{LogEvent, Recorder};
+/// use atrous::train::Event;
+///
+/// let mut recorder = Recorder::new(Device::Cpu);
+/// assert_eq!(recorder.record(&Event::EpochBegins { epoch: 3, of: 4, steps: 5, step: 0 }), None);
+/// let step = |step| Event::Step { step, samples: 8, loss: 0.5, accuracy: 0.25, learning_rate: 0.1 };
+/// assert_eq!(recorder.record(&step(1)), None); // at most one a second
+/// let Some(LogEvent::Step(last)) = recorder.record(&step(5)) else { panic!() }; // the epoch's last
+/// assert_eq!((last.epoch, last.step, last.global_step), (3, 5, 15));
+/// ```
 pub struct Recorder {
     device: Device,
     /// Steps of an epoch, known from the first epoch's beginning on.

@@ -17,6 +17,19 @@ use std::num::NonZeroU16;
 
 /// Draws tiles of one size, which stand side by side in an image, as [`HalfBlocks`](super::HalfBlocks) does,
 /// but each of their pixels.
+///
+/// ```
+/// use atrous::data::Image;
+/// use atrous::live::Sixels;
+/// use ratatui::{buffer::Buffer, layout::Rect, widgets::Widget};
+///
+/// let image = Image::new(6, 6, [255, 0, 0].repeat(36))?; // red
+/// let mut screen = Buffer::empty(Rect::new(0, 0, 1, 1));
+/// Sixels { image: &image, tiles: 1, cell: (6, 6) }.render(screen.area, &mut screen);
+/// let text = screen[(0, 0)].symbol();
+/// assert!(text.contains("\u{1b}P") && text.contains("2;100;0;0"), "{text:?}"); // in percent
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub struct Sixels<'a> {
     /// The tiles side by side.
     pub image: &'a Image,

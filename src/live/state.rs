@@ -3,6 +3,38 @@
 use super::events::{EpochEnd, LogEvent, LogRecord, Panel, Position, Start, Step};
 
 /// A run as its events so far tell it.
+///
+/// ```
+/// use atrous::live::events::{Memory, Position, Start, Step};
+/// use atrous::live::{LogEvent, LogRecord, Outcome, RunState};
+///
+/// let mut state = RunState::default();
+/// let mut at = |time, event| state.apply(&LogRecord { time, event });
+/// at(100.0, LogEvent::Start(Box::new(Start { epochs: 2, steps: 10, ..Start::default() })));
+/// let (epoch, step, global_step) = (1, 5, 5);
+/// let (loss, accuracy, learning_rate, images_per_second) = (0.7, 0.5, 1e-3, 80.0);
+/// let memory = Memory::default();
+/// at(110.0, LogEvent::Step(Step {
+///     epoch,
+///     step,
+///     global_step,
+///     loss,
+///     accuracy,
+///     learning_rate,
+///     images_per_second,
+///     memory,
+/// }));
+/// assert_eq!((state.progress(), state.place()), ((5, 20), (1, 5)));
+/// assert_eq!(state.position(), Position { epoch: 0, step: 5 }); // no epoch is completed
+/// assert_eq!(state.seconds_left(), Some(30.0)); // 5 steps took 10 seconds, 15 are left
+/// assert_eq!(state.training_loss(), [(0.5, 0.7)]); // in the middle of the first epoch
+/// assert_eq!(state.training_accuracy(), [(0.5, 0.5)]);
+/// assert!(state.of_epochs(|epoch| epoch.metrics.val_loss).is_empty()); // nothing was validated yet
+/// assert_eq!(state.score(), ("accuracy", Vec::new()));
+///
+/// state.apply(&LogRecord { time: 120.0, event: LogEvent::Done { seconds: 20.0 } });
+/// assert_eq!((state.outcome.clone(), state.seconds_left()), (Some(Outcome::Done), None));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RunState {
     /// What it is; None before its first event.
@@ -24,6 +56,8 @@ pub struct RunState {
 }
 
 /// How a run ended.
+///
+/// [`RunState`] has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// With its last epoch, or because it became no better.

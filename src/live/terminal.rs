@@ -33,23 +33,42 @@ const PATIENCE: Duration = Duration::from_millis(150);
 const FRAME: Duration = Duration::from_secs(1);
 
 /// Whether standard output is a terminal that could be drawn on.
+///
+/// ```
+/// use atrous::live::terminal::{is_terminal, size};
+///
+/// if !is_terminal() {
+///     assert_eq!(size(), (80, 24));
+/// }
+/// ```
 pub fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
 /// Columns and rows of the terminal on standard output; 80 × 24 without one.
+///
+/// [`is_terminal`] has an example.
 pub fn size() -> (u16, u16) {
     let size = if is_terminal() { ratatui::crossterm::terminal::size().ok() } else { None };
     size.filter(|&(width, height)| width > 0 && height > 0).unwrap_or((80, 24))
 }
 
 /// Whether the terminal is drawn on now: nobody else may print.
+///
+/// [`restore`] has an example.
 pub fn is_active() -> bool {
     ACTIVE.load(Ordering::SeqCst)
 }
 
 /// Gives the terminal back as it was, if it is drawn on; any number of times, from any thread. For whoever
 /// ends the program at once.
+///
+/// ```
+/// use atrous::live::terminal::{is_active, restore};
+///
+/// restore(); // does nothing where nobody draws
+/// assert!(!is_active());
+/// ```
 pub fn restore() {
     if ACTIVE.swap(false, Ordering::SeqCst) {
         give_back();
@@ -143,6 +162,15 @@ impl Input {
 }
 
 /// The terminal of the process that trains, drawn on by a thread of its own.
+///
+/// ```no_run
+/// use atrous::live::{LogEvent, LogRecord, Screen};
+///
+/// let screen = Screen::open("runs/mine".as_ref(), || std::process::exit(130), || "q quits")?;
+/// screen.apply(&LogRecord::now(LogEvent::Message { text: "20 images".into() }));
+/// drop(screen); // gives the terminal back
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub struct Screen {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -218,6 +246,14 @@ fn cannot(error: io::Error) -> Error {
 
 /// Shows a run in the terminal until q or Ctrl-C, or until `stop` says so. An error where the terminal cannot
 /// be drawn on, or the run's events cannot be read any more.
+///
+/// ```no_run
+/// use atrous::live::{Follower, terminal};
+///
+/// let mut follower = Follower::open("runs/mine")?;
+/// terminal::watch(&mut follower, || false)?; // until q or Ctrl-C
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn watch(follower: &mut Follower, stop: impl Fn() -> bool) -> Result<()> {
     let mut canvas = Canvas::open().map_err(cannot)?;
     let mut drawn: Option<Instant> = None;

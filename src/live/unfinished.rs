@@ -13,6 +13,22 @@ use std::path::Path;
 /// was killed, failed or still goes on, as its `events.jsonl` tells them; whether it did. A run that came to
 /// its end, or was interrupted and saved, has written them itself; and without events there is no run. An
 /// error where a file cannot be read or written.
+///
+/// ```
+/// use atrous::live::events::Start;
+/// use atrous::live::{EVENTS, EventLog, LogEvent, LogRecord, complete};
+/// use atrous::report::html::TrainingRecord;
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let folder = folder.path();
+/// assert!(!complete(folder)?); // there is no run
+/// let start = Start { network: "mobilenet".into(), epochs: 2, steps: 10, ..Start::default() };
+/// let mut log = EventLog::open(folder.join(EVENTS))?;
+/// log.write(&LogRecord::now(LogEvent::Start(Box::new(start)))); // and then it was killed
+/// assert!(complete(folder)?);
+/// assert_eq!(TrainingRecord::read(folder)?.unwrap().network, "mobilenet");
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn complete(folder: &Path) -> Result<bool> {
     let path = folder.join(EVENTS);
     if !path.is_file() {

@@ -10,6 +10,17 @@ use crate::nn::layers::Layer;
 
 /// Images [side, side, 3] → `classes` probabilities. Designed for 150 and 20: 777,695 parameters. An error
 /// for a side that is too small to be pooled.
+///
+/// ```
+/// use atrous::models::alexnet;
+///
+/// let graph = alexnet(150, 20)?;
+/// assert_eq!(graph.cost().parameters, 777_695);
+/// assert_eq!(graph.node(graph.output()).output_shape, [20]);
+/// assert!(graph.base().is_empty()); // there are no weights to start from
+/// assert!(alexnet(100, 20).is_err()); // nothing is left of an image for the last pool
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn alexnet(side: usize, classes: usize) -> Result<Graph> {
     let mut g = Graph::new("alexnet", "conv2d_input", [side, side, 3]);
     let relu = Layer::Activation(Activation::Relu);

@@ -22,6 +22,17 @@ const BLOCKS: usize = 2;
 /// Two strides of 2 need sides that are multiples of 4: zeros around the image make it one, and the last
 /// convolution takes them away again. With d cells too many its kernel is 3 + d wide, on one cell of
 /// padding.
+///
+/// ```
+/// use atrous::models::attack_generator;
+/// use atrous::prelude::*;
+///
+/// let model = Model::new(attack_generator(10)?, 1);
+/// let perturbations = model.run(&Tensor::rand_uniform([2, 10, 10, 3], -1.0, 1.0, 7), Mode::infer())?.output;
+/// assert_eq!(perturbations.shape()[..], [2, 10, 10, 3]);
+/// assert!(perturbations.abs()?.max()?.item()? <= 1.0);
+/// # Ok::<(), Error>(())
+/// ```
 pub fn attack_generator(side: usize) -> Result<Graph> {
     if side < LEAST_SIDE {
         let message = format!("expected pictures of at least {LEAST_SIDE} pixels a side, got {side}");

@@ -11,6 +11,16 @@ use crate::ops::Padding;
 /// Images [side, side, 3] in −1..1 → logits [side, side, classes], in Keras' order of layers
 /// (the rewrites make it cheap: [`crate::nn::classify_before_upsampling`]). 7,067,029 parameters
 /// with 21 classes. An error for a side that is no multiple of 16.
+///
+/// ```
+/// use atrous::models::deeplab_v3_plus;
+///
+/// let graph = deeplab_v3_plus(96, 21)?;
+/// assert_eq!(graph.cost().parameters, 7_067_029);
+/// assert_eq!(graph.node(graph.output()).output_shape, [96, 96, 21]);
+/// assert!(deeplab_v3_plus(100, 21).is_err()); // no multiple of 16
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn deeplab_v3_plus(side: usize, classes: usize) -> Result<Graph> {
     if side == 0 || !side.is_multiple_of(16) {
         let message = format!("`deeplabv3plus` takes sides that are multiples of 16, not {side}");

@@ -27,6 +27,17 @@ const BLOCKS: [(usize, usize); 13] = [
 
 /// Images [side, side, 3] in −1..1 → class probabilities. The base has 3,228,864 parameters.
 /// An error for a side that is too small, and for [`Head::ImageNet`] with other than 1000 classes.
+///
+/// ```
+/// use atrous::models::{Head, mobilenet};
+///
+/// let graph = mobilenet(224, 20, Head::Pooled)?;
+/// let base: u64 = graph.base().iter().map(|node| node.cost.parameters).sum();
+/// assert_eq!((base, graph.cost().parameters - base), (3_228_864, 1024 * 20 + 20));
+/// let imagenet = mobilenet(224, 1000, Head::ImageNet)?;
+/// assert_eq!(imagenet.node(imagenet.output()).output_shape, [1000]);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn mobilenet(side: usize, classes: usize, head: Head) -> Result<Graph> {
     let mut g = Graph::new("mobilenet", "input_1", [side, side, 3]);
     let normed = base(&mut g, BLOCKS.len())?;

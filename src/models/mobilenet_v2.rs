@@ -34,6 +34,16 @@ const BLOCKS: [(usize, usize); 16] = [
 
 /// Images [side, side, 3] in −1..1 → class probabilities. The base has 2,257,984 parameters.
 /// An error for [`Head::ImageNet`] with other than 1000 classes.
+///
+/// ```
+/// use atrous::models::{Head, mobilenet_v2};
+///
+/// let graph = mobilenet_v2(256, 20, Head::Pooled)?;
+/// let base: u64 = graph.base().iter().map(|node| node.cost.parameters).sum();
+/// assert_eq!((base, graph.cost().parameters - base), (2_257_984, 1280 * 20 + 20));
+/// assert!(mobilenet_v2(224, 1000, Head::ImageNet).is_ok() && mobilenet_v2(224, 20, Head::ImageNet).is_err());
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn mobilenet_v2(side: usize, classes: usize, head: Head) -> Result<Graph> {
     let mut g = Graph::new("mobilenetv2", "input_1", [side, side, 3]);
     let features = base(&mut g)?;

@@ -27,16 +27,50 @@ use crate::nn::layers::Layer;
 use crate::nn::{Graph, Id};
 
 /// The networks' names, as [`Spec::name`] and the command line take them.
+///
+/// ```
+/// for name in atrous::models::NAMES {
+///     let graph = atrous::models::by_name(name, 224, 20)?;
+///     assert_eq!(graph.name, name);
+/// }
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub const NAMES: [&str; 6] =
     ["alexnet", "vgg16", "resnet50v2", "mobilenet", "mobilenetv2", "deeplabv3plus"];
 
 /// Height and width of images at most, in pixels: what is trained can be saved and read again.
+///
+/// ```
+/// use atrous::models::{LARGEST_SIDE, by_name};
+///
+/// assert!(by_name("alexnet", LARGEST_SIDE, 20).is_ok());
+/// assert!(by_name("alexnet", LARGEST_SIDE + 1, 20).is_err());
+/// ```
 pub const LARGEST_SIDE: usize = 4096;
 
 /// Classes at most that a network is built for.
+///
+/// ```
+/// use atrous::models::{LARGEST_CLASSES, by_name};
+///
+/// assert!(by_name("alexnet", 150, LARGEST_CLASSES).is_ok());
+/// assert!(by_name("alexnet", 150, LARGEST_CLASSES + 1).is_err());
+/// ```
 pub const LARGEST_CLASSES: usize = crate::data::classes::MOST;
 
 /// What makes classes of a base's features.
+///
+/// ```
+/// use atrous::models::{Head, mobilenet};
+///
+/// let base = mobilenet(64, 20, Head::None)?;
+/// let pooled = mobilenet(64, 20, Head::Pooled)?;
+/// assert_eq!(base.node(base.output()).output_shape, [2, 2, 1024]); // features, at 1/32 of the side
+/// assert_eq!(pooled.node(pooled.output()).output_shape, [20]);
+/// assert_eq!(pooled.cost().parameters - base.cost().parameters, 1024 * 20 + 20);
+/// assert_eq!("pooled".parse::<Head>()?, Head::Pooled); // as files and the command line name it
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "checkpoint", serde(rename_all = "lowercase"))]
@@ -57,6 +91,20 @@ pub enum Head {
 names! { "head" Head { Notebook: "notebook", Pooled: "pooled", ImageNet: "imagenet", None: "none" } }
 
 /// Which network, for which images and classes: enough to build its graph again.
+///
+/// ```
+/// use atrous::models::{Head, Spec};
+///
+/// let spec = Spec::new("deeplabv3plus", 96, 21);
+/// assert!(spec.segments());
+/// let graph = spec.graph()?;
+/// assert_eq!(graph.node(graph.output()).output_shape, [96, 96, 21]); // logits of each pixel's classes
+///
+/// let spec = Spec { head: Head::Pooled, ..Spec::new("mobilenet", 96, 20) };
+/// assert_eq!(spec.graph()?.find("dropout").is_some(), !spec.segments());
+/// assert!(Spec { head: Head::Pooled, ..Spec::new("alexnet", 150, 20) }.graph().is_err());
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
 pub struct Spec {
@@ -117,11 +165,26 @@ fn segments(name: &str) -> bool {
 
 /// A network with the notebook's head, by its name, for images of the given side and this many
 /// classes; errors as in [`Spec::graph`].
+///
+/// ```
+/// use atrous::models::by_name;
+///
+/// assert_eq!(by_name("alexnet", 150, 20)?.cost().parameters, 777_695);
+/// let error = by_name("lenet", 150, 20).unwrap_err().to_string();
+/// assert!(error.contains("`lenet` is unknown; there is `alexnet`, `vgg16`"), "{error}");
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn by_name(name: &str, side: usize, classes: usize) -> Result<Graph> {
     Spec::new(name, side, classes).graph()
 }
 
 /// The side of the images a network of this name was designed for, in pixels.
+///
+/// ```
+/// use atrous::models::default_side;
+///
+/// assert_eq!(["alexnet", "vgg16", "mobilenetv2"].map(default_side), [150, 224, 256]);
+/// ```
 pub fn default_side(name: &str) -> usize {
     match name {
         "alexnet" => 150,
@@ -132,11 +195,25 @@ pub fn default_side(name: &str) -> usize {
 
 /// The classes of VOC as a network of this name tells them apart: 20; a network that labels every pixel
 /// has the background as one more.
+///
+/// ```
+/// use atrous::models::default_classes;
+///
+/// assert_eq!(["vgg16", "deeplabv3plus"].map(default_classes), [20, 21]);
+/// ```
 pub fn default_classes(name: &str) -> usize {
     CLASSES.len() + segments(name) as usize
 }
 
 /// The range of pixel values that a network's pre-trained weights expect.
+///
+/// ```
+/// use atrous::data::image::Preprocess;
+/// use atrous::models::preprocess;
+///
+/// assert_eq!(preprocess("alexnet"), Preprocess::Unit); // 0 to 1
+/// assert_eq!(preprocess("mobilenet"), Preprocess::Symmetric); // −1 to 1
+/// ```
 pub fn preprocess(name: &str) -> Preprocess {
     match name {
         "vgg16" => Preprocess::Caffe,

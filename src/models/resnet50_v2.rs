@@ -14,6 +14,15 @@ const RELU: Layer = Layer::Activation(Activation::Relu);
 /// Images [side, side, 3] in −1..1 → class probabilities. The base has 23,564,800 parameters;
 /// with the notebook's head at 224 and 20 classes 75,218,452. An error for [`Head::ImageNet`] with other than
 /// 1000 classes.
+///
+/// ```
+/// use atrous::models::{Head, resnet50_v2};
+///
+/// assert_eq!(resnet50_v2(224, 20, Head::Notebook)?.cost().parameters, 75_218_452);
+/// let pooled = resnet50_v2(224, 20, Head::Pooled)?; // a head of one layer, on the same base
+/// assert_eq!(pooled.cost().parameters, 23_564_800 + 2048 * 20 + 20);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn resnet50_v2(side: usize, classes: usize, head: Head) -> Result<Graph> {
     let mut g = Graph::new("resnet50v2", "input_1", [side, side, 3]);
     let features = base(&mut g)?;

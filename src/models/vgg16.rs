@@ -11,6 +11,16 @@ use crate::ops::Padding;
 /// Images [side, side, 3], 'caffe' preprocessing → class probabilities. The base has 14,714,688
 /// parameters; with the notebook's head at 224 and 20 classes 27,570,516. An error for a side that is too
 /// small, and for [`Head::ImageNet`] with other than 1000 classes.
+///
+/// ```
+/// use atrous::models::{Head, vgg16};
+///
+/// let graph = vgg16(224, 20, Head::None)?;
+/// assert_eq!(graph.cost().parameters, 14_714_688);
+/// assert_eq!(graph.node(graph.find("block1_conv2").unwrap()).output_shape, [224, 224, 64]);
+/// assert_eq!(graph.node(graph.output()).output_shape, [7, 7, 512]); // five pools of 2
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn vgg16(side: usize, classes: usize, head: Head) -> Result<Graph> {
     let mut g = Graph::new("vgg16", "input_1", [side, side, 3]);
     let features = base(&mut g)?;

@@ -9,6 +9,17 @@ use crate::tensor::{DType, Tensor};
 
 impl Model {
     /// The path of the first parameter that holds a number that is not finite, and the number.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+    /// graph.add(Layer::conv2d(2, 3), &[graph.input()])?;
+    /// let mut model = Model::new(graph, 1);
+    /// assert_eq!(model.parameter_not_finite()?, None);
+    /// model.set("conv2d/bias", Tensor::from([0.0f32, f32::INFINITY]))?;
+    /// assert_eq!(model.parameter_not_finite()?, Some(("conv2d/bias", f64::INFINITY)));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn parameter_not_finite(&self) -> Result<Option<(&str, f64)>> {
         for parameter in &self.parameters {
             if let Some(value) = not_finite(&parameter.value)? {
@@ -20,6 +31,20 @@ impl Model {
 
     /// What is the first to hold numbers that are not finite when the network sees these images: a
     /// parameter, the images, or a layer's output. None where all are finite.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+    /// graph.chain(graph.input(), [Layer::conv2d(2, 3), Layer::conv2d(2, 3)])?;
+    /// let mut model = Model::new(graph, 1);
+    /// let x = Tensor::ones([1, 8, 8, 3]);
+    /// assert_eq!(model.first_not_finite(&x, Mode::infer())?, None);
+    /// // Each weight is a number, but not the sum of 27 of them.
+    /// model.set("conv2d/kernel", Tensor::full([3, 3, 3, 2], f32::MAX))?;
+    /// let first = model.first_not_finite(&x, Mode::infer())?.unwrap();
+    /// assert_eq!(first, "the output of the layer `conv2d` holds inf");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn first_not_finite(&self, x: &Tensor, mode: Mode) -> Result<Option<String>> {
         if let Some((path, value)) = self.parameter_not_finite()? {
             return Ok(Some(format!("the parameter `{path}` holds {value}")));
@@ -40,6 +65,18 @@ impl Model {
 
     /// An error that names the first layer where what the network makes of images, its `logits`, is not
     /// finite. (A sigmoid makes 1 of an infinite logit: the output does not show it.)
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+    /// graph.add(Layer::conv2d(2, 3), &[graph.input()])?;
+    /// let mut model = Model::new(graph, 1);
+    /// model.set("conv2d/bias", Tensor::full([2], f32::NAN))?;
+    /// let x = Tensor::ones([1, 8, 8, 3]);
+    /// let error = model.require_finite(&x, &model.run(&x, Mode::infer())?.logits).unwrap_err().to_string();
+    /// assert!(error.contains("the parameter `conv2d/bias` holds NaN"), "{error}");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn require_finite(&self, x: &Tensor, logits: &Tensor) -> Result<()> {
         let Some(value) = not_finite(logits)? else { return Ok(()) };
         let first = self.first_not_finite(x, Mode::infer())?;
@@ -50,6 +87,15 @@ impl Model {
 }
 
 /// The first number of a tensor that is not finite, wherever it is.
+///
+/// ```
+/// use atrous::Tensor;
+/// use atrous::nn::not_finite;
+///
+/// assert_eq!(not_finite(&Tensor::from([1.0f32, 2.0]))?, None);
+/// assert_eq!(not_finite(&Tensor::from([1.0f32, f32::NEG_INFINITY, f32::NAN]))?, Some(f64::NEG_INFINITY));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn not_finite(tensor: &Tensor) -> Result<Option<f64>> {
     let here = tensor.to_device(Device::Cpu)?;
     Ok(match here.dtype() {

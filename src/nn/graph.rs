@@ -11,10 +11,33 @@ use crate::tensor::Shape;
 use std::collections::HashMap;
 
 /// A layer of a graph, by its position.
+///
+/// ```
+/// use atrous::prelude::*;
+///
+/// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+/// let flat = graph.add(Layer::Flatten, &[graph.input()])?;
+/// assert_eq!(graph.find("flatten"), Some(flat));
+/// assert!(flat == graph.output() && flat != graph.input());
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Id(pub(crate) usize);
 
 /// A layer in its place: what it is called, what feeds it, and what shape comes out.
+///
+/// ```
+/// use atrous::prelude::*;
+///
+/// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+/// let conv = graph.add(Layer::conv2d(4, 3), &[graph.input()])?;
+/// let node = graph.node(conv);
+/// assert_eq!((node.name.as_str(), &node.output_shape[..]), ("conv2d", &[6, 6, 4][..]));
+/// assert_eq!(node.inputs, [graph.input()]);
+/// let kinds: Vec<&str> = node.parameters.iter().map(|spec| spec.kind).collect();
+/// assert_eq!(kinds, ["kernel", "bias"]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Node {
     /// Unique in its graph, as in Keras (`conv2d_1`); the first part of its parameters' paths.
@@ -32,6 +55,18 @@ pub struct Node {
 }
 
 /// What a layer comes to, or a network, for one image forward.
+///
+/// ```
+/// use atrous::prelude::*;
+///
+/// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+/// let conv = graph.add(Layer::conv2d(4, 3).with_padding(Padding::Same), &[graph.input()])?;
+/// let cost = graph.node(conv).cost;
+/// assert_eq!(cost.parameters, 3 * 3 * 3 * 4 + 4);
+/// assert_eq!(cost.activation_bytes, 4 * (8 * 8 * 4));
+/// assert_eq!(cost.flops, (2 * 27 + 1) * (8 * 8 * 4)); // an output: 27 products, as many sums, and the bias
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     /// Numbers in all parameters.
@@ -76,6 +111,23 @@ impl Cost {
 }
 
 /// A network's layers, each after those that feed it; one input, one output, no values.
+///
+/// ```
+/// use atrous::prelude::*;
+///
+/// let mut graph = Graph::new("small", "images", [8, 8, 3]);
+/// let stem = graph.add_named("stem", Layer::conv2d(4, 3), &[graph.input()])?;
+/// graph.end_base(); // pre-trained weights are for what is there so far
+/// graph.chain(stem, [Layer::GlobalAveragePooling2D, Layer::dense(2)])?;
+///
+/// assert_eq!(graph.find("stem"), Some(stem));
+/// assert_eq!(graph.node(stem).output_shape, [6, 6, 4]);
+/// assert_eq!(graph.node(graph.output()).name, "dense");
+/// let names: Vec<&str> = graph.nodes().iter().map(|node| node.name.as_str()).collect();
+/// assert_eq!(names, ["images", "stem", "global_average_pooling2d", "dense"]);
+/// assert_eq!(graph.base().len(), 2); // the input is one of them
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Graph {
     /// The network's, as in Keras (`mobilenet`): for tables, files and error messages.
@@ -178,6 +230,15 @@ impl Graph {
     }
 
     /// Adds a layer under a name that is numbered in order of creation.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+    /// let a = graph.add_as("block", Layer::conv2d(4, 3), &[graph.input()])?;
+    /// let b = graph.add_as("block", Layer::conv2d(4, 3), &[a])?;
+    /// assert_eq!([a, b].map(|id| graph.node(id).name.as_str()), ["block", "block_1"]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn add_as(&mut self, base: &'static str, layer: Layer, inputs: &[Id]) -> Result<Id> {
         let count = self.counts.entry(base).or_default();
         let name = if *count == 0 { base.to_string() } else { format!("{base}_{count}") };
@@ -232,6 +293,18 @@ impl Graph {
     }
 
     /// The same with another momentum for its batch norms' moving statistics.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// use atrous::nn::layers::BatchNormalization;
+    ///
+    /// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+    /// let norm = graph.add(Layer::batch_normalization(), &[graph.input()])?;
+    /// let graph = graph.with_batch_norm_momentum(0.5); // exact as f32 and as f64
+    /// let layer = BatchNormalization { epsilon: 1e-3, momentum: 0.5 };
+    /// assert_eq!(graph.node(norm).layer, Layer::BatchNormalization(layer));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn with_batch_norm_momentum(mut self, value: f32) -> Self {
         for node in &mut self.nodes {
             if let Layer::BatchNormalization(BatchNormalization { momentum, .. }) = &mut node.layer {

@@ -18,7 +18,7 @@ pub use graph::{Cost, Graph, Id, Node};
 pub use layers::Mode;
 pub use model::Model;
 pub use network::ForwardOutput;
-pub use parameters::{ParamId, Parameter};
+pub use parameters::Parameter;
 pub use plan::{ChosenAlgorithm, PassCost, PlanTable, PlannedStep, Purpose, StepCost, UnfusedLayer};
 pub use rewrite::{
     classify_before_upsampling, fold_batch_norm, fold_frozen_batch_norm, for_inference,

@@ -12,12 +12,32 @@ use crate::pool;
 use crate::tensor::{DType, Shape, Tensor};
 
 /// A network that can run: its layers, and a tensor for each parameter they declare.
+///
+/// ```
+/// use atrous::prelude::*;
+///
+/// let mut graph = Graph::new("linear", "input", [1, 1, 2]);
+/// graph.chain(graph.input(), [Layer::Flatten, Layer::dense(1)])?;
+/// let model = Model::with(graph, |path, shape, _| match path {
+///     "dense/kernel" => Tensor::from([[2.0f32], [3.0]]),
+///     _ => Tensor::ones(shape), // the bias
+/// });
+/// let x = Tensor::from([[[[10.0f32, 100.0]]]]);
+/// assert_eq!(model.run(&x, Mode::infer())?.output.item()?, 2.0 * 10.0 + 3.0 * 100.0 + 1.0);
+///
+/// let paths: Vec<&str> = model.layer_parameters(2).map(|parameter| parameter.path.as_str()).collect();
+/// assert_eq!(paths, ["dense/kernel", "dense/bias"]);
+/// assert_eq!(model.device(), Device::Cpu);
+/// let exact = model.to_dtype(DType::F64);
+/// assert_eq!(exact.run(&x.to_dtype(DType::F64), Mode::infer())?.output.dtype(), DType::F64);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Model {
     /// The layers as they were declared; a pass may run a rewrite of them on the same parameters.
     pub graph: Graph,
-    /// The store: what is a [`ParamId`] is a place in it. A model's own graph has them in the order of its
-    /// layers.
+    /// In the order of the layers, each layer's as it declares them: what a pass tells by number
+    /// ([`ForwardOutput::moving`]) is a place here.
     pub parameters: Vec<Parameter>,
     bindings: Bindings,
     plans: PlanCache,
@@ -77,6 +97,17 @@ impl Model {
     }
 
     /// How many of the parameters, which come first, are the base's.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+    /// let base = graph.chain(graph.input(), [Layer::conv2d(4, 3), Layer::batch_normalization()])?;
+    /// graph.end_base();
+    /// graph.chain(base, [Layer::GlobalAveragePooling2D, Layer::dense(2)])?;
+    /// let model = Model::new(graph, 1);
+    /// assert_eq!((model.base_parameters(), model.parameters.len()), (2 + 4, 2 + 4 + 2));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn base_parameters(&self) -> usize {
         self.graph.base().iter().map(|node| node.parameters.len()).sum()
     }
@@ -132,6 +163,16 @@ impl Model {
     }
 
     /// The same model on another device.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+    /// graph.add(Layer::conv2d(4, 3), &[graph.input()])?;
+    /// let model = Model::new(graph, 1);
+    /// assert_eq!(model.to_device(Device::Cpu)?.device(), Device::Cpu);
+    /// assert!(model.to_device(Device::Cuda(999)).is_err()); // there is no such GPU
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn to_device(&self, device: Device) -> Result<Self> {
         let mut model = self.clone();
         for parameter in &mut model.parameters {
@@ -160,6 +201,18 @@ impl Model {
 
     /// The first number among the parameters with which nothing can be computed, in words: one that is not
     /// finite, or a variance that stays no variance when the layer's epsilon is added.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("small", "input", [8, 8, 2]);
+    /// graph.add(Layer::batch_normalization(), &[graph.input()])?;
+    /// let mut model = Model::new(graph, 1);
+    /// assert_eq!(model.first_unusable(), None);
+    /// model.set("batch_normalization/moving_variance", Tensor::from([1.0f32, -1.0]))?;
+    /// let message = model.first_unusable().unwrap();
+    /// assert!(message.ends_with("which is added to them, got -1 at 1"), "{message}");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn first_unusable(&self) -> Option<String> {
         self.parameters.iter().enumerate().find_map(|(i, Parameter { path, value, .. })| {
             let values = value.to_vec_f64();
@@ -213,6 +266,20 @@ impl Model {
 
     /// Makes all batch norms of the base keep weights and statistics: those of a small batch are
     /// worse than the ones a base comes with.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+    /// let base = graph.chain(graph.input(), [Layer::conv2d(4, 3), Layer::batch_normalization()])?;
+    /// graph.end_base();
+    /// graph.chain(base, [Layer::batch_normalization()])?;
+    /// let mut model = Model::new(graph, 1);
+    /// model.freeze_batch_norms();
+    /// assert!(model.parameter("conv2d/kernel").unwrap().trainable);
+    /// assert!(!model.parameter("batch_normalization/gamma").unwrap().trainable);
+    /// assert!(model.parameter("batch_normalization_1/gamma").unwrap().trainable); // of the head
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn freeze_batch_norms(&mut self) {
         for i in 0..self.graph.base().len() {
             if matches!(self.graph.nodes()[i].layer, Layer::BatchNormalization(_)) {
@@ -235,6 +302,18 @@ impl Model {
 
     /// Takes over moving statistics that a pass computed. On a device they go where the old ones were: a
     /// captured graph finds its parameters in one place.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("small", "input", [2, 2, 1]);
+    /// graph.add(Layer::batch_normalization(), &[graph.input()])?; // momentum 0.99
+    /// let mut model = Model::new(graph, 1);
+    /// let forward = model.run(&Tensor::full([4, 2, 2, 1], 3.0), Mode::train(1, 0))?;
+    /// model.update_moving(forward.moving)?;
+    /// let mean = model.parameter("batch_normalization/moving_mean").unwrap().value.item()?;
+    /// assert!((mean - 0.01 * 3.0).abs() < 1e-6);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn update_moving(&mut self, moving: Vec<(usize, Tensor)>) -> Result<()> {
         for (i, value) in moving {
             let parameter = &mut self.parameters[i].value;
@@ -289,6 +368,18 @@ impl Model {
 
     /// [`Model::run`], where what `edit` makes of a layer's output goes on in its place: to see
     /// what follows from a feature, take it away.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+    /// graph.chain(graph.input(), [Layer::conv2d(4, 3), Layer::GlobalAveragePooling2D, Layer::dense(2)])?;
+    /// let model = Model::new(graph, 1);
+    /// let without = model.run_edited(&Tensor::rand([1, 8, 8, 3], 7), Mode::infer(), &mut |name, output| {
+    ///     if name == "conv2d" { output.scale(0.0) } else { Ok(output) }
+    /// })?;
+    /// assert_eq!(without.output.to_vec_f64(), [0.0; 2]); // nothing but the bias, which starts at 0
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn run_edited(&self, x: &Tensor, mode: Mode, edit: &mut Edit) -> Result<ForwardOutput> {
         self.network().run(x, mode, Some(edit))
     }

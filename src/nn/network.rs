@@ -15,6 +15,25 @@ use crate::spans;
 use crate::tensor::Tensor;
 
 /// What one pass through a network leaves.
+///
+/// ```
+/// use atrous::prelude::*;
+///
+/// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+/// let classify = Layer::dense(2).with_activation(Activation::Sigmoid);
+/// graph.chain(graph.input(), [Layer::conv2d(4, 3), Layer::GlobalAveragePooling2D, classify])?;
+/// let mut model = Model::new(graph, 1);
+/// model.freeze_first(2); // the input and the convolution
+/// let forward = model.run(&Tensor::rand([5, 8, 8, 3], 7), Mode::train(1, 0))?;
+/// assert_eq!(forward.output.to_string(), forward.logits.sigmoid()?.to_string());
+///
+/// let loss = forward.logits.binary_cross_entropy_with_logits(&Tensor::ones([5, 2]))?;
+/// let gradients = loss.backward()?;
+/// let train: Vec<bool> = forward.leaves.iter().map(|leaf| gradients.get(leaf).is_some()).collect();
+/// assert_eq!(train, [false, false, true, true]); // two kernels, each before its bias
+/// assert!(forward.moving.is_empty()); // there is no batch norm
+/// # Ok::<(), Error>(())
+/// ```
 pub struct ForwardOutput {
     /// What the last layer makes: for a classifier, probabilities `[N, classes]`.
     pub output: Tensor,
@@ -22,7 +41,7 @@ pub struct ForwardOutput {
     pub logits: Tensor,
     /// The parameters as this pass used them: leaves of the tape where they have a gradient.
     pub leaves: Vec<Tensor>,
-    /// New values of moving statistics, by parameter.
+    /// New values of moving statistics, each with the place of its parameter among the model's.
     pub moving: Vec<(usize, Tensor)>,
 }
 

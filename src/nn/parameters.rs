@@ -8,9 +8,23 @@ use std::sync::Arc;
 
 /// A parameter's place in its model's store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ParamId(pub(crate) usize);
+pub(crate) struct ParamId(pub(crate) usize);
 
 /// A tensor that a layer keeps from pass to pass: learned, or a moving statistic.
+///
+/// ```
+/// use atrous::prelude::*;
+///
+/// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+/// graph.add(Layer::batch_normalization(), &[graph.input()])?;
+/// let model = Model::new(graph, 1);
+/// let [gamma, _, mean, _] = &model.parameters[..] else { unreachable!() };
+/// assert_eq!((gamma.path.as_str(), gamma.trainable), ("batch_normalization/gamma", true));
+/// assert_eq!((mean.path.as_str(), mean.trainable), ("batch_normalization/moving_mean", false));
+/// assert_eq!(gamma.value.to_vec_f64(), [1.0; 3]); // as their initializers give them
+/// assert_eq!(mean.value.to_vec_f64(), [0.0; 3]);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Parameter {
     /// Its Keras path: `conv2d/kernel`.
     pub path: String,

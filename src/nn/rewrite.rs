@@ -14,11 +14,44 @@ use std::collections::{HashMap, HashSet};
 /// With a = γ/√(v + ε): a·(W·x + b − m) + β = (a·W)·x + (a·(b − m) + β), so that the batch norm
 /// becomes part of weights and bias, and a pass over the activations is saved. A batch norm is
 /// left alone where its producer feeds something else too, or where either is `observed` by name.
+///
+/// ```
+/// use atrous::nn::fold_batch_norm;
+/// use atrous::prelude::*;
+///
+/// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+/// graph.chain(graph.input(), [Layer::conv2d(4, 3).with_bias(false), Layer::batch_normalization()])?;
+/// let mut model = Model::new(graph, 1);
+/// model.set("batch_normalization/beta", Tensor::full([4], 0.5))?;
+/// let folded = fold_batch_norm(&model, &[])?;
+/// assert_eq!(folded.graph.nodes().len(), 2);
+/// assert_eq!(folded.parameter("conv2d/bias").unwrap().value.to_vec_f64(), [0.5; 4]);
+///
+/// let x = Tensor::rand([1, 8, 8, 3], 7);
+/// let [a, b] = [&model, &folded].map(|model| model.run(&x, Mode::infer()).map(|forward| forward.output));
+/// assert!((a? - &b?)?.abs()?.max()?.item()? < 1e-5);
+/// assert_eq!(fold_batch_norm(&model, &["conv2d"])?.graph.nodes().len(), 3); // somebody looks at it
+/// # Ok::<(), Error>(())
+/// ```
 pub fn fold_batch_norm(model: &Model, observed: &[&str]) -> Result<Model> {
     Rewrite::new(&model.graph).fold_batch_norms(observed)?.model(model)
 }
 
 /// [`fold_batch_norm`] for training: only where both the batch norm and its producer are frozen.
+///
+/// ```
+/// # use atrous::nn::fold_frozen_batch_norm;
+/// # use atrous::prelude::*;
+/// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+/// let block = [Layer::conv2d(4, 3), Layer::batch_normalization()];
+/// graph.chain(graph.input(), block.into_iter().chain(block))?;
+/// let mut model = Model::new(graph, 1);
+/// model.freeze_first(3); // the input and the first block
+/// let folded = fold_frozen_batch_norm(&model)?;
+/// let names: Vec<&str> = folded.graph.nodes().iter().map(|node| node.name.as_str()).collect();
+/// assert_eq!(names, ["input", "conv2d", "conv2d_1", "batch_normalization_1"]);
+/// # Ok::<(), Error>(())
+/// ```
 pub fn fold_frozen_batch_norm(model: &Model) -> Result<Model> {
     Rewrite::new(&model.graph).fold_where(|layer| model.is_frozen(layer))?.model(model)
 }
@@ -29,6 +62,20 @@ pub fn fold_frozen_batch_norm(model: &Model) -> Result<Model> {
 /// The two commute, since the convolution is linear in each pixel and the weights of a bilinear
 /// interpolation add up to 1, so that even the bias comes through unchanged. For DeepLabV3+ at 224
 /// that is 16 times less arithmetic and memory in its last layer, and 256 channels less to upsample.
+///
+/// ```
+/// # use atrous::nn::classify_before_upsampling;
+/// # use atrous::prelude::*;
+/// let mut graph = Graph::new("small", "input", [8, 8, 64]);
+/// graph.chain(graph.input(), [Layer::UpSampling2D([4; 2]), Layer::conv2d(21, 1)])?;
+/// let model = Model::new(graph, 1);
+/// let rewritten = classify_before_upsampling(&model, &[])?;
+/// let names: Vec<&str> = rewritten.graph.nodes().iter().map(|node| node.name.as_str()).collect();
+/// assert_eq!(names, ["input", "conv2d", "up_sampling2d"]);
+/// let pixels = |model: &Model| model.graph.node(model.graph.find("conv2d").unwrap()).cost.flops;
+/// assert_eq!(pixels(&model), 16 * pixels(&rewritten));
+/// # Ok::<(), Error>(())
+/// ```
 pub fn classify_before_upsampling(model: &Model, observed: &[&str]) -> Result<Model> {
     Rewrite::new(&model.graph).classify_before_upsampling(observed)?.model(model)
 }
@@ -36,11 +83,39 @@ pub fn classify_before_upsampling(model: &Model, observed: &[&str]) -> Result<Mo
 /// Makes the zeros in front of a valid convolution its own padding: the padded image is never written.
 ///
 /// Where nobody else reads it, and both axes are padded alike, as the MobileNets and ResNets pad.
+///
+/// ```
+/// # use atrous::nn::pad_within_convolutions;
+/// # use atrous::prelude::*;
+/// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+/// graph.chain(graph.input(), [Layer::ZeroPadding2D([[0, 1]; 2]), Layer::conv2d(4, 3).with_stride(2)])?;
+/// let rewritten = pad_within_convolutions(&Model::new(graph, 1), &[])?;
+/// let [_, conv] = rewritten.graph.nodes() else { unreachable!() };
+/// assert_eq!(conv.output_shape, [4, 4, 4]);
+/// assert_eq!(conv.layer, Layer::conv2d(4, 3).with_stride(2).with_padding(Padding::Cells([0, 1])));
+/// # Ok::<(), Error>(())
+/// ```
 pub fn pad_within_convolutions(model: &Model, observed: &[&str]) -> Result<Model> {
     Rewrite::new(&model.graph).pad_within_convolutions(observed)?.model(model)
 }
 
 /// The model for scoring and predicting: every rewrite that keeps what it computes.
+///
+/// ```
+/// use atrous::nn::for_inference;
+/// use atrous::prelude::*;
+///
+/// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+/// let zeros = Layer::ZeroPadding2D([[1; 2]; 2]);
+/// graph.chain(graph.input(), [zeros, Layer::conv2d(4, 3), Layer::batch_normalization()])?;
+/// let model = Model::new(graph, 1);
+/// let fast = for_inference(&model)?;
+/// assert_eq!(fast.graph.nodes().len(), 2); // the input, and a convolution that does it all
+/// let x = Tensor::rand([1, 8, 8, 3], 7);
+/// let [a, b] = [&model, &fast].map(|model| model.run(&x, Mode::infer()).map(|forward| forward.output));
+/// assert!((a? - &b?)?.abs()?.max()?.item()? < 1e-5);
+/// # Ok::<(), Error>(())
+/// ```
 pub fn for_inference(model: &Model) -> Result<Model> {
     Rewrite::for_inference(&model.graph)?.model(model)
 }

@@ -6,6 +6,8 @@ use crate::nn::layers::ParameterSpec;
 use std::fmt;
 
 /// One layer, as a line of the table.
+///
+/// [`Summary`] has an example.
 pub struct Row {
     /// The layer's, unique in its network.
     pub name: String,
@@ -20,6 +22,20 @@ pub struct Row {
 }
 
 /// A network's layers and their costs, before it runs: displayed as `atrous summary` prints it.
+///
+/// ```
+/// use atrous::nn::Summary;
+/// use atrous::prelude::*;
+///
+/// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+/// graph.chain(graph.input(), [Layer::conv2d(4, 3), Layer::Flatten, Layer::dense(10)])?;
+/// let summary = Summary::new(&graph);
+/// assert_eq!(summary.total.parameters, (27 * 4 + 4) + (6 * 6 * 4 * 10 + 10));
+/// assert_eq!((summary.rows[1].type_name, &summary.rows[1].inputs[..]), ("Conv2D", &["input".into()][..]));
+/// let table = summary.to_string();
+/// assert!(table.starts_with("small\nlayer ") && table.contains("parameters: 1,562 (0.0 MiB)"), "{table}");
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Summary {
     /// The network's name.
     pub model: String,
@@ -94,6 +110,18 @@ impl fmt::Display for Summary {
 #[cfg(feature = "checkpoint")]
 impl Summary {
     /// The table as JSON: one object a layer, and totals. The batch axis is `null`.
+    ///
+    /// ```
+    /// # use atrous::nn::Summary;
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+    /// graph.add(Layer::conv2d(4, 3), &[graph.input()])?;
+    /// let json = Summary::new(&graph).to_json(&graph);
+    /// let conv = &json["layers"][1];
+    /// assert_eq!((&conv["type"], &conv["params"]), (&"Conv2D".into(), &112.into()));
+    /// assert_eq!(conv["weights"][0]["name"], "conv2d/kernel");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn to_json(&self, graph: &Graph) -> serde_json::Value {
         use serde_json::{Value, json};
         let shape = |shape: &[usize]| -> Vec<Option<usize>> {

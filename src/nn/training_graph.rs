@@ -16,6 +16,30 @@ use crate::tensor::Tensor;
 /// parameters; constants with frozen batch norms in them are all that it holds itself. It is of the model as
 /// it was made: when other layers train, or frozen ones have other values, there must be a new one
 /// ([`TrainingGraph::is_current`]).
+///
+/// ```
+/// use atrous::nn::TrainingGraph;
+/// use atrous::prelude::*;
+///
+/// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+/// let layers = [Layer::conv2d(4, 3), Layer::batch_normalization()];
+/// graph.chain(graph.input(), layers.into_iter().chain([Layer::GlobalAveragePooling2D, Layer::dense(2)]))?;
+/// let mut model = Model::new(graph, 1);
+/// model.freeze_first(3); // the convolution and its batch norm become one
+/// let training = TrainingGraph::new(&model)?;
+///
+/// let x = Tensor::rand([5, 8, 8, 3], 7);
+/// let forward = training.run(&model, &x, Mode::train(1, 0))?;
+/// let expected = model.run(&x, Mode::train(1, 0))?.output;
+/// assert!((&forward.output - &expected)?.abs()?.max()?.item()? < 1e-5);
+///
+/// let gradients = forward.output.sum()?.backward()?;
+/// let bias = &forward.leaves[7]; // a place among the model's parameters: the last one
+/// assert_eq!(gradients.get(bias).unwrap().to_vec_f64(), [5.0; 2]); // each image counts once
+/// model.freeze_first(0);
+/// assert!(!training.is_current(&model)); // other layers train now
+/// # Ok::<(), Error>(())
+/// ```
 pub struct TrainingGraph {
     graph: Graph,
     bindings: Bindings,

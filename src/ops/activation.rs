@@ -20,21 +20,29 @@ use crate::ops::unary::{self, Saves, Unary};
 use crate::tensor::{Real, Tensor};
 
 /// max(x, 0) of each element. Its gradient: the table above.
+///
+/// See [`Tensor::relu`], which has an example.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
     unary::apply(x, Relu)
 }
 
 /// min(max(x, 0), 6) of each element. Its gradient: the table above.
+///
+/// See [`Tensor::relu6`], which has an example.
 pub fn relu6(x: &Tensor) -> Result<Tensor> {
     unary::apply(x, Relu6)
 }
 
 /// 1 / (1 + e⁻ˣ) of each element. Its gradient: the table above.
+///
+/// See [`Tensor::sigmoid`], which has an example.
 pub fn sigmoid(x: &Tensor) -> Result<Tensor> {
     unary::apply(x, Sigmoid)
 }
 
 /// tanh x of each element. Its gradient: the table above.
+///
+/// See [`Tensor::tanh`], which has an example.
 pub fn tanh(x: &Tensor) -> Result<Tensor> {
     unary::apply(x, Tanh)
 }

@@ -22,12 +22,33 @@ use crate::pool::{self, Buffer};
 use crate::tensor::{DType, Real, Shape, Tensor};
 
 /// Rows give the input's row and column: [[rr, rc, r], [cr, cc, c]].
+///
+/// ```
+/// use atrous::Tensor;
+/// use atrous::ops::affine::Matrix;
+///
+/// let left: Matrix = [[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]]; // takes the pixel one column to the right
+/// let x = Tensor::from([[[[1.0f32], [2.0], [3.0]]]]);
+/// assert_eq!(x.affine(&[left])?.to_vec_f64(), [2.0, 3.0, 3.0]); // the edge is repeated
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub type Matrix = [[f64; 3]; 2];
 
 /// Leaves every pixel where it is.
+///
+/// ```
+/// # use atrous::Tensor;
+/// use atrous::ops::affine::IDENTITY;
+///
+/// let x = Tensor::rand([2, 3, 4, 1], 7);
+/// assert_eq!(x.affine(&[IDENTITY; 2])?.to_vec_f64(), x.to_vec_f64());
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub const IDENTITY: Matrix = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]];
 
 /// Warps each sample of x [N, h, w, C] by its own matrix.
+///
+/// See [`Tensor::affine`], which has an example.
 pub fn affine(x: &Tensor, matrices: &[Matrix]) -> Result<Tensor> {
     let &[n, h, w, c] = &*x.shape() else {
         return Err(Error::shape("affine", "[N×H×W×C]", x.shape()));
@@ -347,6 +368,16 @@ pub(crate) fn cases() -> Vec<Case> {
 
 impl Tensor {
     /// [`affine`] of `[N, H, W, C]`, by a matrix a sample: of the same shape.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// let x = Tensor::from([[[[1.0f32], [2.0]], [[3.0], [4.0]]]]); // a column a row of the output
+    /// let transposed = [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]];
+    /// assert_eq!(x.affine(&[transposed])?.to_vec_f64(), [1.0, 3.0, 2.0, 4.0]);
+    /// let between = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.5]]; // half a pixel to the right
+    /// assert_eq!(x.affine(&[between])?.to_vec_f64(), [1.5, 2.0, 3.5, 4.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn affine(&self, matrices: &[Matrix]) -> Result<Tensor> {
         affine(self, matrices)
     }

@@ -10,6 +10,8 @@ use crate::pool::Buffer;
 use crate::tensor::{Real, Shape, Tensor};
 
 /// The inputs in order along `axis`.
+///
+/// See [`Tensor::concat`], which has an example.
 pub fn concat(inputs: &[&Tensor], axis: usize) -> Result<Tensor> {
     let Some(first) = inputs.first().map(|input| input.shape()) else {
         return Err(Error::argument("concat", "expected at least one tensor, got none"));

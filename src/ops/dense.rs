@@ -19,7 +19,7 @@ use crate::tensor::{Gradient, LowRankGrad, Real, Shape, Tensor};
 /// Sizes of the matrix product `[N, I] · [I, O]`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub struct DenseGeometry {
+pub(crate) struct DenseGeometry {
     /// N, the rows of x and y.
     pub batch: usize,
     /// I, the columns of x, the rows of w.
@@ -46,6 +46,8 @@ impl DenseGeometry {
 }
 
 /// `x [N, I] · w [I, O] + b [O]` → `[N, O]`; an error where the shapes are not so.
+///
+/// See [`Tensor::dense`], which has an example.
 pub fn dense(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
     let (xs, ws) = (x.shape(), w.shape());
     let g = match (&xs[..], &ws[..]) {

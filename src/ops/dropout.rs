@@ -20,6 +20,18 @@ use crate::tensor::{DType, Real, Tensor};
 
 /// Zeroes a share `rate` of the elements, and makes up for it. `layer` tells the dropouts of a
 /// network apart ([`crate::random::hash_name`] of its name).
+///
+/// ```
+/// # use atrous::{Tensor, ops, random};
+/// let x = Tensor::ones([1000]);
+/// let layer = random::hash_name("dropout");
+/// let step = |step| ops::dropout(&x, 0.2, 7, step, layer).map(|y| y.to_vec_f64());
+/// let zeros = step(0)?.iter().filter(|&&y| y == 0.0).count();
+/// assert!((150..250).contains(&zeros), "{zeros}");
+/// assert_eq!(step(0)?, step(0)?);
+/// assert_ne!(step(0)?, step(1)?);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn dropout(x: &Tensor, rate: f32, seed: u64, step: u64, layer: u64) -> Result<Tensor> {
     if !(0.0..1.0).contains(&rate) {
         return Err(Error::argument("dropout", format!("expected a rate in 0..1, got {rate}")));

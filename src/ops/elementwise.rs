@@ -28,9 +28,10 @@ use crate::ops::functions;
 use crate::ops::unary::{self, Saves, Unary};
 use crate::tensor::{Real, Tensor};
 
-/// Functions of two numbers: name, number, what the gradients are made of, value, gradients.
+/// Functions of two numbers: name, number, what the gradients are made of, value, gradients; and what an
+/// example shows, of the columns (4, 6) and the rows (2, 4).
 macro_rules! functions {
-    ($($(#[$doc:meta])* $op:ident $code:literal $uses:tt $function:ident:
+    ($($(#[$doc:meta])* $op:ident $code:literal $uses:tt $function:ident $shown:literal:
         |$a:ident, $b:ident| $value:expr, |$g:ident, $p:ident, $q:ident| $gradients:expr;)*) => {$(
         #[derive(Clone, Copy)]
         struct $function;
@@ -54,6 +55,8 @@ macro_rules! functions {
         $(#[$doc])*
         ///
         /// Broadcast as in NumPy: axes, from the last one on, are equal or 1; else an error.
+        ///
+        #[doc = concat!("See [`Tensor::", stringify!($op), "`], which has an example.")]
         pub fn $op(a: &Tensor, b: &Tensor) -> Result<Tensor> {
             binary::apply(a, b, $function)
         }
@@ -62,6 +65,13 @@ macro_rules! functions {
             $(#[$doc])*
             ///
             /// Broadcast as in NumPy: axes, from the last one on, are equal or 1; else an error.
+            ///
+            /// ```
+            /// # use atrous::prelude::*;
+            /// let (a, b) = (Tensor::from([[4.0f32], [6.0]]), Tensor::from([2.0f32, 4.0]));
+            #[doc = concat!("assert_eq!(a.", stringify!($op), "(&b)?.to_vec_f64(), ", $shown, ");")]
+            /// # Ok::<(), Error>(())
+            /// ```
             pub fn $op(&self, b: &Tensor) -> Result<Tensor> {
                 $op(self, b)
             }
@@ -78,18 +88,18 @@ const OTHER: [[bool; 2]; 2] = [[false, true], [true, false]];
 
 functions! {
     /// a + b, element by element.
-    add 0 NOTHING Add: |a, b| a + b, |g, _a, _b| [g, g];
+    add 0 NOTHING Add "[6.0, 8.0, 8.0, 10.0]": |a, b| a + b, |g, _a, _b| [g, g];
     /// a − b, element by element.
-    sub 1 NOTHING Sub: |a, b| a - b, |g, _a, _b| [g, -g];
+    sub 1 NOTHING Sub "[2.0, 0.0, 4.0, 2.0]": |a, b| a - b, |g, _a, _b| [g, -g];
     /// a · b, element by element.
-    mul 2 OTHER Mul: |a, b| a * b, |g, a, b| [g * b, g * a];
+    mul 2 OTHER Mul "[8.0, 16.0, 12.0, 24.0]": |a, b| a * b, |g, a, b| [g * b, g * a];
     /// a / b, element by element: as IEEE 754 has it where b is 0.
-    div 3 DIV Div: |a, b| a / b, |g, a, b| [g / b, -(g / b) * (a / b)];
+    div 3 DIV Div "[2.0, 1.0, 3.0, 1.5]": |a, b| a / b, |g, a, b| [g / b, -(g / b) * (a / b)];
     /// The larger of a and b, element by element; a NaN where either is one.
-    maximum 4 BOTH Maximum: |a, b| larger(a, b),
+    maximum 4 BOTH Maximum "[4.0, 4.0, 6.0, 6.0]": |a, b| larger(a, b),
         |g, a, b| [share(g, b < a, a == b), share(g, a < b, a == b)];
     /// The smaller of a and b, element by element; a NaN where either is one.
-    minimum 5 BOTH Minimum: |a, b| -larger(-a, -b),
+    minimum 5 BOTH Minimum "[2.0, 4.0, 2.0, 4.0]": |a, b| -larger(-a, -b),
         |g, a, b| [share(g, a < b, a == b), share(g, b < a, a == b)];
 }
 
@@ -138,6 +148,8 @@ impl Binary for Equal {
 }
 
 /// c · a
+///
+/// See [`Tensor::scale`], which has an example.
 pub fn scale(a: &Tensor, factor: f64) -> Result<Tensor> {
     unary::apply(a, Scale(factor))
 }
@@ -148,6 +160,8 @@ pub(crate) fn scale_owned(a: Tensor, factor: f64) -> Result<Tensor> {
 }
 
 /// min(max(a, low), high)
+///
+/// See [`Tensor::clip`], which has an example.
 pub fn clip(a: &Tensor, low: f64, high: f64) -> Result<Tensor> {
     if low > high || low.is_nan() || high.is_nan() {
         return Err(Error::argument("clip", format!("expected low ≤ high, got {low} and {high}")));
@@ -156,6 +170,8 @@ pub fn clip(a: &Tensor, low: f64, high: f64) -> Result<Tensor> {
 }
 
 /// −1, 0 or 1; the sign of ±0 is 0. Its gradient is zero, so it leaves the tape.
+///
+/// See [`Tensor::sign`], which has an example.
 pub fn sign(a: &Tensor) -> Result<Tensor> {
     unary::map(a.detach(), Sign)
 }

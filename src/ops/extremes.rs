@@ -22,31 +22,43 @@ use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Tensor};
 
 /// The largest of all elements: a scalar.
+///
+/// See [`Tensor::max`], which has an example.
 pub fn max(x: &Tensor) -> Result<Tensor> {
     reduce::<Largest>("max", x, 0..x.shape().len(), false)
 }
 
 /// The smallest of all elements: a scalar.
+///
+/// See [`Tensor::min`], which has an example.
 pub fn min(x: &Tensor) -> Result<Tensor> {
     reduce::<Smallest>("min", x, 0..x.shape().len(), false)
 }
 
 /// The largest elements over these axes, which the result does not have any more.
+///
+/// See [`Tensor::max_axes`], which has an example.
 pub fn max_axes(x: &Tensor, axes: impl Axes) -> Result<Tensor> {
     reduce::<Largest>("max_axes", x, axes, false)
 }
 
 /// The smallest elements over these axes, which the result does not have any more.
+///
+/// See [`Tensor::min_axes`], which has an example.
 pub fn min_axes(x: &Tensor, axes: impl Axes) -> Result<Tensor> {
     reduce::<Smallest>("min_axes", x, axes, false)
 }
 
 /// The largest elements over these axes, which have length 1 in the result.
+///
+/// See [`Tensor::max_keepdim`], which has an example.
 pub fn max_keepdim(x: &Tensor, axes: impl Axes) -> Result<Tensor> {
     reduce::<Largest>("max_keepdim", x, axes, true)
 }
 
 /// The smallest elements over these axes, which have length 1 in the result.
+///
+/// See [`Tensor::min_keepdim`], which has an example.
 pub fn min_keepdim(x: &Tensor, axes: impl Axes) -> Result<Tensor> {
     reduce::<Smallest>("min_keepdim", x, axes, true)
 }
@@ -304,6 +316,8 @@ fn device<W: Wanted>(cuda: &'static Cuda, view: View, x: Tensor) -> Result<Tenso
 
 /// Where along an axis the largest elements are, the first where several are equal: whole numbers in the type
 /// of x, without that axis. Off the tape.
+///
+/// See [`Tensor::argmax`], which has an example.
 pub fn argmax(x: &Tensor, axis: usize) -> Result<Tensor> {
     let shape = x.shape();
     let reduced = [axis].reduced("argmax", shape)?;

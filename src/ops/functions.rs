@@ -19,9 +19,10 @@ use crate::error::Result;
 use crate::ops::unary::{self, Saves, Unary};
 use crate::tensor::{Real, Tensor};
 
-/// Functions without constants: name, number, what the slope is made of, value, fast value, slope.
+/// Functions without constants: name, number, what the slope is made of, value, fast value, slope; and two
+/// numbers of an example, with what is made of them.
 macro_rules! functions {
-    ($($(#[$doc:meta])* $op:ident $code:literal $saves:ident $function:ident:
+    ($($(#[$doc:meta])* $op:ident $code:literal $saves:ident $function:ident $given:literal $shown:literal:
         |$x:ident| $value:expr, |$f:ident| $fast:expr, |$s:ident| $slope:expr;)*) => {$(
         #[derive(Clone, Copy)]
         struct $function;
@@ -48,12 +49,21 @@ macro_rules! functions {
         }
 
         $(#[$doc])*
+        ///
+        #[doc = concat!("See [`Tensor::", stringify!($op), "`], which has an example.")]
         pub fn $op(x: &Tensor) -> Result<Tensor> {
             unary::apply(x, $function)
         }
 
         impl Tensor {
             $(#[$doc])*
+            ///
+            /// ```
+            /// # use atrous::prelude::*;
+            #[doc = concat!("let x = Tensor::from(", $given, ");")]
+            #[doc = concat!("assert_eq!(x.", stringify!($op), "()?.to_string(), \"", $shown, "\");")]
+            /// # Ok::<(), Error>(())
+            /// ```
             pub fn $op(&self) -> Result<Tensor> {
                 $op(self)
             }
@@ -63,19 +73,26 @@ macro_rules! functions {
 
 functions! {
     /// eˣ of each element.
-    exp 8 Output Exp: |x| x.exp(), |x| math::exp(x), |y| y;
+    exp 8 Output Exp "[0.0f32, 1.0]" "[1.     2.7183]":
+        |x| x.exp(), |x| math::exp(x), |y| y;
     /// The natural logarithm of each element: −∞ of 0, NaN of what is below.
-    ln 9 Input Ln: |x| x.ln(), |x| math::ln_everywhere(x), |x| T::ONE / x;
+    ln 9 Input Ln "[1.0f32, 2.0]" "[0.     0.6931]":
+        |x| x.ln(), |x| math::ln_everywhere(x), |x| T::ONE / x;
     /// √x of each element: NaN of what is below 0.
-    sqrt 10 Output Sqrt: |x| x.sqrt(), |x| x.sqrt(), |y| T::from_f64(0.5) / y;
+    sqrt 10 Output Sqrt "[4.0f32, 9.0]" "[2. 3.]":
+        |x| x.sqrt(), |x| x.sqrt(), |y| T::from_f64(0.5) / y;
     /// x² of each element.
-    square 11 Input Square: |x| x * x, |x| x * x, |x| x + x;
+    square 11 Input Square "[-2.0f32, 3.0]" "[4. 9.]":
+        |x| x * x, |x| x * x, |x| x + x;
     /// 1/x of each element: ±∞ of ±0.
-    recip 12 Output Recip: |x| T::ONE / x, |x| 1.0 / x, |y| -(y * y);
+    recip 12 Output Recip "[-0.5f32, 4.0]" "[-2.    0.25]":
+        |x| T::ONE / x, |x| 1.0 / x, |y| -(y * y);
     /// ⎮x⎮ of each element. Its slope at 0 is 0.
-    abs 13 Input Abs: |x| x.abs(), |x| x.abs(), |x| sign(x);
+    abs 13 Input Abs "[-2.0f32, 3.0]" "[2. 3.]":
+        |x| x.abs(), |x| x.abs(), |x| sign(x);
     /// −x of each element.
-    neg 14 Nothing Neg: |x| -x, |x| -x, |_s| -T::ONE;
+    neg 14 Nothing Neg "[-2.0f32, 3.0]" "[ 2. -3.]":
+        |x| -x, |x| -x, |_s| -T::ONE;
 }
 
 /// −1, 0 or 1; that of ±0 is ±0, and of a NaN a NaN.

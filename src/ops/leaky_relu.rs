@@ -7,6 +7,8 @@ use crate::ops::unary::{self, Saves, Unary};
 use crate::tensor::{Real, Tensor};
 
 /// x where x > 0, else `slope` · x.
+///
+/// See [`Tensor::leaky_relu`], which has an example.
 pub fn leaky_relu(x: &Tensor, slope: f32) -> Result<Tensor> {
     unary::apply(x, LeakyRelu(slope as f64))
 }

@@ -25,6 +25,8 @@ use crate::tensor::{DType, Real, Shape, Tensor};
 
 /// a [.., M, K] · b [.., K, N] = [.., M, N]; axes before the last two are broadcast as in NumPy. An error
 /// where the operands have fewer than two axes, or do not fit.
+///
+/// See [`Tensor::matmul`], which has an example.
 pub fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let (shape_a, shape_b) = (a.shape(), b.shape());
     let refused =

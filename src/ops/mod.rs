@@ -2,6 +2,19 @@
 //!
 //! Each module holds, in this order: the formula and its gradient; the shape rule; the naive
 //! reference, generic over f32 and f64; the fast CPU kernel; the node on the tape; the cases.
+//!
+//! Most functions are methods of [`Tensor`] too, and the example of each is there. As functions:
+//!
+//! ```
+//! use atrous::{Tensor, ops};
+//!
+//! let x = Tensor::from([[1.0f32, -2.0], [3.0, 4.0]]);
+//! let y = ops::relu(&x)?;
+//! assert_eq!(ops::sum_axes(&y, [0])?.to_string(), "[4. 4.]");
+//! assert_eq!(ops::concat(&[&x, &y], 1)?.shape()[..], [2, 4]);
+//! assert_eq!(ops::matmul(&x, &y)?.to_string(), "[[-5. -8.]\n [15. 16.]]");
+//! # Ok::<(), atrous::Error>(())
+//! ```
 
 use crate::backend::cpu::simd::Isa;
 use crate::backend::cuda::Cuda;
@@ -33,7 +46,7 @@ macro_rules! operators {
         $(pub mod $module;)*
         $(pub use $module::{$($export),*};)*
 
-        /// The cases of all operators.
+        /// The cases of all operators. [`Case`] has an example of one.
         pub fn cases() -> Vec<Case> {
             [$($module::cases()),*].into_iter().flatten().collect()
         }

@@ -25,12 +25,36 @@ use crate::tensor::Tensor;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 /// What an operator takes at its right: a tensor, a reference to one, the result of an operator, or a number.
+///
+/// A function that takes what `x + y` takes:
+///
+/// ```
+/// use atrous::ops::operators::Operand;
+/// use atrous::prelude::*;
+///
+/// fn twice_the_sum(x: &Tensor, y: impl Operand) -> Result<Tensor> {
+///     2.0 * (x + y)?
+/// }
+///
+/// let x = Tensor::from([1.0f32, 2.0]);
+/// assert_eq!(twice_the_sum(&x, 3.0)?.to_string(), "[ 8. 10.]");
+/// assert_eq!(twice_the_sum(&x, &x * &x)?.to_string(), "[ 4. 12.]"); // the result of an operator
+/// # Ok::<(), Error>(())
+/// ```
 pub trait Operand {
     /// The tensor or number; the error of a result that is one.
     fn operand(self) -> Result<TensorOrNumber>;
 }
 
 /// An [`Operand`], as operators tell them apart.
+///
+/// ```
+/// use atrous::ops::operators::{Operand, TensorOrNumber};
+///
+/// assert!(matches!(2.0f32.operand()?, TensorOrNumber::Number(2.0)));
+/// assert!(matches!(atrous::Tensor::ones([2]).operand()?, TensorOrNumber::Tensor(_)));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub enum TensorOrNumber {
     /// Shares its memory with the operand.
     Tensor(Tensor),

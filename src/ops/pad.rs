@@ -11,6 +11,8 @@ use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Shape, Tensor};
 
 /// `pad` is [[top, bottom], [left, right]], as Keras' ZeroPadding2D takes it.
+///
+/// See [`Tensor::zero_pad2d`], which has an example.
 pub fn zero_pad2d(x: &Tensor, pad: [[usize; 2]; 2]) -> Result<Tensor> {
     let Ok([n, h, w, c]) = <[usize; 4]>::try_from(&*x.shape()) else {
         return Err(Error::shape("zero_pad2d", "[N, H, W, C]", x.shape()));

@@ -13,6 +13,18 @@
 use crate::error::{Error, Result};
 
 /// The rule for an axis' ends; both axes of an image have the same.
+///
+/// ```
+/// use atrous::ops::Padding;
+///
+/// // 7 cells, a window of 3, stride 2: (windows, cells before the first, cells after the last)
+/// assert_eq!(Padding::Valid.resolve(7, 3, 2)?, (3, 0, 0));
+/// assert_eq!(Padding::Same.resolve(7, 3, 2)?, (4, 1, 1));
+/// assert_eq!(Padding::Same.resolve(8, 3, 2)?, (4, 0, 1)); // an odd one comes after the last
+/// assert_eq!(Padding::Cells([1, 0]).resolve(8, 3, 2)?.0, 4);
+/// assert!(Padding::Valid.resolve(2, 3, 1).is_err()); // no window fits
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Padding {
     /// Zeros around the input, so that stride 1 keeps its size; an odd one goes after, as TensorFlow's.
@@ -28,7 +40,7 @@ pub enum Padding {
 const LARGEST: usize = i32::MAX as usize;
 
 /// The length of an axis with cells before and after it.
-pub fn padded(n: usize, [before, after]: [usize; 2]) -> Result<usize> {
+pub(crate) fn padded(n: usize, [before, after]: [usize; 2]) -> Result<usize> {
     let length = n.checked_add(before).and_then(|length| length.checked_add(after));
     length.filter(|&length| length <= LARGEST || before + after == 0).ok_or_else(|| {
         let message = format!("expected at most {LARGEST} cells, got {before} + {n} + {after}");
@@ -37,7 +49,7 @@ pub fn padded(n: usize, [before, after]: [usize; 2]) -> Result<usize> {
 }
 
 /// What a kernel of so many taps spans where they are `dilation` cells apart.
-pub fn span(kernel: usize, dilation: usize) -> Result<usize> {
+pub(crate) fn span(kernel: usize, dilation: usize) -> Result<usize> {
     let span = kernel
         .checked_sub(1)
         .filter(|_| (1..=LARGEST).contains(&dilation))

@@ -22,6 +22,8 @@ use crate::tensor::{DType, MAX_RANK, Real, Shape, Tensor};
 
 /// Axis i of the result is axis `axes[i]` of x: [0, 3, 1, 2] makes NCHW of NHWC. An error unless each axis is
 /// named once.
+///
+/// See [`Tensor::permute`], which has an example.
 pub fn permute(x: &Tensor, axes: impl AsRef<[usize]>) -> Result<Tensor> {
     let (shape, axes) = (x.shape(), axes.as_ref());
     let mut sorted = axes.to_vec();
@@ -36,6 +38,8 @@ pub fn permute(x: &Tensor, axes: impl AsRef<[usize]>) -> Result<Tensor> {
 }
 
 /// Two axes in each other's place.
+///
+/// See [`Tensor::transpose`], which has an example.
 pub fn transpose(x: &Tensor, a: usize, b: usize) -> Result<Tensor> {
     let rank = x.shape().len();
     if a.max(b) >= rank {

@@ -21,6 +21,21 @@ use crate::tensor::{DType, Real, Shape, Tensor};
 use std::ops::Range;
 
 /// Which axes a reduction goes over: a range of neighbours (`1..3`), or a list in any order (`[0, 2]`).
+///
+/// ```
+/// use atrous::ops::Axes;
+/// use atrous::prelude::*;
+///
+/// fn l2_norm(x: &Tensor, axes: impl Axes) -> Result<Tensor> {
+///     x.square()?.sum_axes(axes)?.sqrt()
+/// }
+///
+/// let x = Tensor::from([[3.0f32, 4.0], [0.0, 5.0]]);
+/// assert_eq!(l2_norm(&x, [1])?.to_string(), "[5. 5.]");
+/// assert_eq!(l2_norm(&x, 0..2)?.item()?, 50f64.sqrt() as f32 as f64);
+/// assert!(l2_norm(&x, [0, 0]).is_err()); // an axis twice
+/// # Ok::<(), Error>(())
+/// ```
 pub trait Axes {
     /// True of each axis of the shape that is reduced. An error where there is no such axis, or one is named
     /// twice.
@@ -59,31 +74,43 @@ impl<const N: usize> Axes for [usize; N] {
 }
 
 /// The sum of all elements: a scalar.
+///
+/// See [`Tensor::sum`], which has an example.
 pub fn sum(x: &Tensor) -> Result<Tensor> {
     reduce("sum", x, 0..x.shape().len(), false, false)
 }
 
 /// The mean of all elements: a scalar.
+///
+/// See [`Tensor::mean`], which has an example.
 pub fn mean(x: &Tensor) -> Result<Tensor> {
     reduce("mean", x, 0..x.shape().len(), true, false)
 }
 
 /// The sum over these axes, which the result does not have any more.
+///
+/// See [`Tensor::sum_axes`], which has an example.
 pub fn sum_axes(x: &Tensor, axes: impl Axes) -> Result<Tensor> {
     reduce("sum_axes", x, axes, false, false)
 }
 
 /// The mean over these axes, which the result does not have any more.
+///
+/// See [`Tensor::mean_axes`], which has an example.
 pub fn mean_axes(x: &Tensor, axes: impl Axes) -> Result<Tensor> {
     reduce("mean_axes", x, axes, true, false)
 }
 
 /// The sum over these axes, which have length 1 in the result.
+///
+/// See [`Tensor::sum_keepdim`], which has an example.
 pub fn sum_keepdim(x: &Tensor, axes: impl Axes) -> Result<Tensor> {
     reduce("sum_keepdim", x, axes, false, true)
 }
 
 /// The mean over these axes, which have length 1 in the result.
+///
+/// See [`Tensor::mean_keepdim`], which has an example.
 pub fn mean_keepdim(x: &Tensor, axes: impl Axes) -> Result<Tensor> {
     reduce("mean_keepdim", x, axes, true, true)
 }

@@ -6,6 +6,8 @@ use crate::error::{Error, Result};
 use crate::tensor::{IntoShape, Tensor};
 
 /// `x` under another shape of as many elements.
+///
+/// See [`Tensor::reshape`], which has an example.
 pub fn reshape(x: &Tensor, shape: impl IntoShape) -> Result<Tensor> {
     let (from, to) = (x.shape(), shape.into_shape()?);
     if from.elements() != to.elements() {
@@ -15,6 +17,8 @@ pub fn reshape(x: &Tensor, shape: impl IntoShape) -> Result<Tensor> {
 }
 
 /// [N, …] → [N, product of the rest], row-major: H, W, C for images.
+///
+/// See [`Tensor::flatten`], which has an example.
 pub fn flatten(x: &Tensor) -> Result<Tensor> {
     match x.shape().split_first() {
         Some((&n, rest)) => reshape(x, [n, rest.iter().product()]),

@@ -13,6 +13,8 @@ use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Tensor};
 
 /// Bounds of an attack's step: the ball around the original image, and the range of images.
+///
+/// [`Tensor::sign_step`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bounds {
     /// L∞ distance from the original, at most.
@@ -25,6 +27,8 @@ pub struct Bounds {
 
 /// One step of an attack (FGSM, PGD): x + step·sign(gradient), back into the ball around `origin`, then
 /// into the range. `step` is below 0 where the loss is to fall. Leaves the tape.
+///
+/// See [`Tensor::sign_step`], which has an example.
 pub fn sign_step(
     x: &Tensor,
     gradient: &Tensor,
@@ -83,6 +87,20 @@ pub fn sign_step(
 
 impl Tensor {
     /// One step of an attack (FGSM, PGD) from this image, off the tape: see [`sign_step`].
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// use atrous::ops::Bounds;
+    ///
+    /// let image = Tensor::from([0.5f32, 0.5, 1.0]);
+    /// let gradient = Tensor::from([3.0f32, -0.01, 7.0]);
+    /// let bounds = Bounds { epsilon: 0.25, low: 0.0, high: 1.0 };
+    /// let fgsm = image.sign_step(&gradient, &image, 0.25, bounds)?;
+    /// assert_eq!(fgsm.to_vec_f64(), [0.75, 0.25, 1.0]); // no pixel is brighter than 1
+    /// let again = fgsm.sign_step(&gradient, &image, 0.25, bounds)?;
+    /// assert_eq!(again.to_vec_f64(), fgsm.to_vec_f64()); // the edge of the ball
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn sign_step(
         &self,
         gradient: &Tensor,

@@ -9,6 +9,8 @@ use std::ops::Range;
 
 /// The elements whose place along axis i is in `ranges[i]`; axes without a range stay whole. An error where a
 /// range is not within its axis.
+///
+/// See [`Tensor::slice`], which has an example.
 pub fn slice(x: &Tensor, ranges: impl AsRef<[Range<usize>]>) -> Result<Tensor> {
     let (shape, ranges) = (x.shape(), ranges.as_ref());
     let fits =

@@ -17,6 +17,8 @@ use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Tensor};
 
 /// Softmax over the last axis.
+///
+/// See [`Tensor::softmax`], which has an example.
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
     if x.shape().is_empty() {
         return Err(Error::shape("softmax", "at least one axis", "a scalar"));

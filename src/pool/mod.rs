@@ -86,6 +86,18 @@ enum Source {
 
 /// What a buffer panics with where there is not so much memory, for whoever catches it (`downcast_ref`
 /// of the payload): a size that nobody could have.
+///
+/// ```
+/// use atrous::Tensor;
+/// use atrous::pool::OutOfMemory;
+/// use std::panic::catch_unwind;
+///
+/// # std::panic::set_hook(Box::new(|_| ()));
+/// let panic = catch_unwind(|| Tensor::zeros([1 << 40, 1 << 10])).unwrap_err();
+/// let out_of_memory = panic.downcast_ref::<OutOfMemory>().unwrap();
+/// assert_eq!(out_of_memory.bytes, 4 << 50);
+/// assert!(out_of_memory.to_string().starts_with("out of memory: asked for 4294967296 MiB"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory {
     /// Bytes asked for.
@@ -236,6 +248,18 @@ pub(crate) fn bytes_mut<T: Plain>(values: &mut [T]) -> &mut [u8] {
 }
 
 /// Memory of the pool, in bytes, over all threads of the process.
+///
+/// ```
+/// use atrous::{Tensor, pool};
+///
+/// pool::reset_peak();
+/// let x = Tensor::zeros([1 << 18]); // 1 MiB
+/// let usage = pool::usage();
+/// assert!(usage.in_use >= 1 << 20 && usage.peak >= usage.in_use);
+/// drop(x); // its memory is kept for the next tensor of about that size,
+/// pool::trim(); // and given back to the system here
+/// assert!(pool::usage().peak >= 1 << 20);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
     /// Lent out to tensors now.
@@ -247,6 +271,8 @@ pub struct Usage {
 }
 
 /// How much memory tensors on the CPU hold now, held at most, and have left in the pool.
+///
+/// [`Usage`] has an example.
 pub fn usage() -> Usage {
     Usage {
         in_use: IN_USE.load(Ordering::Relaxed),
@@ -256,11 +282,15 @@ pub fn usage() -> Usage {
 }
 
 /// Begins anew to look for the most that is lent out at once (PyTorch's `reset_peak_memory_stats`).
+///
+/// [`Usage`] has an example.
 pub fn reset_peak() {
     PEAK.store(IN_USE.load(Ordering::Relaxed), Ordering::Relaxed);
 }
 
 /// Gives all memory that is kept for reuse back to the system.
+///
+/// [`Usage`] has an example.
 pub fn trim() {
     arena().trim();
     for (class, blocks) in std::mem::take(&mut *free_list()) {

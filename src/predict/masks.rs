@@ -14,6 +14,15 @@ use crate::predict::quickshift::{QuickShift, vote_probabilities};
 use crate::tensor::Tensor;
 
 /// How masks are made of a network's logits.
+///
+/// ```
+/// use atrous::predict::MaskOptions;
+///
+/// let often = MaskOptions { scales: vec![0.75, 1.0, 1.25], flip: true, ..MaskOptions::default() };
+/// assert!(often.check().is_ok()); // six views of an image, whose answers are averaged
+/// assert!(MaskOptions { nearest: true, ..often.clone() }.check().is_err()); // but not those of labels
+/// assert!(MaskOptions { scales: vec![8.0], ..often }.check().is_err());
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct MaskOptions {
     /// The image is seen at these multiples of the network's size, and what is said of it averaged: 1 to
@@ -56,6 +65,32 @@ impl MaskOptions {
 }
 
 /// Labels the pixels of images of any size.
+///
+/// ```
+/// use atrous::data::Image;
+/// use atrous::data::image::{Fit, Preprocess};
+/// use atrous::predict::{MaskOptions, Segmenter};
+/// use atrous::prelude::*;
+///
+/// // What is red is of class 1: its logit is twice the red of a pixel, that of class 0 always 1.
+/// let graph = |side: usize| -> Result<Graph> {
+///     let mut graph = Graph::new("red", "input", [side, side, 3]);
+///     graph.add(Layer::conv2d(2, 1), &[graph.input()])?;
+///     Ok(graph)
+/// };
+/// let mut model = Model::new(graph(16)?, 1);
+/// model.set("conv2d/kernel", Tensor::from([[[[0.0f32, 2.0], [0.0, 0.0], [0.0, 0.0]]]]))?;
+/// model.set("conv2d/bias", Tensor::from([1.0f32, 0.0]))?;
+///
+/// let options = MaskOptions::default();
+/// let segmenter = Segmenter::new(&model, graph, Preprocess::Unit, Fit::Stretch, options)?;
+/// let image = Image::new(1, 4, vec![255, 0, 0, 255, 0, 0, 0, 0, 0, 0, 0, 0])?; // two red pixels, two black
+/// assert_eq!(segmenter.mask(&image)?.classes, [1, 1, 0, 0]);
+/// let (_, probabilities) = segmenter.mask_with_probabilities(&image)?; // [1, 1, 4, 2]
+/// let sure = 2f64.exp() / (1f64.exp() + 2f64.exp());
+/// assert!((probabilities.unwrap().to_vec_f64()[1] - sure).abs() < 1e-5); // class 1 of the first pixel
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Segmenter {
     /// One a scale, with the same parameters.
     models: Vec<Model>,
@@ -189,6 +224,16 @@ fn side(model: &Model) -> usize {
 
 /// Scores [N, h, w, classes], on the CPU → the class with the largest score at each pixel of each image. An
 /// error for another number of axes.
+///
+/// ```
+/// use atrous::Tensor;
+/// use atrous::predict::masks_of;
+///
+/// let scores = Tensor::from([[[[0.1f32, 0.7, 0.2], [3.0, -1.0, 2.0]]]]); // an image of two pixels
+/// let masks = masks_of(&scores)?;
+/// assert_eq!((masks.len(), &masks[0].classes[..]), (1, &[1, 0][..]));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn masks_of(scores: &Tensor) -> Result<Vec<Mask>> {
     let &[_, height, width, classes] = &*scores.shape() else {
         return Err(Error::shape("masks", "scores [N, h, w, classes]", scores.shape()));

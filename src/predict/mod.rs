@@ -25,6 +25,25 @@ use crate::nn::{Mode, Model, for_inference};
 /// The network's outputs for a loader's samples, in its order: [samples, classes]. `progress` is
 /// told the number of samples done after each batch. An error where an image cannot be read, or a logit is
 /// not finite.
+///
+/// ```
+/// use atrous::data::loader::Loader;
+/// use atrous::data::synthetic::Synthetic;
+/// use atrous::data::transforms::Transforms;
+/// use atrous::predict::probabilities;
+/// use atrous::prelude::*;
+/// use std::sync::Arc;
+///
+/// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+/// let classify = Layer::dense(20).with_activation(Activation::Sigmoid);
+/// graph.chain(graph.input(), [Layer::GlobalAveragePooling2D, classify])?;
+/// let loader = Loader::new(Arc::new(Synthetic::test(7, 3)), Transforms::plain(8), 2); // batches of 2
+/// let mut done = Vec::new();
+/// let rows = probabilities(&Model::new(graph, 1), &loader, &mut |samples| done.push(samples))?;
+/// assert_eq!((rows.len(), done), (3 * 20, vec![2, 3]));
+/// assert!(rows.iter().all(|p| (0.0..=1.0).contains(p)));
+/// # Ok::<(), Error>(())
+/// ```
 pub fn probabilities(
     model: &Model,
     loader: &Loader,

@@ -17,9 +17,35 @@ use std::sync::Arc;
 
 /// A class is predicted where its probability is above this, if no thresholds were fitted. The
 /// pipeline's.
+///
+/// ```
+/// use atrous::predict::THRESHOLD;
+/// use atrous::predict::submission::labels_from_probabilities;
+///
+/// assert_eq!(labels_from_probabilities(&[0.1, 0.2, 0.9], THRESHOLD), [0, 1, 1]);
+/// ```
 pub const THRESHOLD: f32 = 0.15;
 
 /// A trained network, and how it was trained. A copy shares the parameters.
+///
+/// ```
+/// use atrous::models::Spec;
+/// use atrous::predict::Trained;
+/// use atrous::prelude::*;
+/// use atrous::train::{self, TrainConfig, Trainer};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("checkpoint.safetensors");
+/// let config = TrainConfig::new(Spec::new("alexnet", 108, 20));
+/// let trainer = Trainer::new(Model::new(config.graph()?, 1), config)?;
+/// train::save(&path, &trainer)?;
+///
+/// let trained = Trained::load(&path)?.to_device(Device::Cpu)?;
+/// assert_eq!(trained.config.network.name, "alexnet");
+/// assert_eq!(trained.model.parameters.len(), trainer.model.parameters.len());
+/// assert_eq!(trained.thresholds, None); // no `thresholds.json` beside it
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Trained {
     /// The network with its parameters.
@@ -62,6 +88,27 @@ impl Trained {
 
     /// What makes masks of images of any size. An error for options that [`MaskOptions::check`] refuses, and
     /// a network that does not label pixels of other sizes.
+    ///
+    /// ```
+    /// # use atrous::data::Image;
+    /// # use atrous::models::Spec;
+    /// # use atrous::predict::{MaskOptions, Trained};
+    /// # use atrous::prelude::*;
+    /// # use atrous::train::TrainConfig;
+    /// let config = TrainConfig::new(Spec::new("deeplabv3plus", 16, 21));
+    /// // In place of what training leaves: logits that are their biases, the highest that of class 15.
+    /// let mut graph = Graph::new("person", "input", [16, 16, 3]);
+    /// graph.add(Layer::conv2d(21, 1), &[graph.input()])?;
+    /// let mut model = Model::new(graph, 1);
+    /// model.set("conv2d/kernel", Tensor::zeros([1, 1, 3, 21]))?;
+    /// model.set("conv2d/bias", Tensor::eye(21).slice([15..16])?.reshape([21])?)?;
+    /// let trained =
+    ///     Trained { model, config, thresholds: None, path: "mine".into(), checksum: String::new() };
+    ///
+    /// let segmenter = trained.segmenter(&MaskOptions::default())?;
+    /// assert_eq!(segmenter.mask(&Image::new(1, 3, vec![0; 9])?)?.classes, [15; 3]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn segmenter(&self, options: &MaskOptions) -> Result<Segmenter> {
         let config = &self.config;
         let graph = |size| {
@@ -76,6 +123,28 @@ impl Trained {
 /// The thresholds to use with a network: [`THRESHOLD`] for all classes, one fitted for all, or one fitted
 /// for each, whichever has the best Dice over its validation images when fitted on others of them. The gain
 /// is None where those are too few. An error where one of them cannot be read or has no labels.
+///
+/// ```
+/// use atrous::data::Dataset;
+/// use atrous::data::synthetic::Synthetic;
+/// use atrous::models::Spec;
+/// use atrous::predict::thresholds::Thresholds;
+/// use atrous::predict::{THRESHOLD, fit_thresholds};
+/// use atrous::prelude::*;
+/// use atrous::train::TrainConfig;
+/// use std::sync::Arc;
+///
+/// # let mut graph = Graph::new("small", "input", [32, 32, 3]);
+/// # let classify = Layer::dense(20).with_activation(Activation::Sigmoid);
+/// # graph.chain(graph.input(), [Layer::GlobalAveragePooling2D, classify])?;
+/// # let model = Model::new(graph, 1);
+/// let dataset: Arc<dyn Dataset> = Arc::new(Synthetic::train(7, 10));
+/// let spec = Spec::new("mobilenet", 32, 20);
+/// let config = TrainConfig { val_indices: vec![8, 9], ..TrainConfig::new(spec) };
+/// let (thresholds, gain) = fit_thresholds(&model, &config, &dataset)?;
+/// assert_eq!((thresholds, gain), (Thresholds::uniform(THRESHOLD, 20), None)); // of two images learn nothing
+/// # Ok::<(), Error>(())
+/// ```
 pub fn fit_thresholds(
     model: &Model,
     config: &TrainConfig,
@@ -103,6 +172,8 @@ impl Thresholds {
     /// Reads what [`Thresholds::write`] wrote for the network of this checksum; None where it was for
     /// another, as beside a run's last checkpoint, whose thresholds were fitted for its best. An error where
     /// the file is missing or does not hold a threshold of 0 to 1 for each of so many classes.
+    ///
+    /// [`Thresholds::write`] has an example.
     pub fn read(path: &Path, network: &str, classes: usize) -> Result<Option<Self>> {
         let Stored { network: own, thresholds } =
             serde_json::from_slice(&regular::read(path)?).map_err(|error| Error::file(path, error))?;
@@ -116,6 +187,17 @@ impl Thresholds {
 
     /// Writes `thresholds.json` into the folder of the network they belong to, whose checkpoint has this
     /// checksum: complete, or not at all.
+    ///
+    /// ```
+    /// # use atrous::predict::thresholds::Thresholds;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// let thresholds = Thresholds::uniform(0.25, 20);
+    /// thresholds.write(folder.path(), "a checksum")?;
+    /// let path = folder.path().join("thresholds.json");
+    /// assert_eq!(Thresholds::read(&path, "a checksum")?, Some(thresholds));
+    /// assert_eq!(Thresholds::read(&path, "another")?, None);
+    /// # Ok::<(), atrous::Error>(())
+    /// ```
     pub fn write(&self, folder: &Path, network: &str) -> Result<()> {
         let path = folder.join(THRESHOLDS);
         let stored = Stored { network: network.to_owned(), thresholds: self.clone() };
@@ -127,6 +209,24 @@ impl Thresholds {
 /// The checkpoints that a path means: a file itself; of a folder that `train` left the best one
 /// (the last, where none was validated); of a folder that `run` left those of both tasks. An error for a
 /// folder without one.
+///
+/// ```
+/// use atrous::predict::locate;
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let folder = folder.path();
+/// assert!(locate(folder).is_err()); // nothing was trained there
+/// for task in ["classify", "segment"] {
+///     std::fs::create_dir(folder.join(task)).unwrap();
+///     std::fs::write(folder.join(task).join("checkpoint.safetensors"), "").unwrap();
+/// }
+/// std::fs::write(folder.join("segment/best.safetensors"), "").unwrap();
+/// let found = locate(folder)?;
+/// assert_eq!(found, ["classify/checkpoint", "segment/best"].map(|file| {
+///     folder.join(file).with_extension("safetensors")
+/// }));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn locate(path: &Path) -> Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -144,6 +244,46 @@ pub fn locate(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// At most one network a task.
+///
+/// ```
+/// use atrous::data::Dataset;
+/// use atrous::data::synthetic::Synthetic;
+/// use atrous::models::Spec;
+/// use atrous::predict::{MaskOptions, Networks, Trained};
+/// use atrous::prelude::*;
+/// use atrous::train::TrainConfig;
+/// use std::sync::Arc;
+///
+/// let config = TrainConfig::new(Spec::new("mobilenet", 32, 20));
+/// // A network in place of a trained one; `Networks::load` reads those from files.
+/// let mut graph = Graph::new("small", "input", [32, 32, 3]);
+/// let classify = Layer::dense(20).with_activation(Activation::Sigmoid);
+/// graph.chain(graph.input(), [Layer::GlobalAveragePooling2D, classify])?;
+/// let of = |model| Trained {
+///     model,
+///     config: config.clone(),
+///     thresholds: None,
+///     path: "mine".into(),
+///     checksum: String::new(),
+/// };
+/// let model = Model::new(graph, 1);
+/// let mut networks = Networks::default();
+/// networks.add(of(model.clone()))?;
+/// assert!(networks.add(of(model)).is_err()); // there is one that classifies
+///
+/// let dataset: Arc<dyn Dataset> = Arc::new(Synthetic::test(7, 3));
+/// let options = MaskOptions::default();
+/// let predictions = networks.predict(&dataset, &[0, 2], &options, Some(0.0), &mut |_| {})?;
+/// assert_eq!((predictions.len(), predictions.is_empty(), predictions.segments()), (2, false, false));
+/// let last = predictions.get(1)?;
+/// assert_eq!((last.id.clone(), last.labels), (dataset.id(2), [true; 20])); // all are above 0
+/// assert_eq!(last.probabilities, predictions.probabilities[20..]);
+/// assert_eq!(last.entry().classification.to_string(), "1 20"); // a run of 20 from the first on
+/// let known = predictions.probabilities.clone(); // another threshold, without another look
+/// let strict = networks.predict_from(known, &dataset, &[0, 2], &options, Some(1.0))?;
+/// assert_eq!(strict.get(1)?.labels.iter().filter(|&&set| set).count(), 1); // the most probable
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Default)]
 pub struct Networks {
     /// Says which classes are in an image.
@@ -247,6 +387,8 @@ impl Networks {
 }
 
 /// What the networks say of some samples of a data set.
+///
+/// [`Networks`] has an example.
 pub struct Predictions {
     classes: usize,
     /// An image is of one class, the likeliest; thresholds say nothing then.
@@ -261,6 +403,20 @@ pub struct Predictions {
 }
 
 /// What is said of one image.
+///
+/// ```
+/// use atrous::data::Mask;
+/// use atrous::predict::Prediction;
+///
+/// let mut labels = [false; 20];
+/// labels[0] = true;
+/// let mask = Some(Mask::new(1, 4, vec![0, 1, 1, 0])?);
+/// let said = Prediction { id: "2007_000032".into(), probabilities: Vec::new(), labels, mask };
+/// let entry = said.entry();
+/// assert_eq!(entry.classification.to_string(), "1 1"); // class 1 of 20
+/// assert_eq!(entry.segmentation.to_string(), "2 2"); // its pixels 2 and 3
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Prediction {
     /// What the data set calls it.

@@ -24,6 +24,20 @@ use std::cmp::Reverse;
 use std::ops::Range;
 
 /// What colours are compared in.
+///
+/// ```
+/// # use atrous::data::Image;
+/// use atrous::predict::quickshift::{Colour, QuickShift};
+///
+/// // Black, and the blue that differs from it by 30 of 255, or in L*a*b* by 2.2 of L and more of b.
+/// let image = Image::new(1, 2, vec![0, 0, 0, 0, 0, 30])?;
+/// let count = |colour| {
+///     let quick_shift = QuickShift { colour, max_distance: 20.0, ..QuickShift::default() };
+///     quick_shift.segment(&image).map(|superpixels| superpixels.count)
+/// };
+/// assert_eq!((count(Colour::Rgb)?, count(Colour::Lab)?), (2, 1));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Colour {
     /// CIE L*a*b* under D65: distances are close to what an eye sees; L is 0 to 100.
@@ -34,6 +48,19 @@ pub enum Colour {
 }
 
 /// The settings of quick shift.
+///
+/// ```
+/// use atrous::data::Image;
+/// use atrous::predict::quickshift::QuickShift;
+///
+/// let columns = (0..8).flat_map(|x| [if x < 4 { 0 } else { 255 }; 3]);
+/// let image = Image::new(8, 8, columns.collect::<Vec<u8>>().repeat(8))?; // half black, half white
+/// let superpixels = QuickShift::default().segment(&image)?;
+/// assert_eq!(superpixels.count, 2);
+/// assert_eq!(superpixels.labels[..8], [0, 0, 0, 0, 1, 1, 1, 1]);
+/// assert!(QuickShift { kernel: 0.0, ..QuickShift::default() }.segment(&image).is_err());
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct QuickShift {
     /// σ, in pixels, 0.1 to 33: below this, differences are smoothed over.
@@ -56,6 +83,8 @@ impl Default for QuickShift {
 }
 
 /// A partition of an image.
+///
+/// [`QuickShift`] and [`vote`] have examples.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Superpixels {
     /// The image's, in pixels.
@@ -272,6 +301,16 @@ fn lab(linear: &[f32; 256], rgb: &[u8]) -> [f32; 3] {
 
 /// Gives every pixel the class that most pixels of its superpixel have; of equally many, the lowest
 /// class. Void has no vote; superpixels of nothing but void stay void. An error for a mask of another size.
+///
+/// ```
+/// use atrous::data::Mask;
+/// use atrous::predict::quickshift::{Superpixels, vote};
+///
+/// let superpixels = Superpixels { height: 1, width: 5, labels: vec![0, 0, 0, 1, 1], count: 2 };
+/// let mask = Mask::new(1, 5, vec![7, 7, 0, 4, 3])?;
+/// assert_eq!(vote(&mask, &superpixels)?.classes, [7, 7, 7, 3, 3]); // two against one; of a tie the lower
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn vote(mask: &Mask, superpixels: &Superpixels) -> Result<Mask> {
     let Superpixels { height, width, labels, count } = superpixels;
     if (mask.height, mask.width) != (*height, *width) {
@@ -293,6 +332,15 @@ pub fn vote(mask: &Mask, superpixels: &Superpixels) -> Result<Mask> {
 /// [`vote`] with shares of votes: each pixel gives each class its probability ([height, width, classes]),
 /// and the superpixel takes the class with the largest sum; of equal ones, the lowest. An error for another
 /// number of probabilities, and one that is not finite.
+///
+/// ```
+/// use atrous::predict::quickshift::{Superpixels, vote_probabilities};
+///
+/// let superpixels = Superpixels { height: 1, width: 3, labels: vec![0; 3], count: 1 };
+/// let rows = [0.1, 0.9, 0.6, 0.4, 0.6, 0.4]; // two pixels are for class 0, but hardly
+/// assert_eq!(vote_probabilities(&rows, 2, &superpixels)?.classes, [1; 3]); // 1.3 against 1.7
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn vote_probabilities(
     probabilities: &[f32],
     classes: usize,

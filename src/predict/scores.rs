@@ -9,6 +9,39 @@ use crate::tensor::Tensor;
 use std::fmt;
 
 /// Masks against the truth.
+///
+/// ```
+/// use atrous::data::Dataset;
+/// use atrous::data::synthetic::Synthetic;
+/// use atrous::models::Spec;
+/// use atrous::predict::{MaskOptions, MaskScores, Networks, Trained};
+/// use atrous::prelude::*;
+/// use atrous::train::TrainConfig;
+/// use std::sync::Arc;
+///
+/// // In place of what training leaves: a network to which all is background.
+/// let mut graph = Graph::new("background", "input", [16, 16, 3]);
+/// graph.add(Layer::conv2d(21, 1), &[graph.input()])?;
+/// let mut model = Model::new(graph, 1);
+/// model.set("conv2d/kernel", Tensor::zeros([1, 1, 3, 21]))?; // of equal logits the first is the largest
+/// let config = TrainConfig::new(Spec::new("deeplabv3plus", 16, 21));
+/// let mut networks = Networks::default();
+/// networks.add(Trained { model, config, thresholds: None, path: "mine".into(), checksum: "".into() })?;
+///
+/// let dataset: Arc<dyn Dataset> = Arc::new(Synthetic::test(7, 1));
+/// let predictions = networks.predict(&dataset, &[0], &MaskOptions::default(), None, &mut |_| {})?;
+/// let mut background = 0;
+/// let scores = MaskScores::measure(&predictions, &*dataset, &[0], &mut |measured| {
+///     background = measured.truth.classes.iter().filter(|&&class| class == 0).count();
+///     assert!(measured.mask.classes.iter().all(|&class| class == 0));
+///     Ok(())
+/// })?;
+/// assert_eq!((scores.images, scores.dice), (1, 0.0)); // no pixel of an object was found
+/// let (_, probabilities) = predictions.mask_with_probabilities(0)?.unwrap();
+/// assert!((probabilities.unwrap().max()?.item()? - 1.0 / 21.0).abs() < 1e-6); // as likely as any other
+/// assert_eq!(scores.confusion.count(0, 0), background as u64);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct MaskScores {
     /// Pixel by pixel over all images, void left out.
     pub confusion: Confusion,
@@ -23,6 +56,8 @@ pub struct MaskScores {
 }
 
 /// One image's mask against its truth.
+///
+/// [`MaskScores`] has an example.
 pub struct MeasuredMask {
     /// Its place among the samples that were measured, from 0.
     pub place: usize,

@@ -27,6 +27,8 @@ use serde::{Deserialize, Serialize};
 const FEW: usize = 3;
 
 /// What thresholds are fitted to.
+///
+/// [`Thresholds`] has an example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "checkpoint", derive(Serialize, Deserialize), serde(rename_all = "lowercase"))]
 pub enum Objective {
@@ -38,6 +40,25 @@ pub enum Objective {
 }
 
 /// Thresholds of probabilities, 0 to 1.
+///
+/// ```
+/// use atrous::predict::thresholds::{Objective, Thresholds};
+///
+/// // Five images: class 0 is in three, class 1 in the others, in which class 0 is not out of the question.
+/// let p = [[0.9, 0.0], [0.8, 0.0], [0.7, 0.0], [0.3, 0.4], [0.1, 0.4]];
+/// let labels = p.map(|[zero, one]| std::array::from_fn(|class| class == usize::from(one > zero)));
+/// let rows: Vec<f32> = p.iter().flat_map(|p| p.iter().copied().chain([0.0; 18])).collect(); // 20 classes
+///
+/// let fitted = Thresholds::fit(&labels, &rows, Objective::F1)?;
+/// assert_eq!(fitted.per_class[0], 0.5); // halfway between 0.3 and 0.7
+/// let (before, fourth) = (Thresholds::uniform(0.15, 20), &rows[3 * 20..4 * 20]);
+/// assert_eq!(before.apply(fourth)?[..2], [1, 1]);
+/// assert_eq!(fitted.apply(fourth)?[..2], [0, 1]);
+/// let score = |thresholds: &Thresholds| thresholds.score(&labels, &rows, Objective::F1);
+/// assert!((score(&before)? - (6.0 / 7.0 + 1.0) / 2.0).abs() < 1e-9); // class 0: three right, one wrong
+/// assert_eq!(score(&fitted)?, 1.0);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "checkpoint", derive(Serialize, Deserialize))]
 pub struct Thresholds {
@@ -50,6 +71,8 @@ pub struct Thresholds {
 }
 
 /// Means of the objective over the same images under different thresholds.
+///
+/// [`cross_validated`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gain {
     /// Under the one threshold that was used before.
@@ -101,6 +124,22 @@ impl Thresholds {
 /// Fits on all folds but one and scores on that one, for each fold in turn; `before` is the threshold used
 /// so far, `seed` draws the folds. Errors as in [`Thresholds::fit`], and for folds that are not 2 to one an
 /// image.
+///
+/// ```
+/// use atrous::predict::thresholds::{Objective, cross_validated};
+///
+/// // Six images of one class each, 0.9 probable where all others are 0.2.
+/// let is = |image: usize, class: usize| class == image % 2;
+/// let labels: Vec<_> = (0..6).map(|image| std::array::from_fn(|class| is(image, class))).collect();
+/// let row = |image| (0..20).map(move |class| if is(image, class) { 0.9 } else { 0.2 });
+/// let rows: Vec<f32> = (0..6).flat_map(row).collect();
+///
+/// let gain = cross_validated(&labels, &rows, Objective::Dice, 0.15, 3, 7)?;
+/// assert!((gain.before - 2.0 / 21.0).abs() < 1e-9); // all 20 classes are above 0.15, and one is right
+/// assert_eq!((gain.shared, gain.fitted), (1.0, 1.0)); // also on images it was not fitted on
+/// assert!(cross_validated(&labels, &rows, Objective::Dice, 0.15, 7, 7).is_err()); // seven parts of six
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn cross_validated(
     labels: &[Labels],
     probabilities: &[f32],
@@ -143,6 +182,21 @@ pub fn cross_validated(
 /// The thresholds to use: `before` for all classes, one fitted for all, or one fitted for each,
 /// whichever has the best Dice on images it was not fitted on. From fewer than 5 images
 /// nothing is learned, and there is no gain to tell of. Errors as in [`Thresholds::fit`].
+///
+/// ```
+/// use atrous::predict::thresholds::{Objective, Thresholds, choose};
+///
+/// # let is = |image: usize, class: usize| class == image % 2;
+/// # let labels: Vec<_> = (0..6).map(|image| std::array::from_fn(|class| is(image, class))).collect();
+/// # let row = |image| (0..20).map(move |class| if is(image, class) { 0.9 } else { 0.2 });
+/// # let rows: Vec<f32> = (0..6).flat_map(row).collect();
+/// // The six images of the example at `cross_validated`, then the first four of them.
+/// let (chosen, gain) = choose(&labels, &rows, 0.15, 7)?;
+/// assert!(gain.unwrap().shared > gain.unwrap().before);
+/// assert_eq!(chosen.score(&labels, &rows, Objective::Dice)?, 1.0);
+/// assert_eq!(choose(&labels[..4], &rows[..80], 0.15, 7)?, (Thresholds::uniform(0.15, 20), None));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn choose(
     labels: &[Labels],
     probabilities: &[f32],

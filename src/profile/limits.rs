@@ -10,6 +10,18 @@ use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 /// The two limits of the roofline model, measured just before what they are compared with.
+///
+/// ```
+/// use atrous::nn::PassCost;
+/// use atrous::profile::Limits;
+///
+/// // (`Limits::measure` takes seconds to find these.)
+/// let limits = Limits { measured_by: "hand".into(), gflops: 100.0, gbps: 10.0, threads: 1 };
+/// assert_eq!(limits.ridge(), 10.0); // FLOPs a byte
+/// let least = |flops, bytes| limits.least_ms(PassCost { flops, bytes });
+/// assert_eq!(least(300_000_000, 10_000_000), 3.0); // arithmetic is the bottleneck
+/// assert_eq!(least(300_000_000, 50_000_000), 5.0); // memory is
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Limits {
     /// How they were measured.

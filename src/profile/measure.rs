@@ -28,6 +28,31 @@ const SECONDS: f64 = 6.0;
 ///
 /// # Errors
 /// Where the batch is empty or larger than a tensor can be, and what a pass gives.
+///
+/// ```no_run
+/// use atrous::nn::Purpose;
+/// use atrous::prelude::*;
+/// use atrous::profile::{Profile, profile};
+///
+/// # fn main() -> Result<()> {
+/// let model = Model::new(atrous::models::by_name("mobilenet", 224, 20)?, 1);
+/// let (profile, trace) = profile(&model, 1, Purpose::Inference)?; // takes about ten seconds
+/// println!("{profile}"); // a table of the steps
+/// println!("{}", profile.steps[0].label());
+/// let [flops, none] = profile.flops(); // forward and backward
+/// let files = [
+///     ("profile.json", profile.to_json()?.to_string()),
+///     ("roofline.svg", profile.to_svg()),
+///     ("trace.json", trace.to_json().to_string()),
+/// ];
+/// for (name, text) in files {
+///     std::fs::write(name, text).expect("a folder to write to");
+/// }
+/// assert_eq!(Profile::read("profile.json")?, profile);
+/// assert!(flops > 1 << 30 && none == 0);
+/// # Ok(())
+/// # }
+/// ```
 pub fn profile(model: &Model, batch: usize, purpose: Purpose) -> Result<(Profile, Trace)> {
     if batch == 0 {
         return Err(Error::argument("batch", "expected at least one image, got 0"));

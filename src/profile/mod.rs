@@ -34,6 +34,8 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// What [`profile`] measured. As JSON (`profile.json`), times are in milliseconds and memory is in bytes.
+///
+/// [`profile()`] has an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
     /// The network's name.
@@ -65,6 +67,8 @@ pub struct Profile {
 }
 
 /// A step of the plan, with its times.
+///
+/// [`profile()`] has an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProfiledStep {
     /// Its place among the steps, from 1 on.
@@ -95,6 +99,8 @@ pub struct ProfiledStep {
 }
 
 /// The algorithm of a pass of a convolution.
+///
+/// [`profile()`] has an example.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AlgorithmOf {
     /// `forward`, `dgrad` or `wgrad`.
@@ -106,6 +112,15 @@ pub struct AlgorithmOf {
 }
 
 /// One direction of a step: what there was to do, and how long it took.
+///
+/// ```
+/// use atrous::profile::{PassProfile, Time};
+///
+/// let time = Time { median_ms: 2.0, quartiles_ms: [1.9, 2.1] };
+/// let (flops, bytes) = (300_000_000, 10_000_000);
+/// let pass = PassProfile { flops, bytes, intensity: Some(30.0), time, roofline_percent: None };
+/// assert_eq!(pass.gflops(), 150.0);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PassProfile {
     /// Of the definition, for the batch.
@@ -122,6 +137,14 @@ pub struct PassProfile {
 }
 
 /// A median over several passes, in milliseconds.
+///
+/// ```
+/// use atrous::profile::Time;
+///
+/// let time = Time { median_ms: 4.0, quartiles_ms: [3.5, 4.5] };
+/// assert_eq!(time.spread_percent(), 25.0);
+/// assert_eq!(Time::default().spread_percent(), 0.0);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Time {
     /// The middle one of the sorted times.
@@ -131,6 +154,8 @@ pub struct Time {
 }
 
 /// What the loss took.
+///
+/// [`profile()`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossTimes {
     /// From logits to a number.
@@ -140,6 +165,13 @@ pub struct LossTimes {
 }
 
 /// A pass as a whole.
+///
+/// ```
+/// use atrous::profile::{Time, Whole};
+///
+/// let ms = |median_ms| Time { median_ms, quartiles_ms: [median_ms; 2] };
+/// assert_eq!(Whole { time: ms(5.0), steps: ms(4.0), medians_ms: 3.9 }.ratio(), 0.8);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Whole {
     /// From beginning to end, of passes that nobody observed.

@@ -12,6 +12,8 @@ use std::collections::BTreeSet;
 
 /// What ran when, in one pass of which everything was recorded. Recording takes time: lengths are for
 /// comparison within the trace, and [`super::Profile`] has the times.
+///
+/// [`profile`](super::profile()) has an example.
 pub struct Trace {
     /// What was run.
     name: String,

@@ -8,6 +8,16 @@ use crate::train::History;
 use std::path::{Path, PathBuf};
 
 /// Curves on the same axes.
+///
+/// ```
+/// use atrous::report::{Curve, Panel};
+///
+/// let curve = Curve { name: "training".into(), points: vec![(1.0, 0.9), (2.0, 0.4)] };
+/// let panel = Panel { title: "loss".into(), curves: vec![curve], ..Panel::default() };
+/// let svg = panel.plot("epoch").svg();
+/// assert!(svg.as_str().starts_with("<svg"));
+/// assert!(svg.as_str().contains("loss") && svg.as_str().contains("epoch"));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Panel {
     /// Above the axes.
@@ -29,6 +39,31 @@ impl Panel {
 
 /// Writes `curves.svg` and `curves.png` into the folder: what the epochs of a run came to. Gives
 /// their paths; an error for a history without epochs, and where they cannot be written.
+///
+/// ```
+/// use atrous::report::{curves, from_history};
+/// use atrous::train::{Epoch, History};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// let epoch = |epoch: usize| Epoch {
+///     epoch,
+///     learning_rate: 1e-3,
+///     loss: 1.0 / epoch as f64,
+///     accuracy: 0.5,
+///     val_loss: Some(1.2 / epoch as f64),
+///     val_accuracy: None,
+///     val_map: None,
+///     val_miou: None,
+///     val_dice: None,
+/// };
+/// let history = History { epochs: vec![epoch(1), epoch(2)] };
+/// let panels = from_history(&history)?;
+/// let titles: Vec<&str> = panels.iter().map(|panel| panel.title.as_str()).collect();
+/// assert_eq!(titles, ["Loss", "Accuracy", "Learning rate"]);
+/// assert_eq!(panels[0].curves[1].points, [(1.0, 1.2), (2.0, 0.6)]); // on the validation images
+/// assert_eq!(curves(&history, folder.path())?.len(), 2); // an SVG and a PNG
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[cfg(feature = "checkpoint")]
 pub fn curves(history: &History, folder: &Path) -> Result<Vec<PathBuf>> {
     draw(&from_history(history)?, "epoch", folder)
@@ -36,6 +71,8 @@ pub fn curves(history: &History, folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// A panel for each figure of the history: `x` while training beside `val_x`, whatever the figures
 /// are. The loss comes first and the learning rate last. No panels for a history without epochs.
+///
+/// [`curves()`] has an example.
 #[cfg(feature = "checkpoint")]
 pub fn from_history(history: &History) -> Result<Vec<Panel>> {
     let mut names: Vec<String> = Vec::new();
@@ -93,6 +130,20 @@ fn title(name: &str) -> String {
 
 /// Writes `curves.svg` and `curves.png` into the folder; `x` says what runs along the bottom. Gives
 /// their paths; an error for no panels, and where they cannot be written.
+///
+/// ```
+/// use atrous::report::{Curve, Panel, draw};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let folder = folder.path();
+/// let curve = Curve { name: "test".into(), points: vec![(0.0, 0.9), (0.1, 0.2)] };
+/// let panels = [Panel { title: "accuracy".into(), curves: vec![curve], ..Panel::default() }];
+/// let paths = draw(&panels, "epsilon", folder)?;
+/// assert_eq!(paths, [folder.join("curves.svg"), folder.join("curves.png")]);
+/// assert!(std::fs::read(&paths[1]).unwrap().starts_with(b"\x89PNG"));
+/// assert!(draw(&[], "epsilon", folder).is_err());
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn draw(panels: &[Panel], x: &str, folder: &Path) -> Result<Vec<PathBuf>> {
     if panels.is_empty() {
         return Err(Error::argument("curves", "there is nothing to draw: no epoch is finished"));

@@ -24,6 +24,17 @@ const MOST: usize = 20;
 /// Writes a PNG with `per_class` images of each class, 1 to 20: those with the fewest other classes in
 /// them, none of them twice while there are others. An error where an image cannot be read, or the PNG
 /// written.
+///
+/// ```
+/// use atrous::data::synthetic::Synthetic;
+/// use atrous::report::gallery;
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("gallery.png");
+/// gallery(&Synthetic::train(7, 2), &path, 1)?; // an image of each class that is in the two
+/// assert!(std::fs::read(&path).unwrap().starts_with(b"\x89PNG"));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn gallery(dataset: &dyn Dataset, path: &Path, per_class: usize) -> Result<()> {
     if per_class == 0 || per_class > MOST {
         let message = format!("expected 1 to {MOST} pictures a class, got {per_class}");

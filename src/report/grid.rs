@@ -8,6 +8,8 @@ use crate::error::{Error, Result};
 use std::path::Path;
 
 /// How a line is meant, and so its colour.
+///
+/// [`grid()`] has an example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tone {
     /// Grey: it says what is there.
@@ -20,6 +22,8 @@ pub enum Tone {
 }
 
 /// An image with lines of text.
+///
+/// [`grid()`] has an example.
 #[derive(Clone, Debug)]
 pub struct GridCell {
     /// Fitted into the cell.
@@ -29,6 +33,8 @@ pub struct GridCell {
 }
 
 /// One row: as many cells as there are headings.
+///
+/// [`grid()`] has an example.
 #[derive(Clone, Debug)]
 pub struct GridRow {
     /// Printed above the row.
@@ -47,8 +53,25 @@ const LINE: f64 = 16.0;
 const SCALE: f64 = 1.5;
 
 /// Writes a PNG of rows below headings, one a column. `legend` lists values of masks whose colours are to be
-/// explained, and what the classes are called. An error for no rows or columns, a row with another number of cells, and where the PNG cannot
-/// be written.
+/// explained, and what the classes are called. An error for no rows or columns, a row with another number of
+/// cells, and where the PNG cannot be written.
+///
+/// ```
+/// use atrous::data::{Classes, Image};
+/// use atrous::report::{GridCell, GridRow, Tone, grid};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("grid.png");
+/// let cell = |grey, line: &str, tone| -> atrous::Result<GridCell> {
+///     Ok(GridCell { image: Image::new(2, 2, vec![grey; 12])?, lines: vec![(line.into(), tone)] })
+/// };
+/// let cells = vec![cell(0, "cat 0.9", Tone::Right)?, cell(9, "dog 0.6", Tone::Wrong)?];
+/// let rows = [GridRow { name: "2007_000032".into(), cells }];
+/// grid(&["clean".into(), "attacked".into()], &rows, (&[], &Classes::voc()), &path)?;
+/// assert!(std::fs::read(&path).unwrap().starts_with(b"\x89PNG"));
+/// assert!(grid(&["clean".into()], &rows, (&[], &Classes::voc()), &path).is_err()); // two cells below one heading
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn grid(
     headings: &[String],
     rows: &[GridRow],
@@ -104,6 +127,17 @@ fn ink(tone: Tone) -> Rgb {
 
 /// The difference of two images, `gain` times as large, around a middle grey; an error where their sizes
 /// differ.
+///
+/// ```
+/// use atrous::data::Image;
+/// use atrous::report::difference;
+///
+/// let [before, after] = [100, 104].map(|grey| Image::new(1, 1, vec![grey; 3]));
+/// let (before, after) = (before?, after?);
+/// let grey = difference(&before, &before, 10.0)?.rgb[0];
+/// assert_eq!(difference(&after, &before, 10.0)?.rgb[0] - grey, 40);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn difference(after: &Image, before: &Image, gain: f32) -> Result<Image> {
     if (after.height, after.width) != (before.height, before.width) {
         let expected = format!("pictures of one size, {}×{}", before.height, before.width);

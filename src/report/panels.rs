@@ -9,6 +9,8 @@ use crate::error::{Error, Result};
 use std::path::Path;
 
 /// One row of a panel. What is not known is left empty; a column that no row has is left out.
+///
+/// [`panel()`] has an example.
 #[derive(Clone, Debug, Default)]
 pub struct PanelRow {
     /// Printed above the row: what the image is called.
@@ -42,6 +44,26 @@ const SCALE: f64 = 1.5;
 
 /// Writes a PNG: a row an image, a legend of the masks' classes below. An error for no rows, labels,
 /// probabilities or masks that do not fit, and where the PNG cannot be written.
+///
+/// ```
+/// use atrous::data::{Classes, Image, Mask};
+/// use atrous::report::{PanelRow, panel};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("panel.png");
+/// let row = PanelRow {
+///     name: "2007_000032".into(),
+///     image: Some(Image::new(2, 2, vec![128; 12])?),
+///     truth: Some(Mask::new(2, 2, vec![0, 0, 15, 15])?),
+///     prediction: Some(Mask::new(2, 2, vec![0, 15, 15, 15])?),
+///     ..PanelRow::default()
+/// };
+/// panel(&[row.clone()], &Classes::voc(), &path)?;
+/// assert!(std::fs::read(&path).unwrap().starts_with(b"\x89PNG"));
+/// let wrong = PanelRow { truth: Some(Mask::new(1, 1, vec![0])?), ..row };
+/// assert!(panel(&[wrong], &Classes::voc(), &path).is_err()); // a mask of another size
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn panel(rows: &[PanelRow], classes: &Classes, path: &Path) -> Result<()> {
     if rows.is_empty() {
         return Err(Error::argument("panel", "expected at least one row"));
@@ -135,6 +157,15 @@ fn check(i: usize, row: &PanelRow, classes: usize) -> Result<()> {
 
 /// The mask's colours over an image of its size that is paler and without colours of its own; the mask's
 /// alone without an image.
+///
+/// ```
+/// use atrous::data::Mask;
+/// use atrous::report::blended;
+///
+/// let image = blended(&Mask::new(1, 2, vec![0, 15])?, None);
+/// assert_eq!(image.rgb, [0, 0, 0, 192, 128, 128]); // VOC's black of the background and pink of persons
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn blended(mask: &Mask, image: Option<&Image>) -> Image {
     let mut colours = coloured(mask);
     let Some(image) = image else { return colours };

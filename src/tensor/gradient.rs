@@ -6,6 +6,16 @@ use std::sync::OnceLock;
 
 /// The gradient of a loss with respect to one tensor, as an operator left it.
 /// ([`Gradients::get`](crate::autograd::Gradients::get) gives its elements.)
+///
+/// ```
+/// use atrous::Tensor;
+/// use atrous::tensor::Gradient;
+///
+/// let gradient = Gradient::from(Tensor::from([1.0f32, 2.0])); // what optimizers take
+/// assert!(matches!(gradient, Gradient::Dense(_)));
+/// assert_eq!(gradient.to_dense().to_string(), "[1. 2.]");
+/// assert_eq!(gradient.into_dense().shape()[..], [2]);
+/// ```
 #[derive(Clone)]
 pub enum Gradient {
     /// All elements.

@@ -53,6 +53,17 @@ impl fmt::Display for TensorSpec {
 /// [`Tensor::zeros`], [`Tensor::randn`], …, and `Tensor::from` for arrays and numbers. What is done with
 /// them: the methods here, `+ − * /`, and the functions of [`crate::ops`], where formulas and gradients
 /// stand.
+///
+/// ```
+/// use atrous::prelude::*;
+///
+/// let x = Tensor::from([[1.0f32, 2.0, 3.0], [4.0, 5.0, 6.0]]);
+/// assert_eq!((x.shape(), x.dtype(), x.device()), (Shape::from([2, 3]), DType::F32, Device::Cpu));
+/// let centred = (&x - x.mean_keepdim([1])?)?;
+/// assert_eq!(centred.to_string(), "[[-1.  0.  1.]\n [-1.  0.  1.]]");
+/// assert_eq!(x.transpose(0, 1)?.matmul(&x)?.shape()[..], [3, 3]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Tensor {
     shape: Shape,

@@ -5,6 +5,13 @@ use std::fmt;
 use std::ops::Deref;
 
 /// The most axes a shape can have.
+///
+/// ```
+/// use atrous::Shape;
+/// use atrous::tensor::MAX_RANK;
+///
+/// assert!(Shape::checked(&[2; MAX_RANK]).is_ok() && Shape::checked(&[2; MAX_RANK + 1]).is_err());
+/// ```
 pub const MAX_RANK: usize = 4;
 
 /// The most elements a shape can have: as f64 they fill the longest slice (`isize::MAX` bytes).
@@ -12,6 +19,16 @@ const MAX_ELEMENTS: usize = isize::MAX as usize / size_of::<f64>();
 
 /// Lengths of at most [`MAX_RANK`] axes. Their product, zeros counted as ones, is at most `isize::MAX`
 /// bytes of f64, so no product of some of them overflows, and kernels multiply lengths unchecked.
+///
+/// ```
+/// use atrous::Shape;
+///
+/// let shape = Shape::from([8, 224, 224, 3]);
+/// assert_eq!((shape.rank(), shape.elements(), shape.last_length()), (4, 8 * 224 * 224 * 3, 3));
+/// assert_eq!(shape[1..3], [224, 224]); // what a slice can, a shape can
+/// assert_eq!(shape.to_string(), "[8×224×224×3]");
+/// assert!(Shape::checked(&[1; 5]).is_err()); // lengths that a user or a file gives
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
     /// From `rank` on all 1, so that the derived comparison and hash hold.

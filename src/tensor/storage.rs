@@ -8,6 +8,16 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Types of elements. Devices other than the CPU hold f32 and u8, no f64.
+///
+/// ```
+/// use atrous::{DType, Tensor};
+///
+/// let bytes = Tensor::from_u8(&[0, 255], [2])?;
+/// assert_eq!(bytes.dtype(), DType::U8);
+/// assert_eq!(bytes.to_dtype(DType::F32).scale(1.0 / 255.0)?.to_string(), "[0. 1.]");
+/// assert!(bytes.scale(1.0 / 255.0).is_err()); // operators compute in f32 and f64
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DType {
     /// The working type.
@@ -20,6 +30,19 @@ pub enum DType {
 }
 
 /// The two types operators compute in. Reference kernels are written once, generic over it.
+///
+/// ```
+/// use atrous::tensor::Real;
+///
+/// /// Σ xᵢyᵢ, as a reference kernel has it.
+/// fn dot<T: Real>(x: &[T], y: &[T]) -> T {
+///     x.iter().zip(y).map(|(&x, &y)| x * y).sum()
+/// }
+///
+/// assert_eq!(dot(&[1.0f32, 2.0], &[3.0, 4.0]), 11.0);
+/// let third = f64::from_f64(1.0 / 3.0);
+/// assert_eq!(dot(&[third], &[3.0]), 1.0);
+/// ```
 pub trait Real:
     Plain
     + fmt::Debug

@@ -3,7 +3,8 @@
 
 mod activation;
 pub(crate) mod gemm;
-pub mod limits;
+#[cfg(feature = "checkpoint")]
+pub(crate) mod limits;
 pub(crate) mod low_rank;
 pub(crate) mod math;
 pub(crate) mod prepack;

@@ -15,6 +15,18 @@ use std::sync::Once;
 /// Where each thread has a core, it stays there. Left to itself the system at times woke a thread on the
 /// core of the one that had work for it, and kept them both there for as long as a benchmark took, with the
 /// other core idle: one process in four was half as fast, in loops of about a millisecond.
+///
+/// [`with`] is for a number of threads that holds only for a while.
+///
+/// ```
+/// use atrous::backend::cpu::threads;
+///
+/// assert!(threads::set(Some(threads::most() + 1)).is_err());
+/// threads::set(Some(2))?;
+/// assert_eq!(threads::count(), 2);
+/// assert!(threads::set(Some(1)).is_err()); // it was called
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn set(threads: Option<usize>) -> Result<()> {
     let cores = affinity::cores();
     let pool = threads.map_or_else(|| Ok(ThreadPoolBuilder::new()), pool_of)?;
@@ -33,6 +45,8 @@ fn machine() -> usize {
 }
 
 /// Threads at most: beyond a few a core, they do nothing but wait for each other and take memory.
+///
+/// [`set`] has an example.
 pub fn most() -> usize {
     const A_CORE: usize = 16;
     A_CORE * machine()
@@ -63,12 +77,28 @@ fn start() {
 }
 
 /// The number of threads that operators called from here run on.
+///
+/// [`with`] has an example.
 pub fn count() -> usize {
     start();
     rayon::current_num_threads()
 }
 
 /// Runs `f` with operators on `threads` threads of their own.
+///
+/// ```
+/// use atrous::backend::cpu::threads;
+/// use atrous::prelude::*;
+///
+/// let x = Tensor::rand([300, 300], 7);
+/// let product = || x.matmul(&x).map(|y| y.to_vec_f64());
+/// let alone = threads::with(1, || {
+///     assert_eq!(threads::count(), 1);
+///     product()
+/// })??;
+/// assert_eq!(alone, product()?); // to the bit, on any number of threads
+/// # Ok::<(), Error>(())
+/// ```
 pub fn with<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> Result<R> {
     let pool = pool_of(threads)?.build().map_err(refused)?;
     Ok(pool.install(f))
@@ -80,13 +110,13 @@ pub fn with<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> Result<R> 
 /// some tens of microseconds, which a network of hundreds of short loops has hundreds of times. One that a
 /// thread of the pool begins starts at once. `f` must not wait for anything but parallel loops: with one
 /// thread nobody else would run meanwhile.
-pub fn enter<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+pub(crate) fn enter<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     start();
     rayon::scope(|_| f())
 }
 
 /// Calls `f(0) … f(pieces - 1)`, in any order, on all threads.
-pub fn for_each(pieces: usize, f: impl Fn(usize) + Sync) {
+pub(crate) fn for_each(pieces: usize, f: impl Fn(usize) + Sync) {
     for_each_piece(pieces, &f);
 }
 
@@ -108,14 +138,18 @@ fn for_each_piece(pieces: usize, f: &(dyn Fn(usize) + Sync)) {
 }
 
 /// Cuts `out` into pieces of `size` elements (the last may be shorter) and calls `f(i, piece)`.
-pub fn for_each_chunk<T: Send>(out: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) + Sync + Send) {
+pub(crate) fn for_each_chunk<T: Send>(
+    out: &mut [T],
+    size: usize,
+    f: impl Fn(usize, &mut [T]) + Sync + Send,
+) {
     let pieces = Pieces::new(out, size);
     // SAFETY: every piece once.
     for_each(pieces.count(), |i| f(i, unsafe { pieces.get(i) }));
 }
 
 /// The same of two slices at once: piece i of each to `f(i, …)`. They have as many.
-pub fn for_each_chunks<T: Send, U: Send>(
+pub(crate) fn for_each_chunks<T: Send, U: Send>(
     a: &mut [T],
     size_a: usize,
     b: &mut [U],
@@ -157,7 +191,7 @@ impl<'a, T> Pieces<'a, T> {
 }
 
 /// Calls `f` on every index and returns the results in order.
-pub fn map<R: Send>(pieces: usize, f: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
+pub(crate) fn map<R: Send>(pieces: usize, f: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
     let mut results: Vec<Option<R>> = (0..pieces).map(|_| None).collect();
     for_each_chunk(&mut results, 1, |i, result| result[0] = Some(f(i)));
     results.into_iter().flatten().collect()
@@ -165,7 +199,7 @@ pub fn map<R: Send>(pieces: usize, f: impl Fn(usize) -> R + Sync + Send) -> Vec<
 
 /// Elements per piece for work that is one pass over memory: 64 Ki floats are 256 KiB, enough to
 /// hide the cost of handing out a piece, few enough to share between cores.
-pub const GRAIN_SIZE: usize = 1 << 16;
+pub(crate) const GRAIN_SIZE: usize = 1 << 16;
 
 /// A raw pointer that pieces of one parallel loop may share, for output that is not cut into
 /// consecutive chunks. Whoever writes through it must touch disjoint elements per piece.

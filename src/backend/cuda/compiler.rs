@@ -11,6 +11,13 @@ use std::path::PathBuf;
 use std::ptr::null_mut;
 
 /// NVIDIA's name for a compute capability: `sm_80` for (8, 0), `sm_90a` for (9, 0).
+///
+/// ```
+/// use atrous::backend::cuda::compiler::architecture;
+///
+/// assert_eq!(architecture(8, 6), "sm_86");
+/// assert_eq!(architecture(9, 0), "sm_90a"); // with what only this generation has
+/// ```
 pub fn architecture(major: i32, minor: i32) -> String {
     // The `a` opens what only this generation has (wgmma).
     let only_here = if (major, minor) == (9, 0) { "a" } else { "" };
@@ -18,12 +25,16 @@ pub fn architecture(major: i32, minor: i32) -> String {
 }
 
 /// Whether the compiler library, NVRTC, can be loaded on this machine.
+///
+/// [`compile`] has an example.
 pub fn is_there() -> bool {
     // SAFETY: it tries to open a library of NVIDIA's.
     unsafe { sys::is_culib_present() }
 }
 
 /// NVRTC's version, (major, minor), e.g. (13, 0); an error where there is no NVRTC.
+///
+/// [`super::compiler_version`], which calls it, has an example.
 pub fn version() -> Result<(i32, i32)> {
     require()?;
     let (mut major, mut minor) = (0, 0);
@@ -64,6 +75,8 @@ fn options(text: &str, architecture: &str) -> Vec<String> {
 include!(concat!(env!("OUT_DIR"), "/cubins.rs"));
 
 /// The architectures that machine code is in the binary for: what `ATROUS_CUBIN` said when it was built.
+///
+/// [`super::built_in_architectures`], which calls it, has an example.
 pub fn built_in() -> Vec<&'static str> {
     let mut all: Vec<&str> = CUBINS.iter().map(|(_, architecture, _)| *architecture).collect();
     all.sort();
@@ -108,11 +121,29 @@ fn target(architecture: &str) -> Result<String> {
 }
 
 /// The names of all modules: `conv2d` for `kernels/conv2d.cu`.
+///
+/// ```
+/// use atrous::backend::cuda::compiler::modules;
+///
+/// assert!(modules().contains(&"conv2d")); // kernels/conv2d.cu
+/// ```
 pub fn modules() -> Vec<&'static str> {
     MODULES.iter().filter_map(|(name, _)| name.strip_suffix(".cu")).collect()
 }
 
 /// The machine code of a module for an architecture (`sm_90a`; PTX for `compute_90`), compiled now.
+///
+/// ```
+/// use atrous::backend::cuda::compiler::{compile, is_there};
+///
+/// if is_there() {
+///     let ptx = compile("unary", "compute_90")?; // a text, for whatever device comes later
+///     assert!(String::from_utf8_lossy(&ptx).contains(".visible .entry"));
+/// } else {
+///     assert!(compile("unary", "compute_90").is_err());
+/// }
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn compile(module: &str, architecture: &str) -> Result<Vec<u8>> {
     require()?;
     let text =

@@ -17,6 +17,8 @@ use std::cell::RefCell;
 use std::sync::{Arc, PoisonError};
 
 /// Numbers that a captured graph finds in the device's memory.
+///
+/// [`Graph`] has an example.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReplayParams {
     /// Step of the run, which dropout's random numbers are a function of.
@@ -76,6 +78,21 @@ impl Drop for End {
 }
 
 /// What was captured.
+///
+/// ```
+/// use atrous::backend::cuda::graph::{Graph, ReplayParams};
+/// use atrous::prelude::*;
+///
+/// # fn main() -> Result<()> {
+/// let Ok(device) = Device::Cuda(0).require() else { return Ok(()) }; // there is no GPU here
+/// let x = Tensor::from([1.0f32, 2.0]).to_device(device)?;
+/// let y = x.square()?; // kernels are loaded at their first call, which a capture could not do
+/// let (y, graph) = Graph::capture(device, || x.square())?;
+/// graph.replay(ReplayParams::default())?; // now y has its values
+/// assert_eq!(y.to_vec_f64(), [1.0, 4.0]);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Graph {
     cuda: &'static Cuda,
     handle: u64,

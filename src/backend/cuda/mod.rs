@@ -238,6 +238,16 @@ impl Cuda {
 
 /// A device's memory in bytes, as its driver tells it: what all programs together use, and all there is.
 /// None for the CPU and the emulated device, and for one that nothing has run on yet.
+///
+/// ```
+/// use atrous::Device;
+/// use atrous::backend::cuda;
+///
+/// assert_eq!(cuda::memory(Device::Cpu), None);
+/// if let Some([used, all]) = cuda::memory(Device::Cuda(0)) {
+///     assert!(used <= all);
+/// }
+/// ```
 pub fn memory(device: Device) -> Option<[usize; 2]> {
     let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
     let cuda = open.iter().find(|cuda| cuda.device == device)?;
@@ -249,6 +259,12 @@ pub fn memory(device: Device) -> Option<[usize; 2]> {
 /// With `ATROUS_CUDA_PROFILE=1`, a table of what the devices did so far: each kernel, how often it was
 /// launched, and its time by the device's own clock, the longest first. Nothing else runs beside a
 /// kernel then, and nothing is captured, so the sum is more than the time of a run without it.
+///
+/// ```
+/// if std::env::var_os("ATROUS_CUDA_PROFILE").is_none() {
+///     assert_eq!(atrous::backend::cuda::profile(), None);
+/// }
+/// ```
 pub fn profile() -> Option<String> {
     let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut rows: Vec<_> = open.iter().flat_map(|cuda| cuda.driver.profile()).collect();
@@ -280,6 +296,8 @@ fn driver_of(device: Device) -> Result<Box<dyn Driver>> {
 }
 
 /// The driver and devices that [`devices`] found on this machine.
+///
+/// [`devices`] has an example.
 #[derive(Clone, Debug)]
 pub struct Found {
     /// CUDA version the driver supports, (major, minor), e.g. (13, 0).
@@ -289,6 +307,8 @@ pub struct Found {
 }
 
 /// A CUDA device as its driver describes it.
+///
+/// [`devices`] has an example.
 #[derive(Clone, Debug)]
 pub struct DeviceInfo {
     /// The product's name, e.g. `NVIDIA H100`.
@@ -300,6 +320,20 @@ pub struct DeviceInfo {
 }
 
 /// The CUDA devices of this machine; an error that says why there are none.
+///
+/// ```
+/// use atrous::backend::cuda;
+///
+/// match cuda::devices() {
+///     Ok(found) => {
+///         for (n, device) in found.devices.iter().enumerate() {
+///             println!("cuda:{n}: {}, {} MiB", device.name, device.memory >> 20);
+///         }
+///         assert!(found.driver.0 >= 11); // older drivers have no symbols that it asks for
+///     }
+///     Err(why) => assert!(!why.to_string().is_empty()), // no driver, no device, or a build without CUDA
+/// }
+/// ```
 pub fn devices() -> Result<Found> {
     #[cfg(feature = "cuda")]
     return real::devices();
@@ -308,6 +342,15 @@ pub fn devices() -> Result<Found> {
 }
 
 /// NVRTC's version, (major, minor); an error where there is none.
+///
+/// ```
+/// use atrous::backend::cuda;
+///
+/// match cuda::compiler_version() {
+///     Ok((major, _)) => assert!(major >= 11),
+///     Err(why) => println!("{why}"), // what to install, and where
+/// }
+/// ```
 pub fn compiler_version() -> Result<(i32, i32)> {
     #[cfg(feature = "cuda")]
     return compiler::version();
@@ -317,6 +360,11 @@ pub fn compiler_version() -> Result<(i32, i32)> {
 
 /// The architectures whose machine code is in the binary, e.g. `sm_90`; none where all is compiled
 /// at run time.
+///
+/// ```
+/// let all = atrous::backend::cuda::built_in_architectures();
+/// assert!(all.iter().all(|name| name.starts_with("sm_") || name.starts_with("compute_")));
+/// ```
 pub fn built_in_architectures() -> Vec<&'static str> {
     #[cfg(feature = "cuda")]
     return compiler::built_in();
@@ -440,7 +488,7 @@ macro_rules! arguments {
 pub(crate) use arguments;
 
 /// Memory of a device; given back to its pool when nobody holds it.
-pub struct Memory {
+pub(crate) struct Memory {
     pub(crate) cuda: &'static Cuda,
     address: u64,
     len: usize,
@@ -454,11 +502,6 @@ impl Memory {
     /// Elements (not bytes) that it holds.
     pub fn len(&self) -> usize {
         self.len
-    }
-
-    /// Whether it holds no element.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     /// Element type: f32 or u8, the two that devices take.

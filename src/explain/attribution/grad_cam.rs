@@ -37,6 +37,8 @@ pub struct GradCam {
 }
 
 /// What Grad-CAM found.
+///
+/// [`GradCam`] has an example.
 #[derive(Clone)]
 pub struct GradCamMap {
     /// The layer it is of.
@@ -86,6 +88,14 @@ impl GradCamMap {
 /// The layer that Grad-CAM looks at where none is named: the last convolution whose output is an image of
 /// more than one pixel, with the batch norm, sum and activation that follow it; in a network that segments,
 /// the one before the convolution that makes the logits. An error where there is no such convolution.
+///
+/// ```
+/// use atrous::explain::attribution::last_feature_map;
+/// use atrous::models::{Head, mobilenet};
+///
+/// assert_eq!(last_feature_map(&mobilenet(64, 20, Head::Pooled)?)?, "conv_pw_13_relu");
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn last_feature_map(graph: &Graph) -> Result<String> {
     let nodes = graph.nodes();
     let convolves = |layer: &Layer| matches!(layer, Layer::Conv2D(_) | Layer::DepthwiseConv2D(_));

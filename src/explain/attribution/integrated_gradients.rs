@@ -47,6 +47,17 @@ pub struct IntegratedGradients {
 }
 
 /// Each value's share of a score's change.
+///
+/// ```
+/// use atrous::Tensor;
+/// use atrous::explain::attribution::IntegratedAttributions;
+///
+/// let attributions = Tensor::from([[[[1.0f32], [0.5]]]]);
+/// let (sum, baseline_score, score, steps) = (1.5, 1.0, 3.0, 50);
+/// let shares = IntegratedAttributions { attributions, sum, baseline_score, score, steps };
+/// assert_eq!(shares.convergence_delta(), -0.5); // of a change of 2
+/// assert_eq!(shares.completeness_gap(), 0.25); // more steps are needed
+/// ```
 #[derive(Clone)]
 pub struct IntegratedAttributions {
     /// [1, H, W, C]
@@ -84,6 +95,22 @@ impl From<Tensor> for IntegratedGradients {
 impl IntegratedGradients {
     /// The shares of one image [1, H, W, C]. An error for a baseline of another shape, no steps, and what
     /// is not finite.
+    ///
+    /// ```
+    /// # use atrous::explain::attribution::{IntegratedGradients, Rule, Target};
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("linear", "input", [1, 1, 2]);
+    /// graph.chain(graph.input(), [Layer::Flatten, Layer::dense(1)])?;
+    /// let mut model = Model::new(graph, 1);
+    /// model.set("dense/kernel", Tensor::from([[3.0f32], [-1.0]]))?;
+    /// let x = Tensor::from([[[[2.0f32, 5.0]]]]);
+    /// // Of a sum of weights times values each value's share is its product, after any number of steps.
+    /// let (baseline, rule) = (Tensor::zeros([1, 1, 1, 2]), Rule::default());
+    /// let settings = IntegratedGradients { baseline, steps: 1, rule };
+    /// let shares = settings.attribute(&model, &x, &Target::class(&model, 0)?)?;
+    /// assert_eq!(shares.attributions.to_vec_f64(), [6.0, -5.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn attribute(
         &self,
         model: &Model,

@@ -42,6 +42,15 @@ use crate::tensor::Tensor;
 /// Attributions of values, [1, H, W, C], as those of pixels, [H, W]: the sum of each pixel's channels.
 ///
 /// An error for another number of axes or more than one image.
+///
+/// ```
+/// use atrous::Tensor;
+/// use atrous::explain::attribution::of_pixels;
+///
+/// let attributions = Tensor::from([[[[1.0f32, 2.0, 3.0], [-1.0, 0.0, 0.5]]]]); // two pixels
+/// assert_eq!(of_pixels(&attributions)?.to_string(), "[[ 6.  -0.5]]");
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn of_pixels(attributions: &Tensor) -> Result<Tensor> {
     let [h, w, c] = one_image(attributions)?;
     let values = attributions.to_vec_f64();

@@ -36,6 +36,8 @@ pub struct Occlusion {
 }
 
 /// How much the score depends on each part of an image.
+///
+/// [`Occlusion`] has an example.
 #[derive(Clone)]
 pub struct OcclusionMap {
     /// [rows, columns] of windows: by how much the score falls when that one is covered.

@@ -13,6 +13,8 @@ use crate::random::{Stream, domain, hash_name};
 use crate::tensor::Tensor;
 
 /// A map, and the same of networks that have forgotten more and more.
+///
+/// [`sanity_check()`] has an example.
 #[derive(Clone)]
 pub struct SanityCheck {
     /// The map of the network as it is.
@@ -22,6 +24,8 @@ pub struct SanityCheck {
 }
 
 /// What is left of a map.
+///
+/// [`sanity_check()`] has an example.
 #[derive(Clone)]
 pub struct RandomizedStage {
     /// The first of the layers that are randomised; all after it are, too.
@@ -130,6 +134,14 @@ fn shuffled(values: &[f32], seed: u64, name: u64) -> Vec<f32> {
 
 /// Spearman's rank correlation: Pearson's of the ranks, equal values sharing the mean of theirs. None for two
 /// lists of different length, and where one has no two different values.
+///
+/// ```
+/// use atrous::explain::attribution::spearman;
+///
+/// assert_eq!(spearman(&[1.0, 2.0, 3.0], &[1.0, 10.0, 100.0]), Some(1.0)); // the same order
+/// assert_eq!(spearman(&[1.0, 2.0, 3.0], &[3.0, 2.0, 1.0]), Some(-1.0));
+/// assert_eq!(spearman(&[1.0, 2.0, 3.0], &[5.0, 5.0, 5.0]), None);
+/// ```
 pub fn spearman(a: &[f64], b: &[f64]) -> Option<f64> {
     if a.len() != b.len() {
         return None;

@@ -39,9 +39,39 @@ const SWEEP: u64 = 450_000_000_000;
 const FLOPS_A_WEIGHT: u64 = 200;
 
 /// A section of a page: anchor, heading, body.
+///
+/// [`Analyses`] has an example.
 pub type Section = (&'static str, String, Markup);
 
 /// What the analyses are of.
+///
+/// ```
+/// use atrous::data::Image;
+/// use atrous::data::image::Preprocess;
+/// use atrous::explain::page::Analyses;
+/// use atrous::explain::{Target, Trace};
+/// use atrous::prelude::*;
+///
+/// # let mut graph = Graph::new("small", "input", [16, 16, 3]);
+/// # let features = Layer::conv2d(4, 3).with_activation(Activation::Relu);
+/// # let classify = Layer::dense(2).with_activation(Activation::Softmax);
+/// # graph.chain(graph.input(), [features, Layer::GlobalAveragePooling2D, classify])?;
+/// # let model = Model::new(graph, 1);
+/// let x = Tensor::rand([1, 16, 16, 3], 7);
+/// let trace = Trace::new(&model, &x, |logits| Ok(Target::likeliest(logits)))?;
+/// let analyses = Analyses {
+///     trace: &trace,
+///     x: &x,
+///     image: &Image::new(16, 16, vec![128; 3 * 16 * 16])?,
+///     preprocess: Preprocess::Unit,
+///     classes: &["cat".to_string(), "dog".to_string()],
+/// };
+/// let (anchor, heading, _) = analyses.visualized("conv2d", 2)?;
+/// assert_eq!((anchor, heading.as_str()), ("channel", "What channel 2 of conv2d answers to"));
+/// let sections = analyses.sections()?; // for an `Explanation`
+/// assert!(sections.iter().any(|(_, heading, _)| heading.contains("attack")), "{sections:?}");
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Analyses<'a> {
     /// The pass that is explained.
     pub trace: &'a Trace<'a>,

@@ -55,6 +55,37 @@ const RANGES: usize = 40;
 const CLASSES_LISTED: usize = 5;
 
 /// What a page is made of.
+///
+/// ```
+/// use atrous::data::Image;
+/// use atrous::explain::page::{Explanation, likeliest};
+/// use atrous::explain::{Target, Trace};
+/// use atrous::prelude::*;
+///
+/// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+/// let classify = Layer::dense(2).with_activation(Activation::Softmax);
+/// graph.chain(graph.input(), [Layer::conv2d(4, 3), Layer::GlobalAveragePooling2D, classify])?;
+/// let model = Model::new(graph, 1);
+/// let x = Tensor::rand([1, 8, 8, 3], 7);
+/// let trace = Trace::new(&model, &x, |logits| Ok(Target::likeliest(logits)))?;
+/// let classes = ["cat".to_string(), "dog".to_string()];
+/// let said = likeliest(&trace, &classes); // two `Prediction`s, the likeliest first
+/// assert!((said[0].probability + said[1].probability - 1.0).abs() < 1e-6);
+///
+/// let page = Explanation {
+///     trace: &trace,
+///     image: &Image::new(8, 8, vec![128; 3 * 8 * 8])?,
+///     name: "cat.jpg",
+///     classes: &classes,
+///     device: Device::Cpu,
+///     measured: Vec::new(),
+///     start: None,
+///     sections: Vec::new(), // `Analyses` makes some
+/// };
+/// let html = page.render()?;
+/// assert!(html.contains("cat.jpg") && html.contains("global_average_pooling2d"));
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Explanation<'a> {
     /// The pass.
     pub trace: &'a Trace<'a>,
@@ -75,6 +106,8 @@ pub struct Explanation<'a> {
 }
 
 /// A class and how likely it is.
+///
+/// [`Explanation`] has an example.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Prediction {
     /// Its place among the outputs.
@@ -264,6 +297,8 @@ struct PredictionValues<'a> {
 }
 
 /// The likeliest classes, the first the likeliest. Of pixels: the classes that most are given.
+///
+/// [`Explanation`] has an example.
 pub fn likeliest(trace: &Trace, classes: &[String]) -> Vec<Prediction> {
     let logits = trace.logits.to_vec_f64();
     let count = trace.logits.shape().last_length();

@@ -7,6 +7,8 @@ use crate::nn::layers::Layer;
 use crate::nn::{Id, Node};
 
 /// An output that a number went to, and what came back from it.
+///
+/// [`Trace::backpropagation`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Share {
     /// Whose output it is.
@@ -20,6 +22,8 @@ pub struct Share {
 }
 
 /// The gradient of a number, summed again in f64 over all it went to.
+///
+/// [`Trace::backpropagation`] has an example.
 #[derive(Clone, Debug)]
 pub struct Backpropagation {
     /// One an output that it went to.
@@ -33,6 +37,25 @@ pub struct Backpropagation {
 impl Trace<'_> {
     /// Where the gradient of a number came from. A last layer's comes from the target itself: it has no
     /// shares, and its sum is the tape's. An error where there is no such pixel.
+    ///
+    /// ```
+    /// # use atrous::explain::pixel::Pixel;
+    /// # use atrous::explain::{Target, Trace};
+    /// # use atrous::prelude::*;
+    /// # let mut graph = Graph::new("small", "input", [8, 8, 3]);
+    /// let conv = graph.add(Layer::conv2d(4, 3), &[graph.input()])?;
+    /// let mean = graph.add(Layer::GlobalAveragePooling2D, &[conv])?;
+    /// # graph.add(Layer::dense(2), &[mean])?;
+    /// # let model = Model::new(graph, 1);
+    /// # let x = Tensor::rand([1, 8, 8, 3], 7);
+    /// let trace = Trace::new(&model, &x, |logits| Ok(Target::likeliest(logits)))?;
+    /// let back = trace.backpropagation(conv, Pixel::new(2, 3, 1))?;
+    /// let [share] = &back.shares[..] else { unreachable!() }; // it goes into one mean
+    /// assert_eq!((share.layer, share.pixel), (mean, Pixel::new(0, 0, 1)));
+    /// assert!((share.factor - 1.0 / 36.0).abs() < 1e-9);
+    /// assert!((back.sum - back.tape).abs() < 1e-6); // the tape's, in f32
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn backpropagation(&self, layer: Id, pixel: Pixel) -> Result<Backpropagation> {
         self.check(layer, pixel)?;
         let number = |values: &[f32], sides| f64::from(values[pixel.offset(sides)]);

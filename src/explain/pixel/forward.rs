@@ -8,6 +8,8 @@ use crate::nn::layers::Layer;
 use crate::nn::{Id, Node};
 
 /// A number that was read, and what it was multiplied by.
+///
+/// [`Trace::computation`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Term {
     /// Whose output it is.
@@ -21,6 +23,8 @@ pub struct Term {
 }
 
 /// A number of a layer's output, computed again in f64.
+///
+/// [`Trace::computation`] has an example.
 #[derive(Clone, Debug)]
 pub struct Computation {
     /// What it is the sum of; cells of padding, which are zeros, are left out.
@@ -40,6 +44,26 @@ pub struct Computation {
 impl Trace<'_> {
     /// How a number of a layer's output was computed. An error where there is no such pixel, for parameters
     /// that are not f32 on the CPU, and for the input layer, whose numbers are given.
+    ///
+    /// ```
+    /// # use atrous::explain::pixel::Pixel;
+    /// # use atrous::explain::{Target, Trace};
+    /// # use atrous::prelude::*;
+    /// # let mut graph = Graph::new("small", "input", [8, 8, 3]);
+    /// let conv = graph.add(Layer::conv2d(4, 3).with_activation(Activation::Relu), &[graph.input()])?;
+    /// # graph.chain(conv, [Layer::GlobalAveragePooling2D, Layer::dense(2)])?;
+    /// # let model = Model::new(graph, 1);
+    /// # let x = Tensor::rand([1, 8, 8, 3], 7);
+    /// let trace = Trace::new(&model, &x, |logits| Ok(Target::likeliest(logits)))?;
+    /// let pixel = Pixel::new(2, 3, 1);
+    /// let computed = trace.computation(conv, pixel)?;
+    /// assert_eq!(computed.terms.len(), 3 * 3 * 3); // values and weights
+    /// let by_hand: f64 = computed.terms.iter().map(|term| term.value * term.factor).sum();
+    /// assert_eq!(computed.sum, by_hand + computed.bias);
+    /// assert_eq!(computed.value, computed.sum.max(0.0));
+    /// assert!((computed.value - trace.value(conv, pixel)).abs() < 1e-6); // the engine's, in f32
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn computation(&self, layer: Id, pixel: Pixel) -> Result<Computation> {
         self.check(layer, pixel)?;
         let (terms, bias) = self.terms(layer, pixel)?;

@@ -23,6 +23,15 @@ use crate::nn::Id;
 use std::fmt;
 
 /// A number of a layer's output. Of a flat output row and column are 0.
+///
+/// ```
+/// use atrous::explain::pixel::Pixel;
+///
+/// let (pixel, sides) = (Pixel::new(1, 2, 3), [4, 5, 6]);
+/// assert_eq!(pixel.offset(sides), (1 * 5 + 2) * 6 + 3);
+/// assert_eq!(Pixel::at(45, sides), pixel);
+/// assert_eq!(pixel.to_string(), "(1, 2) of channel 3");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pixel {
     /// Row, from the top.
@@ -58,6 +67,8 @@ impl fmt::Display for Pixel {
 
 impl Trace<'_> {
     /// What the engine computed there. Panics where there is no such pixel.
+    ///
+    /// [`Trace::computation`] has an example.
     pub fn value(&self, layer: Id, pixel: Pixel) -> f64 {
         let output = &self.outputs[layer.0];
         let offset = pixel.offset(self.sides(layer));

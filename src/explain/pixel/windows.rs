@@ -4,6 +4,19 @@ use crate::nn::layers::Layer;
 use crate::ops::{Method, Padding, PoolOptions, span};
 
 /// The windows of a convolution or a pool: `[y, x]` on each axis.
+///
+/// ```
+/// use atrous::explain::pixel::{Tap, Windows};
+/// use atrous::prelude::*;
+///
+/// let layer = Layer::conv2d(1, 3).with_padding(Padding::Same);
+/// let windows = Windows::of(&layer, [5, 5, 1], [5, 5, 1]).unwrap();
+/// let corner = windows.taps(0, 0);
+/// assert_eq!(corner.len(), 4); // the others lie in the padding
+/// assert_eq!(corner[0], Tap { ky: 1, kx: 1, y: 0, x: 0 });
+/// assert_eq!(windows.outputs(2, 2).len(), 9); // a pixel in the middle goes into nine windows
+/// assert_eq!(Windows::of(&Layer::Flatten, [5, 5, 1], [1, 1, 25]), None);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Windows {
     /// Taps a window.
@@ -21,6 +34,8 @@ pub struct Windows {
 }
 
 /// A tap of a window, and the pixel at its other end: of the input, or of the output.
+///
+/// [`Windows`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tap {
     /// Its place in the kernel.
@@ -93,6 +108,13 @@ impl Windows {
 }
 
 /// Along one axis of an upsampling: for each output, the inputs it lies between and their weights.
+///
+/// ```
+/// use atrous::explain::pixel::interpolation;
+///
+/// let between = [vec![(0, 0.75), (1, 0.25)], vec![(0, 0.25), (1, 0.75)]];
+/// assert_eq!(interpolation(2, 4)[1..3], between);
+/// ```
 pub fn interpolation(input: usize, output: usize) -> Vec<Vec<(usize, f64)>> {
     let taps = Method::Bilinear.taps::<f32>(input, output);
     let weights = taps.into_iter().map(|tap| {

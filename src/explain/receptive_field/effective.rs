@@ -70,6 +70,14 @@ fn mean_size(gradient: &Tensor) -> Result<Tensor> {
 
 /// The side of a square of as many pixels as a map [H, W] has above 4.55 % of its largest (Luo et al.:
 /// outside two standard deviations of a normal distribution).
+///
+/// ```
+/// use atrous::Tensor;
+/// use atrous::explain::receptive_field::effective_size;
+///
+/// let map = Tensor::from([[0.0f32, 0.0, 0.0], [0.5, 1.0, 0.5], [0.0, 0.5, 0.0]]);
+/// assert_eq!(effective_size(&map), 2.0); // four pixels, as many as a square of 2 × 2
+/// ```
 pub fn effective_size(map: &Tensor) -> f64 {
     let values = map.to_vec_f64();
     let most = values.iter().copied().fold(0.0, f64::max);

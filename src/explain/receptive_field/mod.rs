@@ -27,6 +27,13 @@ use std::ops::Range;
 /// What the pixels of a feature map see along one axis of the image, in pixels of it. All is whole but for
 /// feature maps that were enlarged, where a pixel's field is up to half a jump away from where `start` and
 /// `jump` put it: [`pixel_field`] is exact there.
+///
+/// ```
+/// use atrous::explain::receptive_field::AxisField;
+///
+/// let field = AxisField { start: -1.0, size: 3.0, jump: 2.0 }; // a convolution of 3 taps, stride 2
+/// assert_eq!([field.of(0), field.of(1)], [(-1.0, 1.0), (1.0, 3.0)]); // first and last pixel, both seen
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AxisField {
     /// The first pixel that pixel 0 sees; below 0 where it sees padding.
@@ -38,6 +45,8 @@ pub struct AxisField {
 }
 
 /// The theoretical receptive field of a layer.
+///
+/// [`receptive_field`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ReceptiveField {
     /// Along y.
@@ -170,6 +179,18 @@ pub fn receptive_field(graph: &Graph, layer: &str) -> Result<ReceptiveField> {
 }
 
 /// Those of all layers, in the graph's order.
+///
+/// ```
+/// use atrous::explain::receptive_field::receptive_fields;
+/// use atrous::models::{Head, vgg16};
+///
+/// let graph = vgg16(224, 20, Head::None)?;
+/// let fields = receptive_fields(&graph)?;
+/// let of = |layer: &str| fields[graph.nodes().iter().position(|node| node.name == layer).unwrap()].rows;
+/// assert_eq!([of("block1_conv1").size, of("block1_conv2").size], [3.0, 5.0]);
+/// assert_eq!((of("block5_pool").size, of("block5_pool").jump), (212.0, 32.0));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn receptive_fields(graph: &Graph) -> Result<Vec<ReceptiveField>> {
     let mut known: HashMap<&str, ReceptiveField> = HashMap::new();
     let mut all = Vec::with_capacity(graph.nodes().len());
@@ -195,6 +216,17 @@ pub fn receptive_fields(graph: &Graph) -> Result<Vec<ReceptiveField>> {
 /// The [rows, columns] of the image that a pixel [y, x] of a layer sees, without padding: the smallest
 /// rectangle around them. Exact at the image's edges and after upsampling. Empty where it sees padding
 /// alone. An error for a layer that is no feature map, and a pixel beyond it.
+///
+/// ```
+/// use atrous::explain::receptive_field::pixel_field;
+/// use atrous::prelude::*;
+///
+/// let mut graph = Graph::new("small", "input", [16, 16, 3]);
+/// graph.add(Layer::conv2d(4, 5).with_padding(Padding::Same), &[graph.input()])?;
+/// assert_eq!(pixel_field(&graph, "conv2d", [8, 8])?, [6..11, 6..11]);
+/// assert_eq!(pixel_field(&graph, "conv2d", [0, 8])?, [0..3, 6..11]); // rows above are padding
+/// # Ok::<(), Error>(())
+/// ```
 pub fn pixel_field(graph: &Graph, layer: &str, pixel: [usize; 2]) -> Result<[Range<usize>; 2]> {
     check_pixel(graph, layer, pixel)?;
     let [rows, columns] = [0, 1].map(|axis| axis_of_pixel(graph, layer, pixel[axis], axis));

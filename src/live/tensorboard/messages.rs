@@ -4,6 +4,8 @@
 use prost::{Message, Oneof};
 
 /// One thing that happened.
+///
+/// [`TensorBoard`](super::TensorBoard) has an example.
 #[derive(Clone, PartialEq, Message)]
 pub struct Event {
     /// Seconds since 1970.
@@ -18,6 +20,8 @@ pub struct Event {
 }
 
 /// What an event is.
+///
+/// [`TensorBoard`](super::TensorBoard) has an example.
 #[derive(Clone, PartialEq, Oneof)]
 pub enum What {
     /// Of the first event: `brain.Event:2`.
@@ -32,6 +36,8 @@ pub enum What {
 }
 
 /// Values of one step.
+///
+/// [`TensorBoard`](super::TensorBoard) has an example.
 #[derive(Clone, PartialEq, Message)]
 pub struct Summary {
     /// In any order.
@@ -40,6 +46,8 @@ pub struct Summary {
 }
 
 /// A value, and what it is called.
+///
+/// [`TensorBoard`](super::TensorBoard) has an example.
 #[derive(Clone, PartialEq, Message)]
 pub struct Value {
     /// Its name; what is before a slash gathers charts.
@@ -51,6 +59,8 @@ pub struct Value {
 }
 
 /// What a value is.
+///
+/// [`TensorBoard`](super::TensorBoard) has an example.
 #[derive(Clone, PartialEq, Oneof)]
 pub enum Data {
     /// `simple_value`
@@ -65,6 +75,8 @@ pub enum Data {
 }
 
 /// `Summary.Image`
+///
+/// [`TensorBoard`](super::TensorBoard) has an example.
 #[derive(Clone, PartialEq, Message)]
 pub struct PngImage {
     /// Rows.
@@ -87,6 +99,8 @@ impl PngImage {
 }
 
 /// `HistogramProto`
+///
+/// [`TensorBoard`](super::TensorBoard) has an example.
 #[derive(Clone, PartialEq, Message)]
 pub struct Histogram {
     /// The least value.

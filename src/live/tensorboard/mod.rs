@@ -24,6 +24,32 @@ const BUCKETS: usize = 64;
 /// A file that TensorBoard reads while it is written.
 ///
 /// What cannot be written ends no training: the first error is kept until [`TensorBoard::finish`].
+///
+/// ```
+/// use atrous::live::{LogEvent, LogRecord, TensorBoard};
+/// use atrous::live::tensorboard::{messages::What, read};
+/// use atrous::prelude::*;
+/// use atrous::report::plots::{Chart, Lines, Plot};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let folder = folder.path();
+/// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+/// graph.add(Layer::conv2d(4, 3), &[graph.input()])?;
+/// let chart = Chart::Lines(Lines::default());
+/// let mut board = TensorBoard::create(folder)?;
+/// board.log(&LogRecord::now(LogEvent::Done { seconds: 7.0 })); // (of steps and epochs there are scalars)
+/// board.histograms(1, &Model::new(graph, 1))?; // after the first epoch
+/// board.image(1, "predictions", Plot { title: "two".into(), chart }.png()?);
+/// let path = board.path().to_owned();
+/// board.finish()?;
+/// let summaries = read(&path)?.into_iter().filter_map(|event| match event.what {
+///     Some(What::Summary(summary)) => Some(summary),
+///     _ => None, // the version of the format, at the beginning
+/// });
+/// let tags: Vec<String> = summaries.flat_map(|summary| summary.value).map(|value| value.tag).collect();
+/// assert_eq!(tags, ["conv2d/kernel", "conv2d/bias", "predictions"]);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct TensorBoard {
     path: PathBuf,
     file: File,
@@ -128,6 +154,8 @@ impl TensorBoard {
 }
 
 /// The events in a file. An error where it cannot be read, or is not what TensorBoard reads.
+///
+/// [`TensorBoard`] has an example.
 pub fn read(path: impl AsRef<Path>) -> Result<Vec<Event>> {
     let path = path.as_ref();
     let bytes = std::fs::read(path).map_err(|error| Error::file(path, explain(&error)))?;

@@ -5,11 +5,19 @@
 //! hold their own checksum says little.
 
 /// The masked checksum.
+///
+/// ```
+/// use atrous::live::tensorboard::records::masked_crc;
+///
+/// assert_eq!(masked_crc(b""), 0xa282_ead8); // the mask alone: the checksum of nothing is 0
+/// ```
 pub fn masked_crc(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
 /// A record in its frame.
+///
+/// [`unframed`] has an example.
 pub fn framed(record: &[u8]) -> Vec<u8> {
     let length = (record.len() as u64).to_le_bytes();
     let crc = |bytes: &[u8]| masked_crc(bytes).to_le_bytes();
@@ -18,6 +26,19 @@ pub fn framed(record: &[u8]) -> Vec<u8> {
 
 /// The records of a file, which may end within one (it is still being written). An error where a checksum is
 /// wrong.
+///
+/// ```
+/// use atrous::live::tensorboard::records::{framed, unframed};
+///
+/// let mut file = framed(b"one");
+/// assert_eq!(file.len(), 8 + 4 + 3 + 4); // the length, its checksum, the bytes, theirs
+/// file.extend(framed(b"two"));
+/// assert_eq!(unframed(&file)?, [b"one", b"two"]);
+/// assert_eq!(unframed(&file[..25])?, [b"one"]); // the second is still being written
+/// file[12] ^= 1;
+/// assert!(unframed(&file).is_err());
+/// # Ok::<(), String>(())
+/// ```
 pub fn unframed(mut bytes: &[u8]) -> Result<Vec<&[u8]>, String> {
     let mut records = Vec::new();
     while let Some((length, rest)) = bytes.split_first_chunk::<8>() {

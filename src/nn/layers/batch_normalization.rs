@@ -8,6 +8,21 @@ use crate::ops::batch_norm::{batch_norm_infer_fused, batch_norm_train_fused};
 use crate::tensor::Tensor;
 
 /// Settings of a batch normalisation over the last axis; in Keras by default ε 1e-3, momentum 0.99.
+///
+/// PyTorch's settings; its momentum of 0.1 is what is new, Keras' what stays:
+///
+/// ```
+/// use atrous::nn::layers::BatchNormalization;
+/// use atrous::prelude::*;
+///
+/// let mut graph = Graph::new("small", "input", [2, 2, 1]);
+/// let layer = BatchNormalization { epsilon: 1e-5, momentum: 0.9 };
+/// graph.add(Layer::BatchNormalization(layer), &[graph.input()])?;
+/// let x = Tensor::from([[[[1.0f32], [1.0]], [[3.0], [3.0]]]]); // mean 2, variance 1
+/// let y = Model::new(graph, 1).run(&x, Mode::train(1, 0))?.output;
+/// assert!((y.to_vec_f64()[0] + 1.0 / (1.0f64 + 1e-5).sqrt()).abs() < 1e-6);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BatchNormalization {
     /// Added to variances.

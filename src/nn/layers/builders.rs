@@ -196,6 +196,17 @@ impl Layer {
     }
 
     /// The convolution with another initializer of its kernel.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// use atrous::nn::layers::Initializer;
+    ///
+    /// let mut graph = Graph::new("one", "input", [8, 8, 3]);
+    /// graph.add(Layer::conv2d(16, 3).with_initializer(Initializer::Ones), &[graph.input()])?;
+    /// let model = Model::new(graph, 1);
+    /// assert_eq!(model.parameter("conv2d/kernel").unwrap().value.mean()?.item()?, 1.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn with_initializer(mut self, wanted: Initializer) -> Self {
         match &mut self {
             Layer::Conv2D(Conv2D { initializer, .. }) => *initializer = wanted,

@@ -11,6 +11,20 @@ use crate::ops::{Conv2dOptions, Convolution, Padding};
 use crate::tensor::Tensor;
 
 /// `[y, x]` on each axis.
+///
+/// A window that is not square, with all else as Keras has it:
+///
+/// ```
+/// use atrous::nn::layers::Conv2D;
+/// use atrous::prelude::*;
+///
+/// let Layer::Conv2D(defaults) = Layer::conv2d(16, 3) else { unreachable!() };
+/// let layer = Layer::Conv2D(Conv2D { kernel: [1, 5], ..defaults });
+/// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+/// let conv = graph.add(layer, &[graph.input()])?;
+/// assert_eq!(graph.node(conv).output_shape, [8, 4, 16]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conv2D {
     /// Output channels.

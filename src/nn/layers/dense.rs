@@ -9,6 +9,16 @@ use crate::ops;
 use crate::tensor::Tensor;
 
 /// A layer of weights `[I, units]` on flat inputs `[N, I]`, which start as Glorot's initializer has them.
+///
+/// ```
+/// use atrous::nn::layers::Dense;
+/// use atrous::prelude::*;
+///
+/// let layer = Layer::Dense(Dense { units: 10, use_bias: false, activation: Activation::Softmax });
+/// assert_eq!(layer, Layer::dense(10).with_bias(false).with_activation(Activation::Softmax));
+/// assert_eq!(layer.parameters(&[128])?.len(), 1); // the kernel alone
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dense {
     /// Outputs: in a network's last layer, classes.

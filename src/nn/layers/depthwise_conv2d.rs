@@ -10,6 +10,19 @@ use crate::ops::{Conv2dOptions, Padding};
 use crate::tensor::Tensor;
 
 /// `[y, x]` on each axis.
+///
+/// ```
+/// use atrous::nn::layers::DepthwiseConv2D;
+/// use atrous::prelude::*;
+///
+/// let Layer::DepthwiseConv2D(defaults) = Layer::depthwise_conv2d() else { unreachable!() };
+/// let layer = Layer::DepthwiseConv2D(DepthwiseConv2D { stride: [2, 1], use_bias: true, ..defaults });
+/// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+/// let conv = graph.add(layer, &[graph.input()])?;
+/// assert_eq!(graph.node(conv).output_shape, [4, 8, 3]);
+/// assert_eq!(graph.cost().parameters, 3 * 3 * 3 + 3); // nine taps and a bias a channel
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DepthwiseConv2D {
     /// Taps a window; the parameter is `[kh, kw, C, 1]`, Keras' depth multiplier always 1.

@@ -9,6 +9,23 @@ use crate::tensor::Tensor;
 use std::sync::Arc;
 
 /// How a pass through the network behaves.
+///
+/// ```
+/// use atrous::prelude::*;
+///
+/// let mut graph = Graph::new("small", "input", [1, 1, 64]);
+/// graph.chain(graph.input(), [Layer::Flatten, Layer::Dropout(0.5)])?;
+/// let model = Model::new(graph, 1);
+/// let run = |mode| model.run(&Tensor::ones([1, 1, 1, 64]), mode).map(|forward| forward.output.to_vec_f64());
+/// assert_eq!(run(Mode::infer())?, [1.0; 64]);
+///
+/// let dropped = run(Mode::train(7, 0))?; // seed 7, step 0
+/// assert!(dropped.contains(&0.0) && dropped.contains(&2.0)); // what is kept makes up for the rest
+/// assert_eq!(dropped, run(Mode::train(7, 0))?);
+/// assert_ne!(dropped, run(Mode::train(7, 1))?);
+/// assert_eq!(run(Mode { dropout: None, ..Mode::train(7, 0) })?, [1.0; 64]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mode {
     /// Batch norm uses the batch's own statistics (and moves the moving ones).

@@ -6,6 +6,16 @@ use crate::random::{Stream, domain, hash_name};
 use crate::tensor::{Shape, Tensor};
 
 /// The distribution that a parameter's first values are drawn from.
+///
+/// ```
+/// use atrous::nn::layers::Initializer;
+///
+/// let kernel = Initializer::GlorotUniform.fill([2, 4].into(), 7, "dense/kernel");
+/// assert!(kernel.to_vec_f64().iter().all(|w| w.abs() <= 1.0)); // √(6 / (2 + 4))
+/// let another = Initializer::GlorotUniform.fill([2, 4].into(), 7, "dense_1/kernel");
+/// assert_ne!(kernel.to_vec_f64(), another.to_vec_f64()); // one seed, but another path
+/// assert_eq!(Initializer::HeNormal.name(), "he_normal");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Initializer {
     /// All 0: biases, beta, moving means.

@@ -45,6 +45,21 @@ use crate::tensor::{Shape, Tensor};
 use shape::Shapes;
 
 /// `[y, x]` on each axis, as everywhere.
+///
+/// ```
+/// use atrous::prelude::*;
+///
+/// let layer = Layer::conv2d(16, 3).with_stride(2).with_padding(Padding::Same);
+/// assert_eq!((layer.type_name(), layer.default_name()), ("Conv2D", "conv2d"));
+/// assert_eq!(layer.output_shape("conv2d", &[&[8, 8, 3]])?, [4, 4, 16]);
+/// assert_eq!(layer.flops(&[8, 8, 3], &[4, 4, 16]), Some((2 * 27 + 1) * (4 * 4 * 16)));
+/// let shapes: Vec<Shape> = layer.parameters(&[8, 8, 3])?.iter().map(|spec| spec.shape).collect();
+/// assert_eq!(shapes, [Shape::from([3, 3, 3, 16]), Shape::from([16])]);
+///
+/// let error = Layer::Add.output_shape("add", &[&[8, 8, 3], &[8, 8, 4]]).unwrap_err().to_string();
+/// assert!(error.contains("for layer `add`"), "{error}");
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Layer {
     /// Images [height, width, channels].
@@ -179,6 +194,13 @@ impl Layer {
     }
 
     /// What is applied to the layer's result; an activation layer's own.
+    ///
+    /// ```
+    /// # use atrous::prelude::*;
+    /// assert_eq!(Layer::dense(2).with_activation(Activation::Softmax).activation(), Activation::Softmax);
+    /// assert_eq!(Layer::Activation(Activation::Relu).activation(), Activation::Relu);
+    /// assert_eq!(Layer::Flatten.activation(), Activation::Linear);
+    /// ```
     pub fn activation(&self) -> Activation {
         match *self {
             Layer::Conv2D(Conv2D { activation, .. })
@@ -204,6 +226,16 @@ impl Layer {
 }
 
 /// A parameter as its layer declares it.
+///
+/// ```
+/// use atrous::prelude::*;
+/// use atrous::nn::layers::Initializer;
+///
+/// let [kernel, bias] = &Layer::dense(10).parameters(&[128])?[..] else { unreachable!() };
+/// assert_eq!((kernel.kind, kernel.shape), ("kernel", Shape::from([128, 10])));
+/// assert_eq!((bias.kind, bias.initializer, bias.trainable), ("bias", Initializer::Zeros, true));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ParameterSpec {
     /// The last part of its Keras path: `kernel`, `gamma`, …

@@ -5,6 +5,17 @@ use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 /// Which layer, and what it does not have.
+///
+/// ```
+/// use atrous::prelude::*;
+///
+/// let layer = Layer::Flatten.with_stride(2); // what a program writes in one expression is no error yet
+/// assert!(matches!(layer, Layer::Refused(_)));
+/// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+/// let error = graph.add(layer, &[graph.input()]).unwrap_err().to_string();
+/// assert!(error.contains("expected a layer with a stride, got a Flatten"), "{error}");
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Refused {
     /// Keras' class name of the layer: `Flatten`.

@@ -5,6 +5,8 @@ use crate::nn::graph::{Graph, Id};
 use crate::nn::layers::Layer;
 
 /// What one direction of a step comes to, for a batch.
+///
+/// [`StepCost`] has an example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PassCost {
     /// Multiplications and additions, as the definition counts them: an algorithm may do with fewer.
@@ -25,6 +27,21 @@ pub struct PassCost {
 ///   inputs that want one (x′ elements) and of what trains (T numbers) are written:
 ///   4 · (N·y + N·x + P + N·x′ + T) bytes, without N·x where no derivative depends on x (pooling, padding,
 ///   resizing, concatenation). A sum hands its gradient on as it is: that is nothing at all.
+///
+/// ```
+/// use atrous::nn::{PassCost, PlanTable, Purpose};
+/// use atrous::prelude::*;
+///
+/// let mut graph = Graph::new("small", "input", [1, 1, 8]);
+/// graph.chain(graph.input(), [Layer::Flatten, Layer::dense(2)])?;
+/// let plan = PlanTable::new(&graph, Device::Cpu, Purpose::Training, 16)?;
+/// let cost = plan.steps[2].cost; // x = 8, P = 8 · 2 + 2, y = 2
+/// assert_eq!(cost.parameters, 18);
+/// assert_eq!(cost.forward, PassCost { flops: 16 * 2 * (2 * 8 + 1), bytes: 4 * (16 * 8 + 18 + 16 * 2) });
+/// assert_eq!(cost.backward.bytes, 4 * (16 * 2 + 16 * 8 + 18 + 18)); // no gradient by the images
+/// assert_eq!(cost.live_bytes, 4 * 16 * 2);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StepCost {
     /// Numbers in all its layers' parameters.

@@ -16,6 +16,23 @@ use crate::tensor::Shape;
 use std::fmt;
 
 /// What a network is run for.
+///
+/// ```
+/// use atrous::nn::{PlanTable, Purpose};
+/// use atrous::prelude::*;
+///
+/// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+/// graph.add(Layer::conv2d(4, 3), &[graph.input()])?;
+/// let flops = |purpose| {
+///     let plan = PlanTable::new(&graph, Device::Cpu, purpose, 1)?;
+///     let cost = plan.steps[1].cost;
+///     Ok::<_, Error>([cost.forward.flops, cost.backward.flops])
+/// };
+/// let forward = (2 * 27 + 1) * (6 * 6 * 4);
+/// assert_eq!(flops(Purpose::Inference)?, [forward, 0]);
+/// assert_eq!(flops(Purpose::Training)?, [forward; 2]); // the gradient of the weights, not of the images
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "checkpoint", serde(rename_all = "lowercase"))]
@@ -36,6 +53,25 @@ impl fmt::Display for Purpose {
 }
 
 /// The steps that compute a network.
+///
+/// ```
+/// use atrous::nn::{PlanTable, Purpose};
+/// use atrous::prelude::*;
+///
+/// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+/// let relu = Layer::Activation(Activation::Relu);
+/// graph.chain(graph.input(), [Layer::conv2d(4, 3), Layer::batch_normalization(), relu])?;
+/// let plan = PlanTable::new(&graph, Device::Cpu, Purpose::Inference, 16)?;
+/// assert_eq!((plan.layers, plan.steps.len()), (4, 2)); // the input, and one operator
+/// let step = &plan.steps[1];
+/// assert_eq!((step.operator, &step.fused[..]), ("Conv2D", &["activation (relu)".into()][..]));
+/// assert_eq!(step.layers, ["conv2d", "activation"]); // the batch norm is in the weights
+/// assert_eq!(step.cost.parameters, 27 * 4 + 4);
+///
+/// let plan = PlanTable::new(&graph, Device::Cpu, Purpose::Training, 16)?;
+/// assert_eq!(plan.steps.len(), 3); // whose batch statistics need the convolution's whole output first
+/// # Ok::<(), Error>(())
+/// ```
 pub struct PlanTable {
     /// The network's name.
     pub model: String,
@@ -52,6 +88,25 @@ pub struct PlanTable {
 }
 
 /// One operator, and what it makes in its pass.
+///
+/// ```
+/// use atrous::nn::{PlanTable, Purpose};
+/// use atrous::ops::conv2d::Pass;
+/// use atrous::prelude::*;
+///
+/// let mut graph = Graph::new("small", "input", [8, 8, 32]);
+/// let conv = Layer::conv2d(32, 1).with_activation(Activation::Relu);
+/// graph.chain(graph.input(), [conv, Layer::max_pooling2d(2)])?;
+/// let plan = PlanTable::new(&graph, Device::Cpu, Purpose::Training, 4)?;
+/// let step = &plan.steps[1];
+/// let [forward, kernel] = &step.algorithms[..] else { unreachable!() }; // two `ChosenAlgorithm`s
+/// assert_eq!((forward.pass, kernel.pass), (Pass::Forward, Pass::KernelGrad));
+/// assert_eq!(forward.algorithm, "1×1 GEMM");
+/// let unfused = &step.unfused[0]; // an `UnfusedLayer`
+/// assert_eq!((unfused.layer.as_str(), unfused.part), ("max_pooling2d", "max pooling"));
+/// assert_eq!(unfused.why, "its gradient needs what lies between");
+/// # Ok::<(), Error>(())
+/// ```
 pub struct PlannedStep {
     /// The names of the layers that it computes.
     pub layers: Vec<String>,
@@ -72,6 +127,8 @@ pub struct PlannedStep {
 }
 
 /// A layer that is a step of its own although it might have been part of this one.
+///
+/// [`PlannedStep`] has an example.
 pub struct UnfusedLayer {
     /// Its name in the graph.
     pub layer: String,
@@ -82,6 +139,8 @@ pub struct UnfusedLayer {
 }
 
 /// How a pass of a convolution is computed.
+///
+/// [`PlannedStep`] has an example.
 pub struct ChosenAlgorithm {
     /// y, ∂x or ∂w; at inference y alone.
     pub pass: Pass,
@@ -237,6 +296,17 @@ impl fmt::Display for PlanTable {
 #[cfg(feature = "checkpoint")]
 impl PlanTable {
     /// The plan as JSON: one object a step.
+    ///
+    /// ```
+    /// # use atrous::nn::{PlanTable, Purpose};
+    /// # use atrous::prelude::*;
+    /// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+    /// graph.chain(graph.input(), [Layer::conv2d(4, 3), Layer::Flatten, Layer::dense(2)])?;
+    /// let plan = PlanTable::new(&graph, Device::Cpu, Purpose::Inference, 1)?.to_json();
+    /// assert_eq!(plan["input_shape"].to_string(), "[1,8,8,3]");
+    /// assert_eq!(plan["steps"][3]["layers"][0], "dense");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn to_json(&self) -> serde_json::Value {
         use serde_json::{Value, json};
         let step = |step: &PlannedStep| {

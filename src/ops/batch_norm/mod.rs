@@ -56,6 +56,18 @@ use crate::pool::Buffer;
 use crate::tensor::{DType, Real, Tensor};
 
 /// What one training batch says about its channels.
+///
+/// ```
+/// use atrous::Tensor;
+///
+/// let x = Tensor::from([[1.0f32], [3.0]]); // two samples of one channel
+/// let norm = x.batch_norm_train(&Tensor::ones([1]), &Tensor::zeros([1]), 0.0)?;
+/// assert_eq!((norm.mean.item()?, norm.variance.item()?, norm.count), (2.0, 1.0, 2));
+/// let (mean, variance) = norm.moving(&Tensor::zeros([1]), &Tensor::ones([1]), 0.75)?;
+/// assert_eq!(mean.item()?, 0.75 * 0.0 + 0.25 * 2.0);
+/// assert_eq!(variance.item()?, 0.75 * 1.0 + 0.25 * (1.0 * 2.0)); // n/(n − 1) = 2
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub struct BatchNorm {
     /// `[..., C]` as x: normalised, scaled by gamma, shifted by beta, and activated.
     pub y: Tensor,
@@ -89,6 +101,16 @@ impl BatchNorm {
 }
 
 /// Normalises by the batch's own statistics. `x [..., C]`, `gamma` and `beta` `[C]`.
+///
+/// ```
+/// use atrous::{Activation, Tensor, ops};
+///
+/// let x = Tensor::from([[1.0f32], [3.0]]); // mean 2, variance 1
+/// let (gamma, beta) = (Tensor::from([2.0f32]), Tensor::from([1.0f32]));
+/// let norm = ops::batch_norm_train(&x, &gamma, &beta, 0.0, Activation::Relu)?;
+/// assert_eq!(norm.y.to_vec_f64(), [0.0, 3.0]); // relu of ∓1 · 2 + 1
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn batch_norm_train(
     x: &Tensor,
     gamma: &Tensor,
@@ -221,6 +243,16 @@ fn infer_on_device(
 
 /// Normalises by given statistics: y = γ·(x − mean)/√(variance + ε) + β. No gradient flows into
 /// the statistics.
+///
+/// ```
+/// use atrous::{Activation, Tensor, ops};
+///
+/// let x = Tensor::from([[1.0f32], [3.0]]);
+/// let [gamma, beta, mean, variance] = [2.0f32, 1.0, 3.0, 4.0].map(|value| Tensor::from([value]));
+/// let y = ops::batch_norm_infer(&x, &gamma, &beta, &mean, &variance, 0.0, Activation::Linear)?;
+/// assert_eq!(y.to_vec_f64(), [-1.0, 1.0]); // (1 − 3)/√4 · 2 + 1
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn batch_norm_infer(
     x: &Tensor,
     gamma: &Tensor,

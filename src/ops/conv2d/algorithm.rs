@@ -21,6 +21,12 @@ use crate::backend::cpu::winograd;
 use std::fmt;
 
 /// One of the three products that a convolution and its gradients are.
+///
+/// ```
+/// use atrous::ops::conv2d::Pass;
+///
+/// assert_eq!(Pass::ALL.map(|pass| pass.to_string()), ["forward", "dgrad", "wgrad"]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pass {
     /// y = x * w
@@ -47,6 +53,13 @@ impl fmt::Display for Pass {
 }
 
 /// How a pass is computed.
+///
+/// ```
+/// use atrous::ops::conv2d::Algorithm;
+///
+/// assert_eq!(Algorithm::PointwiseGemm.to_string(), "1×1 GEMM"); // as tables of plans name it
+/// assert_eq!(Algorithm::ALL[0], Algorithm::Winograd { tile: 2 });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// Winograd's minimal filtering in tiles of `tile`² outputs, 2 or 4 (`crate::backend::cpu::winograd`).
@@ -91,6 +104,8 @@ impl fmt::Display for Algorithm {
 }
 
 /// What is chosen, and a sentence that says why.
+///
+/// [`choose`] has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice<A = Algorithm> {
     /// Which one computes the pass.
@@ -101,6 +116,23 @@ pub struct Choice<A = Algorithm> {
 
 /// The algorithm of a pass and the reason for it. `fast_math`: whether the forward pass may round more
 /// ([`crate::context::fast_math()`]).
+///
+/// ```
+/// use atrous::backend::cpu::simd::Isa;
+/// use atrous::ops::Conv2dOptions;
+/// use atrous::ops::conv2d::{Algorithm, Conv2dGeometry, Pass, choose};
+///
+/// let of = |kernel: [usize; 4], options| {
+///     let g = Conv2dGeometry::new([1, 28, 28, 256].into(), kernel.into(), options)?;
+///     Ok::<_, atrous::Error>(choose(Pass::Forward, Isa::Portable, &g, false))
+/// };
+/// let options = Conv2dOptions::default();
+/// assert_eq!(of([3, 3, 256, 256], options.same())?.algorithm, Algorithm::Winograd { tile: 2 });
+/// assert_eq!(of([3, 3, 256, 256], options.same().stride(2))?.algorithm, Algorithm::ImplicitGemm);
+/// let pointwise = of([1, 1, 256, 64], options)?;
+/// assert_eq!(pointwise.reason, "1×1, stride 1: a matrix product, nothing to gather");
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn choose(pass: Pass, isa: Isa, g: &Conv2dGeometry, fast_math: bool) -> Choice {
     let algorithm = algorithm(pass, isa, g, fast_math);
     Choice { algorithm, reason: reason(pass, g, algorithm) }

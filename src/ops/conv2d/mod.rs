@@ -38,6 +38,14 @@ use crate::tensor::{Real, Shape, Tensor};
 use std::sync::Arc;
 
 /// How the windows of a convolution lie, `[y, x]` on each axis; stride 1, valid, dilation 1 by default.
+///
+/// ```
+/// use atrous::ops::{Conv2dOptions, Padding};
+///
+/// let options = Conv2dOptions::default();
+/// assert_eq!((options.stride, options.padding, options.dilation), ([1, 1], Padding::Valid, [1, 1]));
+/// assert_eq!(options.stride(2).same(), Conv2dOptions { stride: [2, 2], padding: Padding::Same, ..options });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv2dOptions {
     /// Input pixels from one window to the next.
@@ -110,6 +118,18 @@ impl Conv2dOptions {
 }
 
 /// Everything a kernel needs to know about one convolution; `[y, x]` on each axis.
+///
+/// ```
+/// use atrous::ops::Conv2dOptions;
+/// use atrous::ops::conv2d::Conv2dGeometry;
+///
+/// let (images, kernel) = ([2, 224, 224, 3].into(), [7, 7, 3, 64].into());
+/// let g = Conv2dGeometry::new(images, kernel, Conv2dOptions::default().stride(2).same())?;
+/// assert_eq!(g.output_shape()[..], [2, 112, 112, 64]);
+/// assert_eq!(g.pad, [2, 2]); // of 5 cells; the odd one comes after the last pixel
+/// assert_eq!(g.flops(), 2.0 * (7 * 7 * 3) as f64 * (2 * 112 * 112 * 64) as f64);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv2dGeometry {
@@ -238,6 +258,8 @@ impl<'a> Convolution<'a> {
 ///
 /// # Errors
 /// Where shapes, types or devices do not fit together.
+///
+/// See [`Tensor::conv2d`], which has an example.
 pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions) -> Result<Tensor> {
     let convolution = Convolution::new(w, b, options);
     Ok(conv2d_fused(x, convolution, Epilogue::default())?.y)

@@ -45,6 +45,21 @@ mod short_rows;
 
 /// What the gradient of `softmax_cross_entropy` by the logits is, where the labels of a row do not
 /// sum to 1 (several classes in one image).
+///
+/// ```
+/// use atrous::ops::{self, CategoricalGradient};
+/// use atrous::prelude::*;
+///
+/// let gradient = |kind| {
+///     let z = Tensor::from([[0.0f32, 0.0, 0.0, 0.0]]).leaf(); // p = 1/4 each
+///     let both = Tensor::from([[1.0f32, 1.0, 0.0, 0.0]]);
+///     let loss = ops::softmax_cross_entropy(&z, &both, None, Some(kind))?;
+///     Ok::<_, Error>(loss.backward()?.get(&z).unwrap().to_vec_f64())
+/// };
+/// assert_eq!(gradient(CategoricalGradient::True)?, [-0.5, -0.5, 0.5, 0.5]); // 2 · 1/4 − y
+/// assert_eq!(gradient(CategoricalGradient::Keras)?, [-0.75, -0.75, 0.25, 0.25]); // 1/4 − y
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CategoricalGradient {
     /// p − y: not the derivative of the loss, but what TensorFlow and Keras train with.
@@ -54,6 +69,17 @@ pub enum CategoricalGradient {
 }
 
 /// Σ over rows of w·(mean binary cross-entropy of a row), by the number of rows.
+///
+/// ```
+/// # use atrous::{Tensor, ops};
+/// let (logits, labels) = (Tensor::zeros([2, 3]), Tensor::ones([2, 3])); // ln 2 an element
+/// let plain = ops::binary_cross_entropy(&logits, &labels, None)?.item()?;
+/// assert!((plain - 2f64.ln()).abs() < 1e-6);
+/// let weights = Tensor::from([3.0f32, 0.0]); // of the rows: the sum is by their number, not by 3
+/// let weighted = ops::binary_cross_entropy(&logits, &labels, Some(&weights))?.item()?;
+/// assert!((weighted - 1.5 * 2f64.ln()).abs() < 1e-6);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn binary_cross_entropy(
     logits: &Tensor,
     labels: &Tensor,
@@ -69,6 +95,17 @@ pub fn binary_cross_entropy(
 
 /// Σ over rows of w·(cross-entropy of labels and softmax), by the number of rows. Where the labels
 /// of a row do not sum to 1, the gradient has to be chosen.
+///
+/// ```
+/// # use atrous::{Tensor, ops};
+/// let (logits, labels) = (Tensor::zeros([2, 4]), Tensor::eye(4).slice([0..2])?);
+/// let weights = Tensor::from([3.0f32, 0.0]); // of the rows
+/// let loss = ops::softmax_cross_entropy(&logits, &labels, Some(&weights), None)?.item()?;
+/// assert!((loss - 1.5 * 4f64.ln()).abs() < 1e-6);
+/// // Two classes in one row: the loss is one, but which gradient it has must be said.
+/// assert!(ops::softmax_cross_entropy(&logits, &Tensor::ones([2, 4]), None, None).is_err());
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn softmax_cross_entropy(
     logits: &Tensor,
     labels: &Tensor,
@@ -103,6 +140,16 @@ pub fn softmax_cross_entropy(
 ///
 /// `labels` are floats, truncated toward zero as Keras does, or u8; of the shape of the logits
 /// without the last axis, or with 1 there. A row labelled `ignore` has weight 0.
+///
+/// ```
+/// # use atrous::{Tensor, ops};
+/// let labels = Tensor::from_u8(&[0, 255], [2])?; // the border of an object, which is no class
+/// let logits = Tensor::zeros([2, 4]);
+/// let loss = ops::sparse_softmax_cross_entropy(&logits, &labels, None, Some(255))?.item()?;
+/// assert!((loss - 4f64.ln() / 2.0).abs() < 1e-6); // one row counts, by the number of both
+/// assert!(ops::sparse_softmax_cross_entropy(&logits, &labels, None, None).is_err());
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn sparse_softmax_cross_entropy(
     logits: &Tensor,
     labels: &Tensor,
@@ -141,6 +188,14 @@ pub fn sparse_softmax_cross_entropy(
 /// [`binary_cross_entropy`] with each element's share ℓ = −ln p weighted by (1 − p)^γ: what is right
 /// already counts for little (Lin et al., "Focal Loss for Dense Object Detection", 2017). Labels
 /// between 0 and 1 make no focal loss in the paper; here they take e^(−ℓ) for p.
+///
+/// ```
+/// # use atrous::{Tensor, ops};
+/// let (logits, labels) = (Tensor::zeros([1, 2]), Tensor::ones([1, 2])); // p = 1/2
+/// let loss = ops::binary_focal_cross_entropy(&logits, &labels, 2.0)?.item()?;
+/// assert!((loss - 0.25 * 2f64.ln()).abs() < 1e-6); // (1 − 1/2)²
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn binary_focal_cross_entropy(logits: &Tensor, labels: &Tensor, gamma: f64) -> Result<Tensor> {
     let op = "binary_focal_cross_entropy";
     match dense(op, logits, labels)? {
@@ -155,6 +210,14 @@ pub fn binary_focal_cross_entropy(logits: &Tensor, labels: &Tensor, gamma: f64) 
 }
 
 /// [`sparse_softmax_cross_entropy`] with each row weighted by (1 − p)^γ.
+///
+/// ```
+/// # use atrous::{Tensor, ops};
+/// let (logits, labels) = (Tensor::zeros([1, 2]), Tensor::from([1.0f32])); // p = 1/2
+/// let loss = ops::sparse_focal_cross_entropy(&logits, &labels, 2.0, None)?.item()?;
+/// assert!((loss - 0.25 * 2f64.ln()).abs() < 1e-6);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn sparse_focal_cross_entropy(
     logits: &Tensor,
     labels: &Tensor,
@@ -175,6 +238,14 @@ pub fn sparse_focal_cross_entropy(
 }
 
 /// [`binary_cross_entropy`] of probabilities instead of logits.
+///
+/// ```
+/// # use atrous::{Tensor, ops};
+/// let (p, y) = (Tensor::from([[0.25f32, 0.25]]), Tensor::from([[1.0f32, 0.0]]));
+/// let loss = ops::binary_cross_entropy_of_probabilities(&p, &y, None)?.item()?;
+/// assert!((loss + (0.25f64.ln() + 0.75f64.ln()) / 2.0).abs() < 1e-6);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn binary_cross_entropy_of_probabilities(
     probabilities: &Tensor,
     labels: &Tensor,
@@ -189,6 +260,14 @@ pub fn binary_cross_entropy_of_probabilities(
 }
 
 /// [`softmax_cross_entropy`] of probabilities instead of logits; they are divided by their sum.
+///
+/// ```
+/// # use atrous::{Tensor, ops};
+/// let (p, y) = (Tensor::from([[0.5f32, 1.5]]), Tensor::from([[1.0f32, 0.0]])); // of a sum of 2
+/// let loss = ops::categorical_cross_entropy_of_probabilities(&p, &y, None)?.item()?;
+/// assert!((loss - 4f64.ln()).abs() < 1e-6);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn categorical_cross_entropy_of_probabilities(
     probabilities: &Tensor,
     labels: &Tensor,

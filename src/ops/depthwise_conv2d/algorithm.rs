@@ -5,6 +5,8 @@ use crate::ops::conv2d::Choice;
 use std::fmt;
 
 /// How the windows of a channel are read.
+///
+/// [`choose`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// A block of neighbouring pixels at a time, whose windows overlap (`super::cpu`).
@@ -33,6 +35,20 @@ impl fmt::Display for Algorithm {
 }
 
 /// The algorithm and the reason for it.
+///
+/// ```
+/// use atrous::ops::Conv2dOptions;
+/// use atrous::ops::depthwise_conv2d::{Algorithm, DepthwiseGeometry, choose};
+///
+/// let images = [1, 28, 28, 64].into();
+/// let same = Conv2dOptions::default().same();
+/// let choice = choose(&DepthwiseGeometry::new(images, [3, 3, 64, 1].into(), same)?);
+/// assert_eq!(choice.algorithm, Algorithm::Sliding);
+/// assert_eq!(choice.reason, "3×3, stride 1: 4 outputs read 18 pixels for 36");
+/// let choice = choose(&DepthwiseGeometry::new(images, [5, 5, 64, 1].into(), same)?);
+/// assert_eq!(choice.algorithm.to_string(), "per tap");
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn choose(g: &DepthwiseGeometry) -> Choice<Algorithm> {
     let ([kh, kw], [sy, sx], [dy, dx]) = (g.kernel, g.stride, g.dilation);
     let algorithm = Algorithm::of(g);

@@ -31,6 +31,17 @@ use crate::pool::Buffer;
 use crate::tensor::{Real, Shape, Tensor};
 
 /// `[y, x]` on each axis.
+///
+/// ```
+/// use atrous::ops::Conv2dOptions;
+/// use atrous::ops::depthwise_conv2d::DepthwiseGeometry;
+///
+/// let (images, kernel) = ([2, 28, 28, 64].into(), [3, 3, 64, 1].into());
+/// let g = DepthwiseGeometry::new(images, kernel, Conv2dOptions::default().stride(2).same())?;
+/// assert_eq!(g.output_shape()[..], [2, 14, 14, 64]);
+/// assert_eq!(g.flops(), 2.0 * 9.0 * (2 * 14 * 14 * 64) as f64);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DepthwiseGeometry {
@@ -108,6 +119,8 @@ impl DepthwiseGeometry {
 ///
 /// # Errors
 /// Where shapes, types or devices do not fit together.
+///
+/// See [`Tensor::depthwise_conv2d`], which has an example.
 pub fn depthwise_conv2d(
     x: &Tensor,
     w: &Tensor,

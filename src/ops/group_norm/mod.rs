@@ -33,6 +33,8 @@ use crate::tensor::{Real, Shape, Tensor};
 /// x [N, .., C] normalised in `groups` groups of channels, times `gamma` `[C]`, plus `beta` `[C]`. `epsilon`
 /// is added to the variance: 1e-5 in PyTorch, 1e-3 in Keras. An error unless the groups are equally large
 /// and have values.
+///
+/// See [`Tensor::group_norm`], which has an example.
 pub fn group_norm(
     x: &Tensor,
     groups: usize,

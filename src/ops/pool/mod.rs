@@ -30,6 +30,14 @@ mod reference;
 mod windows;
 
 /// Sizes are [height, width].
+///
+/// ```
+/// use atrous::ops::{Padding, PoolOptions};
+///
+/// let options = PoolOptions::new(3);
+/// assert_eq!((options.pool, options.stride, options.padding), ([3, 3], [3, 3], Padding::Valid));
+/// assert_eq!(options.stride(1), PoolOptions { stride: [1, 1], ..options });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolOptions {
     /// Cells of one window.
@@ -79,6 +87,8 @@ impl PoolOptions {
 }
 
 /// The largest element of every window.
+///
+/// See [`Tensor::max_pool2d`], which has an example.
 pub fn max_pool2d(x: &Tensor, options: PoolOptions) -> Result<Tensor> {
     let route = route("max_pool2d", &[x])?;
     let windows = Windows::of("max_pool2d", x, options)?;
@@ -99,6 +109,8 @@ pub fn max_pool2d(x: &Tensor, options: PoolOptions) -> Result<Tensor> {
 }
 
 /// The mean of every window's real cells.
+///
+/// See [`Tensor::average_pool2d`], which has an example.
 pub fn average_pool2d(x: &Tensor, options: PoolOptions) -> Result<Tensor> {
     let windows = Windows::of("average_pool2d", x, options)?;
     let output = match route("average_pool2d", &[x])? {
@@ -118,12 +130,16 @@ pub fn average_pool2d(x: &Tensor, options: PoolOptions) -> Result<Tensor> {
 }
 
 /// [N, H, W, C] → [N, C]: the mean over H and W.
+///
+/// See [`Tensor::global_average_pool`], which has an example.
 pub fn global_average_pool(x: &Tensor) -> Result<Tensor> {
     image("global_average_pool", x)?;
     mean_axes(x, 1..3)
 }
 
 /// [N, H, W, C] → [N, C]: the maximum over H and W.
+///
+/// See [`Tensor::global_max_pool`], which has an example.
 pub fn global_max_pool(x: &Tensor) -> Result<Tensor> {
     let [n, h, w, c] = image("global_max_pool", x)?;
     let options = PoolOptions { pool: [h, w], stride: [1, 1], padding: Padding::Valid };

@@ -30,6 +30,16 @@ pub(crate) use cpu::{BilinearRows, nearest_rows};
 mod cpu;
 
 /// How an output pixel is made of input pixels.
+///
+/// ```
+/// use atrous::Tensor;
+/// use atrous::ops::Method;
+///
+/// let x = Tensor::from([[[[0.0f32], [8.0]]]]); // an image of one row
+/// assert_eq!(x.resize(1, 4, Method::Bilinear)?.to_vec_f64(), [0.0, 2.0, 6.0, 8.0]);
+/// assert_eq!(x.resize(1, 4, Method::Nearest)?.to_vec_f64(), [0.0, 0.0, 8.0, 8.0]);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     /// The mean of the four pixels around it, weighted by how near they are: smooth, for feature maps.
@@ -75,6 +85,8 @@ fn nearest_index(i: usize, input: usize, output: usize) -> usize {
 }
 
 /// x [N, h, w, C] → [N, out_h, out_w, C]
+///
+/// See [`Tensor::resize`], which has an example.
 pub fn resize(x: &Tensor, out_h: usize, out_w: usize, method: Method) -> Result<Tensor> {
     let geometry = Geometry::new(x.shape(), out_h, out_w)?;
     // A single pixel (DeepLab's pooled branch) is broadcast: there is nothing to interpolate.

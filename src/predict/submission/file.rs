@@ -14,6 +14,16 @@ const CLASSIFICATION: &str = "_classification";
 const SEGMENTATION: &str = "_segmentation";
 
 /// The two rows of one image.
+///
+/// ```
+/// use atrous::predict::submission::Entry;
+///
+/// // Four classes, of which the second and third are there; a mask of four pixels.
+/// let entry = Entry::new("cat", &[0, 1, 1, 0], Some(&[0, 2, 2, 3]));
+/// assert_eq!(entry.classification.to_string(), "2 2"); // from the second on, two
+/// assert_eq!(entry.segmentation.to_string(), "6 2 12 1"); // 4 + 2 and 4 + 3, then 8 + 4
+/// assert_eq!(Entry::new("cat", &[0, 1, 1, 0], None).segmentation.to_string(), "");
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
     /// The image's, without what tells the rows apart.
@@ -48,6 +58,21 @@ impl Entry {
 
 /// Writes the entries as they come, so that they may be predicted one by one. An entry that is an
 /// error ends the writing and is returned, and the file that was there stays.
+///
+/// ```
+/// use atrous::Error;
+/// use atrous::predict::submission::{Entry, Submission, write};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("submission.csv");
+/// let labels = [[0, 1], [1, 1]];
+/// let ids = ["a", "b"];
+/// write(&path, ids.iter().zip(labels).map(|(&id, labels)| Ok(Entry::new(id, &labels, None))))?;
+/// assert_eq!(Submission::read(&path)?.len(), 4);
+/// let failed = write(&path, [Err(Error::argument("network", "no number"))]);
+/// assert!(failed.is_err() && Submission::read(&path)?.len() == 4); // what was there stays
+/// # Ok::<(), Error>(())
+/// ```
 pub fn write(path: impl AsRef<Path>, entries: impl IntoIterator<Item = Result<Entry>>) -> Result<()> {
     let mut failed = None;
     let written = write_atomically(path, |file| write_rows(file, entries, &mut failed));
@@ -55,6 +80,16 @@ pub fn write(path: impl AsRef<Path>, entries: impl IntoIterator<Item = Result<En
 }
 
 /// Writes the entries to anything, up to the first that is an error; `name` is what messages call it.
+///
+/// ```
+/// use atrous::predict::submission::{Entry, write_to};
+///
+/// let mut bytes = Vec::new();
+/// write_to(&mut bytes, "memory", [Ok(Entry::new("cat", &[0, 1], Some(&[0, 2, 2])))])?;
+/// let text = "Id,Predicted\ncat_classification,2 1\ncat_segmentation,5 2\n";
+/// assert_eq!(String::from_utf8(bytes).unwrap(), text);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn write_to(
     writer: impl Write,
     name: impl AsRef<Path>,
@@ -101,6 +136,21 @@ fn io_error(error: csv::Error) -> io::Error {
 }
 
 /// A submission, or the truth in the same form: rows by id, in their order.
+///
+/// ```
+/// use atrous::predict::submission::{Entry, Submission};
+///
+/// let text = "Id,Predicted\ncat_classification,2 1\ncat_segmentation,\n";
+/// let submission = Submission::from_reader(text.as_bytes(), "memory")?;
+/// assert_eq!((submission.len(), submission.is_empty()), (2, false));
+/// assert_eq!(submission.get("cat_classification").unwrap().to_string(), "2 1");
+/// let same = Submission::from_entries("memory", [Entry::new("cat", &[0, 1], None)])?;
+/// assert_eq!(same.get("cat_segmentation"), submission.get("cat_segmentation"));
+///
+/// let wrong = Submission::from_reader("Id,Predicted\ncat_classification,0 1\n".as_bytes(), "memory");
+/// assert!(wrong.unwrap_err().to_string().contains("2")); // the line; runs count from 1
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Submission {
     path: PathBuf,
@@ -205,6 +255,8 @@ impl Submission {
 }
 
 /// Dice of every row, 0 to 1, and its means.
+///
+/// [`score()`] has an example.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Score {
     /// Over all rows: the competition's figure.
@@ -219,6 +271,18 @@ pub struct Score {
 
 /// Scores a submission. An error where it has not exactly the rows that the truth has, in any order, or the
 /// truth has none.
+///
+/// ```
+/// use atrous::predict::submission::{Entry, Submission, score};
+///
+/// let truth = Submission::from_entries("truth", [Entry::new("cat", &[0, 1, 1], Some(&[0, 2, 2]))])?;
+/// let said = Submission::from_entries("said", [Entry::new("cat", &[0, 1, 0], Some(&[0, 2, 2]))])?;
+/// let score = score(&said, &truth)?;
+/// assert_eq!(score.classification, Some(2.0 * 1.0 / (1.0 + 2.0))); // one class of two
+/// assert_eq!(score.segmentation, Some(1.0));
+/// assert_eq!(score.mean, (2.0 / 3.0 + 1.0) / 2.0);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn score(submission: &Submission, truth: &Submission) -> Result<Score> {
     if truth.is_empty() {
         return Err(Error::file(&truth.path, "there is no row to score"));

@@ -8,7 +8,7 @@ mod file;
 mod runs;
 
 pub use file::{Entry, Score, Submission, score, write, write_to};
-pub use runs::{Run, Runs};
+pub use runs::Runs;
 
 use crate::error::{Error, Result};
 use crate::eval::metrics::arg_max;
@@ -17,6 +17,13 @@ use crate::eval::metrics::arg_max;
 /// probable.
 ///
 /// "Over" is strict, and among several equally probable classes the first is taken.
+///
+/// ```
+/// use atrous::predict::submission::labels_from_probabilities;
+///
+/// assert_eq!(labels_from_probabilities(&[0.1, 0.2, 0.9], 0.15), [0, 1, 1]);
+/// assert_eq!(labels_from_probabilities(&[0.1, 0.12, 0.05], 0.15), [0, 1, 0]); // no image has no class
+/// ```
 pub fn labels_from_probabilities(row: &[f32], threshold: f32) -> Vec<u8> {
     or_most_probable(row, row.iter().map(|&p| u8::from(p > threshold)).collect())
 }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 /// Consecutive ones of a mask; `start` counts from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
+pub(crate) struct Run {
     /// The position of the first one.
     pub start: u64,
     /// How many there are, above 0.
@@ -22,6 +22,22 @@ impl Run {
 }
 
 /// A mask as its runs: in order, apart from each other, none of them empty.
+///
+/// ```
+/// use atrous::predict::submission::Runs;
+///
+/// let runs = Runs::of_mask(&[0, 1, 1, 0, 1]);
+/// assert_eq!(runs.to_string(), "2 2 5 1"); // from the second on, two; from the fifth on, one
+/// assert_eq!("2 2 5 1".parse::<Runs>()?, runs);
+/// assert_eq!(runs.to_mask(6)?, [0, 1, 1, 0, 1, 0]);
+/// assert_eq!(runs.dice(&Runs::of_mask(&[1, 1, 0, 0, 0])), 2.0 * 1.0 / (3.0 + 2.0));
+///
+/// let labels = [0, 2, 1, 1]; // a label map: the masks of class 1 and of class 2, one after the other
+/// let stacked = Runs::of_classes(&labels, 2);
+/// assert_eq!(stacked, Runs::of_mask(&[0, 0, 1, 1, 0, 1, 0, 0]));
+/// assert_eq!(stacked.to_classes(4, 2)?, labels);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Runs(Vec<Run>);
 

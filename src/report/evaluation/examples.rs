@@ -19,6 +19,8 @@ const FOLDER: &str = "examples";
 impl Evaluation {
     /// Chooses a few samples and writes them into the folder's `examples`: the image, and where there are
     /// masks the true and the predicted one over it. `indices` are the samples that were predicted.
+    ///
+    /// [`Evaluation::of_labels`] has an example.
     pub fn write_examples(
         &mut self,
         predictions: &Predictions,

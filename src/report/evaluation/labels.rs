@@ -14,6 +14,40 @@ pub(super) const BINS: usize = 10;
 
 impl Evaluation {
     /// Scores a classifier's predictions of these samples. An error where one of them has no labels.
+    ///
+    /// ```
+    /// use atrous::data::Dataset;
+    /// use atrous::data::synthetic::Synthetic;
+    /// use atrous::models::Spec;
+    /// use atrous::predict::{MaskOptions, Networks, Trained};
+    /// use atrous::prelude::*;
+    /// use atrous::report::evaluation::Evaluation;
+    /// use atrous::train::TrainConfig;
+    /// use std::sync::Arc;
+    ///
+    /// # let mut graph = Graph::new("small", "input", [32, 32, 3]);
+    /// # let classify = Layer::dense(20).with_activation(Activation::Sigmoid);
+    /// # graph.chain(graph.input(), [Layer::GlobalAveragePooling2D, classify])?;
+    /// # let (model, checksum) = (Model::new(graph, 1), String::new());
+    /// # let config = TrainConfig::new(Spec::new("mobilenet", 32, 20));
+    /// # let trained = Trained { model, config, thresholds: None, path: "mine".into(), checksum };
+    /// let dataset: Arc<dyn Dataset> = Arc::new(Synthetic::test(7, 2));
+    /// let networks = Networks { classifier: Some(trained), segmenter: None }; // `Networks::load` reads some
+    /// let all = [0, 1];
+    /// // Every class is said to be in every image.
+    /// let predictions = networks.predict(&dataset, &all, &MaskOptions::default(), Some(0.0), &mut |_| {})?;
+    /// let mut evaluation = Evaluation::of_labels(&predictions, &*dataset, &all)?;
+    /// assert_eq!((evaluation.samples.len(), evaluation.classes.len()), (2, 20));
+    /// assert!(evaluation.classes.iter().all(|class| class.recall().is_none_or(|recall| recall == 1.0)));
+    /// let sample = &evaluation.samples[0];
+    /// let classes = sample.truth.len() as f64;
+    /// assert!((sample.score - 2.0 * classes / (classes + 20.0)).abs() < 1e-9); // Dice of the labels
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let folder = folder.path();
+    /// evaluation.write_examples(&predictions, &*dataset, &all, folder)?;
+    /// assert!(folder.join(&evaluation.examples[0].images[0].1).is_file());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn of_labels(
         predictions: &Predictions,
         dataset: &dyn Dataset,

@@ -11,6 +11,32 @@ use crate::predict::{MaskScores, MeasuredMask, Predictions};
 impl Evaluation {
     /// Makes the masks of these samples, once, and scores them; `progress` is told how many are done. An
     /// error where none has a true mask.
+    ///
+    /// ```
+    /// # use atrous::data::Dataset;
+    /// # use atrous::data::synthetic::Synthetic;
+    /// # use atrous::models::Spec;
+    /// # use atrous::predict::{MaskOptions, Networks, Trained};
+    /// # use atrous::prelude::*;
+    /// # use atrous::report::evaluation::Evaluation;
+    /// # use atrous::train::TrainConfig;
+    /// # use std::sync::Arc;
+    /// // In place of what training leaves: a network to which all is background.
+    /// let mut graph = Graph::new("background", "input", [16, 16, 3]);
+    /// graph.add(Layer::conv2d(21, 1), &[graph.input()])?;
+    /// let mut model = Model::new(graph, 1);
+    /// model.set("conv2d/kernel", Tensor::zeros([1, 1, 3, 21]))?;
+    /// # let (config, checksum) = (TrainConfig::new(Spec::new("deeplabv3plus", 16, 21)), String::new());
+    /// # let trained = Trained { model, config, thresholds: None, path: "mine".into(), checksum };
+    /// let networks = Networks { classifier: None, segmenter: Some(trained) };
+    /// let dataset: Arc<dyn Dataset> = Arc::new(Synthetic::test(7, 1));
+    /// let predictions = networks.predict(&dataset, &[0], &MaskOptions::default(), None, &mut |_| {})?;
+    /// let (scores, evaluation) = Evaluation::of_masks(&predictions, &*dataset, &[0], &mut |_| {})?;
+    /// let background = &evaluation.classes[0];
+    /// assert_eq!(background.false_negatives, 0);
+    /// assert_eq!(Some(scores.confusion.pixel_accuracy()?), background.precision()); // all was said to be it
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn of_masks(
         predictions: &Predictions,
         dataset: &dyn Dataset,

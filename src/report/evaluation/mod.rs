@@ -14,9 +14,20 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// The file's name.
+///
+/// [`write()`] has an example.
 pub const EVALUATION: &str = "evaluation.json";
 
 /// One network on some images.
+///
+/// ```
+/// use atrous::report::evaluation::Evaluation;
+///
+/// let scores = vec![("mean IoU".to_string(), 0.71), ("pixel accuracy".to_string(), 0.93)];
+/// let evaluation = Evaluation { task: "segment".into(), scores, ..Evaluation::default() };
+/// assert_eq!(evaluation.main_score(), Some(("mean IoU", 0.71)));
+/// assert!(evaluation.segments());
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// `classify` or `segment`.
@@ -58,6 +69,22 @@ pub struct Evaluation {
 }
 
 /// What a class comes to; None where it has no meaning.
+///
+/// ```
+/// use atrous::report::evaluation::ClassScores;
+///
+/// let (true_positives, false_positives, false_negatives) = (3, 1, 2);
+/// let cat = ClassScores {
+///     true_positives,
+///     false_positives,
+///     false_negatives,
+///     iou: Some(0.5),
+///     ..ClassScores::default()
+/// };
+/// assert_eq!([cat.precision(), cat.recall(), cat.f1()], [3.0 / 4.0, 3.0 / 5.0, 6.0 / 9.0].map(Some));
+/// assert_eq!(cat.score(), Some(0.5));
+/// assert_eq!(ClassScores::default().precision(), None); // nothing was said to be of that class
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClassScores {
     /// Its name.
@@ -107,6 +134,8 @@ fn share(part: u64, of: u64) -> Option<f64> {
 }
 
 /// A precision–recall curve; (recall, precision) from the surest on.
+///
+/// [`Evaluation::of_labels`] has an example.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PrecisionRecallPoints {
     /// A class, or `all classes`.
@@ -116,6 +145,8 @@ pub struct PrecisionRecallPoints {
 }
 
 /// Predictions of about the same confidence.
+///
+/// [`Evaluation::of_labels`] has an example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Bin {
     /// The least confidence.
@@ -131,6 +162,8 @@ pub struct Bin {
 }
 
 /// One image.
+///
+/// [`Evaluation::of_labels`] has an example.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// What the data set calls it.
@@ -150,6 +183,8 @@ pub struct Sample {
 }
 
 /// An image to look at.
+///
+/// [`Evaluation::write_examples`] has an example.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Example {
     /// `best`, `typical` or `worst`.
@@ -186,6 +221,19 @@ impl Evaluation {
 }
 
 /// Writes `evaluation.json` into the folder.
+///
+/// ```
+/// use atrous::report::evaluation::{EVALUATION, Evaluation, read, write};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let folder = folder.path();
+/// assert_eq!(read(folder)?, None);
+/// let evaluations = vec![Evaluation { task: "classify".into(), images: 7, ..Evaluation::default() }];
+/// write(&evaluations, folder)?;
+/// assert_eq!(read(folder)?, Some(evaluations));
+/// assert!(folder.join(EVALUATION).is_file());
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn write(evaluations: &[Evaluation], folder: &Path) -> Result<()> {
     let path = folder.join(EVALUATION);
     let text = serde_json::to_string(evaluations).map_err(|error| Error::file(&path, error))?;
@@ -194,6 +242,8 @@ pub fn write(evaluations: &[Evaluation], folder: &Path) -> Result<()> {
 
 /// Reads a folder's `evaluation.json`; None without one. An error that names the line where it is not what
 /// [`write()`] writes.
+///
+/// [`write()`] has an example.
 pub fn read(folder: &Path) -> Result<Option<Vec<Evaluation>>> {
     read_json(&folder.join(EVALUATION))
 }

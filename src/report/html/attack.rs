@@ -13,6 +13,8 @@ use serde_json::{Map, Value};
 use std::path::PathBuf;
 
 /// What a page reads of an attack's `summary.json`.
+///
+/// [`robustness_curves`] has an example.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct AttackSummary {
     /// The network, and where it is from.
@@ -91,6 +93,19 @@ pub struct DefenceRow {
 }
 
 /// The curves of an attack over ε: those that have points.
+///
+/// ```
+/// use atrous::report::html::{AttackSummary, robustness_curves};
+///
+/// // As `atrous attack` writes its `summary.json`, with what is read here.
+/// let summary: AttackSummary = serde_json::from_str(r#"{
+///     "victim": "mobilenet", "task": "classify", "norm": "linf", "attacks": [],
+///     "curves": [{"method": "pgd", "points": [[0, 0.9], [4, 0.1]]}]
+/// }"#).unwrap();
+/// let panels = robustness_curves(&summary);
+/// assert_eq!((panels.len(), summary.axis()), (1, "ε · 255"));
+/// assert_eq!(panels[0].curves[0].points, [(0.0, 0.9), (4.0, 0.1)]);
+/// ```
 pub fn robustness_curves(summary: &AttackSummary) -> Vec<Panel> {
     let title = match (&summary.task[..], summary.from.is_some()) {
         ("segment", true) => "Pixels that follow the wish",

@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What a comparison came to.
+///
+/// [`compare`] has an example.
 pub struct Comparison {
     /// The page.
     pub page: PathBuf,
@@ -29,6 +31,26 @@ struct Row {
 
 /// Writes a page on which the runs of these folders stand side by side to `out`, and its plots beside it.
 /// An error for fewer than two folders, one without anything to report, and where nothing can be written.
+///
+/// ```
+/// use atrous::report::evaluation::{self, Evaluation};
+/// use atrous::report::html::compare;
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let folder = folder.path();
+/// let mut folders = Vec::new();
+/// for (name, score) in [("one", 0.25), ("two", 0.75)] {
+///     let scores = vec![("mean IoU".to_string(), score)];
+///     let evaluation = Evaluation { task: "segment".into(), scores, ..Evaluation::default() };
+///     folders.push(folder.join(name));
+///     std::fs::create_dir(folder.join(name)).unwrap();
+///     evaluation::write(&[evaluation], &folder.join(name))?;
+/// }
+/// let comparison = compare(&folders, &folder.join("compare.html"))?;
+/// assert!(comparison.table.contains("one") && comparison.table.contains("0.75"), "{}", comparison.table);
+/// assert!(comparison.page.is_file());
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn compare(folders: &[PathBuf], out: &Path) -> Result<Comparison> {
     if folders.len() < 2 {
         return Err(Error::argument(

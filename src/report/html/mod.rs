@@ -22,6 +22,8 @@ use std::path::{Path, PathBuf};
 pub use training::TrainingRecord;
 
 /// The page's name.
+///
+/// [`write()`] has an example.
 pub const REPORT: &str = "report.html";
 /// The folder of its plots, as SVG and PNG.
 const PLOTS: &str = "plots";
@@ -29,6 +31,22 @@ const PLOTS: &str = "plots";
 /// Writes `report.html` into a folder that `train`, `run`, `attack` or `evaluate` left, and each of its plots
 /// as SVG and PNG into `plots/`; gives the page's path. An error for a folder without anything to report, for
 /// a file that is not what these commands write, and where nothing can be written.
+///
+/// ```
+/// use atrous::report::evaluation::{self, Evaluation};
+/// use atrous::report::html::{REPORT, write};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let folder = folder.path();
+/// assert!(write(folder).is_err()); // there is nothing to report
+/// let scores = vec![("mean IoU".to_string(), 0.71)];
+/// let evaluation = Evaluation { task: "segment".into(), scores, ..Evaluation::default() };
+/// evaluation::write(&[evaluation], folder)?;
+/// let page = write(folder)?;
+/// assert_eq!(page, folder.join(REPORT));
+/// assert!(std::fs::read_to_string(page).unwrap().contains("0.71"));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn write(folder: &Path) -> Result<PathBuf> {
     let found = Found::read(folder)?;
     let mut plots = Plots::default();
@@ -56,6 +74,19 @@ pub fn write(folder: &Path) -> Result<PathBuf> {
 }
 
 /// [`write()`] for a folder and for those that a `run` left within it; the folder's own page is the last.
+///
+/// ```
+/// use atrous::report::evaluation::{self, Evaluation};
+/// use atrous::report::html::write_all;
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let folder = folder.path();
+/// std::fs::create_dir(folder.join("segment")).unwrap(); // as `run` leaves it
+/// let evaluation = Evaluation { task: "segment".into(), ..Evaluation::default() };
+/// evaluation::write(&[evaluation], &folder.join("segment"))?;
+/// assert_eq!(write_all(folder)?, ["segment/report.html", "report.html"].map(|page| folder.join(page)));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn write_all(folder: &Path) -> Result<Vec<PathBuf>> {
     let within = found::PARTS.map(|part| folder.join(part));
     let within = within.iter().filter(|part| found::has_anything(part));

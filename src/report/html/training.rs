@@ -14,6 +14,22 @@ use serde_json::Value;
 use std::path::Path;
 
 /// `run.json`: how a network was trained, for whoever looks at the figures later.
+///
+/// ```
+/// use atrous::models::Spec;
+/// use atrous::report::html::TrainingRecord;
+/// use atrous::train::TrainConfig;
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let folder = folder.path();
+/// let config = TrainConfig::new(Spec::new("mobilenet", 224, 20));
+/// let record = TrainingRecord { seconds: 7.5, ..TrainingRecord::of(&config)? };
+/// assert_eq!(record.task, "classify");
+/// assert_eq!(record.settings["batch_size"], config.batch_size);
+/// record.write(folder)?;
+/// assert_eq!(TrainingRecord::read(folder)?, Some(record));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TrainingRecord {
     /// `classify` or `segment`.
@@ -64,6 +80,11 @@ impl TrainingRecord {
     }
 
     /// How a run stopped, and where: epochs completed, of how many, and steps after those.
+    ///
+    /// ```
+    /// # use atrous::report::html::TrainingRecord;
+    /// assert_eq!(TrainingRecord::stopped("Killed", [1, 8, 3]), "Killed after epoch 1 of 8, step 3");
+    /// ```
     pub fn stopped(how: &str, [epoch, of, step]: [usize; 3]) -> String {
         format!("{how} after epoch {epoch} of {of}, step {step}")
     }

@@ -23,11 +23,26 @@ use serde::{Serialize, Serializer};
 use std::fmt;
 
 /// The variables and classes that pages are styled with: `--paper`, `--ink`, `.tiles`, `.plots`, `.scroll`.
+///
+/// ```
+/// assert!(atrous::report::page::BASE_CSS.contains("--paper"));
+/// ```
 pub const BASE_CSS: &str = include_str!("base.css");
 const BASE_JS: &str = include_str!("base.js");
 const BASE_HTML: &str = include_str!("base.html");
 
 /// Text that stands in a page as it is: a template prints it unescaped.
+///
+/// ```
+/// use atrous::report::page::{Markup, fill};
+/// use std::collections::BTreeMap;
+///
+/// let bold = Markup::trusted("<b>0.71</b>"); // written here: nothing of a file's is in it
+/// assert_eq!(Markup::join([bold.clone(), bold.clone()]).as_str(), "<b>0.71</b>\n<b>0.71</b>");
+/// let filled = fill("<td>{{ score }}</td>", &BTreeMap::from([("score", bold)]))?;
+/// assert_eq!(filled.to_string(), "<td><b>0.71</b></td>");
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Markup(String);
 
@@ -64,12 +79,33 @@ impl Serialize for Markup {
 
 /// Fills a minijinja template with values. An error where the template is
 /// wrong or names a value that is not there.
+///
+/// ```
+/// use atrous::report::page::fill;
+/// use std::collections::BTreeMap;
+///
+/// let names = BTreeMap::from([("names", ["cat", "<dog>"])]);
+/// let list = fill("{% for name in names %}<li>{{ name }}</li>{% endfor %}", &names)?;
+/// assert_eq!(list.as_str(), "<li>cat</li><li>&lt;dog&gt;</li>");
+/// assert!(fill("{{ absent }}", &names).is_err());
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn fill(template: &str, values: &impl Serialize) -> Result<Markup> {
     let html = environment().render_str(template, Serde(values));
     html.map(Markup).map_err(|error| Error::argument("template", format!("{error:#}")))
 }
 
 /// Templates that escape everything, whatever they are called, and take no missing value for an empty one.
+///
+/// ```
+/// use atrous::report::page::environment;
+/// use std::collections::BTreeMap;
+///
+/// let mut templates = environment();
+/// templates.add_template("cell", "<td>{{ x }}</td>").unwrap();
+/// let html = templates.get_template("cell").unwrap().render(BTreeMap::from([("x", "a < b")]));
+/// assert_eq!(html.unwrap(), "<td>a &lt; b</td>");
+/// ```
 pub fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
@@ -78,16 +114,33 @@ pub fn environment() -> Environment<'static> {
 }
 
 /// `data:image/png;base64,…`: an image within the page, for an `img`'s `src`.
+///
+/// ```
+/// assert_eq!(atrous::report::page::png_data_uri(b"abc").as_str(), "data:image/png;base64,YWJj");
+/// ```
 pub fn png_data_uri(png: &[u8]) -> Markup {
     Markup(format!("data:image/png;base64,{}", STANDARD.encode(png)))
 }
 
 /// `data:image/jpeg;base64,…`: photographs are a fraction of their PNG.
+///
+/// ```
+/// assert_eq!(atrous::report::page::jpeg_data_uri(b"abc").as_str(), "data:image/jpeg;base64,YWJj");
+/// ```
 pub fn jpeg_data_uri(jpeg: &[u8]) -> Markup {
     Markup(format!("data:image/jpeg;base64,{}", STANDARD.encode(jpeg)))
 }
 
 /// An image as a PNG's data URI.
+///
+/// ```
+/// use atrous::data::Image;
+/// use atrous::report::page::image_data_uri;
+///
+/// let uri = image_data_uri(&Image::new(1, 1, vec![255, 0, 0])?)?;
+/// assert!(uri.as_str().starts_with("data:image/png;base64,iVBORw0KGgo")); // a PNG's first bytes
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn image_data_uri(image: &Image) -> Result<Markup> {
     let mut png = Vec::new();
     image_files::encode_png(&mut png, image)
@@ -96,6 +149,20 @@ pub fn image_data_uri(image: &Image) -> Result<Markup> {
 }
 
 /// A page: a title, sections that the navigation leads to, and what scripts and data it has of its own.
+///
+/// ```
+/// use atrous::report::page::{Markup, Page};
+///
+/// let page = Page::new("Cats & dogs")
+///     .subtitle("a run of two epochs")
+///     .section("scores", "Scores", Markup::trusted("<p id=score></p>"))
+///     .style("#score { font-weight: bold }")
+///     .script("score.textContent = JSON.parse(document.getElementById('values').textContent)[0]")
+///     .data("values", &[0.71])?;
+/// let html = page.render()?;
+/// assert!(html.contains("<title>Cats &amp; dogs</title>") && html.contains("[0.71]</script>"));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Page {
     title: String,

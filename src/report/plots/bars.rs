@@ -5,6 +5,8 @@ use crate::report::canvas::{Anchor, Rgb, Surface};
 use crate::report::style::{EMPTY, INK, SERIES, SOFT, fitted};
 
 /// Bars of some things (classes), one for each series.
+///
+/// [`Plot`](super::Plot) has an example.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Bars {
     /// From top to bottom.

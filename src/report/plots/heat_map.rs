@@ -4,6 +4,21 @@ use crate::report::canvas::{Anchor, Rgb, Surface};
 use crate::report::style::{EMPTY, INK, SOFT, fitted};
 
 /// A matrix of shares, 0 to 1: the deeper a cell's colour, the nearer to 1.
+///
+/// ```
+/// use atrous::report::plots::{Chart, HeatMap, Plot};
+///
+/// let names = vec!["cat".to_string(), "dog".to_string()];
+/// let map = HeatMap {
+///     rows: names.clone(),
+///     columns: names,
+///     values: vec![vec![Some(0.9), Some(0.1)], vec![None, None]], // there was no dog
+///     row_axis: "true".into(),
+///     column_axis: "predicted".into(),
+/// };
+/// let svg = Plot { title: "Confusion".into(), chart: Chart::HeatMap(map) }.svg();
+/// assert!(svg.as_str().contains("predicted"));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HeatMap {
     /// Names of the rows, from top to bottom.

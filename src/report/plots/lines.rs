@@ -7,6 +7,8 @@ use crate::report::style::{AXIS, GRID, SERIES, SOFT};
 
 /// One line of a plot. Points that are not finite (or, on a logarithmic scale, not above zero) are
 /// left out, and the line is broken there.
+///
+/// [`Lines`] has an example.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Curve {
     /// What the legend calls it.
@@ -16,6 +18,15 @@ pub struct Curve {
 }
 
 /// Curves, and the axes they share.
+///
+/// ```
+/// use atrous::report::plots::{Chart, Curve, Lines, Plot};
+///
+/// let curve = Curve { name: "cat".into(), points: vec![(0.0, 1.0), (0.5, 0.9), (1.0, 0.3)] };
+/// let lines = Lines { curves: vec![curve], x: "recall".into(), unit_square: true, ..Lines::default() };
+/// let svg = Plot { title: "Precision".into(), chart: Chart::Lines(lines) }.svg();
+/// assert!(svg.as_str().contains("recall") && svg.as_str().contains("cat"));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Lines {
     /// In the order of their colours.

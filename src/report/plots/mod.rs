@@ -21,6 +21,24 @@ pub use reliability::{ReliabilityBin, ReliabilityDiagram};
 use std::path::{Path, PathBuf};
 
 /// A plot: what it shows, and what it is called.
+///
+/// ```
+/// use atrous::report::plots::{Bars, Chart, Plot};
+///
+/// let bars = Bars {
+///     names: vec!["cat".into(), "dog".into()],
+///     series: vec![("IoU".into(), vec![Some(0.7), None])],
+///     most: 1.0,
+/// };
+/// let plot = Plot { title: "Classes".into(), chart: Chart::Bars(bars) };
+/// assert!(plot.svg().as_str().contains("dog"));
+/// assert!(plot.png()?.starts_with(b"\x89PNG"));
+/// assert!(plot.size().0 > 440.0); // points, with margins
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let folder = folder.path();
+/// assert_eq!(plot.write(folder, "classes")?, ["classes.svg", "classes.png"].map(|name| folder.join(name)));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plot {
     /// Above it.
@@ -30,6 +48,8 @@ pub struct Plot {
 }
 
 /// What a plot shows.
+///
+/// [`Plot`], [`HeatMap`], [`Lines`] and [`ReliabilityDiagram`] have examples of each.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Chart {
     /// Values over epochs, ε or recall.

@@ -7,6 +7,8 @@ use crate::report::canvas::{Anchor, Surface};
 use crate::report::style::{AXIS, SERIES, SOFT};
 
 /// Predictions of about the same confidence.
+///
+/// [`ReliabilityDiagram`] has an example.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ReliabilityBin {
     /// The least confidence.
@@ -22,6 +24,16 @@ pub struct ReliabilityBin {
 }
 
 /// Bars of what was so, beside the diagonal on which confidence would be right.
+///
+/// ```
+/// use atrous::report::plots::{Chart, Plot, ReliabilityBin, ReliabilityDiagram};
+///
+/// // Of what was said with 0.9, half was so: a network that is too sure.
+/// let sure = ReliabilityBin { low: 0.8, high: 1.0, confidence: 0.9, accuracy: 0.5, share: 1.0 };
+/// let chart = Chart::Reliability(ReliabilityDiagram { bins: vec![sure] });
+/// assert!(Plot { title: "Calibration".into(), chart }.png()?.starts_with(b"\x89PNG"));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReliabilityDiagram {
     /// Without those that nothing fell into.

@@ -2,10 +2,24 @@
 //! take no room.
 
 /// AVX2 with FMA is here.
+///
+/// ```
+/// use atrous::backend::cpu::simd::{Avx2, Isa, supported};
+///
+/// if let Some(proof) = Avx2::detect() {
+///     assert!(supported().contains(&Isa::Avx2(proof)));
+/// }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Avx2(());
 
 /// AVX-512 is here, with what of it the kernels use.
+///
+/// ```
+/// use atrous::backend::cpu::simd::{Avx2, Avx512};
+///
+/// assert!(Avx512::detect().is_none() || Avx2::detect().is_some()); // where there is this, there is that
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Avx512(());
 

@@ -1,7 +1,7 @@
 //! Instruction sets, chosen at run time.
 //!
-//! A kernel is written once, over a [`Vector`] of some number of lanes, and compiled for each
-//! instruction set: [`dispatch`] runs the body inside a function that has the set's features
+//! A kernel is written once, over a `Vector` of some number of lanes, and compiled for each
+//! instruction set: `dispatch` runs the body inside a function that has the set's features
 //! enabled, into which everything marked `#[inline(always)]` is inlined.
 
 mod detected;
@@ -10,7 +10,7 @@ mod portable;
 mod x86;
 
 pub use detected::{Avx2, Avx512};
-pub use portable::Portable;
+use portable::Portable;
 
 use crate::error::{Error, Result};
 use std::fmt;
@@ -61,6 +61,14 @@ impl fmt::Debug for Isa {
 
 impl Isa {
     /// f32 lanes of its vectors.
+    ///
+    /// ```
+    /// # use atrous::backend::cpu::simd::{Isa, supported};
+    /// assert_eq!(Isa::Portable.lanes(), 8);
+    /// for isa in supported() {
+    ///     assert!(isa.lanes() == 8 || matches!(isa, Isa::Avx512(_)));
+    /// }
+    /// ```
     pub fn lanes(self) -> usize {
         struct Lanes;
         impl Kernel for Lanes {
@@ -74,7 +82,7 @@ impl Isa {
     }
 
     /// Rows of a matrix product's register tile.
-    pub fn mr(self) -> usize {
+    pub(crate) fn mr(self) -> usize {
         struct TileRows;
         impl Kernel for TileRows {
             type Output = usize;
@@ -88,6 +96,14 @@ impl Isa {
 }
 
 /// What this machine can run, slowest first.
+///
+/// ```
+/// use atrous::backend::cpu::simd::{Isa, supported};
+///
+/// let all = supported();
+/// assert_eq!(all[..2], [Isa::Reference, Isa::Portable]); // these run on every machine
+/// assert!(all.is_sorted()); // the last one is the fastest
+/// ```
 pub fn supported() -> Vec<Isa> {
     let proved = [Avx2::detect().map(Isa::Avx2), Avx512::detect().map(Isa::Avx512)];
     [Isa::Reference, Isa::Portable].into_iter().chain(proved.into_iter().flatten()).collect()
@@ -95,6 +111,15 @@ pub fn supported() -> Vec<Isa> {
 
 /// What `ATROUS_ISA` asks for (`reference`, `portable`, `avx2` or `avx512`), or the best there is where it
 /// is not set. An error where it asks for what is unknown, or is not here.
+///
+/// ```
+/// use atrous::backend::cpu::simd::{preferred, supported};
+///
+/// if std::env::var_os("ATROUS_ISA").is_none() {
+///     assert_eq!(Some(preferred()?), supported().last().copied());
+/// }
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn preferred() -> Result<Isa> {
     match std::env::var_os("ATROUS_ISA") {
         Some(wanted) => named(&wanted.to_string_lossy(), &supported()),
@@ -133,8 +158,7 @@ pub(crate) fn default() -> Isa {
 /// Loads and stores touch `LANES` elements (`_partial`: the first `n` of them, all if there are no more) at
 /// the pointer. Every method must run inside [`dispatch`] of its own instruction set.
 #[allow(clippy::missing_safety_doc, reason = "one contract, above, for all methods")]
-#[expect(missing_docs, reason = "lane by lane, as their names say")]
-pub trait Vector: Copy + Send + Sync + 'static {
+pub(crate) trait Vector: Copy + Send + Sync + 'static {
     /// f32 values in one vector: 8 (AVX2 and portable) or 16 (AVX-512).
     const LANES: usize;
     /// Rows and vectors of the matrix product's register tile: ROWS × 2 accumulators, two
@@ -175,7 +199,7 @@ pub trait Vector: Copy + Send + Sync + 'static {
 }
 
 /// A body to compile for every instruction set. Mark `run` and all it calls `#[inline(always)]`.
-pub trait Kernel {
+pub(crate) trait Kernel {
     /// What it returns; `()` where it writes to slices that it holds.
     type Output;
     /// The body, over the vectors `V` of the instruction set that it is compiled for.
@@ -186,7 +210,7 @@ pub trait Kernel {
 /// hands it to the threads). [`Isa::Reference`] runs the portable body: operators with a reference
 /// of their own have branched off before.
 #[inline]
-pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     match isa {
         Isa::Reference | Isa::Portable => kernel.run::<Portable>(),
         // SAFETY: the set's proof is made by its detection alone.
@@ -206,7 +230,7 @@ pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
 /// # Safety
 /// As [`Vector::load`] if `FULL`, else as [`Vector::load_partial`].
 #[inline(always)]
-pub unsafe fn load<V: Vector, const FULL: bool>(from: *const f32, lanes: usize) -> V {
+pub(crate) unsafe fn load<V: Vector, const FULL: bool>(from: *const f32, lanes: usize) -> V {
     unsafe { if FULL { V::load(from) } else { V::load_partial(from, lanes) } }
 }
 
@@ -215,7 +239,7 @@ pub unsafe fn load<V: Vector, const FULL: bool>(from: *const f32, lanes: usize) 
 /// # Safety
 /// As [`load`]; to `non_temporal`, `to` is a multiple of the vector's size.
 #[inline(always)]
-pub unsafe fn store<V: Vector, const FULL: bool>(
+pub(crate) unsafe fn store<V: Vector, const FULL: bool>(
     value: V,
     to: *mut f32,
     lanes: usize,
@@ -233,7 +257,7 @@ pub unsafe fn store<V: Vector, const FULL: bool>(
 /// Asks for the cache line at an address, which may be anywhere: for what a loop will read next where the
 /// processor does not see it coming.
 #[inline(always)]
-pub fn prefetch(address: *const f32) {
+pub(crate) fn prefetch(address: *const f32) {
     // SAFETY: the instruction is in all of x86-64 and touches nothing, wherever the address points.
     #[cfg(target_arch = "x86_64")]
     unsafe {
@@ -247,7 +271,7 @@ pub fn prefetch(address: *const f32) {
 /// Whether a result is to be written past the caches: where it is larger than they are, a line is gone
 /// before anybody reads it, and an ordinary store would fetch it first, for nothing. Only where it is
 /// written in whole vectors, which begin at multiples of 64 bytes when its rows are `columns` floats.
-pub fn wants_non_temporal(out: &[f32], columns: usize) -> bool {
+pub(crate) fn wants_non_temporal(out: &[f32], columns: usize) -> bool {
     /// About the last cache of a server's few cores.
     const LARGE: usize = 32 << 20;
     size_of_val(out) >= LARGE && columns.is_multiple_of(16) && (out.as_ptr() as usize).is_multiple_of(64)
@@ -256,7 +280,7 @@ pub fn wants_non_temporal(out: &[f32], columns: usize) -> bool {
 /// The same of a pass that does nothing but read tensors of this size and write one. A server's last cache
 /// may have room for all of them, and what is read next is then found there: 50 MiB through an activation
 /// take 2.0 ms instead of 2.5 beside 480 MiB of it. An eighth of the cache, since others use it, too.
-pub fn wants_non_temporal_alone(out: &[f32], columns: usize) -> bool {
+pub(crate) fn wants_non_temporal_alone(out: &[f32], columns: usize) -> bool {
     size_of_val(out) >= last_cache() / 8 && wants_non_temporal(out, columns)
 }
 
@@ -274,7 +298,7 @@ fn last_cache() -> usize {
 /// Compiles a plain loop for every instruction set, for the compiler to vectorise. Mark the
 /// closure `#[inline(always)]`.
 #[inline]
-pub fn vectorize<R>(isa: Isa, f: impl FnOnce() -> R) -> R {
+pub(crate) fn vectorize<R>(isa: Isa, f: impl FnOnce() -> R) -> R {
     struct Plain<F>(F);
     impl<R, F: FnOnce() -> R> Kernel for Plain<F> {
         type Output = R;
@@ -290,7 +314,7 @@ pub fn vectorize<R>(isa: Isa, f: impl FnOnce() -> R) -> R {
 /// it. Mark it `#[inline(always)]`. To `non_temporal` (see [`wants_non_temporal`]; `out` begins at a
 /// multiple of 64 bytes), a piece is made in L1 and copied past the caches from there.
 #[inline]
-pub fn write(isa: Isa, out: &mut [f32], non_temporal: bool, f: impl Fn(usize, &mut [f32])) {
+pub(crate) fn write(isa: Isa, out: &mut [f32], non_temporal: bool, f: impl Fn(usize, &mut [f32])) {
     struct Stream<'a, F>(&'a mut [f32], F);
     impl<F: Fn(usize, &mut [f32])> Kernel for Stream<'_, F> {
         type Output = ();

@@ -2,9 +2,9 @@
 
 use super::{Kernel, Vector};
 
-/// The [`Vector`] of [`super::Isa::Portable`]: an array, whose loops the compiler vectorises as it can.
+/// The `Vector` of [`super::Isa::Portable`]: an array, whose loops the compiler vectorises as it can.
 #[derive(Clone, Copy)]
-pub struct Portable([f32; 8]);
+pub(super) struct Portable([f32; 8]);
 
 impl Portable {
     #[inline(always)]
