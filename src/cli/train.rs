@@ -299,8 +299,13 @@ impl Job {
         let seconds = began.elapsed().as_secs_f64();
         if !self.segments && !config.exclusive && config.preset != "notebook" {
             let labels = known_labels(&**dataset, indices)?;
-            let (chosen, gain) =
-                thresholds::choose(&labels, &all.probabilities, config.classes.len(), THRESHOLD, config.seed)?;
+            let (chosen, gain) = thresholds::choose(
+                &labels,
+                &all.probabilities,
+                config.classes.len(),
+                THRESHOLD,
+                config.seed,
+            )?;
             if let Some(Gain { before, shared, per_class, .. }) = gain {
                 println!(
                     "thresholds: Dice {before:.3} at {THRESHOLD}, {shared:.3} with one fitted, \
