@@ -2,7 +2,7 @@
 
     python3 tests/perfetto.py TRACE.json
 
-Needs `pip install perfetto`, which fetches the trace processor when it is first used.
+Run by hand: it needs `pip install perfetto`, which fetches the trace processor when it is first used.
 """
 
 import json

@@ -12,7 +12,6 @@ use atrous::{Device, models};
 use command::{BINARY, done};
 use serde_json::Value;
 use std::fs;
-use std::path::Path;
 
 /// What the command says on standard error when it refuses something.
 fn refused(arguments: &[&str]) -> String {
@@ -43,19 +42,6 @@ fn a_network_is_profiled_step_by_step_and_leaves_a_drawing_a_trace_and_json() {
     let trace: Value =
         serde_json::from_str(&fs::read_to_string(out.join("trace.json")).unwrap()).unwrap();
     assert!(trace["traceEvents"].as_array().unwrap().len() > profile.steps.len());
-}
-
-#[test]
-#[ignore = "needs perfetto"]
-fn perfetto_reads_a_trace_as_it_was_written() {
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().to_str().unwrap();
-    done(&["profile", "alexnet", "--train", "--batch", "2", "--out", out]);
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/perfetto.py");
-    let output =
-        Command::new("python3").arg(script).arg(folder.path().join("trace.json")).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    println!("{}", String::from_utf8_lossy(&output.stdout));
 }
 
 #[test]

@@ -239,7 +239,9 @@ impl Job {
         }
         let pace = CheckpointPolicy { checkpoint: Some(path.clone()), every_steps, best };
         let start = live::start(&trainer, &self.folder, arithmetic(), training.steps());
-        let mut watchers = LiveRun::begin(&self.live, &self.out, start, dataset, &config)?;
+        // (A display asks the terminal first, which may be silent for a second: a signal finds it as it was.)
+        let begin = || LiveRun::begin(&self.live, &self.out, start, dataset, &config);
+        let mut watchers = interruptible(begin)?;
         let result = interruptible(|| {
             trainer.fit(&training, Some(&validation), &pace, &mut |event| watchers.show(&event))
         });

@@ -255,7 +255,8 @@ fn chart(name: &str, epochs: f64, curves: [Points; 2], area: Rect, buffer: &mut 
     let high = all().map(|point| point.1).fold(f64::NEG_INFINITY, f64::max);
     let (low, high) = match (low < high, low.is_finite()) {
         (true, _) => (low, high),
-        (false, true) => (low - 0.5, high + 0.5),
+        // (No loss and no score is below zero.)
+        (false, true) => ((low - 0.5).max(low.min(0.0)), high + 0.5),
         (false, false) => (0.0, 1.0),
     };
     let x = Axis::default().bounds([0.0, right]).labels(["0".to_owned(), format!("{right:.1} epochs")]);

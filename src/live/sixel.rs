@@ -11,7 +11,6 @@ use crate::data::Image;
 use ratatui::buffer::{Buffer, CellDiffOption};
 use ratatui::layout::Rect;
 use ratatui::widgets::Widget;
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::num::NonZeroU16;
 
@@ -85,14 +84,16 @@ fn encode(pixels: &[[u8; 3]], width: usize) -> String {
         if i > 0 {
             text.push('-');
         }
-        // Of each colour of the band the bits of its columns.
-        let mut bits: BTreeMap<u8, Vec<u8>> = BTreeMap::new();
+        // Of each colour the bits of its columns; none of a colour that the band does not have.
+        let mut bits = vec![Vec::new(); palette.colours.len()];
         for (row, pixels) in band.chunks(width).enumerate() {
             for (column, &pixel) in pixels.iter().enumerate() {
-                bits.entry(palette.index(pixel)).or_insert_with(|| vec![0; width])[column] |= 1 << row;
+                let columns: &mut Vec<u8> = &mut bits[palette.index(pixel)];
+                columns.resize(width, 0);
+                columns[column] |= 1 << row;
             }
         }
-        for (colour, columns) in bits {
+        for (colour, columns) in bits.iter().enumerate().filter(|(_, columns)| !columns.is_empty()) {
             let _ = write!(text, "#{colour}");
             columns
                 .chunk_by(|a, b| a == b)
@@ -174,8 +175,8 @@ impl Palette {
         palette
     }
 
-    fn index(&self, pixel: [u8; 3]) -> u8 {
-        self.of[key(pixel)]
+    fn index(&self, pixel: [u8; 3]) -> usize {
+        self.of[key(pixel)] as usize
     }
 }
 

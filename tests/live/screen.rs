@@ -38,7 +38,8 @@ fn a_signal_and_an_error_give_the_terminal_back() {
     let folder = data();
     let folder = folder.path();
     let terminal = Terminal::run(atrous(folder, &train("a", "500", &["--tui"])));
-    terminal.wait_for("alexnet");
+    // (On the display: its name alone is printed before that.)
+    terminal.wait_for(" · classify");
     // (Twice: at once.)
     signal(&terminal.child, libc::SIGINT);
     thread::sleep(Duration::from_millis(10));
@@ -102,7 +103,7 @@ fn sixels_decode_to_the_image_but_for_their_256_colours() {
     let mean = off.iter().sum::<f64>() / off.len() as f64;
     let worst = off.iter().copied().fold(0.0, f64::max);
     println!("mean {mean:.2}, at most {worst}");
-    assert!(mean < 4.0 && worst < 48.0, "mean {mean}, worst {worst}");
+    assert!(mean < 2.5 && worst < 48.0, "mean {mean}, worst {worst}");
 }
 
 /// What a terminal answers that shows sixels, of characters of 10 × 20 pixels.
@@ -125,16 +126,25 @@ fn a_terminal_that_says_it_shows_sixels_is_sent_the_last_panel_as_sixels() {
     for (tile, drawn) in drawn.iter().enumerate() {
         let (side, height) = (panel.height, drawn.pixels.len() / drawn.width);
         assert!(drawn.width > side && height > side, "it is drawn larger");
+        // Each pixel is the mean of the panel's that it lies on.
+        let covered = |at: usize, of: usize| at * side / of..((at + 1) * side).div_ceil(of);
         let mut off = 0.0;
         for (i, pixel) in drawn.pixels.iter().enumerate() {
-            let (y, x) = (i / drawn.width * side / height, i % drawn.width * side / drawn.width);
-            let at = 3 * (y * panel.width + tile * side + x);
-            let same = pixel.unwrap().into_iter().zip(&panel.rgb[at..at + 3]);
-            off += same.map(|(a, &b)| (a as f64 - b as f64).abs()).sum::<f64>();
+            let (rows, columns) =
+                (covered(i / drawn.width, height), covered(i % drawn.width, drawn.width));
+            let count = (rows.len() * columns.len()) as f64;
+            for (channel, value) in pixel.unwrap().into_iter().enumerate() {
+                let of_row = |y: usize| {
+                    let at = move |x: usize| 3 * (y * panel.width + tile * side + x) + channel;
+                    columns.clone().map(at)
+                };
+                let sum: f64 = rows.clone().flat_map(of_row).map(|at| panel.rgb[at] as f64).sum();
+                off += (value as f64 - sum / count).abs();
+            }
         }
-        // (A pixel may lie on two of the panel's.)
         let mean = off / (3 * drawn.pixels.len()) as f64;
-        assert!(mean < 10.0, "tile {tile}: {mean}");
+        println!("tile {tile}: {mean:.2}");
+        assert!(mean < 3.0, "tile {tile}: {mean}");
     }
 }
 

@@ -60,7 +60,7 @@ fn masks_are_watched_as_labels_are() {
     assert!(!tags.contains_key("mean_average_precision/validation"));
     // The same drawn: the image, its true mask and the predicted one.
     let mut terminal = Terminal::run(atrous(folder, &train_task("segment", "shown", "500", &["--tui"])));
-    for drawn in ["segment · ", "mean IoU", "prediction: ", "▀"] {
+    for drawn in ["segment · ", "mean IoU", "prediction:", "▀"] {
         terminal.wait_for(drawn);
     }
     terminal.press(b"q");

