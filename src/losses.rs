@@ -7,6 +7,26 @@ use std::fmt;
 use std::str::FromStr;
 
 /// What is minimised. Each takes the logits: the values in front of the last softmax or sigmoid.
+///
+/// ```
+/// use atrous::losses::Loss;
+/// use atrous::prelude::*;
+///
+/// // Logits of 0 say ½ of each of two classes: each costs ln 2.
+/// let (logits, labels) = (Tensor::zeros([1, 2]), Tensor::from([[1.0f32, 0.0]]));
+/// let ln_2 = std::f64::consts::LN_2;
+/// let loss: Loss = "binary_crossentropy".parse()?;
+/// assert_eq!(loss.name(), "binary_crossentropy");
+/// assert!((loss.from_logits(&logits, &labels, None)?.item()? - ln_2).abs() < 1e-6);
+/// // γ = 2: (1 − ½)² of it
+/// assert!((loss.focal_from_logits(&logits, &labels, 2.0)?.item()? - 0.25 * ln_2).abs() < 1e-6);
+///
+/// // By the class's number, with a sample that has no say (void).
+/// let loss = Loss::SparseCategoricalCrossentropy { ignore: Some(255) };
+/// let (logits, labels) = (Tensor::zeros([2, 2]), Tensor::from([1.0f32, 255.0]));
+/// assert!((loss.from_logits(&logits, &labels, None)?.item()? - ln_2 / 2.0).abs() < 1e-6);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
     /// Any number of the classes at once: a sigmoid each.
@@ -121,6 +141,18 @@ impl FromStr for CategoricalGradient {
 
 /// Labels with a share `by` spread out, as Keras' `label_smoothing` has it: for a sigmoid a class
 /// y(1 − s) + s/2, for a softmax over K classes y(1 − s) + s/K.
+///
+/// ```
+/// use atrous::losses::{Loss, smooth};
+/// use atrous::prelude::*;
+///
+/// let labels = Tensor::from([[1.0f32, 0.0, 0.0, 0.0]]);
+/// let softmax = Loss::CategoricalCrossentropy { gradient: None };
+/// assert_eq!(smooth(&labels, 0.5, softmax)?.to_string(), "[[0.625 0.125 0.125 0.125]]");
+/// let sigmoids = Loss::BinaryCrossentropy;
+/// assert_eq!(smooth(&labels, 0.5, sigmoids)?.to_string(), "[[0.75 0.25 0.25 0.25]]");
+/// # Ok::<(), Error>(())
+/// ```
 pub fn smooth(labels: &Tensor, by: f32, loss: Loss) -> Result<Tensor> {
     if by == 0.0 {
         return Ok(labels.clone());
@@ -135,6 +167,15 @@ pub fn smooth(labels: &Tensor, by: f32, loss: Loss) -> Result<Tensor> {
 
 /// The weight of each sample, `[N]`, from its flags, `[N, classes]`, as Keras' `class_weight` has it:
 /// that of its first positive class, whichever others it has.
+///
+/// ```
+/// use atrous::Tensor;
+/// use atrous::losses::sample_weights;
+///
+/// let labels = Tensor::from([[0.0f32, 1.0], [1.0, 1.0]]);
+/// assert_eq!(sample_weights(&[1.0, 3.0], &labels)?.to_string(), "[3. 1.]");
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn sample_weights(class_weights: &[f32], labels: &Tensor) -> Result<Tensor> {
     fn weights<T: Real>(class_weights: &[f32], labels: &Tensor) -> Result<Tensor> {
         let first_maximum =

@@ -8,6 +8,16 @@ use crate::random::Stream;
 use crate::tensor::Tensor;
 
 /// How large a perturbation is: what ε limits. By name `linf` or `l2`.
+///
+/// ```
+/// use atrous::attack::Norm;
+///
+/// let (origin, x) = ([0.5, 0.5], [0.2, 0.9]);
+/// assert!((Norm::Linf.of(&x, &origin) - 0.4).abs() < 1e-6);
+/// assert!((Norm::L2.of(&x, &origin) - 0.5).abs() < 1e-6); // √(.3² + .4²)
+/// assert_eq!("l2".parse::<Norm>()?, Norm::L2);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Norm {
     /// The largest change of a value.
@@ -31,6 +41,25 @@ impl Norm {
 names! { "norm" Norm { Linf: "linf", L2: "l2" } }
 
 /// All perturbations of at most ε, in units of images from 0 to 1.
+///
+/// ```
+/// use atrous::Tensor;
+/// use atrous::attack::EpsBall;
+///
+/// let x = Tensor::full([1, 1, 1, 3], 0.5);
+/// let gradient = Tensor::from([[[[3.0f32, 0.0, -4.0]]]]); // 5 long
+/// // Along the signs, .3 each; but no further than ε.
+/// let y = EpsBall::linf(0.1).step(&x, &gradient, &x, 0.3)?;
+/// assert_eq!(y.to_string(), "[[[[0.6 0.5 0.4]]]]");
+/// // Along the gradient, .25 in all.
+/// let y = EpsBall::l2(0.5).step(&x, &gradient, &x, 0.25)?;
+/// assert_eq!(y.to_string(), "[[[[0.65 0.5  0.3 ]]]]");
+///
+/// // Eight steps of an image file are 8/255, not 8.
+/// EpsBall::linf(8.0 / 255.0).check_for(224)?;
+/// assert!(EpsBall::linf(8.0).check_for(224).is_err());
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EpsBall {
     /// What is limited.

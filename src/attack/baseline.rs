@@ -14,6 +14,21 @@ const NEARLY: f64 = 0.9;
 const ENOUGH: usize = 4;
 
 /// Why an attack's figures tell less than they seem to.
+///
+/// ```
+/// use atrous::attack::{AttackTarget, Doubt, trial};
+/// use atrous::data::Classes;
+///
+#[doc = include_str!("brightness.txt")]
+/// # let victim = brightness(4)?;
+/// // A network that takes bright images for class 1, asked about one that is said to be of class 0.
+/// let dark: Labels = (0..CLASSES.len()).map(|class| class == 0).collect();
+/// let target = AttackTarget::Labels(away_from_dark(1));
+/// let said = trial::seen(&victim, &Tensor::full([1, 4, 4, 3], 0.9), &target)?;
+/// let doubt = Doubt::in_what_is_said(said.iter().map(|said| (said, Some(dark.clone()))), &Classes::voc());
+/// assert_eq!(doubt, Some(Doubt::NothingRight { images: 1 }));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Doubt {
     /// The network is right about no image before the attack.

@@ -19,6 +19,20 @@ use crate::eval::metrics::arg_max;
 use crate::tensor::Tensor;
 
 /// The attack's settings; [`DeepFool::default`] has the authors'.
+///
+/// ```
+/// use atrous::attack::{DeepFool, Images, Norm};
+///
+#[doc = include_str!("brightness.txt")]
+/// let victim = brightness(4)?; // class 0 up to a mean of ½, class 1 from there on
+/// let images = Images::whole(Tensor::full([1, 4, 4, 3], 0.45));
+/// let attacked = DeepFool::default().perturb(&victim, &images, &away_from_dark(1))?;
+/// assert!(attacked.statuses[0].reached);
+/// // To the boundary it is .05, and 2 % more are behind it.
+/// let change = Norm::Linf.of(images.with(attacked.x).values(0), images.values(0));
+/// assert!((change - 0.051).abs() < 1e-4);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DeepFool {
     /// By which share the perturbation is made longer than needed, 0 to 1, so that the boundary is

@@ -46,6 +46,22 @@ pub struct About {
 }
 
 /// A network that perturbs images, and what it was trained for.
+///
+/// ```
+/// use atrous::attack::generator::{About, Generator};
+/// use atrous::attack::{EpsBall, Images, Norm};
+/// use atrous::data::image::Fit;
+/// use atrous::prelude::*;
+///
+/// let about = About { fit: Fit::Pad, victim: "mobilenet".into(), goal: "untargeted".into() };
+/// let generator = Generator::new(8, EpsBall::linf(0.1), about, 1)?.to_device(Device::Cpu)?;
+/// assert_eq!((generator.side(), generator.ball().epsilon), (8, 0.1));
+/// // One pass forward; whatever the weights are (here random ones), no value moves by more than ε.
+/// let images = Images::whole(Tensor::rand([2, 8, 8, 3], 7));
+/// let perturbed = images.with(generator.perturb(&images)?);
+/// assert!(Norm::Linf.of(perturbed.values(1), images.values(1)) < 0.1 + 1e-6);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Generator {
     /// [side, side, 3] in −1..1 → as many values in −1..1.
@@ -72,6 +88,25 @@ impl Generator {
 
     /// A generator with a network of one's own. An error where that does not make [side, side, 3] of
     /// [side, side, 3], and for a ball that is not of L∞.
+    ///
+    /// ```
+    /// use atrous::attack::generator::{About, Generator};
+    /// use atrous::attack::{EpsBall, Images};
+    /// use atrous::data::image::Fit;
+    /// use atrous::prelude::*;
+    ///
+    /// // 2x − 1, multiplied by 3 and held to −1 to 1: dark pixels become darker, bright ones brighter.
+    /// let mut graph = Graph::new("contrast", "input", [4, 4, 3]);
+    /// graph.chain(graph.input(), [Layer::conv2d(3, 1).with_activation(Activation::Tanh)])?;
+    /// let mut model = Model::new(graph, 0);
+    /// model.set("conv2d/kernel", (3.0 * &Tensor::eye(3))?.reshape([1, 1, 3, 3])?)?;
+    ///
+    /// let about = About { fit: Fit::Stretch, victim: String::new(), goal: String::new() };
+    /// let generator = Generator::of(model, EpsBall::linf(0.1), about)?;
+    /// let x = generator.perturb(&Images::whole(Tensor::full([1, 4, 4, 3], 0.25)))?.to_vec_f64();
+    /// assert!((x[0] - (0.25 + 0.1 * (-1.5f64).tanh())).abs() < 1e-6);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn of(model: Model, ball: EpsBall, about: About) -> Result<Self> {
         ball.check()?;
         if ball.norm != Norm::Linf {

@@ -9,6 +9,24 @@ use crate::tensor::Tensor;
 
 /// A batch of images fitted into a square. What the fit puts around them is not theirs: no attack
 /// changes it.
+///
+/// ```
+/// use atrous::attack::{EpsBall, Images};
+/// use atrous::prelude::*;
+///
+/// let step = 1.0 / 255.0; // of an image file
+/// let images = Images::whole(Tensor::full([2, 1, 1, 3], 8.0 * step));
+/// assert_eq!((images.len(), images.side(), images.is_empty()), (2, 1, false));
+/// assert_eq!(images.image(0)?.rgb, [8, 8, 8]);
+///
+/// // Rounded to what a file can hold, a perturbation must not leave its ball: here that ends at 10.
+/// let perturbed = images.with(Tensor::full([2, 1, 1, 3], 10.6 * step));
+/// let rounded = perturbed.rounded(&images, Some(EpsBall::linf(2.0 * step)))?;
+/// assert_eq!(rounded.image(1)?.rgb, [10, 10, 10]);
+/// assert_eq!(rounded.values(1), [10.0 * step; 3]);
+/// assert_eq!(perturbed.rounded(&images, None)?.image(1)?.rgb, [11, 11, 11]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Images {
     /// [N, side, side, 3], 0 to 1
@@ -22,6 +40,20 @@ pub struct Images {
 impl Images {
     /// Reads images of a data set, in the order of `indices`. An error where one cannot be read, or there
     /// is none.
+    ///
+    /// ```
+    /// # use atrous::attack::Images;
+    /// # use atrous::data::image::Fit;
+    /// # use atrous::data::{Dataset, synthetic::Synthetic};
+    /// let dataset = Synthetic::train(1, 4);
+    /// let images = Images::of(&dataset, &[3, 0], 16, Fit::Pad)?;
+    /// assert_eq!(images.x.shape()[..], [2, 16, 16, 3]);
+    /// // A wide image has its zeros above and below.
+    /// let (height, width) = dataset.size(3)?;
+    /// assert!(width > height && images.places[0].width == 16 && images.places[0].height < 16);
+    /// assert!(images.inside.is_some());
+    /// # Ok::<(), atrous::Error>(())
+    /// ```
     pub fn of(dataset: &dyn Dataset, indices: &[usize], side: usize, fit: Fit) -> Result<Self> {
         let (mut values, mut places) = (Vec::new(), Vec::new());
         for &index in indices {

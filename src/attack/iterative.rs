@@ -31,6 +31,28 @@ pub struct Attacked {
 }
 
 /// The settings of such an attack.
+///
+/// ```
+/// use atrous::attack::{EpsBall, Images, Iterative, Norm};
+///
+#[doc = include_str!("brightness.txt")]
+/// let victim = brightness(4)?; // class 0 up to a mean of ½, class 1 from there on
+/// let images = Images::whole(Tensor::full([1, 4, 4, 3], 0.45));
+/// let (ball, objective) = (EpsBall::linf(0.0625), away_from_dark(1));
+/// for attack in [Iterative::fgsm(ball), Iterative::pgd(ball, 10), Iterative::mim(ball, 10)] {
+///     let attacked = attack.perturb(&victim, &images, &objective)?;
+///     assert!(attacked.statuses[0].reached);
+///     let change = Norm::Linf.of(images.with(attacked.x).values(0), images.values(0));
+///     assert!(0.05 <= change && change < 0.0625 + 1e-6);
+/// }
+/// assert_eq!(Iterative::pgd(ball, 10).step, 2.5 * 0.0625 / 10.0);
+/// assert_eq!(Iterative::mim(ball, 10).momentum, Some(1.0));
+///
+/// // To the boundary it is .05.
+/// let attacked = Iterative::pgd(EpsBall::linf(0.04), 10).perturb(&victim, &images, &objective)?;
+/// assert!(!attacked.statuses[0].reached);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Iterative {
     /// What it may change.
@@ -82,6 +104,18 @@ impl Iterative {
     }
 
     /// FGSM as it is: the image after the one step of ε, better or not.
+    ///
+    /// ```
+    /// # use atrous::attack::{EpsBall, Images, Iterative};
+    #[doc = include_str!("brightness.txt")]
+    /// let victim = brightness(4)?; // class 0 up to a mean of ½, class 1 from there on
+    /// let images = Images::whole(Tensor::full([1, 4, 4, 3], 0.25));
+    /// let attacked = Iterative::one_step(EpsBall::linf(0.125), &victim, &images, &away_from_dark(1))?;
+    /// // As far as ε allows, whether that is enough or not.
+    /// assert!(attacked.x.to_vec_f64().iter().all(|&v| v == 0.375));
+    /// assert!(!attacked.statuses[0].reached);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn one_step(
         ball: EpsBall,
         victim: &dyn Victim,
@@ -136,6 +170,26 @@ impl Iterative {
         best.done(images)
     }
 
+    /// [`perturb`](Self::perturb) from one start alone, and that a given one: an image of each ball, of the
+    /// shape of the images.
+    pub fn perturb_from(
+        &self,
+        start: &Tensor,
+        victim: &dyn Victim,
+        images: &Images,
+        objective: &dyn Objective,
+    ) -> Result<Attacked> {
+        self.check()?;
+        if start.shape() != images.x.shape() {
+            return Err(Error::shape("attack", images.x.shape(), start.shape()));
+        }
+        let mut best = Best::new(victim, images, objective)?;
+        if self.ball.epsilon > 0.0 {
+            self.climb(start, victim, images, objective, &mut best)?;
+        }
+        best.done(images)
+    }
+
     /// Steps from a start, for the images that are not where they should be.
     fn climb(
         &self,
@@ -176,6 +230,19 @@ impl Iterative {
 ///
 /// Row i of `x`, [N, side, side, 3], is image `numbers[i]` of the objective; `done` is the share of the
 /// attack's steps that are over.
+///
+/// ```
+/// use atrous::attack::iterative::ascent;
+///
+#[doc = include_str!("brightness.txt")]
+/// let victim = brightness(4)?; // class 0 up to a mean of ½, class 1 from there on
+/// let x = Tensor::full([1, 4, 4, 3], 0.45);
+/// let (_, gradient) = ascent(&victim, &x, &[0], &away_from_dark(1), 0.0, None)?;
+/// // Brighter is what leads away from class 0, each of the 48 values by as much.
+/// let g = gradient.to_vec_f64();
+/// assert!(g[0] > 0.0 && g.iter().all(|&other| (other - g[0]).abs() < 1e-7));
+/// # Ok::<(), Error>(())
+/// ```
 pub fn ascent(
     victim: &dyn Victim,
     x: &Tensor,

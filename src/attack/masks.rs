@@ -11,6 +11,25 @@ use crate::error::{Error, Result};
 use crate::eval::metrics::arg_max;
 
 /// A network for masks led astray.
+///
+/// ```
+/// use atrous::attack::{MaskObjective, Objective};
+/// use atrous::data::{Mask, VOID};
+///
+/// // A row of three pixels: two of background, and one that is not judged.
+/// let truth = Mask::new(1, 3, vec![0, 0, VOID])?;
+/// let away = MaskObjective::untargeted(vec![truth], true);
+/// let logits = [1.0, 0.0, 0.0, 1.0, 0.0, 1.0]; // [1, 3, 2]: class 0, class 1, class 1
+/// assert_eq!(away.share(0, &logits), 0.5);
+///
+/// // What is of class 1 is to be said to be of class 0, and the rest to stay.
+/// let now = Mask::new(1, 3, vec![1, 1, 0])?;
+/// let turn = MaskObjective::turn(vec![now], 1, 0)?;
+/// assert_eq!(turn.share(0, &logits), 0.5);
+/// let logits = [1.0, 0.0, 1.0, 0.0, 1.0, 0.0];
+/// assert!(turn.status(0, &logits).reached);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct MaskObjective {
     /// What each pixel of each image is taken for, or wished to be; void ones have no say.

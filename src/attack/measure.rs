@@ -4,6 +4,19 @@ use super::ball::Norm;
 use crate::error::{Error, Result};
 
 /// How far one image is from its original, both of 0 to 1.
+///
+/// ```
+/// use atrous::attack::Visibility;
+///
+/// let origin = [0.5; 4 * 4 * 3];
+/// let x = origin.map(|v| v + 0.1);
+/// let seen = Visibility::of(&x, &origin, 4, 4)?;
+/// assert!((seen.linf - 0.1).abs() < 1e-6);
+/// assert!((seen.l2 - 0.1 * 48f64.sqrt()).abs() < 1e-5);
+/// assert!((seen.psnr.unwrap() - 20.0).abs() < 1e-4); // 10·log₁₀(1 / .01)
+/// assert_eq!(Visibility::of(&origin, &origin, 4, 4)?.psnr, None);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize))]
 pub struct Visibility {
@@ -46,6 +59,15 @@ const C2: f64 = 9e-4;
 ///
 /// Images are [height, width, 3], 0 to 1; an error where they are not of that size. The window is a
 /// Gaussian of 11×11 with a deviation of 1.5, or as large as the image where that is smaller.
+///
+/// ```
+/// use atrous::attack::measure::ssim;
+///
+/// // Images of one grey level have means, .5 and .6, and no variance.
+/// let similarity = ssim(&[0.5; 48], &[0.6; 48], 4, 4)?;
+/// assert!((similarity - (2.0 * 0.5 * 0.6 + 1e-4) / (0.25 + 0.36 + 1e-4)).abs() < 1e-6);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn ssim(x: &[f32], y: &[f32], height: usize, width: usize) -> Result<f64> {
     if height == 0 || width == 0 || x.len() != height * width * 3 || y.len() != x.len() {
         let got = format!("{} and {}", x.len(), y.len());

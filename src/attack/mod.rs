@@ -10,6 +10,11 @@
 //! [`universal`] (one perturbation for all images), [`measure`] (how visible a perturbation is),
 //! [`generator`] (a network that perturbs), [`trial`] (an attack on many images), [`baseline`] (whether
 //! there is anything to attack), [`defence`] (what helps).
+//!
+//! The examples attack a network that can be followed by hand (`brightness.txt` has it): `brightness(side)`
+//! takes images [side, side, 3] for class 0 where their mean m is below ½, and for class 1 above; the logits
+//! are −3(m − ½) and 3(m − ½). `away_from_dark(n)` is the [`LabelObjective`] that leads n images away from
+//! class 0, and `Greys` a data set of images of 4×4 pixels and one grey level each.
 
 pub mod ball;
 pub mod baseline;

@@ -23,6 +23,35 @@ impl AttackStatus {
 
 /// What a network is to be led to, for a batch of images, each by its number in it. Logits are those of
 /// one image: `[classes]`, or [height, width, classes] of a network that segments.
+///
+/// To make a network unsure between its first two classes:
+///
+/// ```
+/// use atrous::attack::{AttackStatus, EpsBall, Images, Iterative, Objective};
+///
+#[doc = include_str!("brightness.txt")]
+/// struct Unsure;
+///
+/// impl Objective for Unsure {
+///     fn status(&self, _image: usize, logits: &[f32]) -> AttackStatus {
+///         let apart = (logits[0] - logits[1]).abs() as f64;
+///         AttackStatus { reached: apart < 0.1, sure: apart < 0.1, score: -apart }
+///     }
+///
+///     /// Of −(z₀ − z₁)².
+///     fn upstream(&self, _image: usize, logits: &[f32], _done: f32, gradient: &mut [f32]) {
+///         let apart = logits[0] - logits[1];
+///         gradient.fill(0.0);
+///         gradient[..2].copy_from_slice(&[-2.0 * apart, 2.0 * apart]);
+///     }
+/// }
+///
+/// let victim = brightness(4)?; // class 0 up to a mean of ½, class 1 from there on
+/// let images = Images::whole(Tensor::full([1, 4, 4, 3], 0.45));
+/// let pgd = Iterative::pgd(EpsBall::linf(0.0625), 10);
+/// assert!(pgd.perturb(&victim, &images, &Unsure)?.statuses[0].reached);
+/// # Ok::<(), Error>(())
+/// ```
 pub trait Objective: Sync {
     /// Whether these logits are what is wished, and how near they are to it.
     fn status(&self, image: usize, logits: &[f32]) -> AttackStatus;
@@ -42,6 +71,33 @@ pub enum Goal {
 }
 
 /// A classifier led astray.
+///
+/// ```
+/// use atrous::attack::{Goal, LabelObjective, Objective};
+/// use atrous::data::CLASSES;
+///
+/// let (cat, dog) = (7, 11);
+/// let objective = LabelObjective {
+///     truth: vec![(0..CLASSES.len()).map(|class| class == cat).collect()],
+///     goal: Goal::Untargeted,
+///     exclusive: true,
+///     thresholds: vec![0.5; CLASSES.len()],
+///     margin: 1.0,
+///     all_classes: false,
+/// };
+/// objective.check()?;
+/// let mut logits = [0.0; CLASSES.len()];
+/// (logits[cat], logits[dog]) = (2.0, 2.5);
+/// // A dog, by half a logit; a whole one is asked for.
+/// let status = objective.status(0, &logits);
+/// assert!(objective.said(&logits)[dog] && status.reached && !status.sure);
+///
+/// let dogs = LabelObjective { goal: Goal::Targeted(dog), ..objective };
+/// let mut gradient = [0.0; CLASSES.len()];
+/// dogs.upstream(0, &logits, 0.0, &mut gradient);
+/// assert!(gradient[dog] > 0.0 && gradient[cat] < 0.0);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct LabelObjective {
     /// The true labels of each image.

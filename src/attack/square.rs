@@ -14,6 +14,19 @@ use crate::random::{Stream, domain};
 use crate::tensor::Tensor;
 
 /// The attack's settings.
+///
+/// ```
+/// use atrous::attack::{EpsBall, Images, Norm, Square};
+///
+#[doc = include_str!("brightness.txt")]
+/// let victim = brightness(4)?; // class 0 up to a mean of ½, class 1 from there on
+/// let images = Images::whole(Tensor::full([1, 4, 4, 3], 0.45));
+/// let square = Square { seed: 1, ..Square::new(EpsBall::linf(0.1), 50) };
+/// let attacked = square.perturb(&victim, &images, &away_from_dark(1))?;
+/// assert!(attacked.statuses[0].reached);
+/// assert!(Norm::Linf.of(images.with(attacked.x).values(0), images.values(0)) < 0.1 + 1e-6);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Square {
     /// What it may change, of L∞.

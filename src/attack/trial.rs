@@ -22,6 +22,21 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 /// A way to perturb images, with its settings.
+///
+/// ```
+/// use atrous::attack::{Attack, AttackTarget, EpsBall, Images, Iterative};
+///
+#[doc = include_str!("brightness.txt")]
+/// let victim = brightness(4)?; // class 0 up to a mean of ½, class 1 from there on
+/// let images = Images::whole(Tensor::full([1, 4, 4, 3], 0.45));
+/// let attack = Attack::Iterative(Iterative::pgd(EpsBall::linf(0.0625), 10));
+/// attack.check(victim.side())?;
+/// let target = AttackTarget::Labels(away_from_dark(1));
+/// assert!(attack.perturb(&victim, &images, &target)?.statuses[0].reached);
+/// // Eight steps of an image file are 8/255, not 8.
+/// assert!(Attack::Fgsm(EpsBall::linf(8.0)).check(victim.side()).is_err());
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub enum Attack {
     /// One step of ε ([`Iterative::one_step`]).
@@ -39,6 +54,17 @@ pub enum Attack {
 }
 
 /// What the victim's answers are compared with.
+///
+/// ```
+/// use atrous::attack::AttackTarget;
+///
+#[doc = include_str!("brightness.txt")]
+/// let target = AttackTarget::Labels(away_from_dark(1));
+/// let mut logits = [0.0; CLASSES.len()];
+/// logits[1] = 1.0;
+/// assert!(target.objective().status(0, &logits).reached);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub enum AttackTarget {
     /// A classifier's, with labels.
@@ -177,6 +203,20 @@ impl AttackResult {
 /// What one attack did within each ε so far, from the smallest on: whatever fools a network within a smaller
 /// ball is in the larger ones, too. Each ε is attacked on its own; this is for reporting the best of them
 /// beside it.
+///
+/// ```
+/// use atrous::attack::{Attack, EpsBall, SoFar};
+///
+#[doc = include_str!("brightness.txt")]
+/// let data = Greys(vec![120]); // 7.5 of 255 steps below where the network changes its mind
+/// let found = results(&Attack::Fgsm(EpsBall::linf(10.0 / 255.0)), &data)?;
+/// let failed = results(&Attack::Fgsm(EpsBall::linf(0.0)), &data)?;
+/// let mut so_far = SoFar::default();
+/// so_far.add(&found);
+/// // An attack within a larger ball that finds nothing changes nothing of what is known.
+/// assert!(!failed[0].after.status.reached && so_far.with(&failed[0]).reached);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct SoFar(HashMap<usize, Led>);
 
@@ -209,6 +249,19 @@ impl SoFar {
 }
 
 /// What a network says of each image of [N, side, side, 3], 0 to 1; an error where a logit is not finite.
+///
+/// ```
+/// use atrous::attack::{AttackTarget, trial};
+///
+#[doc = include_str!("brightness.txt")]
+/// let victim = brightness(4)?; // class 0 up to a mean of ½, class 1 from there on
+/// let target = AttackTarget::Labels(away_from_dark(1));
+/// let said = trial::seen(&victim, &Tensor::full([1, 4, 4, 3], 0.75), &target)?;
+/// assert!(said[0].said[1] && said[0].status.reached);
+/// // The softmax of −.75 and .75
+/// assert!((said[0].probabilities[1] - 1.0 / (1.0 + (-1.5f32).exp())).abs() < 1e-6);
+/// # Ok::<(), Error>(())
+/// ```
 pub fn seen(victim: &dyn Victim, x: &Tensor, aim: &AttackTarget) -> Result<Vec<VictimOutput>> {
     let logits = victim::logits(victim, x)?;
     let each = logits.shape().elements() / x.shape()[0].max(1);
@@ -244,6 +297,25 @@ pub fn seen(victim: &dyn Victim, x: &Tensor, aim: &AttackTarget) -> Result<Vec<V
 
 /// Attacks all images; each is given to `done` as soon as it is there, which may end the experiment with
 /// an error. An error, too, for no images, and where [`Attack::perturb`] has one.
+///
+/// ```
+/// use atrous::attack::{Attack, AttackResult, AttackTarget, EpsBall, Images, Subjects, trial};
+///
+#[doc = include_str!("brightness.txt")]
+/// let victim = brightness(4)?; // class 0 up to a mean of ½, class 1 from there on
+/// let data = Greys(vec![100, 120, 200]); // a grey level each, of 255
+/// let aim = |indices: &[usize], _: &Images| Ok(AttackTarget::Labels(away_from_dark(indices.len())));
+/// let (indices, fit) = (&[0, 1, 2], Fit::Stretch);
+/// let subjects = Subjects { dataset: &data, indices, side: 4, fit, aim: &aim, batch: 2 };
+/// let mut results = Vec::new();
+/// let attack = Attack::Fgsm(EpsBall::linf(10.0 / 255.0));
+/// trial::run(&attack, &victim, &subjects, &mut |result| Ok(results.push(result)))?;
+/// // 100 + 10 is still dark, 120 + 10 is not, and 200 never was.
+/// let succeeded: Vec<bool> = results.iter().map(AttackResult::succeeded).collect();
+/// assert_eq!(succeeded, [false, true, false]);
+/// assert_eq!(results[1].perturbed.rgb[..3], [130; 3]);
+/// # Ok::<(), Error>(())
+/// ```
 pub fn run(
     attack: &Attack,
     victim: &dyn Victim,
@@ -340,6 +412,20 @@ pub struct Summary {
 impl Summary {
     /// Sums up trials on one data set, after those with a smaller ε. An error for no trials, and where a
     /// true mask cannot be read.
+    ///
+    /// ```
+    /// use atrous::attack::{Attack, EpsBall, SoFar, Summary};
+    ///
+    #[doc = include_str!("brightness.txt")]
+    /// // Of grey levels (of 255) below 127.5 the network says class 0, which is right of all here.
+    /// let data = Greys(vec![100, 120, 200]);
+    /// let results = results(&Attack::Fgsm(EpsBall::linf(10.0 / 255.0)), &data)?;
+    /// let summary = Summary::of(&results, &SoFar::default(), &data, Fit::Stretch)?;
+    /// assert_eq!(summary.clean, 2.0 / 3.0); // 100 and 120
+    /// assert_eq!(summary.robust, Some(1.0 / 3.0)); // 100
+    /// assert_eq!(summary.success, Some(0.5)); // one of the two
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn of(trials: &[AttackResult], so_far: &SoFar, dataset: &dyn Dataset, fit: Fit) -> Result<Self> {
         let n = trials.len();
         if n == 0 {
@@ -427,6 +513,18 @@ fn mean_iou(
 }
 
 /// The share of images that resist perturbations of at most ε, for one attack that has no ε of its own.
+///
+/// ```
+/// use atrous::attack::{Attack, DeepFool, EpsBall, trial};
+///
+#[doc = include_str!("brightness.txt")]
+/// // The network changes its mind at a grey level of 127.5: 27.5 and 7.5 steps away.
+/// let data = Greys(vec![100, 120]);
+/// let results = results(&Attack::DeepFool(DeepFool::default()), &data)?;
+/// let robust = |steps: f32| trial::robust_within(&results, EpsBall::linf(steps / 255.0));
+/// assert_eq!([4.0, 16.0, 64.0].map(robust), [1.0, 0.5, 0.0]);
+/// # Ok::<(), Error>(())
+/// ```
 pub fn robust_within(trials: &[AttackResult], ball: EpsBall) -> f64 {
     let small = |t: &AttackResult| match ball.norm {
         Norm::Linf => t.visible.linf <= ball.epsilon as f64,

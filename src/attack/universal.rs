@@ -14,6 +14,26 @@ use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 /// A perturbation that fits any image of its side.
+///
+/// ```
+/// use atrous::attack::{EpsBall, Images, Universal};
+///
+#[doc = include_str!("brightness.txt")]
+/// let victim = brightness(4)?; // class 0 up to a mean of ½, class 1 from there on
+/// let images = Images::whole(Tensor::full([2, 4, 4, 3], 0.45));
+/// let mut universal = Universal::new(EpsBall::linf(0.1), 4)?;
+/// // Two steps until both images err; then there is nothing to be learnt from them.
+/// let mut erred = Vec::new();
+/// for _ in 0..3 {
+///     erred.push(universal.step(&victim, &images, &away_from_dark(2), 0.03)?);
+/// }
+/// assert_eq!(erred, [0.0, 0.0, 1.0]);
+/// assert!(universal.delta().iter().all(|d| (d - 0.06).abs() < 1e-6));
+/// // It is made for any image.
+/// let other = Images::whole(Tensor::full([1, 4, 4, 3], 0.47));
+/// assert!(universal.perturb(&victim, &other, &away_from_dark(1))?.statuses[0].reached);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Universal {
     /// What it may change at most, of L∞.

@@ -12,6 +12,40 @@ use crate::ops::{self, Conv2dOptions};
 use crate::tensor::{DType, Tensor};
 
 /// A network as an attacker sees it.
+///
+/// Anything that makes logits of images can be attacked; attacks that use gradients need operators whose
+/// gradients are recorded.
+///
+/// ```
+/// use atrous::attack::{Victim, logits};
+/// use atrous::prelude::*;
+///
+/// /// Class 0 where there is more red, class 1 where there is more blue.
+/// struct RedOrBlue;
+///
+/// impl Victim for RedOrBlue {
+///     fn logits(&self, x: &Tensor) -> Result<Tensor> {
+///         let weights = Tensor::from([[1.0f32, 0.0], [0.0, 0.0], [0.0, 1.0]]);
+///         x.global_average_pool()?.matmul(&weights)
+///     }
+///
+///     fn side(&self) -> usize {
+///         1
+///     }
+///
+///     fn device(&self) -> Device {
+///         Device::Cpu
+///     }
+///
+///     fn exclusive(&self) -> bool {
+///         true
+///     }
+/// }
+///
+/// let orange = Tensor::from([[[[1.0f32, 0.5, 0.0]]]]);
+/// assert_eq!(logits(&RedOrBlue, &orange)?.to_string(), "[[1. 0.]]");
+/// # Ok::<(), Error>(())
+/// ```
 pub trait Victim: Sync {
     /// Images [N, side, side, 3], 0 to 1 → logits [N, …, classes], on the tape where the images are.
     fn logits(&self, x: &Tensor) -> Result<Tensor>;
@@ -32,6 +66,28 @@ pub trait Victim: Sync {
 }
 
 /// A network with its preprocessing in front of it, batch norms folded.
+///
+/// ```
+/// use atrous::attack::{Network, Victim, logits};
+/// use atrous::data::image::Preprocess;
+/// use atrous::prelude::*;
+///
+/// let mut graph = Graph::new("red_or_blue", "input", [4, 4, 3]);
+/// let dense = Layer::dense(2).with_activation(Activation::Softmax);
+/// graph.chain(graph.input(), [Layer::GlobalAveragePooling2D, dense])?;
+/// let mut model = Model::new(graph, 0);
+/// model.set("dense/kernel", Tensor::from([[1.0f32, 0.0], [0.0, 0.0], [0.0, 1.0]]))?;
+///
+/// // Its weights expect values of −1 to 1; an attack sees images of 0 to 1 all the same.
+/// let network = Network::new(&model, Preprocess::Symmetric)?.named("mine");
+/// assert_eq!((network.name(), network.side(), network.exclusive()), ("mine", 4, true));
+/// let x = Tensor::full([1, 4, 4, 3], 0.75);
+/// assert_eq!(logits(&network, &x)?.to_string(), "[[0.5 0.5]]");
+/// // There is nothing to fold in it.
+/// let as_it_is = Network::as_it_is(&model, Preprocess::Symmetric)?;
+/// assert_eq!(logits(&as_it_is, &x)?.to_string(), "[[0.5 0.5]]");
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Network {
     name: String,
     model: Model,
@@ -121,6 +177,16 @@ fn linear(preprocess: Preprocess) -> Option<([f32; 9], [f32; 3])> {
 
 /// The logits of images [N, side, side, 3], on the CPU and without a tape; an error where one is no finite
 /// number.
+///
+/// ```
+/// use atrous::attack::logits;
+///
+#[doc = include_str!("brightness.txt")]
+/// let victim = brightness(4)?; // class 0 up to a mean of ½, class 1 from there on
+/// let z = logits(&victim, &Tensor::full([1, 4, 4, 3], 0.75))?;
+/// assert_eq!(z.slice([0..1, 0..2])?.to_string(), "[[-0.75  0.75]]");
+/// # Ok::<(), Error>(())
+/// ```
 pub fn logits(victim: &dyn Victim, x: &Tensor) -> Result<Tensor> {
     let x = x.to_device(victim.device())?;
     let logits = no_grad(|| victim.logits(&x.detach()))?.to_device(Device::Cpu)?;
@@ -148,6 +214,20 @@ fn check_finite(victim: &dyn Victim, what: &str, values: &Tensor) -> Result<()> 
 /// The logits of images, and the gradient by the images of what has the gradient that `upstream` makes of
 /// each image's logits: `upstream(image, logits, gradient)`. One pass forward and one backward; no weight
 /// has a gradient. An error where logits or gradients are not finite.
+///
+/// ```
+/// use atrous::attack::gradient;
+///
+#[doc = include_str!("brightness.txt")]
+/// let victim = brightness(4)?; // class 0 up to a mean of ½, class 1 from there on
+/// let x = Tensor::full([1, 4, 4, 3], 0.25);
+/// // By how much class 1 leads, z₁ − z₀ = 6(mean − ½), grows alike with each of the 48 values.
+/// let lead = |_image: usize, _logits: &[f32], up: &mut [f32]| up[..2].copy_from_slice(&[-1.0, 1.0]);
+/// let (logits, gradient) = gradient(&victim, &x, lead)?;
+/// assert_eq!(logits.slice([0..1, 0..2])?.to_string(), "[[ 0.75 -0.75]]");
+/// assert!(gradient.to_vec_f64().iter().all(|g| (g - 6.0 / 48.0).abs() < 1e-6));
+/// # Ok::<(), Error>(())
+/// ```
 pub fn gradient(
     victim: &dyn Victim,
     x: &Tensor,
@@ -172,6 +252,17 @@ pub fn gradient(
 }
 
 /// How far each image of [N, side, side, 3] is led.
+///
+/// ```
+/// use atrous::attack::statuses;
+///
+#[doc = include_str!("brightness.txt")]
+/// let victim = brightness(4)?; // class 0 up to a mean of ½, class 1 from there on
+/// let x = Tensor::from_slice(&[[0.25f32; 48], [0.75; 48]].concat(), [2, 4, 4, 3])?;
+/// let statuses = statuses(&victim, &x, &away_from_dark(2))?;
+/// assert_eq!([statuses[0].reached, statuses[1].reached], [false, true]);
+/// # Ok::<(), Error>(())
+/// ```
 pub fn statuses(
     victim: &dyn Victim,
     x: &Tensor,

@@ -18,7 +18,7 @@ Examples:
   atrous data convert --from VOCdevkit --to voc --layout npy
   atrous data convert --from voc --to devkit --layout voc")]
 pub struct Convert {
-    /// Folder in either layout
+    /// Folder in any layout that `train` takes
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     from: PathBuf,
     /// The folder to make

@@ -16,24 +16,25 @@ use std::path::{Path, PathBuf};
 
 #[derive(Subcommand)]
 pub enum Data {
-    /// Make up a data set: 20 classes, several objects each, exact masks
+    /// Make up a data set: up to 20 classes, one or several objects an image, exact masks
     Make(Make),
     /// Tell everything that is wrong with a folder, in one pass
     Check(Check),
-    /// Turn one layout into the other: the competition's npy and VOCdevkit
+    /// Turn any layout into the competition's npy or into VOCdevkit
     Convert(Convert),
 }
 
 #[derive(Args)]
 #[command(after_long_help = "\
-Each image has several objects of 20 classes, which differ in shape and texture and not in colour, partly \
+Each image has objects of up to 20 classes, which differ in shape and texture and not in colour, partly \
 hidden by one another and before clutter. Of each object every pixel is known. The folder is in the \
 competition's layout: train/train_set.csv, images and masks as .npy files. A folder that is not empty is \
 not written to.
 
 Examples:
   atrous data make shapes
-  atrous data make shapes --train 300 --test 100 --seed 5")]
+  atrous data make shapes --train 300 --test 100 --seed 5
+  atrous data make seven --classes 7 --single")]
 pub struct Make {
     /// The folder to make
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -47,10 +48,10 @@ pub struct Make {
     /// The same seed makes the same images
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
-    /// How many classes of object there are, 2 to 20
+    /// Classes of objects, 2 to 20
     #[arg(long, default_value_t = 20, value_name = "N")]
     classes: usize,
-    /// One object a picture, so that a picture is of one class; else one to three
+    /// One object an image, so that an image is of one class; else one to three
     #[arg(long)]
     single: bool,
     #[command(flatten)]
@@ -70,7 +71,7 @@ Examples:
   atrous data check VOCdevkit --gallery gallery.png
   atrous data check voc --json | jq '.problems[].message'")]
 pub struct Check {
-    /// Folder in the competition's layout or VOCdevkit's
+    /// Folder with images, in any layout (`atrous train classify --help`)
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     dir: PathBuf,
     /// Draw some images of each class, with their masks [default: not drawn]

@@ -124,7 +124,7 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Train {
-    /// Learn which of the 20 classes are in an image
+    /// Learn which classes are in an image
     Classify(Computing<train::Command>),
     /// Learn which class each pixel is of
     Segment(Computing<train::Command>),

@@ -32,7 +32,7 @@ Examples:
       --classify weights=mobilenetv2.h5 --segment epochs=12
   atrous run --data voc --out result --config pipeline.toml --resume")]
 pub struct Run {
-    /// Folder in the competition's layout or in VOCdevkit's
+    /// Folder with images, in any layout (`atrous train classify --help`)
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     data: PathBuf,
     /// Folder for the results

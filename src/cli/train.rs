@@ -33,8 +33,13 @@ use std::time::Instant;
 
 #[derive(Args)]
 #[command(after_long_help = "\
-The data is a folder in the competition's layout (train/train_set.csv) or in VOCdevkit's. `atrous data \
-check` tells what is wrong with it.
+The data is a folder in one of these layouts; `atrous data check` tells what is wrong with it.
+  train/CLASS/*.jpg               a folder a class; val/ and test/ likewise
+  train.csv or labels.csv         a table: a column a class, or class names in a column
+  images/*, masks/*.png           masks of the same names, numbers as classes; classes.txt
+  annotations/instances_*.json    COCO, its images in train2017/ and val2017/
+  JPEGImages, ImageSets           VOCdevkit
+  train/train_set.csv, train/img  the competition's .npy files
 
 It leaves in the output folder: checkpoint.safetensors (the last epoch), best.safetensors (the one with \
 the best validation), history.csv, history.json, curves.svg, curves.png, panel.png (validation images with \

@@ -22,6 +22,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What [`check`] found in a folder; printed, it is the text of `atrous data check`.
+///
+/// ```
+/// use atrous::Error;
+/// use atrous::data::check::Report;
+///
+/// let mut report = Report::default();
+/// assert_eq!(report.to_string(), "nothing is wrong\n");
+/// report.notes.push("there is no `test` folder".into());
+/// assert!(report.is_fine());
+/// report.problems.push(Error::file("train/train_set.csv", "expected a file, got none"));
+/// assert!(!report.is_fine());
+/// assert!(report.to_string().contains("problems (1):\n  train/train_set.csv: expected a file"));
+/// ```
 #[derive(Debug, Default)]
 pub struct Report {
     /// A summary for each table or list of images that could be read.
@@ -106,6 +119,27 @@ impl Report {
 
 /// Reads the whole folder. Only a folder that is not there at all is an error here; all else is
 /// in the report.
+///
+/// ```
+/// use atrous::data::voc_npy::{self, Split};
+/// use atrous::data::{Classes, Image, Mask, check};
+///
+/// let folder = tempfile::tempdir()?;
+/// let root = folder.path();
+/// # for folder in ["train/img", "train/seg"] {
+/// #     std::fs::create_dir_all(root.join(folder))?;
+/// # }
+/// let classes = Classes::new(["cat", "dog"])?;
+/// voc_npy::write_csv(Split::Train.csv(root), &classes, [("7", Some(vec![true, false]))])?;
+/// voc_npy::write_image(Split::Train.image(root, "7"), &Image::new(2, 2, vec![90; 12])?)?;
+/// voc_npy::write_mask(Split::Train.mask(root, "7"), &Mask::new(2, 2, vec![0, 1, 1, 3])?)?;
+///
+/// let report = check::check(root)?;
+/// assert!(!report.is_fine());
+/// assert_eq!((report.splits[0].rows, &report.splits[0].classes[0]), (1, &("cat".to_owned(), 1)));
+/// assert!(report.problems[0].to_string().ends_with("expected 0 to 2 or 255, got 3 at row 1, column 1"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn check(root: impl AsRef<Path>) -> Result<Report> {
     let root = root.as_ref();
     if !root.is_dir() {

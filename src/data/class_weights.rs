@@ -5,6 +5,15 @@ use crate::data::{Labels, first_label};
 /// weight(c) = n / (classes present · count(c)), counted over each image's first label, so that
 /// every class present has the same total weight. A class that is never first keeps weight 1;
 /// images without labels are not counted. One weight a class, of which there are `classes`.
+///
+/// ```
+/// use atrous::data::class_weights::balanced;
+///
+/// // Three cats and a dog: each class comes to 2 in all.
+/// let [cat, dog] = [vec![true, false, false], vec![false, true, false]];
+/// let weights = balanced([cat.clone(), cat.clone(), cat, dog], 3);
+/// assert_eq!(weights, [4.0 / (2.0 * 3.0), 4.0 / 2.0, 1.0]);
+/// ```
 pub fn balanced(labels: impl IntoIterator<Item = Labels>, classes: usize) -> Vec<f64> {
     let mut counts = vec![0usize; classes];
     labels.into_iter().filter_map(|labels| first_label(&labels)).for_each(|class| counts[class] += 1);

@@ -39,6 +39,27 @@ pub struct Converted {
 
 /// A new folder `to` with what `from` has; `progress(done, of)` is called now and then, and may ask
 /// to stop, which leaves nothing.
+///
+/// ```
+/// use atrous::data::convert::{Converted, convert};
+/// use atrous::data::source::{Layout, Source};
+/// use atrous::data::voc_npy::{self, Split};
+/// use atrous::data::{Classes, Image, voc_devkit};
+/// use std::ops::ControlFlow;
+///
+/// let folder = tempfile::tempdir()?;
+/// let (npy, devkit) = (folder.path().join("npy"), folder.path().join("devkit"));
+/// # std::fs::create_dir_all(npy.join("train/img"))?;
+/// voc_npy::write_csv(Split::Train.csv(&npy), &Classes::voc(), [("7", Some(vec![false; 20]))])?;
+/// voc_npy::write_image(Split::Train.image(&npy, "7"), &Image::new(2, 2, vec![90; 12])?)?;
+///
+/// let progress = |_done: usize, _of: usize| ControlFlow::Continue(());
+/// let converted = convert(&npy, &devkit, Layout::VocDevkit, &progress)?;
+/// assert_eq!(converted, Converted { train: 1, test: 0, masks: 0 });
+/// assert_eq!(Source::open(&devkit)?.layout, Layout::VocDevkit);
+/// assert!(voc_devkit::image_path(&devkit, "train_7").is_file());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn convert(
     from: &Path,
     to: &Path,

@@ -8,6 +8,14 @@ use crate::error::printable;
 use std::collections::HashMap;
 
 /// An error that says what is wrong with an Id, which becomes part of file names and csv cells.
+///
+/// ```
+/// use atrous::data::id::check;
+///
+/// assert_eq!(check("2007_000032"), Ok(()));
+/// assert_eq!(check("a dog, barking"), Ok(()));
+/// assert!(check("../secret").is_err() && check("dog ").is_err() && check("").is_err());
+/// ```
 pub fn check(id: &str) -> Result<(), String> {
     let got = || format!("got `{}`", printable(id));
     if id.is_empty() {

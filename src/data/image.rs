@@ -28,6 +28,17 @@ pub struct Placement {
 }
 
 /// How an image becomes a square.
+///
+/// ```
+/// use atrous::data::Image;
+/// use atrous::data::image::{Fit, fit};
+///
+/// let white = Image::new(1, 2, vec![255; 6])?;
+/// assert_eq!(fit(&white, 2, Fit::Stretch)?, [255.0; 12]);
+/// // A row of the image, then one of zeros: there is no half row to put above it.
+/// assert_eq!(fit(&white, 2, Fit::Pad)?, [[255.0; 6], [0.0; 6]].concat());
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "checkpoint", serde(rename_all = "lowercase"))]
@@ -48,6 +59,13 @@ impl Fit {
 }
 
 /// Where `resize_with_pad` puts an image. A side that would come to nothing stays one pixel wide.
+///
+/// ```
+/// use atrous::data::image::{Placement, padded};
+///
+/// // Half of 300×500 is 150×250; (250 − 150)/2 rows of zeros go above it.
+/// assert_eq!(padded(300, 500, 250), Placement { height: 150, width: 250, top: 50, left: 0 });
+/// ```
 pub fn padded(height: usize, width: usize, size: usize) -> Placement {
     let (h, w, t) = (height as f32, width as f32, size as f32);
     let ratio = (w / t).max(h / t);
@@ -59,6 +77,17 @@ pub fn padded(height: usize, width: usize, size: usize) -> Placement {
 
 /// The image at another size, `[height, width, 3]`, bilinear, values 0 to 255 (not rounded). An
 /// error where a side is zero.
+///
+/// ```
+/// use atrous::data::Image;
+/// use atrous::data::image::resize;
+///
+/// let image = Image::new(1, 2, vec![0, 0, 0, 100, 100, 100])?;
+/// // Pixel centres: the new ones lie at −¼, ¼, ¾ and 1¼ of the old, and beyond the border is the border.
+/// let wider = resize(&image, 1, 4)?;
+/// assert_eq!(wider.iter().step_by(3).copied().collect::<Vec<f32>>(), [0.0, 25.0, 75.0, 100.0]);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn resize(image: &Image, height: usize, width: usize) -> Result<Vec<f32>> {
     above_zero(height, width)?;
     let mut out = vec![0.0; height * width * 3];
@@ -75,12 +104,36 @@ fn bilinear(image: &Image, height: usize, width: usize, out: &mut [f32]) {
 
 /// The image in a square, `[size, size, 3]`, values 0 to 255, zeros around it. An error where
 /// `size` is zero.
+///
+/// ```
+/// use atrous::data::Image;
+/// use atrous::data::image::resize_with_pad;
+///
+/// let white = Image::new(1, 4, vec![255; 12])?;
+/// let square = resize_with_pad(&white, 4)?;
+/// let rows: Vec<f32> = square.iter().step_by(12).copied().collect();
+/// assert_eq!(rows, [0.0, 255.0, 0.0, 0.0]); // ⌊(4 − 1)/2⌋ rows above it
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn resize_with_pad(image: &Image, size: usize) -> Result<Vec<f32>> {
     fit(image, size, Fit::Pad)
 }
 
 /// [`resize_with_pad`] of images that are a tensor, `[N, h, w, C]` to `[N, size, size, C]`, on the
 /// tape and where they are: on a device, too.
+///
+/// ```
+/// use atrous::Tensor;
+/// use atrous::data::image::resize_with_pad_of;
+///
+/// let x = Tensor::ones([1, 1, 4, 1]).leaf();
+/// let y = resize_with_pad_of(&x, 4)?;
+/// assert_eq!(y.to_vec_f64()[..8], [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0]);
+/// // A gradient comes back through it.
+/// let gradients = y.sum()?.backward()?;
+/// assert_eq!(gradients.get(&x).unwrap().to_vec_f64(), [1.0; 4]);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn resize_with_pad_of(x: &Tensor, size: usize) -> Result<Tensor> {
     let &[_, h, w, _] = &*x.shape() else {
         return Err(Error::shape("resize_with_pad", "[N, h, w, C]", x.shape()));
@@ -94,6 +147,17 @@ pub fn resize_with_pad_of(x: &Tensor, size: usize) -> Result<Tensor> {
 }
 
 /// The image in a square, `[size, size, 3]`, values 0 to 255. An error where `size` is zero.
+///
+/// ```
+/// use atrous::data::image::{Fit, fit};
+/// use atrous::data::synthetic;
+///
+/// let image = synthetic::generate(1, 0).image;
+/// let x = fit(&image, 32, Fit::Stretch)?;
+/// assert_eq!(x.len(), 32 * 32 * 3);
+/// assert!(x.iter().all(|v| (0.0..=255.0).contains(v)));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn fit(image: &Image, size: usize, fit: Fit) -> Result<Vec<f32>> {
     fit_changed(image, size, fit, false, |_| {})
 }
@@ -129,6 +193,16 @@ fn place<T: Copy>(inner: &[T], channels: usize, at: Placement, size: usize, out:
 }
 
 /// Which pixel "the nearest" is.
+///
+/// ```
+/// use atrous::data::Mask;
+/// use atrous::data::image::{Nearest, resize_mask};
+///
+/// let mask = Mask::new(1, 3, vec![1, 2, 3])?;
+/// assert_eq!(resize_mask(&mask, 1, 1, Nearest::Centre)?.classes, [2]);
+/// assert_eq!(resize_mask(&mask, 1, 1, Nearest::Corner)?.classes, [1]);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nearest {
     /// ⌊(i + ½)·in/out⌋: TensorFlow's, and right.
@@ -151,6 +225,15 @@ impl Nearest {
 }
 
 /// The mask at another size; no label is blended.
+///
+/// ```
+/// use atrous::data::Mask;
+/// use atrous::data::image::{Nearest, resize_mask};
+///
+/// let mask = Mask::new(1, 2, vec![8, 12])?;
+/// assert_eq!(resize_mask(&mask, 2, 4, Nearest::Centre)?.classes, [8, 8, 12, 12, 8, 8, 12, 12]);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn resize_mask(mask: &Mask, height: usize, width: usize, nearest: Nearest) -> Result<Mask> {
     above_zero(height, width)?;
     let mut classes = vec![0; height * width];
@@ -160,6 +243,18 @@ pub fn resize_mask(mask: &Mask, height: usize, width: usize, nearest: Nearest) -
 }
 
 /// How a mask is resized for training.
+///
+/// ```
+/// use atrous::data::Mask;
+/// use atrous::data::image::{Fit, MaskResize, fit_mask_by};
+///
+/// let mask = Mask::new(2, 2, vec![0, 12, 0, 12])?;
+/// let by = |how| Ok::<_, atrous::Error>(fit_mask_by(&mask, 4, Fit::Stretch, 0, how)?.classes);
+/// assert_eq!(by(MaskResize::Nearest)?[..4], [0, 0, 12, 12]);
+/// // Halfway between background and a dog there is a bird, and a chair.
+/// assert_eq!(by(MaskResize::Bilinear { classes: 20 })?[..4], [0, 3, 9, 12]);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MaskResize {
     /// The label of the nearest pixel.
@@ -175,11 +270,31 @@ pub enum MaskResize {
 }
 
 /// The mask in a square, as [`fit`] fits the image; `outside` is the label around it.
+///
+/// ```
+/// use atrous::data::image::{Fit, fit_mask};
+/// use atrous::data::{Mask, VOID};
+///
+/// // What is around an image is not to be judged.
+/// let fitted = fit_mask(&Mask::new(1, 2, vec![8, 12])?, 2, Fit::Pad, VOID)?;
+/// assert_eq!(fitted.classes, [8, 12, VOID, VOID]);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn fit_mask(mask: &Mask, size: usize, fit: Fit, outside: u8) -> Result<Mask> {
     fit_mask_by(mask, size, fit, outside, MaskResize::Nearest)
 }
 
 /// As [`fit_mask`], by either rule.
+///
+/// ```
+/// use atrous::data::image::{Fit, MaskResize, fit_mask_by};
+/// use atrous::data::{Mask, VOID};
+///
+/// let mask = Mask::new(1, 2, vec![8, 12])?;
+/// let fitted = fit_mask_by(&mask, 2, Fit::Stretch, VOID, MaskResize::Nearest)?;
+/// assert_eq!(fitted.classes, [8, 12, 8, 12]);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn fit_mask_by(mask: &Mask, size: usize, fit: Fit, outside: u8, by: MaskResize) -> Result<Mask> {
     above_zero(size, size)?;
     let at = fit.placement(mask.height, mask.width, size);
@@ -213,6 +328,20 @@ fn above_zero(height: usize, width: usize) -> Result<()> {
 }
 
 /// What a network wants done to values of 0 to 255, RGB.
+///
+/// ```
+/// use atrous::data::image::Preprocess;
+///
+/// let mut pixel = [255.0, 127.5, 0.0];
+/// Preprocess::Symmetric.apply(&mut pixel);
+/// assert_eq!(pixel, [1.0, 0.0, -1.0]);
+/// Preprocess::Symmetric.undo(&mut pixel);
+/// assert_eq!(pixel, [255.0, 127.5, 0.0]);
+///
+/// let mut pixel = [123.68, 116.779, 103.939]; // ImageNet's mean, red first
+/// Preprocess::Caffe.apply(&mut pixel);
+/// assert_eq!(pixel, [0.0; 3]);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "checkpoint", serde(rename_all = "lowercase"))]
@@ -289,112 +418,4 @@ impl Preprocess {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_image_of_any_shape_lies_within_its_square() {
-        for (h, w) in [(1, 500), (500, 1), (375, 500), (500, 333), (1, 1), (3, 2)] {
-            for size in [1, 7, 150, 224, 256] {
-                let at = padded(h, w, size);
-                let inside = at.top + at.height <= size && at.left + at.width <= size;
-                assert!(inside && at.height > 0 && at.width > 0, "{h}×{w} in {size}: {at:?}");
-                let image = Image::new(h, w, vec![255; h * w * 3]).unwrap();
-                let square = resize_with_pad(&image, size).unwrap();
-                let lit = square.iter().filter(|&&v| v == 255.0).count();
-                assert_eq!(lit, at.height * at.width * 3);
-            }
-        }
-    }
-
-    #[test]
-    fn colours_in_vectors_have_the_bits_of_the_operator() {
-        let (h, w) = (53, 71);
-        let rgb: Vec<u8> = (0..h * w * 3).map(|i| (i * 83 % 256) as u8).collect();
-        let values: Vec<f32> = rgb.iter().map(|&value| value as f32).collect();
-        let image = Image::new(h, w, rgb).unwrap();
-        let x = Tensor::from_slice(&values, [1, h, w, 3]).unwrap();
-        for (height, width) in [(20, 33), (97, 71), (53, 140), (1, 1)] {
-            let expected = ops::resize(&x, height, width, Method::Bilinear).unwrap();
-            for isa in simd::supported() {
-                let got = crate::context::with_isa(isa, || resize(&image, height, width)).unwrap();
-                assert_eq!(Some(&got[..]), expected.as_slice::<f32>(), "{isa:?} {height}×{width}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_mask_is_fitted_where_the_image_is() {
-        let mask = fit_mask(&Mask::new(2, 4, vec![7; 8]).unwrap(), 4, Fit::Pad, VOID).unwrap();
-        let row = |v| [v; 4];
-        assert_eq!(mask.classes, [row(VOID), row(7), row(7), row(VOID)].concat());
-        let mask = fit_mask(&mask, 2, Fit::Stretch, VOID).unwrap();
-        assert_eq!(mask.classes.len(), 4);
-    }
-
-    #[test]
-    fn blended_labels_are_cut_to_whole_numbers_and_void_is_not_blended_into_classes() {
-        let blend = |classes: &[u8]| {
-            let mask = Mask::new(1, 2, classes.to_vec()).unwrap();
-            fit_mask_by(&mask, 4, Fit::Stretch, VOID, MaskResize::Bilinear { classes: 20 })
-                .unwrap()
-                .classes[..4]
-                .to_vec()
-        };
-        // A quarter, a half, … of the way: at 0, ¼, ¾ and 1.
-        assert_eq!(blend(&[0, 11]), [0, 2, 8, 11]);
-        assert_eq!(blend(&[3, 255]), [3, 255, 255, 255]);
-    }
-
-    #[test]
-    fn boxes_come_before_shrinking_only_where_they_are_asked_for() {
-        let stripes = (0..64 * 64).flat_map(|i| [if i % 2 == 0 { 0 } else { 200 }; 3]).collect();
-        let image = Image::new(64, 64, stripes).unwrap();
-        let smooth = fit_changed(&image, 16, Fit::Stretch, true, |_| {}).unwrap();
-        assert_eq!(smooth, [100.0; 768]);
-        let changed = fit_changed(&image, 16, Fit::Stretch, false, |v| v.fill(1.0)).unwrap();
-        assert_eq!(changed, [1.0; 768]);
-    }
-
-    #[test]
-    fn preprocessing_can_be_undone() {
-        let before = [0.0f32, 17.0, 255.0, 3.5, 127.5, 200.25];
-        use Preprocess::{Caffe, None, Symmetric, Torch, Unit};
-        for preprocess in [None, Unit, Symmetric, Caffe, Torch] {
-            let mut values = before;
-            preprocess.apply(&mut values);
-            assert_eq!(preprocess == None, values == before);
-            preprocess.undo(&mut values);
-            assert!(values.iter().zip(before).all(|(a, b)| (a - b).abs() < 1e-4), "{preprocess:?}");
-        }
-    }
-
-    /// Values of `torchvision.transforms.Normalize` on black, white and one colour.
-    #[test]
-    fn torch_preprocessing_gives_what_torchvision_gives() {
-        let mut values = [0.0f32, 0.0, 0.0, 255.0, 255.0, 255.0, 10.0, 128.0, 200.0];
-        Preprocess::Torch.apply(&mut values);
-        let expected = [
-            -2.117_904,
-            -2.035_714,
-            -1.804_444,
-            2.248_908,
-            2.428_571_5,
-            2.64,
-            -1.946_656_5,
-            0.205_182_2,
-            1.681_394_5,
-        ];
-        assert!(values.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{values:?}");
-    }
-
-    #[test]
-    fn sizes_of_zero_or_beyond_reason_are_refused() {
-        let image = Image::new(1, 1, vec![1, 2, 3]).unwrap();
-        assert!(resize_with_pad(&image, 0).is_err());
-        assert!(resize(&image, 1, usize::MAX).is_err());
-        let mask = Mask::new(1, 1, vec![1]).unwrap();
-        assert!(fit_mask(&mask, 0, Fit::Pad, VOID).is_err());
-        assert!(resize_mask(&mask, 5, 0, Nearest::Corner).is_err());
-    }
-}
+mod tests;

@@ -39,6 +39,17 @@ pub struct Batch {
 impl Batch {
     /// What a network is to say of the images: masks where it segments, else labels. An error where
     /// labels are not known, or the recipe wanted no masks.
+    ///
+    /// ```
+    /// use atrous::data::loader::batch;
+    /// use atrous::data::synthetic::Synthetic;
+    /// use atrous::data::transforms::Transforms;
+    ///
+    /// let batch = batch(&Synthetic::train(1, 2), &Transforms::plain(8), &[0, 1], 1, 0)?;
+    /// assert_eq!(batch.targets(false)?.shape()[..], [2, 20]); // labels
+    /// assert!(batch.targets(true).is_err()); // masks, which the recipe did not ask for
+    /// # Ok::<(), atrous::Error>(())
+    /// ```
     pub fn targets(&self, segments: bool) -> Result<&Tensor> {
         match (segments, &self.masks) {
             (false, _) => match self.labels.values::<f32>().iter().position(|&label| label < 0.0) {
@@ -56,6 +67,27 @@ impl Batch {
 
 /// Makes one batch, here and now, each sample as at its first time in the epoch. An error where a
 /// sample cannot be read, is not in the data set, or has no mask where the recipe wants one.
+///
+/// ```
+/// use atrous::data::Dataset;
+/// use atrous::data::loader::batch;
+/// use atrous::data::synthetic::Synthetic;
+/// use atrous::data::transforms::{Augment, Transforms};
+///
+/// let dataset = Synthetic::train(1, 4);
+/// let plain = Transforms { masks: true, ..Transforms::plain(16) };
+/// let first = batch(&dataset, &plain, &[2, 0], 1, 0)?;
+/// assert_eq!(first.images.shape()[..], [2, 16, 16, 3]);
+/// assert_eq!(first.masks.unwrap().shape()[..], [2, 16, 16]);
+/// assert_eq!(first.labels.to_vec_f64()[..20], dataset.labels(2).unwrap().map(|set| set as u8 as f64));
+///
+/// // The same epoch gives the same bits, another one other random changes.
+/// let augmented = Transforms::plain(16).augmented(Augment::Keras);
+/// let images = batch(&dataset, &augmented, &[2], 1, 0)?.images.to_vec_f64();
+/// assert_eq!(batch(&dataset, &augmented, &[2], 1, 0)?.images.to_vec_f64(), images);
+/// assert_ne!(batch(&dataset, &augmented, &[2], 1, 1)?.images.to_vec_f64(), images);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn batch(
     dataset: &dyn Dataset,
     transforms: &Transforms,
@@ -162,6 +194,45 @@ fn make(
 }
 
 /// Which samples an epoch has, and in which order.
+///
+/// ```
+/// use atrous::data::loader::{Loader, Sampling};
+/// use atrous::data::{Dataset, Image, Labels, Mask};
+/// # use atrous::data::transforms::Transforms;
+/// # use atrous::error::Result;
+/// use std::sync::Arc;
+///
+/// /// Nine aeroplanes and, last, a bicycle.
+/// struct Rare;
+/// # impl Dataset for Rare {
+/// #     fn len(&self) -> usize {
+/// #         10
+/// #     }
+/// #     fn classes(&self) -> atrous::data::Classes {
+/// #         atrous::data::Classes::voc()
+/// #     }
+/// #     fn id(&self, index: usize) -> String {
+/// #         index.to_string()
+/// #     }
+/// #     fn labels(&self, index: usize) -> Option<Labels> {
+/// #         Some((0..20).map(|class| class == (index == 9) as usize).collect())
+/// #     }
+/// #     fn image(&self, _index: usize) -> Result<Image> {
+/// #         Image::new(1, 1, vec![0; 3])
+/// #     }
+/// #     fn mask(&self, _index: usize) -> Result<Option<Mask>> {
+/// #         Ok(None)
+/// #     }
+/// # }
+///
+/// let loader = Loader::new(Arc::new(Rare), Transforms::plain(1), 10);
+/// let loader = Loader { sampling: Sampling::Balanced, ..loader };
+/// let indices = loader.epoch(0, 0)?.next().unwrap()?.indices;
+/// // Ten as ever, half of them the one bicycle.
+/// let bicycles = indices.iter().filter(|&&index| index == 9).count();
+/// assert_eq!((indices.len(), bicycles), (10, 5));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sampling {
     /// Each once, in the order of the indices.
@@ -175,6 +246,33 @@ pub enum Sampling {
 }
 
 /// What to load, and how.
+///
+/// ```
+/// use atrous::data::loader::Loader;
+/// use atrous::data::synthetic::Synthetic;
+/// use atrous::data::transforms::Transforms;
+/// use std::sync::Arc;
+///
+/// let dataset = Arc::new(Synthetic::train(1, 5));
+/// let loader = Loader { workers: 2, ..Loader::shuffled(dataset.clone(), Transforms::plain(8), 2, 7) };
+/// assert_eq!(loader.steps(), 3); // 2, 2 and 1
+/// let mut seen = Vec::new();
+/// for batch in loader.epoch(0, 0)? {
+///     seen.push(batch?.indices);
+/// }
+/// // Taken up at another step it goes on as it would have.
+/// let mut rest = loader.epoch(0, 1)?;
+/// assert_eq!(rest.step(), 1);
+/// assert_eq!(rest.next().unwrap()?.indices, seen[1]);
+/// // Each sample once.
+/// let mut all = seen.concat();
+/// all.sort_unstable();
+/// assert_eq!(all, [0, 1, 2, 3, 4]);
+///
+/// let in_order = Loader { drop_last: true, ..Loader::new(dataset, Transforms::plain(8), 2) };
+/// assert_eq!((in_order.steps(), &in_order.indices[..]), (2, &[0, 1, 2, 3, 4][..]));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Loader {
     /// Where the samples come from; shared with the worker threads.

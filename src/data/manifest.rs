@@ -15,6 +15,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The samples of a run, by the numbers it knows them by.
+///
+/// ```
+/// use atrous::data::manifest::{Manifest, Selected};
+/// use atrous::data::synthetic::Synthetic;
+/// use std::sync::Arc;
+///
+/// let dataset = Arc::new(Synthetic::train(1, 3));
+/// let manifest = Manifest::of(&*dataset, &[0, 2], false)?;
+/// assert_eq!(manifest.samples[1].id, "2");
+/// // In another order, and with a sample the run does not know.
+/// let sorted = Selected::new(dataset, vec![2, 1, 0]);
+/// assert_eq!(manifest.numbers(&sorted, &[0, 1, 2])?, [Some(1), None, Some(0)]);
+/// // The same Ids for other images
+/// let other = Synthetic::train(2, 3);
+/// assert_eq!(manifest.numbers(&other, &[0])?, [None]);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Manifest {
@@ -176,6 +193,15 @@ impl Known {
 }
 
 /// Some samples of a data set, under new numbers.
+///
+/// ```
+/// use atrous::data::manifest::Selected;
+/// use atrous::data::{Dataset, synthetic::Synthetic};
+/// use std::sync::Arc;
+///
+/// let some = Selected::new(Arc::new(Synthetic::train(1, 9)), vec![7, 4]);
+/// assert_eq!((some.len(), some.id(0).as_str()), (2, "7"));
+/// ```
 pub struct Selected {
     dataset: Arc<dyn Dataset>,
     indices: Vec<usize>,

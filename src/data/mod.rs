@@ -50,6 +50,15 @@ pub const VOID: u8 = 255;
 pub type Labels = Vec<bool>;
 
 /// An image as it is stored: RGB, a byte a channel, row by row.
+///
+/// ```
+/// use atrous::data::Image;
+///
+/// let image = Image::new(1, 2, vec![255, 0, 0, 0, 0, 255])?; // red, blue
+/// assert_eq!(image.mirrored().rgb, [0, 0, 255, 255, 0, 0]);
+/// assert!(Image::new(1, 2, vec![255, 0, 0]).is_err()); // one pixel of two
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Image {
     /// Rows, at least one.
@@ -61,6 +70,17 @@ pub struct Image {
 }
 
 /// The class of each pixel, row by row: 0 is background, from 1 on classes, 255 void.
+///
+/// ```
+/// use atrous::data::{BACKGROUND, Classes, Mask, VOID};
+///
+/// let mask = Mask::new(2, 2, vec![BACKGROUND, 8, 8, VOID])?;
+/// let classes = Classes::voc();
+/// let labels = mask.labels(classes.len());
+/// assert_eq!(classes.named(&labels).collect::<Vec<_>>(), ["cat"]); // class 7, which is 8 in a mask
+/// assert_eq!(mask.fits(2, 3).unwrap_err(), "expected the picture's size, 2×3, got 2×2");
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Mask {
     /// Rows, at least one.
@@ -157,6 +177,48 @@ impl fmt::Debug for Mask {
 }
 
 /// Samples by number, each read (or made) when it is asked for, from any thread.
+///
+/// A data set of one's own:
+///
+/// ```
+/// use atrous::data::{Classes, Dataset, Image, Labels, Mask};
+/// use atrous::error::Result;
+///
+/// /// Images of one colour.
+/// struct Colours(Vec<[u8; 3]>);
+///
+/// impl Dataset for Colours {
+///     fn len(&self) -> usize {
+///         self.0.len()
+///     }
+///
+///     fn classes(&self) -> Classes {
+///         Classes::new(["red", "blue"]).unwrap()
+///     }
+///
+///     fn id(&self, index: usize) -> String {
+///         format!("colour {index}")
+///     }
+///
+///     fn labels(&self, index: usize) -> Option<Labels> {
+///         let [red, _, blue] = self.0[index];
+///         Some(vec![red > 0, blue > 0])
+///     }
+///
+///     fn image(&self, index: usize) -> Result<Image> {
+///         Image::new(4, 6, self.0[index].repeat(24))
+///     }
+///
+///     fn mask(&self, _index: usize) -> Result<Option<Mask>> {
+///         Ok(None)
+///     }
+/// }
+///
+/// let colours = Colours(vec![[255, 0, 0], [0, 0, 255]]);
+/// assert!(!colours.is_empty() && !colours.has_mask(0));
+/// assert_eq!((colours.id(1).as_str(), colours.size(1)?), ("colour 1", (4, 6)));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub trait Dataset: Send + Sync {
     /// How many samples there are; their numbers are 0 to len − 1.
     fn len(&self) -> usize;
@@ -208,6 +270,16 @@ pub trait Dataset: Send + Sync {
 }
 
 /// The labels of some samples; an error that names the first whose labels are not known.
+///
+/// ```
+/// use atrous::data::synthetic::Synthetic;
+/// use atrous::data::{Dataset, known_labels};
+///
+/// let dataset = Synthetic::train(1, 3);
+/// let labels = known_labels(&dataset, &[2, 0])?;
+/// assert_eq!(labels[0], dataset.labels(2).unwrap());
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn known_labels(dataset: &dyn Dataset, indices: &[usize]) -> Result<Vec<Labels>> {
     let labels = |&index: &usize| {
         dataset.labels(index).ok_or_else(|| {

@@ -21,6 +21,28 @@ pub enum Layout {
 }
 
 /// A folder whose layout is known; nothing else in it has been looked at.
+///
+/// ```
+/// use atrous::data::source::{Layout, Source};
+/// use atrous::data::voc_devkit::Task;
+/// use atrous::data::{Dataset, synthetic};
+/// use std::ops::ControlFlow;
+///
+/// let folder = tempfile::tempdir()?;
+/// let root = folder.path().join("made-up");
+/// synthetic::make(&root, 2, 1, 1, synthetic::Contents::default(), &|_, _| ControlFlow::Continue(()))?;
+///
+/// let source = Source::open(&root)?;
+/// assert_eq!((source.layout, source.natural_task()), (Layout::VocNpy, Task::Main));
+/// let training = source.training(Task::Main)?;
+/// assert_eq!((training.train, training.val), (vec![0, 1], None));
+/// assert!(source.has_test(Task::Main));
+/// let test = source.test(Task::Main)?;
+/// assert_eq!((test.len(), test.labels(0)), (1, None)); // a competition does not tell them
+/// let (all, test) = source.everything()?;
+/// assert_eq!((all.len(), test.unwrap().len()), (2, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Source {
     /// Which it is.
@@ -180,6 +202,21 @@ fn followed(train: Shared, val: Shared) -> Result<Training> {
 }
 
 /// Samples of several data sets under one numbering.
+///
+/// ```
+/// use atrous::data::source::Joined;
+/// use atrous::data::{Dataset, synthetic::Synthetic};
+/// use std::sync::Arc;
+///
+/// // The Ids of both are 0, 1, …
+/// let (two, three) = (Arc::new(Synthetic::train(1, 2)), Arc::new(Synthetic::train(2, 3)));
+/// let parts: Vec<Arc<dyn Dataset>> = vec![two, three];
+/// let joined = Joined::new(parts.clone());
+/// assert_eq!((joined.len(), joined.id(2).as_str()), (5, "0"));
+/// let once = Joined::each_once(parts);
+/// assert_eq!((once.len(), once.id(2).as_str()), (3, "2"));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub struct Joined {
     /// Each as a data set and its place there.
     samples: Vec<(Arc<dyn Dataset>, usize)>,

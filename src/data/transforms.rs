@@ -33,6 +33,24 @@ pub enum Augment {
 names! { "augment" Augment { None: "none", Flip: "flip", Keras: "keras", Crop: "crop", Colour: "colour" } }
 
 /// How a sample becomes numbers.
+///
+/// ```
+/// use atrous::data::augment::Ranges;
+/// use atrous::data::augment::crop::Crop;
+/// use atrous::data::image::Preprocess;
+/// use atrous::data::transforms::{Augment, Transforms};
+///
+/// let scoring = Transforms { preprocess: Preprocess::Torch, ..Transforms::plain(224) };
+/// let training = scoring.augmented(Augment::Crop);
+/// assert_eq!((training.preprocess, training.crop), (Preprocess::Torch, Some(Crop::CLASSIFY)));
+/// // Masks are cut at other scales than images whose object has to be in sight.
+/// let masks = Transforms { masks: true, ..scoring }.augmented("crop".parse()?);
+/// assert_eq!(masks.crop, Some(Crop::SEGMENT));
+/// training.check()?;
+/// let ranges = Ranges { rotation: 200.0, ..Ranges::default() };
+/// assert!(Transforms { augment: Some((ranges, Default::default())), ..scoring }.check().is_err());
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Transforms {
     /// Height and width of the network's input, in pixels.

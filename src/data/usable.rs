@@ -5,6 +5,43 @@ use crate::backend::cpu::threads;
 use crate::error::Result;
 
 /// The samples a network can learn from or be scored on, and why the others are left out.
+///
+/// ```
+/// use atrous::data::usable::Usable;
+/// use atrous::data::{Dataset, Image, Labels, Mask, VOID};
+/// # use atrous::error::Result;
+///
+/// /// One image has a mask, one a mask that is void throughout, one none.
+/// struct Three;
+/// # impl Dataset for Three {
+/// #     fn len(&self) -> usize {
+/// #         3
+/// #     }
+/// #     fn classes(&self) -> atrous::data::Classes {
+/// #         atrous::data::Classes::voc()
+/// #     }
+/// #     fn id(&self, index: usize) -> String {
+/// #         index.to_string()
+/// #     }
+/// #     fn labels(&self, _index: usize) -> Option<Labels> {
+/// #         Some(Labels::default())
+/// #     }
+/// #     fn image(&self, _index: usize) -> Result<Image> {
+/// #         Image::new(1, 1, vec![0; 3])
+/// #     }
+/// #     fn mask(&self, index: usize) -> Result<Option<Mask>> {
+/// #         [Some(8), Some(VOID), None][index].map(|class| Mask::new(1, 1, vec![class])).transpose()
+/// #     }
+/// # }
+///
+/// let usable = Usable::of(&Three, &[0, 1, 2], true)?;
+/// assert_eq!(usable, Usable { indices: vec![0], unknown: 1, void: 1 });
+/// let why = "1 of 3 have no mask, 1 of 3 have a mask that is void throughout";
+/// assert_eq!(usable.left_out(true).as_deref(), Some(why));
+/// // A classifier needs labels alone.
+/// assert_eq!(Usable::of(&Three, &[0, 1, 2], false)?.left_out(false), None);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Usable {
     /// Their numbers, in the order they were asked about.

@@ -29,6 +29,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The task whose lists name the images.
+///
+/// ```
+/// use atrous::data::voc_devkit::Task;
+/// use std::path::Path;
+///
+/// let list = Task::Segmentation.list(Path::new("VOC2012"), "val");
+/// assert_eq!(list, Path::new("VOC2012/ImageSets/Segmentation/val.txt"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
     /// Images with labels: `ImageSets/Main`.
@@ -59,27 +67,71 @@ impl Task {
 }
 
 /// `ImageSets/Main/{class}_{set}.txt`
+///
+/// ```
+/// use atrous::data::voc_devkit::class_list;
+/// use std::path::Path;
+///
+/// let list = class_list(Path::new("VOC2012"), "cat", "train");
+/// assert_eq!(list, Path::new("VOC2012/ImageSets/Main/cat_train.txt"));
+/// ```
 pub fn class_list(root: &Path, class: &str, set: &str) -> PathBuf {
     Task::Main.list(root, &format!("{class}_{set}"))
 }
 
 /// `JPEGImages/{id}.jpg`
+///
+/// ```
+/// use atrous::data::voc_devkit::image_path;
+/// use std::path::Path;
+///
+/// let path = image_path(Path::new("VOC2012"), "2007_000032");
+/// assert_eq!(path, Path::new("VOC2012/JPEGImages/2007_000032.jpg"));
+/// ```
 pub fn image_path(root: &Path, id: &str) -> PathBuf {
     root.join("JPEGImages").join(format!("{id}.jpg"))
 }
 
 /// `SegmentationClass/{id}.png`
+///
+/// ```
+/// use atrous::data::voc_devkit::mask_path;
+/// use std::path::Path;
+///
+/// let path = mask_path(Path::new("VOC2012"), "2007_000032");
+/// assert_eq!(path, Path::new("VOC2012/SegmentationClass/2007_000032.png"));
+/// ```
 pub fn mask_path(root: &Path, id: &str) -> PathBuf {
     root.join("SegmentationClass").join(format!("{id}.png"))
 }
 
 /// `Annotations/{id}.xml`
+///
+/// ```
+/// use atrous::data::voc_devkit::annotation_path;
+/// use std::path::Path;
+///
+/// let path = annotation_path(Path::new("VOC2012"), "2007_000032");
+/// assert_eq!(path, Path::new("VOC2012/Annotations/2007_000032.xml"));
+/// ```
 pub fn annotation_path(root: &Path, id: &str) -> PathBuf {
     root.join("Annotations").join(format!("{id}.xml"))
 }
 
 /// The folder with `JPEGImages` and `ImageSets`: this one, or one or two below it
 /// (`VOCdevkit/VOC2012`). None where there is none, or more than one.
+///
+/// ```
+/// use atrous::data::voc_devkit::locate;
+///
+/// let folder = tempfile::tempdir()?;
+/// let voc = folder.path().join("VOCdevkit/VOC2012");
+/// for part in ["JPEGImages", "ImageSets"] {
+///     std::fs::create_dir_all(voc.join(part))?;
+/// }
+/// assert_eq!(locate(folder.path()), Some(voc));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn locate(folder: impl AsRef<Path>) -> Option<PathBuf> {
     let mut level = vec![folder.as_ref().to_owned()];
     for _ in 0..3 {
@@ -114,6 +166,29 @@ pub struct Row {
 }
 
 /// One set of a folder, its lists read.
+///
+/// ```
+/// use atrous::data::voc_devkit::{Task, VocDevkit, annotation_path, image_path};
+/// use atrous::data::{Dataset, Image, image_files::write_jpeg};
+///
+/// let folder = tempfile::tempdir()?;
+/// let root = folder.path();
+/// # for part in ["JPEGImages", "ImageSets/Main", "Annotations"] {
+/// #     std::fs::create_dir_all(root.join(part))?;
+/// # }
+/// std::fs::write(Task::Main.list(root, "train"), "2007_000032\n")?;
+/// write_jpeg(image_path(root, "2007_000032"), &Image::new(4, 6, vec![90; 72])?)?;
+/// let cat = "<annotation><object><name>cat</name></object></annotation>";
+/// std::fs::write(annotation_path(root, "2007_000032"), cat)?;
+///
+/// let train = VocDevkit::open(root, Task::Main, "train")?;
+/// assert_eq!((train.len(), train.id(0).as_str(), train.size(0)?), (1, "2007_000032", (4, 6)));
+/// assert_eq!(train.labels(0).unwrap().iter().position(|&set| set), Some(train.classes().position("cat")?));
+/// // A list without its images is refused as a whole.
+/// std::fs::write(Task::Main.list(root, "val"), "2007_000033\n")?;
+/// assert!(VocDevkit::open(root, Task::Main, "val").is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct VocDevkit {
     root: PathBuf,

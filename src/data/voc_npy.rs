@@ -22,6 +22,17 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Which half of the folder.
+///
+/// ```
+/// use atrous::data::voc_npy::Split;
+/// use std::path::Path;
+///
+/// let (root, split) = (Path::new("voc"), Split::Train);
+/// assert_eq!(split.name(), "train");
+/// assert_eq!(split.csv(root), Path::new("voc/train/train_set.csv"));
+/// assert_eq!(split.image(root, "7"), Path::new("voc/train/img/train_7.npy"));
+/// assert_eq!(split.mask(root, "7"), Path::new("voc/train/seg/train_7.npy"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
     /// Labels are known, masks may be.
@@ -67,6 +78,28 @@ pub struct Row {
 }
 
 /// One split of a folder, its table read.
+///
+/// ```
+/// use atrous::data::voc_npy::{self, Split, VocNpy};
+/// use atrous::data::{Classes, Dataset, Image};
+///
+/// let folder = tempfile::tempdir()?;
+/// let root = folder.path();
+/// # std::fs::create_dir_all(root.join("train/img"))?;
+/// let (classes, cat) = (Classes::new(["cat", "dog"])?, vec![true, false]);
+/// voc_npy::write_csv(Split::Train.csv(root), &classes, [("7", Some(cat.clone())), ("8", None)])?;
+/// let image = Image::new(2, 3, (0..18).collect())?;
+/// voc_npy::write_image(Split::Train.image(root, "7"), &image)?;
+/// // A row without an image
+/// assert!(VocNpy::open(root, Split::Train).is_err());
+///
+/// voc_npy::write_image(Split::Train.image(root, "8"), &image.mirrored())?;
+/// let train = VocNpy::open(root, Split::Train)?;
+/// assert_eq!((train.labels(0), train.labels(1)), (Some(cat), None));
+/// assert_eq!((train.size(0)?, train.image(0)?), ((2, 3), image));
+/// assert_eq!(train.mask(0)?, None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct VocNpy {
     root: PathBuf,
@@ -162,6 +195,16 @@ pub(crate) fn image_exists(root: &Path, split: Split, csv: &Path, row: &Row) -> 
 
 /// Height and width from the beginning of an image's file. They are what its header says: whether
 /// there are as many pixels is not looked at.
+///
+/// ```
+/// use atrous::data::{Image, voc_npy};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("image.npy");
+/// voc_npy::write_image(&path, &Image::new(2, 3, vec![0; 18])?)?;
+/// assert_eq!(voc_npy::read_size(&path)?, (2, 3));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn read_size(path: impl AsRef<Path>) -> Result<(usize, usize)> {
     let path = path.as_ref();
     let mut bytes = Vec::new();
@@ -176,12 +219,39 @@ pub fn read_size(path: impl AsRef<Path>) -> Result<(usize, usize)> {
 }
 
 /// An image from a `.npy` file of shape `[height, width, 3]`, uint8; else an error.
+///
+/// ```
+/// use atrous::data::{Image, Mask, voc_npy};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("image.npy");
+/// let image = Image::new(1, 2, vec![1, 2, 3, 4, 5, 6])?;
+/// voc_npy::write_image(&path, &image)?;
+/// assert_eq!(voc_npy::read_image(&path)?, image);
+/// // A mask has two axes.
+/// voc_npy::write_mask(&path, &Mask::new(1, 2, vec![0, 8])?)?;
+/// assert!(voc_npy::read_image(&path).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn read_image(path: impl AsRef<Path>) -> Result<Image> {
     let path = path.as_ref();
     parse_image(&read_file(path)?).map_err(|message| Error::file(path, message))
 }
 
 /// [`read_image`] from memory; the error is without the path.
+///
+/// ```
+/// use atrous::data::voc_npy::parse_image;
+///
+/// // What NumPy writes of `np.array([[[1, 2, 3]]], np.uint8)`
+/// let header = "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 1, 3), }";
+/// let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+/// bytes.extend(format!("{header:<117}\n").bytes());
+/// bytes.extend([1, 2, 3]);
+/// let image = parse_image(&bytes)?;
+/// assert_eq!((image.height, image.width, &image.rgb[..]), (1, 1, &[1, 2, 3][..]));
+/// # Ok::<(), String>(())
+/// ```
 pub fn parse_image(bytes: &[u8]) -> Result<Image, String> {
     let npy = npy::parse(bytes)?;
     let data = npy.bytes()?;
@@ -192,12 +262,35 @@ pub fn parse_image(bytes: &[u8]) -> Result<Image, String> {
 }
 
 /// A mask from a `.npy` file of shape `[height, width]`, uint8; else an error.
+///
+/// ```
+/// use atrous::data::{Mask, VOID, voc_npy};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("mask.npy");
+/// let mask = Mask::new(1, 3, vec![0, 8, VOID])?;
+/// voc_npy::write_mask(&path, &mask)?;
+/// assert_eq!(voc_npy::read_mask(&path)?, mask);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn read_mask(path: impl AsRef<Path>) -> Result<Mask> {
     let path = path.as_ref();
     parse_mask(&read_file(path)?).map_err(|message| Error::file(path, message))
 }
 
 /// [`read_mask`] from memory; the error is without the path.
+///
+/// ```
+/// use atrous::data::voc_npy::parse_mask;
+///
+/// // What NumPy writes of `np.array([[0, 8]], np.uint8)`
+/// let header = "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 2), }";
+/// let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+/// bytes.extend(format!("{header:<117}\n").bytes());
+/// bytes.extend([0, 8]);
+/// assert_eq!(parse_mask(&bytes)?.classes, [0, 8]);
+/// # Ok::<(), String>(())
+/// ```
 pub fn parse_mask(bytes: &[u8]) -> Result<Mask, String> {
     let npy = npy::parse(bytes)?;
     let data = npy.bytes()?;
@@ -217,6 +310,22 @@ pub struct Table {
 }
 
 /// The table of labels, or the first thing that is wrong with it.
+///
+/// ```
+/// use atrous::data::Classes;
+/// use atrous::data::voc_npy::{read_csv, write_csv};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("train_set.csv");
+/// let classes = Classes::new(["cat", "dog"])?;
+/// let cat = vec![true, false];
+/// write_csv(&path, &classes, [("7", Some(cat.clone())), ("8", None)])?;
+/// let table = read_csv(&path)?;
+/// assert_eq!((table.classes, table.rows[0].id.as_str()), (classes, "7"));
+/// assert_eq!((&table.rows[0].labels, &table.rows[1].labels), (&Some(cat), &None));
+/// assert_eq!(table.rows[1].line, 3);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn read_csv(path: impl AsRef<Path>) -> Result<Table> {
     let path = path.as_ref();
     let (table, problems) = parse_csv(path, &read_file(path)?);
@@ -257,6 +366,16 @@ fn columns(names: &[&str]) -> Result<(usize, Classes, Vec<usize>), Vec<(String, 
 /// The rows that are right, and everything that is wrong; `path` is for the messages.
 ///
 /// Columns are found by name, so their order does not matter.
+///
+/// ```
+/// use atrous::data::voc_npy::parse_csv;
+/// use std::path::Path;
+///
+/// let (table, problems) = parse_csv(Path::new("train_set.csv"), b"Id,cat,dog\n7,0,1\n8,2,0\n");
+/// assert_eq!((table.rows.len(), table.rows[0].id.as_str()), (1, "7"));
+/// let problem = "train_set.csv, line 3, column `cat`: expected 0, 1 or -1, got `2`";
+/// assert_eq!(problems[0].to_string(), problem);
+/// ```
 pub fn parse_csv(path: &Path, bytes: &[u8]) -> (Table, Vec<Error>) {
     let wrong = |line: usize, column: Option<&str>, message: String| Error::Row {
         path: path.to_owned(),
@@ -333,17 +452,49 @@ pub fn parse_csv(path: &Path, bytes: &[u8]) -> (Table, Vec<Error>) {
 }
 
 /// Writes an image as `[height, width, 3]` uint8, whole or not at all.
+///
+/// ```
+/// use atrous::data::{Image, voc_npy};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("image.npy");
+/// voc_npy::write_image(&path, &Image::new(1, 1, vec![1, 2, 3])?)?;
+/// let bytes = std::fs::read(&path)?;
+/// assert!(bytes.starts_with(b"\x93NUMPY") && bytes.ends_with(&[1, 2, 3]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn write_image(path: impl AsRef<Path>, image: &Image) -> Result<()> {
     let shape = [image.height, image.width, 3];
     write_atomically(path, |file| npy::write(file, &shape, &image.rgb))
 }
 
 /// Writes a mask as `[height, width]` uint8, whole or not at all.
+///
+/// ```
+/// use atrous::data::{Mask, voc_npy};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("mask.npy");
+/// voc_npy::write_mask(&path, &Mask::new(1, 2, vec![0, 8])?)?;
+/// let bytes = std::fs::read(&path)?;
+/// assert!(bytes.starts_with(b"\x93NUMPY") && bytes.ends_with(&[0, 8]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn write_mask(path: impl AsRef<Path>, mask: &Mask) -> Result<()> {
     write_atomically(path, |file| npy::write(file, &[mask.height, mask.width], &mask.classes))
 }
 
 /// Writes a table of labels; those not known as −1.
+///
+/// ```
+/// use atrous::data::{Classes, voc_npy::write_csv};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("train_set.csv");
+/// write_csv(&path, &Classes::new(["cat", "dog"])?, [("7", Some(vec![false, true])), ("8", None)])?;
+/// assert_eq!(std::fs::read_to_string(&path)?, "Id,cat,dog\n7,0,1\n8,-1,-1\n");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn write_csv<'a>(
     path: impl AsRef<Path>,
     classes: &Classes,
@@ -371,58 +522,4 @@ pub fn write_csv<'a>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn table(rows: &[&str]) -> (Vec<Row>, Vec<String>) {
-        let text = format!("Id,{}\n{}\n", CLASSES.join(","), rows.join("\n"));
-        let (Table { rows, .. }, problems) = parse_csv(Path::new("t.csv"), text.as_bytes());
-        (rows, problems.iter().map(Error::to_string).collect())
-    }
-
-    fn row(id: &str, label: &str) -> String {
-        format!("{id},{}", [label; 20].join(","))
-    }
-
-    #[test]
-    fn rows_come_with_their_line_and_unknown_labels_are_none() {
-        let (rows, problems) = table(&[&row("7", "0"), "", &row("x", "-1")]);
-        assert!(problems.is_empty(), "{problems:?}");
-        assert_eq!((rows[0].line, &rows[0].labels), (2, &Some(vec![false; 20])));
-        assert_eq!((rows[1].line, &rows[1].labels, rows[1].id.as_str()), (4, &None, "x"));
-    }
-
-    #[test]
-    fn everything_wrong_with_a_table_is_reported_at_once() {
-        let mixed = row("5", "-1").replacen("-1", "1", 1);
-        let (rows, problems) = table(&[
-            &row("0", "0"),
-            &row("0", "1"),
-            &row("1", "2"),
-            &row("", "0"),
-            "2,0,0",
-            &row("../up", "0"),
-            &mixed,
-            &row("9", "1"),
-        ]);
-        assert_eq!(rows.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), ["0", "9"]);
-        assert_eq!(problems[0], "t.csv, line 3, column `Id`: Id `0` was in line 2 before");
-        assert_eq!(problems[1], "t.csv, line 4, column `aeroplane`: expected 0, 1 or -1, got `2`");
-        assert_eq!(problems.len(), 1 + 20 + 4);
-        assert!(problems[21].contains("line 5, column `Id`: expected an Id"), "{}", problems[21]);
-        assert!(problems[22].contains("line 6: expected 21 fields, got 3"), "{}", problems[22]);
-        assert!(problems[23].contains("`../up`"), "{}", problems[23]);
-        assert!(problems[24].contains("got 19"), "{}", problems[24]);
-    }
-
-    #[test]
-    fn columns_may_come_in_another_order_and_after_a_byte_order_mark() {
-        let mut names: Vec<&str> = CLASSES.to_vec();
-        names.reverse();
-        let text = format!("\u{feff}Id,{}\r\n3,1{}\r\n", names.join(","), ",0".repeat(19));
-        let (Table { classes, rows }, problems) = parse_csv(Path::new("t.csv"), text.as_bytes());
-        assert!(problems.is_empty(), "{problems:?}");
-        let labels = rows[0].labels.as_ref().unwrap();
-        assert!(classes.is_voc() && labels[19] && !labels[0]);
-    }
-}
+mod tests;

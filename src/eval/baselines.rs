@@ -28,8 +28,32 @@ pub struct TrainingSet<'a> {
 }
 
 /// Mean average precision of a network and of the controls, on the same samples.
+///
+/// ```
+/// use atrous::data::{Dataset, synthetic::Synthetic};
+/// use atrous::eval::baselines::{Controls, TrainingSet};
+///
+/// let dataset = Synthetic::train(1, 22);
+/// let truth = |index| dataset.labels(index).unwrap().iter().map(|&set| set as u8 as f32).collect::<Vec<_>>();
+/// let val: Vec<usize> = (0..20).collect();
+/// // A network that knows the answers, and one that says the same of every image.
+/// let knows: Vec<f32> = val.iter().flat_map(|&index| truth(index)).collect();
+/// let knows = Controls::measure(None, &dataset, &val, &knows, 1)?.unwrap();
+/// assert_eq!((knows.map, knows.network.low, knows.passed()), (1.0, 1.0, true));
+/// assert!(knows.shuffled.upper < 1.0);
+/// let says = Controls::measure(None, &dataset, &val, &[0.5; 20 * 20], 1)?.unwrap();
+/// // Whose labels they are makes no difference.
+/// assert!(!says.passed() && (says.map - says.shuffled.mean).abs() < 1e-9);
+///
+/// // What two more images teach.
+/// let lessons = Some(TrainingSet { dataset: &dataset, indices: &[20, 21] });
+/// let knows = [truth(0), truth(1)].concat();
+/// let knows = Controls::measure(lessons, &dataset, &[0, 1], &knows, 1)?.unwrap();
+/// assert!(knows.priors.is_some() && knows.histogram.is_some());
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub struct Controls {
-    /// 95 % bootstrap interval over samples.
+    /// 95 % bootstrap interval over samples; it holds `map` in any case.
     pub network: Interval,
     /// The network's mean average precision, 0 to 1.
     pub map: f64,
@@ -99,7 +123,10 @@ impl Controls {
             histogram = Some(map(&truth, &linear.predict(&features.concat())?));
         }
         let map = map(&truth, probabilities);
-        let kind = "pictures";
+        // A resample that lacks a rare class scores higher without any merit: of few samples all of them may be
+        // above the score itself.
+        let (low, high) = (network.low.min(map), network.high.max(map));
+        let (network, kind) = (Interval { low, high, ..network }, "pictures");
         Ok(Some(Controls { map, network, shuffled, priors, histogram, samples: n, kind }))
     }
 

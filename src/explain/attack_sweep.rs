@@ -1,12 +1,15 @@
 //! One image under attacks of growing size: what a network says at each ε.
 //!
 //! By FGSM (Goodfellow, Shlens and Szegedy, 2015), one step, and by PGD (Madry et al., 2018), many; both
-//! away from what the network says of the image as it is.
+//! away from what the network says of the image as it is. The one step has the same direction for every ε:
+//! it takes one gradient for all.
 
+use crate::attack::iterative::ascent;
 use crate::attack::{
     AttackStatus, EpsBall, Images, Iterative, MaskObjective, Objective, Victim, logits,
 };
 use crate::data::{Image, Mask};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::eval::metrics::arg_max;
 use crate::ops;
@@ -14,26 +17,32 @@ use crate::predict::masks_of;
 use crate::tensor::Tensor;
 
 /// The sizes that a sweep goes through by default: 0 to 16 of the 255 steps of an image file.
-pub const EPSILONS: [f32; 8] =
-    [0.0, 1.0 / 255.0, 2.0 / 255.0, 4.0 / 255.0, 6.0 / 255.0, 8.0 / 255.0, 12.0 / 255.0, 16.0 / 255.0];
+pub const EPSILONS: [f32; 9] = [
+    0.0,
+    1.0 / 255.0,
+    2.0 / 255.0,
+    3.0 / 255.0,
+    4.0 / 255.0,
+    6.0 / 255.0,
+    8.0 / 255.0,
+    12.0 / 255.0,
+    16.0 / 255.0,
+];
 
 /// The settings of a sweep.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttackSweep {
     /// The most a value may change by, of L∞, of images from 0 to 1.
     pub epsilons: Vec<f32>,
-    /// PGD's steps from each start, at least 1; 10 by default.
+    /// PGD's steps from FGSM's image; 10 by default. 0: FGSM alone.
     pub steps: usize,
-    /// PGD's starts at random points, after the one from FGSM's image; 1 by default. 0: one start, from the
-    /// image as it is, in half the time.
-    pub restarts: usize,
     /// How many of the likeliest classes are told; 5 by default.
     pub top: usize,
 }
 
 impl Default for AttackSweep {
     fn default() -> Self {
-        AttackSweep { epsilons: EPSILONS.to_vec(), steps: 10, restarts: 1, top: 5 }
+        AttackSweep { epsilons: EPSILONS.to_vec(), steps: 10, top: 5 }
     }
 }
 
@@ -60,7 +69,7 @@ pub struct SweepStep {
 pub struct Swept {
     /// One step along the gradient's sign.
     pub fgsm: Vec<SweepStep>,
-    /// The best of many steps from all starts.
+    /// The best of many steps, FGSM's among them; empty without steps.
     pub pgd: Vec<SweepStep>,
 }
 
@@ -97,15 +106,19 @@ impl AttackSweep {
         let away = away_from(&said, victim.exclusive())?;
         let objective = &*away;
         let step = |epsilon: f32, x: Tensor| self.step(victim, image, objective, epsilon, x);
+        let origin = image.x.to_device(victim.device())?;
+        let (_, gradient) = ascent(victim, &origin, &[0], objective, 0.0, image.inside.as_ref())?;
         let mut swept = Swept { fgsm: Vec::new(), pgd: Vec::new() };
         for &epsilon in &self.epsilons {
             let ball = EpsBall::linf(epsilon);
             ball.check_for(image.side())?;
-            let fgsm = Iterative::one_step(ball, victim, image, objective)?;
-            swept.fgsm.push(step(epsilon, fgsm.x)?);
-            let pgd = Iterative { restarts: self.restarts, ..Iterative::pgd(ball, self.steps) };
-            let pgd = pgd.perturb(victim, image, objective)?;
-            swept.pgd.push(step(epsilon, pgd.x)?);
+            let fgsm = ball.step(&origin, &gradient, &origin, epsilon)?.to_device(Device::Cpu)?;
+            swept.fgsm.push(step(epsilon, fgsm.clone())?);
+            if self.steps > 0 {
+                let pgd = Iterative::pgd(ball, self.steps);
+                let pgd = pgd.perturb_from(&fgsm, victim, image, objective)?;
+                swept.pgd.push(step(epsilon, pgd.x)?);
+            }
         }
         Ok(swept)
     }
@@ -258,10 +271,24 @@ mod tests {
     }
 
     #[test]
+    fn the_one_step_is_fgsms_and_without_more_steps_there_is_nothing_else() {
+        let network = classifier(Activation::Softmax);
+        let swept = AttackSweep { steps: 0, ..AttackSweep::default() }.attack(&network, &image());
+        let swept = swept.unwrap();
+        assert!(swept.pgd.is_empty());
+        let away = away_from(&logits(&network, &image().x).unwrap(), true).unwrap();
+        for step in &swept.fgsm {
+            let ball = EpsBall::linf(step.epsilon);
+            let alone = Iterative::one_step(ball, &network, &image(), &*away).unwrap();
+            assert_eq!(step.x.to_vec_f64(), alone.x.to_vec_f64());
+        }
+    }
+
+    #[test]
     fn of_a_network_that_segments_the_mask_goes_away() {
         let model = Model::new(by_name("deeplabv3plus", 32, 21).unwrap(), 1);
         let network = Network::new(&model, Preprocess::Symmetric).unwrap();
-        let sweep = AttackSweep { epsilons: vec![0.0, 0.1], steps: 2, restarts: 0, top: 3 };
+        let sweep = AttackSweep { epsilons: vec![0.0, 0.1], steps: 2, top: 3 };
         let swept = sweep.attack(&network, &Images::whole(Tensor::rand([1, 32, 32, 3], 7))).unwrap();
         let [before, after] = [0, 1].map(|i| swept.pgd[i].mask.as_ref().unwrap());
         let changed = before.classes.iter().zip(&after.classes).filter(|(a, b)| a != b).count();

@@ -1,6 +1,6 @@
 //! Seeing inside a network: what it computed for one image, number by number, and why.
 //!
-//! [`trace`] runs one image forward and backward and keeps everything. [`pixel`] computes any number of any
+//! [`target`] says which number is explained. [`trace`] runs one image forward and backward and keeps everything. [`pixel`] computes any number of any
 //! layer again from what it was made of, and its gradient from where it was sent. [`statistics`] sums up, and
 //! [`layout`] draws the graph.
 //!
@@ -23,6 +23,8 @@ pub mod page;
 pub mod pixel;
 pub mod receptive_field;
 pub mod statistics;
+pub mod target;
 pub mod trace;
 
-pub use trace::{Target, Trace};
+pub use target::Target;
+pub use trace::Trace;

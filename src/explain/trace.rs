@@ -8,19 +8,10 @@
 use crate::activation::Activation;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::eval::metrics::arg_max;
+use crate::explain::target::Target;
 use crate::nn::{Id, Mode, Model};
 use crate::ops;
 use crate::tensor::Tensor;
-
-/// What is explained: one number that a network computes.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Target {
-    /// The class whose logit it is.
-    pub class: usize,
-    /// Of a network that labels pixels: those `[H, W]`, row by row, over which the logit is summed.
-    pub pixels: Option<Vec<bool>>,
-}
 
 /// Everything that one pass through a network computed, and the gradients of the [`Target`] by it.
 pub struct Trace<'a> {
@@ -37,54 +28,6 @@ pub struct Trace<'a> {
     pub logits: Tensor,
     /// What the gradients are of.
     pub target: Target,
-}
-
-impl Target {
-    /// The likeliest class; of a network that labels pixels `[1, H, W, C]`, the one that most pixels are
-    /// given, over these pixels. Background (class 0 of such a network) only where there is nothing else.
-    pub fn likeliest(logits: &Tensor) -> Self {
-        let winners = winners(logits);
-        if logits.shape().len() == 2 {
-            return Target { class: winners[0], pixels: None };
-        }
-        let mut counts = vec![0usize; logits.shape().last_length()];
-        winners.iter().for_each(|&class| counts[class] += 1);
-        let most =
-            (1..counts.len()).filter(|&c| counts[c] > 0).max_by_key(|&c| (counts[c], usize::MAX - c));
-        Target::of_class(logits, most.unwrap_or(0))
-    }
-
-    /// A class; of a network that labels pixels, over the pixels that it gives that class, or over all where
-    /// there is none.
-    pub fn of_class(logits: &Tensor, class: usize) -> Self {
-        if logits.shape().len() == 2 {
-            return Target { class, pixels: None };
-        }
-        let pixels: Vec<bool> = winners(logits).iter().map(|&winner| winner == class).collect();
-        let any = pixels.contains(&true);
-        Target { class, pixels: Some(pixels.into_iter().map(|own| own || !any).collect()) }
-    }
-
-    /// The gradient of the target by the logits: ones and zeros, of their shape.
-    fn seed(&self, logits: &Tensor) -> Result<Tensor> {
-        let classes = logits.shape().last_length();
-        if self.class >= classes {
-            let message = format!("expected one of {classes} classes, got {}", self.class);
-            return Err(Error::argument("explain", message));
-        }
-        let mut seed = vec![0.0f32; logits.shape().elements()];
-        for (pixel, row) in seed.chunks_exact_mut(classes).enumerate() {
-            let wanted = self.pixels.as_ref().is_none_or(|pixels| pixels[pixel]);
-            row[self.class] = if wanted { 1.0 } else { 0.0 };
-        }
-        Tensor::from_slice(&seed, logits.shape())
-    }
-}
-
-/// For each row of the last axis, where its largest number is.
-pub(crate) fn winners(logits: &Tensor) -> Vec<usize> {
-    let values: Vec<f32> = logits.to_vec_f64().into_iter().map(|logit| logit as f32).collect();
-    values.chunks_exact(logits.shape().last_length()).map(arg_max).collect()
 }
 
 /// Whether an activation makes probabilities of logits.
@@ -127,7 +70,7 @@ impl<'a> Trace<'a> {
             target,
             logits,
         };
-        let seed = trace.target.seed(&trace.logits)?.to_device(x.device())?;
+        let seed = trace.target.upstream(&pass.logits)?;
         trace.backward(&made, &pass.leaves, pass.logits, seed)?;
         trace.outputs = made
             .iter()
@@ -243,7 +186,7 @@ mod tests {
             let trace = Trace::new(&model, &x, |logits| Ok(Target::likeliest(logits))).unwrap();
             let leaf = x.leaf();
             let pass = model.run(&leaf, Mode { gradients: true, ..Mode::infer() }).unwrap();
-            let seed = trace.target.seed(&trace.logits).unwrap();
+            let seed = trace.target.upstream(&trace.logits).unwrap();
             let whole = mul(&pass.logits, &seed).unwrap().sum().unwrap().backward().unwrap();
             let close = |a: &Tensor, b: &Tensor| {
                 let (a, b) = (a.to_vec_f64(), b.to_vec_f64());
@@ -259,20 +202,6 @@ mod tests {
     }
 
     #[test]
-    fn of_pixels_the_class_that_most_are_given_is_explained_and_background_only_alone() {
-        let logits = |classes: [usize; 4]| {
-            let one_hot =
-                classes.iter().flat_map(|&c| (0..3).map(move |i| if i == c { 1.0f32 } else { 0.0 }));
-            Tensor::from_slice(&one_hot.collect::<Vec<_>>(), [1, 2, 2, 3]).unwrap()
-        };
-        let target = Target::likeliest(&logits([0, 0, 2, 0]));
-        assert_eq!((target.class, target.pixels), (2, Some(vec![false, false, true, false])));
-        assert_eq!(Target::likeliest(&logits([0; 4])).class, 0);
-        let absent = Target::of_class(&logits([0, 0, 2, 0]), 1);
-        assert_eq!(absent.pixels, Some(vec![true; 4]));
-    }
-
-    #[test]
     fn several_images_and_unknown_classes_are_errors() {
         let model = Model::new(by_name("mobilenetv2", 32, 20).unwrap(), 3);
         let likeliest = |logits: &Tensor| Ok(Target::likeliest(logits));
@@ -283,6 +212,6 @@ mod tests {
         );
         let unknown = |_: &Tensor| Ok(Target { class: 20, pixels: None });
         let error = Trace::new(&model, &Tensor::zeros([1, 32, 32, 3]), unknown).err().unwrap();
-        assert!(error.to_string().contains("expected one of 20 classes, got 20"), "{error}");
+        assert!(error.to_string().contains("expected a class below 20, got 20"), "{error}");
     }
 }

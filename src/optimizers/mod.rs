@@ -30,6 +30,23 @@ use std::fmt;
 use std::str::FromStr;
 
 /// A rule and its constants.
+///
+/// ```
+/// use atrous::optimizers::OptimizerKind;
+///
+/// let rule: OptimizerKind = "rmsprop".parse()?;
+/// assert_eq!((rule.name(), rule.default_learning_rate()), ("rmsprop", 0.001));
+/// assert_eq!(rule.slot_names(), ["velocity"]);
+/// // Keras 3 adds ε inside of the root where TensorFlow 2.6 does not.
+/// assert_ne!(rule.keras3(), rule);
+/// assert_eq!(OptimizerKind::rmsprop(0.9).keras3(), OptimizerKind::rmsprop(0.9));
+///
+/// let OptimizerKind::Adam { beta_1, .. } = OptimizerKind::adam() else { unreachable!() };
+/// assert_eq!(beta_1, 0.9);
+/// assert_eq!(OptimizerKind::sgd(0.9).slot_names(), ["momentum"]);
+/// assert_eq!(OptimizerKind::NAMES, ["sgd", "rmsprop", "adam"]);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum OptimizerKind {
     /// Gradient descent; μ of the table is `momentum` (0: none).
@@ -185,6 +202,32 @@ impl Gradient {
 }
 
 /// A rule with its state. Parameters are told apart by their position in the network.
+///
+/// ```
+/// use atrous::optimizers::{Optimizer, OptimizerKind};
+/// use atrous::prelude::*;
+///
+/// let mut x = Tensor::from([1.0f32]).leaf();
+/// let mut sgd = Optimizer::new(OptimizerKind::sgd(0.5), 0.25)?;
+/// for _ in 0..2 {
+///     let loss = (&x * &x)?.sum()?;
+///     sgd.step([&mut x], &loss.backward()?)?;
+/// }
+/// // m = −.25·2, x = 1 − .5; then m = .5·m − .25·1 = −.5 and x = 0.
+/// assert_eq!(x.item()?, 0.0);
+/// assert_eq!((sgd.rule(), sgd.steps()), (OptimizerKind::sgd(0.5), 2));
+/// let state: Vec<_> = sgd.slots().map(|(i, name, slot)| (i, name.to_string(), slot.clone())).collect();
+/// assert_eq!((state[0].1.as_str(), state[0].2.item()?), ("momentum", -0.5));
+///
+/// // What a checkpoint keeps is enough to go on.
+/// let mut resumed = Optimizer::new(OptimizerKind::sgd(0.5), 0.25)?;
+/// resumed.load(sgd.steps(), state)?;
+/// resumed.to_device(Device::Cpu)?;
+/// let loss = (&x * &x)?.sum()?;
+/// resumed.step([&mut x], &loss.backward()?)?;
+/// assert_eq!(x.item()?, -0.25); // .5·m alone: at 0 there is no gradient
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Optimizer {
     rule: OptimizerKind,
@@ -313,6 +356,25 @@ impl Optimizer {
 
     /// Changes parameters by their gradients, all of one device and type. First the gradients are scaled
     /// down so that all together are no longer than `clip`, if it is given.
+    ///
+    /// ```
+    /// use atrous::optimizers::{Group, Optimizer, OptimizerKind, Update};
+    /// use atrous::prelude::*;
+    ///
+    /// let (mut base, mut head) = (Tensor::from([1.0f32]), Tensor::from([1.0f32]));
+    /// let mut sgd = Optimizer::new(OptimizerKind::sgd(0.0), 1.0)?;
+    /// sgd.factors[Group::Base as usize] = 0.1; // ten times slower
+    /// sgd.begin_step();
+    /// let of = |index, parameter, gradient: f32, group| {
+    ///     Update { index, parameter, gradient: Tensor::from([gradient]).into(), group }
+    /// };
+    /// let updates = vec![of(0, &mut base, 3.0, Group::Base), of(1, &mut head, 4.0, Group::Head)];
+    /// // Together the gradients are √(3² + 4²) = 5 long; both are shortened to a fifth.
+    /// sgd.update(updates, Some(1.0))?;
+    /// assert!((base.item()? - (1.0 - 0.1 * 0.6)).abs() < 1e-6);
+    /// assert!((head.item()? - (1.0 - 0.8)).abs() < 1e-6);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn update(&mut self, mut updates: Vec<Update>, clip: Option<f32>) -> Result<()> {
         if self.step == 0 {
             return Err(Error::argument("optimizer", "an update before the first step was begun"));
@@ -369,6 +431,26 @@ impl Optimizer {
 
     /// Moves a model by a loss's gradients, and its statistics by what its pass found: the loss is of this
     /// pass.
+    ///
+    /// ```
+    /// use atrous::prelude::*;
+    ///
+    /// let mut graph = Graph::new("line", "input", [1, 1, 1]);
+    /// graph.chain(graph.input(), [Layer::Flatten, Layer::dense(1)])?;
+    /// let mut model = Model::new(graph, 1);
+    /// let x = Tensor::from_slice(&[0.0f32, 1.0, 2.0], [3, 1, 1, 1])?;
+    /// let y = Tensor::from([[1.0f32], [3.0], [5.0]]); // 2x + 1
+    /// let mut adam = Optimizer::adam(0.1)?;
+    /// for _ in 0..200 {
+    ///     let pass = model.run(&x, Mode::train(1, adam.steps()))?;
+    ///     let loss = (&pass.output - &y)?.square()?.mean()?;
+    ///     adam.begin_step();
+    ///     adam.backward_and_step(&mut model, loss, pass, None)?;
+    /// }
+    /// let kernel = model.parameter("dense/kernel").unwrap().value.item()?;
+    /// assert!((kernel - 2.0).abs() < 0.05);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn backward_and_step(
         &mut self,
         model: &mut Model,
@@ -386,7 +468,7 @@ impl Optimizer {
 
     /// [`Optimizer::backward_and_step`] with gradients that are known, one a parameter. Nobody should hold
     /// the pass's leaves any more.
-    pub fn move_model(
+    pub(crate) fn move_model(
         &mut self,
         model: &mut Model,
         gradients: Vec<Option<impl Into<Gradient>>>,
@@ -475,164 +557,4 @@ fn corrected(learning_rate: f32, step: u64, beta_1: f64, beta_2: f64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backend::cpu::threads;
-    use crate::ops::{mul, sum};
-
-    fn tensor(values: &[f64]) -> Tensor {
-        Tensor::from_slice(values, [values.len()]).unwrap()
-    }
-
-    fn update(optimizer: &mut Optimizer, index: usize, w: &mut Tensor, g: &Tensor) -> Result<()> {
-        let group = Group::Head;
-        optimizer.update(vec![Update { index, parameter: w, gradient: g.clone().into(), group }], None)
-    }
-
-    fn rules() -> Vec<OptimizerKind> {
-        let (rms, momentum) = (OptimizerKind::rmsprop(0.0), OptimizerKind::rmsprop(0.9));
-        vec![
-            OptimizerKind::sgd(0.0),
-            OptimizerKind::sgd(0.9),
-            rms,
-            momentum,
-            rms.keras3(),
-            OptimizerKind::adam(),
-        ]
-    }
-
-    #[test]
-    fn sgd_with_momentum_by_hand() {
-        let mut sgd = Optimizer::new(OptimizerKind::sgd(0.5), 0.25).unwrap();
-        let mut w = tensor(&[1.0]);
-        for expected in [0.5, -0.25] {
-            sgd.begin_step();
-            update(&mut sgd, 0, &mut w, &tensor(&[2.0])).unwrap();
-            assert_eq!(w.to_vec_f64(), [expected]);
-        }
-    }
-
-    #[test]
-    fn the_first_step_of_adam_is_the_learning_rate_whatever_the_gradient() {
-        let mut adam = Optimizer::new(OptimizerKind::adam(), 0.125).unwrap();
-        let mut w = tensor(&[1.0, 1.0]);
-        adam.begin_step();
-        update(&mut adam, 0, &mut w, &tensor(&[100.0, -0.25])).unwrap();
-        let w = w.to_vec_f64();
-        assert!((w[0] - 0.875).abs() < 1e-5 && (w[1] - 1.125).abs() < 1e-5, "{w:?}");
-    }
-
-    #[test]
-    fn long_parameters_give_the_same_bits_at_any_thread_count() {
-        let n = 2 * threads::GRAIN_SIZE + 77;
-        let values: Vec<f32> = (0..n).map(|i| (i as f32).sin()).collect();
-        for rule in rules() {
-            let run = || {
-                let mut optimizer = Optimizer::new(rule, 0.01).unwrap();
-                let mut w = Tensor::from_slice(&values, [n]).unwrap();
-                for _ in 0..3 {
-                    optimizer.begin_step();
-                    let g = Tensor::from_slice(&values, [n]).unwrap();
-                    update(&mut optimizer, 0, &mut w, &g).unwrap();
-                }
-                w.to_vec_f64()
-            };
-            assert_eq!(threads::with(1, run).unwrap(), threads::with(3, run).unwrap());
-        }
-    }
-
-    #[test]
-    fn state_that_is_saved_and_loaded_goes_on_with_the_same_bits() {
-        let gradient = |step: usize| tensor(&[0.5, -1.0 / (step + 1) as f64, 3.0]);
-        for rule in rules() {
-            let mut first = Optimizer::new(rule, 0.01).unwrap();
-            let mut w = tensor(&[1.0, 2.0, 3.0]);
-            // Position 0 is frozen: it never has an update, and no state.
-            let step = |optimizer: &mut Optimizer, w: &mut Tensor, i| {
-                optimizer.begin_step();
-                update(optimizer, 1, w, &gradient(i)).unwrap();
-            };
-            (0..3).for_each(|i| step(&mut first, &mut w, i));
-            let saved: Vec<_> =
-                first.slots().map(|(i, name, t)| (i, name.to_owned(), t.clone())).collect();
-            assert_eq!(saved.len(), rule.slot_names().len());
-            let mut second = Optimizer::new(rule, 0.01).unwrap();
-            second.load(first.steps(), saved).unwrap();
-            let mut other = w.clone();
-            step(&mut first, &mut w, 3);
-            step(&mut second, &mut other, 3);
-            assert_eq!(w.to_vec_f64(), other.to_vec_f64());
-        }
-    }
-
-    #[test]
-    fn a_loop_of_one_s_own_changes_its_leaves_as_updates_would() {
-        let target = tensor(&[1.0, 2.0]);
-        for rule in rules() {
-            let mut own = Optimizer::new(rule, 0.01).unwrap();
-            let mut parameters = [tensor(&[0.5, -1.0]).leaf(), tensor(&[3.0, 3.0]).leaf()];
-            let unused = parameters[1].clone();
-            let mut other = Optimizer::new(rule, 0.01).unwrap();
-            let mut expected = parameters[0].detach();
-            for _ in 0..3 {
-                let loss = sum(&mul(&parameters[0], &target).unwrap()).unwrap();
-                own.step(&mut parameters, &loss.backward().unwrap()).unwrap();
-                other.begin_step();
-                update(&mut other, 0, &mut expected, &target).unwrap();
-            }
-            assert_eq!(parameters[0].to_vec_f64(), expected.to_vec_f64());
-            assert_eq!(parameters[1].to_vec_f64(), unused.to_vec_f64());
-            assert_eq!(own.steps(), 3);
-        }
-    }
-
-    #[test]
-    fn a_step_without_leaves_or_gradients_is_refused_and_counts_for_nothing() {
-        let mut sgd = Optimizer::sgd(0.125, 0.0).unwrap();
-        let mut x = tensor(&[1.0]).leaf();
-        let gradients = sum(&mul(&x, &x).unwrap()).unwrap().backward().unwrap();
-        let error = sgd.step([&mut x, &mut tensor(&[1.0])], &gradients).unwrap_err().to_string();
-        assert!(error.ends_with("got none at parameter 1"), "{error}");
-        let error = sgd.step([&mut tensor(&[1.0]).leaf()], &gradients).unwrap_err().to_string();
-        assert!(error.contains("of none of them"), "{error}");
-        assert_eq!((sgd.steps(), x.to_vec_f64()), (0, vec![1.0]));
-        sgd.step([&mut x], &gradients).unwrap();
-        assert_eq!((sgd.steps(), x.to_vec_f64()), (1, vec![0.75]));
-        // The second parameter of this name is another one.
-        let mut other = tensor(&[1.0, 2.0]).leaf();
-        let gradients = sum(&other).unwrap().backward().unwrap();
-        let mut adam = Optimizer::adam(0.1).unwrap();
-        adam.step([&mut other], &gradients).unwrap();
-        let mut another = tensor(&[1.0]).leaf();
-        let gradients = sum(&another).unwrap().backward().unwrap();
-        assert!(adam.step([&mut another], &gradients).is_err());
-        assert_eq!(adam.steps(), 1);
-    }
-
-    #[test]
-    fn what_does_not_fit_is_refused() {
-        let mut adam = Optimizer::new(OptimizerKind::adam(), 0.01).unwrap();
-        let mut w = tensor(&[1.0, 2.0]);
-        assert!(update(&mut adam, 0, &mut w, &tensor(&[1.0, 1.0])).is_err()); // before a step
-        adam.begin_step();
-        let error = update(&mut adam, 0, &mut w, &tensor(&[1.0])).unwrap_err().to_string();
-        assert!(error.contains("parameter 0") && error.contains("[2]"), "{error}");
-        assert!(update(&mut adam, 0, &mut w, &Tensor::zeros([2])).is_err()); // f32 beside f64
-        let (gradient, group) = (tensor(&[1.0, 1.0]), Group::Head);
-        let mut other = w.clone();
-        let twice = [&mut w, &mut other].map(|parameter| Update {
-            index: 0,
-            parameter,
-            gradient: gradient.clone().into(),
-            group,
-        });
-        assert!(adam.update(twice.into(), None).is_err());
-        let state = |name: &str| vec![(0, name.to_owned(), tensor(&[0.0, 0.0]))];
-        assert!(adam.load(1, state("velocity")).is_err());
-        assert!(adam.load(1, state("m")).unwrap_err().to_string().contains("1 of the slots"));
-        assert!(Optimizer::new(OptimizerKind::sgd(1.0), 0.1).is_err());
-        assert!(Optimizer::new(OptimizerKind::sgd(0.9), f32::NAN).is_err());
-        assert!("adamw".parse::<OptimizerKind>().is_err());
-        assert_eq!("rmsprop".parse::<OptimizerKind>().unwrap(), OptimizerKind::rmsprop(0.0));
-    }
-}
+mod tests;

@@ -5,6 +5,22 @@ use serde::{Deserialize, Serialize};
 
 /// Best values so far, and for how long there was no better one: the state of early stopping,
 /// plateaus and the best checkpoint. Smaller is better; a score is watched as its negative.
+///
+/// ```
+/// use atrous::train::{Callbacks, Plateau};
+///
+/// let (mut callbacks, mut rate) = (Callbacks::default(), 0.1);
+/// let plateau = Some(Plateau { patience: 2, factor: 0.5, floor: 0.01 });
+/// let mut stops = Vec::new();
+/// for (epoch, loss) in [1.0, 0.8, 0.9, 0.85].into_iter().enumerate() {
+///     let outcome = callbacks.epoch_ends(epoch + 1, loss, Some(3), plateau, &mut rate);
+///     stops.push(outcome.stop);
+/// }
+/// // The third and the fourth were no better than the second: half the rate, but not yet the end.
+/// assert_eq!((callbacks.best, callbacks.best_epoch, rate), (Some(0.8), 2, 0.05));
+/// assert_eq!(stops, [false; 4]);
+/// assert!(callbacks.epoch_ends(5, 0.81, Some(3), plateau, &mut rate).stop);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Callbacks {
     /// The best value so far, for the checkpoint of the best epoch.

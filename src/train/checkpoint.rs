@@ -72,6 +72,26 @@ impl Saved {
 }
 
 /// Writes the trainer's state: to a temporary file, synced, renamed over the old one.
+///
+/// ```
+/// use atrous::models::Spec;
+/// use atrous::nn::Model;
+/// use atrous::train::{TrainConfig, Trainer, load, save};
+///
+/// let spec = Spec::new("alexnet", 108, 2); // the smallest there is
+/// let model = Model::new(spec.graph()?, 1);
+/// let config = TrainConfig { train_indices: vec![0, 1], ..TrainConfig::new(spec) };
+/// let trainer = Trainer::new(model, config)?;
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("run.safetensors");
+/// save(&path, &trainer)?;
+/// let (again, saved) = load(&path)?;
+/// assert_eq!((saved.config, saved.position), (trainer.config, trainer.position));
+/// let kernel = |model: &Model| model.parameters[0].value.to_vec_f64();
+/// assert_eq!(kernel(&again.model), kernel(&trainer.model));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn save(path: &Path, trainer: &Trainer) -> Result<()> {
     let model = &trainer.model;
     let saved = Saved {
@@ -106,6 +126,27 @@ const BEFORE: &[u8] = br#"\"checksum\":\""#;
 
 /// Writes into a checkpoint the checksum of its bytes: CRC-32 of the file with zeros in the checksum's
 /// own place. It finds every flipped bit, and every run of up to 32.
+///
+/// ```
+/// use atrous::models::Spec;
+/// use atrous::nn::Model;
+/// use atrous::train::{TrainConfig, Trainer, parse, save, seal};
+///
+/// # let spec = Spec::new("alexnet", 108, 2);
+/// # let model = Model::new(spec.graph()?, 1);
+/// # let config = TrainConfig { train_indices: vec![0, 1], ..TrainConfig::new(spec) };
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("run.safetensors");
+/// # save(&path, &Trainer::new(model, config)?)?;
+/// let mut bytes = std::fs::read(&path)?;
+/// // Who changes a checkpoint on purpose seals it anew.
+/// let last = bytes.len() - 1;
+/// bytes[last] ^= 1;
+/// assert!(parse(&bytes).is_err());
+/// seal(&mut bytes)?;
+/// assert!(parse(&bytes).is_ok());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn seal(bytes: &mut [u8]) -> Result<(), String> {
     let at = checksum_at(bytes)?;
     bytes[at..at + NO_CHECKSUM.len()].copy_from_slice(NO_CHECKSUM.as_bytes());
@@ -138,6 +179,26 @@ fn checksum_at(bytes: &[u8]) -> Result<usize, String> {
 }
 
 /// Reads what [`save`] wrote: a trainer that goes on from there.
+///
+/// ```
+/// use atrous::models::Spec;
+/// use atrous::nn::Model;
+/// use atrous::train::{TrainConfig, Trainer, load, save};
+///
+/// # let spec = Spec::new("alexnet", 108, 2);
+/// # let model = Model::new(spec.graph()?, 1);
+/// # let config = TrainConfig { train_indices: vec![0, 1], ..TrainConfig::new(spec) };
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("run.safetensors");
+/// # save(&path, &Trainer::new(model, config)?)?;
+/// let (trainer, saved) = load(&path)?;
+/// // `Trainer::fit` goes on from there.
+/// assert_eq!((trainer.config.train_indices.len(), saved.position.epoch), (2, 0));
+///
+/// std::fs::write(&path, "something else")?;
+/// assert!(load(&path).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn load(path: &Path) -> Result<(Trainer, Saved)> {
     let bytes = regular::read(path)?;
     parse(&bytes).map_err(|message| unusable(path, message))
@@ -159,6 +220,26 @@ fn unusable(path: &Path, message: String) -> Error {
 }
 
 /// [`load`] from memory; the error is without the path.
+///
+/// ```
+/// use atrous::models::Spec;
+/// use atrous::nn::Model;
+/// use atrous::train::{TrainConfig, Trainer, parse, save};
+///
+/// # let spec = Spec::new("alexnet", 108, 2);
+/// # let model = Model::new(spec.graph()?, 1);
+/// # let config = TrainConfig { train_indices: vec![0, 1], ..TrainConfig::new(spec) };
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("run.safetensors");
+/// # save(&path, &Trainer::new(model, config)?)?;
+/// let mut bytes = std::fs::read(&path)?;
+/// assert_eq!(parse(&bytes)?.0.config.train_indices, [0, 1]);
+/// // One bit of a weight
+/// let last = bytes.len() - 1;
+/// bytes[last] ^= 1;
+/// assert!(parse(&bytes).is_err_and(|message| message.starts_with("its checksum is wrong")));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn parse(bytes: &[u8]) -> Result<(Trainer, Saved), String> {
     let file = File::open(bytes)?;
     let model = file.network()?;

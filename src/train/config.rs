@@ -31,6 +31,22 @@ pub enum MonitorMetric {
 }
 
 /// A stage of training: from this epoch on, so many of the base's last layers train too.
+///
+/// ```
+/// use atrous::models::{Head, Spec};
+/// use atrous::nn::Model;
+/// use atrous::train::{TrainConfig, Trainer, Unfreeze};
+///
+/// // At first the head alone: 1280 features for each of 20 classes, and a bias. Four epochs later the base's
+/// // last ten layers as well.
+/// let network = Spec { head: Head::Pooled, ..Spec::new("mobilenetv2", 32, 20) };
+/// let model = Model::new(network.graph()?, 1);
+/// let unfreeze = vec![Unfreeze { epoch: 0, layers: 0 }, Unfreeze { epoch: 4, layers: 10 }];
+/// let trainer = Trainer::new(model, TrainConfig { unfreeze, ..TrainConfig::new(network) })?;
+/// let (_all, trainable) = trainer.model.count_parameters();
+/// assert_eq!(trainable, 1280 * 20 + 20);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unfreeze {
     /// The first epoch of the stage, counted from 0.
@@ -40,6 +56,35 @@ pub struct Unfreeze {
 }
 
 /// What decides a run's bits, beside the data. A run is resumed under the plan it began with.
+///
+/// ```
+/// use atrous::data::loader::Sampling;
+/// use atrous::data::{Dataset, synthetic::Synthetic};
+/// use atrous::losses::Loss;
+/// use atrous::models::Spec;
+/// use atrous::train::TrainConfig;
+/// use std::path::Path;
+/// use std::sync::Arc;
+///
+/// let config = TrainConfig {
+///     batch_size: 4,
+///     train_indices: (0..10).collect(),
+///     val_indices: vec![10, 11],
+///     ..TrainConfig::new(Spec::new("mobilenetv2", 32, 20))
+/// };
+/// assert_eq!((config.graph()?.name.as_str(), config.loss()?), ("mobilenetv2", Loss::BinaryCrossentropy));
+///
+/// let dataset: Arc<dyn Dataset> = Arc::new(Synthetic::train(1, 12));
+/// let dataset = config.find_samples(&dataset, Path::new("run.safetensors"))?;
+/// let training = config.training_loader(&dataset, 2);
+/// assert_eq!((training.steps(), training.sampling), (3, Sampling::Shuffle));
+/// assert_eq!(training.transforms, config.training_transforms());
+/// // Nothing of what is scored is random.
+/// let validation = config.scoring_loader(&dataset, config.val_indices.clone());
+/// assert_eq!(validation.transforms, config.scoring_transforms());
+/// assert!(training.transforms.augment.is_some() && validation.transforms.augment.is_none());
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainConfig {
     /// Architecture, input size, classes and head.

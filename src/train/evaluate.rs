@@ -37,6 +37,29 @@ pub struct Scores {
 
 /// Runs the network, rewritten for speed, over a loader in order: no augmentation of its own, no
 /// class weights.
+///
+/// ```
+/// use atrous::data::loader::Loader;
+/// use atrous::data::transforms::Transforms;
+/// use atrous::data::{Dataset, synthetic::Synthetic};
+/// use atrous::losses::Loss;
+/// use atrous::prelude::*;
+/// use atrous::train::evaluate;
+/// use std::sync::Arc;
+///
+/// // A network that says ½ of every class of every image.
+/// let mut graph = Graph::new("unsure", "input", [8, 8, 3]);
+/// let dense = Layer::dense(20).with_activation(Activation::Sigmoid);
+/// graph.chain(graph.input(), [Layer::GlobalAveragePooling2D, dense])?;
+/// let model = Model::with(graph, |_, shape, _| Tensor::zeros(shape));
+///
+/// let dataset = Arc::new(Synthetic::train(1, 3));
+/// let scores = evaluate(&model, Loss::BinaryCrossentropy, &Loader::new(dataset, Transforms::plain(8), 4))?;
+/// assert_eq!((scores.probabilities.len(), scores.probabilities[0]), (3 * 20, 0.5));
+/// assert!((scores.loss.unwrap() - std::f64::consts::LN_2).abs() < 1e-6);
+/// assert!(scores.confusion.is_none()); // which is a segmentation's
+/// # Ok::<(), Error>(())
+/// ```
 pub fn evaluate(model: &Model, loss: Loss, loader: &Loader) -> Result<Scores> {
     let (original, device) = (model, model.device());
     let model = for_inference(original)?;

@@ -52,6 +52,38 @@ pub(super) const ADVICE: &str =
     "a smaller learning rate may help (--learning-rate), or --clip-norm 1, or --warmup 1";
 
 /// Where and how often the state is written: after every epoch, and every so many steps.
+///
+/// A run that is stopped, and taken up again:
+///
+/// ```
+/// use atrous::train::{CheckpointPolicy, Event, load};
+/// # use atrous::data::{Dataset, synthetic::Synthetic};
+/// # use atrous::models::Spec;
+/// # use atrous::prelude::*;
+/// # use atrous::train::{TrainConfig, Trainer};
+/// use std::ops::ControlFlow;
+/// # use std::sync::Arc;
+///
+/// # let spec = Spec::new("alexnet", 108, 20);
+/// # let model = Model::new(spec.graph()?, 1);
+/// # let config = TrainConfig { train_indices: vec![0], ..TrainConfig::new(spec) };
+/// # let mut trainer = Trainer::new(model, config)?;
+/// # let dataset: Arc<dyn Dataset> = Arc::new(Synthetic::train(1, 1));
+/// # let training = trainer.config.training_loader(&dataset, 1);
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("run.safetensors");
+/// let policy = CheckpointPolicy { checkpoint: Some(path.clone()), ..CheckpointPolicy::default() };
+/// // A monitor that has seen enough at once.
+/// let mut monitor = |event: Event| match event {
+///     Event::EpochBegins { .. } => ControlFlow::Break(()),
+///     _ => ControlFlow::Continue(()),
+/// };
+/// let stopped = trainer.fit(&training, None, &policy, &mut monitor);
+/// assert!(matches!(stopped, Err(Error::Interrupted(_))));
+/// let (again, _) = load(&path)?;
+/// assert_eq!(again.position, trainer.position);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct CheckpointPolicy {
     /// The file to resume from, replaced each time; None: nothing is written.
@@ -63,6 +95,43 @@ pub struct CheckpointPolicy {
 }
 
 /// A run in progress: all that decides its next bit, beside the data.
+///
+/// ```
+/// use atrous::data::{Dataset, synthetic::Synthetic};
+/// use atrous::models::Spec;
+/// use atrous::prelude::*;
+/// use atrous::train::{CheckpointPolicy, Event, TrainConfig, Trainer};
+/// use std::ops::ControlFlow;
+/// use std::sync::Arc;
+///
+/// let config = TrainConfig {
+///     epochs: 2,
+///     batch_size: 1,
+///     train_indices: vec![0, 1],
+///     val_indices: vec![2],
+///     ..TrainConfig::new(Spec::new("alexnet", 8, 20))
+/// };
+/// // Any network that takes and makes what the plan's does.
+/// let mut graph = Graph::new("small", "input", [8, 8, 3]);
+/// let dense = Layer::dense(20).with_activation(Activation::Sigmoid);
+/// graph.chain(graph.input(), [Layer::GlobalAveragePooling2D, dense])?;
+/// let mut trainer = Trainer::new(Model::new(graph, 1), config)?;
+/// trainer.to_device(Device::Cpu)?;
+///
+/// let dataset: Arc<dyn Dataset> = Arc::new(Synthetic::train(1, 3));
+/// let training = trainer.config.training_loader(&dataset, 1);
+/// let validation = trainer.config.scoring_loader(&dataset, trainer.config.val_indices.clone());
+/// let mut steps = 0;
+/// let mut monitor = |event: Event| {
+///     steps += matches!(event, Event::Step { .. }) as usize;
+///     ControlFlow::Continue(())
+/// };
+/// // Without a file to resume from.
+/// trainer.fit(&training, Some(&validation), &CheckpointPolicy::default(), &mut monitor)?;
+/// assert_eq!((steps, trainer.position.epoch, trainer.optimizer.steps()), (2 * 2, 2, 4));
+/// assert!(trainer.history.epochs[1].val_loss.is_some());
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Trainer {
     /// The weights as they are now, on the device that trains.
     pub model: Model,
@@ -140,6 +209,21 @@ pub enum Event<'a> {
 }
 
 /// Watches a run; may ask it to stop, which saves the state first.
+///
+/// ```
+/// use atrous::train::{Event, Monitor};
+/// use std::ops::ControlFlow;
+///
+/// // Prints each epoch, and has seen enough once the loss is small.
+/// let monitor: &mut Monitor = &mut |event| match event {
+///     Event::EpochEnds { record, .. } => {
+///         println!("{}: {}", record.epoch, record.loss);
+///         if record.loss < 0.01 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+///     }
+///     _ => ControlFlow::Continue(()),
+/// };
+/// assert!(monitor(Event::StopsEarly { epoch: 9, best_epoch: 6 }).is_continue());
+/// ```
 pub type Monitor<'a> = dyn FnMut(Event) -> ControlFlow<()> + 'a;
 
 /// Makes another batch of one, just before the step on it: with the weights that the step begins with.

@@ -32,6 +32,28 @@ pub struct Epoch {
 }
 
 /// The epochs of a run so far.
+///
+/// ```
+/// use atrous::train::{Epoch, History};
+///
+/// let epoch = Epoch {
+///     epoch: 1,
+///     learning_rate: 0.001,
+///     loss: 0.5,
+///     accuracy: 0.75,
+///     val_loss: Some(0.625),
+///     val_accuracy: Some(0.5),
+///     val_map: None,
+///     val_miou: None,
+///     val_dice: None,
+/// };
+/// let folder = tempfile::tempdir()?;
+/// History { epochs: vec![epoch] }.write(folder.path())?;
+/// let table = std::fs::read_to_string(folder.path().join("history.csv"))?;
+/// assert_eq!(table.lines().nth(1), Some("1,0.001,0.5,0.75,0.625,0.5,,,"));
+/// assert!(folder.path().join("history.json").is_file());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct History {

@@ -8,6 +8,22 @@ use crate::error::{Error, Result};
 use crate::models::{Head, Spec};
 
 /// A plan without samples, and whether classes are weighed by how rare they are.
+///
+/// ```
+/// use atrous::models::{Head, Spec};
+/// use atrous::train::{MonitorMetric, Preset, Schedule};
+///
+/// let network = || Spec::new("mobilenetv2", 96, 20);
+/// let best = Preset::new("best", network(), false)?.config;
+/// assert_eq!((best.network.head, best.schedule), (Head::Pooled, Schedule::Cosine));
+/// assert_eq!(best.monitor, MonitorMetric::Score);
+/// assert!(best.train_indices.is_empty()); // the samples are still to be named
+/// let notebook = Preset::new("notebook", network(), false)?.config;
+/// assert_eq!((notebook.batch_size, notebook.optimizer.as_str()), (64, "rmsprop"));
+/// assert_eq!(Preset::NAMES, ["best", "notebook"]);
+/// assert!(Preset::new("good", network(), false).is_err());
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Preset {
     /// Complete but for the samples.

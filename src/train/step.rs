@@ -87,6 +87,34 @@ enum Scores {
 
 impl Trainer {
     /// One step on one batch: (loss, accuracy) with the weights of before the step.
+    ///
+    /// A loop of one's own:
+    ///
+    /// ```
+    /// use atrous::data::{Dataset, synthetic::Synthetic};
+    /// # use atrous::data::transforms::Augment;
+    /// # use atrous::models::Spec;
+    /// # use atrous::prelude::*;
+    /// # use atrous::train::{TrainConfig, Trainer};
+    /// # use std::sync::Arc;
+    ///
+    /// # let config = TrainConfig {
+    /// #     augment: Augment::None,
+    /// #     train_indices: (0..4).collect(),
+    /// #     ..TrainConfig::new(Spec::new("alexnet", 8, 20))
+    /// # };
+    /// # let mut graph = Graph::new("small", "input", [8, 8, 3]);
+    /// # let dense = Layer::dense(20).with_activation(Activation::Sigmoid);
+    /// # graph.chain(graph.input(), [Layer::GlobalAveragePooling2D, dense])?;
+    /// # let mut trainer = Trainer::new(Model::new(graph, 1), config)?;
+    /// # let dataset: Arc<dyn Dataset> = Arc::new(Synthetic::train(1, 4));
+    /// let loader = trainer.config.training_loader(&dataset, 1);
+    /// let batch = loader.epoch(0, 0)?.next().unwrap()?;
+    /// let (before, _accuracy) = trainer.step(&batch)?;
+    /// let (after, _accuracy) = trainer.step(&batch)?;
+    /// assert!(after < before);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn step(&mut self, batch: &Batch) -> Result<(f64, f64)> {
         self.launch(batch)?;
         self.finish()

@@ -10,6 +10,16 @@ use std::collections::{HashMap, HashSet};
 
 /// The layers that stand on a pre-trained base, and that its files do not have; none where there is
 /// no base.
+///
+/// ```
+/// use atrous::models::Spec;
+/// use atrous::weights::heads;
+///
+/// let graph = Spec::new("vgg16", 64, 20).graph()?;
+/// let heads = heads(&graph);
+/// assert!(!heads.is_empty() && !heads.iter().any(|name| name.starts_with("block")));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn heads(graph: &Graph) -> Vec<&str> {
     let base = graph.base().len();
     let above = graph.nodes().iter().skip(if base == 0 { graph.nodes().len() } else { base });
@@ -22,6 +32,24 @@ pub fn heads(graph: &Graph) -> Vec<&str> {
 /// What the file has besides is left out. Wrong shapes, wrong types, values that are not finite and
 /// variances that are none are errors, in optional layers too. The model's padding and epsilon are not
 /// touched: its graph comes from [`Origin::configure`](super::Origin::configure).
+///
+/// ```
+/// use atrous::prelude::*;
+/// use atrous::weights::{self, Origin};
+///
+/// let mut graph = Graph::new("small", "input", [2, 2, 3]);
+/// graph.chain(graph.input(), [Layer::Flatten, Layer::dense(4)])?;
+/// let (trained, mut model) = (Model::new(graph.clone(), 1), Model::new(graph, 2));
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("weights.safetensors");
+/// let tensors: Vec<_> = trained.parameters.iter().map(|p| (p.path.clone(), p.value.clone())).collect();
+/// weights::save(&path, &tensors, Origin::Keras)?;
+/// let report = weights::load(&mut model, &weights::read(&path)?, &[])?;
+/// assert_eq!((report.matched, report.numbers), (vec!["dense/kernel".into(), "dense/bias".into()], 52));
+/// assert_eq!(model.parameters[0].value.to_vec_f64(), trained.parameters[0].value.to_vec_f64());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn load(model: &mut Model, file: &WeightFile, optional: &[&str]) -> Result<Report> {
     let (report, values) = compare(model, file, optional)?;
     report.check()?;
@@ -33,6 +61,25 @@ pub fn load(model: &mut Model, file: &WeightFile, optional: &[&str]) -> Result<R
 }
 
 /// What [`load`] would do: the report, and the values by the parameters' positions.
+///
+/// ```
+/// use atrous::prelude::*;
+/// use atrous::weights::{self, Origin};
+///
+/// let mut graph = Graph::new("small", "input", [2, 2, 3]);
+/// graph.chain(graph.input(), [Layer::Flatten, Layer::dense(4)])?;
+/// let model = Model::new(graph, 1);
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("weights.safetensors");
+/// let (kernel, bias) = (Tensor::zeros([12, 5]), Tensor::zeros([4]));
+/// weights::save(&path, &[("dense/kernel".into(), kernel), ("dense/bias".into(), bias)], Origin::Keras)?;
+///
+/// let (report, values) = weights::compare(&model, &weights::read(&path)?, &[])?;
+/// assert_eq!(report.wrong_shape, ["`dense/kernel`: expected shape [12×4], got [12×5]"]);
+/// assert_eq!(values.len(), 1); // the bias, which would fit
+/// assert!(report.check().is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn compare(
     model: &Model,
     file: &WeightFile,

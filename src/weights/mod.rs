@@ -107,12 +107,43 @@ pub struct WeightFile {
 
 /// Reads all weights of a file. What it holds, not what it is called, says which format it has. Only a
 /// regular file of at most 4 GiB is read.
+///
+/// ```
+/// use atrous::Tensor;
+/// use atrous::weights::{self, Format, Origin};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("weights.bin");
+/// let tensors = [("conv1/kernel".into(), Tensor::rand([3, 3, 3, 8], 1))];
+/// weights::save(&path, &tensors, Origin::Timm)?;
+/// let file = weights::read(&path)?;
+/// assert_eq!((file.format, file.origin), (Format::Safetensors, Origin::Timm)); // whatever its name
+/// let entry = &file.entries[0];
+/// assert_eq!((entry.name.as_str(), entry.dtype.as_str()), ("conv1/kernel", "float32"));
+/// assert_eq!(entry.tensor.as_ref().unwrap().to_vec_f64(), tensors[0].1.to_vec_f64());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn read(path: impl AsRef<Path>) -> Result<WeightFile> {
     let path = path.as_ref();
     parse(path, regular::read(path)?).map_err(|message| Error::file(path, message))
 }
 
 /// [`read`] from memory; the error is without the path.
+///
+/// ```
+/// use atrous::weights::{Format, Origin, parse};
+/// use std::path::Path;
+///
+/// // A header as long as its first eight bytes say, then the numbers, little endian.
+/// let header = br#"{"fc.weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
+/// let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+/// bytes.extend(header);
+/// bytes.extend([1.0f32, 2.0].map(f32::to_le_bytes).concat());
+/// let file = parse(Path::new("in memory"), bytes)?;
+/// assert_eq!((file.format, file.origin), (Format::Safetensors, Origin::Torchvision)); // by the name
+/// assert_eq!(file.entries[0].tensor.as_ref().unwrap().to_vec_f64(), [1.0, 2.0]);
+/// # Ok::<(), String>(())
+/// ```
 pub fn parse(path: &Path, bytes: Vec<u8>) -> Result<WeightFile, String> {
     let format = Format::of(path, &bytes)?;
     let allowed = allowance(bytes.len());

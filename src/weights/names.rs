@@ -24,6 +24,19 @@ use crate::nn::Graph;
 
 /// The networks that pre-trained weights are for, known by the names of their layers, whatever
 /// stands on top of them.
+///
+/// ```
+/// use atrous::models::Spec;
+/// use atrous::weights::{Origin, names::Base};
+///
+/// let graph = Spec::new("mobilenetv2", 32, 20).graph()?;
+/// let base = Base::of(&graph).unwrap();
+/// assert_eq!(base, Base::MobileNetV2);
+/// let first = &base.modules(Origin::Timm)?[0];
+/// assert_eq!((first.0.as_str(), first.1.as_str()), ("conv_stem", "Conv1"));
+/// assert!(Base::MobileNet.modules(Origin::Torchvision).is_err()); // which has no first MobileNet
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Base {
     /// Simonyan and Zisserman, 2014: 13 convolutions in five blocks.

@@ -16,6 +16,24 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The framework whose conventions weights follow.
+///
+/// ```
+/// use atrous::data::image::Preprocess;
+/// use atrous::models::Spec;
+/// use atrous::nn::layers::Layer;
+/// use atrous::weights::{Origin, names::Base};
+///
+/// let origin: Origin = "torchvision".parse()?;
+/// assert_eq!(origin.preprocess(Base::MobileNetV2), Preprocess::Torch);
+/// // Keras pads after the last cell, PyTorch on both sides.
+/// let graph = Spec::new("mobilenetv2", 32, 20).graph()?;
+/// let padding = |graph: &atrous::nn::Graph| {
+///     let layers = graph.nodes().iter().map(|node| node.layer);
+///     layers.filter(|layer| matches!(layer, Layer::ZeroPadding2D(_))).next()
+/// };
+/// assert_ne!(padding(&origin.configure(&graph)?), padding(&graph));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {

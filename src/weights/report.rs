@@ -8,6 +8,27 @@ use std::path::PathBuf;
 
 /// What a file and a model have in common, and what not. The lists are in the model's order, or
 /// the file's.
+///
+/// ```
+/// use atrous::prelude::*;
+/// use atrous::weights::{self, Origin};
+///
+/// let mut graph = Graph::new("small", "input", [2, 2, 3]);
+/// graph.chain(graph.input(), [Layer::Flatten, Layer::dense(4)])?;
+/// let model = Model::new(graph, 1);
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("weights.safetensors");
+/// let tensors = ["kernel", "scale"].map(|name| (format!("dense/{name}"), Tensor::zeros([12, 4])));
+/// weights::save(&path, &tensors, Origin::Keras)?;
+///
+/// let (report, _values) = weights::compare(&model, &weights::read(&path)?, &[])?;
+/// assert_eq!((report.missing[0].as_str(), report.unexpected[0].as_str()), ("dense/bias", "dense/scale"));
+/// let text = report.to_string(); // a line for each list that is not empty
+/// assert!(text.contains("matched         1 tensors, 48 numbers"));
+/// assert!(text.contains("missing         1: dense/bias"));
+/// assert!(report.check().unwrap_err().to_string().ends_with("`dense/bias` is missing"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Report {
     /// The file compared.

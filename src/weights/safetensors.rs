@@ -44,6 +44,18 @@ pub(super) fn read(bytes: &[u8]) -> Result<Contents, String> {
 }
 
 /// Writes tensors under Keras' names, and where they are from.
+///
+/// ```
+/// use atrous::Tensor;
+/// use atrous::weights::{self, Origin};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("weights.safetensors");
+/// weights::save(&path, &[("dense/bias".into(), Tensor::from([1.0f32, 2.0]))], Origin::Keras)?;
+/// let file = weights::read(&path)?;
+/// assert_eq!((file.entries[0].name.as_str(), &file.entries[0].shape[..]), ("dense/bias", &[2][..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn save(path: &Path, tensors: &[(String, Tensor)], origin: Origin) -> Result<()> {
     write(path, tensors, KEY, origin.to_string())
 }

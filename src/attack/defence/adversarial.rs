@@ -21,6 +21,39 @@ use crate::tensor::Tensor;
 use crate::train::{CheckpointPolicy, Monitor, Trainer};
 
 /// Training of a classifier on images that are perturbed as it goes.
+///
+/// ```
+/// use atrous::attack::defence::Adversarial;
+/// use atrous::attack::{EpsBall, Iterative};
+/// use atrous::data::transforms::Augment;
+/// use atrous::models::Spec;
+/// use atrous::train::{CheckpointPolicy, TrainConfig, Trainer};
+/// use std::ops::ControlFlow;
+/// use std::sync::Arc;
+///
+#[doc = include_str!("../brightness.txt")]
+/// let config = TrainConfig {
+///     epochs: 3,
+///     augment: Augment::None,
+///     train_indices: (0..4).collect(),
+///     ..TrainConfig::new(Spec::new("alexnet", 4, CLASSES.len()))
+/// };
+/// let mut graph = Graph::new("small", "input", [4, 4, 3]);
+/// let dense = Layer::dense(CLASSES.len()).with_activation(Activation::Sigmoid);
+/// graph.chain(graph.input(), [Layer::Flatten, dense])?;
+/// let mut trainer = Trainer::new(Model::new(graph, 1), config)?;
+///
+/// let dataset: Arc<dyn Dataset> = Arc::new(Greys(vec![20, 60, 100, 140]));
+/// let loader = trainer.config.training_loader(&dataset, 1);
+/// let pgd = Iterative::pgd(EpsBall::linf(8.0 / 255.0), 3);
+/// let half = Adversarial::new(pgd, 1);
+/// assert_eq!(half.share, 0.5);
+/// let never = &CheckpointPolicy::default();
+/// half.fit(&mut trainer, &loader, None, never, &mut |_| ControlFlow::Continue(()))?;
+/// let losses: Vec<f64> = trainer.history.epochs.iter().map(|epoch| epoch.loss).collect();
+/// assert!(losses.len() == 3 && losses[2] < losses[0]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adversarial {
     /// What perturbs them; ε in units of images from 0 to 1.

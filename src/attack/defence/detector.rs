@@ -27,6 +27,32 @@ use crate::tensor::Tensor;
 pub const FALSE_ALARMS: f64 = 0.05;
 
 /// Says which images were perturbed.
+///
+/// ```
+/// use atrous::attack::defence::{Detector, detector};
+/// use atrous::prelude::*;
+///
+/// /// Takes bright images for perturbed.
+/// struct Bright;
+///
+/// impl Detector for Bright {
+///     fn name(&self) -> String {
+///         "bright".into()
+///     }
+///
+///     fn score(&self, x: &Tensor) -> Result<Tensor> {
+///         x.flatten()?.mean_keepdim([1])
+///     }
+///
+///     fn threshold(&self) -> f32 {
+///         0.5
+///     }
+/// }
+///
+/// let x = Tensor::from_slice(&[[0.25f32; 48], [0.75; 48]].concat(), [2, 4, 4, 3])?;
+/// assert_eq!(detector::scores(&Bright, Device::Cpu, &x)?, [0.25, 0.75]);
+/// # Ok::<(), Error>(())
+/// ```
 pub trait Detector: Sync {
     /// What it is called in tables.
     fn name(&self) -> String;
@@ -43,6 +69,18 @@ pub trait Detector: Sync {
 const BATCH: usize = 16;
 
 /// The scores of images [N, side, side, 3], 0 to 1, in batches on that device, without a tape.
+///
+/// ```
+/// use atrous::attack::defence::{Distance, Squeeze, detector};
+///
+#[doc = include_str!("../brightness.txt")]
+/// let classifier = brightness(4)?;
+/// let distance = Distance::new(&classifier, vec![Box::new(Squeeze::Bits(1))])?;
+/// let x = Tensor::from_slice(&[[0.0f32; 48], [0.45; 48]].concat(), [2, 4, 4, 3])?;
+/// let scores = detector::scores(&distance, Device::Cpu, &x)?;
+/// assert!(scores[0] == 0.0 && scores[1] > 0.5); // one bit changes nothing of black
+/// # Ok::<(), Error>(())
+/// ```
 pub fn scores(detector: &dyn Detector, device: Device, x: &Tensor) -> Result<Vec<f64>> {
     let all: Vec<usize> = (0..x.shape()[0]).collect();
     let mut scores = Vec::with_capacity(all.len());
@@ -91,6 +129,20 @@ fn check(what: &'static str, scores: &[f64]) -> Result<()> {
 }
 
 /// What a detector is worth on clean images and their perturbed likes.
+///
+/// ```
+/// use atrous::attack::defence::Detection;
+///
+/// let (clean, perturbed) = ([0.0, 1.0, 2.0, 3.0], [2.5, 4.0, 5.0, 6.0]);
+/// let detection = Detection::at(&clean, &perturbed, 3.0)?;
+/// assert_eq!((detection.detected, detection.false_alarms), (0.75, 0.0));
+/// // Of the 16 pairs of a perturbed image and a clean one, 15 have the perturbed one's score above.
+/// assert_eq!(detection.auc, 15.0 / 16.0);
+/// // One of the four clean ones may be a false alarm.
+/// let detection = Detection::with(&clean, &perturbed, 0.25)?;
+/// assert_eq!((detection.threshold, detection.detected, detection.false_alarms), (2.0, 1.0, 0.25));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Detection {
     /// The area under the ROC curve, over all thresholds: 0.5 is chance, 1 is perfect.
@@ -124,6 +176,21 @@ impl Detection {
 
 /// A classifier with a detector in front of it: logits [N, classes + 1], the last of them the detector's
 /// score.
+///
+/// ```
+/// use atrous::attack::defence::{Detector, Distance, Guarded, Squeeze};
+/// use atrous::attack::logits;
+///
+#[doc = include_str!("../brightness.txt")]
+/// let classifier = brightness(4)?;
+/// let detector = Distance::new(&classifier, vec![Box::new(Squeeze::Bits(1))])?;
+/// let guarded = Guarded { classifier: &classifier, detector: &detector };
+/// let x = Tensor::full([1, 4, 4, 3], 0.45);
+/// let all = logits(&guarded, &x)?;
+/// assert_eq!(all.shape()[..], [1, CLASSES.len() + 1]);
+/// assert_eq!(all.to_vec_f64()[CLASSES.len()], detector.score(&x)?.item()?);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Guarded<'a> {
     /// Logits [N, classes].
     pub classifier: &'a dyn Victim,
@@ -160,6 +227,29 @@ impl Victim for Guarded<'_> {
 
 /// An objective for what a [`Guarded`] classifier says: reached where `inner` is, by an image that is
 /// taken for clean.
+///
+/// ```
+/// use atrous::attack::Objective;
+/// use atrous::attack::defence::{Distance, Squeeze, Undetected};
+///
+#[doc = include_str!("../brightness.txt")]
+/// let classifier = brightness(4)?;
+/// let clean = Tensor::full([1, 4, 4, 3], 0.25);
+/// let squeezers: Vec<Box<dyn defence::Transform>> = vec![Box::new(Squeeze::Bits(1))];
+/// let detector = Distance::new(&classifier, squeezers)?.calibrated(&clean, 0.0)?;
+/// let undetected = Undetected::new(away_from_dark(1), &detector);
+/// let mut logits = [0.0; CLASSES.len() + 1];
+/// logits[1] = 1.0; // as wished
+/// logits[CLASSES.len()] = undetected.threshold + 0.1; // but found out
+/// assert!(!undetected.status(0, &logits).reached);
+/// // Down with the score, up with the wished class.
+/// let mut gradient = [0.0; CLASSES.len() + 1];
+/// undetected.upstream(0, &logits, 0.0, &mut gradient);
+/// assert!(gradient[CLASSES.len()] < 0.0 && gradient[1] > 0.0);
+/// logits[CLASSES.len()] = undetected.threshold;
+/// assert!(undetected.status(0, &logits).reached);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Undetected<O> {
     /// For the classifier's logits.
     pub inner: O,

@@ -19,6 +19,25 @@ use crate::ops;
 use crate::tensor::Tensor;
 
 /// The distance between what a classifier says with and without squeezing.
+///
+/// ```
+/// use atrous::attack::defence::detector::FALSE_ALARMS;
+/// use atrous::attack::defence::{Detector, Distance, Squeeze};
+///
+#[doc = include_str!("../brightness.txt")]
+/// // Class 1 has the probability of a sigmoid of 6(mean − ½).
+/// let classifier = brightness(4)?;
+/// let clean = Tensor::from_slice(&[[0.0f32; 48], [0.1; 48]].concat(), [2, 4, 4, 3])?;
+/// let detector = Distance::new(&classifier, vec![Box::new(Squeeze::Bits(1))])?;
+/// assert_eq!(detector.name(), "distance of bits1");
+/// let detector = detector.calibrated(&clean, FALSE_ALARMS)?;
+/// // One bit makes 0 of .45: what is said changes, for both classes alike.
+/// let distance = detector.score(&Tensor::full([1, 4, 4, 3], 0.45))?.item()?;
+/// let p = |mean: f64| 1.0 / (1.0 + (-6.0 * (mean - 0.5)).exp());
+/// assert!((distance - 2.0 * (p(0.45) - p(0.0))).abs() < 1e-5);
+/// assert!(distance > detector.threshold() as f64);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Distance<'a> {
     classifier: &'a dyn Victim,
     squeezers: Vec<Box<dyn Transform>>,

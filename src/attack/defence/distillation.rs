@@ -25,6 +25,43 @@ use crate::tensor::Tensor;
 use crate::train::{Epoch, Event, Monitor, TrainConfig};
 
 /// How a student learns from a teacher.
+///
+/// ```
+/// use atrous::attack::defence::Distillation;
+/// use atrous::data::transforms::Augment;
+/// use atrous::models::Spec;
+/// use atrous::train::{Event, TrainConfig};
+/// use std::ops::ControlFlow;
+/// use std::sync::Arc;
+///
+#[doc = include_str!("../brightness.txt")]
+/// let config = TrainConfig {
+///     epochs: 3,
+///     learning_rate: 0.01,
+///     augment: Augment::None,
+///     train_indices: (0..4).collect(),
+///     ..TrainConfig::new(Spec::new("alexnet", 4, CLASSES.len()))
+/// };
+/// let mut graph = Graph::new("small", "input", [4, 4, 3]);
+/// let dense = Layer::dense(CLASSES.len()).with_activation(Activation::Sigmoid);
+/// graph.chain(graph.input(), [Layer::Flatten, dense])?;
+/// let (mut teacher, mut student) = (Model::new(graph.clone(), 1), Model::new(graph, 2));
+///
+/// let dataset: Arc<dyn Dataset> = Arc::new(Greys(vec![20, 60, 100, 140]));
+/// let loader = config.training_loader(&dataset, 1);
+/// let mut losses = Vec::new();
+/// let mut monitor = |event: Event| {
+///     if let Event::EpochEnds { record, .. } = event {
+///         losses.push(record.loss);
+///     }
+///     ControlFlow::Continue(())
+/// };
+/// let hot = Distillation { teacher_temperature: 20.0, ..Distillation::new(20.0) };
+/// hot.train_teacher(&mut teacher, &config, &loader, &mut monitor)?;
+/// hot.train_student(&teacher, &mut student, &config, &loader, &mut monitor)?;
+/// assert!(losses[2] < losses[0] && losses[5] < losses[3]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Distillation {
     /// T: 1 to 1000; Papernot et al. used up to 100.

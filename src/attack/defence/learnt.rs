@@ -90,6 +90,27 @@ fn graph(side: usize) -> Result<Graph> {
 }
 
 /// A trained detector.
+///
+/// ```
+/// use atrous::attack::defence::learnt::DetectorConfig;
+/// use atrous::attack::defence::{Detector, LearnedDetector, detector};
+/// use atrous::prelude::*;
+/// use std::ops::ControlFlow;
+///
+/// let clean = Tensor::full([8, 8, 8, 3], 0.5);
+/// let perturbed = (&clean + 0.1 * Tensor::randn([8, 8, 8, 3], 1).sign()?)?;
+/// let config = DetectorConfig { epochs: 8, pairs: 4, learning_rate: 0.01, seed: 1 };
+/// let mut losses = Vec::new();
+/// let detector = LearnedDetector::train(&clean, &perturbed, config, Device::Cpu, &mut |lesson| {
+///     losses.push(lesson.loss);
+///     ControlFlow::Continue(())
+/// })?;
+/// assert!(losses[7] < losses[0]);
+/// let detector = detector.calibrated(&clean, 0.0)?;
+/// let scores = detector::scores(&detector, Device::Cpu, &perturbed)?;
+/// assert!(scores.iter().all(|&score| score > detector.threshold() as f64));
+/// # Ok::<(), Error>(())
+/// ```
 pub struct LearnedDetector {
     /// Images [N, side, side, 3] of −1 to 1 → the probability that they were perturbed, [N, 1].
     pub model: Model,

@@ -43,6 +43,30 @@ use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 /// What is done to images in front of a network.
+///
+/// ```
+/// use atrous::attack::defence::{Defended, Transform};
+/// use atrous::attack::logits;
+///
+#[doc = include_str!("../brightness.txt")]
+/// struct Negative;
+///
+/// impl Transform for Negative {
+///     fn name(&self) -> String {
+///         "negative".into()
+///     }
+///
+///     fn apply(&self, x: &Tensor) -> Result<Tensor> {
+///         1.0 - x
+///     }
+/// }
+///
+/// let victim = brightness(4)?; // class 0 up to a mean of ½, class 1 from there on
+/// let defended = Defended::new(&victim, Negative);
+/// let (dark, bright) = (Tensor::full([1, 4, 4, 3], 0.25), Tensor::full([1, 4, 4, 3], 0.75));
+/// assert_eq!(logits(&defended, &dark)?.to_vec_f64(), logits(&victim, &bright)?.to_vec_f64());
+/// # Ok::<(), Error>(())
+/// ```
 pub trait Transform: Send + Sync {
     /// What it is called in tables.
     fn name(&self) -> String;
@@ -72,6 +96,21 @@ impl<T: Transform + ?Sized> Transform for Box<T> {
 }
 
 /// A network behind a transformation. Who attacks `inner` does not know of it, who attacks this does.
+///
+/// ```
+/// use atrous::attack::defence::{Defended, Squeeze};
+/// use atrous::attack::{EpsBall, Images, Iterative};
+///
+#[doc = include_str!("../brightness.txt")]
+/// let victim = brightness(4)?; // class 0 up to a mean of ½, class 1 from there on
+/// // Four levels a value: 0, ⅓, ⅔ and 1.
+/// let defended = Defended::new(&victim, Squeeze::Bits(2));
+/// let images = Images::whole(Tensor::full([1, 4, 4, 3], 0.45)); // becomes ⅓
+/// let pgd = Iterative::pgd(EpsBall::linf(0.0625), 10);
+/// // The attack goes through the squeezing, and beyond ½ a value becomes ⅔.
+/// assert!(pgd.perturb(&defended, &images, &away_from_dark(1))?.statuses[0].reached);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Defended<'a, T> {
     /// The network itself, undefended.
     pub inner: &'a dyn Victim,
@@ -157,6 +196,37 @@ impl Measured {
 /// `adaptive` are those of who does, mostly perturbed against the judge itself. An attack that stops at
 /// the first success on the undefended network carries over less often than one that goes on; the
 /// adaptive number does not have that weakness.
+///
+/// ```
+/// use atrous::attack::defence::{Defended, Evaluator, Transform, measure};
+/// use atrous::attack::{DeepFool, Images};
+///
+#[doc = include_str!("../brightness.txt")]
+/// /// A defence that is none: it makes images darker.
+/// struct Darker;
+///
+/// impl Transform for Darker {
+///     fn name(&self) -> String {
+///         "darker".into()
+///     }
+///
+///     fn apply(&self, x: &Tensor) -> Result<Tensor> {
+///         x - 0.1
+///     }
+/// }
+///
+/// let victim = brightness(4)?; // class 0 up to a mean of ½, class 1 from there on
+/// let defended = Defended::new(&victim, Darker);
+/// let images = Images::whole(Tensor::full([1, 4, 4, 3], 0.45));
+/// let (deepfool, objective) = (DeepFool::default(), away_from_dark(1));
+/// // Who does not know of it stops just above ½, who does goes on to .6.
+/// let unaware = deepfool.perturb(&victim, &images, &objective)?;
+/// let adaptive = deepfool.perturb(&defended, &images, &objective)?;
+/// let judge = Evaluator::new(&defended, &objective);
+/// let measured = measure(&images, &unaware.x, &adaptive.x, judge)?;
+/// assert_eq!(measured.rates(), [0.0, 0.0, 1.0]);
+/// # Ok::<(), Error>(())
+/// ```
 pub fn measure(
     images: &Images,
     unaware: &Tensor,
@@ -182,6 +252,24 @@ pub fn measure(
 /// An objective of logits divided by a temperature: the attacker's answer to `distillation`, whose
 /// networks are as sure as T times their training. What counts as reached is what the logits themselves
 /// say.
+///
+/// ```
+/// use atrous::attack::Objective;
+/// use atrous::attack::defence::TemperatureScaled;
+///
+#[doc = include_str!("../brightness.txt")]
+/// // So sure that the softmax of it has no gradient left in f32; divided by 100 it is that of 5 and 0.
+/// let mut logits = [0.0; CLASSES.len()];
+/// logits[0] = 500.0;
+/// let cooled = TemperatureScaled { inner: away_from_dark(1), temperature: 100.0 };
+/// let mut gradient = [0.0; CLASSES.len()];
+/// cooled.inner.upstream(0, &logits, 0.0, &mut gradient);
+/// assert_eq!(gradient, [0.0; CLASSES.len()]);
+/// cooled.upstream(0, &logits, 0.0, &mut gradient);
+/// assert!(gradient[0] < 0.0 && gradient[1] > 0.0);
+/// assert!(!cooled.status(0, &logits).reached);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct TemperatureScaled<O> {
     /// What is to be reached.
     pub inner: O,

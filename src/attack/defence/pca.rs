@@ -39,6 +39,22 @@ pub enum Keep {
 
 /// Sums over the blocks of clean images: what their mean and covariance are made of. Images come
 /// batch by batch.
+///
+/// ```
+/// use atrous::attack::Images;
+/// use atrous::attack::defence::{CovarianceSums, Keep, Pca};
+/// use atrous::prelude::*;
+///
+/// // Blocks of 2×2 of images of 8×8, batch by batch.
+/// let mut sums = CovarianceSums::new(2)?;
+/// for seed in 0..4 {
+///     sums.add(&Images::whole(Tensor::rand([1, 8, 8, 3], seed)))?;
+/// }
+/// assert_eq!(sums.blocks(), 4 * 16);
+/// let pca = Pca::of(&sums, 8, Keep::Components(5))?;
+/// assert_eq!(pca.components(), 5);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone)]
 pub struct CovarianceSums {
     block: usize,
@@ -144,6 +160,32 @@ impl Part {
 }
 
 /// Principal components of the blocks of clean images, and how many of them are kept.
+///
+/// ```
+/// use atrous::attack::Images;
+/// use atrous::attack::defence::{Keep, Pca, Transform};
+/// use atrous::prelude::*;
+///
+/// // Pixels of one colour, more or less of it: all their variance is along (1, 2, 2)/3.
+/// let colour = Tensor::from([1.0f32, 2.0, 2.0]);
+/// let x = (0.5 * &Tensor::rand([1, 8, 8, 1], 1) * colour)?;
+/// let images = Images::whole(x.clone());
+/// let pca = Pca::fit(&images, 1, Keep::Share(0.99))?;
+/// assert_eq!(pca.components(), 1);
+/// assert!(pca.explained()[0] > 0.9999);
+/// let first = pca.component(0).unwrap();
+/// assert!((first[0] - 1.0 / 3.0).abs() < 1e-6 && (first[1] - 2.0 / 3.0).abs() < 1e-6);
+///
+/// // What they do not have is taken away: here red alone, of which 1/9 is along that colour.
+/// let red = Tensor::from([0.9f32, 0.0, 0.0]);
+/// let change = (pca.apply(&(&x + &red)?)? - &x)?.to_vec_f64();
+/// assert!((change[0] - 0.1).abs() < 1e-5 && (change[1] - 0.2).abs() < 1e-5);
+/// // With all three components nothing is.
+/// let all = pca.keeping(Keep::Components(3))?;
+/// let change = (all.apply(&(&x + &red)?)? - &x)?.to_vec_f64();
+/// assert!((change[0] - 0.9).abs() < 1e-5 && change[1].abs() < 1e-5);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Pca {
     block: usize,

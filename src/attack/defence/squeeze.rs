@@ -22,6 +22,24 @@ use std::fmt;
 use std::str::FromStr;
 
 /// One way to squeeze.
+///
+/// ```
+/// use atrous::attack::defence::{Squeeze, Transform};
+/// use atrous::prelude::*;
+///
+/// // Two bits are four levels: 0, ⅓, ⅔ and 1.
+/// let x = Tensor::from([[[[0.1f32, 0.4, 0.6]]]]);
+/// assert_eq!("bits2".parse::<Squeeze>()?.apply(&x)?.to_vec_f64()[0], 0.0);
+/// assert!((Squeeze::Bits(2).apply(&x)?.to_vec_f64()[2] - 2.0 / 3.0).abs() < 1e-6);
+///
+/// // One pixel that stands out is no median.
+/// let mut values = [0.5f32; 27];
+/// values[12..15].fill(1.0); // the one in the middle of 3×3
+/// let x = Tensor::from_slice(&values, [1, 3, 3, 3])?;
+/// assert_eq!(Squeeze::Median(3).apply(&x)?.to_vec_f64(), [0.5; 27]);
+/// assert_eq!(Squeeze::PHOTOGRAPHS[1].name(), "median2");
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Squeeze {
     /// 1 to 8 bits a value.

@@ -30,6 +30,25 @@ struct Saved {
 impl Generator {
     /// Writes the file: complete, or not at all. An error for a network that is not
     /// [`attack_generator`]'s, which could not be built again, and for weights that are not finite.
+    ///
+    /// ```
+    /// use atrous::attack::generator::{About, Generator};
+    /// use atrous::attack::{EpsBall, Images};
+    /// use atrous::data::image::Fit;
+    /// use atrous::prelude::*;
+    ///
+    /// let about = About { fit: Fit::Pad, victim: "mobilenet".into(), goal: "untargeted".into() };
+    /// let generator = Generator::new(8, EpsBall::linf(0.1), about, 1)?;
+    ///
+    /// let folder = tempfile::tempdir()?;
+    /// let path = folder.path().join("generator.safetensors");
+    /// generator.save(&path)?;
+    /// let again = Generator::load(&path)?;
+    /// assert_eq!((&again.about, again.ball()), (&generator.about, generator.ball()));
+    /// let paths = |model: Model| model.parameters.into_iter().map(|p| (p.path, p.value.to_vec_f64()));
+    /// assert!(paths(again.model).eq(paths(generator.model)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let broken = |message: String| Error::file(path, format!("cannot be written: {message}"));

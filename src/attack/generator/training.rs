@@ -31,6 +31,31 @@ use crate::tensor::Tensor;
 use std::ops::ControlFlow;
 
 /// The settings of a generator's training with Adam.
+///
+/// ```
+/// use atrous::attack::generator::{About, Generator, Training};
+/// use std::ops::ControlFlow;
+///
+#[doc = include_str!("../brightness.txt")]
+/// let victim = brightness(8)?; // class 0 up to a mean of ½, class 1 from there on
+/// let about = About { fit: Fit::Stretch, victim: victim.name().into(), goal: "untargeted".into() };
+/// let mut generator = Generator::new(8, EpsBall::linf(0.1), about, 1)?;
+/// // Dark images, and away from class 0.
+/// let batch = |numbers: &[usize]| -> Result<(Images, Box<dyn Objective>)> {
+///     let n = numbers.len();
+///     Ok((Images::whole(Tensor::full([n, 8, 8, 3], 0.45)), Box::new(away_from_dark(n))))
+/// };
+/// let training = Training { steps: 20, batch: 2, ..Training::default() };
+/// training.check()?;
+/// let mut success = Vec::new();
+/// let steps = training.run(&mut generator, &victim, 4, batch, |progress| {
+///     success.push(progress.success);
+///     ControlFlow::Continue(())
+/// })?;
+/// assert_eq!((steps, generator.steps), (20, 20));
+/// assert_eq!((success[0], success[19]), (0.0, 1.0));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Training {
     /// Steps of Adam, above 0.

@@ -85,7 +85,7 @@ impl Explain {
 
         let (seen, x) = prepared(&network, &image)?;
         let target = |logits: &Tensor| {
-            Ok(class.map_or_else(|| Target::likeliest(logits), |class| Target::of_class(logits, class)))
+            class.map_or_else(|| Ok(Target::likeliest(logits)), |class| Target::of_class(logits, class))
         };
         let trace = Trace::new(&network.model, &x, target)?;
         let name = self.image.file_name().unwrap_or_default().to_string_lossy();

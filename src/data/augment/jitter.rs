@@ -11,6 +11,27 @@ use crate::error::{Error, Result};
 use crate::random::{Stream, domain};
 
 /// How far each factor may be from 1: 0.3 draws from [0.7, 1.3).
+///
+/// ```
+/// use atrous::data::augment::jitter::Jitter;
+/// use atrous::data::loader::batch;
+/// use atrous::data::synthetic::Synthetic;
+/// use atrous::data::transforms::Transforms;
+///
+/// Jitter::MILD.check()?;
+/// assert!(Jitter { saturation: 1.5, ..Jitter::MILD }.check().is_err());
+/// // Another brightness and nothing else: one factor for all values that stay below white.
+/// let jitter = Some(Jitter { brightness: 0.5, contrast: 0.0, saturation: 0.0 });
+/// let dataset = Synthetic::train(1, 1);
+/// let plain = Transforms::plain(16);
+/// let before = batch(&dataset, &plain, &[0], 1, 0)?.images.to_vec_f64();
+/// let after = batch(&dataset, &Transforms { jitter, ..plain }, &[0], 1, 0)?.images.to_vec_f64();
+/// let values = before.iter().zip(&after).filter(|(before, after)| **before > 0.1 && **after < 0.999);
+/// let factors: Vec<f64> = values.map(|(before, after)| after / before).collect();
+/// assert!((0.5..1.5).contains(&factors[0]));
+/// assert!(factors.iter().all(|factor| (factor - factors[0]).abs() < 1e-5));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Jitter {
     /// Range of b, 0 (never changed) to 1.
@@ -78,7 +99,7 @@ fn grey([r, g, b]: [f32; 3]) -> f32 {
 
 /// The factors drawn for one image.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ColorJitter {
+pub(crate) struct ColorJitter {
     /// The factor b on all channels.
     pub brightness: f32,
     /// The factor c on the distance from `middle`.

@@ -22,6 +22,17 @@ mod on_device;
 pub use on_device::Warp;
 
 /// How far each affine parameter may go: Keras' `ImageDataGenerator` arguments of these names.
+///
+/// ```
+/// use atrous::data::augment::Ranges;
+///
+/// let keras = Ranges::default();
+/// assert_eq!((keras.rotation, keras.horizontal_flip), (20.0, true));
+/// keras.check()?;
+/// Ranges::FLIP.check()?;
+/// assert!(Ranges { zoom: 1.0, ..keras }.check().is_err()); // an image of no size
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ranges {
     /// Largest rotation to either side, in degrees, 0 to 180.
@@ -62,7 +73,7 @@ impl Ranges {
 /// The affine change of one image: what [`matrix`] makes a matrix of.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Parameters {
-    /// Rotation in degrees.
+    /// Rotation in degrees; above 0 the image turns clockwise.
     pub theta: f64,
     /// Shear in degrees.
     pub shear: f64,
@@ -94,6 +105,21 @@ impl Parameters {
 }
 
 /// About which centre rotation, shear and zoom act: Keras changed its mind twice.
+///
+/// A quarter turn of 2×2 pixels about their centre, and as Keras 2.6 has it, one pixel off:
+///
+/// ```
+/// use atrous::data::augment::{AffineOrder, Parameters, matrix, warp};
+///
+/// let quarter = Parameters { theta: 90.0, ..Parameters::IDENTITY };
+/// let x = [1.0, 2.0, 3.0, 4.0]; // [2, 2, 1]
+/// let turned = |order| -> Vec<f32> {
+///     let turned = warp(&x, [2, 2, 1], &matrix(&quarter, 2, 2, order));
+///     turned.into_iter().map(f32::round).collect()
+/// };
+/// assert_eq!(turned(AffineOrder::Centred), [3.0, 1.0, 4.0, 2.0]); // clockwise
+/// assert_ne!(turned(AffineOrder::Keras26), turned(AffineOrder::Centred));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AffineOrder {
     /// About the true centre, ((h − 1)/2, (w − 1)/2).
@@ -108,6 +134,17 @@ pub enum AffineOrder {
 
 /// The 2 × 3 matrix that takes an output pixel (row, column, 1) of an image of h × w pixels to its
 /// place in the input.
+///
+/// ```
+/// use atrous::data::augment::{AffineOrder, Parameters, matrix};
+///
+/// // Half as far from the centre, (1.5, 1.5): an image of 4×4 is enlarged to twice its size.
+/// let twice = Parameters { zx: 0.5, zy: 0.5, ..Parameters::IDENTITY };
+/// assert_eq!(matrix(&twice, 4, 4, AffineOrder::Centred), [[0.5, 0.0, 0.75], [0.0, 0.5, 0.75]]);
+/// // A flip takes column 0 from column 3.
+/// let flip = Parameters { flip_horizontal: true, ..Parameters::IDENTITY };
+/// assert_eq!(matrix(&flip, 4, 4, AffineOrder::Centred), [[1.0, 0.0, 0.0], [0.0, -1.0, 3.0]]);
+/// ```
 pub fn matrix(parameters: &Parameters, h: usize, w: usize, rule: AffineOrder) -> Matrix {
     let (sin, cos) = parameters.theta.to_radians().sin_cos();
     let (shear_sin, shear_cos) = parameters.shear.to_radians().sin_cos();
@@ -137,6 +174,14 @@ pub fn matrix(parameters: &Parameters, h: usize, w: usize, rule: AffineOrder) ->
 
 /// The image `[h, w, channels]` seen through a matrix: bilinear, of the same size; beside the image
 /// its nearest pixel counts.
+///
+/// ```
+/// use atrous::data::augment::warp;
+///
+/// // Every pixel takes the one half a column to its right: the mean of two, and at the border the last.
+/// let y = warp(&[0.0, 4.0, 8.0], [1, 3, 1], &[[1.0, 0.0, 0.0], [0.0, 1.0, 0.5]]);
+/// assert_eq!(y, [2.0, 6.0, 8.0]);
+/// ```
 pub fn warp(x: &[f32], [h, w, channels]: [usize; 3], matrix: &Matrix) -> Vec<f32> {
     let (isa, mut out) = (isa(), vec![0.0; x.len()]);
     for (row, out) in out.chunks_exact_mut((w * channels).max(1)).enumerate() {

@@ -12,6 +12,23 @@ use crate::tensor::{DType, Tensor};
 
 /// What is still to be done to a batch's images and masks: the samples' affine matrices, and the
 /// preprocessing after them.
+///
+/// ```
+/// use atrous::Tensor;
+/// use atrous::data::augment::Warp;
+/// use atrous::data::image::Preprocess;
+///
+/// let right = [[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]]; // each pixel takes its neighbour to the right
+/// let warp = Warp::new(&[right], Preprocess::Unit)?;
+/// let images = Tensor::from([[[[0.0f32; 3], [51.0; 3], [255.0; 3]]]]);
+/// assert_eq!(warp.images(&images)?.to_string(), "[[[[0.2 0.2 0.2]\n   [1.  1.  1. ]\n   [1.  1.  1. ]]]]");
+/// let masks = Tensor::from([[[0.0f32, 8.0, 12.0]]]);
+/// assert_eq!(warp.masks(&masks)?.to_vec_f64(), [8.0, 12.0, 12.0]);
+/// // On a device the matrices are there, too.
+/// let there = warp.with_matrices(warp.matrices.to_device(atrous::Device::Cpu)?);
+/// assert_eq!(there.masks(&masks)?.to_vec_f64(), [8.0, 12.0, 12.0]);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Warp {
     /// Six f64 for each sample, as bytes, `[N, 48]`: they go to a device as they are.

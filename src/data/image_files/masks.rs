@@ -24,6 +24,23 @@ use ::png::ColorType;
 /// VOC's colours are those of background, the 20 classes and void (224, 224, 192). Only entries that are
 /// used count. Black at another number is no colour (palettes are filled up with it), nor is what is
 /// beyond the palette. Where numbers count, transparency does not.
+///
+/// ```
+/// use atrous::data::image_files::{decode_mask_png, encode_png, voc_palette};
+/// use atrous::data::{Image, VOID};
+///
+/// // VOC's colours of background, a cat and void, as RGB
+/// let palette = voc_palette();
+/// let colours = [palette[0], palette[8], palette[255]].concat();
+/// let mut bytes = Vec::new();
+/// encode_png(&mut bytes, &Image::new(1, 3, colours)?)?;
+/// assert_eq!(decode_mask_png(&bytes)?.classes, [0, 8, VOID]);
+/// // Pink is the colour of no class.
+/// let mut bytes = Vec::new();
+/// encode_png(&mut bytes, &Image::new(1, 1, vec![255, 192, 203])?)?;
+/// assert!(decode_mask_png(&bytes).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn decode_mask_png(bytes: &[u8]) -> Result<Mask, String> {
     let png = png::read(bytes, accepted)?;
     let classes = match (png.color, png.bits) {

@@ -31,6 +31,21 @@ pub use png::{encode_mask_png, encode_png, encode_rgba_png};
 
 /// More pixels than this are refused before memory is taken for them: a few bytes of a header may
 /// claim any number.
+///
+/// ```
+/// use atrous::data::image_files::{MOST_PIXELS, decode_image};
+///
+/// // The header of a PNG that claims 65,536×65,536 pixels
+/// let mut header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\x01\0\0\0\x01\0\0\x08\x02\0\0\0".to_vec();
+/// # let mut crc = !0u32;
+/// # for &byte in &header[12..] {
+/// #     crc ^= byte as u32;
+/// #     (0..8).for_each(|_| crc = if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 });
+/// # }
+/// # header.extend((!crc).to_be_bytes());
+/// let error = decode_image(&header).unwrap_err();
+/// assert!(error.contains(&format!("expected 1 to {MOST_PIXELS} pixels, got 65536×65536")), "{error}");
+/// ```
 pub const MOST_PIXELS: usize = 1 << 26;
 
 /// A JPEG file holds no longer side.
@@ -52,11 +67,38 @@ pub fn is_image(start: &[u8]) -> bool {
 
 /// An image from a JPEG, PNG or WebP file, upright. An error where it is none of these, is cut off
 /// or damaged, or has more than [`MOST_PIXELS`].
+///
+/// ```
+/// use atrous::data::Image;
+/// use atrous::data::image_files::{read_image, write_png};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("red.png");
+/// let red = Image::new(1, 2, [255, 0, 0].repeat(2))?;
+/// write_png(&path, &red)?;
+/// // What it is counts, not what it is called.
+/// let renamed = folder.path().join("red.jpg");
+/// std::fs::rename(&path, &renamed)?;
+/// assert_eq!(read_image(&renamed)?, red);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn read_image(path: impl AsRef<Path>) -> Result<Image> {
     read(path.as_ref(), decode_image)
 }
 
 /// A mask from a PNG file, by its numbers or by VOC's colours.
+///
+/// ```
+/// use atrous::data::image_files::{read_mask_png, write_mask_png};
+/// use atrous::data::{Mask, VOID};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("mask.png");
+/// let mask = Mask::new(1, 3, vec![0, 8, VOID])?;
+/// write_mask_png(&path, &mask)?;
+/// assert_eq!(read_mask_png(&path)?, mask);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn read_mask_png(path: impl AsRef<Path>) -> Result<Mask> {
     read(path.as_ref(), decode_mask_png)
 }
@@ -76,6 +118,19 @@ fn guarded<T>(kind: &str, decode: impl FnOnce() -> Result<T, String>) -> Result<
 }
 
 /// RGB, upright, from the bytes of a JPEG, PNG or WebP file.
+///
+/// ```
+/// use atrous::data::Image;
+/// use atrous::data::image_files::{decode_image, encode_png};
+///
+/// let red = Image::new(1, 2, [255, 0, 0].repeat(2))?;
+/// let mut bytes = Vec::new();
+/// encode_png(&mut bytes, &red)?;
+/// assert_eq!(decode_image(&bytes)?, red);
+/// bytes.truncate(bytes.len() / 2);
+/// assert!(decode_image(&bytes).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn decode_image(bytes: &[u8]) -> Result<Image, String> {
     let (image, orientation) = match bytes {
         [0xff, 0xd8, ..] => jpeg::decode(bytes)?,
@@ -106,6 +161,19 @@ pub(crate) fn jpeg_holds(height: usize, width: usize) -> Result<(), String> {
 }
 
 /// Writes an image as a JPEG, whole or not at all; every pixel keeps its colour (4:4:4).
+///
+/// ```
+/// use atrous::data::Image;
+/// use atrous::data::image_files::{read_image, write_jpeg};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("red.jpg");
+/// write_jpeg(&path, &Image::new(8, 8, [200, 0, 0].repeat(64))?)?;
+/// // Nearly what it was
+/// let rgb = read_image(&path)?.rgb;
+/// assert!(rgb.chunks(3).all(|pixel| pixel[0].abs_diff(200) < 4 && pixel[1] < 4 && pixel[2] < 4));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn write_jpeg(path: impl AsRef<Path>, image: &Image) -> Result<()> {
     let path = path.as_ref();
     let bytes = encode_jpeg(image, JPEG_QUALITY, SamplingFactor::F_1_1)
@@ -132,6 +200,18 @@ pub(crate) fn encode_jpeg(
 }
 
 /// Writes an image as a PNG, whole or not at all.
+///
+/// ```
+/// use atrous::data::image_files::{read_image, write_png};
+/// use atrous::data::synthetic;
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("scene.png");
+/// let image = synthetic::generate(1, 0).image;
+/// write_png(&path, &image)?;
+/// assert_eq!(read_image(&path)?, image); // without loss
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn write_png(path: impl AsRef<Path>, image: &Image) -> Result<()> {
     write_atomically(path, |file| encode_png(file, image))
 }
@@ -147,6 +227,18 @@ pub fn write_rgba_png(path: impl AsRef<Path>, image: &Image, alpha: &[u8]) -> Re
 }
 
 /// Writes a mask as a PNG in VOC's palette, whole or not at all.
+///
+/// ```
+/// use atrous::data::Mask;
+/// use atrous::data::image_files::{read_image, voc_palette, write_mask_png};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("cat.png");
+/// write_mask_png(&path, &Mask::new(1, 1, vec![8])?)?;
+/// // As an image it has VOC's colours.
+/// assert_eq!(read_image(&path)?.rgb, voc_palette()[8]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn write_mask_png(path: impl AsRef<Path>, mask: &Mask) -> Result<()> {
     write_atomically(path, |file| encode_mask_png(file, mask))
 }

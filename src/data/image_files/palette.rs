@@ -11,6 +11,16 @@ const BLACK: Rgb = [0; 3];
 
 /// PASCAL VOC's colours: bit k of the red (green, blue) channel, from the highest down, is bit 3k
 /// (3k + 1, 3k + 2) of the number.
+///
+/// ```
+/// use atrous::data::image_files::voc_palette;
+///
+/// let palette = voc_palette();
+/// assert_eq!(palette[0], [0, 0, 0]);
+/// assert_eq!(palette[1], [128, 0, 0]); // aeroplane
+/// assert_eq!(palette[8], [64, 0, 0]); // cat: bit 3 is the red channel's second
+/// assert_eq!(palette[255], [224, 224, 192]); // void
+/// ```
 pub fn voc_palette() -> [[u8; 3]; 256] {
     std::array::from_fn(voc_colour)
 }

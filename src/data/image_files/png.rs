@@ -125,6 +125,18 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Image, Orientation), String> {
 }
 
 /// Writes a PNG of 8-bit RGB; an error is the writer's own (a full disk).
+///
+/// ```
+/// use atrous::data::Image;
+/// use atrous::data::image_files::{decode_image, encode_png};
+///
+/// let image = Image::new(1, 2, vec![1, 2, 3, 4, 5, 6])?;
+/// let mut bytes = Vec::new();
+/// encode_png(&mut bytes, &image)?;
+/// assert!(bytes.starts_with(b"\x89PNG"));
+/// assert_eq!(decode_image(&bytes)?, image);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn encode_png(file: impl Write, image: &Image) -> io::Result<()> {
     let size = [image.height, image.width];
     encode(file, size, ColorType::Rgb, |_| {}, &image.rgb)
@@ -140,6 +152,17 @@ pub fn encode_rgba_png(file: impl Write, image: &Image, alpha: &[u8]) -> io::Res
 
 /// Writes a palette PNG as VOC has its masks: each pixel is the class, the palette is
 /// [`voc_palette`](super::voc_palette).
+///
+/// ```
+/// use atrous::data::Mask;
+/// use atrous::data::image_files::{decode_mask_png, encode_mask_png};
+///
+/// let mask = Mask::new(2, 1, vec![0, 15])?;
+/// let mut bytes = Vec::new();
+/// encode_mask_png(&mut bytes, &mask)?;
+/// assert_eq!(decode_mask_png(&bytes)?, mask);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn encode_mask_png(file: impl Write, mask: &Mask) -> io::Result<()> {
     let palette: Vec<u8> = super::voc_palette().concat();
     let size = [mask.height, mask.width];

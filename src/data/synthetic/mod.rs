@@ -36,6 +36,17 @@ pub struct Sample {
 }
 
 /// What the images of a made-up data set show.
+///
+/// ```
+/// use atrous::data::Dataset;
+/// use atrous::data::synthetic::{Contents, Synthetic};
+///
+/// let set = Synthetic::train(1, 100).with(Contents { classes: 7, single: true })?;
+/// assert!(set.exclusive() && set.classes().len() == 7);
+/// let labels = |i| set.labels(i).unwrap().iter().filter(|&&set| set).count();
+/// assert!((0..100).all(|i| labels(i) == 1));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Contents {
     /// How many of the classes there are, from the first on: 2 to 20.
@@ -62,6 +73,17 @@ impl Contents {
 }
 
 /// Image number `index` of the endless set called `seed`, with all twenty classes.
+///
+/// ```
+/// use atrous::data::synthetic::generate;
+///
+/// let sample = generate(1, 0);
+/// assert_eq!(sample.mask.labels(20), sample.labels);
+/// sample.mask.fits(sample.image.height, sample.image.width)?;
+/// assert_eq!(generate(1, 0).image, sample.image); // the same ever after
+/// assert_ne!(generate(2, 0).image, sample.image);
+/// # Ok::<(), String>(())
+/// ```
 pub fn generate(seed: u64, index: usize) -> Sample {
     generate_with(seed, index, Contents::default())
 }
@@ -73,6 +95,17 @@ fn generate_with(seed: u64, index: usize, contents: Contents) -> Sample {
 }
 
 /// A stretch of the endless set, made when it is asked for.
+///
+/// ```
+/// use atrous::data::synthetic::{FIRST_TEST, Synthetic, generate};
+/// use atrous::data::{Dataset, Image};
+///
+/// let (train, test) = (Synthetic::train(1, 1000), Synthetic::test(1, 1000));
+/// assert_eq!(train.len(), 1000); // none of them made yet
+/// assert_eq!(train.labels(999), Some(generate(1, 999).labels));
+/// assert_eq!(test.labels(0), Some(generate(1, FIRST_TEST).labels));
+/// assert!(train.has_mask(5));
+/// ```
 #[derive(Clone, Debug)]
 pub struct Synthetic {
     seed: u64,
@@ -139,6 +172,13 @@ impl Dataset for Synthetic {
 }
 
 /// Where [`make`] puts the labels of the test images; their masks are in `test/seg`.
+///
+/// ```
+/// use atrous::data::synthetic::truth_csv;
+/// use std::path::Path;
+///
+/// assert_eq!(truth_csv(Path::new("made-up")), Path::new("made-up/test/truth.csv"));
+/// ```
 pub fn truth_csv(root: &Path) -> PathBuf {
     root.join("test").join("truth.csv")
 }
@@ -146,6 +186,26 @@ pub fn truth_csv(root: &Path) -> PathBuf {
 /// Makes a folder, new or empty, with a data set in the competition's layout ([`voc_npy`]), whole or
 /// not at all; `progress(done, of)` is called now and then, and may ask to stop. Test labels are not
 /// in `test_set.csv` (−1), but in `test/truth.csv`. No test images, no `test`.
+///
+/// ```
+/// use atrous::data::synthetic::{self, Contents, Synthetic};
+/// use atrous::data::voc_npy::{self, Split, VocNpy};
+/// use atrous::data::Dataset;
+/// use std::ops::ControlFlow;
+///
+/// let folder = tempfile::tempdir()?;
+/// let root = folder.path().join("made-up");
+/// synthetic::make(&root, 1, 1, 3, Contents::default(), &|_done, _of| ControlFlow::Continue(()))?;
+/// let train = VocNpy::open(&root, Split::Train)?;
+/// assert_eq!(train.image(0)?, synthetic::generate(3, 0).image);
+/// // What the test images show is told apart from them.
+/// assert_eq!(VocNpy::open(&root, Split::Test)?.labels(0), None);
+/// let truth = voc_npy::read_csv(synthetic::truth_csv(&root))?;
+/// assert_eq!(truth.rows[0].labels, Synthetic::test(3, 1).labels(0));
+/// // Nobody's files are overwritten.
+/// assert!(synthetic::make(&root, 1, 1, 3, Contents::default(), &|_, _| ControlFlow::Continue(())).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn make(
     root: &Path,
     train: usize,

@@ -12,6 +12,18 @@ use std::path::Path;
 
 /// The classes of the objects in an annotation (XML), difficult ones included. An error that says
 /// where, if it is not well formed or names a class that is none of VOC's.
+///
+/// ```
+/// use atrous::data::Classes;
+/// use atrous::data::voc_devkit::read_annotation;
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("2007_000032.xml");
+/// let objects = ["cat", "person", "cat"].map(|name| format!("<object><name>{name}</name></object>"));
+/// std::fs::write(&path, format!("<annotation>{}</annotation>", objects.concat()))?;
+/// assert_eq!(Classes::voc().named(&read_annotation(&path)?).collect::<Vec<_>>(), ["cat", "person"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn read_annotation(path: impl AsRef<Path>) -> Result<Labels> {
     let path = path.as_ref();
     let text = String::from_utf8(read_file(path)?);

@@ -7,6 +7,20 @@
 use crate::error::{Error, Result};
 
 /// Counts of predictions by their confidence, in bins of equal width.
+///
+/// ```
+/// use atrous::eval::metrics::Calibration;
+///
+/// let mut calibration = Calibration::new(2);
+/// for (confidence, so) in [(0.75, true), (0.75, true), (0.75, false), (0.75, false), (0.25, false)] {
+///     calibration.add(confidence, so)?;
+/// }
+/// let bins = calibration.bins();
+/// assert_eq!((bins[1].low, bins[1].count, bins[1].confidence, bins[1].accuracy), (0.5, 4, 0.75, 0.5));
+/// // A quarter too sure, in both bins, of four and of one
+/// assert_eq!(calibration.expected_error(), Some(0.25));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Calibration {
     /// (predictions, sum of their confidences, those that were so)

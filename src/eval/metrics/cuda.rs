@@ -11,6 +11,16 @@ use crate::tensor::{DType, Tensor};
 ///
 /// `scores` is [rows, columns]; `labels` is as large, flags of which the first of the largest counts, or
 /// `[rows]`, the numbers of classes, where `ignore` does not count. An error for other shapes.
+///
+/// ```
+/// use atrous::Tensor;
+/// use atrous::eval::metrics::accuracy;
+///
+/// let scores = Tensor::from([[0.9f32, 0.1], [0.2, 0.8], [0.6, 0.4]]);
+/// let classes = Tensor::from([0.0f32, 0.0, 255.0]); // the last is not judged
+/// assert_eq!(accuracy(&classes, &scores, 255.0)?.item()?, 0.5);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn accuracy(labels: &Tensor, scores: &Tensor, ignore: f32) -> Result<Tensor> {
     let columns = scores.shape().last_length();
     let cuda = match route("accuracy", &[labels, scores])? {

@@ -4,6 +4,12 @@ use super::{mean, same_length, whole_rows};
 use crate::error::{Error, Result};
 
 /// The position of the maximum; of several, the first. Zero for an empty row.
+///
+/// ```
+/// use atrous::eval::metrics::arg_max;
+///
+/// assert_eq!(arg_max(&[0.1, 0.7, 0.7]), 1); // the first of several
+/// ```
 pub fn arg_max(row: &[f32]) -> usize {
     let mut best = 0;
     for (i, &value) in row.iter().enumerate() {
@@ -18,6 +24,15 @@ pub fn arg_max(row: &[f32]) -> usize {
 ///
 /// Where a row has several labels only the first counts. An error for slices of other lengths and rows
 /// that are not whole.
+///
+/// ```
+/// use atrous::eval::metrics::categorical_accuracy;
+///
+/// let truth = [0.0, 1.0, /**/ 1.0, 0.0];
+/// let predicted = [0.3, 0.7, /**/ 0.4, 0.6];
+/// assert_eq!(categorical_accuracy(&truth, &predicted, 2)?, 0.5);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn categorical_accuracy(truth: &[f32], predicted: &[f32], columns: usize) -> Result<f64> {
     same_length("categorical_accuracy", truth, predicted)?;
     whole_rows("categorical_accuracy", truth, columns)?;
@@ -59,6 +74,15 @@ pub(crate) fn count_right(
 
 /// The share of elements where `p > 0.5` is the label. Labels are rare, so that predicting none
 /// at all already scores high. An error for slices of other lengths.
+///
+/// ```
+/// use atrous::eval::metrics::binary_accuracy;
+///
+/// let truth = [1.0, 0.0, 0.0, 0.0];
+/// assert_eq!(binary_accuracy(&truth, &[0.6, 0.4, 0.1, 0.9])?, 0.75);
+/// assert_eq!(binary_accuracy(&truth, &[0.0; 4])?, 0.75); // says nothing of anything, and scores as well
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn binary_accuracy(truth: &[f32], predicted: &[f32]) -> Result<f64> {
     same_length("binary_accuracy", truth, predicted)?;
     let elements = truth.iter().zip(predicted);
@@ -69,6 +93,15 @@ pub fn binary_accuracy(truth: &[f32], predicted: &[f32]) -> Result<f64> {
 ///
 /// Labels are compared as floats: 7.5 (two classes blended by a resize) is never right. An
 /// error for slices of other lengths and rows that are not whole.
+///
+/// ```
+/// use atrous::eval::metrics::sparse_categorical_accuracy;
+///
+/// let scores = [0.1, 0.9, /**/ 0.8, 0.2];
+/// assert_eq!(sparse_categorical_accuracy(&[1.0, 0.0], &scores, 2)?, 1.0);
+/// assert_eq!(sparse_categorical_accuracy(&[1.0, 0.5], &scores, 2)?, 0.5);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn sparse_categorical_accuracy(labels: &[f32], scores: &[f32], columns: usize) -> Result<f64> {
     whole_rows("sparse_categorical_accuracy", scores, columns)?;
     let found: Vec<f32> = scores.chunks_exact(columns).map(|row| arg_max(row) as f32).collect();
@@ -81,6 +114,16 @@ pub fn sparse_categorical_accuracy(labels: &[f32], scores: &[f32], columns: usiz
 /// A label is predicted where `p > threshold`; without a threshold, where `p` is its row's maximum
 /// (all of them, if several) and not zero. An error for slices of other lengths and rows that are not
 /// whole.
+///
+/// ```
+/// use atrous::eval::metrics::hamming_loss;
+///
+/// let truth = [1.0, 1.0, 0.0, 0.0];
+/// let predicted = [0.9, 0.4, 0.6, 0.1]; // at ½: the second is missed, the third is too much
+/// assert_eq!(hamming_loss(&truth, &predicted, 4, Some(0.5))?, 0.5);
+/// assert_eq!(hamming_loss(&truth, &predicted, 4, None)?, 0.25); // the row's maximum alone
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn hamming_loss(
     truth: &[f32],
     predicted: &[f32],

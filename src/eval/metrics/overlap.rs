@@ -24,6 +24,14 @@ pub(crate) fn dice_of_members(members: impl Iterator<Item = (bool, bool)>) -> f6
 
 /// The Dice coefficient of two masks or rows of labels: whatever is not zero is a member. An error where
 /// one is longer.
+///
+/// ```
+/// use atrous::eval::metrics::dice;
+///
+/// assert_eq!(dice(&[1, 1, 0, 0], &[0, 1, 1, 1])?, 2.0 * 1.0 / (2.0 + 3.0));
+/// assert_eq!(dice(&[0, 0], &[0, 0])?, 1.0); // nothing is said, and nothing is there
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn dice(truth: &[u8], predicted: &[u8]) -> Result<f64> {
     if truth.len() != predicted.len() {
         return Err(Error::shape("dice", format!("{} elements", truth.len()), predicted.len()));
@@ -33,6 +41,15 @@ pub fn dice(truth: &[u8], predicted: &[u8]) -> Result<f64> {
 
 /// Dice of two label maps as the competition scores them: the planes of class `1..=classes`,
 /// stacked. Background (0) and void (over `classes`) are in no plane. An error where one is larger.
+///
+/// ```
+/// use atrous::eval::metrics::dice_of_classes;
+///
+/// // A cat (8) of two pixels, one of which is taken for a dog (12); void is in no plane.
+/// let (truth, predicted) = ([8, 8, 0, 255], [8, 12, 0, 0]);
+/// assert_eq!(dice_of_classes(&truth, &predicted, 20)?, 2.0 * 1.0 / (2.0 + 2.0));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn dice_of_classes(truth: &[u8], predicted: &[u8], classes: u8) -> Result<f64> {
     if truth.len() != predicted.len() {
         let expected = format!("{} pixels", truth.len());
@@ -45,6 +62,29 @@ pub fn dice_of_classes(truth: &[u8], predicted: &[u8], classes: u8) -> Result<f6
 }
 
 /// Counts of (true class, predicted class) over the pixels of any number of label maps.
+///
+/// ```
+/// use atrous::eval::metrics::Confusion;
+///
+/// let mut confusion = Confusion::new(3, Some(255));
+/// confusion.add(&[0, 0, 1, 1, 255], &[0, 1, 1, 1, 0])?;
+/// assert_eq!((confusion.count(0, 1), confusion.count(1, 1)), (1, 2));
+/// assert_eq!(confusion.pixel_accuracy()?, 3.0 / 4.0);
+/// // Class 1: two right, one too much. Class 2 is in neither map.
+/// assert_eq!(confusion.iou(), [Some(1.0 / 2.0), Some(2.0 / 3.0), None]);
+/// assert_eq!(confusion.dice(), [Some(2.0 / 3.0), Some(4.0 / 5.0), None]);
+/// assert_eq!(confusion.mean_iou()?, (1.0 / 2.0 + 2.0 / 3.0) / 2.0);
+/// assert_eq!(confusion.mean_dice()?, (2.0 / 3.0 + 4.0 / 5.0) / 2.0);
+///
+/// // Another image, counted elsewhere
+/// let mut other = Confusion::new(3, Some(255));
+/// other.add(&[2], &[2])?;
+/// confusion.merge(&other)?;
+/// assert_eq!(confusion.iou()[2], Some(1.0));
+/// assert!(confusion.merge(&Confusion::of_masks(20)).is_err()); // VOC has more classes:
+/// assert_eq!(Confusion::of_masks(20).classes(), 21);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confusion {
     classes: usize,

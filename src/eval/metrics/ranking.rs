@@ -12,6 +12,18 @@ use super::{same_length, whole_rows};
 use crate::error::{Error, Result};
 
 /// How precision is averaged over recall.
+///
+/// ```
+/// use atrous::eval::metrics::{Interpolation, average_precision};
+///
+/// // Right, wrong, right: precision 1 up to a recall of ½, then ⅔.
+/// let (truth, scores) = ([1.0, 0.0, 1.0], [0.9, 0.8, 0.7]);
+/// let area = average_precision(&truth, &scores, Interpolation::Area)?.unwrap();
+/// assert!((area - (0.5 * 1.0 + 0.5 * 2.0 / 3.0)).abs() < 1e-12);
+/// let eleven = average_precision(&truth, &scores, Interpolation::ElevenPoints)?.unwrap();
+/// assert!((eleven - (6.0 * 1.0 + 5.0 * 2.0 / 3.0) / 11.0).abs() < 1e-12);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Interpolation {
     /// The area under the monotone precision (VOC 2010 and later).
@@ -23,6 +35,16 @@ pub enum Interpolation {
 
 /// Average precision of one class, 0 to 1; None for a class without positives, where it has no meaning.
 /// `truth` is not 0 for a positive. An error for slices of other lengths and scores that are NaN.
+///
+/// ```
+/// use atrous::eval::metrics::{Interpolation, average_precision};
+///
+/// let of = |truth: &[f32], scores: &[f32]| average_precision(truth, scores, Interpolation::Area);
+/// assert_eq!(of(&[1.0, 0.0, 0.0], &[0.9, 0.5, 0.1])?, Some(1.0));
+/// assert_eq!(of(&[0.0, 0.0, 1.0, 0.0], &[0.5; 4])?, Some(0.25)); // who cannot tell gets the share
+/// assert_eq!(of(&[0.0, 0.0], &[0.9, 0.1])?, None);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn average_precision(
     truth: &[f32],
     scores: &[f32],
@@ -71,6 +93,16 @@ pub struct PrecisionRecall {
 
 /// The precision–recall curve, from the highest threshold down: one point a score that occurs, as in
 /// scikit-learn's `precision_recall_curve`. Empty without positives. Errors as in [`average_precision`].
+///
+/// ```
+/// use atrous::eval::metrics::precision_recall_curve;
+///
+/// let curve = precision_recall_curve(&[1.0, 0.0, 1.0], &[0.9, 0.8, 0.7])?;
+/// assert_eq!((curve[0].precision, curve[0].recall), (1.0, 0.5));
+/// assert_eq!((curve[1].precision, curve[1].recall), (0.5, 0.5));
+/// assert_eq!((curve[2].threshold, curve[2].precision, curve[2].recall), (0.7, 2.0 / 3.0, 1.0));
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn precision_recall_curve(truth: &[f32], scores: &[f32]) -> Result<Vec<PrecisionRecall>> {
     let ranked = ranked("precision_recall_curve", truth, scores)?;
     let positives = ranked.last().map_or(0, |all| all.found);
@@ -108,6 +140,16 @@ fn ranked(op: &'static str, truth: &[f32], scores: &[f32]) -> Result<Vec<Ranked>
 }
 
 /// Average precision of every column of [images, columns]; errors as in [`average_precision`].
+///
+/// ```
+/// use atrous::eval::metrics::{Interpolation, average_precisions};
+///
+/// // Two images, two classes; nothing shows the second.
+/// let (truth, scores) = ([1.0, 0.0, 0.0, 0.0], [0.9, 0.2, 0.3, 0.8]);
+/// let each = average_precisions(&truth, &scores, 2, Interpolation::default())?;
+/// assert_eq!(each, [Some(1.0), None]);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn average_precisions(
     truth: &[f32],
     scores: &[f32],
@@ -124,6 +166,16 @@ pub fn average_precisions(
 }
 
 /// The mean of [`average_precisions`] over the classes that have positives; an error if none has.
+///
+/// ```
+/// use atrous::eval::metrics::{Interpolation, mean_average_precision};
+///
+/// // The first class's image has the higher score, the second class's the lower.
+/// let (truth, scores) = ([1.0, 0.0, 0.0, 1.0], [0.9, 0.8, 0.3, 0.2]);
+/// let map = mean_average_precision(&truth, &scores, 2, Interpolation::default())?;
+/// assert_eq!(map, (1.0 + 0.5) / 2.0);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn mean_average_precision(
     truth: &[f32],
     scores: &[f32],

@@ -28,6 +28,19 @@ pub struct Control {
 /// The percentile bootstrap (Efron 1979): `samples` indices are drawn with replacement, scored, and
 /// again. A draw that has no score (not a number, e.g. no positives in it) is left out; an error where no
 /// draw has one, and for no samples or repeats. The same seed gives the same draws.
+///
+/// ```
+/// use atrous::eval::metrics::bootstrap;
+///
+/// // 80 of 100 answers are right. The deviation of such a share is √(.8 · .2 / 100) = .04.
+/// let right: Vec<f64> = (0..100).map(|i| (i < 80) as u8 as f64).collect();
+/// let share = |drawn: &[usize]| drawn.iter().map(|&i| right[i]).sum::<f64>() / 100.0;
+/// let interval = bootstrap(100, 1000, 1, share)?;
+/// assert!((interval.mean - 0.8).abs() < 0.01);
+/// assert!((interval.low - (0.8 - 1.96 * 0.04)).abs() < 0.02);
+/// assert!((interval.high - (0.8 + 1.96 * 0.04)).abs() < 0.02);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn bootstrap(
     samples: usize,
     repeats: usize,
@@ -48,6 +61,20 @@ pub fn bootstrap(
 
 /// The permutation control: `score(order)` pairs prediction `i` with the truth of `order[i]`.
 /// Errors as in [`bootstrap`].
+///
+/// ```
+/// use atrous::eval::metrics::permutation_control;
+///
+/// // Half of 100 labels are 1, and all are predicted. With another image's labels it is chance.
+/// let label = |i: usize| i % 2;
+/// let score = |order: &[usize]| {
+///     let right = order.iter().enumerate().filter(|&(i, &other)| label(i) == label(other));
+///     right.count() as f64 / 100.0
+/// };
+/// let control = permutation_control(100, 200, 1, score)?;
+/// assert!((control.mean - 0.5).abs() < 0.02 && control.upper < 0.7);
+/// # Ok::<(), atrous::Error>(())
+/// ```
 pub fn permutation_control(
     samples: usize,
     repeats: usize,

@@ -6,7 +6,8 @@
 //! - [`GradCam`] (Selvaraju et al., 2017): which channels of a late layer raise the logit, and where they are
 //!   active. One pass forward, part of one back.
 //! - [`IntegratedGradients`] (Sundararajan et al., 2017): the gradient, summed on the way from a baseline to
-//!   the image; the shares add up to the logit's change. 50 passes both ways, or more.
+//!   the image; the shares add up to the logit's change. 50 passes both ways, or more, or
+//!   [as many as it takes](AdaptiveIntegratedGradients), where the logit changes.
 //! - [`SmoothGrad`] (Smilkov et al., 2017): the gradient, mean of noisy copies of the image. 50 passes both
 //!   ways.
 //! - [`Occlusion`] (Zeiler and Fergus, 2014): how the logit falls when a window is covered, without
@@ -15,6 +16,7 @@
 //! A map that looks right may be the image's edges and no more. The [`sanity_check()`] (Adebayo et al., 2018)
 //! randomises the weights from the last layer to the first: a map that depends on them must change.
 
+mod adaptive;
 mod grad_cam;
 mod gradients;
 mod integrated_gradients;
@@ -22,15 +24,16 @@ mod occlusion;
 mod quadrature;
 mod sanity_check;
 mod smooth_grad;
-mod target;
 
+/// What each method takes: which number of the network is explained.
+pub use crate::explain::target::Target;
+pub use adaptive::AdaptiveIntegratedGradients;
 pub use grad_cam::{GradCam, GradCamMap, last_feature_map};
 pub use integrated_gradients::{IntegratedAttributions, IntegratedGradients};
 pub use occlusion::{Occlusion, OcclusionMap};
 pub use quadrature::Rule;
 pub use sanity_check::{RandomizedStage, SanityCheck, sanity_check, spearman};
 pub use smooth_grad::SmoothGrad;
-pub use target::Target;
 
 use crate::error::{Error, Result};
 use crate::nn::Model;

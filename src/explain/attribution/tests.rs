@@ -58,7 +58,7 @@ fn gradients_by_the_image_are_differences_of_the_score() {
     for model in [classifier(), segmenter()] {
         let model = model.to_dtype(DType::F64);
         let x = image().to_dtype(DType::F64);
-        let target = Target::predicted(&model, &x, Target::likeliest(&model, &x).unwrap()).unwrap();
+        let target = Target::likeliest(&gradients::logits(&model, &x).unwrap());
         let (scores, gradient) = gradients::by_images(&model, &x, &target).unwrap();
         assert!((scores[0] - score(&model, &x, &target)).abs() < 1e-12);
         let gradient = gradient.to_vec_f64();
@@ -157,33 +157,73 @@ fn integrated_gradients_are_complete_by_every_rule() {
     let classifier = classifier();
     let class = Target::class(&classifier, 2).unwrap();
     let segmenter = segmenter();
-    let pixels = Target::likeliest(&segmenter, &x).unwrap();
-    let pixels = Target::predicted(&segmenter, &x, pixels).unwrap();
+    let pixels = Target::likeliest(&gradients::logits(&segmenter, &x).unwrap());
     for (model, target) in [(classifier, class), (segmenter, pixels)] {
-        for rule in [Rule::GaussLegendre, Rule::RiemannLeft, Rule::RiemannMiddle, Rule::RiemannRight] {
-            let baseline = Tensor::full([1, SIDE, SIDE, 3], -1.0);
-            let method = IntegratedGradients { baseline: baseline.clone(), steps: 100, rule };
-            let shares = method.attribute_within(0.01, &model, &x, &target).unwrap();
-            let change = score(&model, &x, &target) - score(&model, &baseline, &target);
+        let baseline = Tensor::full([1, SIDE, SIDE, 3], -1.0);
+        let change = score(&model, &x, &target) - score(&model, &baseline, &target);
+        let complete = |shares: &IntegratedAttributions| {
             assert!((shares.score - shares.baseline_score - change).abs() < 1e-3 * change.abs());
             let sum: f64 = shares.attributions.to_vec_f64().iter().sum();
-            assert!((sum - change).abs() < 0.01 * change.abs(), "{rule:?}: {sum} {change}");
-            assert!(shares.completeness_gap() < 0.01, "{rule:?}: {}", shares.completeness_gap());
+            assert!((sum - change).abs() < 0.01 * change.abs(), "{sum} {change}");
+            assert!(shares.completeness_gap() < 0.01, "{}", shares.completeness_gap());
+        };
+        for rule in [Rule::GaussLegendre, Rule::RiemannLeft, Rule::RiemannMiddle, Rule::RiemannRight] {
+            let method = IntegratedGradients { baseline: baseline.clone(), steps: 800, rule };
+            complete(&method.attribute(&model, &x, &target).unwrap());
         }
+        let adaptive = AdaptiveIntegratedGradients::from(baseline);
+        let shares = adaptive.attribute(&model, &x, &target).unwrap();
+        assert!(shares.steps < 256, "{}", shares.steps);
+        complete(&shares);
     }
 }
 
 #[test]
-fn steps_are_doubled_until_the_gap_is_small_enough_and_no_more_than_four_times() {
+fn adaptive_steps_lead_to_the_shares_that_many_even_steps_lead_to() {
+    let (model, x) = (classifier(), image());
+    let target = Target::class(&model, 2).unwrap();
+    let black = Tensor::full([1, SIDE, SIDE, 3], -1.0);
+    let even = IntegratedGradients { steps: 2000, ..IntegratedGradients::from(black.clone()) };
+    let even = even.attribute(&model, &x, &target).unwrap().attributions.to_vec_f64();
+    let adaptive = AdaptiveIntegratedGradients { gap: 1e-4, ..black.into() };
+    let adaptive = adaptive.attribute(&model, &x, &target).unwrap();
+    close(&adaptive.attributions.to_vec_f64(), &even, 0.02);
+}
+
+#[test]
+fn adaptive_steps_are_as_many_as_the_gap_asks_for_and_no_more_than_are_allowed() {
     let (model, x) = (classifier(), image());
     let target = Target::class(&model, 0).unwrap();
     let black = Tensor::full([1, SIDE, SIDE, 3], -1.0);
-    let method = IntegratedGradients { steps: 2, ..IntegratedGradients::from(black) };
-    let of = |gap| method.attribute_within(gap, &model, &x, &target).unwrap();
-    assert_eq!((of(1e9).steps, of(0.0).steps), (2, 32));
-    let few = method.attribute(&model, &x, &target).unwrap().completeness_gap();
-    let shares = of(0.9 * few);
-    assert!(shares.steps > 2 && shares.steps < 32 && shares.completeness_gap() <= 0.9 * few);
+    let of = |gap, most_steps| {
+        let method = AdaptiveIntegratedGradients { gap, most_steps, ..black.clone().into() };
+        method.attribute(&model, &x, &target)
+    };
+    let steps = |gap, most_steps| of(gap, most_steps).unwrap().steps;
+    assert_eq!([steps(1e9, 256), steps(0.0, 30), steps(0.0, 4), steps(0.0, 2)], [9, 30, 4, 2]);
+    let few = of(1e9, 256).unwrap().completeness_gap();
+    let more = of(0.5 * few, 256).unwrap();
+    assert!(more.steps > 9 && more.steps < 256 && more.completeness_gap() <= 0.5 * few);
+    assert!(of(0.01, 1).err().unwrap().to_string().contains("expected at least 2, got 1"));
+}
+
+/// y = max(0, x − 0.9) from 0 to 1: nothing happens on nine tenths of the way.
+#[test]
+fn adaptive_steps_are_where_the_score_changes() {
+    let mut g = Graph::new("late", "input", [1, 1, 1]);
+    g.chain(g.input(), [Layer::Flatten, Layer::dense(1).with_activation(Activation::Relu)]).unwrap();
+    let model = Model::with(g, |path, shape, _| {
+        Tensor::full(shape, if path == "dense/kernel" { 1.0 } else { -0.9 })
+    });
+    let target = Target::class(&model, 0).unwrap();
+    let x = Tensor::ones([1, 1, 1, 1]);
+    let method = AdaptiveIntegratedGradients { gap: 1e-3, ..Tensor::zeros([1, 1, 1, 1]).into() };
+    let shares = method.attribute(&model, &x, &target).unwrap();
+    // The bend is in one piece of eight: halved until it is a thousandth of 0.1, at most.
+    assert!((shares.sum - 0.1).abs() <= 1e-4, "{}", shares.sum);
+    let even = IntegratedGradients { steps: shares.steps, ..Tensor::zeros([1, 1, 1, 1]).into() };
+    let even = even.attribute(&model, &x, &target).unwrap();
+    assert!((even.sum - 0.1).abs() > 1e-4, "{}", even.sum);
 }
 
 /// y = w·x: the gradient is w everywhere, and one step is enough.
@@ -253,7 +293,7 @@ fn smooth_grad_without_noise_is_the_gradient_and_with_noise_its_mean() {
 fn occlusion_is_the_score_less_that_of_images_that_are_covered() {
     for model in [classifier(), segmenter()] {
         let x = image();
-        let target = Target::predicted(&model, &x, Target::likeliest(&model, &x).unwrap()).unwrap();
+        let target = Target::likeliest(&gradients::logits(&model, &x).unwrap());
         let method = Occlusion { window: [5, 4], stride: [3, 4], fill: vec![0.0, 0.5, -1.0] };
         let map = method.attribute(&model, &x, &target).unwrap();
         // ⌈(12 − 5)/3⌉ + 1 and (12 − 4)/4 + 1.
@@ -348,17 +388,11 @@ fn rank_correlation_shares_the_ranks_of_equal_values() {
 }
 
 #[test]
-fn a_target_is_a_class_that_there_is() {
-    let (model, pixels) = (classifier(), segmenter());
-    let error = |target: Result<Target>| target.unwrap_err().to_string();
-    assert!(error(Target::class(&model, 3)).contains("expected a class below 3, got 3"));
-    assert!(error(Target::class(&pixels, 0)).contains("expected a classifier, got 144 pixels"));
-    assert!(error(Target::pixels(&pixels, 0, &[true])).contains("expected 144 pixels, got 1"));
-    assert!(error(Target::pixels(&pixels, 0, &[false; 144])).contains("at least one pixel"));
-    assert!(error(Target::predicted(&pixels, &image(), 4)).contains("below 4, got 4"));
-    let other = Target::class(&model, 0).unwrap();
-    let error = IntegratedGradients::from(image()).attribute(&pixels, &image(), &other).err().unwrap();
-    assert!(error.to_string().contains("expected 3 logits an image, got 576"), "{error}");
+fn a_target_of_another_network_is_an_error() {
+    let class = Target::class(&classifier(), 0).unwrap();
+    let error = IntegratedGradients::from(image()).attribute(&segmenter(), &image(), &class);
+    let error = error.err().unwrap().to_string();
+    assert!(error.contains("expected the logits of a classifier, got those of 144 pixels"), "{error}");
 }
 
 #[test]

@@ -10,9 +10,9 @@ use crate::data::image_files::encode_jpeg;
 use crate::data::{Image, Mask};
 use crate::error::{Error, Result};
 use crate::explain::atrous_branches::{TapMap, atrous_branches, taps, without_branches};
-use crate::explain::attack_sweep::{AttackSweep, SweepStep};
+use crate::explain::attack_sweep::{AttackSweep, EPSILONS, SweepStep};
 use crate::explain::attribution::{
-    GradCam, IntegratedGradients, Occlusion, SmoothGrad, Target, of_pixels, sanity_check,
+    AdaptiveIntegratedGradients, GradCam, Occlusion, SmoothGrad, Target, of_pixels, sanity_check,
 };
 use crate::explain::feature_visualization::FeatureVisualization;
 use crate::explain::heat_map::{ColourMap, heat_map, overlay};
@@ -31,6 +31,10 @@ const ATTACK: &str = include_str!("attack.html");
 
 /// FLOPs that one analysis may take, all its passes together.
 const FLOPS: u64 = 40_000_000_000;
+/// The same of integrated gradients: as many steps as 1 % takes, where the network is not too large for it.
+const INTEGRATED: u64 = 400_000_000_000;
+/// The same of the attack, with each ε.
+const SWEEP: u64 = 300_000_000_000;
 
 /// A section of a page: anchor, heading, body.
 pub type Section = (&'static str, String, Markup);
@@ -67,6 +71,8 @@ struct Figure {
     uri: Markup,
     title: String,
     note: String,
+    /// Red and blue around a white 0.
+    signed: bool,
 }
 
 #[derive(Serialize)]
@@ -84,7 +90,7 @@ struct Frame {
 
 impl Figure {
     fn new(image: &Image, title: impl Into<String>, note: impl Into<String>) -> Result<Self> {
-        Ok(Figure { uri: photograph(image)?, title: title.into(), note: note.into() })
+        Ok(Figure { uri: photograph(image)?, title: title.into(), note: note.into(), signed: false })
     }
 }
 
@@ -106,56 +112,31 @@ impl Analyses<'_> {
         Ok(all)
     }
 
-    fn target(&self, model: &Model) -> Result<Target> {
-        let target = &self.trace.target;
-        match &target.pixels {
-            Some(pixels) => Target::pixels(model, target.class, pixels),
-            None => Target::class(model, target.class),
-        }
-    }
-
     fn class(&self) -> &str {
         self.classes.get(self.trace.target.class).map_or("the class", String::as_str)
     }
 
-    /// How many passes of so many times a forward pass the budget has room for, within bounds.
-    fn passes(&self, cost: u64, least: usize, most: usize) -> usize {
-        let forward = match for_inference(self.trace.model) {
-            Ok(model) => model.graph.cost().flops,
-            Err(_) => self.trace.model.graph.cost().flops,
-        };
-        ((FLOPS / (forward * cost).max(1)) as usize).clamp(least, most)
-    }
-
     /// Attributions side by side, and Grad-CAM's sanity check.
     fn why(&self) -> Result<Section> {
-        let (model, x, image) = (self.trace.model, self.x, self.image);
-        let target = self.target(model)?;
+        let (x, image, target) = (self.x, self.image, &self.trace.target);
+        // Once for all: each method would fold the batch norms anew.
+        let model = &for_inference(self.trace.model)?;
         let [h, w] = [image.height, image.width];
         let mut figures = Vec::new();
-        let cam = GradCam::default().attribute(model, x, &target);
+        let cam = GradCam::default().attribute(self.trace.model, x, target);
         if let Ok(cam) = &cam {
             let map = overlay(&cam.resized(h, w)?, ColourMap::Inferno, image, 0.65)?;
             let note = format!("{}, its channels weighted by their mean gradient.", cam.layer);
             figures.push(Figure::new(&map, "Grad-CAM", note)?);
         }
         let black = self.black()?;
-        let integrated = IntegratedGradients { steps: self.passes(1, 8, 50), ..black.clone().into() };
-        let shares = integrated.attribute(model, x, &target)?;
-        let note = format!(
-            "From black to the image in {} steps. They sum to {:.3}; the logit rises by {:.3}.",
-            shares.steps,
-            shares.sum,
-            shares.score - shares.baseline_score
-        );
-        let map = heat_map(&of_pixels(&shares.attributions)?, ColourMap::Diverging)?;
-        figures.push(Figure::new(&map, "Integrated gradients", note)?);
-        let smooth = SmoothGrad { samples: self.passes(3, 4, 24), ..SmoothGrad::default() };
-        let map = heat_map(&of_pixels(&smooth.attribute(model, x, &target)?)?, ColourMap::Diverging)?;
+        figures.push(self.integrated(model, &black)?);
+        let smooth = SmoothGrad { samples: passes(model, FLOPS, 3, 4, 24), ..SmoothGrad::default() };
+        let map = heat_map(&of_pixels(&smooth.attribute(model, x, target)?)?, ColourMap::Diverging)?;
         let note = format!("The mean gradient of {} copies with noise.", smooth.samples);
-        figures.push(Figure::new(&map, "SmoothGrad", note)?);
-        let occlusion = self.occlusion(&black, [h, w]);
-        let dropped = occlusion.attribute(model, x, &target)?;
+        figures.push(Figure { signed: true, ..Figure::new(&map, "SmoothGrad", note)? });
+        let occlusion = self.occlusion(model, &black, [h, w]);
+        let dropped = occlusion.attribute(model, x, target)?;
         let map = overlay(&dropped.attributions, ColourMap::Diverging, image, 0.7)?;
         let [rows, columns] = occlusion.window;
         let note = format!("How far the logit falls where {rows} × {columns} pixels are covered.");
@@ -164,7 +145,7 @@ impl Analyses<'_> {
         let mut rows =
             vec![Row { heading: format!("Where {} is, for the network", self.class()), figures }];
         if let Ok(cam) = cam {
-            rows.push(self.sanity(&cam.layer, &target)?);
+            rows.push(self.sanity(&cam.layer, target)?);
         }
         let paragraphs = vec![
             "Four answers to the same question, which pixels the logit comes from. Red speaks for the class, \
@@ -174,9 +155,31 @@ impl Analyses<'_> {
         Ok(("why", format!("Why {}", self.class()), fill(MAPS, &Maps { paragraphs, rows })?))
     }
 
-    fn occlusion(&self, black: &Tensor, [h, w]: [usize; 2]) -> Occlusion {
+    /// Integrated gradients, within 1 % where the budget has room for the steps.
+    fn integrated(&self, model: &Model, black: &Tensor) -> Result<Figure> {
+        let method = AdaptiveIntegratedGradients {
+            most_steps: passes(model, INTEGRATED, 2, 17, 256),
+            ..black.clone().into()
+        };
+        let shares = method.attribute(model, self.x, &self.trace.target)?;
+        let mut note = format!(
+            "From black to the image in {} steps, most of them where the logit changes most. They sum to {}; \
+             the logit rises by {}: {:.1} % apart.",
+            shares.steps,
+            text(shares.sum),
+            text(shares.score - shares.baseline_score),
+            shares.completeness_gap() * 100.0
+        );
+        if shares.completeness_gap() > method.gap {
+            note += " More steps would bring them nearer, and take longer.";
+        }
+        let map = heat_map(&of_pixels(&shares.attributions)?, ColourMap::Diverging)?;
+        Ok(Figure { signed: true, ..Figure::new(&map, "Integrated gradients", note)? })
+    }
+
+    fn occlusion(&self, model: &Model, black: &Tensor, [h, w]: [usize; 2]) -> Occlusion {
         // A grid of n × n windows, each twice as wide as the way to the next.
-        let n = (self.passes(1, 25, 196) as f64).sqrt() as usize;
+        let n = (passes(model, FLOPS, 1, 25, 196) as f64).sqrt() as usize;
         let stride = [h.div_ceil(n).max(1), w.div_ceil(n).max(1)];
         let fill = black.to_vec_f64()[..3].iter().map(|&v| v as f32).collect();
         Occlusion { window: [2 * stride[0], 2 * stride[1]], stride, fill }
@@ -271,7 +274,7 @@ impl Analyses<'_> {
                 format!("{:.0} % of all taps of all pixels touch data.", touching.share() * 100.0);
             let title = format!("{name} ({})", one.branch.convolution);
             let uri = image_data_uri(&tap_image(&touching)?)?;
-            reach.push(Figure { uri, title, note });
+            reach.push(Figure { uri, title, note, signed: false });
             let note = format!("{:.1} % of the pixels are of another class.", one.changed * 100.0);
             masks.push(Figure::new(&self.masked(&one.mask)?, format!("Without {name}"), note)?);
         }
@@ -297,25 +300,22 @@ impl Analyses<'_> {
 
     /// What the network says of the image under attack, ε by ε.
     fn attack(&self) -> Result<Section> {
-        let victim = Network::new(self.trace.model, self.preprocess)?;
+        let model = &for_inference(self.trace.model)?;
+        let victim = Network::new(model, self.preprocess)?;
         let bytes: Vec<f32> = self.image.rgb.iter().map(|&v| f32::from(v) / 255.0).collect();
         let images = Images::whole(Tensor::from_slice(&bytes, self.x.shape())?);
-        let epsilons = [0usize, 2, 4, 8, 16];
-        let steps = self.passes(3, 8, 32) / 4;
-        let sweep = AttackSweep {
-            epsilons: epsilons.iter().map(|&epsilon| epsilon as f32 / 255.0).collect(),
-            steps,
-            ..AttackSweep::default()
+        // Of large networks one step: the slider's many positions say more than a second one.
+        let steps = match passes(model, SWEEP, 3 * EPSILONS.len() as u64, 0, 8) {
+            0 | 1 => 0,
+            steps => steps,
         };
-        let swept = sweep.attack(&victim, &images)?;
-        let target = self.target(self.trace.model)?;
-        let frames = epsilons.iter().zip(&swept.pgd);
-        let frames = frames.map(|(&epsilon, step)| self.frame(epsilon, step, &target));
-        let values = Sweep { steps, frames: frames.collect::<Result<_>>()? };
-        Ok(("attack", "Under attack".to_string(), fill(ATTACK, &values)?))
+        let swept = AttackSweep { steps, ..AttackSweep::default() }.attack(&victim, &images)?;
+        let taken = if steps == 0 { &swept.fgsm } else { &swept.pgd };
+        let frames = taken.iter().map(|step| self.frame(step)).collect::<Result<_>>()?;
+        Ok(("attack", "Under attack".to_string(), fill(ATTACK, &Sweep { steps, frames })?))
     }
 
-    fn frame(&self, epsilon: usize, step: &SweepStep, target: &Target) -> Result<Frame> {
+    fn frame(&self, step: &SweepStep) -> Result<Frame> {
         let mut values: Vec<f32> = step.x.to_vec_f64().into_iter().map(|v| v as f32 * 255.0).collect();
         let bytes = values.iter().map(|v| v.round() as u8).collect();
         let image = Image::new(self.image.height, self.image.width, bytes)?;
@@ -325,7 +325,7 @@ impl Analyses<'_> {
         if let Some(mask) = &step.mask {
             figures.push(Figure::new(&super::masked(&image, mask)?, "Its mask", "")?);
         }
-        if let Ok(cam) = GradCam::default().attribute(self.trace.model, &x, target) {
+        if let Ok(cam) = GradCam::default().attribute(self.trace.model, &x, &self.trace.target) {
             let map = cam.resized(image.height, image.width)?;
             let map = overlay(&map, ColourMap::Inferno, &image, 0.65)?;
             figures.push(Figure::new(&map, format!("Grad-CAM of {}", self.class()), "")?);
@@ -335,13 +335,16 @@ impl Analyses<'_> {
             step.top.iter().take(3).map(|&(class, p)| format!("{} {:.1} %", name(class), p * 100.0));
         let says = says.collect::<Vec<_>>().join(", ");
         let fooled = if step.fooled { ". Fooled" } else { "" };
+        let epsilon = (step.epsilon * 255.0).round() as usize;
         Ok(Frame { epsilon, figures, says: format!("{says}{fooled}.") })
     }
 
     /// An image that a channel answers to most, made by gradient ascent.
     pub fn visualized(&self, layer: &str, channel: usize) -> Result<Section> {
-        let settings =
-            FeatureVisualization { steps: self.passes(3, 32, 128), ..FeatureVisualization::default() };
+        let settings = FeatureVisualization {
+            steps: passes(self.trace.model, FLOPS, 3, 32, 128),
+            ..FeatureVisualization::default()
+        };
         let seen = settings.maximize(self.trace.model, layer, channel, self.preprocess)?;
         let note = format!(
             "The channel's mean rises from {:.3} for noise to {:.3}, in {} steps.",
@@ -356,6 +359,17 @@ impl Analyses<'_> {
         let heading = format!("What channel {channel} of {layer} answers to");
         Ok(("channel", heading, fill(MAPS, &Maps { paragraphs, rows })?))
     }
+}
+
+/// A number with three digits after the point, or three that count where these would be zeros.
+fn text(v: f64) -> String {
+    if v.abs() < 0.1 { format!("{v:.2e}") } else { format!("{v:.3}") }
+}
+
+/// How many passes of so many times a forward pass of a model a budget of FLOPs has room for, within bounds.
+fn passes(model: &Model, budget: u64, cost: u64, least: usize, most: usize) -> usize {
+    let all = model.graph.cost().flops * cost;
+    ((budget / all.max(1)) as usize).clamp(least, most)
 }
 
 fn branch_name([dilation, _]: [usize; 2], [kernel, _]: [usize; 2], pools_image: bool) -> String {

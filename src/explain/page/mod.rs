@@ -13,7 +13,8 @@ pub use analyses::{Analyses, Section};
 use super::layout::Layout;
 use super::pixel::Windows;
 use super::statistics::{ChannelStatistics, Histogram, by_channel};
-use super::trace::{Trace, values, winners};
+use super::target::winners;
+use super::trace::{Trace, values};
 use crate::data::{Image, Mask};
 use crate::device::Device;
 use crate::error::Result;
@@ -28,7 +29,14 @@ use store::{Numbers, Store};
 
 const PREDICTION: &str = include_str!("prediction.html");
 const NETWORK: &str = include_str!("network.html");
-const CSS: &str = include_str!("page.css");
+/// The style, in the order of the page's parts.
+const STYLES: [&str; 5] = [
+    include_str!("prediction.css"),
+    include_str!("explorer.css"),
+    include_str!("detail.css"),
+    include_str!("pixel.css"),
+    include_str!("analyses.css"),
+];
 /// The script, in the order in which its parts need each other.
 const SCRIPTS: [&str; 7] = [
     include_str!("numbers.js"),
@@ -100,6 +108,8 @@ struct Target<'a> {
     name: &'a str,
     /// Of a network that labels pixels: how many the logit is summed over.
     pixels: Option<usize>,
+    /// Whether these are pixels that are given the class.
+    given: bool,
 }
 
 #[derive(Serialize)]
@@ -170,7 +180,7 @@ impl Explanation<'_> {
         for (id, heading, body) in &self.sections {
             page = page.section(*id, heading.clone(), body.clone());
         }
-        page = page.style(CSS).data("explanation", &data)?;
+        page = STYLES.into_iter().fold(page, Page::style).data("explanation", &data)?;
         SCRIPTS.into_iter().fold(page, Page::script).render()
     }
 
@@ -178,7 +188,8 @@ impl Explanation<'_> {
         let target = &self.trace.target;
         let pixels = target.pixels.as_ref().map(|pixels| pixels.iter().filter(|&&own| own).count());
         let name = self.classes.get(target.class).map_or("", String::as_str);
-        Target { class: target.class, name, pixels }
+        let given = winners(&self.trace.logits).contains(&target.class);
+        Target { class: target.class, name, pixels, given }
     }
 
     /// Of a network that labels pixels: the mask over the image, in VOC's colours.
@@ -195,9 +206,8 @@ impl Explanation<'_> {
         let by_layer = outputs.iter().enumerate();
         let statistics: Vec<Vec<ChannelStatistics>> =
             by_layer.map(|(i, output)| by_channel(output, trace.sides(Id(i))[2])).collect();
-        let shown = selection::channels(trace, &statistics, self.start);
-        let channels: Vec<Vec<usize>> =
-            shown.iter().map(|shown| shown.iter().map(|(channel, _)| *channel).collect()).collect();
+        let shown = store::fitting_channels(trace, &statistics, self.start);
+        let channels = selection::without_why(&shown);
         let store = Store::new(trace, &channels);
         let plan = PlanTable::new(&trace.model.graph, self.device, Purpose::Inference, 1)?;
         let numbers: Vec<u8> = store.numbers.iter().flat_map(|number| number.to_le_bytes()).collect();

@@ -7,15 +7,16 @@
 
 use crate::explain::pixel::Pixel;
 use crate::explain::statistics::ChannelStatistics;
-use crate::explain::trace::{Trace, sides, values, winners};
+use crate::explain::target::winners;
+use crate::explain::trace::{Trace, sides, values};
 use crate::nn::layers::Layer;
 use crate::nn::{Graph, Id, Node};
 use serde::Serialize;
 
 /// Channels shown of a layer, if it has as many.
 const SHOWN: usize = 12;
-/// Weights of one layer's shown channels at most, in numbers.
-const WEIGHTS: usize = 40_000;
+/// Weights of one layer's shown channels at most, in numbers, where the network is not too large for it.
+pub(super) const WEIGHTS: usize = 40_000;
 
 /// Why a channel is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -35,18 +36,20 @@ pub(super) enum Why {
     Branch,
 }
 
-/// By layer: the channels that are shown, among them one that is asked for.
+/// By layer: the channels that are shown, among them one that is asked for; of each layer as many as have
+/// together at most so many `weights`, and at least one.
 pub(super) fn channels(
     trace: &Trace,
     statistics: &[Vec<ChannelStatistics>],
     asked: Option<(Id, usize)>,
+    weights: usize,
 ) -> Vec<Vec<(usize, Why)>> {
     let graph = &trace.model.graph;
     let groups = groups(graph);
     let mut shown: Vec<Vec<(usize, Why)>> = vec![Vec::new(); graph.nodes().len()];
     for i in (0..graph.nodes().len()).rev().filter(|&i| groups[i] == i) {
         let members: Vec<usize> = (0..=i).filter(|&j| groups[j] == i).collect();
-        let mut chosen = choose(trace, &shown, &members, &statistics[i]);
+        let mut chosen = choose(trace, &shown, &members, &statistics[i], weights);
         let asked = asked.filter(|(layer, _)| members.contains(&layer.0));
         if let Some((_, channel)) = asked.filter(|(_, c)| chosen.iter().all(|(known, _)| known != c)) {
             chosen.insert(0, (channel, Why::Asked));
@@ -55,6 +58,33 @@ pub(super) fn channels(
     }
     join_branches(trace, &groups, &mut shown);
     shown
+}
+
+/// By layer the shown channels, without why.
+pub(super) fn without_why(shown: &[Vec<(usize, Why)>]) -> Vec<Vec<usize>> {
+    shown.iter().map(|shown| shown.iter().map(|(channel, _)| *channel).collect()).collect()
+}
+
+/// How many channels of each layer are shown, whichever they are, where none is asked for.
+pub(super) fn counts(trace: &Trace, weights: usize) -> Vec<usize> {
+    let groups = groups(&trace.model.graph);
+    let members = |i: usize| (0..groups.len()).filter(|&j| groups[j] == groups[i]).collect::<Vec<_>>();
+    let channels = |i: usize| trace.sides(Id(i))[2];
+    let mut counts: Vec<usize> =
+        (0..groups.len()).map(|i| room(trace, &members(i), weights).min(channels(i))).collect();
+    for (i, node) in trace.model.graph.nodes().iter().enumerate() {
+        if matches!(node.layer, Layer::Concatenate) {
+            let joined: usize = node.inputs.iter().map(|input| counts[input.0]).sum();
+            members(i).into_iter().for_each(|j| counts[j] = (counts[j] + joined).min(channels(j)));
+        }
+    }
+    counts
+}
+
+/// How many channels have together at most so many weights, in each of these layers.
+fn room(trace: &Trace, members: &[usize], weights: usize) -> usize {
+    let of_one = members.iter().map(|&i| weights_a_channel(trace, i)).max().unwrap_or(1);
+    (weights / of_one.max(1)).clamp(1, SHOWN)
 }
 
 /// For each layer the last one that has the same channels.
@@ -91,11 +121,11 @@ fn choose(
     shown: &[Vec<(usize, Why)>],
     members: &[usize],
     statistics: &[ChannelStatistics],
+    weights: usize,
 ) -> Vec<(usize, Why)> {
     let graph = &trace.model.graph;
     let channels = statistics.len();
-    let weights = members.iter().map(|&i| weights_a_channel(trace, i)).max().unwrap_or(1);
-    let room = (WEIGHTS / weights.max(1)).clamp(1, SHOWN);
+    let room = room(trace, members, weights);
     if members.contains(&graph.output().0) {
         return likeliest(trace).into_iter().take(room).map(|class| (class, Why::Class)).collect();
     }
@@ -236,8 +266,8 @@ pub(super) fn lattice(height: usize, width: usize, n: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::explain::Target;
     use crate::explain::statistics::by_channel;
-    use crate::explain::trace::Target;
     use crate::models::by_name;
     use crate::nn::Model;
     use crate::tensor::Tensor;
@@ -258,7 +288,7 @@ mod tests {
             let outputs = trace.outputs.iter().enumerate();
             let statistics: Vec<_> =
                 outputs.map(|(i, output)| by_channel(&values(output), trace.sides(Id(i))[2])).collect();
-            let shown = channels(&trace, &statistics, Some((Id(2), 13)));
+            let shown = channels(&trace, &statistics, Some((Id(2), 13)), WEIGHTS);
             for (i, node) in model.graph.nodes().iter().enumerate() {
                 assert!(!shown[i].is_empty() && shown[i].len() <= 5 * SHOWN, "{name} {}", node.name);
                 let mut sorted: Vec<usize> = shown[i].iter().map(|(channel, _)| *channel).collect();

@@ -6,8 +6,9 @@
 //! itself; and the gradients of the outputs it went to, in the same way. A layer's lattice is the finest
 //! whose numbers fit into a share of the page; small maps have all of their pixels.
 
-use super::selection::lattice;
+use super::selection::{self, Why, lattice};
 use crate::explain::pixel::{Pixel, Tap, Windows, interpolation};
+use crate::explain::statistics::ChannelStatistics;
 use crate::explain::trace::{Trace, values};
 use crate::nn::layers::Layer;
 use crate::nn::{Id, Node};
@@ -15,7 +16,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of numbers in a page at most; as base64 they are four thirds of that.
-pub(super) const MOST_BYTES: usize = 3_200_000;
+pub(super) const MOST_BYTES: usize = 2_800_000;
 
 /// A part of the page's numbers: where it begins, and its length.
 pub(super) type Part = [usize; 2];
@@ -97,7 +98,25 @@ struct Planner<'a> {
     readers: Vec<Vec<Id>>,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
+    fn new(trace: &'a Trace<'a>, shown: &'a [Vec<usize>]) -> Self {
+        let nodes = trace.model.graph.nodes();
+        let mut readers = vec![Vec::new(); nodes.len()];
+        for (i, node) in nodes.iter().enumerate() {
+            for input in &node.inputs {
+                if readers[input.0].last() != Some(&Id(i)) {
+                    readers[input.0].push(Id(i));
+                }
+            }
+        }
+        Planner { trace, shown, readers }
+    }
+
+    /// Bytes of the weights of the shown channels, forward and backward.
+    fn parameter_bytes(&self) -> usize {
+        (0..self.readers.len()).map(|i| 4 * parameters(self, Id(i))).sum()
+    }
+
     /// Everything that is needed to compute these pixels of a layer, and their gradients.
     fn need(&self, layer: Id, pixels: &[usize], needs: &mut Needs) {
         needs.add(layer, Kind::Values, pixels.iter().copied());
@@ -223,23 +242,45 @@ fn at(taps: &[Tap], width: usize) -> impl Iterator<Item = usize> {
     taps.iter().map(move |tap| tap.y * width + tap.x)
 }
 
+/// By layer the channels that a page shows, and why. Of a large network they are fewer, so that beside their
+/// weights there is room for the numbers of more than one pixel.
+pub(super) fn fitting_channels(
+    trace: &Trace,
+    statistics: &[Vec<ChannelStatistics>],
+    asked: Option<(Id, usize)>,
+) -> Vec<Vec<(usize, Why)>> {
+    let fits = |weights: usize| {
+        // Which channels they are hardly matters for the size, and takes time to find out.
+        let counts = selection::counts(trace, weights);
+        let first: Vec<Vec<usize>> = counts.into_iter().map(|count| (0..count).collect()).collect();
+        least_bytes(trace, &first) <= MOST_BYTES * 2 / 3
+    };
+    let mut weights = selection::WEIGHTS;
+    while weights > 0 && !fits(weights) {
+        weights /= 2;
+    }
+    selection::channels(trace, statistics, asked, weights)
+}
+
+/// How large the numbers of a page are at least that shows these channels: one pixel a layer, and weights.
+fn least_bytes(trace: &Trace, shown: &[Vec<usize>]) -> usize {
+    let (plan, mut needs) = (Planner::new(trace, shown), Needs::default());
+    for i in 0..shown.len() {
+        let [h, w, _] = trace.sides(Id(i));
+        plan.need(Id(i), &lattice(h, w, 1), &mut needs);
+    }
+    plan.parameter_bytes() + needs.bytes(&plan)
+}
+
 impl Store {
     /// The numbers of a page that shows these channels of each layer.
     pub fn new(trace: &Trace, shown: &[Vec<usize>]) -> Self {
+        let plan = Planner::new(trace, shown);
         let nodes = trace.model.graph.nodes();
-        let mut readers = vec![Vec::new(); nodes.len()];
-        for (i, node) in nodes.iter().enumerate() {
-            for input in &node.inputs {
-                if readers[input.0].last() != Some(&Id(i)) {
-                    readers[input.0].push(Id(i));
-                }
-            }
-        }
-        let plan = Planner { trace, shown, readers };
         // A layer's share of the page: less and less until all fit.
         let shares = std::iter::successors(Some(MOST_BYTES / 4), |share| Some(share * 4 / 5));
         let shares = shares.take_while(|&share| share > 2000).chain([0]);
-        let weights: usize = (0..nodes.len()).map(|i| 4 * parameters(&plan, Id(i))).sum();
+        let weights = plan.parameter_bytes();
         let all: Vec<_> = (0..nodes.len()).map(|i| plan.lattices(Id(i))).collect();
         let (mut chosen, mut needs) = (Vec::new(), Needs::default());
         for share in shares {
@@ -364,5 +405,37 @@ impl Collected {
                 (Some([weights, rows]), others.first().map(|bias| self.part(of_shown(bias))), None)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::explain::Target;
+    use crate::explain::statistics::by_channel;
+    use crate::models::by_name;
+    use crate::nn::Model;
+    use crate::tensor::Tensor;
+
+    /// Its convolutions' weights alone would be larger than a page, with as many channels as others show.
+    #[test]
+    fn of_a_large_network_fewer_channels_are_shown_and_the_page_stays_small() {
+        let model = Model::new(by_name("resnet50v2", 64, 20).unwrap(), 3);
+        let x = Tensor::rand_uniform([1, 64, 64, 3], -1.0, 1.0, 7);
+        let trace = Trace::new(&model, &x, |logits| Ok(Target::likeliest(logits))).unwrap();
+        let outputs = trace.outputs.iter().enumerate();
+        let statistics: Vec<_> =
+            outputs.map(|(i, output)| by_channel(&values(output), trace.sides(Id(i))[2])).collect();
+        let many = selection::channels(&trace, &statistics, None, selection::WEIGHTS);
+        assert!(least_bytes(&trace, &selection::without_why(&many)) > MOST_BYTES);
+        let shown = selection::without_why(&fitting_channels(&trace, &statistics, None));
+        assert!(shown.iter().all(|channels| !channels.is_empty()));
+        let store = Store::new(&trace, &shown);
+        assert!(4 * store.numbers.len() <= MOST_BYTES + MOST_BYTES / 20, "{}", store.numbers.len());
+        // More than one pixel can be looked into, in most of the layers that have more.
+        let large = |i: &usize| trace.sides(Id(*i))[0] > 1;
+        let layers: Vec<usize> = (0..shown.len()).filter(large).collect();
+        let several = layers.iter().filter(|&&i| store.layers[i].pixels[1] > 1).count();
+        assert!(2 * several > layers.len(), "{several} of {}", layers.len());
     }
 }

@@ -1,6 +1,7 @@
 //! Every kind of layer, against the engine.
 
-use super::super::trace::{Target, Trace};
+use super::super::target::Target;
+use super::super::trace::Trace;
 use super::Pixel;
 use crate::activation::Activation;
 use crate::models::by_name;
