@@ -33,7 +33,10 @@ fn of_exclusive_classes_every_command_speaks_of_those_alone() {
     silent("data check", &done(&["data", "check", &data]));
 
     let train = ["--size", "108", "--epochs", "1", "--val-fraction", "0.25"];
-    silent("train", &done(&[&["train", "classify", "--data", &data, "--out", &out][..], &train].concat()));
+    silent(
+        "train",
+        &done(&[&["train", "classify", "--data", &data, "--out", &out][..], &train].concat()),
+    );
     assert!(!dir.path().join("out/thresholds.json").exists(), "the likeliest class needs no threshold");
 
     let scores = done(&["evaluate", "--data", &data, "--checkpoint", &out, "--out", &at("scores")]);
@@ -92,7 +95,10 @@ fn a_folder_a_class_trains_and_is_refused_by_a_network_of_others() {
         .unwrap();
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success());
-    assert!(error.contains(r#"its classes, ["my bikes", "planes"]"#) && error.contains("ships"), "{error}");
+    assert!(
+        error.contains(r#"its classes, ["my bikes", "planes"]"#) && error.contains("ships"),
+        "{error}"
+    );
 }
 
 #[test]
