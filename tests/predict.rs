@@ -129,7 +129,7 @@ fn images_of_every_kind_and_name_are_predicted_and_a_broken_one_among_them_is_to
     let (rows, told) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(1), "{told}");
     let rows: Vec<&str> = rows.lines().collect();
-    assert_eq!(rows[0], "note: 1 files that are no images are passed over");
+    assert_eq!(rows[0], "note: 1 file that is no image is passed over");
     assert_eq!(rows.len(), 1 + ALBUM.len(), "{rows:?}");
     for (row, name) in rows[1..].iter().zip(ALBUM) {
         assert!(row.starts_with(&format!("{name} ")) && row.contains(" 0."), "{row}");

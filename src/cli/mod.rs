@@ -92,7 +92,7 @@ enum Command {
     Watch(watch::Watch),
     /// Score trained networks on images whose truth is known
     Evaluate(Computing<evaluate::Evaluate>),
-    /// Predict test images with trained networks, into submission.csv
+    /// Predict images, or a data set's test images into submission.csv
     Predict(Computing<predict::Predict>),
     /// Perturb images so that a network errs; measure how it resists
     Attack(Computing<attack::Attack>),

@@ -55,8 +55,8 @@ Examples:
 pub struct Predict {
     /// Images, folders of them, lists (.txt), patterns, or - for standard input
     ///
-    /// An image is a JPEG, PNG or WebP, by what it holds. A folder is taken with all below it. A list has a path
-    /// a line, and so may standard input, if it is no image.
+    /// An image is a JPEG, PNG or WebP, by what it holds. A folder is taken with all below it. A list has a
+    /// path a line, and so may standard input, if it is no image.
     #[arg(value_name = "IMAGE", value_hint = ValueHint::AnyPath)]
     #[arg(required_unless_present = "data", conflicts_with = "data")]
     images: Vec<PathBuf>,

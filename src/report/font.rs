@@ -7,6 +7,8 @@
 
 /// Units from baseline to the top of a capital.
 const CAPITAL: f64 = 14.0;
+/// Units from baseline to the top of a small letter.
+const SMALL: f64 = 10.0;
 const BASELINE: f64 = 4.0;
 /// Between two letters.
 const GAP: f64 = 4.2;
@@ -20,10 +22,18 @@ pub(crate) fn strokes(text: &str) -> Vec<Vec<(f64, f64)>> {
     let unit = CAPITAL_SHARE / CAPITAL;
     let mut all = Vec::new();
     let mut left = 0.0;
-    for letter in text.chars() {
+    for (letter, mark) in letters(text) {
         let (width, strokes) = parse(glyph(letter));
-        let place = |(x, y): (f64, f64)| ((left + x) * unit, (BASELINE - y) * unit);
-        all.extend(strokes.into_iter().map(|stroke| stroke.into_iter().map(place).collect()));
+        let mut draw = |strokes: Vec<Stroke>, [right, up]: [f64; 2]| {
+            let place = |(x, y): (f64, f64)| ((left + right + x) * unit, (BASELINE - up - y) * unit);
+            all.extend(strokes.into_iter().map(|stroke| stroke.into_iter().map(place).collect()));
+        };
+        draw(strokes, [0.0, 0.0]);
+        if let Some(mark) = mark {
+            let (own, strokes) = parse(mark);
+            let top = if letter.is_uppercase() { CAPITAL + BASELINE } else { SMALL + BASELINE };
+            draw(strokes, [(width - own) / 2.0, top]);
+        }
         left += width + GAP;
     }
     all
@@ -31,11 +41,46 @@ pub(crate) fn strokes(text: &str) -> Vec<Vec<(f64, f64)>> {
 
 /// The width of a text in a font of size 1.
 pub(crate) fn width(text: &str) -> f64 {
-    let widths = text.chars().map(|letter| parse(glyph(letter)).0 + GAP);
+    let widths = letters(text).into_iter().map(|(letter, _)| parse(glyph(letter)).0 + GAP);
     (widths.sum::<f64>() - GAP).max(0.0) * CAPITAL_SHARE / CAPITAL
 }
 
 type Stroke = Vec<(f64, f64)>;
+
+/// What stands above a letter: as a character of its own, which follows the letter (as some systems write
+/// names), as a glyph from the letter's top on, and the letters that have it with what they are without.
+const MARKS: [(char, &str, &str); 6] = [
+    ('\u{308}', "4 -0202 -4242", "äaëeïıöoüuÿyÄAËEÏIÖOÜU"),
+    ('\u{301}', "4 -1133", "áaéeíıóoúuýyÁAÉEÍIÓOÚU"),
+    ('\u{300}', "4 -1331", "àaèeìıòoùuÀAÈEÌIÒOÙU"),
+    ('\u{302}', "4 -012341", "âaêeîıôoûuÂAÊEÎIÔOÛU"),
+    ('\u{303}', "4 ~01133143", "ãañnõoÃAÑNÕO"),
+    ('\u{30a}', "4 o11133331", "åaůuÅAŮU"),
+];
+
+/// The letters of a text, each with the mark above it.
+fn letters(text: &str) -> Vec<(char, Option<&'static str>)> {
+    let mut all: Vec<(char, Option<&'static str>)> = Vec::new();
+    for letter in text.chars() {
+        let alone = MARKS.iter().find(|(own, ..)| *own == letter);
+        match (alone, all.last_mut()) {
+            (Some((_, mark, _)), Some((_, above))) => *above = Some(mark),
+            _ if letter.is_ascii() => all.push((letter, None)),
+            _ => all.push(MARKS.iter().find_map(|mark| without(letter, mark)).unwrap_or((letter, None))),
+        }
+    }
+    all
+}
+
+/// A letter that has the mark, as the letter without and the mark.
+fn without(
+    letter: char,
+    (_, mark, pairs): &(char, &'static str, &str),
+) -> Option<(char, Option<&'static str>)> {
+    let mut pairs = pairs.chars();
+    std::iter::from_fn(|| pairs.next().zip(pairs.next()))
+        .find_map(|(with, base)| (with == letter).then_some((base, Some(*mark))))
+}
 
 fn parse(glyph: &str) -> (f64, Vec<Stroke>) {
     let digit = |byte: u8| (byte as char).to_digit(36).unwrap_or(0) as f64;
@@ -195,6 +240,9 @@ fn glyph(letter: char) -> &'static str {
         '→' => "c -0aca -8eca86",
         '✓' => "a -0a45ah",
         '°' => "4 o0e0i4i4e",
+        'ı' => "0 -0e04",
+        'ß' => "8 ~040f0i7i7b3b ~3b8b843424",
+        'ç' => "8 ~8c8e0e048486 -4431",
         'σ' => "9 o040e7e74 ~4e6e9e",
         _ => "8 -040i8i8404",
     }
@@ -218,6 +266,20 @@ mod tests {
             }
         }
         assert_eq!(glyph('日'), glyph('\u{1}'), "what is not known is a box");
+    }
+
+    #[test]
+    fn a_letter_with_a_mark_is_the_letter_with_something_above_it_however_it_is_written() {
+        for (with, without) in [("ä", "a"), ("Ü", "U"), ("é", "e"), ("ñ", "n"), ("Å", "A"), ("ô", "o")]
+        {
+            let (marked, plain) = (strokes(with), strokes(without));
+            assert!(marked.len() > plain.len() && marked[..plain.len()] == plain[..], "{with}");
+            let highest = |strokes: &[Stroke]| strokes.iter().flatten().map(|p| p.1).fold(0.0, f64::min);
+            assert!(marked[plain.len()..].iter().flatten().all(|p| p.1 < highest(&plain)), "{with}");
+            assert_eq!(width(with), width(without));
+        }
+        assert_eq!(strokes("Za\u{308}h"), strokes("Zäh"));
+        assert!(letters("ïß").iter().all(|(letter, _)| glyph(*letter) != glyph('日')));
     }
 
     #[test]

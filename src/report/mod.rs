@@ -1,7 +1,7 @@
 //! Images for people: [`curves()`] of a run as SVG and PNG, a [`gallery()`] of a data set, panels of
-//! predictions ([`panel()`]), grids of images ([`grid()`]) and masks over images ([`overlay()`]) as PNG; [plots],
-//! an evaluation in figures (`evaluation`), and [HTML pages](page) that hold them, such as the report of a run
-//! (`html`).
+//! predictions ([`panel()`]), grids of images ([`grid()`]) and masks over images ([`overlay()`]) as PNG;
+//! [plots], an evaluation in figures (`evaluation`), and [HTML pages](page) that hold them, such as the report
+//! of a run (`html`).
 //!
 //! Everything is drawn here, letters too (`font.rs`), so that it looks the same on every machine.
 //! Masks are in VOC's palette, void in cream.

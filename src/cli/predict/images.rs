@@ -41,8 +41,10 @@ impl Job<'_> {
         let open = |folder| Outputs::open(folder, &inputs.images, masks, self.force);
         let outputs = self.out.map(open).transpose()?;
         let printer = Printer::new(self.format, inputs.images.iter().map(Input::name))?;
-        if inputs.passed_over > 0 {
-            println!("note: {} files that are no images are passed over", inputs.passed_over);
+        match inputs.passed_over {
+            0 => {}
+            1 => println!("note: 1 file that is no image is passed over"),
+            n => println!("note: {n} files that are no images are passed over"),
         }
         let bar = bar(inputs.images.len(), "predicting");
         let mut work = Work { job: self, classes, outputs, printer, bar, failed: Vec::new(), done: 0 };

@@ -105,14 +105,15 @@ impl Inputs {
             Ok(paths) => paths,
             Err(error) => return self.fail(pattern, error),
         };
-        let before = self.seen.len() + self.failures.len();
+        let mut any = false;
         for path in paths {
+            any = true;
             match path {
                 Ok(path) => self.path(&path),
                 Err(error) => self.fail(error.path(), explain(error.error())),
             }
         }
-        if self.seen.len() + self.failures.len() == before {
+        if !any {
             self.fail(pattern, "expected files of such names, got none");
         }
     }

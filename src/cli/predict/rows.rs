@@ -12,7 +12,7 @@ use std::io::{self, Write};
 /// Columns of a line for people.
 const WIDTH: usize = 80;
 /// At most so many of them for the name.
-const NAME: usize = 34;
+const NAME: usize = 30;
 
 /// One class, and how sure a network is of it.
 #[derive(Debug, Serialize)]
@@ -136,13 +136,10 @@ fn percent(share: f64) -> String {
     }
 }
 
-/// A long name's first word of several (ImageNet's are synonyms), and no more of it than fits a line.
+/// The first of several names (ImageNet's are synonyms), and no more of it than fits a line.
 fn short(name: &str) -> String {
     let most = WIDTH - NAME - 20;
-    let name = match name.split_once(", ") {
-        Some((first, _)) if name.chars().count() > most => first,
-        _ => name,
-    };
+    let name = name.split(", ").next().unwrap_or(name);
     match name.chars().count() > most {
         true => name.chars().take(most - 1).chain(['…']).collect(),
         false => name.to_owned(),
