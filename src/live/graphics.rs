@@ -34,7 +34,7 @@ impl Graphics {
     /// Asks the terminal on standard output, which has to be in raw mode. An error where it cannot be
     /// written to, or the variable says something else.
     ///
-    /// ```
+    /// ```no_run
     /// use atrous::live::Graphics;
     ///
     /// if std::env::var_os("ATROUS_GRAPHICS").is_none() {
