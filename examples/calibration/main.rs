@@ -71,28 +71,34 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// A reliability diagram as SVG: what was said along the axis, what is true upwards; an area a number of
-/// predictions. On the diagonal they are the same.
+/// predictions, which stands beside it. On the diagonal they are the same.
 fn reliability(points: &[(f64, f64, usize)]) -> String {
-    let (side, edge) = (300.0, 50.0);
-    let at = |x: f64, y: f64| (edge + x * side, 20.0 + (1.0 - y) * side);
-    let text = |(x, y): (f64, f64), text: &str| {
-        format!("<text x=\"{x:.0}\" y=\"{y:.0}\" text-anchor=\"middle\" fill=\"#444\">{text}</text>\n")
+    let (side, edge) = (400.0, 50.0);
+    let most = points.iter().fold(0.1, |most: f64, (said, share, _)| most.max(*said).max(*share));
+    let end = (10.0 * most).floor() / 10.0 + 0.1;
+    let at = |x: f64, y: f64| (edge + x / end * side, 20.0 + (1.0 - y / end) * side);
+    let text = |(x, y): (f64, f64), anchor: &str, text: &str| {
+        format!("<text x=\"{x:.0}\" y=\"{y:.0}\" text-anchor=\"{anchor}\" fill=\"#444\">{text}</text>\n")
     };
     let mut svg = String::from(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 380 380\" width=\"380\" \
-         font-family=\"sans-serif\" font-size=\"13\">\n<rect width=\"380\" height=\"380\" fill=\"#fff\"/>\n\
-         <path d=\"M50 20V320H350M50 320L350 20\" fill=\"none\" stroke=\"#bbb\"/>\n",
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 480 480\" width=\"480\" \
+         font-family=\"sans-serif\" font-size=\"13\">\n<rect width=\"480\" height=\"480\" fill=\"#fff\"/>\n\
+         <path d=\"M50 20V420H450M50 420L450 20\" fill=\"none\" stroke=\"#bbb\"/>\n",
     );
     for &(said, share, n) in points {
-        let ((x, y), radius) = (at(said, share), (n as f64).sqrt() / 2.0);
-        svg += &format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius:.1}\" fill=\"#1f5fbfaa\"/>\n");
+        let ((x, y), radius) = (at(said, share), (n as f64).sqrt() / 2.0 + 1.5);
+        svg += &format!(
+            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius:.1}\" fill=\"#1f5fbf33\" stroke=\"#1f5fbf\"/>\n"
+        );
+        svg += &text((x, y - radius - 4.0), "middle", &n.to_string());
     }
-    for tick in [0.0, 0.5, 1.0] {
-        let ((x, below), (left, y)) = (at(tick, -0.07), at(-0.07, tick - 0.015));
-        svg += &text((x, below), &tick.to_string());
-        svg += &text((left, y), &tick.to_string());
+    for tenth in (0..=9).take_while(|tenth| f64::from(*tenth) / 10.0 < end) {
+        let tick = f64::from(tenth) / 10.0;
+        let ((x, _), (_, y)) = (at(tick, 0.0), at(0.0, tick));
+        svg += &text((x, 438.0), "middle", &tick.to_string());
+        svg += &text((edge - 8.0, y + 4.0), "end", &tick.to_string());
     }
-    svg += &text(at(0.5, -0.14), "said");
-    svg += &text(at(0.22, 0.96), "share that is true");
+    svg += &text((250.0, 460.0), "middle", "said");
+    svg += &text((60.0, 34.0), "start", "share that is true");
     svg + "</svg>\n"
 }

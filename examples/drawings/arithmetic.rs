@@ -25,8 +25,8 @@ pub fn tape() -> Result<String> {
     let slopes = [by(&w)?, by_y, by_y, by_error, 1.0];
     let mut svg =
         Svg::new(700.0, 250.0, "The tape of a neuron: values from left to right, gradients back");
-    let names = ["w, a leaf", "w·x", "w·x + b", "error", "loss"];
-    let steps = ["× x", "+ b", "− target", "square"];
+    let names = ["w, a leaf", "p = w·x", "y = p + b", "e = y − 4", "L = e²"];
+    let steps = ["· x", "+ b", "− 4", "square"];
     svg.text([20.0, 26.0], "forward: each node's value, and what it was made of");
     for (i, name) in names.into_iter().enumerate() {
         let at = [20.0 + 140.0 * i as f64, 60.0];
@@ -41,20 +41,20 @@ pub fn tape() -> Result<String> {
             svg.arrow([at[0] + 138.0, 168.0], [at[0] + 98.0, 168.0], INK);
         }
     }
-    let turns = ["· x", "· 1", "· 1", "· 2·error"];
+    let turns = ["· x", "· 1", "· 1", "· 2·e"];
     for (i, turn) in turns.into_iter().enumerate() {
         svg.centred([138.0 + 140.0 * i as f64, 200.0], 12.0, turn);
     }
     svg.text(
         [20.0, 236.0],
-        &format!("backward: the loss's gradient by each; by b it is {} as well", by(&b)?),
+        &format!("backward: the gradient of L by each, here with x = 3; by b it is {} as well", by(&b)?),
     );
     Ok(svg.finish())
 }
 
 /// What is in which memory while an implicit product runs.
 pub fn implicit_gemm() -> String {
-    let mut svg = Svg::new(720.0, 330.0, "Blocks of an implicit matrix product");
+    let mut svg = Svg::new(720.0, 340.0, "Blocks of an implicit matrix product");
     let factors = [
         (20.0, [10, 9], [3, 2], [PAPER, FAINT, ORANGE], "patches: 12,544 × 2,304"),
         (264.0, [9, 8], [2, 5], [FAINT, PAPER, GREEN], "weights: 2,304 × 256"),
@@ -65,13 +65,16 @@ pub fn implicit_gemm() -> String {
         ["packed once: a panel of", "256 × 32 stays in L1"],
         ["8 tiles of 14 × 32, one after the", "other, each in 28 registers"],
     ];
-    for ((x, size, [row, column], [fill, frame, here], name), words) in factors.into_iter().zip(words) {
+    let more = ["(10 of 112 rows of blocks are drawn)", "", "(10 of 112 rows of blocks are drawn)"];
+    let parts = factors.into_iter().zip(words).zip(more);
+    for (((x, size, [row, column], [fill, frame, here], name), words), more) in parts {
         svg.text([x, 26.0], name);
         svg.grid([x, 40.0], 22.0, size, |_, _| (fill, frame, String::new()));
         let at = [x + 22.0 * column as f64, 40.0 + 22.0 * row as f64];
         svg.rect(at, [22.0, 22.0], here, INK);
         svg.text([x, 284.0], words[0]);
         svg.text([x, 304.0], words[1]);
+        svg.note([x, 324.0], more);
     }
     svg.centred([240.0, 150.0], 22.0, "·");
     svg.centred([464.0, 150.0], 22.0, "=");
@@ -80,26 +83,31 @@ pub fn implicit_gemm() -> String {
 
 /// Where the products of F(2×2, 3×3) come from.
 pub fn winograd() -> String {
-    let mut svg = Svg::new(700.0, 260.0, "Winograd's F(2×2, 3×3): sixteen products for four outputs");
+    let mut svg = Svg::new(760.0, 300.0, "Winograd's F(2×2, 3×3): sixteen products for four outputs");
     let tinted = |fill: &'static str| move |_: usize, _: usize| (fill, GREY, String::new());
-    svg.text([20.0, 26.0], "window of 4×4 pixels");
-    svg.grid([20.0, 40.0], 26.0, [4, 4], tinted(ORANGE));
-    svg.arrow([128.0, 92.0], [196.0, 92.0], INK);
-    svg.centred([162.0, 76.0], 13.0, "Bᵀ d B");
-    svg.text([20.0, 174.0], "kernel of 3×3");
-    svg.grid([33.0, 184.0], 22.0, [3, 3], tinted(BLUE));
-    svg.arrow([110.0, 212.0], [340.0, 150.0], INK);
-    svg.centred([190.0, 166.0], 13.0, "G g Gᵀ");
-    svg.grid([204.0, 40.0], 26.0, [4, 4], tinted(ORANGE));
-    svg.centred([326.0, 92.0], 20.0, "⊙");
-    svg.grid([344.0, 40.0], 26.0, [4, 4], tinted(BLUE));
-    svg.text([344.0, 26.0], "16 multiplications");
-    svg.arrow([456.0, 92.0], [540.0, 92.0], INK);
-    svg.centred([498.0, 76.0], 13.0, "Aᵀ m A");
-    svg.grid([548.0, 66.0], 26.0, [2, 2], tinted(GREEN));
-    svg.text([536.0, 26.0], "2×2 outputs");
-    svg.text([236.0, 206.0], "By the definition the same four outputs take 4·9 = 36 multiplications.");
-    svg.text([236.0, 226.0], "The next window begins two pixels further: neighbours share half");
-    svg.text([236.0, 246.0], "their pixels, and all windows of a channel share its kernel.");
+    svg.text([20.0, 26.0], "window d, 4×4 pixels");
+    svg.grid([20.0, 40.0], 24.0, [4, 4], tinted(ORANGE));
+    svg.arrow([122.0, 88.0], [196.0, 88.0], INK);
+    svg.centred([160.0, 74.0], 13.0, "Bᵀ d B");
+    svg.grid([204.0, 40.0], 24.0, [4, 4], tinted(ORANGE));
+    svg.text([20.0, 176.0], "kernel g, 3×3");
+    svg.grid([32.0, 190.0], 24.0, [3, 3], tinted(BLUE));
+    svg.arrow([110.0, 226.0], [196.0, 226.0], INK);
+    svg.centred([154.0, 212.0], 13.0, "G g Gᵀ");
+    svg.grid([204.0, 178.0], 24.0, [4, 4], tinted(BLUE));
+    svg.centred([252.0, 157.0], 20.0, "⊙");
+    svg.line([306.0, 88.0], [330.0, 88.0], INK);
+    svg.line([306.0, 226.0], [330.0, 226.0], INK);
+    svg.line([330.0, 88.0], [330.0, 226.0], INK);
+    svg.arrow([330.0, 157.0], [372.0, 157.0], INK);
+    svg.text([380.0, 96.0], "m: 16 products");
+    svg.grid([380.0, 109.0], 24.0, [4, 4], tinted(RED));
+    svg.arrow([482.0, 157.0], [556.0, 157.0], INK);
+    svg.centred([520.0, 143.0], 13.0, "Aᵀ m A");
+    svg.text([556.0, 118.0], "Y: 2×2 outputs");
+    svg.grid([566.0, 133.0], 24.0, [2, 2], tinted(GREEN));
+    svg.text([350.0, 236.0], "By the definition four outputs take 4·9 = 36 products.");
+    svg.text([350.0, 256.0], "The next window begins two pixels further: neighbours share");
+    svg.text([350.0, 276.0], "half their pixels, and all windows of a channel its kernel.");
     svg.finish()
 }

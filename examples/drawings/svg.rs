@@ -11,9 +11,30 @@ pub const ORANGE: &str = "#fddcb5";
 pub const GREEN: &str = "#cdebc9";
 pub const RED: &str = "#f7c9c7";
 
+/// Strong colours, for lines and dots.
+pub const STRONG_BLUE: &str = "#2b6cb0";
+pub const STRONG_ORANGE: &str = "#c2571a";
+pub const STRONG_GREEN: &str = "#2f8f3a";
+
 /// To a tenth, without zeros at the end.
 fn short(x: f64) -> f64 {
     (10.0 * x).round() / 10.0
+}
+
+fn add(a: [f64; 2], b: [f64; 2]) -> [f64; 2] {
+    [a[0] + b[0], a[1] + b[1]]
+}
+
+fn escaped(words: &str) -> String {
+    words.replace('&', "&amp;").replace('<', "&lt;")
+}
+
+/// The colour of a number, in sixteen steps: white at 0, ink at 1, and blue at -1.
+fn tint(value: f64) -> String {
+    let end = if value < 0.0 { [43.0, 108.0, 176.0] } else { [31.0, 41.0, 51.0] };
+    let part = (16.0 * value.abs().min(1.0)).round() / 16.0;
+    let [r, g, b] = end.map(|channel| (255.0 + (channel - 255.0) * part).round() as u8);
+    format!("#{r:02x}{g:02x}{b:02x}")
 }
 
 /// A drawing under way, on white paper: dark pages show it as well as light ones.
@@ -63,19 +84,24 @@ impl Svg {
     }
 
     fn words(&mut self, [x, y]: [f64; 2], size: f64, anchor: &str, words: &str) {
-        let words = words.replace('&', "&amp;").replace('<', "&lt;");
         let _ = writeln!(
             self.body,
-            r#"<text x="{}" y="{}" font-size="{}" text-anchor="{anchor}">{words}</text>"#,
+            r#"<text x="{}" y="{}" font-size="{}" text-anchor="{anchor}">{}</text>"#,
             short(x),
             short(y),
-            short(size)
+            short(size),
+            escaped(words)
         );
     }
 
     /// Beginning at a point, on its line.
     pub fn text(&mut self, at: [f64; 2], words: &str) {
         self.words(at, 13.0, "start", words);
+    }
+
+    /// Beginning at a point, small.
+    pub fn note(&mut self, at: [f64; 2], words: &str) {
+        self.words(at, 11.0, "start", words);
     }
 
     /// About a point, in both directions.
@@ -86,19 +112,58 @@ impl Svg {
     /// A table of cells: what `cell(row, column)` says is its colour, its frame and its words.
     pub fn grid<'a>(
         &mut self,
-        [x, y]: [f64; 2],
+        at: [f64; 2],
         side: f64,
         [rows, columns]: [usize; 2],
         cell: impl Fn(usize, usize) -> (&'a str, &'a str, String),
     ) {
-        for row in 0..rows {
-            for column in 0..columns {
-                let at = [x + column as f64 * side, y + row as f64 * side];
-                let (fill, stroke, words) = cell(row, column);
-                self.rect(at, [side, side], fill, stroke);
-                self.centred([at[0] + side / 2.0, at[1] + side / 2.0], 0.42 * side, &words);
-            }
+        let corner = |i: usize| [(i % columns) as f64, (i / columns) as f64].map(|steps| steps * side);
+        let cells: Vec<_> = (0..rows * columns).map(|i| cell(i / columns, i % columns)).collect();
+        let tints = cells.iter().map(|(fill, stroke, _)| [*fill, *stroke]);
+        self.cells(tints.enumerate().map(|(i, tint)| (tint, add(at, corner(i)))), side);
+        let _ = writeln!(self.body, r#"<g font-size="{}" text-anchor="middle">"#, short(0.42 * side));
+        for (i, (.., words)) in cells.iter().enumerate().filter(|(_, (.., words))| !words.is_empty()) {
+            let [x, y] = add(add(at, corner(i)), [side / 2.0, 0.647 * side]).map(short);
+            let _ = writeln!(self.body, r#"<text x="{x}" y="{y}">{}</text>"#, escaped(words));
         }
+        let _ = writeln!(self.body, "</g>");
+    }
+
+    /// An image of numbers: white at 0, ink at 1, blue at -1.
+    pub fn heat(&mut self, at: [f64; 2], side: f64, columns: usize, values: &[f64]) {
+        let tints: Vec<String> = values.iter().map(|value| tint(*value)).collect();
+        let corner = |i: usize| [(i % columns) as f64, (i / columns) as f64].map(|steps| steps * side);
+        let cells =
+            tints.iter().enumerate().map(|(i, fill)| ([fill.as_str(), FAINT], add(at, corner(i))));
+        self.cells(cells, side);
+    }
+
+    /// Squares, those of one colour and frame as one shape: a file of half the size.
+    fn cells<'a>(&mut self, cells: impl Iterator<Item = ([&'a str; 2], [f64; 2])>, side: f64) {
+        let mut shapes: Vec<([&str; 2], String)> = Vec::new();
+        for (tint, at) in cells {
+            let known = shapes.iter().position(|(other, _)| *other == tint);
+            let shape = known.unwrap_or_else(|| {
+                shapes.push((tint, String::new()));
+                shapes.len() - 1
+            });
+            let ([x, y], side) = (at.map(short), short(side));
+            let _ = write!(shapes[shape].1, "M{x} {y}h{side}v{side}h-{side}z");
+        }
+        for ([fill, stroke], shape) in shapes {
+            let _ = writeln!(self.body, r#"<path fill="{fill}" stroke="{stroke}" d="{shape}"/>"#);
+        }
+    }
+
+    /// A curve through points.
+    pub fn curve(&mut self, points: impl Iterator<Item = [f64; 2]>, stroke: &str) {
+        let points: Vec<String> =
+            points.map(|at| format!("{},{}", short(at[0]), short(at[1]))).collect();
+        let _ = writeln!(
+            self.body,
+            r#"<polyline points="{}" fill="none" stroke="{stroke}" stroke-width="1.8"/>"#,
+            points.join(" ")
+        );
     }
 
     pub fn finish(self) -> String {
