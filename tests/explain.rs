@@ -287,6 +287,37 @@ impl Reference {
 }
 
 #[test]
+fn integrated_gradients_are_complete_within_one_percent_and_the_attack_has_nine_sizes() {
+    let (folder, image) = folder();
+    let out = folder.path().to_str().unwrap();
+    done(&["explain", image.to_str().unwrap(), "--model", "alexnet", "--out", out]);
+    let page = folder.path().join("explain.html");
+    let html = fs::read_to_string(&page).unwrap();
+    let number = |before: &str| -> f64 {
+        let rest = html.split(before).nth(1).unwrap_or_else(|| panic!("no `{before}`"));
+        rest.split([';', ':']).next().unwrap().parse().unwrap()
+    };
+    let (sum, rise) = (number("They sum to "), number("the logit rises by "));
+    let side = models::default_side("alexnet");
+    let spec = models::Spec::new("alexnet", side, models::default_classes("alexnet"));
+    let (model, config) = (Model::new(spec.graph().unwrap(), 0), TrainConfig::new(spec));
+    let logits = |mut values: Vec<f32>| {
+        config.preprocess.apply(&mut values);
+        let x = Tensor::from_slice(&values, [1, side, side, 3]).unwrap();
+        model.run(&x, Mode::infer()).unwrap().logits.to_vec_f64()
+    };
+    let seen = logits(fit(&read_image(&image).unwrap(), side, config.fit).unwrap());
+    let black = logits(vec![0.0; side * side * 3]);
+    let class = (0..seen.len()).max_by(|&a, &b| seen[a].total_cmp(&seen[b])).unwrap();
+    let expected = seen[class] - black[class];
+    assert!((rise - expected).abs() <= 0.002 * expected.abs(), "{rise} {expected}");
+    assert!((sum - expected).abs() <= 0.012 * expected.abs(), "{sum} {expected}");
+    let sizes: Vec<&str> =
+        html.split("data-epsilon=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert_eq!(sizes, ["0", "1", "2", "3", "4", "6", "8", "12", "16"]);
+}
+
+#[test]
 #[ignore = "needs chromium"]
 fn the_numbers_that_a_browser_shows_are_those_computed_here_from_image_and_weights() {
     let (folder, image) = folder();

@@ -393,9 +393,9 @@ impl Analyses<'_> {
     }
 }
 
-/// A number with three digits after the point, or three that count where these would be zeros.
+/// A number with three digits after the point, or four that count where these would be zeros.
 fn text(v: f64) -> String {
-    if v.abs() < 0.1 { format!("{v:.2e}") } else { format!("{v:.3}") }
+    if v.abs() < 0.1 { format!("{v:.3e}") } else { format!("{v:.3}") }
 }
 
 /// How many passes of so many times a forward pass of a model a budget of FLOPs has room for, within bounds.
