@@ -102,15 +102,12 @@ fn live_line(total: usize) -> ProgressBar {
 
 fn of_bar<'a>(what: &'a str, state: &ProgressState, more: &Mutex<String>) -> Line<'a> {
     let (elapsed, done, of) = (state.elapsed(), state.pos(), state.len().unwrap_or(0));
-    let left = time_left(elapsed, done, of).map(|left| (1, format!("{} left", clock(left))));
-    let so_far = (3, format!("{} so far", clock(elapsed)));
+    let left =
+        time_left(elapsed, done, of).map(|left| (1, format!("{} left", clock(left.as_secs_f64()))));
+    let so_far = (3, format!("{} so far", clock(elapsed.as_secs_f64())));
     let more = more.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let more = (!more.is_empty()).then_some((2, more));
     Line { what, done, of, words: more.into_iter().chain(left).chain([so_far]).collect() }
-}
-
-fn clock(time: Duration) -> String {
-    format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60)
 }
 
 impl Bar {

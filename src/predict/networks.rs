@@ -194,8 +194,8 @@ impl Thresholds {
     /// let thresholds = Thresholds::uniform(0.25, 20);
     /// thresholds.write(folder.path(), "a checksum")?;
     /// let path = folder.path().join("thresholds.json");
-    /// assert_eq!(Thresholds::read(&path, "a checksum")?, Some(thresholds));
-    /// assert_eq!(Thresholds::read(&path, "another")?, None);
+    /// assert_eq!(Thresholds::read(&path, "a checksum", 20)?, Some(thresholds));
+    /// assert_eq!(Thresholds::read(&path, "another", 20)?, None);
     /// # Ok::<(), atrous::Error>(())
     /// ```
     pub fn write(&self, folder: &Path, network: &str) -> Result<()> {
@@ -276,7 +276,7 @@ pub fn locate(path: &Path) -> Result<Vec<PathBuf>> {
 /// let predictions = networks.predict(&dataset, &[0, 2], &options, Some(0.0), &mut |_| {})?;
 /// assert_eq!((predictions.len(), predictions.is_empty(), predictions.segments()), (2, false, false));
 /// let last = predictions.get(1)?;
-/// assert_eq!((last.id.clone(), last.labels), (dataset.id(2), [true; 20])); // all are above 0
+/// assert_eq!((last.id.clone(), last.labels), (dataset.id(2), vec![true; 20])); // all are above 0
 /// assert_eq!(last.probabilities, predictions.probabilities[20..]);
 /// assert_eq!(last.entry().classification.to_string(), "1 20"); // a run of 20 from the first on
 /// let known = predictions.probabilities.clone(); // another threshold, without another look

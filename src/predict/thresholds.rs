@@ -46,7 +46,7 @@ pub enum Objective {
 ///
 /// // Five images: class 0 is in three, class 1 in the others, in which class 0 is not out of the question.
 /// let p = [[0.9, 0.0], [0.8, 0.0], [0.7, 0.0], [0.3, 0.4], [0.1, 0.4]];
-/// let labels = p.map(|[zero, one]| std::array::from_fn(|class| class == usize::from(one > zero)));
+/// let labels = p.map(|[zero, one]| (0..20).map(|class| class == usize::from(one > zero)).collect::<Vec<_>>());
 /// let rows: Vec<f32> = p.iter().flat_map(|p| p.iter().copied().chain([0.0; 18])).collect(); // 20 classes
 ///
 /// let fitted = Thresholds::fit(&labels, &rows, Objective::F1)?;
@@ -130,7 +130,7 @@ impl Thresholds {
 ///
 /// // Six images of one class each, 0.9 probable where all others are 0.2.
 /// let is = |image: usize, class: usize| class == image % 2;
-/// let labels: Vec<_> = (0..6).map(|image| std::array::from_fn(|class| is(image, class))).collect();
+/// let labels: Vec<Vec<bool>> = (0..6).map(|image| (0..20).map(|class| is(image, class)).collect()).collect();
 /// let row = |image| (0..20).map(move |class| if is(image, class) { 0.9 } else { 0.2 });
 /// let rows: Vec<f32> = (0..6).flat_map(row).collect();
 ///
@@ -187,14 +187,14 @@ pub fn cross_validated(
 /// use atrous::predict::thresholds::{Objective, Thresholds, choose};
 ///
 /// # let is = |image: usize, class: usize| class == image % 2;
-/// # let labels: Vec<_> = (0..6).map(|image| std::array::from_fn(|class| is(image, class))).collect();
+/// # let labels: Vec<Vec<bool>> = (0..6).map(|image| (0..20).map(|class| is(image, class)).collect()).collect();
 /// # let row = |image| (0..20).map(move |class| if is(image, class) { 0.9 } else { 0.2 });
 /// # let rows: Vec<f32> = (0..6).flat_map(row).collect();
 /// // The six images of the example at `cross_validated`, then the first four of them.
-/// let (chosen, gain) = choose(&labels, &rows, 0.15, 7)?;
+/// let (chosen, gain) = choose(&labels, &rows, 20, 0.15, 7)?;
 /// assert!(gain.unwrap().shared > gain.unwrap().before);
 /// assert_eq!(chosen.score(&labels, &rows, Objective::Dice)?, 1.0);
-/// assert_eq!(choose(&labels[..4], &rows[..80], 0.15, 7)?, (Thresholds::uniform(0.15, 20), None));
+/// assert_eq!(choose(&labels[..4], &rows[..80], 20, 0.15, 7)?, (Thresholds::uniform(0.15, 20), None));
 /// # Ok::<(), atrous::Error>(())
 /// ```
 pub fn choose(

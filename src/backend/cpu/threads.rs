@@ -191,7 +191,12 @@ impl<'a, T> Pieces<'a, T> {
 }
 
 /// Calls `f` on every index and returns the results in order.
-pub(crate) fn map<R: Send>(pieces: usize, f: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
+///
+/// ```
+/// let squares = atrous::backend::cpu::threads::map(5, |i| i * i);
+/// assert_eq!(squares, [0, 1, 4, 9, 16]);
+/// ```
+pub fn map<R: Send>(pieces: usize, f: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
     let mut results: Vec<Option<R>> = (0..pieces).map(|_| None).collect();
     for_each_chunk(&mut results, 1, |i, result| result[0] = Some(f(i)));
     results.into_iter().flatten().collect()
