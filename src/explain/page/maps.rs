@@ -33,11 +33,17 @@ fn palette() -> Vec<u8> {
     (0..255).flat_map(|i| interpolated(&STOPS, i as f64 / 254.0)).collect()
 }
 
+/// Height and width of the thumbnail of a map: cells of so many pixels that it is small enough.
+pub(super) fn thumbnail([h, w, _]: [usize; 3]) -> [usize; 2] {
+    let scale = h.max(w).div_ceil(LARGEST);
+    [h.div_ceil(scale), w.div_ceil(scale)]
+}
+
 /// Thumbnails of some channels of `[H, W, C]`, each in its own scale: from −m to m, where m is its largest
 /// absolute value. Larger maps are averaged over cells.
 pub(super) fn sprite(values: &[f32], [h, w, c]: [usize; 3], channels: &[usize]) -> Result<Sprite> {
     let scale = h.max(w).div_ceil(LARGEST);
-    let (height, width) = (h.div_ceil(scale), w.div_ceil(scale));
+    let [height, width] = thumbnail([h, w, c]);
     let row = width * channels.len();
     let mut pixels = vec![127u8; height * row];
     for (place, &channel) in channels.iter().enumerate() {

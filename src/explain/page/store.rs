@@ -6,6 +6,7 @@
 //! itself; and the gradients of the outputs it went to, in the same way. A layer's lattice is the finest
 //! whose numbers fit into a share of the page; small maps have all of their pixels.
 
+use super::maps::thumbnail;
 use super::selection::{self, Why, lattice};
 use crate::explain::pixel::{Pixel, Tap, Windows, interpolation};
 use crate::explain::statistics::ChannelStatistics;
@@ -16,7 +17,22 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of numbers in a page at most; as base64 they are four thirds of that.
-pub(super) const MOST_BYTES: usize = 2_600_000;
+const MOST_BYTES: usize = 2_800_000;
+/// Bytes of a page at most without its sections: numbers, and thumbnails with what is said of them.
+const PAGE_BYTES: usize = 6_700_000;
+
+/// Bytes of numbers that a page may have which shows these channels: many thumbnails leave less.
+fn room(trace: &Trace, shown: &[Vec<usize>]) -> usize {
+    let pixels = |(i, shown): (usize, &Vec<usize>)| {
+        let [h, w] = thumbnail(trace.sides(Id(i)));
+        // Of values and of gradients; what is flat has none.
+        if h * w > 1 { 2 * shown.len() * h * w } else { 0 }
+    };
+    let pixels: usize = shown.iter().enumerate().map(pixels).sum();
+    // 1.6 bytes a pixel were measured: noise is not compressed, and each has its statistics beside it.
+    let left = PAGE_BYTES.saturating_sub(pixels * 8 / 5);
+    (left * 3 / 4).min(MOST_BYTES)
+}
 
 /// A part of the page's numbers: where it begins, and its length.
 pub(super) type Part = [usize; 2];
@@ -253,7 +269,7 @@ pub(super) fn fitting_channels(
         // Which channels they are hardly matters for the size, and takes time to find out.
         let counts = selection::counts(trace, weights);
         let first: Vec<Vec<usize>> = counts.into_iter().map(|count| (0..count).collect()).collect();
-        least_bytes(trace, &first) <= MOST_BYTES * 2 / 3
+        least_bytes(trace, &first) <= room(trace, &first) * 4 / 5
     };
     let mut weights = selection::WEIGHTS;
     while weights > 0 && !fits(weights) {
@@ -280,7 +296,7 @@ impl Store {
         // A layer's share of the page: less and less until all fit.
         let shares = std::iter::successors(Some(MOST_BYTES / 4), |share| Some(share * 4 / 5));
         let shares = shares.take_while(|&share| share > 2000).chain([0]);
-        let weights = plan.parameter_bytes();
+        let (weights, room) = (plan.parameter_bytes(), room(trace, shown));
         let all: Vec<_> = (0..nodes.len()).map(|i| plan.lattices(Id(i))).collect();
         let (mut chosen, mut needs) = (Vec::new(), Needs::default());
         for share in shares {
@@ -296,7 +312,7 @@ impl Store {
             for (i, pixels) in chosen.iter().enumerate() {
                 plan.need(Id(i), pixels, &mut needs);
             }
-            if needs.bytes(&plan) + weights <= MOST_BYTES {
+            if needs.bytes(&plan) + weights <= room {
                 break;
             }
         }
