@@ -32,7 +32,11 @@ const PREDICT: [&str; 5] = ["predict", "--data", "data", "--checkpoint", "net"];
 /// The command in a folder, on one thread.
 fn atrous(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
-    command.args(["--threads", "1"]).args(arguments).current_dir(folder);
+    command.args(arguments).current_dir(folder);
+    let computes = ["train", "run", "demo", "evaluate", "predict", "attack", "explain"];
+    if arguments.first().is_some_and(|first| computes.contains(first)) {
+        command.args(["--threads", "1"]);
+    }
     command
 }
 

@@ -116,7 +116,6 @@ fn a_shape_that_is_none_or_does_not_fit_is_refused_with_what_was_expected() {
         assert!(error.contains(words), "{arguments:?}: {error}");
     }
     assert!(refused(&["bench", "nets", "--shape", "3x8"]).contains("`bench ops OPERATOR`"));
-    assert!(refused(&["bench", "loader", "--json"]).contains("`bench nets`"));
 }
 
 /// Convolutions and dense layers as the papers' tables have them: multiply-adds and outputs with a bias.

@@ -159,9 +159,16 @@ pub fn check(root: impl AsRef<Path>) -> Result<Report> {
         return Ok(report);
     }
     let mut contents = Contents::default();
+    let mut classes: Option<Classes> = None;
     for split in [Split::Train, Split::Test] {
         if root.join(split.name()).is_dir() {
-            check_split(root, split, &mut report, &mut contents);
+            let own = check_split(root, split, &mut report, &mut contents);
+            let known = classes.get_or_insert_with(|| own.clone());
+            if *known != own {
+                let message =
+                    format!("expected the classes of the training set, {known:?}, got {own:?}");
+                report.problems.push(Error::file(split.csv(root), message));
+            }
         } else if split == Split::Train {
             report.problems.push(Error::file(root.join("train"), "expected a folder, got none"));
         } else {
@@ -184,7 +191,8 @@ struct Found {
     note: Option<String>,
 }
 
-fn check_split(root: &Path, split: Split, report: &mut Report, contents: &mut Contents) {
+/// Its classes are returned.
+fn check_split(root: &Path, split: Split, report: &mut Report, contents: &mut Contents) -> Classes {
     let csv = split.csv(root);
     let (Table { classes, rows }, problems) = match read_file(&csv) {
         Ok(bytes) => voc_npy::parse_csv(&csv, &bytes),
@@ -231,6 +239,7 @@ fn check_split(root: &Path, split: Split, report: &mut Report, contents: &mut Co
         }
     }
     report.add(summary);
+    classes
 }
 
 fn check_row(root: &Path, split: Split, csv: &Path, row: &Row, classes: &Classes) -> Found {

@@ -77,6 +77,11 @@ impl Classes {
         VOC.clone()
     }
 
+    /// So many (one at least), called by their numbers: `class 0`, `class 1`, …
+    pub fn numbered(count: usize) -> Self {
+        Classes((0..count.max(1)).map(|class| format!("class {class}")).collect())
+    }
+
     /// Whether they are PASCAL VOC's twenty, in its order.
     pub fn is_voc(&self) -> bool {
         self.iter().eq(CLASSES)

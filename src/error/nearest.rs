@@ -2,7 +2,8 @@
 
 /// The one of the names that is most like `name`, case aside; None where none is like it. Like it is what at
 /// most a third of its letters tell apart (one of a short name): letters that were left out, added, mistaken,
-/// or that changed places with their neighbour (the optimal string alignment distance).
+/// or that changed places with their neighbour (the optimal string alignment distance). Of names that are as
+/// near the longest, of which a letter was left out rather than added.
 ///
 /// ```
 /// use atrous::error::nearest;
@@ -18,7 +19,7 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     let most = (name.len() / 3).max(1);
     let far = known.into_iter().map(|other| (distance(&name, &letters(other)), other));
     far.filter(|&(far, _)| far <= most && far < name.len())
-        .min_by_key(|&(far, _)| far)
+        .min_by_key(|&(far, other)| (far, std::cmp::Reverse(other.len())))
         .map(|(_, other)| other)
 }
 

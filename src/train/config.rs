@@ -188,11 +188,17 @@ fn no(flag: &bool) -> bool {
 }
 
 impl TrainConfig {
-    /// Keras' defaults for everything; no samples yet.
+    /// Keras' defaults for everything; no samples yet. A network of as many classes as PASCAL VOC has is one for
+    /// VOC's; others are called by their numbers.
     pub fn new(network: Spec) -> Self {
         let segments = network.segments();
+        let voc = Classes::voc();
+        let classes = match network.classes.saturating_sub(segments as usize) {
+            count if count == voc.len() => voc,
+            count => Classes::numbered(count),
+        };
         TrainConfig {
-            classes: Classes::default(),
+            classes,
             exclusive: false,
             preset: String::new(),
             arithmetic: String::new(),

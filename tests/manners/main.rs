@@ -189,7 +189,7 @@ fn what_is_like_a_known_name_is_answered_with_it() {
         (&[&segment[..], &["--preset", "notebok"]].concat(), "'notebook'"),
         (&[&segment[..], &["--optimizer", "adma"]].concat(), "'adam'"),
         (&[&segment[..], &["--augment", "color"]].concat(), "'colour'"),
-        (&["bench", "nets", "mobilenetv3"], "`mobilenetv2`?"),
+        (&["bench", "nets", "mobilenetv2_ful"], "`mobilenetv2_full`?"),
         (&["train", "classify", "--device", "cude"], "`cuda`?"),
         (&["completions", "bsh"], "'bash'"),
     ] {
