@@ -185,12 +185,12 @@ impl Source {
     }
 }
 
-const UNKNOWN: &str = "expected a folder in one of these layouts, got none of them:\n\
-  train/CLASS/*.jpg               a folder a class (also without train/)\n\
-  train.csv or labels.csv         a table of labels beside pictures\n\
-  images/* and masks/*.png        pictures and masks of the same names, classes.txt\n\
-  annotations/instances_*.json    COCO\n\
-  JPEGImages and ImageSets        VOCdevkit\n\
+const UNKNOWN: &str = "expected a folder in one of these layouts, got none of them:
+  train/CLASS/*.jpg               a folder a class (also without train/)
+  train.csv or labels.csv         a table of labels beside pictures
+  images/* and masks/*.png        pictures and masks of the same names, classes.txt
+  annotations/instances_*.json    COCO
+  JPEGImages and ImageSets        VOCdevkit
   train/train_set.csv, train/img  the competition's .npy files";
 
 /// Samples for training followed by those for validation.
