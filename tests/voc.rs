@@ -255,7 +255,10 @@ fn a_source_knows_the_layout_and_joins_train_and_val() {
 
     let made = tempfile::tempdir().unwrap();
     let neither = Source::open(made.path()).unwrap_err().to_string();
-    assert!(neither.contains("train/train_set.csv") && neither.contains("got none of them"), "{neither}");
+    assert!(
+        neither.contains("train/train_set.csv") && neither.contains("got none of them"),
+        "{neither}"
+    );
     assert!(
         Source::open(made.path().join("nowhere")).unwrap_err().to_string().contains("no such folder")
     );
