@@ -28,7 +28,8 @@ pub fn words(evaluation: &Evaluation, kind: &str, seed: u64) -> Result<String> {
     );
     if let Some(commonest) = evaluation.classes.iter().max_by_key(|class| class.support) {
         let chance = commonest.support as f64 / right.len().max(1) as f64;
-        let _ = writeln!(text, "  control: always `{}`   {chance:.3}", commonest.name);
+        let control = format!("control: always `{}`", commonest.name);
+        let _ = writeln!(text, "  {control:<30} {chance:.3}");
         let _ = writeln!(
             text,
             "  the lower bound is {} the control",
@@ -110,7 +111,7 @@ mod tests {
         let text = words(&evaluation(&["cat", "dog"], &[(0, 0), (0, 1), (0, 0), (1, 1)]), "pictures", 1)
             .unwrap();
         assert!(text.contains("network                        0.750"), "{text}");
-        assert!(text.contains("always `cat`   0.750"), "{text}");
+        assert!(text.contains("control: always `cat`          0.750"), "{text}");
         let rows: Vec<&str> = text.lines().rev().take(2).collect();
         assert_eq!(rows[1].split_whitespace().collect::<Vec<_>>(), ["2", "1", "0.667", "a", "cat"]);
         assert_eq!(rows[0].split_whitespace().collect::<Vec<_>>(), ["0", "1", "1.000", "b", "dog"]);
