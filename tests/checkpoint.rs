@@ -108,10 +108,10 @@ fn numbers_that_only_damage_can_have_written_are_refused() {
         ("/plan/network/size", json!(107), "at least 4×4"),
         ("/plan/network/size", json!(5000), "5000"),
         ("/plan/network/classes", json!(0), "classes"),
-        ("/plan/network/classes", json!(3), "[64, 3]"),
+        ("/plan/network/classes", json!(3), "expected 2, as many as are named, got 3"),
         ("/plan/epochs", json!(0), "epochs"),
         ("/plan/epochs", json!(u64::MAX), "epochs"),
-        ("/plan/batch_size", json!(0), "batches"),
+        ("/plan/batch_size", json!(0), "batch_size"),
         ("/plan/learning_rate", json!(-1.0), "learning_rate"),
         ("/plan/learning_rate", Value::Null, "metadata"),
         ("/plan/optimizer", json!("adamant"), "`adamant`"),
@@ -157,8 +157,7 @@ fn a_small_file_that_claims_a_huge_network_is_refused_without_building_it() {
     let bytes = with_header(
         |header, run| {
             header.as_object_mut().unwrap().retain(|name, _| name == "__metadata__");
-            let network = &mut run["plan"]["network"];
-            (network["size"], network["classes"]) = (json!(4096), json!(100_000));
+            run["plan"]["network"]["size"] = json!(4096);
         },
         &[],
     );

@@ -36,7 +36,7 @@ static TRAINED: LazyLock<Trained> = LazyLock::new(|| {
     let few = ["--train", "8", "--test", "4", "--classes", "3"];
     done(&[&["data", "make", &data][..], &few].concat());
     // (After fewer epochs masks are nothing but background.)
-    for (task, size, epochs) in [("classify", "108", "1"), ("segment", "32", "12")] {
+    for (task, size, epochs) in [("classify", "108", "1"), ("segment", "32", "20")] {
         let out = at(task);
         let small = ["--size", size, "--epochs", epochs, "--val-fraction", "0.2"];
         done(&[&["train", task, "--data", &data, "--out", &out][..], &small].concat());

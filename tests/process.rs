@@ -47,7 +47,7 @@ fn predict(folder: &Path, arguments: &[&str]) -> Output {
 /// The command by a shell that sets limits or ignores signals before.
 fn after(folder: &Path, before: &str, arguments: &[&str]) -> Command {
     let mut shell = Command::new("sh");
-    shell.args(["-c", &format!("{before} \"$0\" --threads 1 \"$@\""), BINARY]);
+    shell.args(["-c", &format!("{before} \"$0\" \"$@\" --threads 1"), BINARY]);
     shell.args(arguments).current_dir(folder);
     shell
 }

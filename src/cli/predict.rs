@@ -215,6 +215,7 @@ impl Predict {
     fn submission(&self, networks: &Networks, data: &Path) -> Result<()> {
         let source = Source::open(data)?;
         let dataset = source.test(source.natural_task())?;
+        networks.check_classes(&*dataset)?;
         let out = self.out.as_deref().unwrap_or(Path::new("submission.csv"));
         let files = Files::of(out, networks)?;
         if !self.force {

@@ -79,7 +79,8 @@ impl Batch {
 /// let first = batch(&dataset, &plain, &[2, 0], 1, 0)?;
 /// assert_eq!(first.images.shape()[..], [2, 16, 16, 3]);
 /// assert_eq!(first.masks.unwrap().shape()[..], [2, 16, 16]);
-/// assert_eq!(first.labels.to_vec_f64()[..20], dataset.labels(2).unwrap().map(|set| set as u8 as f64));
+/// let flags: Vec<f64> = dataset.labels(2).unwrap().iter().map(|&set| set as u8 as f64).collect();
+/// assert_eq!(first.labels.to_vec_f64()[..20], flags);
 ///
 /// // The same epoch gives the same bits, another one other random changes.
 /// let augmented = Transforms::plain(16).augmented(Augment::Keras);

@@ -231,8 +231,8 @@ pub trait Dataset: Send + Sync {
     /// What labels and masks tell apart.
     fn classes(&self) -> Classes;
 
-    /// Whether every image is of exactly one class: then a network's outputs are a softmax, and accuracy tells
-    /// how good it is. Else an image may be of several classes, or of none.
+    /// Whether every image is of exactly one class: then a network's outputs are a softmax, and accuracy
+    /// tells how good it is. Else an image may be of several classes, or of none.
     fn exclusive(&self) -> bool {
         false
     }

@@ -211,9 +211,9 @@ fn followed(train: Shared, val: Shared) -> Result<Training> {
 /// // The Ids of both are 0, 1, …
 /// let (two, three) = (Arc::new(Synthetic::train(1, 2)), Arc::new(Synthetic::train(2, 3)));
 /// let parts: Vec<Arc<dyn Dataset>> = vec![two, three];
-/// let joined = Joined::new(parts.clone());
+/// let joined = Joined::new(parts.clone())?;
 /// assert_eq!((joined.len(), joined.id(2).as_str()), (5, "0"));
-/// let once = Joined::each_once(parts);
+/// let once = Joined::each_once(parts)?;
 /// assert_eq!((once.len(), once.id(2).as_str()), (3, "2"));
 /// # Ok::<(), atrous::Error>(())
 /// ```

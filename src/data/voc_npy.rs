@@ -332,9 +332,9 @@ pub fn read_csv(path: impl AsRef<Path>) -> Result<Table> {
     problems.into_iter().next().map_or(Ok(table), Err)
 }
 
-/// The columns of a table: where the Ids are, and the classes' names and places. VOC's have VOC's order, and a
-/// table with one of them is one of all twenty: a column that is missing or mistyped is an error there.
-/// What is wrong is pairs of a column's name and a message.
+/// The columns of a table: where the Ids are, and the classes' names and places. VOC's have VOC's order,
+/// and a table with one of them is one of all twenty: a column that is missing or mistyped is an error
+/// there. What is wrong is pairs of a column's name and a message.
 fn columns(names: &[&str]) -> Result<(usize, Classes, Vec<usize>), Vec<(String, String)>> {
     let others = || names.iter().copied().filter(|&name| name != "Id");
     let voc = others().any(|name| CLASSES.contains(&name)) && others().count() >= CLASSES.len() - 1;

@@ -34,7 +34,8 @@ pub struct TrainingSet<'a> {
 /// use atrous::eval::baselines::{Controls, TrainingSet};
 ///
 /// let dataset = Synthetic::train(1, 22);
-/// let truth = |index| dataset.labels(index).unwrap().iter().map(|&set| set as u8 as f32).collect::<Vec<_>>();
+/// let flags = |labels: Vec<bool>| labels.iter().map(|&set| set as u8 as f32).collect::<Vec<_>>();
+/// let truth = |index| flags(dataset.labels(index).unwrap());
 /// let val: Vec<usize> = (0..20).collect();
 /// // A network that knows the answers, and one that says the same of every image.
 /// let knows: Vec<f32> = val.iter().flat_map(|&index| truth(index)).collect();

@@ -171,7 +171,7 @@ fn segments(name: &str) -> bool {
 ///
 /// assert_eq!(by_name("alexnet", 150, 20)?.cost().parameters, 777_695);
 /// let error = by_name("lenet", 150, 20).unwrap_err().to_string();
-/// assert!(error.contains("`lenet` is unknown; there is `alexnet`, `vgg16`"), "{error}");
+/// assert!(error.contains("`lenet` is none of `alexnet`, `vgg16`"), "{error}");
 /// # Ok::<(), atrous::Error>(())
 /// ```
 pub fn by_name(name: &str, side: usize, classes: usize) -> Result<Graph> {

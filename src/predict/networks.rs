@@ -276,7 +276,7 @@ pub fn locate(path: &Path) -> Result<Vec<PathBuf>> {
 /// let predictions = networks.predict(&dataset, &[0, 2], &options, Some(0.0), &mut |_| {})?;
 /// assert_eq!((predictions.len(), predictions.is_empty(), predictions.segments()), (2, false, false));
 /// let last = predictions.get(1)?;
-/// assert_eq!((last.id.clone(), last.labels), (dataset.id(2), vec![true; 20])); // all are above 0
+/// assert_eq!((last.id.as_str(), &last.labels), (&*dataset.id(2), &vec![true; 20])); // all are above 0
 /// assert_eq!(last.probabilities, predictions.probabilities[20..]);
 /// assert_eq!(last.entry().classification.to_string(), "1 20"); // a run of 20 from the first on
 /// let known = predictions.probabilities.clone(); // another threshold, without another look
@@ -333,6 +333,12 @@ impl Networks {
         let network = self.classifier.as_ref().or(self.segmenter.as_ref());
         let none = || Error::argument("networks", "expected at least one, got none");
         network.map(|trained| &trained.config.classes).ok_or_else(none)
+    }
+
+    /// An error, naming a checkpoint, where a data set tells other classes apart than the networks.
+    pub fn check_classes(&self, dataset: &dyn Dataset) -> Result<()> {
+        let all = [&self.classifier, &self.segmenter].into_iter().flatten();
+        all.into_iter().try_for_each(|trained| trained.config.check_classes(dataset, &trained.path))
     }
 
     /// What the networks say of some samples. The classifier sees all of them now, and `progress` is

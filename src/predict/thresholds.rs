@@ -46,7 +46,8 @@ pub enum Objective {
 ///
 /// // Five images: class 0 is in three, class 1 in the others, in which class 0 is not out of the question.
 /// let p = [[0.9, 0.0], [0.8, 0.0], [0.7, 0.0], [0.3, 0.4], [0.1, 0.4]];
-/// let labels = p.map(|[zero, one]| (0..20).map(|class| class == usize::from(one > zero)).collect::<Vec<_>>());
+/// let only = |class: usize| (0..20).map(|other| other == class).collect::<Vec<_>>();
+/// let labels = p.map(|[zero, one]| only(usize::from(one > zero)));
 /// let rows: Vec<f32> = p.iter().flat_map(|p| p.iter().copied().chain([0.0; 18])).collect(); // 20 classes
 ///
 /// let fitted = Thresholds::fit(&labels, &rows, Objective::F1)?;
@@ -130,7 +131,8 @@ impl Thresholds {
 ///
 /// // Six images of one class each, 0.9 probable where all others are 0.2.
 /// let is = |image: usize, class: usize| class == image % 2;
-/// let labels: Vec<Vec<bool>> = (0..6).map(|image| (0..20).map(|class| is(image, class)).collect()).collect();
+/// let of = |image| (0..20).map(|class| is(image, class)).collect();
+/// let labels: Vec<Vec<bool>> = (0..6).map(of).collect();
 /// let row = |image| (0..20).map(move |class| if is(image, class) { 0.9 } else { 0.2 });
 /// let rows: Vec<f32> = (0..6).flat_map(row).collect();
 ///
@@ -187,7 +189,8 @@ pub fn cross_validated(
 /// use atrous::predict::thresholds::{Objective, Thresholds, choose};
 ///
 /// # let is = |image: usize, class: usize| class == image % 2;
-/// # let labels: Vec<Vec<bool>> = (0..6).map(|image| (0..20).map(|class| is(image, class)).collect()).collect();
+/// # let of = |image| (0..20).map(|class| is(image, class)).collect();
+/// # let labels: Vec<Vec<bool>> = (0..6).map(of).collect();
 /// # let row = |image| (0..20).map(move |class| if is(image, class) { 0.9 } else { 0.2 });
 /// # let rows: Vec<f32> = (0..6).flat_map(row).collect();
 /// // The six images of the example at `cross_validated`, then the first four of them.

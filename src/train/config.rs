@@ -188,8 +188,8 @@ fn no(flag: &bool) -> bool {
 }
 
 impl TrainConfig {
-    /// Keras' defaults for everything; no samples yet. A network of as many classes as PASCAL VOC has is one for
-    /// VOC's; others are called by their numbers.
+    /// Keras' defaults for everything; no samples yet. A network of as many classes as PASCAL VOC has is
+    /// one for VOC's; others are called by their numbers.
     pub fn new(network: Spec) -> Self {
         let segments = network.segments();
         let voc = Classes::voc();

@@ -61,8 +61,8 @@ pub fn decode_mask_png(bytes: &[u8]) -> Result<Mask, String> {
     Mask::new(height, width, classes).map_err(|error| error.to_string())
 }
 
-/// The numbers of a PNG's pixels, upright: a palette's, or levels of 8-bit grey. Colours mean nothing, so that masks
-/// of any classes can be read; RGB and other depths of grey are refused.
+/// The numbers of a PNG's pixels, upright: a palette's, or levels of 8-bit grey. Colours mean nothing, so
+/// that masks of any classes can be read; RGB and other depths of grey are refused.
 pub fn decode_numbered_png(bytes: &[u8]) -> Result<Mask, String> {
     let png = png::read(bytes, |color, bits| match (color, bits) {
         (ColorType::Indexed, _) | (ColorType::Grayscale, 8) => Ok(()),

@@ -181,8 +181,8 @@ pub fn write_jpeg(path: impl AsRef<Path>, image: &Image) -> Result<()> {
     write_atomically(path, |file| file.write_all(&bytes))
 }
 
-/// The bytes of a JPEG of a quality of 1 to 100, in which every pixel keeps its colour (`F_1_1`, 4:4:4) or four
-/// share one (`F_2_2`, 4:2:0); says why where an image is none that a JPEG holds.
+/// The bytes of a JPEG of a quality of 1 to 100, in which every pixel keeps its colour (`F_1_1`, 4:4:4) or
+/// four share one (`F_2_2`, 4:2:0); says why where an image is none that a JPEG holds.
 pub(crate) fn encode_jpeg(
     image: &Image,
     quality: u8,

@@ -1,10 +1,11 @@
-//! COCO's layout: `annotations/instances_train2017.json` and the images it names in `train2017/` (or `train/`,
-//! `images/`); `val` likewise. An image's labels are the categories of its objects, its mask their outlines, those
-//! that come later in the file on top; a crowd's region is void.
+//! COCO's layout: `annotations/instances_train2017.json` and the images it names in `train2017/` (or
+//! `train/`, `images/`); `val` likewise. An image's labels are the categories of its objects, its mask
+//! their outlines, those that come later in the file on top; a crowd's region is void.
 //!
-//! Outlines are filled as COCO's own tools fill them, so that masks agree pixel by pixel: a polygon's corners go to
-//! a grid five times as fine, its edges are walked there, and where an edge passes the middle of a pixel's column
-//! inside and outside change ([Lin et al., "Microsoft COCO"](https://arxiv.org/abs/1405.0312), mask API).
+//! Outlines are filled as COCO's own tools fill them, so that masks agree pixel by pixel: a polygon's
+//! corners go to a grid five times as fine, its edges are walked there, and where an edge passes the middle
+//! of a pixel's column inside and outside change ([Lin et al., "Microsoft
+//! COCO"](https://arxiv.org/abs/1405.0312), mask API).
 
 use super::{ByName, Entry, ImageSet, MaskSource, Part, classes_txt, entries_of, flags, images_of};
 use crate::data::{BACKGROUND, Classes, Mask, VOID, read_file};
@@ -133,9 +134,10 @@ fn images(root: &Path, part: Part) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The images of a part; None where the folder has no such part. Classes are the categories in the order of their
-/// numbers, or those of `classes.txt`: then other categories are passed over. An error that names what is wrong, for an
-/// image that is not there, an annotation of no image or category, and outlines that are none.
+/// The images of a part; None where the folder has no such part. Classes are the categories in the order of
+/// their numbers, or those of `classes.txt`: then other categories are passed over. An error that names
+/// what is wrong, for an image that is not there, an annotation of no image or category, and outlines that
+/// are none.
 pub fn open(root: &Path, part: Part) -> Result<Option<ImageSet>> {
     let Some(path) = file(root, part) else { return Ok(None) };
     let refuse = |message: String| Err(Error::file(&path, message));
@@ -335,7 +337,8 @@ fn fill(corners: &[f64], height: usize, width: usize, inside: &mut [bool]) {
 fn walk((x0, y0): (i64, i64), (x1, y1): (i64, i64)) -> Vec<(i64, i64)> {
     let (dx, dy) = ((x1 - x0).abs(), (y1 - y0).abs());
     let wide = dx >= dy;
-    // Rounding goes by the direction: edges are walked to the right, or downwards, whichever way they are given.
+    // Rounding goes by the direction: edges are walked to the right, or downwards, whichever way they are
+    // given.
     let turned = if wide { x0 > x1 } else { y0 > y1 };
     let ((xs, ys), (xe, ye)) = if turned { ((x1, y1), (x0, y0)) } else { ((x0, y0), (x1, y1)) };
     let longest = dx.max(dy);

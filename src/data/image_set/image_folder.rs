@@ -1,5 +1,5 @@
-//! A folder a class: `train/cat/*.jpg`, `train/dog/*.jpg`, and perhaps the same below `val` and `test`; or the
-//! classes' folders right in the folder itself. What torchvision calls `ImageFolder` and Keras
+//! A folder a class: `train/cat/*.jpg`, `train/dog/*.jpg`, and perhaps the same below `val` and `test`; or
+//! the classes' folders right in the folder itself. What torchvision calls `ImageFolder` and Keras
 //! `image_dataset_from_directory`.
 
 use super::{Entry, ImageSet, Part, classes_txt, flags, folders_of, id_of, images_of, name_of};
@@ -29,8 +29,8 @@ fn classes(root: &Path, base: &Path) -> Result<Classes> {
     Classes::new(names).map_err(|error| Error::file(base, error))
 }
 
-/// The images of a part; None where the folder has no such part. Images for testing may lie in classes' folders
-/// or without any. An error for a folder that is no class, and for a part without images.
+/// The images of a part; None where the folder has no such part. Images for testing may lie in classes'
+/// folders or without any. An error for a folder that is no class, and for a part without images.
 pub fn open(root: &Path, part: Part) -> Result<Option<ImageSet>> {
     let base = base(root).ok_or_else(|| Error::file(root, "expected a folder a class, got none"))?;
     let classes = classes(root, &base)?;

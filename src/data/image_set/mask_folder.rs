@@ -1,6 +1,6 @@
-//! Images in one folder, masks of the same names in another: `images/a.jpg`, `masks/a.png`, right in the folder
-//! or below `train`, `val` and `test`. A mask is a PNG with a palette or of 8-bit grey, whose numbers are classes:
-//! 0 is the background, 255 is void (not judged).
+//! Images in one folder, masks of the same names in another: `images/a.jpg`, `masks/a.png`, right in the
+//! folder or below `train`, `val` and `test`. A mask is a PNG with a palette or of 8-bit grey, whose
+//! numbers are classes: 0 is the background, 255 is void (not judged).
 
 use super::{Entry, ImageSet, MaskSource, Part, classes_txt, id_of, images_of, numbers_of};
 use crate::backend::cpu::threads;
@@ -77,8 +77,8 @@ fn seen(masks: &[PathBuf]) -> Result<[bool; 256]> {
     Ok(seen)
 }
 
-/// The classes and what numbers mean: of `classes.txt`; else classes called by their numbers, as many as the masks
-/// for training have.
+/// The classes and what numbers mean: of `classes.txt`; else classes called by their numbers, as many as
+/// the masks for training have.
 fn classes(root: &Path) -> Result<(Classes, Numbers)> {
     let Some((_, Some(folder))) = folders(root, Part::Train) else {
         return Err(Error::file(root, "expected folders `images` and `masks`, got none"));
@@ -105,8 +105,8 @@ fn classes(root: &Path) -> Result<(Classes, Numbers)> {
     }
 }
 
-/// The images of a part; None where the folder has no such part. Labels are the classes that a mask shows; images
-/// without a mask have none. An error where masks are of no image, or cannot be read.
+/// The images of a part; None where the folder has no such part. Labels are the classes that a mask shows;
+/// images without a mask have none. An error where masks are of no image, or cannot be read.
 pub fn open(root: &Path, part: Part) -> Result<Option<ImageSet>> {
     let (classes, numbers) = classes(root)?;
     let Some((images, masks)) = folders(root, part) else { return Ok(None) };

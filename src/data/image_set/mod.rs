@@ -242,16 +242,16 @@ fn name_of(path: &Path) -> Result<String> {
     name.map(str::to_owned).ok_or_else(|| Error::file(path, "expected a name in UTF-8"))
 }
 
-/// An image's Id: its name without the ending, after the folders that lead to it from `root`, with `_` for what
-/// may not be in an Id.
+/// An image's Id: its name without the ending, after the folders that lead to it from `root`, with `_` for
+/// what may not be in an Id.
 fn id_of(root: &Path, path: &Path) -> Result<String> {
     let within = path.strip_prefix(root).unwrap_or(path).with_extension("");
     let text = within.to_str().ok_or_else(|| Error::file(path, "expected a name in UTF-8"))?;
     Ok(text.trim().replace(['/', '\\'], "_"))
 }
 
-/// The names in a `classes.txt`: one a line; `background` in the first line is left out. None where there is no
-/// such file.
+/// The names in a `classes.txt`: one a line; `background` in the first line is left out. None where there
+/// is no such file.
 fn classes_txt(root: &Path) -> Result<Option<Classes>> {
     let path = root.join("classes.txt");
     if !path.is_file() {

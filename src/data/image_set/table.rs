@@ -1,10 +1,11 @@
-//! A table of labels beside image files, as competitions hand them out: `train.csv` (or `labels.csv`), images in
-//! `train/`, `images/` or beside the table, perhaps a `val.csv` and a `test.csv`.
+//! A table of labels beside image files, as competitions hand them out: `train.csv` (or `labels.csv`),
+//! images in `train/`, `images/` or beside the table, perhaps a `val.csv` and a `test.csv`.
 //!
-//! The column of image names is called `id`, `image`, `image_id`, `filename`, `file` or `path` (in any letters), or
-//! is the first one; names go with or without their ending. Labels are either a column a class, each cell 0 or 1
-//! (−1 in all of them: not known), or one column called `label`, `class` or `category` with a class's name, or
-//! `labels`, `classes` or `tags` with several (divided by `;`, `|`, `,` or blanks).
+//! The column of image names is called `id`, `image`, `image_id`, `filename`, `file` or `path` (in any
+//! letters), or is the first one; names go with or without their ending. Labels are either a column a
+//! class, each cell 0 or 1 (−1 in all of them: not known), or one column called `label`, `class` or
+//! `category` with a class's name, or `labels`, `classes` or `tags` with several (divided by `;`, `|`, `,`
+//! or blanks).
 
 use super::{ByName, Entry, ImageSet, Part, classes_txt, flags, id_of, images_of, wrong};
 use crate::data::table::Records;
@@ -181,8 +182,9 @@ fn image_folders(root: &Path, part: Part) -> Vec<PathBuf> {
     all.chain([root.to_owned()]).collect()
 }
 
-/// The images of a part; None where the folder has neither a table nor (for testing) a folder of it. An error, with
-/// file, row and column, for a row whose image is not there or whose cells are none of the classes.
+/// The images of a part; None where the folder has neither a table nor (for testing) a folder of it. An
+/// error, with file, row and column, for a row whose image is not there or whose cells are none of the
+/// classes.
 pub fn open(root: &Path, part: Part) -> Result<Option<ImageSet>> {
     let training = file(root, Part::Train)
         .ok_or_else(|| Error::file(root, "expected train.csv or labels.csv, got neither"))
