@@ -414,7 +414,7 @@ pub struct Predictions {
 /// use atrous::data::Mask;
 /// use atrous::predict::Prediction;
 ///
-/// let mut labels = [false; 20];
+/// let mut labels = vec![false; 20];
 /// labels[0] = true;
 /// let mask = Some(Mask::new(1, 4, vec![0, 1, 1, 0])?);
 /// let said = Prediction { id: "2007_000032".into(), probabilities: Vec::new(), labels, mask };
