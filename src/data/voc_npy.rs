@@ -332,10 +332,18 @@ pub fn read_csv(path: impl AsRef<Path>) -> Result<Table> {
     problems.into_iter().next().map_or(Ok(table), Err)
 }
 
-/// The columns of a table: where the Ids are, and the classes' names and places. VOC's have VOC's order,
+/// Where a table's columns are.
+struct Columns {
+    id: usize,
+    classes: Classes,
+    /// One a class.
+    labels: Vec<usize>,
+}
+
+/// The columns of a table by their names. VOC's have VOC's order,
 /// and a table with one of them is one of all twenty: a column that is missing or mistyped is an error
 /// there. What is wrong is pairs of a column's name and a message.
-fn columns(names: &[&str]) -> Result<(usize, Classes, Vec<usize>), Vec<(String, String)>> {
+fn columns(names: &[&str]) -> Result<Columns, Vec<(String, String)>> {
     let others = || names.iter().copied().filter(|&name| name != "Id");
     let voc = others().any(|name| CLASSES.contains(&name)) && others().count() >= CLASSES.len() - 1;
     let classes: Vec<&str> = if voc { CLASSES.to_vec() } else { others().collect() };
@@ -358,9 +366,12 @@ fn columns(names: &[&str]) -> Result<(usize, Classes, Vec<usize>), Vec<(String, 
         return Err(problems);
     }
     let wrong = |error: Error| vec![(names.join(","), error.to_string())];
-    let all = Classes::new(classes.iter().copied()).map_err(wrong)?;
     let position = |name: &str| names.iter().position(|&other| other == name).unwrap_or_default();
-    Ok((position("Id"), all, classes.into_iter().map(position).collect()))
+    Ok(Columns {
+        id: position("Id"),
+        classes: Classes::new(classes.iter().copied()).map_err(wrong)?,
+        labels: classes.into_iter().map(position).collect(),
+    })
 }
 
 /// The rows that are right, and everything that is wrong; `path` is for the messages.
@@ -394,7 +405,7 @@ pub fn parse_csv(path: &Path, bytes: &[u8]) -> (Table, Vec<Error>) {
         Some((line, Ok(header))) => (line, header),
     };
     let names: Vec<&str> = header.iter().collect();
-    let (id_at, classes, label_at) = match columns(&names) {
+    let Columns { id: id_at, classes, labels: label_at } = match columns(&names) {
         Ok(found) => found,
         Err(found) => {
             let problem = |(name, message): (String, String)| wrong(top, Some(&name), message);

@@ -40,13 +40,14 @@ pub enum Layout {
 impl Layout {
     /// The layout whose names are in the folder; None where none's are.
     pub fn of(root: &Path) -> Option<Self> {
-        let known: [(fn(&Path) -> bool, Layout); 4] = [
-            (coco::is_one, Layout::Coco),
-            (table::is_one, Layout::Table),
-            (mask_folder::is_one, Layout::MaskFolder),
-            (image_folder::is_one, Layout::ImageFolder),
-        ];
-        known.into_iter().find(|(is_one, _)| is_one(root)).map(|(_, layout)| layout)
+        let is_one = |layout: &Layout| match layout {
+            Layout::ImageFolder => image_folder::is_one(root),
+            Layout::Table => table::is_one(root),
+            Layout::MaskFolder => mask_folder::is_one(root),
+            Layout::Coco => coco::is_one(root),
+        };
+        // From the one whose names say most to the one that any two folders of images look like.
+        [Layout::Coco, Layout::Table, Layout::MaskFolder, Layout::ImageFolder].into_iter().find(is_one)
     }
 
     /// The images of a part; None where the folder has no such part, an error where it cannot be used.
