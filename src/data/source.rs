@@ -16,7 +16,7 @@ pub enum Layout {
     VocNpy,
     /// PASCAL VOC's own ([`voc_devkit`]).
     VocDevkit,
-    /// Image files with classes of one's own ([`image_set`](crate::data::image_set)).
+    /// Image files with classes of one's own ([`image_set`]).
     Own(image_set::Layout),
 }
 
