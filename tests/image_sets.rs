@@ -115,7 +115,9 @@ fn a_table_of_flags_names_the_classes_by_its_columns() {
     assert!(dataset.exclusive());
     let test = Source::open(root).unwrap().test(Task::Main).unwrap();
     assert_eq!(samples(&*test), [("3".to_owned(), None)]);
-    text(root, "train.csv", "Id,red,green\n0,1,1\n");
+    write(root, "images/scan.1.jpg", 7);
+    text(root, "train.csv", "Id,red,green\nscan.1,1,1\n");
+    assert_eq!(samples(&*training(root, Own::Table).dataset), [is("scan.1", &["red", "green"])]);
     assert!(!training(root, Own::Table).dataset.exclusive());
 }
 

@@ -7,7 +7,7 @@
 //! `category` with a class's name, or `labels`, `classes` or `tags` with several (divided by `;`, `|`, `,`
 //! or blanks).
 
-use super::{ByName, Entry, ImageSet, Part, classes_txt, flags, id_of, images_of, wrong};
+use super::{ByName, Entry, ImageSet, Part, classes_txt, flags, id_of, images_of, is_image, wrong};
 use crate::data::table::Records;
 use crate::data::{Classes, Labels, read_file};
 use crate::error::{Error, Result, printable};
@@ -220,7 +220,10 @@ pub fn open(root: &Path, part: Part) -> Result<Option<ImageSet>> {
             let message = format!("the picture `{}` was in line {first} before", printable(name));
             return Err(wrong(&table.path, *line, None, message));
         }
-        let id = Path::new(name).with_extension("").to_string_lossy().trim().replace(['/', '\\'], "_");
+        // (`scan.1` without an ending is whole.)
+        let whole =
+            if is_image(Path::new(name)) { Path::new(name).with_extension("") } else { name.into() };
+        let id = whole.to_string_lossy().trim().replace(['/', '\\'], "_");
         let labels = table.labels(row, &classes)?;
         entries.push(Entry { id, path: path.clone(), labels, mask: None });
     }
