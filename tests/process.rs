@@ -4,7 +4,7 @@
 
 mod command;
 
-use command::{BINARY, done};
+use command::{BINARY, atrous, done};
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -28,17 +28,6 @@ fn train<'a>(out: &'a str, epochs: &'a str) -> Vec<&'a str> {
 }
 
 const PREDICT: [&str; 5] = ["predict", "--data", "data", "--checkpoint", "net"];
-
-/// The command in a folder, on one thread.
-fn atrous(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(BINARY);
-    command.args(arguments).current_dir(folder);
-    let computes = ["train", "run", "demo", "evaluate", "predict", "attack", "explain"];
-    if arguments.first().is_some_and(|first| computes.contains(first)) {
-        command.args(["--threads", "1"]);
-    }
-    command
-}
 
 fn predict(folder: &Path, arguments: &[&str]) -> Output {
     atrous(folder, &[&PREDICT[..], arguments].concat()).output().unwrap()

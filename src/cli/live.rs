@@ -281,10 +281,7 @@ impl Predictions {
 
 /// Of masks the first row's image, truth and prediction; else each row's image.
 fn tiles(rows: &[PanelRow], classes: &Classes) -> Vec<(Image, String)> {
-    let names = |labels: &Vec<bool>| match classes.named(labels).collect::<Vec<_>>() {
-        names if names.is_empty() => "nothing".to_owned(),
-        names => names.join(", "),
-    };
+    let names = |labels: &Vec<bool>| classes.listed(labels);
     let shown = |row: &PanelRow| {
         let image = row.image.clone()?;
         let (truth, predicted) = (row.labels.as_ref().map(names), row.predicted.as_ref().map(names));

@@ -42,6 +42,8 @@ pub const MOST: usize = 100_000;
 /// assert_eq!((classes.len(), classes.position("dog")?, &classes[2]), (3, 1, "hen"));
 /// assert_eq!((classes.of_mask(0), classes.of_mask(3), classes.of_mask(255)), ("background", "hen", "void"));
 /// assert!(classes.position("dgo").unwrap_err().to_string().contains("`dgo`"));
+/// assert_eq!(classes.listed(&[true, false, true]), "cat, hen");
+/// assert_eq!(classes.listed(&[false; 3]), "nothing");
 /// assert!(Classes::new(["cat", "cat"]).is_err());
 /// assert!(Classes::voc().is_voc() && !classes.is_voc());
 /// # Ok::<(), atrous::Error>(())
@@ -118,6 +120,14 @@ impl Classes {
     /// The names of the labels that are set.
     pub fn named<'a>(&'a self, labels: &'a [bool]) -> impl Iterator<Item = &'a str> {
         self.iter().zip(labels).filter(|(_, set)| **set).map(|(name, _)| name)
+    }
+
+    /// The same in one text, `cat, dog`; `nothing` where none is set.
+    pub fn listed(&self, labels: &[bool]) -> String {
+        match self.named(labels).collect::<Vec<_>>() {
+            names if names.is_empty() => "nothing".to_owned(),
+            names => names.join(", "),
+        }
     }
 }
 

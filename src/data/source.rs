@@ -174,7 +174,7 @@ impl Source {
         match self.layout {
             Layout::VocNpy => Split::Test.csv(&self.root).is_file(),
             Layout::VocDevkit => task.has(&self.root, "test"),
-            Layout::Own(layout) => layout.has_test(&self.root),
+            Layout::Own(layout) => layout.has(&self.root, Part::Test),
         }
     }
 

@@ -215,10 +215,8 @@ fn draw_bars(canvas: &mut Canvas, row: &PanelRow, classes: &Classes, x: f64, top
     let y = top + SHOWN as f64 * LINE + 16.0;
     let all =
         |wanted: &dyn Fn(usize) -> bool| (0..classes.len()).filter(|&c| wanted(c)).collect::<Vec<_>>();
-    if row.predicted.is_some() {
-        let said = all(&|class| is_predicted(class));
-        let said: Vec<&str> = said.iter().map(|&class| &classes[class]).collect();
-        let said = if said.is_empty() { "nothing".to_owned() } else { said.join(", ") };
+    if let Some(predicted) = &row.predicted {
+        let said = classes.listed(predicted);
         let text = fitted(&format!("predicted: {said}"), 11.0, BARS);
         canvas.text(x, y, 11.0, Anchor::Start, SOFT, &text);
     }

@@ -10,10 +10,9 @@ mod screen;
 mod sixels;
 mod tensorboard;
 
-use command::{BINARY, done};
+use command::{atrous, done};
 use serde_json::{Map, Value};
-use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 use tempfile::TempDir;
 
 /// Twelve training and three test images in `data`.
@@ -22,17 +21,6 @@ fn data() -> TempDir {
     let path = folder.path().join("data");
     done(&["data", "make", path.to_str().unwrap(), "--train", "12", "--test", "3"]);
     folder
-}
-
-/// The command in a folder, on one thread.
-fn atrous(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(BINARY);
-    command.args(arguments).current_dir(folder);
-    let computes = ["train", "run", "demo", "evaluate", "predict", "attack", "explain"];
-    if arguments.first().is_some_and(|first| computes.contains(first)) {
-        command.args(["--threads", "1"]);
-    }
-    command
 }
 
 /// A small run into `out`.

@@ -191,10 +191,13 @@ fn cell(image: Image, lines: Vec<(String, Tone)>) -> GridCell {
 pub fn classes(seen: &VictimOutput) -> Vec<(usize, Option<f32>)> {
     if let Some(mask) = &seen.mask {
         let mut sizes = vec![0usize; seen.said.len()];
-        let of_classes =
-            mask.classes.iter().filter(|class| (1..=sizes.len()).contains(&(**class).into()));
-        let of_classes: Vec<usize> = of_classes.map(|&class| usize::from(class) - 1).collect();
-        of_classes.into_iter().for_each(|class| sizes[class] += 1);
+        for &class in &mask.classes {
+            // (The background is before the first, void beyond the last.)
+            if let Some(size) = usize::from(class).checked_sub(1).and_then(|class| sizes.get_mut(class))
+            {
+                *size += 1;
+            }
+        }
         // A stray pixel is not worth a word.
         let seen = (0..sizes.len()).filter(|&class| sizes[class] * 200 > mask.classes.len());
         let mut order: Vec<usize> = seen.collect();

@@ -84,7 +84,7 @@ struct Category {
 }
 
 /// The file of a part; None where the folder has none.
-fn file(root: &Path, part: Part) -> Option<PathBuf> {
+pub(super) fn file(root: &Path, part: Part) -> Option<PathBuf> {
     let folders = [root.join("annotations"), root.to_owned()];
     let names = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
@@ -105,11 +105,6 @@ fn file(root: &Path, part: Part) -> Option<PathBuf> {
         .filter_map(|folder| entries_of(folder).ok())
         .flatten()
         .find(|path| path.is_file() && is_part(path))
-}
-
-/// Whether the folder is laid out like this.
-pub(crate) fn is_one(root: &Path) -> bool {
-    file(root, Part::Train).is_some()
 }
 
 fn read(path: &Path) -> Result<Instances> {

@@ -15,9 +15,13 @@ fn base(root: &Path) -> Option<PathBuf> {
     (with_images >= 2).then_some(base)
 }
 
-/// Whether the folder is laid out like this.
-pub(crate) fn is_one(root: &Path) -> bool {
-    base(root).is_some()
+/// The folder of a part. Where the classes lie right in the folder there are no others.
+pub(super) fn folder(root: &Path, part: Part) -> Option<PathBuf> {
+    let base = base(root)?;
+    match part {
+        Part::Train => Some(base),
+        _ => part.folder(root).filter(|_| base != root),
+    }
 }
 
 /// The classes: those of `classes.txt` where it is there, else the folders' names in alphabetical order.
@@ -34,13 +38,7 @@ fn classes(root: &Path, base: &Path) -> Result<Classes> {
 pub fn open(root: &Path, part: Part) -> Result<Option<ImageSet>> {
     let base = base(root).ok_or_else(|| Error::file(root, "expected a folder a class, got none"))?;
     let classes = classes(root, &base)?;
-    let folder = match part {
-        Part::Train => base,
-        _ => match part.folder(root) {
-            Some(folder) if folder.parent() == Some(root) && base != root => folder,
-            _ => return Ok(None),
-        },
-    };
+    let Some(folder) = folder(root, part) else { return Ok(None) };
     let mut entries = Vec::new();
     for path in folders_of(&folder)? {
         let class = classes.position(&name_of(&path)?);

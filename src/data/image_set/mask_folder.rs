@@ -42,7 +42,7 @@ fn pair(base: &Path) -> Option<(PathBuf, Option<PathBuf>)> {
 }
 
 /// The folders of a part: below the part's own folder, else (for training) right in the folder.
-fn folders(root: &Path, part: Part) -> Option<(PathBuf, Option<PathBuf>)> {
+pub(super) fn folders(root: &Path, part: Part) -> Option<(PathBuf, Option<PathBuf>)> {
     let own = part.folder(root).and_then(|folder| pair(&folder));
     // The other order is as common: images/train, masks/train.
     let turned = || {
@@ -108,8 +108,8 @@ fn classes(root: &Path) -> Result<(Classes, Numbers)> {
 /// The images of a part; None where the folder has no such part. Labels are the classes that a mask shows;
 /// images without a mask have none. An error where masks are of no image, or cannot be read.
 pub fn open(root: &Path, part: Part) -> Result<Option<ImageSet>> {
-    let (classes, numbers) = classes(root)?;
     let Some((images, masks)) = folders(root, part) else { return Ok(None) };
+    let (classes, numbers) = classes(root)?;
     let mut masks = masks.map(|folder| by_stem(&folder)).transpose()?.unwrap_or_default();
     let paths = images_of(&images, true)?;
     let found: Vec<Option<PathBuf>> = paths

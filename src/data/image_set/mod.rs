@@ -41,10 +41,8 @@ impl Layout {
     /// The layout whose names are in the folder; None where none's are.
     pub fn of(root: &Path) -> Option<Self> {
         let is_one = |layout: &Layout| match layout {
-            Layout::ImageFolder => image_folder::is_one(root),
-            Layout::Table => table::is_one(root),
             Layout::MaskFolder => mask_folder::is_one(root),
-            Layout::Coco => coco::is_one(root),
+            layout => layout.has(root, Part::Train),
         };
         // From the one whose names say most to the one that any two folders of images look like.
         [Layout::Coco, Layout::Table, Layout::MaskFolder, Layout::ImageFolder].into_iter().find(is_one)
@@ -60,9 +58,14 @@ impl Layout {
         }
     }
 
-    /// Whether the folder has a part for testing; one that cannot be used is there, too.
-    pub fn has_test(self, root: &Path) -> bool {
-        !matches!(self.open(root, Part::Test), Ok(None))
+    /// Whether the folder has a part, by the names in it: what is there may still be of no use.
+    pub fn has(self, root: &Path, part: Part) -> bool {
+        match self {
+            Layout::ImageFolder => image_folder::folder(root, part).is_some(),
+            Layout::Table => table::file(root, part).or_else(|| table::untold(root, part)).is_some(),
+            Layout::MaskFolder => mask_folder::folders(root, part).is_some(),
+            Layout::Coco => coco::file(root, part).is_some(),
+        }
     }
 
     /// What it is called in messages.

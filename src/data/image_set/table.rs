@@ -15,18 +15,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 /// The table of a part; None where the folder has none.
-fn file(root: &Path, part: Part) -> Option<PathBuf> {
+pub(super) fn file(root: &Path, part: Part) -> Option<PathBuf> {
     let named = part.names().iter().flat_map(|name| {
         [format!("{name}.csv"), format!("{name}_labels.csv"), format!("{name}/{name}.csv")]
     });
     let any = ["labels.csv", "annotations.csv", "classes.csv"].map(str::to_owned);
     let any = any.into_iter().filter(|_| part == Part::Train);
     named.chain(any).map(|name| root.join(name)).find(|path| path.is_file())
-}
-
-/// Whether the folder is laid out like this.
-pub(crate) fn is_one(root: &Path) -> bool {
-    file(root, Part::Train).is_some()
 }
 
 /// What an image's labels are in a row.
@@ -198,7 +193,7 @@ pub fn open(root: &Path, part: Part) -> Result<Option<ImageSet>> {
         Part::Train => training,
         _ => match file(root, part) {
             Some(path) => Table::read(path)?,
-            None => return without_table(root, part, classes, exclusive),
+            None => return without_table(untold(root, part), classes, exclusive),
         },
     };
     let mut paths = Vec::new();
@@ -241,14 +236,18 @@ fn is_exclusive(table: &Table, classes: &Classes) -> Result<bool> {
     Ok(true)
 }
 
+/// The folder of images that no table tells of: for testing alone.
+pub(super) fn untold(root: &Path, part: Part) -> Option<PathBuf> {
+    part.folder(root).filter(|_| part == Part::Test)
+}
+
 /// A folder of images for testing, of which no table tells.
 fn without_table(
-    root: &Path,
-    part: Part,
+    folder: Option<PathBuf>,
     classes: Classes,
     exclusive: bool,
 ) -> Result<Option<ImageSet>> {
-    let Some(folder) = part.folder(root).filter(|_| part == Part::Test) else { return Ok(None) };
+    let Some(folder) = folder else { return Ok(None) };
     let entry = |path: PathBuf| Ok(Entry { id: id_of(&folder, &path)?, path, labels: None, mask: None });
     let entries = images_of(&folder, true)?.into_iter().map(entry).collect::<Result<_>>()?;
     ImageSet::new(&folder, entries, classes, exclusive).map(Some)
